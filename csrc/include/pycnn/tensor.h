@@ -1,0 +1,103 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pycnn/export.h"
+
+/// \file
+/// Element types, shapes and the reference-counted array that parameters, optimizer state and results live in.
+namespace pycnn {
+
+enum class DType : std::uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kUInt8, kInt32, kInt64 };
+
+/// Sizes of the axes, outermost first. Images are (N, H, W, C).
+using Shape = std::vector<std::int64_t>;
+
+/// What is known of a tensor before the program runs.
+struct TensorSpec {
+  Shape shape;
+  DType dtype = DType::kFloat32;
+  bool operator==(const TensorSpec&) const = default;
+};
+
+PYCNN_API std::size_t item_bytes(DType dtype) noexcept;
+/// Short name as used in graph text and messages: f32 f64 bf16 f16 u8 i32 i64.
+PYCNN_API const char* short_name(DType dtype) noexcept;
+/// NumPy-style name: float32 float64 bfloat16 float16 uint8 int32 int64.
+PYCNN_API const char* long_name(DType dtype) noexcept;
+/// Accepts either name; throws DTypeError for any other text.
+PYCNN_API DType parse_dtype(std::string_view name);
+/// Whether the type is one of the floating-point ones.
+PYCNN_API bool is_floating(DType dtype) noexcept;
+
+/// Product of the axes; 1 for a scalar. Throws ShapeError for a negative axis or a product over 2^62.
+PYCNN_API std::int64_t element_count(const Shape& shape);
+PYCNN_API std::size_t byte_size(const TensorSpec& spec);
+/// "(2, 28, 28, 1)".
+PYCNN_API std::string to_string(const Shape& shape);
+/// "f32(2, 28, 28, 1)".
+PYCNN_API std::string to_string(const TensorSpec& spec);
+
+/// A contiguous row-major array, aligned to 64 bytes. Copying a Tensor shares the storage; `clone` copies it.
+///
+/// A default-constructed Tensor is empty: `defined()` is false and only assignment is allowed.
+/// Reading from several threads is safe; writing needs the caller's own exclusion.
+class PYCNN_API Tensor {
+ public:
+  Tensor() = default;
+  /// Zero-filled. Throws MemoryLimitError when the memory cannot be had.
+  explicit Tensor(TensorSpec spec);
+
+  bool defined() const noexcept { return storage_ != nullptr; }
+  const TensorSpec& spec() const noexcept;
+  const Shape& shape() const noexcept { return spec().shape; }
+  DType dtype() const noexcept { return spec().dtype; }
+  std::int64_t size() const noexcept;
+  std::size_t bytes() const noexcept;
+
+  /// For reading. Never null for a defined tensor, also when it holds no element.
+  const void* raw() const noexcept;
+  /// For writing: counts a new version, so that programs which derived something from the old values (packed or
+  /// folded weights) derive it again before their next run.
+  void* mutable_raw() noexcept;
+  template <class T>
+  const T* data() const noexcept {
+    return static_cast<const T*>(raw());
+  }
+  template <class T>
+  T* mutable_data() noexcept {
+    return static_cast<T*>(mutable_raw());
+  }
+  /// Grows with every `mutable_raw`, `mark_written` and training step that wrote this tensor.
+  std::uint64_t version() const noexcept;
+  void mark_written() noexcept;
+
+  Tensor clone() const;
+  bool shares_storage_with(const Tensor& other) const noexcept { return storage_ == other.storage_; }
+
+ private:
+  struct Storage;
+  std::shared_ptr<Storage> storage_;
+};
+
+/// How a fresh parameter gets its values. Drawn from counters keyed by (seed, stream, element), so the values do not
+/// depend on thread count or on the order in which tensors are filled.
+struct Initializer {
+  enum class Kind : std::uint8_t { kConstant, kUniform, kNormal, kTruncatedNormal };
+  Kind kind = Kind::kConstant;
+  /// kConstant: the value. kUniform: lower bound. kNormal, kTruncatedNormal (cut at two deviations): mean.
+  double a = 0.0;
+  /// kUniform: upper bound. kNormal, kTruncatedNormal: standard deviation.
+  double b = 0.0;
+};
+
+/// Fills a floating-point tensor. `stream` keeps tensors of one seed apart (see `stream_of`).
+PYCNN_API void fill(Tensor& tensor, const Initializer& init, std::uint64_t seed, std::uint64_t stream);
+/// A stream number from a parameter's name (64-bit FNV-1a).
+PYCNN_API std::uint64_t stream_of(std::string_view name) noexcept;
+
+}  // namespace pycnn
