@@ -1,0 +1,43 @@
+#include <type_traits>
+
+#include "backends/cpu/select.h"
+#include "pycnn/error.h"
+
+namespace pycnn {
+namespace {
+
+// Recorded forms; compile/specialize_mode has replaced them before kernels are chosen.
+template <class T>
+constexpr bool kIsRecordedForm = std::is_same_v<T, ops::BatchNorm> || std::is_same_v<T, ops::Dropout>;
+
+Selection select_kernel(const Op& op, const Problem& problem) {
+  return std::visit(
+      [&](const auto& alternative) -> Selection {
+        using T = std::decay_t<decltype(alternative)>;
+        if constexpr (kIsRecordedForm<T>)
+          throw InternalError(std::string(T::kName) + ": reached kernel selection unspecialised; please report");
+        else
+          return cpu::select(alternative, problem);
+      },
+      op);
+}
+
+std::vector<std::string> list_variants(const Op& op) {
+  return std::visit(
+      [](const auto& alternative) -> std::vector<std::string> {
+        if constexpr (kIsRecordedForm<std::decay_t<decltype(alternative)>>)
+          return {};
+        else
+          return cpu::variants(alternative);
+      },
+      op);
+}
+
+}  // namespace
+
+const Backend& cpu_backend() {
+  static const Backend backend{"cpu", select_kernel, list_variants};
+  return backend;
+}
+
+}  // namespace pycnn

@@ -1,0 +1,99 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+// Vectors of float for one instruction set. A .isa.cpp file is compiled once per set, with PYCNN_ISA its namespace, and
+// includes only its contract header and this one (and math.isa.h). Everything here is always inlined: an out-of-line copy
+// could be taken by the linker for code that must run on older machines. No standard library containers or algorithms.
+#ifndef PYCNN_ISA
+#error "compile this file through pycnn_add_isa_source"
+#endif
+
+#define PYCNN_INLINE static inline __attribute__((always_inline))
+
+namespace pycnn::cpu::PYCNN_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr int kVectorRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+constexpr int kVectorRegisters = 16;
+#else
+constexpr int kLanes = 4;  // SSE, NEON, or whatever the compiler makes of it
+constexpr int kVectorRegisters = 16;
+#endif
+
+using Vec = float __attribute__((vector_size(kLanes * 4)));
+using IVec = std::int32_t __attribute__((vector_size(kLanes * 4)));  // also comparison masks: 0 or -1 per lane
+using UVec = std::uint32_t __attribute__((vector_size(kLanes * 4)));
+
+PYCNN_INLINE Vec broadcast(float x) { return x - Vec{}; }
+PYCNN_INLINE Vec zero() { return Vec{}; }
+
+PYCNN_INLINE Vec load(const float* p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+PYCNN_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// First n lanes (0 <= n <= kLanes); the others are zero when loading and untouched when storing. Nothing beyond the n
+// elements is read or written.
+PYCNN_INLINE Vec load_partial(const float* p, int n) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+#elif defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return (Vec)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
+#else
+  Vec v = {};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+PYCNN_INLINE void store_partial(float* p, Vec v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), (__m512)v);
+#elif defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane), (__m256)v);
+#else
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+
+// a * b + c. Fused on AVX2 and AVX-512; two roundings on the baseline.
+PYCNN_INLINE Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
+PYCNN_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
+PYCNN_INLINE IVec as_int(Vec v) {
+  IVec r;
+  __builtin_memcpy(&r, &v, sizeof r);
+  return r;
+}
+PYCNN_INLINE Vec as_float(IVec v) {
+  Vec r;
+  __builtin_memcpy(&r, &v, sizeof r);
+  return r;
+}
+PYCNN_INLINE Vec to_float(IVec v) { return __builtin_convertvector(v, Vec); }
+PYCNN_INLINE IVec to_int_truncated(Vec v) { return __builtin_convertvector(v, IVec); }
+
+// The larger one, first operand's NaN first, then the second's: NaN always comes through.
+PYCNN_INLINE Vec max_nan(Vec a, Vec b) { return select((a > b) | (a != a), a, b); }
+PYCNN_INLINE Vec relu(Vec x) { return select(x < zero(), zero(), x); }
+
+}  // namespace pycnn::cpu::PYCNN_ISA
