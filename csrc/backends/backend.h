@@ -8,8 +8,8 @@
 #include "core/cpu_features.h"
 #include "pycnn/ops.h"
 
-// What the rest of the engine knows of a device: it chooses a kernel for a problem, and a kernel is a function pointer
-// with its wishes (scratch, packed weights, in-place).
+// What the rest of the engine knows of a device: it chooses a kernel for a problem, and a kernel is
+// a function pointer with its wishes (scratch, packed weights, in-place).
 namespace pycnn {
 
 struct TensorView {
@@ -27,32 +27,35 @@ struct KernelArgs {
   const Op* op = nullptr;
   std::span<const TensorView> inputs;
   std::span<const TensorView> outputs;
-  std::byte* scratch = nullptr;  // 64-byte aligned, contents undefined
-  int threads = 1;               // at most; the result must not depend on it
+  std::byte* scratch = nullptr;     // 64-byte aligned, contents undefined
+  int threads = 1;                  // at most; the result must not depend on it
   const std::byte* plan = nullptr;  // what `select` computed once for this problem (Kernel::plan)
 };
 
 using KernelFunction = void (*)(const KernelArgs&) noexcept;
 
-// A kernel may want one of its inputs in another form, made once per change of that input (inference: once; training:
-// once per step). The packing function sees the original as inputs[0] and fills outputs[0], a u8 vector of `bytes`. The
-// kernel then finds the packed data in place of input `input`, whose view keeps the ORIGINAL spec.
+// A kernel may want one of its inputs in another form, made once per change of that input
+// (inference: once; training: once per step). The packing function sees the original as inputs[0]
+// and fills outputs[0], a u8 vector of `bytes`. The kernel then finds the packed data in place of
+// input `input`, whose view keeps the ORIGINAL spec.
 struct PackedInput {
   int input = -1;  // -1: nothing to pack
   std::size_t bytes = 0;
   KernelFunction pack = nullptr;
   std::size_t pack_scratch_bytes = 0;
-  const char* format = "";  // steps with the same format, op attributes and source share one packing
+  const char* format =
+      "";  // steps with the same format, op attributes and source share one packing
 };
 
 struct Kernel {
   const char* variant = "";
   KernelFunction run = nullptr;
-  std::size_t scratch_bytes = 0;             // total, for Problem::threads threads
+  std::size_t scratch_bytes = 0;  // total, for Problem::threads threads
   PackedInput packed;
   // Bit i of entry o: output o may be the same memory as input i (same size; the input dies here).
   std::vector<std::uint32_t> in_place;
-  // Small immutable data computed at selection (tables of offsets, block sizes); the program owns it, 64-byte aligned.
+  // Small immutable data computed at selection (tables of offsets, block sizes); the program owns
+  // it, 64-byte aligned.
   std::vector<std::byte> plan;
 };
 

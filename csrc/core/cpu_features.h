@@ -7,18 +7,19 @@
 
 namespace pycnn {
 
-// Instruction sets that kernels are compiled for, in ascending order. kBaseline is what the library itself needs
-// (x86-64-v2, or plain generic code where there is no x86).
+// Instruction sets that kernels are compiled for, in ascending order. kBaseline is what the library
+// itself needs (x86-64-v2, or plain generic code where there is no x86).
 enum class Isa : std::uint8_t { kBaseline, kAvx2, kAvx512 };
 
 PYCNN_API const char* isa_name(Isa isa) noexcept;  // "baseline" "avx2" "avx512"
 
-// Best set that this CPU and operating system offer and this build contains, capped by PYCNN_MAX_ISA (read on every
-// call; an unknown value throws ArgumentError naming it and the accepted ones).
+// Best set that this CPU and operating system offer and this build contains, capped by
+// PYCNN_MAX_ISA (read on every call; an unknown value throws ArgumentError naming it and the
+// accepted ones).
 PYCNN_API Isa best_isa();
 
-// What `isa=` of a compile call means: "auto" is best_isa(). Throws ArgumentError for an unknown name and DeviceError
-// for a set that this machine, this build or PYCNN_MAX_ISA does not have.
+// What `isa=` of a compile call means: "auto" is best_isa(). Throws ArgumentError for an unknown
+// name and DeviceError for a set that this machine, this build or PYCNN_MAX_ISA does not have.
 PYCNN_API Isa parse_isa(std::string_view name);
 
 // Every input to the thread count and the choice, for `pycnn doctor`. 0 means "says nothing".
@@ -33,8 +34,8 @@ struct ThreadChoice {
 };
 PYCNN_API ThreadChoice thread_choice();
 
-// What `threads=` of a compile call means: 0 is thread_choice().chosen; more than affinity and quota allow is clamped;
-// negative or over 1024 throws ArgumentError.
+// What `threads=` of a compile call means: 0 is thread_choice().chosen; more than affinity and
+// quota allow is clamped; negative or over 1024 throws ArgumentError.
 PYCNN_API int resolve_threads(int requested);
 
 // "AMD EPYC 9xxx", "unknown".

@@ -13,9 +13,11 @@ class GradientContext {
   virtual const TensorSpec& input_spec(int i) const = 0;
   virtual Symbol output(int i = 0) const = 0;
   virtual const TensorSpec& output_spec(int i = 0) const = 0;
-  // Whether anything downstream needs the gradient of this input: rules skip the work for those that nobody wants.
+  // Whether anything downstream needs the gradient of this input: rules skip the work for those
+  // that nobody wants.
   virtual bool needs_grad(int input) const = 0;
-  // Gradient of the loss with respect to an output. An output that the loss does not depend on gives zeros (a Fill).
+  // Gradient of the loss with respect to an output. An output that the loss does not depend on
+  // gives zeros (a Fill).
   virtual Symbol grad_output(int i = 0) = 0;
   virtual bool has_grad_output(int i = 0) const = 0;
   // Adds a node and returns its first output; `result(s, k)` names the others.

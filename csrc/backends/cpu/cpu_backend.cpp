@@ -8,14 +8,16 @@ namespace {
 
 // Recorded forms; compile/specialize_mode has replaced them before kernels are chosen.
 template <class T>
-constexpr bool kIsRecordedForm = std::is_same_v<T, ops::BatchNorm> || std::is_same_v<T, ops::Dropout>;
+constexpr bool kIsRecordedForm =
+    std::is_same_v<T, ops::BatchNorm> || std::is_same_v<T, ops::Dropout>;
 
 Selection select_kernel(const Op& op, const Problem& problem) {
   return std::visit(
       [&](const auto& alternative) -> Selection {
         using T = std::decay_t<decltype(alternative)>;
         if constexpr (kIsRecordedForm<T>)
-          throw InternalError(std::string(T::kName) + ": reached kernel selection unspecialised; please report");
+          throw InternalError(std::string(T::kName) +
+                              ": reached kernel selection unspecialised; please report");
         else
           return cpu::select(alternative, problem);
       },

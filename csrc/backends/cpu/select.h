@@ -1,8 +1,8 @@
 #pragma once
 #include "backends/backend.h"
 
-// One pair of lines per op: choose a kernel; list what there is. A new op without its pair fails to compile in
-// cpu_backend.cpp.
+// One pair of lines per op: choose a kernel; list what there is. A new op without its pair fails to
+// compile in cpu_backend.cpp.
 namespace pycnn::cpu {
 
 Selection select(const ops::Conv2d&, const Problem&);

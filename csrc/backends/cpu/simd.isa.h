@@ -6,9 +6,10 @@
 #include <immintrin.h>
 #endif
 
-// Vectors of float for one instruction set. A .isa.cpp file is compiled once per set, with PYCNN_ISA its namespace, and
-// includes only its contract header and this one (and math.isa.h). Everything here is always inlined: an out-of-line copy
-// could be taken by the linker for code that must run on older machines. No standard library containers or algorithms.
+// Vectors of float for one instruction set. A .isa.cpp file is compiled once per set, with
+// PYCNN_ISA its namespace, and includes only its contract header and this one (and math.isa.h).
+// Everything here is always inlined: an out-of-line copy could be taken by the linker for code that
+// must run on older machines. No standard library containers or algorithms.
 #ifndef PYCNN_ISA
 #error "compile this file through pycnn_add_isa_source"
 #endif
@@ -29,7 +30,8 @@ constexpr int kVectorRegisters = 16;
 #endif
 
 using Vec = float __attribute__((vector_size(kLanes * 4)));
-using IVec = std::int32_t __attribute__((vector_size(kLanes * 4)));  // also comparison masks: 0 or -1 per lane
+using IVec = std::int32_t
+    __attribute__((vector_size(kLanes * 4)));  // also comparison masks: 0 or -1 per lane
 using UVec = std::uint32_t __attribute__((vector_size(kLanes * 4)));
 
 PYCNN_INLINE Vec broadcast(float x) { return x - Vec{}; }
@@ -42,8 +44,8 @@ PYCNN_INLINE Vec load(const float* p) {
 }
 PYCNN_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
-// First n lanes (0 <= n <= kLanes); the others are zero when loading and untouched when storing. Nothing beyond the n
-// elements is read or written.
+// First n lanes (0 <= n <= kLanes); the others are zero when loading and untouched when storing.
+// Nothing beyond the n elements is read or written.
 PYCNN_INLINE Vec load_partial(const float* p, int n) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);

@@ -38,7 +38,8 @@ Selection choose(const Variant<OpType> (&list)[Count], const OpType& op, const P
     const bool last = &variant == &list[Count - 1];
     std::string reason;
     if (problem.pinned == variant.name) known = true;
-    if (!problem.pinned.empty() && problem.pinned != variant.name && !(problem.pinned == "reference" && last)) {
+    if (!problem.pinned.empty() && problem.pinned != variant.name &&
+        !(problem.pinned == "reference" && last)) {
       reason = "another variant is pinned";
     } else if (variant.isa > problem.isa) {
       reason = std::string("needs ") + isa_name(variant.isa);
@@ -53,11 +54,14 @@ Selection choose(const Variant<OpType> (&list)[Count], const OpType& op, const P
   }
   if (!known) {
     std::string names;
-    for (const Variant<OpType>& variant : list) names += std::string(names.empty() ? "" : ", ") + variant.name;
-    throw ArgumentError(std::string(OpType::kName) + ": no variant is called '" + std::string(problem.pinned) + "'; there are " + names);
+    for (const Variant<OpType>& variant : list)
+      names += std::string(names.empty() ? "" : ", ") + variant.name;
+    throw ArgumentError(std::string(OpType::kName) + ": no variant is called '" +
+                        std::string(problem.pinned) + "'; there are " + names);
   }
   std::string why;
-  for (const Refusal& refusal : result.refused) why += "\n  " + refusal.variant + ": " + refusal.reason;
+  for (const Refusal& refusal : result.refused)
+    why += "\n  " + refusal.variant + ": " + refusal.reason;
   throw UnsupportedError(std::string(OpType::kName) + ": no variant accepts this problem" + why);
 }
 

@@ -7,11 +7,12 @@
 #include "pycnn/graph.h"
 
 /// \file
-/// Blocks made of several ops, with one owner of names and topology: `parameters` lists what a block learns and
-/// `build` adds its nodes. Python's layers call these too.
+/// Blocks made of several ops, with one owner of names and topology: `parameters` lists what a
+/// block learns and `build` adds its nodes. Python's layers call these too.
 namespace pycnn::composites {
 
-/// One tensor of a block, named as torchvision names it ("conv1.weight", "bn1.running_mean", "downsample.0.weight").
+/// One tensor of a block, named as torchvision names it ("conv1.weight", "bn1.running_mean",
+/// "downsample.0.weight").
 struct BlockTensor {
   std::string name;
   TensorSpec spec;
@@ -20,9 +21,11 @@ struct BlockTensor {
   bool trainable = true;  ///< false: a buffer (running statistics)
 };
 
-/// Residual block (He et al. 2015), torchvision's topology: the stride of a bottleneck sits in its 3x3 convolution.
+/// Residual block (He et al. 2015), torchvision's topology: the stride of a bottleneck sits in its
+/// 3x3 convolution.
 ///   basic:       conv3x3(stride) bn relu conv3x3 bn (+ shortcut) relu
-///   bottleneck:  conv1x1 bn relu conv3x3(stride, groups) bn relu conv1x1 bn (+ shortcut) relu;  output 4 * channels
+///   bottleneck:  conv1x1 bn relu conv3x3(stride, groups) bn relu conv1x1 bn (+ shortcut) relu;
+///   output 4 * channels
 /// The shortcut is the identity, or conv1x1(stride) bn ("downsample") where the shape changes.
 /// A grouped bottleneck (ResNeXt) has inner width channels * base_width / 64 * groups.
 struct Residual {
@@ -31,8 +34,8 @@ struct Residual {
   std::int64_t in_channels = 64;
   std::int64_t channels = 64;
   std::int64_t stride = 1;
-  std::int64_t groups = 1;      ///< kBottleneck only
-  std::int64_t base_width = 64; ///< kBottleneck only
+  std::int64_t groups = 1;       ///< kBottleneck only
+  std::int64_t base_width = 64;  ///< kBottleneck only
   double eps = 1e-5;
   double momentum = 0.1;
   bool zero_init_residual = false;  ///< last batch norm's scale starts at 0 (Goyal et al. 2017)
@@ -40,9 +43,11 @@ struct Residual {
 };
 
 /// Inception block of GoogLeNet (Szegedy et al. 2014): four branches, concatenated over channels.
-///   1x1 | 1x1 then 3x3 | 1x1 then 5x5 (or 3x3, as torchvision's weights have it) | 3x3 max-pool then 1x1
-/// With batch_norm each convolution is conv (no bias), bn (eps 1e-3), relu under torchvision's names ("branch1.conv.weight",
-/// "branch2.0.bn.weight", ...); without, conv with bias, relu ("branch1.conv.weight", "branch1.conv.bias").
+///   1x1 | 1x1 then 3x3 | 1x1 then 5x5 (or 3x3, as torchvision's weights have it) | 3x3 max-pool
+///   then 1x1
+/// With batch_norm each convolution is conv (no bias), bn (eps 1e-3), relu under torchvision's
+/// names ("branch1.conv.weight", "branch2.0.bn.weight", ...); without, conv with bias, relu
+/// ("branch1.conv.weight", "branch1.conv.bias").
 struct Inception {
   std::int64_t in_channels = 192;
   std::int64_t branch1 = 64;
@@ -58,10 +63,13 @@ struct Inception {
 PYCNN_API std::vector<BlockTensor> parameters(const Residual& block);
 PYCNN_API std::vector<BlockTensor> parameters(const Inception& block);
 
-/// `tensors` are the symbols of `parameters(block)`, in that order. Nodes are named `prefix` + "conv1" and so on.
-PYCNN_API Symbol build(const Residual& block, Graph& graph, Symbol input, std::span<const Symbol> tensors, const std::string& prefix = "",
+/// `tensors` are the symbols of `parameters(block)`, in that order. Nodes are named `prefix` +
+/// "conv1" and so on.
+PYCNN_API Symbol build(const Residual& block, Graph& graph, Symbol input,
+                       std::span<const Symbol> tensors, const std::string& prefix = "",
                        const std::string& origin = "");
-PYCNN_API Symbol build(const Inception& block, Graph& graph, Symbol input, std::span<const Symbol> tensors, const std::string& prefix = "",
+PYCNN_API Symbol build(const Inception& block, Graph& graph, Symbol input,
+                       std::span<const Symbol> tensors, const std::string& prefix = "",
                        const std::string& origin = "");
 
 }  // namespace pycnn::composites

@@ -6,8 +6,8 @@
 #include "pycnn/export.h"
 
 /// \file
-/// Every failure that a user can cause is one of these exceptions. Nothing in the library aborts, prints or exits.
-/// Each reaches Python as the class of the same name in `pycnn.errors`.
+/// Every failure that a user can cause is one of these exceptions. Nothing in the library aborts,
+/// prints or exits. Each reaches Python as the class of the same name in `pycnn.errors`.
 namespace pycnn {
 
 /// Base of all errors thrown by pycnn.

@@ -9,33 +9,36 @@
 #include "pycnn/ops.h"
 
 /// \file
-/// Recording a network: nodes in the order in which they were added, which is a valid order of execution.
-/// A graph knows nothing of devices, of training against inference, of fusion or of memory.
+/// Recording a network: nodes in the order in which they were added, which is a valid order of
+/// execution. A graph knows nothing of devices, of training against inference, of fusion or of
+/// memory.
 namespace pycnn {
 
 enum class NodeKind : std::uint8_t {
   kInput,      ///< given anew at every run
   kParameter,  ///< lives between runs and is trained
-  kBuffer,     ///< lives between runs and is not trained: running statistics, fixed tables, optimizer state
+  kBuffer,  ///< lives between runs and is not trained: running statistics, fixed tables, optimizer
+            ///< state
   kOp,
 };
 
-/// How a parameter stands in files. In memory a convolution weight is (OC, KH, KW, IC / groups); on disk and in
-/// `state_dict` it is (OC, IC / groups, KH, KW), as other frameworks have it.
+/// How a parameter stands in files. In memory a convolution weight is (OC, KH, KW, IC / groups); on
+/// disk and in `state_dict` it is (OC, IC / groups, KH, KW), as other frameworks have it.
 enum class ParameterLayout : std::uint8_t { kPlain, kConvWeight };
 
 struct Node {
   std::string name;  ///< unique within the graph
   NodeKind kind = NodeKind::kOp;
-  Op op;                             ///< kOp only
-  std::vector<Symbol> inputs;        ///< kOp only
-  std::vector<TensorSpec> outputs;   ///< one for the other kinds
-  std::string origin;                ///< "file:line" of the user's code, may be empty
+  Op op;                            ///< kOp only
+  std::vector<Symbol> inputs;       ///< kOp only
+  std::vector<TensorSpec> outputs;  ///< one for the other kinds
+  std::string origin;               ///< "file:line" of the user's code, may be empty
   ParameterLayout layout = ParameterLayout::kPlain;
-  Initializer initializer;           ///< kParameter, kBuffer; not part of the text form
+  Initializer initializer;  ///< kParameter, kBuffer; not part of the text form
 };
 
-/// A variable that takes a new value when a run has ended: running statistics, parameters under training.
+/// A variable that takes a new value when a run has ended: running statistics, parameters under
+/// training.
 struct Assignment {
   Symbol variable;
   Symbol value;
@@ -45,14 +48,17 @@ class PYCNN_API Graph {
  public:
   Graph();
 
-  /// Throws GraphError for an empty or taken name or one that holds a control character, quote or backslash.
+  /// Throws GraphError for an empty or taken name or one that holds a control character, quote or
+  /// backslash.
   Symbol input(std::string name, TensorSpec spec);
-  Symbol parameter(std::string name, TensorSpec spec, Initializer init = {}, ParameterLayout layout = ParameterLayout::kPlain);
+  Symbol parameter(std::string name, TensorSpec spec, Initializer init = {},
+                   ParameterLayout layout = ParameterLayout::kPlain);
   Symbol buffer(std::string name, TensorSpec spec, Initializer init = {});
 
-  /// Adds an op and returns its first output. The node is called `name` ("conv1"), or after the op when empty; a taken
-  /// name gets a suffix ("conv1_1"). Throws what the op's `infer` throws, prefixed with op and node name and followed by
-  /// the input specs and the origin; GraphError for a symbol of another graph.
+  /// Adds an op and returns its first output. The node is called `name` ("conv1"), or after the op
+  /// when empty; a taken name gets a suffix ("conv1_1"). Throws what the op's `infer` throws,
+  /// prefixed with op and node name and followed by the input specs and the origin; GraphError for
+  /// a symbol of another graph.
   Symbol add(Op op, std::vector<Symbol> inputs, std::string name = "", std::string origin = "");
 
   /// Makes a symbol a result of the graph. Names are unique among outputs.
@@ -67,21 +73,25 @@ class PYCNN_API Graph {
   const std::vector<std::pair<std::string, Symbol>>& outputs() const { return outputs_; }
   const std::vector<Assignment>& assignments() const { return assignments_; }
   std::uint32_t id() const { return id_; }
-  /// The input, parameter, buffer or op node of this name. Throws GraphError naming the closest ones when there is none.
+  /// The input, parameter, buffer or op node of this name. Throws GraphError naming the closest
+  /// ones when there is none.
   Symbol find(std::string_view name) const;
   bool contains(std::string_view name) const;
 
-  /// The same graph for other input sizes; every spec is inferred again. Names not given keep their shape.
+  /// The same graph for other input sizes; every spec is inferred again. Names not given keep their
+  /// shape.
   Graph with_inputs(const std::map<std::string, TensorSpec>& inputs) const;
 
-  /// Readable, complete (but for initializers) and parseable text; csrc/graph/text.h tells the grammar.
+  /// Readable, complete (but for initializers) and parseable text; csrc/graph/text.h tells the
+  /// grammar.
   std::string text() const;
   /// Throws FormatError with line and column for anything that `text` would not print.
   static Graph parse(std::string_view text);
 
  private:
   friend class GraphEditor;  // graph/edit.h: what passes use to rewrite
-  Symbol leaf(NodeKind kind, std::string name, TensorSpec spec, Initializer init, ParameterLayout layout);
+  Symbol leaf(NodeKind kind, std::string name, TensorSpec spec, Initializer init,
+              ParameterLayout layout);
   std::string unique_name(std::string wanted);
   std::vector<Node> nodes_;
   std::vector<std::pair<std::string, Symbol>> outputs_;
@@ -92,14 +102,16 @@ class PYCNN_API Graph {
 
 enum class Mode : std::uint8_t { kInference, kTraining };
 
-/// Replaces the ops that mean different things in training and inference (batch norm, dropout) by the one that `mode`
-/// asks for; in training adds the buffers `train.seed` and `train.step` where needed and assigns running statistics.
-/// A graph already specialised comes back unchanged. (compile/specialize_mode.cpp)
+/// Replaces the ops that mean different things in training and inference (batch norm, dropout) by
+/// the one that `mode` asks for; in training adds the buffers `train.seed` and `train.step` where
+/// needed and assigns running statistics. A graph already specialised comes back unchanged.
+/// (compile/specialize_mode.cpp)
 PYCNN_API Graph specialize(const Graph& graph, Mode mode);
 
-/// Extends the graph by the gradients of a scalar with respect to each of `wrt` (inputs, parameters or results of ops)
-/// and returns them in order. Throws GraphError when `loss` is not a scalar, an op on the way has no gradient (name and
-/// origin are given), or a symbol does not influence the loss. (autodiff/differentiate.cpp)
+/// Extends the graph by the gradients of a scalar with respect to each of `wrt` (inputs, parameters
+/// or results of ops) and returns them in order. Throws GraphError when `loss` is not a scalar, an
+/// op on the way has no gradient (name and origin are given), or a symbol does not influence the
+/// loss. (autodiff/differentiate.cpp)
 PYCNN_API std::vector<Symbol> differentiate(Graph& graph, Symbol loss, std::span<const Symbol> wrt);
 
 }  // namespace pycnn

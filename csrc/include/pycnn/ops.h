@@ -13,10 +13,11 @@
 /// \file
 /// The vocabulary: every op is a plain struct here, `Op` is the variant of all of them.
 ///
-/// An op says what is computed: its attributes (`fields`, written once; printing, parsing, comparing and the Python
-/// classes come from it), the shapes and types of its results (`infer`, which throws ShapeError, DTypeError or
-/// ArgumentError with the numbers) and how gradients flow through it (`gradient`). How it is computed is a backend's
-/// business. Images are (N, H, W, C), convolution weights (OC, KH, KW, IC / groups).
+/// An op says what is computed: its attributes (`fields`, written once; printing, parsing,
+/// comparing and the Python classes come from it), the shapes and types of its results (`infer`,
+/// which throws ShapeError, DTypeError or ArgumentError with the numbers) and how gradients flow
+/// through it (`gradient`). How it is computed is a backend's business. Images are (N, H, W, C),
+/// convolution weights (OC, KH, KW, IC / groups).
 ///
 /// "float" below means f32 or f64, the same for all floating inputs of one op.
 namespace pycnn {
@@ -42,7 +43,8 @@ struct Padding {
   bool operator==(const Padding&) const = default;
 };
 
-/// Element-wise non-linearities. Used by ops::Activation and in the epilogue of convolution and dense.
+/// Element-wise non-linearities. Used by ops::Activation and in the epilogue of convolution and
+/// dense.
 enum class ActivationKind : std::uint8_t {
   kIdentity,
   kRelu,        ///< max(x, 0); NaN stays NaN
@@ -61,22 +63,27 @@ struct Epilogue {
   bool operator==(const Epilogue&) const = default;
 };
 
+enum class Reduction : std::uint8_t { kSum, kMean };
+
 namespace ops {
 
-#define PYCNN_OP_MEMBERS                                           \
-  PYCNN_API std::vector<TensorSpec> infer(Specs inputs) const;     \
+#define PYCNN_OP_MEMBERS                                       \
+  PYCNN_API std::vector<TensorSpec> infer(Specs inputs) const; \
   PYCNN_API void gradient(GradientContext& context) const;
 
-// ---- Convolution: ops/conv2d.cpp -------------------------------------------------------------------------------------
+// ---- Convolution: ops/conv2d.cpp
+// -------------------------------------------------------------------------------------
 
 /// Cross-correlation of images with filters.
 ///
 ///   output[n, oh, ow, oc] = bias[oc] + sum over (kh, kw, ic) of
-///       input[n, oh*SH - top + kh*DH, ow*SW - left + kw*DW, g*IC/G + ic] * weight[oc, kh, kw, ic],  g = oc / (OC/G)
+///       input[n, oh*SH - top + kh*DH, ow*SW - left + kw*DW, g*IC/G + ic] * weight[oc, kh, kw, ic],
+///       g = oc / (OC/G)
 ///
 /// inputs:  input (N, H, W, IC) float; weight (OC, KH, KW, IC/G) float; optional bias (OC) float;
 ///          with epilogue.residual, last, a tensor of the output's shape
-/// outputs: output (N, OH, OW, OC), OH = floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1, OW likewise
+/// outputs: output (N, OH, OW, OC), OH = floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1, OW
+/// likewise
 struct Conv2d {
   static constexpr const char* kName = "conv2d";
   Pair stride = {1, 1};
@@ -86,7 +93,8 @@ struct Conv2d {
   Epilogue epilogue;
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation), v("groups", self.groups), v("epilogue", self.epilogue);
+    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation),
+        v("groups", self.groups), v("epilogue", self.epilogue);
   }
   PYCNN_OP_MEMBERS
 };
@@ -103,7 +111,8 @@ struct Conv2dGradInput {
   Pair input_size = {0, 0};
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation), v("groups", self.groups), v("input_size", self.input_size);
+    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation),
+        v("groups", self.groups), v("input_size", self.input_size);
   }
   PYCNN_OP_MEMBERS
 };
@@ -122,15 +131,18 @@ struct Conv2dGradWeight {
   bool bias = false;
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation), v("groups", self.groups), v("kernel_size", self.kernel_size), v("bias", self.bias);
+    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation),
+        v("groups", self.groups), v("kernel_size", self.kernel_size), v("bias", self.bias);
   }
   PYCNN_OP_MEMBERS
 };
 
-// ---- Dense: ops/dense.cpp --------------------------------------------------------------------------------------------
+// ---- Dense: ops/dense.cpp
+// --------------------------------------------------------------------------------------------
 
 /// Fully connected layer: output[..., o] = bias[o] + sum over i of input[..., i] * weight[o, i].
-/// inputs:  input (..., IN) float, rank at least 2; weight (OUT, IN); optional bias (OUT); with epilogue.residual, last,
+/// inputs:  input (..., IN) float, rank at least 2; weight (OUT, IN); optional bias (OUT); with
+/// epilogue.residual, last,
 ///          a tensor of the output's shape
 /// outputs: output (..., OUT)
 struct Dense {
@@ -151,7 +163,8 @@ struct DenseGradInput {
   PYCNN_OP_MEMBERS
 };
 
-/// inputs: input (..., IN); grad_output (..., OUT). outputs: grad_weight (OUT, IN); with bias, grad_bias (OUT)
+/// inputs: input (..., IN); grad_output (..., OUT). outputs: grad_weight (OUT, IN); with bias,
+/// grad_bias (OUT)
 struct DenseGradWeight {
   static constexpr const char* kName = "dense_grad_weight";
   bool bias = false;
@@ -162,12 +175,14 @@ struct DenseGradWeight {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Pooling: ops/pool.cpp -------------------------------------------------------------------------------------------
-// Output size: floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1; with ceil_mode the division rounds up, but no window
-// starts in the bottom or right padding (as PyTorch). Padding per side is at most half of the window.
+// ---- Pooling: ops/pool.cpp
+// -------------------------------------------------------------------------------------------
+// Output size: floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1; with ceil_mode the division
+// rounds up, but no window starts in the bottom or right padding (as PyTorch). Padding per side is
+// at most half of the window.
 
-/// Largest value of each window. Padding never wins; NaN wins; ties go to the first cell in row-major order.
-/// inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C)
+/// Largest value of each window. Padding never wins; NaN wins; ties go to the first cell in
+/// row-major order. inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C)
 struct MaxPool2d {
   static constexpr const char* kName = "max_pool2d";
   Pair kernel_size = {2, 2};
@@ -177,7 +192,8 @@ struct MaxPool2d {
   bool ceil_mode = false;
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("kernel_size", self.kernel_size), v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation), v("ceil_mode", self.ceil_mode);
+    v("kernel_size", self.kernel_size), v("stride", self.stride), v("padding", self.padding),
+        v("dilation", self.dilation), v("ceil_mode", self.ceil_mode);
   }
   PYCNN_OP_MEMBERS
 };
@@ -193,8 +209,8 @@ struct MaxPool2dGrad {
   PYCNN_OP_MEMBERS
 };
 
-/// Mean of each window, over the cells inside image + padding (count_include_pad) or inside the image only.
-/// inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C)
+/// Mean of each window, over the cells inside image + padding (count_include_pad) or inside the
+/// image only. inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C)
 struct AvgPool2d {
   static constexpr const char* kName = "avg_pool2d";
   Pair kernel_size = {2, 2};
@@ -204,7 +220,8 @@ struct AvgPool2d {
   bool count_include_pad = true;
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("kernel_size", self.kernel_size), v("stride", self.stride), v("padding", self.padding), v("ceil_mode", self.ceil_mode), v("count_include_pad", self.count_include_pad);
+    v("kernel_size", self.kernel_size), v("stride", self.stride), v("padding", self.padding),
+        v("ceil_mode", self.ceil_mode), v("count_include_pad", self.count_include_pad);
   }
   PYCNN_OP_MEMBERS
 };
@@ -241,7 +258,8 @@ struct GlobalAvgPool2dGrad {
   PYCNN_OP_MEMBERS
 };
 
-/// inputs: input (N, H, W, C) float. outputs: maximum over H and W, (N, C); NaN wins; ties go to the first cell
+/// inputs: input (N, H, W, C) float. outputs: maximum over H and W, (N, C); NaN wins; ties go to
+/// the first cell
 struct GlobalMaxPool2d {
   static constexpr const char* kName = "global_max_pool2d";
   template <class Self, class V>
@@ -257,12 +275,13 @@ struct GlobalMaxPool2dGrad {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Normalisation: ops/batch_norm.cpp, ops/local_response_norm.cpp --------------------------------------------------
+// ---- Normalisation: ops/batch_norm.cpp, ops/local_response_norm.cpp
+// --------------------------------------------------
 
-/// Batch normalisation over all axes but the last (Ioffe, Szegedy 2015), as recorded: compile/specialize_mode replaces
-/// it by BatchNormTrain or BatchNormInference. `frozen` keeps the running statistics also while training.
-/// inputs:  input (..., C) float; scale (C); shift (C); running_mean (C); running_var (C)
-/// outputs: output (..., C)
+/// Batch normalisation over all axes but the last (Ioffe, Szegedy 2015), as recorded:
+/// compile/specialize_mode replaces it by BatchNormTrain or BatchNormInference. `frozen` keeps the
+/// running statistics also while training. inputs:  input (..., C) float; scale (C); shift (C);
+/// running_mean (C); running_var (C) outputs: output (..., C)
 struct BatchNorm {
   static constexpr const char* kName = "batch_norm";
   double eps = 1e-5;
@@ -277,9 +296,11 @@ struct BatchNorm {
 
 /// Normalises by the batch's own mean and (biased) variance; running_var takes the unbiased one.
 /// inputs:  as BatchNorm
-/// outputs: output (..., C); batch_mean (C); batch_inv_std (C), 1 / sqrt(var + eps); new_running_mean (C);
+/// outputs: output (..., C); batch_mean (C); batch_inv_std (C), 1 / sqrt(var + eps);
+/// new_running_mean (C);
 ///          new_running_var (C)
-/// Statistics in two passes or by Welford in chunks that depend on the shape alone. One value per channel: ArgumentError.
+/// Statistics in two passes or by Welford in chunks that depend on the shape alone. One value per
+/// channel: ArgumentError.
 struct BatchNormTrain {
   static constexpr const char* kName = "batch_norm_train";
   double eps = 1e-5;
@@ -324,7 +345,8 @@ struct BatchNormInferenceGrad {
   PYCNN_OP_MEMBERS
 };
 
-/// A batch norm of running statistics joined to the convolution or dense layer before it (compile/fold_batch_norm):
+/// A batch norm of running statistics joined to the convolution or dense layer before it
+/// (compile/fold_batch_norm):
 ///   folded_weight[oc, ...] = weight[oc, ...] * f[oc],  f = scale / sqrt(running_var + eps)
 ///   folded_bias[oc] = (bias[oc] - running_mean[oc]) * f[oc] + shift[oc]
 /// inputs:  weight (OC, ...); scale, shift, running_mean, running_var (OC); optional bias (OC)
@@ -340,7 +362,8 @@ struct FoldBatchNorm {
 };
 
 /// Across channels (Krizhevsky et al. 2012; alpha is divided by size, as PyTorch):
-///   output[..., c] = input[..., c] / (k + alpha / size * sum over j in [c - size/2, c + (size-1)/2] of input[..., j]^2)^beta
+///   output[..., c] = input[..., c] / (k + alpha / size * sum over j in [c - size/2, c +
+///   (size-1)/2] of input[..., j]^2)^beta
 /// inputs: input (..., C) float. outputs: output (..., C)
 struct LocalResponseNorm {
   static constexpr const char* kName = "local_response_norm";
@@ -366,7 +389,8 @@ struct LocalResponseNormGrad {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Element-wise: ops/activation.cpp, ops/elementwise.cpp -----------------------------------------------------------
+// ---- Element-wise: ops/activation.cpp, ops/elementwise.cpp
+// -----------------------------------------------------------
 
 /// inputs: input, any shape, float. outputs: output, same
 struct Activation {
@@ -380,7 +404,8 @@ struct Activation {
   PYCNN_OP_MEMBERS
 };
 
-/// The derivative follows from the output alone for every kind. inputs: output; grad_output. outputs: grad_input
+/// The derivative follows from the output alone for every kind. inputs: output; grad_output.
+/// outputs: grad_input
 struct ActivationGrad {
   static constexpr const char* kName = "activation_grad";
   ActivationKind kind = ActivationKind::kRelu;
@@ -441,9 +466,9 @@ struct Fill {
   PYCNN_OP_MEMBERS
 };
 
-/// Inverted dropout (Hinton et al. 2012), as recorded: specialize_mode removes it for inference and otherwise makes it
-/// DropoutTrain with the program's seed and step.
-/// inputs: input float. outputs: output, same shape
+/// Inverted dropout (Hinton et al. 2012), as recorded: specialize_mode removes it for inference and
+/// otherwise makes it DropoutTrain with the program's seed and step. inputs: input float. outputs:
+/// output, same shape
 struct Dropout {
   static constexpr const char* kName = "dropout";
   double p = 0.5;  ///< probability of zero, in [0, 1)
@@ -454,13 +479,14 @@ struct Dropout {
   PYCNN_OP_MEMBERS
 };
 
-/// output[i] = keep(seed, step, stream, i) ? input[i] / (1 - p) : 0. The gradient is the same op on grad_output.
-/// keep: word i % 4 of Philox4x32-10 with key seed ^ stream and counter (i / 4, step), unit_float(word) >= p.
-/// inputs: input float; seed i64 (1); step i64 (1). outputs: output
+/// output[i] = keep(seed, step, stream, i) ? input[i] / (1 - p) : 0. The gradient is the same op on
+/// grad_output. keep: word i % 4 of Philox4x32-10 with key seed ^ stream and counter (i / 4, step),
+/// unit_float(word) >= p. inputs: input float; seed i64 (1); step i64 (1). outputs: output
 struct DropoutTrain {
   static constexpr const char* kName = "dropout_train";
   double p = 0.5;
-  std::int64_t stream = 0;  ///< tells the dropout layers of one program apart (hash of the layer's name)
+  std::int64_t stream =
+      0;  ///< tells the dropout layers of one program apart (hash of the layer's name)
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
     v("p", self.p), v("stream", self.stream);
@@ -468,9 +494,9 @@ struct DropoutTrain {
   PYCNN_OP_MEMBERS
 };
 
-/// Images as decoded to numbers for the net: output[..., c] = (input[..., c] * scale - mean[c]) / std[c].
-/// inputs: input (..., C) u8 or float. outputs: (..., C) of dtype. mean and std are empty, or one value, or C values.
-/// The gradient exists for float inputs.
+/// Images as decoded to numbers for the net: output[..., c] = (input[..., c] * scale - mean[c]) /
+/// std[c]. inputs: input (..., C) u8 or float. outputs: (..., C) of dtype. mean and std are empty,
+/// or one value, or C values. The gradient exists for float inputs.
 struct NormalizeImage {
   static constexpr const char* kName = "normalize_image";
   double scale = 1.0;
@@ -484,9 +510,11 @@ struct NormalizeImage {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Softmax and losses: ops/softmax.cpp, ops/loss.cpp ---------------------------------------------------------------
+// ---- Softmax and losses: ops/softmax.cpp, ops/loss.cpp
+// ---------------------------------------------------------------
 
-/// Over the last axis; the maximum is subtracted first. inputs: input (..., C) float. outputs: output (..., C)
+/// Over the last axis; the maximum is subtracted first. inputs: input (..., C) float. outputs:
+/// output (..., C)
 struct Softmax {
   static constexpr const char* kName = "softmax";
   template <class Self, class V>
@@ -518,10 +546,10 @@ struct LogSoftmaxGrad {
   PYCNN_OP_MEMBERS
 };
 
-/// Mean over the batch of -sum over c of target[c] * log softmax(logits)[c]. With label smoothing s the target is
-/// (1 - s) * target + s / C. An integer label outside [0, C) makes that sample's loss NaN (callers check labels first).
-/// inputs:  logits (N, C) float; labels (N) i64 or i32, or soft targets (N, C) float of the logits' type
-/// outputs: loss () float: a scalar. N of at least 1
+/// Mean over the batch of -sum over c of target[c] * log softmax(logits)[c]. With label smoothing s
+/// the target is (1 - s) * target + s / C. An integer label outside [0, C) makes that sample's loss
+/// NaN (callers check labels first). inputs:  logits (N, C) float; labels (N) i64 or i32, or soft
+/// targets (N, C) float of the logits' type outputs: loss () float: a scalar. N of at least 1
 struct SoftmaxCrossEntropy {
   static constexpr const char* kName = "softmax_cross_entropy";
   double label_smoothing = 0.0;  ///< in [0, 1]
@@ -544,7 +572,8 @@ struct SoftmaxCrossEntropyGrad {
   PYCNN_OP_MEMBERS
 };
 
-/// Mean over all elements of (input - target)^2. inputs: input, target, same shape, float. outputs: loss ()
+/// Mean over all elements of (input - target)^2. inputs: input, target, same shape, float. outputs:
+/// loss ()
 struct MeanSquaredError {
   static constexpr const char* kName = "mean_squared_error";
   template <class Self, class V>
@@ -560,8 +589,9 @@ struct MeanSquaredErrorGrad {
   PYCNN_OP_MEMBERS
 };
 
-/// How many rows have their label among the k largest scores (ties: the lower index ranks first; a NaN score is never
-/// among them). inputs: scores (N, C) float; labels (N) i64 or i32. outputs: count () of the scores' type. No gradient.
+/// How many rows have their label among the k largest scores (ties: the lower index ranks first; a
+/// NaN score is never among them). inputs: scores (N, C) float; labels (N) i64 or i32. outputs:
+/// count () of the scores' type. No gradient.
 struct TopKCorrect {
   static constexpr const char* kName = "top_k_correct";
   std::int64_t k = 1;
@@ -572,11 +602,11 @@ struct TopKCorrect {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Reductions: ops/reduce.cpp --------------------------------------------------------------------------------------
+// ---- Reductions: ops/reduce.cpp
+// --------------------------------------------------------------------------------------
 
-enum class Reduction : std::uint8_t { kSum, kMean };
-
-/// inputs: input float. outputs: input's shape with `axes` (sorted, distinct, not negative) removed, or 1 with keep_dims
+/// inputs: input float. outputs: input's shape with `axes` (sorted, distinct, not negative)
+/// removed, or 1 with keep_dims
 struct Reduce {
   static constexpr const char* kName = "reduce";
   Reduction kind = Reduction::kSum;
@@ -600,9 +630,11 @@ struct Broadcast {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Moving data: ops/concat.cpp, ops/pad.cpp, ops/reshape.cpp, ops/transpose.cpp, ops/take.cpp ------------------------
+// ---- Moving data: ops/concat.cpp, ops/pad.cpp, ops/reshape.cpp, ops/transpose.cpp, ops/take.cpp
+// ------------------------
 
-/// inputs: one or more, equal but for `axis` (negative counts from the end). outputs: their concatenation
+/// inputs: one or more, equal but for `axis` (negative counts from the end). outputs: their
+/// concatenation
 struct Concat {
   static constexpr const char* kName = "concat";
   std::int64_t axis = -1;
@@ -613,7 +645,8 @@ struct Concat {
   PYCNN_OP_MEMBERS
 };
 
-/// The box [begin, begin + size) of a tensor. A size of -1 means to the end. inputs: input. outputs: (size)
+/// The box [begin, begin + size) of a tensor. A size of -1 means to the end. inputs: input.
+/// outputs: (size)
 struct Slice {
   static constexpr const char* kName = "slice";
   std::vector<std::int64_t> begin;
@@ -625,7 +658,8 @@ struct Slice {
   PYCNN_OP_MEMBERS
 };
 
-/// Surrounds with `value`. inputs: input. outputs: axis i grows by before[i] + after[i] (both not negative)
+/// Surrounds with `value`. inputs: input. outputs: axis i grows by before[i] + after[i] (both not
+/// negative)
 struct Pad {
   static constexpr const char* kName = "pad";
   std::vector<std::int64_t> before;
@@ -638,7 +672,8 @@ struct Pad {
   PYCNN_OP_MEMBERS
 };
 
-/// Same elements, other axes. One entry may be -1 (what is left), 0 keeps the input's axis. Costs nothing at run time.
+/// Same elements, other axes. One entry may be -1 (what is left), 0 keeps the input's axis. Costs
+/// nothing at run time.
 struct Reshape {
   static constexpr const char* kName = "reshape";
   Shape shape;
@@ -660,7 +695,8 @@ struct Transpose {
   PYCNN_OP_MEMBERS
 };
 
-/// output[i, ...] = input[indices[i], ...] along the first axis; index -1 gives zeros (partial connection tables).
+/// output[i, ...] = input[indices[i], ...] along the first axis; index -1 gives zeros (partial
+/// connection tables).
 struct Take {
   static constexpr const char* kName = "take";
   std::vector<std::int64_t> indices;
@@ -671,7 +707,8 @@ struct Take {
   PYCNN_OP_MEMBERS
 };
 
-/// inputs: grad_output (len(indices), ...). outputs: grad_input (rows, ...), rows not named are zero; fixed order of sums
+/// inputs: grad_output (len(indices), ...). outputs: grad_input (rows, ...), rows not named are
+/// zero; fixed order of sums
 struct TakeGrad {
   static constexpr const char* kName = "take_grad";
   std::vector<std::int64_t> indices;
@@ -683,7 +720,8 @@ struct TakeGrad {
   PYCNN_OP_MEMBERS
 };
 
-// ---- Training: ops/optimizer.cpp. Added by compile/append_update; none has a gradient --------------------------------
+// ---- Training: ops/optimizer.cpp. Added by compile/append_update; none has a gradient
+// --------------------------------
 
 /// i64 (1) plus one.
 struct Increment {
@@ -693,8 +731,8 @@ struct Increment {
   PYCNN_OP_MEMBERS
 };
 
-/// Factor that brings the global L2 norm of all inputs to at most max_norm: min(1, max_norm / norm).
-/// Squares are summed in float64 in a fixed order. max_norm of infinity only measures.
+/// Factor that brings the global L2 norm of all inputs to at most max_norm: min(1, max_norm /
+/// norm). Squares are summed in float64 in a fixed order. max_norm of infinity only measures.
 /// inputs: one or more gradients. outputs: factor (); norm ()
 struct ClipFactor {
   static constexpr const char* kName = "clip_factor";
@@ -707,10 +745,11 @@ struct ClipFactor {
 };
 
 /// Stochastic gradient descent as PyTorch's:
-///   g = factor * gradient + weight_decay * parameter;  velocity = momentum * velocity + g  (first step too: velocity 0)
-///   parameter -= learning_rate * rate_scale * (nesterov ? g + momentum * velocity : velocity)
-/// inputs:  parameter; gradient; learning_rate f32 (1); with momentum, velocity; with `clipped`, last, factor ()
-/// outputs: parameter; with momentum, velocity
+///   g = factor * gradient + weight_decay * parameter;  velocity = momentum * velocity + g  (first
+///   step too: velocity 0) parameter -= learning_rate * rate_scale * (nesterov ? g + momentum *
+///   velocity : velocity)
+/// inputs:  parameter; gradient; learning_rate f32 (1); with momentum, velocity; with `clipped`,
+/// last, factor () outputs: parameter; with momentum, velocity
 struct SgdUpdate {
   static constexpr const char* kName = "sgd_update";
   double momentum = 0.0;
@@ -720,13 +759,16 @@ struct SgdUpdate {
   bool clipped = false;
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("momentum", self.momentum), v("nesterov", self.nesterov), v("weight_decay", self.weight_decay), v("rate_scale", self.rate_scale), v("clipped", self.clipped);
+    v("momentum", self.momentum), v("nesterov", self.nesterov),
+        v("weight_decay", self.weight_decay), v("rate_scale", self.rate_scale),
+        v("clipped", self.clipped);
   }
   PYCNN_OP_MEMBERS
 };
 
-/// Adam (Kingma, Ba 2015) and, with decoupled weight decay, AdamW (Loshchilov, Hutter 2019), as PyTorch's.
-/// inputs:  parameter; gradient; learning_rate f32 (1); step i64 (1), 0 at the first update; mean; variance;
+/// Adam (Kingma, Ba 2015) and, with decoupled weight decay, AdamW (Loshchilov, Hutter 2019), as
+/// PyTorch's. inputs:  parameter; gradient; learning_rate f32 (1); step i64 (1), 0 at the first
+/// update; mean; variance;
 ///          with `clipped`, last, factor ()
 /// outputs: parameter; mean; variance
 struct AdamUpdate {
@@ -740,13 +782,15 @@ struct AdamUpdate {
   bool clipped = false;
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
-    v("beta1", self.beta1), v("beta2", self.beta2), v("eps", self.eps), v("weight_decay", self.weight_decay), v("decoupled", self.decoupled), v("rate_scale", self.rate_scale), v("clipped", self.clipped);
+    v("beta1", self.beta1), v("beta2", self.beta2), v("eps", self.eps),
+        v("weight_decay", self.weight_decay), v("decoupled", self.decoupled),
+        v("rate_scale", self.rate_scale), v("clipped", self.clipped);
   }
   PYCNN_OP_MEMBERS
 };
 
-/// average = decay * average + (1 - decay) * value, decay at most (1 + step) / (10 + step) so that early steps count.
-/// inputs: average; value; step i64 (1). outputs: average
+/// average = decay * average + (1 - decay) * value, decay at most (1 + step) / (10 + step) so that
+/// early steps count. inputs: average; value; step i64 (1). outputs: average
 struct EmaUpdate {
   static constexpr const char* kName = "ema_update";
   double decay = 0.999;
@@ -761,16 +805,19 @@ struct EmaUpdate {
 
 }  // namespace ops
 
-using Op = std::variant<ops::Conv2d, ops::Conv2dGradInput, ops::Conv2dGradWeight, ops::Dense, ops::DenseGradInput, ops::DenseGradWeight,
-                        ops::MaxPool2d, ops::MaxPool2dGrad, ops::AvgPool2d, ops::AvgPool2dGrad, ops::GlobalAvgPool2d,
-                        ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad, ops::BatchNorm, ops::BatchNormTrain,
-                        ops::BatchNormTrainGrad, ops::BatchNormInference, ops::BatchNormInferenceGrad, ops::FoldBatchNorm,
-                        ops::LocalResponseNorm, ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
-                        ops::Multiply, ops::Affine, ops::Fill, ops::Dropout, ops::DropoutTrain, ops::NormalizeImage, ops::Softmax,
-                        ops::SoftmaxGrad, ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad,
-                        ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat,
-                        ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment, ops::ClipFactor,
-                        ops::SgdUpdate, ops::AdamUpdate, ops::EmaUpdate>;
+using Op = std::variant<
+    ops::Conv2d, ops::Conv2dGradInput, ops::Conv2dGradWeight, ops::Dense, ops::DenseGradInput,
+    ops::DenseGradWeight, ops::MaxPool2d, ops::MaxPool2dGrad, ops::AvgPool2d, ops::AvgPool2dGrad,
+    ops::GlobalAvgPool2d, ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad,
+    ops::BatchNorm, ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormInference,
+    ops::BatchNormInferenceGrad, ops::FoldBatchNorm, ops::LocalResponseNorm,
+    ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
+    ops::Multiply, ops::Affine, ops::Fill, ops::Dropout, ops::DropoutTrain, ops::NormalizeImage,
+    ops::Softmax, ops::SoftmaxGrad, ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy,
+    ops::SoftmaxCrossEntropyGrad, ops::MeanSquaredError, ops::MeanSquaredErrorGrad,
+    ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape,
+    ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate,
+    ops::AdamUpdate, ops::EmaUpdate>;
 
 /// "conv2d", "max_pool2d", ...
 PYCNN_API const char* op_name(const Op& op);

@@ -15,16 +15,16 @@
 /// From a graph to something that runs.
 namespace pycnn {
 
-/// Storage of parameters, buffers and optimizer state by name. Programs share the tensors: train with one program and
-/// infer with another that was compiled with the same map.
+/// Storage of parameters, buffers and optimizer state by name. Programs share the tensors: train
+/// with one program and infer with another that was compiled with the same map.
 using Variables = std::map<std::string, Tensor>;
 
-/// Creates what the graph names and the map lacks, filled by each node's initializer. Throws ShapeError or DTypeError
-/// where a tensor already in the map differs from the graph's spec.
+/// Creates what the graph names and the map lacks, filled by each node's initializer. Throws
+/// ShapeError or DTypeError where a tensor already in the map differs from the graph's spec.
 PYCNN_API void create_variables(const Graph& graph, Variables& variables, std::uint64_t seed = 0);
 
-/// Parameters that share hyper-parameters. A parameter belongs to the first group that names it; one that none names
-/// belongs to the optimizer's own settings.
+/// Parameters that share hyper-parameters. A parameter belongs to the first group that names it;
+/// one that none names belongs to the optimizer's own settings.
 struct ParameterGroup {
   std::vector<std::string> names;  ///< exact names of parameters
   double weight_decay = 0.0;
@@ -32,13 +32,13 @@ struct ParameterGroup {
   bool frozen = false;  ///< no gradient is computed, no update made
 };
 
-/// Which update `compile` appends. The learning rate is not here: it is the variable `train.learning_rate`, so that a
-/// schedule changes it without compiling again.
+/// Which update `compile` appends. The learning rate is not here: it is the variable
+/// `train.learning_rate`, so that a schedule changes it without compiling again.
 struct Optimizer {
   enum class Kind : std::uint8_t { kSgd, kAdam, kAdamW };
   Kind kind = Kind::kSgd;
-  double momentum = 0.0;  ///< kSgd
-  bool nesterov = false;  ///< kSgd
+  double momentum = 0.0;                          ///< kSgd
+  bool nesterov = false;                          ///< kSgd
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  ///< kAdam, kAdamW
   double weight_decay = 0.0;
   std::vector<ParameterGroup> groups;
@@ -51,53 +51,61 @@ struct CompileOptions {
   std::string device = "cpu";
   std::string isa = "auto";  ///< "auto" "baseline" "avx2" "avx512", capped by PYCNN_MAX_ISA
   int threads = 0;           ///< 0: chosen from environment, affinity and quota
-  std::map<std::string, std::string> variants;  ///< node name, op name or "*" -> variant name or "reference"
-  bool fuse = true;          ///< fold batch norm (inference), join epilogues
-  bool reuse_memory = true;  ///< share arena space between tensors that never live together; in-place where allowed
-  std::size_t memory_limit_bytes = 0;  ///< 0: none. More than this in arena and scratch: MemoryLimitError
-  /// Training: the graph output to minimise and how. Without an optimizer only the forward pass in training mode runs.
+  std::map<std::string, std::string>
+      variants;      ///< node name, op name or "*" -> variant name or "reference"
+  bool fuse = true;  ///< fold batch norm (inference), join epilogues
+  bool reuse_memory =
+      true;  ///< share arena space between tensors that never live together; in-place where allowed
+  std::size_t memory_limit_bytes =
+      0;  ///< 0: none. More than this in arena and scratch: MemoryLimitError
+  /// Training: the graph output to minimise and how. Without an optimizer only the forward pass in
+  /// training mode runs.
   std::string loss = "loss";
   std::optional<Optimizer> optimizer;
 };
 
 /// One line of `Program::profile`.
 struct StepProfile {
-  std::string name;     ///< of the node
+  std::string name;  ///< of the node
   std::string op;
   std::string variant;  ///< "conv2d.implicit_gemm.avx512"
   std::string phase;    ///< "prepare" (only when variables changed) or "run"
   std::int64_t runs = 0;
   double total_seconds = 0.0;
   double min_seconds = 0.0;
-  Cost cost;            ///< of one run
+  Cost cost;  ///< of one run
 };
 
 struct MemoryReport {
-  std::size_t arena_bytes = 0;      ///< activations and gradients, per concurrent run
-  std::size_t scratch_bytes = 0;    ///< kernels' working space, per concurrent run
-  std::size_t prepared_bytes = 0;   ///< folded and packed weights, shared
-  std::size_t variable_bytes = 0;   ///< parameters, buffers, optimizer state that the program touches
-  std::size_t unshared_bytes = 0;   ///< what the arena would take without reuse
+  std::size_t arena_bytes = 0;     ///< activations and gradients, per concurrent run
+  std::size_t scratch_bytes = 0;   ///< kernels' working space, per concurrent run
+  std::size_t prepared_bytes = 0;  ///< folded and packed weights, shared
+  std::size_t variable_bytes =
+      0;  ///< parameters, buffers, optimizer state that the program touches
+  std::size_t unshared_bytes = 0;  ///< what the arena would take without reuse
 };
 
 /// A compiled graph: a flat list of steps over fixed memory. Copies share the same program.
 ///
-/// `run` may be called from several threads at once in inference (each call takes a working space of its own; results
-/// have the same bits as alone). A training program serialises its runs. Nothing is allocated by a run after the first
-/// one (per concurrent caller).
+/// `run` may be called from several threads at once in inference (each call takes a working space
+/// of its own; results have the same bits as alone). A training program serialises its runs.
+/// Nothing is allocated by a run after the first one (per concurrent caller).
 class PYCNN_API Program {
  public:
   struct State;
   explicit Program(std::shared_ptr<State> state);
 
-  /// In the order of the graph's inputs (only those that the outputs or assignments need) and outputs.
+  /// In the order of the graph's inputs (only those that the outputs or assignments need) and
+  /// outputs.
   const std::vector<std::pair<std::string, TensorSpec>>& inputs() const;
   const std::vector<std::pair<std::string, TensorSpec>>& outputs() const;
 
-  /// Fast path: contiguous arrays matching `inputs()` and `outputs()`, in that order. Throws ArgumentError when a count
-  /// differs, DeviceError for what a device refused. Input arrays are read only during the call.
+  /// Fast path: contiguous arrays matching `inputs()` and `outputs()`, in that order. Throws
+  /// ArgumentError when a count differs, DeviceError for what a device refused. Input arrays are
+  /// read only during the call.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs) const;
-  /// Checked and allocating. Throws ArgumentError for a missing or unknown name, ShapeError, DTypeError.
+  /// Checked and allocating. Throws ArgumentError for a missing or unknown name, ShapeError,
+  /// DTypeError.
   std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs) const;
 
   /// One line a step: variant chosen, and why faster ones were refused.
@@ -108,7 +116,8 @@ class PYCNN_API Program {
   int threads() const;
   std::string isa() const;
 
-  /// Times every step of the runs between `start_profile` and `profile` (steps then run with a clock around them).
+  /// Times every step of the runs between `start_profile` and `profile` (steps then run with a
+  /// clock around them).
   void start_profile() const;
   std::vector<StepProfile> profile() const;
 
@@ -116,9 +125,11 @@ class PYCNN_API Program {
   std::shared_ptr<State> state_;
 };
 
-/// Runs the passes of compile/compile.cpp. `variables` must hold what the graph names (see create_variables); training
-/// adds `train.step`, `train.seed`, `train.learning_rate`, `optim.*` and `ema.*` where they are missing.
-PYCNN_API Program compile(const Graph& graph, Variables& variables, const CompileOptions& options = {});
+/// Runs the passes of compile/compile.cpp. `variables` must hold what the graph names (see
+/// create_variables); training adds `train.step`, `train.seed`, `train.learning_rate`, `optim.*`
+/// and `ema.*` where they are missing.
+PYCNN_API Program compile(const Graph& graph, Variables& variables,
+                          const CompileOptions& options = {});
 
 /// What this machine offers: threads and why, instruction sets. For diagnostics.
 struct Machine {
@@ -134,6 +145,7 @@ struct Machine {
 PYCNN_API Machine machine();
 
 /// Names of the variants that a device has for an op, best first, for tests and benchmarks.
-PYCNN_API std::vector<std::string> variants(const std::string& op_name, const std::string& device = "cpu");
+PYCNN_API std::vector<std::string> variants(const std::string& op_name,
+                                            const std::string& device = "cpu");
 
 }  // namespace pycnn

@@ -9,7 +9,8 @@
 #include "pycnn/export.h"
 
 /// \file
-/// Element types, shapes and the reference-counted array that parameters, optimizer state and results live in.
+/// Element types, shapes and the reference-counted array that parameters, optimizer state and
+/// results live in.
 namespace pycnn {
 
 enum class DType : std::uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kUInt8, kInt32, kInt64 };
@@ -34,7 +35,8 @@ PYCNN_API DType parse_dtype(std::string_view name);
 /// Whether the type is one of the floating-point ones.
 PYCNN_API bool is_floating(DType dtype) noexcept;
 
-/// Product of the axes; 1 for a scalar. Throws ShapeError for a negative axis or a product over 2^62.
+/// Product of the axes; 1 for a scalar. Throws ShapeError for a negative axis or a product over
+/// 2^62.
 PYCNN_API std::int64_t element_count(const Shape& shape);
 PYCNN_API std::size_t byte_size(const TensorSpec& spec);
 /// "(2, 28, 28, 1)".
@@ -42,7 +44,8 @@ PYCNN_API std::string to_string(const Shape& shape);
 /// "f32(2, 28, 28, 1)".
 PYCNN_API std::string to_string(const TensorSpec& spec);
 
-/// A contiguous row-major array, aligned to 64 bytes. Copying a Tensor shares the storage; `clone` copies it.
+/// A contiguous row-major array, aligned to 64 bytes. Copying a Tensor shares the storage; `clone`
+/// copies it.
 ///
 /// A default-constructed Tensor is empty: `defined()` is false and only assignment is allowed.
 /// Reading from several threads is safe; writing needs the caller's own exclusion.
@@ -61,8 +64,8 @@ class PYCNN_API Tensor {
 
   /// For reading. Never null for a defined tensor, also when it holds no element.
   const void* raw() const noexcept;
-  /// For writing: counts a new version, so that programs which derived something from the old values (packed or
-  /// folded weights) derive it again before their next run.
+  /// For writing: counts a new version, so that programs which derived something from the old
+  /// values (packed or folded weights) derive it again before their next run.
   void* mutable_raw() noexcept;
   template <class T>
   const T* data() const noexcept {
@@ -77,26 +80,30 @@ class PYCNN_API Tensor {
   void mark_written() noexcept;
 
   Tensor clone() const;
-  bool shares_storage_with(const Tensor& other) const noexcept { return storage_ == other.storage_; }
+  bool shares_storage_with(const Tensor& other) const noexcept {
+    return storage_ == other.storage_;
+  }
 
  private:
   struct Storage;
   std::shared_ptr<Storage> storage_;
 };
 
-/// How a fresh parameter gets its values. Drawn from counters keyed by (seed, stream, element), so the values do not
-/// depend on thread count or on the order in which tensors are filled.
+/// How a fresh parameter gets its values. Drawn from counters keyed by (seed, stream, element), so
+/// the values do not depend on thread count or on the order in which tensors are filled.
 struct Initializer {
   enum class Kind : std::uint8_t { kConstant, kUniform, kNormal, kTruncatedNormal };
   Kind kind = Kind::kConstant;
-  /// kConstant: the value. kUniform: lower bound. kNormal, kTruncatedNormal (cut at two deviations): mean.
+  /// kConstant: the value. kUniform: lower bound. kNormal, kTruncatedNormal (cut at two
+  /// deviations): mean.
   double a = 0.0;
   /// kUniform: upper bound. kNormal, kTruncatedNormal: standard deviation.
   double b = 0.0;
 };
 
 /// Fills a floating-point tensor. `stream` keeps tensors of one seed apart (see `stream_of`).
-PYCNN_API void fill(Tensor& tensor, const Initializer& init, std::uint64_t seed, std::uint64_t stream);
+PYCNN_API void fill(Tensor& tensor, const Initializer& init, std::uint64_t seed,
+                    std::uint64_t stream);
 /// A stream number from a parameter's name (64-bit FNV-1a).
 PYCNN_API std::uint64_t stream_of(std::string_view name) noexcept;
 
