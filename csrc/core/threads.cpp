@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
-#include <initializer_list>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -20,6 +19,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 
 namespace pycnn {
@@ -67,6 +67,14 @@ std::vector<int> allowed_cpus() {
   }
 #endif
   return cpus;
+}
+
+int online_cpus() noexcept {
+#if defined(__linux__)
+  return static_cast<int>(std::clamp<long>(::sysconf(_SC_NPROCESSORS_ONLN), 0, kMaxThreads));
+#else
+  return static_cast<int>(std::min<unsigned>(std::thread::hardware_concurrency(), kMaxThreads));
+#endif
 }
 
 int whole_cpus(std::int64_t quota, std::int64_t period) noexcept {
@@ -161,8 +169,7 @@ ThreadChoice thread_choice() {
   choice.physical_cores = physical_cores("");
 
   // Equal counts: what somebody set on purpose explains more than what the machine has.
-  const auto online = static_cast<int>(std::thread::hardware_concurrency());
-  const char* const cpus = choice.affinity == choice.physical_cores ? "physical cores" : "CPU affinity";
+  const int online = online_cpus();
   int smallest = 0;
   const auto consider = [&](int count, const char* reason) {
     if (count == 0 || (smallest != 0 && count >= smallest)) return;
@@ -172,9 +179,9 @@ ThreadChoice thread_choice() {
   consider(choice.pycnn_num_threads, "PYCNN_NUM_THREADS");
   consider(choice.omp_num_threads, "OMP_NUM_THREADS");
   consider(choice.cgroup_quota, "cgroup quota");
-  consider(choice.affinity, cpus);
+  if (choice.affinity < online) consider(choice.affinity, "CPU affinity");
   consider(choice.physical_cores, "physical cores");
-  consider(std::min(online, kMaxThreads), "processors");
+  consider(online, "processors");
   choice.chosen = std::max(smallest, 1);
   if (smallest == 0) choice.reason = "nothing known";
   return choice;

@@ -72,7 +72,6 @@ namespace ops {
   PYCNN_API void gradient(GradientContext& context) const;
 
 // ---- Convolution: ops/conv2d.cpp
-// -------------------------------------------------------------------------------------
 
 /// Cross-correlation of images with filters.
 ///
@@ -138,7 +137,6 @@ struct Conv2dGradWeight {
 };
 
 // ---- Dense: ops/dense.cpp
-// --------------------------------------------------------------------------------------------
 
 /// Fully connected layer: output[..., o] = bias[o] + sum over i of input[..., i] * weight[o, i].
 /// inputs:  input (..., IN) float, rank at least 2; weight (OUT, IN); optional bias (OUT); with
@@ -176,7 +174,6 @@ struct DenseGradWeight {
 };
 
 // ---- Pooling: ops/pool.cpp
-// -------------------------------------------------------------------------------------------
 // Output size: floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1; with ceil_mode the division
 // rounds up, but no window starts in the bottom or right padding (as PyTorch). Padding per side is
 // at most half of the window.
@@ -276,7 +273,6 @@ struct GlobalMaxPool2dGrad {
 };
 
 // ---- Normalisation: ops/batch_norm.cpp, ops/local_response_norm.cpp
-// --------------------------------------------------
 
 /// Batch normalisation over all axes but the last (Ioffe, Szegedy 2015), as recorded:
 /// compile/specialize_mode replaces it by BatchNormTrain or BatchNormInference. `frozen` keeps the
@@ -390,7 +386,6 @@ struct LocalResponseNormGrad {
 };
 
 // ---- Element-wise: ops/activation.cpp, ops/elementwise.cpp
-// -----------------------------------------------------------
 
 /// inputs: input, any shape, float. outputs: output, same
 struct Activation {
@@ -511,7 +506,6 @@ struct NormalizeImage {
 };
 
 // ---- Softmax and losses: ops/softmax.cpp, ops/loss.cpp
-// ---------------------------------------------------------------
 
 /// Over the last axis; the maximum is subtracted first. inputs: input (..., C) float. outputs:
 /// output (..., C)
@@ -603,7 +597,6 @@ struct TopKCorrect {
 };
 
 // ---- Reductions: ops/reduce.cpp
-// --------------------------------------------------------------------------------------
 
 /// inputs: input float. outputs: input's shape with `axes` (sorted, distinct, not negative)
 /// removed, or 1 with keep_dims
@@ -631,7 +624,6 @@ struct Broadcast {
 };
 
 // ---- Moving data: ops/concat.cpp, ops/pad.cpp, ops/reshape.cpp, ops/transpose.cpp, ops/take.cpp
-// ------------------------
 
 /// inputs: one or more, equal but for `axis` (negative counts from the end). outputs: their
 /// concatenation
@@ -721,7 +713,6 @@ struct TakeGrad {
 };
 
 // ---- Training: ops/optimizer.cpp. Added by compile/append_update; none has a gradient
-// --------------------------------
 
 /// i64 (1) plus one.
 struct Increment {
