@@ -1,0 +1,295 @@
+"""Data sets: what the loader needs from one, arrays in memory, subsets and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, overload, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pycnn.data import _image
+from pycnn.data._checks import (
+    Images,
+    Index,
+    Labels,
+    as_class_names,
+    as_images,
+    as_index,
+    as_integer,
+    as_labels,
+    as_number,
+    as_seed,
+)
+from pycnn.data._random import permutation
+from pycnn.errors import ArgumentError, LabelError, ShapeError
+
+__all__ = ["ArrayDataset", "Dataset", "ImageView", "ReadableDataset", "Subset", "split", "subset"]
+
+Shape = tuple[int, int, int]
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """What the loader and the trainer need; any class with these members will do.
+
+    Attributes:
+        labels: Class of each sample, int64 (N,).
+        class_names: One name per class.
+        image_shape: (H, W, C) of every image.
+        image_dtype: uint8 (0..255) or float32.
+    """
+
+    @property
+    def labels(self) -> Labels: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def image_shape(self) -> Shape: ...
+    @property
+    def image_dtype(self) -> np.dtype[Any]: ...
+    def __len__(self) -> int: ...
+    def read(self, indices: Index) -> Images:
+        """Images of these samples, a new C-contiguous array (len(indices), H, W, C).
+
+        Called from several threads at once.
+        """
+        ...
+
+
+class ImageView:
+    """The images of a data set that are read when asked for; indexed like an array.
+
+    An integer gives one image (H, W, C); a slice or an integer array gives a batch (N, H, W, C).
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C)."""
+        return (len(self._dataset), *self._dataset.image_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or float32."""
+        return self._dataset.image_dtype
+
+    def __getitem__(self, key: int | slice | ArrayLike) -> Images:
+        count = len(self._dataset)
+        if isinstance(key, slice):
+            return self._dataset.read(np.arange(count, dtype=np.int64)[key])
+        if np.ndim(key) == 0:
+            return self._dataset.read(_position(key, count)[None])[0]
+        array = np.asarray(key)
+        if array.dtype == np.bool_:
+            array = np.flatnonzero(array)
+        return self._dataset.read(as_index(array, count=count, who="images"))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("these images are read from files; they cannot be viewed uncopied")
+        images = self[:]
+        return images if dtype is None else images.astype(dtype, copy=False)
+
+
+def _position(key: Any, count: int) -> NDArray[np.int64]:
+    number = as_integer(key, who="dataset", name="index", low=-(2**63), high=2**63 - 1)
+    if not -count <= number < count:
+        raise LabelError(f"dataset: index {number}, there are {count} samples")
+    return np.array(number % count, np.int64)
+
+
+class ReadableDataset:
+    """Base of data sets that read images when asked: `images`, `len` and `dataset[i]`.
+
+    A subclass sets the four attributes of `Dataset` and implements `read`.
+    """
+
+    labels: Labels
+    class_names: tuple[str, ...]
+    image_shape: Shape
+    image_dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def read(self, indices: Index) -> Images:
+        """Images of these samples, a new array (len(indices), H, W, C)."""
+        raise NotImplementedError
+
+    @property
+    def images(self) -> ImageView | Images:
+        """All images, indexed like an array."""
+        return ImageView(self)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, seen or not."""
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: int) -> tuple[Images, int]:
+        where = _position(key, len(self))
+        return self.read(where[None])[0], int(self.labels[where])
+
+    def __iter__(self) -> Iterator[tuple[Images, int]]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        return (
+            f"<{type(self).__name__}: {len(self)} images {height}x{width}x{channels} "
+            f"{self.image_dtype}, {self.num_classes} classes>"
+        )
+
+
+class ArrayDataset(ReadableDataset):
+    """Images and labels that are in memory.
+
+    The arrays are not copied unless they have to be, so a later change to them is seen.
+
+    Args:
+        images: uint8 in 0..255, or float32; float64 is converted, with a warning. Anything with
+            the buffer protocol, `__array__` or `__dlpack__`.
+        labels: Integers in 0..classes-1.
+        class_names: One name per class. Default: "0", "1", ... up to the largest label.
+
+    Shape:
+        images ``(N, H, W, C)``, labels ``(N,)``, N at least 1.
+
+    Raises:
+        ShapeError: Wrong rank, channels first, no images, or lengths that differ.
+        DTypeError: Images neither uint8, float32 nor float64; labels that are not integers.
+        LabelError: A label outside of the classes; the text gives position and value.
+
+    Example:
+        >>> import numpy as np
+        >>> ArrayDataset(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], class_names=["cat", "dog"])
+        <ArrayDataset: 2 images 8x8x1 uint8, 2 classes>
+    """
+
+    def __init__(
+        self, images: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None = None
+    ) -> None:
+        who = "ArrayDataset"
+        self._images = as_images(images, who=who)
+        if not len(self._images):
+            raise ShapeError(f"{who}: no images, got shape {self._images.shape}")
+        self.labels = as_labels(labels, count=len(self._images), who=who)
+        self.class_names = as_class_names(class_names, labels=self.labels, who=who)
+        self.image_shape = (
+            self._images.shape[1],
+            self._images.shape[2],
+            self._images.shape[3],
+        )
+        self.image_dtype = self._images.dtype
+        # Rows of bytes: one gather serves every element type.
+        self._rows = self._images.reshape(len(self._images), -1).view(np.uint8)
+
+    @property
+    def images(self) -> Images:
+        """The images themselves (N, H, W, C)."""
+        return self._images
+
+    def read(self, indices: Index) -> Images:
+        """Copy these images into a new array, with the GIL released."""
+        out = np.empty((len(indices), *self.image_shape), self.image_dtype)
+        _image.gather(self._rows, indices, out.reshape(len(out), -1).view(np.uint8))
+        return out
+
+
+class Subset(ReadableDataset):
+    """Some samples of another data set, in a given order; made by `subset`."""
+
+    def __init__(self, base: Dataset, indices: Index) -> None:
+        self.base = base
+        self.indices = indices
+        self.labels = base.labels[indices]
+        self.class_names = base.class_names
+        self.image_shape = base.image_shape
+        self.image_dtype = base.image_dtype
+
+    def read(self, indices: Index) -> Images:
+        """Images of these samples of the subset."""
+        return self.base.read(self.indices[indices])
+
+
+@overload
+def subset(dataset: ArrayDataset, indices: ArrayLike) -> ArrayDataset: ...
+@overload
+def subset(dataset: Dataset, indices: ArrayLike) -> Dataset: ...
+def subset(dataset: Dataset, indices: ArrayLike) -> Dataset:
+    """Pick samples, in the order given; an index may come twice.
+
+    Args:
+        dataset: Any data set.
+        indices: Sample numbers in 0..N-1.
+
+    Returns:
+        An `ArrayDataset` of copied rows from an `ArrayDataset`, otherwise a `Subset` that reads
+        through `dataset`. The class names stay, seen or not.
+
+    Raises:
+        ArgumentError: No indices, or not integers.
+        LabelError: An index is out of range; the text gives position and value.
+    """
+    index = as_index(indices, count=len(dataset), who="subset")
+    if not len(index):
+        raise ArgumentError("subset: no indices, a data set needs at least one sample")
+    if isinstance(dataset, ArrayDataset):
+        return ArrayDataset(dataset.read(index), dataset.labels[index], dataset.class_names)
+    if isinstance(dataset, Subset):
+        return Subset(dataset.base, dataset.indices[index])
+    return Subset(dataset, index)
+
+
+@overload
+def split(
+    dataset: ArrayDataset, fraction: float, *, seed: int = 0, stratify: bool = True
+) -> tuple[ArrayDataset, ArrayDataset]: ...
+@overload
+def split(
+    dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = True
+) -> tuple[Dataset, Dataset]: ...
+def split(
+    dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = True
+) -> tuple[Dataset, Dataset]:
+    """Divide at random into two data sets that share no sample.
+
+    Args:
+        dataset: Any data set with at least two samples.
+        fraction: Part of the samples that go to the second one, above 0 and below 1. Each part
+            gets at least one sample.
+        seed: Another seed gives another division.
+        stratify: Divide every class by itself, so that both parts have the same mixture.
+
+    Returns:
+        ``(first, second)``, each in the order of `dataset`.
+
+    Raises:
+        ArgumentError: `fraction` or `seed` out of range, or fewer than two samples.
+    """
+    part = as_number(fraction, who="split", name="fraction", low=0, high=1)
+    key = as_seed(seed, who="split")
+    count = len(dataset)
+    if count < 2 or not 0 < part < 1:
+        raise ArgumentError(
+            f"split: cannot put the fraction {fraction} of {count} samples aside; "
+            "both parts need at least one"
+        )
+    order = permutation(count, seed=key, epoch=0, stream=1)
+    chosen = np.zeros(count, np.bool_)
+    if stratify:
+        labels = dataset.labels[order]
+        for label in np.unique(labels):
+            members = order[labels == label]
+            chosen[members[: round(part * len(members))]] = True
+    if not stratify or not 0 < int(chosen.sum()) < count:
+        # Classes of one or two samples may round to nothing; then divide the whole.
+        chosen[:] = False
+        chosen[order[: min(max(round(part * count), 1), count - 1)]] = True
+    return subset(dataset, np.flatnonzero(~chosen)), subset(dataset, np.flatnonzero(chosen))

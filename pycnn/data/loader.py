@@ -1,0 +1,329 @@
+"""Batches in a shuffled order, prepared ahead in threads.
+
+Everything about a batch follows from (seed, epoch, batch number): which samples, in which order,
+and every random number of the augmentation. So the bits do not depend on the number of workers,
+and reading can go on exactly where it stopped.
+
+    iterator (caller's thread)                 workers (threads, GIL released in the loops)
+    submit batches k .. k+prefetch  ------->   read -> transform -> normalise
+    wait for batch k, hand it out   <-------   (by batch number, not by who is first)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycnn.data._checks import Images, Index, Labels, as_integer, as_seed, check_image_dtype
+from pycnn.data._random import Draw, permutation
+from pycnn.data.datasets import ArrayDataset, Dataset
+from pycnn.data.transforms import Compose, Normalize, Transform
+from pycnn.errors import ArgumentError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+__all__ = ["Batch", "Loader", "LoaderState"]
+
+_MAX_EPOCH = 2**63 - 1
+
+
+class Batch(NamedTuple):
+    """What the loader yields."""
+
+    images: Images
+    labels: Labels
+
+
+class LoaderState(TypedDict):
+    """Where a loader stands; plain integers, ready for a checkpoint."""
+
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that a worker needs; it does not know the iterator, so that can be abandoned."""
+
+    dataset: Dataset
+    transform: Transform | None
+    normalize: Normalize | None
+    seed: int
+    epoch: int
+    order: Index
+    batch_size: int
+
+    def make(self, number: int) -> Batch:
+        start = number * self.batch_size
+        index = self.order[start : start + self.batch_size]
+        try:
+            return Batch(self._images(index), self.dataset.labels[index])
+        except Exception as error:
+            shown = ", ".join(str(i) for i in index[:8]) + (", ..." if len(index) > 8 else "")
+            error.add_note(f"in batch {number} of epoch {self.epoch}, samples {shown}")
+            raise
+
+    def _images(self, index: Index) -> Images:
+        plain = self.transform is None and type(self.dataset) is ArrayDataset
+        if plain and self.normalize is not None:
+            return self.normalize.gather(self.dataset.images, index)  # type: ignore[attr-defined]
+        images = self.dataset.read(index)
+        if plain:
+            return images
+        _check(images, index, self.dataset.image_shape, "dataset.read")
+        draw = Draw(self.seed, self.epoch, index)
+        if self.transform is not None:
+            shape = self.transform.output_shape(self.dataset.image_shape)
+            images = self.transform.apply(np.ascontiguousarray(images), draw)
+            _check(images, index, shape, type(self.transform).__name__)
+        images = np.ascontiguousarray(images)
+        return images if self.normalize is None else self.normalize.apply(images, draw)
+
+
+def _check(images: Any, index: Index, shape: tuple[int, ...], who: str) -> None:
+    if not isinstance(images, np.ndarray):
+        raise DTypeError(f"{who}: gave {type(images).__name__}, expected a NumPy array")
+    check_image_dtype(images.dtype, who=who)
+    if images.shape != (len(index), *shape):
+        raise ShapeError(f"{who}: gave images {images.shape}, expected {(len(index), *shape)}")
+
+
+class Loader:
+    """Iterate over batches of a data set; one pass of a ``for`` loop is one epoch.
+
+    Args:
+        dataset: An `ArrayDataset`, `ImageFolder`, `TarShards`, or any `Dataset`.
+        batch_size: Samples in a batch, at least 1.
+        shuffle: Draw a new order in every epoch, from (seed, epoch). Otherwise 0, 1, 2, ...
+        seed: 0..2**64 - 1, for the order and the augmentation.
+        transform: Augmentation, from `pycnn.data.transforms`. It runs in the workers.
+        drop_last: Leave out the last batch if it is short.
+        workers: Threads that prepare batches; 0 prepares each in the caller's thread. Default: 0
+            for arrays in memory without transform, where handing over costs more than it gives,
+            otherwise 1 or, with 4 processors and more, 2. The result does not depend on it.
+        prefetch: Batches prepared ahead, at least 1 and at least the number of workers.
+        normalize: ``(mean, std)``, each a number or one per channel, or a `Normalize`: the images
+            become float32. Default: they stay as they are.
+
+    Shape:
+        Each item is ``(images, labels)``: images ``(B, H, W, C)`` uint8 or float32, C-contiguous
+        and the caller's own; labels ``(B,)`` int64. B is `batch_size`, or less in the last batch.
+
+    Attributes:
+        wait_seconds: Time that the caller has waited for data since the current epoch began.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: The transform does not fit the images.
+        Exception: While iterating, whatever reading or transforming a sample raised, in the
+            thread of the caller, with a note that names batch and samples.
+
+    Example:
+        >>> import numpy as np
+        >>> from pycnn.data import ArrayDataset, Loader
+        >>> data = ArrayDataset(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10))
+        >>> [len(labels) for images, labels in Loader(data, 4)]
+        [4, 4, 2]
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        transform: Transform | None = None,
+        drop_last: bool = False,
+        workers: int | None = None,
+        prefetch: int = 2,
+        normalize: Normalize | tuple[Any, Any] | None = None,
+    ) -> None:
+        who = "Loader"
+        if not isinstance(dataset, Dataset):
+            raise ArgumentError(
+                f"{who}: {type(dataset).__name__} is not a data set\n"
+                "  hint: wrap arrays, pycnn.data.ArrayDataset(images, labels)"
+            )
+        self.dataset = dataset
+        self.batch_size = as_integer(batch_size, who=who, name="batch_size", low=1)
+        self.shuffle = bool(shuffle)
+        self.seed = as_seed(seed, who=who)
+        self.drop_last = bool(drop_last)
+        if transform is not None and not isinstance(transform, Transform):
+            raise ArgumentError(
+                f"{who}: transform is {transform!r}, expected one of pycnn.data.transforms"
+            )
+        self.transform = transform
+        if normalize is not None and not isinstance(normalize, Normalize):
+            if not isinstance(normalize, tuple) or len(normalize) != 2:
+                raise ArgumentError(f"{who}: normalize must be (mean, std), got {normalize!r}")
+            normalize = Normalize(mean=normalize[0], std=normalize[1])
+        self.normalize = normalize
+        # Both also fail here, rather than in the first batch, if they do not fit.
+        both = [step for step in (transform, normalize) if step is not None]
+        self.image_shape = Compose(both).output_shape(dataset.image_shape)
+        if workers is None:
+            workers = _default_workers(dataset, transform)
+        self.workers = as_integer(workers, who=who, name="workers", low=0, high=256)
+        self.prefetch = as_integer(prefetch, who=who, name="prefetch", low=1, high=65536)
+        if not len(self):
+            raise ArgumentError(
+                f"{who}: drop_last leaves no batch of {self.batch_size} from {len(dataset)} samples"
+            )
+        self.wait_seconds = 0.0
+        self._epoch = 0
+        self._position = 0
+        self._start = 0
+        self._current: weakref.ref[_Iterator] | None = None
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        count = len(self.dataset)
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration runs, or the current one continues."""
+        return self._epoch
+
+    @property
+    def state(self) -> LoaderState:
+        """Epoch, and how many of its batches were handed out; for ``seek(epoch, position)``.
+
+        After the last batch of epoch e, once the loop has ended, it is (e + 1, 0).
+        """
+        return {"epoch": self._epoch, "position": self._position}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration run this epoch from its first batch."""
+        self.seek(epoch)
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Make the next iteration run `epoch` from batch number `batch` on.
+
+        Args:
+            epoch: 0..2**63 - 1.
+            batch: 0..len(loader); len(loader) is the start of the next epoch.
+
+        Raises:
+            ArgumentError: Out of range.
+        """
+        epoch = as_integer(epoch, who="Loader.seek", name="epoch", low=0, high=_MAX_EPOCH)
+        batch = as_integer(batch, who="Loader.seek", name="batch", low=0, high=len(self))
+        if batch == len(self):
+            epoch, batch = epoch + 1, 0
+        self._epoch, self._position, self._start = epoch, batch, batch
+        self._current = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Start the current epoch: from its beginning, or from where `seek` said."""
+        iterator = _Iterator(self, self._plan(), self._start)
+        self._position, self._start, self.wait_seconds = self._start, 0, 0.0
+        self._current = weakref.ref(iterator)
+        return iterator
+
+    def _plan(self) -> _Plan:
+        count = len(self.dataset)
+        if self.shuffle:
+            order = permutation(count, seed=self.seed, epoch=self._epoch)
+        else:
+            order = np.arange(count, dtype=np.int64)
+        return _Plan(
+            self.dataset,
+            self.transform,
+            self.normalize,
+            self.seed,
+            self._epoch,
+            order,
+            self.batch_size,
+        )
+
+    def _advance(self, iterator: _Iterator, position: int, waited: float) -> None:
+        # Only the newest iterator moves the state; seek() detaches all of them.
+        if self._current is None or self._current() is not iterator:
+            return
+        self.wait_seconds += waited
+        if position > len(self):
+            self._epoch, self._position = self._epoch + 1, 0
+            self._current = None
+        else:
+            self._position = position
+
+
+class _Iterator(Iterator[Batch]):
+    """One pass over an epoch. Closing, exhausting or dropping it stops its threads."""
+
+    def __init__(self, loader: Loader, plan: _Plan, start: int) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[Batch]] = deque()
+        self._loader = loader
+        self._plan: _Plan | None = plan
+        self._next = start
+        self._submitted = start
+        self._end = len(loader)
+        self._ahead = max(loader.prefetch, loader.workers)
+        if loader.workers:
+            from concurrent.futures import ThreadPoolExecutor  # late: slow to import
+
+            self._pool = ThreadPoolExecutor(loader.workers, thread_name_prefix="pycnn-data")
+            self._submit()
+
+    def _submit(self) -> None:
+        if self._pool is None or self._plan is None:
+            return
+        while self._submitted < min(self._end, self._next + self._ahead):
+            self._waiting.append(self._pool.submit(self._plan.make, self._submitted))
+            self._submitted += 1
+
+    def __next__(self) -> Batch:
+        if self._plan is None:
+            raise StopIteration
+        if self._next >= self._end:
+            self.close()
+            self._loader._advance(self, self._end + 1, 0.0)
+            raise StopIteration
+        started = time.perf_counter()
+        try:
+            if self._pool is None:
+                batch = self._plan.make(self._next)
+            else:
+                batch = self._waiting.popleft().result()
+        except BaseException:
+            self.close()
+            raise
+        waited = time.perf_counter() - started
+        self._next += 1
+        self._submit()
+        self._loader._advance(self, self._next, waited)
+        return batch
+
+    def close(self) -> None:
+        """Stop the threads; batches that nobody took are dropped. May be called twice."""
+        self._plan = None
+        self._waiting.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _default_workers(dataset: Dataset, transform: Transform | None) -> int:
+    if transform is None and isinstance(dataset, ArrayDataset):
+        return 0
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        processors = os.cpu_count() or 1
+    return 2 if processors >= 4 else 1

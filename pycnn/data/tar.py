@@ -1,0 +1,306 @@
+"""Tar shards in WebDataset naming: ``KEY.jpg`` and ``KEY.cls`` next to each other.
+
+The shards are indexed once, front to back; pixels are read from their place in the file and
+decoded when asked for. Nothing is ever extracted to disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import numpy as np
+
+from pycnn.data._checks import (
+    MAX_CLASSES,
+    Images,
+    Index,
+    as_class_names,
+    as_integer,
+    as_size,
+)
+from pycnn.data._decode import MAX_PIXELS, check_fit, decode, require_pillow
+from pycnn.data._files import PathLike, as_path, open_regular
+from pycnn.data.datasets import ReadableDataset
+from pycnn.errors import ArgumentError, FileError, FormatError
+
+if TYPE_CHECKING:
+    from tarfile import TarFile, TarInfo
+
+__all__ = ["TarShards"]
+
+_IMAGE_ENDINGS = frozenset(("bmp", "jpeg", "jpg", "pgm", "png", "ppm", "webp"))
+_MAX_LABEL_BYTES = 16
+_MAX_HEADER_BYTES = 1 << 20
+_BLOCK = 512
+_LABEL = re.compile(rb"\s*([0-9]{1,9})\s*")
+
+
+class _Headers:
+    """What tarfile reads a shard through: it refuses to read an extended header of any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+        self.seek = file.seek
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {count} bytes")
+        return self._file.read(count)
+
+
+def _open(headers: _Headers) -> TarFile:
+    import tarfile  # late: it is slow to import
+
+    return tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    shard: int
+    offset: int
+    size: int
+    name: str
+
+
+class TarShards(ReadableDataset):
+    """Images and class numbers in tar files, read at random without extracting.
+
+    Every sample is two neighbouring members with one key: the image (``.jpg``, ``.png``, ...) and
+    ``.cls``, the class number as text. Members with other endings are left out.
+
+    Args:
+        paths: The shards, uncompressed tar, in the order that numbers the samples.
+        class_names: One name per class. Default: "0", "1", ... up to the largest label.
+        size: Side, or (height, width), in pixels. Default: that of the first image, and then all
+            images must have it.
+        channels: 3 for RGB, 1 for grey.
+        fit: ``"crop"`` or ``"stretch"``; see `ImageFolder`.
+        max_member_bytes: Refuse larger members. Default 256 MiB.
+        max_total_bytes: Refuse shards with more bytes in all members. Default 1 TiB.
+        max_pixels: Refuse images with more pixels, before decoding.
+
+    Raises:
+        FileError: A shard cannot be opened or read.
+        FormatError: Not a tar file, cut off, trailing bytes, a link, a device, a name that is
+            absolute or leads out of its folder, a member too large, an image without a class or
+            the reverse, a label that is no class. The text gives shard and record number.
+        ArgumentError: An argument is out of range.
+        UnsupportedError: Pillow is not installed.
+
+    Example:
+        >>> shards = TarShards(["train-0000.tar", "train-0001.tar"])  # doctest: +SKIP
+        >>> shards.images[:8].shape  # doctest: +SKIP
+        (8, 32, 32, 3)
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[PathLike],
+        *,
+        class_names: Sequence[str] | None = None,
+        size: int | tuple[int, int] | None = None,
+        channels: int = 3,
+        fit: str = "crop",
+        max_member_bytes: int = 2**28,
+        max_total_bytes: int = 2**40,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        who = "TarShards"
+        require_pillow(who)
+        if isinstance(paths, (str, bytes, os.PathLike)) or not len(paths):
+            raise ArgumentError(f"{who}: paths must be a sequence of tar files, got {paths!r}")
+        if channels not in (1, 3):
+            raise ArgumentError(f"{who}: channels must be 1 or 3, got {channels!r}")
+        self._fit = check_fit(fit, who=who)
+        self._max_pixels = as_integer(max_pixels, who=who, name="max_pixels", low=1)
+        self._max_member = as_integer(max_member_bytes, who=who, name="max_member_bytes", low=1)
+        self._bytes_left = as_integer(max_total_bytes, who=who, name="max_total_bytes", low=1)
+        self._size = None if size is None else as_size(size, who=who)
+        self.paths = [as_path(path, who=who) for path in paths]
+        self._entries: list[_Entry] = []
+        self._files: list[BinaryIO] = []
+        self._channels = channels
+        limit = MAX_CLASSES if class_names is None else len(class_names)
+        labels: list[int] = []
+        for number, path in enumerate(self.paths):
+            file = open_regular(path)
+            self._files.append(file)
+            for entry, label in self._index(number, path, file, limit):
+                self._entries.append(entry)
+                labels.append(label)
+        if not labels:
+            raise FormatError(f"{who}: no samples in {', '.join(repr(str(p)) for p in self.paths)}")
+        self.labels = np.array(labels, np.int64)
+        self.class_names = as_class_names(class_names, labels=self.labels, who=who)
+        if self._size is None:
+            first = self._decode(0, None)
+            self.image_shape = (first.shape[0], first.shape[1], channels)
+        else:
+            self.image_shape = (*self._size, channels)
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", ()):
+            file.close()
+
+    def _index(
+        self, number: int, path: Path, file: BinaryIO, limit: int
+    ) -> Iterator[tuple[_Entry, int]]:
+        """Pairs of image and label in one shard, in order."""
+        seen: set[str] = set()
+        key: str | None = None
+        image: _Entry | None = None
+        label: int | None = None
+
+        def finish() -> tuple[_Entry, int] | None:
+            if image is not None and label is not None:
+                return image, label
+            if image is not None:
+                raise FormatError(f"'{path}': sample '{key}' has an image but no .cls member")
+            if label is not None:
+                raise FormatError(f"'{path}': sample '{key}' has a .cls member but no image")
+            return None
+
+        for record, member in enumerate(self._members(path, file)):
+            if member.isdir():
+                continue
+            where = f"'{path}': record {record} '{member.name}'"
+            name = member.name.removeprefix("./")
+            folder, _, base = name.rpartition("/")
+            stem, _, ending = base.partition(".")
+            if f"{folder}/{stem}" != key:
+                if done := finish():
+                    yield done
+                key, image, label = f"{folder}/{stem}", None, None
+                if key in seen:
+                    raise FormatError(f"{where}: sample '{key}' appears twice")
+                seen.add(key)
+            if ending.lower() in _IMAGE_ENDINGS:
+                if image is not None:
+                    raise FormatError(f"{where}: a second image of sample '{key}'")
+                image = _Entry(number, member.offset_data, member.size, name)
+            elif ending == "cls":
+                if label is not None:
+                    raise FormatError(f"{where}: a second label of sample '{key}'")
+                label = self._label(number, member, where, limit)
+        if done := finish():
+            yield done
+
+    def _label(self, number: int, member: TarInfo, where: str, limit: int) -> int:
+        if member.size > _MAX_LABEL_BYTES:
+            raise FormatError(f"{where}: {member.size} bytes are too many for a class number")
+        text = self._bytes(_Entry(number, member.offset_data, member.size, member.name))
+        match = _LABEL.fullmatch(text)
+        if match is None:
+            raise FormatError(f"{where}: {text!r} is not a class number")
+        value = int(match[1])
+        if value >= limit:
+            raise FormatError(f"{where}: label {value} is outside of 0..{limit - 1}")
+        return value
+
+    def _members(self, path: Path, file: BinaryIO) -> Iterator[TarInfo]:
+        """Members of one shard, each checked before the next header is looked at."""
+        end = os.fstat(file.fileno()).st_size
+        record = 0
+        try:
+            # A second descriptor: tarfile moves the position that it reads from.
+            with open_regular(path) as stream, _open(_Headers(stream)) as archive:
+                while (member := archive.next()) is not None:
+                    where = f"'{path}': record {record} '{member.name}'"
+                    self._check(member, where, end)
+                    yield member
+                    # tarfile keeps every member that it has seen.
+                    archive.members = []
+                    record += 1
+                last = archive.offset
+        except (FormatError, FileError):
+            raise
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, str(path)) from None
+        except Exception as error:  # tarfile's own, and whatever its parsing runs into
+            raise FormatError(f"'{path}': damaged tar at record {record}: {error}") from error
+        self._check_end(path, file, last, end, record)
+
+    def _check(self, member: TarInfo, where: str, end: int) -> None:
+        parts = member.name.split("/")
+        if not member.name or member.name.startswith("/") or ".." in parts or "\0" in member.name:
+            raise FormatError(f"{where}: the name is absolute or leads out of its folder")
+        if not member.isdir() and (not member.isreg() or member.issparse()):
+            raise FormatError(f"{where}: neither a plain file nor a folder (type {member.type!r})")
+        if not 0 <= member.size <= self._max_member:
+            raise FormatError(f"{where}: {member.size} bytes, the limit is {self._max_member}")
+        if member.isreg() and member.offset_data + member.size > end:
+            raise FormatError(
+                f"{where}: {member.size} bytes from byte {member.offset_data}, "
+                f"but the file ends at {end}"
+            )
+        self._bytes_left -= member.size
+        if self._bytes_left < 0:
+            raise FormatError(f"{where}: the members exceed max_total_bytes")
+
+    def _check_end(self, path: Path, file: BinaryIO, last: int, end: int, record: int) -> None:
+        """What follows the last member must be zeros: tarfile stops silently at a bad header."""
+        position, zeros = last - last % _BLOCK, 0
+        while position < end:
+            block = os.pread(file.fileno(), min(1 << 20, end - position), position)
+            if not block:
+                break
+            if block.strip(b"\0"):
+                raise FormatError(
+                    f"'{path}': after record {record}, at byte {position}: "
+                    "neither a valid header nor the end of the archive"
+                )
+            position += len(block)
+            zeros += len(block)
+        if zeros < _BLOCK:
+            raise FormatError(
+                f"'{path}': cut off after {record} records: no end-of-archive block at byte {end}"
+            )
+
+    def _bytes(self, entry: _Entry) -> bytes:
+        path = self.paths[entry.shard]
+        try:
+            data = os.pread(self._files[entry.shard].fileno(), entry.size, entry.offset)
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, str(path)) from None
+        if len(data) != entry.size:
+            raise FormatError(
+                f"'{path}': '{entry.name}' at byte {entry.offset} has {len(data)} of "
+                f"{entry.size} bytes; was the file changed?"
+            )
+        return data
+
+    def _decode(self, i: int, size: tuple[int, int] | None) -> Images:
+        entry = self._entries[i]
+        return decode(
+            self._bytes(entry),
+            where=f"'{self.paths[entry.shard]}': sample {i} '{entry.name}'",
+            channels=self._channels,
+            size=size,
+            fit=self._fit,
+            max_pixels=self._max_pixels,
+        )
+
+    def read(self, indices: Index) -> Images:
+        """Decode these images.
+
+        Raises:
+            FormatError: A bad image, or one of another size; the text gives shard and sample.
+            FileError: A shard cannot be read.
+        """
+        out = np.empty((len(indices), *self.image_shape), np.uint8)
+        for n, i in enumerate(indices):
+            image = self._decode(int(i), self._size)
+            if image.shape != self.image_shape:
+                entry = self._entries[i]
+                raise FormatError(
+                    f"'{self.paths[entry.shard]}': sample {i} '{entry.name}' is {image.shape}, "
+                    f"the first image is {self.image_shape}\n  hint: pass size="
+                )
+            out[n] = image
+        return out

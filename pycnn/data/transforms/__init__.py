@@ -1,0 +1,45 @@
+"""Image transforms whose randomness is a function of (seed, epoch, sample index).
+
+A transform is a small frozen dataclass. Called on a batch it returns a new batch of the same dtype
+(except `Normalize`, which gives float32). What happens to a sample depends on the seed, the epoch
+and the sample's index in the data set, and on nothing else: not on the batch it is in, nor on the
+thread that computes it.
+
+Example:
+    >>> import numpy as np
+    >>> from pycnn.data import transforms
+    >>> augment = transforms.Compose([
+    ...     transforms.RandomAffine(degrees=10, translate=0.1),
+    ...     transforms.ElasticDistortion(alpha=34, sigma=4),
+    ... ])
+    >>> images = np.zeros((2, 28, 28, 1), np.uint8)
+    >>> augment(images, seed=0, epoch=3, indices=[17, 4]).shape
+    (2, 28, 28, 1)
+"""
+
+from pycnn.data._random import Draw
+from pycnn.data.transforms._base import Transform
+from pycnn.data.transforms._compose import Compose
+from pycnn.data.transforms._normalize import Normalize
+from pycnn.data.transforms._warp import ElasticDistortion, RandomAffine
+from pycnn.data.transforms._window import (
+    CenterCrop,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomShift,
+    Resize,
+)
+
+__all__ = [
+    "CenterCrop",
+    "Compose",
+    "Draw",
+    "ElasticDistortion",
+    "Normalize",
+    "RandomAffine",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomShift",
+    "Resize",
+    "Transform",
+]
