@@ -1,0 +1,27 @@
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "pycnn/pycnn.h"
+
+namespace pycnn::bindings {
+
+namespace py = pybind11;
+
+void bind_errors(py::module_& m);
+void bind_tensor(py::module_& m);
+void bind_ops(py::module_& m);
+void bind_graph(py::module_& m);
+void bind_composites(py::module_& m);
+void bind_program(py::module_& m);
+void bind_checkpoint(py::module_& m);
+
+// Shapes are tuples on the Python side, element types their NumPy names.
+py::tuple to_tuple(const Shape& shape);
+py::dtype numpy_dtype(DType dtype);
+
+// The op that an instance of one of the bound op classes holds. Throws TypeError for anything else.
+Op op_from(const py::handle& object);
+py::object op_to(const Op& op);
+
+}  // namespace pycnn::bindings

@@ -1,0 +1,198 @@
+#include <pybind11/stl.h>
+
+#include "bindings/module.h"
+
+namespace pycnn::bindings {
+namespace {
+
+constexpr std::size_t kMaxTensors = 64;
+
+// Whether an array can be handed to the core as it is.
+bool matches(const py::handle& object, const TensorSpec& spec) {
+  if (!py::isinstance<py::array>(object)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (array.ndim() != static_cast<py::ssize_t>(spec.shape.size())) return false;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i)
+    if (array.shape(i) != spec.shape[static_cast<std::size_t>(i)]) return false;
+  constexpr int kNeeded =
+      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((array.flags() & kNeeded) != kNeeded) return false;
+  return array.dtype().num() == numpy_dtype(spec.dtype).num() && array.dtype().byteorder() != '>';
+}
+
+// The results, or None when an input needs conversion first (Python does that, with the messages).
+py::object run(const Program& program, const py::args& arrays) {
+  const auto& inputs = program.inputs();
+  const auto& outputs = program.outputs();
+  if (inputs.size() > kMaxTensors || outputs.size() > kMaxTensors)
+    throw UnsupportedError("program: more than 64 inputs or outputs");
+  if (arrays.size() != inputs.size()) return py::none();
+  const void* from[kMaxTensors];
+  void* to[kMaxTensors];
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!matches(arrays[i], inputs[i].second)) return py::none();
+    from[i] = py::reinterpret_borrow<py::array>(arrays[i]).data();
+  }
+  py::tuple results(outputs.size());
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const TensorSpec& spec = outputs[i].second;
+    py::array array(numpy_dtype(spec.dtype),
+                    std::vector<py::ssize_t>(spec.shape.begin(), spec.shape.end()));
+    to[i] = array.mutable_data();
+    results[i] = std::move(array);
+  }
+  {
+    py::gil_scoped_release nogil;
+    program.run({from, inputs.size()}, {to, outputs.size()});
+  }
+  return results;
+}
+
+py::list named_specs(const std::vector<std::pair<std::string, TensorSpec>>& specs) {
+  py::list result;
+  for (const auto& [name, spec] : specs)
+    result.append(py::make_tuple(name, to_tuple(spec.shape), long_name(spec.dtype)));
+  return result;
+}
+
+py::dict to_dict(const MemoryReport& r) {
+  using namespace py::literals;
+  return py::dict("arena_bytes"_a = r.arena_bytes, "scratch_bytes"_a = r.scratch_bytes,
+                  "prepared_bytes"_a = r.prepared_bytes, "variable_bytes"_a = r.variable_bytes,
+                  "unshared_bytes"_a = r.unshared_bytes);
+}
+
+py::dict to_dict(const StepProfile& s) {
+  using namespace py::literals;
+  return py::dict("name"_a = s.name, "op"_a = s.op, "variant"_a = s.variant, "phase"_a = s.phase,
+                  "runs"_a = s.runs, "total_seconds"_a = s.total_seconds,
+                  "min_seconds"_a = s.min_seconds, "macs"_a = s.cost.macs,
+                  "other_flops"_a = s.cost.other_flops, "bytes"_a = s.cost.bytes);
+}
+
+Optimizer::Kind parse_optimizer(const std::string& kind) {
+  if (kind == "sgd") return Optimizer::Kind::kSgd;
+  if (kind == "adam") return Optimizer::Kind::kAdam;
+  if (kind == "adamw") return Optimizer::Kind::kAdamW;
+  throw ArgumentError("optimizer: '" + kind + "' is not one of sgd, adam, adamw");
+}
+
+void bind_optimizer(py::module_& m) {
+  py::class_<ParameterGroup>(m, "ParameterGroup", "Parameters that share hyper-parameters.")
+      .def(py::init([](std::vector<std::string> names, double weight_decay, double rate_scale,
+                       bool frozen) {
+             return ParameterGroup{std::move(names), weight_decay, rate_scale, frozen};
+           }),
+           py::arg("names"), py::arg("weight_decay"), py::arg("rate_scale"), py::arg("frozen"));
+  py::class_<Optimizer>(m, "Optimizer", "Update to append to a training program.")
+      .def(py::init([](const std::string& kind, double momentum, bool nesterov, double beta1,
+                       double beta2, double eps, double weight_decay,
+                       std::vector<ParameterGroup> groups, std::optional<double> clip_norm,
+                       std::optional<double> ema_decay) {
+             return Optimizer{
+                 parse_optimizer(kind), momentum,          nesterov,  beta1,    beta2, eps,
+                 weight_decay,          std::move(groups), clip_norm, ema_decay};
+           }),
+           py::kw_only(), py::arg("kind"), py::arg("momentum"), py::arg("nesterov"),
+           py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"),
+           py::arg("groups"), py::arg("clip_norm"), py::arg("ema_decay"));
+}
+
+}  // namespace
+
+void bind_program(py::module_& m) {
+  bind_optimizer(m);
+  // A wrapper of its own: pybind11 would copy a std::map into a dict, and programs must share the
+  // tensors.
+  struct VariablesHolder {
+    Variables map;
+  };
+  py::class_<VariablesHolder>(m, "Variables", "Named tensors that programs share.")
+      .def(py::init<>())
+      .def("__getitem__",
+           [](const VariablesHolder& v, const std::string& name) {
+             const auto it = v.map.find(name);
+             if (it == v.map.end()) throw py::key_error(name);
+             return it->second;
+           })
+      .def("__setitem__", [](VariablesHolder& v, const std::string& name,
+                             const Tensor& tensor) { v.map[name] = tensor; })
+      .def("__delitem__",
+           [](VariablesHolder& v, const std::string& name) {
+             if (v.map.erase(name) == 0) throw py::key_error(name);
+           })
+      .def("__contains__",
+           [](const VariablesHolder& v, const std::string& name) { return v.map.contains(name); })
+      .def("__len__", [](const VariablesHolder& v) { return v.map.size(); })
+      .def("keys",
+           [](const VariablesHolder& v) {
+             std::vector<std::string> names;
+             for (const auto& [name, tensor] : v.map) names.push_back(name);
+             return names;
+           })
+      .def(
+          "create",
+          [](VariablesHolder& v, const Graph& graph, std::uint64_t seed) {
+            create_variables(graph, v.map, seed);
+          },
+          py::arg("graph"), py::arg("seed") = 0, "Makes what the graph names and the map lacks.");
+
+  py::class_<Program>(m, "Program", "Compiled graph.")
+      .def("run", &run,
+           "Arrays in, tuple of arrays out; None when an input does not match exactly.")
+      .def_property_readonly("inputs", [](const Program& p) { return named_specs(p.inputs()); })
+      .def_property_readonly("outputs", [](const Program& p) { return named_specs(p.outputs()); })
+      .def_property_readonly("threads", &Program::threads)
+      .def_property_readonly("isa", &Program::isa)
+      .def("explain", &Program::explain)
+      .def("graph_text", &Program::graph_text)
+      .def("memory", [](const Program& p) { return to_dict(p.memory()); })
+      .def("start_profile", &Program::start_profile)
+      .def("profile", [](const Program& p) {
+        py::list result;
+        for (const StepProfile& step : p.profile()) result.append(to_dict(step));
+        return result;
+      });
+
+  m.def(
+      "compile",
+      [](const Graph& graph, VariablesHolder& variables, const std::string& mode,
+         const std::string& device, const std::string& isa, int threads,
+         std::map<std::string, std::string> pins, bool fuse, bool reuse_memory,
+         std::size_t memory_limit_bytes, const std::string& loss,
+         std::optional<Optimizer> optimizer) {
+        CompileOptions options;
+        options.mode = mode == "training" ? Mode::kTraining : Mode::kInference;
+        options.device = device;
+        options.isa = isa;
+        options.threads = threads;
+        options.variants = std::move(pins);
+        options.fuse = fuse;
+        options.reuse_memory = reuse_memory;
+        options.memory_limit_bytes = memory_limit_bytes;
+        options.loss = loss;
+        options.optimizer = std::move(optimizer);
+        py::gil_scoped_release nogil;
+        return compile(graph, variables.map, options);
+      },
+      py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
+      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("fuse"),
+      py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"),
+      py::arg("optimizer"));
+
+  m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",
+        "Kernel variants of an op, best first.");
+  m.def(
+      "machine",
+      [] {
+        using namespace py::literals;
+        const Machine d = machine();
+        return py::dict("cpu"_a = d.cpu, "isas"_a = d.isas, "isa"_a = d.isa,
+                        "threads"_a = d.threads, "threads_reason"_a = d.threads_reason,
+                        "thread_limits"_a = d.thread_limits, "devices"_a = d.devices,
+                        "compiler"_a = d.compiler);
+      },
+      "What this machine offers.");
+}
+
+}  // namespace pycnn::bindings
