@@ -1,0 +1,91 @@
+#pragma once
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace pycnn::testing {
+
+// Where the page lies that must not be touched.
+enum class Guard {
+  kAfter,   // the buffer's last byte is followed by it: finds reading and writing too far
+  kBefore,  // the buffer starts right after it (and is page-aligned): finds starting too early
+};
+
+// Memory that ends at, or starts after, a page without access rights: a stray access is a fault at
+// once, also through masked vector loads, which AddressSanitizer does not see. A buffer that ends
+// at the page is only as aligned as its size makes it: round the size up where a kernel is promised
+// alignment (scratch). The other end is checked by `border_is_intact`.
+class GuardedBuffer {
+ public:
+  explicit GuardedBuffer(std::size_t bytes, Guard guard = Guard::kAfter)
+      : bytes_(bytes), guard_(guard), page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))) {
+    inner_ = (bytes_ + page_) / page_ * page_;  // leaves room for at least one byte of border
+    void* mapped =
+        mmap(nullptr, inner_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    map_ = static_cast<std::byte*>(mapped);
+    std::byte* const forbidden = guard_ == Guard::kAfter ? map_ + inner_ : map_;
+    if (mprotect(forbidden, page_, PROT_NONE) != 0) {
+      munmap(map_, inner_ + page_);
+      throw std::bad_alloc();
+    }
+    std::memset(accessible(), kBorder, inner_);
+    fill_nan();
+  }
+  GuardedBuffer(GuardedBuffer&& other) noexcept
+      : bytes_(other.bytes_),
+        guard_(other.guard_),
+        page_(other.page_),
+        inner_(other.inner_),
+        map_(std::exchange(other.map_, nullptr)) {}
+  GuardedBuffer(const GuardedBuffer&) = delete;
+  GuardedBuffer& operator=(const GuardedBuffer&) = delete;
+  GuardedBuffer& operator=(GuardedBuffer&&) = delete;
+  ~GuardedBuffer() {
+    if (map_ != nullptr) munmap(map_, inner_ + page_);
+  }
+
+  std::byte* data() const noexcept {
+    return guard_ == Guard::kAfter ? map_ + (inner_ - bytes_) : map_ + page_;
+  }
+  template <class T>
+  T* as() const noexcept {
+    return reinterpret_cast<T*>(data());
+  }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+  // All bits set: a NaN for float and double, -1 for signed integers.
+  void fill_nan() noexcept {
+    if (bytes_ > 0) std::memset(data(), 0xFF, bytes_);
+  }
+  void copy_from(const void* source) noexcept {
+    if (bytes_ > 0) std::memcpy(data(), source, bytes_);
+  }
+  // From now on a write is a fault: for inputs, which nobody may change.
+  void make_read_only() noexcept { mprotect(accessible(), inner_, PROT_READ); }
+
+  // Whether the bytes between the buffer and the other end of its pages are as they were.
+  bool border_is_intact() const noexcept {
+    const std::byte* const begin = accessible();
+    for (const std::byte* p = begin; p < begin + inner_; ++p)
+      if ((p < data() || p >= data() + bytes_) && *p != std::byte{kBorder}) return false;
+    return true;
+  }
+
+ private:
+  static constexpr unsigned char kBorder = 0xA5;
+  std::byte* accessible() const noexcept { return guard_ == Guard::kAfter ? map_ : map_ + page_; }
+
+  std::size_t bytes_;
+  Guard guard_;
+  std::size_t page_;
+  std::size_t inner_ = 0;
+  std::byte* map_ = nullptr;
+};
+
+}  // namespace pycnn::testing
