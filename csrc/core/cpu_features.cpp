@@ -37,7 +37,8 @@ Isa detect_isa() noexcept {
 #if PYCNN_X86
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return Isa::kBaseline;
-  constexpr unsigned kFma = 1u << 12, kMovbe = 1u << 22, kOsxsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
+  constexpr unsigned kFma = 1u << 12, kMovbe = 1u << 22, kOsxsave = 1u << 27, kAvx = 1u << 28,
+                     kF16c = 1u << 29;
   if (!has(c, kFma | kMovbe | kOsxsave | kAvx | kF16c)) return Isa::kBaseline;
 
   // The processor having wide registers is not enough: the operating system must save them.
@@ -52,9 +53,11 @@ Isa detect_isa() noexcept {
   constexpr unsigned kBmi = 1u << 3, kAvx2 = 1u << 5, kBmi2 = 1u << 8;
   if (!has(b, kBmi | kAvx2 | kBmi2)) return Isa::kBaseline;
 
-  constexpr unsigned kAvx512F = 1u << 16, kAvx512Dq = 1u << 17, kAvx512Cd = 1u << 28, kAvx512Bw = 1u << 30;
+  constexpr unsigned kAvx512F = 1u << 16, kAvx512Dq = 1u << 17, kAvx512Cd = 1u << 28,
+                     kAvx512Bw = 1u << 30;
   constexpr unsigned kAvx512Vl = 1u << 31;
-  if (!has(b, kAvx512F | kAvx512Dq | kAvx512Cd | kAvx512Bw | kAvx512Vl) || !has(xcr0, kZmmState)) return Isa::kAvx2;
+  if (!has(b, kAvx512F | kAvx512Dq | kAvx512Cd | kAvx512Bw | kAvx512Vl) || !has(xcr0, kZmmState))
+    return Isa::kAvx2;
   return Isa::kAvx512;
 #else
   return Isa::kBaseline;
@@ -67,7 +70,8 @@ Isa machine_isa() noexcept {
 }
 
 const Isa* find_isa(std::string_view name) noexcept {
-  const auto found = std::find_if(std::begin(kAll), std::end(kAll), [&](Isa isa) { return name == isa_name(isa); });
+  const auto found = std::find_if(std::begin(kAll), std::end(kAll),
+                                  [&](Isa isa) { return name == isa_name(isa); });
   return found == std::end(kAll) ? nullptr : found;
 }
 
@@ -76,7 +80,8 @@ Isa cap_from_environment() {
   if (text == nullptr || *text == '\0') return Isa::kAvx512;
   const Isa* const isa = find_isa(text);
   if (isa == nullptr) {
-    throw ArgumentError("PYCNN_MAX_ISA is '" + std::string(text).substr(0, 64) + "', accepted are " + kAccepted);
+    throw ArgumentError("PYCNN_MAX_ISA is '" + std::string(text).substr(0, 64) +
+                        "', accepted are " + kAccepted);
   }
   return *isa;
 }
@@ -101,11 +106,14 @@ Isa parse_isa(std::string_view name) {
   if (name == "auto") return best_isa();
   const Isa* const isa = find_isa(name);
   if (isa == nullptr) {
-    throw ArgumentError("isa '" + std::string(name.substr(0, 64)) + "' is unknown, accepted are auto, " + kAccepted);
+    throw ArgumentError("isa '" + std::string(name.substr(0, 64)) +
+                        "' is unknown, accepted are auto, " + kAccepted);
   }
   const std::string refused = "isa '" + std::string(name) + "' is not available: ";
-  if (*isa > built_isa()) throw DeviceError(refused + "this build contains up to " + isa_name(built_isa()));
-  if (*isa > machine_isa()) throw DeviceError(refused + "this machine offers up to " + isa_name(machine_isa()));
+  if (*isa > built_isa())
+    throw DeviceError(refused + "this build contains up to " + isa_name(built_isa()));
+  if (*isa > machine_isa())
+    throw DeviceError(refused + "this machine offers up to " + isa_name(machine_isa()));
   if (*isa > cap_from_environment()) {
     throw DeviceError(refused + "PYCNN_MAX_ISA allows up to " + isa_name(cap_from_environment()));
   }

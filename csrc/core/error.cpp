@@ -2,8 +2,8 @@
 
 #include <utility>
 
-// The destructors are here so that each class has one home for its type information: an exception thrown inside the
-// shared library is then caught by its name outside of it.
+// The destructors are here so that each class has one home for its type information: an exception
+// thrown inside the shared library is then caught by its name outside of it.
 namespace pycnn {
 
 Error::~Error() = default;

@@ -1,9 +1,10 @@
 // Values of fresh parameters.
 //
-// Element i of a tensor takes its bits from Philox block i / 4 of (seed, stream), so any part of a tensor can be
-// computed by anyone. Normal values come in pairs (Box and Muller, 1958): words 0, 1 of a block make elements 0, 1 and
-// words 2, 3 make elements 2, 3. A truncated value that falls outside is drawn again from another block, numbered by
-// the attempt in the highest byte of the counter.
+// Element i of a tensor takes its bits from Philox block i / 4 of (seed, stream), so any part of a
+// tensor can be computed by anyone. Normal values come in pairs (Box and Muller, 1958): words 0, 1
+// of a block make elements 0, 1 and words 2, 3 make elements 2, 3. A truncated value that falls
+// outside is drawn again from another block, numbered by the attempt in the highest byte of the
+// counter.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -30,9 +31,12 @@ struct Block {
 };
 
 // In (0, 1): never 0, whose logarithm is infinite.
-double open_unit(std::uint32_t bits) noexcept { return (static_cast<double>(bits) + 0.5) * 0x1p-32; }
+double open_unit(std::uint32_t bits) noexcept {
+  return (static_cast<double>(bits) + 0.5) * 0x1p-32;
+}
 
-Block normal_block(const Philox& philox, std::uint64_t stream, std::uint64_t index, std::uint64_t attempt) noexcept {
+Block normal_block(const Philox& philox, std::uint64_t stream, std::uint64_t index,
+                   std::uint64_t attempt) noexcept {
   const auto words = philox(index | (attempt << 56), stream);
   Block block;
   for (int pair = 0; pair < kBlock; pair += 2) {
@@ -44,7 +48,8 @@ Block normal_block(const Philox& philox, std::uint64_t stream, std::uint64_t ind
   return block;
 }
 
-Block draw(const Initializer& init, const Philox& philox, std::uint64_t stream, std::uint64_t index) noexcept {
+Block draw(const Initializer& init, const Philox& philox, std::uint64_t stream,
+           std::uint64_t index) noexcept {
   Block block{};
   switch (init.kind) {
     case Initializer::Kind::kConstant:
@@ -63,7 +68,8 @@ Block draw(const Initializer& init, const Philox& philox, std::uint64_t stream, 
     case Initializer::Kind::kTruncatedNormal:
       block = normal_block(philox, stream, index, 0);
       for (int i = 0; i < kBlock; ++i) {
-        for (std::uint64_t attempt = 1; std::abs(block.value[i]) > kCut && attempt < kMaxAttempts; ++attempt) {
+        for (std::uint64_t attempt = 1; std::abs(block.value[i]) > kCut && attempt < kMaxAttempts;
+             ++attempt) {
           block.value[i] = normal_block(philox, stream, index, attempt).value[i];
         }
         block.value[i] = std::clamp(block.value[i], -kCut, kCut);
@@ -92,7 +98,8 @@ void store(void* data, DType dtype, std::int64_t index, double value) noexcept {
 }
 
 void check(const Tensor& tensor, const Initializer& init) {
-  if (!tensor.defined()) throw ArgumentError("fill: the tensor is empty; give it a shape and dtype first");
+  if (!tensor.defined())
+    throw ArgumentError("fill: the tensor is empty; give it a shape and dtype first");
   if (!is_floating(tensor.dtype())) {
     throw DTypeError("fill: tensor " + to_string(tensor.spec()) + " is not floating-point");
   }
@@ -128,7 +135,8 @@ void fill(Tensor& tensor, const Initializer& init, std::uint64_t seed, std::uint
 
 std::uint64_t stream_of(std::string_view name) noexcept {
   std::uint64_t hash = 0xCBF29CE484222325u;
-  for (const char letter : name) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001B3u;
+  for (const char letter : name)
+    hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001B3u;
   return hash;
 }
 

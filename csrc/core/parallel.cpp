@@ -1,17 +1,17 @@
 // The team of threads behind parallel_for.
 //
-// One job at a time is on offer, described by a single word, the ticket: how many threads may take part and how many
-// chunks nobody has taken yet. A thread takes a chunk by lowering the ticket with compare-and-swap. The job cannot end
-// while a chunk is held, so a thread may read the rest of the description (body, chunk count) once it holds one, and a
-// helper that comes too late finds an empty ticket and touches nothing. The caller therefore waits for chunks, never
-// for threads.
+// One job at a time is on offer, described by a single word, the ticket: how many threads may take
+// part and how many chunks nobody has taken yet. A thread takes a chunk by lowering the ticket with
+// compare-and-swap. The job cannot end while a chunk is held, so a thread may read the rest of the
+// description (body, chunk count) once it holds one, and a helper that comes too late finds an
+// empty ticket and touches nothing. The caller therefore waits for chunks, never for threads.
 //
-// Between jobs helpers watch the ticket for some microseconds, then sleep on a word of their own. Publishing a job costs
-// a system call only for helpers that sleep.
+// Between jobs helpers watch the ticket for some microseconds, then sleep on a word of their own.
+// Publishing a job costs a system call only for helpers that sleep.
 //
-// The helpers are members 1, 2, ... of one OpenMP parallel region that a host thread (member 0, asleep) keeps open. So
-// OMP_PROC_BIND and OMP_PLACES are honoured, while no job pays for the fork and join of a region, and a forked child
-// opens a region of its own, from a new host thread.
+// The helpers are members 1, 2, ... of one OpenMP parallel region that a host thread (member 0,
+// asleep) keeps open. So OMP_PROC_BIND and OMP_PLACES are honoured, while no job pays for the fork
+// and join of a region, and a forked child opens a region of its own, from a new host thread.
 #include "core/parallel.h"
 
 #include <algorithm>
@@ -52,8 +52,9 @@ constexpr std::int64_t kMillisecond = 1000 * kMicrosecond;
 // How long a helper without work, and a caller without chunks, watch before they sleep.
 constexpr std::int64_t kHelperSpin = 40 * kMicrosecond;
 constexpr std::int64_t kCallerSpin = 50 * kMicrosecond;
-// A stall is time that the caller slept for helpers that did not run either. Such helpers share their core with
-// somebody else, so for kAloneFactor times as long the caller does without them: waiting stays below a tenth.
+// A stall is time that the caller slept for helpers that did not run either. Such helpers share
+// their core with somebody else, so for kAloneFactor times as long the caller does without them:
+// waiting stays below a tenth.
 constexpr std::int64_t kMinStall = 50 * kMicrosecond;
 constexpr std::int64_t kAloneFactor = 15;
 constexpr std::int64_t kMinAlone = 1 * kMillisecond;
@@ -63,15 +64,18 @@ constexpr std::int64_t kMaxAlone = 200 * kMillisecond;
 constexpr int kLeftBits = 48;
 constexpr std::uint64_t kMaxChunks = (std::uint64_t{1} << kLeftBits) - 1;
 constexpr std::uint64_t chunks_left(std::uint64_t ticket) noexcept { return ticket & kMaxChunks; }
-constexpr int thread_limit(std::uint64_t ticket) noexcept { return static_cast<int>(ticket >> kLeftBits); }
+constexpr int thread_limit(std::uint64_t ticket) noexcept {
+  return static_cast<int>(ticket >> kLeftBits);
+}
 constexpr int kMaxTeam = 1024;
 
 std::int64_t now_ns() noexcept {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
-void pause() noexcept {
+void relax() noexcept {
 #if defined(__SSE2__)
   _mm_pause();
 #elif defined(__aarch64__)
@@ -88,8 +92,8 @@ int current_cpu() noexcept {
 #endif
 }
 
-// Rounding and denormal modes, without the sticky exception flags. A helper computes under the caller's modes, so that
-// the bits of a chunk do not depend on who takes it.
+// Rounding and denormal modes, without the sticky exception flags. A helper computes under the
+// caller's modes, so that the bits of a chunk do not depend on who takes it.
 std::uint32_t float_modes() noexcept {
 #if defined(__SSE2__)
   return _mm_getcsr() & 0xFFC0u;
@@ -107,7 +111,8 @@ void adopt_float_modes([[maybe_unused]] std::uint32_t modes) noexcept {
 struct alignas(64) Helper {
   std::atomic<std::uint32_t> asleep{0};
   std::atomic<bool> holds_chunks{false};
-  // Whose processor time the caller reads while it waits. Set before the helper takes its first chunk.
+  // Whose processor time the caller reads while it waits. Set before the helper takes its first
+  // chunk.
   std::atomic<bool> has_clock{false};
 #if defined(__linux__)
   clockid_t clock{};
@@ -139,7 +144,8 @@ struct Team {
 bool take(Team& team, int worker, std::int64_t& chunk) noexcept {
   std::uint64_t ticket = team.ticket.load(std::memory_order_relaxed);
   while (chunks_left(ticket) > 0 && worker < thread_limit(ticket)) {
-    if (team.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_relaxed)) {
+    if (team.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed)) {
       chunk = team.chunks - static_cast<std::int64_t>(chunks_left(ticket));
       return true;
     }
@@ -186,7 +192,8 @@ bool in_the_way(const Team& team) noexcept {
 void helper_loop(Team& team, int worker) noexcept {
   Helper& me = team.helpers[static_cast<std::size_t>(worker)];
 #if defined(__linux__)
-  me.has_clock.store(::pthread_getcpuclockid(::pthread_self(), &me.clock) == 0, std::memory_order_release);
+  me.has_clock.store(::pthread_getcpuclockid(::pthread_self(), &me.clock) == 0,
+                     std::memory_order_release);
 #endif
   const auto offered = [&] {
     const std::uint64_t ticket = team.ticket.load();
@@ -208,13 +215,14 @@ void helper_loop(Team& team, int worker) noexcept {
       while (!found && now_ns() < until) {
         for (int i = 0; i < 32 && !found; ++i) {
           found = offered();
-          if (!found) pause();
+          if (!found) relax();
         }
       }
       if (found) continue;
     }
-    // Whoever publishes looks at `asleep` after writing the ticket; here it is the other way round. So one of the two
-    // sees the other, except that a helper in the way sleeps over the present job.
+    // Whoever publishes looks at `asleep` after writing the ticket; here it is the other way round.
+    // So one of the two sees the other, except that a helper in the way sleeps over the present
+    // job.
     me.asleep.store(1);
     if ((!obstructs && offered()) || team.stop.load() != 0) {
       me.asleep.store(0);
@@ -239,7 +247,8 @@ void host(Team* team) noexcept {
 #else
   std::vector<std::thread> threads;
   try {
-    for (int member = 1; member < team->size; ++member) threads.emplace_back(helper_loop, std::ref(*team), member);
+    for (int member = 1; member < team->size; ++member)
+      threads.emplace_back(helper_loop, std::ref(*team), member);
   } catch (...) {
     // The system refuses more threads: those that exist will do.
   }
@@ -248,8 +257,8 @@ void host(Team* team) noexcept {
 #endif
 }
 
-// The process's team. `held` guards the rest; a thread that finds it taken works alone instead of waiting.
-// Never destroyed: helpers may outlive main.
+// The process's team. `held` guards the rest; a thread that finds it taken works alone instead of
+// waiting. Never destroyed: helpers may outlive main.
 struct Process {
   std::atomic<bool> held{false};
   Team* team = nullptr;
@@ -258,7 +267,8 @@ struct Process {
 };
 constinit Process process;
 
-// In a forked child only the calling thread exists. Team and region of the parent are left as they are, unused.
+// In a forked child only the calling thread exists. Team and region of the parent are left as they
+// are, unused.
 void after_fork_in_child() noexcept {
   process.team = nullptr;
   process.alone_until = 0;
@@ -266,14 +276,15 @@ void after_fork_in_child() noexcept {
 }
 
 #if PYCNN_POSIX_THREADS
-// Threads started in its scope get none of the process's signals, which belong to the user's threads. Signals that
-// report a fault stay, so that crash handlers work.
+// Threads started in its scope get none of the process's signals, which belong to the user's
+// threads. Signals that report a fault stay, so that crash handlers work.
 class SignalsBlocked {
  public:
   SignalsBlocked() noexcept {
     sigset_t all;
     sigfillset(&all);
-    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF}) sigdelset(&all, fault);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF})
+      sigdelset(&all, fault);
     pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
   ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
@@ -342,7 +353,8 @@ class HelperClocks {
   static std::int64_t read([[maybe_unused]] const Helper& helper) noexcept {
 #if defined(__linux__)
     timespec time{};
-    if (helper.has_clock.load(std::memory_order_acquire) && ::clock_gettime(helper.clock, &time) == 0) {
+    if (helper.has_clock.load(std::memory_order_acquire) &&
+        ::clock_gettime(helper.clock, &time) == 0) {
       return static_cast<std::int64_t>(time.tv_sec) * 1000 * kMillisecond + time.tv_nsec;
     }
 #endif
@@ -354,14 +366,15 @@ class HelperClocks {
   int count_ = 0;
 };
 
-// Returns when no chunk is held; the result is how long the caller stood still although no helper ran.
+// Returns when no chunk is held; the result is how long the caller stood still although no helper
+// ran.
 std::int64_t await_helpers(Team& team) noexcept {
   const auto finished = [&] { return team.unfinished.load() == 0; };
   const std::int64_t begin = now_ns();
   while (now_ns() < begin + kCallerSpin) {
     for (int i = 0; i < 32; ++i) {
       if (finished()) return 0;
-      pause();
+      relax();
     }
   }
   const HelperClocks clocks(team);
@@ -388,7 +401,8 @@ void run_together(Team& team, int threads, std::int64_t chunks, const Body& body
   team.modes = float_modes();
   team.unfinished.store(chunks, std::memory_order_relaxed);
   team.caller_cpu.store(current_cpu(), std::memory_order_relaxed);
-  team.ticket.store((static_cast<std::uint64_t>(threads) << kLeftBits) | static_cast<std::uint64_t>(chunks));
+  team.ticket.store((static_cast<std::uint64_t>(threads) << kLeftBits) |
+                    static_cast<std::uint64_t>(chunks));
   wake_children(team, 0, threads);
 
   std::int64_t chunk = 0;
@@ -409,10 +423,12 @@ void run_together(Team& team, int threads, std::int64_t chunks, const Body& body
 
 }  // namespace
 
-void parallel_for(int threads, std::int64_t chunks, FunctionRef<void(std::int64_t chunk, int worker)> body) noexcept {
+void parallel_for(int threads, std::int64_t chunks,
+                  FunctionRef<void(std::int64_t chunk, int worker)> body) noexcept {
   threads = static_cast<int>(std::min<std::int64_t>(std::min(threads, kMaxTeam), chunks));
   if (threads <= 1 || static_cast<std::uint64_t>(chunks) > kMaxChunks ||
-      process.held.load(std::memory_order_relaxed) || process.held.exchange(true, std::memory_order_acquire)) {
+      process.held.load(std::memory_order_relaxed) ||
+      process.held.exchange(true, std::memory_order_acquire)) {
     run_alone(chunks, body);
     return;
   }

@@ -14,19 +14,13 @@
 #include <sys/mman.h>
 #endif
 
-// AddressSanitizer watches the borders of malloc'ed blocks only.
+// AddressSanitizer watches the borders of malloc'ed blocks only, and ends the process when one of
+// them is absurdly large.
 #if defined(__SANITIZE_ADDRESS__)
-#define PYCNN_TENSOR_MMAP 0
+#define PYCNN_TENSOR_ASAN 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define PYCNN_TENSOR_MMAP 0
-#endif
-#endif
-#if !defined(PYCNN_TENSOR_MMAP)
-#if defined(__linux__)
-#define PYCNN_TENSOR_MMAP 1
-#else
-#define PYCNN_TENSOR_MMAP 0
+#define PYCNN_TENSOR_ASAN 1
 #endif
 #endif
 
@@ -41,9 +35,9 @@ struct DTypeInfo {
 };
 
 constexpr DTypeInfo kDTypes[] = {
-    {DType::kFloat32, 4, "f32", "float32"},   {DType::kFloat64, 8, "f64", "float64"},
+    {DType::kFloat32, 4, "f32", "float32"},    {DType::kFloat64, 8, "f64", "float64"},
     {DType::kBFloat16, 2, "bf16", "bfloat16"}, {DType::kFloat16, 2, "f16", "float16"},
-    {DType::kUInt8, 1, "u8", "uint8"},        {DType::kInt32, 4, "i32", "int32"},
+    {DType::kUInt8, 1, "u8", "uint8"},         {DType::kInt32, 4, "i32", "int32"},
     {DType::kInt64, 8, "i64", "int64"},
 };
 
@@ -51,18 +45,30 @@ const DTypeInfo& info(DType dtype) noexcept { return kDTypes[static_cast<std::si
 
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 62;
 constexpr std::size_t kAlignment = 64;
+#if defined(__linux__)
+constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+#if defined(PYCNN_TENSOR_ASAN)
+constexpr std::size_t kMapFrom = std::size_t{1} << 30;
+#else
+constexpr std::size_t kMapFrom = kHugePage;
+#endif
+#endif
 
-std::size_t round_up(std::size_t value, std::size_t unit) noexcept { return (value + unit - 1) / unit * unit; }
+std::size_t round_up(std::size_t value, std::size_t unit) noexcept {
+  return (value + unit - 1) / unit * unit;
+}
 
 // Zero-filled memory, or null.
 void* allocate(std::size_t bytes) noexcept {
-#if PYCNN_TENSOR_MMAP
-  if (bytes >= kHugePage) {
-    // Straight from the kernel: the pages are already zero, and a block that starts on a huge page can be made of them.
-    const std::size_t wanted = round_up(bytes, kAlignment * kAlignment);
+#if defined(__linux__)
+  if (bytes >= kMapFrom) {
+    // Straight from the kernel: the pages are already zero, and a block that starts on a huge page
+    // can be made of them.
+    const std::size_t wanted = round_up(bytes, kPage);
     const std::size_t reserved = wanted + kHugePage;
-    void* const base = ::mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const base =
+        ::mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) return nullptr;
     const auto start = reinterpret_cast<std::uintptr_t>(base);
     const std::uintptr_t aligned = round_up(start, kHugePage);
@@ -70,7 +76,8 @@ void* allocate(std::size_t bytes) noexcept {
     const std::size_t tail = start + reserved - (aligned + wanted);
     if (tail > 0) ::munmap(reinterpret_cast<void*>(aligned + wanted), tail);
     void* const data = reinterpret_cast<void*>(aligned);
-    (void)::madvise(data, wanted, MADV_HUGEPAGE);  // advice only: without huge pages it is merely slower
+    (void)::madvise(data, wanted,
+                    MADV_HUGEPAGE);  // advice only: without huge pages it is merely slower
     return data;
   }
 #endif
@@ -82,9 +89,9 @@ void* allocate(std::size_t bytes) noexcept {
 }
 
 void release(void* data, std::size_t bytes) noexcept {
-#if PYCNN_TENSOR_MMAP
-  if (bytes >= kHugePage) {
-    ::munmap(data, round_up(bytes, kAlignment * kAlignment));
+#if defined(__linux__)
+  if (bytes >= kMapFrom) {
+    ::munmap(data, round_up(bytes, kPage));
     return;
   }
 #endif
@@ -108,20 +115,25 @@ DType parse_dtype(std::string_view name) {
     if (name == entry.short_name || name == entry.long_name) return entry.dtype;
   }
   std::string known;
-  for (const DTypeInfo& entry : kDTypes) known += (known.empty() ? "" : ", ") + std::string(entry.long_name);
+  for (const DTypeInfo& entry : kDTypes)
+    known += (known.empty() ? "" : ", ") + std::string(entry.long_name);
   throw DTypeError("dtype '" + std::string(name.substr(0, 64)) + "' is unknown\n  known: " + known);
 }
 
 bool is_floating(DType dtype) noexcept {
-  return dtype == DType::kFloat32 || dtype == DType::kFloat64 || dtype == DType::kBFloat16 || dtype == DType::kFloat16;
+  return dtype == DType::kFloat32 || dtype == DType::kFloat64 || dtype == DType::kBFloat16 ||
+         dtype == DType::kFloat16;
 }
 
 std::int64_t element_count(const Shape& shape) {
-  // Zero axes do not hide an overflow of the others: offsets inside a shape are products of some of its axes.
+  // Zero axes do not hide an overflow of the others: offsets inside a shape are products of some of
+  // its axes.
   std::int64_t product = 1;
   bool empty = false;
   for (const std::int64_t axis : shape) {
-    if (axis < 0) throw ShapeError("shape " + to_string(shape) + " has the negative axis " + std::to_string(axis));
+    if (axis < 0)
+      throw ShapeError("shape " + to_string(shape) + " has the negative axis " +
+                       std::to_string(axis));
     if (axis == 0) {
       empty = true;
     } else if (__builtin_mul_overflow(product, axis, &product) || product > kMaxCount) {
@@ -135,7 +147,8 @@ std::size_t byte_size(const TensorSpec& spec) {
   const auto count = static_cast<std::uint64_t>(element_count(spec.shape));
   std::uint64_t bytes = 0;
   if (__builtin_mul_overflow(count, std::uint64_t{item_bytes(spec.dtype)}, &bytes) ||
-      bytes > static_cast<std::uint64_t>(kMaxCount) || bytes > std::numeric_limits<std::size_t>::max()) {
+      bytes > static_cast<std::uint64_t>(kMaxCount) ||
+      bytes > std::numeric_limits<std::size_t>::max()) {
     throw ShapeError("tensor " + to_string(spec) + " needs more than 2^62 bytes");
   }
   return static_cast<std::size_t>(bytes);
@@ -143,11 +156,14 @@ std::size_t byte_size(const TensorSpec& spec) {
 
 std::string to_string(const Shape& shape) {
   std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
   return text + ")";
 }
 
-std::string to_string(const TensorSpec& spec) { return short_name(spec.dtype) + to_string(spec.shape); }
+std::string to_string(const TensorSpec& spec) {
+  return short_name(spec.dtype) + to_string(spec.shape);
+}
 
 struct Tensor::Storage {
   TensorSpec spec;
@@ -176,7 +192,8 @@ Tensor::Tensor(TensorSpec spec) {
     storage->spec = std::move(spec);
     storage_ = std::move(storage);
   } catch (const std::bad_alloc&) {
-    throw MemoryLimitError("tensor " + to_string(spec) + ": no memory for " + std::to_string(bytes) + " bytes", bytes);
+    throw MemoryLimitError(
+        "tensor " + to_string(spec) + ": no memory for " + std::to_string(bytes) + " bytes", bytes);
   }
 }
 

@@ -17,6 +17,9 @@
 #include "core/cpu_features.h"
 #include "pycnn/error.h"
 
+#if defined(PYCNN_WITH_OPENMP)
+#include <omp.h>
+#endif
 #if defined(__linux__)
 #include <sched.h>
 #include <unistd.h>
@@ -29,10 +32,12 @@ constexpr int kMaxThreads = 1024;
 
 std::optional<std::int64_t> read_int(std::string_view text) noexcept {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\n')) text.remove_suffix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\n'))
+    text.remove_suffix(1);
   std::int64_t value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || result.ec != std::errc() || result.ptr != text.data() + text.size()) return std::nullopt;
+  if (text.empty() || result.ec != std::errc() || result.ptr != text.data() + text.size())
+    return std::nullopt;
   return value;
 }
 
@@ -51,6 +56,17 @@ std::optional<std::int64_t> read_int_file(const std::string& path) {
 // The processors that this thread may run on, empty where that cannot be asked.
 std::vector<int> allowed_cpus() {
   std::vector<int> cpus;
+#if defined(PYCNN_WITH_OPENMP)
+  // Under OMP_PROC_BIND the first thread is tied to one place; the team gets all of them.
+  for (int place = 0; place < omp_get_num_places(); ++place) {
+    const auto first = cpus.size();
+    cpus.resize(first + static_cast<std::size_t>(omp_get_place_num_procs(place)));
+    omp_get_place_proc_ids(place, cpus.data() + first);
+  }
+  std::sort(cpus.begin(), cpus.end());
+  cpus.erase(std::unique(cpus.begin(), cpus.end()), cpus.end());
+  if (!cpus.empty()) return cpus;
+#endif
 #if defined(__linux__)
   // Machines with more processors than cpu_set_t holds refuse the small set.
   for (int capacity = CPU_SETSIZE; capacity <= 64 * CPU_SETSIZE; capacity *= 4) {
@@ -92,7 +108,8 @@ int quota_v2(const std::string& directory) {
   std::istringstream words(*line);
   std::string quota, period;
   words >> quota >> period;
-  return whole_cpus(read_int(quota).value_or(0), read_int(period).value_or(0));  // "max" reads as no number
+  return whole_cpus(read_int(quota).value_or(0),
+                    read_int(period).value_or(0));  // "max" reads as no number
 }
 
 int quota_v1(const std::string& directory) {
@@ -100,9 +117,11 @@ int quota_v1(const std::string& directory) {
                     read_int_file(directory + "/cpu.cfs_period_us").value_or(0));
 }
 
-// A group may use no more than the groups above it, so each level up to the mount point is asked. Inside a container the
-// path may name a directory of the host that is not there; the mount point then is the container's own group.
-int smallest_on_the_way_up(const std::string& mount, std::string path, int (*quota)(const std::string&)) {
+// A group may use no more than the groups above it, so each level up to the mount point is asked.
+// Inside a container the path may name a directory of the host that is not there; the mount point
+// then is the container's own group.
+int smallest_on_the_way_up(const std::string& mount, std::string path,
+                           int (*quota)(const std::string&)) {
   int smallest = 0;
   while (true) {
     while (!path.empty() && path.back() == '/') path.pop_back();
@@ -121,7 +140,8 @@ int environment_count(const char* name, bool strict) {
   const auto value = read_int(first);
   if (value && *value >= 1) return static_cast<int>(std::min<std::int64_t>(*value, kMaxThreads));
   if (!strict) return 0;
-  throw ArgumentError(std::string(name) + " is '" + std::string(text).substr(0, 64) + "', expected a whole number from 1");
+  throw ArgumentError(std::string(name) + " is '" + std::string(text).substr(0, 64) +
+                      "', expected a whole number from 1");
 }
 
 }  // namespace
@@ -151,7 +171,8 @@ int cgroup_cpus(const std::string& root) {
 int physical_cores(const std::string& root) {
   std::set<std::pair<std::int64_t, std::int64_t>> cores;
   for (const int cpu : allowed_cpus()) {
-    const std::string topology = root + "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+    const std::string topology =
+        root + "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
     const auto package = read_int_file(topology + "physical_package_id");
     const auto core = read_int_file(topology + "core_id");
     if (!package || !core) return 0;
