@@ -1,6 +1,7 @@
-"""The exceptions of pycnn. Each is a `pycnn.Error` and the builtin a caller expects."""
+"""The exception classes of pycnn.
 
-from __future__ import annotations
+Each is a `pycnn.Error` and the builtin that a caller would expect. C++ errors arrive as the class of the same name.
+"""
 
 __all__ = [
     "ArgumentError",
@@ -19,7 +20,7 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base of every exception that pycnn raises on purpose."""
+    """Base of all errors raised by pycnn."""
 
 
 class ShapeError(Error, ValueError):
@@ -27,39 +28,39 @@ class ShapeError(Error, ValueError):
 
 
 class DTypeError(Error, TypeError):
-    """An element type is not accepted."""
+    """An element type is not accepted here."""
 
 
 class ArgumentError(Error, ValueError):
-    """A parameter is outside its range."""
+    """An argument other than a shape or element type is out of its range."""
 
 
 class GraphError(Error, ValueError):
-    """A graph is not well formed: foreign symbol, cycle, no path from loss to parameter."""
+    """Foreign symbol, duplicate name, no path from loss to parameter, not differentiable."""
 
 
 class DeviceError(Error, RuntimeError):
-    """A device is absent, out of memory, or pycnn was built without it."""
+    """Device absent, or the package was built without it."""
 
 
 class FormatError(Error, ValueError):
-    """A checkpoint, ONNX or data file is bad; the text gives file and byte offset or node."""
+    """A model, checkpoint or data file is malformed."""
 
 
 class UnsupportedError(Error, NotImplementedError):
-    """Legal input that pycnn does not implement."""
+    """Legal, but not something this version can do."""
 
 
 class LabelError(Error, IndexError):
-    """A class label is outside the classes; the text gives its position and value."""
+    """A class label is negative or not below the number of classes."""
 
 
 class FileError(Error, OSError):
-    """The operating system refused a file; carries errno and path."""
+    """The operating system refused a file operation; `errno` and `filename` are set."""
 
 
 class MemoryLimitError(Error, MemoryError):
-    """A plan or allocation needs more memory than is allowed; the text gives both numbers."""
+    """More memory is wanted than the limit or the machine allows."""
 
 
 class InternalError(Error, RuntimeError):

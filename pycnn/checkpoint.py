@@ -1,0 +1,77 @@
+"""Model files and checkpoints: one safetensors file, read and written by the core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pycnn import _core
+from pycnn.program import Variables
+from pycnn.tensor import Tensor, as_array
+
+__all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as a safetensors file, atomically: the old file or the new one is there at any instant.
+
+    Raises:
+        FileError: The system refused; an older file at the path is intact.
+    """
+    core = {name: _core.Tensor.from_array(np.ascontiguousarray(as_array(a, what=name))) for name, a in tensors.items()}
+    _core.write_checkpoint(os.fspath(path), core, dict(metadata or {}))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a safetensors file.
+
+    Returns:
+        Arrays by name, read-only, and the file's metadata.
+
+    Raises:
+        FileError: The file cannot be read.
+        FormatError: The file is malformed; the message names tensor, field or byte offset.
+    """
+    tensors, metadata = _core.read_checkpoint(os.fspath(path))
+    return {name: tensor.view() for name, tensor in tensors.items()}, metadata
+
+
+def save_model(
+    path: str | os.PathLike[str],
+    graph: _core.Graph,
+    variables: Variables,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a network and its arrays as one file, atomically.
+
+    Args:
+        path: Where to.
+        graph: The recorded network.
+        variables: A value for each parameter and buffer of the graph; names starting with "optim.", "train." and
+            "ema." may come along.
+        metadata: Further text entries.
+
+    Raises:
+        FileError: The system refused; an older file at the path is intact.
+    """
+    tensors = {name: variables.core[name] for name in variables}
+    _core.save_model(os.fspath(path), graph, tensors, dict(metadata or {}))
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[_core.Graph, dict[str, Tensor], dict[str, str]]:
+    """Read a model file.
+
+    Returns:
+        The graph, the arrays by name in memory layout, the metadata.
+
+    Raises:
+        FileError: The file cannot be read.
+        FormatError: The file is malformed or of a newer format.
+    """
+    graph, tensors, metadata = _core.load_model(os.fspath(path))
+    return graph, {name: Tensor(tensor) for name, tensor in tensors.items()}, metadata

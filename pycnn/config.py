@@ -1,0 +1,39 @@
+"""Process-wide defaults: the seed of fresh parameters."""
+
+from __future__ import annotations
+
+import threading
+
+from pycnn.errors import ArgumentError
+
+__all__ = ["manual_seed", "seed"]
+
+_lock = threading.Lock()
+_seed = 0
+
+
+def manual_seed(value: int) -> None:
+    """Set the seed from which parameters without values draw them.
+
+    A parameter's values follow from this seed and its name, not from the order of creation.
+
+    Args:
+        value: Between 0 and 2**63 - 1. The default is 0.
+
+    Raises:
+        ArgumentError: The value is not an integer in that range.
+
+    Example:
+        >>> import pycnn
+        >>> pycnn.manual_seed(1)
+    """
+    global _seed
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ArgumentError(f"manual_seed: {value!r} is not an integer between 0 and 2**63 - 1")
+    with _lock:
+        _seed = value
+
+
+def seed() -> int:
+    """Return the current seed."""
+    return _seed

@@ -1,0 +1,550 @@
+"""One function per op and composite.
+
+Given symbols or parameters, a function records its op and returns a Symbol; given arrays only, it runs at once and
+returns an array. Images are (N, H, W, C); convolution weights are (OC, KH, KW, IC / groups), the memory layout of
+`Parameter`. Sizes that may be one number or two mean (vertical, horizontal). Shapes, ranges and element types are
+checked by the core: every function raises ShapeError, DTypeError or ArgumentError with the numbers.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn import _core
+from pycnn.errors import ArgumentError
+from pycnn.program import Program, compile_traced
+from pycnn.tensor import Initializer, Parameter, as_array
+from pycnn.tracing import Symbol, emit, emit_block, is_tracing, to_symbol, trace
+
+__all__ = [
+    "add",
+    "affine",
+    "avg_pool2d",
+    "batch_norm",
+    "broadcast",
+    "concat",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "flatten",
+    "global_avg_pool2d",
+    "global_max_pool2d",
+    "inception_block",
+    "inception_parameters",
+    "leaky_relu",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
+    "max_pool2d",
+    "mean",
+    "mse_loss",
+    "multiply",
+    "normalize_image",
+    "pad",
+    "relu",
+    "reshape",
+    "residual_block",
+    "residual_parameters",
+    "scaled_tanh",
+    "sigmoid",
+    "slice",
+    "softmax",
+    "subtract",
+    "sum",
+    "take",
+    "tanh",
+    "top_k_correct",
+    "transpose",
+]
+
+_CACHE_LIMIT = 256
+_programs: dict[Any, Program] = {}
+
+
+def _apply(op: Any, inputs: Sequence[Any], *, outputs: int = 1) -> Any:
+    """Record the op, or run it at once when there are only arrays."""
+    if is_tracing() or any(isinstance(value, Symbol) for value in inputs):
+        return emit(op, inputs, outputs=outputs)
+    arrays = [
+        value.core.view() if isinstance(value, Parameter) else as_array(value, what=f"{op.name}: input {i}")
+        for i, value in enumerate(inputs)
+    ]
+    specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
+    key = (op.name, repr(op.attributes()), tuple(specs.values()))
+    program = _programs.get(key)
+    if program is None:
+        traced = trace(lambda **symbols: _named(emit(op, list(symbols.values()), outputs=outputs)), specs)
+        program = compile_traced(traced)
+        if len(_programs) >= _CACHE_LIMIT:
+            _programs.pop(next(iter(_programs)))
+        _programs[key] = program
+    results = tuple(program.run(*arrays).values())
+    return results[0] if outputs == 1 else results
+
+
+def _named(result: Any) -> dict[str, Symbol]:
+    results = result if isinstance(result, tuple) else (result,)
+    return {f"output_{i}": value for i, value in enumerate(results)}
+
+
+def _integer(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ArgumentError(f"{name}: {value!r} is not an integer")
+    return int(value)
+
+
+def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    if isinstance(value, int | np.integer):
+        return (_integer(value, name),) * 2
+    values = tuple(_integer(v, name) for v in value)
+    if len(values) != 2:
+        raise ArgumentError(f"{name}: {value!r} must be one number or two (vertical, horizontal)")
+    return values[0], values[1]
+
+
+def _padding(value: int | Sequence[int], name: str = "padding") -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) from one number, (vertical, horizontal), or all four."""
+    if isinstance(value, int | np.integer):
+        return (_integer(value, name),) * 4
+    values = tuple(_integer(v, name) for v in value)
+    if len(values) == 2:
+        return values[0], values[0], values[1], values[1]
+    if len(values) == 4:
+        return values[0], values[1], values[2], values[3]
+    raise ArgumentError(f"{name}: {value!r} must be one number, (vertical, horizontal), or (top, bottom, left, right)")
+
+
+def _axes(x: Any, axes: int | Sequence[int] | None) -> tuple[int, ...]:
+    rank = len(x.shape) if hasattr(x, "shape") else as_array(x).ndim
+    given = range(rank) if axes is None else (axes,) if isinstance(axes, int) else axes
+    result = []
+    for axis in given:
+        axis = _integer(axis, "axes")
+        if not -rank <= axis < rank:
+            raise ArgumentError(f"axes: {axis} is out of range for {rank} axes")
+        result.append(axis % rank)
+    if len(set(result)) != len(result):
+        raise ArgumentError(f"axes: {tuple(given)} names an axis twice")
+    return tuple(sorted(result))
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Any:
+    """Cross-correlate images with filters.
+
+    Args:
+        x: Images (N, H, W, IC).
+        weight: Filters (OC, KH, KW, IC / groups).
+        bias: One value per output channel (OC), or None.
+        stride: Step of the window in pixels.
+        padding: Zeros around the image: one number, (vertical, horizontal) or (top, bottom, left, right).
+        dilation: Distance of the filter's cells in pixels.
+        groups: Input and output channels are cut into this many independent groups.
+
+    Shape:
+        (N, OH, OW, OC), OH = floor((H + top + bottom - (KH - 1) * dilation - 1) / stride) + 1, OW likewise.
+
+    Raises:
+        ShapeError: Channels disagree, or the geometry leaves no output.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.array([[1,1,1,0,0],[0,1,1,1,0],[0,0,1,1,1],[0,0,1,1,0],[0,1,1,0,0]], np.float32)
+        >>> cross = np.array([[1,0,1],[0,1,0],[1,0,1]], np.float32)
+        >>> float(conv2d(image.reshape(1, 5, 5, 1), cross.reshape(1, 3, 3, 1))[0, 0, 0, 0])
+        4.0
+    """
+    op = _core.Conv2d(
+        stride=_pair(stride, "stride"),
+        padding=_padding(padding),
+        dilation=_pair(dilation, "dilation"),
+        groups=_integer(groups, "groups"),
+    )
+    return _apply(op, [x, weight] if bias is None else [x, weight, bias])
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """Fully connected layer: x @ weight.T + bias.
+
+    Shape:
+        x (..., IN), weight (OUT, IN), bias (OUT) -> (..., OUT)
+    """
+    return _apply(_core.Dense(), [x, weight] if bias is None else [x, weight, bias])
+
+
+def max_pool2d(
+    x: Any,
+    *,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    """Largest value of each window; padding never wins, NaN does, ties go to the first cell in row-major order.
+
+    Args:
+        x: Images (N, H, W, C).
+        kernel_size: Window in pixels.
+        stride: Step in pixels; None is the window.
+        padding: At most half of the window at each side.
+        dilation: Distance of the window's cells.
+        ceil_mode: Round the output size up; no window starts in the bottom or right padding.
+    """
+    window = _pair(kernel_size, "kernel_size")
+    op = _core.MaxPool2d(
+        kernel_size=window,
+        stride=window if stride is None else _pair(stride, "stride"),
+        padding=_padding(padding),
+        dilation=_pair(dilation, "dilation"),
+        ceil_mode=bool(ceil_mode),
+    )
+    return _apply(op, [x])
+
+
+def avg_pool2d(
+    x: Any,
+    *,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """Mean of each window (arguments as `max_pool2d`).
+
+    Args:
+        x: Images (N, H, W, C).
+        kernel_size: Window in pixels.
+        stride: Step in pixels; None is the window.
+        padding: At most half of the window at each side.
+        ceil_mode: Round the output size up.
+        count_include_pad: Padding counts as zeros in the mean; else only cells of the image count.
+    """
+    window = _pair(kernel_size, "kernel_size")
+    op = _core.AvgPool2d(
+        kernel_size=window,
+        stride=window if stride is None else _pair(stride, "stride"),
+        padding=_padding(padding),
+        ceil_mode=bool(ceil_mode),
+        count_include_pad=bool(count_include_pad),
+    )
+    return _apply(op, [x])
+
+
+def global_avg_pool2d(x: Any) -> Any:
+    """Mean over height and width: (N, H, W, C) -> (N, C)."""
+    return _apply(_core.GlobalAvgPool2d(), [x])
+
+
+def global_max_pool2d(x: Any) -> Any:
+    """Maximum over height and width: (N, H, W, C) -> (N, C)."""
+    return _apply(_core.GlobalMaxPool2d(), [x])
+
+
+def batch_norm(
+    x: Any,
+    scale: Any,
+    shift: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    frozen: bool = False,
+) -> Any:
+    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015).
+
+    While training the batch's own statistics are used and the running ones updated, else the running ones are used.
+    Given arrays only, it normalises by the running statistics.
+
+    Args:
+        x: (..., C).
+        scale: (C), also called gamma.
+        shift: (C), also called beta.
+        running_mean: (C).
+        running_var: (C).
+        eps: Added to the variance.
+        momentum: Weight of the batch in the running statistics.
+        frozen: Use the running statistics while training too.
+    """
+    op = _core.BatchNorm(eps=float(eps), momentum=float(momentum), frozen=bool(frozen))
+    return _apply(op, [x, scale, shift, running_mean, running_var])
+
+
+def local_response_norm(
+    x: Any, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """Normalise across channels (Krizhevsky et al. 2012): x / (k + alpha / size * sum of squares)**beta.
+
+    The sum runs over `size` neighbouring channels; alpha is divided by size, as in PyTorch. The paper's k is 2.
+    """
+    op = _core.LocalResponseNorm(size=_integer(size, "size"), alpha=float(alpha), beta=float(beta), k=float(k))
+    return _apply(op, [x])
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0); NaN stays NaN."""
+    return _apply(_core.Activation(kind="relu"), [x])
+
+
+def leaky_relu(x: Any, *, negative_slope: float = 0.01) -> Any:
+    """X where positive, else negative_slope * x (slope at least 0)."""
+    return _apply(_core.Activation(kind="leaky_relu", slope=float(negative_slope)), [x])
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return _apply(_core.Activation(kind="sigmoid"), [x])
+
+
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent."""
+    return _apply(_core.Activation(kind="tanh"), [x])
+
+
+def scaled_tanh(x: Any) -> Any:
+    """1.7159 tanh(2x / 3), the squashing function of LeCun et al. 1998."""
+    return _apply(_core.Activation(kind="scaled_tanh"), [x])
+
+
+def softmax(x: Any) -> Any:
+    """exp(x) / sum of exp(x) over the last axis, computed after subtracting the maximum."""
+    return _apply(_core.Softmax(), [x])
+
+
+def log_softmax(x: Any) -> Any:
+    """Logarithm of `softmax`, computed without its underflow."""
+    return _apply(_core.LogSoftmax(), [x])
+
+
+def add(a: Any, b: Any) -> Any:
+    """A + b with NumPy broadcasting."""
+    return _apply(_core.Add(), [a, b])
+
+
+def subtract(a: Any, b: Any) -> Any:
+    """A - b with NumPy broadcasting."""
+    return _apply(_core.Subtract(), [a, b])
+
+
+def multiply(a: Any, b: Any) -> Any:
+    """A * b with NumPy broadcasting."""
+    return _apply(_core.Multiply(), [a, b])
+
+
+def affine(x: Any, *, scale: float = 1.0, offset: float = 0.0) -> Any:
+    """Scale * x + offset with constant numbers."""
+    return _apply(_core.Affine(scale=float(scale), offset=float(offset)), [x])
+
+
+def concat(inputs: Sequence[Any], *, axis: int = -1) -> Any:
+    """Join along an axis; the other axes must agree. The default joins channels."""
+    return _apply(_core.Concat(axis=_integer(axis, "axis")), list(inputs))
+
+
+def slice(x: Any, *, begin: Sequence[int], size: Sequence[int]) -> Any:
+    """Cut the box that starts at `begin`; a size of -1 reaches to the end of its axis."""
+    op = _core.Slice(
+        begin=[_integer(v, "begin") for v in begin], size=[_integer(v, "size") for v in size]
+    )
+    return _apply(op, [x])
+
+
+def pad(x: Any, *, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Any:
+    """Surround with a constant: axis i grows by before[i] + after[i], none negative."""
+    op = _core.Pad(
+        before=[_integer(v, "before") for v in before],
+        after=[_integer(v, "after") for v in after],
+        value=float(value),
+    )
+    return _apply(op, [x])
+
+
+def reshape(x: Any, *, shape: Sequence[int]) -> Any:
+    """Same elements in row-major order, other axes. One size may be -1 (what is left); 0 keeps the input's size."""
+    return _apply(_core.Reshape(shape=[_integer(v, "shape") for v in shape]), [x])
+
+
+def flatten(x: Any) -> Any:
+    """One row per image, in PyTorch's order of elements: (N, H, W, C) -> (N, C * H * W), channels outermost.
+
+    So a Linear layer behind it has weights that can be exchanged with other frameworks. Inputs of other ranks keep
+    their order: (N, ...) -> (N, product).
+    """
+    if not isinstance(x, Symbol) and not is_tracing():
+        x = as_array(x)
+    elif not isinstance(x, Symbol):
+        x = to_symbol(x)
+    if len(x.shape) == 4 and x.shape[3] != 1 and (x.shape[1], x.shape[2]) != (1, 1):
+        x = transpose(x, permutation=(0, 3, 1, 2))
+    return reshape(x, shape=(0, math.prod(x.shape[1:])))
+
+
+def transpose(x: Any, *, permutation: Sequence[int]) -> Any:
+    """Reorder the axes: axis i of the result is axis permutation[i] of x."""
+    return _apply(_core.Transpose(permutation=[_integer(v, "permutation") for v in permutation]), [x])
+
+
+def broadcast(x: Any, *, shape: Sequence[int]) -> Any:
+    """Repeat along axes of size 1 and new leading axes, as NumPy does, up to `shape`."""
+    return _apply(_core.Broadcast(shape=[_integer(v, "shape") for v in shape]), [x])
+
+
+def take(x: Any, *, indices: Sequence[int]) -> Any:
+    """Rows of the first axis: result[i] = x[indices[i]]; index -1 gives a row of zeros."""
+    return _apply(_core.Take(indices=[_integer(v, "indices") for v in indices]), [x])
+
+
+def dropout(x: Any, *, p: float = 0.5) -> Any:
+    """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Hinton et al. 2012).
+
+    The mask is a function of the program's seed, its step, the layer's name and the element's position.
+    """
+    return _apply(_core.Dropout(p=float(p)), [x])
+
+
+def normalize_image(
+    x: Any, *, scale: float = 1.0, mean: float | Sequence[float] = (), std: float | Sequence[float] = ()
+) -> Any:
+    """(x * scale - mean) / std per channel, from uint8 or float images to float32.
+
+    Args:
+        x: (..., C), uint8 or float.
+        scale: 1/255 brings uint8 to 0..1.
+        mean: One value, C values, or empty for 0, in units after scaling.
+        std: One value, C values, or empty for 1.
+    """
+    dtype = getattr(x, "dtype", "float32")
+    op = _core.NormalizeImage(
+        scale=float(scale),
+        mean=[float(v) for v in np.atleast_1d(np.asarray(mean, np.float64))],
+        std=[float(v) for v in np.atleast_1d(np.asarray(std, np.float64))],
+        dtype="float64" if str(dtype) == "float64" else "float32",
+    )
+    return _apply(op, [x])
+
+
+def cross_entropy(logits: Any, target: Any, *, label_smoothing: float = 0.0) -> Any:
+    """Mean over the batch of the cross-entropy between softmax(logits) and the target.
+
+    Args:
+        logits: (N, C).
+        target: Class numbers (N), int64 or int32, or probabilities (N, C).
+        label_smoothing: Share of the target spread evenly over all classes, 0 to 1.
+
+    Shape:
+        A scalar ().
+    """
+    return _apply(_core.SoftmaxCrossEntropy(label_smoothing=float(label_smoothing)), [logits, target])
+
+
+def mse_loss(x: Any, target: Any) -> Any:
+    """Mean over all elements of (x - target)**2: a scalar ()."""
+    return _apply(_core.MeanSquaredError(), [x, target])
+
+
+def sum(x: Any, *, axes: int | Sequence[int] | None = None, keep_dims: bool = False) -> Any:
+    """Sum over axes (None: all of them)."""
+    return _apply(_core.Reduce(kind="sum", axes=_axes(x, axes), keep_dims=bool(keep_dims)), [x])
+
+
+def mean(x: Any, *, axes: int | Sequence[int] | None = None, keep_dims: bool = False) -> Any:
+    """Mean over axes (None: all of them)."""
+    return _apply(_core.Reduce(kind="mean", axes=_axes(x, axes), keep_dims=bool(keep_dims)), [x])
+
+
+def top_k_correct(scores: Any, labels: Any, *, k: int = 1) -> Any:
+    """Count the rows whose label is among the k largest scores (ties: the lower index first): a scalar ()."""
+    return _apply(_core.TopKCorrect(k=_integer(k, "k")), [scores, labels])
+
+
+def _block_parameters(block: Any) -> list[tuple[str, Parameter]]:
+    result = []
+    for tensor in block.parameters():
+        init = tensor.initializer
+        parameter = Parameter(
+            tensor.shape,
+            init=Initializer(init.kind, init.a, init.b),
+            layout=tensor.layout,
+            trainable=tensor.trainable,
+        )
+        result.append((tensor.name, parameter))
+    return result
+
+
+def _run_block(block: Any, x: Any, tensors: Sequence[Any] | Mapping[str, Any]) -> Any:
+    values = list(tensors.values()) if isinstance(tensors, Mapping) else list(tensors)
+    if is_tracing() or isinstance(x, Symbol):
+        return emit_block(block, x, values)
+    arrays = [v.core.view() if isinstance(v, Parameter) else as_array(v) for v in (x, *values)]
+    specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
+    names = builtins.list(specs)
+    traced = trace(lambda **s: emit_block(block, s[names[0]], [s[name] for name in names[1:]]), specs)
+    return compile_traced(traced)(*arrays)
+
+
+def residual_parameters(**config: Any) -> list[tuple[str, Parameter]]:
+    """Return fresh parameters and buffers of a residual block by name, in the order that `residual_block` takes.
+
+    Args:
+        config: kind ("basic" or "bottleneck"), in_channels, channels, stride, groups, base_width, eps, momentum,
+            zero_init_residual.
+
+    Raises:
+        ArgumentError: A size is out of range.
+    """
+    return _block_parameters(_core.Residual(**config))
+
+
+def residual_block(x: Any, tensors: Sequence[Any] | Mapping[str, Any], **config: Any) -> Any:
+    """Residual block (He et al. 2015), topology and names as torchvision's.
+
+    Args:
+        x: (N, H, W, in_channels).
+        tensors: Its parameters in the order of `residual_parameters(**config)`.
+        config: As `residual_parameters`.
+
+    Shape:
+        (N, H / stride, W / stride, channels), four times the channels for a bottleneck.
+    """
+    return _run_block(_core.Residual(**config), x, tensors)
+
+
+def inception_parameters(**config: Any) -> list[tuple[str, Parameter]]:
+    """Return fresh parameters and buffers of an inception block by name, in the order that `inception_block` takes.
+
+    Args:
+        config: in_channels, branch1, reduce3, branch3, reduce5, branch5, pool, branch5_kernel, batch_norm.
+
+    Raises:
+        ArgumentError: A size is out of range.
+    """
+    return _block_parameters(_core.Inception(**config))
+
+
+def inception_block(x: Any, tensors: Sequence[Any] | Mapping[str, Any], **config: Any) -> Any:
+    """Inception block (Szegedy et al. 2014): four branches joined over channels, names as torchvision's.
+
+    Args:
+        x: (N, H, W, in_channels).
+        tensors: Its parameters in the order of `inception_parameters(**config)`.
+        config: As `inception_parameters`.
+
+    Shape:
+        (N, H, W, branch1 + branch3 + branch5 + pool)
+    """
+    return _run_block(_core.Inception(**config), x, tensors)

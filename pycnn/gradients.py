@@ -1,0 +1,125 @@
+"""Gradients of any traced function, for inspection and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn.errors import ArgumentError, GraphError
+from pycnn.program import Program, compile_traced
+from pycnn.tensor import Parameter, as_array
+from pycnn.tracing import Traced, trace
+
+__all__ = ["grad", "value_and_grad"]
+
+
+def value_and_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    parameters: Sequence[Parameter] | None = None,
+    training: bool = False,
+    isa: str | None = None,
+    threads: int | None = None,
+    variants: dict[str, str] | None = None,
+) -> Callable[..., tuple[Any, Any]]:
+    """Return a function that computes a scalar function's value and its gradients.
+
+    Args:
+        fn: From symbols to one Symbol of shape (); it may call modules and `pycnn.functional`.
+        argnums: Which arguments to differentiate for.
+        parameters: Also differentiate for these; an empty sequence means every trainable parameter that `fn` uses.
+        training: Batch norm uses batch statistics and dropout drops (seed 0, step 0); running statistics stay as they
+            are.
+        isa: Instruction set; None takes the best.
+        threads: None chooses.
+        variants: Kernel variants to pin.
+
+    Returns:
+        A function of arrays. float64 arrays run everything in float64 with the reference kernels. It returns
+        `(value, gradient)`: an array for an integer `argnums`, a tuple for a sequence. With `parameters` the result is
+        `(value, (gradient, by_name))`, `by_name` a dict of arrays in memory layout.
+
+    Raises:
+        GraphError: The result is not a scalar, does not depend on an argument, or an op has no gradient.
+
+    Example:
+        >>> import numpy as np, pycnn
+        >>> square = pycnn.value_and_grad(lambda x: pycnn.functional.sum(x * x))
+        >>> value, gradient = square(np.array([1.0, 2.0]))
+        >>> float(value), gradient.tolist()
+        (5.0, [2.0, 4.0])
+    """
+    single = isinstance(argnums, int)
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    programs: dict[Any, tuple[Program, list[str]]] = {}
+
+    def build(specs: tuple[tuple[tuple[int, ...], str], ...]) -> tuple[Program, list[str]]:
+        names = [f"argument_{i}" for i in range(len(specs))]
+        double = any(dtype == "float64" for _, dtype in specs)
+        traced = trace(
+            lambda **symbols: {"value": fn(*(symbols[name] for name in names))},
+            dict(zip(names, specs, strict=True)),
+            parameter_dtype="float64" if double else None,
+        )
+        graph = traced.graph.specialize("training" if training else "inference")
+        loss = dict(graph.outputs())["value"]
+        if graph.spec(loss)[0] != ():
+            raise GraphError(f"grad: the function returns shape {graph.spec(loss)[0]}, expected a scalar ()")
+        wrt = [graph.find(names[i]) for i in positions]
+        wanted: list[str] = []
+        if parameters is not None:
+            chosen = {id(p) for p in parameters}
+            wanted = [
+                name
+                for name, p in traced.parameters.items()
+                if not p.is_buffer and (p.trainable if not chosen else id(p) in chosen)
+            ]
+            wrt += [graph.find(name) for name in wanted]
+        results = graph.differentiate(loss, wrt)
+        for index, result in enumerate(results):
+            graph.set_output(f"gradient_{index}", result)
+        extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
+        return compile_traced(extended, isa=isa, threads=threads, variants=variants), wanted
+
+    def call(*arrays: Any) -> tuple[Any, Any]:
+        given = [as_array(a, what=f"argument {i}") for i, a in enumerate(arrays)]
+        for position in positions:
+            if not -len(given) <= position < len(given):
+                raise ArgumentError(f"grad: argnums {position} but {len(given)} arguments were given")
+        key = tuple((a.shape, a.dtype.name) for a in given)
+        if key not in programs:
+            programs[key] = build(key)
+        program, wanted = programs[key]
+        results = program.run(*_used(program, given))
+        gradients = [results[f"gradient_{i}"] for i in range(len(positions) + len(wanted))]
+        first: Any = gradients[0] if single else tuple(gradients[: len(positions)])
+        value: np.ndarray = results["value"]
+        if parameters is None:
+            return value, first
+        return value, (first, dict(zip(wanted, gradients[len(positions) :], strict=True)))
+
+    return call
+
+
+def _used(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pick the arrays that the program still takes; an argument that nothing uses is dropped when compiling."""
+    return [arrays[int(name.removeprefix("argument_"))] for name, _, _ in program.inputs]
+
+
+def grad(fn: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+    """Return a function that computes the gradients of a scalar function (see `value_and_grad`).
+
+    Example:
+        >>> import numpy as np, pycnn
+        >>> pycnn.grad(lambda x: pycnn.functional.sum(x * x))(np.array([3.0])).tolist()
+        [6.0]
+    """
+    both = value_and_grad(fn, argnums, **options)
+
+    def call(*arrays: Any) -> Any:
+        return both(*arrays)[1]
+
+    return call

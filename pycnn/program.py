@@ -1,0 +1,379 @@
+"""From a recorded network to something that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pycnn import _core
+from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.tensor import Parameter, Tensor, as_array, to_native
+from pycnn.tracing import Traced, check_dtype, trace
+
+__all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced"]
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """Parameters that share hyper-parameters.
+
+    Attributes:
+        names: Exact names of parameters.
+        weight_decay: L2 penalty of the group.
+        rate_scale: Factor on the learning rate.
+        frozen: No gradient is computed and no update made.
+    """
+
+    names: tuple[str, ...]
+    weight_decay: float = 0.0
+    rate_scale: float = 1.0
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """The update that a training program ends with; formulas as PyTorch's.
+
+    Attributes:
+        kind: "sgd", "adam" or "adamw".
+        momentum: Of "sgd".
+        nesterov: Of "sgd".
+        beta1: Of "adam" and "adamw".
+        beta2: Of "adam" and "adamw".
+        eps: Of "adam" and "adamw".
+        weight_decay: L2 penalty of parameters that no group names.
+        groups: The first group that names a parameter decides.
+        clip_norm: Limit of the global L2 norm of all gradients, or None.
+        ema_decay: Keep exponential averages "ema.NAME" of the parameters, or None.
+    """
+
+    kind: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    groups: tuple[GroupSpec, ...] = field(default_factory=tuple)
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+
+    def to_core(self) -> _core.Optimizer:
+        """Return the core's form."""
+        groups = [
+            _core.ParameterGroup(list(g.names), g.weight_decay, g.rate_scale, g.frozen) for g in self.groups
+        ]
+        return _core.Optimizer(
+            kind=self.kind,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            groups=groups,
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
+        )
+
+
+class Variables:
+    """Named arrays that programs share: parameters, running statistics, optimizer state."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.core = _core.Variables()
+
+    def update(self, parameters: Mapping[str, Parameter]) -> None:
+        """Share the values of parameters under their names."""
+        for name, parameter in parameters.items():
+            self.core[name] = parameter.core
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor by name; writing to it is seen by every program that shares it."""
+        return Tensor(self.core[name])
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Store a copy of an array, in memory layout, under a name; in place when the name is there already."""
+        array = np.ascontiguousarray(as_array(values, what=name))
+        if name in self.core:
+            Tensor(self.core[name]).copy_(array)
+        else:
+            self.core[name] = _core.Tensor.from_array(array)
+
+    def share(self, name: str, tensor: Tensor) -> None:
+        """Store a tensor itself, not a copy, under a name."""
+        self.core[name] = tensor._core
+
+    def __delitem__(self, name: str) -> None:
+        """Forget a name."""
+        del self.core[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a name is there."""
+        return isinstance(name, str) and name in self.core
+
+    def __len__(self) -> int:
+        """Count the names."""
+        return len(self.core)
+
+    def keys(self) -> list[str]:
+        """Return the names, sorted."""
+        return list(self.core.keys())
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, sorted."""
+        return iter(self.keys())
+
+
+class Program:
+    """A compiled network for fixed input shapes.
+
+    Calling it is safe from several threads at once in inference, and has the same bits as alone.
+    """
+
+    def __init__(self, core: _core.Program, *, single: bool, traced: Traced, variables: Variables) -> None:
+        """Wrap a program of the core."""
+        self._core = core
+        self._run = core.run
+        self._single = single
+        self._order = [name for name, _, _ in core.outputs]
+        self.traced = traced
+        self.variables = variables
+
+    @property
+    def inputs(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape and dtype of each input, in order."""
+        return self._core.inputs
+
+    @property
+    def outputs(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape and dtype of each output, in order."""
+        return self._core.outputs
+
+    @property
+    def threads(self) -> int:
+        """Most threads that a run uses."""
+        return self._core.threads
+
+    @property
+    def isa(self) -> str:
+        """Instruction set of the kernels: "baseline", "avx2" or "avx512"."""
+        return self._core.isa
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of the memory plan: arena, scratch, prepared (packed) weights, variables, and the arena without reuse."""
+        return self._core.memory()
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Run on arrays in the order of `inputs`.
+
+        Returns:
+            The output array, or a dict of arrays by name when the traced function returned a mapping.
+
+        Raises:
+            ShapeError: An array has another shape than the program was compiled for.
+            DTypeError: An array's element type cannot be converted safely.
+        """
+        results = self._run(*arrays)
+        if results is None:
+            results = self._run(*self._convert(arrays))
+        return results[0] if self._single else dict(zip(self._order, results, strict=True))
+
+    def run(self, *arrays: Any) -> dict[str, np.ndarray]:
+        """Run and return every output by name (arguments and errors as calling)."""
+        results = self._run(*arrays)
+        if results is None:
+            results = self._run(*self._convert(arrays))
+        return dict(zip(self._order, results, strict=True))
+
+    def _convert(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        specs = self._core.inputs
+        if len(arrays) != len(specs):
+            names = ", ".join(name for name, _, _ in specs)
+            raise ArgumentError(f"program: {len(arrays)} arrays given, {len(specs)} expected ({names})")
+        converted = []
+        for value, (name, shape, dtype) in zip(arrays, specs, strict=True):
+            array = as_array(value, what=f"input '{name}'")
+            if array.shape != shape:
+                raise ShapeError(f"input '{name}': array is {array.shape}, the program was compiled for {shape}")
+            if array.dtype.name != dtype and not _is_safe(array.dtype, dtype):
+                raise DTypeError(f"input '{name}': array is {array.dtype}, the program was compiled for {dtype}")
+            converted.append(to_native(array, dtype))
+        return converted
+
+    def explain(self) -> str:
+        """Tell for each step which kernel variant runs and why faster ones were refused."""
+        return self._core.explain()
+
+    def graph_text(self) -> str:
+        """Return the graph after all compiler passes."""
+        return self._core.graph_text()
+
+    def profile(self, *arrays: Any, runs: int = 10) -> list[dict[str, Any]]:
+        """Time every step.
+
+        Args:
+            arrays: Inputs; zeros when left out. A training program is really trained by the runs.
+            runs: How often to run, after one warm-up.
+
+        Returns:
+            One dict a step: name, op, variant, phase ("prepare" or "run"), runs, total_seconds, min_seconds, macs,
+            other_flops, bytes.
+
+        Raises:
+            ArgumentError: `runs` is not positive.
+        """
+        if runs < 1:
+            raise ArgumentError(f"profile: runs must be positive, got {runs}")
+        inputs = self._convert(arrays) if arrays else [np.zeros(shape, dtype) for _, shape, dtype in self._core.inputs]
+        self._run(*inputs)
+        self._core.start_profile()
+        for _ in range(runs):
+            self._run(*inputs)
+        return self._core.profile()
+
+    def __repr__(self) -> str:
+        """Describe inputs, outputs and how it runs."""
+        ins = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in self.inputs)
+        outs = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in self.outputs)
+        return f"<Program {ins} -> {outs}; {self.isa}, {self.threads} threads>"
+
+
+def _is_safe(have: np.dtype, want: str) -> bool:
+    """Whether pycnn converts silently: between floating types and between integers, nothing else."""
+    if want in ("float32", "float64"):
+        return have.kind == "f"
+    return have.kind in "iu" and want in ("int32", "int64")
+
+
+def compile_traced(
+    traced: Traced,
+    *,
+    variables: Variables | None = None,
+    mode: str = "inference",
+    loss: str = "loss",
+    optimizer: OptimizerSpec | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    isa: str | None = None,
+    variants: Mapping[str, str] | None = None,
+    fuse: bool = True,
+    reuse_memory: bool = True,
+    memory_limit_bytes: int = 0,
+) -> Program:
+    """Compile a recorded network.
+
+    Args:
+        traced: From `tracing.trace`.
+        variables: Arrays to share with other programs; the traced parameters and optimizer state are added to it.
+        mode: "inference" or "training" (batch statistics, dropout).
+        loss: In training, the output to minimise.
+        optimizer: In training, the update to append; None runs only the forward pass.
+        device: "cpu".
+        threads: At most this many; None or 0 chooses (see `pycnn doctor`).
+        isa: "baseline", "avx2", "avx512"; None takes the best, capped by PYCNN_MAX_ISA.
+        variants: Kernel variants to pin, by node name, op name or "*".
+        fuse: Fold batch norms and join epilogues.
+        reuse_memory: Share arena space between arrays that never live together.
+        memory_limit_bytes: Refuse plans over this many bytes; 0 sets no limit.
+
+    Raises:
+        ArgumentError: An option is out of range, or a variant is unknown.
+        DeviceError: The device or instruction set is not there.
+        GraphError: The loss depends on no trainable parameter.
+        MemoryLimitError: The plan needs more than the limit.
+    """
+    variables = Variables() if variables is None else variables
+    if traced.parameter_dtype is None:
+        variables.update(traced.parameters)
+    else:
+        for name, parameter in traced.parameters.items():
+            values = parameter.core.view()
+            floating = values.dtype.kind == "f"
+            variables[name] = values.astype(traced.parameter_dtype) if floating else values
+    _check_threads(threads)
+    core = _core.compile(
+        traced.graph,
+        variables.core,
+        mode=mode,
+        device=_check_device(device),
+        isa=isa or "auto",
+        threads=threads or 0,
+        variants=dict(variants or {}),
+        fuse=fuse,
+        reuse_memory=reuse_memory,
+        memory_limit_bytes=memory_limit_bytes,
+        loss=loss,
+        optimizer=None if optimizer is None else optimizer.to_core(),
+    )
+    return Program(core, single=traced.single, traced=traced, variables=variables)
+
+
+def _check_threads(threads: Any) -> None:
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 0:
+        raise ArgumentError(f"threads: {threads!r} must be an integer of at least 1, or None to choose")
+
+
+def _check_device(device: Any) -> str:
+    if device == "auto":
+        return "cpu"
+    if not isinstance(device, str):
+        raise ArgumentError(f"device: {device!r} is not one of 'cpu', 'auto'")
+    return device
+
+
+def compile(
+    net: Any,
+    shape: Sequence[int],
+    dtype: str = "float32",
+    device: str = "cpu",
+    threads: int | None = None,
+    isa: str | None = None,
+    *,
+    variants: Mapping[str, str] | None = None,
+    memory_limit_bytes: int = 0,
+) -> Program:
+    """Compile a module or function for inference on inputs of one shape.
+
+    Args:
+        net: A module, or a function from a Symbol to a Symbol or a mapping of names to Symbols.
+        shape: Of the input, (N, H, W, C) for images.
+        dtype: "float32"; "uint8" for images as decoded; "float64" runs the slow reference kernels.
+        device: "cpu".
+        threads: At most this many; None chooses.
+        isa: "baseline", "avx2" or "avx512"; None takes the best.
+        variants: Kernel variants to pin, by node name, op name or "*".
+        memory_limit_bytes: Refuse plans over this many bytes; 0 sets no limit.
+
+    Returns:
+        A program to call with an array of that shape; it shares the module's parameters and follows their changes.
+
+    Raises:
+        ShapeError: A layer refuses the shape.
+        ArgumentError: An option is out of range.
+        DeviceError: The device or instruction set is not there.
+
+    Example:
+        >>> import numpy as np, pycnn
+        >>> net = pycnn.models.lenet5()
+        >>> program = pycnn.compile(net, shape=(1, 28, 28, 1))
+        >>> program(np.zeros((1, 28, 28, 1), np.float32)).shape
+        (1, 10)
+    """
+    name = check_dtype(dtype)
+    traced = trace(
+        lambda x: net(x),
+        {"x": (tuple(shape), name)},
+        root=net if hasattr(net, "named_parameters") else None,
+        parameter_dtype="float64" if name == "float64" else None,
+    )
+    return compile_traced(
+        traced, device=device, threads=threads, isa=isa, variants=variants, memory_limit_bytes=memory_limit_bytes
+    )

@@ -1,0 +1,276 @@
+"""Arrays that live in the core, and the parameters of modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pycnn import _core, config
+from pycnn.errors import ArgumentError, DTypeError, ShapeError
+
+__all__ = ["Initializer", "Parameter", "Tensor", "as_array"]
+
+_DTYPES = ("float32", "float64", "uint8", "int32", "int64")
+
+
+def as_array(value: Any, *, what: str = "array") -> np.ndarray:
+    """Read an array-like object without a copy where it allows that.
+
+    NumPy arrays, objects with the buffer protocol, `__array__`, or `__dlpack__` (on the CPU), and nested
+    sequences are accepted.
+
+    Raises:
+        DTypeError: The elements are not numbers that pycnn knows (complex, object, str, ...).
+    """
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DTypeError(f"{what}: cannot be read as an array ({error})") from None
+    else:
+        try:
+            array = np.from_dlpack(value)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise DTypeError(f"{what}: cannot be read through DLPack ({error})") from None
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{what}: has element type {array.dtype}, expected one of {', '.join(_DTYPES)}")
+    return array
+
+
+def to_native(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return a C-contiguous, aligned, native-endian array of a type; the same object when it already is one."""
+    return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
+
+
+class Tensor:
+    """A named array of the core: a parameter's values, optimizer state, running statistics.
+
+    Reading (`numpy`, `__array__`, `__dlpack__`, the buffer protocol of `numpy()`) shares the memory and is
+    read-only; `copy_` writes.
+    """
+
+    def __init__(self, core: _core.Tensor) -> None:
+        """Wrap a tensor of the core."""
+        self._core = core
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self._core.shape
+
+    @property
+    def dtype(self) -> str:
+        """Element type by its NumPy name."""
+        return self._core.dtype
+
+    def numpy(self) -> np.ndarray:
+        """Return a read-only view of the values."""
+        return self._core.view()
+
+    def copy_(self, values: Any) -> None:
+        """Overwrite the values.
+
+        Raises:
+            ShapeError: The shape differs.
+        """
+        array = as_array(values)
+        if array.shape != self.shape:
+            raise ShapeError(f"copy_: values are {array.shape}, the tensor is {self.shape}")
+        self._core.assign(to_native(array, self.dtype))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Serve NumPy's conversion protocol."""
+        view = self.numpy()
+        if dtype is not None and np.dtype(dtype) != view.dtype:
+            if copy is False:
+                raise ValueError(f"a conversion from {view.dtype} to {np.dtype(dtype)} needs a copy")
+            return view.astype(dtype)
+        return view.copy() if copy else view
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Export through DLPack, arguments as the array API standard's.
+
+        Without a copy only for consumers of DLPack 1.0 and later, which learn that the memory is read-only.
+
+        Raises:
+            BufferError: `copy=False` and the consumer does not know read-only memory.
+        """
+        view = self.numpy()
+        if copy is None and (max_version is None or max_version[0] < 1):
+            copy = True
+        return view.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return the DLPack device: the CPU."""
+        return (1, 0)
+
+    def __repr__(self) -> str:
+        """Describe shape and type."""
+        return f"Tensor(shape={self.shape}, dtype={self.dtype!r})"
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """How a fresh parameter gets its values.
+
+    Attributes:
+        kind: "constant", "uniform", "normal" or "truncated_normal" (cut at two deviations).
+        a: The constant; the lower bound; the mean.
+        b: Unused; the upper bound; the standard deviation.
+    """
+
+    kind: str = "constant"
+    a: float = 0.0
+    b: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments.
+
+        Raises:
+            ArgumentError: An unknown kind, or a number that is not finite.
+        """
+        if self.kind not in ("constant", "uniform", "normal", "truncated_normal"):
+            raise ArgumentError(
+                f"initializer: kind {self.kind!r} is not one of constant, uniform, normal, truncated_normal"
+            )
+        if not (math.isfinite(self.a) and math.isfinite(self.b)):
+            raise ArgumentError(f"initializer: bounds {self.a!r} and {self.b!r} must be finite")
+
+
+class Parameter:
+    """An array that a module owns and the optimizer may change.
+
+    In memory a convolution weight is (OC, KH, KW, IC / groups); `numpy` and `copy_` speak the layout of files and of
+    other frameworks, (OC, IC / groups, KH, KW).
+
+    Args:
+        shape: Memory shape.
+        init: An `Initializer`, or an array of the memory shape.
+        layout: "conv" for convolution weights, else "plain".
+        trainable: False for buffers: running statistics, fixed tables.
+        dtype: "float32" or, for buffers, any element type.
+
+    Raises:
+        ShapeError: A negative size, or an array of another shape.
+        ArgumentError: An unknown layout.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        init: Initializer | np.ndarray | None = None,
+        layout: str = "plain",
+        trainable: bool = True,
+        dtype: str = "float32",
+    ) -> None:
+        """See the class."""
+        self.shape = tuple(int(size) for size in shape)
+        if any(size < 0 for size in self.shape):
+            raise ShapeError(f"parameter: shape {self.shape} has a negative size")
+        if layout not in ("plain", "conv"):
+            raise ArgumentError(f"parameter: layout {layout!r} is not one of plain, conv")
+        if layout == "conv" and len(self.shape) != 4:
+            raise ShapeError(f"parameter: layout conv needs 4 axes (OC, KH, KW, IC), the shape is {self.shape}")
+        self.layout = layout
+        self.is_buffer = not trainable
+        self.trainable = trainable
+        self.dtype = dtype
+        self.name = ""
+        self._init = init if init is not None else Initializer()
+        self._tensor: _core.Tensor | None = None
+        if isinstance(self._init, np.ndarray) and self._init.shape != self.shape:
+            raise ShapeError(f"parameter: initial values are {self._init.shape}, the shape is {self.shape}")
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def disk_shape(self) -> tuple[int, ...]:
+        """Shape in files and in `state_dict`."""
+        if self.layout == "conv":
+            oc, kh, kw, ic = self.shape
+            return (oc, ic, kh, kw)
+        return self.shape
+
+    @property
+    def tensor(self) -> Tensor:
+        """The values in the core, in memory layout; drawn on first use from the seed and the parameter's name."""
+        return Tensor(self.core)
+
+    @property
+    def core(self) -> _core.Tensor:
+        """The core's handle of the values."""
+        if self._tensor is None:
+            if isinstance(self._init, np.ndarray):
+                self._tensor = _core.Tensor.from_array(to_native(self._init, self.dtype))
+            else:
+                tensor = _core.Tensor(self.shape, self.dtype)
+                init = self._init
+                tensor.fill(_core.Initializer(init.kind, init.a, init.b), config.seed(), self.name)
+                self._tensor = tensor
+        return self._tensor
+
+    def numpy(self) -> np.ndarray:
+        """Return a copy of the values in the layout of files."""
+        view = self.core.view()
+        return np.ascontiguousarray(view.transpose(0, 3, 1, 2)) if self.layout == "conv" else view.copy()
+
+    def copy_(self, values: Any) -> None:
+        """Overwrite the values, given in the layout of files.
+
+        Raises:
+            ShapeError: The shape differs from `disk_shape`.
+        """
+        array = as_array(values, what=self.name or "parameter")
+        if array.shape != self.disk_shape:
+            raise ShapeError(f"'{self.name or 'parameter'}' is {self.disk_shape}, the values are {array.shape}")
+        if self.layout == "conv":
+            array = array.transpose(0, 2, 3, 1)
+        self.core.assign(to_native(array, self.dtype))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Serve NumPy's conversion protocol with a copy in the layout of files."""
+        if copy is False:
+            raise ValueError("a parameter is read through a copy")
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the values as an array."""
+        state = self.__dict__.copy()
+        state["_tensor"] = None if self._tensor is None else self._tensor.view().copy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the values into the core."""
+        values = state.pop("_tensor")
+        self.__dict__.update(state)
+        self._tensor = None if values is None else _core.Tensor.from_array(values)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        """Copy with storage of its own."""
+        copy = type(self).__new__(type(self))
+        copy.__setstate__(self.__getstate__())
+        memo[id(self)] = copy
+        return copy
+
+    def __repr__(self) -> str:
+        """Describe name, shape and layout."""
+        kind = "buffer" if self.is_buffer else "parameter" if self.trainable else "frozen parameter"
+        return f"<{kind} {self.name or '(unnamed)'} {self.disk_shape} {self.dtype}>"
