@@ -1,12 +1,14 @@
-"""Process-wide defaults: the seed of fresh parameters."""
+"""Process-wide defaults and facts: the seed of fresh parameters, what the machine offers."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
+from pycnn import _core
 from pycnn.errors import ArgumentError
 
-__all__ = ["manual_seed", "seed"]
+__all__ = ["machine", "manual_seed", "seed"]
 
 _lock = threading.Lock()
 _seed = 0
@@ -37,3 +39,16 @@ def manual_seed(value: int) -> None:
 def seed() -> int:
     """Return the current seed."""
     return _seed
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, instruction sets, thread count and devices, with the reasons for what was chosen.
+
+    Returns:
+        A dict with cpu, isas (usable, ascending), isa (chosen), threads (chosen), threads_reason, thread_limits (each
+        input to the choice; 0 says nothing), devices, compiler.
+
+    Raises:
+        ArgumentError: PYCNN_MAX_ISA or PYCNN_NUM_THREADS holds something unknown.
+    """
+    return _core.machine()

@@ -1,0 +1,102 @@
+"""Convolutional networks on a fast C++ core: define, train, inspect, save and deploy.
+
+Submodules and names are loaded when they are first used, so that `import pycnn` costs almost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pycnn.version import __version__
+
+if TYPE_CHECKING:
+    from pycnn import data, errors, functional, models, nn, optim, train
+    from pycnn.config import machine, manual_seed
+    from pycnn.errors import (
+        ArgumentError,
+        DeviceError,
+        DTypeError,
+        Error,
+        FileError,
+        FormatError,
+        GraphError,
+        InternalError,
+        LabelError,
+        MemoryLimitError,
+        ShapeError,
+        UnsupportedError,
+    )
+    from pycnn.gradients import grad, value_and_grad
+    from pycnn.nn.files import load, save
+    from pycnn.program import Program, compile
+    from pycnn.tensor import Parameter, Tensor
+    from pycnn.tracing import Symbol
+    from pycnn.train import Trainer
+
+__all__ = [
+    "ArgumentError",
+    "DTypeError",
+    "DeviceError",
+    "Error",
+    "FileError",
+    "FormatError",
+    "GraphError",
+    "InternalError",
+    "LabelError",
+    "MemoryLimitError",
+    "Parameter",
+    "Program",
+    "ShapeError",
+    "Symbol",
+    "Tensor",
+    "Trainer",
+    "UnsupportedError",
+    "__version__",
+    "compile",
+    "data",
+    "errors",
+    "functional",
+    "grad",
+    "load",
+    "machine",
+    "manual_seed",
+    "models",
+    "nn",
+    "optim",
+    "save",
+    "train",
+    "value_and_grad",
+]
+
+_MODULES = ("data", "errors", "functional", "models", "nn", "optim", "train")
+_HOMES = {
+    "Parameter": "tensor",
+    "Program": "program",
+    "Symbol": "tracing",
+    "Tensor": "tensor",
+    "Trainer": "train",
+    "compile": "program",
+    "grad": "gradients",
+    "load": "nn.files",
+    "machine": "config",
+    "manual_seed": "config",
+    "save": "nn.files",
+    "value_and_grad": "gradients",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"pycnn.{name}")
+    if name.endswith("Error") and name in __all__:
+        return getattr(importlib.import_module("pycnn.errors"), name)
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"pycnn.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pycnn' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
