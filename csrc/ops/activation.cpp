@@ -1,1 +1,31 @@
-// Being written.
+#include "ops/checks.h"
+#include "ops/gradient_rules.h"
+
+namespace pycnn::ops {
+
+std::vector<TensorSpec> Activation::infer(Specs inputs) const {
+  expect_inputs(inputs, 1, "input");
+  expect_float(inputs[0], "input");
+  expect_activation(kind, slope);
+  return {inputs[0]};
+}
+
+void Activation::gradient(GradientContext& context) const {
+  const Symbol grad = context.grad_output();
+  context.set_grad_input(0,
+                         kind == ActivationKind::kIdentity
+                             ? grad
+                             : context.emit(ActivationGrad{kind, slope}, {context.output(), grad}));
+}
+
+std::vector<TensorSpec> ActivationGrad::infer(Specs inputs) const {
+  expect_inputs(inputs, 2, "output, grad_output");
+  expect_floats(inputs, {"output", "grad_output"});
+  expect_activation(kind, slope);
+  expect_shape(inputs[1], "grad_output", inputs[0].shape, "the output's shape");
+  return {inputs[0]};
+}
+
+void ActivationGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+
+}  // namespace pycnn::ops

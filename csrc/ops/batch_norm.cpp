@@ -1,1 +1,140 @@
-// Being written.
+#include "ops/checks.h"
+#include "ops/gradient_rules.h"
+
+namespace pycnn::ops {
+namespace {
+
+constexpr const char* kInputs = "input, scale, shift, running_mean, running_var";
+
+void expect_channels(const TensorSpec& spec, const char* name, std::int64_t channels) {
+  expect_shape(spec, name, {channels}, "one value per channel");
+}
+
+// The five inputs of every forward form.
+void expect_forward(Specs inputs, double eps) {
+  expect_inputs(inputs, 5, kInputs);
+  expect_positive(eps, "eps");
+  expect_least_rank(inputs[0], "input", 2, "(..., C)");
+  expect_floats(inputs, {"input", "scale", "shift", "running_mean", "running_var"});
+  const std::int64_t channels = dim(inputs[0], -1);
+  if (channels < 1) fail<ShapeError>("input ", inputs[0].shape, " has no channel");
+  const char* const names[] = {"input", "scale", "shift", "running_mean", "running_var"};
+  for (std::size_t i = 1; i < 5; ++i) {
+    if (inputs[i].shape == Shape{channels}) continue;
+    const bool channels_first = rank(inputs[0]) == 4 && inputs[i].shape == Shape{dim(inputs[0], 1)};
+    fail<ShapeError>("input has ", channels, " channels, ", names[i], " is ", inputs[i].shape,
+                     channels_first ? "\n  hint: axis 1 looks like the channels; pycnn is "
+                                      "channels-last, try x.transpose(0, 2, 3, 1)"
+                                    : "");
+  }
+}
+
+// Inputs of both backward forms: input, then vectors, then grad_output.
+std::vector<TensorSpec> infer_backward(Specs inputs, const char* second, const char* third) {
+  expect_least_rank(inputs[0], "input", 2, "(..., C)");
+  expect_floats(inputs, {"input", "scale", second, third, "grad_output"});
+  const std::int64_t channels = dim(inputs[0], -1);
+  expect_channels(inputs[1], "scale", channels);
+  expect_channels(inputs[2], second, channels);
+  expect_channels(inputs[3], third, channels);
+  expect_shape(inputs[4], "grad_output", inputs[0].shape, "the input's shape");
+  const TensorSpec vector{{channels}, inputs[0].dtype};
+  return {inputs[0], vector, vector};
+}
+
+// The backward forms give all three results, in the order of the forward form's inputs.
+void set_three(GradientContext& context, Symbol first) {
+  for (int i = 0; i < 3; ++i) context.set_grad_input(i, GradientContext::result(first, i));
+}
+
+}  // namespace
+
+// ---- As recorded
+
+std::vector<TensorSpec> BatchNorm::infer(Specs inputs) const {
+  expect_forward(inputs, eps);
+  expect_within(momentum, "momentum", 0.0, 1.0);
+  return {inputs[0]};
+}
+
+void BatchNorm::gradient(GradientContext&) const {
+  no_gradient(kName,
+              " before the mode is known\n  hint: differentiate specialize(graph, mode) instead");
+}
+
+// ---- Training
+
+std::vector<TensorSpec> BatchNormTrain::infer(Specs inputs) const {
+  expect_forward(inputs, eps);
+  expect_within(momentum, "momentum", 0.0, 1.0);
+  const std::int64_t channels = dim(inputs[0], -1);
+  const std::int64_t values = element_count(inputs[0].shape) / channels;
+  if (values < 2) {
+    fail<ArgumentError>("training needs at least 2 values per channel, input ", inputs[0].shape,
+                        " has ", values,
+                        "\n  hint: use a larger batch, or drop the last short one");
+  }
+  const TensorSpec vector{{channels}, inputs[0].dtype};
+  return {inputs[0], vector, vector, vector, vector};
+}
+
+void BatchNormTrain::gradient(GradientContext& context) const {
+  for (int i = 1; i < 5; ++i) {
+    if (context.has_grad_output(i)) no_gradient(kName, " through its statistics");
+  }
+  if (context.needs_grad(3) || context.needs_grad(4)) {
+    no_gradient(kName, " for running statistics");
+  }
+  set_three(context, context.emit(BatchNormTrainGrad{},
+                                  {context.input(0), context.input(1), context.output(1),
+                                   context.output(2), context.grad_output()}));
+}
+
+std::vector<TensorSpec> BatchNormTrainGrad::infer(Specs inputs) const {
+  expect_inputs(inputs, 5, "input, scale, batch_mean, batch_inv_std, grad_output");
+  return infer_backward(inputs, "batch_mean", "batch_inv_std");
+}
+
+void BatchNormTrainGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+
+// ---- Inference
+
+std::vector<TensorSpec> BatchNormInference::infer(Specs inputs) const {
+  expect_forward(inputs, eps);
+  return {inputs[0]};
+}
+
+void BatchNormInference::gradient(GradientContext& context) const {
+  if (context.needs_grad(3) || context.needs_grad(4)) {
+    no_gradient(kName, " for running statistics");
+  }
+  set_three(context, context.emit(BatchNormInferenceGrad{eps},
+                                  {context.input(0), context.input(1), context.input(3),
+                                   context.input(4), context.grad_output()}));
+}
+
+std::vector<TensorSpec> BatchNormInferenceGrad::infer(Specs inputs) const {
+  expect_inputs(inputs, 5, "input, scale, running_mean, running_var, grad_output");
+  expect_positive(eps, "eps");
+  return infer_backward(inputs, "running_mean", "running_var");
+}
+
+void BatchNormInferenceGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+
+// ---- FoldBatchNorm
+
+std::vector<TensorSpec> FoldBatchNorm::infer(Specs inputs) const {
+  expect_inputs(inputs, 5, 6, "weight, scale, shift, running_mean, running_var, bias or none");
+  expect_positive(eps, "eps");
+  expect_least_rank(inputs[0], "weight", 2, "(OC, ...)");
+  const char* const names[] = {"weight", "scale", "shift", "running_mean", "running_var", "bias"};
+  expect_floats(inputs, {"weight", "scale", "shift", "running_mean", "running_var", "bias"});
+  for (std::size_t i = 1; i < inputs.size(); ++i) {
+    expect_shape(inputs[i], names[i], {dim(inputs[0], 0)}, "one value per output channel");
+  }
+  return {inputs[0], {{dim(inputs[0], 0)}, inputs[0].dtype}};
+}
+
+void FoldBatchNorm::gradient(GradientContext&) const { no_gradient(kName, ""); }
+
+}  // namespace pycnn::ops

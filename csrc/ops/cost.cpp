@@ -1,1 +1,156 @@
-// Being written.
+// Work of one execution. Counts of `other_flops` are those of the formula in ops.h, with a
+// transcendental function counted as one; they are for comparing steps, not for peak rates.
+#include <algorithm>
+#include <limits>
+
+#include "ops/checks.h"
+
+namespace pycnn {
+namespace {
+
+// Sizes of specs are bounded, products of several are not: the count stops at the largest number.
+std::int64_t times(std::int64_t a, std::int64_t b) {
+  std::int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<std::int64_t>::max()
+                                                : product;
+}
+
+std::int64_t plus(std::int64_t a, std::int64_t b) {
+  std::int64_t sum = 0;
+  return __builtin_add_overflow(a, b, &sum) ? std::numeric_limits<std::int64_t>::max() : sum;
+}
+
+std::int64_t elements(const TensorSpec& spec) { return element_count(spec.shape); }
+
+// Elements of a convolution's or dense layer's weight that meet in one output.
+std::int64_t taps(const TensorSpec& weight) {
+  std::int64_t count = 1;
+  for (int axis = 1; axis < ops::rank(weight); ++axis) count = times(count, ops::dim(weight, axis));
+  return count;
+}
+
+std::int64_t epilogue_flops(const Epilogue& epilogue, bool bias, std::int64_t outputs) {
+  const int per_output = static_cast<int>(bias) + static_cast<int>(epilogue.residual) +
+                         static_cast<int>(epilogue.activation != ActivationKind::kIdentity);
+  return times(outputs, per_output);
+}
+
+// Fills `macs` and `other_flops`.
+struct Work {
+  Specs in, out;
+  Cost& cost;
+
+  void per_output(std::int64_t flops) const { cost.other_flops = times(elements(out[0]), flops); }
+  void per_input(std::int64_t flops) const { cost.other_flops = times(elements(in[0]), flops); }
+
+  template <class Layer>
+  void layer(const Layer& op) const {
+    const std::int64_t outputs = elements(out[0]);
+    cost.macs = times(outputs, taps(in[1]));
+    const bool bias = in.size() == (op.epilogue.residual ? 4 : 3);
+    cost.other_flops = epilogue_flops(op.epilogue, bias, outputs);
+  }
+  void grad_weight(bool bias) const {
+    cost.macs = times(elements(in[1]), taps(out[0]));
+    if (bias) cost.other_flops = elements(in[1]);
+  }
+  void operator()(const ops::Conv2d& op) const { layer(op); }
+  void operator()(const ops::Dense& op) const { layer(op); }
+  void operator()(const ops::Conv2dGradInput&) const {
+    cost.macs = times(elements(in[0]), taps(in[1]));
+  }
+  void operator()(const ops::DenseGradInput&) const {
+    cost.macs = times(elements(in[0]), taps(in[1]));
+  }
+  void operator()(const ops::Conv2dGradWeight& op) const { grad_weight(op.bias); }
+  void operator()(const ops::DenseGradWeight& op) const { grad_weight(op.bias); }
+
+  void operator()(const ops::MaxPool2d& op) const { per_output(window(op)); }
+  void operator()(const ops::AvgPool2d& op) const { per_output(window(op)); }
+  void operator()(const ops::MaxPool2dGrad& op) const {
+    cost.other_flops = times(elements(in[1]), plus(window(op.pool), 1));
+  }
+  void operator()(const ops::AvgPool2dGrad& op) const { per_input(window(op.pool)); }
+  void operator()(const ops::GlobalAvgPool2d&) const { per_input(1); }
+  void operator()(const ops::GlobalMaxPool2d&) const { per_input(1); }
+  void operator()(const ops::GlobalAvgPool2dGrad&) const { per_output(1); }
+  void operator()(const ops::GlobalMaxPool2dGrad&) const { per_input(1); }
+
+  void operator()(const ops::BatchNorm&) const { per_input(2); }
+  // Mean, variance (difference, square, sum), then scale and shift.
+  void operator()(const ops::BatchNormTrain&) const { per_input(6); }
+  // Two sums of products, then three terms.
+  void operator()(const ops::BatchNormTrainGrad&) const { per_input(10); }
+  void operator()(const ops::BatchNormInference&) const { per_input(2); }
+  void operator()(const ops::BatchNormInferenceGrad&) const { per_input(5); }
+  void operator()(const ops::FoldBatchNorm&) const { per_input(1); }
+  // A sliding sum of squares, the power, the product.
+  void operator()(const ops::LocalResponseNorm&) const { per_input(7); }
+  void operator()(const ops::LocalResponseNormGrad&) const { per_input(14); }
+
+  void operator()(const ops::Activation&) const { per_output(1); }
+  void operator()(const ops::ActivationGrad&) const { per_output(2); }
+  void operator()(const ops::Add&) const { per_output(1); }
+  void operator()(const ops::Subtract&) const { per_output(1); }
+  void operator()(const ops::Multiply&) const { per_output(1); }
+  void operator()(const ops::Affine&) const { per_output(2); }
+  void operator()(const ops::Fill&) const {}
+  void operator()(const ops::Dropout&) const { per_output(1); }
+  void operator()(const ops::DropoutTrain&) const { per_output(2); }
+  void operator()(const ops::NormalizeImage&) const { per_output(2); }
+
+  void operator()(const ops::Softmax&) const { per_output(5); }
+  void operator()(const ops::SoftmaxGrad&) const { per_output(4); }
+  void operator()(const ops::LogSoftmax&) const { per_output(5); }
+  void operator()(const ops::LogSoftmaxGrad&) const { per_output(4); }
+  void operator()(const ops::SoftmaxCrossEntropy&) const { per_input(5); }
+  void operator()(const ops::SoftmaxCrossEntropyGrad&) const { per_input(7); }
+  void operator()(const ops::MeanSquaredError&) const { per_input(3); }
+  void operator()(const ops::MeanSquaredErrorGrad&) const { per_input(2); }
+  void operator()(const ops::TopKCorrect&) const { per_input(1); }
+  void operator()(const ops::Reduce&) const { per_input(1); }
+
+  void operator()(const ops::Broadcast&) const {}
+  void operator()(const ops::Concat&) const {}
+  void operator()(const ops::Slice&) const {}
+  void operator()(const ops::Pad&) const {}
+  void operator()(const ops::Reshape&) const { cost.bytes = 0; }
+  void operator()(const ops::Transpose&) const {}
+  void operator()(const ops::Take&) const {}
+  void operator()(const ops::TakeGrad&) const { per_input(1); }
+
+  void operator()(const ops::Increment&) const { per_output(1); }
+  void operator()(const ops::ClipFactor&) const {
+    for (const TensorSpec& spec : in) {
+      cost.other_flops = plus(cost.other_flops, times(elements(spec), 2));
+    }
+  }
+  void operator()(const ops::SgdUpdate& op) const {
+    per_output(2 + (op.momentum > 0.0 ? 2 : 0) + (op.nesterov ? 2 : 0) +
+               (op.weight_decay > 0.0 ? 2 : 0) + (op.clipped ? 1 : 0));
+  }
+  void operator()(const ops::AdamUpdate& op) const {
+    per_output(12 + (op.weight_decay > 0.0 ? 2 : 0) + (op.clipped ? 1 : 0));
+  }
+  void operator()(const ops::EmaUpdate&) const { per_output(3); }
+
+  template <class Pool>
+  static std::int64_t window(const Pool& op) {
+    return times(op.kernel_size[0], op.kernel_size[1]);
+  }
+};
+
+}  // namespace
+
+Cost cost(const Op& op, Specs inputs, Specs outputs) {
+  Cost result;
+  for (const Specs specs : {inputs, outputs}) {
+    for (const TensorSpec& spec : specs) {
+      result.bytes = plus(result.bytes, static_cast<std::int64_t>(byte_size(spec)));
+    }
+  }
+  std::visit(Work{inputs, outputs, result}, op);
+  return result;
+}
+
+}  // namespace pycnn

@@ -1,1 +1,87 @@
-// Being written.
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+#include <type_traits>
+
+#include "ops/checks.h"
+#include "ops/error_text.h"
+#include "ops/roles.h"
+#include "pycnn/ops.h"
+
+namespace pycnn {
+namespace {
+
+struct ActivationEntry {
+  ActivationKind kind;
+  const char* name;
+};
+constexpr ActivationEntry kActivations[] = {
+    {ActivationKind::kIdentity, "identity"},
+    {ActivationKind::kRelu, "relu"},
+    {ActivationKind::kLeakyRelu, "leaky_relu"},
+    {ActivationKind::kSigmoid, "sigmoid"},
+    {ActivationKind::kTanh, "tanh"},
+    {ActivationKind::kScaledTanh, "scaled_tanh"},
+};
+
+struct ReductionEntry {
+  Reduction kind;
+  const char* name;
+};
+constexpr ReductionEntry kReductions[] = {{Reduction::kSum, "sum"}, {Reduction::kMean, "mean"}};
+
+template <class Table, class Kind>
+const char* name_in(const Table& table, Kind kind) {
+  for (const auto& entry : table) {
+    if (entry.kind == kind) return entry.name;
+  }
+  return "unknown";
+}
+
+template <class Table>
+auto parse_in(const Table& table, const char* what, std::string_view name) {
+  std::string known;
+  for (const auto& entry : table) {
+    if (name == entry.name) return entry.kind;
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  // A name may come from a file: a sane one is short.
+  ops::fail<ArgumentError>(what, " '", name.substr(0, 64), "' is unknown\n  known: ", known);
+}
+
+// The inputs stand between the first line of an error and its hints.
+std::string with_inputs(const Op& op, Specs inputs, const std::string& text) {
+  const std::size_t end = std::min(text.find('\n'), text.size());
+  return text.substr(0, end) + ops::describe_inputs(op, inputs) + text.substr(end);
+}
+
+}  // namespace
+
+const char* op_name(const Op& op) {
+  return std::visit([](const auto& o) { return std::remove_cvref_t<decltype(o)>::kName; }, op);
+}
+
+std::vector<TensorSpec> infer(const Op& op, Specs inputs) {
+  return ops::with_error_text(
+      [&] {
+        for (const TensorSpec& spec : inputs) ops::expect_valid(spec, "input");
+        auto outputs = std::visit([&](const auto& o) { return o.infer(inputs); }, op);
+        for (const TensorSpec& spec : outputs) ops::expect_valid(spec, "output");
+        return outputs;
+      },
+      [&](const std::string& text) { return with_inputs(op, inputs, text); });
+}
+
+const char* activation_name(ActivationKind kind) { return name_in(kActivations, kind); }
+
+ActivationKind parse_activation(std::string_view name) {
+  return parse_in(kActivations, "activation", name);
+}
+
+const char* reduction_name(Reduction kind) { return name_in(kReductions, kind); }
+
+Reduction parse_reduction(std::string_view name) {
+  return parse_in(kReductions, "reduction", name);
+}
+
+}  // namespace pycnn

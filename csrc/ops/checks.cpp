@@ -1,0 +1,198 @@
+#include "ops/checks.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace pycnn::ops {
+namespace {
+
+constexpr std::int64_t kMaxBytes = std::int64_t{1} << 62;
+
+// Something to try, for the commonest mistakes.
+std::string image_hint(const TensorSpec& spec, int wanted_rank) {
+  if (wanted_rank != 4) return "";
+  if (rank(spec) == 3) return "\n  hint: one image is a batch of one, reshape it to (1, H, W, C)";
+  if (rank(spec) == 2) return "\n  hint: a grey image is (1, H, W, 1)";
+  return "";
+}
+
+}  // namespace
+
+std::string to_text(double value) {
+  char buffer[32];
+  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
+  return {buffer, result.ptr};
+}
+
+std::string to_text(bool value) { return value ? "true" : "false"; }
+
+std::string to_text(std::int64_t value) { return std::to_string(value); }
+
+std::string to_text(const Pair& value) { return cat("(", value[0], ", ", value[1], ")"); }
+
+std::string to_text(const Padding& value) {
+  return cat("(", value.top, ", ", value.bottom, ", ", value.left, ", ", value.right, ")");
+}
+
+std::int64_t checked_add(std::int64_t a, std::int64_t b) {
+  std::int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum)) fail<ShapeError>("size ", a, " + ", b, " overflows");
+  return sum;
+}
+
+std::int64_t checked_multiply(std::int64_t a, std::int64_t b) {
+  std::int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) {
+    fail<ShapeError>("size ", a, " * ", b, " overflows");
+  }
+  return product;
+}
+
+void expect_valid(const TensorSpec& spec, const char* what) {
+  if (spec.shape.size() > kMaxRank) {
+    fail<ShapeError>(what, " has ", spec.shape.size(), " axes, at most ", kMaxRank,
+                     " are supported");
+  }
+
+  for (const std::int64_t size : spec.shape) {
+    if (size < 0) fail<ShapeError>(what, " ", spec, " has a negative axis");
+  }
+  // An empty tensor may have long axes too; its parts must still be addressable.
+  std::int64_t bytes = static_cast<std::int64_t>(item_bytes(spec.dtype));
+  for (const std::int64_t size : spec.shape) {
+    const std::int64_t factor = std::max<std::int64_t>(size, 1);
+    if (bytes > kMaxBytes / factor) fail<ShapeError>(what, " ", spec, " is larger than 2^62 bytes");
+    bytes *= factor;
+  }
+}
+
+void expect_inputs(Specs inputs, std::size_t least, std::size_t most, const char* names) {
+  if (inputs.size() >= least && inputs.size() <= most) return;
+  const std::string count = least == most ? cat(least) : cat(least, " to ", most);
+  fail<ArgumentError>("takes ", count, most == 1 ? " input (" : " inputs (", names, "), got ",
+                      inputs.size());
+}
+
+void expect_float(const TensorSpec& spec, const char* name) {
+  if (spec.dtype == DType::kFloat32 || spec.dtype == DType::kFloat64) return;
+  fail<DTypeError>(name, " is ", spec.dtype, ", expected f32 or f64",
+                   spec.dtype == DType::kUInt8
+                       ? "\n  hint: normalize_image turns u8 images into floating point"
+                       : "");
+}
+
+void expect_floats(Specs inputs, std::initializer_list<const char*> names) {
+  const char* const* name = names.begin();
+  for (const TensorSpec& spec : inputs) {
+    if (name == names.end()) return;
+    expect_float(spec, *name);
+    if (spec.dtype != inputs[0].dtype) {
+      fail<DTypeError>(*name, " is ", spec.dtype, ", ", *names.begin(), " is ", inputs[0].dtype,
+                       "; both must be the same");
+    }
+    ++name;
+  }
+}
+
+void expect_dtype(const TensorSpec& spec, const char* name, DType dtype) {
+  if (spec.dtype != dtype) fail<DTypeError>(name, " is ", spec.dtype, ", expected ", dtype);
+}
+
+void expect_rank(const TensorSpec& spec, const char* name, int wanted, const char* axes) {
+  if (rank(spec) == wanted) return;
+  fail<ShapeError>(name, " ", spec.shape, " has ", rank(spec), rank(spec) == 1 ? " axis" : " axes",
+                   ", expected ", wanted, ": ", axes, image_hint(spec, wanted));
+}
+
+void expect_least_rank(const TensorSpec& spec, const char* name, int least, const char* axes) {
+  if (rank(spec) >= least) return;
+  fail<ShapeError>(name, " ", spec.shape, " has ", rank(spec), rank(spec) == 1 ? " axis" : " axes",
+                   ", expected at least ", least, ": ", axes);
+}
+
+void expect_shape(const TensorSpec& spec, const char* name, const Shape& shape,
+                  const char* meaning) {
+  if (spec.shape == shape) return;
+  fail<ShapeError>(name, " is ", spec.shape, ", expected ", shape, ": ", meaning);
+}
+
+void expect_image(const TensorSpec& spec, const char* name) {
+  expect_rank(spec, name, 4, "(N, H, W, C)");
+  expect_float(spec, name);
+  for (int axis = 1; axis < 4; ++axis) {
+    if (dim(spec, axis) < 1) {
+      fail<ShapeError>(name, " ", spec.shape, " has no ", axis == 3 ? "channel" : "pixel",
+                       "; only the batch may be empty");
+    }
+  }
+}
+
+void expect_finite(double value, const char* name) {
+  if (!std::isfinite(value)) fail<ArgumentError>(name, " is ", value, ", expected a finite number");
+}
+
+void expect_within(double value, const char* name, double least, double most) {
+  if (!(value >= least && value <= most)) {
+    fail<ArgumentError>(name, " is ", value, ", expected a number from ", least, " to ", most);
+  }
+}
+
+void expect_positive(double value, const char* name) {
+  if (!(value > 0.0 && std::isfinite(value))) {
+    fail<ArgumentError>(name, " is ", value, ", expected a finite number above 0");
+  }
+}
+
+void expect_least(std::int64_t value, const char* name, std::int64_t least) {
+  if (value < least) fail<ArgumentError>(name, " is ", value, ", expected at least ", least);
+}
+
+void expect_pair(const Pair& value, const char* name, std::int64_t least) {
+  for (const std::int64_t part : value) {
+    if (part < least || part > kMaxAttribute) {
+      fail<ArgumentError>(name, " is ", value, ", expected values from ", least, " to ",
+                          kMaxAttribute);
+    }
+  }
+}
+
+void expect_padding(const Padding& value) {
+  for (const std::int64_t side : {value.top, value.bottom, value.left, value.right}) {
+    if (side < 0 || side > kMaxAttribute) {
+      fail<ArgumentError>("padding is ", value,
+                          " (top, bottom, left, right), expected values from 0", " to ",
+                          kMaxAttribute);
+    }
+  }
+}
+
+void expect_activation(ActivationKind kind, double slope) {
+  if (kind < ActivationKind::kIdentity || kind > ActivationKind::kScaledTanh) {
+    fail<ArgumentError>("activation kind ", static_cast<int>(kind), " is unknown");
+  }
+  if (!(slope >= 0.0 && std::isfinite(slope))) {
+    fail<ArgumentError>("slope is ", slope, ", expected a finite number of at least 0");
+  }
+}
+
+void expect_holds(DType dtype, double value, const char* name) {
+  if (std::isnan(value)) fail<ArgumentError>(name, " is nan");
+  if (is_floating(dtype)) return;
+  double least = 0.0, limit = 256.0;  // limit itself is excluded
+  if (dtype == DType::kInt32) least = -0x1p31, limit = 0x1p31;
+  if (dtype == DType::kInt64) least = -0x1p63, limit = 0x1p63;
+  if (!(value >= least && value < limit) || value != std::trunc(value)) {
+    fail<ArgumentError>(name, " is ", value, ", which is not a value of ", dtype);
+  }
+}
+
+void expect_epilogue(const Epilogue& epilogue, Specs inputs, const TensorSpec& output) {
+  expect_activation(epilogue.activation, epilogue.slope);
+  if (!epilogue.residual) return;
+  const TensorSpec& residual = inputs.back();
+  expect_shape(residual, "residual", output.shape, "the output's shape");
+  expect_dtype(residual, "residual", output.dtype);
+}
+
+}  // namespace pycnn::ops
