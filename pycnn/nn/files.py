@@ -1,0 +1,135 @@
+"""Networks as files: save any module, load it back as one that needs no Python code of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pycnn import _core, checkpoint
+from pycnn.errors import ArgumentError, FormatError
+from pycnn.nn.module import Module
+from pycnn.program import Variables
+from pycnn.tensor import Parameter
+from pycnn.tracing import Symbol, inline, trace
+
+__all__ = ["GraphModule", "load", "save"]
+
+
+class GraphModule(Module):
+    """A network that is given by its recorded graph; what `load` returns.
+
+    It can be called, trained, frozen, saved and used as a layer like any other module. Its parameters have the names
+    under which they were saved.
+
+    Args:
+        text: The graph in its text form.
+        parameters: A parameter or buffer for every one of the graph, by name.
+
+    Raises:
+        FormatError: The graph has not exactly one input.
+    """
+
+    #: Text entries of the file that the network came from.
+    metadata: dict[str, str]
+
+    def __init__(self, text: str, parameters: Mapping[str, Parameter]) -> None:
+        self.metadata = {}
+        self._text = text
+        self._names = tuple(parameters)
+        for name, parameter in parameters.items():
+            *path, last = name.split(".")
+            holder: Module = self
+            for part in path:
+                child = vars(holder).get(part)
+                if not isinstance(child, Module):
+                    child = Module()
+                    setattr(holder, part, child)
+                holder = child
+            setattr(holder, last, parameter)
+        inputs = [node for node in self._graph().nodes() if node["kind"] == "input"]
+        if len(inputs) != 1:
+            raise FormatError(f"the graph has {len(inputs)} inputs, expected one")
+        self._input = inputs[0]["name"]
+        self._remember_input(inputs[0]["outputs"][0][0][1:])
+
+    def _graph(self) -> _core.Graph:
+        return _core.Graph.parse(self._text)
+
+    def forward(self, x: Symbol) -> Any:
+        """Record the graph's nodes on another input."""
+        variables = dict(self.named_tensors())
+        outputs = inline(self._graph(), {self._input: x}, variables)
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def _text_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    result = dict(metadata or {})
+    for name, value in result.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ArgumentError(f"save: metadata must map texts to texts, got {name!r}: {value!r}")
+    return result
+
+
+def save(
+    net: Module,
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    extra: Variables | None = None,
+) -> None:
+    """Write a network, its graph and its weights as one safetensors file, atomically.
+
+    The file loads in Python (`load`), in C++ (`pycnn::load_model`) and, as plain tensors with names and layouts as
+    PyTorch's, anywhere else.
+
+    Args:
+        net: It must know its input's shape: call it, or `net.build((H, W, C))`, once before.
+        path: Where to; usually "NAME.safetensors".
+        metadata: Further text entries.
+        extra: Further arrays; their names start with "optim.", "train." or "ema.".
+
+    Raises:
+        ArgumentError: The shape of the input is not known.
+        FileError: The system refused; an older file at the path is intact.
+    """
+    shape = net._input_shape(None, "save")
+    traced = trace(lambda x: net(x), {"x": ((1, *shape), "float32")}, root=net)
+    variables = Variables()
+    if extra is not None:
+        for name in extra:
+            if not name.startswith(("optim.", "train.", "ema.")):
+                raise ArgumentError(f"save: extra array '{name}' must start with 'optim.', 'train.' or 'ema.'")
+            variables.share(name, extra[name])
+    variables.update(traced.parameters)
+    checkpoint.save_model(path, traced.graph, variables, _text_metadata(metadata))
+
+
+def load(path: str | os.PathLike[str]) -> GraphModule:
+    """Read a network that `save` or C++ wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A module with the saved weights; `metadata` holds the file's text entries.
+
+    Raises:
+        FileError: The file cannot be read.
+        FormatError: The file is malformed or of a newer format.
+    """
+    graph, tensors, metadata = checkpoint.load_model(path)
+    parameters = {}
+    for node in graph.nodes():
+        if node["kind"] not in ("parameter", "buffer"):
+            continue
+        name = node["name"]
+        shape, dtype = node["outputs"][0]
+        parameter = Parameter(
+            shape, init=tensors[name].numpy(), layout=node["layout"], trainable=node["kind"] == "parameter", dtype=dtype
+        )
+        parameter.name = name
+        parameters[name] = parameter
+    net = GraphModule(graph.text(), parameters)
+    net.metadata = {name: value for name, value in metadata.items() if not name.startswith("pycnn.")}
+    return net
