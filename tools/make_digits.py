@@ -1,6 +1,6 @@
 """Write pycnn/data/digits.npz from the copy of the UCI digits that scikit-learn bundles.
 
-Run once, by hand: ``python tools/make_digits.py`` (needs scikit-learn). The package itself does not.
+Run once, by hand: ``python tools/make_digits.py`` (needs scikit-learn; the package does not).
 """
 
 from __future__ import annotations

@@ -39,9 +39,7 @@ def as_integer(value: Any, *, who: str, name: str, low: int, high: int | None = 
     return number
 
 
-def as_number(
-    value: Any, *, who: str, name: str, low: float = -math.inf, high: float = math.inf
-) -> float:
+def as_number(value: Any, *, who: str, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """A finite float in ``low..high``."""
     try:
         number = float(value)
@@ -69,17 +67,13 @@ def as_size(value: Any, *, who: str, name: str = "size") -> tuple[int, int]:
 def as_array(value: Any, *, who: str, name: str) -> NDArray[Any]:
     """Anything with `__array__`, the buffer protocol or `__dlpack__` as a plain ndarray."""
     if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(
-            f"{who}: {name} is a masked array\n  hint: fill it first, for example {name}.filled(0)"
-        )
+        raise DTypeError(f"{who}: {name} is a masked array\n  hint: fill it first, for example {name}.filled(0)")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         return np.asarray(value)
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
-        raise DTypeError(
-            f"{who}: {name} ({type(value).__name__}) cannot become a NumPy array: {error}"
-        ) from error
+        raise DTypeError(f"{who}: {name} ({type(value).__name__}) cannot become a NumPy array: {error}") from error
 
 
 def check_image_shape(shape: Sequence[int], *, who: str) -> None:
@@ -105,7 +99,7 @@ def check_image_shape(shape: Sequence[int], *, who: str) -> None:
 
 def check_image_dtype(dtype: np.dtype[Any], *, who: str) -> None:
     """Accept uint8 and float32 only."""
-    if dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
+    if dtype.newbyteorder("=") not in (np.dtype(np.uint8), np.dtype(np.float32)):
         if dtype.kind in "iub":
             hint = "0..255 fits uint8, try images.astype(np.uint8)"
         elif dtype.kind == "f":
@@ -113,6 +107,13 @@ def check_image_dtype(dtype: np.dtype[Any], *, who: str) -> None:
         else:
             hint = "images hold real numbers"
         raise DTypeError(f"{who}: images must be uint8 or float32, got {dtype}\n  hint: {hint}")
+
+
+def as_plain(images: Images) -> Images:
+    """The array itself if C-contiguous, aligned and of native byte order; otherwise a copy."""
+    if images.flags.c_contiguous and images.flags.aligned and images.dtype.isnative:
+        return images
+    return images.astype(images.dtype.newbyteorder("="), order="C")
 
 
 def as_images(value: Any, *, who: str, stacklevel: int = 3) -> Images:
@@ -124,15 +125,13 @@ def as_images(value: Any, *, who: str, stacklevel: int = 3) -> Images:
     check_image_shape(images.shape, who=who)
     if images.dtype.kind == "f" and images.dtype.itemsize == 8:
         warnings.warn(
-            f"{who}: images were converted from float64 to float32; "
-            "pass images.astype(np.float32) to avoid it",
+            f"{who}: images were converted from float64 to float32; pass images.astype(np.float32) to avoid it",
             stacklevel=stacklevel,
         )
         return np.ascontiguousarray(images, dtype=np.float32)
-    native = images.dtype.newbyteorder("=")
-    check_image_dtype(native, who=who)
-    ready = np.require(images, dtype=native, requirements=["C", "A"])
-    if ready is not images and not np.may_share_memory(ready, images):
+    check_image_dtype(images.dtype, who=who)
+    ready = as_plain(images)
+    if ready is not images:
         warnings.warn(
             f"{who}: images were copied because they are not C-contiguous, aligned and of native "
             "byte order; pass np.ascontiguousarray(images) to avoid it",
@@ -180,9 +179,7 @@ def check_label_range(labels: Labels, classes: int | None, *, who: str) -> int:
     if bad.size:
         where = int(bad[0])
         more = f" ({bad.size} such labels)" if bad.size > 1 else ""
-        raise LabelError(
-            f"{who}: label {labels[where]} at position {where} is outside of 0..{limit - 1}{more}"
-        )
+        raise LabelError(f"{who}: label {labels[where]} at position {where} is outside of 0..{limit - 1}{more}")
     return int(labels.max(initial=-1)) + 1 if classes is None else classes
 
 
@@ -204,14 +201,10 @@ def as_index(value: Any, *, count: int, who: str) -> Index:
     """Sample indices in ``0..count - 1`` as int64 (N,); negative ones are refused."""
     index = as_array(value, who=who, name="indices")
     if index.ndim != 1 or (index.dtype.kind not in "iu" and index.size):
-        raise ArgumentError(
-            f"{who}: indices must be integers of shape (N,), got {index.dtype} {index.shape}"
-        )
+        raise ArgumentError(f"{who}: indices must be integers of shape (N,), got {index.dtype} {index.shape}")
     result = np.ascontiguousarray(index, dtype=np.int64)
     bad = np.flatnonzero((result < 0) | (result >= count))
     if bad.size:
         where = int(bad[0])
-        raise LabelError(
-            f"{who}: index {index[where]} at position {where}, there are {count} samples"
-        )
+        raise LabelError(f"{who}: index {index[where]} at position {where}, there are {count} samples")
     return result

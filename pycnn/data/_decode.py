@@ -34,6 +34,8 @@ MAX_FILE_BYTES = 2**28
 # Told apart by content. The list keeps Pillow's rarer readers away from hostile bytes.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
+_ALPHA_MODES = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
+
 Fit = Literal["crop", "stretch"]
 
 
@@ -48,7 +50,7 @@ def require_pillow(who: str) -> Any:
     except ImportError:
         raise UnsupportedError(
             f"{who}: decoding image files needs Pillow, which is not installed\n"
-            "  hint: pip install 'pycnn[images]' or pip install pillow"
+            "  hint: pip install 'pycnn[image]' or pip install pillow"
         ) from None
     return Image
 
@@ -96,9 +98,7 @@ def decode(
         with pillow.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise FormatError(
-                    f"{where}: {width} x {height} pixels exceed the limit of {max_pixels}"
-                )
+                raise FormatError(f"{where}: {width} x {height} pixels exceed the limit of {max_pixels}")
             if min(width, height) < 1:
                 raise FormatError(f"{where}: {width} x {height} pixels")
             if image.format == "PNG":
@@ -124,8 +124,9 @@ def _plain(error: Exception) -> str:
 
 def _converted(image: Image, channels: int, where: str) -> Image:
     """Turn upright and convert to L or RGB by the rules above."""
-    from PIL import Image as pillow
     from PIL import ImageOps
+
+    pillow = require_pillow(where)
 
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -140,17 +141,19 @@ def _converted(image: Image, channels: int, where: str) -> Image:
     elif image.mode == "F":
         raise FormatError(f"{where}: floating-point pixels are not accepted")
     image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
+    # "transparency" is how PNG and GIF mark a colour or palette entry.
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
         image = pillow.alpha_composite(white, image).convert("RGB")
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
-    return image.convert("RGB" if channels == 3 else "L")
+    wanted = "RGB" if channels == 3 else "L"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _resized(image: Image, size: tuple[int, int] | None, fit: Fit) -> Image:
-    from PIL import Image as pillow
+    from PIL.Image import Resampling
 
     if size is None or image.size == (size[1], size[0]):
         return image
@@ -161,4 +164,4 @@ def _resized(image: Image, size: tuple[int, int] | None, fit: Fit) -> Image:
         margin_x = (image.width - width * scale) / 2
         margin_y = (image.height - height * scale) / 2
         box = (margin_x, margin_y, image.width - margin_x, image.height - margin_y)
-    return image.resize((width, height), pillow.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    return image.resize((width, height), Resampling.BILINEAR, box=box, reducing_gap=3.0)

@@ -54,7 +54,7 @@ def open_regular(path: Path) -> BinaryIO:
 def list_directory(path: Path) -> list[str]:
     """Sorted names in a directory; FileError with errno and path where it cannot be read."""
     try:
-        return sorted(os.listdir(path))
+        return sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from None
 
@@ -134,15 +134,12 @@ class Stream:
                 self._input = self._raw(_INPUT)
                 if not self._input:
                     raise FormatError(
-                        f"'{self.path}': gzip data is cut off at {self.where} "
-                        f"(the file has {self.file_bytes} bytes)"
+                        f"'{self.path}': gzip data is cut off at {self.where} (the file has {self.file_bytes} bytes)"
                     )
             try:
                 piece = self._unpacker.decompress(self._input, count)
             except zlib.error as error:
-                raise FormatError(
-                    f"'{self.path}': damaged gzip data at {self.where}: {error}"
-                ) from None
+                raise FormatError(f"'{self.path}': damaged gzip data at {self.where}: {error}") from None
             self._input = self._unpacker.unconsumed_tail
             if piece:
                 return piece

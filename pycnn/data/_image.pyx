@@ -283,8 +283,8 @@ cdef void _noise(uint64_t seed, uint64_t epoch, uint64_t stream, uint64_t sample
     while i < count:
         _philox(block, sample, stream, PURPOSE_FIELD, seed, epoch, words)
         for j in range(4):
-            values[2 * j] = <float>(<int>((words[j] >> 8) & 0xFFFFFF) - 8388608) * 1.1920929e-07
-            values[2 * j + 1] = <float>(<int>(words[j] >> 40) - 8388608) * 1.1920929e-07
+            values[2 * j] = (<int>((words[j] >> 8) & 0xFFFFFF) - 8388608) * (1.0 / 8388608.0)
+            values[2 * j + 1] = (<int>(words[j] >> 40) - 8388608) * (1.0 / 8388608.0)
         for j in range(min(8, count - i)):
             out[i + j] = values[j]
         i += 8

@@ -71,9 +71,7 @@ def cifar10(directory: PathLike) -> tuple[ArrayDataset, ArrayDataset]:
         return _from_shards(shards["train"]), _from_shards(shards["test"])
     missing = [name for part in _BINARY.values() for name in part if name not in names]
     if not missing:
-        train, test = (
-            _from_binary([folder / name for name in _BINARY[part]]) for part in ("train", "test")
-        )
+        train, test = (_from_binary([folder / name for name in _BINARY[part]]) for part in ("train", "test"))
         return train, test
     if "data_batch_1" in names:
         raise FormatError(
@@ -83,8 +81,7 @@ def cifar10(directory: PathLike) -> tuple[ArrayDataset, ArrayDataset]:
         )
     raise FileError(
         errno.ENOENT,
-        "cifar10: neither shards train*.tar and test*.tar nor the binary version "
-        f"(missing {', '.join(missing)}) in",
+        f"cifar10: neither shards train*.tar and test*.tar nor the binary version (missing {', '.join(missing)}) in",
         str(folder),
     )
 
@@ -112,11 +109,8 @@ def _from_binary(paths: list[Path]) -> ArrayDataset:
         if bad.size:
             where = int(bad[0])
             raise FormatError(
-                f"'{path}': record {where} (byte {where * _RECORD_BYTES}): "
-                f"label {records[where, 0]} is above 9"
+                f"'{path}': record {where} (byte {where * _RECORD_BYTES}): label {records[where, 0]} is above 9"
             )
         labels.append(records[:, 0].astype(np.int64))
         images.append(records[:, 1:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1))
-    return ArrayDataset(
-        np.ascontiguousarray(np.concatenate(images)), np.concatenate(labels), _CLASSES
-    )
+    return ArrayDataset(np.ascontiguousarray(np.concatenate(images)), np.concatenate(labels), _CLASSES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
@@ -31,23 +32,28 @@ Shape = tuple[int, int, int]
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What the loader and the trainer need; any class with these members will do.
-
-    Attributes:
-        labels: Class of each sample, int64 (N,).
-        class_names: One name per class.
-        image_shape: (H, W, C) of every image.
-        image_dtype: uint8 (0..255) or float32.
-    """
+    """What the loader and the trainer need; any class with these members will do."""
 
     @property
-    def labels(self) -> Labels: ...
+    def labels(self) -> Labels:
+        """Class of each sample, int64 (N,)."""
+        ...
+
     @property
-    def class_names(self) -> tuple[str, ...]: ...
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        ...
+
     @property
-    def image_shape(self) -> Shape: ...
+    def image_shape(self) -> Shape:
+        """(H, W, C) of every image."""
+        ...
+
     @property
-    def image_dtype(self) -> np.dtype[Any]: ...
+    def image_dtype(self) -> np.dtype[Any]:
+        """uint8 (0..255) or float32."""
+        ...
+
     def __len__(self) -> int: ...
     def read(self, indices: Index) -> Images:
         """Images of these samples, a new C-contiguous array (len(indices), H, W, C).
@@ -84,7 +90,8 @@ class ImageView:
         if isinstance(key, slice):
             return self._dataset.read(np.arange(count, dtype=np.int64)[key])
         if np.ndim(key) == 0:
-            return self._dataset.read(_position(key, count)[None])[0]
+            image: Images = self._dataset.read(_position(key, count)[None])[0]
+            return image
         array = np.asarray(key)
         if array.dtype == np.bool_:
             array = np.flatnonzero(array)
@@ -172,9 +179,7 @@ class ArrayDataset(ReadableDataset):
         <ArrayDataset: 2 images 8x8x1 uint8, 2 classes>
     """
 
-    def __init__(
-        self, images: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, images: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None = None) -> None:
         who = "ArrayDataset"
         self._images = as_images(images, who=who)
         if not len(self._images):
@@ -188,7 +193,7 @@ class ArrayDataset(ReadableDataset):
         )
         self.image_dtype = self._images.dtype
         # Rows of bytes: one gather serves every element type.
-        self._rows = self._images.reshape(len(self._images), -1).view(np.uint8)
+        self._rows = _bytes(self._images)
 
     @property
     def images(self) -> Images:
@@ -198,8 +203,12 @@ class ArrayDataset(ReadableDataset):
     def read(self, indices: Index) -> Images:
         """Copy these images into a new array, with the GIL released."""
         out = np.empty((len(indices), *self.image_shape), self.image_dtype)
-        _image.gather(self._rows, indices, out.reshape(len(out), -1).view(np.uint8))
+        _image.gather(self._rows, indices, _bytes(out))
         return out
+
+
+def _bytes(images: Images) -> NDArray[np.uint8]:
+    return images.reshape(len(images), math.prod(images.shape[1:])).view(np.uint8)
 
 
 class Subset(ReadableDataset):
@@ -252,12 +261,8 @@ def split(
     dataset: ArrayDataset, fraction: float, *, seed: int = 0, stratify: bool = True
 ) -> tuple[ArrayDataset, ArrayDataset]: ...
 @overload
-def split(
-    dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = True
-) -> tuple[Dataset, Dataset]: ...
-def split(
-    dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = True
-) -> tuple[Dataset, Dataset]:
+def split(dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = True) -> tuple[Dataset, Dataset]: ...
+def split(dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = True) -> tuple[Dataset, Dataset]:
     """Divide at random into two data sets that share no sample.
 
     Args:
@@ -278,8 +283,7 @@ def split(
     count = len(dataset)
     if count < 2 or not 0 < part < 1:
         raise ArgumentError(
-            f"split: cannot put the fraction {fraction} of {count} samples aside; "
-            "both parts need at least one"
+            f"split: cannot put the fraction {fraction} of {count} samples aside; both parts need at least one"
         )
     order = permutation(count, seed=key, epoch=0, stream=1)
     chosen = np.zeros(count, np.bool_)

@@ -18,9 +18,7 @@ from pycnn.errors import ArgumentError, FileError, FormatError
 __all__ = ["ImageFolder"]
 
 # Only which files are looked at; the format is told by content.
-_ENDINGS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
+_ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
 
 class ImageFolder(ReadableDataset):
@@ -91,29 +89,20 @@ class ImageFolder(ReadableDataset):
         self.labels = np.array(classes, np.int64)
         if len(self.class_names) == 1:
             warnings.warn(
-                f"{who}: '{self.root}' has only one class, '{self.class_names[0]}'; "
-                "there is nothing to tell apart",
+                f"{who}: '{self.root}' has only one class, '{self.class_names[0]}'; there is nothing to tell apart",
                 stacklevel=2,
             )
 
     def _scan(self) -> list[int]:
-        names = [
-            name
-            for name in list_directory(self.root)
-            if not name.startswith(".") and (self.root / name).is_dir()
-        ]
+        names = [name for name in list_directory(self.root) if not name.startswith(".") and (self.root / name).is_dir()]
         if not names:
-            raise FormatError(
-                f"ImageFolder: '{self.root}' has no folders; expected one folder per class"
-            )
+            raise FormatError(f"ImageFolder: '{self.root}' has no folders; expected one folder per class")
         self.class_names = tuple(names)
         classes: list[int] = []
         for label, name in enumerate(names):
             found = _image_files(self.root / name)
             if not found:
-                raise FormatError(
-                    f"ImageFolder: class '{name}' has no images in '{self.root / name}'"
-                )
+                raise FormatError(f"ImageFolder: class '{name}' has no images in '{self.root / name}'")
             self.paths.extend(found)
             classes.extend([label] * len(found))
         return classes
@@ -175,8 +164,6 @@ def _image_files(folder: Path) -> list[Path]:
     for where, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.extend(
-            Path(where, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _ENDINGS
+            Path(where, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in _ENDINGS
         )
     return sorted(found)

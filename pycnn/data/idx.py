@@ -68,17 +68,13 @@ def _read(stream: Stream, limit: int) -> NDArray[Any]:
         )
     header = stream.read(4 * magic[3])
     if len(header) < 4 * magic[3]:
-        raise FormatError(
-            f"'{path}': header with {magic[3]} dimensions is cut off at {stream.where}"
-        )
+        raise FormatError(f"'{path}': header with {magic[3]} dimensions is cut off at {stream.where}")
     shape = tuple(int(n) for n in np.frombuffer(header, ">u4"))
     dtype = np.dtype(_TYPES[magic[2]])
     start = 4 + 4 * magic[3]
     wanted = math.prod(shape) * dtype.itemsize
     if wanted > limit:
-        raise FormatError(
-            f"'{path}': at byte 4: shape {shape} needs {wanted} bytes, the limit is {limit}"
-        )
+        raise FormatError(f"'{path}': at byte 4: shape {shape} needs {wanted} bytes, the limit is {limit}")
     if start + wanted > stream.most_bytes:
         raise FormatError(
             f"'{path}': at byte 4: shape {shape} needs {wanted} bytes, "
@@ -87,8 +83,7 @@ def _read(stream: Stream, limit: int) -> NDArray[Any]:
     data = stream.read(wanted)
     if len(data) < wanted:
         raise FormatError(
-            f"'{path}': shape {shape} needs {wanted} bytes of data, "
-            f"they end after {len(data)}, at {stream.where}"
+            f"'{path}': shape {shape} needs {wanted} bytes of data, they end after {len(data)}, at {stream.where}"
         )
     if stream.read(1):
         raise FormatError(f"'{path}': trailing bytes after the data, at byte {start + wanted}")
@@ -134,9 +129,7 @@ def mnist(directory: PathLike) -> tuple[ArrayDataset, ArrayDataset]:
         for part in ("train", "t10k")
     )
     if train.image_shape != test.image_shape:
-        raise FormatError(
-            f"'{folder}': training images are {train.image_shape}, test images {test.image_shape}"
-        )
+        raise FormatError(f"'{folder}': training images are {train.image_shape}, test images {test.image_shape}")
     return train, test
 
 
@@ -152,24 +145,14 @@ def _find(stem: str, rank: int, present: set[str]) -> str | None:
 def _digits(images_path: Path, labels_path: Path) -> ArrayDataset:
     images = read_idx(images_path)
     if images.ndim != 3 or images.dtype != np.uint8 or not images.size:
-        raise FormatError(
-            f"'{images_path}': holds {images.dtype} {images.shape}, expected uint8 images (N, H, W)"
-        )
+        raise FormatError(f"'{images_path}': holds {images.dtype} {images.shape}, expected uint8 images (N, H, W)")
     labels = read_idx(labels_path)
     if labels.ndim != 1 or labels.dtype != np.uint8:
-        raise FormatError(
-            f"'{labels_path}': holds {labels.dtype} {labels.shape}, expected uint8 labels (N,)"
-        )
+        raise FormatError(f"'{labels_path}': holds {labels.dtype} {labels.shape}, expected uint8 labels (N,)")
     if len(images) != len(labels):
-        raise FormatError(
-            f"'{labels_path}': {len(labels)} labels, but '{images_path.name}' "
-            f"has {len(images)} images"
-        )
+        raise FormatError(f"'{labels_path}': {len(labels)} labels, but '{images_path.name}' has {len(images)} images")
     bad = np.flatnonzero(labels > 9)
     if bad.size:
         where = int(bad[0])
-        raise FormatError(
-            f"'{labels_path}': label {labels[where]} at position {where} "
-            f"(byte {8 + where}) is above 9"
-        )
+        raise FormatError(f"'{labels_path}': label {labels[where]} at position {where} (byte {8 + where}) is above 9")
     return ArrayDataset(images[..., None], labels, class_names=[str(i) for i in range(10)])

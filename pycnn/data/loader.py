@@ -20,9 +20,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pycnn.data._checks import Images, Index, Labels, as_integer, as_seed, check_image_dtype
+from pycnn.data._checks import (
+    Images,
+    Index,
+    Labels,
+    as_integer,
+    as_plain,
+    as_seed,
+    check_image_dtype,
+)
 from pycnn.data._random import Draw, permutation
 from pycnn.data.datasets import ArrayDataset, Dataset
 from pycnn.data.transforms import Compose, Normalize, Transform
@@ -83,9 +90,9 @@ class _Plan:
         draw = Draw(self.seed, self.epoch, index)
         if self.transform is not None:
             shape = self.transform.output_shape(self.dataset.image_shape)
-            images = self.transform.apply(np.ascontiguousarray(images), draw)
+            images = self.transform.apply(as_plain(images), draw)
             _check(images, index, shape, type(self.transform).__name__)
-        images = np.ascontiguousarray(images)
+        images = as_plain(images)
         return images if self.normalize is None else self.normalize.apply(images, draw)
 
 
@@ -160,9 +167,7 @@ class Loader:
         self.seed = as_seed(seed, who=who)
         self.drop_last = bool(drop_last)
         if transform is not None and not isinstance(transform, Transform):
-            raise ArgumentError(
-                f"{who}: transform is {transform!r}, expected one of pycnn.data.transforms"
-            )
+            raise ArgumentError(f"{who}: transform is {transform!r}, expected one of pycnn.data.transforms")
         self.transform = transform
         if normalize is not None and not isinstance(normalize, Normalize):
             if not isinstance(normalize, tuple) or len(normalize) != 2:
@@ -177,9 +182,7 @@ class Loader:
         self.workers = as_integer(workers, who=who, name="workers", low=0, high=256)
         self.prefetch = as_integer(prefetch, who=who, name="prefetch", low=1, high=65536)
         if not len(self):
-            raise ArgumentError(
-                f"{who}: drop_last leaves no batch of {self.batch_size} from {len(dataset)} samples"
-            )
+            raise ArgumentError(f"{who}: drop_last leaves no batch of {self.batch_size} from {len(dataset)} samples")
         self.wait_seconds = 0.0
         self._epoch = 0
         self._position = 0

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -148,9 +148,7 @@ class TarShards(ReadableDataset):
         for file in getattr(self, "_files", ()):
             file.close()
 
-    def _index(
-        self, number: int, path: Path, file: BinaryIO, limit: int
-    ) -> Iterator[tuple[_Entry, int]]:
+    def _index(self, number: int, path: Path, file: BinaryIO, limit: int) -> Iterator[tuple[_Entry, int]]:
         """Pairs of image and label in one shard, in order."""
         seen: set[str] = set()
         key: str | None = None
@@ -215,7 +213,7 @@ class TarShards(ReadableDataset):
                     self._check(member, where, end)
                     yield member
                     # tarfile keeps every member that it has seen.
-                    archive.members = []
+                    cast(Any, archive).members = []
                     record += 1
                 last = archive.offset
         except (FormatError, FileError):
@@ -236,8 +234,7 @@ class TarShards(ReadableDataset):
             raise FormatError(f"{where}: {member.size} bytes, the limit is {self._max_member}")
         if member.isreg() and member.offset_data + member.size > end:
             raise FormatError(
-                f"{where}: {member.size} bytes from byte {member.offset_data}, "
-                f"but the file ends at {end}"
+                f"{where}: {member.size} bytes from byte {member.offset_data}, but the file ends at {end}"
             )
         self._bytes_left -= member.size
         if self._bytes_left < 0:
@@ -258,9 +255,7 @@ class TarShards(ReadableDataset):
             position += len(block)
             zeros += len(block)
         if zeros < _BLOCK:
-            raise FormatError(
-                f"'{path}': cut off after {record} records: no end-of-archive block at byte {end}"
-            )
+            raise FormatError(f"'{path}': cut off after {record} records: no end-of-archive block at byte {end}")
 
     def _bytes(self, entry: _Entry) -> bytes:
         path = self.paths[entry.shard]

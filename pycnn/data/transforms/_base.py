@@ -12,6 +12,7 @@ from pycnn.data._checks import (
     Images,
     as_array,
     as_number,
+    as_plain,
     as_seed,
     check_image_dtype,
     check_image_shape,
@@ -26,9 +27,7 @@ Range = float | tuple[float, float]
 class Transform(ABC):
     """Base of all transforms: checks what comes in, then calls `apply`."""
 
-    def __call__(
-        self, images: ArrayLike, *, seed: int = 0, epoch: int = 0, indices: ArrayLike | None = None
-    ) -> Images:
+    def __call__(self, images: ArrayLike, *, seed: int = 0, epoch: int = 0, indices: ArrayLike | None = None) -> Images:
         """Transform one batch, or one image.
 
         Args:
@@ -53,17 +52,14 @@ class Transform(ABC):
         single = array.ndim == 3
         batch = array[None] if single else array
         check_image_shape(batch.shape, who=who)
-        native = batch.dtype.newbyteorder("=")
-        check_image_dtype(native, who=who)
-        batch = np.require(batch, dtype=native, requirements=["C", "A"])
+        check_image_dtype(batch.dtype, who=who)
+        batch = as_plain(batch)
         if indices is None:
             index = np.arange(len(batch), dtype=np.int64)
         else:
             given = np.atleast_1d(as_array(indices, who=who, name="indices"))
             if given.dtype.kind not in "iu" or given.shape != (len(batch),):
-                raise ArgumentError(
-                    f"{who}: indices must be {len(batch)} integers, got {given.dtype} {given.shape}"
-                )
+                raise ArgumentError(f"{who}: indices must be {len(batch)} integers, got {given.dtype} {given.shape}")
             index = np.ascontiguousarray(given, dtype=np.int64)
         draw = Draw(as_seed(seed, who=who), as_seed(epoch, who=who, name="epoch"), index)
         self.output_shape((batch.shape[1], batch.shape[2], batch.shape[3]))

@@ -29,9 +29,7 @@ class Compose(Transform):
         flat: list[Transform] = []
         for step in steps:
             if not isinstance(step, Transform):
-                raise ArgumentError(
-                    f"Compose: step {len(flat)} is {step!r}, expected a pycnn.data transform"
-                )
+                raise ArgumentError(f"Compose: step {len(flat)} is {step!r}, expected a pycnn.data transform")
             flat.extend(step.steps if isinstance(step, Compose) else (step,))
         object.__setattr__(self, "steps", tuple(flat))
 
@@ -48,11 +46,7 @@ class Compose(Transform):
         while position < len(self.steps):
             step = self.steps[position]
             after = self.steps[position + 1] if position + 1 < len(self.steps) else None
-            if (
-                isinstance(step, RandomAffine)
-                and isinstance(after, ElasticDistortion)
-                and step.fill == after.fill
-            ):
+            if isinstance(step, RandomAffine) and isinstance(after, ElasticDistortion) and step.fill == after.fill:
                 images = resample(images, step, after, key(position), key(position + 1))
                 position += 2
             else:

@@ -44,14 +44,10 @@ class Normalize(Transform):
         for name in ("mean", "std"):
             count = len(getattr(self, name))
             if count not in (1, shape[2]):
-                raise ShapeError(
-                    f"Normalize: {name} has {count} values, the images have {shape[2]} channels"
-                )
+                raise ShapeError(f"Normalize: {name} has {count} values, the images have {shape[2]} channels")
         return shape
 
-    def constants(
-        self, dtype: np.dtype[Any], channels: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def constants(self, dtype: np.dtype[Any], channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scale and shift of ``x * scale + shift``, repeated to at least 48 elements."""
         repeat = max(1, -(-48 // channels))
         unit = 255.0 if dtype == np.uint8 else 1.0
@@ -68,6 +64,7 @@ class Normalize(Transform):
         self.output_shape(images.shape[1:])
         out = np.empty((len(index), *images.shape[1:]), np.float32)
         scale, shift = self.constants(images.dtype, images.shape[3])
-        rows = images.reshape(len(images), -1)
-        _image.gather_normalize(rows, index, scale, shift, out.reshape(len(out), -1))
+        size = math.prod(images.shape[1:])
+        rows = images.reshape(len(images), size)
+        _image.gather_normalize(rows, index, scale, shift, out.reshape(len(out), size))
         return out

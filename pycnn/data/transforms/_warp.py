@@ -82,9 +82,7 @@ class RandomAffine(Warp):
         if not isinstance(pair, (tuple, list)):
             pair = (pair, pair)
         if len(pair) != 2:
-            raise ArgumentError(
-                f"RandomAffine: translate must be a number or (horizontal, vertical), got {pair!r}"
-            )
+            raise ArgumentError(f"RandomAffine: translate must be a number or (horizontal, vertical), got {pair!r}")
         x, y = (as_number(v, who="RandomAffine", name="translate", low=0, high=1) for v in pair)
         return x, y
 

@@ -52,8 +52,7 @@ class RandomCrop(Transform):
         out = np.empty((len(images), *self.output_shape(images.shape[1:])), images.dtype)
         unit = draw.uniform(2)
         places = [
-            np.floor(unit[:, i] * (images.shape[1 + i] + 2 * self.padding - out.shape[1 + i] + 1))
-            for i in range(2)
+            np.floor(unit[:, i] * (images.shape[1 + i] + 2 * self.padding - out.shape[1 + i] + 1)) for i in range(2)
         ]
         top, left = (place.astype(np.int64) - self.padding for place in places)
         _image.crop(images, top, left, self.fill, out)
@@ -144,9 +143,7 @@ class Resize(Transform):
     def __post_init__(self) -> None:
         as_size(self.size, who="Resize")
         if self.interpolation not in FILTERS:
-            raise ArgumentError(
-                f"Resize: interpolation must be one of {FILTERS}, got {self.interpolation!r}"
-            )
+            raise ArgumentError(f"Resize: interpolation must be one of {FILTERS}, got {self.interpolation!r}")
 
     def output_shape(self, shape: Shape) -> Shape:
         return (*as_size(self.size, who="Resize"), shape[2])
