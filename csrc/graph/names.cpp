@@ -1,0 +1,110 @@
+#include "graph/names.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+namespace pycnn {
+namespace {
+
+constexpr std::size_t kShown = 64;
+constexpr std::size_t kMaxCompared = 64;  // bytes of a name
+constexpr std::size_t kMaxCandidates = 4096;
+constexpr std::size_t kSuggestions = 3;
+
+// Bytes of the UTF-8 sequence at `i`, or 0 when it is malformed, overlong or a surrogate.
+std::size_t utf8_length(std::string_view text, std::size_t i) {
+  const auto byte = [&](std::size_t k) -> std::uint32_t {
+    return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u;
+  };
+  const std::uint32_t first = byte(0);
+  if (first < 0x80) return 1;
+  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  std::uint32_t code = first & (length == 4 ? 0x07u : length == 3 ? 0x0Fu : 0x1Fu);
+  if (first < 0xC2 || first > 0xF4) return 0;
+  for (std::size_t k = 1; k < length; ++k) {
+    if ((byte(k) & 0xC0u) != 0x80u) return 0;
+    code = (code << 6) | (byte(k) & 0x3Fu);
+  }
+  const std::uint32_t least = length == 4 ? 0x10000u : length == 3 ? 0x800u : 0x80u;
+  const bool surrogate = code >= 0xD800u && code <= 0xDFFFu;
+  return code < least || code > 0x10FFFFu || surrogate ? 0 : length;
+}
+
+bool is_control(unsigned char byte) { return byte < 0x20 || byte == 0x7F; }
+
+// Edits that turn one name into the other (Levenshtein).
+std::size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0]++;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t changed = diagonal + (a[i] != b[j] ? 1 : 0);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+const char* name_fault(std::string_view name) {
+  if (name.empty()) return "is empty";
+  if (name.size() > kMaxNameBytes) return "is longer than 1024 bytes";
+  for (std::size_t i = 0; i < name.size();) {
+    const auto byte = static_cast<unsigned char>(name[i]);
+    if (is_control(byte)) return "holds a control character";
+    if (byte == '"') return "holds a quote";
+    if (byte == '\\') return "holds a backslash";
+    const std::size_t length = utf8_length(name, i);
+    if (length == 0) return "is not valid UTF-8";
+    i += length;
+  }
+  return nullptr;
+}
+
+std::string printable(std::string_view text) {
+  std::string result;
+  std::size_t i = 0;
+  while (i < text.size() && result.size() < kShown) {
+    const std::size_t length = utf8_length(text, i);
+    if (length == 0 || is_control(static_cast<unsigned char>(text[i]))) {
+      result += '?';
+      ++i;
+    } else {
+      result += text.substr(i, length);
+      i += length;
+    }
+  }
+  return i < text.size() ? result + "..." : result;
+}
+
+std::string closest_names(std::string_view wanted, const std::vector<std::string_view>& names) {
+  wanted = wanted.substr(0, kMaxCompared);
+  const std::size_t limit = std::max<std::size_t>(2, wanted.size() / 3);
+  std::vector<std::pair<std::size_t, std::string_view>> near;
+  for (std::size_t i = 0; i < std::min(names.size(), kMaxCandidates); ++i) {
+    const std::string_view name = names[i];
+    // A missing or superfluous prefix or suffix is a small mistake, however long it is.
+    const bool part = wanted.size() >= 3 && name.size() <= kMaxCompared &&
+                      (name.find(wanted) != std::string_view::npos ||
+                       (name.size() >= 3 && wanted.find(name) != std::string_view::npos));
+    const std::size_t edits = distance(wanted, name.substr(0, kMaxCompared));
+    if (edits <= limit) {
+      near.emplace_back(edits, name);
+    } else if (part) {
+      near.emplace_back(limit + edits, name);
+    }
+  }
+  std::stable_sort(near.begin(), near.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::string text;
+  for (std::size_t i = 0; i < std::min(near.size(), kSuggestions); ++i) {
+    text += (i > 0 ? ", '" : "'") + std::string(near[i].second) + "'";
+  }
+  return text;
+}
+
+}  // namespace pycnn
