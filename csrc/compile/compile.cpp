@@ -1,1 +1,35 @@
-// Being written.
+#include "compile/options.h"
+#include "compile/passes.h"
+
+namespace pycnn {
+
+Program compile(const Graph& recorded, Variables& variables, const CompileOptions& options) {
+  check_options(recorded, options);
+  Graph graph = specialize(recorded, options.mode);
+  if (options.optimizer) {
+    const Symbol loss = loss_of(graph, options.loss);
+    const std::vector<Symbol> parameters = trained_parameters(graph, loss, *options.optimizer);
+    const std::vector<Symbol> gradients = differentiate(graph, loss, parameters);
+    append_update(graph, *options.optimizer, parameters, gradients);
+  }
+  if (options.fuse && options.mode == Mode::kInference) graph = fold_batch_norm(graph);
+  graph = drop_unused(graph);
+  if (options.fuse) graph = fuse_epilogue(graph);
+
+  const KernelChoice choice = kernel_choice(recorded, graph, options);
+  Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
+  prepack_weights(schedule);
+  hasten_updates(schedule);
+  ProgramPlan plan = plan_memory(std::move(schedule), options.reuse_memory);
+  check_memory(plan, options.memory_limit_bytes);
+
+  Variables complete = with_training_state(graph, variables);
+  for (const std::string& name : plan.variable_names) plan.variables.push_back(complete.at(name));
+  plan.isa = choice.isa;
+  plan.graph_text = graph.text();
+  Program program = make_program(std::move(plan));
+  variables = std::move(complete);
+  return program;
+}
+
+}  // namespace pycnn

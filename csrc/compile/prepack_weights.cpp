@@ -1,1 +1,92 @@
-// Being written.
+#include <map>
+#include <set>
+#include <utility>
+
+#include "compile/passes.h"
+#include "compile/same_attributes.h"
+
+namespace pycnn {
+namespace {
+
+class Packer {
+ public:
+  explicit Packer(Schedule& schedule) : schedule_(schedule) {
+    for (const auto& [variable, value] : schedule.assignments) assigned_.insert(variable);
+  }
+
+  void run() {
+    for (const bool prepare : {true, false}) {
+      std::vector<ScheduleStep>& section = prepare ? schedule_.prepare : schedule_.run;
+      for (ScheduleStep& step : std::exchange(section, {})) {
+        pack_input(step, prepare);
+        section.push_back(std::move(step));
+      }
+    }
+  }
+
+ private:
+  struct Packing {
+    Op op;
+    Kernel kernel;
+    int value;
+  };
+
+  // Whether the value is the same in every run, unless somebody writes a variable in between.
+  bool is_constant(int v) const {
+    while (schedule_.value(v).alias_of >= 0) v = schedule_.value(v).alias_of;
+    const ScheduleValue& value = schedule_.value(v);
+    if (value.kind == ScheduleValue::Kind::kVariable) return !assigned_.contains(value.index);
+    return value.prepared;
+  }
+
+  void pack_input(ScheduleStep& step, bool in_prepare) {
+    const PackedInput packed = step.kernel.packed;
+    if (packed.input < 0) return;
+    int& input = step.inputs[static_cast<std::size_t>(packed.input)];
+    std::vector<Packing>& packings = packings_[input];
+    for (const Packing& other : packings) {
+      if (serves(other, step)) {
+        input = other.value;
+        return;
+      }
+    }
+    const bool prepare = in_prepare || is_constant(input);
+    ScheduleValue value;
+    value.spec = {{static_cast<std::int64_t>(packed.bytes)}, DType::kUInt8};
+    value.prepared = prepare;
+    const int result = schedule_.add_value(std::move(value));
+    packings.push_back({step.op, step.kernel, result});
+
+    ScheduleStep pack;
+    pack.name = step.name;
+    pack.op_name = "pack";
+    pack.op = step.op;
+    pack.kernel.variant = packed.format;
+    pack.kernel.run = packed.pack;
+    pack.kernel.scratch_bytes = packed.pack_scratch_bytes;
+    pack.kernel.plan = step.kernel.plan;
+    pack.inputs = {input};
+    pack.outputs = {result};
+    pack.input_specs = {step.input_specs[static_cast<std::size_t>(packed.input)]};
+    (prepare ? schedule_.prepare : schedule_.run).push_back(std::move(pack));
+    input = result;
+  }
+
+  static bool serves(const Packing& packing, const ScheduleStep& step) {
+    const PackedInput& a = packing.kernel.packed;
+    const PackedInput& b = step.kernel.packed;
+    return a.pack == b.pack && a.bytes == b.bytes && a.input == b.input &&
+           std::string_view(a.format) == b.format && packing.kernel.plan == step.kernel.plan &&
+           same_attributes(packing.op, step.op);
+  }
+
+  Schedule& schedule_;
+  std::set<int> assigned_;                        // variables
+  std::map<int, std::vector<Packing>> packings_;  // by what was packed
+};
+
+}  // namespace
+
+void prepack_weights(Schedule& schedule) { Packer(schedule).run(); }
+
+}  // namespace pycnn

@@ -1,1 +1,123 @@
-// Being written.
+#include "backends/backend.h"
+#include "compile/passes.h"
+#include "compile/view_ops.h"
+#include "pycnn/error.h"
+
+namespace pycnn {
+namespace {
+
+class Selector {
+ public:
+  Selector(const Graph& graph, const std::vector<bool>& prepared, const KernelChoice& choice)
+      : graph_(graph), prepared_(prepared), choice_(choice) {
+    schedule_.threads = choice.threads;
+  }
+
+  Schedule result() {
+    const std::vector<Node>& nodes = graph_.nodes();
+    values_.reserve(nodes.size());
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      values_.emplace_back();
+      if (nodes[i].kind == NodeKind::kOp)
+        add_op(i, nodes[i]);
+      else
+        add_leaf(i, nodes[i]);
+    }
+    for (const auto& [name, symbol] : graph_.outputs())
+      schedule_.outputs.emplace_back(name, value_of(symbol));
+    for (const Assignment& assignment : graph_.assignments())
+      schedule_.assignments.emplace_back(schedule_.value(value_of(assignment.variable)).index,
+                                         value_of(assignment.value));
+    return std::move(schedule_);
+  }
+
+ private:
+  int value_of(Symbol symbol) const {
+    return values_[static_cast<std::size_t>(symbol.node)][static_cast<std::size_t>(symbol.output)];
+  }
+
+  void add_leaf(std::size_t index, const Node& node) {
+    ScheduleValue value;
+    value.spec = node.outputs[0];
+    if (node.kind == NodeKind::kInput) {
+      value.kind = ScheduleValue::Kind::kInput;
+      value.index = static_cast<int>(schedule_.inputs.size());
+      schedule_.inputs.emplace_back(node.name, node.outputs[0]);
+    } else {
+      value.kind = ScheduleValue::Kind::kVariable;
+      value.index = static_cast<int>(schedule_.variables.size());
+      schedule_.variables.push_back(node.name);
+    }
+    values_[index] = {schedule_.add_value(std::move(value))};
+  }
+
+  void add_op(std::size_t index, const Node& node) {
+    std::vector<int> inputs;
+    std::vector<TensorSpec> specs;
+    for (const Symbol symbol : node.inputs) {
+      inputs.push_back(value_of(symbol));
+      specs.push_back(graph_.spec(symbol));
+    }
+    const bool renames = inputs.size() == 1 && node.outputs.size() == 1 &&
+                         only_renames(node.op, specs[0], node.outputs[0]);
+    for (const TensorSpec& spec : node.outputs) {
+      ScheduleValue value;
+      value.spec = spec;
+      value.alias_of = renames ? inputs[0] : -1;
+      value.prepared = prepared_[index];
+      values_[index].push_back(schedule_.add_value(std::move(value)));
+    }
+    if (renames) return;
+    Selection selection = select(node, specs);
+    ScheduleStep step{node.name,
+                      op_name(node.op),
+                      node.op,
+                      std::move(selection.kernel),
+                      std::move(selection.refused),
+                      std::move(inputs),
+                      values_[index],
+                      std::move(specs)};
+    (prepared_[index] ? schedule_.prepare : schedule_.run).push_back(std::move(step));
+  }
+
+  std::string_view pin_of(const Node& node) const {
+    for (const std::string_view key :
+         {std::string_view(node.name), std::string_view(op_name(node.op)), std::string_view("*")}) {
+      const auto pin = choice_.pins.find(std::string(key));
+      if (pin != choice_.pins.end()) return pin->second;
+    }
+    return {};
+  }
+
+  Selection select(const Node& node, const std::vector<TensorSpec>& specs) const {
+    const Problem problem{specs, node.outputs, choice_.isa, choice_.threads, pin_of(node)};
+    const auto where = [&](const std::string& message) {
+      std::string text = "compile '" + node.name + "': " + message;
+      for (const TensorSpec& spec : specs) text += "\n  input  " + to_string(spec);
+      if (!node.origin.empty()) text += "\n  at " + node.origin;
+      return text;
+    };
+    try {
+      return cpu_backend().select(node.op, problem);
+    } catch (const UnsupportedError& error) {
+      throw UnsupportedError(where(error.what()));
+    } catch (const ArgumentError& error) {
+      throw ArgumentError(where(error.what()));
+    }
+  }
+
+  const Graph& graph_;
+  const std::vector<bool>& prepared_;
+  const KernelChoice& choice_;
+  Schedule schedule_;
+  std::vector<std::vector<int>> values_;  // by node and output
+};
+
+}  // namespace
+
+Schedule select_kernels(const Graph& graph, const std::vector<bool>& prepared,
+                        const KernelChoice& choice) {
+  return Selector(graph, prepared, choice).result();
+}
+
+}  // namespace pycnn

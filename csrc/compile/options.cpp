@@ -1,0 +1,100 @@
+#include "compile/options.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "compile/training_buffers.h"
+#include "core/cpu_features.h"
+#include "pycnn/error.h"
+#include "runtime/each_op.h"
+
+namespace pycnn {
+namespace {
+
+bool is_training_state(std::string_view name) {
+  return name == kSeedName || name == kStepName || name == kLearningRateName ||
+         name.starts_with(kMomentumPrefix) || name.starts_with(kMeanPrefix) ||
+         name.starts_with(kVariancePrefix) || name.starts_with(kAveragePrefix);
+}
+
+bool is_variable(const Node& node) {
+  return node.kind == NodeKind::kParameter || node.kind == NodeKind::kBuffer;
+}
+
+bool is_op_name(const std::string& name) {
+  const std::vector<Op> ops = each_op();
+  return std::any_of(ops.begin(), ops.end(), [&](const Op& op) { return name == op_name(op); });
+}
+
+void require_variables(const Graph& graph, const Variables& variables) {
+  constexpr int kListed = 10;
+  std::string names;
+  int missing = 0;
+  for (const Node& node : graph.nodes()) {
+    if (!is_variable(node) || is_training_state(node.name)) continue;
+    const auto found = variables.find(node.name);
+    if (found != variables.end() && found->second.defined()) continue;
+    if (++missing <= kListed) names += (names.empty() ? "'" : ", '") + node.name + "'";
+  }
+  if (missing == 0) return;
+  if (missing > kListed) names += " and " + std::to_string(missing - kListed) + " more";
+  throw ArgumentError("compile: the variables lack " + names + "; create_variables makes them");
+}
+
+}  // namespace
+
+void check_options(const Graph& graph, const CompileOptions& options) {
+  if (options.device != "cpu")
+    throw DeviceError("compile: device '" + options.device +
+                      "' is unknown or this pycnn was built without it; there is 'cpu'");
+  if (options.optimizer && options.mode != Mode::kTraining)
+    throw ArgumentError("compile: an optimizer needs the training mode");
+  if (graph.outputs().empty() && graph.assignments().empty())
+    throw GraphError("compile: the graph has no outputs; mark them with set_output");
+}
+
+Symbol loss_of(const Graph& graph, const std::string& name) {
+  std::string names;
+  for (const auto& [output, symbol] : graph.outputs()) {
+    if (output == name) return symbol;
+    names += (names.empty() ? "'" : ", '") + output + "'";
+  }
+  throw ArgumentError("compile: the loss is to be the output '" + name +
+                      "', but the graph has the outputs " + names);
+}
+
+KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
+                           const CompileOptions& options) {
+  for (const auto& [key, variant] : options.variants)
+    if (key != "*" && !recorded.contains(key) && !final_graph.contains(key) && !is_op_name(key))
+      throw ArgumentError("compile: variants names '" + key +
+                          "', which is neither a node nor an op of the graph");
+  return {parse_isa(options.isa), resolve_threads(options.threads), options.variants};
+}
+
+void check_memory(const ProgramPlan& plan, std::size_t limit_bytes) {
+  const std::size_t wanted = plan.arena_bytes + plan.scratch_bytes;
+  if (limit_bytes != 0 && wanted > limit_bytes)
+    throw MemoryLimitError("compile: the program needs " + std::to_string(wanted) + " bytes (" +
+                               std::to_string(plan.arena_bytes) + " for activations, " +
+                               std::to_string(plan.scratch_bytes) + " of scratch), the limit is " +
+                               std::to_string(limit_bytes) + "\n  hint: a smaller batch needs less",
+                           wanted);
+}
+
+Variables with_training_state(const Graph& graph, const Variables& variables) {
+  require_variables(graph, variables);
+  Variables complete = variables;
+  for (const Node& node : graph.nodes()) {
+    const std::string_view name = node.name;
+    if (!is_variable(node) || !name.starts_with(kAveragePrefix)) continue;
+    const auto parameter =
+        variables.find(std::string(name.substr(std::string_view(kAveragePrefix).size())));
+    Tensor& average = complete[node.name];
+    if (!average.defined() && parameter != variables.end()) average = parameter->second.clone();
+  }
+  create_variables(graph, complete);
+  return complete;
+}
+
+}  // namespace pycnn

@@ -1,0 +1,29 @@
+#pragma once
+#include "compile/passes.h"
+#include "pycnn/graph.h"
+#include "pycnn/program.h"
+
+// What compile does around its passes: options, limits, variables.
+namespace pycnn {
+
+// Throws DeviceError for a device that is not there, ArgumentError for options that contradict one
+// another, GraphError for a graph without results.
+void check_options(const Graph& graph, const CompileOptions& options);
+
+// The output that training minimises. Throws ArgumentError with the names that there are.
+Symbol loss_of(const Graph& graph, const std::string& name);
+
+// Throws ArgumentError for a variant pinned to a name that is neither a node (of the recorded or
+// the final graph) nor an op.
+KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
+                           const CompileOptions& options);
+
+// Throws MemoryLimitError when arena and scratch take more than the limit; 0 is none.
+void check_memory(const ProgramPlan& plan, std::size_t limit_bytes);
+
+// The given variables and those that training adds: state starts at zero, averages as a copy of
+// their parameter. Throws ArgumentError for other variables that are missing, ShapeError or
+// DTypeError for one that is not what the graph says.
+Variables with_training_state(const Graph& graph, const Variables& variables);
+
+}  // namespace pycnn

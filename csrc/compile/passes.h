@@ -1,0 +1,62 @@
+#pragma once
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "compile/schedule.h"
+#include "pycnn/graph.h"
+#include "pycnn/program.h"
+#include "runtime/program_plan.h"
+
+// The passes that compile.cpp strings together; `specialize` and `differentiate` are public
+// (pycnn/graph.h). Each has a file of its name.
+namespace pycnn {
+
+// Parameters that an optimizer is to train: those that `loss` depends on and that no group freezes.
+// Throws ArgumentError for a group that names no parameter of the graph, GraphError when nothing is
+// left to train.
+std::vector<Symbol> trained_parameters(const Graph& graph, Symbol loss, const Optimizer& optimizer);
+
+// Adds the update of each parameter by its gradient, with the optimizer's state as buffers, and the
+// assignments that make them last. Counts `train.step`.
+void append_update(Graph& graph, const Optimizer& optimizer, std::span<const Symbol> parameters,
+                   std::span<const Symbol> gradients);
+
+// Joins batch norms of running statistics to the convolution or dense layer before them, by a
+// FoldBatchNorm of their variables.
+Graph fold_batch_norm(const Graph& graph);
+
+// Keeps what outputs and assignments need.
+Graph drop_unused(const Graph& graph);
+
+// Joins residual additions and activations to the convolution or dense layer before them.
+Graph fuse_epilogue(const Graph& graph);
+
+// For each node whether its value depends on no input and on no variable that the graph assigns, so
+// that it need not be computed in every run. Leaves are never in.
+std::vector<bool> split_prepare(const Graph& graph);
+
+struct KernelChoice {
+  Isa isa = Isa::kBaseline;
+  int threads = 1;
+  std::map<std::string, std::string> pins;  // CompileOptions::variants
+};
+
+// Asks the backend for a kernel for each op; ops that only rename memory become aliases. `prepared`
+// is what split_prepare said.
+Schedule select_kernels(const Graph& graph, const std::vector<bool>& prepared,
+                        const KernelChoice& choice);
+
+// Adds the packing steps that kernels ask for.
+void prepack_weights(Schedule& schedule);
+
+// Moves each update of a parameter to the earliest place in the run, so that its gradient dies
+// early.
+void hasten_updates(Schedule& schedule);
+
+// Gives every value its place. With `reuse`, values that never live together share memory and
+// kernels work in place where they can.
+ProgramPlan plan_memory(Schedule schedule, bool reuse);
+
+}  // namespace pycnn

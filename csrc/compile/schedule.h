@@ -1,0 +1,51 @@
+#pragma once
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backends/backend.h"
+#include "pycnn/ops.h"
+
+// A graph on its way to a program: steps with kernels, over numbered values that have no place in
+// memory yet.
+namespace pycnn {
+
+struct ScheduleValue {
+  enum class Kind : std::uint8_t { kInput, kVariable, kResult };
+  Kind kind = Kind::kResult;
+  TensorSpec spec;
+  int index = -1;         // kInput, kVariable: which
+  int alias_of = -1;      // kResult: the value whose memory this is, under another shape
+  bool prepared = false;  // kResult: of a prepare step
+};
+
+struct ScheduleStep {
+  std::string name;
+  std::string op_name;
+  Op op;
+  Kernel kernel;
+  std::vector<Refusal> refused;
+  std::vector<int> inputs;  // values
+  std::vector<int> outputs;
+  // What the kernel is told of its inputs; a packed input keeps the spec of the original.
+  std::vector<TensorSpec> input_specs;
+};
+
+struct Schedule {
+  std::vector<ScheduleValue> values;
+  std::vector<ScheduleStep> prepare;
+  std::vector<ScheduleStep> run;
+  std::vector<std::pair<std::string, TensorSpec>> inputs;
+  std::vector<std::string> variables;
+  std::vector<std::pair<std::string, int>> outputs;  // values
+  std::vector<std::pair<int, int>> assignments;      // variable, value
+  int threads = 1;
+
+  int add_value(ScheduleValue value) {
+    values.push_back(std::move(value));
+    return static_cast<int>(values.size()) - 1;
+  }
+  const ScheduleValue& value(int v) const { return values[static_cast<std::size_t>(v)]; }
+};
+
+}  // namespace pycnn
