@@ -1,0 +1,104 @@
+"""The walls of the house: who includes whom, what is documented and tested, what an import costs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+import pycnn
+from pycnn import _core, functional
+
+# Ops that have no function of their own, and where they come from.
+INTERNAL = {
+    "Broadcast", "FoldBatchNorm", "BatchNormTrain", "BatchNormInference", "DropoutTrain", "Increment", "ClipFactor",
+    "SgdUpdate", "AdamUpdate", "EmaUpdate", "Fill",
+}  # fmt: skip
+
+
+def op_names() -> list[str]:
+    return sorted(
+        name for name, value in vars(_core).items() if inspect.isclass(value) and hasattr(value, "attributes")
+    )
+
+
+def test_layers_of_the_core_hold(root):
+    result = subprocess.run(
+        [sys.executable, root / "tools" / "check_layers.py"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_layer_check_notices_an_include_that_goes_up(root, tmp_path, monkeypatch):
+    sys.path.insert(0, str(root / "tools"))
+    try:
+        import check_layers
+    finally:
+        sys.path.pop(0)
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "a.cpp").write_text('#include "compile/passes.h"\n')
+    monkeypatch.setattr(check_layers, "SOURCE", tmp_path)
+    assert len(check_layers.violations()) == 1
+
+
+@pytest.mark.parametrize("name", op_names())
+def test_every_op_has_a_function(name):
+    if name in INTERNAL or name.endswith("Grad") or "Grad" in name:
+        return
+    source = inspect.getsource(functional)
+    assert f"_core.{name}(" in source or f"_core.{name}(" in inspect.getsource(pycnn.tracing), name
+
+
+@pytest.mark.parametrize("name", op_names())
+def test_every_op_has_a_reference_kernel(name):
+    if name in ("BatchNorm", "Dropout"):  # recorded forms, replaced before kernels are chosen
+        return
+    variants = _core.variants(getattr(_core, name).name)
+    assert variants, name
+
+
+def test_every_public_name_of_functional_is_documented():
+    for name in functional.__all__:
+        assert inspect.getdoc(getattr(functional, name)), name
+
+
+def test_root_exports_what_it_promises():
+    for name in pycnn.__all__:
+        assert getattr(pycnn, name) is not None
+
+
+def test_import_pulls_in_no_optional_package():
+    code = (
+        "import sys, pycnn, pycnn.nn, pycnn.train, pycnn.data, pycnn.models, pycnn.optim;"
+        "bad = {'matplotlib', 'PIL', 'onnx', 'sklearn', 'mpi4py', 'torch', 'scipy'} & set(sys.modules);"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_plain_import_and_help_do_not_load_numpy():
+    code = (
+        "import sys, pycnn;"
+        "import pycnn.cli as cli;"
+        "assert 'numpy' not in sys.modules;"
+        "import contextlib, io;"
+        "out = io.StringIO();"
+        "\ntry:\n with contextlib.redirect_stdout(out): cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'numpy' not in sys.modules and 'train' in out.getvalue()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_readme_holds_the_two_commands(root):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"^# install, train and evaluate\n.*pycnn train$", text, re.M)
+    assert re.search(r"^# install the test extra and run the tests\n.*pytest -q$", text, re.M)
+
+
+def test_version_is_the_same_everywhere():
+    from importlib import metadata
+
+    assert pycnn.__version__ == _core.version == metadata.version("pycnn")
