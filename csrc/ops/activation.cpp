@@ -26,6 +26,6 @@ std::vector<TensorSpec> ActivationGrad::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void ActivationGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void ActivationGrad::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

@@ -58,8 +58,7 @@ std::vector<TensorSpec> BatchNorm::infer(Specs inputs) const {
 }
 
 void BatchNorm::gradient(GradientContext&) const {
-  no_gradient(kName,
-              " before the mode is known\n  hint: differentiate specialize(graph, mode) instead");
+  no_gradient(" before the mode is known\n  hint: differentiate specialize(graph, mode) instead");
 }
 
 // ---- Training
@@ -80,10 +79,10 @@ std::vector<TensorSpec> BatchNormTrain::infer(Specs inputs) const {
 
 void BatchNormTrain::gradient(GradientContext& context) const {
   for (int i = 1; i < 5; ++i) {
-    if (context.has_grad_output(i)) no_gradient(kName, " through its statistics");
+    if (context.has_grad_output(i)) no_gradient(" through its statistics");
   }
   if (context.needs_grad(3) || context.needs_grad(4)) {
-    no_gradient(kName, " for running statistics");
+    no_gradient(" for running statistics");
   }
   set_three(context, context.emit(BatchNormTrainGrad{},
                                   {context.input(0), context.input(1), context.output(1),
@@ -95,7 +94,7 @@ std::vector<TensorSpec> BatchNormTrainGrad::infer(Specs inputs) const {
   return infer_backward(inputs, "batch_mean", "batch_inv_std");
 }
 
-void BatchNormTrainGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void BatchNormTrainGrad::gradient(GradientContext&) const { no_gradient(); }
 
 // ---- Inference
 
@@ -106,7 +105,7 @@ std::vector<TensorSpec> BatchNormInference::infer(Specs inputs) const {
 
 void BatchNormInference::gradient(GradientContext& context) const {
   if (context.needs_grad(3) || context.needs_grad(4)) {
-    no_gradient(kName, " for running statistics");
+    no_gradient(" for running statistics");
   }
   set_three(context, context.emit(BatchNormInferenceGrad{eps},
                                   {context.input(0), context.input(1), context.input(3),
@@ -119,7 +118,7 @@ std::vector<TensorSpec> BatchNormInferenceGrad::infer(Specs inputs) const {
   return infer_backward(inputs, "running_mean", "running_var");
 }
 
-void BatchNormInferenceGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void BatchNormInferenceGrad::gradient(GradientContext&) const { no_gradient(); }
 
 // ---- FoldBatchNorm
 
@@ -135,6 +134,6 @@ std::vector<TensorSpec> FoldBatchNorm::infer(Specs inputs) const {
   return {inputs[0], {{dim(inputs[0], 0)}, inputs[0].dtype}};
 }
 
-void FoldBatchNorm::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void FoldBatchNorm::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

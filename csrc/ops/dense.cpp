@@ -54,7 +54,7 @@ std::vector<TensorSpec> Dense::infer(Specs inputs) const {
 
 void Dense::gradient(GradientContext& context) const {
   if (epilogue != Epilogue{}) {
-    no_gradient(kName, " once an epilogue is fused; differentiate before fusing");
+    no_gradient(" once an epilogue is fused; differentiate before fusing");
   }
   const Symbol grad = context.grad_output();
   const bool bias = context.input_count() > 2 && context.needs_grad(2);

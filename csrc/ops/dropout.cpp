@@ -20,8 +20,7 @@ std::vector<TensorSpec> Dropout::infer(Specs inputs) const {
 }
 
 void Dropout::gradient(GradientContext&) const {
-  no_gradient(kName,
-              " before the mode is known\n  hint: differentiate specialize(graph, mode) instead");
+  no_gradient(" before the mode is known\n  hint: differentiate specialize(graph, mode) instead");
 }
 
 std::vector<TensorSpec> DropoutTrain::infer(Specs inputs) const {

@@ -37,6 +37,6 @@ Symbol sum_to_last_axis(GradientContext& context, Symbol value, const Shape& sha
   return context.emit(std::move(reduce), {value});
 }
 
-void no_gradient(const char* op, const char* why) { fail<GraphError>(op, " has no gradient", why); }
+void no_gradient(const char* why) { fail<GraphError>("has no gradient", why); }
 
 }  // namespace pycnn::ops

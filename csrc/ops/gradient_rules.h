@@ -13,7 +13,7 @@ Symbol sum_to(GradientContext& context, Symbol value, const Shape& from, const S
 // Sum over all axes but the last: the gradient of a bias.
 Symbol sum_to_last_axis(GradientContext& context, Symbol value, const Shape& shape);
 
-// "conv2d ..." has no gradient because ...
-[[noreturn]] void no_gradient(const char* op, const char* why);
+// GraphError "has no gradient" + why; the caller puts op and node in front.
+[[noreturn]] void no_gradient(const char* why = "");
 
 }  // namespace pycnn::ops

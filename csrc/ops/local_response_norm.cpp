@@ -32,6 +32,6 @@ std::vector<TensorSpec> LocalResponseNormGrad::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void LocalResponseNormGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void LocalResponseNormGrad::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

@@ -84,7 +84,7 @@ std::vector<TensorSpec> SoftmaxCrossEntropyGrad::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void SoftmaxCrossEntropyGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void SoftmaxCrossEntropyGrad::gradient(GradientContext&) const { no_gradient(); }
 
 // ---- Mean squared error
 
@@ -110,6 +110,6 @@ std::vector<TensorSpec> MeanSquaredErrorGrad::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void MeanSquaredErrorGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void MeanSquaredErrorGrad::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

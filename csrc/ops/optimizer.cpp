@@ -49,7 +49,7 @@ std::vector<TensorSpec> Increment::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void Increment::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void Increment::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> ClipFactor::infer(Specs inputs) const {
   expect_inputs(inputs, 1, std::size_t{1} << 20, "gradients");
@@ -67,7 +67,7 @@ std::vector<TensorSpec> ClipFactor::infer(Specs inputs) const {
   return {scalar, scalar};
 }
 
-void ClipFactor::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void ClipFactor::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> SgdUpdate::infer(Specs inputs) const {
   expect_within(momentum, "momentum", 0.0, 1.0);
@@ -88,7 +88,7 @@ std::vector<TensorSpec> SgdUpdate::infer(Specs inputs) const {
   return {inputs[0], inputs[0]};
 }
 
-void SgdUpdate::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void SgdUpdate::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> AdamUpdate::infer(Specs inputs) const {
   expect_decay(beta1, "beta1");
@@ -104,7 +104,7 @@ std::vector<TensorSpec> AdamUpdate::infer(Specs inputs) const {
   return {inputs[0], inputs[0], inputs[0]};
 }
 
-void AdamUpdate::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void AdamUpdate::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> EmaUpdate::infer(Specs inputs) const {
   expect_within(decay, "decay", 0.0, 1.0);
@@ -115,6 +115,6 @@ std::vector<TensorSpec> EmaUpdate::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void EmaUpdate::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void EmaUpdate::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

@@ -86,7 +86,7 @@ std::vector<TensorSpec> MaxPool2dGrad::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void MaxPool2dGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void MaxPool2dGrad::gradient(GradientContext&) const { no_gradient(); }
 
 // ---- AvgPool2d
 
@@ -158,6 +158,6 @@ std::vector<TensorSpec> GlobalMaxPool2dGrad::infer(Specs inputs) const {
   return {inputs[0]};
 }
 
-void GlobalMaxPool2dGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void GlobalMaxPool2dGrad::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

@@ -29,7 +29,7 @@ void Softmax::gradient(GradientContext& context) const {
 
 std::vector<TensorSpec> SoftmaxGrad::infer(Specs inputs) const { return infer_backward(inputs); }
 
-void SoftmaxGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void SoftmaxGrad::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> LogSoftmax::infer(Specs inputs) const { return infer_forward(inputs); }
 
@@ -40,6 +40,6 @@ void LogSoftmax::gradient(GradientContext& context) const {
 
 std::vector<TensorSpec> LogSoftmaxGrad::infer(Specs inputs) const { return infer_backward(inputs); }
 
-void LogSoftmaxGrad::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void LogSoftmaxGrad::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops

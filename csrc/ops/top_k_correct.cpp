@@ -16,6 +16,6 @@ std::vector<TensorSpec> TopKCorrect::infer(Specs inputs) const {
   return {{{}, inputs[0].dtype}};
 }
 
-void TopKCorrect::gradient(GradientContext&) const { no_gradient(kName, ""); }
+void TopKCorrect::gradient(GradientContext&) const { no_gradient(); }
 
 }  // namespace pycnn::ops
