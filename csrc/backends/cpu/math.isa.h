@@ -10,10 +10,10 @@
 // all float32 arguments, in units of the last place:
 //
 //            AVX-512, AVX2   baseline
-//   exp          1.03           0.98
-//   log          0.80           0.80
-//   tanh         2.41           2.47
-//   sigmoid      2.29           2.29
+//   exp          1.04           1.01
+//   log          0.86           0.87
+//   tanh         2.52           2.56
+//   sigmoid      2.41           2.41
 //
 // (The zero-masked intrinsics with a full mask are the plain ones without gcc 12's false warning of
 // an uninitialised value.)

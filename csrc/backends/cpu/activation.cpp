@@ -1,0 +1,193 @@
+#include "backends/cpu/activation.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "backends/cpu/select.h"
+#include "backends/cpu/vector_variants.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+namespace {
+
+template <class T>
+T activate(ActivationKind kind, T x, T slope) {
+  switch (kind) {
+    case ActivationKind::kIdentity:
+      return x;
+    case ActivationKind::kRelu:
+      return x < T(0) ? T(0) : x;
+    case ActivationKind::kLeakyRelu:
+      return x > T(0) ? x : slope * x;
+    case ActivationKind::kSigmoid: {
+      const T e = std::exp(-std::abs(x));
+      return (x < T(0) ? e : T(1)) / (T(1) + e);
+    }
+    case ActivationKind::kTanh:
+      return std::tanh(x);
+    case ActivationKind::kScaledTanh:
+      return T(1.7159) * std::tanh(x * T(2.0 / 3.0));
+  }
+  return x;
+}
+
+// df/dx from y = f(x); see activation.isa.cpp for the forms chosen.
+template <class T>
+T activation_slope(ActivationKind kind, T y, T slope) {
+  switch (kind) {
+    case ActivationKind::kIdentity:
+      return T(1);
+    case ActivationKind::kRelu:
+      return y <= T(0) ? T(0) : T(1);
+    case ActivationKind::kLeakyRelu:
+      return y > T(0) ? T(1) : slope;
+    case ActivationKind::kSigmoid:
+      return y * (T(1) - y);
+    case ActivationKind::kTanh:
+      return T(1) - y * y;
+    case ActivationKind::kScaledTanh:
+      return T(1.7159 * 2.0 / 3.0) - T(2.0 / 3.0 / 1.7159) * y * y;
+  }
+  return T(1);
+}
+
+void reference_forward(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Activation>(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* input = args.inputs[0].as<const T>();
+    T* output = args.outputs[0].as<T>();
+    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i)
+                        output[i] = activate(op.kind, input[i], static_cast<T>(op.slope));
+                    });
+  });
+}
+
+void reference_gradient(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::ActivationGrad>(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* output = args.inputs[0].as<const T>();
+    const T* grad_output = args.inputs[1].as<const T>();
+    T* grad_input = args.outputs[0].as<T>();
+    const T slope = static_cast<T>(op.slope);
+    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i) {
+                        // Not 0 * gradient: where relu is closed, not even an infinite one passes.
+                        const T d = activation_slope(op.kind, output[i], slope);
+                        const bool closed = op.kind == ActivationKind::kRelu && d == T(0);
+                        grad_input[i] = closed ? T(0) : grad_output[i] * d;
+                      }
+                    });
+  });
+}
+
+template <const ActivationFunctions& Functions>
+void vector_forward(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Activation>(args);
+  const auto* input = args.inputs[0].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  ActivationFunctions::Forward function = nullptr;
+  switch (op.kind) {
+    case ActivationKind::kIdentity:
+      break;
+    case ActivationKind::kRelu:
+      function = Functions.relu;
+      break;
+    case ActivationKind::kLeakyRelu:
+      function = Functions.leaky_relu;
+      break;
+    case ActivationKind::kSigmoid:
+      function = Functions.sigmoid;
+      break;
+    case ActivationKind::kTanh:
+      function = Functions.tanh;
+      break;
+    case ActivationKind::kScaledTanh:
+      function = Functions.scaled_tanh;
+      break;
+  }
+  if (function == nullptr && input == output) return;
+  const auto slope = static_cast<float>(op.slope);
+  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                  [=](std::int64_t begin, std::int64_t end) {
+                    if (function != nullptr)
+                      function(input + begin, output + begin, end - begin, slope);
+                    else
+                      std::memcpy(output + begin, input + begin,
+                                  static_cast<std::size_t>(end - begin) * sizeof(float));
+                  });
+}
+
+template <const ActivationFunctions& Functions>
+void vector_gradient(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::ActivationGrad>(args);
+  const auto* output = args.inputs[0].as<const float>();
+  const auto* grad_output = args.inputs[1].as<const float>();
+  auto* grad_input = args.outputs[0].as<float>();
+  ActivationFunctions::Gradient function = nullptr;
+  switch (op.kind) {
+    case ActivationKind::kIdentity:
+      break;
+    case ActivationKind::kRelu:
+      function = Functions.relu_grad;
+      break;
+    case ActivationKind::kLeakyRelu:
+      function = Functions.leaky_relu_grad;
+      break;
+    case ActivationKind::kSigmoid:
+      function = Functions.sigmoid_grad;
+      break;
+    case ActivationKind::kTanh:
+      function = Functions.tanh_grad;
+      break;
+    case ActivationKind::kScaledTanh:
+      function = Functions.scaled_tanh_grad;
+      break;
+  }
+  if (function == nullptr && grad_output == grad_input) return;
+  const auto slope = static_cast<float>(op.slope);
+  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                  [=](std::int64_t begin, std::int64_t end) {
+                    if (function != nullptr)
+                      function(output + begin, grad_output + begin, grad_input + begin, end - begin,
+                               slope);
+                    else
+                      std::memcpy(grad_input + begin, grad_output + begin,
+                                  static_cast<std::size_t>(end - begin) * sizeof(float));
+                  });
+}
+
+Kernel make_kernel(KernelFunction run, std::uint32_t in_place) {
+  Kernel kernel;
+  kernel.run = run;
+  kernel.in_place = {in_place};
+  return kernel;
+}
+
+template <const ActivationFunctions& Functions>
+Kernel make_forward(const ops::Activation&, const Problem&) {
+  return make_kernel(vector_forward<Functions>, 0b1);
+}
+Kernel make_forward_reference(const ops::Activation&, const Problem&) {
+  return make_kernel(reference_forward, 0b1);
+}
+template <const ActivationFunctions& Functions>
+Kernel make_gradient(const ops::ActivationGrad&, const Problem&) {
+  return make_kernel(vector_gradient<Functions>, 0b11);
+}
+Kernel make_gradient_reference(const ops::ActivationGrad&, const Problem&) {
+  return make_kernel(reference_gradient, 0b11);
+}
+
+}  // namespace
+
+PYCNN_DEFINE_VARIANTS(ops::Activation, "activation", accept_float32, make_forward, kActivation,
+                      make_forward_reference)
+PYCNN_DEFINE_VARIANTS(ops::ActivationGrad, "activation_grad", accept_float32, make_gradient,
+                      kActivation, make_gradient_reference)
+
+}  // namespace pycnn::cpu

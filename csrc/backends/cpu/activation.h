@@ -1,0 +1,25 @@
+#pragma once
+#include <cstdint>
+
+// Contract of activation.isa.cpp: unaligned arrays of n floats; results may lie on either input.
+namespace pycnn::cpu {
+
+struct ActivationFunctions {
+  using Forward = void (*)(const float* input, float* output, std::int64_t n, float slope);
+  using Gradient = void (*)(const float* output, const float* grad_output, float* grad_input,
+                            std::int64_t n, float slope);
+  Forward relu, leaky_relu, sigmoid, tanh, scaled_tanh;
+  Gradient relu_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad;
+};
+
+namespace baseline {
+extern const ActivationFunctions kActivation;
+}
+namespace avx2 {
+extern const ActivationFunctions kActivation;
+}
+namespace avx512 {
+extern const ActivationFunctions kActivation;
+}
+
+}  // namespace pycnn::cpu

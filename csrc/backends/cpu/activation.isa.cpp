@@ -1,0 +1,69 @@
+#include "backends/cpu/activation.h"
+
+#include "backends/cpu/math.isa.h"
+
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+template <class F>
+PYCNN_INLINE void map(const float* x, float* y, std::int64_t n, F f) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)));
+  if (const int rest = static_cast<int>(n - i))
+    store_partial(y + i, f(load_partial(x + i, rest)), rest);
+}
+
+template <class F>
+PYCNN_INLINE void map2(const float* a, const float* b, float* y, std::int64_t n, F f) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(a + i), load(b + i)));
+  if (const int rest = static_cast<int>(n - i))
+    store_partial(y + i, f(load_partial(a + i, rest), load_partial(b + i, rest)), rest);
+}
+
+void relu_all(const float* x, float* y, std::int64_t n, float) {
+  map(x, y, n, [](Vec v) { return relu(v); });
+}
+void leaky_relu_all(const float* x, float* y, std::int64_t n, float slope) {
+  const Vec s = broadcast(slope);
+  map(x, y, n, [s](Vec v) { return leaky_relu(v, s); });
+}
+void sigmoid_all(const float* x, float* y, std::int64_t n, float) {
+  map(x, y, n, [](Vec v) { return sigmoid(v); });
+}
+void tanh_all(const float* x, float* y, std::int64_t n, float) {
+  map(x, y, n, [](Vec v) { return tanh(v); });
+}
+void scaled_tanh_all(const float* x, float* y, std::int64_t n, float) {
+  map(x, y, n, [](Vec v) { return scaled_tanh(v); });
+}
+
+// Written so that a NaN output lets the incoming gradient through.
+void relu_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
+  map2(y, g, gx, n, [](Vec out, Vec grad) { return select(out <= zero(), zero(), grad); });
+}
+void leaky_relu_grad(const float* y, const float* g, float* gx, std::int64_t n, float slope) {
+  const Vec s = broadcast(slope);
+  map2(y, g, gx, n, [s](Vec out, Vec grad) { return select(out > zero(), grad, s * grad); });
+}
+void sigmoid_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
+  map2(y, g, gx, n, [](Vec out, Vec grad) { return grad * (out * (broadcast(1.0f) - out)); });
+}
+void tanh_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
+  map2(y, g, gx, n, [](Vec out, Vec grad) { return grad * fma(-out, out, broadcast(1.0f)); });
+}
+// With y = a tanh(b x): dy/dx = a b - (b / a) y^2.
+void scaled_tanh_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
+  const Vec slope_at_0 = broadcast(static_cast<float>(1.7159 * 2.0 / 3.0));
+  const Vec curvature = broadcast(static_cast<float>(-2.0 / 3.0 / 1.7159));
+  map2(y, g, gx, n,
+       [=](Vec out, Vec grad) { return grad * fma(curvature * out, out, slope_at_0); });
+}
+
+}  // namespace
+
+extern const ActivationFunctions kActivation = {
+    relu_all,  leaky_relu_all,  sigmoid_all,  tanh_all,  scaled_tanh_all,
+    relu_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad};
+
+}  // namespace pycnn::cpu::PYCNN_ISA

@@ -1,0 +1,180 @@
+#include "backends/cpu/elementwise.h"
+
+#include <type_traits>
+
+#include "backends/cpu/broadcast_plan.h"
+#include "backends/cpu/select.h"
+#include "backends/cpu/vector_variants.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+namespace {
+
+// Rows shorter than this are repeated into a pattern of about kPattern floats, so that a channel
+// vector of 6 is added in long strides.
+constexpr std::int64_t kShortRow = 128;
+constexpr std::int64_t kPattern = 512;
+
+const BroadcastPlan& plan_of(const KernelArgs& args) noexcept {
+  return *reinterpret_cast<const BroadcastPlan*>(args.plan);
+}
+
+template <class OpType, class T>
+T apply(T a, T b) {
+  if constexpr (std::is_same_v<OpType, ops::Add>)
+    return a + b;
+  else if constexpr (std::is_same_v<OpType, ops::Subtract>)
+    return a - b;
+  else
+    return a * b;
+}
+
+template <class OpType>
+void reference(const KernelArgs& args) noexcept {
+  const BroadcastPlan& plan = plan_of(args);
+  with_float(args.outputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* a = args.inputs[0].as<const T>();
+    const T* b = args.inputs[1].as<const T>();
+    T* output = args.outputs[0].as<T>();
+    auto segment = [&](std::int64_t at, const std::int64_t* from, std::int64_t n) {
+      for (std::int64_t i = 0; i < n; ++i)
+        output[at + i] = apply<OpType>(a[from[0] + i * plan.inner_stride(0)],
+                                       b[from[1] + i * plan.inner_stride(1)]);
+    };
+    parallel_ranges(
+        args.threads, plan.count, kElementGrain,
+        [&](std::int64_t begin, std::int64_t end) { for_each_segment(plan, begin, end, segment); });
+  });
+}
+
+// One input is a single short row, the other has many.
+void run_short_rows(const KernelArgs& args, const BroadcastPlan& plan, int repeated,
+                    const BinaryFunctions& functions) noexcept {
+  const std::int64_t inner = plan.inner();
+  const std::int64_t rows_per_pattern = kPattern / inner;
+  const std::int64_t block = rows_per_pattern * inner;
+  const auto* row = args.inputs[static_cast<std::size_t>(repeated)].as<const float>();
+  const auto* other = args.inputs[static_cast<std::size_t>(1 - repeated)].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  parallel_ranges(args.threads, plan.count, kElementGrain / block * block,
+                  [&](std::int64_t begin, std::int64_t end) {
+                    float pattern[kPattern];
+                    for (std::int64_t i = 0; i < block; ++i) pattern[i] = row[i % inner];
+                    for (std::int64_t at = begin; at < end; at += block) {
+                      const std::int64_t n = std::min(block, end - at);
+                      if (repeated == 1)
+                        functions.arrays(other + at, pattern, output + at, n);
+                      else
+                        functions.arrays(pattern, other + at, output + at, n);
+                    }
+                  });
+}
+
+template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
+void run_vector(const KernelArgs& args) noexcept {
+  const BinaryFunctions& functions = Functions.*kOperation;
+  const BroadcastPlan& plan = plan_of(args);
+  if (plan.rank == 2 && plan.inner() < kShortRow && plan.inner_stride(0) == 1 &&
+      plan.inner_stride(1) == 1) {
+    if (plan.stride[1][0] == 0) return run_short_rows(args, plan, 1, functions);
+    if (plan.stride[0][0] == 0) return run_short_rows(args, plan, 0, functions);
+  }
+  const auto* a = args.inputs[0].as<const float>();
+  const auto* b = args.inputs[1].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  // An output of one element has no axis left: both inner strides are 0.
+  const bool a_varies = plan.inner_stride(0) != 0, b_varies = plan.inner_stride(1) != 0;
+  auto segment = [&](std::int64_t at, const std::int64_t* from, std::int64_t n) {
+    if (a_varies && b_varies)
+      functions.arrays(a + from[0], b + from[1], output + at, n);
+    else if (a_varies)
+      functions.array_scalar(a + from[0], b[from[1]], output + at, n);
+    else
+      functions.scalar_array(a[from[0]], b + from[1], output + at, n);
+  };
+  parallel_ranges(
+      args.threads, plan.count, kElementGrain,
+      [&](std::int64_t begin, std::int64_t end) { for_each_segment(plan, begin, end, segment); });
+}
+
+template <const ElementwiseFunctions& Functions>
+void run_affine(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Affine>(args);
+  const auto scale = static_cast<float>(op.scale), offset = static_cast<float>(op.offset);
+  const auto* input = args.inputs[0].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                  [=](std::int64_t begin, std::int64_t end) {
+                    Functions.affine(input + begin, scale, offset, output + begin, end - begin);
+                  });
+}
+
+void affine_reference(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Affine>(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T scale = static_cast<T>(op.scale), offset = static_cast<T>(op.offset);
+    const T* input = args.inputs[0].as<const T>();
+    T* output = args.outputs[0].as<T>();
+    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                    [=](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i)
+                        output[i] = scale * input[i] + offset;
+                    });
+  });
+}
+
+Kernel make_binary_kernel(KernelFunction run, const Problem& problem) {
+  Kernel kernel;
+  kernel.run = run;
+  kernel.plan = to_bytes(plan_broadcast(problem.outputs[0].shape, problem.inputs));
+  std::uint32_t in_place = 0;
+  for (std::size_t i = 0; i < 2; ++i)
+    if (problem.inputs[i] == problem.outputs[0]) in_place |= 1u << i;
+  kernel.in_place = {in_place};
+  return kernel;
+}
+
+template <const ElementwiseFunctions& Functions>
+Kernel make_add(const ops::Add&, const Problem& problem) {
+  return make_binary_kernel(run_vector<Functions, &ElementwiseFunctions::add>, problem);
+}
+template <const ElementwiseFunctions& Functions>
+Kernel make_subtract(const ops::Subtract&, const Problem& problem) {
+  return make_binary_kernel(run_vector<Functions, &ElementwiseFunctions::subtract>, problem);
+}
+template <const ElementwiseFunctions& Functions>
+Kernel make_multiply(const ops::Multiply&, const Problem& problem) {
+  return make_binary_kernel(run_vector<Functions, &ElementwiseFunctions::multiply>, problem);
+}
+template <class OpType>
+Kernel make_reference(const OpType&, const Problem& problem) {
+  return make_binary_kernel(reference<OpType>, problem);
+}
+
+Kernel make_affine_kernel(KernelFunction run) {
+  Kernel kernel;
+  kernel.run = run;
+  kernel.in_place = {0b1};
+  return kernel;
+}
+template <const ElementwiseFunctions& Functions>
+Kernel make_affine(const ops::Affine&, const Problem&) {
+  return make_affine_kernel(run_affine<Functions>);
+}
+Kernel make_affine_reference(const ops::Affine&, const Problem&) {
+  return make_affine_kernel(affine_reference);
+}
+
+}  // namespace
+
+PYCNN_DEFINE_VARIANTS(ops::Add, "add", accept_float32, make_add, kElementwise, make_reference)
+PYCNN_DEFINE_VARIANTS(ops::Subtract, "subtract", accept_float32, make_subtract, kElementwise,
+                      make_reference)
+PYCNN_DEFINE_VARIANTS(ops::Multiply, "multiply", accept_float32, make_multiply, kElementwise,
+                      make_reference)
+PYCNN_DEFINE_VARIANTS(ops::Affine, "affine", accept_float32, make_affine, kElementwise,
+                      make_affine_reference)
+
+}  // namespace pycnn::cpu

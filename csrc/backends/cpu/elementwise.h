@@ -1,0 +1,28 @@
+#pragma once
+#include <cstdint>
+
+// Contract of elementwise.isa.cpp: unaligned arrays of n floats; the result may lie on an input.
+namespace pycnn::cpu {
+
+struct BinaryFunctions {
+  void (*arrays)(const float* a, const float* b, float* output, std::int64_t n);
+  void (*array_scalar)(const float* a, float b, float* output, std::int64_t n);
+  void (*scalar_array)(float a, const float* b, float* output, std::int64_t n);
+};
+
+struct ElementwiseFunctions {
+  BinaryFunctions add, subtract, multiply;
+  void (*affine)(const float* input, float scale, float offset, float* output, std::int64_t n);
+};
+
+namespace baseline {
+extern const ElementwiseFunctions kElementwise;
+}
+namespace avx2 {
+extern const ElementwiseFunctions kElementwise;
+}
+namespace avx512 {
+extern const ElementwiseFunctions kElementwise;
+}
+
+}  // namespace pycnn::cpu

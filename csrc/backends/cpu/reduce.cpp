@@ -1,0 +1,214 @@
+#include "backends/cpu/reduce.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/select.h"
+#include "backends/cpu/vector_variants.h"
+#include "core/parallel.h"
+
+// Once axes of size 1 are dropped and equal neighbours joined, almost every reduction is
+//
+//   output[o, i] = sum over r of input[o, r, i]
+//
+// with O, R and I possibly 1: a sum over everything, over leading, trailing or middle axes. Rows
+// with few columns are joined: g rows of I make one of g * I columns, whose g groups are added up
+// at the end. That leaves column sums, which fill the lanes whatever the axes are. They are cut
+// into units of some rows and some columns, by the shape alone; where the rows are cut, partial
+// sums meet in a binary tree.
+namespace pycnn::cpu {
+namespace {
+
+struct Layout {
+  std::int64_t outer, reduced, inner;
+  std::int64_t divisor;         // of a mean; 1 for a sum
+  std::int64_t fold;            // rows joined to one
+  std::int64_t unit_rows;       // joined rows of a unit
+  std::int64_t row_units;       // units along the rows
+  std::int64_t unit_columns;    // columns of a unit
+  std::int64_t column_units;    // units along the columns
+  std::int64_t units_per_task;  // so that a task has enough to do
+};
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::int64_t reduced_count(const ops::Reduce& op, const Shape& shape) {
+  std::int64_t count = 1;
+  for (std::int64_t axis : op.axes) count *= shape[static_cast<std::size_t>(axis)];
+  return count;
+}
+
+// Sizes of alternating runs of kept and reduced axes, from the first kept run (size 1 if there is
+// none).
+std::vector<std::int64_t> runs_of(const ops::Reduce& op, const Shape& shape) {
+  std::vector<std::int64_t> runs = {1};
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+    if (shape[axis] == 1) continue;
+    const bool reduced =
+        std::find(op.axes.begin(), op.axes.end(), static_cast<std::int64_t>(axis)) != op.axes.end();
+    if (reduced != (runs.size() % 2 == 0)) runs.push_back(1);
+    runs.back() *= shape[axis];
+  }
+  return runs;
+}
+
+Layout layout_of(const ops::Reduce& op, const Shape& shape) {
+  const std::vector<std::int64_t> runs = runs_of(op, shape);
+  Layout layout{};
+  layout.outer = runs[0];
+  layout.reduced = runs.size() > 1 ? runs[1] : 1;
+  layout.inner = runs.size() > 2 ? runs[2] : 1;
+  layout.divisor = op.kind == Reduction::kMean ? reduced_count(op, shape) : 1;
+  if (layout.reduced == 1) {
+    layout.inner *= layout.outer;
+    layout.outer = 1;
+  }
+  layout.fold = 1;
+  while (layout.fold * 2 * layout.inner <= kFoldColumns && layout.fold * 2 <= layout.reduced)
+    layout.fold *= 2;
+  const std::int64_t columns = layout.fold * layout.inner;
+  const std::int64_t rows = layout.reduced / layout.fold;
+  layout.unit_columns = columns <= 4096 ? std::max<std::int64_t>(1, columns) : 2048;
+  layout.column_units = divide_up(columns, layout.unit_columns);
+  layout.unit_rows = std::max<std::int64_t>(64, 2 * kElementGrain / layout.unit_columns);
+  layout.row_units = std::max<std::int64_t>(1, divide_up(rows, layout.unit_rows));
+  layout.units_per_task = std::max<std::int64_t>(
+      1,
+      kElementGrain / (std::clamp<std::int64_t>(rows, 1, layout.unit_rows) * layout.unit_columns));
+  return layout;
+}
+
+void divide(float* values, std::int64_t n, std::int64_t divisor) noexcept {
+  if (divisor == 1) return;
+  const auto by = static_cast<float>(divisor);
+  for (std::int64_t i = 0; i < n; ++i) values[i] /= by;
+}
+
+// Unit (o, row unit, column unit), the last index running fastest. `output` is where (o, first
+// column) goes.
+template <const ReduceFunctions& Functions>
+void run_unit(const Layout& layout, std::int64_t unit, const float* input, float* output,
+              float* partial) noexcept {
+  const std::int64_t column = unit % layout.column_units * layout.unit_columns;
+  const std::int64_t row_unit = unit / layout.column_units % layout.row_units;
+  const std::int64_t o = unit / layout.column_units / layout.row_units;
+  const std::int64_t columns = layout.fold * layout.inner;
+  const std::int64_t rows = layout.reduced / layout.fold;
+  const std::int64_t first_row = row_unit * layout.unit_rows;
+  const bool last = row_unit == layout.row_units - 1;
+
+  ColumnSums sums{};
+  sums.input = input + o * layout.reduced * layout.inner + first_row * columns + column;
+  sums.rows = std::min(layout.unit_rows, rows - first_row);
+  sums.columns = std::min(layout.unit_columns, columns - column);
+  sums.stride = columns;
+  sums.tail = last ? layout.reduced % layout.fold * layout.inner : 0;
+  sums.fold = layout.fold;
+  const bool whole = layout.row_units == 1;
+  sums.output = whole ? output + o * layout.inner + column
+                      : partial + (row_unit * layout.outer + o) * layout.inner + column;
+  Functions.column_sums(sums);
+  if (whole) divide(sums.output, sums.columns / layout.fold, layout.divisor);
+}
+
+// Adds the partial sums of all row units into the first in a binary tree, for some outputs.
+void combine(const Layout& layout, float* partial, float* output, std::int64_t begin,
+             std::int64_t end) noexcept {
+  const std::int64_t outputs = layout.outer * layout.inner;
+  for (std::int64_t step = 1; step < layout.row_units; step *= 2)
+    for (std::int64_t unit = 0; unit + step < layout.row_units; unit += 2 * step) {
+      float* to = partial + unit * outputs;
+      const float* from = to + step * outputs;
+      for (std::int64_t i = begin; i < end; ++i) to[i] += from[i];
+    }
+  std::memcpy(output + begin, partial + begin,
+              static_cast<std::size_t>(end - begin) * sizeof(float));
+  divide(output + begin, end - begin, layout.divisor);
+}
+
+template <const ReduceFunctions& Functions>
+void run_vector(const KernelArgs& args) noexcept {
+  const auto& layout = *reinterpret_cast<const Layout*>(args.plan);
+  const auto* input = args.inputs[0].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  auto* partial = reinterpret_cast<float*>(args.scratch);
+  const std::int64_t units = layout.outer * layout.row_units * layout.column_units;
+  parallel_ranges(args.threads, units, layout.units_per_task,
+                  [&](std::int64_t begin, std::int64_t end) {
+                    for (std::int64_t unit = begin; unit < end; ++unit)
+                      run_unit<Functions>(layout, unit, input, output, partial);
+                  });
+  if (layout.row_units == 1) return;
+  parallel_ranges(
+      args.threads, layout.outer * layout.inner, kElementGrain / layout.row_units + 1,
+      [&](std::int64_t begin, std::int64_t end) { combine(layout, partial, output, begin, end); });
+}
+
+// Any axes: walks the input once and adds to float64 sums in scratch.
+void reference(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Reduce>(args);
+  const Shape& shape = args.inputs[0].spec->shape;
+  const std::int64_t outputs = count_of(args.outputs[0]);
+  auto* sums = reinterpret_cast<double*>(args.scratch);
+  std::fill_n(sums, outputs, 0.0);
+  std::int64_t divisor = 1;
+  if (op.kind == Reduction::kMean)
+    for (std::int64_t axis : op.axes) divisor *= shape[static_cast<std::size_t>(axis)];
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* input = args.inputs[0].as<const T>();
+    const std::int64_t count = count_of(args.inputs[0]);
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::int64_t rest = i, at = 0, step = 1;
+      auto reduced = op.axes.rbegin();
+      for (auto axis = static_cast<std::int64_t>(shape.size()) - 1; axis >= 0; --axis) {
+        const std::int64_t size = shape[static_cast<std::size_t>(axis)];
+        if (reduced != op.axes.rend() && *reduced == axis) {
+          ++reduced;
+        } else {
+          at += rest % size * step;
+          step *= size;
+        }
+        rest /= size;
+      }
+      sums[at] += input[i];
+    }
+    for (std::int64_t i = 0; i < outputs; ++i)
+      args.outputs[0].as<T>()[i] = static_cast<T>(sums[i] / static_cast<double>(divisor));
+  });
+}
+
+const char* accept_vector(const ops::Reduce& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return runs_of(op, problem.inputs[0].shape).size() <= 3
+             ? nullptr
+             : "kept and reduced axes alternate more than (kept, reduced, kept)";
+}
+
+template <const ReduceFunctions& Functions>
+Kernel make_vector(const ops::Reduce& op, const Problem& problem) {
+  const Layout layout = layout_of(op, problem.inputs[0].shape);
+  Kernel kernel;
+  kernel.run = run_vector<Functions>;
+  kernel.plan.resize(sizeof layout);
+  std::memcpy(kernel.plan.data(), &layout, sizeof layout);
+  if (layout.row_units > 1)
+    kernel.scratch_bytes =
+        static_cast<std::size_t>(layout.row_units * layout.outer * layout.inner) * sizeof(float);
+  kernel.in_place = {0};
+  return kernel;
+}
+Kernel make_reference(const ops::Reduce&, const Problem& problem) {
+  Kernel kernel;
+  kernel.run = reference;
+  kernel.scratch_bytes =
+      static_cast<std::size_t>(element_count(problem.outputs[0].shape)) * sizeof(double);
+  kernel.in_place = {0};
+  return kernel;
+}
+
+}  // namespace
+
+PYCNN_DEFINE_VARIANTS(ops::Reduce, "reduce", accept_vector, make_vector, kReduce, make_reference)
+
+}  // namespace pycnn::cpu

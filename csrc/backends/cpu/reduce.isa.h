@@ -1,0 +1,63 @@
+#pragma once
+#include "backends/cpu/math.isa.h"
+
+// Sums and maxima of one row, in an order that the length alone decides.
+namespace pycnn::cpu::PYCNN_ISA {
+
+// The first n lanes, zeros behind; n a constant kLanes is the plain load or store.
+PYCNN_INLINE Vec load_lanes(const float* p, int n) {
+  return n == kLanes ? load(p) : load_partial(p, n);
+}
+PYCNN_INLINE void store_lanes(float* p, Vec v, int n) {
+  if (n == kLanes)
+    store(p, v);
+  else
+    store_partial(p, v, n);
+}
+
+// v in the first n lanes, `other` behind.
+PYCNN_INLINE Vec keep_lanes(Vec v, int n, Vec other) {
+  if (n == kLanes) return v;
+  IVec lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return select(lane < (n - IVec{}), v, other);
+}
+
+// Calls f(i, lanes) for vector after vector of a row of n.
+template <class F>
+PYCNN_INLINE void for_each_vector(std::int64_t n, F f) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, kLanes);
+  if (i < n) f(i, static_cast<int>(n - i));
+}
+
+// The sum of all lanes of term(i, lanes) over a row of n; lanes that do not exist must be zero.
+// Blocks of 64 vectors are summed on their own, so that the rounding errors of long rows stay
+// small.
+template <class F>
+PYCNN_INLINE float sum_row(std::int64_t n, F term) {
+  Vec total = zero();
+  std::int64_t i = 0;
+  while (i + kLanes <= n) {
+    const std::int64_t left = n - n % kLanes - i;
+    const std::int64_t end = i + (left < 64 * kLanes ? left : 64 * kLanes);
+    Vec block = zero();
+    for (; i < end; i += kLanes) block += term(i, kLanes);
+    total += block;
+  }
+  if (i < n) total += term(i, static_cast<int>(n - i));
+  return sum_lanes(total);
+}
+
+// The largest element, ignoring NaN; -inf for a row without any number.
+PYCNN_INLINE float max_of_numbers(const float* x, std::int64_t n) {
+  const Vec lowest = broadcast(-__builtin_inff());
+  Vec largest = lowest;
+  for_each_vector(n, [&](std::int64_t i, int lanes) {
+    const Vec v = keep_lanes(load_lanes(x + i, lanes), lanes, lowest);
+    largest = select(v > largest, v, largest);
+  });
+  return max_lanes(largest);
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA
