@@ -1,0 +1,104 @@
+#include "backends/cpu/conv2d_reference.h"
+#include "backends/cpu/conv2d_weight_grad.h"
+#include "backends/cpu/conv2d_window.h"
+#include "backends/cpu/select.h"
+#include "backends/cpu/variant.h"
+
+namespace pycnn::cpu {
+namespace {
+
+template <const WindowRun& kRun>
+Kernel make_forward(const ops::Conv2d& op, const Problem& problem) {
+  const Shape& weight = problem.inputs[1].shape;
+  WindowProblem window;
+  window.input = problem.inputs[0].shape, window.output = problem.outputs[0].shape;
+  window.groups = op.groups;
+  window.kernel_size = {weight[1], weight[2]};
+  window.stride = op.stride, window.dilation = op.dilation;
+  window.padding = {op.padding.top, op.padding.left};
+  window.epilogue = op.epilogue;
+  window.bias = problem.inputs.size() > (op.epilogue.residual ? 3u : 2u);
+  return make_window_kernel(window, problem.threads, kRun);
+}
+
+template <const WindowRun& kRun>
+Kernel make_grad_input(const ops::Conv2dGradInput& op, const Problem& problem) {
+  const Shape& weight = problem.inputs[1].shape;
+  WindowProblem window;
+  window.input = problem.inputs[0].shape, window.output = problem.outputs[0].shape;
+  window.groups = op.groups;
+  window.kernel_size = {weight[1], weight[2]};
+  window.stride = op.stride, window.dilation = op.dilation;
+  window.padding = {op.padding.top, op.padding.left};
+  window.transposed = true;
+  return make_window_kernel(window, problem.threads, kRun);
+}
+
+template <const WeightGradRun& kRun>
+Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  WeightGradProblem grad;
+  grad.input = problem.inputs[0].shape, grad.grad_output = problem.inputs[1].shape;
+  grad.groups = op.groups;
+  grad.kernel_size = op.kernel_size;
+  grad.stride = op.stride, grad.dilation = op.dilation;
+  grad.padding = {op.padding.top, op.padding.left};
+  grad.bias = op.bias;
+  return make_weight_grad_kernel(grad, problem.threads, kRun);
+}
+
+constexpr Variant<ops::Conv2d> kForward[] = {
+#if PYCNN_HAVE_AVX512
+    {"conv2d.implicit_gemm.avx512", Isa::kAvx512, accept_float32, make_forward<kWindowAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_forward<kWindowAvx2>},
+#endif
+    {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
+     make_forward<kWindowBaseline>},
+    {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference},
+};
+
+constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
+#if PYCNN_HAVE_AVX512
+    {"conv2d_grad_input.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
+     make_grad_input<kWindowAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
+     make_grad_input<kWindowAvx2>},
+#endif
+    {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
+     make_grad_input<kWindowBaseline>},
+    {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference},
+};
+
+constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
+#if PYCNN_HAVE_AVX512
+    {"conv2d_grad_weight.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
+     make_grad_weight<kWeightGradAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"conv2d_grad_weight.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
+     make_grad_weight<kWeightGradAvx2>},
+#endif
+    {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
+     make_grad_weight<kWeightGradBaseline>},
+    {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},
+};
+
+}  // namespace
+
+Selection select(const ops::Conv2d& op, const Problem& problem) {
+  return choose(kForward, op, problem);
+}
+std::vector<std::string> variants(const ops::Conv2d&) { return names_of(kForward); }
+Selection select(const ops::Conv2dGradInput& op, const Problem& problem) {
+  return choose(kGradInput, op, problem);
+}
+std::vector<std::string> variants(const ops::Conv2dGradInput&) { return names_of(kGradInput); }
+Selection select(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return choose(kGradWeight, op, problem);
+}
+std::vector<std::string> variants(const ops::Conv2dGradWeight&) { return names_of(kGradWeight); }
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,369 @@
+#include "backends/cpu/conv2d_weight_grad.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+
+struct WeightGradKernels {
+  Index lanes;
+  void (*outer)(const OuterTiles&);
+  void (*column_sums)(const ColumnSums&);
+  void (*add)(float* to, const float* from, Index count);
+};
+
+namespace {
+
+// Followed in the plan's bytes by the tap offsets.
+struct WeightGradPlan {
+  ConvInput in;
+  Index images = 0, rows = 0, columns = 0;  // of the gradient of the output
+  Index out_channels = 0, groups = 1;
+  Index taps = 0, run = 0;
+  // Pixels of all images follow one another at fixed steps: they are one row.
+  bool flat = false;
+  Index unit_rows = 1, image_units = 1, units = 0;  // flat: unit_rows counts pixels
+  bool lanes_are_outputs = false;
+  Index block_width = 0, blocks = 0;  // per group; lanes_are_outputs only
+  Index parts = 1, splits = 1;        // of the units; of the output channels
+  Index part_floats = 0;
+  bool bias = false;
+  Index worker_floats = 0, workers = 1;
+
+  const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
+  Index group_outputs() const { return out_channels / groups; }
+  Index group_inputs() const { return in.channels / groups; }
+  Index filter() const { return taps * run; }
+  // The first part of the sum lives in the result itself when the layouts agree.
+  Index part_pitch() const { return ceil_div(part_floats, 16) * 16; }
+  Index parts_in_scratch() const { return lanes_are_outputs ? parts : parts - 1; }
+};
+
+constexpr Index kMaxParts = 16;
+constexpr Index kMaxChunks = 32;
+constexpr Index kPartFloats = 2 * 1024 * 1024;  // of all parts together
+constexpr Index kSmallPart = 32 * 1024;
+constexpr Index kBufferFloats = 96 * 1024;
+constexpr Index kFlatPixels = 512;
+constexpr Index kMinOutputs = 28;  // output channels that repay a pass over the input
+
+double lane_use(Index count, Index lanes) {
+  return static_cast<double>(count) / static_cast<double>(ceil_div(count, lanes) * lanes);
+}
+
+// ---- Planning
+
+void plan_input(const WeightGradProblem& p, WeightGradPlan& plan, std::vector<Index>& offsets) {
+  const TapRange range{-p.padding[0], (p.kernel_size[0] - 1) * p.dilation[0] - p.padding[0],
+                       -p.padding[1], (p.kernel_size[1] - 1) * p.dilation[1] - p.padding[1]};
+  const bool mergeable = p.groups == 1 && p.dilation[1] == 1;
+  const bool merge = mergeable && plan.group_inputs() < kMergeBelow;
+  plan.in = make_conv_input(p.input, p.stride, range, {plan.rows, plan.columns}, merge);
+  const bool merged = merge || (plan.in.direct && mergeable);
+  plan.run = plan.group_inputs() * (merged ? p.kernel_size[1] : 1);
+  for (Index i = 0; i < p.kernel_size[0]; ++i)
+    for (Index j = 0; j < (merged ? 1 : p.kernel_size[1]); ++j)
+      offsets.push_back(plan.in.tap_offset(range.first_row + i * p.dilation[0],
+                                           range.first_column + j * p.dilation[1]));
+  plan.taps = static_cast<Index>(offsets.size());
+}
+
+void plan_units(WeightGradPlan& plan) {
+  const ConvInput& in = plan.in;
+  const Index image = in.height * in.width * in.channels;
+  const Index pixels = plan.rows * plan.columns;
+  // One pixel an image, or pixels at one step through rows and images.
+  const bool uniform =
+      pixels == 1 || (image == pixels * in.column_step() &&
+                      (plan.rows == 1 || in.row_step() == plan.columns * in.column_step()));
+  plan.flat = in.direct && uniform;
+  if (plan.flat) {
+    plan.unit_rows = kFlatPixels;
+    plan.units = ceil_div(plan.images * pixels, plan.unit_rows);
+    return;
+  }
+  plan.unit_rows = plan.rows;
+  if (!in.direct)
+    for (Index n = 2; plan.unit_rows > 1 && in.buffer_floats(plan.unit_rows) > kBufferFloats; ++n)
+      plan.unit_rows = ceil_div(plan.rows, n);
+  plan.image_units = ceil_div(plan.rows, plan.unit_rows);
+  plan.units = plan.images * plan.image_units;
+}
+
+void plan_parts(WeightGradPlan& plan, Index lanes) {
+  plan.lanes_are_outputs = 1.05 * lane_use(plan.run, lanes) < lane_use(plan.group_outputs(), lanes);
+  plan.block_width = 2 * lanes;
+  plan.blocks = ceil_div(plan.group_outputs(), plan.block_width);
+  const Index all_blocks = plan.blocks * plan.groups;
+  plan.part_floats =
+      plan.filter() * (plan.lanes_are_outputs ? all_blocks * plan.block_width : plan.out_channels);
+  const double flops = 2.0 * static_cast<double>(plan.images * plan.rows * plan.columns) *
+                       static_cast<double>(plan.filter() * plan.out_channels);
+  const Index chunks = static_cast<Index>(
+      std::clamp(std::ceil(flops / kChunkFlops), 1.0, static_cast<double>(kMaxChunks)));
+  const Index most_parts = std::clamp<Index>(kPartFloats / std::max<Index>(plan.part_floats, 1), 1,
+                                             std::clamp<Index>(plan.units, 1, kMaxParts));
+  const Index most_splits =
+      plan.lanes_are_outputs ? all_blocks : ceil_div(plan.out_channels, kMinOutputs);
+  if (plan.part_floats <= kSmallPart) {
+    plan.parts = std::min(chunks, most_parts);
+    plan.splits = std::min(most_splits, ceil_div(chunks, plan.parts));
+  } else {
+    plan.splits = std::min(chunks, most_splits);
+    plan.parts = std::min(most_parts, ceil_div(chunks, plan.splits));
+  }
+}
+
+// ---- Running
+
+struct Tensors {
+  const float* input;
+  const float* grad_output;
+  float* grad_weight;
+  float* grad_bias;
+  float* buffers;
+  float* parts;
+  float* bias_parts;
+
+  float* part(const WeightGradPlan& plan, Index i) const {
+    if (!plan.lanes_are_outputs && i == 0) return grad_weight;
+    return parts + (plan.lanes_are_outputs ? i : i - 1) * plan.part_pitch();
+  }
+  float* bias_part(const WeightGradPlan& plan, Index i) const {
+    return i == 0 ? grad_bias : bias_parts + (i - 1) * plan.out_channels;
+  }
+};
+
+// Pixels that are summed in one go: input anchors and gradient.
+struct Unit {
+  const float* input;
+  const float* grad;
+  Index rows, columns;
+  Index input_row, input_column;
+  bool accumulate;
+};
+
+Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, float* buffer) {
+  const ConvInput& in = plan.in;
+  Unit unit;
+  unit.input_row = in.row_step(), unit.input_column = in.column_step();
+  const Index image_floats = in.height * in.width * in.channels;
+  if (plan.flat) {
+    const Index first = index * plan.unit_rows, pixels = plan.rows * plan.columns;
+    if (pixels == 1) unit.input_column = image_floats;
+    unit.rows = 1;
+    unit.columns = std::min(plan.unit_rows, plan.images * pixels - first);
+    unit.input = in.anchor(tensors.input, 0) + first * unit.input_column;
+    unit.grad = tensors.grad_output + first * plan.out_channels;
+    return unit;
+  }
+  const Index image = index / plan.image_units, row = index % plan.image_units * plan.unit_rows;
+  unit.rows = std::min(plan.unit_rows, plan.rows - row), unit.columns = plan.columns;
+  const float* from = tensors.input + image * image_floats;
+  if (in.direct) {
+    unit.input = in.anchor(from, row);
+  } else {
+    in.copy_rows(from, row, unit.rows, buffer);
+    unit.input = buffer;
+  }
+  unit.grad = tensors.grad_output + (image * plan.rows + row) * plan.columns * plan.out_channels;
+  return unit;
+}
+
+struct Outputs {
+  Index begin, end;  // channels of one group, counted over all groups
+  Index group;
+};
+
+void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+              const Outputs& outputs, float* part) {
+  const float* input = unit.input + outputs.group * plan.group_inputs();
+  const float* grad = unit.grad + outputs.begin;
+  const Index grad_row = unit.columns * plan.out_channels;
+  OuterTiles tiles;
+  tiles.rows = unit.rows, tiles.columns = unit.columns;
+  tiles.accumulate = unit.accumulate;
+  for (Index t = 0; t < plan.taps; ++t) {
+    const float* tap = input + plan.offsets()[t];
+    if (plan.lanes_are_outputs) {
+      tiles.a = tap, tiles.m = plan.run;
+      tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
+      tiles.b = grad, tiles.n = outputs.end - outputs.begin;
+      tiles.b_row = grad_row, tiles.b_column = plan.out_channels;
+      tiles.c = part + t * plan.run * plan.block_width, tiles.c_pitch = plan.block_width;
+    } else {
+      tiles.a = grad, tiles.m = outputs.end - outputs.begin;
+      tiles.a_row = grad_row, tiles.a_column = plan.out_channels;
+      tiles.b = tap, tiles.n = plan.run;
+      tiles.b_row = unit.input_row, tiles.b_column = unit.input_column;
+      tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
+      tiles.c_pitch = plan.filter();
+    }
+    kernels.outer(tiles);
+  }
+}
+
+void add_bias(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+              const Outputs& outputs, float* bias_part) {
+  ColumnSums sums;
+  sums.b = unit.grad + outputs.begin;
+  sums.rows = unit.rows, sums.columns = unit.columns;
+  sums.b_row = unit.columns * plan.out_channels, sums.b_column = plan.out_channels;
+  sums.n = outputs.end - outputs.begin;
+  sums.sums = bias_part + outputs.begin, sums.accumulate = unit.accumulate;
+  kernels.column_sums(sums);
+}
+
+// The output channels of one split, group by group; blocks of lanes stay whole.
+template <class F>
+void each_outputs(const WeightGradPlan& plan, Index split, F&& f) {
+  const Index width = plan.lanes_are_outputs ? plan.block_width : 1;
+  const Index group_items = ceil_div(plan.group_outputs(), width),
+              items = group_items * plan.groups;
+  Index item = items * split / plan.splits;
+  const Index end = items * (split + 1) / plan.splits;
+  while (item < end) {
+    const Index group = item / group_items, in_group = item % group_items;
+    const Index last = plan.lanes_are_outputs ? item + 1 : std::min(end, (group + 1) * group_items);
+    const Index base = group * plan.group_outputs();
+    f(Outputs{base + in_group * width,
+              base + std::min((in_group + last - item) * width, plan.group_outputs()), group},
+      item);
+    item = last;
+  }
+}
+
+void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Tensors& tensors,
+               Index chunk, float* buffer) {
+  const Index index = chunk / plan.splits, split = chunk % plan.splits;
+  float* part = tensors.part(plan, index);
+  const Index first = plan.units * index / plan.parts;
+  const Index end = plan.units * (index + 1) / plan.parts;
+  for (Index u = first; u < end; ++u) {
+    Unit unit = unit_at(plan, tensors, u, buffer);
+    unit.accumulate = u != first;
+    each_outputs(plan, split, [&](const Outputs& outputs, Index block) {
+      const Index at = plan.lanes_are_outputs ? block * plan.filter() * plan.block_width : 0;
+      add_unit(plan, kernels, unit, outputs, part + at);
+      if (plan.bias) add_bias(plan, kernels, unit, outputs, tensors.bias_part(plan, index));
+    });
+  }
+}
+
+// Adds the parts [begin, end) of all sums as a binary tree; the result is in the first part.
+template <class Part>
+void add_parts(const WeightGradPlan& plan, const WeightGradKernels& kernels, Part&& part,
+               Index begin, Index end) {
+  for (Index step = 1; step < plan.parts; step *= 2)
+    for (Index i = 0; i + step < plan.parts; i += 2 * step)
+      kernels.add(part(i) + begin, part(i + step) + begin, end - begin);
+}
+
+// From [group][block][filter element][lane] to [output channel][filter element].
+void unpack(const WeightGradPlan& plan, const float* packed, float* weight, Index block) {
+  const Index group = block / plan.blocks, in_group = block % plan.blocks * plan.block_width;
+  const Index count = std::min(plan.block_width, plan.group_outputs() - in_group);
+  const float* from = packed + block * plan.filter() * plan.block_width;
+  float* to = weight + (group * plan.group_outputs() + in_group) * plan.filter();
+  for (Index o = 0; o < count; ++o)
+    for (Index i = 0; i < plan.filter(); ++i)
+      to[o * plan.filter() + i] = from[i * plan.block_width + o];
+}
+
+void combine(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Tensors& tensors,
+             int threads) {
+  if (plan.parts > 1) {
+    auto add_range = [&](std::int64_t begin, std::int64_t end) {
+      add_parts(
+          plan, kernels, [&](Index i) { return tensors.part(plan, i); }, begin, end);
+    };
+    parallel_ranges(threads, plan.part_floats, kSmallPart / 2, add_range);
+    if (plan.bias)
+      add_parts(
+          plan, kernels, [&](Index i) { return tensors.bias_part(plan, i); }, 0, plan.out_channels);
+  }
+  if (!plan.lanes_are_outputs) return;
+  const Index blocks = plan.blocks * plan.groups;
+  const Index grain = std::max<Index>(1, kSmallPart / (plan.filter() * plan.block_width));
+  auto unpack_range = [&](std::int64_t begin, std::int64_t end) {
+    for (Index block = begin; block < end; ++block)
+      unpack(plan, tensors.parts, tensors.grad_weight, block);
+  };
+  parallel_ranges(threads, blocks, grain, unpack_range);
+}
+
+void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
+  const WeightGradPlan& plan = *reinterpret_cast<const WeightGradPlan*>(args.plan);
+  Tensors tensors;
+  tensors.input = args.inputs[0].as<const float>();
+  tensors.grad_output = args.inputs[1].as<const float>();
+  tensors.grad_weight = args.outputs[0].as<float>();
+  tensors.grad_bias = plan.bias ? args.outputs[1].as<float>() : nullptr;
+  tensors.buffers = reinterpret_cast<float*>(args.scratch);
+  tensors.parts = tensors.buffers + plan.workers * plan.worker_floats;
+  tensors.bias_parts = tensors.parts + plan.parts_in_scratch() * plan.part_pitch();
+  if (plan.units == 0) {
+    std::fill_n(tensors.grad_weight, plan.out_channels * plan.filter(), 0.0f);
+    if (plan.bias) std::fill_n(tensors.grad_bias, plan.out_channels, 0.0f);
+    return;
+  }
+  auto body = [&](std::int64_t chunk, int worker) {
+    run_chunk(plan, kernels, tensors, chunk, tensors.buffers + worker * plan.worker_floats);
+  };
+  parallel_for(args.threads, plan.parts * plan.splits, body);
+  combine(plan, kernels, tensors, args.threads);
+}
+
+constexpr WeightGradKernels kBaselineKernels = {baseline::kGemmLanes, baseline::outer_tiles,
+                                                baseline::column_sums, baseline::add_floats};
+void run_baseline(const KernelArgs& args) noexcept { run_weight_grad(args, kBaselineKernels); }
+#if PYCNN_HAVE_AVX2
+constexpr WeightGradKernels kAvx2Kernels = {avx2::kGemmLanes, avx2::outer_tiles, avx2::column_sums,
+                                            avx2::add_floats};
+void run_avx2(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx2Kernels); }
+#endif
+#if PYCNN_HAVE_AVX512
+constexpr WeightGradKernels kAvx512Kernels = {avx512::kGemmLanes, avx512::outer_tiles,
+                                              avx512::column_sums, avx512::add_floats};
+void run_avx512(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx512Kernels); }
+#endif
+
+}  // namespace
+
+const WeightGradRun kWeightGradBaseline = {run_baseline, &kBaselineKernels};
+#if PYCNN_HAVE_AVX2
+const WeightGradRun kWeightGradAvx2 = {run_avx2, &kAvx2Kernels};
+#endif
+#if PYCNN_HAVE_AVX512
+const WeightGradRun kWeightGradAvx512 = {run_avx512, &kAvx512Kernels};
+#endif
+
+Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
+                               const WeightGradRun& entry) {
+  WeightGradPlan plan;
+  plan.images = p.grad_output[0], plan.rows = p.grad_output[1], plan.columns = p.grad_output[2];
+  plan.out_channels = p.grad_output[3], plan.groups = p.groups;
+  plan.bias = p.bias;
+  plan.in.channels = p.input[3];
+  std::vector<Index> offsets;
+  plan_input(p, plan, offsets);
+  plan_units(plan);
+  plan_parts(plan, entry.kernels->lanes);
+  plan.workers = std::max(threads, 1);
+  if (!plan.in.direct)
+    plan.worker_floats = ceil_div(plan.in.buffer_floats(plan.unit_rows), 16) * 16 + 16;
+
+  Kernel kernel;
+  kernel.run = entry.run;
+  const Index floats = plan.workers * plan.worker_floats +
+                       plan.parts_in_scratch() * plan.part_pitch() +
+                       (plan.bias ? (plan.parts - 1) * plan.out_channels : 0);
+  kernel.scratch_bytes = static_cast<std::size_t>(floats) * sizeof(float);
+  append_to_plan(kernel.plan, &plan, 1);
+  append_to_plan(kernel.plan, offsets.data(), offsets.size());
+  return kernel;
+}
+
+}  // namespace pycnn::cpu

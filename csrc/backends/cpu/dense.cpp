@@ -1,0 +1,96 @@
+#include "backends/cpu/conv2d_reference.h"
+#include "backends/cpu/conv2d_weight_grad.h"
+#include "backends/cpu/conv2d_window.h"
+#include "backends/cpu/select.h"
+#include "backends/cpu/variant.h"
+
+// A dense layer is a 1x1 convolution of images of one pixel.
+namespace pycnn::cpu {
+namespace {
+
+Shape as_pixels(const Shape& shape) {
+  Index rows = 1;
+  for (std::size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  return {rows, 1, 1, shape.back()};
+}
+
+template <const WindowRun& kRun>
+Kernel make_forward(const ops::Dense& op, const Problem& problem) {
+  WindowProblem window;
+  window.input = as_pixels(problem.inputs[0].shape);
+  window.output = as_pixels(problem.outputs[0].shape);
+  window.epilogue = op.epilogue;
+  window.bias = problem.inputs.size() > (op.epilogue.residual ? 3u : 2u);
+  return make_window_kernel(window, problem.threads, kRun);
+}
+
+template <const WindowRun& kRun>
+Kernel make_grad_input(const ops::DenseGradInput&, const Problem& problem) {
+  WindowProblem window;
+  window.input = as_pixels(problem.inputs[0].shape);
+  window.output = as_pixels(problem.outputs[0].shape);
+  window.transposed = true;
+  return make_window_kernel(window, problem.threads, kRun);
+}
+
+template <const WeightGradRun& kRun>
+Kernel make_grad_weight(const ops::DenseGradWeight& op, const Problem& problem) {
+  WeightGradProblem grad;
+  grad.input = as_pixels(problem.inputs[0].shape);
+  grad.grad_output = as_pixels(problem.inputs[1].shape);
+  grad.bias = op.bias;
+  return make_weight_grad_kernel(grad, problem.threads, kRun);
+}
+
+constexpr Variant<ops::Dense> kForward[] = {
+#if PYCNN_HAVE_AVX512
+    {"dense.gemm.avx512", Isa::kAvx512, accept_float32, make_forward<kWindowAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"dense.gemm.avx2", Isa::kAvx2, accept_float32, make_forward<kWindowAvx2>},
+#endif
+    {"dense.gemm.baseline", Isa::kBaseline, accept_float32, make_forward<kWindowBaseline>},
+    {"dense.reference", Isa::kBaseline, accept_all, make_dense_reference},
+};
+
+constexpr Variant<ops::DenseGradInput> kGradInput[] = {
+#if PYCNN_HAVE_AVX512
+    {"dense_grad_input.gemm.avx512", Isa::kAvx512, accept_float32, make_grad_input<kWindowAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"dense_grad_input.gemm.avx2", Isa::kAvx2, accept_float32, make_grad_input<kWindowAvx2>},
+#endif
+    {"dense_grad_input.gemm.baseline", Isa::kBaseline, accept_float32,
+     make_grad_input<kWindowBaseline>},
+    {"dense_grad_input.reference", Isa::kBaseline, accept_all, make_dense_grad_input_reference},
+};
+
+constexpr Variant<ops::DenseGradWeight> kGradWeight[] = {
+#if PYCNN_HAVE_AVX512
+    {"dense_grad_weight.gemm.avx512", Isa::kAvx512, accept_float32,
+     make_grad_weight<kWeightGradAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"dense_grad_weight.gemm.avx2", Isa::kAvx2, accept_float32, make_grad_weight<kWeightGradAvx2>},
+#endif
+    {"dense_grad_weight.gemm.baseline", Isa::kBaseline, accept_float32,
+     make_grad_weight<kWeightGradBaseline>},
+    {"dense_grad_weight.reference", Isa::kBaseline, accept_all, make_dense_grad_weight_reference},
+};
+
+}  // namespace
+
+Selection select(const ops::Dense& op, const Problem& problem) {
+  return choose(kForward, op, problem);
+}
+std::vector<std::string> variants(const ops::Dense&) { return names_of(kForward); }
+Selection select(const ops::DenseGradInput& op, const Problem& problem) {
+  return choose(kGradInput, op, problem);
+}
+std::vector<std::string> variants(const ops::DenseGradInput&) { return names_of(kGradInput); }
+Selection select(const ops::DenseGradWeight& op, const Problem& problem) {
+  return choose(kGradWeight, op, problem);
+}
+std::vector<std::string> variants(const ops::DenseGradWeight&) { return names_of(kGradWeight); }
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,78 @@
+#pragma once
+#include <cstdint>
+
+// The register-blocked inner loops that convolution and dense layers share, once per instruction
+// set. Plain pointers and counts only: this header is read by .isa.cpp files.
+//
+// Two shapes of work exist. `window_tiles` keeps a block of output pixels times output channels in
+// registers while it walks taps and input channels (forward, gradient for the input).
+// `outer_tiles` keeps a block of a weight gradient in registers while it walks pixels.
+//
+// Numerics: one accumulator per element, one fixed order (taps as listed, then channels; or rows,
+// then columns), fused multiply-add where the set has it. Neither the tile an element falls into
+// nor its neighbours change its bits.
+namespace pycnn::cpu {
+
+using Index = std::int64_t;
+
+// Activations applied while the sum is still in registers; the transcendental ones follow in
+// `activate`.
+enum class TileActivation : std::uint8_t { kIdentity, kRelu, kLeakyRelu };
+
+// Output channels come in blocks of 2 * lanes; the last one holds what is left, in one vector when
+// that is enough.
+//
+// Weights of a block: [tap][channel][block width], zero beyond the last output channel. All steps
+// and pitches count floats.
+struct WindowTiles {
+  const float* input = nullptr;  // first tap's anchor of the first output pixel
+  Index images = 1, rows = 0, columns = 0;
+  Index input_image = 0, input_row = 0,
+        input_column = 0;       // steps from one output pixel to the next
+  const Index* taps = nullptr;  // offsets from the anchor
+  Index tap_count = 0;
+  Index run = 0;  // contiguous floats at each tap
+  const float* weights = nullptr;
+  Index block_begin = 0, block_end = 0, channels = 0;  // output channels in all
+  float* output = nullptr;
+  Index output_image = 0, output_row = 0, output_column = 0;
+  const float* bias = nullptr;      // optional, per output channel
+  const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  TileActivation activation = TileActivation::kIdentity;
+  float slope = 0;
+};
+
+// c[i][j] (+)= sum over pixels of a[pixel][i] * b[pixel][j].
+struct OuterTiles {
+  const float* a = nullptr;
+  const float* b = nullptr;
+  Index rows = 0, columns = 0;  // pixels
+  Index a_row = 0, a_column = 0, b_row = 0, b_column = 0;
+  Index m = 0, n = 0;
+  float* c = nullptr;
+  Index c_pitch = 0;
+  bool accumulate = false;  // else c is overwritten
+};
+
+// sums[j] (+)= sum over pixels of b[pixel][j].
+struct ColumnSums {
+  const float* b = nullptr;
+  Index rows = 0, columns = 0, b_row = 0, b_column = 0, n = 0;
+  float* sums = nullptr;
+  bool accumulate = false;
+};
+
+#define PYCNN_DECLARE_GEMM(ISA, LANES)                        \
+  namespace ISA {                                             \
+  constexpr Index kGemmLanes = LANES;                         \
+  void window_tiles(const WindowTiles& job);                  \
+  void outer_tiles(const OuterTiles& job);                    \
+  void column_sums(const ColumnSums& job);                    \
+  void add_floats(float* to, const float* from, Index count); \
+  }
+PYCNN_DECLARE_GEMM(baseline, 4)
+PYCNN_DECLARE_GEMM(avx2, 8)
+PYCNN_DECLARE_GEMM(avx512, 16)
+#undef PYCNN_DECLARE_GEMM
+
+}  // namespace pycnn::cpu

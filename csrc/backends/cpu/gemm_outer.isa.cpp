@@ -1,0 +1,126 @@
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/simd.isa.h"
+
+// Weight gradients: a tile of MR scalars times NV vectors is summed over pixels. The scalars come
+// as two runs of neighbours, so nothing needs transposing first.
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+constexpr int kMaxScalars = kVectorRegisters == 32 ? 14 : 6;
+constexpr Index kBlock = 2 * kLanes;
+
+template <bool kFull>
+PYCNN_INLINE Vec load_lanes(const float* p, int n) {
+  return kFull ? load(p) : load_partial(p, n);
+}
+template <bool kFull>
+PYCNN_INLINE void store_lanes(float* p, Vec v, int n) {
+  if constexpr (kFull)
+    store(p, v);
+  else
+    store_partial(p, v, n);
+}
+
+// Only the last vector may be partial: `tail` lanes of it.
+template <int MR, int NV, bool kFull>
+void tile_kernel(const OuterTiles& job, const float* a, const float* b, float* c, int tail) {
+  Vec sum[MR][NV];
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      const float* from = c + i * job.c_pitch + v * kLanes;
+      sum[i][v] = !job.accumulate ? zero()
+                  : v + 1 < NV    ? load(from)
+                                  : load_lanes<kFull>(from, tail);
+    }
+  for (Index row = 0; row < job.rows; ++row) {
+    const float* x = a;
+    const float* y = b;
+    for (Index column = 0; column < job.columns; ++column) {
+      Vec yv[NV];
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v)
+        yv[v] = v + 1 < NV ? load(y + v * kLanes) : load_lanes<kFull>(y + v * kLanes, tail);
+#pragma GCC unroll 14
+      for (int i = 0; i < MR; ++i) {
+        const Vec xv = broadcast(x[i]);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sum[i][v] = fma(xv, yv[v], sum[i][v]);
+      }
+      x += job.a_column;
+      y += job.b_column;
+    }
+    a += job.a_row;
+    b += job.b_row;
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      float* to = c + i * job.c_pitch + v * kLanes;
+      if (v + 1 < NV)
+        store(to, sum[i][v]);
+      else
+        store_lanes<kFull>(to, sum[i][v], tail);
+    }
+}
+
+using TileKernel = void (*)(const OuterTiles&, const float*, const float*, float*, int);
+
+template <int NV, bool kFull>
+struct Kernels {
+  static constexpr TileKernel kList[] = {
+      tile_kernel<1, NV, kFull>,  tile_kernel<2, NV, kFull>,  tile_kernel<3, NV, kFull>,
+      tile_kernel<4, NV, kFull>,  tile_kernel<5, NV, kFull>,  tile_kernel<6, NV, kFull>,
+#if defined(__AVX512F__)
+      tile_kernel<7, NV, kFull>,  tile_kernel<8, NV, kFull>,  tile_kernel<9, NV, kFull>,
+      tile_kernel<10, NV, kFull>, tile_kernel<11, NV, kFull>, tile_kernel<12, NV, kFull>,
+      tile_kernel<13, NV, kFull>, tile_kernel<14, NV, kFull>,
+#endif
+  };
+};
+
+}  // namespace
+
+void outer_tiles(const OuterTiles& job) {
+  const Index parts = (job.m + kMaxScalars - 1) / kMaxScalars;
+  for (Index j = 0; j < job.n; j += kBlock) {
+    const Index left = job.n - j;
+    const bool two = left > kLanes;
+    const Index tail = left >= kBlock ? kLanes : (two ? left - kLanes : left);
+    const bool full = tail == kLanes;
+    const TileKernel* kernels = two ? (full ? Kernels<2, true>::kList : Kernels<2, false>::kList)
+                                    : (full ? Kernels<1, true>::kList : Kernels<1, false>::kList);
+    Index i = 0;
+    for (Index part = 0; part < parts; ++part) {
+      const Index end = job.m * (part + 1) / parts;
+      kernels[end - i - 1](job, job.a + i, job.b + j, job.c + i * job.c_pitch + j,
+                           static_cast<int>(tail));
+      i = end;
+    }
+  }
+}
+
+void column_sums(const ColumnSums& job) {
+  for (Index j = 0; j < job.n; j += kLanes) {
+    const int lanes = static_cast<int>(job.n - j < kLanes ? job.n - j : kLanes);
+    Vec sum = job.accumulate ? load_partial(job.sums + j, lanes) : zero();
+    for (Index row = 0; row < job.rows; ++row) {
+      const float* y = job.b + row * job.b_row + j;
+      for (Index column = 0; column < job.columns; ++column, y += job.b_column)
+        sum = sum + load_partial(y, lanes);
+    }
+    store_partial(job.sums + j, sum, lanes);
+  }
+}
+
+void add_floats(float* to, const float* from, Index count) {
+  Index i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(to + i, load(to + i) + load(from + i));
+  const int rest = static_cast<int>(count - i);
+  if (rest > 0)
+    store_partial(to + i, load_partial(to + i, rest) + load_partial(from + i, rest), rest);
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA

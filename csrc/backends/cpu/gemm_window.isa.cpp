@@ -1,0 +1,255 @@
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/simd.isa.h"
+
+// A tile is MR pixels by NV vectors of output channels. Its pixels are two groups, each with one
+// uniform step, because two base pointers and three multiples of the step reach fourteen pixels
+// without spilling address registers, and because two short image rows make one full tile.
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+static_assert(kGemmLanes == kLanes);
+
+constexpr int kMaxPixels = kVectorRegisters == 32 ? 14 : 6;
+constexpr Index kBlock = 2 * kLanes;
+
+struct Tile {
+  const char* first = nullptr;  // anchors of the two pixel groups
+  const char* second = nullptr;
+  const float* weights = nullptr;
+  float* output_first = nullptr;
+  float* output_second = nullptr;
+  Index channel = 0;  // first output channel
+  int lanes = 0;      // output channels of the tile
+};
+
+PYCNN_INLINE Vec broadcast_at(const char* p) {
+  float x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return broadcast(x);
+}
+
+template <TileActivation kActivation>
+PYCNN_INLINE Vec activated(Vec x, float slope) {
+  if constexpr (kActivation == TileActivation::kRelu) return relu(x);
+  if constexpr (kActivation == TileActivation::kLeakyRelu)
+    return select(x > zero(), x, x * broadcast(slope));
+  return x;
+}
+
+// Number of valid lanes in vector v of a tile.
+PYCNN_INLINE int lanes_of(int lanes, int v) {
+  const int left = lanes - v * kLanes;
+  return left < 0 ? 0 : (left > kLanes ? kLanes : left);
+}
+
+template <TileActivation kActivation, int MR, int NV>
+PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR][NV]) {
+  constexpr int kFirst = (MR + 1) / 2;
+  const bool full = tile.lanes == NV * kLanes;
+  Vec bias[NV];
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v)
+    bias[v] = !job.bias ? zero()
+              : full    ? load(job.bias + tile.channel + v * kLanes)
+                     : load_partial(job.bias + tile.channel + v * kLanes, lanes_of(tile.lanes, v));
+  if (full && !job.residual) {
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i) {
+      float* out = i < kFirst ? tile.output_first + i * job.output_column
+                              : tile.output_second + (i - kFirst) * job.output_column;
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v)
+        store(out + v * kLanes, activated<kActivation>(sum[i][v] + bias[v], job.slope));
+    }
+    return;
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i) {
+    float* out = i < kFirst ? tile.output_first + i * job.output_column
+                            : tile.output_second + (i - kFirst) * job.output_column;
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const int n = lanes_of(tile.lanes, v);
+      Vec x = sum[i][v] + bias[v];
+      if (job.residual) x = x + load_partial(job.residual + (out - job.output) + v * kLanes, n);
+      store_partial(out + v * kLanes, activated<kActivation>(x, job.slope), n);
+    }
+  }
+}
+
+// `blocks` > 1 puts several blocks of weights side by side: with few pixels one block alone has too
+// few independent sums to hide the latency of the multiply-add.
+template <int MR, int NV, int BLOCKS>
+void tile_kernel(const WindowTiles& job, const Tile& tile) {
+  constexpr int kFirst = (MR + 1) / 2;
+  constexpr int kVectors = NV * BLOCKS;
+  Vec sum[MR][kVectors];
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = zero();
+
+  const Index step = job.input_column * Index{sizeof(float)};
+  const Index step3 = 3 * step, step5 = 5 * step;
+  const Index block_pitch = job.tap_count * job.run * kBlock;
+  const float* w = tile.weights;
+  const Index* tap = job.taps;
+  const Index* const taps_end = tap + job.tap_count;
+  const Index run_bytes = job.run * Index{sizeof(float)};
+  for (; tap != taps_end; ++tap) {
+    const Index offset = *tap * Index{sizeof(float)};
+    const char* a = tile.first + offset;
+    const char* b = tile.second + offset;
+    const char* const end = a + run_bytes;
+    do {
+      Vec wv[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v)
+        wv[v] = load(w + (v / NV) * block_pitch + (v % NV) * kLanes);
+#pragma GCC unroll 14
+      for (int i = 0; i < MR; ++i) {
+        const int j = i < kFirst ? i : i - kFirst;
+        const char* base = i < kFirst ? a : b;
+        const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
+        const Vec x = broadcast_at(base + at);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(x, wv[v], sum[i][v]);
+      }
+      a += sizeof(float);
+      b += sizeof(float);
+      w += NV * kLanes;
+      // Keeps the compiler from turning each address into an induction variable of its own.
+      asm volatile("" : "+r"(a), "+r"(b), "+r"(w));
+    } while (a != end);
+  }
+
+  switch (job.activation) {
+    case TileActivation::kIdentity:
+      return finish<TileActivation::kIdentity>(job, tile, sum);
+    case TileActivation::kRelu:
+      return finish<TileActivation::kRelu>(job, tile, sum);
+    case TileActivation::kLeakyRelu:
+      return finish<TileActivation::kLeakyRelu>(job, tile, sum);
+  }
+}
+
+using TileKernel = void (*)(const WindowTiles&, const Tile&);
+
+// Index: pixels - 1.
+constexpr TileKernel kOneVector[] = {
+    tile_kernel<1, 1, 1>,  tile_kernel<2, 1, 1>,  tile_kernel<3, 1, 1>,  tile_kernel<4, 1, 1>,
+    tile_kernel<5, 1, 1>,  tile_kernel<6, 1, 1>,
+#if defined(__AVX512F__)
+    tile_kernel<7, 1, 1>,  tile_kernel<8, 1, 1>,  tile_kernel<9, 1, 1>,  tile_kernel<10, 1, 1>,
+    tile_kernel<11, 1, 1>, tile_kernel<12, 1, 1>, tile_kernel<13, 1, 1>, tile_kernel<14, 1, 1>,
+#endif
+};
+constexpr TileKernel kTwoVectors[] = {
+    tile_kernel<1, 2, 1>,  tile_kernel<2, 2, 1>,  tile_kernel<3, 2, 1>,  tile_kernel<4, 2, 1>,
+    tile_kernel<5, 2, 1>,  tile_kernel<6, 2, 1>,
+#if defined(__AVX512F__)
+    tile_kernel<7, 2, 1>,  tile_kernel<8, 2, 1>,  tile_kernel<9, 2, 1>,  tile_kernel<10, 2, 1>,
+    tile_kernel<11, 2, 1>, tile_kernel<12, 2, 1>, tile_kernel<13, 2, 1>, tile_kernel<14, 2, 1>,
+#endif
+};
+
+// Blocks of weights from `block` on, for one group of tiles.
+struct BlockGroup {
+  const TileKernel* kernels;
+  Index block;
+  int lanes;
+};
+
+void run_tiles(const WindowTiles& job, const BlockGroup& group) {
+  Tile tile;
+  tile.channel = group.block * kBlock;
+  tile.lanes = group.lanes;
+  tile.weights = job.weights + tile.channel * job.tap_count * job.run;
+  auto run = [&](const float* first, const float* second, float* out, float* out_second,
+                 Index pixels) {
+    tile.first = reinterpret_cast<const char*>(first);
+    tile.second = reinterpret_cast<const char*>(second);
+    tile.output_first = out;
+    tile.output_second = out_second;
+    group.kernels[pixels - 1](job, tile);
+  };
+  const bool paired = 2 * job.columns <= kMaxPixels;
+  const Index tiles = (job.columns + kMaxPixels - 1) / kMaxPixels;
+  for (Index n = 0; n < job.images; ++n) {
+    const float* in = job.input + n * job.input_image;
+    float* out = job.output + n * job.output_image + tile.channel;
+    Index row = 0;
+    if (paired)
+      for (; row + 2 <= job.rows; row += 2) {
+        run(in, in + job.input_row, out, out + job.output_row, 2 * job.columns);
+        in += 2 * job.input_row;
+        out += 2 * job.output_row;
+      }
+    for (; row < job.rows; ++row) {
+      // Tiles of nearly equal width: 15 columns are 8 and 7, not 14 and 1.
+      Index column = 0;
+      for (Index t = 0; t < tiles; ++t) {
+        const Index end = job.columns * (t + 1) / tiles;
+        const Index pixels = end - column, half = (pixels + 1) / 2;
+        const float* from = in + column * job.input_column;
+        float* to = out + column * job.output_column;
+        run(from, from + half * job.input_column, to, to + half * job.output_column, pixels);
+        column = end;
+      }
+      in += job.input_row;
+      out += job.output_row;
+    }
+  }
+}
+
+// Rows that continue one another are one long row, and so are images.
+void join_rows(WindowTiles& job) {
+  if (job.columns == 1 || (job.input_row == job.columns * job.input_column &&
+                           job.output_row == job.columns * job.output_column)) {
+    if (job.columns == 1) {
+      job.input_column = job.input_row;
+      job.output_column = job.output_row;
+    }
+    job.columns *= job.rows;
+    job.rows = 1;
+  }
+  if (job.rows > 1) return;
+  if (job.columns == 1) {
+    job.input_column = job.input_image;
+    job.output_column = job.output_image;
+  } else if (job.input_image != job.columns * job.input_column ||
+             job.output_image != job.columns * job.output_column) {
+    return;
+  }
+  job.columns *= job.images;
+  job.images = 1;
+}
+
+}  // namespace
+
+void window_tiles(const WindowTiles& original) {
+  WindowTiles job = original;
+  join_rows(job);
+  const Index full_blocks = job.channels / kBlock;
+  const bool few = job.images * job.rows == 1;
+  Index block = job.block_begin;
+  while (block < job.block_end) {
+    static constexpr TileKernel kFourBlocks[] = {tile_kernel<1, 2, 4>};
+    static constexpr TileKernel kTwoBlocks[] = {tile_kernel<1, 2, 2>, tile_kernel<2, 2, 2>};
+    const Index full_left = (job.block_end < full_blocks ? job.block_end : full_blocks) - block;
+    if (few && job.columns == 1 && full_left >= 4 && kVectorRegisters == 32) {
+      run_tiles(job, {kFourBlocks, block, static_cast<int>(4 * kBlock)});
+      block += 4;
+    } else if (few && job.columns <= 2 && full_left >= 2) {
+      run_tiles(job, {kTwoBlocks, block, static_cast<int>(2 * kBlock)});
+      block += 2;
+    } else {
+      const Index left = job.channels - block * kBlock;
+      const int lanes = static_cast<int>(left < kBlock ? left : kBlock);
+      run_tiles(job, {lanes <= kLanes ? kOneVector : kTwoVectors, block, lanes});
+      ++block;
+    }
+  }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA

@@ -1,0 +1,189 @@
+#pragma once
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/select.h"
+#include "guarded_buffer.h"
+
+// Runs kernels of convolution and dense layers on buffers that border forbidden pages, and compares
+// variants with the reference.
+namespace pycnn::testing {
+
+// A tensor of float32 values; the float64 reference reads the same values widened.
+struct Values {
+  Shape shape;
+  std::vector<float> data;
+};
+
+inline std::size_t count_of(const Shape& shape) {
+  return static_cast<std::size_t>(element_count(shape));
+}
+
+// Whole numbers in [-range, range]: as long as sums stay below 2^24, every order of summation gives
+// the same bits.
+inline Values whole_numbers(const Shape& shape, std::mt19937& random, int range = 4) {
+  std::uniform_int_distribution<int> draw(-range, range);
+  Values values{shape, std::vector<float>(count_of(shape))};
+  for (float& x : values.data) x = static_cast<float>(draw(random));
+  return values;
+}
+
+inline Values reals(const Shape& shape, std::mt19937& random) {
+  std::normal_distribution<float> draw;
+  Values values{shape, std::vector<float>(count_of(shape))};
+  for (float& x : values.data) x = draw(random);
+  return values;
+}
+
+inline Values absolute(Values values) {
+  for (float& x : values.data) x = std::abs(x);
+  return values;
+}
+
+struct RunOptions {
+  std::string_view variant = {};  // a name, "reference", or empty for the best
+  Isa isa = Isa::kAvx512;
+  int threads = 1;
+  Guard guard = Guard::kAfter;
+  bool in_place = false;  // the residual's memory receives the output
+};
+
+inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Results of an op, one vector per output. `T` is the element type that the kernel sees.
+template <class T, class OpType>
+std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inputs,
+                                const RunOptions& options = {}) {
+  const DType dtype = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+  std::vector<TensorSpec> specs;
+  for (const Values& input : inputs) specs.push_back({input.shape, dtype});
+  const std::vector<TensorSpec> results = op.infer(specs);
+  Problem problem{specs, results, options.isa, options.threads, options.variant};
+  const Kernel kernel = cpu::select(op, problem).kernel;
+
+  const Op any = op;
+  std::vector<GuardedBuffer> buffers, outputs;
+  std::vector<TensorView> input_views, output_views;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const std::vector<T> typed(inputs[i].data.begin(), inputs[i].data.end());
+    buffers.emplace_back(typed.size() * sizeof(T), options.guard);
+    buffers.back().copy_from(typed.data());
+    input_views.push_back({buffers.back().data(), &specs[i]});
+  }
+  for (const TensorSpec& result : results) {
+    outputs.emplace_back(byte_size(result), options.guard);
+    output_views.push_back({outputs.back().data(), &result});
+  }
+  if (options.in_place) {
+    REQUIRE(kernel.in_place.at(0) == 1u << (inputs.size() - 1));
+    output_views[0].data = input_views.back().data;
+  } else {
+    for (const GuardedBuffer& buffer : buffers) const_cast<GuardedBuffer&>(buffer).make_read_only();
+  }
+  GuardedBuffer plan(aligned(kernel.plan.size()), options.guard);
+  std::copy(kernel.plan.begin(), kernel.plan.end(), plan.data());
+  GuardedBuffer packed(aligned(kernel.packed.bytes), options.guard);
+  KernelArgs args;
+  args.op = &any;
+  args.plan = plan.data();
+  args.threads = options.threads;
+  if (kernel.packed.input >= 0) {
+    const TensorSpec spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
+    TensorView& original = input_views[static_cast<std::size_t>(kernel.packed.input)];
+    const TensorView to{packed.data(), &spec};
+    GuardedBuffer scratch(aligned(kernel.packed.pack_scratch_bytes), options.guard);
+    args.inputs = {&original, 1};
+    args.outputs = {&to, 1};
+    args.scratch = scratch.data();
+    kernel.packed.pack(args);
+    original.data = packed.data();
+  }
+  GuardedBuffer scratch(aligned(kernel.scratch_bytes), options.guard);
+  args.inputs = input_views;
+  args.outputs = output_views;
+  args.scratch = scratch.data();
+  kernel.run(args);
+
+  std::vector<std::vector<T>> values;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    CHECK(outputs[i].border_is_intact());
+    const T* from = static_cast<const T*>(output_views[i].data);
+    values.emplace_back(from, from + count_of(results[i].shape));
+  }
+  CHECK(scratch.border_is_intact());
+  CHECK(packed.border_is_intact());
+  return values;
+}
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+// The fast variants that this machine can run.
+template <class OpType>
+std::vector<std::string> fast_variants(const OpType& op) {
+  std::vector<std::string> names;
+  for (const std::string& name : cpu::variants(op)) {
+    const bool avx512 = name.ends_with("avx512"), avx2 = name.ends_with("avx2");
+    if (name.ends_with("reference") || (avx512 && best_isa() < Isa::kAvx512) ||
+        (avx2 && best_isa() < Isa::kAvx2))
+      continue;
+    names.push_back(name);
+  }
+  return names;
+}
+
+// Every fast variant gives the reference's bits on whole numbers, with forbidden pages on either
+// side and for 1, 2 and 3 threads. -0 counts as 0.
+template <class OpType>
+void check_exact(const OpType& op, const std::vector<Values>& inputs) {
+  auto expected = run<float>(op, inputs, {.variant = "reference"});
+  for (const std::string& variant : fast_variants(op)) {
+    CAPTURE(variant);
+    for (const int threads : {1, 2, 3})
+      for (const Guard guard : {Guard::kAfter, Guard::kBefore}) {
+        const auto actual =
+            run<float>(op, inputs, {.variant = variant, .threads = threads, .guard = guard});
+        REQUIRE(actual.size() == expected.size());
+        for (std::size_t i = 0; i < actual.size(); ++i) CHECK(actual[i] == expected[i]);
+      }
+  }
+}
+
+// |y - y64| <= (4 + 2 sqrt(n)) 2^-24 S, with S the op on absolute values and n the terms of a sum;
+// and the same bits for any thread count. The op must be linear in its inputs.
+template <class OpType>
+void check_condition(const OpType& op, const std::vector<Values>& inputs, double terms) {
+  std::vector<Values> magnitudes;
+  for (const Values& input : inputs) magnitudes.push_back(absolute(input));
+  const auto exact = run<double>(op, inputs, {.variant = "reference"});
+  const auto scale = run<double>(op, magnitudes, {.variant = "reference"});
+  const double factor = (4 + 2 * std::sqrt(terms)) * 0x1p-24;
+  for (const std::string& variant : fast_variants(op)) {
+    CAPTURE(variant);
+    const auto alone = run<float>(op, inputs, {.variant = variant});
+    for (const int threads : {2, 3})
+      for (std::size_t i = 0; i < alone.size(); ++i)
+        CHECK(same_bits(run<float>(op, inputs, {.variant = variant, .threads = threads})[i],
+                        alone[i]));
+    for (std::size_t i = 0; i < alone.size(); ++i) {
+      double worst = 0;
+      for (std::size_t j = 0; j < alone[i].size(); ++j) {
+        const double error = std::abs(alone[i][j] - exact[i][j]);
+        const double allowed = factor * scale[i][j];
+        worst = std::max(worst, std::isfinite(error) && error <= allowed ? 0.0 : error - allowed);
+        if (std::isnan(error)) worst = INFINITY;
+      }
+      CHECK(worst == 0.0);
+    }
+  }
+}
+
+}  // namespace pycnn::testing

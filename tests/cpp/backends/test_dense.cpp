@@ -1,0 +1,91 @@
+#include <doctest/doctest.h>
+
+#include "backends/test_conv2d_support.h"
+
+using namespace pycnn;
+using namespace pycnn::testing;
+
+namespace {
+
+struct Sizes {
+  std::int64_t rows, in, out;
+};
+
+std::vector<Sizes> nasty_sizes() {
+  std::vector<Sizes> sizes = {{0, 5, 4},     {1, 1, 1},    {1, 400, 120}, {256, 84, 10},
+                              {3, 1000, 65}, {2, 7, 2049}, {17, 64, 64},  {33, 31, 130},
+                              {600, 20, 33}, {14, 2049, 3}};
+  const std::int64_t some[] = {1, 2, 3, 15, 16, 17, 31, 33, 64, 65};
+  for (std::size_t i = 0; i < 10; ++i) {
+    sizes.push_back({some[(i + 3) % 10], some[i], some[(i * 3 + 5) % 10]});
+    sizes.push_back({1, some[i], some[(i * 7 + 1) % 10] * 4});
+  }
+  return sizes;
+}
+
+}  // namespace
+
+TEST_CASE("dense: every variant has the reference's bits on whole numbers") {
+  std::mt19937 random(1);
+  for (const Sizes& s : nasty_sizes()) {
+    CAPTURE(s.rows);
+    CAPTURE(s.in);
+    CAPTURE(s.out);
+    const Values input = whole_numbers({s.rows, s.in}, random);
+    const Values weight = whole_numbers({s.out, s.in}, random);
+    const Values grad = whole_numbers({s.rows, s.out}, random);
+    check_exact(ops::Dense{}, {input, weight, whole_numbers({s.out}, random)});
+    check_exact(ops::Dense{}, {input, weight});
+    check_exact(ops::DenseGradInput{}, {grad, weight});
+    check_exact(ops::DenseGradWeight{.bias = true}, {input, grad});
+    check_exact(ops::DenseGradWeight{}, {input, grad});
+  }
+}
+
+TEST_CASE("dense: rounding errors stay within the bound for the length of the sums") {
+  std::mt19937 random(2);
+  for (const Sizes& s : nasty_sizes()) {
+    CAPTURE(s.rows);
+    CAPTURE(s.in);
+    CAPTURE(s.out);
+    const Values input = reals({s.rows, s.in}, random), weight = reals({s.out, s.in}, random);
+    const Values grad = reals({s.rows, s.out}, random);
+    check_condition(ops::Dense{}, {input, weight, reals({s.out}, random)},
+                    static_cast<double>(s.in + 1));
+    check_condition(ops::DenseGradInput{}, {grad, weight}, static_cast<double>(s.out));
+    check_condition(ops::DenseGradWeight{.bias = true}, {input, grad}, static_cast<double>(s.rows));
+  }
+}
+
+TEST_CASE("dense: leading axes are rows, and one row has the bits it has in a batch") {
+  std::mt19937 random(3);
+  for (const std::int64_t out : {10, 120, 300}) {
+    const Values input = reals({2, 3, 5, 40}, random), weight = reals({out, 40}, random);
+    const auto all = run<float>(ops::Dense{}, {input, weight}, {.isa = best_isa()})[0];
+    for (std::size_t row = 0; row < 30; ++row) {
+      Values one{{1, 40}, {}};
+      const auto from = input.data.begin() + static_cast<std::ptrdiff_t>(row * 40);
+      one.data.assign(from, from + 40);
+      const auto alone = run<float>(ops::Dense{}, {one, weight}, {.isa = best_isa()})[0];
+      const auto width = static_cast<std::ptrdiff_t>(out);
+      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(row) * width;
+      CHECK(same_bits(alone, std::vector<float>(begin, begin + width)));
+    }
+  }
+}
+
+TEST_CASE("dense: the epilogue equals separate steps") {
+  std::mt19937 random(4);
+  const Values input = reals({9, 21}, random), weight = reals({45, 21}, random);
+  const Values bias = reals({45}, random), residual = reals({9, 45}, random);
+  const Isa isa = best_isa();
+  Values sum{{9, 45}, run<float>(ops::Dense{}, {input, weight, bias}, {.isa = isa})[0]};
+  for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += residual.data[i];
+  for (const auto kind : {ActivationKind::kRelu, ActivationKind::kTanh}) {
+    const auto expected = run<float>(ops::Activation{.kind = kind}, {sum}, {.isa = isa})[0];
+    const ops::Dense fused{.epilogue = {.residual = true, .activation = kind}};
+    const std::vector<Values> inputs = {input, weight, bias, residual};
+    CHECK(same_bits(run<float>(fused, inputs, {.isa = isa})[0], expected));
+    CHECK(same_bits(run<float>(fused, inputs, {.isa = isa, .in_place = true})[0], expected));
+  }
+}
