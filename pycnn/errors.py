@@ -15,6 +15,7 @@ __all__ = [
     "LabelError",
     "MemoryLimitError",
     "ShapeError",
+    "TrainingError",
     "UnsupportedError",
 ]
 
@@ -61,6 +62,10 @@ class FileError(Error, OSError):
 
 class MemoryLimitError(Error, MemoryError):
     """More memory is wanted than the limit or the machine allows."""
+
+
+class TrainingError(Error, RuntimeError):
+    """Training cannot go on: the loss is not finite, or another thread is training."""
 
 
 class InternalError(Error, RuntimeError):

@@ -1,0 +1,369 @@
+"""Running a net on arrays: checks, a small cache of programs, batches."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pycnn.program import Program, compile_traced
+from pycnn.tensor import as_array
+from pycnn.tracing import Symbol, trace
+
+if TYPE_CHECKING:
+    from pycnn.nn.module import Module
+
+__all__ = ["ProgramCache", "features", "predict", "predict_proba", "run"]
+
+_CACHED_PROGRAMS = 8
+
+
+class Runner:
+    """A program together with the form of what ``forward`` returned."""
+
+    __slots__ = ("form", "program")
+
+    def __init__(self, program: Program, form: Any) -> None:
+        self.program = program
+        self.form = form
+
+    def __call__(self, *arrays: np.ndarray) -> Any:
+        results = self.program.run(*arrays)
+        if self.form is None:
+            return results["output"]
+        if isinstance(self.form, int):
+            return tuple(results[f"output{i}"] for i in range(self.form))
+        return results
+
+
+class Clock:
+    """Counts changes of any module, so that nobody walks a net in which nothing happened."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = 0
+
+    def tick(self) -> int:
+        """Note a change; its number."""
+        with self._lock:
+            self.now += 1
+            return self.now
+
+
+clock = Clock()
+
+
+class StructureWatch:
+    """Tells whether a net was changed in another way than by its weights."""
+
+    def __init__(self) -> None:
+        self._structure = -1
+        self._checked = -1
+
+    def changed(self, net: Module) -> bool:
+        """Whether something changed since the last question; then it is settled."""
+        if self._checked == clock.now:
+            return False
+        before = self._structure
+        self.settle(net)
+        return self._structure != before
+
+    def settle(self, net: Module) -> None:
+        """Take the net as it is."""
+        self._checked = clock.now
+        self._structure = net._structure()
+
+
+class ProgramCache:
+    """The programs of one net, by input shapes and purpose; the least recently used one goes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runners: OrderedDict[Any, Runner] = OrderedDict()
+        self._watch = StructureWatch()
+
+    def get(self, net: Module, key: Any, make: Callable[[], Runner]) -> Runner:
+        """The program of a key, made when it is not there."""
+        with self._lock:
+            if self._watch.changed(net):
+                self._runners.clear()
+            runner = self._runners.get(key)
+            if runner is None:
+                runner = make()
+                # Recording may have given lazy layers their sizes.
+                self._watch.settle(net)
+                self._runners[key] = runner
+                if len(self._runners) > _CACHED_PROGRAMS:
+                    self._runners.popitem(last=False)
+            else:
+                self._runners.move_to_end(key)
+            return runner
+
+
+_cache_lock = threading.Lock()
+
+
+def _cache(net: Module) -> ProgramCache:
+    private = net._private
+    if private.cache is None:
+        with _cache_lock:
+            if private.cache is None:
+                private.cache = ProgramCache()
+    return private.cache
+
+
+def stack_level() -> int:
+    """Depth of the nearest caller outside the package, for warnings."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "pycnn":
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def as_input(value: Any, *, who: str) -> np.ndarray:
+    """Array as a program takes it: float32 or uint8, contiguous, native byte order.
+
+    Raises:
+        DTypeError: Another element type; float64 alone is converted.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{who}: a masked array; fill it first, for example x.filled(0)")
+    array = as_array(value, what=who)
+    if array.dtype.kind == "f" and array.dtype.itemsize == 8:
+        warnings.warn(
+            f"{who}: converted from float64 to float32; pass x.astype(numpy.float32) to avoid it",
+            stacklevel=stack_level(),
+        )
+        return np.ascontiguousarray(array, np.float32)
+    native = array.dtype.newbyteorder("=")
+    if native not in (np.dtype(np.float32), np.dtype(np.uint8)):
+        hint = "try x.astype(numpy.float32)"
+        if native.kind in "iub":
+            hint += ", or numpy.uint8 for images in 0..255, which are read as 0..1"
+        raise DTypeError(
+            f"{who}: element type {array.dtype}, expected float32 or uint8\n  hint: {hint}"
+        )
+    ready = np.require(array, dtype=native, requirements=["C", "A"])
+    if ready is not array and not np.may_share_memory(ready, array):
+        warnings.warn(
+            f"{who}: copied because it is not C-contiguous, aligned and of native byte order; "
+            "pass numpy.ascontiguousarray(x) to avoid it",
+            stacklevel=stack_level(),
+        )
+    return ready
+
+
+def _first_channels(net: Module) -> int | None:
+    for _, module in net.named_modules():
+        channels = getattr(module, "in_channels", None)
+        if isinstance(channels, int):
+            return channels
+        if module is not net and hasattr(module, "in_channels"):
+            return None
+    return None
+
+
+def _takes_images(net: Module) -> bool:
+    return any(
+        hasattr(module, "in_channels") or hasattr(module, "kernel_size")
+        for _, module in net.named_modules()
+    )
+
+
+def check_images(net: Module, shape: tuple[int, ...]) -> None:
+    """Refuse channels-first images and a missing batch axis, with the call that repairs it.
+
+    Raises:
+        ShapeError: Says what the axes were read as.
+    """
+    who = type(net).__name__
+    expected = net.input_shape
+    if expected is not None and len(shape) == len(expected) and shape == expected:
+        raise ShapeError(
+            f"{who}: input {shape} is one image, expected (N, H, W, C)\n"
+            "  hint: add the batch axis, x[None]"
+        )
+    if not _takes_images(net):
+        return
+    if len(shape) == 3:
+        raise ShapeError(
+            f"{who}: input {shape} has 3 axes, expected (N, H, W, C)\n  hint: one image needs a "
+            "batch axis, x[None]; grey images need a channel axis, x[..., None]"
+        )
+    if len(shape) != 4:
+        return
+    channels = _first_channels(net)
+    if channels is None and expected is not None and len(expected) == 3:
+        channels = expected[2]
+    if channels is not None:
+        wrong = shape[3] != channels and shape[1] == channels
+    else:
+        wrong = shape[1] in (1, 3) and shape[2] > 4 and shape[3] > 4
+    if wrong:
+        raise ShapeError(
+            f"{who}: input {shape} read as (N, H, W, C) has {shape[3]} channels"
+            + (f", expected {channels}" if channels is not None else "")
+            + "\n  hint: axis 1 looks like the channels; pycnn is channels-last, try "
+            "x.transpose(0, 2, 3, 1)"
+        )
+
+
+def _flatten(result: Any) -> tuple[dict[str, Symbol], Any]:
+    """Outputs by name, and the form to give back: None, a tuple's length, or "dict"."""
+    if isinstance(result, Symbol):
+        return {"output": result}, None
+    if isinstance(result, Mapping):
+        return dict(result), "dict"
+    if isinstance(result, tuple | list):
+        return {f"output{i}": value for i, value in enumerate(result)}, len(result)
+    raise GraphError(
+        f"forward returned {type(result).__name__}, expected a Symbol or a tuple or dict of them"
+    )
+
+
+def make_runner(
+    net: Module, arrays: tuple[np.ndarray, ...], finish: Callable[[Any], Any] | None = None
+) -> Runner:
+    """Record and compile a net for inference.
+
+    Args:
+        net: The net.
+        arrays: Inputs, of which shapes and types matter.
+        finish: Applied to what ``forward`` returns.
+    """
+    form: Any = None
+
+    def function(**symbols: Symbol) -> dict[str, Symbol]:
+        nonlocal form
+        result = net(*symbols.values())
+        outputs, form = _flatten(result if finish is None else finish(result))
+        return outputs
+
+    inputs = {f"input{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
+    traced = trace(function, inputs, root=net)
+    runner = Runner(compile_traced(traced), form)
+    if len(arrays) == 1:
+        net._remember_input(arrays[0].shape[1:])
+    return runner
+
+
+def run(net: Module, inputs: tuple[Any, ...]) -> Any:
+    """Run a net on arrays (`Module.__call__`)."""
+    if not inputs:
+        raise ArgumentError(f"{type(net).__name__}: called without an input")
+    return _run(net, inputs, "call", None)
+
+
+def _run(
+    net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None
+) -> Any:
+    arrays = tuple(as_input(x, who=type(net).__name__ + " input") for x in inputs)
+    key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays))
+
+    def make() -> Runner:
+        check_images(net, arrays[0].shape)
+        return make_runner(net, arrays, finish)
+
+    return _cache(net).get(net, key, make)(*arrays)
+
+
+def in_batches(x: Any, batch_size: int, function: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """Apply a function to pieces of the first axis and join the results.
+
+    Raises:
+        ArgumentError: `batch_size` is not positive.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ArgumentError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    if not (hasattr(x, "shape") and hasattr(x, "__getitem__")):
+        x = as_array(x, what="input")
+    count = x.shape[0] if len(x.shape) else 0
+    if count <= batch_size:
+        return function(x[:] if not isinstance(x, np.ndarray) else x)
+    first = function(x[:batch_size])
+    out = np.empty((count, *first.shape[1:]), first.dtype)
+    out[:batch_size] = first
+    for start in range(batch_size, count, batch_size):
+        out[start : start + batch_size] = function(x[start : start + batch_size])
+    return out
+
+
+def _scores(net: Module, result: Any) -> Symbol:
+    if isinstance(result, tuple | list) and result and isinstance(result[0], Symbol):
+        result = result[0]
+    if not isinstance(result, Symbol) or len(result.shape) != 2:
+        shape = result.shape if isinstance(result, Symbol) else type(result).__name__
+        raise ShapeError(
+            f"{type(net).__name__}: the net gives {shape}, class scores are (N, classes)"
+        )
+    return result
+
+
+def predict(net: Module, x: Any, batch_size: int) -> np.ndarray:
+    """Index of the largest score of each image, int64."""
+
+    def classes(part: Any) -> np.ndarray:
+        scores = _run(net, (part,), "scores", lambda result: _scores(net, result))
+        if scores.shape[1] == 0:
+            raise ShapeError(f"{type(net).__name__}: the net gives no class scores")
+        return scores.argmax(axis=1)
+
+    return in_batches(x, batch_size, classes)
+
+
+def ends_in_softmax(symbol: Symbol) -> bool:
+    """Whether a symbol is the result of a softmax."""
+    node = symbol._trace.graph.nodes()[symbol.id.node]
+    return node["kind"] == "op" and node["op"].name == "softmax"
+
+
+def predict_proba(net: Module, x: Any, batch_size: int) -> np.ndarray:
+    """Probability of each class, float32."""
+    from pycnn import functional
+
+    def finish(result: Any) -> Symbol:
+        scores = _scores(net, result)
+        return scores if ends_in_softmax(scores) else functional.softmax(scores)
+
+    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish))
+
+
+def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarray:
+    """Compute what a layer inside a net gives; `Module.features` as a function.
+
+    Args:
+        net: The net.
+        x: Images (N, H, W, C).
+        layer: Dotted name of a module.
+        batch_size: Images per run.
+
+    Raises:
+        ArgumentError: There is no such layer, or it is not called exactly once with one result.
+    """
+    from pycnn.nn.module import watch_calls
+
+    net.get_module(layer)
+
+    def values(part: Any) -> np.ndarray:
+        with watch_calls() as calls:
+
+            def finish(result: Any) -> Symbol:
+                found = [s for call in calls if call.path == layer for s in call.outputs]
+                if len(found) != 1:
+                    raise ArgumentError(
+                        f"features: layer '{layer}' gives {len(found)} results, expected one; "
+                        "a container whose layers are called one by one gives none"
+                    )
+                return found[0]
+
+            return _run(net, (part,), ("features", layer), finish)
+
+    return in_batches(x, batch_size, values)

@@ -1,0 +1,173 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycnn import functional
+from pycnn.errors import ArgumentError
+from pycnn.nn import init
+from pycnn.nn._arguments import (
+    Pair,
+    Sides,
+    as_count,
+    as_optional_count,
+    as_pair,
+    as_sides,
+    short_pair,
+    short_sides,
+)
+from pycnn.nn.module import Module
+from pycnn.tensor import Initializer, Parameter
+
+__all__ = ["Conv2d"]
+
+
+class Conv2d(Module):
+    """Cross-correlation of images with learned filters.
+
+    ``output[n, oh, ow, oc] = bias[oc] + sum of input[n, oh*stride - top + kh*dilation, ..., ic] *
+    weight[oc, ic, kh, kw]`` over the window and the channels of the output's group.
+
+    Args:
+        in_channels: Channels of the input. Left out: taken from the first input.
+        out_channels: Number of filters; must be given.
+        kernel_size: Window in pixels, one number or (vertical, horizontal); must be given.
+        stride: Step of the window in pixels.
+        padding: Zeros around the image in pixels: one number, (vertical, horizontal), (top,
+            bottom, left, right), "valid" (none) or "same" (output as large as the input, stride 1;
+            an odd pixel goes to the bottom and right).
+        dilation: Distance of the filter's cells in pixels.
+        groups: Input and output channels are cut into this many independent groups.
+        bias: Whether to add a learned number per output channel.
+        weight_init: Rule of `pycnn.nn.init`. Default: uniform in ±1/sqrt(fan_in).
+        bias_init: Rule, given the weight's fans. Default: uniform in ±1/sqrt(fan_in).
+
+    Attributes:
+        weight: (OC, IC / groups, KH, KW) in `state_dict` and files.
+        bias: (OC), or None.
+
+    Shape:
+        ``(N, H, W, IC)`` -> ``(N, OH, OW, OC)``, OH = floor((H + top + bottom - (KH-1)*dilation
+        - 1) / stride) + 1, OW likewise.
+
+    Raises:
+        ArgumentError: An argument is out of range, or channels are no multiple of `groups`.
+        ShapeError: While recording: the channels differ, or the geometry leaves no output.
+
+    Example:
+        >>> Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
+        Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        kernel_size: int | Pair | None = None,
+        stride: int | Pair = 1,
+        padding: int | Pair | Sides | str = 0,
+        *,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        weight_init: init.Rule | Initializer | None = None,
+        bias_init: init.Rule | Initializer | None = None,
+    ) -> None:
+        who = "Conv2d"
+        if out_channels is None or kernel_size is None:
+            lacking = "out_channels" if out_channels is None else "kernel_size"
+            raise ArgumentError(
+                f"{who}: {lacking} must be given\n  hint: only in_channels may be left out, "
+                "Conv2d(out_channels=64, kernel_size=3)"
+            )
+        self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
+        self.out_channels = as_count(out_channels, who=who, name="out_channels")
+        self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
+        self.stride = as_pair(stride, who=who, name="stride")
+        self.dilation = as_pair(dilation, who=who, name="dilation")
+        self.padding = self._sides(padding)
+        self.groups = as_count(groups, who=who, name="groups")
+        self._rules = (
+            init.as_rule(weight_init, who=who, name="weight_init"),
+            init.as_rule(bias_init, who=who, name="bias_init"),
+        )
+        self._with_bias = bool(bias)
+        if self.out_channels % self.groups:
+            raise ArgumentError(
+                f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}"
+            )
+        self.weight = None
+        self.bias = None
+        if self.in_channels is not None:
+            self._create(self.in_channels)
+
+    def _sides(self, padding: Any) -> Sides:
+        if padding == "valid":
+            return (0, 0, 0, 0)
+        if padding == "same":
+            if self.stride != (1, 1):
+                raise ArgumentError(
+                    f"Conv2d: padding 'same' needs stride 1, got {short_pair(self.stride)}"
+                )
+            spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            (top, left) = (span // 2 for span in spans)
+            return (top, spans[0] - top, left, spans[1] - left)
+        if isinstance(padding, str):
+            raise ArgumentError(f"Conv2d: padding must be 'same', 'valid' or sizes, got {padding!r}")
+        return as_sides(padding, who="Conv2d")
+
+    def is_built(self) -> bool:
+        """Whether the parameters exist."""
+        return self.weight is not None
+
+    def infer_sizes(self, x: Any) -> None:
+        """Create the parameters for this input."""
+        self._create(int(x.shape[-1]))
+
+    def _create(self, in_channels: int) -> None:
+        if in_channels % self.groups:
+            raise ArgumentError(
+                f"Conv2d: in_channels {in_channels} is no multiple of groups {self.groups}"
+            )
+        self.in_channels = in_channels
+        shape = (self.out_channels, *self.kernel_size, in_channels // self.groups)
+        self.weight = Parameter(shape, layout="conv")
+        fans = init.fans_of(self.weight)
+        weight_rule, bias_rule = self._rules
+        self.weight = Parameter(shape, init=weight_rule(fans), layout="conv")
+        if self._with_bias:
+            self.bias = Parameter((self.out_channels,), init=bias_rule(fans))
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.conv2d(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={short_pair(self.kernel_size)}",
+        ]
+        if self.stride != (1, 1):
+            parts.append(f"stride={short_pair(self.stride)}")
+        if self.padding != (0, 0, 0, 0):
+            parts.append(f"padding={short_sides(self.padding)}")
+        if self.dilation != (1, 1):
+            parts.append(f"dilation={short_pair(self.dilation)}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if not self._with_bias:
+            parts.append("bias=False")
+        return ", ".join(parts)

@@ -1,0 +1,598 @@
+"""The base class of layers and networks.
+
+A module holds parameters, buffers and other modules as plain attributes and says in `forward` what
+it computes. `forward` is called with symbols, once for every input shape; arrays then run through
+the program that came out of it (`pycnn.nn._running`). There is no training flag: what batch norm
+and dropout do is decided when a program is compiled.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pycnn.errors import ArgumentError, GraphError
+from pycnn.nn import _running
+from pycnn.tensor import Parameter
+from pycnn.tracing import Symbol, is_tracing, name_parameters, scope, trace
+
+if TYPE_CHECKING:
+    from pycnn.nn._state import LoadReport
+    from pycnn.nn.summary import Summary
+
+__all__ = ["Call", "Module", "watch_calls"]
+
+
+@dataclass
+class Call:
+    """One call of a module while a net was recorded.
+
+    Attributes:
+        path: Dotted name of the module; "" is the root.
+        module: The module itself.
+        inputs: Symbols that went in.
+        outputs: Symbols that came out.
+        depth: How many calls were open around it.
+        children: Whether other modules were called inside.
+    """
+
+    path: str
+    module: Module
+    inputs: list[Symbol]
+    outputs: list[Symbol]
+    depth: int
+    children: bool = False
+
+
+@dataclass
+class _Frame:
+    path: str
+    call: Call
+
+
+class _Recording(threading.local):
+    """Which modules are being called in this thread, and their names below the outermost one."""
+
+    def __init__(self) -> None:
+        self.frames: list[_Frame] = []
+        self.paths: dict[int, str] = {}
+        self.watchers: list[list[Call]] = []
+
+
+_recording = _Recording()
+
+
+@contextmanager
+def watch_calls() -> Iterator[list[Call]]:
+    """Collect every module call that is recorded inside, in the order in which they began."""
+    calls: list[Call] = []
+    _recording.watchers.append(calls)
+    try:
+        yield calls
+    finally:
+        _recording.watchers.pop()
+
+
+def _symbols(value: Any) -> list[Symbol]:
+    if isinstance(value, Symbol):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return [symbol for item in value for symbol in _symbols(item)]
+    return []
+
+
+def _holds_modules(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, tuple | list) and any(
+        isinstance(item, Module | Parameter) for item in value
+    )
+
+
+@dataclass
+class _Private:
+    """What a module keeps for itself; never copied or pickled."""
+
+    stamp: int = field(default_factory=_running.clock.tick)
+    cache: _running.ProgramCache | None = None
+
+
+class Module:
+    """Base class of layers and networks.
+
+    A subclass creates layers and parameters in `__init__` and describes the computation in
+    ``forward``; calling ``super().__init__()`` is not needed. Given symbols, a module records
+    itself; given arrays, it runs an inference program that is compiled once per input shape.
+
+    Example:
+        >>> import pycnn as pc
+        >>> class Net(pc.nn.Module):
+        ...     def __init__(self):
+        ...         self.conv = pc.nn.Conv2d(1, 8, kernel_size=3, padding=1)
+        ...         self.head = pc.nn.Linear(out_features=10)
+        ...     def forward(self, x):
+        ...         x = pc.functional.relu(self.conv(x))
+        ...         return self.head(pc.functional.global_avg_pool2d(x))
+        >>> Net()(np.zeros((2, 28, 28, 1), np.float32)).shape
+        (2, 10)
+    """
+
+    _private: _Private
+    #: (H, W, C) of the images that the net is made for or was called with last; None if unknown.
+    input_shape: tuple[int, ...] | None = None
+    #: A `Normalize` applied to the input before ``forward``; part of the net and of its file.
+    normalization: Module | None = None
+    #: Layers read uint8 images as 0..1; a layer that converts them itself says False.
+    converts_uint8 = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
+        """Prepare the private state, so that subclasses need no ``super().__init__()``."""
+        module = super().__new__(cls)
+        object.__setattr__(module, "_private", _Private())
+        return module
+
+    def forward(self, *inputs: Any) -> Any:
+        """Describe the computation on symbols; subclasses override it."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    # ---- Attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Register layers and parameters, and note that programs may be stale."""
+        if _holds_modules(value):
+            raise ArgumentError(
+                f"{type(self).__name__}.{name}: layers in a plain {type(value).__name__} would not "
+                "be found\n  hint: use nn.ModuleList or nn.Sequential"
+            )
+        if isinstance(value, Module | Parameter):
+            if "." in name or not name:
+                raise ArgumentError(f"{type(self).__name__}: {name!r} cannot name a layer")
+            # `features` is what published nets call their convolutional part.
+            if name != "features" and callable(getattr(Module, name, None)):
+                raise ArgumentError(
+                    f"{type(self).__name__}.{name}: the name belongs to a method of Module; "
+                    "choose another one"
+                )
+        object.__setattr__(self, name, value)
+        if not name.startswith("_") or isinstance(value, Module | Parameter):
+            self._private.stamp = _running.clock.tick()
+
+    def __delattr__(self, name: str) -> None:
+        """Forget an attribute, and note that programs may be stale."""
+        object.__delattr__(self, name)
+        self._private.stamp = _running.clock.tick()
+
+    def _structure(self) -> int:
+        """A number that grows whenever this net changes in another way than by its weights."""
+        return max(module._private.stamp for _, module in self.named_modules())
+
+    def _changed(self) -> None:
+        self._private.stamp = _running.clock.tick()
+
+    # ---- Walking
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Modules held by this one, in the order of their assignment."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module ("") and all below it by dotted name, parents first, each module once."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [("", self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield name, module
+            prefix = f"{name}." if name else ""
+            stack.extend(
+                reversed([(prefix + key, child) for key, child in module.named_children()])
+            )
+
+    def named_tensors(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters and buffers by dotted name, each once, in the order of `named_modules`."""
+        seen: set[int] = set()
+        for name, module in self.named_modules():
+            prefix = f"{name}." if name else ""
+            for key, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield prefix + key, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """What can be trained (frozen or not) by dotted name, each once."""
+        return ((name, p) for name, p in self.named_tensors() if not p.is_buffer)
+
+    def named_buffers(self) -> Iterator[tuple[str, Parameter]]:
+        """What is kept but never trained (running statistics, fixed tables) by dotted name."""
+        return ((name, p) for name, p in self.named_tensors() if p.is_buffer)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """What can be trained, frozen or not, each once."""
+        return (p for _, p in self.named_parameters())
+
+    def buffers(self) -> Iterator[Parameter]:
+        """What is kept but never trained, each once."""
+        return (p for _, p in self.named_buffers())
+
+    def get_module(self, path: str) -> Module:
+        """Find a module by its dotted name.
+
+        Raises:
+            ArgumentError: There is none; the message names the closest.
+        """
+        modules = dict(self.named_modules())
+        if path not in modules:
+            raise ArgumentError(_unknown("module", path, modules))
+        return modules[path]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers can be trained: weights, biases, batch norm's scale and shift.
+
+        Running statistics do not count; frozen parameters do.
+
+        Raises:
+            GraphError: A layer has not seen its input yet.
+        """
+        self.require_built("num_parameters")
+        return sum(p.size for p in self.parameters())
+
+    # ---- Building
+
+    def is_built(self) -> bool:
+        """Whether this layer itself (not those below it) knows all its sizes."""
+        return True
+
+    def infer_sizes(self, *inputs: Any) -> None:
+        """Create the parameters whose sizes follow from the inputs; called before `forward`."""
+
+    def require_built(self, who: str) -> None:
+        """Raise when a layer has not seen its input yet.
+
+        Raises:
+            GraphError: Names the layer.
+        """
+        for name, module in self.named_modules():
+            if not module.is_built():
+                if self.input_shape is not None:
+                    self.build()
+                    return
+                raise GraphError(
+                    f"{who}: layer '{name}' ({type(module).__name__}) takes its size from its "
+                    "input and has not seen one\n  hint: call net.build((H, W, C)) first"
+                )
+
+    def build(self, input_shape: Sequence[int] | None = None, *, dtype: str = "float32") -> Module:
+        """Record the net once, so that every layer knows its sizes.
+
+        Args:
+            input_shape: Of one input without the batch axis, (H, W, C) for images. Default: the
+                shape that the net was made for or called with last.
+            dtype: "float32" or "uint8".
+
+        Returns:
+            The net itself.
+
+        Raises:
+            ShapeError: A layer refuses the shape it meets.
+            ArgumentError: No shape is given or known.
+        """
+        shape = self._input_shape(input_shape, "build")
+        trace(lambda x: _first_symbol(self(x)), {"x": ((1, *shape), dtype)}, root=self)
+        self._remember_input(shape)
+        self.name_tensors()
+        return self
+
+    def _input_shape(self, given: Sequence[int] | None, who: str) -> tuple[int, ...]:
+        shape = self.input_shape if given is None else tuple(int(size) for size in given)
+        if shape is None:
+            raise ArgumentError(
+                f"{who}: the size of the input is not known\n  hint: give it, (H, W, C) for images"
+            )
+        return shape
+
+    def _remember_input(self, shape: Sequence[int]) -> None:
+        object.__setattr__(self, "input_shape", tuple(shape))
+
+    def name_tensors(self) -> None:
+        """Give unnamed parameters their dotted name, from which fresh values are drawn."""
+        for name, parameter in self.named_tensors():
+            if not parameter.name:
+                parameter.name = name
+
+    # ---- Calling
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Record this module (symbols) or run it for inference (arrays).
+
+        Args:
+            inputs: Symbols, or arrays: images (N, H, W, C) as float32, or uint8, which is read as
+                0..1. float64 is converted to float32. Anything with the buffer protocol,
+                `__array__` or `__dlpack__` will do.
+            named: Passed to ``forward`` while recording; not accepted with arrays.
+
+        Returns:
+            Symbols, or float32 arrays: what ``forward`` returns.
+
+        Raises:
+            ShapeError: A layer refuses the shape, or the images are channels first.
+            DTypeError: The element type is not accepted.
+            GraphError: ``forward`` does something that cannot be recorded.
+        """
+        if is_tracing() or _symbols(inputs) or _symbols(named):
+            return self._record(inputs, named)
+        if named:
+            name = next(iter(named))
+            hint = ""
+            if name == "layer":
+                hint = "\n  hint: this is a layer called 'features'; use nn.features(net, x, layer)"
+            raise ArgumentError(
+                f"{type(self).__name__}: unexpected argument '{name}' with arrays{hint}"
+            )
+        return _running.run(self, inputs)
+
+    def _record(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        state = _recording
+        outermost = not state.frames
+        if outermost:
+            state.paths = {id(module): name for name, module in self.named_modules()}
+            name_parameters(dict(self.named_tensors()))
+        path, local = self._path(state)
+        given = _symbols(inputs) + _symbols(named)
+        call = Call(path, self, given, [], len(state.frames))
+        for watcher in state.watchers:
+            watcher.append(call)
+        if state.frames:
+            state.frames[-1].call.children = True
+        state.frames.append(_Frame(path, call))
+        try:
+            with scope(local):
+                if self.normalization is not None and inputs:
+                    inputs = (self.normalization(inputs[0]), *inputs[1:])
+                    given = _symbols(inputs)
+                if self.converts_uint8 and any(s.dtype == "uint8" for s in given):
+                    inputs = tuple(self._as_float(value) for value in inputs)
+                if not self.is_built():
+                    self.infer_sizes(*inputs)
+                    prefix = f"{path}." if path else ""
+                    name_parameters({prefix + n: p for n, p in self.named_tensors()})
+                result = self.forward(*inputs, **named)
+        finally:
+            state.frames.pop()
+        call.outputs = _symbols(result)
+        return result
+
+    def _path(self, state: _Recording) -> tuple[str, str]:
+        """Dotted name below the outermost module, and what it adds to the enclosing call's."""
+        if not state.frames:
+            return "", ""
+        outer = state.frames[-1].path
+        path = state.paths.get(id(self))
+        if path is None:
+            kind = type(self).__name__
+            if any(True for _ in self.named_tensors()) or not self.is_built():
+                raise GraphError(
+                    f"{kind}: a layer with parameters is called but belongs to no attribute of the "
+                    "net\n  hint: create it in __init__ and keep it as an attribute"
+                )
+            return (f"{outer}.{kind.lower()}" if outer else kind.lower()), kind.lower()
+        prefix = f"{outer}." if outer else ""
+        return path, path.removeprefix(prefix)
+
+    def _as_float(self, value: Any) -> Any:
+        # Containers hand the image on; the first layer that computes converts it.
+        if any(True for _ in self.named_children()) or type(self).forward is Module.forward:
+            return value
+        if isinstance(value, Symbol) and value.dtype == "uint8":
+            from pycnn import functional
+
+            with scope("to_float"):
+                return functional.normalize_image(value, scale=1.0 / 255.0)
+        return value
+
+    # ---- Using
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Say which class each image belongs to: the index of the largest output.
+
+        Args:
+            x: Images (N, H, W, C) as for a call.
+            batch_size: Images per run; the result does not depend on it.
+
+        Returns:
+            int64 (N,).
+
+        Raises:
+            ShapeError: As a call, or the net's output is not (N, classes).
+            DTypeError: As a call.
+            ArgumentError: `batch_size` is not positive.
+        """
+        return _running.predict(self, x, batch_size)
+
+    def predict_proba(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Compute the probability of each class.
+
+        A softmax is added unless the net ends in one.
+
+        Args:
+            x: Images (N, H, W, C) as for a call.
+            batch_size: Images per run; the result does not depend on it.
+
+        Returns:
+            float32 (N, classes), rows that sum to 1.
+
+        Raises:
+            ShapeError: As a call, or the net's output is not (N, classes).
+            DTypeError: As a call.
+            ArgumentError: `batch_size` is not positive.
+        """
+        return _running.predict_proba(self, x, batch_size)
+
+    def features(self, x: Any, *, layer: str, batch_size: int = 256) -> np.ndarray:
+        """Compute what a layer inside the net gives.
+
+        Args:
+            x: Images (N, H, W, C) as for a call.
+            layer: Dotted name of a module, as `summary` and `named_modules` show it.
+            batch_size: Images per run; the result does not depend on it.
+
+        Returns:
+            float32 (N, ...), the layer's output.
+
+        Raises:
+            ArgumentError: There is no such layer, or it is not called exactly once with one
+                result.
+            ShapeError: As a call.
+        """
+        return _running.features(self, x, layer, batch_size)
+
+    def summary(self, input_shape: Sequence[int] | None = None, batch: int = 1) -> Summary:
+        """Tabulate the layers: output, parameters, multiply-adds, memory, receptive field.
+
+        Args:
+            input_shape: (H, W, C) of an image; default as in `build`.
+            batch: Images that the memory and multiply-adds are counted for.
+
+        Returns:
+            A table that prints as text, shows as HTML in notebooks and has `to_dict`.
+
+        Raises:
+            ShapeError: A layer refuses the shape it meets.
+            ArgumentError: No shape is given or known, or `batch` is not positive.
+        """
+        from pycnn.nn.summary import summarize
+
+        return summarize(self, self._input_shape(input_shape, "summary"), batch)
+
+    # ---- Weights
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copy all parameters and buffers, by dotted name.
+
+        Convolution weights are (OC, IC / groups, KH, KW), so the arrays can be exchanged with
+        PyTorch's under the same names.
+
+        Raises:
+            GraphError: A layer has not seen its input yet.
+        """
+        self.require_built("state_dict")
+        self.name_tensors()
+        return {name: parameter.numpy() for name, parameter in self.named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
+        """Overwrite parameters and buffers by name; all is checked before anything changes.
+
+        Args:
+            state: Arrays by dotted name, as `state_dict` gives; torch tensors on the CPU will do.
+                Entries called ``num_batches_tracked`` are ignored.
+            strict: Every name must be on both sides. Otherwise what is missing stays as it is and
+                what is unexpected is ignored. Shapes must agree in any case.
+
+        Returns:
+            Which names were loaded, missing and unexpected.
+
+        Raises:
+            ShapeError: An array's shape differs; the first ten are listed.
+            ArgumentError: Names are missing or unexpected; the first ten of each are listed.
+            DTypeError: An entry is no array of numbers.
+            GraphError: A layer has not seen its input yet.
+        """
+        from pycnn.nn._state import load
+
+        return load(self, state, strict=strict)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the net (its graph and weights) as one file; see `pycnn.save`.
+
+        Raises:
+            FileError: The system refused; an older file at the path is intact.
+            ArgumentError: The size of the input is not known yet.
+        """
+        from pycnn.nn.files import save
+
+        save(self, path)
+
+    def freeze(self, *patterns: str) -> list[str]:
+        """Keep parameters as they are while training.
+
+        Args:
+            patterns: Names of parameters or modules (all below is meant); ``*`` and ``?`` match.
+                None given means all. Batch norms go on collecting statistics; set ``frozen`` of
+                the layer to stop that.
+
+        Returns:
+            Names of the parameters that match.
+
+        Raises:
+            ArgumentError: A pattern matches nothing.
+        """
+        return self._set_trainable(patterns, trainable=False)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """Undo `freeze`; the arguments are the same."""
+        return self._set_trainable(patterns, trainable=True)
+
+    def _set_trainable(self, patterns: tuple[str, ...], *, trainable: bool) -> list[str]:
+        from pycnn.nn._state import select
+
+        self.require_built("freeze" if not trainable else "unfreeze")
+        chosen = select(dict(self.named_parameters()), patterns)
+        for parameter in chosen.values():
+            parameter.trainable = trainable
+        self._changed()
+        return list(chosen)
+
+    # ---- Copying and showing
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but programs."""
+        self.name_tensors()
+        return {key: value for key, value in vars(self).items() if key != "_private"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; programs are compiled again on first use."""
+        vars(self).update(state)
+
+    def extra_repr(self) -> str:
+        """Arguments to show between the parentheses."""
+        return ""
+
+    def __repr__(self) -> str:
+        """Show the tree of layers."""
+        head = type(self).__name__
+        children = list(self.named_children())
+        if not children:
+            return f"{head}({self.extra_repr()})"
+        lines = [f"{head}({self.extra_repr()}"]
+        for name, child in children:
+            lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))
+        return "\n".join([*lines, ")"])
+
+
+def _first_symbol(result: Any) -> Symbol:
+    symbols = _symbols(result)
+    if not symbols:
+        raise GraphError(f"forward returned {type(result).__name__}, expected a Symbol")
+    return symbols[0]
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, [n for n in known if n], n=3, cutoff=0.4)
+    shown = close or [n for n in known if n][:5]
+    return f"no {kind} is called {name!r}" + (
+        f"\n  hint: there is {', '.join(repr(n) for n in shown)}" if shown else ""
+    )

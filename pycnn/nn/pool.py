@@ -1,0 +1,153 @@
+"""Pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycnn import functional
+from pycnn.errors import ArgumentError
+from pycnn.nn._arguments import Pair, Sides, as_pair, as_sides, short_pair, short_sides
+from pycnn.nn.module import Module
+
+__all__ = ["AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d"]
+
+
+class _Pool2d(Module):
+    """Window, step and padding, shared by both kinds."""
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None,
+        padding: int | Pair | Sides,
+        ceil_mode: bool,
+    ) -> None:
+        who = type(self).__name__
+        self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
+        self.stride = (
+            self.kernel_size if stride is None else as_pair(stride, who=who, name="stride")
+        )
+        self.padding = as_sides(padding, who=who)
+        self.ceil_mode = bool(ceil_mode)
+        height, width = self.kernel_size
+        top, bottom, left, right = self.padding
+        if 2 * max(top, bottom) > height or 2 * max(left, right) > width:
+            raise ArgumentError(
+                f"{who}: padding {short_sides(self.padding)} exceeds half of kernel_size "
+                f"{short_pair(self.kernel_size)}; a window would lie outside the image"
+            )
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        parts = [f"kernel_size={short_pair(self.kernel_size)}"]
+        if self.stride != self.kernel_size:
+            parts.append(f"stride={short_pair(self.stride)}")
+        if self.padding != (0, 0, 0, 0):
+            parts.append(f"padding={short_sides(self.padding)}")
+        if self.ceil_mode:
+            parts.append("ceil_mode=True")
+        return ", ".join(parts)
+
+
+class MaxPool2d(_Pool2d):
+    """Largest value of each window; padding never wins, NaN does.
+
+    Args:
+        kernel_size: Window in pixels, one number or (vertical, horizontal).
+        stride: Step in pixels. Default: the window.
+        padding: At most half of the window at each side: one number, (vertical, horizontal) or
+            (top, bottom, left, right).
+        dilation: Distance of the window's cells in pixels.
+        ceil_mode: Round the output size up; no window starts in the bottom or right padding.
+
+    Shape:
+        ``(N, H, W, C)`` -> ``(N, OH, OW, C)``, OH = floor((H + top + bottom - (KH-1)*dilation
+        - 1) / stride) + 1, OW likewise.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: While recording: the geometry leaves no output.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair | Sides = 0,
+        *,
+        dilation: int | Pair = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.dilation = as_pair(dilation, who="MaxPool2d", name="dilation")
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.max_pool2d(
+            x,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+        )
+
+
+class AvgPool2d(_Pool2d):
+    """Mean of each window.
+
+    Args:
+        kernel_size: Window in pixels, one number or (vertical, horizontal).
+        stride: Step in pixels. Default: the window.
+        padding: At most half of the window at each side: one number, (vertical, horizontal) or
+            (top, bottom, left, right).
+        ceil_mode: Round the output size up; no window starts in the bottom or right padding.
+        count_include_pad: Padding counts as zeros in the mean; else only the image's cells count.
+
+    Shape:
+        ``(N, H, W, C)`` -> ``(N, OH, OW, C)``, OH = floor((H + top + bottom - KH) / stride) + 1,
+        OW likewise.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: While recording: the geometry leaves no output.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair | Sides = 0,
+        *,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.avg_pool2d(
+            x,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad,
+        )
+
+
+class GlobalAvgPool2d(Module):
+    """Mean over height and width: ``(N, H, W, C)`` -> ``(N, C)`` (Lin et al. 2013)."""
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.global_avg_pool2d(x)
+
+
+class GlobalMaxPool2d(Module):
+    """Maximum over height and width: ``(N, H, W, C)`` -> ``(N, C)``."""
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.global_max_pool2d(x)

@@ -1,0 +1,28 @@
+"""Optimizers and learning-rate schedules: hyper-parameters only.
+
+The update itself is part of the training program that `pycnn.Trainer` compiles.
+"""
+
+from pycnn.optim.optimizers import SGD, Adam, AdamW, Group, Optimizer
+from pycnn.optim.schedules import (
+    Constant,
+    CosineWithWarmup,
+    Progress,
+    ReduceOnPlateau,
+    Schedule,
+    StepLR,
+)
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "CosineWithWarmup",
+    "Group",
+    "Optimizer",
+    "Progress",
+    "ReduceOnPlateau",
+    "Schedule",
+    "StepLR",
+]

@@ -1,0 +1,180 @@
+"""The loop of `Trainer.fit`: epochs, steps, validation, checkpoints, interruption."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pycnn.data import Dataset, Loader
+from pycnn.errors import TrainingError
+from pycnn.optim.schedules import ReduceOnPlateau
+from pycnn.train._progress import Progress
+from pycnn.train._signals import Interruption
+from pycnn.train.callbacks import Callback, default_monitor, is_better
+
+if TYPE_CHECKING:
+    from pycnn.train.trainer import Trainer
+
+__all__ = ["Position", "Totals", "run"]
+
+
+@dataclass
+class Totals:
+    """Sums over the samples of an epoch so far."""
+
+    samples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: dict[str, float], samples: int) -> None:
+        """Count a batch whose means are given."""
+        self.samples += samples
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+
+    def means(self) -> dict[str, float]:
+        """Means over all samples."""
+        return {name: value / self.samples for name, value in self.sums.items()}
+
+
+@dataclass
+class Position:
+    """Where `fit` stands; all of it travels in a checkpoint.
+
+    Attributes:
+        epoch: Epochs done.
+        batch: Batches done of the current epoch.
+        totals: Of the current epoch.
+        best: Best validation metric so far.
+        data: What the data looked like, to refuse other data when resuming.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    totals: Totals = field(default_factory=Totals)
+    best: float | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """Arguments of `fit`, settled."""
+
+    loader: Loader
+    val: Dataset | None
+    epochs: int
+    callbacks: Sequence[Callback]
+    directory: Path | None
+    progress: bool
+
+
+def run(trainer: Trainer, plan: Plan) -> None:
+    """Train until the last epoch, `Trainer.stop`, a signal or an error."""
+    progress = Progress(enabled=plan.progress, epochs=plan.epochs)
+    if plan.directory is not None:
+        plan.directory.mkdir(parents=True, exist_ok=True)
+    with Interruption() as interruption:
+        for callback in plan.callbacks:
+            callback.on_fit_begin(trainer)
+        try:
+            while trainer.position.epoch < plan.epochs and not trainer.stopping:
+                _epoch(trainer, plan, progress, interruption)
+        finally:
+            progress.end(None)
+        for callback in plan.callbacks:
+            callback.on_fit_end(trainer)
+    trainer.history.fingerprint = trainer.fingerprint()
+    progress.say(f"weights {trainer.history.fingerprint}")
+
+
+def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Interruption) -> None:
+    position, loader = trainer.position, plan.loader
+    for callback in plan.callbacks:
+        callback.on_epoch_begin(trainer, position.epoch)
+    started, images_before = time.perf_counter(), position.totals.samples
+    loader.seek(position.epoch, position.batch)
+    progress.begin(position.epoch, _images(loader), images_before)
+    batches = iter(loader)
+    try:
+        for x, y in batches:
+            values = trainer.train_batch(x, y)
+            if not math.isfinite(values["loss"]):
+                _diverged(trainer, plan, values["loss"])
+            position.totals.add(values, len(x))
+            position.batch += 1
+            elapsed = time.perf_counter() - started
+            progress.step(len(x), values["loss"], 100.0 * loader.wait_seconds / elapsed)
+            for callback in plan.callbacks:
+                callback.on_step_end(trainer, values)
+            if interruption.received is not None:
+                _save_last(trainer, plan)
+                interruption.act(interruption.received)
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+    seconds = time.perf_counter() - started
+    row: dict[str, Any] = {"epoch": position.epoch + 1, **position.totals.means()}
+    row["learning_rate"] = trainer.rate
+    row["seconds"] = seconds
+    row["images_per_second"] = (position.totals.samples - images_before) / max(seconds, 1e-9)
+    row["data_wait_percent"] = 100.0 * loader.wait_seconds / max(seconds, 1e-9)
+    if plan.val is not None:
+        measured = trainer.validate(plan.val, loader.batch_size)
+        row.update({f"val_{name}": value for name, value in measured.items()})
+    _close_epoch(trainer, plan, row)
+    progress.end(row)
+    if interruption.received is not None:
+        interruption.act(interruption.received)
+
+
+def _images(loader: Loader) -> int:
+    count = len(loader.dataset)
+    return len(loader) * loader.batch_size if loader.drop_last else count
+
+
+def _close_epoch(trainer: Trainer, plan: Plan, row: dict[str, Any]) -> None:
+    position = trainer.position
+    trainer.history.append(row)
+    position.epoch += 1
+    position.batch = 0
+    position.totals = Totals()
+    name = default_monitor(row)
+    if isinstance(trainer.schedule, ReduceOnPlateau) and trainer.schedule.mode == "min":
+        name = "val_loss" if "val_loss" in row else "loss"
+    trainer.schedule.observe(row[name])
+    monitor = default_monitor(row)
+    better = is_better(row[monitor], position.best, "min" if "loss" in monitor else "max")
+    if better:
+        position.best = float(row[monitor])
+    for callback in plan.callbacks:
+        callback.on_epoch_end(trainer, row)
+    if plan.directory is not None:
+        if better:
+            trainer.save_best(plan.directory / "best.safetensors")
+        _save_last(trainer, plan)
+
+
+def _save_last(trainer: Trainer, plan: Plan) -> None:
+    if plan.directory is not None:
+        trainer.last_checkpoint = plan.directory / "last.safetensors"
+        trainer.save_checkpoint(trainer.last_checkpoint)
+
+
+def _diverged(trainer: Trainer, plan: Plan, loss: float) -> None:
+    kept = trainer.last_checkpoint
+    raise TrainingError(
+        f"fit: the loss is {loss} at step {trainer.steps} (epoch {trainer.position.epoch + 1}, "
+        f"batch {trainer.position.batch + 1}, learning rate {trainer.rate:g})\n  "
+        + (f"last good checkpoint: {kept}" if kept else "no checkpoint was written")
+        + "\n  hint: try a smaller learning rate or clip_norm"
+    )
+
+
+def checkpoint_path(directory: str | PathLike[str] | None) -> Path | None:
+    """A directory for checkpoints, or None."""
+    return None if directory is None else Path(directory)

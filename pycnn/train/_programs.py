@@ -1,0 +1,234 @@
+"""The programs of a trainer: one for each batch shape, all over the same arrays.
+
+Images go through the net; its result and the target give the output "loss", which a training
+program minimises, and one further scalar for each metric.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pycnn import functional
+from pycnn.errors import ArgumentError, GraphError, ShapeError
+from pycnn.nn._running import StructureWatch, check_images
+from pycnn.nn.module import Module
+from pycnn.program import OptimizerSpec, Program, Variables, compile_traced
+from pycnn.tracing import Symbol, trace
+from pycnn.train._batches import check_labels, one_hot
+from pycnn.train.metrics import Metric
+
+__all__ = ["BatchProgram", "Objective", "ProgramSet"]
+
+_CACHED = 6
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised and measured.
+
+    Attributes:
+        name: "cross_entropy", "mse" or the function's own name.
+        loss: From the net's result and a target to a scalar symbol.
+        one_hot: Class labels become targets of 0 and 1.
+        metrics: Beside the loss, where there are class labels.
+    """
+
+    name: str
+    loss: Callable[[Any, Symbol], Symbol]
+    one_hot: bool
+    metrics: tuple[Metric, ...]
+
+
+def make_objective(
+    net: Module, loss: Any, label_smoothing: float, metrics: Sequence[Metric]
+) -> Objective:
+    """Settle the loss.
+
+    Raises:
+        ArgumentError: It is not known, or label smoothing does not go with it.
+    """
+    own = getattr(net, "default_loss", None)
+    if loss is None:
+        loss = own if callable(own) else "cross_entropy"
+    if label_smoothing and loss != "cross_entropy":
+        raise ArgumentError("Trainer: label_smoothing goes with loss='cross_entropy' only")
+    if loss == "cross_entropy":
+        return Objective(
+            "cross_entropy",
+            lambda scores, y: functional.cross_entropy(
+                _single(scores), y, label_smoothing=label_smoothing
+            ),
+            False,
+            tuple(metrics),
+        )
+    if loss == "mse":
+        return Objective(
+            "mse", lambda out, y: functional.mse_loss(_single(out), y), True, tuple(metrics)
+        )
+    if not callable(loss):
+        raise ArgumentError(
+            f"Trainer: loss must be 'cross_entropy', 'mse' or a function of the net's result and "
+            f"the target, got {loss!r}"
+        )
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return Objective(name, loss, False, tuple(metrics))
+
+
+def _single(result: Any) -> Symbol:
+    if isinstance(result, tuple | list) and result:
+        result = result[0]
+    if not isinstance(result, Symbol):
+        raise GraphError(
+            f"Trainer: the net gives {type(result).__name__}, the loss needs one Symbol\n"
+            "  hint: a net with several results needs a loss function of its own"
+        )
+    return result
+
+
+@dataclass
+class BatchProgram:
+    """A program for one batch shape.
+
+    Attributes:
+        program: Takes x, then the target, then, with `with_labels`, the labels.
+        classes: Number of classes, when the target are class labels; otherwise None.
+        metrics: Those that the program computes.
+        with_labels: Targets are made from labels; both are inputs.
+    """
+
+    program: Program
+    classes: int | None
+    metrics: tuple[Metric, ...]
+    with_labels: bool
+
+    def run(self, x: np.ndarray, y: np.ndarray, *, who: str) -> dict[str, float]:
+        """Run on a batch; means over its samples by name.
+
+        Raises:
+            LabelError: A label is out of range.
+        """
+        arrays = [x, y]
+        if self.classes is not None:
+            check_labels(y, self.classes, who=who)
+            if self.with_labels:
+                target = one_hot(y, self.classes)
+                arrays = [x, target, y] if len(self.program.inputs) == 3 else [x, target]
+        results = self.program.run(*arrays)
+        values = {"loss": float(results["loss"])}
+        for metric in self.metrics:
+            values[metric.name] = metric.value(float(results[metric.name]), len(x))
+        return values
+
+
+class ProgramSet:
+    """Compiles and keeps the programs of a net for training or for evaluation."""
+
+    def __init__(
+        self,
+        net: Module,
+        objective: Objective,
+        variables: Variables,
+        *,
+        device: str,
+        threads: int | None,
+        optimizer: Callable[[], OptimizerSpec] | None,
+    ) -> None:
+        self._net = net
+        self._objective = objective
+        self._variables = variables
+        self._device = device
+        self._threads = threads
+        self._optimizer = optimizer
+        self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
+        self._watch = StructureWatch()
+
+    def get(self, x: np.ndarray, y: np.ndarray) -> BatchProgram:
+        """The program for arrays of these shapes and types."""
+        if self._watch.changed(self._net):
+            self._programs.clear()
+        key = (x.shape, x.dtype.char, y.shape, y.dtype.char)
+        program = self._programs.get(key)
+        if program is None:
+            check_images(self._net, x.shape)
+            program = self._compile(x, y)
+            self._net._remember_input(x.shape[1:])
+            # Recording may have given lazy layers their sizes.
+            self._watch.settle(self._net)
+            self._programs[key] = program
+            if len(self._programs) > _CACHED:
+                self._programs.popitem(last=False)
+        else:
+            self._programs.move_to_end(key)
+        return program
+
+    def _compile(self, x: np.ndarray, y: np.ndarray) -> BatchProgram:
+        objective = self._objective
+        labelled = y.ndim == 1 and y.dtype.kind == "i"
+        # The net's result tells the classes, which the target's shape may depend on.
+        scores = self._scores_shape(x) if labelled else None
+        classes = scores[1] if scores is not None and len(scores) == 2 else None
+        with_labels = objective.one_hot and labelled
+        if labelled and classes is None:
+            raise ShapeError(
+                f"Trainer: the net gives {scores}, class labels need scores (N, classes)"
+            )
+        metrics = objective.metrics if labelled else ()
+        for metric in metrics:
+            top = metric.name.removeprefix("top")
+            if metric.counts and top.isdigit() and int(top) > (classes or 0):
+                raise ArgumentError(f"Trainer: metric {metric.name!r} but {classes} classes")
+        inputs: dict[str, tuple[Sequence[int], str]] = {"x": (x.shape, x.dtype.name)}
+        if with_labels:
+            inputs["target"] = ((len(x), classes or 0), "float32")
+        if not with_labels or metrics:
+            inputs["y"] = (y.shape, y.dtype.name)
+
+        def function(**symbols: Symbol) -> dict[str, Symbol]:
+            result = self._net(symbols["x"])
+            loss = objective.loss(result, symbols["target" if with_labels else "y"])
+            if not isinstance(loss, Symbol) or loss.shape != ():
+                shape = loss.shape if isinstance(loss, Symbol) else type(loss).__name__
+                raise ShapeError(f"Trainer: the loss is {shape}, expected a scalar ()")
+            outputs = {"loss": loss}
+            for metric in metrics:
+                outputs[metric.name] = metric.build(_single(result), symbols["y"])
+            return outputs
+
+        traced = trace(function, inputs, root=self._net)
+        spec = None
+        if self._optimizer is not None:
+            spec = self._optimizer()
+            names = {name for name, p in traced.parameters.items() if not p.is_buffer}
+            groups = tuple(
+                replace(group, names=tuple(name for name in group.names if name in names))
+                for group in spec.groups
+            )
+            spec = replace(spec, groups=groups)
+            frozen = {name for group in groups if group.frozen for name in group.names}
+            if not names - frozen:
+                raise ArgumentError(
+                    f"Trainer: all {len(names)} parameters are frozen, nothing can be trained\n"
+                    "  hint: net.unfreeze('fc*') for some of them"
+                )
+        program = compile_traced(
+            traced,
+            variables=self._variables,
+            mode="inference" if spec is None else "training",
+            loss="loss",
+            optimizer=spec,
+            device=self._device,
+            threads=self._threads,
+        )
+        return BatchProgram(program, classes if labelled else None, metrics, with_labels)
+
+    def _scores_shape(self, x: np.ndarray) -> tuple[int, ...]:
+        traced = trace(
+            lambda x: _single(self._net(x)), {"x": (x.shape, x.dtype.name)}, root=self._net
+        )
+        outputs = dict(traced.graph.outputs())
+        return tuple(traced.graph.spec(outputs["output"])[0])

@@ -1,0 +1,571 @@
+"""Training, evaluation and checkpoints of a net."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pycnn.data import Dataset, Loader
+from pycnn.errors import ArgumentError, DTypeError, FormatError, ShapeError, TrainingError
+from pycnn.nn import files
+from pycnn.nn._running import as_input, stack_level
+from pycnn.nn.module import Module
+from pycnn.nn.norm import Normalize
+from pycnn.optim.optimizers import SGD, Optimizer
+from pycnn.optim.schedules import Constant, Progress, Schedule
+from pycnn.program import OptimizerSpec, Variables
+from pycnn.train import _checkpoint, _loop
+from pycnn.train._batches import as_dataset, as_target
+from pycnn.train._programs import ProgramSet, make_objective
+from pycnn.train.callbacks import Callback
+from pycnn.train.fingerprint import weights_fingerprint
+from pycnn.train.history import History
+from pycnn.train.metrics import as_metrics
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Trains a net; forward, loss, backward and update of a step are one program.
+
+    Args:
+        net: The net; its parameters are changed in place.
+        optimizer: Of `pycnn.optim`. Default: ``SGD(lr=0.01, momentum=0.9)``.
+        loss: "cross_entropy" (class labels, or probabilities); "mse" (targets of the output's
+            shape; class labels become 0 and 1); or a function of the net's result and the target
+            that gives a scalar. Default: the net's own (``default_loss``), else cross-entropy.
+        dtype: "float32".
+        device: "cpu".
+        threads: At most this many; None chooses. The result does not depend on it.
+        seed: Of shuffling, augmentation and dropout. Fresh weights follow `pycnn.manual_seed`.
+        schedule: Learning rate over time, of `pycnn.optim`. Default: constant.
+        clip_norm: Limit of the global L2 norm of the gradients. Default: none.
+        ema_decay: Keep averages of the weights, ``average = d * average + (1 - d) * weight`` with
+            d rising to this; validation in `fit` then uses the averages (see `use_averages`).
+        label_smoothing: For "cross_entropy", in [0, 1].
+        metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
+        normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
+
+    Attributes:
+        net: The net.
+        steps: Steps made so far.
+        history: One row for each epoch of `fit`.
+        variables: Arrays that the programs share: weights, optimizer state, averages, counters.
+
+    Raises:
+        ArgumentError: An argument is out of range or does not go with another.
+
+    Example:
+        >>> import pycnn as pc
+        >>> train, test = pc.data.digits(seed=0)
+        >>> net = pc.models.lenet5()
+        >>> trainer = pc.Trainer(net, optimizer=pc.optim.SGD(lr=0.05, momentum=0.9), seed=0)
+        >>> history = trainer.fit(train, val=test, epochs=3, batch_size=64)
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        *,
+        optimizer: Optimizer | None = None,
+        loss: str | Callable[[Any, Any], Any] | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+        threads: int | None = None,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        label_smoothing: float = 0.0,
+        metrics: Sequence[Any] = ("accuracy",),
+        normalize: Normalize | tuple[Any, Any] | None = None,
+    ) -> None:
+        if not isinstance(net, Module):
+            raise ArgumentError(f"Trainer: net is {type(net).__name__}, expected a pycnn.nn.Module")
+        optimizer = SGD(lr=0.01, momentum=0.9) if optimizer is None else optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(
+                f"Trainer: optimizer is {optimizer!r}, expected one of pycnn.optim, for example "
+                "optim.SGD(lr=0.01)"
+            )
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
+        if str(dtype) != "float32":
+            raise DTypeError(f"Trainer: dtype {dtype!r} is not available, training is in 'float32'")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
+        self.net = net
+        self.optimizer = optimizer
+        self.seed = seed
+        self.schedule: Schedule = Constant() if schedule is None else schedule
+        self.clip_norm = _number(clip_norm, "clip_norm", low=0.0)
+        self.ema_decay = _number(ema_decay, "ema_decay", low=0.0, high=1.0)
+        smoothing = _number(label_smoothing, "label_smoothing", low=0.0, high=1.0, closed=True)
+        objective = make_objective(net, loss, smoothing or 0.0, as_metrics(metrics))
+        if normalize is not None:
+            net.normalization = as_normalize(normalize)
+        self.loss = objective.name
+        self.history = History()
+        self.variables = Variables()
+        self.position = _loop.Position()
+        self.stopping = False
+        self.class_names: tuple[str, ...] | None = None
+        self.last_checkpoint: Path | None = None
+        self.steps = 0
+        self._lock = threading.Lock()
+        #: Learning rate of the last step; None before the first.
+        self.rate: float | None = None
+        self._warned: set[str] = set()
+        self._steps_per_epoch = 0
+        self._epochs = 0
+        self._callbacks: tuple[Callback, ...] = ()
+        self._callback_states: list[dict[str, Any]] = []
+        self._training = ProgramSet(
+            net, objective, self.variables, device=device, threads=threads, optimizer=self._spec
+        )
+        self._measuring = ProgramSet(
+            net, objective, self.variables, device=device, threads=threads, optimizer=None
+        )
+        self.variables["train.seed"] = np.array([seed], np.int64)
+        self.variables["train.step"] = np.array([0], np.int64)
+        self.variables["train.learning_rate"] = np.array([optimizer.lr], np.float32)
+
+    def _spec(self) -> OptimizerSpec:
+        return self.optimizer.spec(
+            dict(self.net.named_parameters()),
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
+        )
+
+    @contextmanager
+    def _alone(self, who: str) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise TrainingError(
+                f"{who}: this trainer is training already, in another thread or an outer call"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    # ---- One step
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        progress = Progress(self.steps, self.position.epoch, self._steps_per_epoch, self._epochs)
+        return self.optimizer.lr * self.schedule.factor(progress)
+
+    def step(self, x: Any, y: Any) -> dict[str, float]:
+        """Train on one batch: forward, loss, gradients and update in one call of the core.
+
+        Args:
+            x: Images (N, H, W, C), float32 or uint8.
+            y: Class labels (N,), or targets (N, ...) float32.
+
+        Returns:
+            "loss" and the metrics of this batch, before the update.
+
+        Raises:
+            LabelError: A label is outside of the classes; the text gives position and value.
+            ShapeError: The images do not fit the net, or not one target for each image.
+            DTypeError: An element type is not accepted.
+            ArgumentError: All parameters are frozen.
+            TrainingError: Another thread is training with this trainer.
+        """
+        with self._alone("step"):
+            values = self.train_batch(x, y)
+            if not math.isfinite(values["loss"]):
+                self._warn(
+                    "loss",
+                    f"the loss is {values['loss']} at step {self.steps}; the weights are probably "
+                    "lost (try a smaller learning rate or clip_norm)",
+                )
+            return values
+
+    def train_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """What `step` does, for a caller that holds the trainer already."""
+        images = as_input(x, who="step: x")
+        if not images.ndim or not len(images):
+            raise ShapeError(f"step: x is {images.shape}, a batch needs at least one image")
+        target = as_target(y, len(images), who="step")
+        program = self._training.get(images, target)
+        rate = self.learning_rate
+        if rate != self.rate:
+            self.variables["train.learning_rate"] = np.array([rate], np.float32)
+            self.rate = rate
+        before = None if "unchanged" in self._warned or self.steps else self._trainable()
+        values = program.run(images, target, who="step")
+        self.steps += 1
+        if before is not None and math.isfinite(values["loss"]):
+            self._check_changed(before)
+        return values
+
+    def _trainable(self) -> dict[str, np.ndarray]:
+        return {n: p.numpy() for n, p in self.net.named_parameters() if p.trainable}
+
+    def _check_changed(self, before: dict[str, np.ndarray]) -> None:
+        tensors = dict(self.net.named_parameters())
+        if all(np.array_equal(tensors[name].numpy(), old) for name, old in before.items()):
+            self._warn(
+                "unchanged",
+                f"the first step changed no weight (learning rate {self.learning_rate:g}); all "
+                "gradients are zero, or too small for float32",
+            )
+
+    def _warn(self, key: str, text: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(f"Trainer: {text}", RuntimeWarning, stacklevel=stack_level())
+
+    # ---- Many steps
+
+    def fit(
+        self,
+        train: Dataset | tuple[Any, Any],
+        val: Dataset | tuple[Any, Any] | None = None,
+        *,
+        epochs: int,
+        batch_size: int = 128,
+        callbacks: Sequence[Callback] = (),
+        checkpoint_dir: str | PathLike[str] | None = None,
+        resume: bool | str | PathLike[str] = False,
+        transform: Any = None,
+        drop_last: bool = False,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> History:
+        """Train for some epochs.
+
+        A second call goes on where the first one ended. SIGINT and SIGTERM let the current step
+        end, write a checkpoint (with `checkpoint_dir`), and then raise.
+
+        Args:
+            train: A data set of `pycnn.data`, or ``(images, labels)``.
+            val: Measured after every epoch.
+            epochs: How many epochs to train; when a checkpoint is resumed, in total.
+            batch_size: Images in a step. The last one of an epoch may be smaller.
+            callbacks: Of `pycnn.train`.
+            checkpoint_dir: After every epoch, ``last.safetensors`` (to resume) and, when validation
+                improved, ``best.safetensors`` (the net alone) are written there.
+            resume: A checkpoint to go on from; True: the last one of `checkpoint_dir`, if there is
+                one. The result has the bits of uninterrupted training.
+            transform: Augmentation, of `pycnn.data.transforms`.
+            drop_last: Leave out a short last batch.
+            workers: Threads that prepare batches (see `pycnn.data.Loader`).
+            progress: Report on stderr: a line for each epoch and, on a terminal, a status line.
+
+        Returns:
+            The history of all epochs, with the fingerprint of the weights.
+
+        Raises:
+            TrainingError: The loss is not finite (step, value and last good checkpoint are named),
+                or another thread is training with this trainer.
+            LabelError: A label is outside of the net's classes.
+            ArgumentError: An argument is out of range; a checkpoint belongs to another training.
+            FileError: A checkpoint cannot be read or written.
+            KeyboardInterrupt: SIGINT, after the checkpoint.
+            SystemExit: SIGTERM, with code 143, after the checkpoint.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise ArgumentError(f"fit: epochs must be an integer of at least 1, got {epochs!r}")
+        data = as_dataset(train, who="fit: train")
+        held_out = None if val is None else as_dataset(val, who="fit: val")
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise ArgumentError(f"fit: callback {callback!r} is no pycnn.train.Callback")
+        loader = Loader(
+            data,
+            batch_size,
+            seed=self.seed,
+            transform=transform,
+            drop_last=drop_last,
+            workers=workers,
+        )
+        directory = _loop.checkpoint_path(checkpoint_dir)
+        with self._alone("fit"):
+            self.stopping = False
+            self._callbacks = tuple(callbacks)
+            source = self._resume_source(resume, directory)
+            if source is not None:
+                _checkpoint.restore(self, source)
+            self._enter_data(loader, source)
+            self._restore_callbacks(source)
+            names = getattr(data, "class_names", None)
+            self.class_names = None if names is None else tuple(str(name) for name in names)
+            last = epochs if source is not None else self.position.epoch + epochs
+            self._steps_per_epoch, self._epochs = len(loader), last
+            plan = _loop.Plan(loader, held_out, last, self._callbacks, directory, bool(progress))
+            _loop.run(self, plan)
+        return self.history
+
+    def _resume_source(
+        self, resume: bool | str | PathLike[str], directory: Path | None
+    ) -> Path | None:
+        if resume is False or resume is None:
+            return None
+        if resume is True:
+            if directory is None:
+                raise ArgumentError("fit: resume=True needs checkpoint_dir")
+            return _checkpoint.find_last(directory)
+        return Path(resume)
+
+    def _enter_data(self, loader: Loader, source: Path | None) -> None:
+        """Compare the data with that of the epochs before."""
+        own = {
+            "samples": len(loader.dataset),
+            "batch_size": loader.batch_size,
+            "drop_last": loader.drop_last,
+            "image_shape": list(loader.image_shape),
+            "transform": describe(loader.transform),
+        }
+        before = self.position.data
+        if self.position.batch and before and before != own:
+            different = [key for key in own if own[key] != before.get(key)]
+            shown = ", ".join(f"{key} {before.get(key)!r} -> {own[key]!r}" for key in different)
+            raise ArgumentError(
+                f"fit: training stands inside of an epoch of other data: {shown}"
+                + (f"\n  in {source}" if source else "")
+            )
+        self.position.data = own
+
+    def _restore_callbacks(self, source: Path | None) -> None:
+        states, self._callback_states = self._callback_states, []
+        if not states:
+            return
+        kinds = [type(callback).__name__ for callback in self._callbacks]
+        if [state["kind"] for state in states] != kinds:
+            raise ArgumentError(
+                f"fit: the checkpoint {source} was written with callbacks "
+                f"{[state['kind'] for state in states]}, now there are {kinds}"
+            )
+        for callback, state in zip(self._callbacks, states, strict=True):
+            callback.load_state_dict(state["state"])
+
+    def stop(self) -> None:
+        """End `fit` after the current epoch; for callbacks."""
+        self.stopping = True
+
+    # ---- Measuring
+
+    def evaluate(
+        self,
+        data: Dataset | tuple[Any, Any],
+        *,
+        batch_size: int = 256,
+        averages: bool = False,
+    ) -> dict[str, float]:
+        """Measure loss and metrics over a data set.
+
+        Args:
+            data: A data set of `pycnn.data`, or ``(images, labels)``.
+            batch_size: Images per run.
+            averages: Use the averaged weights (needs `ema_decay`).
+
+        Returns:
+            "loss" and the metrics: means over all samples, each counted once.
+
+        Raises:
+            LabelError: A label is outside of the net's classes.
+            ShapeError: The images do not fit the net.
+            ArgumentError: The data set is empty, or there are no averages.
+        """
+        dataset = as_dataset(data, who="evaluate")
+        if averages:
+            with self._alone("evaluate"), self.averaged():
+                return self._measure(dataset, batch_size)
+        return self._measure(dataset, batch_size)
+
+    def _measure(self, dataset: Dataset, batch_size: int) -> dict[str, float]:
+        totals = _loop.Totals()
+        for x, y in Loader(dataset, batch_size, shuffle=False):
+            target = as_target(y, len(x), who="evaluate")
+            program = self._measuring.get(x, target)
+            totals.add(program.run(x, target, who="evaluate"), len(x))
+        return totals.means()
+
+    def validate(self, dataset: Dataset, batch_size: int) -> dict[str, float]:
+        """Measure within `fit`: with `ema_decay`, the averaged weights."""
+        if self.ema_decay is None:
+            return self._measure(dataset, batch_size)
+        with self.averaged():
+            return self._measure(dataset, batch_size)
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Class of each image, int64 (N,); see `pycnn.nn.Module.predict`."""
+        return self.net.predict(x, batch_size=batch_size)
+
+    # ---- Averages
+
+    def _average_names(self) -> list[str]:
+        names = [
+            name
+            for name, _ in self.net.named_parameters()
+            if f"ema.{name}" in self.variables
+        ]
+        if self.ema_decay is None or not names:
+            why = "ema_decay was not given" if self.ema_decay is None else "no step was made yet"
+            raise ArgumentError(f"Trainer: there are no averaged weights, {why}")
+        return names
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it, the net has its averaged weights; afterwards its own again, bit by bit.
+
+        Raises:
+            ArgumentError: There are no averages.
+        """
+        names = self._average_names()
+        own = {name: self.variables[name].numpy().copy() for name in names}
+        try:
+            for name in names:
+                self.variables[name].copy_(self.variables[f"ema.{name}"].numpy())
+            yield
+        finally:
+            for name, values in own.items():
+                self.variables[name].copy_(values)
+
+    def use_averages(self) -> None:
+        """Replace the net's weights by their averages, at the end of training.
+
+        Raises:
+            ArgumentError: There are no averages.
+        """
+        for name in self._average_names():
+            self.variables[name].copy_(self.variables[f"ema.{name}"].numpy())
+
+    # ---- Checkpoints
+
+    def fingerprint(self) -> str:
+        """Fingerprint of the weights (see `weights_fingerprint`)."""
+        return weights_fingerprint(self.net)
+
+    def save_checkpoint(self, path: str | PathLike[str]) -> None:
+        """Write everything that is needed to go on exactly from here.
+
+        The file is a model file too: `pycnn.load` reads the net from it.
+
+        Raises:
+            FileError: The system refused; an older file at the path is intact.
+            ArgumentError: No step was made yet.
+        """
+        _checkpoint.write(self, path)
+
+    def save_best(self, path: str | PathLike[str]) -> None:
+        """Write the net alone; with `ema_decay`, with the averaged weights.
+
+        Raises:
+            FileError: The system refused; an older file at the path is intact.
+        """
+        metadata = _checkpoint.class_metadata(self.class_names)
+        if self.ema_decay is None:
+            files.save(self.net, path, metadata=metadata)
+            return
+        with self.averaged():
+            files.save(self.net, path, metadata=metadata)
+
+    def load_checkpoint(self, path: str | PathLike[str]) -> None:
+        """Take over what `save_checkpoint` wrote; everything is checked before anything changes.
+
+        Raises:
+            FileError: The file cannot be read.
+            FormatError: It is malformed, or holds no training state.
+            ArgumentError: It belongs to another net, optimizer, loss or seed.
+            ShapeError: Arrays have other shapes.
+        """
+        with self._alone("load_checkpoint"):
+            _checkpoint.restore(self, path)
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree, or should, between a checkpoint and the trainer that takes it over."""
+        return {
+            "optimizer": type(self.optimizer).__name__,
+            "loss": self.loss,
+            "seed": self.seed,
+            "ema": self.ema_decay is not None,
+            "settings": repr(self.optimizer),
+            "schedule": describe(self.schedule),
+            "clip_norm": self.clip_norm,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything but arrays, as plain JSON values."""
+        return {
+            "identity": self.identity(),
+            "steps": self.steps,
+            "position": asdict(self.position),
+            "schedule": self.schedule.state_dict(),
+            "history": self.history.rows,
+            "callbacks": [
+                {"kind": type(callback).__name__, "state": callback.state_dict()}
+                for callback in self._callbacks
+            ],
+        }
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave; for `load_checkpoint`.
+
+        Raises:
+            FormatError: Something is missing.
+        """
+        try:
+            position = dict(state["position"])
+            totals = _loop.Totals(**position.pop("totals"))
+            self.schedule.load_state_dict(state["schedule"])
+            self.position = _loop.Position(totals=totals, **position)
+            self.history = History(state["history"])
+            self.steps = int(state["steps"])
+            self._callback_states = list(state["callbacks"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"load_checkpoint: the training state is damaged ({error})") from None
+        self.rate = None
+
+    def __repr__(self) -> str:
+        """Show what is trained and how far."""
+        return (
+            f"<Trainer of {type(self.net).__name__}: {self.optimizer!r}, {self.loss}, "
+            f"{self.steps} steps, {self.position.epoch} epochs>"
+        )
+
+
+def describe(value: Any) -> str:
+    """Text of an object that is the same in another process."""
+    text = repr(value)
+    # The default text holds an address.
+    return type(value).__name__ if " object at 0x" in text else text
+
+
+def as_normalize(value: Any) -> Normalize:
+    """A `Normalize`, or one from ``(mean, std)``.
+
+    Raises:
+        ArgumentError: Something else.
+    """
+    if isinstance(value, Normalize):
+        return value
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ArgumentError(f"Trainer: normalize must be (mean, std) or a Normalize, got {value!r}")
+    return Normalize(mean=value[0], std=value[1])
+
+
+def _number(
+    value: Any, name: str, *, low: float, high: float = math.inf, closed: bool = False
+) -> float | None:
+    if value is None:
+        return None
+    good = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    number = float(value) if good else math.nan
+    inside = low <= number <= high if closed else low < number < high
+    if not inside:
+        limits = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
+        raise ArgumentError(f"Trainer: {name} must be in {limits}, got {value!r}")
+    return number
