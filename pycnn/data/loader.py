@@ -258,7 +258,6 @@ class Loader:
         self.wait_seconds += waited
         if position > len(self):
             self._epoch, self._position = self._epoch + 1, 0
-            self._current = None
         else:
             self._position = position
 

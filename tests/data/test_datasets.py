@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pycnn.data import ArrayDataset, Dataset, ReadableDataset, Subset, split, subset
+from pycnn.data._random import permutation
 from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
 
 IMAGES = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
@@ -274,6 +275,12 @@ def test_split_shares_no_sample_and_loses_none(stratify):
 def test_split_is_a_function_of_the_seed():
     one, again, other = (split(numbered(100), 0.3, seed=s)[1].images.ravel() for s in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_split_and_shuffle_share_no_random_numbers():
+    one, other = (permutation(50, seed=3, epoch=0, stream=s) for s in (0, 1))
+    assert sorted(one) == sorted(other) == list(range(50))
     assert (one != other).any()
 
 

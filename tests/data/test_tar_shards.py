@@ -178,6 +178,14 @@ def test_damaged_shards_are_refused_naming_the_place(tmp_path, damage, text):
     assert str(path) in str(caught.value)
 
 
+def test_shards_refuse_an_oversized_name_that_the_file_does_hold(tmp_path):
+    data = raw_header(b"a", b"00010000000", b"L") + b"n" * 2**21 + shard_bytes(tmp_path)
+    path = tmp_path / "bad.tar"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="damaged tar at record 0: a header of 2097152 bytes"):
+        TarShards([path])
+
+
 def test_compressed_shards_are_refused(tmp_path):
     path = tmp_path / "a.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
