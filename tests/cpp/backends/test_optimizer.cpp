@@ -1,0 +1,187 @@
+#include "kernel_harness.h"
+
+using namespace pycnn;           // NOLINT(google-build-using-namespace)
+using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
+
+namespace {
+
+HostTensor number(std::int64_t value) {
+  return HostTensor({1}, {static_cast<double>(value)}, DType::kInt64);
+}
+HostTensor rate(double value) { return HostTensor({1}, {value}); }
+HostTensor scalar(double value, DType dtype) { return HostTensor(Shape{}, {value}, dtype); }
+
+struct Expected {
+  double value, magnitude;
+};
+
+void check_each(const HostTensor& actual, const std::function<Expected(std::size_t)>& expected) {
+  int wrong = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    const Expected e = expected(i);
+    wrong += is_close(actual, i, e.value, e.magnitude, kElementwiseUnits) ? 0 : 1;
+  }
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+
+TEST_CASE("sgd: momentum, Nesterov, weight decay, clipping") {
+  struct Options {
+    double momentum;
+    bool nesterov;
+    double decay;
+    bool clipped;
+  };
+  for (const std::int64_t n : kOddSizes)
+    for (const Options o : {Options{0.0, false, 0.0, false}, Options{0.0, false, 0.01, true},
+                            Options{0.9, false, 0.0, false}, Options{0.9, false, 0.01, true},
+                            Options{0.9, true, 0.01, false}})
+      for (const bool wide : {false, true}) {
+        auto tensor = [&](std::uint64_t seed) {
+          const HostTensor narrow = random_tensor({n}, seed);
+          return wide ? to_float64(narrow) : narrow;
+        };
+        const HostTensor p = tensor(1), g = tensor(2), v = tensor(3);
+        const DType dtype = p.spec.dtype;
+        const double factor = o.clipped ? 0.375 : 1.0, speed = rate(0.1)[0] * 2.0;
+        std::vector<HostTensor> inputs = {p, g, rate(0.1)};
+        if (o.momentum > 0.0) inputs.push_back(v);
+        if (o.clipped) inputs.push_back(scalar(factor, dtype));
+        const ops::SgdUpdate op{o.momentum, o.nesterov, o.decay, 2.0, o.clipped};
+        check_kernels(op, inputs, [&](const std::vector<HostTensor>& out) {
+          auto velocity = [&](std::size_t i) {
+            const double step = factor * g[i] + o.decay * p[i];
+            const double old = o.momentum * v[i];
+            return Expected{old + step,
+                            std::abs(old) + std::abs(factor * g[i]) + std::abs(o.decay * p[i])};
+          };
+          check_each(out[0], [&](std::size_t i) {
+            const double step = factor * g[i] + o.decay * p[i];
+            const Expected e = velocity(i);
+            const double move = o.momentum == 0.0 ? step
+                                : o.nesterov      ? step + o.momentum * e.value
+                                                  : e.value;
+            return Expected{p[i] - speed * move, std::abs(p[i]) + speed * 2.0 * e.magnitude};
+          });
+          REQUIRE(out.size() == (o.momentum > 0.0 ? 2 : 1));
+          if (o.momentum > 0.0) check_each(out[1], velocity);
+        });
+      }
+}
+
+TEST_CASE("adam and adamw over the first and later steps") {
+  for (const std::int64_t n : kOddSizes)
+    for (const bool decoupled : {false, true})
+      for (const std::int64_t step : {std::int64_t{0}, std::int64_t{1}, std::int64_t{100000}})
+        for (const bool wide : {false, true}) {
+          auto tensor = [&](std::uint64_t seed, double low) {
+            const HostTensor narrow = random_tensor({n}, seed, low, 1.0);
+            return wide ? to_float64(narrow) : narrow;
+          };
+          const HostTensor p = tensor(1, -1.0), g = tensor(2, -1.0), m = tensor(3, -1.0),
+                           v = tensor(4, 0.0);
+          const double decay = 0.02, factor = 0.5, speed = rate(0.01)[0] * 3.0;
+          const ops::AdamUpdate op{0.9, 0.999, 1e-8, decay, decoupled, 3.0, true};
+          check_kernels(
+              op, {p, g, rate(0.01), number(step), m, v, scalar(factor, p.spec.dtype)},
+              [&](const std::vector<HostTensor>& out) {
+                // As torch.optim.Adam writes it.
+                const double t = static_cast<double>(step) + 1.0;
+                auto gradient = [&](std::size_t i) {
+                  return factor * g[i] + (decoupled ? 0.0 : decay * p[i]);
+                };
+                auto mean = [&](std::size_t i) {
+                  return Expected{0.9 * m[i] + 0.1 * gradient(i), 2.0};
+                };
+                auto variance = [&](std::size_t i) {
+                  const double value = 0.999 * v[i] + 0.001 * gradient(i) * gradient(i);
+                  return Expected{value, value + 0.001};
+                };
+                check_each(out[1], mean);
+                check_each(out[2], variance);
+                check_each(out[0], [&](std::size_t i) {
+                  const double start = decoupled ? p[i] * (1.0 - speed * decay) : p[i];
+                  const double denominator =
+                      std::sqrt(variance(i).value) / std::sqrt(1.0 - std::pow(0.999, t)) + 1e-8;
+                  const double size = speed / (1.0 - std::pow(0.9, t)) / denominator;
+                  // The mean's and the variance's own errors count as much as they move the step.
+                  const double blur = 2.0 + std::abs(mean(i).value) * 0.001 / variance(i).value;
+                  return Expected{start - size * mean(i).value, std::abs(start) + size * blur};
+                });
+              });
+        }
+}
+
+TEST_CASE("moving average limits its decay while there are few steps") {
+  for (const std::int64_t n : kOddSizes)
+    for (const std::int64_t step : {std::int64_t{0}, std::int64_t{5}, std::int64_t{1000000}}) {
+      const HostTensor average = random_tensor({n}, 1), value = random_tensor({n}, 2);
+      const double decay =
+          std::min(0.999, (1.0 + static_cast<double>(step)) / (10.0 + static_cast<double>(step)));
+      for (const bool wide : {false, true})
+        check_kernels(
+            ops::EmaUpdate{0.999},
+            {wide ? to_float64(average) : average, wide ? to_float64(value) : value, number(step)},
+            [&](const std::vector<HostTensor>& out) {
+              check_each(out[0], [&](std::size_t i) {
+                return Expected{decay * average[i] + (1.0 - decay) * value[i],
+                                std::abs(average[i]) + std::abs(value[i])};
+              });
+            });
+    }
+}
+
+TEST_CASE("increment adds one") {
+  for (const std::int64_t value : {std::int64_t{0}, std::int64_t{-1}, std::int64_t{1} << 40})
+    check_kernels(ops::Increment{}, {number(value)}, [&](const std::vector<HostTensor>& out) {
+      CHECK(*out[0].as<std::int64_t>() == value + 1);
+    });
+}
+
+TEST_CASE("clip factor brings the norm of all gradients to the limit") {
+  for (const bool wide : {false, true}) {
+    std::vector<HostTensor> gradients;
+    double sum = 0.0;
+    for (const std::int64_t n : kOddSizes) {
+      const HostTensor g = random_tensor({n}, static_cast<std::uint64_t>(n) + 1);
+      for (std::size_t i = 0; i < g.size(); ++i) sum += g[i] * g[i];
+      gradients.push_back(wide ? to_float64(g) : g);
+    }
+    const double norm = std::sqrt(sum);
+    for (const double limit : {norm / 3.0, norm * 2.0, kInfinity})
+      check_kernels(ops::ClipFactor{limit}, gradients, [&](const std::vector<HostTensor>& out) {
+        const double factor = std::min(1.0, limit / norm);
+        CHECK(is_close(out[0], 0, factor, factor, 2.0));
+        CHECK(is_close(out[1], 0, norm, norm, 2.0));
+      });
+  }
+}
+
+TEST_CASE("clip factor: neither overflow nor a lost NaN") {
+  const HostTensor huge({3}, {3e38, 0.0, -3e38}), tiny({2}, {3e-38, 4e-38});
+  check_kernels(ops::ClipFactor{1.0}, {huge}, [](const std::vector<HostTensor>& out) {
+    CHECK(out[0][0] > 0.0);
+    CHECK(out[0][0] < 1e-37);
+  });
+  check_kernels(ops::ClipFactor{1.0}, {tiny}, [](const std::vector<HostTensor>& out) {
+    CHECK(out[0][0] == 1.0);
+    CHECK(is_close(out[1], 0, 5e-38, 5e-38, 4.0));
+  });
+  check_kernels(ops::ClipFactor{1.0}, {HostTensor({2}, {0.0, 0.0})},
+                [](const std::vector<HostTensor>& out) { CHECK(out[0][0] == 1.0); });
+  for (const double special : {kNaN, kInfinity})
+    check_kernels(ops::ClipFactor{1.0}, {tiny, HostTensor({2}, {1.0, special})},
+                  [](const std::vector<HostTensor>& out) { CHECK(std::isnan(out[0][0])); });
+}
+
+TEST_CASE("a NaN gradient reaches its parameter and no other") {
+  HostTensor g = random_tensor({40}, 1);
+  g.set(37, kNaN);
+  const HostTensor p = random_tensor({40}, 2), zeros({40}, std::vector<double>(40, 0.0));
+  auto verify = [](const std::vector<HostTensor>& out) {
+    for (std::size_t i = 0; i < 40; ++i) CHECK(std::isnan(out[0][i]) == (i == 37));
+  };
+  check_kernels(ops::SgdUpdate{}, {p, g, rate(0.1)}, verify);
+  check_kernels(ops::AdamUpdate{}, {p, g, rate(0.1), number(0), zeros, zeros}, verify);
+}
