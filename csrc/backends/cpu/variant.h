@@ -29,6 +29,15 @@ inline const char* accept_float32(const auto&, const Problem& problem) {
   return nullptr;
 }
 
+// For Variant::make: a kernel without scratch or packing. The masks are Kernel::in_place.
+template <KernelFunction kRun, std::uint32_t... kInPlace>
+Kernel plain_kernel(const auto&, const Problem&) {
+  Kernel kernel;
+  kernel.run = kRun;
+  kernel.in_place = {kInPlace...};
+  return kernel;
+}
+
 // Takes the first variant that the ISA allows and that accepts the problem.
 template <class OpType, std::size_t Count>
 Selection choose(const Variant<OpType> (&list)[Count], const OpType& op, const Problem& problem) {

@@ -1,0 +1,158 @@
+#include "backends/cpu/batch_norm.h"
+
+#include "backends/cpu/simd.isa.h"
+
+namespace pycnn::cpu::PYCNN_ISA {
+
+using Index = std::int64_t;
+
+PYCNN_INLINE Vec load_lanes(const float* p, int lanes) {
+  return lanes == kLanes ? load(p) : load_partial(p, lanes);
+}
+PYCNN_INLINE void store_lanes(float* p, Vec v, int lanes) {
+  if (lanes == kLanes)
+    store(p, v);
+  else
+    store_partial(p, v, lanes);
+}
+
+// kVectors vectors side by side, or (kVectors = 1) a part of one: as many independent sums as hide
+// the latency of an addition.
+template <int kVectors>
+PYCNN_INLINE void block_statistics(const float* x, Index rows, Index width, Index rows_before,
+                                   float* pivot, float* mean, float* m2, int lanes) {
+  Vec sum[kVectors] = {};
+  const float* row = x;
+  for (Index r = 0; r < rows; ++r, row += width)
+    for (int v = 0; v < kVectors; ++v) sum[v] += load_lanes(row + v * kLanes, lanes);
+  const Vec n = broadcast(static_cast<float>(rows));
+  Vec center[kVectors], drift[kVectors] = {}, squares[kVectors] = {};
+  for (int v = 0; v < kVectors; ++v) center[v] = sum[v] / n;
+  row = x;
+  for (Index r = 0; r < rows; ++r, row += width)
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec d = load_lanes(row + v * kLanes, lanes) - center[v];
+      drift[v] += d;
+      squares[v] = fma(d, d, squares[v]);
+    }
+  for (int v = 0; v < kVectors; ++v) {
+    // `center` carries the rounding of the sum; the mean of what is left corrects it. The pivot is
+    // the center of the first block, so differences of centers are nearly exact.
+    const Vec correction = drift[v] / n;
+    Vec block_mean = correction;
+    Vec block_m2 = squares[v] - drift[v] * correction;
+    if (rows_before == 0) {
+      store_lanes(pivot + v * kLanes, center[v], lanes);
+    } else {
+      const float before = static_cast<float>(rows_before), here = static_cast<float>(rows);
+      const Vec old_mean = load_lanes(mean + v * kLanes, lanes);
+      block_mean += center[v] - load_lanes(pivot + v * kLanes, lanes);
+      const Vec delta = block_mean - old_mean;
+      block_mean = fma(delta, broadcast(here / (before + here)), old_mean);
+      block_m2 += load_lanes(m2 + v * kLanes, lanes);
+      block_m2 = fma(delta * delta, broadcast(before * (here / (before + here))), block_m2);
+    }
+    store_lanes(mean + v * kLanes, block_mean, lanes);
+    store_lanes(m2 + v * kLanes, block_m2, lanes);
+  }
+}
+
+void column_statistics(const float* x, Index rows, Index width, float* pivot, float* mean,
+                       float* m2) noexcept {
+  const Index block = batch_norm_block_rows(width);
+  for (Index begin = 0; begin < rows; begin += block) {
+    const Index count = begin + block < rows ? block : rows - begin;
+    const float* const p = x + begin * width;
+    Index c = 0;
+    for (; c + 4 * kLanes <= width; c += 4 * kLanes)
+      block_statistics<4>(p + c, count, width, begin, pivot + c, mean + c, m2 + c, kLanes);
+    for (; c + kLanes <= width; c += kLanes)
+      block_statistics<1>(p + c, count, width, begin, pivot + c, mean + c, m2 + c, kLanes);
+    if (c < width)
+      block_statistics<1>(p + c, count, width, begin, pivot + c, mean + c, m2 + c,
+                          static_cast<int>(width - c));
+  }
+}
+
+template <int kVectors>
+PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows, Index width,
+                                      bool first, const float* mean, float* sum, float* product,
+                                      int lanes) {
+  Vec sums[kVectors] = {}, products[kVectors] = {}, center[kVectors];
+  for (int v = 0; v < kVectors; ++v) center[v] = load_lanes(mean + v * kLanes, lanes);
+  for (Index r = 0; r < rows; ++r, x += width, g += width)
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec grad = load_lanes(g + v * kLanes, lanes);
+      sums[v] += grad;
+      products[v] = fma(grad, load_lanes(x + v * kLanes, lanes) - center[v], products[v]);
+    }
+  for (int v = 0; v < kVectors; ++v) {
+    if (!first) {
+      sums[v] += load_lanes(sum + v * kLanes, lanes);
+      products[v] += load_lanes(product + v * kLanes, lanes);
+    }
+    store_lanes(sum + v * kLanes, sums[v], lanes);
+    store_lanes(product + v * kLanes, products[v], lanes);
+  }
+}
+
+void column_gradient_sums(const float* x, const float* g, Index rows, Index width,
+                          const float* mean, float* sum, float* product) noexcept {
+  const Index block = batch_norm_block_rows(width);
+  for (Index begin = 0; begin < rows; begin += block) {
+    const Index count = begin + block < rows ? block : rows - begin;
+    const Index offset = begin * width;
+    Index c = 0;
+    for (; c + 4 * kLanes <= width; c += 4 * kLanes)
+      block_gradient_sums<4>(x + offset + c, g + offset + c, count, width, begin == 0, mean + c,
+                             sum + c, product + c, kLanes);
+    for (; c + kLanes <= width; c += kLanes)
+      block_gradient_sums<1>(x + offset + c, g + offset + c, count, width, begin == 0, mean + c,
+                             sum + c, product + c, kLanes);
+    if (c < width)
+      block_gradient_sums<1>(x + offset + c, g + offset + c, count, width, begin == 0, mean + c,
+                             sum + c, product + c, static_cast<int>(width - c));
+  }
+}
+
+PYCNN_INLINE Vec normalized(const float* x, const float* mean, const float* factor,
+                            const float* shift, int lanes) {
+  return fma(load_lanes(x, lanes) - load_lanes(mean, lanes), load_lanes(factor, lanes),
+             load_lanes(shift, lanes));
+}
+
+void normalize_rows(const float* x, float* y, Index rows, Index width, const float* mean,
+                    const float* factor, const float* shift) noexcept {
+  for (Index r = 0; r < rows; ++r, x += width, y += width) {
+    Index c = 0;
+    for (; c + kLanes <= width; c += kLanes)
+      store(y + c, normalized(x + c, mean + c, factor + c, shift + c, kLanes));
+    if (c < width) {
+      const int lanes = static_cast<int>(width - c);
+      store_partial(y + c, normalized(x + c, mean + c, factor + c, shift + c, lanes), lanes);
+    }
+  }
+}
+
+void gradient_rows(const float* x, const float* g, float* grad_input, Index rows, Index width,
+                   const float* mean, const float* a, const float* b, const float* c) noexcept {
+  for (Index r = 0; r < rows; ++r, x += width, g += width, grad_input += width) {
+    for (Index i = 0; i < width; i += kLanes) {
+      const int lanes = i + kLanes <= width ? kLanes : static_cast<int>(width - i);
+      const Vec centered = load_lanes(x + i, lanes) - load_lanes(mean + i, lanes);
+      const Vec rest = fma(load_lanes(b + i, lanes), centered, load_lanes(c + i, lanes));
+      store_lanes(grad_input + i, fma(load_lanes(a + i, lanes), load_lanes(g + i, lanes), rest),
+                  lanes);
+    }
+  }
+}
+
+void scale_rows(const float* x, float* y, Index rows, Index width, const float* factor) noexcept {
+  for (Index r = 0; r < rows; ++r, x += width, y += width)
+    for (Index i = 0; i < width; i += kLanes) {
+      const int lanes = i + kLanes <= width ? kLanes : static_cast<int>(width - i);
+      store_lanes(y + i, load_lanes(x + i, lanes) * load_lanes(factor + i, lanes), lanes);
+    }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA

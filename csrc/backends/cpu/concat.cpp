@@ -1,0 +1,71 @@
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/select.h"
+#include "backends/cpu/vector_variants.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+namespace {
+
+constexpr std::int64_t kChunkBytes = 32 * 1024;
+
+// A tensor seen from the concatenated axis: `outer` rows of `row_bytes` contiguous bytes.
+std::size_t concat_axis(const KernelArgs& args) noexcept {
+  const std::int64_t axis = op_of<ops::Concat>(args).axis;
+  const auto rank = static_cast<std::int64_t>(args.outputs[0].spec->shape.size());
+  return static_cast<std::size_t>(axis < 0 ? axis + rank : axis);
+}
+std::int64_t row_bytes(const TensorView& view, std::size_t axis) noexcept {
+  auto bytes = static_cast<std::int64_t>(item_bytes(view.spec->dtype));
+  for (std::size_t i = axis; i < view.spec->shape.size(); ++i) bytes *= view.spec->shape[i];
+  return bytes;
+}
+std::int64_t outer_count(const TensorView& view, std::size_t axis) noexcept {
+  std::int64_t count = 1;
+  for (std::size_t i = 0; i < axis; ++i) count *= view.spec->shape[i];
+  return count;
+}
+
+// Byte by byte: for every byte of the output, which input it comes from.
+void concat_reference(const KernelArgs& args) noexcept {
+  const std::size_t axis = concat_axis(args);
+  auto* output = args.outputs[0].as<std::byte>();
+  for (std::int64_t r = 0; r < outer_count(args.outputs[0], axis); ++r)
+    for (const TensorView& input : args.inputs)
+      for (std::int64_t b = 0, row = row_bytes(input, axis); b < row; ++b)
+        *output++ = input.as<const std::byte>()[r * row + b];
+}
+
+void concat_copy(const KernelArgs& args) noexcept {
+  const std::size_t axis = concat_axis(args);
+  const std::int64_t row = row_bytes(args.outputs[0], axis);
+  auto* const output = args.outputs[0].as<std::byte>();
+  auto body = [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t offset = 0;
+    for (const TensorView& input : args.inputs) {
+      const std::int64_t bytes = row_bytes(input, axis);
+      if (bytes == 0) continue;
+      const auto* source = input.as<const std::byte>() + begin * bytes;
+      std::byte* target = output + begin * row + offset;
+      for (std::int64_t r = begin; r < end; ++r, source += bytes, target += row)
+        std::memcpy(target, source, static_cast<std::size_t>(bytes));
+      offset += bytes;
+    }
+  };
+  const std::int64_t grain =
+      std::max<std::int64_t>(1, kChunkBytes / std::max<std::int64_t>(row, 1));
+  parallel_ranges(args.threads, outer_count(args.outputs[0], axis), grain, body);
+}
+
+}  // namespace
+
+template <>
+struct VariantList<ops::Concat> {
+  static constexpr Variant<ops::Concat> kAll[] = {
+      {"concat.copy", Isa::kBaseline, accept_all, plain_kernel<concat_copy>},
+      {"concat.reference", Isa::kBaseline, accept_all, plain_kernel<concat_reference>}};
+};
+PYCNN_DEFINE_SELECT(ops::Concat)
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,93 @@
+#pragma once
+#include <cstdint>
+
+// Inner loops of pooling, built once per instruction set (pool_*.isa.cpp). float32, channels last,
+// no alignment needed. Vectors run over the channels of one pixel. A pixel whose channels do not
+// fill a vector may be written with a full vector all the same, since what spills lands in cells
+// that the same call writes later; full vectors never pass the `_end` pointers.
+namespace pycnn::cpu {
+
+struct PoolColumns {
+  std::int64_t channels;
+  std::int64_t input_width;
+  std::int64_t output_width;
+  std::int64_t kernel;
+  std::int64_t stride;
+  std::int64_t dilation;
+  std::int64_t left;
+  std::int64_t interior_begin;  // windows in [begin, end) need no look at the image's border
+  std::int64_t interior_end;
+};
+
+// One row of output windows. `input` points at column 0 of the row of the first tap inside the
+// image; `taps` rows, `row_step` floats apart, belong to the window.
+struct PoolRow {
+  const float* input;
+  const float* input_end;
+  std::int64_t row_step;
+  std::int64_t taps;
+  float* output;
+  const float* output_end;
+  const PoolColumns* columns;
+  const float* divisors;  // mean only: cells of the windows of this row, one a column
+};
+
+// Gradient of one row of windows; pointers as in PoolRow.
+struct MaxPoolGradRow {
+  const float* input;
+  std::int64_t row_step;
+  std::int64_t taps;
+  const float* grad_output;
+  const float* grad_output_end;
+  float* grad_input;
+  std::int64_t channel_count;  // channels handled by this call, at most columns->channels
+  const PoolColumns* columns;
+};
+
+// grad_input[ih] of one image row from the windows that hold it: grad_output rows
+// [first_row, end_row) of one image, scaled by scales[oh * output_width + ow].
+struct AvgPoolGradRow {
+  const float* grad_output;
+  const float* grad_output_end;
+  const float* scales;
+  std::int64_t first_row;
+  std::int64_t end_row;
+  float* grad_input;
+  const float* grad_input_end;
+  const PoolColumns* columns;
+};
+
+// All pixels of one image, `count` channels of pixels that are `channels` floats apart. Means are
+// summed in blocks of kPixelBlock pixels, then over the blocks.
+struct GlobalPool {
+  const float* input;  // of the image: not for global_avg_pool_grad
+  const float* input_end;
+  std::int64_t pixels;  // at least 1
+  std::int64_t channels;
+  std::int64_t count;
+  const float* grad_output;  // gradients only: `count` values
+  float* output;             // `count` values, or the gradient of the image
+};
+constexpr std::int64_t kPixelBlock = 32;
+
+#define PYCNN_DECLARE_POOL(ISA)                                       \
+  namespace ISA {                                                     \
+  void max_pool_row(const PoolRow&) noexcept;                         \
+  /* Windows are disjoint: every cell of every window is              \
+     written, 0 or the gradient. */                                   \
+  void max_pool_grad_row_disjoint(const MaxPoolGradRow&) noexcept;    \
+  /* Adds to grad_input, which the caller has zeroed. */              \
+  void max_pool_grad_row_overlapping(const MaxPoolGradRow&) noexcept; \
+  void avg_pool_row(const PoolRow&) noexcept;                         \
+  void avg_pool_grad_row(const AvgPoolGradRow&) noexcept;             \
+  void global_avg_pool(const GlobalPool&) noexcept;                   \
+  void global_avg_pool_grad(const GlobalPool&) noexcept;              \
+  void global_max_pool(const GlobalPool&) noexcept;                   \
+  void global_max_pool_grad(const GlobalPool&) noexcept;              \
+  }
+PYCNN_DECLARE_POOL(baseline)
+PYCNN_DECLARE_POOL(avx2)
+PYCNN_DECLARE_POOL(avx512)
+#undef PYCNN_DECLARE_POOL
+
+}  // namespace pycnn::cpu

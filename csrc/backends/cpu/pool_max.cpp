@@ -1,0 +1,214 @@
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/pool.h"
+#include "backends/cpu/pool_reference.h"
+#include "backends/cpu/pool_window.h"
+#include "backends/cpu/select.h"
+#include "backends/cpu/vector_variants.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+namespace {
+
+// ---- MaxPool2d
+
+PoolGeometry forward_geometry(const KernelArgs& args) noexcept {
+  return pool_geometry(op_of<ops::MaxPool2d>(args), *args.inputs[0].spec, *args.outputs[0].spec);
+}
+
+void forward_reference(const KernelArgs& args) noexcept {
+  const PoolGeometry g = forward_geometry(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* input = args.inputs[0].as<const T>();
+    T* output = args.outputs[0].as<T>();
+    parallel_for(args.threads, g.images, [&](std::int64_t n, int) {
+      pool_reference::max_pool(g, input + n * g.input_image(), output + n * g.output_image());
+    });
+  });
+}
+
+// Chunks are ranges of output rows, counted over the whole batch.
+template <void (*kRow)(const PoolRow&) noexcept>
+void forward_direct(const KernelArgs& args) noexcept {
+  const PoolGeometry g = forward_geometry(args);
+  const PoolColumns columns = pool_columns(g);
+  const auto* const input = args.inputs[0].as<const float>();
+  auto* const output = args.outputs[0].as<float>();
+  auto body = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t n = i / g.rows.output;
+      const Taps v = g.rows.taps(i % g.rows.output);
+      PoolRow row{};
+      row.input =
+          input + n * g.input_image() + (v.start + v.first * g.rows.dilation) * g.input_row();
+      row.input_end = input + g.images * g.input_image();
+      row.row_step = g.rows.dilation * g.input_row();
+      row.taps = v.end - v.first;
+      row.output = output + i * g.output_row();
+      row.output_end = output + end * g.output_row();
+      row.columns = &columns;
+      kRow(row);
+    }
+  };
+  const std::int64_t floats = g.output_row() + g.rows.stride * g.input_row();
+  parallel_ranges(args.threads, g.images * g.rows.output, chunk_items(floats), body);
+}
+
+// ---- MaxPool2dGrad
+
+PoolGeometry grad_geometry(const KernelArgs& args) noexcept {
+  return pool_geometry(op_of<ops::MaxPool2dGrad>(args).pool, *args.inputs[0].spec,
+                       *args.inputs[1].spec);
+}
+
+void grad_reference(const KernelArgs& args) noexcept {
+  const PoolGeometry g = grad_geometry(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* input = args.inputs[0].as<const T>();
+    const T* grad_output = args.inputs[1].as<const T>();
+    T* grad_input = args.outputs[0].as<T>();
+    parallel_for(args.threads, g.images, [&](std::int64_t n, int) {
+      pool_reference::max_pool_grad(g, input + n * g.input_image(),
+                                    grad_output + n * g.output_image(),
+                                    grad_input + n * g.input_image());
+    });
+  });
+}
+
+// What the row kernels need of window row `oh` of image `n`.
+MaxPoolGradRow grad_row(const KernelArgs& args, const PoolGeometry& g, const PoolColumns& columns,
+                        std::int64_t n, std::int64_t oh) noexcept {
+  const Taps v = g.rows.taps(oh);
+  const std::int64_t first =
+      n * g.input_image() + (v.start + v.first * g.rows.dilation) * g.input_row();
+  const auto* const grad_output = args.inputs[1].as<const float>();
+  MaxPoolGradRow row{};
+  row.input = args.inputs[0].as<const float>() + first;
+  row.row_step = g.rows.dilation * g.input_row();
+  row.taps = v.end - v.first;
+  row.grad_output = grad_output + (n * g.rows.output + oh) * g.output_row();
+  row.grad_output_end = grad_output + g.images * g.output_image();
+  row.grad_input = args.outputs[0].as<float>() + first;
+  row.channel_count = g.channels;
+  row.columns = &columns;
+  return row;
+}
+
+// Disjoint windows: the image rows from the start of one window row to that of the next are
+// written by that window row alone.
+template <void (*kRow)(const MaxPoolGradRow&) noexcept>
+void grad_disjoint(const KernelArgs& args) noexcept {
+  const PoolGeometry g = grad_geometry(args);
+  const PoolColumns columns = pool_columns(g);
+  const PoolAxis& v = g.rows;
+  const bool covered = v.covers() && g.columns.covers();
+  auto* const grad_input = args.outputs[0].as<float>();
+  auto first_row = [&](std::int64_t oh) {
+    if (oh == 0) return std::int64_t{0};
+    return oh == v.output ? v.input
+                          : std::clamp<std::int64_t>(oh * v.stride - v.before, 0, v.input);
+  };
+  auto body = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t n = i / v.output, oh = i % v.output;
+      if (!covered) {
+        const std::int64_t top = first_row(oh), rows = first_row(oh + 1) - top;
+        std::memset(grad_input + n * g.input_image() + top * g.input_row(), 0,
+                    static_cast<std::size_t>(rows * g.input_row()) * sizeof(float));
+      }
+      kRow(grad_row(args, g, columns, n, oh));
+    }
+  };
+  parallel_ranges(args.threads, g.images * v.output, chunk_items(2 * v.stride * g.input_row()),
+                  body);
+}
+
+// Overlapping windows: an image's cells are one chunk's business, so the order of the sums is that
+// of the windows. Few images with many channels are cut into blocks of channels instead.
+template <void (*kRow)(const MaxPoolGradRow&) noexcept>
+void grad_overlapping(const KernelArgs& args) noexcept {
+  const PoolGeometry g = grad_geometry(args);
+  const PoolColumns columns = pool_columns(g);
+  constexpr std::int64_t kBlock = 64;
+  const bool whole = g.images >= 8 || g.channels < 2 * kBlock;
+  const std::int64_t block = whole ? std::max<std::int64_t>(g.channels, 1) : kBlock;
+  const std::int64_t blocks = (g.channels + block - 1) / block;
+  const std::int64_t pixels = g.rows.input * g.columns.input;
+  auto body = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t n = i / blocks, c = i % blocks * block;
+      const std::int64_t count = std::min(block, g.channels - c);
+      auto* const image = args.outputs[0].as<float>() + n * g.input_image();
+      if (whole)
+        std::memset(image, 0, static_cast<std::size_t>(g.input_image()) * sizeof(float));
+      else
+        for (std::int64_t p = 0; p < pixels; ++p)
+          std::memset(image + p * g.channels + c, 0,
+                      static_cast<std::size_t>(count) * sizeof(float));
+      for (std::int64_t oh = 0; oh < g.rows.output; ++oh) {
+        MaxPoolGradRow row = grad_row(args, g, columns, n, oh);
+        row.input += c;
+        row.grad_output += c;
+        row.grad_input += c;
+        row.channel_count = count;
+        kRow(row);
+      }
+    }
+  };
+  parallel_ranges(args.threads, g.images * blocks, chunk_items(2 * pixels * block), body);
+}
+
+// The winner is remembered as a 32-bit number.
+constexpr std::int64_t kMostTaps = std::int64_t{1} << 30;
+
+const char* accept_overlapping(const ops::MaxPool2dGrad& op, const Problem& p) {
+  const Pair& k = op.pool.kernel_size;
+  if (k[0] > kMostTaps / k[1]) return "the window has too many taps";
+  return accept_float32(op, p);
+}
+
+const char* accept_disjoint(const ops::MaxPool2dGrad& op, const Problem& p) {
+  const PoolGeometry g = pool_geometry(op.pool, p.inputs[0], p.inputs[1]);
+  if (!g.rows.disjoint() || !g.columns.disjoint()) return "windows overlap";
+  if (g.rows.output == 0 || g.columns.output == 0) return "there is no window";
+  return accept_overlapping(op, p);
+}
+
+}  // namespace
+
+template <>
+struct VariantList<ops::MaxPool2d> {
+  static constexpr Variant<ops::MaxPool2d> kAll[] = {
+      PYCNN_IF_AVX512({"max_pool2d.direct.avx512", Isa::kAvx512, accept_float32,
+                       plain_kernel<forward_direct<avx512::max_pool_row>>}, )  //
+      PYCNN_IF_AVX2({"max_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
+                     plain_kernel<forward_direct<avx2::max_pool_row>>}, )  //
+      {"max_pool2d.direct.baseline", Isa::kBaseline, accept_float32,
+       plain_kernel<forward_direct<baseline::max_pool_row>>},
+      {"max_pool2d.reference", Isa::kBaseline, accept_all, plain_kernel<forward_reference>}};
+};
+PYCNN_DEFINE_SELECT(ops::MaxPool2d)
+
+template <>
+struct VariantList<ops::MaxPool2dGrad> {
+  static constexpr Variant<ops::MaxPool2dGrad> kAll[] = {
+      PYCNN_IF_AVX512({"max_pool2d_grad.disjoint.avx512", Isa::kAvx512, accept_disjoint,
+                       plain_kernel<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
+                      {"max_pool2d_grad.overlapping.avx512", Isa::kAvx512, accept_overlapping,
+                       plain_kernel<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
+      PYCNN_IF_AVX2({"max_pool2d_grad.disjoint.avx2", Isa::kAvx2, accept_disjoint,
+                     plain_kernel<grad_disjoint<avx2::max_pool_grad_row_disjoint>>},
+                    {"max_pool2d_grad.overlapping.avx2", Isa::kAvx2, accept_overlapping,
+                     plain_kernel<grad_overlapping<avx2::max_pool_grad_row_overlapping>>}, )  //
+      {"max_pool2d_grad.disjoint.baseline", Isa::kBaseline, accept_disjoint,
+       plain_kernel<grad_disjoint<baseline::max_pool_grad_row_disjoint>>},
+      {"max_pool2d_grad.overlapping.baseline", Isa::kBaseline, accept_overlapping,
+       plain_kernel<grad_overlapping<baseline::max_pool_grad_row_overlapping>>},
+      {"max_pool2d_grad.reference", Isa::kBaseline, accept_all, plain_kernel<grad_reference>}};
+};
+PYCNN_DEFINE_SELECT(ops::MaxPool2dGrad)
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,171 @@
+#include "backends/cpu/pool.h"
+#include "backends/cpu/pool.isa.h"
+
+namespace pycnn::cpu::PYCNN_ISA {
+
+template <int KH, int KW>
+PYCNN_INLINE Vec largest(const Window& w, Index c, int lanes) {
+  Vec best = load_lanes(w.first + c, lanes);
+  for (Index kh = 0; kh < taps_h<KH, KW>(w); ++kh) {
+    const float* const row = w.first + kh * w.step_h + c;
+    for (Index kw = kh == 0 ? 1 : 0; kw < taps_w<KH, KW>(w); ++kw) {
+      const Vec x = load_lanes(row + kw * w.step_w, lanes);
+      best = choose(beats(x, best), x, best);
+    }
+  }
+  return best;
+}
+
+template <int KH, int KW>
+PYCNN_INLINE void max_pixel(const Window& w, Index channels, const float* input_end, float* output,
+                            const float* output_end) {
+  const float* const last = last_tap<KH, KW>(w);
+  Index c = 0;
+  for (; c < channels; c += kLanes) {
+    if (c + kLanes <= channels ||
+        (input_end - last >= c + kLanes && output_end - output >= c + kLanes))
+      store(output + c, largest<KH, KW>(w, c, kLanes));
+    else {
+      const int lanes = static_cast<int>(channels - c);
+      store_partial(output + c, largest<KH, KW>(w, c, lanes), lanes);
+    }
+  }
+}
+
+static void max_edge(const PoolRow& r, Index begin, Index end) noexcept {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = begin; ow < end; ++ow) {
+    const Window w = clipped_window(g, r.input, r.taps, r.row_step, ow);
+    float* const output = r.output + ow * g.channels;
+    if (w.taps_h <= 0 || w.taps_w <= 0)
+      fill(output, g.channels, -__builtin_inff());
+    else
+      max_pixel<0, 0>(w, g.channels, r.input_end, output, r.output_end);
+  }
+}
+
+template <int KH, int KW>
+PYCNN_INLINE void max_interior(const PoolRow& r) {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
+    max_pixel<KH, KW>(interior_window(g, r.input, r.taps, r.row_step, ow), g.channels, r.input_end,
+                      r.output + ow * g.channels, r.output_end);
+}
+
+void max_pool_row(const PoolRow& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  if (r.taps <= 0) {
+    fill(r.output, g.output_width * g.channels, -__builtin_inff());
+    return;
+  }
+  max_edge(r, 0, g.interior_begin);
+  if (r.taps == 2 && g.kernel == 2)
+    max_interior<2, 2>(r);
+  else if (r.taps == 3 && g.kernel == 3)
+    max_interior<3, 3>(r);
+  else
+    max_interior<0, 0>(r);
+  max_edge(r, g.interior_end, g.output_width);
+}
+
+// Number of the winning tap per lane, in row-major order of the taps inside the image.
+template <int KH, int KW>
+PYCNN_INLINE IVec winner(const Window& w, Index c, int lanes) {
+  Vec best = load_lanes(w.first + c, lanes);
+  IVec index = {};
+  int tap = 0;
+  for (Index kh = 0; kh < taps_h<KH, KW>(w); ++kh) {
+    const float* const row = w.first + kh * w.step_h + c;
+    for (Index kw = 0; kw < taps_w<KH, KW>(w); ++kw, ++tap) {
+      if (tap == 0) continue;
+      const Vec x = load_lanes(row + kw * w.step_w, lanes);
+      const Mask mask = beats(x, best);
+      best = choose(mask, x, best);
+      index = choose(mask, broadcast_index(tap), index);
+    }
+  }
+  return index;
+}
+
+// Gives each tap of the window its share: the gradient where it won, else 0.
+template <int KH, int KW, bool kAdd>
+PYCNN_INLINE void give_to_winner(const Window& w, float* grad, const float* grad_output, Index c,
+                                 int lanes) {
+  const IVec index = winner<KH, KW>(w, c, lanes);
+  const Vec g = load_lanes(grad_output + c, lanes);
+  int tap = 0;
+  for (Index kh = 0; kh < taps_h<KH, KW>(w); ++kh) {
+    float* const row = grad + kh * w.step_h + c;
+    for (Index kw = 0; kw < taps_w<KH, KW>(w); ++kw, ++tap) {
+      float* const cell = row + kw * w.step_w;
+      Vec share = where_equal(index, broadcast_index(tap), g);
+      if (kAdd) share += load_lanes(cell, lanes);
+      store_lanes(cell, share, lanes);
+    }
+  }
+}
+
+template <int KH, int KW, bool kAdd>
+PYCNN_INLINE void grad_pixel(const MaxPoolGradRow& r, const Window& w, Index ow) {
+  const PoolColumns& g = *r.columns;
+  float* const grad = r.grad_input + (w.first - r.input);
+  const float* const grad_output = r.grad_output + ow * g.channels;
+  // What spills from the last channels lands in the pixel to the right. That is harmless where the
+  // pixel is written later: with windows side by side (KW = stride), as far as windows reach, and
+  // in this window because the last channels come first. It must not leave the row, since the row
+  // below may be finished.
+  const Index whole = r.channel_count / kLanes * kLanes;
+  if (whole < r.channel_count) {
+    Index reach = g.output_width * g.stride - g.left;
+    if (reach > g.input_width) reach = g.input_width;
+    const Index room = (reach - ((ow + 1) * g.stride - g.left - 1)) * g.channels;
+    const bool spill = !kAdd && KH > 0 && room >= whole + kLanes &&
+                       r.grad_output_end - grad_output >= whole + kLanes;
+    if (spill)
+      give_to_winner<KH, KW, kAdd>(w, grad, grad_output, whole, kLanes);
+    else
+      give_to_winner<KH, KW, kAdd>(w, grad, grad_output, whole,
+                                   static_cast<int>(r.channel_count - whole));
+  }
+  for (Index c = 0; c < whole; c += kLanes)
+    give_to_winner<KH, KW, kAdd>(w, grad, grad_output, c, kLanes);
+}
+
+template <bool kAdd>
+PYCNN_INLINE void grad_edge(const MaxPoolGradRow& r, Index begin, Index end) {
+  for (Index ow = begin; ow < end; ++ow) {
+    const Window w = clipped_window(*r.columns, r.input, r.taps, r.row_step, ow);
+    if (w.taps_w > 0) grad_pixel<0, 0, kAdd>(r, w, ow);
+  }
+}
+
+template <int KH, int KW, bool kAdd>
+PYCNN_INLINE void grad_interior(const MaxPoolGradRow& r) {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
+    grad_pixel<KH, KW, kAdd>(r, interior_window(g, r.input, r.taps, r.row_step, ow), ow);
+}
+
+void max_pool_grad_row_disjoint(const MaxPoolGradRow& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  if (r.taps <= 0) return;
+  grad_edge<false>(r, 0, g.interior_begin);
+  if (r.taps == 2 && g.kernel == 2 && g.stride == 2)
+    grad_interior<2, 2, false>(r);
+  else
+    grad_interior<0, 0, false>(r);
+  grad_edge<false>(r, g.interior_end, g.output_width);
+}
+
+void max_pool_grad_row_overlapping(const MaxPoolGradRow& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  if (r.taps <= 0) return;
+  grad_edge<true>(r, 0, g.interior_begin);
+  if (r.taps == 3 && g.kernel == 3)
+    grad_interior<3, 3, true>(r);
+  else
+    grad_interior<0, 0, true>(r);
+  grad_edge<true>(r, g.interior_end, g.output_width);
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA
