@@ -36,6 +36,7 @@ PYCNN_API ThreadChoice thread_choice();
 
 // What `threads=` of a compile call means: 0 is thread_choice().chosen; more than affinity and
 // quota allow is clamped; negative or over 1024 throws ArgumentError.
+// PYCNN_OVERSUBSCRIBE=1 lifts the clamp.
 PYCNN_API int resolve_threads(int requested);
 
 // "AMD EPYC 9xxx", "unknown".
