@@ -11,7 +11,6 @@ namespace {
 constexpr std::size_t kMaxDescribed = 12;
 
 constexpr const char* kImage = "input (N, H, W, C)";
-constexpr const char* kConvInput = "input (N, H, W, IC)";
 constexpr const char* kConvWeight = "weight (OC, KH, KW, IC / groups)";
 constexpr const char* kConvGrad = "grad_output (N, OH, OW, OC)";
 constexpr const char* kPoolGrad = "grad_output (N, OH, OW, C)";
@@ -24,9 +23,9 @@ struct Entry {
 };
 
 constexpr Entry kEntries[] = {
-    {Conv2d::kName, {kConvInput, kConvWeight, "bias (OC)"}},
+    {Conv2d::kName, {kImage, kConvWeight, "bias (OC)"}},
     {Conv2dGradInput::kName, {kConvGrad, kConvWeight}},
-    {Conv2dGradWeight::kName, {kConvInput, kConvGrad}},
+    {Conv2dGradWeight::kName, {kImage, kConvGrad}},
     {Dense::kName, {"input (..., IN)", "weight (OUT, IN)", "bias (OUT)"}},
     {DenseGradInput::kName, {"grad_output (..., OUT)", "weight (OUT, IN)"}},
     {DenseGradWeight::kName, {"input (..., IN)", "grad_output (..., OUT)"}},

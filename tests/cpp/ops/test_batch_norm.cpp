@@ -1,0 +1,70 @@
+#include <doctest/doctest.h>
+
+#include "pycnn/error.h"
+#include "support/errors.h"
+#include "support/op_examples.h"
+
+using namespace pycnn;
+
+namespace {
+std::vector<TensorSpec> run(const Op& op, const std::vector<TensorSpec>& inputs) {
+  return infer(op, inputs);
+}
+}  // namespace
+
+TEST_CASE("batch norm keeps the shape; training adds statistics") {
+  const TensorSpec c = f32({5});
+  for (const Shape& shape : {Shape{4, 5}, Shape{2, 3, 3, 5}, Shape{1, 2, 5}}) {
+    CHECK(run(ops::BatchNorm{}, {f32(shape), c, c, c, c}) == std::vector{f32(shape)});
+    CHECK(run(ops::BatchNormTrain{}, {f32(shape), c, c, c, c}) ==
+          std::vector{f32(shape), c, c, c, c});
+    CHECK(run(ops::BatchNormTrainGrad{}, {f32(shape), c, c, c, f32(shape)}) ==
+          std::vector{f32(shape), c, c});
+  }
+  CHECK(run(ops::FoldBatchNorm{}, {f32({5, 3, 3, 2}), c, c, c, c}) ==
+        std::vector{f32({5, 3, 3, 2}), c});
+}
+
+TEST_CASE("training batch norm needs two values per channel") {
+  const TensorSpec c = f32({5});
+  check_error<ArgumentError>(
+      [&] {
+        run(ops::BatchNormTrain{}, {f32({1, 5}), c, c, c, c});
+      },
+      {"at least 2 values per channel", "(1, 5)", "has 1", "larger batch"});
+  check_error<ArgumentError>(
+      [&] {
+        run(ops::BatchNormTrain{}, {f32({1, 1, 1, 5}), c, c, c, c});
+      },
+      {"has 1"});
+  check_error<ArgumentError>(
+      [&] {
+        run(ops::BatchNormTrain{}, {f32({0, 2, 2, 5}), c, c, c, c});
+      },
+      {"has 0"});
+  CHECK_NOTHROW(run(ops::BatchNormInference{}, {f32({0, 2, 2, 5}), c, c, c, c}));
+}
+
+TEST_CASE("batch norm names channels that disagree") {
+  const TensorSpec c = f32({5});
+  check_error<ShapeError>(
+      [&] {
+        run(ops::BatchNorm{}, {f32({4, 5, 7, 7}), c, c, c, c});
+      },
+      {"7 channels", "scale is (5)", "x.transpose(0, 2, 3, 1)"});
+  check_error<ShapeError>(
+      [&] {
+        run(ops::BatchNorm{}, {f32({4, 5}), c, c, f32({6}), c});
+      },
+      {"5 channels", "running_mean is (6)"});
+  check_error<DTypeError>(
+      [&] {
+        run(ops::BatchNorm{}, {f32({4, 5}), c, c, c, f64({5})});
+      },
+      {"running_var is f64", "input is f32"});
+  check_error<ShapeError>(
+      [&] {
+        run(ops::FoldBatchNorm{}, {f32({5, 3}), c, c, c, f32({4})});
+      },
+      {"running_var is (4)", "(5)"});
+}

@@ -1,0 +1,49 @@
+#include <doctest/doctest.h>
+
+#include <limits>
+
+#include "support/op_examples.h"
+
+using namespace pycnn;
+
+namespace {
+Cost cost_of(const Op& op, const std::vector<TensorSpec>& inputs) {
+  return cost(op, inputs, infer(op, inputs));
+}
+}  // namespace
+
+TEST_CASE("convolution and its two gradients cost the same multiply-adds") {
+  ops::Conv2d op;
+  op.groups = 2;
+  const TensorSpec x = f32({2, 9, 8, 6}), w = f32({4, 3, 2, 3}), y = f32({2, 7, 7, 4});
+  constexpr std::int64_t kMacs = 2 * 7 * 7 * 4 * 3 * 2 * 3;
+  CHECK(cost_of(op, {x, w}).macs == kMacs);
+  CHECK(cost_of(op, {x, w}).other_flops == 0);
+  CHECK(cost_of(op, {x, w, f32({4})}).other_flops == 2 * 7 * 7 * 4);
+  CHECK(cost_of(op, {x, w}).bytes == 4 * (2 * 9 * 8 * 6 + 4 * 3 * 2 * 3 + 2 * 7 * 7 * 4));
+  CHECK(cost_of(ops::Conv2dGradInput{{1, 1}, {}, {1, 1}, 2, {9, 8}}, {y, w}).macs == kMacs);
+  CHECK(cost_of(ops::Conv2dGradWeight{{1, 1}, {}, {1, 1}, 2, {3, 2}, false}, {x, y}).macs == kMacs);
+}
+
+TEST_CASE("dense layers cost rows x in x out") {
+  CHECK(cost_of(ops::Dense{}, {f32({5, 3}), f32({7, 3}), f32({7})}).macs == 5 * 3 * 7);
+  CHECK(cost_of(ops::DenseGradInput{}, {f32({5, 7}), f32({7, 3})}).macs == 5 * 3 * 7);
+  CHECK(cost_of(ops::DenseGradWeight{true}, {f32({5, 3}), f32({5, 7})}).macs == 5 * 3 * 7);
+}
+
+TEST_CASE("every op has a cost that is not negative, and a reshape is free") {
+  for (const OpExample& example : op_examples()) {
+    INFO(op_name(example.op));
+    const Cost c = cost_of(example.op, example.inputs);
+    CHECK(c.macs >= 0);
+    CHECK(c.other_flops >= 0);
+    CHECK(c.bytes >= 0);
+  }
+  CHECK(cost_of(ops::Reshape{{-1}}, {f32({2, 3})}).bytes == 0);
+}
+
+TEST_CASE("a cost beyond 64 bits stays at the largest number") {
+  const std::int64_t big = std::int64_t{1} << 28;
+  CHECK(cost_of(ops::Dense{}, {f32({big, big}), f32({big, big})}).macs ==
+        std::numeric_limits<std::int64_t>::max());
+}
