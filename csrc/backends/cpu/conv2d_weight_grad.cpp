@@ -46,8 +46,8 @@ constexpr Index kMaxChunks = 32;
 constexpr Index kPartFloats = 2 * 1024 * 1024;  // of all parts together
 constexpr Index kSmallPart = 32 * 1024;
 constexpr Index kBufferFloats = 96 * 1024;
-constexpr Index kFlatPixels = 512;
-constexpr Index kMinOutputs = 28;  // output channels that repay a pass over the input
+constexpr Index kUnitFloats = 64 * 1024;  // of both operands, where a unit can have any length
+constexpr Index kMinOutputs = 28;         // output channels that repay a pass over the input
 
 double lane_use(Index count, Index lanes) {
   return static_cast<double>(count) / static_cast<double>(ceil_div(count, lanes) * lanes);
@@ -80,7 +80,7 @@ void plan_units(WeightGradPlan& plan) {
                       (plan.rows == 1 || in.row_step() == plan.columns * in.column_step()));
   plan.flat = in.direct && uniform;
   if (plan.flat) {
-    plan.unit_rows = kFlatPixels;
+    plan.unit_rows = std::clamp<Index>(kUnitFloats / (in.channels + plan.out_channels), 64, 512);
     plan.units = ceil_div(plan.images * pixels, plan.unit_rows);
     return;
   }

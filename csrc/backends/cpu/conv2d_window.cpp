@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/parallel.h"
 
@@ -228,6 +229,52 @@ WeightLayout weight_layout(const WindowPlan& plan) {
           plan.group_channels * taps * plan.in_channels};
 }
 
+// The part of a packed weight that one list of taps reads for one block of output channels.
+struct PackedBlock {
+  float* to;
+  Index width, valid;  // floats per read channel; those that are no padding
+};
+
+PackedBlock packed_block(const WindowPlan& plan, float* packed, const Pass& pass, Index block) {
+  const Index group = block / plan.blocks, first = block % plan.blocks * plan.block_width;
+  PackedBlock result;
+  result.width = std::min(plan.block_width, plan.padded_channels() - first);
+  result.valid = std::min(result.width, plan.group_channels - first);
+  result.to = packed + pass.weights + group * plan.group_weights(pass) +
+              first * pass.kernel_taps * plan.in_channels;
+  return result;
+}
+
+// Read channels follow one another in memory: whole cache lines of each output channel at a time.
+void pack_rows(const WindowPlan& plan, const PackedBlock& block, const float* from,
+               Index write_pitch, Index tap) {
+  constexpr Index kRun = 16;
+  float* to = block.to + tap * plan.in_channels * block.width;
+  for (Index k = 0; k < plan.in_channels; k += kRun) {
+    const Index run = std::min(kRun, plan.in_channels - k);
+    for (Index c = 0; c < block.width; ++c) {
+      float* lane = to + k * block.width + c;
+      if (c < block.valid) {
+        const float* source = from + c * write_pitch + k;
+        for (Index i = 0; i < run; ++i) lane[i * block.width] = source[i];
+      } else {
+        for (Index i = 0; i < run; ++i) lane[i * block.width] = 0;
+      }
+    }
+  }
+}
+
+// Written channels follow one another in memory.
+void pack_columns(const WindowPlan& plan, const PackedBlock& block, const float* from,
+                  Index read_pitch, Index tap) {
+  float* to = block.to + tap * plan.in_channels * block.width;
+  const std::size_t bytes = static_cast<std::size_t>(block.valid) * sizeof(float);
+  for (Index k = 0; k < plan.in_channels; ++k, to += block.width, from += read_pitch) {
+    std::memcpy(to, from, bytes);
+    std::fill(to + block.valid, to + block.width, 0.0f);
+  }
+}
+
 void pack_weights(const KernelArgs& args) noexcept {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
   const float* weight = args.inputs[0].as<const float>();
@@ -236,21 +283,17 @@ void pack_weights(const KernelArgs& args) noexcept {
   const Index blocks = plan.blocks * plan.groups;
   auto pack_block = [&](std::int64_t item, int) {
     const Pass& pass = plan.passes()[item / blocks];
-    const Index group = item % blocks / plan.blocks;
-    const Index first = item % plan.blocks * plan.block_width;
-    const Index width = std::min(plan.block_width, plan.padded_channels() - first);
-    const Index valid = std::min(width, plan.group_channels - first);
-    float* to = packed + pass.weights + group * plan.group_weights(pass) +
-                first * pass.kernel_taps * plan.in_channels;
+    const Index index = item % blocks;
+    const PackedBlock block = packed_block(plan, packed, pass, index);
+    const float* first = weight + index / plan.blocks * layout.group_pitch +
+                         index % plan.blocks * plan.block_width * layout.write_pitch;
     for (Index t = 0; t < pass.kernel_taps; ++t) {
       const KernelTap& tap = plan.kernel_taps()[pass.kernel_tap + t];
-      const float* from = weight + group * layout.group_pitch + first * layout.write_pitch +
-                          (tap.row * plan.kernel_size[1] + tap.column) * layout.tap_pitch;
-      for (Index k = 0; k < plan.in_channels; ++k, to += width) {
-        const float* column = from + k * layout.read_pitch;
-        for (Index c = 0; c < valid; ++c) to[c] = column[c * layout.write_pitch];
-        for (Index c = valid; c < width; ++c) to[c] = 0;
-      }
+      const float* from = first + (tap.row * plan.kernel_size[1] + tap.column) * layout.tap_pitch;
+      if (layout.read_pitch == 1)
+        pack_rows(plan, block, from, layout.write_pitch, t);
+      else
+        pack_columns(plan, block, from, layout.read_pitch, t);
     }
   };
   parallel_for(args.threads, plan.pass_count * blocks, pack_block);

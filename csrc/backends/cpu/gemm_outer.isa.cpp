@@ -81,37 +81,69 @@ struct Kernels {
   };
 };
 
+// c fits one tile.
+void run_tile(const OuterTiles& job) {
+  const bool two = job.n > kLanes;
+  const Index tail = two ? job.n - kLanes : job.n;
+  const bool full = tail == kLanes;
+  const TileKernel* kernels = two ? (full ? Kernels<2, true>::kList : Kernels<2, false>::kList)
+                                  : (full ? Kernels<1, true>::kList : Kernels<1, false>::kList);
+  kernels[job.m - 1](job, job.a, job.b, job.c, static_cast<int>(tail));
+}
+
+// Cuts c into nearly equal runs of rows.
+template <class F>
+PYCNN_INLINE void for_each_part(const OuterTiles& job, F f) {
+  const Index parts = (job.m + kMaxScalars - 1) / kMaxScalars;
+  Index i = 0;
+  for (Index part = 0; part < parts; ++part) {
+    const Index end = job.m * (part + 1) / parts;
+    OuterTiles tile = job;
+    tile.a += i, tile.c += i * job.c_pitch, tile.m = end - i;
+    f(tile);
+    i = end;
+  }
+}
+
+// Cuts c into blocks of columns.
+template <class F>
+PYCNN_INLINE void for_each_block(const OuterTiles& job, F f) {
+  for (Index j = 0; j < job.n; j += kBlock) {
+    OuterTiles tile = job;
+    tile.b += j, tile.c += j, tile.n = job.n - j < kBlock ? job.n - j : kBlock;
+    f(tile);
+  }
+}
+
 }  // namespace
 
 void outer_tiles(const OuterTiles& job) {
-  const Index parts = (job.m + kMaxScalars - 1) / kMaxScalars;
-  for (Index j = 0; j < job.n; j += kBlock) {
-    const Index left = job.n - j;
-    const bool two = left > kLanes;
-    const Index tail = left >= kBlock ? kLanes : (two ? left - kLanes : left);
-    const bool full = tail == kLanes;
-    const TileKernel* kernels = two ? (full ? Kernels<2, true>::kList : Kernels<2, false>::kList)
-                                    : (full ? Kernels<1, true>::kList : Kernels<1, false>::kList);
-    Index i = 0;
-    for (Index part = 0; part < parts; ++part) {
-      const Index end = job.m * (part + 1) / parts;
-      kernels[end - i - 1](job, job.a + i, job.b + j, job.c + i * job.c_pitch + j,
-                           static_cast<int>(tail));
-      i = end;
-    }
-  }
+  // One side stays in the nearest cache while the other passes by. With few pixels it is b, so that
+  // c is written row by row.
+  constexpr Index kNear = 32 * 1024;
+  if (job.rows * job.columns * job.n <= kNear)
+    for_each_part(job, [&](const OuterTiles& part) { for_each_block(part, run_tile); });
+  else
+    for_each_block(job, [&](const OuterTiles& block) { for_each_part(block, run_tile); });
 }
 
 void column_sums(const ColumnSums& job) {
   for (Index j = 0; j < job.n; j += kLanes) {
     const int lanes = static_cast<int>(job.n - j < kLanes ? job.n - j : kLanes);
-    Vec sum = job.accumulate ? load_partial(job.sums + j, lanes) : zero();
+    // Four sums that do not wait for one another.
+    Vec sum[4] = {zero(), zero(), zero(), zero()};
     for (Index row = 0; row < job.rows; ++row) {
       const float* y = job.b + row * job.b_row + j;
-      for (Index column = 0; column < job.columns; ++column, y += job.b_column)
-        sum = sum + load_partial(y, lanes);
+      Index column = 0;
+      for (; column + 4 <= job.columns; column += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i, y += job.b_column) sum[i] = sum[i] + load_partial(y, lanes);
+      for (; column < job.columns; ++column, y += job.b_column)
+        sum[0] = sum[0] + load_partial(y, lanes);
     }
-    store_partial(job.sums + j, sum, lanes);
+    Vec total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    if (job.accumulate) total = load_partial(job.sums + j, lanes) + total;
+    store_partial(job.sums + j, total, lanes);
   }
 }
 
