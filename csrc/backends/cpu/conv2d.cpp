@@ -1,4 +1,5 @@
 #include "backends/cpu/conv2d_reference.h"
+#include "backends/cpu/conv2d_scatter.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
 #include "backends/cpu/select.h"
@@ -34,6 +35,17 @@ Kernel make_grad_input(const ops::Conv2dGradInput& op, const Problem& problem) {
   return make_window_kernel(window, problem.threads, kRun);
 }
 
+template <const ScatterRun& kRun>
+const char* accept_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return refuse_scatter(op, problem, kRun.lanes);
+}
+
+template <const ScatterRun& kRun>
+Kernel make_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
+  return make_scatter_kernel(op, problem, kRun);
+}
+
 template <const WeightGradRun& kRun>
 Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem) {
   WeightGradProblem grad;
@@ -60,13 +72,19 @@ constexpr Variant<ops::Conv2d> kForward[] = {
 
 constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_input.scatter.avx512", Isa::kAvx512, accept_scatter<kScatterAvx512>,
+     make_scatter<kScatterAvx512>},
     {"conv2d_grad_input.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
      make_grad_input<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"conv2d_grad_input.scatter.avx2", Isa::kAvx2, accept_scatter<kScatterAvx2>,
+     make_scatter<kScatterAvx2>},
     {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
      make_grad_input<kWindowAvx2>},
 #endif
+    {"conv2d_grad_input.scatter.baseline", Isa::kBaseline, accept_scatter<kScatterBaseline>,
+     make_scatter<kScatterBaseline>},
     {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_input<kWindowBaseline>},
     {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference},

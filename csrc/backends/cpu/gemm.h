@@ -62,12 +62,23 @@ struct ColumnSums {
   bool accumulate = false;
 };
 
+// output[pixel][tap offset + i] += columns[pixel][tap][i]; `output` moves by `output_column` a
+// pixel.
+struct ScatterColumns {
+  const float* columns = nullptr;
+  Index pixels = 0, taps = 0, run = 0;
+  const Index* offsets = nullptr;  // of the taps
+  float* output = nullptr;
+  Index output_column = 0;
+};
+
 #define PYCNN_DECLARE_GEMM(ISA, LANES)                        \
   namespace ISA {                                             \
   constexpr Index kGemmLanes = LANES;                         \
   void window_tiles(const WindowTiles& job);                  \
   void outer_tiles(const OuterTiles& job);                    \
   void column_sums(const ColumnSums& job);                    \
+  void scatter_columns(const ScatterColumns& job);            \
   void add_floats(float* to, const float* from, Index count); \
   }
 PYCNN_DECLARE_GEMM(baseline, 4)

@@ -147,6 +147,19 @@ void column_sums(const ColumnSums& job) {
   }
 }
 
+void scatter_columns(const ScatterColumns& job) {
+  const float* from = job.columns;
+  float* pixel = job.output;
+  for (Index p = 0; p < job.pixels; ++p, pixel += job.output_column)
+    for (Index t = 0; t < job.taps; ++t, from += job.run) {
+      float* to = pixel + job.offsets[t];
+      Index i = 0;
+      for (; i + kLanes <= job.run; i += kLanes) store(to + i, load(to + i) + load(from + i));
+      if (const int rest = static_cast<int>(job.run - i))
+        store_partial(to + i, load_partial(to + i, rest) + load_partial(from + i, rest), rest);
+    }
+}
+
 void add_floats(float* to, const float* from, Index count) {
   Index i = 0;
   for (; i + kLanes <= count; i += kLanes) store(to + i, load(to + i) + load(from + i));
