@@ -1,5 +1,6 @@
 #include "backends/cpu/elementwise.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "backends/cpu/broadcast_plan.h"
@@ -60,7 +61,8 @@ void run_short_rows(const KernelArgs& args, const BroadcastPlan& plan, int repea
   parallel_ranges(args.threads, plan.count, kElementGrain / block * block,
                   [&](std::int64_t begin, std::int64_t end) {
                     float pattern[kPattern];
-                    for (std::int64_t i = 0; i < block; ++i) pattern[i] = row[i % inner];
+                    for (std::int64_t r = 0; r < rows_per_pattern; ++r)
+                      std::copy_n(row, inner, pattern + r * inner);
                     for (std::int64_t at = begin; at < end; at += block) {
                       const std::int64_t n = std::min(block, end - at);
                       if (repeated == 1)

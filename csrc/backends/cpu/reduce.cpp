@@ -15,7 +15,7 @@
 // with few columns are joined: g rows of I make one of g * I columns, whose g groups are added up
 // at the end. That leaves column sums, which fill the lanes whatever the axes are. They are cut
 // into units of some rows and some columns, by the shape alone; where the rows are cut, partial
-// sums meet in a binary tree.
+// sums meet in a binary tree. Short rows (I = 1) are summed one by one instead.
 namespace pycnn::cpu {
 namespace {
 
@@ -126,6 +126,22 @@ void combine(const Layout& layout, float* partial, float* output, std::int64_t b
   divide(output + begin, end - begin, layout.divisor);
 }
 
+// Short rows are not worth joining and folding.
+constexpr std::int64_t kShortRow = 256;
+
+template <const ReduceFunctions& Functions>
+void run_short_rows(const KernelArgs& args) noexcept {
+  const auto& layout = *reinterpret_cast<const Layout*>(args.plan);
+  const auto* input = args.inputs[0].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  const std::int64_t n = layout.reduced;
+  parallel_ranges(args.threads, layout.outer, std::max<std::int64_t>(1, kElementGrain / n),
+                  [&](std::int64_t begin, std::int64_t end) {
+                    Functions.row_sums(input + begin * n, end - begin, n, output + begin);
+                    divide(output + begin, end - begin, layout.divisor);
+                  });
+}
+
 template <const ReduceFunctions& Functions>
 void run_vector(const KernelArgs& args) noexcept {
   const auto& layout = *reinterpret_cast<const Layout*>(args.plan);
@@ -189,7 +205,9 @@ template <const ReduceFunctions& Functions>
 Kernel make_vector(const ops::Reduce& op, const Problem& problem) {
   const Layout layout = layout_of(op, problem.inputs[0].shape);
   Kernel kernel;
-  kernel.run = run_vector<Functions>;
+  const bool short_rows =
+      layout.inner == 1 && layout.outer > 1 && layout.reduced > 0 && layout.reduced < kShortRow;
+  kernel.run = short_rows ? run_short_rows<Functions> : run_vector<Functions>;
   kernel.plan.resize(sizeof layout);
   std::memcpy(kernel.plan.data(), &layout, sizeof layout);
   if (layout.row_units > 1)

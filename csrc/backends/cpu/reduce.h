@@ -21,6 +21,8 @@ constexpr std::int64_t kFoldColumns = 64;
 
 struct ReduceFunctions {
   void (*column_sums)(const ColumnSums& sums);
+  // output[r] = sum of the n elements of row r
+  void (*row_sums)(const float* input, std::int64_t rows, std::int64_t n, float* output);
 };
 
 namespace baseline {

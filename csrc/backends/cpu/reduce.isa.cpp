@@ -46,8 +46,13 @@ void column_sums(const ColumnSums& sums) {
   for (std::int64_t c = 0; c < width; ++c) sums.output[c] = columns[c];
 }
 
+void row_sums(const float* x, std::int64_t rows, std::int64_t n, float* output) {
+  for (std::int64_t row = 0; row < rows; ++row, x += n)
+    output[row] = sum_row(n, [&](std::int64_t i, int lanes) { return load_lanes(x + i, lanes); });
+}
+
 }  // namespace
 
-extern const ReduceFunctions kReduce = {column_sums};
+extern const ReduceFunctions kReduce = {column_sums, row_sums};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -49,6 +49,25 @@ PYCNN_INLINE float sum_row(std::int64_t n, F term) {
   return sum_lanes(total);
 }
 
+// The largest lane, where no lane is NaN.
+PYCNN_INLINE float largest_lane(Vec v) {
+#if defined(__SSE2__)
+#if defined(__AVX512F__)
+  const __m256 eight = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, (__m512)v, 0),
+                                     _mm512_maskz_extractf32x8_ps(0xFF, (__m512)v, 1));
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+#elif defined(__AVX2__)
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+#else
+  __m128 four = (__m128)v;
+#endif
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
+#else
+  return max_lanes(v);
+#endif
+}
+
 // The largest element, ignoring NaN; -inf for a row without any number.
 PYCNN_INLINE float max_of_numbers(const float* x, std::int64_t n) {
   const Vec lowest = broadcast(-__builtin_inff());
@@ -57,7 +76,7 @@ PYCNN_INLINE float max_of_numbers(const float* x, std::int64_t n) {
     const Vec v = keep_lanes(load_lanes(x + i, lanes), lanes, lowest);
     largest = select(v > largest, v, largest);
   });
-  return max_lanes(largest);
+  return largest_lane(largest);
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA
