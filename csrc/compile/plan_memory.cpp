@@ -26,6 +26,8 @@ struct Storage {
   int output = -1;  // of the first step
 };
 
+std::int64_t bytes_of(const TensorSpec& spec) { return static_cast<std::int64_t>(byte_size(spec)); }
+
 class Planner {
  public:
   Planner(Schedule schedule, bool reuse)
@@ -307,8 +309,8 @@ class Planner {
     if (step.op_name == op_name(step.op)) {
       step.cost = cost(step.op, from.input_specs, output_specs);
     } else {  // pack or copy
-      step.cost.bytes =
-          static_cast<std::int64_t>(byte_size(from.input_specs[0]) + byte_size(output_specs[0]));
+      for (const TensorSpec& spec : from.input_specs) step.cost.bytes += bytes_of(spec);
+      for (const TensorSpec& spec : output_specs) step.cost.bytes += bytes_of(spec);
     }
     plan_.scratch_bytes = std::max(plan_.scratch_bytes, step.scratch_bytes);
     return step;

@@ -27,11 +27,17 @@ std::string place_text(const ProgramPlan& plan, const Place& place) {
   return {};
 }
 
-std::string operands_text(const ProgramPlan& plan, const std::vector<Operand>& operands,
-                          const char* indent) {
+std::string places_text(const ProgramPlan& plan, const std::vector<Operand>& operands) {
   std::string text;
   for (const Operand& operand : operands)
-    text += indent + to_string(operand.spec) + " " + place_text(plan, operand.place) + "\n";
+    text += (text.empty() ? "" : ", ") + place_text(plan, operand.place);
+  return text;
+}
+
+std::string specs_text(const std::vector<Operand>& operands) {
+  std::string text;
+  for (const Operand& operand : operands)
+    text += (text.empty() ? "" : ", ") + to_string(operand.spec);
   return text;
 }
 
@@ -48,8 +54,9 @@ std::string step_text(const ProgramPlan& plan, std::size_t index, const Step& st
           step.kernel.variant + "  threads " + std::to_string(threads);
   if (step.scratch_bytes > 0) text += "  scratch " + bytes_text(step.scratch_bytes);
   if (works_in_place(step)) text += "  in place";
-  text += "\n" + operands_text(plan, step.inputs, "       <- ");
-  text += operands_text(plan, step.outputs, "       -> ");
+  text += "\n       " + specs_text(step.inputs) + " -> " + specs_text(step.outputs);
+  text += "\n       " + places_text(plan, step.inputs) + " -> " + places_text(plan, step.outputs) +
+          "\n";
   for (const Refusal& refusal : step.refused)
     text += "       not " + refusal.variant + ": " + refusal.reason + "\n";
   return text;
