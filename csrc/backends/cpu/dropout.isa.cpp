@@ -60,7 +60,6 @@ PYCNN_INLINE Draw draw(Words counter, std::uint64_t key, std::uint64_t step) {
   Words c0 = counter, c1 = counter >> 32;
   Words c2 = broadcast_word(step), c3 = broadcast_word(step >> 32);
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     const Words p0 = multiply_low_halves(c0, m0);
     const Words p1 = multiply_low_halves(c2, m1);
