@@ -186,7 +186,7 @@ Kernel make_scatter_kernel(const ops::Conv2dGradInput& op, const Problem& proble
   plan.image_block =
       static_cast<Index>(std::clamp(std::ceil(kChunkFlops / image_flops), 1.0,
                                     static_cast<double>(std::max<Index>(plan.images, 1))));
-  plan.image_floats = round_up(plan.padded_rows * plan.row_pitch, 16);
+  plan.image_floats = round_up(plan.padded_rows * plan.row_pitch + entry.lanes, 16);
   plan.worker_floats = plan.image_floats + round_up(plan.row_block * row_floats, 16) + 16;
 
   Kernel kernel;

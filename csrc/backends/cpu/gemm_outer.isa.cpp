@@ -148,6 +148,7 @@ void column_sums(const ColumnSums& job) {
 }
 
 void scatter_columns(const ScatterColumns& job) {
+  // Full loads and stores of the output: masked ones are not forwarded from recent stores.
   const float* from = job.columns;
   float* pixel = job.output;
   for (Index p = 0; p < job.pixels; ++p, pixel += job.output_column)
@@ -156,7 +157,7 @@ void scatter_columns(const ScatterColumns& job) {
       Index i = 0;
       for (; i + kLanes <= job.run; i += kLanes) store(to + i, load(to + i) + load(from + i));
       if (const int rest = static_cast<int>(job.run - i))
-        store_partial(to + i, load_partial(to + i, rest) + load_partial(from + i, rest), rest);
+        store(to + i, load(to + i) + load_partial(from + i, rest));
     }
 }
 
