@@ -98,10 +98,17 @@ def _integer(value: Any, name: str) -> int:
     return int(value)
 
 
+def _integers(value: Any, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(_integer(v, name) for v in value)
+    except TypeError:
+        raise ArgumentError(f"{name}: {value!r} is neither an integer nor a sequence of integers") from None
+
+
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     if isinstance(value, int | np.integer):
         return (_integer(value, name),) * 2
-    values = tuple(_integer(v, name) for v in value)
+    values = _integers(value, name)
     if len(values) != 2:
         raise ArgumentError(f"{name}: {value!r} must be one number or two (vertical, horizontal)")
     return values[0], values[1]
@@ -111,7 +118,7 @@ def _padding(value: int | Sequence[int], name: str = "padding") -> tuple[int, in
     """Return (top, bottom, left, right) from one number, (vertical, horizontal), or all four."""
     if isinstance(value, int | np.integer):
         return (_integer(value, name),) * 4
-    values = tuple(_integer(v, name) for v in value)
+    values = _integers(value, name)
     if len(values) == 2:
         return values[0], values[0], values[1], values[1]
     if len(values) == 4:
@@ -358,17 +365,15 @@ def concat(inputs: Sequence[Any], *, axis: int = -1) -> Any:
 
 def slice(x: Any, *, begin: Sequence[int], size: Sequence[int]) -> Any:
     """Cut the box that starts at `begin`; a size of -1 reaches to the end of its axis."""
-    op = _core.Slice(
-        begin=[_integer(v, "begin") for v in begin], size=[_integer(v, "size") for v in size]
-    )
+    op = _core.Slice(begin=_integers(begin, "begin"), size=_integers(size, "size"))
     return _apply(op, [x])
 
 
 def pad(x: Any, *, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Any:
     """Surround with a constant: axis i grows by before[i] + after[i], none negative."""
     op = _core.Pad(
-        before=[_integer(v, "before") for v in before],
-        after=[_integer(v, "after") for v in after],
+        before=_integers(before, "before"),
+        after=_integers(after, "after"),
         value=float(value),
     )
     return _apply(op, [x])
@@ -376,7 +381,7 @@ def pad(x: Any, *, before: Sequence[int], after: Sequence[int], value: float = 0
 
 def reshape(x: Any, *, shape: Sequence[int]) -> Any:
     """Same elements in row-major order, other axes. One size may be -1 (what is left); 0 keeps the input's size."""
-    return _apply(_core.Reshape(shape=[_integer(v, "shape") for v in shape]), [x])
+    return _apply(_core.Reshape(shape=_integers(shape, "shape")), [x])
 
 
 def flatten(x: Any) -> Any:
@@ -396,17 +401,17 @@ def flatten(x: Any) -> Any:
 
 def transpose(x: Any, *, permutation: Sequence[int]) -> Any:
     """Reorder the axes: axis i of the result is axis permutation[i] of x."""
-    return _apply(_core.Transpose(permutation=[_integer(v, "permutation") for v in permutation]), [x])
+    return _apply(_core.Transpose(permutation=_integers(permutation, "permutation")), [x])
 
 
 def broadcast(x: Any, *, shape: Sequence[int]) -> Any:
     """Repeat along axes of size 1 and new leading axes, as NumPy does, up to `shape`."""
-    return _apply(_core.Broadcast(shape=[_integer(v, "shape") for v in shape]), [x])
+    return _apply(_core.Broadcast(shape=_integers(shape, "shape")), [x])
 
 
 def take(x: Any, *, indices: Sequence[int]) -> Any:
     """Rows of the first axis: result[i] = x[indices[i]]; index -1 gives a row of zeros."""
-    return _apply(_core.Take(indices=[_integer(v, "indices") for v in indices]), [x])
+    return _apply(_core.Take(indices=_integers(indices, "indices")), [x])
 
 
 def dropout(x: Any, *, p: float = 0.5) -> Any:

@@ -56,34 +56,6 @@ def value_and_grad(
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     programs: dict[Any, tuple[Program, list[str]]] = {}
 
-    def build(specs: tuple[tuple[tuple[int, ...], str], ...]) -> tuple[Program, list[str]]:
-        names = [f"argument_{i}" for i in range(len(specs))]
-        double = any(dtype == "float64" for _, dtype in specs)
-        traced = trace(
-            lambda **symbols: {"value": fn(*(symbols[name] for name in names))},
-            dict(zip(names, specs, strict=True)),
-            parameter_dtype="float64" if double else None,
-        )
-        graph = traced.graph.specialize("training" if training else "inference")
-        loss = dict(graph.outputs())["value"]
-        if graph.spec(loss)[0] != ():
-            raise GraphError(f"grad: the function returns shape {graph.spec(loss)[0]}, expected a scalar ()")
-        wrt = [graph.find(names[i]) for i in positions]
-        wanted: list[str] = []
-        if parameters is not None:
-            chosen = {id(p) for p in parameters}
-            wanted = [
-                name
-                for name, p in traced.parameters.items()
-                if not p.is_buffer and (p.trainable if not chosen else id(p) in chosen)
-            ]
-            wrt += [graph.find(name) for name in wanted]
-        results = graph.differentiate(loss, wrt)
-        for index, result in enumerate(results):
-            graph.set_output(f"gradient_{index}", result)
-        extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
-        return compile_traced(extended, isa=isa, threads=threads, variants=variants), wanted
-
     def call(*arrays: Any) -> tuple[Any, Any]:
         given = [as_array(a, what=f"argument {i}") for i, a in enumerate(arrays)]
         for position in positions:
@@ -91,7 +63,9 @@ def value_and_grad(
                 raise ArgumentError(f"grad: argnums {position} but {len(given)} arguments were given")
         key = tuple((a.shape, a.dtype.name) for a in given)
         if key not in programs:
-            programs[key] = build(key)
+            programs[key] = gradient_program(
+                fn, key, positions, parameters, training=training, isa=isa, threads=threads, variants=variants
+            )
         program, wanted = programs[key]
         results = program.run(*_used(program, given))
         gradients = [results[f"gradient_{i}"] for i in range(len(positions) + len(wanted))]
@@ -102,6 +76,50 @@ def value_and_grad(
         return value, (first, dict(zip(wanted, gradients[len(positions) :], strict=True)))
 
     return call
+
+
+def gradient_program(
+    fn: Callable[..., Any],
+    specs: Sequence[tuple[tuple[int, ...], str]],
+    positions: Sequence[int],
+    parameters: Sequence[Parameter] | None = None,
+    *,
+    training: bool = False,
+    isa: str | None = None,
+    threads: int | None = None,
+    variants: dict[str, str] | None = None,
+) -> tuple[Program, list[str]]:
+    """Compile a scalar function and its gradients for arguments of given shapes and types.
+
+    Returns:
+        A program with the outputs "value" and "gradient_0", "gradient_1", ...: first those of the arguments at
+        `positions`, then those of the parameters whose names are returned with it.
+    """
+    names = [f"argument_{i}" for i in range(len(specs))]
+    double = any(dtype == "float64" for _, dtype in specs)
+    traced = trace(
+        lambda **symbols: {"value": fn(*(symbols[name] for name in names))},
+        dict(zip(names, specs, strict=True)),
+        parameter_dtype="float64" if double else None,
+    )
+    graph = traced.graph.specialize("training" if training else "inference")
+    loss = dict(graph.outputs())["value"]
+    if graph.spec(loss)[0] != ():
+        raise GraphError(f"grad: the function returns shape {graph.spec(loss)[0]}, expected a scalar ()")
+    wrt = [graph.find(names[i]) for i in positions]
+    wanted: list[str] = []
+    if parameters is not None:
+        chosen = {id(p) for p in parameters}
+        wanted = [
+            name
+            for name, p in traced.parameters.items()
+            if not p.is_buffer and (p.trainable if not chosen else id(p) in chosen)
+        ]
+        wrt += [graph.find(name) for name in wanted]
+    for index, result in enumerate(graph.differentiate(loss, wrt)):
+        graph.set_output(f"gradient_{index}", result)
+    extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
+    return compile_traced(extended, isa=isa, threads=threads, variants=variants), wanted
 
 
 def _used(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -1,0 +1,106 @@
+"""Running an op on every way through the kernels that this machine has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+import pycnn
+from pycnn import _core, functional
+from pycnn.errors import UnsupportedError
+from pycnn.program import compile_traced
+from pycnn.tracing import trace
+
+ISAS = tuple(pycnn.config.machine()["isas"])
+
+
+@dataclass(frozen=True)
+class Path:
+    """An instruction set, and the variants pinned for some ops."""
+
+    isa: str
+    pins: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self):
+        return {"isa": self.isa, "variants": dict(self.pins)}
+
+    def __str__(self):
+        return "+".join(self.pins.values()) or self.isa
+
+
+_LADDER = ("baseline", "avx2", "avx512")
+
+
+def _is_best(op, variant, isa):
+    return next(v for v in _core.variants(op) if v.endswith(isa)) == variant
+
+
+def paths(*ops):
+    """Each instruction set with its best variants, then the other variants ("overlapping.avx2", "reference") pinned.
+
+    Variants of several ops are pinned together when they have the same name after the op's own.
+    """
+    result = [pytest.param(Path(isa), id=isa) for isa in ISAS]
+    names = {}
+    for op in ops:
+        for variant in _core.variants(op):
+            names.setdefault(variant.removeprefix(op + "."), {})[op] = variant
+    for name, pins in names.items():
+        needs = name.rpartition(".")[2]
+        if needs in _LADDER and (needs not in ISAS or all(_is_best(op, pin, needs) for op, pin in pins.items())):
+            continue
+        result.append(pytest.param(Path(ISAS[-1], pins), id=name))
+    return result
+
+
+def isas():
+    """Only the instruction sets, for what does not depend on single variants."""
+    return [pytest.param(Path(isa), id=isa) for isa in ISAS]
+
+
+def build(fn, *arrays, path=None, **options):
+    """Compile a function of symbols for arrays like these; a variant that refuses the problem skips the test."""
+    double = any(a.dtype == np.float64 for a in arrays)
+    specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
+    traced = trace(lambda **s: fn(*s.values()), specs, parameter_dtype="float64" if double else None)
+    try:
+        return compile_traced(traced, **(path.options if path else {}), **options)
+    except UnsupportedError as error:
+        pytest.skip(str(error).splitlines()[0])
+
+
+def run(fn, *arrays, path=None, **options):
+    """Compile and run: the result, or a dict of results."""
+    return build(fn, *arrays, path=path, **options)(*arrays)
+
+
+def gradients(fn, *arrays, grad, path=None, wrt=None, **options):
+    """Gradients of sum(fn(*arrays) * grad): one for each array, or for those whose positions are in `wrt`."""
+    positions = tuple(range(len(arrays))) if wrt is None else tuple(wrt)
+
+    def weighted(*symbols):
+        return functional.sum(functional.multiply(fn(*symbols[:-1]), symbols[-1]))
+
+    both = pycnn.value_and_grad(weighted, positions, **(path.options if path else {}), **options)
+    try:
+        return both(*arrays, grad)[1]
+    except UnsupportedError as error:
+        pytest.skip(str(error).splitlines()[0])
+
+
+def integers(rng, shape, low=-4, high=5, dtype=np.float32):
+    """Small whole numbers: their sums of products are exact in any order."""
+    return rng.integers(low, high, shape).astype(dtype)
+
+
+def reals(rng, shape, dtype=np.float32):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def distinct(rng, shape, step=0.01, dtype=np.float64):
+    """Numbers at least `step` apart from each other and from zero: a largest one stays the largest nearby."""
+    count = int(np.prod(shape))
+    return ((rng.permutation(count) - count // 2 + 0.5) * step).reshape(shape).astype(dtype)

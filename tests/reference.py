@@ -1,0 +1,369 @@
+"""What every op means, in NumPy float64: the oracle of tests/ops.
+
+Written to be read, and slow. It shares no code with the package; images are (N, H, W, C), convolution weights
+(OC, KH, KW, IC / groups), padding is one number, (vertical, horizontal) or (top, bottom, left, right).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+
+def f64(values):
+    return np.asarray(values, np.float64)
+
+
+def pair(value):
+    return (value, value) if np.isscalar(value) else tuple(value)
+
+
+def sides(padding):
+    """(top, bottom, left, right)."""
+    if np.isscalar(padding):
+        return (padding,) * 4
+    if len(padding) == 2:
+        return (padding[0], padding[0], padding[1], padding[1])
+    return tuple(padding)
+
+
+# ---- Windows
+
+
+def window_count(size, before, after, kernel, dilation, stride, *, ceil_mode=False):
+    room = size + before + after - ((kernel - 1) * dilation + 1)
+    if not ceil_mode:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    # No window starts in the padding behind the image.
+    if (count - 1) * stride >= size + before:
+        count -= 1
+    return count
+
+
+def window_cells(x, fill, kernel, stride, padding, dilation, *, ceil_mode=False):
+    """Yield (kh, kw, cells): for each place in the window what all output pixels see there, (N, OH, OW, C)."""
+    (kh, kw), (sh, sw), (dh, dw) = pair(kernel), pair(stride), pair(dilation)
+    top, bottom, left, right = sides(padding)
+    _, height, width, _ = x.shape
+    rows = window_count(height, top, bottom, kh, dh, sh, ceil_mode=ceil_mode)
+    columns = window_count(width, left, right, kw, dw, sw, ceil_mode=ceil_mode)
+    # With ceil_mode a window may hang over the padding's end.
+    below = max(0, (rows - 1) * sh + (kh - 1) * dh + 1 - top - height)
+    beside = max(0, (columns - 1) * sw + (kw - 1) * dw + 1 - left - width)
+    padded = np.pad(x, ((0, 0), (top, below), (left, beside), (0, 0)), constant_values=fill)
+    for i, j in itertools.product(range(kh), range(kw)):
+        row, column = i * dh, j * dw
+        last_row, last_column = row + (rows - 1) * sh + 1, column + (columns - 1) * sw + 1
+        yield i, j, padded[:, row:last_row:sh, column:last_column:sw]
+
+
+def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    x, weight = f64(x), f64(weight)
+    out_channels, kh, kw, in_channels = weight.shape
+    per_group = out_channels // groups
+    total = 0.0
+    for i, j, cells in window_cells(x, 0.0, (kh, kw), stride, padding, dilation):
+        parts = []
+        for g in range(groups):
+            seen = cells[..., g * in_channels : (g + 1) * in_channels]
+            filters = weight[g * per_group : (g + 1) * per_group, i, j]
+            parts.append(seen @ filters.T)
+        total = total + np.concatenate(parts, axis=-1)
+    return total if bias is None else total + f64(bias)
+
+
+def conv2d_grad_input(grad, weight, input_shape, *, stride=1, padding=0, dilation=1, groups=1):
+    """Scatter: what each output pixel saw gets its share back."""
+    grad, weight = f64(grad), f64(weight)
+    out_channels, kh, kw, in_channels = weight.shape
+    n, height, width, channels = input_shape
+    (sh, sw), (dh, dw) = pair(stride), pair(dilation)
+    top, bottom, left, right = sides(padding)
+    per_group = out_channels // groups
+    padded = np.zeros((n, height + top + bottom, width + left + right, channels))
+    for i, j, r, c in itertools.product(range(kh), range(kw), range(grad.shape[1]), range(grad.shape[2])):
+        for g in range(groups):
+            filters = weight[g * per_group : (g + 1) * per_group, i, j]
+            share = grad[:, r, c, g * per_group : (g + 1) * per_group] @ filters
+            padded[:, r * sh + i * dh, c * sw + j * dw, g * in_channels : (g + 1) * in_channels] += share
+    return padded[:, top : top + height, left : left + width]
+
+
+def conv2d_grad_weight(x, grad, kernel, *, stride=1, padding=0, dilation=1, groups=1):
+    x, grad = f64(x), f64(grad)
+    in_channels, per_group = x.shape[3] // groups, grad.shape[3] // groups
+    result = np.zeros((grad.shape[3], *pair(kernel), in_channels))
+    for i, j, cells in window_cells(x, 0.0, kernel, stride, padding, dilation):
+        for g in range(groups):
+            seen = cells[..., g * in_channels : (g + 1) * in_channels].reshape(-1, in_channels)
+            rows = slice(g * per_group, (g + 1) * per_group)
+            result[rows, i, j] = grad[..., rows].reshape(-1, per_group).T @ seen
+    return result
+
+
+def max_pool2d(x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    stride = kernel_size if stride is None else stride
+    cells = [
+        c for _, _, c in window_cells(f64(x), -np.inf, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+    ]
+    return np.maximum.reduce(cells)  # NaN wins
+
+
+def max_pool2d_grad(x, grad, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """To the first largest cell in row-major order; the first NaN counts as the largest."""
+    x, grad = f64(x), f64(grad)
+    stride = kernel_size if stride is None else stride
+    window = list(window_cells(x, -np.inf, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode))
+    stacked = np.stack([cells for _, _, cells in window])
+    winner = np.argmax(stacked, axis=0)  # the first of equals, the first NaN
+    (sh, sw), (dh, dw) = pair(stride), pair(dilation)
+    top, _, left, _ = sides(padding)
+    result = np.zeros(x.shape)
+    for n, r, c, channel in np.ndindex(*grad.shape):
+        i, j, _ = window[winner[n, r, c, channel]]
+        result[n, r * sh + i * dh - top, c * sw + j * dw - left, channel] += grad[n, r, c, channel]
+    return result
+
+
+def avg_pool2d_counts(shape, *, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+    """How many cells each mean is over, (1, OH, OW, 1)."""
+    stride = kernel_size if stride is None else stride
+    top, bottom, left, right = sides(padding)
+    if count_include_pad:
+        # Cells beyond image and padding, which only ceil_mode reaches, never count.
+        (kh, kw), (sh, sw) = pair(kernel_size), pair(stride)
+        height, width = shape[1] + top + bottom, shape[2] + left + right
+        rows = window_count(shape[1], top, bottom, kh, 1, sh, ceil_mode=ceil_mode)
+        columns = window_count(shape[2], left, right, kw, 1, sw, ceil_mode=ceil_mode)
+        counts = np.zeros((1, rows, columns, 1))
+        for r, c in np.ndindex(rows, columns):
+            counts[0, r, c, 0] = (min(r * sh + kh, height) - r * sh) * (min(c * sw + kw, width) - c * sw)
+        return counts
+    inside = np.ones((1, shape[1], shape[2], 1))
+    return sum(c for _, _, c in window_cells(inside, 0.0, kernel_size, stride, padding, 1, ceil_mode=ceil_mode))
+
+
+def avg_pool2d(x, *, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+    geometry = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    step = kernel_size if stride is None else stride
+    total = sum(c for _, _, c in window_cells(f64(x), 0.0, kernel_size, step, padding, 1, ceil_mode=ceil_mode))
+    return total / avg_pool2d_counts(np.shape(x), count_include_pad=count_include_pad, **geometry)
+
+
+def global_avg_pool2d(x):
+    return f64(x).mean(axis=(1, 2))
+
+
+def global_max_pool2d(x):
+    return f64(x).max(axis=(1, 2))
+
+
+# ---- Dense
+
+
+def linear(x, weight, bias=None):
+    result = f64(x) @ f64(weight).T
+    return result if bias is None else result + f64(bias)
+
+
+# ---- Normalisation
+
+
+def batch_norm_inference(x, scale, shift, running_mean, running_var, *, eps=1e-5):
+    return (f64(x) - f64(running_mean)) / np.sqrt(f64(running_var) + eps) * f64(scale) + f64(shift)
+
+
+def batch_norm_train(x, scale, shift, running_mean, running_var, *, eps=1e-5, momentum=0.1):
+    """Return (output, batch mean, 1 / std, new running mean, new running variance)."""
+    x = f64(x)
+    rows = x.reshape(-1, x.shape[-1])
+    count = len(rows)
+    mean = rows.mean(axis=0)
+    variance = ((rows - mean) ** 2).sum(axis=0) / count
+    inv_std = 1.0 / np.sqrt(variance + eps)
+    output = (x - mean) * inv_std * f64(scale) + f64(shift)
+    unbiased = variance * count / (count - 1)
+    new_mean = (1 - momentum) * f64(running_mean) + momentum * mean
+    new_var = (1 - momentum) * f64(running_var) + momentum * unbiased
+    return output, mean, inv_std, new_mean, new_var
+
+
+def fold_batch_norm(weight, scale, shift, running_mean, running_var, bias=None, *, eps=1e-5):
+    factor = f64(scale) / np.sqrt(f64(running_var) + eps)
+    folded = f64(weight) * factor.reshape((-1,) + (1,) * (np.ndim(weight) - 1))
+    return folded, ((0.0 if bias is None else f64(bias)) - f64(running_mean)) * factor + f64(shift)
+
+
+def local_response_norm(x, *, size=5, alpha=1e-4, beta=0.75, k=1.0):
+    x = f64(x)
+    channels = x.shape[-1]
+    squares = np.zeros_like(x)
+    for c in range(channels):
+        first, last = max(0, c - size // 2), min(channels - 1, c + (size - 1) // 2)
+        squares[..., c] = (x[..., first : last + 1] ** 2).sum(axis=-1)
+    return x / (k + alpha / size * squares) ** beta
+
+
+# ---- Element-wise
+
+
+def relu(x):
+    x = f64(x)
+    return np.where(x < 0, 0.0, x)  # NaN stays
+
+
+def leaky_relu(x, *, negative_slope=0.01):
+    x = f64(x)
+    return np.where(x > 0, x, negative_slope * x)
+
+
+def sigmoid(x):
+    x = f64(x)
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def tanh(x):
+    return np.tanh(f64(x))
+
+
+def scaled_tanh(x):
+    return 1.7159 * np.tanh(2.0 / 3.0 * f64(x))
+
+
+def affine(x, *, scale=1.0, offset=0.0):
+    return scale * f64(x) + offset
+
+
+def normalize_image(x, *, scale=1.0, mean=0.0, std=1.0):
+    return (f64(x) * scale - f64(mean)) / f64(std)
+
+
+# ---- Random numbers: Philox4x32-10 (Salmon et al. 2011)
+
+
+def philox(key, low, high):
+    """Four 32-bit words for a 64-bit key and a 128-bit counter, in plain integers."""
+    mask = 0xFFFFFFFF
+    c = [low & mask, low >> 32 & mask, high & mask, high >> 32 & mask]
+    k = [key & mask, key >> 32 & mask]
+    for _ in range(10):
+        first, second = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(second >> 32) ^ c[1] ^ k[0], second & mask, (first >> 32) ^ c[3] ^ k[1], first & mask]
+        k = [(k[0] + 0x9E3779B9) & mask, (k[1] + 0xBB67AE85) & mask]
+    return c
+
+
+def dropout_mask(count, *, p, seed, step, stream):
+    """True where an element is kept."""
+    words = [word for i in range(-(-count // 4)) for word in philox(seed ^ stream, i, step)]
+    return np.array([(word >> 8) / 2**24 >= np.float32(p) for word in words[:count]], bool)
+
+
+def dropout(x, *, p, seed, step, stream):
+    x = f64(x)
+    return np.where(dropout_mask(x.size, p=p, seed=seed, step=step, stream=stream).reshape(x.shape), x / (1 - p), 0.0)
+
+
+# ---- Softmax and losses
+
+
+def softmax(x):
+    x = f64(x)
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def log_softmax(x):
+    x = f64(x)
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def soft_targets(target, classes, label_smoothing=0.0):
+    target = np.asarray(target)
+    if target.dtype.kind in "iu":
+        target = np.eye(classes)[target]
+    return (1 - label_smoothing) * f64(target) + label_smoothing / classes
+
+
+def cross_entropy(logits, target, *, label_smoothing=0.0):
+    probabilities = soft_targets(target, np.shape(logits)[1], label_smoothing)
+    return -(probabilities * log_softmax(logits)).sum(axis=1).mean()
+
+
+def mse_loss(x, target):
+    return ((f64(x) - f64(target)) ** 2).mean()
+
+
+def top_k_correct(scores, labels, *, k=1):
+    """Ties: the lower index first; NaN is never among the largest."""
+    count = 0
+    for row, label in zip(f64(scores), labels, strict=True):
+        candidates = [i for i in range(len(row)) if not math.isnan(row[i])]
+        best = sorted(candidates, key=lambda i: (-row[i], i))[:k]
+        count += int(label in best)
+    return float(count)
+
+
+# ---- Moving data
+
+
+def take(x, *, indices):
+    x = np.asarray(x)
+    return np.stack([x[i] if i >= 0 else np.zeros_like(x[0]) for i in indices])
+
+
+def take_grad(grad, *, indices, rows):
+    result = np.zeros((rows, *np.shape(grad)[1:]))
+    for i, index in enumerate(indices):
+        if index >= 0:
+            result[index] += f64(grad)[i]
+    return result
+
+
+def flatten(x):
+    x = np.asarray(x)
+    if x.ndim == 4:
+        x = x.transpose(0, 3, 1, 2)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+# ---- Updates
+
+
+def clip_factor(gradients, *, max_norm):
+    norm = math.sqrt(sum(float((f64(g) ** 2).sum()) for g in gradients))
+    return min(1.0, max_norm / norm) if norm else 1.0, norm
+
+
+def sgd(parameter, gradient, velocity, *, rate, momentum=0.0, nesterov=False, weight_decay=0.0, factor=1.0):
+    """Return (parameter, velocity)."""
+    g = factor * f64(gradient) + weight_decay * f64(parameter)
+    velocity = momentum * f64(velocity) + g
+    return parameter - rate * (g + momentum * velocity if nesterov else velocity), velocity
+
+
+def adam(
+    parameter, gradient, mean, variance, *, rate, step, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
+    decoupled=False, factor=1.0,
+):  # fmt: skip
+    """Return (parameter, mean, variance); step counts from 0."""
+    g = factor * f64(gradient)
+    if decoupled:
+        parameter = parameter * (1 - rate * weight_decay)
+    else:
+        g = g + weight_decay * parameter
+    mean = beta1 * mean + (1 - beta1) * g
+    variance = beta2 * variance + (1 - beta2) * g**2
+    corrected_mean = mean / (1 - beta1 ** (step + 1))
+    corrected_variance = variance / (1 - beta2 ** (step + 1))
+    return parameter - rate * corrected_mean / (np.sqrt(corrected_variance) + eps), mean, variance
+
+
+def ema(average, value, *, decay, step):
+    decay = min(decay, (1 + step) / (10 + step))
+    return decay * f64(average) + (1 - decay) * f64(value)

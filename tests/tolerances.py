@@ -1,0 +1,72 @@
+"""How far a result may lie from the truth: functions of element type and length of the sum, nothing else.
+
+Condition mode: |y - y64| <= (4 + 2 sqrt(n)) u S, where S is the same op applied to absolute values and n the length of
+its sums. Cancellation cannot raise a false alarm then, and a path in lower precision cannot pass.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+# Relative error allowed between an analytic gradient and finite differences, both in float64.
+GRADIENT = 1e-6
+
+
+def unit(dtype=np.float32):
+    """Half the distance from 1 to the next number."""
+    return float(np.finfo(dtype).eps) / 2
+
+
+def smallest(dtype=np.float32):
+    """The smallest normal number: what is below may be flushed to zero."""
+    return float(np.finfo(dtype).tiny)
+
+
+def sum_bound(magnitude, length, dtype=np.float32):
+    """Bound of a sum of `length` products; magnitude is the sum of their absolute values."""
+    return (4 + 2 * math.sqrt(length)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
+
+
+def elementwise_bound(magnitude, dtype=np.float32):
+    """Bound of an element-wise function; magnitude is |y| plus what cancels inside."""
+    return 12 * unit(dtype) * np.abs(magnitude) + smallest(dtype)
+
+
+def assert_within(actual, expected, bound, what=""):
+    """Every element lies within the bound; NaN and infinity must agree."""
+    actual, expected = np.asarray(actual), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape, f"{what} shape is {actual.shape}, expected {expected.shape}"
+    bound = np.broadcast_to(np.asarray(bound, np.float64), expected.shape)
+    found = actual.astype(np.float64)
+    odd = ~np.isfinite(expected)
+    same = np.array_equal(found[odd], expected[odd], equal_nan=True)
+    assert same, f"{what} NaN and infinity differ: {found[odd][:8]}, expected {expected[odd][:8]}"
+    with np.errstate(invalid="ignore"):
+        error = np.where(odd, 0.0, np.abs(found - expected))
+    bad = ~(error <= np.where(odd, np.inf, bound))
+    if bad.any():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(bad, np.nan_to_num(error / bound, nan=np.inf), 0.0)
+        worst = np.unravel_index(np.argmax(ratio), ratio.shape) if ratio.ndim else ()
+        raise AssertionError(
+            f"{what} {int(bad.sum())} of {bad.size} elements are off; the worst at {tuple(map(int, worst))} is "
+            f"{found[worst]!r}, expected {expected[worst]!r}: error {error[worst]:.3g}, bound {bound[worst]:.3g}"
+        )
+
+
+def assert_exact(actual, expected, what=""):
+    """Same values, threshold 0; the sign of zero does not count."""
+    assert_within(actual, expected, 0.0, what)
+
+
+def assert_bits(actual, expected, what=""):
+    """Same type, same shape, same bits."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), what
+    if actual.tobytes() != expected.tobytes():
+        different = np.flatnonzero(actual.ravel() != expected.ravel())
+        raise AssertionError(
+            f"{what} {len(different)} of {actual.size} elements differ in their bits, first {different[:5]}"
+        )
