@@ -88,8 +88,8 @@ std::int64_t reach_after(const ops::LocalResponseNorm& op, std::int64_t channels
 }
 
 std::size_t scratch_floats(const ops::LocalResponseNorm& op, std::int64_t channels) noexcept {
-  return static_cast<std::size_t>(kLrnRows * lrn_row_floats(channels, reach_before(op, channels),
-                                                            reach_after(op, channels)));
+  return static_cast<std::size_t>(
+      kLrnRows * lrn_row_floats(channels, reach_before(op, channels), reach_after(op, channels)));
 }
 
 // `grad_output` is null in the forward direction.

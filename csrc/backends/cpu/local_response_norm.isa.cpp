@@ -63,7 +63,8 @@ PYCNN_INLINE void square_pixel(const float* x, Index channels, float* squares) {
 }
 
 PYCNN_INLINE Vec denominator(const LrnPixels& p, const float* squares, Index c) {
-  return fma(window_sum(squares + c, p.before + p.after + 1), broadcast(p.alpha_over_size), broadcast(p.k));
+  return fma(window_sum(squares + c, p.before + p.after + 1), broadcast(p.alpha_over_size),
+             broadcast(p.k));
 }
 
 template <Power kPower>
@@ -89,7 +90,7 @@ static void gradient(const LrnPixels& p) noexcept {
   float* const squares = p.scratch;
   // g x d^(-beta-1), `after` places to the right: c lies in the windows c - after ... c + before.
   float* const shares = squares + row;
-  float* const direct = shares + row;   // g d^-beta
+  float* const direct = shares + row;  // g d^-beta
   const Vec beta = broadcast(p.beta);
   const Vec factor = broadcast(-2.0f * p.beta * p.alpha_over_size);
   clear(squares, row);

@@ -21,6 +21,9 @@ PYCNN_INLINE Vec choose(Mask mask, Vec yes, Vec no) {
 PYCNN_INLINE IVec choose(Mask mask, IVec yes, IVec no) {
   return (IVec)_mm512_mask_blend_epi32(mask, (__m512i)no, (__m512i)yes);
 }
+PYCNN_INLINE Mask unordered(Vec a, Vec b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q);
+}
 PYCNN_INLINE Vec where_equal(IVec a, IVec b, Vec value) {
   return (Vec)_mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b), (__m512)value);
 }
@@ -29,6 +32,7 @@ using Mask = IVec;
 PYCNN_INLINE Mask beats(Vec x, Vec best) { return ~(x <= best) & (best == best); }
 PYCNN_INLINE Vec choose(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
 PYCNN_INLINE IVec choose(Mask mask, IVec yes, IVec no) { return mask ? yes : no; }
+PYCNN_INLINE Mask unordered(Vec a, Vec b) { return (a != a) | (b != b); }
 PYCNN_INLINE Vec where_equal(IVec a, IVec b, Vec value) {
   return as_float((a == b) & as_int(value));
 }

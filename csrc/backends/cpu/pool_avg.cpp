@@ -32,6 +32,10 @@ std::vector<std::byte> window_table(const PoolGeometry& g, F&& value) {
   return table;
 }
 
+const char* accept_wide(const auto& op, const Problem& p) {
+  return few_channels(p.inputs[0]) ? kFewChannels : accept_float32(op, p);
+}
+
 // ---- AvgPool2d
 
 PoolGeometry forward_geometry(const KernelArgs& args) noexcept {
@@ -153,7 +157,7 @@ Kernel make_grad(const ops::AvgPool2dGrad& op, const Problem& problem) {
 template <>
 struct VariantList<ops::AvgPool2d> {
   static constexpr Variant<ops::AvgPool2d> kAll[] = {
-      PYCNN_IF_AVX512({"avg_pool2d.direct.avx512", Isa::kAvx512, accept_float32,
+      PYCNN_IF_AVX512({"avg_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
                        make_forward<avx512::avg_pool_row>}, )  //
       PYCNN_IF_AVX2({"avg_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
                      make_forward<avx2::avg_pool_row>}, )  //
@@ -166,7 +170,7 @@ PYCNN_DEFINE_SELECT(ops::AvgPool2d)
 template <>
 struct VariantList<ops::AvgPool2dGrad> {
   static constexpr Variant<ops::AvgPool2dGrad> kAll[] = {
-      PYCNN_IF_AVX512({"avg_pool2d_grad.gather.avx512", Isa::kAvx512, accept_float32,
+      PYCNN_IF_AVX512({"avg_pool2d_grad.gather.avx512", Isa::kAvx512, accept_wide,
                        make_grad<avx512::avg_pool_grad_row>}, )  //
       PYCNN_IF_AVX2({"avg_pool2d_grad.gather.avx2", Isa::kAvx2, accept_float32,
                      make_grad<avx2::avg_pool_grad_row>}, )  //

@@ -76,8 +76,50 @@ PYCNN_INLINE Vec sum_gradients(const AvgPoolGradRow& r, Index begin, Index end, 
   return sum;
 }
 
+PYCNN_INLINE void scale_cell(const float* grad, float scale, float* cell, Index channels,
+                             Index room) {
+  const Vec factor = broadcast(scale);
+  for (Index c = 0; c < channels; c += kLanes) {
+    if (c + kLanes <= channels || c + kLanes <= room) {
+      store(cell + c, load(grad + c) * factor);
+    } else {
+      const int lanes = static_cast<int>(channels - c);
+      store_partial(cell + c, load_partial(grad + c, lanes) * factor, lanes);
+    }
+  }
+}
+
+// Windows that do not overlap: a cell takes the gradient of its window, if it has one. Cells are
+// written from left to right, so full vectors may spill.
+static void disjoint_grad_row(const AvgPoolGradRow& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  const float* const scales = r.scales + r.first_row * g.output_width;
+  const float* grad = r.grad_output + r.first_row * g.output_width * g.channels;
+  Index done = 0;
+  for (Index ow = 0; ow < g.output_width; ++ow, grad += g.channels) {
+    const Index start = ow * g.stride - g.left;
+    const Index end = start + g.kernel < g.input_width ? start + g.kernel : g.input_width;
+    if (start > done) {
+      const Index gap = (start < g.input_width ? start : g.input_width) - done;
+      fill(r.grad_input + done * g.channels, gap * g.channels, 0.0f);
+      done += gap;
+    }
+    const Index room = r.grad_output_end - grad;
+    for (; done < end; ++done) {
+      float* const cell = r.grad_input + done * g.channels;
+      const Index room_here = r.grad_input_end - cell;
+      scale_cell(grad, scales[ow], cell, g.channels, room < room_here ? room : room_here);
+    }
+  }
+  fill(r.grad_input + done * g.channels, (g.input_width - done) * g.channels, 0.0f);
+}
+
 void avg_pool_grad_row(const AvgPoolGradRow& r) noexcept {
   const PoolColumns& g = *r.columns;
+  if (r.first_row + 1 == r.end_row && g.kernel <= g.stride) {
+    disjoint_grad_row(r);
+    return;
+  }
   // The windows that hold column iw: `begin` and `end` move right with it.
   Index begin = 0, end = 0;
   for (Index iw = 0; iw < g.input_width; ++iw) {

@@ -95,7 +95,7 @@ void max_grad_reference(const KernelArgs& args) noexcept {
 
 // ---- Vectors over the channels. Chunks are images, cut into blocks of channels.
 
-constexpr std::int64_t kBlock = 64;
+constexpr std::int64_t kBlock = 256;
 
 // `input` and `grad_output` may be null; `output` is of images when kGrad, else pooled.
 template <void (*kImage)(const GlobalPool&) noexcept, bool kGrad>

@@ -25,14 +25,21 @@ void global_avg_pool(const GlobalPool& p) noexcept {
   }
 }
 
+// The first pixel is computed, the others are copies of it, written in the order of the memory.
 void global_avg_pool_grad(const GlobalPool& p) noexcept {
   const Vec pixels = broadcast(static_cast<float>(p.pixels));
-  for (Index c = 0; c < p.count; c += kLanes) {
-    const bool full = c + kLanes <= p.count;
-    const int lanes = full ? kLanes : static_cast<int>(p.count - c);
-    const Vec share = load_lanes(p.grad_output + c, lanes) / pixels;
-    float* cell = p.output + c;
-    for (Index i = 0; i < p.pixels; ++i, cell += p.channels) store_lanes(cell, share, lanes);
+  const Index whole = p.count / kLanes * kLanes;
+  const int lanes = static_cast<int>(p.count - whole);
+  for (Index i = 0; i < p.pixels; ++i) {
+    float* const cell = p.output + i * p.channels;
+    if (i == 0) {
+      for (Index c = 0; c < whole; c += kLanes) store(cell + c, load(p.grad_output + c) / pixels);
+      if (lanes > 0)
+        store_partial(cell + whole, load_partial(p.grad_output + whole, lanes) / pixels, lanes);
+      continue;
+    }
+    for (Index c = 0; c < whole; c += kLanes) store(cell + c, load(p.output + c));
+    if (lanes > 0) store_partial(cell + whole, load_partial(p.output + whole, lanes), lanes);
   }
 }
 

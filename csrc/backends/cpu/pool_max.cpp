@@ -141,14 +141,19 @@ void grad_overlapping(const KernelArgs& args) noexcept {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t n = i / blocks, c = i % blocks * block;
       const std::int64_t count = std::min(block, g.channels - c);
-      auto* const image = args.outputs[0].as<float>() + n * g.input_image();
-      if (whole)
-        std::memset(image, 0, static_cast<std::size_t>(g.input_image()) * sizeof(float));
-      else
-        for (std::int64_t p = 0; p < pixels; ++p)
-          std::memset(image + p * g.channels + c, 0,
-                      static_cast<std::size_t>(count) * sizeof(float));
+      auto* const image = args.outputs[0].as<float>() + n * g.input_image() + c;
+      // Rows are zeroed when the windows come to them, so that they stay in the cache.
+      std::int64_t zeroed = 0;
+      const auto zero_until = [&](std::int64_t row) {
+        for (; zeroed < row; ++zeroed)
+          for (std::int64_t p = 0; p < (whole ? 1 : g.columns.input); ++p)
+            std::memset(image + zeroed * g.input_row() + p * g.channels, 0,
+                        static_cast<std::size_t>(whole ? g.input_row() : count) * sizeof(float));
+      };
       for (std::int64_t oh = 0; oh < g.rows.output; ++oh) {
+        const Taps v = g.rows.taps(oh);
+        if (v.first >= v.end) continue;
+        zero_until(v.start + (v.end - 1) * g.rows.dilation + 1);
         MaxPoolGradRow row = grad_row(args, g, columns, n, oh);
         row.input += c;
         row.grad_output += c;
@@ -156,9 +161,18 @@ void grad_overlapping(const KernelArgs& args) noexcept {
         row.channel_count = count;
         kRow(row);
       }
+      zero_until(g.rows.input);
     }
   };
   parallel_ranges(args.threads, g.images * blocks, chunk_items(2 * pixels * block), body);
+}
+
+template <const char* (*kAccept)(const ops::MaxPool2dGrad&, const Problem&)>
+const char* accept_wide_grad(const ops::MaxPool2dGrad& op, const Problem& p) {
+  return few_channels(p.inputs[0]) ? kFewChannels : kAccept(op, p);
+}
+const char* accept_wide(const ops::MaxPool2d& op, const Problem& p) {
+  return few_channels(p.inputs[0]) ? kFewChannels : accept_float32(op, p);
 }
 
 // The winner is remembered as a 32-bit number.
@@ -182,7 +196,7 @@ const char* accept_disjoint(const ops::MaxPool2dGrad& op, const Problem& p) {
 template <>
 struct VariantList<ops::MaxPool2d> {
   static constexpr Variant<ops::MaxPool2d> kAll[] = {
-      PYCNN_IF_AVX512({"max_pool2d.direct.avx512", Isa::kAvx512, accept_float32,
+      PYCNN_IF_AVX512({"max_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
                        plain_kernel<forward_direct<avx512::max_pool_row>>}, )  //
       PYCNN_IF_AVX2({"max_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
                      plain_kernel<forward_direct<avx2::max_pool_row>>}, )  //
@@ -195,10 +209,11 @@ PYCNN_DEFINE_SELECT(ops::MaxPool2d)
 template <>
 struct VariantList<ops::MaxPool2dGrad> {
   static constexpr Variant<ops::MaxPool2dGrad> kAll[] = {
-      PYCNN_IF_AVX512({"max_pool2d_grad.disjoint.avx512", Isa::kAvx512, accept_disjoint,
-                       plain_kernel<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
-                      {"max_pool2d_grad.overlapping.avx512", Isa::kAvx512, accept_overlapping,
-                       plain_kernel<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
+      PYCNN_IF_AVX512(
+          {"max_pool2d_grad.disjoint.avx512", Isa::kAvx512, accept_wide_grad<accept_disjoint>,
+           plain_kernel<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
+          {"max_pool2d_grad.overlapping.avx512", Isa::kAvx512, accept_wide_grad<accept_overlapping>,
+           plain_kernel<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
       PYCNN_IF_AVX2({"max_pool2d_grad.disjoint.avx2", Isa::kAvx2, accept_disjoint,
                      plain_kernel<grad_disjoint<avx2::max_pool_grad_row_disjoint>>},
                     {"max_pool2d_grad.overlapping.avx2", Isa::kAvx2, accept_overlapping,

@@ -3,8 +3,29 @@
 
 namespace pycnn::cpu::PYCNN_ISA {
 
+// The larger one; the first operand if they are equal or the second is not a number.
+PYCNN_INLINE Vec larger(Vec first, Vec x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)x, (__m512)first);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)x, (__m256)first);
+#else
+  return x > first ? x : first;
+#endif
+}
+
+// The commonest window: NaN is looked for once a pair of taps.
+PYCNN_INLINE Vec largest_of_four(const Window& w, Index c, int lanes) {
+  const float* const p = w.first + c;
+  const Vec x0 = load_lanes(p, lanes), x1 = load_lanes(p + w.step_w, lanes);
+  const Vec x2 = load_lanes(p + w.step_h, lanes), x3 = load_lanes(p + w.step_h + w.step_w, lanes);
+  const Vec best = larger(larger(larger(x0, x1), x2), x3);
+  return choose(unordered(x0, x1) | unordered(x2, x3), broadcast(__builtin_nanf("")), best);
+}
+
 template <int KH, int KW>
 PYCNN_INLINE Vec largest(const Window& w, Index c, int lanes) {
+  if constexpr (KH == 2 && KW == 2) return largest_of_four(w, c, lanes);
   Vec best = load_lanes(w.first + c, lanes);
   for (Index kh = 0; kh < taps_h<KH, KW>(w); ++kh) {
     const float* const row = w.first + kh * w.step_h + c;
@@ -47,7 +68,21 @@ static void max_edge(const PoolRow& r, Index begin, Index end) noexcept {
 template <int KH, int KW>
 PYCNN_INLINE void max_interior(const PoolRow& r) {
   const PoolColumns& g = *r.columns;
-  for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
+  Index ow = g.interior_begin;
+  if (g.channels <= kLanes) {
+    // One vector a pixel: whole ones as long as there is room.
+    Index roomy = g.interior_end;
+    for (; roomy > ow; --roomy) {
+      const Window w = interior_window(g, r.input, r.taps, r.row_step, roomy - 1);
+      if (r.input_end - last_tap<KH, KW>(w) >= kLanes &&
+          r.output_end - (r.output + (roomy - 1) * g.channels) >= kLanes)
+        break;
+    }
+    for (; ow < roomy; ++ow)
+      store(r.output + ow * g.channels,
+            largest<KH, KW>(interior_window(g, r.input, r.taps, r.row_step, ow), 0, kLanes));
+  }
+  for (; ow < g.interior_end; ++ow)
     max_pixel<KH, KW>(interior_window(g, r.input, r.taps, r.row_step, ow), g.channels, r.input_end,
                       r.output + ow * g.channels, r.output_end);
 }
@@ -105,23 +140,25 @@ PYCNN_INLINE void give_to_winner(const Window& w, float* grad, const float* grad
   }
 }
 
+// Whether window ow may store a full vector from channel c on. What spills from the last channels
+// lands in the pixel to the right. That is harmless where the pixel is written later: with windows
+// side by side (KW = stride), as far as windows reach, and in this window if its last channels come
+// first. It must not leave the row, since the row below may be finished.
+PYCNN_INLINE bool may_spill(const MaxPoolGradRow& r, Index ow, Index c) {
+  const PoolColumns& g = *r.columns;
+  Index reach = g.output_width * g.stride - g.left;
+  if (reach > g.input_width) reach = g.input_width;
+  const Index room = (reach - ((ow + 1) * g.stride - g.left - 1)) * g.channels;
+  return room >= c + kLanes && r.grad_output_end - (r.grad_output + ow * g.channels) >= c + kLanes;
+}
+
 template <int KH, int KW, bool kAdd>
 PYCNN_INLINE void grad_pixel(const MaxPoolGradRow& r, const Window& w, Index ow) {
-  const PoolColumns& g = *r.columns;
   float* const grad = r.grad_input + (w.first - r.input);
-  const float* const grad_output = r.grad_output + ow * g.channels;
-  // What spills from the last channels lands in the pixel to the right. That is harmless where the
-  // pixel is written later: with windows side by side (KW = stride), as far as windows reach, and
-  // in this window because the last channels come first. It must not leave the row, since the row
-  // below may be finished.
+  const float* const grad_output = r.grad_output + ow * r.columns->channels;
   const Index whole = r.channel_count / kLanes * kLanes;
   if (whole < r.channel_count) {
-    Index reach = g.output_width * g.stride - g.left;
-    if (reach > g.input_width) reach = g.input_width;
-    const Index room = (reach - ((ow + 1) * g.stride - g.left - 1)) * g.channels;
-    const bool spill = !kAdd && KH > 0 && room >= whole + kLanes &&
-                       r.grad_output_end - grad_output >= whole + kLanes;
-    if (spill)
+    if (!kAdd && KH > 0 && may_spill(r, ow, whole))
       give_to_winner<KH, KW, kAdd>(w, grad, grad_output, whole, kLanes);
     else
       give_to_winner<KH, KW, kAdd>(w, grad, grad_output, whole,
@@ -142,7 +179,17 @@ PYCNN_INLINE void grad_edge(const MaxPoolGradRow& r, Index begin, Index end) {
 template <int KH, int KW, bool kAdd>
 PYCNN_INLINE void grad_interior(const MaxPoolGradRow& r) {
   const PoolColumns& g = *r.columns;
-  for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
+  Index ow = g.interior_begin;
+  if (!kAdd && KH > 0 && g.channels <= kLanes) {
+    Index roomy = g.interior_end;
+    while (roomy > ow && !may_spill(r, roomy - 1, 0)) --roomy;
+    for (; ow < roomy; ++ow) {
+      const Window w = interior_window(g, r.input, r.taps, r.row_step, ow);
+      give_to_winner<KH, KW, kAdd>(w, r.grad_input + (w.first - r.input),
+                                   r.grad_output + ow * g.channels, 0, kLanes);
+    }
+  }
+  for (; ow < g.interior_end; ++ow)
     grad_pixel<KH, KW, kAdd>(r, interior_window(g, r.input, r.taps, r.row_step, ow), ow);
 }
 

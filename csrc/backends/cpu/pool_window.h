@@ -102,6 +102,17 @@ inline PoolColumns pool_columns(const PoolGeometry& g) noexcept {
           w.dilation, w.before, w.interior_begin(), w.interior_end()};
 }
 
+// AVX-512 vectors that hold few channels are mostly waste, and their loads cross cache lines; then
+// AVX2 is faster. Only where it is built: the other variants take any number of channels.
+inline bool few_channels(const TensorSpec& image) noexcept {
+#if PYCNN_HAVE_AVX2
+  return image.shape[3] <= 8;
+#else
+  return image.shape.empty();
+#endif
+}
+constexpr const char* kFewChannels = "at most 8 channels: shorter vectors are faster";
+
 // Items of `item_floats` floats each that make a chunk worth handing to a thread: a function of
 // the shape alone.
 inline std::int64_t chunk_items(std::int64_t item_floats, std::int64_t floats = 8192) noexcept {
