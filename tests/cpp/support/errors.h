@@ -25,7 +25,7 @@ void check_error(Body&& body, std::initializer_list<const char*> parts) {
   const std::string text = error_text<Expected>(body);
   INFO(text);
   for (const char* part : parts) {
-    INFO("missing: ", part);
+    INFO("missing: ", std::string(part));
     CHECK(text.find(part) != std::string::npos);
   }
 }
