@@ -1,3 +1,4 @@
+#include "backends/cpu/conv2d_lanes.h"
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_scatter.h"
 #include "backends/cpu/conv2d_weight_grad.h"
@@ -8,8 +9,7 @@
 namespace pycnn::cpu {
 namespace {
 
-template <const WindowRun& kRun>
-Kernel make_forward(const ops::Conv2d& op, const Problem& problem) {
+WindowProblem window_of(const ops::Conv2d& op, const Problem& problem) {
   const Shape& weight = problem.inputs[1].shape;
   WindowProblem window;
   window.input = problem.inputs[0].shape, window.output = problem.outputs[0].shape;
@@ -19,11 +19,10 @@ Kernel make_forward(const ops::Conv2d& op, const Problem& problem) {
   window.padding = {op.padding.top, op.padding.left};
   window.epilogue = op.epilogue;
   window.bias = problem.inputs.size() > (op.epilogue.residual ? 3u : 2u);
-  return make_window_kernel(window, problem.threads, kRun);
+  return window;
 }
 
-template <const WindowRun& kRun>
-Kernel make_grad_input(const ops::Conv2dGradInput& op, const Problem& problem) {
+WindowProblem window_of(const ops::Conv2dGradInput& op, const Problem& problem) {
   const Shape& weight = problem.inputs[1].shape;
   WindowProblem window;
   window.input = problem.inputs[0].shape, window.output = problem.outputs[0].shape;
@@ -32,7 +31,23 @@ Kernel make_grad_input(const ops::Conv2dGradInput& op, const Problem& problem) {
   window.stride = op.stride, window.dilation = op.dilation;
   window.padding = {op.padding.top, op.padding.left};
   window.transposed = true;
-  return make_window_kernel(window, problem.threads, kRun);
+  return window;
+}
+
+template <const WindowRun& kRun>
+Kernel make_window(const auto& op, const Problem& problem) {
+  return make_window_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+template <const LaneRun& kRun>
+const char* accept_lanes(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return refuse_lanes(window_of(op, problem), kRun.lanes);
+}
+
+template <const LaneRun& kRun>
+Kernel make_lanes(const auto& op, const Problem& problem) {
+  return make_lane_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
 template <const ScatterRun& kRun>
@@ -60,33 +75,40 @@ Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem)
 
 constexpr Variant<ops::Conv2d> kForward[] = {
 #if PYCNN_HAVE_AVX512
-    {"conv2d.implicit_gemm.avx512", Isa::kAvx512, accept_float32, make_forward<kWindowAvx512>},
+    {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
+    {"conv2d.implicit_gemm.avx512", Isa::kAvx512, accept_float32, make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
-    {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_forward<kWindowAvx2>},
+    {"conv2d.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
+    {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
-    {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
-     make_forward<kWindowBaseline>},
+    {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
+     make_lanes<kLanesBaseline>},
+    {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
     {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference},
 };
 
 constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_input.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>,
+     make_lanes<kLanesAvx512>},
     {"conv2d_grad_input.scatter.avx512", Isa::kAvx512, accept_scatter<kScatterAvx512>,
      make_scatter<kScatterAvx512>},
     {"conv2d_grad_input.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
-     make_grad_input<kWindowAvx512>},
+     make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d_grad_input.scatter.avx2", Isa::kAvx2, accept_scatter<kScatterAvx2>,
      make_scatter<kScatterAvx2>},
-    {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
-     make_grad_input<kWindowAvx2>},
+    {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
+    {"conv2d_grad_input.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
+     make_lanes<kLanesBaseline>},
     {"conv2d_grad_input.scatter.baseline", Isa::kBaseline, accept_scatter<kScatterBaseline>,
      make_scatter<kScatterBaseline>},
     {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
-     make_grad_input<kWindowBaseline>},
+     make_window<kWindowBaseline>},
     {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference},
 };
 

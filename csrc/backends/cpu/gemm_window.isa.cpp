@@ -1,5 +1,5 @@
 #include "backends/cpu/gemm.h"
-#include "backends/cpu/simd.isa.h"
+#include "backends/cpu/gemm_tile.isa.h"
 
 // A tile is MR pixels by NV vectors of output channels. Its pixels are two groups, each with one
 // uniform step, because two base pointers and three multiples of the step reach fourteen pixels
@@ -26,20 +26,6 @@ PYCNN_INLINE Vec broadcast_at(const char* p) {
   float x;
   __builtin_memcpy(&x, p, sizeof x);
   return broadcast(x);
-}
-
-template <TileActivation kActivation>
-PYCNN_INLINE Vec activated(Vec x, float slope) {
-  if constexpr (kActivation == TileActivation::kRelu) return relu(x);
-  if constexpr (kActivation == TileActivation::kLeakyRelu)
-    return select(x > zero(), x, x * broadcast(slope));
-  return x;
-}
-
-// Number of valid lanes in vector v of a tile.
-PYCNN_INLINE int lanes_of(int lanes, int v) {
-  const int left = lanes - v * kLanes;
-  return left < 0 ? 0 : (left > kLanes ? kLanes : left);
 }
 
 template <TileActivation kActivation, int MR, int NV>

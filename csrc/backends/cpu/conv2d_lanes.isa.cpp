@@ -1,0 +1,166 @@
+#include "backends/cpu/conv2d_lanes_tiles.h"
+#include "backends/cpu/gemm_tile.isa.h"
+
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+struct Tile {
+  const float* input;
+  const float* weights;
+  float* output;
+  Index lane;        // of the pixel: where this group of vectors starts
+  Index last_valid;  // of the last pixel of the tile
+};
+
+template <TileActivation kActivation, int MR, int NV>
+PYCNN_INLINE void finish(const LaneTiles& job, const Tile& tile, Vec (&sum)[MR][NV]) {
+  Vec bias[NV];
+#pragma GCC unroll 3
+  for (int v = 0; v < NV; ++v)
+    bias[v] = job.bias ? load(job.bias + tile.lane + v * kLanes) : zero();
+#pragma GCC unroll 6
+  for (int i = 0; i < MR; ++i) {
+    float* out = tile.output + i * job.output_column;
+    const Index valid = (i + 1 < MR ? job.valid : tile.last_valid) - tile.lane;
+    const bool plain = valid >= NV * kLanes && !job.residual;
+#pragma GCC unroll 3
+    for (int v = 0; v < NV; ++v) {
+      Vec x = sum[i][v] + bias[v];
+      if (plain) {
+        store(out + v * kLanes, activated<kActivation>(x, job.slope));
+        continue;
+      }
+      const Index left = valid - v * kLanes;
+      const int n = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
+      if (job.residual) x = x + load_partial(job.residual + (out - job.output) + v * kLanes, n);
+      store_partial(out + v * kLanes, activated<kActivation>(x, job.slope), n);
+    }
+  }
+}
+
+template <int MR, int NV>
+void tile_kernel(const LaneTiles& job, const Tile& tile) {
+  Vec sum[MR][NV];
+#pragma GCC unroll 6
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 3
+    for (int v = 0; v < NV; ++v) sum[i][v] = zero();
+  const Index step = job.input_column, step3 = 3 * step, step5 = 5 * step;
+  const Index weight_pitch = job.vectors * kLanes;
+  const float* w = tile.weights;
+  for (Index t = 0; t < job.tap_count; ++t, w += weight_pitch) {
+    const float* x = tile.input + job.taps[t];
+    Vec wv[NV];
+#pragma GCC unroll 3
+    for (int v = 0; v < NV; ++v) wv[v] = load(w + v * kLanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < MR; ++i) {
+      const float* at = x + (i == 3 ? step3 : i == 5 ? step5 : i * step);
+#pragma GCC unroll 3
+      for (int v = 0; v < NV; ++v) sum[i][v] = fma(load(at + v * kLanes), wv[v], sum[i][v]);
+    }
+  }
+  switch (job.activation) {
+    case TileActivation::kIdentity:
+      return finish<TileActivation::kIdentity>(job, tile, sum);
+    case TileActivation::kRelu:
+      return finish<TileActivation::kRelu>(job, tile, sum);
+    case TileActivation::kLeakyRelu:
+      return finish<TileActivation::kLeakyRelu>(job, tile, sum);
+  }
+}
+
+using TileKernel = void (*)(const LaneTiles&, const Tile&);
+
+// [vectors - 1][pixels - 1]
+constexpr int kMaxVectors = 3;
+constexpr int kMaxPixels[kMaxVectors] = {6, 6, 4};
+constexpr TileKernel kKernels[kMaxVectors][6] = {
+    {tile_kernel<1, 1>, tile_kernel<2, 1>, tile_kernel<3, 1>, tile_kernel<4, 1>, tile_kernel<5, 1>,
+     tile_kernel<6, 1>},
+    {tile_kernel<1, 2>, tile_kernel<2, 2>, tile_kernel<3, 2>, tile_kernel<4, 2>, tile_kernel<5, 2>,
+     tile_kernel<6, 2>},
+    {tile_kernel<1, 3>, tile_kernel<2, 3>, tile_kernel<3, 3>, tile_kernel<4, 3>, nullptr, nullptr}};
+
+// Lanes of a vector take neighbouring groups' channel k.
+PYCNN_INLINE IVec group_lanes(const SpreadRow& job, Index k) {
+  IVec lanes;
+  for (int i = 0; i < kLanes; ++i)
+    lanes[i] = static_cast<std::int32_t>(i / job.group_outputs * job.group_inputs + k);
+  return lanes;
+}
+
+void spread_groups(const SpreadRow& job) {
+  const Index block_inputs = kLanes / job.group_outputs * job.group_inputs;
+  const float* const end = job.from + job.columns * job.inputs;
+  for (Index k = 0; k < job.group_inputs; ++k) {
+    const IVec lanes = group_lanes(job, k);
+    float* to = job.to + k * job.plane_pitch;
+    for (Index column = 0; column < job.columns; ++column, to += job.outputs) {
+      const float* from = job.from + column * job.inputs;
+      for (Index o = 0; o < job.outputs; o += kLanes, from += block_inputs) {
+        const Index left = end - from;
+        const Vec x = left >= kLanes ? load(from) : load_partial(from, static_cast<int>(left));
+        store(to + o, __builtin_shuffle(x, lanes));
+      }
+    }
+  }
+}
+
+void spread_one(const SpreadRow& job) {
+  float* to = job.to;
+  for (Index column = 0; column < job.columns; ++column, to += job.outputs) {
+    const Vec x = broadcast(job.from[column]);
+    for (Index o = 0; o < job.outputs; o += kLanes) store(to + o, x);
+  }
+}
+
+void spread_any(const SpreadRow& job) {
+  for (Index k = 0; k < job.group_inputs; ++k) {
+    float* to = job.to + k * job.plane_pitch;
+    for (Index column = 0; column < job.columns; ++column) {
+      const float* from = job.from + column * job.inputs + k;
+      for (Index o = 0; o < job.outputs; o += job.group_outputs, from += job.group_inputs)
+        for (Index i = 0; i < job.group_outputs; ++i) *to++ = *from;
+    }
+  }
+}
+
+}  // namespace
+
+void spread_row(const SpreadRow& job) {
+  if (job.group_inputs == 1 && job.group_outputs == 1)
+    __builtin_memcpy(job.to, job.from,
+                     static_cast<std::size_t>(job.columns * job.inputs) * sizeof(float));
+  else if (job.inputs == 1)
+    spread_one(job);
+  else if (kLanes % job.group_outputs == 0 && job.group_inputs <= job.group_outputs)
+    spread_groups(job);
+  else
+    spread_any(job);
+}
+
+void lane_tiles(const LaneTiles& job) {
+  for (Index vector = 0; vector < job.vectors;) {
+    // Three vectors at a time only where that is all there is: more pixels fit beside two.
+    const Index left = job.vectors - vector;
+    const int count = static_cast<int>(left == 3 ? 3 : left >= 2 ? 2 : 1);
+    const Index most = kMaxPixels[count - 1];
+    const Index tiles = (job.columns + most - 1) / most;
+    Index column = 0;
+    for (Index t = 0; t < tiles; ++t) {
+      const Index end = job.columns * (t + 1) / tiles;
+      Tile tile;
+      tile.lane = vector * kLanes;
+      tile.input = job.input + column * job.input_column + tile.lane;
+      tile.weights = job.weights + tile.lane;
+      tile.output = job.output + column * job.output_column + tile.lane;
+      tile.last_valid = end == job.columns ? job.last_valid : job.valid;
+      kKernels[count - 1][end - column - 1](job, tile);
+      column = end;
+    }
+    vector += count;
+  }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA

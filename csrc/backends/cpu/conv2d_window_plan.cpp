@@ -1,0 +1,311 @@
+#include "backends/cpu/conv2d_window_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+namespace {
+
+struct AxisTap {
+  Index kernel = 0;  // index in the weight
+  Index input = 0;   // position relative to output index 0 of the pass
+};
+
+// Taps along one axis, ascending in the input, of the pass with this residue.
+std::vector<AxisTap> axis_taps(const WindowProblem& w, int axis, Index residue) {
+  std::vector<AxisTap> taps;
+  const Index stride = w.stride[axis], dilation = w.dilation[axis], padding = w.padding[axis];
+  for (Index k = 0; k < w.kernel_size[axis]; ++k) {
+    if (!w.transposed) {
+      taps.push_back({k, k * dilation - padding});
+    } else {
+      const Index distance = residue + padding - k * dilation;
+      if (distance % stride == 0) taps.push_back({k, distance / stride});
+    }
+  }
+  if (w.transposed) std::reverse(taps.begin(), taps.end());
+  return taps;
+}
+
+bool contiguous(const std::vector<AxisTap>& taps) {
+  for (std::size_t i = 1; i < taps.size(); ++i)
+    if (taps[i].input != taps[i - 1].input + 1) return false;
+  return true;
+}
+
+struct Lists {
+  std::vector<Pass> passes;
+  std::vector<Index> offsets;
+  std::vector<KernelTap> kernel_taps;
+};
+
+struct PassTaps {
+  std::vector<AxisTap> rows, columns;
+};
+
+void add_pass(const WindowPlan& plan, const Pass& place, const PassTaps& taps, bool merge,
+              Lists& lists) {
+  Pass pass = place;
+  pass.kernel_tap = static_cast<Index>(lists.kernel_taps.size());
+  pass.tap = static_cast<Index>(lists.offsets.size());
+  const bool merged = merge && contiguous(taps.columns);
+  for (const AxisTap& row : taps.rows)
+    for (const AxisTap& column : taps.columns) {
+      lists.kernel_taps.push_back({row.kernel, column.kernel});
+      const Index offset = plan.in.tap_offset(row.input, column.input);
+      if (plan.lanes.used)
+        for (Index k = 0; k < plan.in_channels; ++k)
+          lists.offsets.push_back(offset + k * plan.lanes.plane_pitch);
+      else if (!merged || &column == &taps.columns.front())
+        lists.offsets.push_back(offset);
+    }
+  pass.kernel_taps = static_cast<Index>(lists.kernel_taps.size()) - pass.kernel_tap;
+  pass.taps = static_cast<Index>(lists.offsets.size()) - pass.tap;
+  pass.run = plan.in_channels * (merged ? static_cast<Index>(taps.columns.size()) : 1);
+  if (!lists.passes.empty())
+    pass.weights = lists.passes.back().weights +
+                   plan.weight_groups() * plan.group_weights(lists.passes.back());
+  lists.passes.push_back(pass);
+}
+
+// Rows are always copied: one plane per read channel, each pixel as wide as the output's. Beyond
+// its last pixel a plane holds zeros for as far as whole vectors reach.
+void spread_over_lanes(WindowPlan& plan, const TapRange& taps, const Pair& output_size) {
+  ConvInput& in = plan.in;
+  Lanes& lanes = plan.lanes;
+  const Index width = plan.out_channels;
+  in.direct = false;
+  in.pixel_pitch = width;
+  const Index reach = (taps.last_column - taps.first_column) * width;
+  const Index last = lanes.flat ? ceil_div(output_size[1] * width, lanes.pattern) * lanes.pattern
+                                : (output_size[1] - 1) * in.stride[1] * width + lanes.pattern;
+  const Index floats = std::max(reach + last, in.buffer_columns * width + plan.block_width);
+  lanes.plane_pitch = ceil_div(floats, 16) * 16;
+  in.row_pitch = plan.in_channels * lanes.plane_pitch;
+}
+
+// All passes that have taps and pixels; also settles how the input is read.
+Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
+  plan.out_stride = w.transposed ? w.stride : Pair{1, 1};
+  std::vector<PassTaps> taps;
+  std::vector<Pass> places;
+  for (Index row = 0; row < plan.out_stride[0]; ++row)
+    for (Index column = 0; column < plan.out_stride[1]; ++column) {
+      PassTaps both{axis_taps(w, 0, row), axis_taps(w, 1, column)};
+      if (both.rows.empty() || both.columns.empty() || row >= w.output[1] ||
+          column >= w.output[2]) {
+        plan.zero_fill = true;
+        continue;
+      }
+      Pass place;
+      place.first_row = row, place.first_column = column;
+      place.rows = ceil_div(w.output[1] - row, plan.out_stride[0]);
+      place.columns = ceil_div(w.output[2] - column, plan.out_stride[1]);
+      taps.push_back(std::move(both));
+      places.push_back(place);
+    }
+  Lists lists;
+  if (taps.empty()) return lists;
+
+  TapRange range{taps[0].rows.front().input, taps[0].rows.back().input,
+                 taps[0].columns.front().input, taps[0].columns.back().input};
+  Pair most = {0, 0};
+  bool all_contiguous = true;
+  for (std::size_t i = 0; i < taps.size(); ++i) {
+    range.first_row = std::min(range.first_row, taps[i].rows.front().input);
+    range.last_row = std::max(range.last_row, taps[i].rows.back().input);
+    range.first_column = std::min(range.first_column, taps[i].columns.front().input);
+    range.last_column = std::max(range.last_column, taps[i].columns.back().input);
+    most = {std::max(most[0], places[i].rows), std::max(most[1], places[i].columns)};
+    all_contiguous = all_contiguous && contiguous(taps[i].columns);
+  }
+  const bool merge =
+      !plan.lanes.used && w.groups == 1 && all_contiguous && plan.in_channels < kMergeBelow;
+  const Pair in_stride = w.transposed ? Pair{1, 1} : w.stride;
+  plan.in = make_conv_input(w.input, in_stride, range, most, merge);
+  if (plan.lanes.used) spread_over_lanes(plan, range, most);
+  for (std::size_t i = 0; i < taps.size(); ++i)
+    add_pass(plan, places[i], taps[i],
+             merge || (plan.in.direct && !plan.lanes.used && w.groups == 1), lists);
+  return lists;
+}
+
+constexpr Index kBufferFloats = 96 * 1024;   // of a worker's copy of input rows: stays in L2
+constexpr Index kLargeWeights = 128 * 1024;  // floats; beyond, they do not stay in L2
+constexpr Index kWantedChunks = 16;
+
+// Borders depend on the shapes alone. Small images are taken several at a time, large ones are cut
+// by rows; when that gives too few chunks, output channels are shared out as well.
+void choose_chunks(const Lists& lists, WindowPlan& plan) {
+  double image_flops = 0;
+  Index rows = 1, weights = 0;
+  for (const Pass& pass : lists.passes) {
+    image_flops += 2.0 * static_cast<double>(pass.rows * pass.columns * pass.kernel_taps) *
+                   static_cast<double>(plan.in_channels * plan.group_channels * plan.groups);
+    rows = std::max(rows, pass.rows);
+    weights += plan.weight_groups() * plan.group_weights(pass);
+  }
+  const Index all_blocks = plan.lanes.used ? 1 : plan.blocks * plan.groups;
+  auto fits = [&](Index images, Index block) {
+    return images * plan.in.buffer_floats(block) <= kBufferFloats;
+  };
+  Index& block = plan.row_block;
+  block = rows;
+  for (Index parts = 2; block > 1 && !fits(1, block); ++parts) block = ceil_div(rows, parts);
+  auto chunk_flops = [&] {
+    return image_flops * static_cast<double>(block * plan.image_block) /
+           static_cast<double>(rows * plan.splits);
+  };
+  if (block == rows) {
+    const double wanted = std::ceil(kChunkFlops / std::max(image_flops, 1.0));
+    Index most = static_cast<Index>(std::min(wanted, static_cast<double>(plan.images)));
+    // Weights too large for L2 are read once per block of images.
+    if (weights > kLargeWeights) most = std::max(most, std::min<Index>(plan.images, 4));
+    while (plan.image_block < most && fits(plan.image_block + 1, block)) ++plan.image_block;
+  }
+  auto chunks = [&] {
+    return ceil_div(plan.images, plan.image_block) * ceil_div(rows, block) * plan.splits;
+  };
+  auto coarse = [&] { return chunks() < kWantedChunks && chunk_flops() > 2 * kChunkFlops; };
+  auto split_channels = [&] {
+    while (coarse() && plan.splits * 2 <= all_blocks) plan.splits *= 2;
+  };
+  if (weights > kLargeWeights) split_channels();
+  while (coarse() && block >= 8) block = ceil_div(block, 2);
+  split_channels();
+  plan.image_blocks = ceil_div(plan.images, plan.image_block);
+  plan.row_blocks = ceil_div(rows, block);
+  if (!plan.in.direct) {
+    plan.worker_floats = plan.image_block * plan.in.buffer_floats(block);
+    plan.worker_floats = ceil_div(plan.worker_floats, 16) * 16 + 16;
+  }
+}
+
+}  // namespace
+
+WeightLayout weight_layout(const WindowPlan& plan) {
+  const Index taps = plan.kernel_size[0] * plan.kernel_size[1];
+  if (plan.transposed)  // reads OC / G channels, writes IC / G
+    return {plan.group_channels, taps * plan.group_channels, 1,
+            plan.in_channels * taps * plan.group_channels};
+  return {plan.in_channels, 1, taps * plan.in_channels,
+          plan.group_channels * taps * plan.in_channels};
+}
+
+WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args) {
+  auto optional = [&](int i) {
+    return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
+  };
+  return {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
+          optional(plan.bias_input), optional(plan.residual_input), args.outputs[0].as<float>()};
+}
+
+// What one call of a chunk's body works on.
+struct Chunk {
+  Index image, images, row, rows;  // rows are those of a pass
+  Index block, block_end;          // over all groups
+};
+
+WindowChunk chunk_at(const WindowPlan& plan, Index index) {
+  const Index row_block = index % plan.row_blocks;
+  const Index image_block = index / plan.row_blocks % plan.image_blocks;
+  const Index split = index / (plan.row_blocks * plan.image_blocks);
+  const Index blocks = plan.blocks * plan.groups;
+  WindowChunk chunk;
+  chunk.image = image_block * plan.image_block;
+  chunk.images = std::min(plan.image_block, plan.images - chunk.image);
+  chunk.row = row_block * plan.row_block;
+  chunk.rows = plan.row_block;
+  chunk.block = blocks * split / plan.splits;
+  chunk.block_end = blocks * (split + 1) / plan.splits;
+  return chunk;
+}
+
+Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane_count,
+                          int threads) {
+  WindowPlan plan;
+  plan.images = w.input[0];
+  plan.input_image = w.input[1] * w.input[2] * w.input[3];
+  plan.out_columns = w.output[2], plan.out_channels = w.output[3];
+  plan.out_image = w.output[1] * w.output[2] * w.output[3];
+  plan.groups = w.groups;
+  plan.in_channels = w.input[3] / w.groups, plan.group_channels = w.output[3] / w.groups;
+  plan.kernel_size = w.kernel_size, plan.transposed = w.transposed;
+  plan.block_width = 2 * lane_count;
+  plan.blocks = ceil_div(plan.group_channels, plan.block_width);
+  int next_input = 2;
+  if (w.bias) plan.bias_input = next_input++;
+  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.activation = w.epilogue.activation;
+  plan.slope = static_cast<float>(w.epilogue.slope);
+  if (plan.activation == ActivationKind::kRelu) plan.tile_activation = TileActivation::kRelu;
+  if (plan.activation == ActivationKind::kLeakyRelu)
+    plan.tile_activation = TileActivation::kLeakyRelu;
+  plan.lanes = lanes;
+  const Lists lists = make_passes(w, plan);
+  plan.pass_count = static_cast<Index>(lists.passes.size());
+  plan.offset_count = static_cast<Index>(lists.offsets.size());
+  if (plan.pass_count > 0) choose_chunks(lists, plan);
+
+  Kernel kernel;
+  const std::size_t workers = static_cast<std::size_t>(std::max(threads, 1));
+  // In lanes, the bias is spread out once per run.
+  const std::size_t spread_bias = static_cast<std::size_t>(plan.lanes.pattern);
+  kernel.scratch_bytes =
+      (workers * static_cast<std::size_t>(plan.worker_floats) + spread_bias) * sizeof(float);
+  Index packed = 16;  // never empty
+  for (const Pass& pass : lists.passes)
+    packed = std::max(packed, pass.weights + plan.weight_groups() * plan.group_weights(pass));
+  kernel.packed.input = 1;
+  kernel.packed.bytes = static_cast<std::size_t>(packed) * sizeof(float);
+  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  append_to_plan(kernel.plan, &plan, 1);
+  append_to_plan(kernel.plan, lists.passes.data(), lists.passes.size());
+  append_to_plan(kernel.plan, lists.offsets.data(), lists.offsets.size());
+  append_to_plan(kernel.plan, lists.kernel_taps.data(), lists.kernel_taps.size());
+  return kernel;
+}
+
+Index output_start(const WindowPlan& plan, const WindowChunk& chunk, const Pass& pass) {
+  const Index row = pass.first_row + chunk.row * plan.out_stride[0];
+  return chunk.image * plan.out_image +
+         (row * plan.out_columns + pass.first_column) * plan.out_channels;
+}
+
+void zero_output(const WindowPlan& plan, const WindowTensors& tensors, int threads) {
+  if (!plan.zero_fill) return;
+  auto clear = [&](std::int64_t begin, std::int64_t end) {
+    std::fill(tensors.output + begin, tensors.output + end, 0.0f);
+  };
+  parallel_ranges(threads, plan.images * plan.out_image, 64 * 1024, clear);
+}
+
+Index chunk_count(const WindowPlan& plan) {
+  return plan.pass_count == 0 ? 0 : plan.image_blocks * plan.row_blocks * plan.splits;
+}
+
+void activate(const WindowPlan& plan, const ActivationFunctions& functions, const FloatRuns& runs) {
+  ActivationFunctions::Forward function = nullptr;
+  switch (plan.activation) {
+    case ActivationKind::kSigmoid:
+      function = functions.sigmoid;
+      break;
+    case ActivationKind::kTanh:
+      function = functions.tanh;
+      break;
+    case ActivationKind::kScaledTanh:
+      function = functions.scaled_tanh;
+      break;
+    default:
+      return;
+  }
+  if (runs.count == runs.pitch) return function(runs.first, runs.first, runs.runs * runs.count, 0);
+  for (Index i = 0; i < runs.runs; ++i) {
+    float* p = runs.first + i * runs.pitch;
+    function(p, p, runs.count, 0);
+  }
+}
+
+}  // namespace pycnn::cpu

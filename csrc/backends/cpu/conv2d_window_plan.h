@@ -1,0 +1,110 @@
+#pragma once
+#include "backends/cpu/conv2d_window.h"
+
+// What the kernels of conv2d_window.cpp and conv2d_lanes.cpp know before they run: where the taps
+// of each pass lie, how weights are packed, how the work is cut.
+namespace pycnn::cpu {
+
+struct KernelTap {
+  Index row, column;  // position in the weight
+};
+
+// The layout that conv2d_lanes.h describes; unused in the implicit GEMM.
+struct Lanes {
+  bool used = false;
+  bool flat = false;  // a row of output is one run of floats; else pixels start at a vector each
+  Index pattern = 0;  // floats until the output channels repeat, a multiple of the lanes
+  Index plane_pitch = 0;  // from one read channel's copy of a row to the next
+};
+
+// One list of taps and the output pixels that it serves.
+struct Pass {
+  Index first_row = 0, first_column = 0;  // first output pixel
+  Index rows = 0, columns = 0;
+  Index kernel_tap = 0, kernel_taps = 0;  // into the plan's list of weight positions
+  Index tap = 0, taps = 0, run = 0;       // into the plan's list of offsets, merged where possible
+  Index weights = 0;                      // first float in the packed weight
+};
+
+// Followed in the plan's bytes by the passes, the offsets and the weight positions.
+struct WindowPlan {
+  ConvInput in;
+  Index images = 0, input_image = 0;
+  Index out_columns = 0, out_channels = 0, out_image = 0;
+  Pair out_stride = {1, 1};  // output pixels from one pixel of a pass to the next
+  Index groups = 1, in_channels = 0, group_channels = 0;  // per group: read, written
+  Pair kernel_size = {1, 1};
+  bool transposed = false;
+  bool zero_fill = false;             // some output pixels have no tap at all
+  Index block_width = 0, blocks = 0;  // of output channels, per group
+  Lanes lanes;
+  Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
+  Index worker_floats = 0;
+  int bias_input = -1, residual_input = -1;
+  TileActivation tile_activation = TileActivation::kIdentity;
+  ActivationKind activation = ActivationKind::kIdentity;
+  float slope = 0;
+  Index pass_count = 0, offset_count = 0;
+
+  const Pass* passes() const { return reinterpret_cast<const Pass*>(this + 1); }
+  const Index* offsets() const { return reinterpret_cast<const Index*>(passes() + pass_count); }
+  const KernelTap* kernel_taps() const {
+    return reinterpret_cast<const KernelTap*>(offsets() + offset_count);
+  }
+  // Output channels of a group with their zero padding.
+  Index padded_channels() const {
+    const Index rest = group_channels % block_width;
+    return group_channels - rest +
+           (rest == 0                 ? 0
+            : rest <= block_width / 2 ? block_width / 2
+                                      : block_width);
+  }
+  Index group_weights(const Pass& pass) const {
+    return pass.kernel_taps * in_channels * (lanes.used ? lanes.pattern : padded_channels());
+  }
+  Index weight_groups() const { return lanes.used ? 1 : groups; }
+};
+
+// Steps in the original weight from one position, read channel, written channel or group to the
+// next.
+struct WeightLayout {
+  Index tap_pitch, read_pitch, write_pitch, group_pitch;
+};
+WeightLayout weight_layout(const WindowPlan& plan);
+
+// Operands of one run.
+struct WindowTensors {
+  const float* input;
+  const float* weights;
+  const float* bias;
+  const float* residual;
+  float* output;
+};
+
+// What one chunk computes.
+struct WindowChunk {
+  Index image, images, row, rows;  // rows are those of a pass
+  Index block, block_end;          // over all groups
+};
+
+// The bytes of Kernel::plan, and the kernel's wishes that follow from it. `run` is left open.
+Kernel plan_window_kernel(const WindowProblem& window, const Lanes& lanes, Index lane_count,
+                          int threads);
+
+WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args);
+Index chunk_count(const WindowPlan& plan);
+WindowChunk chunk_at(const WindowPlan& plan, Index index);
+// First output element of a pass in this chunk.
+Index output_start(const WindowPlan& plan, const WindowChunk& chunk, const Pass& pass);
+// Clears the output, when some of its pixels have no tap.
+void zero_output(const WindowPlan& plan, const WindowTensors& tensors, int threads);
+
+// Runs of `count` floats at `pitch` from each other.
+struct FloatRuns {
+  float* first;
+  Index runs, count, pitch;
+};
+// The transcendental activations read the finished sums while they are still in cache.
+void activate(const WindowPlan& plan, const ActivationFunctions& functions, const FloatRuns& runs);
+
+}  // namespace pycnn::cpu
