@@ -229,7 +229,7 @@ class Parameter:
     def numpy(self) -> np.ndarray:
         """Return a copy of the values in the layout of files."""
         view = self.core.view()
-        return np.ascontiguousarray(view.transpose(0, 3, 1, 2)) if self.layout == "conv" else view.copy()
+        return np.array(view.transpose(0, 3, 1, 2), order="C") if self.layout == "conv" else view.copy()
 
     def copy_(self, values: Any) -> None:
         """Overwrite the values, given in the layout of files.

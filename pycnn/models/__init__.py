@@ -48,16 +48,11 @@ def create(name: str, **options: Any) -> Module:
         from difflib import get_close_matches
 
         close = get_close_matches(str(name), _MODELS, n=3, cutoff=0.4) or sorted(_MODELS)
-        raise ArgumentError(
-            f"models.create: no network is called {name!r}\n  hint: there is {', '.join(close)}"
-        )
+        raise ArgumentError(f"models.create: no network is called {name!r}\n  hint: there is {', '.join(close)}")
     make = _MODELS[name]
     code = make.__code__  # type: ignore[attr-defined]
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     for option in options:
         if option not in known:
-            raise ArgumentError(
-                f"models.create: {name} has no option {option!r}\n"
-                f"  hint: there is {', '.join(known)}"
-            )
+            raise ArgumentError(f"models.create: {name} has no option {option!r}\n  hint: there is {', '.join(known)}")
     return make(**options)

@@ -1,7 +1,9 @@
 """The classical filters, hand-made where a network's are learned, applied by the same convolution.
 
 Example:
-    >>> edges = apply_filter(image, FILTERS["edges"])
+    >>> image = np.ones((5, 5), np.float32)
+    >>> float(apply_filter(image, FILTERS["edges"])[2, 2])
+    0.0
 """
 
 from __future__ import annotations
@@ -69,10 +71,7 @@ def apply_filter(image: Any, kernel: Any, *, padding: str = "same") -> np.ndarra
     """
     if isinstance(kernel, str):
         if kernel not in FILTERS:
-            raise ArgumentError(
-                f"apply_filter: no filter is called {kernel!r}\n"
-                f"  hint: there is {', '.join(FILTERS)}"
-            )
+            raise ArgumentError(f"apply_filter: no filter is called {kernel!r}\n  hint: there is {', '.join(FILTERS)}")
         kernel = FILTERS[kernel]
     weight = as_array(kernel, what="apply_filter: kernel").astype(np.float32)
     if weight.ndim != 2 or not weight.size:
@@ -80,9 +79,7 @@ def apply_filter(image: Any, kernel: Any, *, padding: str = "same") -> np.ndarra
     pixels = as_array(image, what="apply_filter: image").astype(np.float32)
     rank = pixels.ndim
     if rank not in (2, 3, 4):
-        raise ShapeError(
-            f"apply_filter: image must be (H, W), (H, W, C) or (N, H, W, C), got {pixels.shape}"
-        )
+        raise ShapeError(f"apply_filter: image must be (H, W), (H, W, C) or (N, H, W, C), got {pixels.shape}")
     batch = pixels[None, :, :, None] if rank == 2 else pixels[None] if rank == 3 else pixels
     if padding == "same":
         height, width = weight.shape

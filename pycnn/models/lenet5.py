@@ -21,16 +21,12 @@ _ACTIVATIONS = {
 class LeNet5(Module):
     """The network that `lenet5` makes; layers conv1, conv2, fc1, fc2, fc3."""
 
-    def __init__(
-        self, num_classes: int, activation: str, in_channels: int, pool: str, input_size: int
-    ) -> None:
+    def __init__(self, num_classes: int, activation: str, in_channels: int, pool: str, input_size: int) -> None:
         who = "lenet5"
         classes = as_count(num_classes, who=who, name="num_classes")
         channels = as_count(in_channels, who=who, name="in_channels")
         if activation not in _ACTIVATIONS:
-            raise ArgumentError(
-                f"{who}: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}"
-            )
+            raise ArgumentError(f"{who}: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
         if pool not in ("avg", "max"):
             raise ArgumentError(f"{who}: pool must be 'avg' or 'max', got {pool!r}")
         if input_size not in (28, 32):

@@ -3,6 +3,7 @@
 Names and arguments are PyTorch's where PyTorch has the layer. Images are (N, H, W, C).
 """
 
+from pycnn import functional
 from pycnn.nn import init
 from pycnn.nn._running import features
 from pycnn.nn._state import LoadReport
@@ -63,6 +64,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "features",
+    "functional",
     "init",
     "load",
     "save",

@@ -34,9 +34,7 @@ def as_pair(value: Any, *, who: str, name: str, low: int = 1) -> Pair:
     """``3`` -> (3, 3); ``(3, 5)`` is (vertical, horizontal)."""
     if isinstance(value, tuple | list):
         if len(value) != 2:
-            raise ArgumentError(
-                f"{who}: {name} must be an integer or (vertical, horizontal), got {value!r}"
-            )
+            raise ArgumentError(f"{who}: {name} must be an integer or (vertical, horizontal), got {value!r}")
         vertical, horizontal = value
     else:
         vertical = horizontal = value
@@ -53,8 +51,7 @@ def as_sides(value: Any, *, who: str, name: str = "padding") -> Sides:
         return top, bottom, left, right
     if isinstance(value, tuple | list) and len(value) != 2:
         raise ArgumentError(
-            f"{who}: {name} must be an integer, (vertical, horizontal) or "
-            f"(top, bottom, left, right), got {value!r}"
+            f"{who}: {name} must be an integer, (vertical, horizontal) or (top, bottom, left, right), got {value!r}"
         )
     vertical, horizontal = as_pair(value, who=who, name=name, low=0)
     return vertical, vertical, horizontal, horizontal
@@ -97,7 +94,5 @@ def as_number(
             left = "("
         if math.isinf(high):
             right = ")"
-        raise ArgumentError(
-            f"{who}: {name} must be finite and in {left}{low:g}, {high:g}{right}, got {value!r}"
-        )
+        raise ArgumentError(f"{who}: {name} must be finite and in {left}{low:g}, {high:g}{right}, got {value!r}")
     return number

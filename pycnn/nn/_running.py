@@ -148,11 +148,9 @@ def as_input(value: Any, *, who: str) -> np.ndarray:
         hint = "try x.astype(numpy.float32)"
         if native.kind in "iub":
             hint += ", or numpy.uint8 for images in 0..255, which are read as 0..1"
-        raise DTypeError(
-            f"{who}: element type {array.dtype}, expected float32 or uint8\n  hint: {hint}"
-        )
+        raise DTypeError(f"{who}: element type {array.dtype}, expected float32 or uint8\n  hint: {hint}")
     ready = np.require(array, dtype=native, requirements=["C", "A"])
-    if ready is not array and not np.may_share_memory(ready, array):
+    if ready is not array and array.size and not np.may_share_memory(ready, array):
         warnings.warn(
             f"{who}: copied because it is not C-contiguous, aligned and of native byte order; "
             "pass numpy.ascontiguousarray(x) to avoid it",
@@ -172,10 +170,7 @@ def _first_channels(net: Module) -> int | None:
 
 
 def _takes_images(net: Module) -> bool:
-    return any(
-        hasattr(module, "in_channels") or hasattr(module, "kernel_size")
-        for _, module in net.named_modules()
-    )
+    return any(hasattr(module, "in_channels") or hasattr(module, "kernel_size") for _, module in net.named_modules())
 
 
 def check_images(net: Module, shape: tuple[int, ...]) -> None:
@@ -188,8 +183,7 @@ def check_images(net: Module, shape: tuple[int, ...]) -> None:
     expected = net.input_shape
     if expected is not None and len(shape) == len(expected) and shape == expected:
         raise ShapeError(
-            f"{who}: input {shape} is one image, expected (N, H, W, C)\n"
-            "  hint: add the batch axis, x[None]"
+            f"{who}: input {shape} is one image, expected (N, H, W, C)\n  hint: add the batch axis, x[None]"
         )
     if not _takes_images(net):
         return
@@ -224,14 +218,10 @@ def _flatten(result: Any) -> tuple[dict[str, Symbol], Any]:
         return dict(result), "dict"
     if isinstance(result, tuple | list):
         return {f"output{i}": value for i, value in enumerate(result)}, len(result)
-    raise GraphError(
-        f"forward returned {type(result).__name__}, expected a Symbol or a tuple or dict of them"
-    )
+    raise GraphError(f"forward returned {type(result).__name__}, expected a Symbol or a tuple or dict of them")
 
 
-def make_runner(
-    net: Module, arrays: tuple[np.ndarray, ...], finish: Callable[[Any], Any] | None = None
-) -> Runner:
+def make_runner(net: Module, arrays: tuple[np.ndarray, ...], finish: Callable[[Any], Any] | None = None) -> Runner:
     """Record and compile a net for inference.
 
     Args:
@@ -262,9 +252,7 @@ def run(net: Module, inputs: tuple[Any, ...]) -> Any:
     return _run(net, inputs, "call", None)
 
 
-def _run(
-    net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None
-) -> Any:
+def _run(net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None) -> Any:
     arrays = tuple(as_input(x, who=type(net).__name__ + " input") for x in inputs)
     key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays))
 
@@ -301,9 +289,7 @@ def _scores(net: Module, result: Any) -> Symbol:
         result = result[0]
     if not isinstance(result, Symbol) or len(result.shape) != 2:
         shape = result.shape if isinstance(result, Symbol) else type(result).__name__
-        raise ShapeError(
-            f"{type(net).__name__}: the net gives {shape}, class scores are (N, classes)"
-        )
+        raise ShapeError(f"{type(net).__name__}: the net gives {shape}, class scores are (N, classes)")
     return result
 
 

@@ -35,10 +35,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         """One line."""
-        return (
-            f"{len(self.loaded)} loaded, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected"
-        )
+        return f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
 
 
 def _list(lines: Sequence[str]) -> str:
@@ -50,9 +47,7 @@ def _list(lines: Sequence[str]) -> str:
 def load(net: Module, state: Mapping[str, Any], *, strict: bool) -> LoadReport:
     """See `Module.load_state_dict`."""
     if not isinstance(state, Mapping):
-        raise DTypeError(
-            f"load_state_dict: got {type(state).__name__}, expected a mapping of names to arrays"
-        )
+        raise DTypeError(f"load_state_dict: got {type(state).__name__}, expected a mapping of names to arrays")
     net.require_built("load_state_dict")
     net.name_tensors()
     tensors = dict(net.named_tensors())
@@ -64,9 +59,7 @@ def load(net: Module, state: Mapping[str, Any], *, strict: bool) -> LoadReport:
     missing = [name for name in tensors if name not in given]
     unexpected = [name for name in given if name not in tensors]
     arrays = {
-        name: as_array(_detached(given[name]), what=f"load_state_dict: '{name}'")
-        for name in tensors
-        if name in given
+        name: as_array(_detached(given[name]), what=f"load_state_dict: '{name}'") for name in tensors if name in given
     }
     _check(net, tensors, arrays)
     if strict and (missing or unexpected):
@@ -76,8 +69,7 @@ def load(net: Module, state: Mapping[str, Any], *, strict: bool) -> LoadReport:
         if unexpected:
             parts.append(f"{len(unexpected)} unexpected:{_list(unexpected)}")
         raise ArgumentError(
-            "load_state_dict: names differ; " + "\n".join(parts) + "\n  hint: strict=False loads "
-            "what both sides have"
+            "load_state_dict: names differ; " + "\n".join(parts) + "\n  hint: strict=False loads what both sides have"
         )
     for name, array in arrays.items():
         tensors[name].copy_(array)
@@ -91,9 +83,7 @@ def _check(net: Module, tensors: dict[str, Parameter], arrays: dict[str, np.ndar
         if array.shape != expected:
             wrong.append(f"'{name}' is {array.shape}, the net has {expected}")
         elif array.dtype.kind != np.dtype(tensors[name].dtype).kind:
-            raise DTypeError(
-                f"load_state_dict: '{name}' is {array.dtype}, the net has {tensors[name].dtype}"
-            )
+            raise DTypeError(f"load_state_dict: '{name}' is {array.dtype}, the net has {tensors[name].dtype}")
     if wrong:
         raise ShapeError(f"load_state_dict: {len(wrong)} shapes differ:{_list(wrong)}")
 
@@ -124,11 +114,7 @@ def select(
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise ArgumentError(f"{who}: a pattern must be a str, got {pattern!r}")
-        found = {
-            name
-            for name in parameters
-            if fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
-        }
+        found = {name for name in parameters if fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")}
         if not found:
             from pycnn.nn.module import _unknown
 

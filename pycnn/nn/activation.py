@@ -30,9 +30,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = as_number(
-            negative_slope, who="LeakyReLU", name="negative_slope", low=0.0
-        )
+        self.negative_slope = as_number(negative_slope, who="LeakyReLU", name="negative_slope", low=0.0)
 
     def forward(self, x: Any) -> Any:
         """Record the layer."""

@@ -84,9 +84,7 @@ class _Residual(_Block):
     ) -> None:
         who = type(self).__name__
         if channels is None:
-            raise ArgumentError(
-                f"{who}: channels must be given\n  hint: only in_channels may be left out"
-            )
+            raise ArgumentError(f"{who}: channels must be given\n  hint: only in_channels may be left out")
         self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
         self.channels = as_count(channels, who=who, name="channels")
         self.stride = as_count(stride, who=who, name="stride")

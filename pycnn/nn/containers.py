@@ -33,9 +33,7 @@ class _Sequence(Module):
                 hint = f"\n  hint: the class is given, not a layer; write {layer.__name__}(...)"
             elif isinstance(layer, tuple | list):
                 hint = "\n  hint: unpack the list with *"
-            raise ArgumentError(
-                f"{type(self).__name__}: layer {name} is {layer!r}, expected a Module{hint}"
-            )
+            raise ArgumentError(f"{type(self).__name__}: layer {name} is {layer!r}, expected a Module{hint}")
         setattr(self, name, layer)
 
     @property
@@ -81,9 +79,7 @@ class Sequential(_Sequence):
             super().__init__(())
             for name, layer in layers[0].items():
                 if not isinstance(layer, Module):
-                    raise ArgumentError(
-                        f"Sequential: layer {name!r} is {layer!r}, expected a Module"
-                    )
+                    raise ArgumentError(f"Sequential: layer {name!r} is {layer!r}, expected a Module")
                 setattr(self, name, layer)
         else:
             super().__init__(layers)

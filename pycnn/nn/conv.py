@@ -97,9 +97,7 @@ class Conv2d(Module):
         )
         self._with_bias = bool(bias)
         if self.out_channels % self.groups:
-            raise ArgumentError(
-                f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}"
-            )
+            raise ArgumentError(f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}")
         self.weight = None
         self.bias = None
         if self.in_channels is not None:
@@ -110,9 +108,7 @@ class Conv2d(Module):
             return (0, 0, 0, 0)
         if padding == "same":
             if self.stride != (1, 1):
-                raise ArgumentError(
-                    f"Conv2d: padding 'same' needs stride 1, got {short_pair(self.stride)}"
-                )
+                raise ArgumentError(f"Conv2d: padding 'same' needs stride 1, got {short_pair(self.stride)}")
             spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             (top, left) = (span // 2 for span in spans)
             return (top, spans[0] - top, left, spans[1] - left)
@@ -130,9 +126,7 @@ class Conv2d(Module):
 
     def _create(self, in_channels: int) -> None:
         if in_channels % self.groups:
-            raise ArgumentError(
-                f"Conv2d: in_channels {in_channels} is no multiple of groups {self.groups}"
-            )
+            raise ArgumentError(f"Conv2d: in_channels {in_channels} is no multiple of groups {self.groups}")
         self.in_channels = in_channels
         shape = (self.out_channels, *self.kernel_size, in_channels // self.groups)
         self.weight = Parameter(shape, layout="conv")

@@ -114,9 +114,7 @@ def xavier_uniform(gain: float = 1.0) -> Rule:
 def xavier_normal(gain: float = 1.0) -> Rule:
     """Normal with variance ``gain**2 * 2 / (fan_in + fan_out)`` (Glorot, Bengio 2010)."""
     factor = as_number(gain, who="xavier_normal", name="gain", low=0.0)
-    return lambda fans: Initializer(
-        "normal", 0.0, factor * math.sqrt(2.0 / (fans.inputs + fans.outputs))
-    )
+    return lambda fans: Initializer("normal", 0.0, factor * math.sqrt(2.0 / (fans.inputs + fans.outputs)))
 
 
 def _he_std(fans: Fans, negative_slope: float, mode: str) -> float:
@@ -182,9 +180,7 @@ def as_rule(value: Rule | Initializer | None, *, who: str, name: str) -> Rule:
     if isinstance(value, Initializer):
         return lambda fans: value
     if not callable(value):
-        raise ArgumentError(
-            f"{who}: {name} must be a rule of pycnn.nn.init or an Initializer, got {value!r}"
-        )
+        raise ArgumentError(f"{who}: {name} must be a rule of pycnn.nn.init or an Initializer, got {value!r}")
     return value
 
 
@@ -203,7 +199,10 @@ def initialize(net: Module, *, weight: Rule | None = None, bias: Rule | None = N
         GraphError: A layer has not seen its input yet.
 
     Example:
+        >>> net = pycnn.nn.Linear(4, 2)
         >>> initialize(net, weight=he_normal(), bias=constant(0.0))
+        >>> net.bias.numpy().tolist()
+        [0.0, 0.0]
     """
     net.require_built("initialize")
     tensors = dict(net.named_tensors())

@@ -55,8 +55,7 @@ class Linear(Module):
         who = "Linear"
         if out_features is None:
             raise ArgumentError(
-                f"{who}: out_features must be given\n  hint: only in_features may be left out, "
-                "Linear(out_features=10)"
+                f"{who}: out_features must be given\n  hint: only in_features may be left out, Linear(out_features=10)"
             )
         self.in_features = as_optional_count(in_features, who=who, name="in_features")
         self.out_features = as_count(out_features, who=who, name="out_features")

@@ -92,9 +92,7 @@ def _symbols(value: Any) -> list[Symbol]:
 def _holds_modules(value: Any) -> bool:
     if isinstance(value, Mapping):
         value = list(value.values())
-    return isinstance(value, tuple | list) and any(
-        isinstance(item, Module | Parameter) for item in value
-    )
+    return isinstance(value, tuple | list) and any(isinstance(item, Module | Parameter) for item in value)
 
 
 @dataclass
@@ -158,8 +156,7 @@ class Module:
             # `features` is what published nets call their convolutional part.
             if name != "features" and callable(getattr(Module, name, None)):
                 raise ArgumentError(
-                    f"{type(self).__name__}.{name}: the name belongs to a method of Module; "
-                    "choose another one"
+                    f"{type(self).__name__}.{name}: the name belongs to a method of Module; choose another one"
                 )
         object.__setattr__(self, name, value)
         if not name.startswith("_") or isinstance(value, Module | Parameter):
@@ -196,9 +193,7 @@ class Module:
             seen.add(id(module))
             yield name, module
             prefix = f"{name}." if name else ""
-            stack.extend(
-                reversed([(prefix + key, child) for key, child in module.named_children()])
-            )
+            stack.extend(reversed([(prefix + key, child) for key, child in module.named_children()]))
 
     def named_tensors(self) -> Iterator[tuple[str, Parameter]]:
         """Parameters and buffers by dotted name, each once, in the order of `named_modules`."""
@@ -298,9 +293,7 @@ class Module:
     def _input_shape(self, given: Sequence[int] | None, who: str) -> tuple[int, ...]:
         shape = self.input_shape if given is None else tuple(int(size) for size in given)
         if shape is None:
-            raise ArgumentError(
-                f"{who}: the size of the input is not known\n  hint: give it, (H, W, C) for images"
-            )
+            raise ArgumentError(f"{who}: the size of the input is not known\n  hint: give it, (H, W, C) for images")
         return shape
 
     def _remember_input(self, shape: Sequence[int]) -> None:
@@ -338,9 +331,7 @@ class Module:
             hint = ""
             if name == "layer":
                 hint = "\n  hint: this is a layer called 'features'; use nn.features(net, x, layer)"
-            raise ArgumentError(
-                f"{type(self).__name__}: unexpected argument '{name}' with arrays{hint}"
-            )
+            raise ArgumentError(f"{type(self).__name__}: unexpected argument '{name}' with arrays{hint}")
         return _running.run(self, inputs)
 
     def _record(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -127,9 +127,7 @@ class LocalResponseNorm(Module):
         ArgumentError: An argument is out of range.
     """
 
-    def __init__(
-        self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-    ) -> None:
+    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         who = "LocalResponseNorm"
         self.size = as_count(size, who=who, name="size")
         self.alpha = as_number(alpha, who=who, name="alpha")
@@ -138,9 +136,7 @@ class LocalResponseNorm(Module):
 
     def forward(self, x: Any) -> Any:
         """Record the layer."""
-        return functional.local_response_norm(
-            x, size=self.size, alpha=self.alpha, beta=self.beta, k=self.k
-        )
+        return functional.local_response_norm(x, size=self.size, alpha=self.alpha, beta=self.beta, k=self.k)
 
     def extra_repr(self) -> str:
         """Arguments that differ from the defaults."""

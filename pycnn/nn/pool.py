@@ -24,9 +24,7 @@ class _Pool2d(Module):
     ) -> None:
         who = type(self).__name__
         self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
-        self.stride = (
-            self.kernel_size if stride is None else as_pair(stride, who=who, name="stride")
-        )
+        self.stride = self.kernel_size if stride is None else as_pair(stride, who=who, name="stride")
         self.padding = as_sides(padding, who=who)
         self.ceil_mode = bool(ceil_mode)
         height, width = self.kernel_size

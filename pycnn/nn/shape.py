@@ -56,9 +56,7 @@ class Pad(Module):
     def forward(self, x: Any) -> Any:
         """Record the layer."""
         top, bottom, left, right = self.padding
-        return functional.pad(
-            x, before=(0, top, left, 0), after=(0, bottom, right, 0), value=self.value
-        )
+        return functional.pad(x, before=(0, top, left, 0), after=(0, bottom, right, 0), value=self.value)
 
     def extra_repr(self) -> str:
         """Arguments that differ from the defaults."""

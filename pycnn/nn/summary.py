@@ -109,14 +109,14 @@ class Summary:
     def __str__(self) -> str:
         """The table as text."""
         cells = self._cells()
-        widths = [
-            max(len(row[i]) for row in [list(_HEAD), *cells]) for i in range(len(_HEAD))
-        ]
+        widths = [max(len(row[i]) for row in [list(_HEAD), *cells]) for i in range(len(_HEAD))]
+
         def line(row: Sequence[str]) -> str:
             return "  ".join(
                 cell.ljust(width) if i < 3 else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
+
         rule = "-" * len(line(["-" * width for width in widths]))
         body = [line(row) for row in cells]
         return "\n".join([self.name, line(_HEAD), rule, *body, rule, *self._footer()])
@@ -125,10 +125,7 @@ class Summary:
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(text)}</th>" for text in _HEAD)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._cells()
-        )
+        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._cells())
         footer = "<br>".join(escape(text) for text in self._footer())
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{footer}</p>"
 
@@ -156,9 +153,7 @@ class _View:
     field: tuple[int, int] | None = (1, 1)
     step: tuple[int, int] | None = (1, 1)
 
-    def through(
-        self, window: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-    ) -> _View:
+    def through(self, window: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> _View:
         if self.field is None or self.step is None:
             return self
         spans = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
@@ -228,10 +223,7 @@ def _claim(call: Call, last: int, nodes: Sequence[dict[str, Any]]) -> list[int]:
 def _bytes(node: dict[str, Any]) -> int:
     if node["op"].name in _FREE:
         return 0
-    return sum(
-        int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        for shape, dtype in node["outputs"]
-    )
+    return sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in node["outputs"])
 
 
 def summarize(net: Module, input_shape: tuple[int, ...], batch: int) -> Summary:
@@ -240,9 +232,7 @@ def summarize(net: Module, input_shape: tuple[int, ...], batch: int) -> Summary:
         raise ArgumentError(f"summary: batch must be an integer of at least 1, got {batch!r}")
     net.build(input_shape)
     with watch_calls() as calls:
-        traced = trace(
-            lambda x: _outputs(net(x)), {"x": ((batch, *input_shape), "float32")}, root=net
-        )
+        traced = trace(lambda x: _outputs(net(x)), {"x": ((batch, *input_shape), "float32")}, root=net)
     nodes = traced.graph.nodes()
     views = _views(nodes)
     owner: dict[int, int] = {}
@@ -289,7 +279,7 @@ def _rows(
         call = None if number is None else leaves[number]
         rows[key] = Row(
             layer=node["name"] if call is None else call.path or type(call.module).__name__,
-            kind=node["op"].name if call is None else type(call.module).__name__,
+            kind=_op_kind(node["op"]) if call is None else type(call.module).__name__,
             output=tuple(node["outputs"][0][0]),
             parameters=before.parameters if before else _own_parameters(node, nodes, call, counted),
             macs=node["macs"] + (before.macs if before else 0),
@@ -299,6 +289,11 @@ def _rows(
             stride=view.step,
         )
     return list(rows.values())
+
+
+def _op_kind(op: Any) -> str:
+    """Name of an op; of an activation, which one."""
+    return str(op.attributes()["kind"]) if op.name == "activation" else str(op.name)
 
 
 def _own_parameters(

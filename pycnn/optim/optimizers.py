@@ -54,10 +54,7 @@ class Group:
 
     def matches(self, name: str) -> bool:
         """Whether a parameter belongs to the group."""
-        return any(
-            fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
-            for pattern in self.patterns
-        )
+        return any(fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*") for pattern in self.patterns)
 
 
 def _is_exempt(name: str, parameter: Parameter, no_decay: Sequence[str]) -> bool:
@@ -97,10 +94,7 @@ class Optimizer:
         self.lr = as_number(lr, who=who, name="lr", above=True)
         self.weight_decay = as_number(weight_decay, who=who, name="weight_decay")
         if isinstance(no_decay, str) or not all(isinstance(p, str) for p in no_decay):
-            raise ArgumentError(
-                f"{who}: no_decay must be a sequence of 'bias', 'norm' or patterns, "
-                f"got {no_decay!r}"
-            )
+            raise ArgumentError(f"{who}: no_decay must be a sequence of 'bias', 'norm' or patterns, got {no_decay!r}")
         self.no_decay = tuple(no_decay)
         for group in groups:
             if not isinstance(group, Group):

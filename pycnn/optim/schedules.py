@@ -62,9 +62,7 @@ class Schedule:
         """
         own = self.state_dict()
         if set(state) != set(own):
-            raise FormatError(
-                f"{type(self).__name__}: state has {sorted(state)}, expected {sorted(own)}"
-            )
+            raise FormatError(f"{type(self).__name__}: state has {sorted(state)}, expected {sorted(own)}")
         for key, value in state.items():
             setattr(self, f"_{key}", value)
 
@@ -129,18 +127,14 @@ class CosineWithWarmup(Schedule):
         ArgumentError: A number is out of range.
     """
 
-    def __init__(
-        self, warmup_steps: int = 0, *, total_steps: int | None = None, final_factor: float = 0.0
-    ) -> None:
+    def __init__(self, warmup_steps: int = 0, *, total_steps: int | None = None, final_factor: float = 0.0) -> None:
         who = "CosineWithWarmup"
         self.warmup_steps = as_count(warmup_steps, who=who, name="warmup_steps")
         self.total_steps = total_steps
         if total_steps is not None:
             self.total_steps = as_count(total_steps, who=who, name="total_steps", low=1)
             if self.total_steps <= self.warmup_steps:
-                raise ArgumentError(
-                    f"{who}: total_steps {total_steps} must exceed warmup_steps {warmup_steps}"
-                )
+                raise ArgumentError(f"{who}: total_steps {total_steps} must exceed warmup_steps {warmup_steps}")
         self.final_factor = as_number(final_factor, who=who, name="final_factor", high=1.0)
 
     def factor(self, progress: Progress) -> float:
@@ -164,8 +158,7 @@ class CosineWithWarmup(Schedule):
     def __repr__(self) -> str:
         """Show the arguments."""
         return (
-            f"CosineWithWarmup({self.warmup_steps}, total_steps={self.total_steps}, "
-            f"final_factor={self.final_factor:g})"
+            f"CosineWithWarmup({self.warmup_steps}, total_steps={self.total_steps}, final_factor={self.final_factor:g})"
         )
 
 
@@ -193,9 +186,7 @@ class ReduceOnPlateau(Schedule):
         min_factor: float = 0.0,
     ) -> None:
         who = "ReduceOnPlateau"
-        self.reduction = as_number(
-            factor, who=who, name="factor", high=1.0, above=True, below=True
-        )
+        self.reduction = as_number(factor, who=who, name="factor", high=1.0, above=True, below=True)
         self.patience = as_count(patience, who=who, name="patience")
         if mode not in ("max", "min"):
             raise ArgumentError(f"{who}: mode must be 'max' or 'min', got {mode!r}")

@@ -23,8 +23,7 @@ def as_dataset(data: Any, *, who: str) -> Dataset:
         return ArrayDataset(data[0], data[1])
     if not isinstance(data, Dataset):
         raise ArgumentError(
-            f"{who}: {type(data).__name__} is no data set\n"
-            "  hint: give a pycnn.data data set or (images, labels)"
+            f"{who}: {type(data).__name__} is no data set\n  hint: give a pycnn.data data set or (images, labels)"
         )
     if not len(data):
         raise ArgumentError(f"{who}: the data set is empty")
@@ -77,8 +76,7 @@ def check_labels(labels: np.ndarray, classes: int, *, who: str) -> None:
     where = int(bad[0])
     more = f"; {bad.size} such labels" if bad.size > 1 else ""
     raise LabelError(
-        f"{who}: label {labels[where]} at position {where}, the net has {classes} classes "
-        f"(0..{classes - 1}){more}"
+        f"{who}: label {labels[where]} at position {where}, the net has {classes} classes (0..{classes - 1}){more}"
     )
 
 

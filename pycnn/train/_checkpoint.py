@@ -78,6 +78,7 @@ def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     state = _read_state(metadata, who)
     _compare(trainer.identity(), state["identity"], who)
     _check_tensors(trainer, tensors, who)
+    take_over = trainer.prepare_state(state)
     for name, parameter in trainer.net.named_tensors():
         parameter.tensor.copy_(tensors[name].numpy())
     for name in [name for name in trainer.variables if name.startswith(_PREFIXES)]:
@@ -86,7 +87,7 @@ def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     for name, tensor in tensors.items():
         if name.startswith(_PREFIXES):
             trainer.variables[name] = tensor.numpy()
-    trainer.take_state(state)
+    take_over()
 
 
 def _read_state(metadata: dict[str, str], who: str) -> dict[str, Any]:
@@ -103,9 +104,7 @@ def _read_state(metadata: dict[str, str], who: str) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
         raise FormatError(f"{who}: metadata '{_ENTRY}' is not a trainer's state")
     if state.get("format") != _FORMAT:
-        raise FormatError(
-            f"{who}: training state of format {state.get('format')!r}, this version reads {_FORMAT}"
-        )
+        raise FormatError(f"{who}: training state of format {state.get('format')!r}, this version reads {_FORMAT}")
     return state
 
 
@@ -113,9 +112,7 @@ def _compare(own: dict[str, Any], saved: dict[str, Any], who: str) -> None:
     """Refuse another kind of training; warn where only a hyper-parameter differs."""
     for key in ("optimizer", "loss", "seed", "ema"):
         if own[key] != saved.get(key):
-            raise ArgumentError(
-                f"{who}: was written with {key} {saved.get(key)!r}, this trainer has {own[key]!r}"
-            )
+            raise ArgumentError(f"{who}: was written with {key} {saved.get(key)!r}, this trainer has {own[key]!r}")
     for key in ("settings", "schedule", "clip_norm"):
         if own[key] != saved.get(key):
             warnings.warn(
@@ -127,11 +124,7 @@ def _compare(own: dict[str, Any], saved: dict[str, Any], who: str) -> None:
 
 def _check_tensors(trainer: Trainer, tensors: dict[str, Tensor], who: str) -> None:
     own = dict(trainer.net.named_tensors())
-    saved = {
-        name
-        for name in tensors
-        if not name.startswith(_PREFIXES) and not name.startswith("constant.")
-    }
+    saved = {name for name in tensors if not name.startswith(_PREFIXES) and not name.startswith("constant.")}
     missing, unexpected = sorted(set(own) - saved), sorted(saved - set(own))
     if missing or unexpected:
         text = f"{who}: belongs to another net"

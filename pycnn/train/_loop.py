@@ -96,9 +96,11 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     for callback in plan.callbacks:
         callback.on_epoch_begin(trainer, position.epoch)
     started, images_before = time.perf_counter(), position.totals.samples
-    loader.seek(position.epoch, position.batch)
+    # A signal after the last step leaves nothing to do but to close the epoch.
+    is_complete = position.batch >= len(loader)
+    loader.seek(position.epoch, 0 if is_complete else position.batch)
     progress.begin(position.epoch, _images(loader), images_before)
-    batches = iter(loader)
+    batches = iter(()) if is_complete else iter(loader)
     try:
         for x, y in batches:
             values = trainer.train_batch(x, y)

@@ -44,9 +44,7 @@ class Objective:
     metrics: tuple[Metric, ...]
 
 
-def make_objective(
-    net: Module, loss: Any, label_smoothing: float, metrics: Sequence[Metric]
-) -> Objective:
+def make_objective(net: Module, loss: Any, label_smoothing: float, metrics: Sequence[Metric]) -> Objective:
     """Settle the loss.
 
     Raises:
@@ -60,16 +58,12 @@ def make_objective(
     if loss == "cross_entropy":
         return Objective(
             "cross_entropy",
-            lambda scores, y: functional.cross_entropy(
-                _single(scores), y, label_smoothing=label_smoothing
-            ),
+            lambda scores, y: functional.cross_entropy(_single(scores), y, label_smoothing=label_smoothing),
             False,
             tuple(metrics),
         )
     if loss == "mse":
-        return Objective(
-            "mse", lambda out, y: functional.mse_loss(_single(out), y), True, tuple(metrics)
-        )
+        return Objective("mse", lambda out, y: functional.mse_loss(_single(out), y), True, tuple(metrics))
     if not callable(loss):
         raise ArgumentError(
             f"Trainer: loss must be 'cross_entropy', 'mse' or a function of the net's result and "
@@ -174,9 +168,7 @@ class ProgramSet:
         classes = scores[1] if scores is not None and len(scores) == 2 else None
         with_labels = objective.one_hot and labelled
         if labelled and classes is None:
-            raise ShapeError(
-                f"Trainer: the net gives {scores}, class labels need scores (N, classes)"
-            )
+            raise ShapeError(f"Trainer: the net gives {scores}, class labels need scores (N, classes)")
         metrics = objective.metrics if labelled else ()
         for metric in metrics:
             top = metric.name.removeprefix("top")
@@ -205,8 +197,7 @@ class ProgramSet:
             spec = self._optimizer()
             names = {name for name, p in traced.parameters.items() if not p.is_buffer}
             groups = tuple(
-                replace(group, names=tuple(name for name in group.names if name in names))
-                for group in spec.groups
+                replace(group, names=tuple(name for name in group.names if name in names)) for group in spec.groups
             )
             spec = replace(spec, groups=groups)
             frozen = {name for group in groups if group.frozen for name in group.names}
@@ -227,8 +218,6 @@ class ProgramSet:
         return BatchProgram(program, classes if labelled else None, metrics, with_labels)
 
     def _scores_shape(self, x: np.ndarray) -> tuple[int, ...]:
-        traced = trace(
-            lambda x: _single(self._net(x)), {"x": (x.shape, x.dtype.name)}, root=self._net
-        )
+        traced = trace(lambda x: _single(self._net(x)), {"x": (x.shape, x.dtype.name)}, root=self._net)
         outputs = dict(traced.graph.outputs())
         return tuple(traced.graph.spec(outputs["output"])[0])

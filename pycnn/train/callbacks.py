@@ -88,8 +88,7 @@ class _Monitor(Callback):
         name = self.monitor or default_monitor(logs)
         if name not in logs:
             raise ArgumentError(
-                f"{type(self).__name__}: no value {name!r} in the history\n"
-                f"  hint: there is {', '.join(logs)}"
+                f"{type(self).__name__}: no value {name!r} in the history\n  hint: there is {', '.join(logs)}"
             )
         value = float(logs[name])
         better = is_better(value, self.best, self.mode or default_mode(name), margin)
@@ -130,9 +129,7 @@ class EarlyStopping(_Monitor):
     ) -> None:
         super().__init__(monitor, mode)
         if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-            raise ArgumentError(
-                f"EarlyStopping: patience must be an integer of at least 0, got {patience!r}"
-            )
+            raise ArgumentError(f"EarlyStopping: patience must be an integer of at least 0, got {patience!r}")
         if not math.isfinite(min_delta) or min_delta < 0:
             raise ArgumentError(f"EarlyStopping: min_delta must be at least 0, got {min_delta!r}")
         self.patience = patience
@@ -256,7 +253,7 @@ class LambdaCallback(Callback):
         on_fit_end: Called with the trainer.
 
     Example:
-        >>> LambdaCallback(on_epoch_end=lambda trainer, logs: print(logs["loss"]))
+        >>> report = LambdaCallback(on_epoch_end=lambda trainer, logs: print(logs["loss"]))
     """
 
     def __init__(

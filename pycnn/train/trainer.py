@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import warnings
@@ -23,6 +24,7 @@ from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
 from pycnn.program import OptimizerSpec, Variables
+from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop
 from pycnn.train._batches import as_dataset, as_target
 from pycnn.train._programs import ProgramSet, make_objective
@@ -69,7 +71,9 @@ class Trainer:
         >>> train, test = pc.data.digits(seed=0)
         >>> net = pc.models.lenet5()
         >>> trainer = pc.Trainer(net, optimizer=pc.optim.SGD(lr=0.05, momentum=0.9), seed=0)
-        >>> history = trainer.fit(train, val=test, epochs=3, batch_size=64)
+        >>> history = trainer.fit(train, val=test, epochs=2, batch_size=64, progress=False)
+        >>> history["val_accuracy"][-1] > 0.8
+        True
     """
 
     def __init__(
@@ -94,8 +98,7 @@ class Trainer:
         optimizer = SGD(lr=0.01, momentum=0.9) if optimizer is None else optimizer
         if not isinstance(optimizer, Optimizer):
             raise ArgumentError(
-                f"Trainer: optimizer is {optimizer!r}, expected one of pycnn.optim, for example "
-                "optim.SGD(lr=0.01)"
+                f"Trainer: optimizer is {optimizer!r}, expected one of pycnn.optim, for example optim.SGD(lr=0.01)"
             )
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
@@ -132,9 +135,7 @@ class Trainer:
         self._training = ProgramSet(
             net, objective, self.variables, device=device, threads=threads, optimizer=self._spec
         )
-        self._measuring = ProgramSet(
-            net, objective, self.variables, device=device, threads=threads, optimizer=None
-        )
+        self._measuring = ProgramSet(net, objective, self.variables, device=device, threads=threads, optimizer=None)
         self.variables["train.seed"] = np.array([seed], np.int64)
         self.variables["train.step"] = np.array([0], np.int64)
         self.variables["train.learning_rate"] = np.array([optimizer.lr], np.float32)
@@ -149,9 +150,7 @@ class Trainer:
     @contextmanager
     def _alone(self, who: str) -> Iterator[None]:
         if not self._lock.acquire(blocking=False):
-            raise TrainingError(
-                f"{who}: this trainer is training already, in another thread or an outer call"
-            )
+            raise TrainingError(f"{who}: this trainer is training already, in another thread or an outer call")
         try:
             yield
         finally:
@@ -308,9 +307,7 @@ class Trainer:
             _loop.run(self, plan)
         return self.history
 
-    def _resume_source(
-        self, resume: bool | str | PathLike[str], directory: Path | None
-    ) -> Path | None:
+    def _resume_source(self, resume: bool | str | PathLike[str], directory: Path | None) -> Path | None:
         if resume is False or resume is None:
             return None
         if resume is True:
@@ -339,17 +336,18 @@ class Trainer:
         self.position.data = own
 
     def _restore_callbacks(self, source: Path | None) -> None:
+        """Hand each callback what one of its kind remembered, in order."""
         states, self._callback_states = self._callback_states, []
-        if not states:
-            return
-        kinds = [type(callback).__name__ for callback in self._callbacks]
-        if [state["kind"] for state in states] != kinds:
-            raise ArgumentError(
-                f"fit: the checkpoint {source} was written with callbacks "
-                f"{[state['kind'] for state in states]}, now there are {kinds}"
-            )
-        for callback, state in zip(self._callbacks, states, strict=True):
-            callback.load_state_dict(state["state"])
+        waiting = list(self._callbacks)
+        for state in states:
+            match = next((c for c in waiting if type(c).__name__ == state["kind"]), None)
+            if match is not None:
+                waiting.remove(match)
+                match.load_state_dict(state["state"])
+            elif state["state"]:
+                raise ArgumentError(
+                    f"fit: {source} was written with a {state['kind']}, which is not among the callbacks now"
+                )
 
     def stop(self) -> None:
         """End `fit` after the current epoch; for callbacks."""
@@ -406,16 +404,17 @@ class Trainer:
 
     # ---- Averages
 
-    def _average_names(self) -> list[str]:
-        names = [
-            name
-            for name, _ in self.net.named_parameters()
+    def _average_pairs(self) -> dict[Tensor, Tensor]:
+        """Each averaged parameter's values and their average."""
+        pairs = {
+            parameter.tensor: self.variables[f"ema.{name}"]
+            for name, parameter in self.net.named_parameters()
             if f"ema.{name}" in self.variables
-        ]
-        if self.ema_decay is None or not names:
+        }
+        if self.ema_decay is None or not pairs:
             why = "ema_decay was not given" if self.ema_decay is None else "no step was made yet"
             raise ArgumentError(f"Trainer: there are no averaged weights, {why}")
-        return names
+        return pairs
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -424,15 +423,13 @@ class Trainer:
         Raises:
             ArgumentError: There are no averages.
         """
-        names = self._average_names()
-        own = {name: self.variables[name].numpy().copy() for name in names}
+        own = [(tensor, tensor.numpy().copy()) for tensor in self._average_pairs()]
         try:
-            for name in names:
-                self.variables[name].copy_(self.variables[f"ema.{name}"].numpy())
+            self.use_averages()
             yield
         finally:
-            for name, values in own.items():
-                self.variables[name].copy_(values)
+            for tensor, values in own:
+                tensor.copy_(values)
 
     def use_averages(self) -> None:
         """Replace the net's weights by their averages, at the end of training.
@@ -440,8 +437,8 @@ class Trainer:
         Raises:
             ArgumentError: There are no averages.
         """
-        for name in self._average_names():
-            self.variables[name].copy_(self.variables[f"ema.{name}"].numpy())
+        for tensor, average in self._average_pairs().items():
+            tensor.copy_(average.numpy())
 
     # ---- Checkpoints
 
@@ -502,32 +499,43 @@ class Trainer:
         return {
             "identity": self.identity(),
             "steps": self.steps,
+            "rate": self.rate,
             "position": asdict(self.position),
             "schedule": self.schedule.state_dict(),
             "history": self.history.rows,
             "callbacks": [
-                {"kind": type(callback).__name__, "state": callback.state_dict()}
-                for callback in self._callbacks
+                {"kind": type(callback).__name__, "state": callback.state_dict()} for callback in self._callbacks
             ],
         }
 
-    def take_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; for `load_checkpoint`.
+    def prepare_state(self, state: dict[str, Any]) -> Callable[[], None]:
+        """Check what `state` gave; for `load_checkpoint`.
+
+        Returns:
+            A function that takes the state over and cannot fail.
 
         Raises:
-            FormatError: Something is missing.
+            FormatError: Something is missing or of another kind.
         """
         try:
-            position = dict(state["position"])
-            totals = _loop.Totals(**position.pop("totals"))
-            self.schedule.load_state_dict(state["schedule"])
-            self.position = _loop.Position(totals=totals, **position)
-            self.history = History(state["history"])
-            self.steps = int(state["steps"])
-            self._callback_states = list(state["callbacks"])
+            saved = dict(state["position"])
+            totals = _loop.Totals(**saved.pop("totals"))
+            position = _loop.Position(totals=totals, **saved)
+            history = History(state["history"])
+            steps, rate = int(state["steps"]), float(state["rate"])
+            callbacks = [{"kind": c["kind"], "state": c["state"]} for c in state["callbacks"]]
+            schedule = dict(state["schedule"])
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"load_checkpoint: the training state is damaged ({error})") from None
-        self.rate = None
+        copy.deepcopy(self.schedule).load_state_dict(schedule)
+
+        def apply() -> None:
+            self.schedule.load_state_dict(schedule)
+            self.position, self.history = position, history
+            self.steps, self.rate = steps, rate
+            self._callback_states = callbacks
+
+        return apply
 
     def __repr__(self) -> str:
         """Show what is trained and how far."""
@@ -557,9 +565,7 @@ def as_normalize(value: Any) -> Normalize:
     return Normalize(mean=value[0], std=value[1])
 
 
-def _number(
-    value: Any, name: str, *, low: float, high: float = math.inf, closed: bool = False
-) -> float | None:
+def _number(value: Any, name: str, *, low: float, high: float = math.inf, closed: bool = False) -> float | None:
     if value is None:
         return None
     good = isinstance(value, int | float | np.number) and not isinstance(value, bool)

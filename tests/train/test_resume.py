@@ -1,0 +1,320 @@
+"""Checkpoints: training that was interrupted and resumed has the bits of uninterrupted training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pycnn as pc
+from pycnn import nn, optim, train
+
+
+def data(n=50, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    x = rng.random((n, 6, 6, 1), np.float32)
+    x[np.arange(n), y, y] += 2
+    return pc.data.ArrayDataset(x, y, class_names=["a", "b", "c"])
+
+
+def make(**options):
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(64, 3)
+    )
+    options.setdefault("optimizer", optim.SGD(0.1, momentum=0.9, weight_decay=1e-3))
+    options.setdefault("schedule", optim.CosineWithWarmup(3))
+    return pc.Trainer(net, seed=5, **options)
+
+
+def comparable(history):
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "data_wait_percent")}
+        for row in history
+    ]
+
+
+def everything(trainer):
+    names = [n for n in trainer.variables if not n.startswith("constant.")]
+    return {name: trainer.variables[name].numpy().copy() for name in names}
+
+
+def same(a, b):
+    return set(a) == set(b) and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+class StopAt(train.Callback):
+    """Sends this process a signal after a step."""
+
+    def __init__(self, step, number=signal.SIGINT):
+        self.step, self.number = step, number
+
+    def on_step_end(self, trainer, logs):
+        if trainer.steps == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+OPTIONS = [
+    {},
+    {"optimizer": optim.Adam(0.01), "ema_decay": 0.9},
+    {"optimizer": optim.AdamW(0.01), "clip_norm": 0.5},
+    {"schedule": None},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["sgd", "adam ema", "adamw clipped", "constant"])
+@pytest.mark.parametrize("step", [3, 4, 7])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, options, step):
+    shift = pc.data.transforms.RandomCrop(padding=1)
+    arguments = {"epochs": 3, "batch_size": 16, "transform": shift, "progress": False}
+    whole = make(**options)
+    whole.fit(data(), val=data(seed=1), **arguments)
+
+    first = make(**options)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(data(), val=data(seed=1), callbacks=[StopAt(step)], checkpoint_dir=tmp_path, **arguments)
+    assert first.steps == step
+    second = make(**options)
+    second.fit(
+        data(),
+        val=data(seed=1),
+        checkpoint_dir=tmp_path,
+        resume=True,
+        **arguments,
+    )
+    assert second.fingerprint() == whole.fingerprint()
+    assert same(everything(second), everything(whole))
+    assert comparable(second.history) == comparable(whole.history)
+
+
+def test_interruption_in_memory_goes_on_inside_the_epoch():
+    whole, t = make(schedule=None), make(schedule=None)
+    whole.fit(data(), epochs=2, batch_size=16, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        t.fit(data(), epochs=2, batch_size=16, callbacks=[StopAt(2)], progress=False)
+    t.fit(data(), epochs=2, batch_size=16, progress=False)
+    assert t.fingerprint() == whole.fingerprint()
+
+
+def test_sigterm_ends_with_143_after_a_checkpoint(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    t = make()
+    with pytest.raises(SystemExit) as caught:
+        t.fit(
+            data(),
+            epochs=2,
+            batch_size=16,
+            callbacks=[StopAt(2, signal.SIGTERM)],
+            checkpoint_dir=tmp_path,
+            progress=False,
+        )
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "last.safetensors").exists()
+
+
+def test_handlers_are_put_back_after_success_and_error():
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    make().fit(data(), epochs=1, batch_size=16, progress=False)
+    with pytest.raises(ZeroDivisionError):
+        make().fit(
+            data(),
+            epochs=1,
+            batch_size=16,
+            callbacks=[train.LambdaCallback(on_step_end=lambda *a: 1 / 0)],
+            progress=False,
+        )
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_fit_works_outside_of_the_main_thread():
+    t, reference = make(), make()
+    worker = threading.Thread(target=t.fit, args=(data(),), kwargs={"epochs": 1, "progress": False})
+    worker.start()
+    worker.join()
+    reference.fit(data(), epochs=1, progress=False)
+    assert t.fingerprint() == reference.fingerprint()
+
+
+def test_ten_steps_and_ten_more_equal_twenty_through_a_file(tmp_path):
+    batches = [data(16, seed=i) for i in range(20)]
+    whole, first, second = (make(schedule=None) for _ in range(3))
+    for batch in batches:
+        whole.step(batch.images, batch.labels)
+    for batch in batches[:10]:
+        first.step(batch.images, batch.labels)
+    first.save_checkpoint(tmp_path / "ten.safetensors")
+    second.load_checkpoint(tmp_path / "ten.safetensors")
+    assert second.steps == 10
+    for batch in batches[10:]:
+        second.step(batch.images, batch.labels)
+    assert same(everything(second), everything(whole))
+
+
+def test_loading_into_a_trainer_that_has_trained_rewinds_it(tmp_path):
+    batch = data(16)
+    t = make(schedule=None)
+    t.step(batch.images, batch.labels)
+    t.save_checkpoint(tmp_path / "one.safetensors")
+    t.step(batch.images, batch.labels)
+    expected = everything(t)
+    t.load_checkpoint(tmp_path / "one.safetensors")
+    t.step(batch.images, batch.labels)
+    assert same(everything(t), expected)
+
+
+def test_checkpoint_is_a_model_file(tmp_path):
+    t = make()
+    t.fit(data(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, progress=False)
+    net = pc.load(tmp_path / "last.safetensors")
+    assert np.array_equal(net(data().images), t.net(data().images))
+    assert net.metadata["class_names"] == '["a", "b", "c"]'
+
+
+def saved(tmp_path, **options):
+    t = make(**options)
+    batch = data(16)
+    t.step(batch.images, batch.labels)
+    t.save_checkpoint(tmp_path / "c.safetensors")
+    return tmp_path / "c.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"optimizer": optim.Adam(0.01)}, "optimizer 'SGD', this trainer has 'Adam'"),
+        ({"loss": "mse"}, "loss 'cross_entropy', this trainer has 'mse'"),
+        ({"ema_decay": 0.9}, "ema"),
+    ],
+)
+def test_checkpoint_of_another_training_is_refused_and_nothing_changes(tmp_path, options, text):
+    path = saved(tmp_path, schedule=None)
+    other = make(**{"schedule": None, **options})
+    before = everything(other)
+    fingerprint = other.fingerprint()
+    with pytest.raises(pc.ArgumentError, match=text):
+        other.load_checkpoint(path)
+    assert other.fingerprint() == fingerprint
+    assert same(everything(other), before)
+
+
+def test_checkpoint_of_another_net_is_refused_by_name(tmp_path):
+    path = saved(tmp_path, schedule=None)
+    other = pc.Trainer(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), optimizer=optim.SGD(0.1), seed=5)
+    with (
+        pytest.warns(UserWarning, match="settings"),
+        pytest.raises(pc.ArgumentError, match=r"another net(.|\n)*0.weight"),
+    ):
+        other.load_checkpoint(path)
+
+
+def test_other_hyper_parameters_are_said(tmp_path):
+    path = saved(tmp_path, schedule=None)
+    with pytest.warns(UserWarning, match="lr=0.1.*lr=0.2"):
+        make(schedule=None, optimizer=optim.SGD(0.2, momentum=0.9, weight_decay=1e-3)).load_checkpoint(path)
+
+
+def test_other_data_within_an_epoch_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(data(), epochs=2, batch_size=16, callbacks=[StopAt(2)], checkpoint_dir=tmp_path, progress=False)
+    with pytest.raises(pc.ArgumentError, match="batch_size 16 -> 8"):
+        make().fit(
+            data(),
+            epochs=2,
+            batch_size=8,
+            checkpoint_dir=tmp_path,
+            resume=True,
+            progress=False,
+        )
+
+
+def test_model_file_without_state_is_refused_with_a_hint(tmp_path):
+    t = make()
+    t.net.build((6, 6, 1)).save(tmp_path / "net.safetensors")
+    with pytest.raises(pc.FormatError, match=r"no training state(.|\n)*pycnn\.load"):
+        t.load_checkpoint(tmp_path / "net.safetensors")
+
+
+def test_checkpoint_before_the_first_step_is_refused(tmp_path):
+    with pytest.raises(pc.ArgumentError, match="no step"):
+        make().save_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_resume_without_a_checkpoint_begins(tmp_path):
+    history = make().fit(data(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
+    assert len(history) == 1
+
+
+def test_early_stopping_remembers_over_a_resume(tmp_path):
+    def fit(t, epochs, resume):
+        stopping = train.EarlyStopping(2, monitor="val_loss", min_delta=10.0)
+        return t.fit(
+            data(),
+            val=data(seed=1),
+            epochs=epochs,
+            batch_size=16,
+            callbacks=[stopping],
+            checkpoint_dir=tmp_path,
+            resume=resume,
+            progress=False,
+        )
+
+    fit(make(schedule=None), 2, False)
+    assert len(fit(make(schedule=None), 20, True)) == 4
+
+
+def test_killed_process_resumes_to_the_same_bits(tmp_path):
+    """kill -9 at any moment: what was saved loads, and the end is that of undisturbed training."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_resume import make, data
+make(schedule=None).fit(data(), epochs=10**6, batch_size=16, checkpoint_dir={str(tmp_path)!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as victim:
+        for _ in range(4):
+            assert victim.stderr.readline().startswith("epoch ")
+        time.sleep(0.013)
+        victim.kill()
+    resumed, whole = make(schedule=None), make(schedule=None)
+    resumed.load_checkpoint(tmp_path / "last.safetensors")
+    epochs = resumed.position.epoch + 1
+    assert epochs > 4
+    resumed.fit(data(), epochs=1, batch_size=16, progress=False)
+    whole.fit(data(), epochs=epochs, batch_size=16, progress=False)
+    assert same(everything(resumed), everything(whole))
+
+
+def test_damaged_state_is_refused_and_nothing_changes(tmp_path):
+    path = saved(tmp_path, schedule=None)
+    tensors, metadata = pc.nn.files.checkpoint.read_tensors(path)
+    state = json.loads(metadata["trainer"])
+    del state["position"]
+    arrays = {name: np.zeros_like(array) for name, array in tensors.items()}
+    pc.nn.files.checkpoint.write_tensors(tmp_path / "d.safetensors", arrays, {**metadata, "trainer": json.dumps(state)})
+    t = make(schedule=None)
+    before = t.fingerprint()
+    with pytest.raises(pc.FormatError, match="position"):
+        t.load_checkpoint(tmp_path / "d.safetensors")
+    assert t.fingerprint() == before
+
+
+def test_callback_that_remembers_must_be_there_again(tmp_path):
+    make().fit(
+        data(),
+        epochs=1,
+        batch_size=16,
+        callbacks=[train.EarlyStopping()],
+        checkpoint_dir=tmp_path,
+        progress=False,
+    )
+    with pytest.raises(pc.ArgumentError, match="EarlyStopping"):
+        make().fit(data(), epochs=2, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
