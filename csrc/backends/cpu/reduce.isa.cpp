@@ -2,12 +2,12 @@
 
 #include "backends/cpu/reduce.isa.h"
 
-// Lanes are columns, so each column has one order of additions. Blocks of 64 rows are summed on
+// Lanes are columns, so each column has one order of additions. Blocks of 16 rows are summed on
 // their own, so that the rounding errors of long columns stay small.
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
-constexpr std::int64_t kBlockRows = 64;
+constexpr std::int64_t kBlockRows = 16;
 
 template <int kVectors>
 PYCNN_INLINE void sum_strip(const float* x, std::int64_t rows, std::int64_t stride, int lanes,

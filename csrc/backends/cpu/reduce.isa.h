@@ -32,7 +32,7 @@ PYCNN_INLINE void for_each_vector(std::int64_t n, F f) {
 }
 
 // The sum of all lanes of term(i, lanes) over a row of n; lanes that do not exist must be zero.
-// Blocks of 64 vectors are summed on their own, so that the rounding errors of long rows stay
+// Blocks of 16 vectors are summed on their own, so that the rounding errors of long rows stay
 // small.
 template <class F>
 PYCNN_INLINE float sum_row(std::int64_t n, F term) {
@@ -40,7 +40,7 @@ PYCNN_INLINE float sum_row(std::int64_t n, F term) {
   std::int64_t i = 0;
   while (i + kLanes <= n) {
     const std::int64_t left = n - n % kLanes - i;
-    const std::int64_t end = i + (left < 64 * kLanes ? left : 64 * kLanes);
+    const std::int64_t end = i + (left < 16 * kLanes ? left : 16 * kLanes);
     Vec block = zero();
     for (; i < end; i += kLanes) block += term(i, kLanes);
     total += block;
