@@ -21,6 +21,10 @@ PYCNN_INLINE Vec choose(Mask mask, Vec yes, Vec no) {
 PYCNN_INLINE IVec choose(Mask mask, IVec yes, IVec no) {
   return (IVec)_mm512_mask_blend_epi32(mask, (__m512i)no, (__m512i)yes);
 }
+PYCNN_INLINE Mask exceeds(Vec a, Vec b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+}
+PYCNN_INLINE bool any(Mask mask) { return mask != 0; }
 PYCNN_INLINE Mask unordered(Vec a, Vec b) {
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q);
 }
@@ -32,6 +36,16 @@ using Mask = IVec;
 PYCNN_INLINE Mask beats(Vec x, Vec best) { return ~(x <= best) & (best == best); }
 PYCNN_INLINE Vec choose(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
 PYCNN_INLINE IVec choose(Mask mask, IVec yes, IVec no) { return mask ? yes : no; }
+PYCNN_INLINE Mask exceeds(Vec a, Vec b) { return a > b; }
+PYCNN_INLINE bool any(Mask mask) {
+#if defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)mask) != 0;
+#else
+  using Two = std::int64_t __attribute__((vector_size(16)));
+  const Two two = (Two)mask;
+  return (two[0] | two[1]) != 0;
+#endif
+}
 PYCNN_INLINE Mask unordered(Vec a, Vec b) { return (a != a) | (b != b); }
 PYCNN_INLINE Vec where_equal(IVec a, IVec b, Vec value) {
   return as_float((a == b) & as_int(value));

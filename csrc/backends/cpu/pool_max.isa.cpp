@@ -14,18 +14,26 @@ PYCNN_INLINE Vec larger(Vec first, Vec x) {
 #endif
 }
 
-// The commonest window: NaN is looked for once a pair of taps.
-PYCNN_INLINE Vec largest_of_four(const Window& w, Index c, int lanes) {
-  const float* const p = w.first + c;
-  const Vec x0 = load_lanes(p, lanes), x1 = load_lanes(p + w.step_w, lanes);
-  const Vec x2 = load_lanes(p + w.step_h, lanes), x3 = load_lanes(p + w.step_h + w.step_w, lanes);
-  const Vec best = larger(larger(larger(x0, x1), x2), x3);
-  return choose(unordered(x0, x1) | unordered(x2, x3), broadcast(__builtin_nanf("")), best);
+// All taps of a window of fixed size, and which lanes hold a NaN.
+template <int KH, int KW>
+PYCNN_INLINE Mask load_taps(const Window& w, Index c, int lanes, Vec* taps) {
+  for (int kh = 0; kh < KH; ++kh)
+    for (int kw = 0; kw < KW; ++kw)
+      taps[kh * KW + kw] = load_lanes(w.first + kh * w.step_h + kw * w.step_w + c, lanes);
+  Mask nan = unordered(taps[0], taps[KH * KW - 1]);
+  for (int i = 1; i + 1 < KH * KW; i += 2) nan |= unordered(taps[i], taps[i + 1]);
+  return nan;
 }
 
 template <int KH, int KW>
 PYCNN_INLINE Vec largest(const Window& w, Index c, int lanes) {
-  if constexpr (KH == 2 && KW == 2) return largest_of_four(w, c, lanes);
+  if constexpr (KH > 0) {
+    Vec taps[KH * KW];
+    const Mask nan = load_taps<KH, KW>(w, c, lanes, taps);
+    Vec best = taps[0];
+    for (int i = 1; i < KH * KW; ++i) best = larger(best, taps[i]);
+    return choose(nan, broadcast(__builtin_nanf("")), best);
+  }
   Vec best = load_lanes(w.first + c, lanes);
   for (Index kh = 0; kh < taps_h<KH, KW>(w); ++kh) {
     const float* const row = w.first + kh * w.step_h + c;
@@ -106,6 +114,19 @@ void max_pool_row(const PoolRow& r) noexcept {
 // Number of the winning tap per lane, in row-major order of the taps inside the image.
 template <int KH, int KW>
 PYCNN_INLINE IVec winner(const Window& w, Index c, int lanes) {
+  if constexpr (KH > 0) {
+    Vec taps[KH * KW];
+    const Mask nan = load_taps<KH, KW>(w, c, lanes, taps);
+    if (__builtin_expect(!any(nan), 1)) {
+      Vec best = taps[0];
+      IVec index = {};
+      for (int i = 1; i < KH * KW; ++i) {
+        index = choose(exceeds(taps[i], best), broadcast_index(i), index);
+        best = larger(best, taps[i]);
+      }
+      return index;
+    }
+  }
   Vec best = load_lanes(w.first + c, lanes);
   IVec index = {};
   int tap = 0;
