@@ -103,6 +103,7 @@ def gradient_program(
         parameter_dtype="float64" if double else None,
     )
     graph = traced.graph.specialize("training" if training else "inference")
+    graph.clear_assignments()  # looking at gradients moves no running statistics
     loss = dict(graph.outputs())["value"]
     if graph.spec(loss)[0] != ():
         raise GraphError(f"grad: the function returns shape {graph.spec(loss)[0]}, expected a scalar ()")

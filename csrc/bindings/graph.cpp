@@ -99,6 +99,7 @@ void bind_graph(py::module_& m) {
       .def("set_output", &Graph::set_output, py::arg("name"), py::arg("value"))
       .def("clear_outputs", &Graph::clear_outputs)
       .def("assign", &Graph::assign, py::arg("variable"), py::arg("value"))
+      .def("clear_assignments", &Graph::clear_assignments)
       .def(
           "spec", [](const Graph& g, const Symbol& s) { return spec_tuple(g.spec(s)); },
           py::arg("symbol"), "(shape, dtype)")

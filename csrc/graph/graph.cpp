@@ -136,6 +136,8 @@ void Graph::set_output(std::string name, Symbol value) {
 
 void Graph::clear_outputs() { outputs_.clear(); }
 
+void Graph::clear_assignments() { assignments_.clear(); }
+
 void Graph::assign(Symbol variable, Symbol value) {
   const Node& target = node(variable);
   if (target.kind != NodeKind::kParameter && target.kind != NodeKind::kBuffer) {

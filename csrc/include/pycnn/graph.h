@@ -66,6 +66,7 @@ class PYCNN_API Graph {
   void clear_outputs();
   /// Specs must agree. A variable is assigned at most once.
   void assign(Symbol variable, Symbol value);
+  void clear_assignments();
 
   const TensorSpec& spec(Symbol symbol) const;
   const Node& node(Symbol symbol) const;
