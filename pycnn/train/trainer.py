@@ -71,7 +71,7 @@ class Trainer:
         >>> train, test = pc.data.digits(seed=0)
         >>> net = pc.models.lenet5()
         >>> trainer = pc.Trainer(net, optimizer=pc.optim.SGD(lr=0.05, momentum=0.9), seed=0)
-        >>> history = trainer.fit(train, val=test, epochs=2, batch_size=64, progress=False)
+        >>> history = trainer.fit(train, val=test, epochs=3, batch_size=32, progress=False)
         >>> history["val_accuracy"][-1] > 0.8
         True
     """

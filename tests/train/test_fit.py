@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
+import time
 
 import numpy as np
 import pytest
 
 import pycnn as pc
 from pycnn import nn, optim, train
+from pycnn.train._progress import Progress
 
 
 def data(n=50, seed=0):
@@ -224,3 +228,23 @@ def test_augmentation_is_a_function_of_the_seed():
         return t.fingerprint()
 
     assert run(3) == run(3) != run(4)
+
+
+def test_status_line_on_a_terminal_is_drawn_at_most_ten_times_a_second(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(enabled=True, epochs=1)
+    started = time.monotonic()
+    progress.begin(0, 4000, 0)
+    for _ in range(4000):
+        progress.step(1, 0.5, 3.0)
+        time.sleep(0.0001)
+    progress.end(None)
+    seconds = time.monotonic() - started
+    drawn = terminal.getvalue().split("\r")
+    assert any("epoch 1/1" in line and "images/s" in line and "data wait 3%" in line for line in drawn)
+    assert len(drawn) <= 10 * seconds + 6
