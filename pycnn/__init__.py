@@ -12,6 +12,7 @@ from pycnn.version import __version__
 
 if TYPE_CHECKING:
     from pycnn import data, errors, functional, models, nn, optim, train
+    from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.errors import (
         ArgumentError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         LabelError,
         MemoryLimitError,
         ShapeError,
+        TrainingError,
         UnsupportedError,
     )
     from pycnn.gradients import grad, value_and_grad
@@ -51,8 +53,10 @@ __all__ = [
     "Symbol",
     "Tensor",
     "Trainer",
+    "TrainingError",
     "UnsupportedError",
     "__version__",
+    "bench",
     "compile",
     "data",
     "errors",
@@ -76,6 +80,7 @@ _HOMES = {
     "Symbol": "tracing",
     "Tensor": "tensor",
     "Trainer": "train",
+    "bench": "benchmark",
     "compile": "program",
     "grad": "gradients",
     "load": "nn.files",

@@ -34,6 +34,7 @@ class _Block(TensorTree):
     """A composite of the core: its parameters by name, and a call that builds its nodes."""
 
     in_channels: int | None
+    converts_uint8 = True
 
     def _make(self) -> Iterable[tuple[str, Parameter]]:
         raise NotImplementedError

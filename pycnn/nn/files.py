@@ -30,6 +30,8 @@ class GraphModule(Module):
         FormatError: The graph has not exactly one input.
     """
 
+    # The graph was recorded for float32 images.
+    converts_uint8 = True
     #: Text entries of the file that the network came from.
     metadata: dict[str, str]
 

@@ -128,8 +128,9 @@ class Module:
     input_shape: tuple[int, ...] | None = None
     #: A `Normalize` applied to the input before ``forward``; part of the net and of its file.
     normalization: Module | None = None
-    #: Layers read uint8 images as 0..1; a layer that converts them itself says False.
-    converts_uint8 = True
+    #: Whether uint8 images become float32 in 0..1 before ``forward``: True, False (the module does it
+    #: itself or hands them on), or None: yes for a layer, no for a module that holds others.
+    converts_uint8: bool | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         """Prepare the private state, so that subclasses need no ``super().__init__()``."""
@@ -353,7 +354,7 @@ class Module:
                 if self.normalization is not None and inputs:
                     inputs = (self.normalization(inputs[0]), *inputs[1:])
                     given = _symbols(inputs)
-                if self.converts_uint8 and any(s.dtype == "uint8" for s in given):
+                if any(s.dtype == "uint8" for s in given) and self._wants_floats():
                     inputs = tuple(self._as_float(value) for value in inputs)
                 if not self.is_built():
                     self.infer_sizes(*inputs)
@@ -382,10 +383,12 @@ class Module:
         prefix = f"{outer}." if outer else ""
         return path, path.removeprefix(prefix)
 
+    def _wants_floats(self) -> bool:
+        if self.converts_uint8 is None:
+            return not any(True for _ in self.named_children())
+        return self.converts_uint8
+
     def _as_float(self, value: Any) -> Any:
-        # Containers hand the image on; the first layer that computes converts it.
-        if any(True for _ in self.named_children()) or type(self).forward is Module.forward:
-            return value
         if isinstance(value, Symbol) and value.dtype == "uint8":
             from pycnn import functional
 

@@ -206,3 +206,14 @@ def test_repeated_prediction_does_not_grow_memory(net, x):
     for _ in range(3000):
         net(one)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2048
+
+
+def test_loaded_net_reads_uint8_as_the_net_that_was_saved(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 9, 3), np.uint8)
+    for first in (nn.Identity(), nn.Normalize(0.5, 0.2), nn.BasicBlock(3, 3)):
+        net = nn.Sequential(first, nn.Conv2d(3, 4, 3)).build((9, 9, 3))
+        net.save(tmp_path / "net.safetensors")
+        loaded = pc.load(tmp_path / "net.safetensors")
+        np.testing.assert_allclose(loaded(pixels), net(pixels), rtol=1e-5, atol=1e-6)
+        floats = (pixels / np.float32(255)).astype(np.float32)
+        assert np.array_equal(loaded(floats), net(floats))
