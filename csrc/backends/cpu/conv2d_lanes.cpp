@@ -31,6 +31,11 @@ Lanes choose_lanes(const WindowProblem& w, Index lanes) {
   const bool one_step = w.stride[1] == 1;
   result.flat = one_step && outputs % lanes != 0 && pattern <= kMaxPatternVectors * lanes;
   result.pattern = result.flat ? pattern : ceil_div(outputs, lanes) * lanes;
+  // Two vectors at a time, when groups do not straddle them: more rows fit into the cache. With one
+  // plane there is room anyway.
+  const Index group = outputs / w.groups, group_inputs = w.input[3] / w.groups;
+  const bool sliced = !result.flat && lanes % group == 0 && group_inputs <= group;
+  result.width = sliced && group_inputs > 1 ? std::min(outputs, 2 * lanes) : outputs;
   return result;
 }
 
@@ -59,18 +64,30 @@ void pack_weights(const KernelArgs& args) noexcept {
   }
 }
 
+// Output channels whose input rows are copied together, and what they read.
+struct Slice {
+  Index first, width;
+};
+
+Slice slice_at(const WindowPlan& plan, Index block) {
+  const Index first = block * plan.lanes.width;
+  return {first, std::min(plan.lanes.width, plan.out_channels - first)};
+}
+
 // The rows of one image that a chunk needs, zeros around them.
 void copy_rows(const WindowPlan& plan, const LaneKernels& kernels, const float* image,
-               const WindowChunk& chunk, float* buffer) {
+               const WindowChunk& chunk, const Slice& slice, float* buffer) {
   const ConvInput& in = plan.in;
-  const Index width = plan.out_channels;
+  const Index pitch = in.pixel_pitch;
   const Index begin = std::clamp<Index>(-in.first_column, 0, in.buffer_columns);
   const Index end = std::clamp<Index>(in.width - in.first_column, begin, in.buffer_columns);
   SpreadRow spread;
   spread.columns = end - begin;
-  spread.inputs = in.channels, spread.outputs = width;
+  spread.inputs = in.channels, spread.outputs = pitch;
   spread.group_inputs = plan.in_channels, spread.group_outputs = plan.group_channels;
   spread.plane_pitch = plan.lanes.plane_pitch;
+  spread.end = image + in.height * in.width * in.channels;
+  const Index first_input = slice.first / plan.group_channels * plan.in_channels;
   for (Index r = 0; r < in.buffer_rows(chunk.rows); ++r) {
     float* to = buffer + r * in.row_pitch;
     const Index row = chunk.row * in.stride[0] + in.first_row + r;
@@ -78,38 +95,41 @@ void copy_rows(const WindowPlan& plan, const LaneKernels& kernels, const float* 
       std::fill_n(to, in.row_pitch, 0.0f);
       continue;
     }
-    spread.from = image + (row * in.width + in.first_column + begin) * in.channels;
-    spread.to = to + begin * width;
+    spread.from = image + (row * in.width + in.first_column + begin) * in.channels + first_input;
+    spread.to = to + begin * pitch;
     kernels.spread(spread);
     for (Index k = 0; k < plan.in_channels; ++k) {
       float* plane = to + k * plan.lanes.plane_pitch;
-      std::fill(plane, plane + begin * width, 0.0f);
-      std::fill(plane + end * width, plane + plan.lanes.plane_pitch, 0.0f);
+      std::fill(plane, plane + begin * pitch, 0.0f);
+      std::fill(plane + end * pitch, plane + plan.lanes.plane_pitch, 0.0f);
     }
   }
 }
 
 void run_pass(const WindowPlan& plan, const LaneKernels& kernels, const WindowTensors& tensors,
-              const WindowChunk& chunk, const Pass& pass, const float* buffer) {
+              const WindowChunk& chunk, const Pass& pass, const Slice& slice, const float* buffer) {
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
   const Index row_floats = pass.columns * plan.out_channels;
-  const Index out_start = output_start(plan, chunk, pass);
+  const Index out_start = output_start(plan, chunk, pass) + slice.first;
   const Index out_row = plan.out_stride[0] * plan.out_columns * plan.out_channels;
   LaneTiles tiles;
   tiles.taps = plan.offsets() + pass.tap, tiles.tap_count = pass.taps;
-  tiles.weights = tensors.weights + pass.weights;
-  tiles.vectors = plan.lanes.pattern / kernels.lanes;
-  tiles.bias = tensors.bias;
+  tiles.weights = tensors.weights + pass.weights + slice.first;
+  tiles.weight_pitch = plan.lanes.pattern;
+  tiles.bias = tensors.bias ? tensors.bias + slice.first : nullptr;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
+  const Index out_column = plan.out_stride[1] * plan.out_channels;
   if (plan.lanes.flat) {
+    tiles.vectors = plan.lanes.pattern / kernels.lanes;
     tiles.columns = ceil_div(row_floats, plan.lanes.pattern);
     tiles.input_column = tiles.output_column = tiles.valid = plan.lanes.pattern;
     tiles.last_valid = row_floats - (tiles.columns - 1) * plan.lanes.pattern;
   } else {
+    tiles.vectors = ceil_div(slice.width, kernels.lanes);
     tiles.columns = pass.columns;
     tiles.input_column = plan.in.column_step();
-    tiles.output_column = plan.out_stride[1] * plan.out_channels;
-    tiles.valid = tiles.last_valid = plan.out_channels;
+    tiles.output_column = out_column;
+    tiles.valid = tiles.last_valid = slice.width;
   }
   for (Index n = 0; n < chunk.images; ++n)
     for (Index row = 0; row < rows; ++row) {
@@ -118,9 +138,7 @@ void run_pass(const WindowPlan& plan, const LaneKernels& kernels, const WindowTe
       tiles.output = tensors.output + out;
       tiles.residual = tensors.residual ? tensors.residual + out : nullptr;
       kernels.tiles(tiles);
-      activate(
-          plan, *kernels.activation,
-          {tiles.output, pass.columns, plan.out_channels, plan.out_stride[1] * plan.out_channels});
+      activate(plan, *kernels.activation, {tiles.output, pass.columns, slice.width, out_column});
     }
 }
 
@@ -140,11 +158,14 @@ void run_lanes(const KernelArgs& args, const LaneKernels& kernels) {
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = scratch + worker * plan.worker_floats;
-    for (Index n = 0; n < chunk.images; ++n)
-      copy_rows(plan, kernels, tensors.input + (chunk.image + n) * plan.input_image, chunk,
-                buffer + n * plan.in.buffer_floats(plan.row_block));
-    for (Index p = 0; p < plan.pass_count; ++p)
-      run_pass(plan, kernels, tensors, chunk, plan.passes()[p], buffer);
+    for (Index block = chunk.block; block < chunk.block_end; ++block) {
+      const Slice slice = slice_at(plan, block);
+      for (Index n = 0; n < chunk.images; ++n)
+        copy_rows(plan, kernels, tensors.input + (chunk.image + n) * plan.input_image, chunk, slice,
+                  buffer + n * plan.in.buffer_floats(plan.row_block));
+      for (Index p = 0; p < plan.pass_count; ++p)
+        run_pass(plan, kernels, tensors, chunk, plan.passes()[p], slice, buffer);
+    }
   };
   parallel_for(args.threads, chunk_count(plan), run_chunk);
 }
@@ -178,7 +199,8 @@ const LaneRun kLanesAvx512 = {run_avx512, &kAvx512Kernels, avx512::kGemmLanes};
 
 const char* refuse_lanes(const WindowProblem& w, Index lanes) {
   const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
-  if (outputs * 2 > lanes) return "groups fill the lanes";
+  // Copying a plane per input channel must pay: quarters of a vector, or one plane.
+  if (outputs * (inputs == 1 ? 2 : 4) > lanes) return "groups fill the lanes";
   if (inputs > kMaxGroupInputs) return "too many input channels per group";
   if (w.groups == 1 && (inputs > 1 || w.stride[1] != 1)) return "one group with several channels";
   return nullptr;

@@ -18,7 +18,7 @@ PYCNN_INLINE void finish(const LaneTiles& job, const Tile& tile, Vec (&sum)[MR][
 #pragma GCC unroll 3
   for (int v = 0; v < NV; ++v)
     bias[v] = job.bias ? load(job.bias + tile.lane + v * kLanes) : zero();
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int i = 0; i < MR; ++i) {
     float* out = tile.output + i * job.output_column;
     const Index valid = (i + 1 < MR ? job.valid : tile.last_valid) - tile.lane;
@@ -41,21 +41,21 @@ PYCNN_INLINE void finish(const LaneTiles& job, const Tile& tile, Vec (&sum)[MR][
 template <int MR, int NV>
 void tile_kernel(const LaneTiles& job, const Tile& tile) {
   Vec sum[MR][NV];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 3
     for (int v = 0; v < NV; ++v) sum[i][v] = zero();
   const Index step = job.input_column, step3 = 3 * step, step5 = 5 * step;
-  const Index weight_pitch = job.vectors * kLanes;
   const float* w = tile.weights;
-  for (Index t = 0; t < job.tap_count; ++t, w += weight_pitch) {
+  for (Index t = 0; t < job.tap_count; ++t, w += job.weight_pitch) {
     const float* x = tile.input + job.taps[t];
     Vec wv[NV];
 #pragma GCC unroll 3
     for (int v = 0; v < NV; ++v) wv[v] = load(w + v * kLanes);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int i = 0; i < MR; ++i) {
-      const float* at = x + (i == 3 ? step3 : i == 5 ? step5 : i * step);
+      const int j = i % 6;
+      const float* at = (i < 6 ? x : x + 2 * step3) + (j == 3 ? step3 : j == 5 ? step5 : j * step);
 #pragma GCC unroll 3
       for (int v = 0; v < NV; ++v) sum[i][v] = fma(load(at + v * kLanes), wv[v], sum[i][v]);
     }
@@ -74,13 +74,21 @@ using TileKernel = void (*)(const LaneTiles&, const Tile&);
 
 // [vectors - 1][pixels - 1]
 constexpr int kMaxVectors = 3;
-constexpr int kMaxPixels[kMaxVectors] = {6, 6, 4};
-constexpr TileKernel kKernels[kMaxVectors][6] = {
+constexpr int kMaxPixels[kMaxVectors] = {12, 6, 4};
+constexpr TileKernel kKernels[kMaxVectors][12] = {
     {tile_kernel<1, 1>, tile_kernel<2, 1>, tile_kernel<3, 1>, tile_kernel<4, 1>, tile_kernel<5, 1>,
-     tile_kernel<6, 1>},
+     tile_kernel<6, 1>, tile_kernel<7, 1>, tile_kernel<8, 1>, tile_kernel<9, 1>, tile_kernel<10, 1>,
+     tile_kernel<11, 1>, tile_kernel<12, 1>},
     {tile_kernel<1, 2>, tile_kernel<2, 2>, tile_kernel<3, 2>, tile_kernel<4, 2>, tile_kernel<5, 2>,
      tile_kernel<6, 2>},
-    {tile_kernel<1, 3>, tile_kernel<2, 3>, tile_kernel<3, 3>, tile_kernel<4, 3>, nullptr, nullptr}};
+    {tile_kernel<1, 3>, tile_kernel<2, 3>, tile_kernel<3, 3>, tile_kernel<4, 3>}};
+
+// What lies beyond the end is of no use to anybody, but must not be read.
+PYCNN_INLINE Vec load_before(const float* p, const float* end) {
+  const Index left = end - p;
+  if (left >= kLanes) return load(p);
+  return left > 0 ? load_partial(p, static_cast<int>(left)) : zero();
+}
 
 // Lanes of a vector take neighbouring groups' channel k.
 PYCNN_INLINE IVec group_lanes(const SpreadRow& job, Index k) {
@@ -92,16 +100,13 @@ PYCNN_INLINE IVec group_lanes(const SpreadRow& job, Index k) {
 
 void spread_groups(const SpreadRow& job) {
   const Index block_inputs = kLanes / job.group_outputs * job.group_inputs;
-  const float* const end = job.from + job.columns * job.inputs;
   for (Index k = 0; k < job.group_inputs; ++k) {
     const IVec lanes = group_lanes(job, k);
     float* to = job.to + k * job.plane_pitch;
     for (Index column = 0; column < job.columns; ++column, to += job.outputs) {
       const float* from = job.from + column * job.inputs;
       for (Index o = 0; o < job.outputs; o += kLanes, from += block_inputs) {
-        const Index left = end - from;
-        const Vec x = left >= kLanes ? load(from) : load_partial(from, static_cast<int>(left));
-        store(to + o, __builtin_shuffle(x, lanes));
+        store(to + o, __builtin_shuffle(load_before(from, job.end), lanes));
       }
     }
   }
@@ -113,6 +118,15 @@ void spread_one(const SpreadRow& job) {
     const Vec x = broadcast(job.from[column]);
     for (Index o = 0; o < job.outputs; o += kLanes) store(to + o, x);
   }
+}
+
+// Depthwise: pixels as they are.
+void copy(const SpreadRow& job) {
+  for (Index column = 0; column < job.columns; ++column)
+    for (Index o = 0; o < job.outputs; o += kLanes) {
+      store(job.to + column * job.outputs + o,
+            load_before(job.from + column * job.inputs + o, job.end));
+    }
 }
 
 void spread_any(const SpreadRow& job) {
@@ -130,8 +144,7 @@ void spread_any(const SpreadRow& job) {
 
 void spread_row(const SpreadRow& job) {
   if (job.group_inputs == 1 && job.group_outputs == 1)
-    __builtin_memcpy(job.to, job.from,
-                     static_cast<std::size_t>(job.columns * job.inputs) * sizeof(float));
+    copy(job);
   else if (job.inputs == 1)
     spread_one(job);
   else if (kLanes % job.group_outputs == 0 && job.group_inputs <= job.group_outputs)

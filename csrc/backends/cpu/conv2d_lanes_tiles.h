@@ -17,6 +17,7 @@ struct LaneTiles {
   const Index* taps = nullptr;
   Index tap_count = 0;
   const float* weights = nullptr;
+  Index weight_pitch = 0;  // from tap to tap
   Index vectors = 0;
   Index valid = 0, last_valid = 0;
   float* output = nullptr;
@@ -32,16 +33,40 @@ struct LaneTiles {
 // beyond a plane's last pixel is overwritten.
 struct SpreadRow {
   const float* from = nullptr;
-  Index columns = 0, inputs = 0, outputs = 0;  // channels
+  const float* end = nullptr;  // of what may be read
+  Index columns = 0;
+  Index inputs = 0, outputs = 0;  // floats from pixel to pixel; channels of a plane
   Index group_inputs = 1, group_outputs = 1;
   float* to = nullptr;
   Index plane_pitch = 0;
 };
 
-#define PYCNN_DECLARE_LANES(ISA)         \
-  namespace ISA {                        \
-  void lane_tiles(const LaneTiles& job); \
-  void spread_row(const SpreadRow& job); \
+// Weight gradient of `lanes` neighbouring output channels, at most one vector:
+//
+//   sums[(tap * group_inputs + k) * pitch + lane] (+)= sum over pixels of grad[pixel][lane] *
+//       input[pixel + tap + lane / group_outputs * group_inputs + k]
+//
+// group_outputs divides the vector and is at least group_inputs.
+struct LaneProducts {
+  const float* input = nullptr;
+  Index input_row = 0, input_column = 0;
+  const float* grad = nullptr;
+  Index grad_row = 0, grad_column = 0;
+  Index rows = 0, columns = 0;
+  const Index* taps = nullptr;
+  Index tap_count = 0;
+  Index group_inputs = 1, group_outputs = 1;
+  Index lanes = 0;
+  float* sums = nullptr;
+  Index pitch = 0;
+  bool accumulate = false;
+};
+
+#define PYCNN_DECLARE_LANES(ISA)               \
+  namespace ISA {                              \
+  void lane_tiles(const LaneTiles& job);       \
+  void spread_row(const SpreadRow& job);       \
+  void lane_products(const LaneProducts& job); \
   }
 PYCNN_DECLARE_LANES(baseline)
 PYCNN_DECLARE_LANES(avx2)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/cpu/conv2d_lanes_tiles.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -11,10 +12,18 @@ struct WeightGradKernels {
   Index lanes;
   void (*outer)(const OuterTiles&);
   void (*column_sums)(const ColumnSums&);
+  void (*products)(const LaneProducts&);
   void (*add)(float* to, const float* from, Index count);
 };
 
 namespace {
+
+// What the lanes of a vector hold.
+enum class WeightLanes : std::uint8_t {
+  kInputs,   // neighbouring inputs: sums have the layout of the weight
+  kOutputs,  // output channels of one group: [group][block][filter element][lane]
+  kGroups,   // output channels of several small groups: [block][filter element][lane]
+};
 
 // Followed in the plan's bytes by the tap offsets.
 struct WeightGradPlan {
@@ -25,8 +34,8 @@ struct WeightGradPlan {
   // Pixels of all images follow one another at fixed steps: they are one row.
   bool flat = false;
   Index unit_rows = 1, image_units = 1, units = 0;  // flat: unit_rows counts pixels
-  bool lanes_are_outputs = false;
-  Index block_width = 0, blocks = 0;  // per group; lanes_are_outputs only
+  WeightLanes lanes = WeightLanes::kInputs;
+  Index block_width = 0, blocks = 0;  // of output channels, per group; not for kInputs
   Index parts = 1, splits = 1;        // of the units; of the output channels
   Index part_floats = 0;
   bool bias = false;
@@ -36,9 +45,13 @@ struct WeightGradPlan {
   Index group_outputs() const { return out_channels / groups; }
   Index group_inputs() const { return in.channels / groups; }
   Index filter() const { return taps * run; }
+  bool packed() const { return lanes != WeightLanes::kInputs; }
+  // Groups that are cut into blocks one by one.
+  Index block_groups() const { return lanes == WeightLanes::kGroups ? 1 : groups; }
+  Index block_channels() const { return out_channels / block_groups(); }
   // The first part of the sum lives in the result itself when the layouts agree.
   Index part_pitch() const { return ceil_div(part_floats, 16) * 16; }
-  Index parts_in_scratch() const { return lanes_are_outputs ? parts : parts - 1; }
+  Index parts_in_scratch() const { return packed() ? parts : parts - 1; }
 };
 
 constexpr Index kMaxParts = 16;
@@ -93,20 +106,24 @@ void plan_units(WeightGradPlan& plan) {
 }
 
 void plan_parts(WeightGradPlan& plan, Index lanes) {
-  plan.lanes_are_outputs = 1.05 * lane_use(plan.run, lanes) < lane_use(plan.group_outputs(), lanes);
-  plan.block_width = 2 * lanes;
-  plan.blocks = ceil_div(plan.group_outputs(), plan.block_width);
-  const Index all_blocks = plan.blocks * plan.groups;
+  const Index outputs = plan.group_outputs();
+  if (plan.groups > 1 && 2 * outputs <= lanes && lanes % outputs == 0 &&
+      plan.group_inputs() <= outputs)
+    plan.lanes = WeightLanes::kGroups;
+  else if (1.05 * lane_use(plan.run, lanes) < lane_use(outputs, lanes))
+    plan.lanes = WeightLanes::kOutputs;
+  plan.block_width = plan.lanes == WeightLanes::kGroups ? lanes : 2 * lanes;
+  plan.blocks = ceil_div(plan.block_channels(), plan.block_width);
+  const Index all_blocks = plan.blocks * plan.block_groups();
   plan.part_floats =
-      plan.filter() * (plan.lanes_are_outputs ? all_blocks * plan.block_width : plan.out_channels);
+      plan.filter() * (plan.packed() ? all_blocks * plan.block_width : plan.out_channels);
   const double flops = 2.0 * static_cast<double>(plan.images * plan.rows * plan.columns) *
                        static_cast<double>(plan.filter() * plan.out_channels);
   const Index chunks = static_cast<Index>(
       std::clamp(std::ceil(flops / kChunkFlops), 1.0, static_cast<double>(kMaxChunks)));
   const Index most_parts = std::clamp<Index>(kPartFloats / std::max<Index>(plan.part_floats, 1), 1,
                                              std::clamp<Index>(plan.units, 1, kMaxParts));
-  const Index most_splits =
-      plan.lanes_are_outputs ? all_blocks : ceil_div(plan.out_channels, kMinOutputs);
+  const Index most_splits = plan.packed() ? all_blocks : ceil_div(plan.out_channels, kMinOutputs);
   if (plan.part_floats <= kSmallPart) {
     plan.parts = std::min(chunks, most_parts);
     plan.splits = std::min(most_splits, ceil_div(chunks, plan.parts));
@@ -128,8 +145,8 @@ struct Tensors {
   float* bias_parts;
 
   float* part(const WeightGradPlan& plan, Index i) const {
-    if (!plan.lanes_are_outputs && i == 0) return grad_weight;
-    return parts + (plan.lanes_are_outputs ? i : i - 1) * plan.part_pitch();
+    if (!plan.packed() && i == 0) return grad_weight;
+    return parts + (plan.packed() ? i : i - 1) * plan.part_pitch();
   }
   float* bias_part(const WeightGradPlan& plan, Index i) const {
     return i == 0 ? grad_bias : bias_parts + (i - 1) * plan.out_channels;
@@ -187,7 +204,7 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   tiles.accumulate = unit.accumulate;
   for (Index t = 0; t < plan.taps; ++t) {
     const float* tap = input + plan.offsets()[t];
-    if (plan.lanes_are_outputs) {
+    if (plan.packed()) {
       tiles.a = tap, tiles.m = plan.run;
       tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
       tiles.b = grad, tiles.n = outputs.end - outputs.begin;
@@ -205,6 +222,22 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   }
 }
 
+void add_products(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+                  const Outputs& outputs, float* part) {
+  LaneProducts products;
+  products.input = unit.input + outputs.begin / plan.group_outputs() * plan.group_inputs();
+  products.input_row = unit.input_row, products.input_column = unit.input_column;
+  products.grad = unit.grad + outputs.begin;
+  products.grad_row = unit.columns * plan.out_channels, products.grad_column = plan.out_channels;
+  products.rows = unit.rows, products.columns = unit.columns;
+  products.taps = plan.offsets(), products.tap_count = plan.taps;
+  products.group_inputs = plan.group_inputs(), products.group_outputs = plan.group_outputs();
+  products.lanes = outputs.end - outputs.begin;
+  products.sums = part, products.pitch = plan.block_width;
+  products.accumulate = unit.accumulate;
+  kernels.products(products);
+}
+
 void add_bias(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
               const Outputs& outputs, float* bias_part) {
   ColumnSums sums;
@@ -219,17 +252,17 @@ void add_bias(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
 // The output channels of one split, group by group; blocks of lanes stay whole.
 template <class F>
 void each_outputs(const WeightGradPlan& plan, Index split, F&& f) {
-  const Index width = plan.lanes_are_outputs ? plan.block_width : 1;
-  const Index group_items = ceil_div(plan.group_outputs(), width),
-              items = group_items * plan.groups;
+  const Index width = plan.packed() ? plan.block_width : 1;
+  const Index channels = plan.block_channels();
+  const Index group_items = ceil_div(channels, width), items = group_items * plan.block_groups();
   Index item = items * split / plan.splits;
   const Index end = items * (split + 1) / plan.splits;
   while (item < end) {
     const Index group = item / group_items, in_group = item % group_items;
-    const Index last = plan.lanes_are_outputs ? item + 1 : std::min(end, (group + 1) * group_items);
-    const Index base = group * plan.group_outputs();
-    f(Outputs{base + in_group * width,
-              base + std::min((in_group + last - item) * width, plan.group_outputs()), group},
+    const Index last = plan.packed() ? item + 1 : std::min(end, (group + 1) * group_items);
+    const Index base = group * channels;
+    f(Outputs{base + in_group * width, base + std::min((in_group + last - item) * width, channels),
+              group},
       item);
     item = last;
   }
@@ -245,8 +278,11 @@ void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, con
     Unit unit = unit_at(plan, tensors, u, buffer);
     unit.accumulate = u != first;
     each_outputs(plan, split, [&](const Outputs& outputs, Index block) {
-      const Index at = plan.lanes_are_outputs ? block * plan.filter() * plan.block_width : 0;
-      add_unit(plan, kernels, unit, outputs, part + at);
+      const Index at = plan.packed() ? block * plan.filter() * plan.block_width : 0;
+      if (plan.lanes == WeightLanes::kGroups)
+        add_products(plan, kernels, unit, outputs, part + at);
+      else
+        add_unit(plan, kernels, unit, outputs, part + at);
       if (plan.bias) add_bias(plan, kernels, unit, outputs, tensors.bias_part(plan, index));
     });
   }
@@ -264,9 +300,9 @@ void add_parts(const WeightGradPlan& plan, const WeightGradKernels& kernels, Par
 // From [group][block][filter element][lane] to [output channel][filter element].
 void unpack(const WeightGradPlan& plan, const float* packed, float* weight, Index block) {
   const Index group = block / plan.blocks, in_group = block % plan.blocks * plan.block_width;
-  const Index count = std::min(plan.block_width, plan.group_outputs() - in_group);
+  const Index count = std::min(plan.block_width, plan.block_channels() - in_group);
   const float* from = packed + block * plan.filter() * plan.block_width;
-  float* to = weight + (group * plan.group_outputs() + in_group) * plan.filter();
+  float* to = weight + (group * plan.block_channels() + in_group) * plan.filter();
   for (Index o = 0; o < count; ++o)
     for (Index i = 0; i < plan.filter(); ++i)
       to[o * plan.filter() + i] = from[i * plan.block_width + o];
@@ -284,8 +320,8 @@ void combine(const WeightGradPlan& plan, const WeightGradKernels& kernels, const
       add_parts(
           plan, kernels, [&](Index i) { return tensors.bias_part(plan, i); }, 0, plan.out_channels);
   }
-  if (!plan.lanes_are_outputs) return;
-  const Index blocks = plan.blocks * plan.groups;
+  if (!plan.packed()) return;
+  const Index blocks = plan.blocks * plan.block_groups();
   const Index grain = std::max<Index>(1, kSmallPart / (plan.filter() * plan.block_width));
   auto unpack_range = [&](std::int64_t begin, std::int64_t end) {
     for (Index block = begin; block < end; ++block)
@@ -317,16 +353,18 @@ void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
 }
 
 constexpr WeightGradKernels kBaselineKernels = {baseline::kGemmLanes, baseline::outer_tiles,
-                                                baseline::column_sums, baseline::add_floats};
+                                                baseline::column_sums, baseline::lane_products,
+                                                baseline::add_floats};
 void run_baseline(const KernelArgs& args) noexcept { run_weight_grad(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
 constexpr WeightGradKernels kAvx2Kernels = {avx2::kGemmLanes, avx2::outer_tiles, avx2::column_sums,
-                                            avx2::add_floats};
+                                            avx2::lane_products, avx2::add_floats};
 void run_avx2(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
 constexpr WeightGradKernels kAvx512Kernels = {avx512::kGemmLanes, avx512::outer_tiles,
-                                              avx512::column_sums, avx512::add_floats};
+                                              avx512::column_sums, avx512::lane_products,
+                                              avx512::add_floats};
 void run_avx512(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx512Kernels); }
 #endif
 

@@ -75,12 +75,13 @@ void add_pass(const WindowPlan& plan, const Pass& place, const PassTaps& taps, b
 void spread_over_lanes(WindowPlan& plan, const TapRange& taps, const Pair& output_size) {
   ConvInput& in = plan.in;
   Lanes& lanes = plan.lanes;
-  const Index width = plan.out_channels;
+  const Index width = lanes.width;
   in.direct = false;
   in.pixel_pitch = width;
   const Index reach = (taps.last_column - taps.first_column) * width;
   const Index last = lanes.flat ? ceil_div(output_size[1] * width, lanes.pattern) * lanes.pattern
-                                : (output_size[1] - 1) * in.stride[1] * width + lanes.pattern;
+                                : (output_size[1] - 1) * in.stride[1] * width +
+                                      ceil_div(width, plan.block_width) * plan.block_width;
   const Index floats = std::max(reach + last, in.buffer_columns * width + plan.block_width);
   lanes.plane_pitch = ceil_div(floats, 16) * 16;
   in.row_pitch = plan.in_channels * lanes.plane_pitch;
@@ -147,7 +148,8 @@ void choose_chunks(const Lists& lists, WindowPlan& plan) {
     rows = std::max(rows, pass.rows);
     weights += plan.weight_groups() * plan.group_weights(pass);
   }
-  const Index all_blocks = plan.lanes.used ? 1 : plan.blocks * plan.groups;
+  const Index all_blocks =
+      plan.lanes.used ? ceil_div(plan.out_channels, plan.lanes.width) : plan.blocks * plan.groups;
   auto fits = [&](Index images, Index block) {
     return images * plan.in.buffer_floats(block) <= kBufferFloats;
   };
@@ -212,7 +214,8 @@ WindowChunk chunk_at(const WindowPlan& plan, Index index) {
   const Index row_block = index % plan.row_blocks;
   const Index image_block = index / plan.row_blocks % plan.image_blocks;
   const Index split = index / (plan.row_blocks * plan.image_blocks);
-  const Index blocks = plan.blocks * plan.groups;
+  const Index blocks =
+      plan.lanes.used ? ceil_div(plan.out_channels, plan.lanes.width) : plan.blocks * plan.groups;
   WindowChunk chunk;
   chunk.image = image_block * plan.image_block;
   chunk.images = std::min(plan.image_block, plan.images - chunk.image);

@@ -14,6 +14,7 @@ struct Lanes {
   bool used = false;
   bool flat = false;  // a row of output is one run of floats; else pixels start at a vector each
   Index pattern = 0;  // floats until the output channels repeat, a multiple of the lanes
+  Index width = 0;    // output channels whose rows are copied at a time
   Index plane_pitch = 0;  // from one read channel's copy of a row to the next
 };
 
