@@ -1,0 +1,136 @@
+#include <doctest/doctest.h>
+
+#include "compile/nets.h"
+#include "compile/passes.h"
+#include "pycnn/error.h"
+
+namespace pycnn {
+namespace {
+
+// A loss of two parameters, with stand-ins for their gradients.
+struct Recorded {
+  Graph graph;
+  std::vector<Symbol> parameters;
+  std::vector<Symbol> gradients;
+};
+
+Recorded recorded() {
+  Recorded r;
+  const TensorSpec spec{{3}, DType::kFloat32};
+  for (const char* name : {"a", "b"}) {
+    r.parameters.push_back(r.graph.parameter(name, spec));
+    r.gradients.push_back(r.graph.input(std::string("grad_") + name, spec));
+  }
+  return r;
+}
+
+TEST_CASE("plain descent adds an update and an assignment for each parameter, and counts steps") {
+  Recorded r = recorded();
+  append_update(r.graph, Optimizer{}, r.parameters, r.gradients);
+  CHECK(r.graph.text() == R"(pycnn.graph 1
+parameter "a" = f32(3)
+input "grad_a" = f32(3)
+parameter "b" = f32(3)
+input "grad_b" = f32(3)
+buffer "train.step" = i64(1)
+buffer "train.learning_rate" = f32(1)
+"update.a" = sgd_update("a", "grad_a", "train.learning_rate") {momentum=0, nesterov=false, weight_decay=0, rate_scale=1, clipped=false} -> f32(3)
+"update.b" = sgd_update("b", "grad_b", "train.learning_rate") {momentum=0, nesterov=false, weight_decay=0, rate_scale=1, clipped=false} -> f32(3)
+"increment.step" = increment("train.step") -> i64(1)
+assign "a" = "update.a"
+assign "b" = "update.b"
+assign "train.step" = "increment.step"
+)");
+}
+
+TEST_CASE("momentum, groups, clipping and averages") {
+  Recorded r = recorded();
+  Optimizer optimizer;
+  optimizer.momentum = 0.9;
+  optimizer.weight_decay = 0.1;
+  optimizer.groups = {{{"b"}, 0.0, 2.0, false}, {{"b"}, 7.0, 7.0, false}};  // the first one counts
+  optimizer.clip_norm = 5.0;
+  optimizer.ema_decay = 0.5;
+  append_update(r.graph, optimizer, r.parameters, r.gradients);
+  CHECK(r.graph.text() == R"(pycnn.graph 1
+parameter "a" = f32(3)
+input "grad_a" = f32(3)
+parameter "b" = f32(3)
+input "grad_b" = f32(3)
+buffer "train.step" = i64(1)
+buffer "train.learning_rate" = f32(1)
+"clip_factor" = clip_factor("grad_a", "grad_b") {max_norm=5} -> f32(), f32()
+buffer "optim.momentum.a" = f32(3)
+"update.a" = sgd_update("a", "grad_a", "train.learning_rate", "optim.momentum.a", "clip_factor") {momentum=0.9, nesterov=false, weight_decay=0.1, rate_scale=1, clipped=true} -> f32(3), f32(3)
+buffer "ema.a" = f32(3)
+"ema_update.a" = ema_update("ema.a", "update.a", "train.step") {decay=0.5} -> f32(3)
+buffer "optim.momentum.b" = f32(3)
+"update.b" = sgd_update("b", "grad_b", "train.learning_rate", "optim.momentum.b", "clip_factor") {momentum=0.9, nesterov=false, weight_decay=0, rate_scale=2, clipped=true} -> f32(3), f32(3)
+buffer "ema.b" = f32(3)
+"ema_update.b" = ema_update("ema.b", "update.b", "train.step") {decay=0.5} -> f32(3)
+"increment.step" = increment("train.step") -> i64(1)
+output "grad_norm" = "clip_factor":1
+assign "optim.momentum.a" = "update.a":1
+assign "a" = "update.a"
+assign "ema.a" = "ema_update.a"
+assign "optim.momentum.b" = "update.b":1
+assign "b" = "update.b"
+assign "ema.b" = "ema_update.b"
+assign "train.step" = "increment.step"
+)");
+}
+
+TEST_CASE("Adam keeps mean and variance; AdamW decouples its weight decay") {
+  for (const auto kind : {Optimizer::Kind::kAdam, Optimizer::Kind::kAdamW}) {
+    Recorded r = recorded();
+    Optimizer optimizer;
+    optimizer.kind = kind;
+    append_update(r.graph, optimizer, r.parameters, r.gradients);
+    const Node& update = r.graph.node(r.graph.find("update.a"));
+    CHECK(std::get<ops::AdamUpdate>(update.op).decoupled == (kind == Optimizer::Kind::kAdamW));
+    CHECK(update.inputs[3] == r.graph.find("train.step"));
+    CHECK(update.inputs[4] == r.graph.find("optim.mean.a"));
+    CHECK(update.inputs[5] == r.graph.find("optim.variance.a"));
+    CHECK(r.graph.assignments().size() == 7);
+  }
+}
+
+TEST_CASE("a norm that the graph already reports keeps its name") {
+  Recorded r = recorded();
+  r.graph.set_output("grad_norm", r.parameters[0]);
+  Optimizer optimizer;
+  optimizer.clip_norm = 1.0;
+  append_update(r.graph, optimizer, r.parameters, r.gradients);
+  CHECK(r.graph.outputs().size() == 1);
+}
+
+TEST_CASE("parameters that the loss needs are trained, but for frozen ones") {
+  const Graph graph = test::small_net(2, true);
+  Optimizer optimizer;
+  optimizer.groups = {{{"conv1.weight", "bn1.bias"}, 0.0, 1.0, true}};
+  const auto loss = graph.find("loss");
+  std::vector<std::string> names;
+  for (const Symbol symbol : trained_parameters(graph, loss, optimizer))
+    names.push_back(graph.node(symbol).name);
+  CHECK(names == std::vector<std::string>{"conv1.bias", "bn1.weight", "conv2.weight", "bn2.weight",
+                                          "bn2.bias", "fc.weight", "fc.bias"});
+}
+
+TEST_CASE("what cannot be trained is said") {
+  Graph graph;
+  const Symbol x = graph.input("x", {{2}, DType::kFloat32});
+  const Symbol used = graph.parameter("used", {{2}, DType::kFloat32});
+  graph.parameter("idle", {{2}, DType::kFloat32});
+  const Symbol loss = graph.add(ops::MeanSquaredError{}, {x, used});
+  Optimizer optimizer;
+  optimizer.groups = {{{"used"}, 0.0, 1.0, true}};
+  CHECK_THROWS_WITH_AS(trained_parameters(graph, loss, optimizer),
+                       doctest::Contains("1 are frozen and 1 do not influence the loss"),
+                       GraphError);
+  optimizer.groups = {{{"x"}, 0.0, 1.0, true}};
+  CHECK_THROWS_WITH_AS(trained_parameters(graph, loss, optimizer),
+                       doctest::Contains("names 'x', which is no parameter"), ArgumentError);
+}
+
+}  // namespace
+}  // namespace pycnn

@@ -1,0 +1,93 @@
+#include <doctest/doctest.h>
+
+#include "compile/passes.h"
+#include "compile/same_attributes.h"
+
+namespace pycnn {
+namespace {
+
+void nothing(const KernelArgs&) noexcept {}
+void pack_a(const KernelArgs&) noexcept {}
+void pack_b(const KernelArgs&) noexcept {}
+
+// Value 0: input; 1: variable 0; 2: variable 1.
+struct Draft {
+  Schedule schedule;
+  Draft() {
+    schedule.inputs = {{"x", spec()}};
+    schedule.variables = {"v0", "v1"};
+    schedule.add_value({ScheduleValue::Kind::kInput, spec(), 0});
+    schedule.add_value({ScheduleValue::Kind::kVariable, spec(), 0});
+    schedule.add_value({ScheduleValue::Kind::kVariable, spec(), 1});
+  }
+  static TensorSpec spec() { return {{4}, DType::kFloat32}; }
+  int step(const std::string& name, std::vector<int> inputs, KernelFunction pack = nullptr,
+           Op op = ops::Dense{}) {
+    ScheduleStep step;
+    step.name = name;
+    step.op_name = op_name(op);
+    step.op = op;
+    step.kernel.run = nothing;
+    if (pack != nullptr) step.kernel.packed = {1, 100, pack, 32, "format"};
+    step.inputs = inputs;
+    step.input_specs.assign(inputs.size(), spec());
+    const int result = schedule.add_value({ScheduleValue::Kind::kResult, spec()});
+    step.outputs = {result};
+    schedule.run.push_back(step);
+    return result;
+  }
+};
+
+std::string names(const std::vector<ScheduleStep>& steps) {
+  std::string text;
+  for (const ScheduleStep& step : steps) text += step.name + ":" + step.op_name + " ";
+  return text;
+}
+
+TEST_CASE("a weight that no run changes is packed in prepare, once for equal steps") {
+  Draft draft;
+  draft.step("one", {0, 1}, pack_a);
+  draft.step("two", {3, 1}, pack_a);
+  draft.step("other_function", {3, 1}, pack_b);
+  draft.step("other_weight", {3, 2}, pack_a);
+  Schedule& schedule = draft.schedule;
+  prepack_weights(schedule);
+  CHECK(names(schedule.prepare) == "one:pack other_function:pack other_weight:pack ");
+  CHECK(names(schedule.run) == "one:dense two:dense other_function:dense other_weight:dense ");
+  CHECK(schedule.run[0].inputs[1] == schedule.run[1].inputs[1]);
+  CHECK(schedule.run[0].inputs[1] != schedule.run[2].inputs[1]);
+  const ScheduleStep& pack = schedule.prepare[0];
+  CHECK(pack.inputs == std::vector<int>{1});
+  CHECK(pack.kernel.scratch_bytes == 32);
+  CHECK(schedule.value(pack.outputs[0]).spec == TensorSpec{{100}, DType::kUInt8});
+  CHECK(schedule.value(pack.outputs[0]).prepared);
+  CHECK(schedule.run[0].input_specs[1] == Draft::spec());  // the original's
+}
+
+TEST_CASE("a weight under training is packed in each run, right before its first use") {
+  Draft draft;
+  draft.step("before", {0});
+  draft.step("one", {0, 1}, pack_a);
+  draft.step("two", {0, 1}, pack_a);
+  const int updated = draft.step("update", {1});
+  draft.schedule.assignments = {{0, updated}};
+  prepack_weights(draft.schedule);
+  CHECK(draft.schedule.prepare.empty());
+  CHECK(names(draft.schedule.run) == "before:dense one:pack one:dense two:dense update:dense ");
+}
+
+TEST_CASE("steps with other attributes do not share a packing") {
+  Draft draft;
+  ops::Dense relu;
+  relu.epilogue.activation = ActivationKind::kRelu;
+  draft.step("one", {0, 1}, pack_a);
+  draft.step("two", {0, 1}, pack_a, relu);
+  prepack_weights(draft.schedule);
+  CHECK(draft.schedule.prepare.size() == 2);
+  CHECK(same_attributes(relu, relu));
+  CHECK(!same_attributes(relu, ops::Dense{}));
+  CHECK(!same_attributes(ops::Add{}, ops::Subtract{}));
+}
+
+}  // namespace
+}  // namespace pycnn

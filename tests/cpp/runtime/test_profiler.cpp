@@ -1,0 +1,95 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "compile/nets.h"
+
+namespace pycnn {
+namespace {
+
+TEST_CASE("the times of the steps add up to the time of the runs") {
+  const Graph graph = test::small_net(64, true);
+  Variables variables;
+  create_variables(graph, variables, 2);
+  CompileOptions options;
+  options.mode = Mode::kTraining;
+  options.optimizer = Optimizer{};
+  const Program program = compile(graph, variables, options);
+  const Tensor x = test::random_tensor({64, 8, 8, 2}, 9), y = test::labels(64, 4);
+  std::vector<Tensor> results;
+  std::vector<void*> outputs;
+  for (const auto& [name, spec] : program.outputs()) {
+    results.emplace_back(spec);
+    outputs.push_back(results.back().mutable_raw());
+  }
+  const void* inputs[] = {x.raw(), y.raw()};
+  for (int i = 0; i < 5; ++i) program.run(inputs, outputs);
+
+  // A machine busy with other things may stop us between the steps; not every time.
+  double worst = 1.0;
+  for (int attempt = 0; attempt < 10 && worst > 0.03; ++attempt) {
+    program.start_profile();
+    const auto begin = std::chrono::steady_clock::now();
+    constexpr int kRuns = 20;
+    for (int i = 0; i < kRuns; ++i) program.run(inputs, outputs);
+    const double wall =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    double sum = 0.0;
+    for (const StepProfile& step : program.profile()) {
+      if (step.phase != "run") continue;
+      sum += step.total_seconds;
+      CHECK(step.runs == kRuns);
+      CHECK(step.min_seconds * kRuns <= step.total_seconds * 1.000001);
+    }
+    CHECK(sum <= wall);
+    worst = std::min(worst, (wall - sum) / wall);
+  }
+  CHECK(worst <= 0.03);
+}
+
+TEST_CASE("a line tells node, op, variant and cost; packing and preparing are lines, too") {
+  const Graph graph = test::small_net(4, false);
+  Variables variables;
+  create_variables(graph, variables, 2);
+  CompileOptions options;
+  options.variants = {{"conv2", "reference"}};
+  const Program program = compile(graph, variables, options);
+  program.start_profile();
+  program.run({{"x", test::random_tensor({4, 8, 8, 2}, 9)}});
+  const std::vector<StepProfile> lines = program.profile();
+  const auto find = [&](const std::string& name, const std::string& op) {
+    const auto line = std::find_if(lines.begin(), lines.end(), [&](const StepProfile& step) {
+      return step.name == name && step.op == op;
+    });
+    REQUIRE(line != lines.end());
+    return *line;
+  };
+  CHECK(find("conv2", "conv2d").variant == "conv2d.reference");
+  CHECK(find("conv2", "conv2d").phase == "run");
+  CHECK(find("conv2", "conv2d").cost.macs == 4 * 8 * 8 * 5 * 9 * 5);
+  CHECK(find("bn1.fold", "fold_batch_norm").phase == "prepare");
+  CHECK(find("conv1", "pack").phase == "prepare");
+  CHECK(find("conv1", "pack").runs == 1);
+}
+
+TEST_CASE("a profile counts the runs between its start and its end") {
+  const Graph graph = test::small_net(2, false);
+  Variables variables;
+  create_variables(graph, variables, 2);
+  const Program program = compile(graph, variables);
+  const std::map<std::string, Tensor> inputs = {{"x", test::random_tensor({2, 8, 8, 2}, 9)}};
+  program.run(inputs);
+  CHECK(program.profile().back().runs == 0);
+  program.start_profile();
+  program.run(inputs);
+  program.run(inputs);
+  CHECK(program.profile().back().runs == 2);
+  program.run(inputs);
+  CHECK(program.profile().back().runs == 2);
+  program.start_profile();
+  CHECK(program.profile().back().runs == 0);
+}
+
+}  // namespace
+}  // namespace pycnn
