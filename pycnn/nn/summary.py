@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pycnn.errors import ArgumentError
+from pycnn.nn.files import GraphModule
 from pycnn.nn.module import Call, Module, _first_symbol, watch_calls
 from pycnn.tracing import Symbol, trace
 
@@ -236,7 +237,10 @@ def summarize(net: Module, input_shape: tuple[int, ...], batch: int) -> Summary:
     nodes = traced.graph.nodes()
     views = _views(nodes)
     owner: dict[int, int] = {}
-    leaves = [call for call in calls if not call.children]
+    # A loaded net has no layers to call: its nodes are the rows.
+    leaves = [
+        call for call in calls if not call.children and not isinstance(call.module, GraphModule)
+    ]
     last = -1
     for number, call in enumerate(leaves):
         for index in _claim(call, last, nodes):

@@ -1,0 +1,116 @@
+"""Networks by name or by file, fitted to the data."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from pycnn import models
+from pycnn.cli._options import UsageError, as_usage, parse_value
+from pycnn.data import Dataset
+from pycnn.nn.files import GraphModule, load
+from pycnn.nn.module import Module
+
+__all__ = ["class_names", "create", "find", "fit_to_data", "is_file", "known_options", "own_loss", "parse_options"]
+
+
+def parse_options(pairs: list[str], activation: str | None = None) -> dict[str, Any]:
+    """Read --option KEY=VALUE words, and --activation.
+
+    Raises:
+        UsageError: A word has no "=".
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, found, value = pair.partition("=")
+        if not found or not key:
+            raise UsageError(f"--option {pair!r} is not KEY=VALUE, for example --option activation=relu")
+        options[key.strip()] = parse_value(value.strip())
+    if activation is not None:
+        options["activation"] = activation
+    return options
+
+
+def is_file(net: str) -> bool:
+    """Whether a NET argument means a file; names of networks have neither a dot nor a slash."""
+    return net not in models.list() and ("/" in net or "." in net or Path(net).is_file())
+
+
+def known_options(name: str) -> frozenset[str]:
+    """Names of the options of a network."""
+    make = getattr(models, name, None)
+    return frozenset() if make is None else frozenset(inspect.signature(make).parameters)
+
+
+def create(name: str, options: dict[str, Any]) -> Module:
+    """Make a network with fresh weights.
+
+    Raises:
+        UsageError: The name or an option is wrong.
+    """
+    with as_usage():
+        return models.create(name, **options)
+
+
+def find(net: str, options: dict[str, Any]) -> Module:
+    """Load a file or make a network by name.
+
+    Raises:
+        UsageError: There is no such network, or options were given for a file.
+        FileError: The file cannot be read.
+        FormatError: It is no model file.
+    """
+    if not is_file(net):
+        return create(net, options)
+    if options:
+        raise UsageError(f"--option {next(iter(options))}: '{net}' is a file, its net is made already")
+    return load(net)
+
+
+def fit_to_data(name: str, options: dict[str, Any], net: Module, data: Dataset) -> tuple[Module, dict[str, Any]]:
+    """Make the network again with as many classes, channels and pixels as the data has.
+
+    Options that the user chose stay.
+
+    Returns:
+        The network, and all options that it was made with.
+    """
+    height, width, channels = data.image_shape
+    wanted = {"num_classes": len(data.class_names), "in_channels": channels}
+    if height == width:
+        wanted["input_size"] = height
+    known = known_options(name)
+    parameters = inspect.signature(getattr(models, name)).parameters if known else {}
+    extra = {
+        key: value
+        for key, value in wanted.items()
+        if key in known and key not in options and value != parameters[key].default
+    }
+    if not extra:
+        return net, options
+    return create(name, {**options, **extra}), {**options, **extra}
+
+
+def class_names(net: Module) -> tuple[str, ...] | None:
+    """Names that a file gives its classes, if it does."""
+    text = getattr(net, "metadata", {}).get("class_names")
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except ValueError:
+        return None
+    return tuple(str(name) for name in names) if isinstance(names, list) else None
+
+
+def own_loss(net: Module) -> Any:
+    """The loss that a loaded network was made for, where it is not cross-entropy; otherwise None.
+
+    A file holds the graph, not the loss: the network's name in the metadata tells.
+    """
+    if not isinstance(net, GraphModule):
+        return None
+    name = net.metadata.get("net", "")
+    return getattr(models.create(name), "default_loss", None) if name in models.list() else None

@@ -1,0 +1,221 @@
+"""What the commands' options have in common: types, common flags, settings from files."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pycnn.errors import ArgumentError
+
+__all__ = [
+    "UsageError",
+    "as_usage",
+    "count",
+    "fraction",
+    "image_shape",
+    "number",
+    "parse",
+    "parse_value",
+    "seed",
+    "thread_list",
+    "to_toml",
+]
+
+
+class UsageError(Exception):
+    """What was typed is wrong: exit code 2."""
+
+
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """Report arguments that the library refuses as wrong usage."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise UsageError(str(error)) from error
+
+
+# ---- Types of options
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2**63 - 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**63 - 1")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number of at least 0 and below 1."""
+    value = number(text)
+    if value >= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not below 1")
+    return value
+
+
+def thread_list(text: str) -> list[int]:
+    """Thread counts, comma-separated, each once."""
+    return list(dict.fromkeys(count(part) for part in text.split(",")))
+
+
+def image_shape(text: str) -> tuple[int, ...]:
+    """Sizes "H,W,C" of an image."""
+    try:
+        sizes = tuple(count(part) for part in text.replace("x", ",").split(","))
+    except argparse.ArgumentTypeError:
+        sizes = ()
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not H,W,C, for example 28,28,1")
+    return sizes
+
+
+def parse_value(text: str) -> Any:
+    """A number, true or false, or the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key.strip(), value.strip()
+
+
+# ---- Parsing
+
+
+def parse(command: Any, name: str, description: str, words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command's words; settings of --config and --set count as if typed before them.
+
+    Args:
+        command: The command's module: `add_arguments`, and perhaps `before(args)`, which gives a further file of
+            settings.
+        name: Its name.
+        description: Its help line.
+        words: What was typed after the name.
+
+    Raises:
+        UsageError: A setting is unknown or the file cannot be read.
+        SystemExit: Wrong words (code 2) or --help (code 0).
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"pycnn {name}",
+        description=f"{description[0].upper()}{description[1:]}.",
+        epilog=command.__doc__.partition("\n")[2].strip() or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    _add_common(parser)
+    args = parser.parse_args(words)
+    files = [args.config] if args.config else []
+    if hasattr(command, "settings_file"):
+        files = [path for path in (command.settings_file(args),) if path] + files
+    before: list[str] = []
+    for path in files:
+        before += _words(_read(path), parser, f"'{path}'")
+    before += _words(dict(args.set), parser, "--set")
+    return parser.parse_args([*before, *words]) if files or args.set else args
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    known = {option for action in parser._actions for option in action.option_strings}
+    group = parser.add_argument_group("common options")
+    group.add_argument("--device", default="cpu", help="cpu or auto (default: cpu)")
+    if "--threads" not in known:
+        group.add_argument("--threads", type=count, metavar="N", help="at most N threads (default: see pycnn doctor)")
+    group.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default: 0)")
+    if "--json" not in known:
+        group.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    group.add_argument("--quiet", action="store_true", help="no progress and no suggestions")
+    group.add_argument("--config", type=Path, metavar="FILE", help="settings by the names of the options, as TOML")
+    group.add_argument(
+        "--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", help="one setting, as in --config"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"'{path}': {error}") from error
+
+
+def _words(settings: Mapping[str, Any], parser: argparse.ArgumentParser, where: str) -> list[str]:
+    """The settings as if they had been typed."""
+    unsettable = ("help", "config", "set", "resume")
+    actions = {action.dest: action for action in parser._actions if action.dest not in unsettable}
+    words: list[str] = []
+    for key, value in settings.items():
+        action = actions.get(key.replace("-", "_"))
+        if action is None:
+            close = get_close_matches(key.replace("-", "_"), actions, n=3, cutoff=0.5) or sorted(actions)
+            raise UsageError(f"{where}: no setting is called '{key}'; there is {', '.join(close)}")
+        if not action.option_strings:
+            # Typed words come later and win; what is typed nowhere keeps this default.
+            action.default, action.nargs, action.required = str(value), "?", False
+            continue
+        flag = action.option_strings[0]
+        if action.nargs == 0:
+            truth = parse_value(value) if isinstance(value, str) else value
+            if not isinstance(truth, bool):
+                raise UsageError(f"{where}: '{key}' must be true or false, got {value!r}")
+            words += [flag] if truth else []
+        elif isinstance(value, dict):
+            for part, text in value.items():
+                words += [flag, f"{part}={_text(text)}"]
+        elif isinstance(value, list):
+            words += [f"{flag}={','.join(_text(part) for part in value)}"]
+        else:
+            words += [f"{flag}={_text(value)}"]
+    return words
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def to_toml(settings: Mapping[str, Any]) -> str:
+    """Write settings (texts, numbers, truths, one level of tables) so that `--config` reads them back."""
+    import json
+
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
+    for key, table in settings.items():
+        if isinstance(table, dict) and table:
+            lines += ["", f"[{key}]", *(f"{part} = {json.dumps(value)}" for part, value in table.items())]
+    return "\n".join(lines) + "\n"

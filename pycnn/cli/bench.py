@@ -1,0 +1,155 @@
+"""Time a net, whole and layer by layer.
+
+A regression, for --compare, is a setting whose median and minimum are both slower than before by more than the noise
+of the two measurements, and by more than 3 %; the exit code is then 1.
+
+Examples:
+  pycnn bench lenet5 --batch 256 --train --layers
+  pycnn bench lenet5 --threads 1,2 --json before.json     and later:  --compare before.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pycnn.benchmark import BenchReport, bench
+from pycnn.cli import _nets, _options
+from pycnn.cli._options import UsageError
+from pycnn.cli._output import Output
+
+__all__ = ["add_arguments", "run"]
+
+_TOLERANCE = 0.03
+_SAME = ("net", "options", "shape", "train")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("net", metavar="NET", help="name of a net, or a model file")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the net, for example activation=relu"
+    )
+    parser.add_argument("--batch", type=_options.count, default=1, metavar="N", help="images per run (default: 1)")
+    parser.add_argument("--input-shape", type=_options.image_shape, metavar="H,W,C", help="default: the net's own")
+    parser.add_argument("--train", action="store_true", help="time a whole training step instead of inference")
+    parser.add_argument("--layers", action="store_true", help="time every step of the program too")
+    parser.add_argument("--threads", type=_options.thread_list, metavar="N,M", help="one number or several to compare")
+    parser.add_argument("--isa", choices=("baseline", "avx2", "avx512"), help="instruction set (default: the best)")
+    parser.add_argument("--rounds", type=_options.count, default=7, metavar="N", help="of about 0.1 s (default: 7)")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON to a file, or, without one, to standard output"
+    )
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json FILE of the same net")
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Time, report, compare."""
+    options = _nets.parse_options(args.option)
+    before = None if args.compare is None else _read(args.compare)
+    net = _nets.find(args.net, options)
+    if args.input_shape is None and net.input_shape is None:
+        raise UsageError(f"{args.net} has no input size of its own; give --input-shape H,W,C")
+    report = bench(
+        net,
+        batch_size=args.batch,
+        input_shape=args.input_shape,
+        train=args.train,
+        layers=args.layers,
+        threads=args.threads,
+        isa=args.isa,
+        device=args.device,
+        rounds=args.rounds,
+        seed=args.seed,
+    )
+    values: dict[str, Any] = {"net": args.net, "options": options, **asdict(report)}
+    changes: list[dict[str, Any]] = []
+    if before is not None:
+        values["compared_with"] = str(args.compare)
+        values["changes"] = changes = _changes(before, values, output)
+    for text in report.warnings:
+        output.warn(text)
+    if args.json not in (None, "-"):
+        Path(args.json).write_text(json.dumps(output.record(values), indent=2) + "\n", encoding="utf-8")
+        output.json = False
+    output.result(values, _text(report, changes))
+    regressed = any(change["regression"] for change in changes)
+    output.suggest(_next(args, regressed))
+    return 1 if regressed else 0
+
+
+def _text(report: BenchReport, changes: list[dict[str, Any]]) -> str:
+    lines = [line for line in str(report).splitlines() if not line.startswith("warning: ")]
+    for change in changes:
+        before, after, noise = (change[key] for key in ("before", "after", "tolerance"))
+        verdict = "REGRESSION" if change["regression"] else "faster" if change["improvement"] else "no change"
+        lines.append(
+            f"threads={change['threads']} {change['isa']}: median {1e3 * before:.3f} -> {1e3 * after:.3f} ms "
+            f"({100 * (after / before - 1):+.1f} %, noise {100 * noise:.1f} %): {verdict}"
+        )
+    return "\n".join(lines)
+
+
+def _next(args: argparse.Namespace, regressed: bool) -> str:
+    if regressed:
+        return "the same once more on a quiet machine, and --layers to see which layer is slow"
+    if not args.layers:
+        return f"pycnn bench {args.net} --batch {args.batch}{' --train' if args.train else ''} --layers"
+    return "pycnn doctor tells how fast this machine can be"
+
+
+# ---- Comparing
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is no JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != "pycnn.bench/1":
+        raise ValueError(f"'{path}' was not written by pycnn bench --json (schema pycnn.bench/1)")
+    return values
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any], output: Output) -> list[dict[str, Any]]:
+    different = [key for key in _SAME if _plain(before.get(key)) != _plain(after[key])]
+    if different:
+        shown = "; ".join(f"{key} {before.get(key)} and {after[key]}" for key in different)
+        raise UsageError(f"--compare: the two measure different things: {shown}")
+    for key in ("cpu", "compiler"):
+        if before["environment"].get(key) != after["environment"][key]:
+            output.warn(f"--compare: other {key}: {before['environment'].get(key)}, now {after['environment'][key]}")
+    known = {(timing["threads"], timing["isa"]): timing for timing in before["timings"]}
+    changes = []
+    for timing in after["timings"]:
+        old = known.get((timing["threads"], timing["isa"]))
+        if old is not None:
+            changes.append(_change(old, timing))
+    if not changes:
+        raise UsageError(
+            "--compare: no setting in common; before: "
+            + ", ".join(f"{threads} threads {isa}" for threads, isa in known)
+        )
+    return changes
+
+
+def _change(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    tolerance = max(_TOLERANCE, old["noise"], new["noise"])
+    slower = min(new[key] / old[key] for key in ("median", "minimum")) - 1.0
+    faster = min(old[key] / new[key] for key in ("median", "minimum")) - 1.0
+    return {
+        "threads": new["threads"],
+        "isa": new["isa"],
+        "before": old["median"],
+        "after": new["median"],
+        "tolerance": tolerance,
+        "regression": slower > tolerance,
+        "improvement": faster > tolerance,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

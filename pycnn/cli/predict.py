@@ -1,0 +1,89 @@
+"""Tell what image files show: the most probable classes of each.
+
+Images are converted to the net's size and to grey or colour. Digits are white on black, as in MNIST; for dark
+writing on white paper give --invert.
+
+Example:
+  pycnn predict lenet5.safetensors seven.png --top-k 3
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pycnn
+from pycnn import functional
+from pycnn.cli import _nets, _options
+from pycnn.cli._output import Output
+from pycnn.data._decode import decode, require_pillow
+from pycnn.nn._running import ends_in_softmax
+from pycnn.nn.files import GraphModule, load
+
+__all__ = ["add_arguments", "run"]
+
+_BATCH = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("file", metavar="FILE", help="a model file or checkpoint (.safetensors)")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files (PNG, JPEG, ...)")
+    parser.add_argument("--top-k", type=_options.count, default=3, metavar="K", help="classes to show (default: 3)")
+    parser.add_argument("--fit", choices=("crop", "stretch"), default="crop", help="how other proportions are handled")
+    parser.add_argument("--invert", action="store_true", help="swap dark and bright")
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Decode, run, report."""
+    require_pillow("predict")
+    net = load(args.file)
+    shape = net.input_shape or ()
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise ValueError(f"'{args.file}': the net takes {shape}, not grey or colour images (H, W, C)")
+    probabilities = _probabilities(net, _read(args, shape), args)
+    names = _nets.class_names(net) or tuple(str(index) for index in range(probabilities.shape[1]))
+    if len(names) != probabilities.shape[1]:
+        raise ValueError(f"'{args.file}': {len(names)} class names, but the net gives {probabilities.shape[1]} classes")
+    shown = min(args.top_k, len(names))
+    predictions: list[dict[str, Any]] = []
+    for path, row in zip(args.images, probabilities, strict=True):
+        # Stable, so that equal probabilities come in the order of the classes.
+        best = np.argsort(-row, kind="stable")[:shown]
+        classes = [{"class": names[i], "index": int(i), "probability": float(row[i])} for i in best]
+        predictions.append({"image": str(path), "classes": classes})
+    lines = [
+        f"{p['image']}: " + ", ".join(f"{c['class']} {100 * c['probability']:.1f} %" for c in p["classes"])
+        for p in predictions
+    ]
+    output.result({"file": args.file, "predictions": predictions}, "\n".join(lines))
+    output.suggest(f"pycnn bench {args.file}")
+    return 0
+
+
+def _read(args: argparse.Namespace, shape: tuple[int, ...]) -> np.ndarray:
+    images = np.empty((len(args.images), *shape), np.uint8)
+    for index, path in enumerate(args.images):
+        pixels = decode(
+            path.read_bytes(), where=f"'{path}'", channels=shape[2], size=(shape[0], shape[1]), fit=args.fit
+        )
+        images[index] = 255 - pixels if args.invert else pixels
+    return images
+
+
+def _probabilities(net: GraphModule, images: np.ndarray, args: argparse.Namespace) -> np.ndarray:
+    def function(x: Any) -> Any:
+        scores = net(x)
+        if not hasattr(scores, "shape") or len(scores.shape) != 2:
+            raise ValueError(f"'{args.file}': the net gives {getattr(scores, 'shape', scores)}, not (N, classes)")
+        return scores if ends_in_softmax(scores) else functional.softmax(scores)
+
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        part = images[start : start + _BATCH]
+        program = pycnn.compile(function, part.shape, dtype="uint8", device=args.device, threads=args.threads)
+        parts.append(program(part))
+    return np.concatenate(parts)
