@@ -54,7 +54,6 @@ void expect_valid(const TensorSpec& spec, const char* what) {
     fail<ShapeError>(what, " has ", spec.shape.size(), " axes, at most ", kMaxRank,
                      " are supported");
   }
-
   for (const std::int64_t size : spec.shape) {
     if (size < 0) fail<ShapeError>(what, " ", spec, " has a negative axis");
   }
