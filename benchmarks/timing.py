@@ -60,9 +60,7 @@ def summarise(values: list[float]) -> Timing:
     """Return median, minimum and percentiles."""
     ordered = sorted(values)
     last = len(ordered) - 1
-    return Timing(
-        statistics.median(ordered), ordered[0], ordered[round(0.1 * last)], ordered[round(0.9 * last)]
-    )
+    return Timing(statistics.median(ordered), ordered[0], ordered[round(0.1 * last)], ordered[round(0.9 * last)])
 
 
 def environment(*packages: str) -> dict[str, Any]:

@@ -26,9 +26,7 @@ def op_names() -> list[str]:
 
 
 def test_layers_of_the_core_hold(root):
-    result = subprocess.run(
-        [sys.executable, root / "tools" / "check_layers.py"], capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, root / "tools" / "check_layers.py"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 

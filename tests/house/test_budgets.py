@@ -1,0 +1,82 @@
+"""What pycnn may cost: size, start-up, memory. Times are minima of several runs, so that a busy machine does not fail."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+import pycnn
+
+
+def best_seconds(*command: str, runs: int = 9) -> float:
+    times = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_wheel_stays_below_5_mb_compressed():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in metadata.files("pycnn") or []:
+            path = Path(file.locate())
+            if path.is_file() and path.suffix != ".pyc":
+                archive.write(path)
+    size = len(buffer.getvalue())
+    assert 100_000 < size < 5_000_000
+
+
+def test_base_install_needs_numpy_and_tqdm_only():
+    requires = [r for r in metadata.requires("pycnn") or [] if "extra ==" not in r]
+    assert sorted(re.match(r"[a-z]+", r)[0] for r in requires) == ["numpy", "tqdm"]
+
+
+def test_import_costs_at_most_30_ms_more_than_numpy():
+    numpy_alone = best_seconds(sys.executable, "-c", "import numpy")
+    with_pycnn = best_seconds(sys.executable, "-c", "import numpy, pycnn")
+    assert with_pycnn - numpy_alone < 0.030
+
+
+def test_help_and_version_take_at_most_60_ms():
+    for option in ("--help", "--version"):
+        code = f"import sys; from pycnn.cli import main; sys.exit(main(['{option}']))"
+        assert best_seconds(sys.executable, "-c", code) < 0.060
+
+
+def test_memory_stays_flat_over_many_predictions():
+    net = pycnn.models.create("lenet5")
+    x = np.zeros((1, 28, 28, 1), np.float32)
+    for _ in range(2_000):
+        net(x)
+    before = resident_bytes()
+    for _ in range(100_000):
+        net(x)
+    assert resident_bytes() - before < 1_000_000
+
+
+def test_memory_stays_flat_over_many_training_steps():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 28, 28, 1), dtype=np.float32), rng.integers(0, 10, 8)
+    trainer = pycnn.Trainer(pycnn.models.create("lenet5"), optimizer=pycnn.optim.SGD(lr=1e-3))
+    for _ in range(200):
+        trainer.step(x, y)
+    before = resident_bytes()
+    for _ in range(3_000):
+        trainer.step(x, y)
+    assert resident_bytes() - before < 1_000_000
