@@ -329,7 +329,8 @@ def _profile(program: Program, arrays: list[np.ndarray], rounds: int) -> tuple[t
         columns.append([step["total_seconds"] / max(step["runs"], 1) for step in steps])
     # One round in the middle, not a median for each step: only then the steps fit the wall time.
     middle = int(np.argsort(walls)[len(walls) // 2])
-    wall = walls[middle]
+    # A run lasts at least as long as its steps; the warm-up, without clocks, may pull the mean below that.
+    wall = max(walls[middle], sum(columns[middle]))
     rows = [
         Layer(
             name=step["name"],
@@ -342,7 +343,7 @@ def _profile(program: Program, arrays: list[np.ndarray], rounds: int) -> tuple[t
         )
         for step, seconds in zip(steps, columns[middle], strict=True)
     ]
-    rest = max(0.0, wall - sum(row.seconds for row in rows))
+    rest = wall - sum(columns[middle])
     rows.append(Layer("other", "", "", rest, rest / wall, 0.0, 0.0))
     return tuple(rows), wall
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pycnn.errors import ArgumentError
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """What was typed is wrong: exit code 2."""
 
 
@@ -118,6 +118,13 @@ def _assignment(text: str) -> tuple[str, str]:
 # ---- Parsing
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong words in one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
 def parse(command: Any, name: str, description: str, words: Sequence[str]) -> argparse.Namespace:
     """Parse a command's words; settings of --config and --set count as if typed before them.
 
@@ -129,10 +136,10 @@ def parse(command: Any, name: str, description: str, words: Sequence[str]) -> ar
         words: What was typed after the name.
 
     Raises:
-        UsageError: A setting is unknown or the file cannot be read.
-        SystemExit: Wrong words (code 2) or --help (code 0).
+        UsageError: Words are wrong, a setting is unknown, or a file of settings is no TOML.
+        SystemExit: --help, with code 0.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"pycnn {name}",
         description=f"{description[0].upper()}{description[1:]}.",
         epilog=command.__doc__.partition("\n")[2].strip() or None,

@@ -37,13 +37,13 @@ class Recipe:
             kind = optim.Adam if self.optimizer == "adam" else optim.AdamW
             return kind(self.lr, weight_decay=self.weight_decay, no_decay=exempt)
 
-    def make_schedule(self) -> optim.Schedule:
-        """The schedule; "step" divides the rate by 10 after half and after three quarters of the epochs."""
+    def make_schedule(self, steps: int) -> optim.Schedule:
+        """The schedule of so many steps; "step" divides the rate by 10 after half and three quarters of the epochs."""
         if self.schedule == "step":
             drops = sorted({max(1, self.epochs // 2), max(1, self.epochs * 3 // 4)})
             return optim.StepLR(drops)
         if self.schedule == "cosine":
-            return optim.CosineWithWarmup(_WARMUP_STEPS)
+            return optim.CosineWithWarmup(min(_WARMUP_STEPS, steps // 10))
         if self.schedule == "plateau":
             return optim.ReduceOnPlateau(patience=max(2, self.epochs // 10))
         return optim.Constant()

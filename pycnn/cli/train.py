@@ -89,10 +89,12 @@ def settings_file(args: argparse.Namespace) -> Path | None:
     """The settings of the run that is resumed.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: There is no such run, or another folder is named too.
     """
     if args.resume is None:
         return None
+    if args.run_dir is not None and args.run_dir != args.resume:
+        raise UsageError("--run-dir and --resume name different folders; --resume goes on in its own")
     path: Path = args.resume / "config.toml"
     if not path.is_file():
         raise UsageError(f"--resume '{args.resume}': there is no config.toml, this is no run folder")
@@ -122,6 +124,7 @@ class _Plan:
 
     def trainer(self, net: Module, threads: int | None) -> Trainer:
         """A trainer of a net."""
+        steps = self.recipe.epochs * -(-len(self.fit) // self.recipe.batch_size)
         with as_usage():
             return Trainer(
                 net,
@@ -130,7 +133,7 @@ class _Plan:
                 device=self.args.device,
                 threads=threads,
                 seed=self.args.seed,
-                schedule=self.recipe.make_schedule(),
+                schedule=self.recipe.make_schedule(steps),
                 clip_norm=self.args.clip_norm,
                 ema_decay=self.args.ema or None,
             )
@@ -219,8 +222,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 def _plan(args: argparse.Namespace) -> _Plan:
     run_dir = args.resume if args.resume is not None else args.run_dir
-    if args.resume is not None and args.run_dir is not None and args.run_dir != args.resume:
-        raise UsageError("--run-dir and --resume name different folders; --resume goes on in its own")
     if args.resume is None and run_dir is not None and (run_dir / "config.toml").exists():
         raise UsageError(f"--run-dir '{run_dir}' holds a run already; go on with --resume, or choose another folder")
     if args.output is not None and not args.output.resolve().parent.is_dir():
@@ -270,10 +271,9 @@ def _fit(plan: _Plan, trainer: Trainer, output: Output) -> None:
             progress=not output.quiet,
         )
     except (KeyboardInterrupt, SystemExit):
-        if run_dir is not None and trainer.last_checkpoint is not None:
-            output.suggest(f"stopped after step {trainer.steps}; pycnn train --resume {run_dir}")
-        else:
-            output.suggest(f"stopped after step {trainer.steps}, nothing is kept; with --run-dir DIR it would be")
+        kept = run_dir is not None and trainer.last_checkpoint is not None
+        output.progress(f"stopped after step {trainer.steps}; " + ("all is kept" if kept else "nothing is kept"))
+        output.suggest(f"pycnn train --resume {run_dir}" if kept else "pycnn train --run-dir DIR can be resumed")
         raise
 
 

@@ -1,0 +1,148 @@
+"""`pycnn bench` and `pycnn.bench`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import pycnn
+from pycnn.errors import ArgumentError
+
+NONE = type(None)
+
+QUICK = ("--rounds", "2")
+
+
+@pytest.fixture
+def quick_rounds(monkeypatch):
+    monkeypatch.setattr("pycnn.benchmark._ROUND_SECONDS", 0.01)
+
+
+pytestmark = pytest.mark.usefixtures("quick_rounds")
+
+
+def check_report(values, has_types):
+    has_types(values["environment"], pycnn=str, python=str, numpy=str, system=str, cpu=str, isa=str, threads=int,
+              processors=int, load_average=(float, NONE), compiler=str, time=str)  # fmt: skip
+    for timing in values["timings"]:
+        has_types(timing, threads=int, isa=str, runs=int, median=float, minimum=float, p10=float, p90=float,
+                  images_per_second=float, noise=float)  # fmt: skip
+        assert 0 < timing["minimum"] <= timing["p10"] <= timing["median"] <= timing["p90"]
+    for layer in values["layers"]:
+        has_types(layer, name=str, op=str, variant=str, seconds=float, share=float, gflops=float, gbytes=float)
+
+
+def test_bench_as_json(run, has_types):
+    values = run("bench", "lenet5", "--batch", "4", "--json", *QUICK).json
+    has_types(
+        values, schema=str, net=str, options=dict, name=str, shape=list, train=bool, timings=list, layers=list,
+        layers_wall=float, environment=dict, warnings=list,
+    )  # fmt: skip
+    assert values["schema"] == "pycnn.bench/1"
+    assert values["shape"] == [4, 28, 28, 1]
+    check_report(values, has_types)
+    (timing,) = values["timings"]
+    assert timing["images_per_second"] == pytest.approx(4 / timing["median"])
+
+
+@pytest.mark.parametrize("train", [[], ["--train"]])
+def test_layer_times_and_the_rest_make_up_the_wall_time(run, train, has_types):
+    values = run("bench", "lenet5", "--batch", "8", "--layers", "--json", *train, *QUICK).json
+    check_report(values, has_types)
+    assert values["layers"][-1]["name"] == "other"
+    assert sum(layer["seconds"] for layer in values["layers"]) == pytest.approx(values["layers_wall"], rel=0.03)
+    conv = next(layer for layer in values["layers"] if layer["name"] == "conv2" and layer["op"] == "conv2d")
+    assert conv["variant"].startswith("conv2d.")
+    assert conv["gflops"] > 0
+    assert conv["gbytes"] > 0
+
+
+def test_table_names_steps_and_variants(run):
+    result = run("bench", "lenet5", "--layers", *QUICK)
+    assert result.code == 0
+    assert "images/s" in result.out
+    assert "conv2d." in result.out
+    assert "other" in result.out
+    assert result.err.splitlines()[-1].startswith("next: ")
+
+
+def test_thread_counts_and_instruction_set_are_settings(run):
+    values = run("bench", "lenet5", "--threads", "1,2", "--isa", "baseline", "--json", *QUICK).json
+    assert [timing["isa"] for timing in values["timings"]] == ["baseline", "baseline"]
+    assert values["timings"][0]["threads"] == 1
+
+
+def test_saved_net_is_timed_too(run, model):
+    assert run("bench", model, "--train", "--batch", "2", "--json", *QUICK).json["name"] == "GraphModule"
+
+
+def test_busy_machine_is_told(run, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 1.0, 1.0))
+    result = run("bench", "lenet5", *QUICK)
+    assert "warning: the machine is busy: load 99" in result.err
+
+
+@pytest.fixture
+def earlier(run, tmp_path):
+    path = tmp_path / "before.json"
+    assert run("bench", "lenet5", "--threads", "1", "--json", path, *QUICK).code == 0
+
+    def change(factor, noise, **other):
+        values = json.loads(path.read_text())
+        for timing in values["timings"]:
+            timing["noise"] = noise
+            for key in ("median", "minimum"):
+                timing[key] *= factor
+        path.write_text(json.dumps({**values, **other}))
+        return run("bench", "lenet5", "--threads", "1", "--compare", path, "--json", *QUICK)
+
+    return change
+
+
+def test_regression_beyond_the_noise_exits_1(earlier, has_types):
+    result = earlier(0.001, 0.02)
+    assert result.code == 1
+    (change,) = result.json["changes"]
+    has_types(change, threads=int, isa=str, before=float, after=float, tolerance=float, regression=bool,
+              improvement=bool)  # fmt: skip
+    assert change["regression"]
+
+
+def test_change_within_the_noise_or_to_the_better_exits_0(earlier):
+    assert earlier(0.5, 1000.0).code == 0
+    result = earlier(1000.0, 0.0)
+    assert result.code == 0
+    assert result.json["changes"][0]["improvement"]
+
+
+def test_comparison_of_different_things_is_wrong_usage(earlier):
+    result = earlier(1.0, 0.0, train=True)
+    assert result.code == 2
+    assert "train True and False" in result.err
+
+
+def test_comparison_with_a_foreign_file_is_refused(run, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text("{}")
+    result = run("bench", "lenet5", "--compare", path)
+    assert result.code == 1
+    assert "pycnn.bench/1" in result.err
+
+
+def test_bench_in_python_leaves_the_weights_alone():
+    net = pycnn.models.lenet5()
+    before = net.state_dict()
+    report = pycnn.bench(net, batch_size=4, train=True, layers=True, rounds=2)
+    after = net.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert report.train
+    assert "training step" in str(report)
+    assert report.to_dict()["shape"] == (4, 28, 28, 1)
+
+
+@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"rounds": 0}, {"threads": -1}])
+def test_bench_in_python_refuses_bad_numbers(arguments):
+    with pytest.raises(ArgumentError, match=next(iter(arguments))):
+        pycnn.bench(pycnn.models.lenet5(), **arguments)
