@@ -81,9 +81,8 @@ void BatchNormTrain::gradient(GradientContext& context) const {
   for (int i = 1; i < 5; ++i) {
     if (context.has_grad_output(i)) no_gradient(" through its statistics");
   }
-  if (context.needs_grad(3) || context.needs_grad(4)) {
-    no_gradient(" for running statistics");
-  }
+  // The running statistics, which a layer used twice takes from its first use, reach none of the
+  // results that may have a gradient here.
   set_three(context, context.emit(BatchNormTrainGrad{},
                                   {context.input(0), context.input(1), context.output(1),
                                    context.output(2), context.grad_output()}));
