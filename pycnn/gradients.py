@@ -88,15 +88,18 @@ def gradient_program(
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
+    double: bool = False,
 ) -> tuple[Program, list[str]]:
     """Compile a scalar function and its gradients for arguments of given shapes and types.
+
+    Parameters run in double precision when an argument does, or with `double`.
 
     Returns:
         A program with the outputs "value" and "gradient_0", "gradient_1", ...: first those of the arguments at
         `positions`, then those of the parameters whose names are returned with it.
     """
     names = [f"argument_{i}" for i in range(len(specs))]
-    double = any(dtype == "float64" for _, dtype in specs)
+    double = double or any(dtype == "float64" for _, dtype in specs)
     traced = trace(
         lambda **symbols: {"value": fn(*(symbols[name] for name in names))},
         dict(zip(names, specs, strict=True)),

@@ -32,6 +32,7 @@ class Path:
 
 
 _LADDER = ("baseline", "avx2", "avx512")
+LATER = tuple(isa for isa in _LADDER if isa not in ISAS)  # than this machine
 
 
 def _is_best(op, variant, isa):
@@ -61,15 +62,26 @@ def isas():
     return [pytest.param(Path(isa), id=isa) for isa in ISAS]
 
 
+def without_refused(path, attempt):
+    """Call attempt(options); a pin that refuses the problem is dropped, and the test skipped when none is left."""
+    options = path.options if path else {}
+    while True:
+        try:
+            return attempt(options)
+        except UnsupportedError as error:
+            refused = [op for op in options.get("variants", ()) if f"{op}: no variant accepts" in str(error)]
+            pins = {op: pin for op, pin in options.get("variants", {}).items() if op not in refused}
+            if not refused or not pins:
+                pytest.skip(str(error).splitlines()[0])
+            options = {**options, "variants": pins}
+
+
 def build(fn, *arrays, path=None, **options):
-    """Compile a function of symbols for arrays like these; a variant that refuses the problem skips the test."""
+    """Compile a function of symbols for arrays like these."""
     double = any(a.dtype == np.float64 for a in arrays)
     specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
     traced = trace(lambda **s: fn(*s.values()), specs, parameter_dtype="float64" if double else None)
-    try:
-        return compile_traced(traced, **(path.options if path else {}), **options)
-    except UnsupportedError as error:
-        pytest.skip(str(error).splitlines()[0])
+    return without_refused(path, lambda kernels: compile_traced(traced, **kernels, **options))
 
 
 def run(fn, *arrays, path=None, **options):
@@ -84,11 +96,10 @@ def gradients(fn, *arrays, grad, path=None, wrt=None, **options):
     def weighted(*symbols):
         return functional.sum(functional.multiply(fn(*symbols[:-1]), symbols[-1]))
 
-    both = pycnn.value_and_grad(weighted, positions, **(path.options if path else {}), **options)
-    try:
-        return both(*arrays, grad)[1]
-    except UnsupportedError as error:
-        pytest.skip(str(error).splitlines()[0])
+    def attempt(kernels):
+        return pycnn.value_and_grad(weighted, positions, **kernels, **options)(*arrays, grad)[1]
+
+    return without_refused(path, attempt)
 
 
 def integers(rng, shape, low=-4, high=5, dtype=np.float32):

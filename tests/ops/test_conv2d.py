@@ -11,9 +11,9 @@ import reference
 import tolerances
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_paths import ISAS, Path, build, gradients, integers, isas, paths, reals, run
+from kernel_paths import ISAS, LATER, Path, build, gradients, integers, isas, paths, reals, run
 
-from pycnn import functional
+from pycnn import _core, functional
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.testing import check_gradients
 from pycnn.testing import strategies as edges
@@ -152,6 +152,21 @@ def test_gradients_are_within_the_bound_of_their_sums(case, path):
         ("input", "weight", "bias"), found, expected_gradients(case, arrays, grad), magnitudes, lengths
     ):
         tolerances.assert_within(got, want, tolerances.sum_bound(magnitude, length), name)
+
+
+@pytest.mark.parametrize("variant", [v for op in OPS for v in _core.variants(op) if v.rpartition(".")[2] not in LATER])
+def test_some_case_reaches_each_variant(variant):
+    pins = {variant.partition(".")[0]: variant}
+
+    def accepted(case):
+        arrays = case.arrays(integers)
+        grad = np.zeros(reference.conv2d(*arrays, **case.geometry).shape, np.float32)
+        try:
+            return gradients(case.op, *arrays, grad=grad, path=Path(ISAS[-1], pins))
+        except pytest.skip.Exception:
+            return False
+
+    assert any(map(accepted, CASES.values()))
 
 
 SMALL = [name for name, c in CASES.items() if np.prod(c.image) * c.out < 20_000]
