@@ -46,6 +46,34 @@ TEST_CASE("an update comes right after its gradient and the last reader of its p
   CHECK(order_of(schedule).back() == "increment.step");
 }
 
+TEST_CASE("an update waits for others who read its parameter, packed or not") {
+  const TensorSpec spec{{4}, DType::kFloat32};
+  Schedule schedule;
+  schedule.variables = {"w", "rate"};
+  const int weight = schedule.add_value({ScheduleValue::Kind::kVariable, spec, 0});
+  const int rate = schedule.add_value({ScheduleValue::Kind::kVariable, spec, 1});
+  const auto add = [&](const std::string& name, Op op, std::vector<int> inputs) {
+    ScheduleStep step;
+    step.name = step.op_name = name;
+    step.op = op;
+    step.inputs = inputs;
+    const int result = schedule.add_value({ScheduleValue::Kind::kResult, spec});
+    step.outputs = {result};
+    schedule.run.push_back(step);
+    return result;
+  };
+  const int gradient = add("gradient", ops::Affine{}, {rate});
+  add("other", ops::Affine{}, {rate});
+  add("reader", ops::Affine{}, {weight});
+  add("another", ops::Affine{}, {rate});
+  const int updated = add("update", ops::SgdUpdate{}, {weight, gradient, rate});
+  add("average", ops::EmaUpdate{}, {rate, updated});
+  schedule.assignments = {{0, updated}};
+  hasten_updates(schedule);
+  CHECK(order_of(schedule) ==
+        std::vector<std::string>{"gradient", "other", "reader", "update", "average", "another"});
+}
+
 TEST_CASE("every value is still made before it is read") {
   Optimizer optimizer;
   optimizer.kind = Optimizer::Kind::kAdam;

@@ -1,7 +1,7 @@
 // Random schedules of kernels that only mix bits, run by a plain interpreter and as programs. The
 // kernels are as unkind as the contract allows: one kind spoils its outputs before it reads its
-// inputs (never in place), the other reads everything first (in place wherever sizes agree). All
-// fill their scratch.
+// inputs (never in place), the other reads everything first (in place where some random bits say
+// so). All fill their scratch and compute nonsense when memory is shared that must not be.
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -29,10 +29,26 @@ std::int32_t result_word(std::uint32_t hash, std::size_t output, std::size_t i) 
       mixed(mixed(hash, static_cast<std::uint32_t>(output)), static_cast<std::uint32_t>(i)));
 }
 
-std::uint32_t salt_of(const KernelArgs& args) {
-  std::uint32_t salt = 0;
-  std::memcpy(&salt, args.plan, sizeof salt);
-  return reinterpret_cast<std::uintptr_t>(args.plan) % 64 == 0 ? salt : 0;
+// The plan of a kernel: a salt, then for each output the inputs that it may overwrite.
+constexpr std::size_t kPlanWords = 3;
+std::uint32_t plan_word(const KernelArgs& args, std::size_t i) {
+  std::uint32_t word = 0;
+  std::memcpy(&word, args.plan + 4 * i, 4);
+  return word;
+}
+
+bool shares_wrongly(const KernelArgs& args) {
+  for (std::size_t o = 0; o < args.outputs.size(); ++o) {
+    const TensorView& output = args.outputs[o];
+    if (count_of(output) == 0) continue;
+    for (std::size_t i = 0; i < args.inputs.size(); ++i)
+      if (args.inputs[i].data == output.data && count_of(args.inputs[i]) > 0 &&
+          (plan_word(args, 1 + o) >> i & 1u) == 0)
+        return true;
+    for (std::size_t other = 0; other < o; ++other)
+      if (args.outputs[other].data == output.data && count_of(args.outputs[other]) > 0) return true;
+  }
+  return false;
 }
 
 void mix(const KernelArgs& args, bool spoil) noexcept {
@@ -40,7 +56,8 @@ void mix(const KernelArgs& args, bool spoil) noexcept {
   if (spoil)
     for (const TensorView& output : args.outputs)
       std::memset(output.data, 0xA5, 4 * count_of(output));
-  std::uint32_t hash = salt_of(args);
+  const bool aligned = reinterpret_cast<std::uintptr_t>(args.plan) % 64 == 0;
+  std::uint32_t hash = aligned && !shares_wrongly(args) ? plan_word(args, 0) : 0;
   for (const TensorView& input : args.inputs)
     for (std::size_t i = 0; i < count_of(input); ++i)
       hash = mixed(hash, static_cast<std::uint32_t>(input.as<std::int32_t>()[i]));
@@ -115,16 +132,19 @@ class Draft {
     const bool in_place = below(3) != 0;
     step.kernel.run = in_place ? reading_kernel : spoiling_kernel;
     step.kernel.scratch_bytes = 100 + below(100);
-    step.kernel.plan.resize(4);
-    const std::uint32_t salt = below(1000) + 1;
-    std::memcpy(step.kernel.plan.data(), &salt, 4);
+    std::uint32_t words[kPlanWords] = {below(1000) + 1};
     for (std::uint32_t n = 1 + below(2); n > 0; --n) {
       ScheduleValue value;
       value.spec = spec();
       value.prepared = prepared;
       step.outputs.push_back(schedule.add_value(value));
-      if (in_place) step.kernel.in_place.push_back(random_(counter_++, 0)[1]);
+      if (!in_place) continue;
+      const auto bits = random_(counter_++, 0);
+      step.kernel.in_place.push_back(bits[1] | bits[2]);
+      words[step.outputs.size()] = step.kernel.in_place.back();
     }
+    step.kernel.plan.resize(sizeof words);
+    std::memcpy(step.kernel.plan.data(), words, sizeof words);
     for (const int value : step.outputs) values.push_back(value);
     (prepared ? schedule.prepare : schedule.run).push_back(step);
   }

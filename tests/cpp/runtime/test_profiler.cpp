@@ -26,26 +26,25 @@ TEST_CASE("the times of the steps add up to the time of the runs") {
   const void* inputs[] = {x.raw(), y.raw()};
   for (int i = 0; i < 5; ++i) program.run(inputs, outputs);
 
-  // A machine busy with other things may stop us between the steps; not every time.
-  double worst = 1.0;
-  for (int attempt = 0; attempt < 10 && worst > 0.03; ++attempt) {
+  // A machine busy with other things may stop us between the steps; not in every run.
+  double outside = 1.0;
+  for (int attempt = 0; attempt < 200 && outside > 0.03; ++attempt) {
     program.start_profile();
     const auto begin = std::chrono::steady_clock::now();
-    constexpr int kRuns = 20;
-    for (int i = 0; i < kRuns; ++i) program.run(inputs, outputs);
+    program.run(inputs, outputs);
     const double wall =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     double sum = 0.0;
     for (const StepProfile& step : program.profile()) {
       if (step.phase != "run") continue;
       sum += step.total_seconds;
-      CHECK(step.runs == kRuns);
-      CHECK(step.min_seconds * kRuns <= step.total_seconds * 1.000001);
+      CHECK(step.runs == 1);
+      CHECK(step.min_seconds == step.total_seconds);
     }
     CHECK(sum <= wall);
-    worst = std::min(worst, (wall - sum) / wall);
+    outside = std::min(outside, (wall - sum) / wall);
   }
-  CHECK(worst <= 0.03);
+  CHECK(outside <= 0.03);
 }
 
 TEST_CASE("a line tells node, op, variant and cost; packing and preparing are lines, too") {
