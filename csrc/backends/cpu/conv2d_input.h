@@ -18,7 +18,7 @@ struct ConvInput {
   Index first_column = 0;    // likewise
   Index tap_rows = 0;        // rows from the topmost to the lowest tap
   Index buffer_columns = 0;  // columns that the taps of one output row touch
-  bool direct = false;
+  Index direct = 0;       // a flag; plans have no padding bytes, so that equal ones compare equal
   Index pixel_pitch = 0;  // floats from pixel to pixel and from row to row, image or copy
   Index row_pitch = 0;
 

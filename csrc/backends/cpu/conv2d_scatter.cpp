@@ -42,6 +42,8 @@ struct ScatterPlan {
   }
 };
 
+static_assert(std::has_unique_object_representations_v<ScatterPlan>);
+
 constexpr Index kColumnFloats = 32 * 1024;  // products that wait to be added
 
 void pack_filters(const KernelArgs& args) noexcept {

@@ -19,7 +19,7 @@ struct WeightGradKernels {
 namespace {
 
 // What the lanes of a vector hold.
-enum class WeightLanes : std::uint8_t {
+enum class WeightLanes : std::int64_t {
   kInputs,   // neighbouring inputs: sums have the layout of the weight
   kOutputs,  // output channels of one group: [group][block][filter element][lane]
   kGroups,   // output channels of several small groups: [block][filter element][lane]
@@ -32,13 +32,13 @@ struct WeightGradPlan {
   Index out_channels = 0, groups = 1;
   Index taps = 0, run = 0;
   // Pixels of all images follow one another at fixed steps: they are one row.
-  bool flat = false;
+  Index flat = 0;
   Index unit_rows = 1, image_units = 1, units = 0;  // flat: unit_rows counts pixels
   WeightLanes lanes = WeightLanes::kInputs;
   Index block_width = 0, blocks = 0;  // of output channels, per group; not for kInputs
   Index parts = 1, splits = 1;        // of the units; of the output channels
   Index part_floats = 0;
-  bool bias = false;
+  Index bias = 0;
   Index worker_floats = 0, workers = 1;
 
   const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
@@ -53,6 +53,8 @@ struct WeightGradPlan {
   Index part_pitch() const { return ceil_div(part_floats, 16) * 16; }
   Index parts_in_scratch() const { return packed() ? parts : parts - 1; }
 };
+
+static_assert(std::has_unique_object_representations_v<WeightGradPlan>);
 
 constexpr Index kMaxParts = 16;
 constexpr Index kMaxChunks = 32;

@@ -11,8 +11,8 @@ struct KernelTap {
 
 // The layout that conv2d_lanes.h describes; unused in the implicit GEMM.
 struct Lanes {
-  bool used = false;
-  bool flat = false;  // a row of output is one run of floats; else pixels start at a vector each
+  Index used = 0;
+  Index flat = 0;     // a row of output is one run of floats; else pixels start at a vector each
   Index pattern = 0;  // floats until the output channels repeat, a multiple of the lanes
   Index width = 0;    // output channels whose rows are copied at a time
   Index plane_pitch = 0;  // from one read channel's copy of a row to the next
@@ -35,8 +35,8 @@ struct WindowPlan {
   Pair out_stride = {1, 1};  // output pixels from one pixel of a pass to the next
   Index groups = 1, in_channels = 0, group_channels = 0;  // per group: read, written
   Pair kernel_size = {1, 1};
-  bool transposed = false;
-  bool zero_fill = false;             // some output pixels have no tap at all
+  Index transposed = 0;
+  Index zero_fill = 0;                // some output pixels have no tap at all
   Index block_width = 0, blocks = 0;  // of output channels, per group
   Lanes lanes;
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
@@ -44,6 +44,7 @@ struct WindowPlan {
   int bias_input = -1, residual_input = -1;
   TileActivation tile_activation = TileActivation::kIdentity;
   ActivationKind activation = ActivationKind::kIdentity;
+  std::uint16_t unused = 0;
   float slope = 0;
   Index pass_count = 0, offset_count = 0;
 
@@ -65,6 +66,10 @@ struct WindowPlan {
   }
   Index weight_groups() const { return lanes.used ? 1 : groups; }
 };
+
+static_assert(std::has_unique_object_representations_v<Pass> &&
+              std::has_unique_object_representations_v<ConvInput> &&
+              std::has_unique_object_representations_v<Lanes>);
 
 // Steps in the original weight from one position, read channel, written channel or group to the
 // next.
