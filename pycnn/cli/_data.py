@@ -93,8 +93,8 @@ def augmentation(kind: str, data: Data) -> transforms.Transform | None:
             return transforms.RandomAffine(degrees=8, translate=0.07, scale=(0.93, 1.07))
         return transforms.Compose(
             [
-                transforms.RandomAffine(degrees=12, translate=0.08, scale=(0.88, 1.12), shear=8),
-                transforms.ElasticDistortion(alpha=34, sigma=4),
+                transforms.RandomAffine(degrees=8, translate=0.05, scale=(0.93, 1.07), shear=4),
+                transforms.ElasticDistortion(alpha=16, sigma=4),
             ]
         )
     side = min(data.train.image_shape[:2])

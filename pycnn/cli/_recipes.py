@@ -51,7 +51,7 @@ class Recipe:
 
 _BY_DATA = {
     "digits": Recipe(epochs=30, batch_size=32),
-    "mnist": Recipe(epochs=10),
+    "mnist": Recipe(epochs=10, weight_decay=1e-4),
     "cifar10": Recipe(epochs=30),
     "folder": Recipe(epochs=30, batch_size=32, lr=0.02),
 }
