@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 
@@ -78,3 +80,8 @@ def test_finds_a_wrong_parameter_gradient_by_name(monkeypatch):
 def test_needs_something_to_check():
     with pytest.raises(ArgumentError, match="nothing|no argument is floating"):
         check_gradients(lambda n: n, np.array([1]))
+
+
+def test_examples_in_the_docstrings_run():
+    assert doctest.testmod(gradients).failed == 0
+    assert doctest.testmod(gradients).attempted > 0
