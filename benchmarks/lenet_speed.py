@@ -3,7 +3,8 @@
     python benchmarks/lenet_speed.py [--threads 2] [--rounds 30] [--json FILE]
 
 The peers run at their best: PyTorch eager and compiled, channels last or not; ONNX Runtime with all optimisations and
-the same number of threads or one. Outputs are checked to agree before anything is timed. Needs torch, onnx, onnxruntime.
+the same number of threads or one. Outputs are checked to agree before anything is timed. Needs torch, onnx and
+onnxruntime.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/thread_policy.py [--seconds 20] [--batch 256] [--json FILE] [--no-torch]
 
-Times LeNet-5 training steps with one and with two threads, alone and beside the burner, interleaved; PyTorch in the same
-run for comparison (processes of their own, so that one library's threads do not disturb the other's).
+Times LeNet-5 training steps with one and with two threads, alone and beside the burner, interleaved; PyTorch in the
+same run for comparison (processes of their own, so that one library's threads do not disturb the other's).
 """
 
 from __future__ import annotations

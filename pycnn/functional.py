@@ -292,9 +292,7 @@ def batch_norm(
     return _apply(op, [x, scale, shift, running_mean, running_var])
 
 
-def local_response_norm(
-    x: Any, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Any:
+def local_response_norm(x: Any, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:
     """Normalise across channels (Krizhevsky et al. 2012): x / (k + alpha / size * sum of squares)**beta.
 
     The sum runs over `size` neighbouring channels; alpha is divided by size, as in PyTorch. The paper's k is 2.

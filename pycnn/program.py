@@ -63,9 +63,7 @@ class OptimizerSpec:
 
     def to_core(self) -> _core.Optimizer:
         """Return the core's form."""
-        groups = [
-            _core.ParameterGroup(list(g.names), g.weight_decay, g.rate_scale, g.frozen) for g in self.groups
-        ]
+        groups = [_core.ParameterGroup(list(g.names), g.weight_decay, g.rate_scale, g.frozen) for g in self.groups]
         return _core.Optimizer(
             kind=self.kind,
             momentum=self.momentum,
@@ -166,7 +164,7 @@ class Program:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes of the memory plan: arena, scratch, prepared (packed) weights, variables, and the arena without reuse."""
+        """Bytes of the memory plan: arena, scratch, prepared (packed) weights, variables, arena without reuse."""
         return self._core.memory()
 
     def __call__(self, *arrays: Any) -> Any:

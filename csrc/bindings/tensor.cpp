@@ -52,6 +52,24 @@ py::buffer_info describe(const Tensor& tensor, bool read_only) {
 }  // namespace
 
 void bind_tensor(py::module_& m) {
+  py::class_<Initializer> init(m, "Initializer", "How a fresh parameter gets its values.");
+  init.def(py::init([](const std::string& kind, double a, double b) {
+             using Kind = Initializer::Kind;
+             for (auto [name, value] : {std::pair{"constant", Kind::kConstant},
+                                        {"uniform", Kind::kUniform},
+                                        {"normal", Kind::kNormal},
+                                        {"truncated_normal", Kind::kTruncatedNormal}})
+               if (kind == name) return Initializer{value, a, b};
+             throw ArgumentError("initializer: '" + kind +
+                                 "' is not one of constant, uniform, normal, truncated_normal");
+           }),
+           py::arg("kind") = "constant", py::arg("a") = 0.0, py::arg("b") = 0.0);
+  init.def_property_readonly("kind", [](const Initializer& i) {
+    constexpr const char* kNames[] = {"constant", "uniform", "normal", "truncated_normal"};
+    return kNames[static_cast<int>(i.kind)];
+  });
+  init.def_readonly("a", &Initializer::a).def_readonly("b", &Initializer::b);
+
   py::class_<Tensor>(m, "Tensor", py::buffer_protocol(), "Shared array of the core.")
       .def(py::init([](const Shape& shape, const std::string& dtype) {
              return Tensor({shape, parse_dtype(dtype)});
@@ -96,24 +114,6 @@ void bind_tensor(py::module_& m) {
           },
           "Read-only array over the same memory.")
       .def_buffer([](Tensor& t) { return describe(t, true); });
-
-  py::class_<Initializer> init(m, "Initializer", "How a fresh parameter gets its values.");
-  init.def(py::init([](const std::string& kind, double a, double b) {
-             using Kind = Initializer::Kind;
-             for (auto [name, value] : {std::pair{"constant", Kind::kConstant},
-                                        {"uniform", Kind::kUniform},
-                                        {"normal", Kind::kNormal},
-                                        {"truncated_normal", Kind::kTruncatedNormal}})
-               if (kind == name) return Initializer{value, a, b};
-             throw ArgumentError("initializer: '" + kind +
-                                 "' is not one of constant, uniform, normal, truncated_normal");
-           }),
-           py::arg("kind") = "constant", py::arg("a") = 0.0, py::arg("b") = 0.0);
-  init.def_property_readonly("kind", [](const Initializer& i) {
-    constexpr const char* kNames[] = {"constant", "uniform", "normal", "truncated_normal"};
-    return kNames[static_cast<int>(i.kind)];
-  });
-  init.def_readonly("a", &Initializer::a).def_readonly("b", &Initializer::b);
 }
 
 }  // namespace pycnn::bindings

@@ -71,7 +71,7 @@ void remove_stale(const std::string& directory, const std::string& prefix) noexc
     const int fd = ::openat(::dirfd(entries.get()), entry->d_name,
                             O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;
-    struct stat status{};
+    struct stat status {};
     if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
         ::flock(fd, LOCK_EX | LOCK_NB) == 0) {
       ::unlinkat(::dirfd(entries.get()), entry->d_name, 0);
@@ -106,7 +106,7 @@ void AtomicFile::fail(int code) const { throw_file_error("save", given_, code); 
 AtomicFile::AtomicFile(const std::string& path) : given_(path), path_(path) {
   if (path.empty()) fail(ENOENT);
   if (path.find('\0') != std::string::npos) fail(EINVAL);
-  struct stat status{};
+  struct stat status {};
   mode_t mode = 0;
   if (::stat(path.c_str(), &status) == 0) {
     // Renaming over a device or pipe would replace it by a file.
@@ -141,7 +141,7 @@ void AtomicFile::create() {
     fd_ = fd;
     temporary_ = std::move(name);
     // Another process may have looked at the file before it was locked, and removed it.
-    struct stat status{};
+    struct stat status {};
     (void)::flock(fd_, LOCK_EX | LOCK_NB);
     if (::fstat(fd_, &status) == 0 && status.st_nlink > 0) {
       lock_ = ::fcntl(fd_, F_DUPFD_CLOEXEC, 0);

@@ -101,7 +101,7 @@ class InputFile {
       fd_ = file_ops().open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
     } while (fd_ < 0 && errno == EINTR);
     if (fd_ < 0) fail(errno);
-    struct stat status{};
+    struct stat status {};
     const int code = ::fstat(fd_, &status) != 0 ? errno
                      : S_ISDIR(status.st_mode)  ? EISDIR
                      : !S_ISREG(status.st_mode) ? EINVAL

@@ -238,9 +238,7 @@ def summarize(net: Module, input_shape: tuple[int, ...], batch: int) -> Summary:
     views = _views(nodes)
     owner: dict[int, int] = {}
     # A loaded net has no layers to call: its nodes are the rows.
-    leaves = [
-        call for call in calls if not call.children and not isinstance(call.module, GraphModule)
-    ]
+    leaves = [call for call in calls if not call.children and not isinstance(call.module, GraphModule)]
     last = -1
     for number, call in enumerate(leaves):
         for index in _claim(call, last, nodes):

@@ -20,13 +20,15 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def process(*words, **options):
-    return subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(
+        [sys.executable, "-P", "-c", CODE, *words], capture_output=True, text=True, timeout=60, **options
+    )
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
 def test_help_and_version_load_no_numpy(word):
     code = f"import sys; from pycnn.cli import main; main([{word!r}]); assert 'numpy' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", code], capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
@@ -34,7 +36,9 @@ def test_help_and_version_are_quick(word):
     # Processor time: what else runs on the machine does not count.
     code = f"import time; from pycnn.cli import main; main([{word!r}]); print(time.process_time())"
     seconds = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()[-1])
+        float(
+            subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stdout.splitlines()[-1]
+        )
         for _ in range(5)
     )
     assert seconds < 0.06
@@ -70,7 +74,7 @@ def test_misspelt_command_is_put_right(run):
 
 
 def test_module_runs_commands_too():
-    result = subprocess.run([sys.executable, "-m", "pycnn", "summary", "lenet5", "--quiet"], capture_output=True)
+    result = subprocess.run([sys.executable, "-P", "-m", "pycnn", "summary", "lenet5", "--quiet"], capture_output=True)
     assert result.returncode == 0
     assert b"61,706" in result.stdout
 
@@ -172,7 +176,7 @@ def test_reader_that_goes_away_is_no_error_message():
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
         result = subprocess.run(
-            [sys.executable, "-c", CODE, "summary", "lenet5", "--quiet"], stdout=closed, stderr=subprocess.PIPE
+            [sys.executable, "-P", "-c", CODE, "summary", "lenet5", "--quiet"], stdout=closed, stderr=subprocess.PIPE
         )
     assert result.returncode == 1
     assert result.stderr == b""

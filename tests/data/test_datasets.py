@@ -299,5 +299,5 @@ def test_split_refuses_fractions_that_divide_nothing(fraction):
 
 def test_importing_data_pulls_in_no_optional_package():
     code = "import sys, pycnn.data; print([m for m in ('PIL', 'sklearn', 'scipy', 'matplotlib') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

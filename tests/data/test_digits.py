@@ -79,7 +79,7 @@ def test_digits_need_neither_pillow_nor_scikit_learn():
         "from pycnn.data import digits\n"
         "print(len(digits()[0]))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "1347"
 
 

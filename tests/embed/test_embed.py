@@ -37,7 +37,7 @@ def build_examples(root: Path, prefix: str, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def wheel_examples(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples built against the installed package."""
-    prefix = run(sys.executable, "-m", "pycnn", "--cmake-dir").strip()
+    prefix = run(sys.executable, "-P", "-m", "pycnn", "--cmake-dir").strip()
     return build_examples(root, prefix, tmp_path_factory.mktemp("wheel_examples"))
 
 
@@ -90,9 +90,7 @@ def test_train_in_cpp_then_classify_and_load_in_python(wheel_examples, digits_as
     train, _ = pycnn.data.digits(seed=0)
     assert in_cpp == net.predict(np.asarray(train.images)[:32]).tolist()
     probabilities = np.array([float(line.split()[2]) for line in lines])
-    np.testing.assert_allclose(
-        probabilities, net.predict_proba(np.asarray(train.images)[:32]).max(axis=1), atol=6e-5
-    )
+    np.testing.assert_allclose(probabilities, net.predict_proba(np.asarray(train.images)[:32]).max(axis=1), atol=6e-5)
 
 
 def test_python_trained_file_classifies_in_cpp(wheel_examples, digits_as_idx, tmp_path):
@@ -126,7 +124,7 @@ def test_static_install_builds_and_runs_the_examples(root, static_prefix, digits
 
 
 def test_target_brings_only_include_path_standard_and_libraries(root):
-    config = Path(run(sys.executable, "-m", "pycnn", "--cmake-dir").strip()) / "pycnnTargets.cmake"
+    config = Path(run(sys.executable, "-P", "-m", "pycnn", "--cmake-dir").strip()) / "pycnnTargets.cmake"
     text = config.read_text()
     assert "INTERFACE_COMPILE_OPTIONS" not in text
     assert "INTERFACE_COMPILE_FEATURES" in text

@@ -74,7 +74,7 @@ def test_import_pulls_in_no_optional_package():
         "bad = {'matplotlib', 'PIL', 'onnx', 'sklearn', 'mpi4py', 'torch', 'scipy'} & set(sys.modules);"
         "assert not bad, bad"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 def test_plain_import_and_help_do_not_load_numpy():
@@ -87,7 +87,7 @@ def test_plain_import_and_help_do_not_load_numpy():
         "\ntry:\n with contextlib.redirect_stdout(out): cli.main(['--help'])\nexcept SystemExit: pass\n"
         "assert 'numpy' not in sys.modules and 'train' in out.getvalue()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 def test_readme_holds_the_two_commands(root):

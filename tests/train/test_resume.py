@@ -279,7 +279,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_resume import make, data
 make(schedule=None).fit(data(), epochs=10**6, batch_size=16, checkpoint_dir={str(tmp_path)!r})
 """
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as victim:
+    with subprocess.Popen([sys.executable, "-P", "-c", code], stderr=subprocess.PIPE, text=True) as victim:
         for _ in range(4):
             assert victim.stderr.readline().startswith("epoch ")
         time.sleep(0.013)

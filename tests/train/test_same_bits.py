@@ -36,7 +36,7 @@ print(weights_fingerprint(net), trainer.fingerprint(), repr(losses[-1]))
 
 def train(net: str, threads: int) -> str:
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, net, str(threads)],
+        [sys.executable, "-P", "-c", SCRIPT, net, str(threads)],
         env={"PYCNN_OVERSUBSCRIBE": "1", "PATH": "/usr/bin:/bin"},
         check=True,
         capture_output=True,

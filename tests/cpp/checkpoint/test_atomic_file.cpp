@@ -400,7 +400,7 @@ TEST_CASE("links stay links and permissions stay") {
   write_checkpoint(link, checkpoint_of(2, 10));
   CHECK(std::filesystem::is_symlink(link));
   CHECK(value_in(target) == 2);
-  struct stat status{};
+  struct stat status {};
   REQUIRE(::stat(target.c_str(), &status) == 0);
   CHECK((status.st_mode & 0777) == 0640);
 }

@@ -189,7 +189,9 @@ std::vector<Words> interpret(const Schedule& schedule, const std::vector<Words>&
 }
 
 Words random_words(std::size_t count, std::uint64_t seed) {
-  Words words(count);
+  Words words;
+  words.reserve(count + 1);  // no words still have an address
+  words.resize(count);
   for (std::size_t i = 0; i < count; ++i)
     words[i] = static_cast<std::int32_t>(Philox(seed)(i, 1)[0]);
   return words;
