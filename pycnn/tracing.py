@@ -332,9 +332,7 @@ def trace(
                 if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
                     raise ShapeError(f"input '{name}': shape {tuple(shape)} must hold integers that are not negative")
                 sizes.append(int(size))
-            symbols[name] = Symbol(
-                trace_, trace_.graph.input(name, sizes, str(np.dtype(dtype)) if dtype != "bfloat16" else dtype)
-            )
+            symbols[name] = Symbol(trace_, trace_.graph.input(name, sizes, np.dtype(dtype).name))
         result = fn(**symbols)
         results = dict(result) if isinstance(result, Mapping) else {"output": result}
         if not results:

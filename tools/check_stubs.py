@@ -15,8 +15,7 @@ def generate() -> str:
     """Return the stub of the installed extension module."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pybind11_stubgen", "pycnn._core", "--output-dir", folder, "--numpy-array-wrap-with-annotated",
-             "--enum-class-locations", "none:none"],
+            [sys.executable, "-m", "pybind11_stubgen", "pycnn._core", "--output-dir", folder],
             check=True, capture_output=True, cwd=folder,
         )  # fmt: skip
         return (Path(folder) / "pycnn" / "_core.pyi").read_text(encoding="utf-8")

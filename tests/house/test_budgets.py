@@ -1,4 +1,4 @@
-"""What pycnn may cost: size, start-up, memory. Times are minima of several runs, so that a busy machine does not fail."""
+"""What pycnn may cost: size, start-up, memory. Times are minima of several runs: a busy machine does not fail."""
 
 from __future__ import annotations
 
