@@ -16,12 +16,6 @@ ParameterLayout parse_layout(const std::string& layout) {
   throw ArgumentError("layout: '" + layout + "' is not one of plain, conv");
 }
 
-Mode parse_mode(const std::string& mode) {
-  if (mode == "inference") return Mode::kInference;
-  if (mode == "training") return Mode::kTraining;
-  throw ArgumentError("mode: '" + mode + "' is not one of inference, training");
-}
-
 py::tuple spec_tuple(const TensorSpec& spec) {
   return py::make_tuple(to_tuple(spec.shape), long_name(spec.dtype));
 }
@@ -50,6 +44,12 @@ py::dict describe(const Graph& graph, const Node& node) {
 }
 
 }  // namespace
+
+Mode parse_mode(const std::string& mode) {
+  if (mode == "inference") return Mode::kInference;
+  if (mode == "training") return Mode::kTraining;
+  throw ArgumentError("mode: '" + mode + "' is not one of inference, training");
+}
 
 void bind_graph(py::module_& m) {
   py::class_<Symbol>(m, "SymbolId", "A value within one graph.")

@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "pycnn/pycnn.h"
 
 namespace pycnn::bindings {
@@ -19,6 +21,9 @@ void bind_checkpoint(py::module_& m);
 // Shapes are tuples on the Python side, element types their NumPy names.
 py::tuple to_tuple(const Shape& shape);
 py::dtype numpy_dtype(DType dtype);
+
+// "inference" or "training"; throws ArgumentError for anything else.
+Mode parse_mode(const std::string& mode);
 
 // The op that an instance of one of the bound op classes holds. Throws TypeError for anything else.
 Op op_from(const py::handle& object);

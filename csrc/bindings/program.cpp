@@ -5,8 +5,6 @@
 namespace pycnn::bindings {
 namespace {
 
-constexpr std::size_t kMaxTensors = 64;
-
 // Whether an array can be handed to the core as it is.
 bool matches(const py::handle& object, const TensorSpec& spec) {
   if (!py::isinstance<py::array>(object)) return false;
@@ -24,11 +22,9 @@ bool matches(const py::handle& object, const TensorSpec& spec) {
 py::object run(const Program& program, const py::args& arrays) {
   const auto& inputs = program.inputs();
   const auto& outputs = program.outputs();
-  if (inputs.size() > kMaxTensors || outputs.size() > kMaxTensors)
-    throw UnsupportedError("program: more than 64 inputs or outputs");
   if (arrays.size() != inputs.size()) return py::none();
-  const void* from[kMaxTensors];
-  void* to[kMaxTensors];
+  std::vector<const void*> from(inputs.size());
+  std::vector<void*> to(outputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!matches(arrays[i], inputs[i].second)) return py::none();
     from[i] = py::reinterpret_borrow<py::array>(arrays[i]).data();
@@ -43,7 +39,7 @@ py::object run(const Program& program, const py::args& arrays) {
   }
   {
     py::gil_scoped_release nogil;
-    program.run({from, inputs.size()}, {to, outputs.size()});
+    program.run(from, to);
   }
   return results;
 }
@@ -162,7 +158,7 @@ void bind_program(py::module_& m) {
          std::size_t memory_limit_bytes, const std::string& loss,
          std::optional<Optimizer> optimizer) {
         CompileOptions options;
-        options.mode = mode == "training" ? Mode::kTraining : Mode::kInference;
+        options.mode = parse_mode(mode);
         options.device = device;
         options.isa = isa;
         options.threads = threads;

@@ -1,9 +1,15 @@
+#include <new>
+#include <stdexcept>
+
 #include "compile/options.h"
 #include "compile/passes.h"
+#include "pycnn/error.h"
 
 namespace pycnn {
 
-Program compile(const Graph& recorded, Variables& variables, const CompileOptions& options) {
+namespace {
+
+Program run_passes(const Graph& recorded, Variables& variables, const CompileOptions& options) {
   check_options(recorded, options);
   Graph graph = specialize(recorded, options.mode);
   if (options.optimizer) {
@@ -16,6 +22,7 @@ Program compile(const Graph& recorded, Variables& variables, const CompileOption
   graph = drop_unused(graph);
   if (options.fuse) graph = fuse_epilogue(graph);
 
+  check_sizes(graph);
   const KernelChoice choice = kernel_choice(recorded, graph, options);
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
@@ -30,6 +37,18 @@ Program compile(const Graph& recorded, Variables& variables, const CompileOption
   Program program = make_program(std::move(plan));
   variables = std::move(complete);
   return program;
+}
+
+}  // namespace
+
+Program compile(const Graph& recorded, Variables& variables, const CompileOptions& options) {
+  try {
+    return run_passes(recorded, variables, options);
+  } catch (const std::bad_alloc&) {
+    throw MemoryLimitError("compile: the machine has no memory left for the plan", 0);
+  } catch (const std::length_error&) {
+    throw MemoryLimitError("compile: the plan is larger than memory can be", 0);
+  }
 }
 
 }  // namespace pycnn

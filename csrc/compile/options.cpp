@@ -53,6 +53,20 @@ void check_options(const Graph& graph, const CompileOptions& options) {
     throw GraphError("compile: the graph has no outputs; mark them with set_output");
 }
 
+// No machine holds this much, and all later sums of sizes stay far from the limits of 64 bits.
+void check_sizes(const Graph& graph) {
+  constexpr double kMaxBytes = 0x1p50;
+  double bytes = 0;
+  for (const Node& node : graph.nodes())
+    for (const TensorSpec& spec : node.outputs) bytes += static_cast<double>(byte_size(spec));
+  if (bytes > kMaxBytes) {
+    const auto wanted = static_cast<std::size_t>(std::min(bytes, 0x1p62));
+    throw MemoryLimitError("compile: the graph's tensors take " + std::to_string(wanted) +
+                               " bytes together, more than any memory",
+                           wanted);
+  }
+}
+
 Symbol loss_of(const Graph& graph, const std::string& name) {
   std::string names;
   for (const auto& [output, symbol] : graph.outputs()) {

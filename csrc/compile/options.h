@@ -9,6 +9,8 @@ namespace pycnn {
 // Throws DeviceError for a device that is not there, ArgumentError for options that contradict one
 // another, GraphError for a graph without results.
 void check_options(const Graph& graph, const CompileOptions& options);
+// Throws MemoryLimitError when all tensors together are beyond any machine.
+void check_sizes(const Graph& graph);
 
 // The output that training minimises. Throws ArgumentError with the names that there are.
 Symbol loss_of(const Graph& graph, const std::string& name);

@@ -3,6 +3,8 @@
 namespace pycnn::ops {
 namespace {
 
+constexpr std::int64_t kMaxWindowCells = std::int64_t{1} << 24;
+
 [[noreturn]] void no_output(const WindowAxis& a) {
   const std::string dilated =
       a.dilation == 1 ? "" : cat(" (", a.extent(), " with dilation ", a.dilation, ")");
@@ -45,10 +47,16 @@ WindowAxis window_axis(int which, const Pair& size, const Padding& padding, cons
 
 Pair count_windows(const Pair& size, const Padding& padding, const Pair& kernel,
                    const Pair& dilation, const Pair& stride, Rounding rounding) {
-  Pair counts;
+  Pair counts, extents;
   for (int which = 0; which < 2; ++which) {
-    counts[which] =
-        count_windows(window_axis(which, size, padding, kernel, dilation, stride), rounding);
+    const WindowAxis axis = window_axis(which, size, padding, kernel, dilation, stride);
+    counts[which] = count_windows(axis, rounding);
+    extents[which] = axis.extent();
+  }
+  // Kernels keep copies of what a window spans; this bounds them, and their tables, for any file.
+  if (checked_multiply(extents[0], extents[1]) > kMaxWindowCells) {
+    fail<ShapeError>("a window spans ", extents[0], " x ", extents[1], " pixels (kernel ", kernel,
+                     ", dilation ", dilation, "), expected at most ", kMaxWindowCells, " in all");
   }
   return counts;
 }

@@ -39,7 +39,7 @@ void run(int argc, char** argv) {
   }
 
   const auto results = program.run({{input->name, batch}});
-  const pycnn::Tensor& scores = results.begin()->second;
+  const pycnn::Tensor& scores = results.at(program.outputs()[0].first);
   const std::int64_t classes = scores.shape().back();
   for (std::int64_t n = 0; n < count; ++n) {
     const float* row = scores.data<float>() + n * classes;

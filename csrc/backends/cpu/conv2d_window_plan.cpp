@@ -92,11 +92,13 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
   plan.out_stride = w.transposed ? w.stride : Pair{1, 1};
   std::vector<PassTaps> taps;
   std::vector<Pass> places;
-  for (Index row = 0; row < plan.out_stride[0]; ++row)
-    for (Index column = 0; column < plan.out_stride[1]; ++column) {
+  // A stride beyond the output leaves residues that no output has.
+  const Index rows = std::min(plan.out_stride[0], w.output[1]);
+  const Index columns = std::min(plan.out_stride[1], w.output[2]);
+  for (Index row = 0; row < rows; ++row)
+    for (Index column = 0; column < columns; ++column) {
       PassTaps both{axis_taps(w, 0, row), axis_taps(w, 1, column)};
-      if (both.rows.empty() || both.columns.empty() || row >= w.output[1] ||
-          column >= w.output[2]) {
+      if (both.rows.empty() || both.columns.empty()) {
         plan.zero_fill = true;
         continue;
       }
