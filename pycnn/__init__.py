@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.version import __version__
 
 if TYPE_CHECKING:
-    from pycnn import data, errors, functional, models, nn, optim, train
+    from pycnn import data, errors, functional, models, nn, optim, testing, train
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.errors import (
@@ -69,11 +69,12 @@ __all__ = [
     "nn",
     "optim",
     "save",
+    "testing",
     "train",
     "value_and_grad",
 ]
 
-_MODULES = ("data", "errors", "functional", "models", "nn", "optim", "train")
+_MODULES = ("data", "errors", "functional", "models", "nn", "optim", "testing", "train")
 _HOMES = {
     "Parameter": "tensor",
     "Program": "program",

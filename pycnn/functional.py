@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
-from pycnn.errors import ArgumentError
+from pycnn.errors import ArgumentError, LabelError
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import Initializer, Parameter, as_array
 from pycnn.tracing import Symbol, emit, emit_block, is_tracing, to_symbol, trace
@@ -85,6 +85,20 @@ def _apply(op: Any, inputs: Sequence[Any], *, outputs: int = 1) -> Any:
         _programs[key] = program
     results = tuple(program.run(*arrays).values())
     return results[0] if outputs == 1 else results
+
+
+def _check_labels(scores: Any, labels: Any, who: str) -> None:
+    """Refuse class numbers that are out of range, where there are values to look at."""
+    if is_tracing() or isinstance(scores, Symbol) or isinstance(labels, Symbol):
+        return
+    numbers, classes = as_array(labels, what=f"{who}: labels"), as_array(scores, what=who).shape[-1:]
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not classes:
+        return
+    bad = np.flatnonzero((numbers < 0) | (numbers >= classes[0]))
+    if bad.size:
+        raise LabelError(
+            f"{who}: label {numbers[bad[0]]} at position {bad[0]}, there are {classes[0]} classes (0..{classes[0] - 1})"
+        )
 
 
 def _named(result: Any) -> dict[str, Symbol]:
@@ -451,7 +465,11 @@ def cross_entropy(logits: Any, target: Any, *, label_smoothing: float = 0.0) -> 
 
     Shape:
         A scalar ().
+
+    Raises:
+        LabelError: Given arrays, a class number is out of range. In a program such a sample makes the loss NaN.
     """
+    _check_labels(logits, target, "cross_entropy")
     return _apply(_core.SoftmaxCrossEntropy(label_smoothing=float(label_smoothing)), [logits, target])
 
 
@@ -472,6 +490,7 @@ def mean(x: Any, *, axes: int | Sequence[int] | None = None, keep_dims: bool = F
 
 def top_k_correct(scores: Any, labels: Any, *, k: int = 1) -> Any:
     """Count the rows whose label is among the k largest scores (ties: the lower index first): a scalar ()."""
+    _check_labels(scores, labels, "top_k_correct")
     return _apply(_core.TopKCorrect(k=_integer(k, "k")), [scores, labels])
 
 
@@ -490,13 +509,19 @@ def _block_parameters(block: Any) -> list[tuple[str, Parameter]]:
 
 
 def _run_block(block: Any, x: Any, tensors: Sequence[Any] | Mapping[str, Any]) -> Any:
-    values = list(tensors.values()) if isinstance(tensors, Mapping) else list(tensors)
+    if isinstance(tensors, Mapping):
+        names = [tensor.name for tensor in block.parameters()]
+        if set(names) != set(tensors):
+            raise ArgumentError(f"block: tensors are {sorted(tensors)}, expected {sorted(names)}")
+        values = [tensors[name] for name in names]
+    else:
+        values = list(tensors)
     if is_tracing() or isinstance(x, Symbol):
         return emit_block(block, x, values)
     arrays = [v.core.view() if isinstance(v, Parameter) else as_array(v) for v in (x, *values)]
     specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
-    names = builtins.list(specs)
-    traced = trace(lambda **s: emit_block(block, s[names[0]], [s[name] for name in names[1:]]), specs)
+    inputs = builtins.list(specs)
+    traced = trace(lambda **s: emit_block(block, s[inputs[0]], [s[name] for name in inputs[1:]]), specs)
     return compile_traced(traced)(*arrays)
 
 

@@ -136,7 +136,8 @@ class Program:
     def __init__(self, core: _core.Program, *, single: bool, traced: Traced, variables: Variables) -> None:
         """Wrap a program of the core."""
         self._core = core
-        self._run = core.run
+        # In double precision the parameters are copies, which must follow their originals.
+        self._run = core.run if traced.parameter_dtype is None else self._run_on_copies
         self._single = single
         self._order = [name for name, _, _ in core.outputs]
         self.traced = traced
@@ -188,6 +189,10 @@ class Program:
         if results is None:
             results = self._run(*self._convert(arrays))
         return dict(zip(self._order, results, strict=True))
+
+    def _run_on_copies(self, *arrays: Any) -> Any:
+        _copy_parameters(self.traced, self.variables)
+        return self._core.run(*arrays)
 
     def _convert(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         specs = self._core.inputs
@@ -249,6 +254,12 @@ def _is_safe(have: np.dtype, want: str) -> bool:
     return have.kind in "iu" and want in ("int32", "int64")
 
 
+def _copy_parameters(traced: Traced, variables: Variables) -> None:
+    for name, parameter in traced.parameters.items():
+        values = parameter.core.view()
+        variables[name] = values.astype(traced.parameter_dtype) if values.dtype.kind == "f" else values
+
+
 def compile_traced(
     traced: Traced,
     *,
@@ -290,10 +301,7 @@ def compile_traced(
     if traced.parameter_dtype is None:
         variables.update(traced.parameters)
     else:
-        for name, parameter in traced.parameters.items():
-            values = parameter.core.view()
-            floating = values.dtype.kind == "f"
-            variables[name] = values.astype(traced.parameter_dtype) if floating else values
+        _copy_parameters(traced, variables)
     _check_threads(threads)
     core = _core.compile(
         traced.graph,

@@ -219,6 +219,7 @@ class Parameter:
         if self._tensor is None:
             if isinstance(self._init, np.ndarray):
                 self._tensor = _core.Tensor.from_array(to_native(self._init, self.dtype))
+                self._init = Initializer()
             else:
                 tensor = _core.Tensor(self.shape, self.dtype)
                 init = self._init
@@ -250,6 +251,14 @@ class Parameter:
             raise ValueError("a parameter is read through a copy")
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        """Export a copy in the layout of files through DLPack, arguments as the array API standard's."""
+        return self.numpy().__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return the DLPack device: the CPU."""
+        return (1, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the values as an array."""

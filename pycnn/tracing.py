@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
-from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pycnn.errors import DTypeError, GraphError, ShapeError
 from pycnn.tensor import Parameter, as_array
 
 __all__ = ["Symbol", "Traced", "emit", "is_tracing_value", "scope", "symbol_of", "trace"]
@@ -358,11 +358,11 @@ def check_dtype(dtype: Any, *, allowed: Sequence[str] = ("float32", "float64", "
     """Return the canonical name of an element type.
 
     Raises:
-        DTypeError: The type is unknown or not allowed here.
-        ArgumentError: bfloat16 and float16, which no device of this build computes in.
+        DTypeError: The type is unknown or not allowed here, or bfloat16 or float16, which no device of this build
+            computes in.
     """
     if dtype in ("bfloat16", "float16"):
-        raise ArgumentError(f"dtype {dtype!r} is not available on the CPU in this build; use 'float32'")
+        raise DTypeError(f"dtype {dtype!r} is not available on the CPU in this build; use 'float32'")
     try:
         name = np.dtype(dtype).name
     except TypeError:

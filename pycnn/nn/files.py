@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pycnn import _core, checkpoint
@@ -39,6 +39,7 @@ class GraphModule(Module):
         self.metadata = {}
         self._text = text
         self._names = tuple(parameters)
+        _check_names(parameters)
         for name, parameter in parameters.items():
             *path, last = name.split(".")
             holder: Module = self
@@ -63,6 +64,23 @@ class GraphModule(Module):
         variables = dict(self.named_tensors())
         outputs = inline(self._graph(), {self._input: x}, variables)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names that cannot become attributes of modules.
+
+    Raises:
+        FormatError: Names the tensor.
+    """
+    taken = (set(dir(GraphModule)) - {"features"}) | {"metadata", "normalization"}
+    holders = {name.rpartition(".")[0] for name in names}
+    holders |= {holder[:i] for holder in holders for i, c in enumerate(holder) if c == "."}
+    for name in names:
+        for part in name.split("."):
+            if not part or part.startswith("_") or part in taken:
+                raise FormatError(f"tensor '{name}': {part!r} cannot name a layer or parameter")
+        if name in holders:
+            raise FormatError(f"tensor '{name}' is also the beginning of another tensor's name")
 
 
 def _text_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:

@@ -53,9 +53,11 @@ def write(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """
     if not trainer.steps:
         raise ArgumentError("save_checkpoint: no step was made yet, there is nothing to go on from")
-    state = {"format": _FORMAT, **trainer.state()}
+    kept = extras(trainer.variables)
+    shapes = {name: list(kept[name].shape) for name in kept}
+    state = {"format": _FORMAT, "tensors": shapes, **trainer.state()}
     metadata = {_ENTRY: json.dumps(state), **class_metadata(trainer.class_names)}
-    files.save(trainer.net, path, metadata=metadata, extra=extras(trainer.variables))
+    files.save(trainer.net, path, metadata=metadata, extra=kept)
 
 
 def find_last(directory: str | os.PathLike[str]) -> Path | None:
@@ -78,6 +80,7 @@ def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     state = _read_state(metadata, who)
     _compare(trainer.identity(), state["identity"], who)
     _check_tensors(trainer, tensors, who)
+    _check_kept(tensors, state.get("tensors"), who)
     take_over = trainer.prepare_state(state)
     for name, parameter in trainer.net.named_tensors():
         parameter.tensor.copy_(tensors[name].numpy())
@@ -120,6 +123,20 @@ def _compare(own: dict[str, Any], saved: dict[str, Any], who: str) -> None:
                 "result differs from uninterrupted training",
                 stacklevel=stack_level(),
             )
+
+
+def _check_kept(tensors: dict[str, Tensor], shapes: Any, who: str) -> None:
+    """Compare optimizer state, averages and counters with what was written: without them training would go astray."""
+    if not isinstance(shapes, dict):
+        raise FormatError(f"{who}: metadata '{_ENTRY}' does not list the trainer's tensors")
+    found = {name: list(tensor.shape) for name, tensor in tensors.items() if name.startswith(_PREFIXES)}
+    wrong = [
+        f"'{name}' is {found.get(name, 'missing')}, expected {shapes.get(name, 'none')}"
+        for name in sorted({*found, *shapes})
+        if found.get(name) != shapes.get(name)
+    ]
+    if wrong:
+        raise FormatError(f"{who}: {len(wrong)} tensors of the trainer differ: " + "; ".join(wrong[:10]))
 
 
 def _check_tensors(trainer: Trainer, tensors: dict[str, Tensor], who: str) -> None:

@@ -145,7 +145,8 @@ class ProgramSet:
         """The program for arrays of these shapes and types."""
         if self._watch.changed(self._net):
             self._programs.clear()
-        key = (x.shape, x.dtype.char, y.shape, y.dtype.char)
+        trainable = tuple(p.trainable for p in self._net.parameters()) if self._optimizer else ()
+        key = (x.shape, x.dtype.char, y.shape, y.dtype.char, trainable)
         program = self._programs.get(key)
         if program is None:
             check_images(self._net, x.shape)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pycnn.data import Dataset, Loader
-from pycnn.errors import ArgumentError, DTypeError, FormatError, ShapeError, TrainingError
+from pycnn.errors import ArgumentError, FormatError, ShapeError, TrainingError
 from pycnn.nn import files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.module import Module
@@ -25,6 +25,7 @@ from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
 from pycnn.program import OptimizerSpec, Variables
 from pycnn.tensor import Tensor
+from pycnn.tracing import check_dtype
 from pycnn.train import _checkpoint, _loop
 from pycnn.train._batches import as_dataset, as_target
 from pycnn.train._programs import ProgramSet, make_objective
@@ -102,8 +103,7 @@ class Trainer:
             )
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
-        if str(dtype) != "float32":
-            raise DTypeError(f"Trainer: dtype {dtype!r} is not available, training is in 'float32'")
+        check_dtype(dtype, allowed=("float32",))
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
         self.net = net
@@ -326,12 +326,17 @@ class Trainer:
             "transform": describe(loader.transform),
         }
         before = self.position.data
-        if self.position.batch and before and before != own:
-            different = [key for key in own if own[key] != before.get(key)]
-            shown = ", ".join(f"{key} {before.get(key)!r} -> {own[key]!r}" for key in different)
+        different = [key for key in own if before and own[key] != before.get(key)]
+        shown = ", ".join(f"{key} {before.get(key)!r} -> {own[key]!r}" for key in different)
+        if different and self.position.batch:
             raise ArgumentError(
                 f"fit: training stands inside of an epoch of other data: {shown}"
                 + (f"\n  in {source}" if source else "")
+            )
+        if different and source is not None:
+            warnings.warn(
+                f"fit: resumed from {source} with other data: {shown}; the result differs from uninterrupted training",
+                stacklevel=stack_level(),
             )
         self.position.data = own
 

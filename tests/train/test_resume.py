@@ -318,3 +318,40 @@ def test_callback_that_remembers_must_be_there_again(tmp_path):
     )
     with pytest.raises(pc.ArgumentError, match="EarlyStopping"):
         make().fit(data(), epochs=2, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("lost", ["optim.", "train.step"])
+def test_checkpoint_without_optimizer_state_is_refused_and_changes_nothing(tmp_path, lost):
+    from pycnn import _core
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((4, 28, 28, 1), dtype=np.float32), rng.integers(0, 10, 4)
+
+    def trainer():
+        return pc.Trainer(pc.models.create("lenet5"), optimizer=pc.optim.SGD(lr=0.1, momentum=0.9))
+
+    first = trainer()
+    first.step(x, y)
+    path = tmp_path / "state.safetensors"
+    first.save_checkpoint(path)
+    graph, tensors, metadata = _core.load_model(str(path))
+    _core.save_model(str(path), graph, {k: v for k, v in tensors.items() if not k.startswith(lost)}, metadata)
+    second = trainer()
+    second.step(x, y)
+    before = second.fingerprint()
+    with pytest.raises(pc.FormatError, match="missing"):
+        second.load_checkpoint(path)
+    assert second.fingerprint() == before
+
+
+def test_trainable_set_by_hand_takes_effect_at_the_next_step():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((4, 28, 28, 1), dtype=np.float32), rng.integers(0, 10, 4)
+    net = pc.models.create("lenet5")
+    trainer = pc.Trainer(net, optimizer=pc.optim.SGD(lr=0.1))
+    trainer.step(x, y)
+    weight = next(iter(net.parameters()))
+    weight.trainable = False
+    before = weight.numpy()
+    trainer.step(x, y)
+    np.testing.assert_array_equal(weight.numpy(), before)

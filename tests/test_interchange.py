@@ -1,0 +1,166 @@
+"""Arrays in and out: DLPack with all its keywords, foreign memory layouts, files with awkward names."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import pycnn
+from pycnn import _core, functional, nn
+
+
+class OnlyDLPack:
+    """An array of another library that speaks nothing but DLPack."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **arguments):
+        return self.array.__dlpack__(**arguments)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(4, 3)).build((7, 7, 2))
+
+
+def test_tensor_exports_read_only_memory_to_consumers_that_know_it(net):
+    tensor = next(iter(net.parameters())).tensor
+    capsule_view = np.from_dlpack(tensor)
+    np.testing.assert_array_equal(capsule_view, tensor.numpy())
+    assert not capsule_view.flags.writeable
+    assert np.shares_memory(capsule_view, tensor.numpy())
+
+
+def test_tensor_exports_a_copy_to_older_consumers_and_refuses_the_impossible(net):
+    tensor = next(iter(net.parameters())).tensor
+    assert tensor.__dlpack_device__() == (1, 0)
+    tensor.__dlpack__(stream=None, max_version=None, dl_device=(1, 0), copy=True)
+    with pytest.raises(BufferError):
+        tensor.__dlpack__(copy=False)
+    with pytest.raises(BufferError):
+        tensor.__dlpack__(dl_device=(2, 0))
+
+
+def test_parameter_exports_a_copy_in_the_layout_of_files(net):
+    weight = next(iter(net.parameters()))
+    exported = np.from_dlpack(weight)
+    assert exported.shape == (4, 2, 3, 3)
+    np.testing.assert_array_equal(exported, weight.numpy())
+
+
+def test_net_takes_an_object_that_speaks_only_dlpack(net):
+    x = np.random.default_rng(0).random((3, 7, 7, 2), dtype=np.float32)
+    np.testing.assert_array_equal(net(OnlyDLPack(x)), net(x))
+
+
+@pytest.mark.parametrize(
+    "form", ["fortran", "strided", "reversed", "byte_swapped", "unaligned", "read_only", "broadcast"]
+)
+def test_program_reads_every_memory_layout_as_the_same_numbers(net, form):
+    base = np.random.default_rng(1).random((3, 7, 7, 2), dtype=np.float32)
+    if form == "broadcast":
+        base = np.ascontiguousarray(np.broadcast_to(base[:1], base.shape))
+    raw = np.zeros(base.nbytes + 1, np.uint8)
+    x = {
+        "fortran": lambda: np.asfortranarray(base),
+        "strided": lambda: np.repeat(base, 2, axis=1)[:, ::2],
+        "reversed": lambda: base[::-1, ::-1].copy()[::-1, ::-1],
+        "byte_swapped": lambda: base.astype(base.dtype.newbyteorder()),
+        "unaligned": lambda: raw[1:].view(np.float32).reshape(base.shape),
+        "read_only": lambda: base.copy(),
+        "broadcast": lambda: np.broadcast_to(base[:1], base.shape),
+    }[form]()
+    if form == "unaligned":
+        x[...] = base
+    if form == "read_only":
+        x.flags.writeable = False
+    before = np.array(x, copy=True)
+    program = pycnn.compile(net, shape=base.shape)
+    np.testing.assert_array_equal(program(x), program(base))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_double_precision_program_follows_the_parameters(net):
+    x = np.ones((1, 7, 7, 2))
+    program = pycnn.compile(net, shape=x.shape, dtype="float64")
+    gradient = pycnn.value_and_grad(lambda v: functional.sum(net(v)))
+    assert np.abs(program(x)).max() > 0
+    gradient(x)
+    net.load_state_dict({name: np.zeros_like(value) for name, value in net.state_dict().items()})
+    assert np.abs(program(x)).max() == 0
+    value, by_input = gradient(x)
+    assert value == 0
+    assert np.abs(by_input).max() == 0
+
+
+def test_eager_losses_refuse_labels_out_of_range():
+    logits = np.zeros((2, 3), np.float32)
+    for function in (functional.cross_entropy, functional.top_k_correct):
+        with pytest.raises(pycnn.LabelError, match="label 7 at position 1.* 3 classes"):
+            function(logits, np.array([0, 7]))
+        with pytest.raises(pycnn.LabelError, match="label -1 at position 0"):
+            function(logits, np.array([-1, 0]))
+
+
+def test_block_takes_its_tensors_by_name_in_any_order():
+    config = {"in_channels": 3, "channels": 3}
+    tensors = dict(functional.residual_parameters(**config))
+    x = np.random.default_rng(2).random((1, 5, 5, 3), dtype=np.float32)
+    expected = functional.residual_block(x, list(tensors.values()), **config)
+    shuffled = dict(reversed(tensors.items()))
+    np.testing.assert_array_equal(functional.residual_block(x, shuffled, **config), expected)
+    del shuffled["conv1.weight"]
+    with pytest.raises(pycnn.ArgumentError, match=r"conv1\.weight"):
+        functional.residual_block(x, shuffled, **config)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["metadata"], ["input_shape"], ["_private"], ["save"], ["forward.w"], ["w..x"], ["normalization"], ["a", "a.b"]],
+)
+def test_file_with_names_that_cannot_be_attributes_is_refused(tmp_path, names):
+    graph = _core.Graph()
+    result = graph.input("x", (1, 3), "float32")
+    tensors = {}
+    for name in names:
+        result = graph.add(_core.Add(), [result, graph.parameter(name, (3,), "float32")])
+        tensors[name] = _core.Tensor((3,), "float32")
+    graph.set_output("output", result)
+    _core.save_model(str(tmp_path / "net.safetensors"), graph, tensors, {})
+    with pytest.raises(pycnn.FormatError, match="tensor '"):
+        pycnn.load(tmp_path / "net.safetensors")
+
+
+def test_loaded_net_does_not_hold_its_weights_twice(net, tmp_path):
+    net.save(tmp_path / "net.safetensors")
+    loaded = pycnn.load(tmp_path / "net.safetensors")
+    x = np.ones((1, 7, 7, 2), np.float32)
+    before = len(pickle.dumps(loaded))
+    expected = loaded(x)
+    assert len(pickle.dumps(loaded)) < 1.2 * before
+    np.testing.assert_array_equal(copy.deepcopy(loaded)(x), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(loaded))(x), expected)
+
+
+@pytest.mark.parametrize("dilation", [(2**31 - 1, 2**31 - 33), (2**20, 2**20)])
+def test_windows_that_span_more_than_any_image_are_refused(dilation):
+    x = np.zeros((1, 1, 1, 1), np.float32)
+    with pytest.raises(pycnn.ShapeError, match="window spans"):
+        functional.conv2d(
+            x, np.zeros((1, 2, 2, 1), np.float32), dilation=dilation, padding=(dilation[0], 0, dilation[1], 0)
+        )
+
+
+def test_gradients_of_more_than_64_parameters_come_out():
+    layers = [nn.Linear(3, 3) for _ in range(40)]
+    deep = nn.Sequential(*layers)
+    call = pycnn.value_and_grad(lambda x: functional.sum(deep(x)), parameters=[])
+    _, (_, by_name) = call(np.ones((1, 3), np.float32))
+    assert len(by_name) == 80
