@@ -133,10 +133,19 @@ class Program:
     Calling it is safe from several threads at once in inference, and has the same bits as alone.
     """
 
-    def __init__(self, core: _core.Program, *, single: bool, traced: Traced, variables: Variables) -> None:
+    def __init__(
+        self,
+        core: _core.Program,
+        *,
+        single: bool,
+        traced: Traced,
+        variables: Variables,
+        versions: dict[str, int] | None = None,
+    ) -> None:
         """Wrap a program of the core."""
         self._core = core
         # In double precision the parameters are copies, which must follow their originals.
+        self._versions = versions or {}
         self._run = core.run if traced.parameter_dtype is None else self._run_on_copies
         self._single = single
         self._order = [name for name, _, _ in core.outputs]
@@ -191,7 +200,7 @@ class Program:
         return dict(zip(self._order, results, strict=True))
 
     def _run_on_copies(self, *arrays: Any) -> Any:
-        _copy_parameters(self.traced, self.variables)
+        _copy_parameters(self.traced, self.variables, self._versions)
         return self._core.run(*arrays)
 
     def _convert(self, arrays: Sequence[Any]) -> list[np.ndarray]:
@@ -254,8 +263,13 @@ def _is_safe(have: np.dtype, want: str) -> bool:
     return have.kind in "iu" and want in ("int32", "int64")
 
 
-def _copy_parameters(traced: Traced, variables: Variables) -> None:
+def _copy_parameters(traced: Traced, variables: Variables, versions: dict[str, int]) -> None:
+    """Copy the parameters that changed since `versions` was filled."""
     for name, parameter in traced.parameters.items():
+        version = parameter.core.version
+        if versions.get(name) == version:
+            continue
+        versions[name] = version
         values = parameter.core.view()
         variables[name] = values.astype(traced.parameter_dtype) if values.dtype.kind == "f" else values
 
@@ -298,10 +312,11 @@ def compile_traced(
         MemoryLimitError: The plan needs more than the limit.
     """
     variables = Variables() if variables is None else variables
+    versions: dict[str, int] = {}
     if traced.parameter_dtype is None:
         variables.update(traced.parameters)
     else:
-        _copy_parameters(traced, variables)
+        _copy_parameters(traced, variables, versions)
     _check_threads(threads)
     core = _core.compile(
         traced.graph,
@@ -317,7 +332,7 @@ def compile_traced(
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
-    return Program(core, single=traced.single, traced=traced, variables=variables)
+    return Program(core, single=traced.single, traced=traced, variables=variables, versions=versions)
 
 
 def _check_threads(threads: Any) -> None:
