@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,19 @@ def load(net: Module, state: Mapping[str, Any], *, strict: bool) -> LoadReport:
         )
     for name, array in arrays.items():
         tensors[name].copy_(array)
+    warn_not_finite(arrays, "load_state_dict")
     return LoadReport(tuple(arrays), tuple(missing), tuple(unexpected))
+
+
+def warn_not_finite(arrays: Mapping[str, np.ndarray], who: str) -> None:
+    """Say which arrays hold NaN or infinity."""
+    bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if bad:
+        from pycnn.nn._running import stack_level
+
+        shown = ", ".join(f"'{name}'" for name in bad[:_SHOWN])
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        warnings.warn(f"{who}: NaN or infinity in {shown}{more}", RuntimeWarning, stacklevel=stack_level())
 
 
 def _check(net: Module, tensors: dict[str, Parameter], arrays: dict[str, np.ndarray]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pycnn import _core, checkpoint
 from pycnn.errors import ArgumentError, FormatError
+from pycnn.nn._state import warn_not_finite
 from pycnn.nn.module import Module
 from pycnn.program import Variables
 from pycnn.tensor import Parameter
@@ -150,6 +151,7 @@ def load(path: str | os.PathLike[str]) -> GraphModule:
         )
         parameter.name = name
         parameters[name] = parameter
+    warn_not_finite({name: tensors[name].numpy() for name in parameters}, f"load '{os.fspath(path)}'")
     net = GraphModule(graph.text(), parameters)
     net.metadata = {name: value for name, value in metadata.items() if not name.startswith("pycnn.")}
     return net

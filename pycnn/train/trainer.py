@@ -6,6 +6,7 @@ import copy
 import math
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -35,6 +36,16 @@ from pycnn.train.history import History
 from pycnn.train.metrics import as_metrics
 
 __all__ = ["Trainer"]
+
+
+# Trainers of one net write the same weights: only one of them may be at work.
+_locks: weakref.WeakKeyDictionary[Module, threading.Lock] = weakref.WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+def _lock_of(net: Module) -> threading.Lock:
+    with _locks_guard:
+        return _locks.setdefault(net, threading.Lock())
 
 
 class Trainer:
@@ -124,7 +135,7 @@ class Trainer:
         self.class_names: tuple[str, ...] | None = None
         self.last_checkpoint: Path | None = None
         self.steps = 0
-        self._lock = threading.Lock()
+        self._lock = _lock_of(net)
         #: Learning rate of the last step; None before the first.
         self.rate: float | None = None
         self._warned: set[str] = set()
@@ -150,7 +161,7 @@ class Trainer:
     @contextmanager
     def _alone(self, who: str) -> Iterator[None]:
         if not self._lock.acquire(blocking=False):
-            raise TrainingError(f"{who}: this trainer is training already, in another thread or an outer call")
+            raise TrainingError(f"{who}: this net is training already, in another thread or an outer call")
         try:
             yield
         finally:

@@ -91,8 +91,12 @@ def test_something_else_than_a_mapping_is_refused(net):
         net.load_state_dict([1, 2])
 
 
-def test_nan_weights_load_and_show(net):
-    net.load_state_dict(filled(net, np.nan))
+def test_nan_weights_load_and_are_reported(net, tmp_path):
+    with pytest.warns(RuntimeWarning, match="NaN or infinity in '"):
+        net.load_state_dict(filled(net, np.nan))
+    net.build((9, 9, 2)).save(tmp_path / "nan.safetensors")
+    with pytest.warns(RuntimeWarning, match=r"load '.*nan.safetensors'.*'0.weight'"):
+        pc.load(tmp_path / "nan.safetensors")
     assert np.isnan(net(np.zeros((1, 9, 9, 2), np.float32))).all()
 
 

@@ -142,9 +142,11 @@ def test_second_thread_is_refused():
     worker = threading.Thread(target=trainer.step, args=(x, y))
     worker.start()
     inside.wait(10)
+    second = pc.Trainer(trainer.net, optimizer=optim.SGD(0.1))
     try:
-        with pytest.raises(pc.Error, match="training already"):
-            trainer.step(x, y)
+        for other in (trainer, second):
+            with pytest.raises(pc.Error, match="training already"):
+                other.step(x, y)
     finally:
         leave.set()
         worker.join()
