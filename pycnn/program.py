@@ -13,7 +13,7 @@ from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.tensor import Parameter, Tensor, as_array, to_native
 from pycnn.tracing import Traced, check_dtype, trace
 
-__all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced"]
+__all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,56 @@ def compile_traced(
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
     return Program(core, single=traced.single, traced=traced, variables=variables, versions=versions)
+
+
+_OPTIMIZER_STATE = {"sgd": ("momentum",), "adam": ("mean", "variance"), "adamw": ("mean", "variance")}
+
+
+def plan_memory(
+    traced: Traced,
+    *,
+    mode: str = "inference",
+    loss: str = "loss",
+    optimizer: OptimizerSpec | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    isa: str | None = None,
+) -> dict[str, Any]:
+    """Compile a recorded network for its memory plan only: no weight is drawn and nothing is run.
+
+    The arguments are those of `compile_traced`.
+
+    Returns:
+        `Program.memory`, with "isa" and "threads", which the plan depends on.
+
+    Raises:
+        GraphError: The loss depends on no trainable parameter.
+    """
+    # Zero pages that are never touched stand for the values, so that a net of gigabytes costs nothing here.
+    variables = _core.Variables()
+    states = _OPTIMIZER_STATE.get(optimizer.kind, ()) if optimizer is not None else ()
+    frozen = {name for group in optimizer.groups if group.frozen for name in group.names} if optimizer else set()
+    for name, parameter in traced.parameters.items():
+        variables[name] = _core.Tensor(list(parameter.shape), parameter.dtype)
+        if not parameter.is_buffer and name not in frozen:
+            for state in states if optimizer and (optimizer.kind != "sgd" or optimizer.momentum) else ():
+                variables[f"optim.{state}.{name}"] = _core.Tensor(list(parameter.shape), parameter.dtype)
+    _check_threads(threads)
+    core = _core.compile(
+        traced.graph,
+        variables,
+        mode=mode,
+        device=_check_device(device),
+        isa=isa or "auto",
+        threads=threads or 0,
+        variants={},
+        fuse=True,
+        reuse_memory=True,
+        memory_limit_bytes=0,
+        loss=loss,
+        optimizer=None if optimizer is None else optimizer.to_core(),
+    )
+    return {**core.memory(), "isa": core.isa, "threads": core.threads}
 
 
 def _check_threads(threads: Any) -> None:

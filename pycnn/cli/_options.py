@@ -22,6 +22,7 @@ __all__ = [
     "parse",
     "parse_value",
     "seed",
+    "size_bytes",
     "thread_list",
     "to_toml",
 ]
@@ -81,6 +82,20 @@ def fraction(text: str) -> float:
     value = number(text)
     if value >= 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not below 1")
+    return value
+
+
+def size_bytes(text: str) -> int:
+    """Bytes: a number with K, M, G or T (powers of 1,024), or none of them."""
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    digits = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = digits[-1:] if digits[-1:] in ("K", "M", "G", "T") else ""
+    try:
+        value = int(float(digits.removesuffix(unit)) * units[unit])
+    except (ValueError, OverflowError):
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, for example 512M or 8G")
     return value
 
 

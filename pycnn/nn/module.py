@@ -452,23 +452,44 @@ class Module:
         """
         return _running.features(self, x, layer, batch_size)
 
-    def summary(self, input_shape: Sequence[int] | None = None, batch: int = 1) -> Summary:
+    def summary(
+        self,
+        input_shape: Sequence[int] | None = None,
+        batch: int = 1,
+        *,
+        depth: int | None = None,
+        compact: bool = False,
+        budget: int | None = None,
+    ) -> Summary:
         """Tabulate the layers: output, parameters, multiply-adds, memory, receptive field.
+
+        The memory of whole programs comes from the compiler's plan; nothing is run.
 
         Args:
             input_shape: (H, W, C) of an image; default as in `build`.
             batch: Images that the memory and multiply-adds are counted for.
+            depth: Rows stand for modules up to so many dots deep; 1 groups by the net's own attributes.
+                Default: every layer has a row.
+            compact: Layers that only change another's result in place (activation, batch norm, dropout, flatten)
+                join its row, and the result counts once, as in the tables of papers.
+            budget: Bytes for which the largest batches are looked for.
 
         Returns:
             A table that prints as text, shows as HTML in notebooks and has `to_dict`.
 
         Raises:
             ShapeError: A layer refuses the shape it meets.
-            ArgumentError: No shape is given or known, or `batch` is not positive.
-        """
-        from pycnn.nn.summary import summarize
+            ArgumentError: No shape is given or known, or an argument is not positive.
 
-        return summarize(self, self._input_shape(input_shape, "summary"), batch)
+        Example:
+            >>> import pycnn
+            >>> pycnn.models.lenet5().summary(compact=True).rows[1].receptive_field
+            (6, 6)
+        """
+        from pycnn.nn._summarize import summarize
+
+        shape = self._input_shape(input_shape, "summary")
+        return summarize(self, shape, batch, depth=depth, compact=compact, budget=budget)
 
     # ---- Weights
 

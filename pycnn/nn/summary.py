@@ -1,7 +1,8 @@
 """The table of a net: layers, outputs, parameters, multiply-adds, memory, receptive field.
 
-The net is recorded once; every number follows from the graph. One MAC is one multiply-add of a
-convolution or dense layer, one FLOP is half of it; all other arithmetic is counted beside them.
+The net is recorded once; every number follows from the graph, and the memory from the compiler's plan. One MAC is one
+multiply-add of a convolution or dense layer, one FLOP is half of it; all other arithmetic is counted beside them.
+`pycnn.nn._summarize` fills the table, this file shows it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,13 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-import numpy as np
+from pycnn.nn._memory import Budget, MemoryPlan
 
-from pycnn.errors import ArgumentError
-from pycnn.nn.files import GraphModule
-from pycnn.nn.module import Call, Module, _first_symbol, watch_calls
-from pycnn.tracing import Symbol, trace
+__all__ = ["BOTTLENECK_RATIO", "Bottleneck", "Row", "Share", "Summary"]
 
-__all__ = ["Row", "Summary", "summarize"]
-
-# These only give another name to the same bytes.
-_FREE = ("reshape",)
+#: Guideline 1 ("decrease the data volume H x W x C slowly"): a fall to less than this part within one layer is
+#: reported. A 2x2 pool keeps 1/4, or a little less where an odd size is rounded down; neither counts as sharp.
+BOTTLENECK_RATIO = 0.2
 
 
 @dataclass(frozen=True)
@@ -32,24 +29,69 @@ class Row:
         layer: Dotted name, or the name of an op that ``forward`` calls itself.
         kind: Class of the layer or name of the op.
         output: Shape of the result with the batch axis.
+        activations: Numbers that the layer's ops write.
         parameters: Numbers that can be trained, counted at the first call.
+        weights: Of them, those of convolutions and dense layers without biases.
         macs: Multiply-adds of convolutions and dense layers.
         other_flops: Additions, comparisons and multiplications of everything else.
-        activation_bytes: What the layer's ops write.
+        activation_bytes: Size of the activations.
+        gradient_bytes: Size of their gradients while training; 0 before the first parameter that is trained.
         receptive_field: (height, width) in pixels of the input that one result sees; None behind
             layers that see the whole image.
         stride: (vertical, horizontal) in pixels of the input between neighbouring results.
+        offset: First row and column that the first result sees; negative in the padding.
+        centre: Row and column of the middle of what the first result sees.
+        training_only: The net's result does not depend on it: an auxiliary head. Its parameters count in the totals,
+            its arithmetic and activations do not.
     """
 
     layer: str
     kind: str
     output: tuple[int, ...]
+    activations: int
     parameters: int
+    weights: int
     macs: int
     other_flops: int
     activation_bytes: int
+    gradient_bytes: int
     receptive_field: tuple[int, int] | None
     stride: tuple[int, int] | None
+    offset: tuple[int, int] | None
+    centre: tuple[float, float] | None
+    training_only: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """A layer's part of a total.
+
+    Attributes:
+        layer: Its name.
+        count: How many numbers it has.
+        share: Part of the total, 0..1.
+    """
+
+    layer: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """A layer that cuts the data volume sharply.
+
+    Attributes:
+        layer: Its name.
+        volume_before: H x W x C of the feature map before it.
+        volume_after: H x W x C of its result.
+        ratio: After / before.
+    """
+
+    layer: str
+    volume_before: int
+    volume_after: int
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -61,257 +103,221 @@ class Summary:
         input_shape: With the batch axis.
         rows: The layers in the order in which they are called.
         parameters: Numbers that can be trained.
+        weights: Of them, those of convolutions and dense layers without biases.
+        training_only_parameters: Of them, those of auxiliary heads.
         frozen: How many of them are frozen.
         buffers: Numbers that are kept but never trained.
         macs: Multiply-adds in total.
         other_flops: All other arithmetic in total.
+        other_flops_by_group: The same for "activation", "pooling", "normalization" and "other".
+        input_activations: Numbers in the batch itself.
+        activations: Sum over the layers, without the input.
         activation_bytes: Sum over the layers; a program that reuses memory needs less.
+        gradient_bytes: Sum over the layers.
+        inference: Memory of a program that predicts, as planned by the compiler.
+        training: Memory of a program that trains; None for a net that cannot be trained.
+        no_training: Why not.
+        budget: The largest batches in the memory asked for; None if none was.
+        most_activations: The layers that write the most.
+        most_parameters: The layers that hold the most.
+        bottlenecks: Layers where the data volume of the feature maps that everything passes through falls to less than
+            `BOTTLENECK_RATIO` (guideline 1).
     """
 
     name: str
     input_shape: tuple[int, ...]
     rows: tuple[Row, ...]
     parameters: int
+    weights: int
+    training_only_parameters: int
     frozen: int
     buffers: int
     macs: int
     other_flops: int
+    other_flops_by_group: dict[str, int]
+    input_activations: int
+    activations: int
     activation_bytes: int
+    gradient_bytes: int
+    inference: MemoryPlan
+    training: MemoryPlan | None
+    no_training: str | None
+    budget: Budget | None
+    most_activations: tuple[Share, ...]
+    most_parameters: tuple[Share, ...]
+    bottlenecks: tuple[Bottleneck, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as plain Python objects."""
         return asdict(self)
 
     def _cells(self) -> list[list[str]]:
+        first = ["input", "", str(self.input_shape), f"{self.input_activations:,}", *["0"] * 3, "", "", "", "", ""]
+        return [first, *(_row_cells(row) for row in self.rows)]
+
+    def _totals(self) -> list[str]:
         return [
-            [
-                row.layer,
-                row.kind,
-                str(row.output),
-                f"{row.parameters:,}",
-                f"{row.macs:,}",
-                f"{row.activation_bytes / 1024:,.1f}",
-                "all" if row.receptive_field is None else _size(row.receptive_field),
-                "-" if row.stride is None else _size(row.stride),
-            ]
-            for row in self.rows
+            "total",
+            "",
+            "",
+            f"{self.activations + self.input_activations:,}",
+            f"{self.parameters:,}",
+            f"{self.weights:,}",
+            f"{self.macs:,}",
+            _kib(self.activation_bytes),
+            _kib(self.gradient_bytes),
+            "",
+            "",
+            "",
         ]
 
     def _footer(self) -> list[str]:
+        """Lines of words and numbers under the table."""
+        heads = []
+        if any(row.training_only for row in self.rows):
+            heads = [
+                f"  {self.training_only_parameters:,} of them in layers for training only (*), whose arithmetic and "
+                "activations do not count"
+            ]
+        groups = ", ".join(f"{name} {flops / 1e6:,.3f}" for name, flops in self.other_flops_by_group.items() if flops)
+        lines = [
+            "activations: numbers, with the input in the total; weights: parameters without biases and norms",
+            "field, stride, centre of the receptive field: pixels of the input; branches combine by the maximum field",
+            f"parameters: {self.parameters:,} = {_size(4 * self.parameters)} in float32, "
+            f"{self.frozen:,} of them frozen; buffers {self.buffers:,}",
+            *heads,
+            f"multiply-adds: {self.macs / 1e6:,.3f} MMAC = {2 * self.macs / 1e6:,.3f} MFLOP (1 MAC = 2 FLOP)",
+            f"other arithmetic: {self.other_flops / 1e6:,.3f} MFLOP" + (f" ({groups})" if groups else ""),
+            f"activations: {_size(self.activation_bytes)}, gradients: {_size(self.gradient_bytes)}, "
+            "if no two shared a place",
+            *_plan_lines(self.inference),
+            *(_plan_lines(self.training) if self.training else [f"no training: {self.no_training}"]),
+        ]
+        if self.budget is not None:
+            training = "none" if self.budget.training_batch is None else f"{self.budget.training_batch:,}"
+            lines.append(
+                f"largest batch in {_size(self.budget.bytes)}: inference {self.budget.inference_batch:,}, "
+                f"training {training}"
+            )
+        lines += [_share_line("most activations", self.most_activations)] if self.most_activations else []
+        lines += [_share_line("most parameters", self.most_parameters)] if self.most_parameters else []
+        return [*lines, *self._bottleneck_lines()]
+
+    def _bottleneck_lines(self) -> list[str]:
+        rule = f"to less than {BOTTLENECK_RATIO:g} in one layer"
+        if not self.bottlenecks:
+            return [f"tight bottlenecks (the volume HxWxC of feature maps falls {rule}): none"]
         return [
-            f"input {self.input_shape}; branches combine by the largest receptive field",
-            f"parameters {self.parameters:,} ({4 * self.parameters / 2**20:.2f} MiB float32), "
-            f"{self.frozen:,} frozen; buffers {self.buffers:,}",
-            f"multiply-adds {self.macs / 1e6:,.3f} MMAC = {2 * self.macs / 1e6:,.3f} MFLOP; "
-            f"other arithmetic {self.other_flops / 1e6:,.3f} MFLOP",
-            f"activations {self.activation_bytes / 2**20:.2f} MiB; gradients as much again",
+            f"tight bottlenecks (the volume HxWxC of feature maps falls {rule}):",
+            *(f"  {b.layer}: {b.volume_before:,} -> {b.volume_after:,}, x {b.ratio:.3f}" for b in self.bottlenecks),
         ]
 
     def __str__(self) -> str:
         """The table as text."""
-        cells = self._cells()
+        cells = [*self._cells(), self._totals()]
         widths = [max(len(row[i]) for row in [list(_HEAD), *cells]) for i in range(len(_HEAD))]
 
         def line(row: Sequence[str]) -> str:
             return "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
+                cell.ljust(width) if i < _LEFT else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
 
         rule = "-" * len(line(["-" * width for width in widths]))
         body = [line(row) for row in cells]
-        return "\n".join([self.name, line(_HEAD), rule, *body, rule, *self._footer()])
+        return "\n".join([self.name, line(_HEAD), rule, *body[:-1], rule, body[-1], rule, *self._footer()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(text)}</th>" for text in _HEAD)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._cells())
-        footer = "<br>".join(escape(text) for text in self._footer())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{footer}</p>"
+        """The table for notebooks."""
+
+        def line(row: Sequence[str], tag: str) -> str:
+            style = ['style="text-align:left"' if i < _LEFT else 'style="text-align:right"' for i in range(len(row))]
+            return (
+                "<tr>" + "".join(f"<{tag} {s}>{escape(c)}</{tag}>" for s, c in zip(style, row, strict=True)) + "</tr>"
+            )
+
+        rows = "".join(line(row, "td") for row in self._cells())
+        footer = "<br/>".join(escape(text) for text in self._footer())
+        return (
+            f"<table><caption>{escape(self.name)}</caption><thead>{line(_HEAD, 'th')}</thead>"
+            f"<tbody>{rows}</tbody><tfoot>{line(self._totals(), 'th')}</tfoot></table><p>{footer}</p>"
+        )
+
+    def to_html(self) -> str:
+        """The table as a page of its own, without references to anything outside."""
+        style = (
+            "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+            "td,th{padding:2px 10px;border-bottom:1px solid #ddd}"
+            "caption{font-weight:bold;text-align:left;padding:6px 0}"
+        )
+        return (
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/><title>{escape(self.name)}</title>'
+            f"<style>{style}</style></head><body>{self._repr_html_()}</body></html>\n"
+        )
 
 
 _HEAD = (
     "layer",
     "kind",
     "output",
+    "activations",
     "parameters",
+    "weights",
     "MACs",
-    "activations KiB",
+    "act. KiB",
+    "grad. KiB",
     "field",
     "stride",
+    "centre",
 )
+# The first columns are words.
+_LEFT = 3
 
 
-def _size(pair: tuple[int, int]) -> str:
-    return f"{pair[0]}x{pair[1]}"
-
-
-@dataclass(frozen=True)
-class _View:
-    """What one value sees of the input image: field and step, per direction; None is everything."""
-
-    field: tuple[int, int] | None = (1, 1)
-    step: tuple[int, int] | None = (1, 1)
-
-    def through(self, window: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> _View:
-        if self.field is None or self.step is None:
-            return self
-        spans = [d * (k - 1) for d, k in zip(dilation, window, strict=True)]
-        return _View(
-            (self.field[0] + spans[0] * self.step[0], self.field[1] + spans[1] * self.step[1]),
-            (self.step[0] * stride[0], self.step[1] * stride[1]),
-        )
-
-
-def _merge(views: Sequence[_View]) -> _View:
-    if not views:
-        return _View()
-    if any(view.field is None or view.step is None for view in views):
-        return _View(None, None)
-    fields = [view.field for view in views if view.field]
-    steps = [view.step for view in views if view.step]
-    return _View(
-        (max(f[0] for f in fields), max(f[1] for f in fields)),
-        (max(s[0] for s in steps), max(s[1] for s in steps)),
-    )
-
-
-def _views(nodes: Sequence[dict[str, Any]]) -> dict[int, _View]:
-    """Receptive field of every node that depends on an input; whole-image ops see everything."""
-    views: dict[int, _View] = {}
-    for index, node in enumerate(nodes):
-        if node["kind"] == "input":
-            views[index] = _View()
-        if node["kind"] != "op":
-            continue
-        sources = [views[s.node] for s in node["inputs"] if s.node in views]
-        if not sources:
-            continue
-        view = _merge(sources)
-        op = node["op"]
-        attributes = op.attributes()
-        if op.name == "conv2d":
-            window = nodes[node["inputs"][1].node]["outputs"][node["inputs"][1].output][0][1:3]
-            view = view.through(window, attributes["stride"], attributes["dilation"])
-        elif op.name in ("max_pool2d", "avg_pool2d"):
-            view = view.through(
-                attributes["kernel_size"],
-                attributes["stride"],
-                attributes.get("dilation", (1, 1)),
-            )
-        elif op.name == "dense" or op.name.startswith("global_"):
-            view = _View(None, None)
-        views[index] = view
-    return views
-
-
-def _claim(call: Call, last: int, nodes: Sequence[dict[str, Any]]) -> list[int]:
-    """Indices of the op nodes that a leaf call recorded.
-
-    Nodes stand in the order of recording, so a call's own lie between what was there before (its
-    inputs, and what earlier calls gave) and its result; the name tells its own from the caller's.
-    """
-    start = max([last, *(s.id.node for s in call.inputs)])
-    end = max((s.id.node for s in call.outputs), default=start)
+def _row_cells(row: Row) -> list[str]:
     return [
-        index
-        for index in range(start + 1, end + 1)
-        if nodes[index]["kind"] == "op" and nodes[index]["name"].startswith(call.path)
+        row.layer + (" *" if row.training_only else ""),
+        row.kind,
+        str(row.output),
+        f"{row.activations:,}",
+        f"{row.parameters:,}",
+        f"{row.weights:,}",
+        f"{row.macs:,}",
+        _kib(row.activation_bytes),
+        _kib(row.gradient_bytes),
+        "all" if row.receptive_field is None else _pair(row.receptive_field),
+        "-" if row.stride is None else _pair(row.stride),
+        "-" if row.centre is None else _pair(row.centre),
     ]
 
 
-def _bytes(node: dict[str, Any]) -> int:
-    if node["op"].name in _FREE:
-        return 0
-    return sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in node["outputs"])
+def _pair(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:g}" if pair[0] == pair[1] else f"{pair[0]:g}x{pair[1]:g}"
 
 
-def summarize(net: Module, input_shape: tuple[int, ...], batch: int) -> Summary:
-    """See `Module.summary`."""
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ArgumentError(f"summary: batch must be an integer of at least 1, got {batch!r}")
-    net.build(input_shape)
-    with watch_calls() as calls:
-        traced = trace(lambda x: _outputs(net(x)), {"x": ((batch, *input_shape), "float32")}, root=net)
-    nodes = traced.graph.nodes()
-    views = _views(nodes)
-    owner: dict[int, int] = {}
-    # A loaded net has no layers to call: its nodes are the rows.
-    leaves = [call for call in calls if not call.children and not isinstance(call.module, GraphModule)]
-    last = -1
-    for number, call in enumerate(leaves):
-        for index in _claim(call, last, nodes):
-            owner.setdefault(index, number)
-        last = max([last, *(s.id.node for s in call.outputs)])
-    rows = _rows(nodes, views, owner, leaves)
-    parameters = dict(net.named_parameters())
-    return Summary(
-        name=type(net).__name__,
-        input_shape=(batch, *input_shape),
-        rows=tuple(rows),
-        parameters=sum(p.size for p in parameters.values()),
-        frozen=sum(p.size for p in parameters.values() if not p.trainable),
-        buffers=sum(p.size for _, p in net.named_buffers()),
-        macs=sum(row.macs for row in rows),
-        other_flops=sum(row.other_flops for row in rows),
-        activation_bytes=sum(row.activation_bytes for row in rows),
-    )
+def _kib(count: int) -> str:
+    return f"{count / 1024:,.1f}"
 
 
-def _outputs(result: Any) -> Any:
-    return result if isinstance(result, Symbol) else _first_symbol(result)
+def _size(count: int) -> str:
+    """Bytes as people read them."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= factor:
+            return f"{count / factor:,.2f} {unit}"
+    return f"{count} bytes"
 
 
-def _rows(
-    nodes: Sequence[dict[str, Any]],
-    views: dict[int, _View],
-    owner: dict[int, int],
-    leaves: Sequence[Call],
-) -> list[Row]:
-    counted: set[int] = set()
-    rows: dict[tuple[str, int], Row] = {}
-    for index, node in enumerate(nodes):
-        if node["kind"] != "op" or index not in views:
-            continue
-        number = owner.get(index)
-        key = ("op", index) if number is None else ("call", number)
-        before = rows.get(key)
-        view = views[index]
-        call = None if number is None else leaves[number]
-        rows[key] = Row(
-            layer=node["name"] if call is None else call.path or type(call.module).__name__,
-            kind=_op_kind(node["op"]) if call is None else type(call.module).__name__,
-            output=tuple(node["outputs"][0][0]),
-            parameters=before.parameters if before else _own_parameters(node, nodes, call, counted),
-            macs=node["macs"] + (before.macs if before else 0),
-            other_flops=node["other_flops"] + (before.other_flops if before else 0),
-            activation_bytes=_bytes(node) + (before.activation_bytes if before else 0),
-            receptive_field=view.field,
-            stride=view.step,
-        )
-    return list(rows.values())
+def _share_line(title: str, shares: Sequence[Share]) -> str:
+    return f"{title}: " + ", ".join(f"{s.layer} {s.count:,} ({100 * s.share:.1f} %)" for s in shares)
 
 
-def _op_kind(op: Any) -> str:
-    """Name of an op; of an activation, which one."""
-    return str(op.attributes()["kind"]) if op.name == "activation" else str(op.name)
-
-
-def _own_parameters(
-    node: dict[str, Any],
-    nodes: Sequence[dict[str, Any]],
-    call: Call | None,
-    counted: set[int],
-) -> int:
-    if call is None:
-        total = 0
-        for symbol in node["inputs"]:
-            source = nodes[symbol.node]
-            if source["kind"] == "parameter" and -symbol.node - 1 not in counted:
-                counted.add(-symbol.node - 1)
-                total += int(np.prod(source["outputs"][0][0], dtype=np.int64))
-        return total
-    fresh = [p for p in call.module.parameters() if id(p) not in counted]
-    counted.update(id(p) for p in fresh)
-    return sum(p.size for p in fresh)
+def _plan_lines(plan: MemoryPlan) -> list[str]:
+    what = "inference" if plan.objective is None else f"training ({plan.objective})"
+    return [
+        f"memory of {what}, batch {plan.batch}: {_size(plan.total_bytes)}, "
+        f"from the compiler's plan for {plan.isa}, {plan.threads} threads",
+        f"  variables {_size(plan.variable_bytes)}, prepared weights {_size(plan.prepared_bytes)}, "
+        f"arena {_size(plan.arena_bytes)}, scratch {_size(plan.scratch_bytes)}, batch {_size(plan.input_bytes)}",
+    ]
