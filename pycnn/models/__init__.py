@@ -1,4 +1,4 @@
-"""Known networks by name.
+"""Known networks by name; the file of a family is imported when one of its nets is first used.
 
 Example:
     >>> net = create("lenet5", num_classes=10, activation="relu")
@@ -8,22 +8,58 @@ Example:
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from pycnn.errors import ArgumentError
-from pycnn.models import filters
-from pycnn.models.lenet5 import LeNet5, lenet5
-from pycnn.models.lenet5_1998 import LeNet5_1998, lenet5_1998
 from pycnn.nn.module import Module
 
-__all__ = ["LeNet5", "LeNet5_1998", "create", "filters", "lenet5", "lenet5_1998", "list"]
+__all__ = ["create", "list"]
 
-# Another net is one more line.
-_MODELS: dict[str, Callable[..., Module]] = {
-    "lenet5": lenet5,
-    "lenet5_1998": lenet5_1998,
+# name -> "file:function". Another net is one more line.
+_MODELS: dict[str, str] = {
+    "lenet5": "lenet5:lenet5",
+    "lenet5_1998": "lenet5_1998:lenet5_1998",
 }
+# Everything else that is reached as an attribute; an empty name is the file itself.
+_OTHERS: dict[str, str] = {
+    "LeNet5": "lenet5:LeNet5",
+    "LeNet5_1998": "lenet5_1998:LeNet5_1998",
+    "filters": "filters:",
+}
+
+
+class _Package(ModuleType):
+    """A net may share its name with its family's file: the name stays the net's.
+
+    Importing a submodule sets it as an attribute of its package, which would hide the function.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _MODELS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    place = _MODELS.get(name) or _OTHERS.get(name)
+    if place is None:
+        raise AttributeError(f"module 'pycnn.models' has no attribute '{name}'")
+    file, _, attribute = place.partition(":")
+    module = importlib.import_module(f"pycnn.models.{file}")
+    value = getattr(module, attribute) if attribute else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> Any:
+    return sorted({*__all__, *_MODELS, *_OTHERS})
 
 
 def list() -> tuple[str, ...]:
@@ -36,22 +72,26 @@ def create(name: str, **options: Any) -> Module:
 
     Args:
         name: One of `list()`.
-        options: Arguments of the function of that name, for example ``num_classes``.
+        options: Arguments of the function of that name. Every net takes ``num_classes`` and
+            ``input_shape``, (H, W, C) of the images, where its architecture leaves them free.
 
     Returns:
         The network. Its weights follow from `pycnn.manual_seed` and their names.
 
     Raises:
         ArgumentError: There is no such network or option, or an option is out of range.
+
+    Example:
+        >>> create("lenet5", num_classes=5, input_shape=(32, 32, 3)).input_shape
+        (32, 32, 3)
     """
     if name not in _MODELS:
         from difflib import get_close_matches
 
         close = get_close_matches(str(name), _MODELS, n=3, cutoff=0.4) or sorted(_MODELS)
         raise ArgumentError(f"models.create: no network is called {name!r}\n  hint: there is {', '.join(close)}")
-    make = _MODELS[name]
-    code = make.__code__  # type: ignore[attr-defined]
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    make: Callable[..., Module] = getattr(sys.modules[__name__], name)
+    known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
             raise ArgumentError(f"models.create: {name} has no option {option!r}\n  hint: there is {', '.join(known)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pycnn import functional
 from pycnn.errors import ArgumentError
+from pycnn.models._arguments import as_image_shape
 from pycnn.nn import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Module
 from pycnn.nn._arguments import as_count
 
@@ -60,6 +62,7 @@ def lenet5(
     in_channels: int = 1,
     pool: str = "avg",
     input_size: int = 28,
+    input_shape: Sequence[int] | None = None,
 ) -> LeNet5:
     """LeNet-5 with full connections (after LeCun et al. 1998): 61,706 parameters for 10 classes.
 
@@ -71,6 +74,7 @@ def lenet5(
         in_channels: 1 for grey images, 3 for colour.
         pool: "avg" or "max".
         input_size: 28 (padded by 2 at each side) or 32, in pixels.
+        input_shape: (H, W, C) of the images instead of the two before.
 
     Shape:
         ``(N, input_size, input_size, in_channels)`` -> scores ``(N, num_classes)``.
@@ -82,6 +86,11 @@ def lenet5(
         >>> lenet5().num_parameters
         61706
     """
+    if input_shape is not None:
+        height, width, in_channels = as_image_shape(input_shape, who="lenet5", default=(28, 28, 1))
+        if height != width:
+            raise ArgumentError(f"lenet5: input_shape must be square, 28x28 or 32x32, got {tuple(input_shape)}")
+        input_size = height
     net = LeNet5(num_classes, activation, in_channels, pool, input_size)
     net.name_tensors()
     return net

@@ -18,12 +18,14 @@ Proceedings of the IEEE 86 (11), 1998, section II.B and appendix A.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pycnn import functional
 from pycnn.errors import ArgumentError
+from pycnn.models._arguments import as_image_shape
 from pycnn.models._digit_codes import digit_codes
 from pycnn.nn import Conv2d, Linear, Module, Normalize, init
 from pycnn.tensor import Initializer, Parameter
@@ -195,7 +197,7 @@ class LeNet5_1998(Module):  # noqa: N801
         return functional.cross_entropy(with_rubbish, target)
 
 
-def lenet5_1998(*, input_size: int = 28, rubbish: float = 1.0) -> LeNet5_1998:
+def lenet5_1998(*, input_size: int = 28, rubbish: float = 1.0, input_shape: Sequence[int] | None = None) -> LeNet5_1998:
     """LeNet-5 exactly as published in 1998: 60,000 trainable parameters, ten digits.
 
     C3 is connected to S2 by the paper's table, sub-sampling has a learned coefficient and bias, the
@@ -207,6 +209,7 @@ def lenet5_1998(*, input_size: int = 28, rubbish: float = 1.0) -> LeNet5_1998:
         input_size: 28 (surrounded by 2 pixels of background) or 32, in pixels.
         rubbish: The constant j of equation 9, above 0: distance of the class "not a digit". It
             keeps the net from pushing apart what is far apart already.
+        input_shape: (28, 28, 1) or (32, 32, 1) instead of `input_size`.
 
     Shape:
         ``(N, input_size, input_size, 1)``, uint8 or 0 (background) to 1 (ink) -> minus the distances
@@ -219,6 +222,14 @@ def lenet5_1998(*, input_size: int = 28, rubbish: float = 1.0) -> LeNet5_1998:
         >>> lenet5_1998().num_parameters
         60000
     """
+    if input_shape is not None:
+        height, width, channels = as_image_shape(input_shape, who="lenet5_1998", default=(28, 28, 1))
+        if height != width or channels != 1:
+            raise ArgumentError(
+                f"lenet5_1998: input_shape must be (28, 28, 1) or (32, 32, 1), got {tuple(input_shape)}; its "
+                "connection table is made for one channel"
+            )
+        input_size = height
     net = LeNet5_1998(input_size, rubbish)
     net.name_tensors()
     return net
