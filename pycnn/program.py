@@ -10,7 +10,7 @@ import numpy as np
 
 from pycnn import _core
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
-from pycnn.tensor import Parameter, Tensor, as_array, to_native
+from pycnn.tensor import Parameter, Tensor, as_array, as_plain
 from pycnn.tracing import Traced, check_dtype, trace
 
 __all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]
@@ -185,19 +185,28 @@ class Program:
 
         Raises:
             ShapeError: An array has another shape than the program was compiled for.
-            DTypeError: An array's element type cannot be converted safely.
+            DTypeError: An array's element type is not accepted. float64 becomes float32 with a warning; integers
+                become int32 or int64 when they fit.
         """
-        results = self._run(*arrays)
+        results = self._run_plain(arrays)
         if results is None:
             results = self._run(*self._convert(arrays))
         return results[0] if self._single else dict(zip(self._order, results, strict=True))
 
     def run(self, *arrays: Any) -> dict[str, np.ndarray]:
         """Run and return every output by name (arguments and errors as calling)."""
-        results = self._run(*arrays)
+        results = self._run_plain(arrays)
         if results is None:
             results = self._run(*self._convert(arrays))
         return dict(zip(self._order, results, strict=True))
+
+    def _run_plain(self, arrays: tuple[Any, ...]) -> Any:
+        """Run on arrays as they are; None when they are not what the core reads."""
+        # The core would read a masked array's values and not its mask.
+        for array in arrays:
+            if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
+                return None
+        return self._run(*arrays)
 
     def _run_on_copies(self, *arrays: Any) -> Any:
         _copy_parameters(self.traced, self.variables, self._versions)
@@ -213,9 +222,8 @@ class Program:
             array = as_array(value, what=f"input '{name}'")
             if array.shape != shape:
                 raise ShapeError(f"input '{name}': array is {array.shape}, the program was compiled for {shape}")
-            if array.dtype.name != dtype and not _is_safe(array.dtype, dtype):
-                raise DTypeError(f"input '{name}': array is {array.dtype}, the program was compiled for {dtype}")
-            converted.append(to_native(array, dtype))
+            _check_conversion(array, dtype, f"input '{name}'")
+            converted.append(as_plain(array, dtype, what=f"input '{name}'"))
         return converted
 
     def explain(self) -> str:
@@ -256,11 +264,16 @@ class Program:
         return f"<Program {ins} -> {outs}; {self.isa}, {self.threads} threads>"
 
 
-def _is_safe(have: np.dtype, want: str) -> bool:
-    """Whether pycnn converts silently: between floating types and between integers, nothing else."""
-    if want in ("float32", "float64"):
-        return have.kind == "f"
-    return have.kind in "iu" and want in ("int32", "int64")
+def _check_conversion(array: np.ndarray, dtype: str, what: str) -> None:
+    """Refuse what pycnn does not convert: anything but float64 to float32 and back, and integers that fit."""
+    have, want = array.dtype.newbyteorder("="), np.dtype(dtype)
+    if have == want or (have in (np.float32, np.float64) and want.kind == "f"):
+        return
+    if want.kind != "i" or have.kind not in "iu":
+        raise DTypeError(f"{what}: array is {array.dtype}, the program was compiled for {dtype}")
+    limits = np.iinfo(want)
+    if not np.can_cast(have, want) and array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise DTypeError(f"{what}: values from {array.min()} to {array.max()} do not fit {dtype}")
 
 
 def _copy_parameters(traced: Traced, variables: Variables, versions: dict[str, int]) -> None:
@@ -323,8 +336,8 @@ def compile_traced(
         variables.core,
         mode=mode,
         device=_check_device(device),
-        isa=isa or "auto",
-        threads=threads or 0,
+        isa=_check_isa(isa),
+        threads=min(int(threads or 0), 2**31 - 1),
         variants=dict(variants or {}),
         fuse=fuse,
         reuse_memory=reuse_memory,
@@ -392,6 +405,12 @@ def _check_threads(threads: Any) -> None:
         raise ArgumentError(f"threads: {threads!r} must be an integer of at least 1, or None to choose")
 
 
+def _check_isa(isa: Any) -> str:
+    if isa is not None and not isinstance(isa, str):
+        raise ArgumentError(f"isa: {isa!r} is not one of 'baseline', 'avx2', 'avx512', or None for the best")
+    return isa or "auto"
+
+
 def _check_device(device: Any) -> str:
     if device == "auto":
         return "cpu"
@@ -439,6 +458,8 @@ def compile(
         (1, 10)
     """
     name = check_dtype(dtype)
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise ShapeError(f"compile: shape is {shape!r}, expected the sizes of the input, (N, H, W, C) for images")
     traced = trace(
         lambda x: net(x),
         {"x": (tuple(shape), name)},

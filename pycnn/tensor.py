@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core, config
-from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.errors import ArgumentError, DTypeError, MemoryLimitError, ShapeError
 
-__all__ = ["Initializer", "Parameter", "Tensor", "as_array"]
+__all__ = ["Initializer", "Parameter", "Tensor", "as_array", "as_plain", "stack_level"]
 
 _DTYPES = ("float32", "float64", "uint8", "int32", "int64")
 
@@ -26,6 +28,8 @@ def as_array(value: Any, *, what: str = "array") -> np.ndarray:
     Raises:
         DTypeError: The elements are not numbers that pycnn knows (complex, object, str, ...).
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{what}: a masked array; fill it first, for example x.filled(0)")
     if isinstance(value, np.ndarray):
         array = value
     elif hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
@@ -39,6 +43,9 @@ def as_array(value: Any, *, what: str = "array") -> np.ndarray:
         except (TypeError, ValueError, RuntimeError, BufferError) as error:
             raise DTypeError(f"{what}: cannot be read through DLPack ({error})") from None
     if array.dtype.kind not in "fiub":
+        if array.ndim == 0 and not isinstance(value, np.ndarray):
+            hint = "\n  hint: a file name is not opened here; decode the image first" if isinstance(value, str) else ""
+            raise DTypeError(f"{what}: got {type(value).__name__}, expected an array of numbers{hint}")
         raise DTypeError(f"{what}: has element type {array.dtype}, expected one of {', '.join(_DTYPES)}")
     return array
 
@@ -46,6 +53,42 @@ def as_array(value: Any, *, what: str = "array") -> np.ndarray:
 def to_native(array: np.ndarray, dtype: str) -> np.ndarray:
     """Return a C-contiguous, aligned, native-endian array of a type; the same object when it already is one."""
     return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
+
+
+def stack_level() -> int:
+    """Depth of the nearest caller outside the package, for warnings."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "pycnn":
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def as_plain(array: np.ndarray, dtype: str, *, what: str) -> np.ndarray:
+    """The array as the core reads it: of this type, C-contiguous, aligned, of native byte order.
+
+    The same object when it is that already. A conversion of floating-point numbers or a copy is announced by a
+    warning, once for each place in the caller's code; integers, which are labels, are converted without.
+
+    Raises:
+        MemoryLimitError: There is no memory for the copy.
+    """
+    try:
+        ready = to_native(array, dtype)
+    except MemoryError as error:
+        raise MemoryLimitError(f"{what}: no memory for a plain copy of {array.dtype} {array.shape} ({error})") from None
+    if array.dtype.kind == "f" and array.dtype.itemsize != np.dtype(dtype).itemsize:
+        text = f"converted from {array.dtype.name} to {dtype}; pass x.astype(numpy.{dtype}) to avoid it"
+    elif array.dtype.newbyteorder("=") == ready.dtype and array.size and not np.may_share_memory(ready, array):
+        text = (
+            "copied because it is not C-contiguous, aligned and of native byte order; "
+            "pass numpy.ascontiguousarray(x) to avoid it"
+        )
+    else:
+        return ready
+    warnings.warn(f"{what}: {text}", stacklevel=stack_level())
+    return ready
 
 
 class Tensor:

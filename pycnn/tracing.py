@@ -364,9 +364,11 @@ def check_dtype(dtype: Any, *, allowed: Sequence[str] = ("float32", "float64", "
     if dtype in ("bfloat16", "float16"):
         raise DTypeError(f"dtype {dtype!r} is not available on the CPU in this build; use 'float32'")
     try:
-        name = np.dtype(dtype).name
+        name = np.dtype(dtype).name if dtype is not None else None  # NumPy reads None as float64
     except TypeError:
-        raise DTypeError(f"dtype {dtype!r} is unknown; expected one of {', '.join(allowed)}") from None
+        name = None
+    if name is None:
+        raise DTypeError(f"dtype {dtype!r} is unknown; expected one of {', '.join(allowed)}")
     if name not in allowed:
         raise DTypeError(f"dtype {name!r} is not accepted here; expected one of {', '.join(allowed)}")
     return name

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pycnn
-from pycnn import _core, functional, nn
+from pycnn import _core, functional, nn, tracing
 
 
 class OnlyDLPack:
@@ -83,8 +83,34 @@ def test_program_reads_every_memory_layout_as_the_same_numbers(net, form):
         x.flags.writeable = False
     before = np.array(x, copy=True)
     program = pycnn.compile(net, shape=base.shape)
-    np.testing.assert_array_equal(program(x), program(base))
+    expected = program(base)
+    if form == "read_only":
+        result = program(x)
+    else:
+        with pytest.warns(UserWarning, match=r"input 'x': copied .*ascontiguousarray") as caught:
+            result = program(x)
+        assert caught[0].filename == __file__
+    np.testing.assert_array_equal(result, expected)
     np.testing.assert_array_equal(x, before)
+
+
+def test_program_converts_float64_and_integers_that_fit_and_nothing_else(net):
+    x = np.random.default_rng(1).random((3, 7, 7, 2), dtype=np.float32)
+    program = pycnn.compile(net, shape=x.shape)
+    with pytest.warns(UserWarning, match="converted from float64 to float32"):
+        result = program(x.astype(np.float64))
+    np.testing.assert_array_equal(result, program(x))
+    for other in (x.astype(np.float16), x.astype(np.longdouble), x.astype(np.int64), x > 0.5, x.astype(complex)):
+        with pytest.raises(pycnn.DTypeError, match="input 'x'"):
+            program(other)
+    with pytest.raises(pycnn.DTypeError, match="masked"):
+        program(np.ma.masked_array(x))
+    traced = tracing.trace(lambda i: {"y": i}, {"i": ((2,), "int32")})
+    integers = pycnn.program.compile_traced(traced)
+    np.testing.assert_array_equal(integers.run(np.array([1, 2], np.uint8))["y"], [1, 2])
+    np.testing.assert_array_equal(integers.run(np.array([-5, 7]))["y"], [-5, 7])
+    with pytest.raises(pycnn.DTypeError, match="4294967297 do not fit int32"):
+        integers.run(np.array([0, 2**32 + 1]))
 
 
 def test_double_precision_program_follows_the_parameters(net):

@@ -179,7 +179,11 @@ def check_label_range(labels: Labels, classes: int | None, *, who: str) -> int:
     if bad.size:
         where = int(bad[0])
         more = f" ({bad.size} such labels)" if bad.size > 1 else ""
-        raise LabelError(f"{who}: label {labels[where]} at position {where} is outside of 0..{limit - 1}{more}")
+        if classes is None:
+            why = "below 0" if labels[where] < 0 else f"too large, there may be {limit:,} classes"
+        else:
+            why = f"outside of 0..{limit - 1}"
+        raise LabelError(f"{who}: label {labels[where]} at position {where} is {why}{more}")
     return int(labels.max(initial=-1)) + 1 if classes is None else classes
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,13 +11,13 @@ import numpy as np
 
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.program import Program, compile_traced
-from pycnn.tensor import as_array
+from pycnn.tensor import as_array, as_plain, stack_level
 from pycnn.tracing import Symbol, trace
 
 if TYPE_CHECKING:
     from pycnn.nn.module import Module
 
-__all__ = ["ProgramCache", "features", "predict", "predict_proba", "run"]
+__all__ = ["ProgramCache", "features", "predict", "predict_proba", "run", "stack_level"]
 
 _CACHED_PROGRAMS = 8
 
@@ -118,45 +116,22 @@ def _cache(net: Module) -> ProgramCache:
     return private.cache
 
 
-def stack_level() -> int:
-    """Depth of the nearest caller outside the package, for warnings."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "pycnn":
-        frame = frame.f_back
-        level += 1
-    return level
-
-
 def as_input(value: Any, *, who: str) -> np.ndarray:
     """Array as a program takes it: float32 or uint8, contiguous, native byte order.
 
     Raises:
         DTypeError: Another element type; float64 alone is converted.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"{who}: a masked array; fill it first, for example x.filled(0)")
     array = as_array(value, what=who)
     if array.dtype.kind == "f" and array.dtype.itemsize == 8:
-        warnings.warn(
-            f"{who}: converted from float64 to float32; pass x.astype(numpy.float32) to avoid it",
-            stacklevel=stack_level(),
-        )
-        return np.ascontiguousarray(array, np.float32)
+        return as_plain(array, "float32", what=who)
     native = array.dtype.newbyteorder("=")
     if native not in (np.dtype(np.float32), np.dtype(np.uint8)):
         hint = "try x.astype(numpy.float32)"
         if native.kind in "iub":
             hint += ", or numpy.uint8 for images in 0..255, which are read as 0..1"
         raise DTypeError(f"{who}: element type {array.dtype}, expected float32 or uint8\n  hint: {hint}")
-    ready = np.require(array, dtype=native, requirements=["C", "A"])
-    if ready is not array and array.size and not np.may_share_memory(ready, array):
-        warnings.warn(
-            f"{who}: copied because it is not C-contiguous, aligned and of native byte order; "
-            "pass numpy.ascontiguousarray(x) to avoid it",
-            stacklevel=stack_level(),
-        )
-    return ready
+    return as_plain(array, native.name, what=who)
 
 
 def _first_channels(net: Module) -> int | None:
@@ -273,7 +248,9 @@ def in_batches(x: Any, batch_size: int, function: Callable[[Any], np.ndarray]) -
         raise ArgumentError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     if not (hasattr(x, "shape") and hasattr(x, "__getitem__")):
         x = as_array(x, what="input")
-    count = x.shape[0] if len(x.shape) else 0
+    if not len(x.shape):
+        return function(x)
+    count = x.shape[0]
     if count <= batch_size:
         return function(x[:] if not isinstance(x, np.ndarray) else x)
     first = function(x[:batch_size])

@@ -8,8 +8,9 @@ from typing import Any
 
 from pycnn import _core, checkpoint
 from pycnn.errors import ArgumentError, FormatError
+from pycnn.nn import _names
 from pycnn.nn._state import warn_not_finite
-from pycnn.nn.module import Module
+from pycnn.nn.module import RESERVED, Module
 from pycnn.program import Variables
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, inline, trace
@@ -38,8 +39,6 @@ class GraphModule(Module):
 
     def __init__(self, text: str, parameters: Mapping[str, Parameter]) -> None:
         self.metadata = {}
-        self._text = text
-        self._names = tuple(parameters)
         _check_names(parameters)
         for name, parameter in parameters.items():
             *path, last = name.split(".")
@@ -51,19 +50,17 @@ class GraphModule(Module):
                     setattr(holder, part, child)
                 holder = child
             setattr(holder, last, parameter)
-        inputs = [node for node in self._graph().nodes() if node["kind"] == "input"]
+        inputs = [node for node in _core.Graph.parse(text).nodes() if node["kind"] == "input"]
         if len(inputs) != 1:
             raise FormatError(f"the graph has {len(inputs)} inputs, expected one")
-        self._input = inputs[0]["name"]
+        #: The graph's text and the name of its input; a tuple, so that layers may have any other name.
+        self._recorded = (text, inputs[0]["name"])
         self._remember_input(inputs[0]["outputs"][0][0][1:])
-
-    def _graph(self) -> _core.Graph:
-        return _core.Graph.parse(self._text)
 
     def forward(self, x: Symbol) -> Any:
         """Record the graph's nodes on another input."""
-        variables = dict(self.named_tensors())
-        outputs = inline(self._graph(), {self._input: x}, variables)
+        text, name = self._recorded
+        outputs = inline(_core.Graph.parse(text), {name: x}, dict(self.named_tensors()))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
@@ -73,15 +70,30 @@ def _check_names(names: Iterable[str]) -> None:
     Raises:
         FormatError: Names the tensor.
     """
-    taken = (set(dir(GraphModule)) - {"features"}) | {"metadata", "normalization"}
     holders = {name.rpartition(".")[0] for name in names}
     holders |= {holder[:i] for holder in holders for i, c in enumerate(holder) if c == "."}
     for name in names:
         for part in name.split("."):
-            if not part or part.startswith("_") or part in taken:
-                raise FormatError(f"tensor '{name}': {part!r} cannot name a layer or parameter")
+            why = _names.refusal(part, RESERVED)
+            if why is not None:
+                raise FormatError(f"tensor '{name}': {part!r} cannot name a layer or parameter: {why}")
         if name in holders:
             raise FormatError(f"tensor '{name}' is also the beginning of another tensor's name")
+
+
+def check_kept_names(names: Iterable[str], *, who: str) -> None:
+    """Refuse layers that are called like what a trainer keeps in files.
+
+    Raises:
+        ArgumentError: Names the tensor.
+    """
+    found = _names.clash(names)
+    if found is not None:
+        layer = found.partition(".")[0]
+        raise ArgumentError(
+            f"{who}: tensor '{found}': files keep a trainer's own arrays under '{layer}.'; call the layer "
+            f"'{layer}' something else"
+        )
 
 
 def _text_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
@@ -107,15 +119,19 @@ def save(
     Args:
         net: It must know its input's shape: call it, or `net.build((H, W, C))`, once before.
         path: Where to; usually "NAME.safetensors".
-        metadata: Further text entries.
+        metadata: Further text entries. Those that a loaded net came with go along.
         extra: Further arrays; their names start with "optim.", "train." or "ema.".
 
     Raises:
-        ArgumentError: The shape of the input is not known.
+        ArgumentError: The shape of the input is not known, or a layer has a name that files use otherwise
+            ("optim", "ema", "train", "constant").
         FileError: The system refused; an older file at the path is intact.
     """
+    if not isinstance(net, Module):
+        raise ArgumentError(f"save: {type(net).__name__} is no pycnn.nn.Module; the order is save(net, path)")
     shape = net._input_shape(None, "save")
     traced = trace(lambda x: net(x), {"x": ((1, *shape), "float32")}, root=net)
+    check_kept_names(traced.parameters, who="save")
     variables = Variables()
     if extra is not None:
         for name in extra:
@@ -123,7 +139,9 @@ def save(
                 raise ArgumentError(f"save: extra array '{name}' must start with 'optim.', 'train.' or 'ema.'")
             variables.share(name, extra[name])
     variables.update(traced.parameters)
-    checkpoint.save_model(path, traced.graph, variables, _text_metadata(metadata))
+    own = net.metadata if isinstance(net, GraphModule) else {}
+    kept = {name: text for name, text in own.items() if name != "trainer"}
+    checkpoint.save_model(path, traced.graph, variables, {**kept, **_text_metadata(metadata)})
 
 
 def load(path: str | os.PathLike[str]) -> GraphModule:

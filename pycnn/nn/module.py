@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pycnn.errors import ArgumentError, GraphError
-from pycnn.nn import _running
+from pycnn.nn import _names, _running
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, is_tracing, name_parameters, scope, trace
 
@@ -152,16 +153,24 @@ class Module:
                 "be found\n  hint: use nn.ModuleList or nn.Sequential"
             )
         if isinstance(value, Module | Parameter):
-            if "." in name or not name:
-                raise ArgumentError(f"{type(self).__name__}: {name!r} cannot name a layer")
-            # `features` is what published nets call their convolutional part.
-            if name != "features" and callable(getattr(Module, name, None)):
-                raise ArgumentError(
-                    f"{type(self).__name__}.{name}: the name belongs to a method of Module; choose another one"
-                )
+            self._check_name(name, value)
         object.__setattr__(self, name, value)
         if not name.startswith("_") or isinstance(value, Module | Parameter):
             self._private.stamp = _running.clock.tick()
+
+    def _check_name(self, name: str, value: Module | Parameter) -> None:
+        who = type(self).__name__
+        if name == "normalization" and isinstance(value, Module):
+            if any(True for _ in value.named_tensors()) or not value.is_built():
+                raise ArgumentError(
+                    f"{who}.normalization: {type(value).__name__} has parameters; only what has none, as "
+                    "nn.Normalize, can normalise the input\n  hint: make it the first layer of the net"
+                )
+            return
+        is_own = isinstance(getattr(type(self), name, None), property | FunctionType)
+        why = _names.refusal(name, (name,) if is_own else RESERVED)
+        if why is not None:
+            raise ArgumentError(f"{who}: {name!r} cannot name a layer or parameter: {why}")
 
     def __delattr__(self, name: str) -> None:
         """Forget an attribute, and note that programs may be stale."""
@@ -594,6 +603,10 @@ class Module:
         for name, child in children:
             lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))
         return "\n".join([*lines, ")"])
+
+
+#: Names that mean something else in a module, or in a net that was loaded from a file.
+RESERVED = frozenset(dir(Module)) | {"_private", "_recorded", "metadata"}
 
 
 def _first_symbol(result: Any) -> Symbol:

@@ -72,8 +72,15 @@ def _is_exempt(name: str, parameter: Parameter, no_decay: Sequence[str]) -> bool
     return False
 
 
+# The step computes in float32; a larger rate would be infinite there.
+_MAX_RATE = 3.4028234663852886e38
+
+
 class Optimizer:
     """Base of the optimizers: hyper-parameters, checked.
+
+    `lr` may be changed while training; all else is settled when a step is compiled, so a new optimizer and `Trainer`
+    are needed for other values.
 
     Attributes:
         lr: Learning rate before the schedule.
@@ -91,7 +98,7 @@ class Optimizer:
         groups: Sequence[Group],
     ) -> None:
         who = type(self).__name__
-        self.lr = as_number(lr, who=who, name="lr", above=True)
+        self.lr = lr
         self.weight_decay = as_number(weight_decay, who=who, name="weight_decay")
         if isinstance(no_decay, str) or not all(isinstance(p, str) for p in no_decay):
             raise ArgumentError(f"{who}: no_decay must be a sequence of 'bias', 'norm' or patterns, got {no_decay!r}")
@@ -100,6 +107,29 @@ class Optimizer:
             if not isinstance(group, Group):
                 raise ArgumentError(f"{who}: groups must hold optim.Group, got {group!r}")
         self.groups = tuple(groups)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate before the schedule, above 0.
+
+        Raises:
+            ArgumentError: When set to 0, a negative number, NaN or more than float32 holds.
+        """
+        rate: float = vars(self)["_lr"]
+        return rate
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        who = type(self).__name__
+        vars(self)["_lr"] = as_number(value, who=who, name="lr", above=True, high=_MAX_RATE)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse changes that a compiled step would not notice."""
+        if name in vars(self):
+            raise ArgumentError(
+                f"{type(self).__name__}: {name} cannot be changed, only lr\n  hint: make a new optimizer and Trainer"
+            )
+        object.__setattr__(self, name, value)
 
     def _base(self) -> OptimizerSpec:
         raise NotImplementedError

@@ -8,9 +8,9 @@ import numpy as np
 
 from pycnn.data import ArrayDataset, Dataset
 from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
-from pycnn.tensor import as_array
+from pycnn.tensor import as_array, as_plain
 
-__all__ = ["as_dataset", "as_target", "check_labels", "one_hot"]
+__all__ = ["as_dataset", "as_target", "check_labels", "check_probabilities", "one_hot"]
 
 
 def as_dataset(data: Any, *, who: str) -> Dataset:
@@ -61,7 +61,7 @@ def as_target(value: Any, count: int, *, who: str) -> np.ndarray:
         shown = f" (value {target[where]} at position {where})" if target.size else ""
         hint = "" if bad.size else "\n  hint: try y.astype(numpy.int64)"
         raise DTypeError(f"{who}: labels must be integers, got {target.dtype}{shown}{hint}")
-    return np.ascontiguousarray(target, np.float32)
+    return as_plain(target, "float32", what=f"{who}: y")
 
 
 def check_labels(labels: np.ndarray, classes: int, *, who: str) -> None:
@@ -78,6 +78,17 @@ def check_labels(labels: np.ndarray, classes: int, *, who: str) -> None:
     raise LabelError(
         f"{who}: label {labels[where]} at position {where}, the net has {classes} classes (0..{classes - 1}){more}"
     )
+
+
+def check_probabilities(target: np.ndarray, *, who: str) -> None:
+    """Refuse negative probabilities, with which the loss would fall for ever.
+
+    Raises:
+        ArgumentError: Names the first one's position and value.
+    """
+    if target.size and target.min() < 0:
+        where = tuple(int(i) for i in np.argwhere(target < 0)[0])
+        raise ArgumentError(f"{who}: y has {target[where]} at {where}, a probability is at least 0")
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pycnn.data import Dataset, Loader
-from pycnn.errors import TrainingError
+from pycnn.errors import FileError, TrainingError
 from pycnn.optim.schedules import ReduceOnPlateau
+from pycnn.tensor import stack_level
 from pycnn.train._progress import Progress
 from pycnn.train._signals import Interruption
 from pycnn.train.callbacks import Callback, default_monitor, is_better
@@ -70,24 +72,33 @@ class Plan:
     callbacks: Sequence[Callback]
     directory: Path | None
     progress: bool
+    on_save_error: str = "raise"
 
 
 def run(trainer: Trainer, plan: Plan) -> None:
     """Train until the last epoch, `Trainer.stop`, a signal or an error."""
     progress = Progress(enabled=plan.progress, epochs=plan.epochs)
     if plan.directory is not None:
-        plan.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            plan.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(error.errno, f"fit: checkpoint_dir: {error.strerror}", str(plan.directory)) from None
+    fingerprint = trainer.fingerprint()
     with Interruption() as interruption:
         for callback in plan.callbacks:
             callback.on_fit_begin(trainer)
         try:
             while trainer.position.epoch < plan.epochs and not trainer.stopping:
+                before, steps = fingerprint, trainer.steps
                 _epoch(trainer, plan, progress, interruption)
+                fingerprint = trainer.fingerprint()
+                if fingerprint == before and trainer.steps > steps:
+                    trainer.warn_unchanged(f"epoch {trainer.position.epoch}")
         finally:
             progress.end(None)
         for callback in plan.callbacks:
             callback.on_fit_end(trainer)
-    trainer.history.fingerprint = trainer.fingerprint()
+    trainer.history.fingerprint = fingerprint
     progress.say(f"weights {trainer.history.fingerprint}")
 
 
@@ -105,7 +116,7 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
         for x, y in batches:
             values = trainer.train_batch(x, y)
             if not math.isfinite(values["loss"]):
-                _diverged(trainer, plan, values["loss"])
+                _diverged(trainer, f"the loss is {values['loss']} at", position.batch + 1)
             position.totals.add(values, len(x))
             position.batch += 1
             elapsed = time.perf_counter() - started
@@ -113,12 +124,14 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
             for callback in plan.callbacks:
                 callback.on_step_end(trainer, values)
             if interruption.received is not None:
+                _check_weights(trainer)
                 _save_last(trainer, plan)
                 interruption.act(interruption.received)
     finally:
         close = getattr(batches, "close", None)
         if close is not None:
             close()
+    _check_weights(trainer)
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"epoch": position.epoch + 1, **position.totals.means()}
     row["learning_rate"] = trainer.rate
@@ -157,21 +170,42 @@ def _close_epoch(trainer: Trainer, plan: Plan, row: dict[str, Any]) -> None:
         callback.on_epoch_end(trainer, row)
     if plan.directory is not None:
         if better:
-            trainer.save_best(plan.directory / "best.safetensors")
+            _save(plan, trainer.save_best, plan.directory / "best.safetensors")
         _save_last(trainer, plan)
 
 
 def _save_last(trainer: Trainer, plan: Plan) -> None:
     if plan.directory is not None:
-        trainer.last_checkpoint = plan.directory / "last.safetensors"
-        trainer.save_checkpoint(trainer.last_checkpoint)
+        path = plan.directory / "last.safetensors"
+        if _save(plan, trainer.save_checkpoint, path):
+            trainer.last_checkpoint = path
 
 
-def _diverged(trainer: Trainer, plan: Plan, loss: float) -> None:
+def _save(plan: Plan, write: Callable[[Path], None], path: Path) -> bool:
+    """Write a checkpoint; False when that failed and training goes on nevertheless."""
+    try:
+        write(path)
+    except FileError as error:
+        if plan.on_save_error == "raise":
+            raise
+        warnings.warn(f"fit: {error}; training goes on without this checkpoint", RuntimeWarning, stack_level())
+        return False
+    return True
+
+
+def _check_weights(trainer: Trainer) -> None:
+    """Stop before lost weights replace the last good checkpoint: the loss tells only in the step after."""
+    lost = trainer.lost_weights()
+    if lost:
+        names = ", ".join(f"'{name}'" for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
+        _diverged(trainer, f"{len(lost)} parameters hold NaN or infinity ({names}) after", trainer.position.batch)
+
+
+def _diverged(trainer: Trainer, what: str, batch: int) -> NoReturn:
     kept = trainer.last_checkpoint
     raise TrainingError(
-        f"fit: the loss is {loss} at step {trainer.steps} (epoch {trainer.position.epoch + 1}, "
-        f"batch {trainer.position.batch + 1}, learning rate {trainer.rate:g})\n  "
+        f"fit: {what} step {trainer.steps} (epoch {trainer.position.epoch + 1}, "
+        f"batch {batch}, learning rate {trainer.rate:g})\n  "
         + (f"last good checkpoint: {kept}" if kept else "no checkpoint was written")
         + "\n  hint: try a smaller learning rate or clip_norm"
     )

@@ -19,7 +19,7 @@ from pycnn.nn._running import StructureWatch, check_images
 from pycnn.nn.module import Module
 from pycnn.program import OptimizerSpec, Program, Variables, compile_traced
 from pycnn.tracing import Symbol, trace
-from pycnn.train._batches import check_labels, one_hot
+from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
 
 __all__ = ["BatchProgram", "Objective", "ProgramSet"]
@@ -93,18 +93,21 @@ class BatchProgram:
         classes: Number of classes, when the target are class labels; otherwise None.
         metrics: Those that the program computes.
         with_labels: Targets are made from labels; both are inputs.
+        probabilities: The target are probabilities of the classes.
     """
 
     program: Program
     classes: int | None
     metrics: tuple[Metric, ...]
     with_labels: bool
+    probabilities: bool
 
     def run(self, x: np.ndarray, y: np.ndarray, *, who: str) -> dict[str, float]:
         """Run on a batch; means over its samples by name.
 
         Raises:
             LabelError: A label is out of range.
+            ArgumentError: A probability is negative.
         """
         arrays = [x, y]
         if self.classes is not None:
@@ -112,6 +115,8 @@ class BatchProgram:
             if self.with_labels:
                 target = one_hot(y, self.classes)
                 arrays = [x, target, y] if len(self.program.inputs) == 3 else [x, target]
+        elif self.probabilities:
+            check_probabilities(y, who=who)
         results = self.program.run(*arrays)
         values = {"loss": float(results["loss"])}
         for metric in self.metrics:
@@ -216,7 +221,8 @@ class ProgramSet:
             device=self._device,
             threads=self._threads,
         )
-        return BatchProgram(program, classes if labelled else None, metrics, with_labels)
+        soft = objective.name == "cross_entropy" and not labelled
+        return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)
 
     def _scores_shape(self, x: np.ndarray) -> tuple[int, ...]:
         traced = trace(lambda x: _single(self._net(x)), {"x": (x.shape, x.dtype.name)}, root=self._net)

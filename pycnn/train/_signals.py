@@ -13,8 +13,8 @@ __all__ = ["Interruption"]
 class Interruption:
     """Within it, SIGINT and SIGTERM only set a mark; a second one acts at once.
 
-    The handlers of before are put back at the end. Outside of the main thread, where Python allows
-    no handlers, it does nothing.
+    The handlers of before are put back at the end; a signal that the process ignores stays ignored.
+    Outside of the main thread, where Python allows no handlers, it does nothing.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -26,7 +26,9 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in self._SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
+                # What the process ignores stays ignored, and what Python did not set could not be put back.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -39,7 +41,7 @@ class Interruption:
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            signal.signal(number, handler)
         self._before.clear()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -7,12 +7,13 @@ import math
 import threading
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -117,6 +118,7 @@ class Trainer:
         check_dtype(dtype, allowed=("float32",))
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
+        files.check_kept_names((f"{name}.*" for name, _ in net.named_children()), who="Trainer")
         self.net = net
         self.optimizer = optimizer
         self.seed = seed
@@ -171,9 +173,20 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """The rate of the next step.
+
+        Raises:
+            ArgumentError: The schedule gives no finite factor of at least 0.
+        """
         progress = Progress(self.steps, self.position.epoch, self._steps_per_epoch, self._epochs)
-        return self.optimizer.lr * self.schedule.factor(progress)
+        factor = self.schedule.factor(progress)
+        rate = self.optimizer.lr * factor if isinstance(factor, int | float | np.number) else math.nan
+        if not 0.0 <= rate < math.inf:
+            raise ArgumentError(
+                f"Trainer: {describe(self.schedule)} gives the factor {factor!r} at step {self.steps}; the learning "
+                f"rate {self.optimizer.lr:g} needs one that is finite and at least 0"
+            )
+        return rate
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Train on one batch: forward, loss, gradients and update in one call of the core.
@@ -226,11 +239,21 @@ class Trainer:
     def _check_changed(self, before: dict[str, np.ndarray]) -> None:
         tensors = dict(self.net.named_parameters())
         if all(np.array_equal(tensors[name].numpy(), old) for name, old in before.items()):
-            self._warn(
-                "unchanged",
-                f"the first step changed no weight (learning rate {self.learning_rate:g}); all "
-                "gradients are zero, or too small for float32",
-            )
+            self.warn_unchanged("the first step")
+
+    def warn_unchanged(self, what: str) -> None:
+        """Say, once, that training does nothing."""
+        self._warn(
+            "unchanged",
+            f"{what} changed no weight (learning rate {self.learning_rate:g}); all gradients are zero, or too "
+            "small for float32",
+        )
+
+    def lost_weights(self) -> list[str]:
+        """Names of the parameters that hold NaN or infinity."""
+        return [
+            name for name, p in self.net.named_parameters() if p.trainable and not np.isfinite(p.tensor.numpy()).all()
+        ]
 
     def _warn(self, key: str, text: str) -> None:
         if key not in self._warned:
@@ -253,6 +276,7 @@ class Trainer:
         drop_last: bool = False,
         workers: int | None = None,
         progress: bool = True,
+        on_save_error: Literal["raise", "warn"] = "raise",
     ) -> History:
         """Train for some epochs.
 
@@ -273,13 +297,15 @@ class Trainer:
             drop_last: Leave out a short last batch.
             workers: Threads that prepare batches (see `pycnn.data.Loader`).
             progress: Report on stderr: a line for each epoch and, on a terminal, a status line.
+            on_save_error: When a checkpoint cannot be written to `checkpoint_dir` (disk full, say): "raise", or
+                "warn" and train on. The checkpoint before is intact in both cases.
 
         Returns:
             The history of all epochs, with the fingerprint of the weights.
 
         Raises:
-            TrainingError: The loss is not finite (step, value and last good checkpoint are named),
-                or another thread is training with this trainer.
+            TrainingError: The loss or a weight is not finite (step, value and last good checkpoint are
+                named), or another thread is training with this trainer.
             LabelError: A label is outside of the net's classes.
             ArgumentError: An argument is out of range; a checkpoint belongs to another training.
             FileError: A checkpoint cannot be read or written.
@@ -288,6 +314,8 @@ class Trainer:
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise ArgumentError(f"fit: epochs must be an integer of at least 1, got {epochs!r}")
+        if on_save_error not in ("raise", "warn"):
+            raise ArgumentError(f"fit: on_save_error must be 'raise' or 'warn', got {on_save_error!r}")
         data = as_dataset(train, who="fit: train")
         held_out = None if val is None else as_dataset(val, who="fit: val")
         for callback in callbacks:
@@ -314,7 +342,7 @@ class Trainer:
             self.class_names = None if names is None else tuple(str(name) for name in names)
             last = epochs if source is not None else self.position.epoch + epochs
             self._steps_per_epoch, self._epochs = len(loader), last
-            plan = _loop.Plan(loader, held_out, last, self._callbacks, directory, bool(progress))
+            plan = _loop.Plan(loader, held_out, last, self._callbacks, directory, bool(progress), on_save_error)
             _loop.run(self, plan)
         return self.history
 
@@ -334,10 +362,12 @@ class Trainer:
             "batch_size": loader.batch_size,
             "drop_last": loader.drop_last,
             "image_shape": list(loader.image_shape),
+            # Other data often has the same size; its labels then tell.
+            "labels_crc32": zlib.crc32(np.asarray(loader.dataset.labels, np.int64).tobytes()),
             "transform": describe(loader.transform),
         }
         before = self.position.data
-        different = [key for key in own if before and own[key] != before.get(key)]
+        different = [key for key in own if key in before and own[key] != before[key]]
         shown = ", ".join(f"{key} {before.get(key)!r} -> {own[key]!r}" for key in different)
         if different and self.position.batch:
             raise ArgumentError(

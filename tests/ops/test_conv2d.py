@@ -354,6 +354,7 @@ def test_infinity_follows_ieee(path):
     tolerances.assert_within(found[0, 0, 2, 0], expected[0, 0, 2, 0], 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*copied because:UserWarning")
 def test_inputs_of_any_layout_give_the_result_of_a_plain_copy():
     case = CASES["four_pads"]
     x, weight, bias = case.arrays(reals)

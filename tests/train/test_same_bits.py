@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -37,7 +38,7 @@ print(weights_fingerprint(net), trainer.fingerprint(), repr(losses[-1]))
 def train(net: str, threads: int) -> str:
     return subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT, net, str(threads)],
-        env={"PYCNN_OVERSUBSCRIBE": "1", "PATH": "/usr/bin:/bin"},
+        env={"PYCNN_OVERSUBSCRIBE": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
         check=True,
         capture_output=True,
         text=True,
