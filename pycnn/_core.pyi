@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'NormalizeImage', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'compile', 'load_model', 'machine', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
+__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'NormalizeImage', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'compile', 'load_model', 'machine', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
 class Initializer:
     """
     How a fresh parameter gets its values.
@@ -120,6 +120,18 @@ class AvgPool2d:
         ...
 class AvgPool2dGrad:
     name: typing.ClassVar[str] = 'avg_pool2d_grad'
+    def __init__(self, **kwargs) -> None:
+        ...
+    def attributes(self) -> dict:
+        ...
+class AdaptiveAvgPool2d:
+    name: typing.ClassVar[str] = 'adaptive_avg_pool2d'
+    def __init__(self, **kwargs) -> None:
+        ...
+    def attributes(self) -> dict:
+        ...
+class AdaptiveAvgPool2dGrad:
+    name: typing.ClassVar[str] = 'adaptive_avg_pool2d_grad'
     def __init__(self, **kwargs) -> None:
         ...
     def attributes(self) -> dict:
@@ -436,7 +448,7 @@ class Graph:
         ...
     def copy(self) -> Graph:
         ...
-    def differentiate(self, loss: SymbolId, wrt: collections.abc.Sequence[SymbolId]) -> list[SymbolId]:
+    def differentiate(self, loss: SymbolId, wrt: collections.abc.Sequence[SymbolId], relu_rule: str = 'exact') -> list[SymbolId]:
         ...
     def find(self, name: str) -> SymbolId:
         ...

@@ -22,6 +22,7 @@ from pycnn.tensor import Initializer, Parameter, as_array
 from pycnn.tracing import Symbol, emit, emit_block, is_tracing, to_symbol, trace
 
 __all__ = [
+    "adaptive_avg_pool2d",
     "add",
     "affine",
     "avg_pool2d",
@@ -47,6 +48,7 @@ __all__ = [
     "normalize_image",
     "pad",
     "relu",
+    "relu6",
     "reshape",
     "residual_block",
     "residual_parameters",
@@ -266,6 +268,34 @@ def avg_pool2d(
     return _apply(op, [x])
 
 
+def adaptive_avg_pool2d(x: Any, *, output_size: int | Sequence[int]) -> Any:
+    """Mean of windows that cover the image evenly, whatever its size.
+
+    Window i of OH spans the rows from floor(i * H / OH) up to but not including ceil((i + 1) * H / OH), and columns
+    likewise, as in PyTorch. An image that has the output's size already is handed on at no cost.
+
+    Args:
+        x: Images (N, H, W, C).
+        output_size: (OH, OW), or one number for both.
+
+    Shape:
+        (N, H, W, C) -> (N, OH, OW, C)
+
+    Raises:
+        ArgumentError: A size is below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> adaptive_avg_pool2d(np.arange(5, dtype=np.float32).reshape(1, 1, 5, 1), output_size=(1, 2)).ravel().tolist()
+        [1.0, 3.0]
+    """
+    size = _pair(output_size, "output_size")
+    if size == (1, 1):
+        channels = x.shape[-1] if hasattr(x, "shape") else as_array(x).shape[-1]
+        return reshape(global_avg_pool2d(x), shape=(0, 1, 1, channels))
+    return _apply(_core.AdaptiveAvgPool2d(output_size=size), [x])
+
+
 def global_avg_pool2d(x: Any) -> Any:
     """Mean over height and width: (N, H, W, C) -> (N, C)."""
     return _apply(_core.GlobalAvgPool2d(), [x])
@@ -318,6 +348,11 @@ def local_response_norm(x: Any, *, size: int = 5, alpha: float = 1e-4, beta: flo
 def relu(x: Any) -> Any:
     """max(x, 0); NaN stays NaN."""
     return _apply(_core.Activation(kind="relu"), [x])
+
+
+def relu6(x: Any) -> Any:
+    """min(max(x, 0), 6) (Howard et al. 2017); NaN stays NaN."""
+    return _apply(_core.Activation(kind="relu6"), [x])
 
 
 def leaky_relu(x: Any, *, negative_slope: float = 0.01) -> Any:

@@ -21,6 +21,7 @@ def value_and_grad(
     *,
     parameters: Sequence[Parameter] | None = None,
     training: bool = False,
+    relu_rule: str = "exact",
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
@@ -33,6 +34,9 @@ def value_and_grad(
         parameters: Also differentiate for these; an empty sequence means every trainable parameter that `fn` uses.
         training: Batch norm uses batch statistics and dropout drops (seed 0, step 0); running statistics stay as they
             are.
+        relu_rule: "exact" gives gradients. "guided" lets only positive gradients pass back through an open ReLU or
+            ReLU6 (guided back-propagation, Springenberg et al. 2015), "deconvnet" positive gradients through any
+            (Zeiler and Fergus 2014): pictures of what a unit responds to, not derivatives.
         isa: Instruction set; None takes the best.
         threads: None chooses.
         variants: Kernel variants to pin.
@@ -44,6 +48,7 @@ def value_and_grad(
 
     Raises:
         GraphError: The result is not a scalar, does not depend on an argument, or an op has no gradient.
+        ArgumentError: `relu_rule` is not one of these.
 
     Example:
         >>> import numpy as np, pycnn
@@ -64,7 +69,15 @@ def value_and_grad(
         key = tuple((a.shape, a.dtype.name) for a in given)
         if key not in programs:
             programs[key] = gradient_program(
-                fn, key, positions, parameters, training=training, isa=isa, threads=threads, variants=variants
+                fn,
+                key,
+                positions,
+                parameters,
+                training=training,
+                relu_rule=relu_rule,
+                isa=isa,
+                threads=threads,
+                variants=variants,
             )
         program, wanted = programs[key]
         results = program.run(*_used(program, given))
@@ -85,6 +98,7 @@ def gradient_program(
     parameters: Sequence[Parameter] | None = None,
     *,
     training: bool = False,
+    relu_rule: str = "exact",
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
@@ -120,7 +134,7 @@ def gradient_program(
             if not p.is_buffer and (p.trainable if not chosen else id(p) in chosen)
         ]
         wrt += [graph.find(name) for name in wanted]
-    for index, result in enumerate(graph.differentiate(loss, wrt)):
+    for index, result in enumerate(graph.differentiate(loss, wrt, relu_rule)):
         graph.set_output(f"gradient_{index}", result)
     extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
     return compile_traced(extended, isa=isa, threads=threads, variants=variants), wanted

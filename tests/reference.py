@@ -153,6 +153,28 @@ def avg_pool2d(x, *, kernel_size, stride=None, padding=0, ceil_mode=False, count
     return total / avg_pool2d_counts(np.shape(x), count_include_pad=count_include_pad, **geometry)
 
 
+def even_windows(size, count):
+    """Bounds of `count` windows that cover `size` cells evenly."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def adaptive_avg_pool2d(x, *, output_size):
+    x = f64(x)
+    rows, columns = (even_windows(n, k) for n, k in zip(x.shape[1:3], pair(output_size)))
+    means = [[x[:, top:bottom, left:right].mean(axis=(1, 2)) for left, right in columns] for top, bottom in rows]
+    return np.array(means).transpose(2, 0, 1, 3)
+
+
+def adaptive_avg_pool2d_grad(grad, shape):
+    """Of an image of `shape`."""
+    result = np.zeros(shape)
+    rows, columns = (even_windows(n, k) for n, k in zip(shape[1:3], grad.shape[1:3]))
+    for (i, (top, bottom)), (j, (left, right)) in itertools.product(enumerate(rows), enumerate(columns)):
+        share = f64(grad)[:, i, j] / ((bottom - top) * (right - left))
+        result[:, top:bottom, left:right] += share[:, None, None]
+    return result
+
+
 def global_avg_pool2d(x):
     return f64(x).mean(axis=(1, 2))
 
@@ -213,6 +235,11 @@ def local_response_norm(x, *, size=5, alpha=1e-4, beta=0.75, k=1.0):
 def relu(x):
     x = f64(x)
     return np.where(x < 0, 0.0, x)  # NaN stays
+
+
+def relu6(x):
+    x = f64(x)
+    return np.where(np.isnan(x), x, np.clip(x, 0, 6))
 
 
 def leaky_relu(x, *, negative_slope=0.01):

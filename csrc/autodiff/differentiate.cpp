@@ -39,8 +39,8 @@ class BySymbol {
 
 class Differentiation {
  public:
-  Differentiation(Graph& graph, std::span<const Symbol> wrt)
-      : graph_(graph), needed_(graph.nodes()), gradients_(graph.nodes()) {
+  Differentiation(Graph& graph, std::span<const Symbol> wrt, const GradientOptions& options)
+      : graph_(graph), options_(options), needed_(graph.nodes()), gradients_(graph.nodes()) {
     for (const Symbol symbol : wrt) needed_[symbol] = 1;
     for (int i = 0; i < static_cast<int>(graph.nodes().size()); ++i) spread_need(i);
   }
@@ -63,6 +63,7 @@ class Differentiation {
 
   const std::optional<Symbol>& gradient(Symbol symbol) const { return gradients_[symbol]; }
   Graph& graph() { return graph_; }
+  const GradientOptions& options() const { return options_; }
 
   // Asks the rule of one node, if it lies on the way from the loss to something needed.
   void visit(int index);
@@ -81,6 +82,7 @@ class Differentiation {
   }
 
   Graph& graph_;
+  GradientOptions options_;
   BySymbol<char> needed_;
   BySymbol<std::optional<Symbol>> gradients_;
 };
@@ -106,6 +108,8 @@ class Context final : public GradientContext {
   }
   bool needs_grad(int i) const override { return work_.needs(input(i)); }
   bool has_grad_output(int i) const override { return work_.gradient(output(i)).has_value(); }
+
+  ReluRule relu_rule() const override { return work_.options().relu_rule; }
 
   Symbol grad_output(int i) override {
     if (has_grad_output(i)) return *work_.gradient(output(i));
@@ -177,10 +181,11 @@ void check(const Graph& graph, Symbol loss, std::span<const Symbol> wrt) {
 
 }  // namespace
 
-std::vector<Symbol> differentiate(Graph& graph, Symbol loss, std::span<const Symbol> wrt) {
+std::vector<Symbol> differentiate(Graph& graph, Symbol loss, std::span<const Symbol> wrt,
+                                  const GradientOptions& options) {
   check(graph, loss, wrt);
   Graph extended = graph;
-  Differentiation work(extended, wrt);
+  Differentiation work(extended, wrt, options);
   work.seed(loss);
   for (int i = loss.node; i >= 0; --i) {
     ops::with_error_text([&] { work.visit(i); },

@@ -130,10 +130,11 @@ void bind_graph(py::module_& m) {
           py::arg("mode"))
       .def(
           "differentiate",
-          [](Graph& g, const Symbol& loss, const std::vector<Symbol>& wrt) {
-            return differentiate(g, loss, wrt);
+          [](Graph& g, const Symbol& loss, const std::vector<Symbol>& wrt,
+             const std::string& relu_rule) {
+            return differentiate(g, loss, wrt, {parse_relu_rule(relu_rule)});
           },
-          py::arg("loss"), py::arg("wrt"))
+          py::arg("loss"), py::arg("wrt"), py::arg("relu_rule") = "exact")
       .def("text", &Graph::text)
       .def_static(
           "parse", [](const std::string& text) { return Graph::parse(text); }, py::arg("text"));

@@ -11,11 +11,13 @@ std::vector<TensorSpec> Activation::infer(Specs inputs) const {
 }
 
 void Activation::gradient(GradientContext& context) const {
-  const Symbol grad = context.grad_output();
-  context.set_grad_input(0,
-                         kind == ActivationKind::kIdentity
-                             ? grad
-                             : context.emit(ActivationGrad{kind, slope}, {context.output(), grad}));
+  Symbol grad = context.grad_output();
+  const bool rectifies = kind == ActivationKind::kRelu || kind == ActivationKind::kRelu6;
+  const ReluRule rule = rectifies ? context.relu_rule() : ReluRule::kExact;
+  if (rule != ReluRule::kExact) grad = context.emit(Activation{ActivationKind::kRelu}, {grad});
+  if (kind != ActivationKind::kIdentity && rule != ReluRule::kDeconvnet)
+    grad = context.emit(ActivationGrad{kind, slope}, {context.output(), grad});
+  context.set_grad_input(0, grad);
 }
 
 std::vector<TensorSpec> ActivationGrad::infer(Specs inputs) const {

@@ -43,6 +43,15 @@ struct Work {
   void per_output(std::int64_t flops) const { cost.other_flops = times(elements(out[0]), flops); }
   void per_input(std::int64_t flops) const { cost.other_flops = times(elements(in[0]), flops); }
 
+  // Windows overlap by at most a row and a column: cells are counted once. Where every cell is a
+  // window, nothing is done.
+  void adaptive(const TensorSpec& image) const {
+    if (in[0].shape == out[0].shape)
+      cost.bytes = 0;
+    else
+      cost.other_flops = elements(image);
+  }
+
   template <class Layer>
   void layer(const Layer& op) const {
     const std::int64_t outputs = elements(out[0]);
@@ -71,6 +80,8 @@ struct Work {
     cost.other_flops = times(elements(in[1]), plus(window(op.pool), 1));
   }
   void operator()(const ops::AvgPool2dGrad& op) const { per_input(window(op.pool)); }
+  void operator()(const ops::AdaptiveAvgPool2d&) const { adaptive(in[0]); }
+  void operator()(const ops::AdaptiveAvgPool2dGrad&) const { adaptive(out[0]); }
   void operator()(const ops::GlobalAvgPool2d&) const { per_input(1); }
   void operator()(const ops::GlobalMaxPool2d&) const { per_input(1); }
   void operator()(const ops::GlobalAvgPool2dGrad&) const { per_output(1); }

@@ -20,6 +20,8 @@ class GradientContext {
   // gives zeros (a Fill).
   virtual Symbol grad_output(int i = 0) = 0;
   virtual bool has_grad_output(int i = 0) const = 0;
+  // What relu and relu6 let through.
+  virtual ReluRule relu_rule() const = 0;
   // Adds a node and returns its first output; `result(s, k)` names the others.
   virtual Symbol emit(Op op, std::vector<Symbol> inputs) = 0;
   static Symbol result(Symbol s, int k) {

@@ -18,6 +18,7 @@ struct ActivationEntry {
 constexpr ActivationEntry kActivations[] = {
     {ActivationKind::kIdentity, "identity"},
     {ActivationKind::kRelu, "relu"},
+    {ActivationKind::kRelu6, "relu6"},
     {ActivationKind::kLeakyRelu, "leaky_relu"},
     {ActivationKind::kSigmoid, "sigmoid"},
     {ActivationKind::kTanh, "tanh"},
@@ -29,6 +30,14 @@ struct ReductionEntry {
   const char* name;
 };
 constexpr ReductionEntry kReductions[] = {{Reduction::kSum, "sum"}, {Reduction::kMean, "mean"}};
+
+struct ReluRuleEntry {
+  ReluRule kind;
+  const char* name;
+};
+constexpr ReluRuleEntry kReluRules[] = {{ReluRule::kExact, "exact"},
+                                        {ReluRule::kGuided, "guided"},
+                                        {ReluRule::kDeconvnet, "deconvnet"}};
 
 template <class Table, class Kind>
 const char* name_in(const Table& table, Kind kind) {
@@ -83,5 +92,9 @@ const char* reduction_name(Reduction kind) { return name_in(kReductions, kind); 
 Reduction parse_reduction(std::string_view name) {
   return parse_in(kReductions, "reduction", name);
 }
+
+const char* relu_rule_name(ReluRule rule) { return name_in(kReluRules, rule); }
+
+ReluRule parse_relu_rule(std::string_view name) { return parse_in(kReluRules, "relu_rule", name); }
 
 }  // namespace pycnn

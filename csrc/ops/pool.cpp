@@ -117,6 +117,32 @@ void AvgPool2dGrad::gradient(GradientContext& context) const {
   context.set_grad_input(0, context.emit(pool, {context.grad_output()}));
 }
 
+// ---- AdaptiveAvgPool2d
+
+std::vector<TensorSpec> AdaptiveAvgPool2d::infer(Specs inputs) const {
+  expect_inputs(inputs, 1, "input");
+  expect_image(inputs[0], "input");
+  expect_pair(output_size, "output_size", 1);
+  return {pooled(inputs[0], output_size)};
+}
+
+void AdaptiveAvgPool2d::gradient(GradientContext& context) const {
+  const AdaptiveAvgPool2dGrad op{image_size(context.input_spec(0))};
+  context.set_grad_input(0, context.emit(op, {context.grad_output()}));
+}
+
+std::vector<TensorSpec> AdaptiveAvgPool2dGrad::infer(Specs inputs) const {
+  expect_inputs(inputs, 1, "grad_output");
+  expect_image(inputs[0], "grad_output");
+  expect_pair(input_size, "input_size", 1);
+  return {pooled(inputs[0], input_size)};
+}
+
+void AdaptiveAvgPool2dGrad::gradient(GradientContext& context) const {
+  const AdaptiveAvgPool2d op{image_size(context.input_spec(0))};
+  context.set_grad_input(0, context.emit(op, {context.grad_output()}));
+}
+
 // ---- Global pools
 
 std::vector<TensorSpec> GlobalAvgPool2d::infer(Specs inputs) const {

@@ -33,6 +33,8 @@ constexpr Entry kEntries[] = {
     {MaxPool2dGrad::kName, {kImage, kPoolGrad}},
     {AvgPool2d::kName, {kImage}},
     {AvgPool2dGrad::kName, {kPoolGrad}},
+    {AdaptiveAvgPool2d::kName, {kImage}},
+    {AdaptiveAvgPool2dGrad::kName, {kPoolGrad}},
     {GlobalAvgPool2d::kName, {kImage}},
     {GlobalAvgPool2dGrad::kName, {"grad_output (N, C)"}},
     {GlobalMaxPool2d::kName, {kImage}},

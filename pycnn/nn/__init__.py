@@ -11,6 +11,7 @@ from pycnn.nn.activation import (
     LeakyReLU,
     LogSoftmax,
     ReLU,
+    ReLU6,
     ScaledTanh,
     Sigmoid,
     Softmax,
@@ -25,11 +26,12 @@ from pycnn.nn.linear import Linear
 from pycnn.nn.loss import CrossEntropyLoss, MSELoss
 from pycnn.nn.module import Module
 from pycnn.nn.norm import BatchNorm2d, LocalResponseNorm, Normalize
-from pycnn.nn.pool import AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
+from pycnn.nn.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
 from pycnn.nn.shape import Flatten, Identity, Pad
 from pycnn.tensor import Parameter
 
 __all__ = [
+    "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BasicBlock",
     "BatchNorm2d",
@@ -58,6 +60,7 @@ __all__ = [
     "Parallel",
     "Parameter",
     "ReLU",
+    "ReLU6",
     "ScaledTanh",
     "Sequential",
     "Sigmoid",

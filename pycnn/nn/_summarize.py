@@ -23,8 +23,6 @@ __all__ = ["summarize"]
 
 Node = dict[str, Any]
 
-# These only give another name to the same bytes.
-_FREE = ("reshape",)
 # These may write their result over their input, or only order it anew; a compact table counts it once.
 _ELEMENT_WISE = ("activation", "batch_norm", "dropout", "reshape", "transpose")
 _GROUPS = {
@@ -204,13 +202,13 @@ def _claim(call: Call, last: int, nodes: Sequence[Node]) -> list[int]:
 
 
 def _count(node: Node) -> int:
-    if node["op"].name in _FREE:
+    if node["bytes"] == 0:  # only another name for the same bytes
         return 0
     return sum(math.prod(shape) for shape, _ in node["outputs"])
 
 
 def _bytes(node: Node) -> int:
-    if node["op"].name in _FREE:
+    if node["bytes"] == 0:
         return 0
     return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in node["outputs"])
 

@@ -8,7 +8,7 @@ from pycnn import functional
 from pycnn.nn._arguments import as_number
 from pycnn.nn.module import Module
 
-__all__ = ["LeakyReLU", "LogSoftmax", "ReLU", "ScaledTanh", "Sigmoid", "Softmax", "Tanh"]
+__all__ = ["LeakyReLU", "LogSoftmax", "ReLU", "ReLU6", "ScaledTanh", "Sigmoid", "Softmax", "Tanh"]
 
 
 class ReLU(Module):
@@ -17,6 +17,14 @@ class ReLU(Module):
     def forward(self, x: Any) -> Any:
         """Record the layer."""
         return functional.relu(x)
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6), element by element (Howard et al. 2017); NaN stays NaN."""
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.relu6(x)
 
 
 class LeakyReLU(Module):

@@ -9,7 +9,7 @@ from pycnn.errors import ArgumentError
 from pycnn.nn._arguments import Pair, Sides, as_pair, as_sides, short_pair, short_sides
 from pycnn.nn.module import Module
 
-__all__ = ["AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d"]
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d"]
 
 
 class _Pool2d(Module):
@@ -133,6 +133,35 @@ class AvgPool2d(_Pool2d):
             ceil_mode=self.ceil_mode,
             count_include_pad=self.count_include_pad,
         )
+
+
+class AdaptiveAvgPool2d(Module):
+    """Mean of windows that cover the image evenly, whatever its size.
+
+    Window i of OH spans the rows from floor(i * H / OH) up to but not including
+    ceil((i + 1) * H / OH), and columns likewise, as in PyTorch. An image that has the output's size
+    already is handed on at no cost.
+
+    Args:
+        output_size: (OH, OW), or one number for both.
+
+    Shape:
+        ``(N, H, W, C)`` -> ``(N, OH, OW, C)``
+
+    Raises:
+        ArgumentError: A size is below 1.
+    """
+
+    def __init__(self, output_size: int | Pair) -> None:
+        self.output_size = as_pair(output_size, who="AdaptiveAvgPool2d", name="output_size")
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.adaptive_avg_pool2d(x, output_size=self.output_size)
+
+    def extra_repr(self) -> str:
+        """Arguments."""
+        return str(short_pair(self.output_size))
 
 
 class GlobalAvgPool2d(Module):

@@ -132,6 +132,11 @@ def _behind(node: dict[str, Any], nodes: Sequence[dict[str, Any]], field: Recept
         window = attributes["kernel_size"] if name != "conv2d" else _shape(node["inputs"][1], nodes)[1:3]
         top, _, left, _ = attributes["padding"]
         return field.through(window, attributes["stride"], attributes.get("dilation", (1, 1)), (-top, -left))
+    if name == "adaptive_avg_pool2d":
+        # Windows of one size at one distance only where the image divides.
+        pairs = list(zip(before[1:3], after[1:3], strict=True))
+        window = [n // count for n, count in pairs]
+        return None if any(n % count for n, count in pairs) else field.through(window, window, (1, 1), (0, 0))
     if name == "pad" and len(before) == 4:
         top, left = attributes["before"][1:3]
         return field.through((1, 1), (1, 1), (1, 1), (-top, -left))

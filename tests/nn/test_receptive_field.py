@@ -63,6 +63,10 @@ def inception():
     return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), block, nn.Conv2d(5, 2, 3, padding=1))
 
 
+def even():
+    return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.AdaptiveAvgPool2d((3, 4)))
+
+
 def seen_box(net, shape, unit):
     """The box of pixels with a gradient for one unit of the last layer, over many images."""
     # Positive weights and pixels: nothing cancels and no ReLU is closed.
@@ -86,6 +90,7 @@ def seen_box(net, shape, unit):
     ("make", "shape"),
     [
         (lenet, (20, 24, 1)),
+        (even, (13, 17, 1)),
         (vgg, (28, 32, 1)),
         (resnet, (48, 56, 1)),
         (inception, (27, 25, 1)),

@@ -8,7 +8,7 @@ import reference
 import tolerances
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from kernel_paths import ISAS, Path, distinct, gradients, integers, isas, paths, reals, run
+from kernel_paths import ISAS, Path, build, distinct, gradients, integers, isas, paths, reals, run
 
 from pycnn import functional
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
@@ -167,6 +167,89 @@ def test_gradient_of_the_mean_agrees_with_finite_differences(image, geometry, co
     check_gradients(pool, x, elements=8 if x.size < 1000 else 2)
 
 
+# ---- Mean of windows that cover the image evenly
+
+EVEN = {
+    "divides": ((2, 14, 14, 17), (7, 7)),
+    "overlaps": ((1, 5, 7, 3), (3, 2)),
+    "vgg_at_odd_size": ((2, 9, 10, 33), (7, 7)),
+    "larger_than_the_image": ((2, 3, 4, 8), (7, 6)),
+    "empty_batch": ((0, 3, 3, 4), (2, 2)),
+    "1x1_image": ((1, 1, 1, 1), (3, 1)),
+    "channels_65": ((1, 13, 6, 65), (6, 6)),
+    "global": ((3, 9, 11, 5), (1, 1)),
+    "nothing_to_do": ((2, 7, 6, 16), (7, 6)),
+    "one_row": ((2, 1, 19, 9), (1, 4)),
+}
+even = pytest.mark.parametrize(("image", "size"), [pytest.param(*c, id=name) for name, c in EVEN.items()])
+
+
+def adaptive(size):
+    return lambda x: functional.adaptive_avg_pool2d(x, output_size=size)
+
+
+@even
+@pytest.mark.parametrize("path", paths("adaptive_avg_pool2d", "adaptive_avg_pool2d_grad"))
+def test_adaptive_mean_and_its_gradient(image, size, path):
+    rng = np.random.default_rng(0)
+    x = reals(rng, image)
+    expected = reference.adaptive_avg_pool2d(x, output_size=size)
+    bound = tolerances.sum_bound(reference.adaptive_avg_pool2d(np.abs(x), output_size=size), image[1] * image[2])
+    tolerances.assert_within(run(adaptive(size), x, path=path), expected, bound)
+    grad = reals(rng, expected.shape)
+    (found,) = gradients(adaptive(size), x, grad=grad, path=path)
+    want, magnitude = (reference.adaptive_avg_pool2d_grad(g, image) for g in (grad, np.abs(grad)))
+    tolerances.assert_within(found, want, tolerances.sum_bound(magnitude, size[0] * size[1]))
+
+
+@even
+def test_gradient_of_the_adaptive_mean_agrees_with_finite_differences(image, size):
+    check_gradients(adaptive(size), reals(np.random.default_rng(1), image), elements=6)
+
+
+@pytest.mark.parametrize("path", isas())
+def test_adaptive_mean_equals_the_pools_it_generalises(path):
+    x = integers(np.random.default_rng(0), (2, 8, 12, 5))
+    by_window = run(avg_pool({"kernel_size": (2, 4)}), x, path=path)
+    tolerances.assert_exact(run(adaptive((4, 3)), x, path=path), by_window)
+    whole = run(functional.global_avg_pool2d, x, path=path)
+    tolerances.assert_bits(run(adaptive(1), x, path=path)[:, 0, 0], whole)
+    tolerances.assert_bits(run(adaptive((8, 12)), x, path=path), x)
+
+
+def test_an_image_of_the_right_size_costs_no_step():
+    x = reals(np.random.default_rng(0), (1, 7, 7, 4))
+    program = build(lambda x: functional.relu(adaptive(7)(functional.relu(x))), x)
+    assert "adaptive" not in program.explain()
+    assert "adaptive" in build(lambda x: functional.relu(adaptive(6)(functional.relu(x))), x).explain()
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "shape", "size"),
+    [
+        (ArgumentError, r"output_size is \(0, 2\)", (1, 4, 4, 1), (0, 2)),
+        (ArgumentError, "output_size: ", (1, 4, 4, 1), (1, 2, 3)),
+        (ShapeError, "3 axes", (4, 4, 1), 2),
+        (ShapeError, "no pixel", (1, 4, 0, 1), 2),
+    ],
+)
+def test_adaptive_mean_rejects_bad_arguments_with_the_numbers(error, text, shape, size):
+    with pytest.raises(error, match=text):
+        functional.adaptive_avg_pool2d(np.zeros(shape, np.float32), output_size=size)
+
+
+@pytest.mark.interop
+@even
+def test_adaptive_mean_agrees_with_torch(image, size):
+    torch = pytest.importorskip("torch")
+    x = reals(np.random.default_rng(0), image, np.float64)
+    if not x.size:
+        pytest.skip("torch refuses an empty batch")
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), size)
+    bound = tolerances.sum_bound(np.abs(x).max(), image[1] * image[2], np.float64)
+    tolerances.assert_within(run(adaptive(size), x), expected.permute(0, 2, 3, 1).numpy(), bound)
+
+
 # ---- Global pooling
 
 GLOBAL = [(1, 1, 1, 1), (0, 3, 3, 4), (2, 5, 6, 3), (1, 7, 7, 17), (3, 4, 1, 33), (2, 1, 9, 65), (1, 33, 31, 2)]
@@ -232,6 +315,7 @@ POOLS = {
     "avg": (functional.avg_pool2d, {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
     "global_max": (functional.global_max_pool2d, {}),
     "global_avg": (functional.global_avg_pool2d, {}),
+    "adaptive_avg": (functional.adaptive_avg_pool2d, {"output_size": (6, 5)}),
 }
 
 

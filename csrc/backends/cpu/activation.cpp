@@ -17,6 +17,8 @@ T activate(ActivationKind kind, T x, T slope) {
       return x;
     case ActivationKind::kRelu:
       return x < T(0) ? T(0) : x;
+    case ActivationKind::kRelu6:
+      return x < T(0) ? T(0) : x > T(6) ? T(6) : x;
     case ActivationKind::kLeakyRelu:
       return x > T(0) ? x : slope * x;
     case ActivationKind::kSigmoid: {
@@ -39,6 +41,8 @@ T activation_slope(ActivationKind kind, T y, T slope) {
       return T(1);
     case ActivationKind::kRelu:
       return y <= T(0) ? T(0) : T(1);
+    case ActivationKind::kRelu6:
+      return y <= T(0) || y >= T(6) ? T(0) : T(1);
     case ActivationKind::kLeakyRelu:
       return y > T(0) ? T(1) : slope;
     case ActivationKind::kSigmoid:
@@ -73,12 +77,13 @@ void reference_gradient(const KernelArgs& args) noexcept {
     const T* grad_output = args.inputs[1].as<const T>();
     T* grad_input = args.outputs[0].as<T>();
     const T slope = static_cast<T>(op.slope);
+    const bool rectifies = op.kind == ActivationKind::kRelu || op.kind == ActivationKind::kRelu6;
     parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                     [&](std::int64_t begin, std::int64_t end) {
                       for (std::int64_t i = begin; i < end; ++i) {
                         // Not 0 * gradient: where relu is closed, not even an infinite one passes.
                         const T d = activation_slope(op.kind, output[i], slope);
-                        const bool closed = op.kind == ActivationKind::kRelu && d == T(0);
+                        const bool closed = rectifies && d == T(0);
                         grad_input[i] = closed ? T(0) : grad_output[i] * d;
                       }
                     });
@@ -96,6 +101,9 @@ void vector_forward(const KernelArgs& args) noexcept {
       break;
     case ActivationKind::kRelu:
       function = Functions.relu;
+      break;
+    case ActivationKind::kRelu6:
+      function = Functions.relu6;
       break;
     case ActivationKind::kLeakyRelu:
       function = Functions.leaky_relu;
@@ -134,6 +142,9 @@ void vector_gradient(const KernelArgs& args) noexcept {
       break;
     case ActivationKind::kRelu:
       function = Functions.relu_grad;
+      break;
+    case ActivationKind::kRelu6:
+      function = Functions.relu6_grad;
       break;
     case ActivationKind::kLeakyRelu:
       function = Functions.leaky_relu_grad;

@@ -8,8 +8,8 @@ struct ActivationFunctions {
   using Forward = void (*)(const float* input, float* output, std::int64_t n, float slope);
   using Gradient = void (*)(const float* output, const float* grad_output, float* grad_input,
                             std::int64_t n, float slope);
-  Forward relu, leaky_relu, sigmoid, tanh, scaled_tanh;
-  Gradient relu_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad;
+  Forward relu, relu6, leaky_relu, sigmoid, tanh, scaled_tanh;
+  Gradient relu_grad, relu6_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad;
 };
 
 namespace baseline {

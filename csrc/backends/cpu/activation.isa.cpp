@@ -24,6 +24,9 @@ PYCNN_INLINE void map2(const float* a, const float* b, float* y, std::int64_t n,
 void relu_all(const float* x, float* y, std::int64_t n, float) {
   map(x, y, n, [](Vec v) { return relu(v); });
 }
+void relu6_all(const float* x, float* y, std::int64_t n, float) {
+  map(x, y, n, [](Vec v) { return relu6(v); });
+}
 void leaky_relu_all(const float* x, float* y, std::int64_t n, float slope) {
   const Vec s = broadcast(slope);
   map(x, y, n, [s](Vec v) { return leaky_relu(v, s); });
@@ -41,6 +44,11 @@ void scaled_tanh_all(const float* x, float* y, std::int64_t n, float) {
 // Written so that a NaN output lets the incoming gradient through.
 void relu_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
   map2(y, g, gx, n, [](Vec out, Vec grad) { return select(out <= zero(), zero(), grad); });
+}
+void relu6_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
+  const Vec six = broadcast(6.0f);
+  map2(y, g, gx, n,
+       [six](Vec out, Vec grad) { return select((out <= zero()) | (out >= six), zero(), grad); });
 }
 void leaky_relu_grad(const float* y, const float* g, float* gx, std::int64_t n, float slope) {
   const Vec s = broadcast(slope);
@@ -63,7 +71,7 @@ void scaled_tanh_grad(const float* y, const float* g, float* gx, std::int64_t n,
 }  // namespace
 
 extern const ActivationFunctions kActivation = {
-    relu_all,  leaky_relu_all,  sigmoid_all,  tanh_all,  scaled_tanh_all,
-    relu_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad};
+    relu_all,  relu6_all,  leaky_relu_all,  sigmoid_all,  tanh_all,  scaled_tanh_all,
+    relu_grad, relu6_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

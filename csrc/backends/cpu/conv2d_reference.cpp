@@ -17,6 +17,8 @@ T activate(T x, const Epilogue& epilogue) {
       return x;
     case ActivationKind::kRelu:
       return x < 0 ? T{0} : x;
+    case ActivationKind::kRelu6:
+      return x < 0 ? T{0} : x > 6 ? T{6} : x;
     case ActivationKind::kLeakyRelu:
       return x > 0 ? x : static_cast<T>(epilogue.slope) * x;
     case ActivationKind::kSigmoid:

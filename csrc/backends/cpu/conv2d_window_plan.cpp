@@ -246,6 +246,7 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
   plan.activation = w.epilogue.activation;
   plan.slope = static_cast<float>(w.epilogue.slope);
   if (plan.activation == ActivationKind::kRelu) plan.tile_activation = TileActivation::kRelu;
+  if (plan.activation == ActivationKind::kRelu6) plan.tile_activation = TileActivation::kRelu6;
   if (plan.activation == ActivationKind::kLeakyRelu)
     plan.tile_activation = TileActivation::kLeakyRelu;
   plan.lanes = lanes;

@@ -17,7 +17,7 @@ using Index = std::int64_t;
 
 // Activations applied while the sum is still in registers; the transcendental ones follow in
 // `activate`.
-enum class TileActivation : std::uint8_t { kIdentity, kRelu, kLeakyRelu };
+enum class TileActivation : std::uint8_t { kIdentity, kRelu, kRelu6, kLeakyRelu };
 
 // Output channels come in blocks of 2 * lanes; the last one holds what is left, in one vector when
 // that is enough.

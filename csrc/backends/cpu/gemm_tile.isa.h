@@ -8,6 +8,7 @@ namespace pycnn::cpu::PYCNN_ISA {
 template <TileActivation kActivation>
 PYCNN_INLINE Vec activated(Vec x, float slope) {
   if constexpr (kActivation == TileActivation::kRelu) return relu(x);
+  if constexpr (kActivation == TileActivation::kRelu6) return relu6(x);
   if constexpr (kActivation == TileActivation::kLeakyRelu)
     return select(x > zero(), x, x * broadcast(slope));
   return x;

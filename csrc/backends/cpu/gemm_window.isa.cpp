@@ -114,6 +114,8 @@ void tile_kernel(const WindowTiles& job, const Tile& tile) {
       return finish<TileActivation::kIdentity>(job, tile, sum);
     case TileActivation::kRelu:
       return finish<TileActivation::kRelu>(job, tile, sum);
+    case TileActivation::kRelu6:
+      return finish<TileActivation::kRelu6>(job, tile, sum);
     case TileActivation::kLeakyRelu:
       return finish<TileActivation::kLeakyRelu>(job, tile, sum);
   }

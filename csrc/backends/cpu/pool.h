@@ -57,6 +57,28 @@ struct AvgPoolGradRow {
   const PoolColumns* columns;
 };
 
+// One row of windows that cover the image evenly. `input` points at the first row of the windows.
+struct AdaptivePoolRow {
+  const float* input;
+  std::int64_t rows;  // of the windows
+  std::int64_t input_width;
+  std::int64_t output_width;
+  std::int64_t channels;
+  float* output;
+};
+
+// Gradient of one image row. `grad_output` and `scales` (1 / cells of a window) point at the first
+// row of windows that hold it; there are `rows` of them.
+struct AdaptivePoolGradRow {
+  const float* grad_output;
+  const float* scales;
+  std::int64_t rows;
+  std::int64_t input_width;
+  std::int64_t output_width;
+  std::int64_t channels;
+  float* grad_input;
+};
+
 // All pixels of one image, `count` channels of pixels that are `channels` floats apart. Means are
 // summed in blocks of kPixelBlock pixels, then over the blocks.
 struct GlobalPool {
@@ -70,20 +92,22 @@ struct GlobalPool {
 };
 constexpr std::int64_t kPixelBlock = 32;
 
-#define PYCNN_DECLARE_POOL(ISA)                                       \
-  namespace ISA {                                                     \
-  void max_pool_row(const PoolRow&) noexcept;                         \
-  /* Windows are disjoint: every cell of every window is              \
-     written, 0 or the gradient. */                                   \
-  void max_pool_grad_row_disjoint(const MaxPoolGradRow&) noexcept;    \
-  /* Adds to grad_input, which the caller has zeroed. */              \
-  void max_pool_grad_row_overlapping(const MaxPoolGradRow&) noexcept; \
-  void avg_pool_row(const PoolRow&) noexcept;                         \
-  void avg_pool_grad_row(const AvgPoolGradRow&) noexcept;             \
-  void global_avg_pool(const GlobalPool&) noexcept;                   \
-  void global_avg_pool_grad(const GlobalPool&) noexcept;              \
-  void global_max_pool(const GlobalPool&) noexcept;                   \
-  void global_max_pool_grad(const GlobalPool&) noexcept;              \
+#define PYCNN_DECLARE_POOL(ISA)                                         \
+  namespace ISA {                                                       \
+  void max_pool_row(const PoolRow&) noexcept;                           \
+  /* Windows are disjoint: every cell of every window is                \
+     written, 0 or the gradient. */                                     \
+  void max_pool_grad_row_disjoint(const MaxPoolGradRow&) noexcept;      \
+  /* Adds to grad_input, which the caller has zeroed. */                \
+  void max_pool_grad_row_overlapping(const MaxPoolGradRow&) noexcept;   \
+  void adaptive_avg_pool_row(const AdaptivePoolRow&) noexcept;          \
+  void adaptive_avg_pool_grad_row(const AdaptivePoolGradRow&) noexcept; \
+  void avg_pool_row(const PoolRow&) noexcept;                           \
+  void avg_pool_grad_row(const AvgPoolGradRow&) noexcept;               \
+  void global_avg_pool(const GlobalPool&) noexcept;                     \
+  void global_avg_pool_grad(const GlobalPool&) noexcept;                \
+  void global_max_pool(const GlobalPool&) noexcept;                     \
+  void global_max_pool_grad(const GlobalPool&) noexcept;                \
   }
 PYCNN_DECLARE_POOL(baseline)
 PYCNN_DECLARE_POOL(avx2)

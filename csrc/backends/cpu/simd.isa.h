@@ -97,5 +97,9 @@ PYCNN_INLINE IVec to_int_truncated(Vec v) { return __builtin_convertvector(v, IV
 // The larger one, first operand's NaN first, then the second's: NaN always comes through.
 PYCNN_INLINE Vec max_nan(Vec a, Vec b) { return select((a > b) | (a != a), a, b); }
 PYCNN_INLINE Vec relu(Vec x) { return select(x < zero(), zero(), x); }
+PYCNN_INLINE Vec relu6(Vec x) {
+  const Vec six = broadcast(6.0f);
+  return select(x > six, six, relu(x));
+}
 
 }  // namespace pycnn::cpu::PYCNN_ISA

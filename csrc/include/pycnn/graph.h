@@ -109,10 +109,16 @@ enum class Mode : std::uint8_t { kInference, kTraining };
 /// (compile/specialize_mode.cpp)
 PYCNN_API Graph specialize(const Graph& graph, Mode mode);
 
+/// How `differentiate` works; the default gives gradients.
+struct GradientOptions {
+  ReluRule relu_rule = ReluRule::kExact;
+};
+
 /// Extends the graph by the gradients of a scalar with respect to each of `wrt` (inputs, parameters
 /// or results of ops) and returns them in order. Throws GraphError when `loss` is not a scalar, an
 /// op on the way has no gradient (name and origin are given), or a symbol does not influence the
 /// loss. (autodiff/differentiate.cpp)
-PYCNN_API std::vector<Symbol> differentiate(Graph& graph, Symbol loss, std::span<const Symbol> wrt);
+PYCNN_API std::vector<Symbol> differentiate(Graph& graph, Symbol loss, std::span<const Symbol> wrt,
+                                            const GradientOptions& options = {});
 
 }  // namespace pycnn

@@ -48,6 +48,7 @@ struct Padding {
 enum class ActivationKind : std::uint8_t {
   kIdentity,
   kRelu,        ///< max(x, 0); NaN stays NaN
+  kRelu6,       ///< min(max(x, 0), 6), Howard et al. 2017; NaN stays NaN
   kLeakyRelu,   ///< x > 0 ? x : slope * x
   kSigmoid,     ///< 1 / (1 + exp(-x))
   kTanh,        ///< tanh(x)
@@ -64,6 +65,14 @@ struct Epilogue {
 };
 
 enum class Reduction : std::uint8_t { kSum, kMean };
+
+/// What comes back through relu and relu6, given grad_output. The gradient is kExact; the others
+/// make pictures of what a unit responds to.
+enum class ReluRule : std::uint8_t {
+  kExact,   ///< grad_output where the unit is open
+  kGuided,  ///< grad_output where the unit is open and grad_output > 0 (Springenberg et al. 2015)
+  kDeconvnet,  ///< max(grad_output, 0), open or not (Zeiler, Fergus 2014)
+};
 
 namespace ops {
 
@@ -231,6 +240,31 @@ struct AvgPool2dGrad {
   template <class Self, class V>
   static void fields(Self& self, V&& v) {
     AvgPool2d::fields(self.pool, v);
+    v("input_size", self.input_size);
+  }
+  PYCNN_OP_MEMBERS
+};
+
+/// Mean of OH x OW windows that cover the image evenly, whatever its size: window i spans
+/// [floor(i * H / OH), ceil((i + 1) * H / OH)), columns likewise (as PyTorch). inputs: input (N, H,
+/// W, C) float. outputs: output (N, OH, OW, C) with OH, OW from output_size. Costs nothing where H,
+/// W are OH, OW.
+struct AdaptiveAvgPool2d {
+  static constexpr const char* kName = "adaptive_avg_pool2d";
+  Pair output_size = {1, 1};
+  template <class Self, class V>
+  static void fields(Self& self, V&& v) {
+    v("output_size", self.output_size);
+  }
+  PYCNN_OP_MEMBERS
+};
+
+/// inputs: grad_output (N, OH, OW, C). outputs: grad_input (N, H, W, C) with H, W from input_size
+struct AdaptiveAvgPool2dGrad {
+  static constexpr const char* kName = "adaptive_avg_pool2d_grad";
+  Pair input_size = {0, 0};
+  template <class Self, class V>
+  static void fields(Self& self, V&& v) {
     v("input_size", self.input_size);
   }
   PYCNN_OP_MEMBERS
@@ -799,8 +833,9 @@ struct EmaUpdate {
 using Op = std::variant<
     ops::Conv2d, ops::Conv2dGradInput, ops::Conv2dGradWeight, ops::Dense, ops::DenseGradInput,
     ops::DenseGradWeight, ops::MaxPool2d, ops::MaxPool2dGrad, ops::AvgPool2d, ops::AvgPool2dGrad,
-    ops::GlobalAvgPool2d, ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad,
-    ops::BatchNorm, ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormInference,
+    ops::AdaptiveAvgPool2d, ops::AdaptiveAvgPool2dGrad, ops::GlobalAvgPool2d,
+    ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad, ops::BatchNorm,
+    ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormInference,
     ops::BatchNormInferenceGrad, ops::FoldBatchNorm, ops::LocalResponseNorm,
     ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
     ops::Multiply, ops::Affine, ops::Fill, ops::Dropout, ops::DropoutTrain, ops::NormalizeImage,
@@ -815,11 +850,13 @@ PYCNN_API const char* op_name(const Op& op);
 /// Result specs of an op; what `Graph::add` calls.
 PYCNN_API std::vector<TensorSpec> infer(const Op& op, Specs inputs);
 
-/// Names as they stand in graph text, and back (ArgumentError for an unknown one).
+/// Names as they stand in graph text and in Python, and back (ArgumentError for an unknown one).
 PYCNN_API const char* activation_name(ActivationKind kind);
 PYCNN_API ActivationKind parse_activation(std::string_view name);
 PYCNN_API const char* reduction_name(Reduction kind);
 PYCNN_API Reduction parse_reduction(std::string_view name);
+PYCNN_API const char* relu_rule_name(ReluRule rule);
+PYCNN_API ReluRule parse_relu_rule(std::string_view name);
 
 /// What one execution of an op has to do at least.
 struct Cost {

@@ -275,6 +275,39 @@ TEST_CASE("the loss itself has gradient one, and no request adds no work") {
   CHECK(graph.nodes().size() == nodes + 1);
 }
 
+TEST_CASE("relu and relu6 let back what the rule says, all else its gradient") {
+  const auto gradient_of = [](ActivationKind kind, ReluRule rule) {
+    Graph graph;
+    const Symbol x = graph.input("x", f32({3}));
+    const Symbol loss = sum_of(graph, graph.add(ops::Activation{kind}, {x}, "act"));
+    const std::size_t before = graph.text().size();
+    const std::vector<Symbol> wrt = {x};
+    differentiate(graph, loss, wrt, {rule});
+    const std::string text = graph.text().substr(before);
+    return text.substr(text.find("\"grad.act\""));
+  };
+  const std::string open =
+      R"("grad.act" = activation_grad("act", "grad.loss_2") {kind=relu6, slope=0.01} -> f32(3)
+)";
+  const std::string positive =
+      R"("grad.act" = activation("grad.loss_2") {kind=relu, slope=0.01} -> f32(3)
+)";
+  CHECK(gradient_of(ActivationKind::kRelu6, ReluRule::kExact) == open);
+  CHECK(gradient_of(ActivationKind::kRelu6, ReluRule::kDeconvnet) == positive);
+  CHECK(gradient_of(ActivationKind::kRelu6, ReluRule::kGuided) ==
+        positive +
+            R"("grad.act_1" = activation_grad("act", "grad.act") {kind=relu6, slope=0.01} -> f32(3)
+)");
+  for (const auto kind : {ActivationKind::kLeakyRelu, ActivationKind::kTanh})
+    CHECK(gradient_of(kind, ReluRule::kGuided) == gradient_of(kind, ReluRule::kExact));
+}
+
+TEST_CASE("names of relu rules are read back") {
+  for (const ReluRule rule : {ReluRule::kExact, ReluRule::kGuided, ReluRule::kDeconvnet})
+    CHECK(parse_relu_rule(relu_rule_name(rule)) == rule);
+  check_error<ArgumentError>([] { parse_relu_rule("guide"); }, {"relu_rule 'guide'", "guided"});
+}
+
 TEST_CASE("a long chain differentiates without recursion") {
   Graph graph;
   const Symbol x = graph.input("x", f32({1}));

@@ -8,13 +8,16 @@ using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
 namespace {
 
 constexpr std::array kKinds = {ActivationKind::kIdentity,  ActivationKind::kRelu,
-                               ActivationKind::kLeakyRelu, ActivationKind::kSigmoid,
-                               ActivationKind::kTanh,      ActivationKind::kScaledTanh};
+                               ActivationKind::kRelu6,     ActivationKind::kLeakyRelu,
+                               ActivationKind::kSigmoid,   ActivationKind::kTanh,
+                               ActivationKind::kScaledTanh};
 
 double expected_value(ActivationKind kind, double x, double slope) {
   switch (kind) {
     case ActivationKind::kRelu:
       return x < 0 ? 0.0 : x;
+    case ActivationKind::kRelu6:
+      return x < 0 ? 0.0 : std::min(x, 6.0);
     case ActivationKind::kLeakyRelu:
       return x < 0 ? slope * x : x;
     case ActivationKind::kSigmoid:
@@ -33,6 +36,8 @@ double expected_slope(ActivationKind kind, double y, double slope) {
   switch (kind) {
     case ActivationKind::kRelu:
       return y > 0 ? 1.0 : 0.0;
+    case ActivationKind::kRelu6:
+      return y > 0 && y < 6 ? 1.0 : 0.0;
     case ActivationKind::kLeakyRelu:
       return y > 0 ? 1.0 : slope;
     case ActivationKind::kSigmoid:
@@ -69,9 +74,10 @@ TEST_CASE("activations follow their formula on odd sizes") {
   for (const ActivationKind kind : kKinds)
     for (const std::int64_t n : kOddSizes) {
       CAPTURE(activation_name(kind));
-      const HostTensor x = random_tensor({n}, 7, -6.0, 6.0);
+      const HostTensor x = random_tensor({n}, 7, -9.0, 9.0);
       const ops::Activation op{kind, 0.1};
-      const bool exact = kind == ActivationKind::kRelu || kind == ActivationKind::kIdentity;
+      const bool exact = kind == ActivationKind::kRelu || kind == ActivationKind::kRelu6 ||
+                         kind == ActivationKind::kIdentity;
       check_kernels(op, {x}, [&](const std::vector<HostTensor>& y) {
         for (std::size_t i = 0; i < x.size(); ++i) {
           const double wanted = expected_value(kind, x[i], 0.1);
@@ -133,7 +139,7 @@ TEST_CASE("activation gradients follow from the output") {
   for (const ActivationKind kind : kKinds)
     for (const std::int64_t n : kOddSizes) {
       CAPTURE(activation_name(kind));
-      const HostTensor x = random_tensor({n}, 3, -4.0, 4.0);
+      const HostTensor x = random_tensor({n}, 3, -8.0, 8.0);
       HostTensor y = x;
       for (std::size_t i = 0; i < x.size(); ++i) y.set(i, expected_value(kind, x[i], 0.1));
       const HostTensor g = random_tensor({n}, 5);
@@ -154,6 +160,16 @@ TEST_CASE("relu's gradient is closed at zero, also for infinite gradients, and o
                   CHECK(gx[0][1] == 0.0);
                   CHECK(gx[0][2] == 5.0);
                   CHECK(gx[0][3] == 7.0);
+                });
+}
+
+TEST_CASE("relu6's gradient is closed at both ends, also for infinite gradients") {
+  const HostTensor y({6}, {0.0, 6.0, 2.0, kNaN, 5.5, 6.0});
+  const HostTensor g({6}, {kInfinity, kInfinity, 5.0, 7.0, -1.0, 3.0});
+  check_kernels(ops::ActivationGrad{ActivationKind::kRelu6, 0.0}, {y, g},
+                [](const std::vector<HostTensor>& gx) {
+                  const double wanted[] = {0.0, 0.0, 5.0, 7.0, -1.0, 0.0};
+                  for (std::size_t i = 0; i < 6; ++i) CHECK(gx[0][i] == wanted[i]);
                 });
 }
 

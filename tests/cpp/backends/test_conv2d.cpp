@@ -248,8 +248,9 @@ TEST_CASE("conv2d: the epilogue equals separate steps") {
       const auto plain = run<float>(c.forward(), {input, weight, bias}, {.isa = isa})[0];
       for (const bool with_residual : {false, true})
         for (const auto kind :
-             {ActivationKind::kIdentity, ActivationKind::kRelu, ActivationKind::kLeakyRelu,
-              ActivationKind::kSigmoid, ActivationKind::kTanh, ActivationKind::kScaledTanh}) {
+             {ActivationKind::kIdentity, ActivationKind::kRelu, ActivationKind::kRelu6,
+              ActivationKind::kLeakyRelu, ActivationKind::kSigmoid, ActivationKind::kTanh,
+              ActivationKind::kScaledTanh}) {
           Values sum{c.output(), plain};
           if (with_residual)
             for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += residual.data[i];

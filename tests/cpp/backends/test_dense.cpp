@@ -81,7 +81,7 @@ TEST_CASE("dense: the epilogue equals separate steps") {
   const Isa isa = best_isa();
   Values sum{{9, 45}, run<float>(ops::Dense{}, {input, weight, bias}, {.isa = isa})[0]};
   for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += residual.data[i];
-  for (const auto kind : {ActivationKind::kRelu, ActivationKind::kTanh}) {
+  for (const auto kind : {ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kTanh}) {
     const auto expected = run<float>(ops::Activation{.kind = kind}, {sum}, {.isa = isa})[0];
     const ops::Dense fused{.epilogue = {.residual = true, .activation = kind}};
     const std::vector<Values> inputs = {input, weight, bias, residual};

@@ -238,6 +238,68 @@ TEST_CASE("average pooling confines NaN to the windows that hold it") {
 
 namespace {
 
+struct AdaptiveCase {
+  Shape input;
+  Pair output;
+};
+const std::vector<AdaptiveCase> kAdaptiveCases = {
+    {{2, 14, 14, 17}, {7, 7}}, {{1, 5, 7, 3}, {3, 2}},  {{2, 3, 4, 33}, {7, 6}},
+    {{0, 3, 3, 4}, {2, 2}},    {{1, 1, 1, 1}, {3, 1}},  {{3, 13, 10, 8}, {6, 6}},
+    {{1, 9, 11, 65}, {1, 1}},  {{2, 7, 7, 16}, {7, 7}}, {{1, 50, 40, 5}, {2, 3}}};
+
+// Cells [first, last) of window i, by the definition.
+std::pair<std::int64_t, std::int64_t> even_window(std::int64_t i, std::int64_t size,
+                                                  std::int64_t windows) {
+  const double step = static_cast<double>(size) / static_cast<double>(windows);
+  const auto at = static_cast<double>(i);
+  return {static_cast<std::int64_t>(std::floor(at * step + 1e-9)),
+          static_cast<std::int64_t>(std::ceil((at + 1) * step - 1e-9))};
+}
+
+}  // namespace
+
+TEST_CASE("adaptive pooling is the mean of windows that cover the image evenly") {
+  for (const auto& [shape, size] : kAdaptiveCases) {
+    CAPTURE(to_string(shape));
+    const std::int64_t height = shape[1], width = shape[2], channels = shape[3];
+    const HostTensor input = random_tensor(shape, 41);
+    const HostTensor grad = random_tensor({shape[0], size[0], size[1], channels}, 42);
+    std::vector<double> means(grad.size()), magnitudes(grad.size());
+    std::vector<double> grads(input.size()), grad_magnitudes(input.size());
+    for (std::size_t i = 0; i < grad.size(); ++i) {
+      const auto at = static_cast<std::int64_t>(i);
+      const std::int64_t c = at % channels, ow = at / channels % size[1];
+      const std::int64_t oh = at / channels / size[1] % size[0];
+      const std::int64_t n = at / channels / size[1] / size[0];
+      const auto [top, bottom] = even_window(oh, height, size[0]);
+      const auto [left, right] = even_window(ow, width, size[1]);
+      const auto cells = static_cast<double>((bottom - top) * (right - left));
+      for (std::int64_t h = top; h < bottom; ++h)
+        for (std::int64_t w = left; w < right; ++w) {
+          const auto cell = static_cast<std::size_t>(((n * height + h) * width + w) * channels + c);
+          means[i] += input[cell] / cells;
+          magnitudes[i] += std::abs(input[cell]) / cells;
+          grads[cell] += grad[i] / cells;
+          grad_magnitudes[cell] += std::abs(grad[i]) / cells;
+        }
+    }
+    const double length = static_cast<double>(height * width);
+    auto verify = [](const std::vector<double>& wanted, const std::vector<double>& magnitude,
+                     double units) {
+      return [&wanted, &magnitude, units](const std::vector<HostTensor>& results) {
+        for (std::size_t i = 0; i < wanted.size(); ++i)
+          CHECK(is_close(results[0], i, wanted[i], magnitude[i], units));
+      };
+    };
+    const ops::AdaptiveAvgPool2d pool{size};
+    check_kernels(pool, {input}, verify(means, magnitudes, sum_units(length)));
+    const ops::AdaptiveAvgPool2dGrad pool_grad{{height, width}};
+    check_kernels(pool_grad, {grad}, verify(grads, grad_magnitudes, sum_units(length)));
+  }
+}
+
+namespace {
+
 const std::vector<Shape> kGlobalShapes = {
     {0, 3, 3, 4},  {1, 1, 1, 1},   {3, 1, 1, 17}, {2, 7, 7, 65}, {1, 5, 3, 6},
     {2, 13, 1, 2}, {1, 9, 9, 130}, {3, 4, 4, 16}, {2, 8, 9, 33}, {1, 40, 40, 3}};

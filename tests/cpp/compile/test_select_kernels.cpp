@@ -54,6 +54,9 @@ TEST_CASE("ops that leave every element where it is only rename") {
   CHECK(!only_renames(ops::Activation{ActivationKind::kRelu}, flat, flat));
   CHECK(only_renames(ops::Activation{ActivationKind::kIdentity}, flat, flat));
   CHECK(!only_renames(ops::Affine{}, flat, flat));
+  const TensorSpec image{{1, 2, 3, 1}, DType::kFloat32}, other{{1, 3, 2, 1}, DType::kFloat32};
+  CHECK(only_renames(ops::AdaptiveAvgPool2d{{2, 3}}, image, image));
+  CHECK(!only_renames(ops::AdaptiveAvgPool2d{{3, 2}}, image, other));
 }
 
 TEST_CASE("a pinned node goes before a pinned op, and that before all") {

@@ -40,6 +40,8 @@ TEST_CASE("every op has a cost that is not negative, and a reshape is free") {
     CHECK(c.bytes >= 0);
   }
   CHECK(cost_of(ops::Reshape{{-1}}, {f32({2, 3})}).bytes == 0);
+  CHECK(cost_of(ops::AdaptiveAvgPool2d{{7, 6}}, {f32({2, 7, 6, 3})}).bytes == 0);
+  CHECK(cost_of(ops::AdaptiveAvgPool2d{{7, 6}}, {f32({2, 7, 9, 3})}).other_flops == 2 * 7 * 9 * 3);
 }
 
 TEST_CASE("a cost beyond 64 bits stays at the largest number") {

@@ -130,6 +130,21 @@ TEST_CASE("pool errors name padding, kernel and geometry") {
   CHECK_THROWS_AS(run(pool({2, 2}, {huge / 2, huge / 2, 0, 0}, {huge, 1}), {x}), Error);
 }
 
+TEST_CASE("adaptive pools give the size asked for") {
+  CHECK(run(ops::AdaptiveAvgPool2d{{7, 6}}, {f32({2, 14, 5, 3})}) ==
+        std::vector{f32({2, 7, 6, 3})});
+  CHECK(run(ops::AdaptiveAvgPool2d{}, {f64({0, 2, 3, 4})}) == std::vector{f64({0, 1, 1, 4})});
+  CHECK(run(ops::AdaptiveAvgPool2dGrad{{14, 5}}, {f32({2, 7, 6, 3})}) ==
+        std::vector{f32({2, 14, 5, 3})});
+  check_error<ArgumentError>(
+      [] {
+        run(ops::AdaptiveAvgPool2d{{0, 2}}, {f32({2, 7, 5, 3})});
+      },
+      {"output_size is (0, 2)"});
+  check_error<ShapeError>([] { run(ops::AdaptiveAvgPool2d{}, {f32({2, 0, 5, 3})}); }, {"no pixel"});
+  check_error<DTypeError>([] { run(ops::AdaptiveAvgPool2d{}, {u8({2, 7, 5, 3})}); }, {"u8"});
+}
+
 TEST_CASE("global pools leave batch and channels") {
   CHECK(run(ops::GlobalAvgPool2d{}, {f32({2, 7, 5, 3})}) == std::vector{f32({2, 3})});
   CHECK(run(ops::GlobalMaxPool2d{}, {f64({0, 7, 5, 3})}) == std::vector{f64({0, 3})});
