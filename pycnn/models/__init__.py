@@ -22,8 +22,29 @@ __all__ = ["create", "list"]
 
 # name -> "file:function". Another net is one more line.
 _MODELS: dict[str, str] = {
+    "alexnet": "alexnet:alexnet",
+    "alexnet_2012": "alexnet:alexnet_2012",
+    "alexnet_simplified": "alexnet:alexnet_simplified",
+    "densenet121": "densenet:densenet121",
+    "densenet161": "densenet:densenet161",
+    "densenet169": "densenet:densenet169",
+    "densenet201": "densenet:densenet201",
     "lenet5": "lenet5:lenet5",
     "lenet5_1998": "lenet5_1998:lenet5_1998",
+    "mobilenet_v2": "mobilenet:mobilenet_v2",
+    "squeezenet1_0": "squeezenet:squeezenet1_0",
+    "squeezenet1_1": "squeezenet:squeezenet1_1",
+    "vgg11": "vgg:vgg11",
+    "vgg11_bn": "vgg:vgg11_bn",
+    "vgg11_lrn": "vgg:vgg11_lrn",
+    "vgg13": "vgg:vgg13",
+    "vgg13_bn": "vgg:vgg13_bn",
+    "vgg16": "vgg:vgg16",
+    "vgg16_bn": "vgg:vgg16_bn",
+    "vgg16_c": "vgg:vgg16_c",
+    "vgg19": "vgg:vgg19",
+    "vgg19_bn": "vgg:vgg19_bn",
+    "zfnet": "zfnet:zfnet",
 }
 # Everything else that is reached as an attribute; an empty name is the file itself.
 _OTHERS: dict[str, str] = {
