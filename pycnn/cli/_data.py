@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pycnn.cli._options import UsageError
 from pycnn.data import Dataset, ImageFolder, cifar10, digits, mnist, split, transforms
+from pycnn.errors import ArgumentError
 
-__all__ = ["AUGMENTATIONS", "NAMES", "Data", "add_arguments", "augmentation", "load_data"]
+__all__ = ["NAMES", "Data", "add_arguments", "augmentation", "augmentation_name", "load_data"]
 
 NAMES = ("digits", "mnist", "cifar10", "folder")
-AUGMENTATIONS = ("none", "light", "strong")
 _HELD_OUT = 0.2
 
 
@@ -84,11 +84,18 @@ def load_data(name: str, directory: Path | None, *, size: tuple[int, int], chann
     return Data(name, *split(ImageFolder(directory, size=size, channels=channels), _HELD_OUT, seed=0))
 
 
+def augmentation_name(text: str) -> str:
+    """A name that `augmentation` knows, for an option."""
+    try:
+        transforms.policy(text, (32, 32, 3))
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def augmentation(kind: str, data: Data) -> transforms.Transform | None:
-    """The transform of a kind of augmentation: of written characters, or of photographs (mirrored too)."""
-    if kind == "none":
-        return None
-    if data.name in ("digits", "mnist"):
+    """The transform of a kind of augmentation: of written characters, or of photographs (`transforms.policy`)."""
+    if data.name in ("digits", "mnist") and kind in ("light", "strong"):
         if kind == "light":
             return transforms.RandomAffine(degrees=8, translate=0.07, scale=(0.93, 1.07))
         return transforms.Compose(
@@ -97,11 +104,4 @@ def augmentation(kind: str, data: Data) -> transforms.Transform | None:
                 transforms.ElasticDistortion(alpha=16, sigma=4),
             ]
         )
-    side = min(data.train.image_shape[:2])
-    steps: list[transforms.Transform] = [
-        transforms.RandomHorizontalFlip(),
-        transforms.RandomCrop(padding=max(1, side // 8)),
-    ]
-    if kind == "strong":
-        steps.append(transforms.RandomAffine(degrees=15, scale=(0.8, 1.2), shear=8))
-    return transforms.Compose(steps)
+    return transforms.policy(kind, data.train.image_shape)

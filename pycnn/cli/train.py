@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--optimizer", choices=OPTIMIZERS)
     how.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate")
     how.add_argument(
-        "--augment", choices=_data.AUGMENTATIONS, help="light: small moves and turns; strong: elastic distortion too"
+        "--augment",
+        type=_data.augmentation_name,
+        metavar="NAME",
+        help="none; light: small moves and turns, of photographs crop-mirror; strong: distortion too; or names joined "
+        "by '+': crop-mirror, resized-crop or mirror, jitter, lighting, cutout, mixup",
     )
     how.add_argument("--clip-norm", type=_options.number, metavar="X", help="limit of the gradients' norm")
     how.add_argument("--ema", type=_options.fraction, metavar="D", help="average the weights with this decay")

@@ -5,6 +5,7 @@ wraps arrays. `Loader` makes batches of any of them.
 """
 
 from pycnn.data import transforms
+from pycnn.data._statistics import mean_std
 from pycnn.data.cifar import cifar10
 from pycnn.data.datasets import ArrayDataset, Dataset, ReadableDataset, Subset, split, subset
 from pycnn.data.digits import digits
@@ -25,6 +26,7 @@ __all__ = [
     "TarShards",
     "cifar10",
     "digits",
+    "mean_std",
     "mnist",
     "read_idx",
     "split",

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, freethreading_compatible=True
-"""Hot loops over batches of images: gather, normalise, crop, flip, warp, resize, random numbers.
+"""Hot loops over images: gather, normalise, crop, flip, warp, resize, colours, sums, random numbers.
 
 Contract shared by all functions:
 
@@ -13,8 +13,9 @@ Contract shared by all functions:
   SC 2011): a pure function of (seed, epoch, sample index, stream), with no state anywhere.
 """
 
-from libc.math cimport cos, sin, tan
+from libc.math cimport ceil, cos, fabs, floor, log, sin, sqrt, tan
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -43,6 +44,10 @@ ctypedef fused pixel_t:
 cdef enum:
     PURPOSE_PARAMETERS = 0
     PURPOSE_FIELD = 1
+    PURPOSE_NORMAL = 2
+
+cdef double UNIT = 1.0 / 9007199254740992.0
+cdef double TWO_PI = 6.283185307179586
 
 
 cdef int _require(bint condition, str what) except -1:
@@ -116,6 +121,31 @@ def uniform(uint64_t seed, uint64_t epoch, uint64_t stream, const int64_t[::1] i
                 _philox(i >> 2, <uint64_t>index[n], stream, PURPOSE_PARAMETERS, seed, epoch, words)
                 for j in range(min(4, count - i)):
                     out[n, i + j] = <double>(words[j] >> 11) * (1.0 / 9007199254740992.0)
+
+
+def normal(uint64_t seed, uint64_t epoch, uint64_t stream, const int64_t[::1] index,
+           double[:, ::1] out):
+    """Row n gets standard normal numbers of sample index[n] (Box and Muller 1958).
+
+    Two words make two numbers. Scalar libm calls, so that the bits do not depend on the position.
+    """
+    _require(index.shape[0] == out.shape[0], "index and out differ in length")
+    cdef Py_ssize_t n, i, j, count = out.shape[1]
+    cdef uint64_t words[4]
+    cdef double radius, angle
+    cdef double values[4]
+    with nogil:
+        for n in range(out.shape[0]):
+            for i in range(0, count, 4):
+                _philox(i >> 2, <uint64_t>index[n], stream, PURPOSE_NORMAL, seed, epoch, words)
+                for j in range(0, 4, 2):
+                    # 1 - u is in (0, 1], where the logarithm is finite.
+                    radius = sqrt(-2.0 * log(1.0 - <double>(words[j] >> 11) * UNIT))
+                    angle = TWO_PI * (<double>(words[j + 1] >> 11) * UNIT)
+                    values[j] = radius * cos(angle)
+                    values[j + 1] = radius * sin(angle)
+                for j in range(min(4, count - i)):
+                    out[n, i + j] = values[j]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -499,3 +529,355 @@ def resize(const pixel_t[:, :, :, ::1] images, const int64_t[::1] row_start,
                         line[i] += tap * target[i]
                 for i in range(row):
                     (&out[n, y, 0, 0])[i] = _store(line[i], <pixel_t>0)
+
+
+cdef Py_ssize_t _triangle(double origin, double extent, Py_ssize_t source, Py_ssize_t target,
+                          bint antialias, int64_t* start, float* taps,
+                          Py_ssize_t count) noexcept nogil:
+    """Bilinear filter of each output pixel; `resize_taps` where origin is 0 and extent is source."""
+    cdef Py_ssize_t i, k, first
+    cdef double factor = extent / <double>target
+    cdef double stretch = factor if antialias and factor > 1.0 else 1.0
+    cdef double centre, weight, total
+    for i in range(target):
+        centre = origin + (i + 0.5) * factor
+        first = <Py_ssize_t>floor(centre - stretch + 0.5)
+        first = min(max(first, 0), source - count)
+        start[i] = first
+        total = 0.0
+        for k in range(count):
+            total += max(0.0, 1.0 - fabs((first + k + 0.5 - centre) / stretch))
+        for k in range(count):
+            weight = max(0.0, 1.0 - fabs((first + k + 0.5 - centre) / stretch))
+            taps[i * count + k] = <float>(weight / total)
+    return count
+
+
+cdef inline Py_ssize_t _tap_count(double extent, Py_ssize_t source, Py_ssize_t target,
+                                  bint antialias) noexcept nogil:
+    cdef double factor = extent / <double>target
+    cdef double stretch = factor if antialias and factor > 1.0 else 1.0
+    return min(source, <Py_ssize_t>ceil(2.0 * stretch) + 1)
+
+
+def crop_resize(const pixel_t[:, :, ::1] image, double top, double left, double height,
+                double width, bint antialias, pixel_t[:, :, ::1] out):
+    """Window (top, left, height, width) of one image, resampled bilinearly to the size of `out`.
+
+    Pixels that lie wholly outside of the window do not count. With `antialias` the filter grows with the factor
+    when shrinking, so that every pixel of the window counts; without it four pixels do.
+    Rows first: that loop runs along memory over all columns and channels.
+    """
+    _require(image.shape[2] == out.shape[2], "image and out differ in channels")
+    _require(top >= 0.0 and left >= 0.0 and height > 0.0 and width > 0.0
+             and top + height <= image.shape[0] and left + width <= image.shape[1],
+             "the window leaves the image")
+    # The whole pixels that the window touches.
+    cdef Py_ssize_t y0 = min(<Py_ssize_t>top, image.shape[0] - 1)
+    cdef Py_ssize_t x0 = min(<Py_ssize_t>left, image.shape[1] - 1)
+    cdef Py_ssize_t rows = max(1, <Py_ssize_t>ceil(top + height) - y0)
+    cdef Py_ssize_t columns = max(1, <Py_ssize_t>ceil(left + width) - x0)
+    cdef Py_ssize_t oh = out.shape[0], ow = out.shape[1], c = out.shape[2]
+    cdef Py_ssize_t y, x, k, i, span = columns * c, kh, kw
+    cdef const pixel_t* source
+    cdef pixel_t* target
+    cdef float* line
+    cdef float* taps
+    cdef int64_t* start
+    cdef float tap, a, b, d
+    if oh * ow * c == 0:
+        return
+    kh = _tap_count(height, rows, oh, antialias)
+    kw = _tap_count(width, columns, ow, antialias)
+    start = <int64_t*>malloc((oh + ow) * sizeof(int64_t) + (span + oh * kh + ow * kw) * sizeof(float))
+    if start == NULL:
+        raise MemoryError()
+    line = <float*>(start + oh + ow)
+    taps = line + span
+    with nogil:
+        _triangle(top - y0, height, rows, oh, antialias, start, taps, kh)
+        _triangle(left - x0, width, columns, ow, antialias, start + oh, taps + oh * kh, kw)
+        for y in range(oh):
+            memset(line, 0, span * sizeof(float))
+            for k in range(kh):
+                tap = taps[y * kh + k]
+                if tap == 0.0:
+                    continue
+                source = &image[y0 + start[y] + k, x0, 0]
+                for i in range(span):
+                    line[i] += tap * <float>source[i]
+            target = &out[y, 0, 0]
+            if c == 3:
+                for x in range(ow):
+                    a = 0.0
+                    b = 0.0
+                    d = 0.0
+                    i = start[oh + x] * 3
+                    for k in range(kw):
+                        tap = taps[oh * kh + x * kw + k]
+                        a += tap * line[i + 3 * k]
+                        b += tap * line[i + 3 * k + 1]
+                        d += tap * line[i + 3 * k + 2]
+                    target[3 * x] = _store(a, <pixel_t>0)
+                    target[3 * x + 1] = _store(b, <pixel_t>0)
+                    target[3 * x + 2] = _store(d, <pixel_t>0)
+            else:
+                for x in range(ow):
+                    for i in range(c):
+                        a = 0.0
+                        for k in range(kw):
+                            a += taps[oh * kh + x * kw + k] * line[(start[oh + x] + k) * c + i]
+                        target[x * c + i] = _store(a, <pixel_t>0)
+    free(start)
+
+
+# ---------------------------------------------------------------------------------------------
+# Colours
+
+
+cdef enum:
+    BRIGHTNESS = 0
+    CONTRAST = 1
+    SATURATION = 2
+    HUE = 3
+
+
+cdef inline float _clamp(float value, float limit) noexcept nogil:
+    """Into 0..limit; NaN stays."""
+    value = 0.0 if value < 0.0 else value
+    return limit if value > limit else value
+
+
+cdef inline float _grey(const float* p, Py_ssize_t c) noexcept nogil:
+    return 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2] if c == 3 else p[0]
+
+
+cdef void _shift_hue(float* pixels, Py_ssize_t count, float shift) noexcept nogil:
+    """Turn the hue angle of RGB pixels by `shift` turns; value and chroma stay."""
+    cdef Py_ssize_t i, sector
+    cdef float r, g, b, top, low, chroma, hue, part, q, t
+    for i in range(count):
+        r = pixels[3 * i]
+        g = pixels[3 * i + 1]
+        b = pixels[3 * i + 2]
+        top = max(r, max(g, b))
+        low = min(r, min(g, b))
+        chroma = top - low
+        if not chroma > 0.0:
+            continue
+        if top == r:
+            hue = (g - b) / chroma
+        elif top == g:
+            hue = 2.0 + (b - r) / chroma
+        else:
+            hue = 4.0 + (r - g) / chroma
+        # hue is in -1..5 and the shift in -1/2..1/2 turns of 6 sectors.
+        hue += 6.0 * shift
+        if hue < 0.0:
+            hue += 6.0
+        elif hue >= 6.0:
+            hue -= 6.0
+        sector = <Py_ssize_t>hue
+        part = hue - sector
+        q = top - chroma * part
+        t = low + chroma * part
+        if sector == 0:
+            r = top; g = t; b = low
+        elif sector == 1:
+            r = q; g = top; b = low
+        elif sector == 2:
+            r = low; g = top; b = t
+        elif sector == 3:
+            r = low; g = q; b = top
+        elif sector == 4:
+            r = t; g = low; b = top
+        elif sector == 5:
+            r = top; g = low; b = q
+        else:
+            # -tiny + 6 rounds to 6, which is hue 0.
+            r = top; g = low; b = low
+        pixels[3 * i] = r
+        pixels[3 * i + 1] = g
+        pixels[3 * i + 2] = b
+
+
+def jitter(const pixel_t[:, :, :, ::1] images, const double[:, ::1] factors,
+           const uint8_t[:, ::1] order, pixel_t[:, :, :, ::1] out):
+    """Brightness, contrast, saturation and hue of each image, one after the other.
+
+    factors[n] are the three factors and the turn of the hue, order[n] is a permutation of 0..3:
+    which comes first. A factor of 1, or a turn of 0, does nothing. Computed in float32, kept in
+    0..255 (uint8) or 0..1 (float32) after each step, rounded once at the end.
+    """
+    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
+             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
+             "images and out differ in shape")
+    _require(factors.shape[0] == out.shape[0] and factors.shape[1] == 4, "factors must be (N, 4)")
+    _require(order.shape[0] == out.shape[0] and order.shape[1] == 4, "order must be (N, 4)")
+    _require(out.shape[3] == 1 or out.shape[3] == 3, "images must have 1 or 3 channels")
+    cdef Py_ssize_t n, step, i, c = out.shape[3], pixels = out.shape[1] * out.shape[2]
+    cdef Py_ssize_t size = pixels * c
+    cdef float limit = 255.0 if pixel_t is uint8_t else 1.0
+    cdef float factor, grey
+    cdef double total
+    cdef float* work
+    cdef const pixel_t* source
+    cdef pixel_t* target
+    if out.shape[0] * size == 0:
+        return
+    work = <float*>malloc(size * sizeof(float))
+    if work == NULL:
+        raise MemoryError()
+    with nogil:
+        for n in range(out.shape[0]):
+            source = &images[n, 0, 0, 0]
+            for i in range(size):
+                work[i] = <float>source[i]
+            for step in range(4):
+                factor = <float>factors[n, order[n, step] & 3]
+                if order[n, step] == HUE:
+                    if factor != 0.0 and c == 3:
+                        _shift_hue(work, pixels, factor)
+                elif factor == 1.0:
+                    continue
+                elif order[n, step] == BRIGHTNESS:
+                    for i in range(size):
+                        work[i] = _clamp(work[i] * factor, limit)
+                elif order[n, step] == CONTRAST:
+                    total = 0.0
+                    for i in range(pixels):
+                        total += _grey(work + i * c, c)
+                    grey = <float>(total / pixels) * (1.0 - factor)
+                    for i in range(size):
+                        work[i] = _clamp(work[i] * factor + grey, limit)
+                elif c == 3:
+                    for i in range(pixels):
+                        grey = _grey(work + 3 * i, 3) * (1.0 - factor)
+                        work[3 * i] = _clamp(work[3 * i] * factor + grey, limit)
+                        work[3 * i + 1] = _clamp(work[3 * i + 1] * factor + grey, limit)
+                        work[3 * i + 2] = _clamp(work[3 * i + 2] * factor + grey, limit)
+            target = &out[n, 0, 0, 0]
+            for i in range(size):
+                target[i] = _store(work[i], <pixel_t>0)
+    free(work)
+
+
+def add_colour(const pixel_t[:, :, :, ::1] images, const float[:, ::1] shift,
+               pixel_t[:, :, :, ::1] out):
+    """out[n, y, x, c] = images[n, y, x, c] + shift[n, c]; uint8 is rounded and clamped."""
+    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
+             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
+             "images and out differ in shape")
+    _require(shift.shape[0] == out.shape[0] and shift.shape[1] == out.shape[3],
+             "shift must be (N, C)")
+    cdef Py_ssize_t n, i, k, c = out.shape[3], pixels = out.shape[1] * out.shape[2]
+    cdef const pixel_t* source
+    cdef pixel_t* target
+    if out.shape[0] * pixels * c == 0:
+        return
+    with nogil:
+        for n in range(out.shape[0]):
+            source = &images[n, 0, 0, 0]
+            target = &out[n, 0, 0, 0]
+            for i in range(pixels):
+                for k in range(c):
+                    target[i * c + k] = _store(source[i * c + k] + shift[n, k], <pixel_t>0)
+
+
+def erase(const pixel_t[:, :, :, ::1] images, const int64_t[:, ::1] boxes, const float[::1] fill,
+          pixel_t[:, :, :, ::1] out):
+    """A copy with rows boxes[n, 0]..boxes[n, 1] - 1, columns boxes[n, 2]..boxes[n, 3] - 1 filled.
+
+    The box is cut at the borders of the image. fill has one value per channel.
+    """
+    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
+             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
+             "images and out differ in shape")
+    _require(boxes.shape[0] == out.shape[0] and boxes.shape[1] == 4, "boxes must be (N, 4)")
+    _require(fill.shape[0] == out.shape[3], "one fill per channel")
+    cdef Py_ssize_t n, y, x, k, h = out.shape[1], w = out.shape[2], c = out.shape[3]
+    if out.shape[0] * h * w * c == 0:
+        return
+    with nogil:
+        memcpy(&out[0, 0, 0, 0], &images[0, 0, 0, 0], out.shape[0] * h * w * c * sizeof(pixel_t))
+        for n in range(out.shape[0]):
+            for y in range(max(boxes[n, 0], 0), min(boxes[n, 1], h)):
+                for x in range(max(boxes[n, 2], 0), min(boxes[n, 3], w)):
+                    for k in range(c):
+                        out[n, y, x, k] = _store(fill[k], <pixel_t>0)
+
+
+def mix(const pixel_t[:, ::1] rows, const int64_t[::1] partner, const float[::1] weight,
+        pixel_t[:, ::1] out):
+    """out[n] = weight[n] * rows[n] + (1 - weight[n]) * rows[partner[n]]."""
+    _require(rows.shape[0] == out.shape[0] and rows.shape[1] == out.shape[1],
+             "rows and out differ in shape")
+    _require(partner.shape[0] == out.shape[0] and weight.shape[0] == out.shape[0],
+             "one partner and one weight per row")
+    cdef Py_ssize_t n, i, bad = -1, size = rows.shape[1]
+    cdef const pixel_t* one
+    cdef const pixel_t* two
+    cdef pixel_t* target
+    cdef float a, b
+    if size == 0:
+        return
+    with nogil:
+        for n in range(out.shape[0]):
+            if partner[n] < 0 or partner[n] >= rows.shape[0]:
+                bad = n
+                break
+            one = &rows[n, 0]
+            two = &rows[partner[n], 0]
+            target = &out[n, 0]
+            a = weight[n]
+            b = 1.0 - a
+            for i in range(size):
+                target[i] = _store(a * <float>one[i] + b * <float>two[i], <pixel_t>0)
+    if bad >= 0:
+        raise IndexError(f"partner {partner[bad]} at position {bad}, there are {rows.shape[0]} rows")
+
+
+# ---------------------------------------------------------------------------------------------
+# Sums over pixels
+
+
+def moments(const pixel_t[:, :, :, ::1] images, bint crossed, double[::1] total,
+            double[:, ::1] product):
+    """Add the sum of each channel and of each product of two channels over all pixels.
+
+    Without `crossed` only the diagonal of `product` is touched. uint8 is summed in integers, which
+    is exact for fewer than 2^47 pixels a call; float32 in float64, pixel after pixel.
+    """
+    cdef Py_ssize_t n, i, j, k, c = images.shape[3], pixels = images.shape[1] * images.shape[2]
+    _require(total.shape[0] == c and product.shape[0] == c and product.shape[1] == c,
+             "total must be (C,), product (C, C)")
+    cdef const pixel_t* p
+    cdef uint64_t first, second
+    cdef double real, square
+    if images.shape[0] * pixels * c == 0:
+        return
+    with nogil:
+        for j in range(c):
+            for k in range(j, c if crossed else j + 1):
+                first = 0
+                second = 0
+                real = 0.0
+                square = 0.0
+                for n in range(images.shape[0]):
+                    p = &images[n, 0, 0, 0]
+                    if pixel_t is uint8_t:
+                        for i in range(pixels):
+                            first += p[i * c + j]
+                            second += <uint64_t>(<uint64_t>p[i * c + j] * p[i * c + k])
+                    else:
+                        for i in range(pixels):
+                            real += p[i * c + j]
+                            square += <double>p[i * c + j] * <double>p[i * c + k]
+                if pixel_t is uint8_t:
+                    real = <double>first
+                    square = <double>second
+                if j == k:
+                    total[j] += real
+                product[j, k] += square
+                if j != k:
+                    product[k, j] += square

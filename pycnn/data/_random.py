@@ -36,6 +36,12 @@ class Draw:
         _image.uniform(self.seed, self.epoch, self.stream, self.indices, out)
         return out
 
+    def normal(self, count: int) -> NDArray[np.float64]:
+        """Standard normal numbers, shape ``(N, count)``; other bits than those of `uniform`."""
+        out = np.empty((len(self.indices), count))
+        _image.normal(self.seed, self.epoch, self.stream, self.indices, out)
+        return out
+
 
 def permutation(count: int, *, seed: int, epoch: int, stream: int = 0) -> Index:
     """A random order of ``0..count - 1``: sort keys from Philox, ties by index.

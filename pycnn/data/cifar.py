@@ -87,11 +87,10 @@ def cifar10(directory: PathLike) -> tuple[ArrayDataset, ArrayDataset]:
 
 
 def _from_shards(paths: list[Path]) -> ArrayDataset:
-    shards = TarShards(paths, class_names=_CLASSES)
+    shards = TarShards(paths, class_names=_CLASSES, cache_bytes=0)
     if shards.image_shape != (_SIDE, _SIDE, 3):
         raise FormatError(f"'{paths[0]}': images are {shards.image_shape}, expected (32, 32, 3)")
-    images = shards.read(np.arange(len(shards), dtype=np.int64))
-    return ArrayDataset(images, shards.labels, _CLASSES)
+    return shards.in_memory()
 
 
 def _from_binary(paths: list[Path]) -> ArrayDataset:

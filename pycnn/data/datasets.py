@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,10 +20,16 @@ from pycnn.data._checks import (
     as_integer,
     as_labels,
     as_number,
+    as_plain,
     as_seed,
 )
+from pycnn.data._parallel import in_order
 from pycnn.data._random import permutation
+from pycnn.data._statistics import mean_std
 from pycnn.errors import ArgumentError, LabelError, ShapeError
+
+if TYPE_CHECKING:
+    from pycnn.data.transforms._resized_crop import CropPlan
 
 __all__ = ["ArrayDataset", "Dataset", "ImageView", "ReadableDataset", "Subset", "split", "subset"]
 
@@ -126,10 +132,61 @@ class ReadableDataset:
         """Images of these samples, a new array (len(indices), H, W, C)."""
         raise NotImplementedError
 
+    def read_crops(self, indices: Index, plan: CropPlan) -> Images:
+        """Windows of these samples, resampled (see `transforms.RandomResizedCrop`), a new array."""
+        return plan.apply(as_plain(self.read(indices)))
+
     @property
     def images(self) -> ImageView | Images:
         """All images, indexed like an array."""
         return ImageView(self)
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """How many samples each class has, by name; 0 for a class that is not seen."""
+        counts = np.bincount(self.labels, minlength=self.num_classes).tolist()
+        return dict(zip(self.class_names, counts, strict=True))
+
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in 0..1 units for uint8.
+
+        Every image is read once. The result is what `Trainer(normalize=...)` takes, which puts it
+        into the net and so into its files; see `pycnn.data.mean_std`.
+        """
+        return mean_std(self)
+
+    def split(self, first: float, *, seed: int = 0, stratify: bool = True) -> tuple[Dataset, Dataset]:
+        """Divide at random into two data sets that share no sample.
+
+        Args:
+            first: Part of the samples that go to the first one, above 0 and below 1. (The function
+                `pycnn.data.split` is told the part of the second one.)
+            seed: Another seed gives another division.
+            stratify: Divide every class by itself, so that both parts have the same mixture.
+
+        Raises:
+            ArgumentError: `first` or `seed` out of range, or fewer than two samples.
+
+        Example:
+            >>> import pycnn as pc
+            >>> train, _ = pc.data.digits()
+            >>> [len(part) for part in train.split(0.8, seed=0)]
+            [1078, 269]
+        """
+        part = as_number(first, who="split", name="first", low=0, high=1)
+        return split(self, 1.0 - part, seed=seed, stratify=stratify)
+
+    def in_memory(self) -> ArrayDataset:
+        """The same samples as an `ArrayDataset`, read in several threads.
+
+        Raises:
+            FormatError: An image is bad.
+        """
+        chunks = [np.arange(i, min(i + 64, len(self)), dtype=np.int64) for i in range(0, len(self), 64)]
+        out = np.empty((len(self), *self.image_shape), self.image_dtype)
+        for index, images in zip(chunks, in_order(self.read, chunks), strict=True):
+            out[index[0] : index[-1] + 1] = images
+        return ArrayDataset(out, self.labels, self.class_names)
 
     @property
     def num_classes(self) -> int:
@@ -226,6 +283,12 @@ class Subset(ReadableDataset):
         """Images of these samples of the subset."""
         return self.base.read(self.indices[indices])
 
+    def read_crops(self, indices: Index, plan: CropPlan) -> Images:
+        """Windows of these samples of the subset, from the whole pictures where there are files."""
+        if isinstance(self.base, ReadableDataset):
+            return self.base.read_crops(self.indices[indices], plan)
+        return super().read_crops(indices, plan)
+
 
 @overload
 def subset(dataset: ArrayDataset, indices: ArrayLike) -> ArrayDataset: ...
@@ -268,7 +331,7 @@ def split(dataset: Dataset, fraction: float, *, seed: int = 0, stratify: bool = 
     Args:
         dataset: Any data set with at least two samples.
         fraction: Part of the samples that go to the second one, above 0 and below 1. Each part
-            gets at least one sample.
+            gets at least one sample. (`ReadableDataset.split` is told the part of the first one.)
         seed: Another seed gives another division.
         stratify: Divide every class by itself, so that both parts have the same mixture.
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from pycnn.data._checks import Images, Index, as_integer, as_size
-from pycnn.data._decode import MAX_FILE_BYTES, MAX_PIXELS, check_fit, decode, require_pillow
+from pycnn.data._checks import as_size
+from pycnn.data._decode import MAX_FILE_BYTES, MAX_PIXELS
+from pycnn.data._encoded import CACHE_BYTES, EncodedDataset, OnError
 from pycnn.data._files import PathLike, as_path, list_directory, open_regular
-from pycnn.data.datasets import ReadableDataset
-from pycnn.errors import ArgumentError, FileError, FormatError
+from pycnn.errors import FileError, FormatError
 
 __all__ = ["ImageFolder"]
 
@@ -21,7 +20,7 @@ __all__ = ["ImageFolder"]
 _ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
 
-class ImageFolder(ReadableDataset):
+class ImageFolder(EncodedDataset):
     """Image files in ``root/CLASS/**``, decoded when they are read.
 
     The classes are the sorted names of the folders in `root`; the images of a class are the files
@@ -29,6 +28,10 @@ class ImageFolder(ReadableDataset):
     files. Names that start with a dot are left out. Which format a file has is told by its
     content. EXIF orientation is applied; alpha is blended over white; palettes are expanded;
     16-bit values keep their high byte; CMYK becomes RGB without colour profiles.
+
+    Decoded images are kept in memory until `cache_bytes` are used up, so that a small data set is
+    decoded once. A `RandomResizedCrop` that is the first step of a loader's transform cuts from the
+    whole picture rather than from the image of this size.
 
     Args:
         root: The folder.
@@ -39,6 +42,11 @@ class ImageFolder(ReadableDataset):
         on_error: ``"raise"`` reports a bad file when it is read. ``"skip"`` decodes every file
             once now, leaves out the bad ones and keeps them in `skipped`.
         max_pixels: Refuse images with more pixels, from their header, before decoding.
+        cache_bytes: Most memory for decoded images; default 256 MiB. 0 decodes every time.
+        reduced_decoding: Decode JPEG files at 1/2, 1/4 or 1/8 where what is needed of them is
+            smaller still: much faster for large photographs. Pixels differ a little from those of
+            full decoding, as the decoder averages blocks in its own way; whole pictures are not
+            kept in memory then.
 
     Attributes:
         paths: The files, in order.
@@ -67,20 +75,24 @@ class ImageFolder(ReadableDataset):
         size: int | tuple[int, int],
         channels: int = 3,
         fit: str = "crop",
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
+        cache_bytes: int = CACHE_BYTES,
+        reduced_decoding: bool = False,
     ) -> None:
         who = "ImageFolder"
-        require_pillow(who)
+        self._configure(
+            who,
+            size=as_size(size, who=who),
+            channels=channels,
+            fit=fit,
+            on_error=on_error,
+            max_pixels=max_pixels,
+            cache_bytes=cache_bytes,
+            reduced_decoding=reduced_decoding,
+        )
         self.root = as_path(root, who=who)
-        self._size = as_size(size, who=who)
-        if channels not in (1, 3):
-            raise ArgumentError(f"{who}: channels must be 1 or 3, got {channels!r}")
-        if on_error not in ("raise", "skip"):
-            raise ArgumentError(f"{who}: on_error must be 'raise' or 'skip', got {on_error!r}")
-        self._fit = check_fit(fit, who=who)
-        self._max_pixels = as_integer(max_pixels, who=who, name="max_pixels", low=1)
-        self.image_shape = (*self._size, channels)
+        self.image_shape = (*as_size(size, who=who), channels)
         self.paths: list[Path] = []
         self.skipped: list[tuple[Path, str]] = []
         classes = self._scan()
@@ -108,14 +120,9 @@ class ImageFolder(ReadableDataset):
         return classes
 
     def _drop_bad(self, classes: list[int]) -> list[int]:
-        good: list[tuple[Path, int]] = []
-        for path, label in zip(self.paths, classes, strict=True):
-            try:
-                self._decode(path, f"'{path}'")
-            except (FormatError, FileError) as error:
-                self.skipped.append((path, str(error)))
-            else:
-                good.append((path, label))
+        bad = self._find_bad(len(self.paths))
+        self.skipped = [(self.paths[i], reason) for i, reason in bad.items()]
+        good = [(path, label) for i, (path, label) in enumerate(zip(self.paths, classes, strict=True)) if i not in bad]
         if self.skipped:
             warnings.warn(
                 f"ImageFolder: skipped {len(self.skipped)} of {len(self.paths)} images in "
@@ -127,33 +134,20 @@ class ImageFolder(ReadableDataset):
             if label not in left:
                 raise FormatError(f"ImageFolder: every image of class '{name}' is bad")
         self.paths = [path for path, _ in good]
+        if bad:
+            # The images behind a bad one have other numbers now.
+            self._cache.clear()
         return [label for _, label in good]
 
-    def _decode(self, path: Path, where: str) -> Images:
-        with open_regular(path) as file:
+    def _where(self, i: int) -> str:
+        return f"image {i} '{self.paths[i]}'"
+
+    def _encoded(self, i: int) -> bytes:
+        with open_regular(self.paths[i]) as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise FormatError(f"{where}: the file has more than {MAX_FILE_BYTES} bytes")
-        return decode(
-            data,
-            where=where,
-            channels=self.image_shape[2],
-            size=self._size,
-            fit=self._fit,
-            max_pixels=self._max_pixels,
-        )
-
-    def read(self, indices: Index) -> Images:
-        """Decode these images.
-
-        Raises:
-            FormatError: A bad image; the text gives path and index.
-            FileError: A file cannot be read.
-        """
-        out = np.empty((len(indices), *self.image_shape), np.uint8)
-        for n, i in enumerate(indices):
-            out[n] = self._decode(self.paths[i], f"image {i} '{self.paths[i]}'")
-        return out
+            raise FormatError(f"{self._where(i)}: the file has more than {MAX_FILE_BYTES} bytes")
+        return data
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -11,7 +11,6 @@ and reading can go on exactly where it stopped.
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections import deque
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pycnn.data._checks import (
     Images,
@@ -30,9 +30,12 @@ from pycnn.data._checks import (
     as_seed,
     check_image_dtype,
 )
+from pycnn.data._parallel import processors
 from pycnn.data._random import Draw, permutation
-from pycnn.data.datasets import ArrayDataset, Dataset
-from pycnn.data.transforms import Compose, Normalize, Transform
+from pycnn.data.datasets import ArrayDataset, Dataset, ReadableDataset
+from pycnn.data.transforms import Compose, Mixup, Normalize, Transform
+from pycnn.data.transforms._mixup import split_mixup
+from pycnn.data.transforms._resized_crop import split_crop
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class Batch(NamedTuple):
     """What the loader yields."""
 
     images: Images
-    labels: Labels
+    labels: Labels | NDArray[np.float32]
 
 
 class LoaderState(TypedDict):
@@ -64,6 +67,7 @@ class _Plan:
     dataset: Dataset
     transform: Transform | None
     normalize: Normalize | None
+    mixup: Mixup | None
     seed: int
     epoch: int
     order: Index
@@ -73,7 +77,11 @@ class _Plan:
         start = number * self.batch_size
         index = self.order[start : start + self.batch_size]
         try:
-            return Batch(self._images(index), self.dataset.labels[index])
+            images, labels = self._images(index), self.dataset.labels[index]
+            if self.mixup is None:
+                return Batch(images, labels)
+            classes = len(self.dataset.class_names)
+            return Batch(*self.mixup.mix(images, labels, classes, self.seed, self.epoch, number))
         except Exception as error:
             shown = ", ".join(str(i) for i in index[:8]) + (", ..." if len(index) > 8 else "")
             error.add_note(f"in batch {number} of epoch {self.epoch}, samples {shown}")
@@ -83,15 +91,21 @@ class _Plan:
         plain = self.transform is None and type(self.dataset) is ArrayDataset
         if plain and self.normalize is not None:
             return self.normalize.gather(self.dataset.images, index)  # type: ignore[attr-defined]
-        images = self.dataset.read(index)
+        shape = self.dataset.image_shape
+        draw = Draw(self.seed, self.epoch, index)
+        crop, transform = split_crop(self.transform)
+        if crop is not None and isinstance(self.dataset, ReadableDataset):
+            images = self.dataset.read_crops(index, crop.plan(draw))
+            shape, rest = crop.output_shape(shape), Draw(self.seed, self.epoch, index, 1)
+        else:
+            images, transform, rest = self.dataset.read(index), self.transform, draw
         if plain:
             return images
-        _check(images, index, self.dataset.image_shape, "dataset.read")
-        draw = Draw(self.seed, self.epoch, index)
-        if self.transform is not None:
-            shape = self.transform.output_shape(self.dataset.image_shape)
-            images = self.transform.apply(as_plain(images), draw)
-            _check(images, index, shape, type(self.transform).__name__)
+        _check(images, index, shape, "dataset.read")
+        if transform is not None:
+            shape = transform.output_shape(shape)
+            images = transform.apply(as_plain(images), rest)
+            _check(images, index, shape, type(transform).__name__)
         images = as_plain(images)
         return images if self.normalize is None else self.normalize.apply(images, draw)
 
@@ -112,11 +126,13 @@ class Loader:
         batch_size: Samples in a batch, at least 1.
         shuffle: Draw a new order in every epoch, from (seed, epoch). Otherwise 0, 1, 2, ...
         seed: 0..2**64 - 1, for the order and the augmentation.
-        transform: Augmentation, from `pycnn.data.transforms`. It runs in the workers.
+        transform: Augmentation, from `pycnn.data.transforms`. It runs in the workers. With a `Mixup`
+            at its end the labels are float32 (B, classes).
         drop_last: Leave out the last batch if it is short.
         workers: Threads that prepare batches; 0 prepares each in the caller's thread. Default: 0
-            for arrays in memory without transform, where handing over costs more than it gives,
-            otherwise 1 or, with 4 processors and more, 2. The result does not depend on it.
+            for arrays in memory without transform, where handing over costs more than it gives; for
+            other arrays in memory 1 or, with 4 processors and more, 2; for image files as many as
+            there are processors, at most 8. The result does not depend on it.
         prefetch: Batches prepared ahead, at least 1 and at least the number of workers.
         normalize: ``(mean, std)``, each a number or one per channel, or a `Normalize`: the images
             become float32. Default: they stay as they are.
@@ -169,13 +185,14 @@ class Loader:
         if transform is not None and not isinstance(transform, Transform):
             raise ArgumentError(f"{who}: transform is {transform!r}, expected one of pycnn.data.transforms")
         self.transform = transform
+        self._sample_transform, self._mixup = split_mixup(transform)
         if normalize is not None and not isinstance(normalize, Normalize):
             if not isinstance(normalize, tuple) or len(normalize) != 2:
                 raise ArgumentError(f"{who}: normalize must be (mean, std), got {normalize!r}")
             normalize = Normalize(mean=normalize[0], std=normalize[1])
         self.normalize = normalize
         # Both also fail here, rather than in the first batch, if they do not fit.
-        both = [step for step in (transform, normalize) if step is not None]
+        both = [step for step in (self._sample_transform, normalize) if step is not None]
         self.image_shape = Compose(both).output_shape(dataset.image_shape)
         if workers is None:
             workers = _default_workers(dataset, transform)
@@ -243,8 +260,9 @@ class Loader:
             order = np.arange(count, dtype=np.int64)
         return _Plan(
             self.dataset,
-            self.transform,
+            self._sample_transform,
             self.normalize,
+            self._mixup,
             self.seed,
             self._epoch,
             order,
@@ -322,10 +340,9 @@ class _Iterator(Iterator[Batch]):
 
 
 def _default_workers(dataset: Dataset, transform: Transform | None) -> int:
-    if transform is None and isinstance(dataset, ArrayDataset):
+    in_memory = isinstance(dataset, ArrayDataset)
+    if transform is None and in_memory:
         return 0
-    try:
-        processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        processors = os.cpu_count() or 1
-    return 2 if processors >= 4 else 1
+    if in_memory or not isinstance(dataset, ReadableDataset):
+        return 2 if processors() >= 4 else 1
+    return min(processors(), 8)

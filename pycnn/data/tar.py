@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from pycnn.data._checks import (
-    MAX_CLASSES,
-    Images,
-    Index,
-    as_class_names,
-    as_integer,
-    as_size,
-)
-from pycnn.data._decode import MAX_PIXELS, check_fit, decode, require_pillow
+from pycnn.data._checks import MAX_CLASSES, as_class_names, as_integer
+from pycnn.data._decode import MAX_PIXELS
+from pycnn.data._encoded import CACHE_BYTES, EncodedDataset, OnError
 from pycnn.data._files import PathLike, as_path, open_regular
-from pycnn.data.datasets import ReadableDataset
 from pycnn.errors import ArgumentError, FileError, FormatError
 
 if TYPE_CHECKING:
@@ -68,11 +62,12 @@ class _Entry:
     name: str
 
 
-class TarShards(ReadableDataset):
+class TarShards(EncodedDataset):
     """Images and class numbers in tar files, read at random without extracting.
 
     Every sample is two neighbouring members with one key: the image (``.jpg``, ``.png``, ...) and
-    ``.cls``, the class number as text. Members with other endings are left out.
+    ``.cls``, the class number as text. Members with other endings are left out. Because samples are
+    read at random, a `Loader` shuffles across all shards, and the order follows from its seed.
 
     Args:
         paths: The shards, uncompressed tar, in the order that numbers the samples.
@@ -84,6 +79,13 @@ class TarShards(ReadableDataset):
         max_member_bytes: Refuse larger members. Default 256 MiB.
         max_total_bytes: Refuse shards with more bytes in all members. Default 1 TiB.
         max_pixels: Refuse images with more pixels, before decoding.
+        on_error: As `ImageFolder`; "skip" keeps ``(shard and member, reason)`` in `skipped`.
+        cache_bytes: As `ImageFolder`.
+        reduced_decoding: As `ImageFolder`.
+
+    Attributes:
+        paths: The shards.
+        skipped: Images that were left out.
 
     Raises:
         FileError: A shard cannot be opened or read.
@@ -110,22 +112,29 @@ class TarShards(ReadableDataset):
         max_member_bytes: int = 2**28,
         max_total_bytes: int = 2**40,
         max_pixels: int = MAX_PIXELS,
+        on_error: OnError = "raise",
+        cache_bytes: int = CACHE_BYTES,
+        reduced_decoding: bool = False,
     ) -> None:
         who = "TarShards"
-        require_pillow(who)
+        self._configure(
+            who,
+            size=size,
+            channels=channels,
+            fit=fit,
+            on_error=on_error,
+            max_pixels=max_pixels,
+            cache_bytes=cache_bytes,
+            reduced_decoding=reduced_decoding,
+        )
         if isinstance(paths, (str, bytes, os.PathLike)) or not len(paths):
             raise ArgumentError(f"{who}: paths must be a sequence of tar files, got {paths!r}")
-        if channels not in (1, 3):
-            raise ArgumentError(f"{who}: channels must be 1 or 3, got {channels!r}")
-        self._fit = check_fit(fit, who=who)
-        self._max_pixels = as_integer(max_pixels, who=who, name="max_pixels", low=1)
         self._max_member = as_integer(max_member_bytes, who=who, name="max_member_bytes", low=1)
         self._bytes_left = as_integer(max_total_bytes, who=who, name="max_total_bytes", low=1)
-        self._size = None if size is None else as_size(size, who=who)
+        self.skipped: list[tuple[str, str]] = []
         self.paths = [as_path(path, who=who) for path in paths]
         self._entries: list[_Entry] = []
         self._files: list[BinaryIO] = []
-        self._channels = channels
         limit = MAX_CLASSES if class_names is None else len(class_names)
         labels: list[int] = []
         for number, path in enumerate(self.paths):
@@ -136,10 +145,12 @@ class TarShards(ReadableDataset):
                 labels.append(label)
         if not labels:
             raise FormatError(f"{who}: no samples in {', '.join(repr(str(p)) for p in self.paths)}")
+        if on_error == "skip":
+            labels = self._drop_bad(labels)
         self.labels = np.array(labels, np.int64)
         self.class_names = as_class_names(class_names, labels=self.labels, who=who)
         if self._size is None:
-            first = self._decode(0, None)
+            first = self._decoded(0, None)
             self.image_shape = (first.shape[0], first.shape[1], channels)
         else:
             self.image_shape = (*self._size, channels)
@@ -270,32 +281,25 @@ class TarShards(ReadableDataset):
             )
         return data
 
-    def _decode(self, i: int, size: tuple[int, int] | None) -> Images:
+    def _where(self, i: int) -> str:
         entry = self._entries[i]
-        return decode(
-            self._bytes(entry),
-            where=f"'{self.paths[entry.shard]}': sample {i} '{entry.name}'",
-            channels=self._channels,
-            size=size,
-            fit=self._fit,
-            max_pixels=self._max_pixels,
+        return f"'{self.paths[entry.shard]}': sample {i} '{entry.name}'"
+
+    def _encoded(self, i: int) -> bytes:
+        return self._bytes(self._entries[i])
+
+    def _drop_bad(self, labels: list[int]) -> list[int]:
+        bad = self._find_bad(len(labels))
+        if not bad:
+            return labels
+        names = {i: f"{self.paths[self._entries[i].shard]}: {self._entries[i].name}" for i in bad}
+        self.skipped = [(names[i], reason) for i, reason in bad.items()]
+        warnings.warn(
+            f"TarShards: skipped {len(bad)} of {len(labels)} images; the first: {self.skipped[0][1]}", stacklevel=3
         )
-
-    def read(self, indices: Index) -> Images:
-        """Decode these images.
-
-        Raises:
-            FormatError: A bad image, or one of another size; the text gives shard and sample.
-            FileError: A shard cannot be read.
-        """
-        out = np.empty((len(indices), *self.image_shape), np.uint8)
-        for n, i in enumerate(indices):
-            image = self._decode(int(i), self._size)
-            if image.shape != self.image_shape:
-                entry = self._entries[i]
-                raise FormatError(
-                    f"'{self.paths[entry.shard]}': sample {i} '{entry.name}' is {image.shape}, "
-                    f"the first image is {self.image_shape}\n  hint: pass size="
-                )
-            out[n] = image
-        return out
+        if len(bad) == len(labels):
+            raise FormatError("TarShards: every image is bad")
+        # The images behind a bad one get other numbers.
+        self._cache.clear()
+        self._entries = [entry for i, entry in enumerate(self._entries) if i not in bad]
+        return [label for i, label in enumerate(labels) if i not in bad]

@@ -21,6 +21,11 @@ RANDOM = [
     T.RandomHorizontalFlip(),
     T.RandomAffine(degrees=20, translate=0.2, scale=(0.8, 1.25), shear=10),
     T.ElasticDistortion(alpha=30, sigma=3),
+    T.RandomResizedCrop((9, 6)),
+    T.RandomResizedCrop(20, scale=(0.3, 1), ratio=(0.5, 2), antialias=False),
+    T.ColorJitter(0.4, 0.4, 0.4, 0.2),
+    T.PCALighting(),
+    T.Cutout(5, p=0.8, fill=(1, 2, 3)),
     T.Compose(
         [
             T.RandomShift(2),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pycnn.data._checks import Images
 from pycnn.data._random import Draw
 from pycnn.data.transforms._base import Shape, Transform
+from pycnn.data.transforms._mixup import as_last_step
 from pycnn.data.transforms._warp import ElasticDistortion, RandomAffine, resample
 from pycnn.errors import ArgumentError
 
@@ -17,7 +18,8 @@ class Compose(Transform):
     """Several transforms, one after the other; nested ones are flattened.
 
     A `RandomAffine` directly before an `ElasticDistortion` with the same `fill` is resampled once
-    for both, which is faster and blurs less.
+    for both, which is faster and blurs less. A `Mixup` can only be the last step, and then the whole
+    is for a `Loader`.
 
     Args:
         steps: The transforms in order.
@@ -31,6 +33,7 @@ class Compose(Transform):
             if not isinstance(step, Transform):
                 raise ArgumentError(f"Compose: step {len(flat)} is {step!r}, expected a pycnn.data transform")
             flat.extend(step.steps if isinstance(step, Compose) else (step,))
+        as_last_step(flat)
         object.__setattr__(self, "steps", tuple(flat))
 
     def output_shape(self, shape: Shape) -> Shape:
