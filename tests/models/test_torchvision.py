@@ -29,6 +29,11 @@ def test_names_and_shapes_of_weights_are_torchvisions(name):
     assert torchvision_names.digest(shapes) == golden.digest
 
 
+def test_every_net_of_torchvision_that_is_promised_is_compared():
+    promised = {"alexnet", "vgg11", "vgg19_bn", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2", "densenet121"}
+    assert promised <= set(SHARED)
+
+
 def test_a_digest_tells_a_changed_name_or_shape():
     shapes = disk_shapes(pc.models.create("alexnet"))
     renamed = {name.replace("features.0.", "features.conv1."): shape for name, shape in shapes.items()}
