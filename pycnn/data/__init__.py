@@ -1,12 +1,12 @@
 """Data sets, transforms and the loader.
 
-`digits` is embedded; `mnist`, `cifar10`, `ImageFolder` and `TarShards` read files; `ArrayDataset`
+`digits` is embedded; `mnist`, `cifar10`, `cifar100`, `ImageFolder` and `TarShards` read files; `ArrayDataset`
 wraps arrays. `Loader` makes batches of any of them.
 """
 
 from pycnn.data import transforms
 from pycnn.data._statistics import mean_std
-from pycnn.data.cifar import cifar10
+from pycnn.data.cifar import cifar10, cifar100
 from pycnn.data.datasets import ArrayDataset, Dataset, ReadableDataset, Subset, split, subset
 from pycnn.data.digits import digits
 from pycnn.data.folder import ImageFolder
@@ -25,6 +25,7 @@ __all__ = [
     "Subset",
     "TarShards",
     "cifar10",
+    "cifar100",
     "digits",
     "mean_std",
     "mnist",

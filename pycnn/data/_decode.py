@@ -44,6 +44,10 @@ _ORIENTATION = 0x0112
 # Steps along rows and columns, after rows and columns were exchanged for 5 to 8 (TIFF 6.0, page 36).
 _TURNED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
+_JPEG_MAGIC = b"\xff\xd8\xff"
+# JPEG segments: APP1 holds EXIF or XMP, and so the orientation; pixels follow SOS.
+_APP1, _SOS = 0xE1, 0xDA
+
 _ALPHA_MODES = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))
 
 Fit = Literal["crop", "stretch"]
@@ -122,17 +126,16 @@ def decode(
         UnsupportedError: Pillow is not installed.
     """
     pillow = require_pillow(where)
-    with _opened(data, where, max_pixels) as image:
-        height, width = _upright_size(image)
-        divisor = 1
-        if reduced and size is not None and image.format == "JPEG":
-            divisor = _divisor(height / size[0], width / size[1])
-        pixels = _load(image, data, channels, divisor, where)
-        if size is not None and (height, width) != size:
-            whole = pillow.fromarray(pixels if channels == 3 else pixels[:, :, 0])
-            small = _resized(whole, (height / divisor, width / divisor), size, fit)
-            pixels = np.asarray(small, np.uint8).reshape(*size, channels)
-    return pixels
+
+    def needed(height: int, width: int) -> tuple[float, float]:
+        return (height / size[0], width / size[1]) if reduced and size is not None else (1.0, 1.0)
+
+    pixels, (height, width), divisor = _pixels(data, needed, where=where, channels=channels, max_pixels=max_pixels)
+    if size is None or (height, width) == size:
+        return pixels
+    whole = pillow.fromarray(pixels if channels == 3 else pixels[:, :, 0])
+    small = _resized(whole, (height / divisor, width / divisor), size, fit)
+    return np.asarray(small, np.uint8).reshape(*size, channels)
 
 
 def decode_window(
@@ -164,10 +167,13 @@ def decode_window(
         FormatError: The bytes are refused; see the head of this file.
         UnsupportedError: Pillow is not installed.
     """
-    with _opened(data, where, max_pixels) as image:
-        top, left, height, width = choose(*_upright_size(image))
-        divisor = _divisor(height / size[0], width / size[1]) if image.format == "JPEG" else 1
-        pixels = _load(image, data, channels, divisor, where)
+
+    def needed(rows: int, columns: int) -> tuple[float, float]:
+        _, _, height, width = choose(rows, columns)
+        return height / size[0], width / size[1]
+
+    pixels, whole, divisor = _pixels(data, needed, where=where, channels=channels, max_pixels=max_pixels)
+    top, left, height, width = choose(*whole)
     return pixels, (top / divisor, left / divisor, height / divisor, width / divisor)
 
 
@@ -179,6 +185,60 @@ def image_size(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> tupl
     """
     with _opened(data, where, max_pixels) as image:
         return _upright_size(image)
+
+
+def _pixels(
+    data: bytes,
+    needed: Callable[[int, int], tuple[float, float]],
+    *,
+    where: str,
+    channels: int,
+    max_pixels: int,
+) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
+    """Upright pixels, the (height, width) of the whole picture, and by what the pixels are reduced.
+
+    `needed` tells from that size how many pixels are to become one, along rows and columns.
+    """
+    size = _plain_jpeg_size(data, channels)
+    if size is not None and size[0] * size[1] <= max_pixels:
+        divisor = _divisor(*needed(*size))
+        pixels = _load_fast(data, channels, size, divisor)
+        if pixels is not None:
+            return pixels, size, divisor
+    with _opened(data, where, max_pixels) as image:
+        size = _upright_size(image)
+        divisor = _divisor(*needed(*size)) if image.format == "JPEG" else 1
+        return _load(image, data, channels, divisor, where), size, divisor
+
+
+def _plain_jpeg_size(data: bytes, channels: int) -> tuple[int, int] | None:
+    """(height, width) of a JPEG file that needs nothing but decoding; None: let Pillow look at it.
+
+    Pillow's look at the header takes longer than decoding a small image.
+    """
+    decoder = _simplejpeg()
+    if decoder is None or not data.startswith(_JPEG_MAGIC) or _may_be_turned(data):
+        return None
+    try:
+        height, width, colours, _ = decoder.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    # Grey from colour is left to Pillow, whose rounding is documented above.
+    good = colours == "Gray" or (channels == 3 and colours in ("YCbCr", "RGB"))
+    return (height, width) if good and min(height, width) > 0 else None
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """Whether a JPEG file has a segment where an orientation could be; also if it is odd in any way."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _SOS:
+            return False
+        if marker == _APP1:
+            return True
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return True
 
 
 @contextmanager
@@ -222,9 +282,11 @@ def _load(image: Any, data: bytes, channels: int, divisor: int, where: str) -> N
     """Upright pixels (H, W, channels), JPEG reduced by the divisor."""
     pillow = require_pillow(where)
     if image.format == "JPEG":
-        pixels = _load_fast(image, data, channels, divisor)
-        if pixels is not None:
-            return pixels
+        # Grey from colour is left to Pillow, whose rounding is documented above.
+        if image.mode == "L" or (image.mode == "RGB" and channels == 3):
+            pixels = _load_fast(data, channels, (image.height, image.width), divisor)
+            if pixels is not None:
+                return _turned(pixels, _orientation(image))
         if divisor > 1:
             image.draft(None, (image.width // divisor, image.height // divisor))
     elif image.format == "PNG":
@@ -236,27 +298,26 @@ def _load(image: Any, data: bytes, channels: int, divisor: int, where: str) -> N
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _load_fast(image: Any, data: bytes, channels: int, divisor: int) -> NDArray[np.uint8] | None:
-    """The same pixels by simplejpeg; None where it is not installed, not suited or not content."""
+def _load_fast(data: bytes, channels: int, size: tuple[int, int], divisor: int) -> NDArray[np.uint8] | None:
+    """Pixels as they are in a JPEG file of this (height, width), by simplejpeg; None where it cannot."""
     decoder = _simplejpeg()
-    # Grey from colour is left to Pillow, whose rounding is documented above.
-    if decoder is None or not (image.mode == "L" or (image.mode == "RGB" and channels == 3)):
+    if decoder is None:
         return None
-    orientation = _orientation(image)
+    least = [-(-side // divisor) if divisor > 1 else 0 for side in size]
+    colours = "RGB" if channels == 3 else "GRAY"
     try:
-        pixels = decoder.decode_jpeg(
-            data,
-            colorspace="RGB" if channels == 3 else "GRAY",
-            min_height=-(-image.height // divisor) if divisor > 1 else 0,
-            min_width=-(-image.width // divisor) if divisor > 1 else 0,
-        )
+        pixels = decoder.decode_jpeg(data, colorspace=colours, min_height=least[0], min_width=least[1])
     except ValueError:
         return None
+    return cast(NDArray[np.uint8], pixels)
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Upright pixels from those of a file with this EXIF orientation."""
     if orientation == 1:
-        return cast(NDArray[np.uint8], pixels)
+        return pixels
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
-    # What is left of each orientation after that exchange: rows and columns turned around.
     rows, columns = _TURNED[orientation]
     return np.ascontiguousarray(pixels[::rows, ::columns])
 

@@ -267,60 +267,6 @@ def test_cifar10_reads_shards(tmp_path):
     assert test.class_names[9] == "truck"
 
 
-def records(count, label=0):
-    rows = np.zeros((count, 3073), np.uint8)
-    rows[:, 0] = label
-    rows[:, 1 : 1 + 1024] = 7
-    rows[:, 1 + 1024 : 1 + 2048] = 8
-    return rows
-
-
-def write_binary(folder):
-    for i in range(1, 6):
-        (folder / f"data_batch_{i}.bin").write_bytes(records(2, i).tobytes())
-    (folder / "test_batch.bin").write_bytes(records(3).tobytes())
-
-
-def test_cifar10_reads_the_binary_version(tmp_path):
-    write_binary(tmp_path)
-    train, test = cifar10(tmp_path)
-    assert train.images.shape == (10, 32, 32, 3)
-    assert train.labels.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert train.images[0, 3, 4].tolist() == [7, 8, 0]
-    assert len(test) == 3
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"", "0 bytes are not a whole number of records"),
-        (records(2).tobytes()[:-1], r"record 1 is cut off"),
-        (records(2).tobytes() + b"\0", r"record 2 is cut off"),
-        (records(2, 10).tobytes(), r"record 0 \(byte 0\): label 10 is above 9"),
-    ],
-)
-def test_cifar10_refuses_damaged_binaries_by_record(tmp_path, data, text):
-    write_binary(tmp_path)
-    (tmp_path / "data_batch_3.bin").write_bytes(data)
-    with pytest.raises(FormatError, match=text) as caught:
-        cifar10(tmp_path)
-    assert "data_batch_3.bin" in str(caught.value)
-
-
-def test_cifar10_never_unpickles(tmp_path):
-    (tmp_path / "data_batch_1").write_bytes(b"\x80\x04\x95")
-    with pytest.raises(FormatError, match="pickled version of CIFAR-10"):
-        cifar10(tmp_path)
-
-
-def test_cifar10_says_what_is_missing(tmp_path):
-    (tmp_path / "data_batch_1.bin").write_bytes(b"")
-    with pytest.raises(FileError, match=r"missing data_batch_2\.bin, .*test_batch\.bin"):
-        cifar10(tmp_path)
-    with pytest.raises(FileError, match="absent"):
-        cifar10(tmp_path / "absent")
-
-
 def test_tar_shards_read_real_cifar10(shared_data):
     data = TarShards([shared_data("cifar10") / "test-0000.tar"])
     assert len(data) == 10000
