@@ -35,7 +35,7 @@ py::dict describe(const Graph& graph, const Node& node) {
     std::vector<TensorSpec> specs;
     for (const Symbol& s : node.inputs) specs.push_back(graph.spec(s));
     const Cost c = cost(node.op, specs, node.outputs);
-    d["op"] = op_to(node.op);
+    d["op"] = node.op;
     d["macs"] = c.macs;
     d["other_flops"] = c.other_flops;
     d["bytes"] = c.bytes;
@@ -91,9 +91,9 @@ void bind_graph(py::module_& m) {
           py::arg("name"), py::arg("shape"), py::arg("dtype"))
       .def(
           "add",
-          [](Graph& g, const py::handle& op, std::vector<Symbol> inputs, std::string name,
+          [](Graph& g, const Op& op, std::vector<Symbol> inputs, std::string name,
              std::string origin) {
-            return g.add(op_from(op), std::move(inputs), std::move(name), std::move(origin));
+            return g.add(op, std::move(inputs), std::move(name), std::move(origin));
           },
           py::arg("op"), py::arg("inputs"), py::arg("name") = "", py::arg("origin") = "")
       .def("set_output", &Graph::set_output, py::arg("name"), py::arg("value"))

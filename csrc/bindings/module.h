@@ -25,8 +25,4 @@ py::dtype numpy_dtype(DType dtype);
 // "inference" or "training"; throws ArgumentError for anything else.
 Mode parse_mode(const std::string& mode);
 
-// The op that an instance of one of the bound op classes holds. Throws TypeError for anything else.
-Op op_from(const py::handle& object);
-py::object op_to(const Op& op);
-
 }  // namespace pycnn::bindings

@@ -3,7 +3,6 @@
 #include <cctype>
 #include <string>
 #include <type_traits>
-#include <unordered_map>
 
 #include "bindings/module.h"
 
@@ -63,62 +62,64 @@ void field_from(const py::handle& value, Field& field) {
   }
 }
 
-// Every class comes from the op's own field list, so a new op needs no line here.
-template <class T>
-void bind_op(py::module_& m) {
-  py::class_<T>(m, class_name(T::kName).c_str())
-      .def(py::init([](const py::kwargs& attributes) {
-        T op;
-        std::size_t known = 0;
-        T::fields(op, [&](const char* name, auto& field) {
-          if (!attributes.contains(name)) return;
-          ++known;
-          try {
-            field_from(attributes[name], field);
-          } catch (const py::cast_error&) {
-            throw py::type_error(std::string(T::kName) + ": " + name + " cannot be " +
-                                 py::repr(attributes[name]).template cast<std::string>());
-          }
-        });
-        if (known != attributes.size())
-          throw py::type_error(std::string(T::kName) + ": unknown attribute");
-        return op;
-      }))
-      .def_property_readonly_static("name", [](const py::object&) { return T::kName; })
-      .def("attributes", [](const T& op) {
-        py::dict result;
-        T::fields(op, [&](const char* name, const auto& field) { result[name] = field_to(field); });
-        return result;
-      });
+// Called with every attribute of an op: takes those that the caller gave.
+struct AttributeReader {
+  const char* op;
+  const py::kwargs& given;
+  std::size_t known = 0;
+
+  template <class Field>
+  void operator()(const char* name, Field& field) {
+    if (!given.contains(name)) return;
+    ++known;
+    try {
+      field_from(given[name], field);
+    } catch (const py::cast_error&) {
+      throw py::type_error(std::string(op) + ": " + name + " cannot be " +
+                           py::repr(given[name]).template cast<std::string>());
+    }
+  }
+};
+
+struct AttributeWriter {
+  py::dict& result;
+
+  template <class Field>
+  void operator()(const char* name, const Field& field) {
+    result[name] = field_to(field);
+  }
+};
+
+Op with_attributes(Op op, const py::kwargs& given) {
+  AttributeReader reader{op_name(op), given};
+  std::visit([&](auto& alternative) { alternative.fields(alternative, reader); }, op);
+  if (reader.known != given.size())
+    throw py::type_error(std::string(reader.op) + ": unknown attribute");
+  return op;
 }
 
-template <class... Ts>
-void bind_all(py::module_& m, std::variant<Ts...>*) {
-  (bind_op<Ts>(m), ...);
-}
-
-using FromPython = Op (*)(const py::handle&);
-
-template <class... Ts>
-std::unordered_map<PyTypeObject*, FromPython> converters(std::variant<Ts...>*) {
-  return {{reinterpret_cast<PyTypeObject*>(py::type::of<Ts>().ptr()),
-           [](const py::handle& h) -> Op { return h.cast<const Ts&>(); }}...};
+py::dict attributes_of(const Op& op) {
+  py::dict result;
+  AttributeWriter writer{result};
+  std::visit([&](const auto& alternative) { alternative.fields(alternative, writer); }, op);
+  return result;
 }
 
 }  // namespace
 
-Op op_from(const py::handle& object) {
-  static const auto table = converters(static_cast<Op*>(nullptr));
-  const auto it = table.find(Py_TYPE(object.ptr()));
-  if (it == table.end())
-    throw py::type_error("expected an op, got " + py::repr(object).cast<std::string>());
-  return it->second(object);
+// One class for all ops and a function for each that makes it: "Conv2d" makes a "conv2d". A new op
+// needs no line here.
+void bind_ops(py::module_& m) {
+  py::class_<Op>(m, "Op", "An op and its attributes.")
+      .def_property_readonly("name", [](const Op& op) { return op_name(op); })
+      .def("attributes", &attributes_of);
+  py::list names;
+  for (const Op& op : each_op()) {
+    names.append(op_name(op));
+    m.def(class_name(op_name(op)).c_str(),
+          [&op](const py::kwargs& attributes) { return with_attributes(op, attributes); });
+  }
+  m.attr("op_names") = py::tuple(names);
 }
-
-py::object op_to(const Op& op) {
-  return std::visit([](const auto& alternative) { return py::cast(alternative); }, op);
-}
-
-void bind_ops(py::module_& m) { bind_all(m, static_cast<Op*>(nullptr)); }
 
 }  // namespace pycnn::bindings

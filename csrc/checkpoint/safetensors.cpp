@@ -190,8 +190,10 @@ void append_entry(std::string& json, const std::string& name, const TensorSpec& 
                                  [&](auto t) { return t.dtype == spec.dtype; });
   append_json_string(json, name);
   json += ":{\"dtype\":\"" + std::string(type->name) + "\",\"shape\":[";
-  for (std::size_t i = 0; i < spec.shape.size(); ++i)
-    json += (i > 0 ? "," : "") + std::to_string(spec.shape[i]);
+  for (std::size_t i = 0; i < spec.shape.size(); ++i) {
+    if (i > 0) json += ',';
+    json += std::to_string(spec.shape[i]);
+  }
   json += "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
 

@@ -6,7 +6,7 @@
 #include "compile/training_buffers.h"
 #include "core/cpu_features.h"
 #include "pycnn/error.h"
-#include "runtime/each_op.h"
+#include "pycnn/ops.h"
 
 namespace pycnn {
 namespace {
@@ -22,7 +22,7 @@ bool is_variable(const Node& node) {
 }
 
 bool is_op_name(const std::string& name) {
-  const std::vector<Op> ops = each_op();
+  const std::vector<Op>& ops = each_op();
   return std::any_of(ops.begin(), ops.end(), [&](const Op& op) { return name == op_name(op); });
 }
 

@@ -169,13 +169,14 @@ struct FieldReader {
 
 // ---- Ops by name
 
-template <std::size_t... I>
-std::map<std::string_view, Op> ops_by_name(std::index_sequence<I...>) {
-  return {{std::variant_alternative_t<I, Op>::kName, Op(std::variant_alternative_t<I, Op>{})}...};
+std::map<std::string_view, const Op*> ops_by_name() {
+  std::map<std::string_view, const Op*> result;
+  for (const Op& op : each_op()) result[op_name(op)] = &op;
+  return result;
 }
 
 Op read_op(Cursor& in) {
-  static const auto known = ops_by_name(std::make_index_sequence<std::variant_size_v<Op>>{});
+  static const auto known = ops_by_name();
   const std::size_t start = in.column();
   const std::string_view word = in.word("the name of an op");
   const auto found = known.find(word);
@@ -186,7 +187,7 @@ Op read_op(Cursor& in) {
     in.fail_at(start, ops::cat("there is no op '", printable(word), "'",
                                closest.empty() ? "" : "\n  hint: the closest are " + closest));
   }
-  return found->second;
+  return *found->second;
 }
 
 // ---- Lines

@@ -64,7 +64,24 @@ std::string with_inputs(const Op& op, Specs inputs, const std::string& text) {
   return text.substr(0, end) + ops::describe_inputs(op, inputs) + text.substr(end);
 }
 
+template <std::size_t... Index>
+std::vector<Op> make_each_op(std::index_sequence<Index...>) {
+  return {std::variant_alternative_t<Index, AnyOp>{}...};
+}
+
 }  // namespace
+
+Op::Op() = default;
+Op::Op(const Op& other) = default;
+Op::Op(Op&& other) noexcept = default;
+Op& Op::operator=(const Op& other) = default;
+Op& Op::operator=(Op&& other) noexcept = default;
+Op::~Op() = default;
+
+const std::vector<Op>& each_op() {
+  static const auto all = make_each_op(std::make_index_sequence<std::variant_size_v<AnyOp>>{});
+  return all;
+}
 
 const char* op_name(const Op& op) {
   return std::visit([](const auto& o) { return std::remove_cvref_t<decltype(o)>::kName; }, op);

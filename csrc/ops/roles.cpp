@@ -88,7 +88,7 @@ constexpr Entry kEntries[] = {
      {"parameter", "gradient", "learning_rate (1)", "step (1)", "mean", "variance", "factor ()"}},
     {EmaUpdate::kName, {"average", "value", "step (1)"}},
 };
-static_assert(std::size(kEntries) == std::variant_size_v<Op>, "one entry per op");
+static_assert(std::size(kEntries) == std::variant_size_v<AnyOp>, "one entry per op");
 
 bool has_residual(const Op& op) {
   if (const auto* conv = std::get_if<Conv2d>(&op)) return conv->epilogue.residual;

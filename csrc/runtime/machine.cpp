@@ -4,7 +4,6 @@
 #include "core/cpu_features.h"
 #include "pycnn/error.h"
 #include "pycnn/program.h"
-#include "runtime/each_op.h"
 
 namespace pycnn {
 Machine machine() {
@@ -38,7 +37,7 @@ std::vector<std::string> variants(const std::string& op_name, const std::string&
     throw DeviceError("variants: device '" + device +
                       "' is unknown or this pycnn was built "
                       "without it; there is 'cpu'");
-  const std::vector<Op> all = each_op();
+  const std::vector<Op>& all = each_op();
   const auto found = std::find_if(all.begin(), all.end(),
                                   [&](const Op& op) { return op_name == pycnn::op_name(op); });
   if (found == all.end()) throw ArgumentError("variants: there is no op '" + op_name + "'");

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -11,7 +12,7 @@
 #include "pycnn/tensor.h"
 
 /// \file
-/// The vocabulary: every op is a plain struct here, `Op` is the variant of all of them.
+/// The vocabulary: every op is a plain struct here, `Op` holds any one of them.
 ///
 /// An op says what is computed: its attributes (`fields`, written once; printing, parsing,
 /// comparing and the Python classes come from it), the shapes and types of its results (`infer`,
@@ -76,9 +77,36 @@ enum class ReluRule : std::uint8_t {
 
 namespace ops {
 
-#define PYCNN_OP_MEMBERS                                       \
-  PYCNN_API std::vector<TensorSpec> infer(Specs inputs) const; \
+// The attributes of an op that is part of another one stand among the other's own.
+template <class Field, class V>
+void visit_field(const char* name, Field& field, V& v) {
+  if constexpr (requires { Field::kName; })
+    Field::fields(field, v);
+  else
+    v(name, field);
+}
+
+// What an op's struct ends with: its name in graph text and its attributes. That makes `kName`,
+// `fields`, which calls v(name, value) for each attribute, and the two members of every op.
+// clang-format off
+#define PYCNN_OP(name, ...)                                                   \
+  static constexpr const char* kName = name;                                  \
+  template <class Self, class V>                                              \
+  static void fields([[maybe_unused]] Self& self, [[maybe_unused]] V&& v) {   \
+    __VA_OPT__(PYCNN_RESCAN(PYCNN_FIELD(__VA_ARGS__)))                        \
+  }                                                                           \
+  PYCNN_API std::vector<TensorSpec> infer(Specs inputs) const;                \
   PYCNN_API void gradient(GradientContext& context) const;
+#define PYCNN_FIELD(field, ...)                                               \
+  visit_field(#field, self.field, v);                                         \
+  __VA_OPT__(PYCNN_NEXT_FIELD PYCNN_PARENTHESES(__VA_ARGS__))
+// The preprocessor does not recurse; each rescan expands one more attribute, 12 in all.
+#define PYCNN_NEXT_FIELD() PYCNN_FIELD
+#define PYCNN_PARENTHESES ()
+#define PYCNN_RESCAN(...) PYCNN_RESCAN_4(PYCNN_RESCAN_4(PYCNN_RESCAN_4(__VA_ARGS__)))
+#define PYCNN_RESCAN_4(...) PYCNN_RESCAN_1(PYCNN_RESCAN_1(PYCNN_RESCAN_1(PYCNN_RESCAN_1(__VA_ARGS__))))
+#define PYCNN_RESCAN_1(...) __VA_ARGS__
+// clang-format on
 
 // ---- Convolution: ops/conv2d.cpp
 
@@ -93,36 +121,24 @@ namespace ops {
 /// outputs: output (N, OH, OW, OC), OH = floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1, OW
 /// likewise
 struct Conv2d {
-  static constexpr const char* kName = "conv2d";
   Pair stride = {1, 1};
   Padding padding;
   Pair dilation = {1, 1};
   std::int64_t groups = 1;
   Epilogue epilogue;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation),
-        v("groups", self.groups), v("epilogue", self.epilogue);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("conv2d", stride, padding, dilation, groups, epilogue)
 };
 
 /// Gradient of Conv2d for its input.
 /// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G)
 /// outputs: grad_input (N, H, W, IC) with H, W from input_size
 struct Conv2dGradInput {
-  static constexpr const char* kName = "conv2d_grad_input";
   Pair stride = {1, 1};
   Padding padding;
   Pair dilation = {1, 1};
   std::int64_t groups = 1;
   Pair input_size = {0, 0};
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation),
-        v("groups", self.groups), v("input_size", self.input_size);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size)
 };
 
 /// Gradient of Conv2d for its weight and, with `bias`, for its bias.
@@ -130,19 +146,13 @@ struct Conv2dGradInput {
 /// outputs: grad_weight (OC, KH, KW, IC/G) with KH, KW from kernel_size; with bias, grad_bias (OC)
 /// The batch is summed in chunks that depend on the shapes alone, combined in a fixed tree.
 struct Conv2dGradWeight {
-  static constexpr const char* kName = "conv2d_grad_weight";
   Pair stride = {1, 1};
   Padding padding;
   Pair dilation = {1, 1};
   std::int64_t groups = 1;
   Pair kernel_size = {1, 1};
   bool bias = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("stride", self.stride), v("padding", self.padding), v("dilation", self.dilation),
-        v("groups", self.groups), v("kernel_size", self.kernel_size), v("bias", self.bias);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("conv2d_grad_weight", stride, padding, dilation, groups, kernel_size, bias)
 };
 
 // ---- Dense: ops/dense.cpp
@@ -153,33 +163,20 @@ struct Conv2dGradWeight {
 ///          a tensor of the output's shape
 /// outputs: output (..., OUT)
 struct Dense {
-  static constexpr const char* kName = "dense";
   Epilogue epilogue;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("epilogue", self.epilogue);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("dense", epilogue)
 };
 
 /// inputs: grad_output (..., OUT); weight (OUT, IN). outputs: grad_input (..., IN)
 struct DenseGradInput {
-  static constexpr const char* kName = "dense_grad_input";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("dense_grad_input")
 };
 
 /// inputs: input (..., IN); grad_output (..., OUT). outputs: grad_weight (OUT, IN); with bias,
 /// grad_bias (OUT)
 struct DenseGradWeight {
-  static constexpr const char* kName = "dense_grad_weight";
   bool bias = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("bias", self.bias);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("dense_grad_weight", bias)
 };
 
 // ---- Pooling: ops/pool.cpp
@@ -190,59 +187,36 @@ struct DenseGradWeight {
 /// Largest value of each window. Padding never wins; NaN wins; ties go to the first cell in
 /// row-major order. inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C)
 struct MaxPool2d {
-  static constexpr const char* kName = "max_pool2d";
   Pair kernel_size = {2, 2};
   Pair stride = {2, 2};
   Padding padding;
   Pair dilation = {1, 1};
   bool ceil_mode = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("kernel_size", self.kernel_size), v("stride", self.stride), v("padding", self.padding),
-        v("dilation", self.dilation), v("ceil_mode", self.ceil_mode);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("max_pool2d", kernel_size, stride, padding, dilation, ceil_mode)
 };
 
 /// inputs: input (N, H, W, C); grad_output (N, OH, OW, C). outputs: grad_input (N, H, W, C)
 struct MaxPool2dGrad {
-  static constexpr const char* kName = "max_pool2d_grad";
   MaxPool2d pool;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    MaxPool2d::fields(self.pool, v);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("max_pool2d_grad", pool)
 };
 
 /// Mean of each window, over the cells inside image + padding (count_include_pad) or inside the
 /// image only. inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C)
 struct AvgPool2d {
-  static constexpr const char* kName = "avg_pool2d";
   Pair kernel_size = {2, 2};
   Pair stride = {2, 2};
   Padding padding;
   bool ceil_mode = false;
   bool count_include_pad = true;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("kernel_size", self.kernel_size), v("stride", self.stride), v("padding", self.padding),
-        v("ceil_mode", self.ceil_mode), v("count_include_pad", self.count_include_pad);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("avg_pool2d", kernel_size, stride, padding, ceil_mode, count_include_pad)
 };
 
 /// inputs: grad_output (N, OH, OW, C). outputs: grad_input (N, H, W, C) with H, W from input_size
 struct AvgPool2dGrad {
-  static constexpr const char* kName = "avg_pool2d_grad";
   AvgPool2d pool;
   Pair input_size = {0, 0};
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    AvgPool2d::fields(self.pool, v);
-    v("input_size", self.input_size);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("avg_pool2d_grad", pool, input_size)
 };
 
 /// Mean of OH x OW windows that cover the image evenly, whatever its size: window i spans
@@ -250,60 +224,36 @@ struct AvgPool2dGrad {
 /// W, C) float. outputs: output (N, OH, OW, C) with OH, OW from output_size. Costs nothing where H,
 /// W are OH, OW.
 struct AdaptiveAvgPool2d {
-  static constexpr const char* kName = "adaptive_avg_pool2d";
   Pair output_size = {1, 1};
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("output_size", self.output_size);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("adaptive_avg_pool2d", output_size)
 };
 
 /// inputs: grad_output (N, OH, OW, C). outputs: grad_input (N, H, W, C) with H, W from input_size
 struct AdaptiveAvgPool2dGrad {
-  static constexpr const char* kName = "adaptive_avg_pool2d_grad";
   Pair input_size = {0, 0};
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("input_size", self.input_size);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("adaptive_avg_pool2d_grad", input_size)
 };
 
 /// inputs: input (N, H, W, C) float. outputs: mean over H and W, (N, C)
 struct GlobalAvgPool2d {
-  static constexpr const char* kName = "global_avg_pool2d";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("global_avg_pool2d")
 };
 
 /// inputs: grad_output (N, C). outputs: grad_input (N, H, W, C) with H, W from input_size
 struct GlobalAvgPool2dGrad {
-  static constexpr const char* kName = "global_avg_pool2d_grad";
   Pair input_size = {0, 0};
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("input_size", self.input_size);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("global_avg_pool2d_grad", input_size)
 };
 
 /// inputs: input (N, H, W, C) float. outputs: maximum over H and W, (N, C); NaN wins; ties go to
 /// the first cell
 struct GlobalMaxPool2d {
-  static constexpr const char* kName = "global_max_pool2d";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("global_max_pool2d")
 };
 
 /// inputs: input (N, H, W, C); grad_output (N, C). outputs: grad_input (N, H, W, C)
 struct GlobalMaxPool2dGrad {
-  static constexpr const char* kName = "global_max_pool2d_grad";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("global_max_pool2d_grad")
 };
 
 // ---- Normalisation: ops/batch_norm.cpp, ops/local_response_norm.cpp
@@ -313,15 +263,10 @@ struct GlobalMaxPool2dGrad {
 /// running statistics also while training. inputs:  input (..., C) float; scale (C); shift (C);
 /// running_mean (C); running_var (C) outputs: output (..., C)
 struct BatchNorm {
-  static constexpr const char* kName = "batch_norm";
   double eps = 1e-5;
   double momentum = 0.1;  ///< running = (1 - momentum) * running + momentum * batch, as PyTorch
   bool frozen = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("eps", self.eps), v("momentum", self.momentum), v("frozen", self.frozen);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("batch_norm", eps, momentum, frozen)
 };
 
 /// Normalises by the batch's own mean and (biased) variance; running_var takes the unbiased one.
@@ -332,47 +277,29 @@ struct BatchNorm {
 /// Statistics in two passes or by Welford in chunks that depend on the shape alone. One value per
 /// channel: ArgumentError.
 struct BatchNormTrain {
-  static constexpr const char* kName = "batch_norm_train";
   double eps = 1e-5;
   double momentum = 0.1;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("eps", self.eps), v("momentum", self.momentum);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("batch_norm_train", eps, momentum)
 };
 
 /// inputs:  input (..., C); scale (C); batch_mean (C); batch_inv_std (C); grad_output (..., C)
 /// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
 struct BatchNormTrainGrad {
-  static constexpr const char* kName = "batch_norm_train_grad";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("batch_norm_train_grad")
 };
 
 /// output = (input - running_mean) / sqrt(running_var + eps) * scale + shift
 /// inputs: as BatchNorm. outputs: output (..., C)
 struct BatchNormInference {
-  static constexpr const char* kName = "batch_norm_inference";
   double eps = 1e-5;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("eps", self.eps);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("batch_norm_inference", eps)
 };
 
 /// inputs:  input (..., C); scale (C); running_mean (C); running_var (C); grad_output (..., C)
 /// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
 struct BatchNormInferenceGrad {
-  static constexpr const char* kName = "batch_norm_inference_grad";
   double eps = 1e-5;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("eps", self.eps);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("batch_norm_inference_grad", eps)
 };
 
 /// A batch norm of running statistics joined to the convolution or dense layer before it
@@ -382,13 +309,8 @@ struct BatchNormInferenceGrad {
 /// inputs:  weight (OC, ...); scale, shift, running_mean, running_var (OC); optional bias (OC)
 /// outputs: folded_weight (OC, ...); folded_bias (OC)
 struct FoldBatchNorm {
-  static constexpr const char* kName = "fold_batch_norm";
   double eps = 1e-5;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("eps", self.eps);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("fold_batch_norm", eps)
 };
 
 /// Across channels (Krizhevsky et al. 2012; alpha is divided by size, as PyTorch):
@@ -396,147 +318,93 @@ struct FoldBatchNorm {
 ///   (size-1)/2] of input[..., j]^2)^beta
 /// inputs: input (..., C) float. outputs: output (..., C)
 struct LocalResponseNorm {
-  static constexpr const char* kName = "local_response_norm";
   std::int64_t size = 5;
   double alpha = 1e-4;
   double beta = 0.75;
   double k = 1.0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("size", self.size), v("alpha", self.alpha), v("beta", self.beta), v("k", self.k);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("local_response_norm", size, alpha, beta, k)
 };
 
 /// inputs: input (..., C); grad_output (..., C). outputs: grad_input (..., C)
 struct LocalResponseNormGrad {
-  static constexpr const char* kName = "local_response_norm_grad";
   LocalResponseNorm norm;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    LocalResponseNorm::fields(self.norm, v);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("local_response_norm_grad", norm)
 };
 
 // ---- Element-wise: ops/activation.cpp, ops/elementwise.cpp
 
 /// inputs: input, any shape, float. outputs: output, same
 struct Activation {
-  static constexpr const char* kName = "activation";
   ActivationKind kind = ActivationKind::kRelu;
   double slope = 0.01;  ///< of kLeakyRelu, at least 0
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("kind", self.kind), v("slope", self.slope);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("activation", kind, slope)
 };
 
 /// The derivative follows from the output alone for every kind. inputs: output; grad_output.
 /// outputs: grad_input
 struct ActivationGrad {
-  static constexpr const char* kName = "activation_grad";
   ActivationKind kind = ActivationKind::kRelu;
   double slope = 0.01;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("kind", self.kind), v("slope", self.slope);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("activation_grad", kind, slope)
 };
 
 /// a + b with NumPy broadcasting. inputs: a, b float. outputs: the broadcast shape
 struct Add {
-  static constexpr const char* kName = "add";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("add")
 };
 
 /// a - b with NumPy broadcasting.
 struct Subtract {
-  static constexpr const char* kName = "subtract";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("subtract")
 };
 
 /// a * b with NumPy broadcasting.
 struct Multiply {
-  static constexpr const char* kName = "multiply";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("multiply")
 };
 
 /// output = scale * input + offset with constant scalars.
 struct Affine {
-  static constexpr const char* kName = "affine";
   double scale = 1.0;
   double offset = 0.0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("scale", self.scale), v("offset", self.offset);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("affine", scale, offset)
 };
 
 /// A tensor of one value. inputs: none. outputs: (shape) of dtype
 struct Fill {
-  static constexpr const char* kName = "fill";
   Shape shape;
   DType dtype = DType::kFloat32;
   double value = 0.0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("shape", self.shape), v("dtype", self.dtype), v("value", self.value);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("fill", shape, dtype, value)
 };
 
 /// Inverted dropout (Hinton et al. 2012), as recorded: specialize_mode removes it for inference and
 /// otherwise makes it DropoutTrain with the program's seed and step. inputs: input float. outputs:
 /// output, same shape
 struct Dropout {
-  static constexpr const char* kName = "dropout";
   double p = 0.5;  ///< probability of zero, in [0, 1)
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("p", self.p);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("dropout", p)
 };
 
 /// output[i] = keep(seed, step, stream, i) ? input[i] / (1 - p) : 0. The gradient is the same op on
 /// grad_output. keep: word i % 4 of Philox4x32-10 with key seed ^ stream and counter (i / 4, step),
 /// unit_float(word) >= p. inputs: input float; seed i64 (1); step i64 (1). outputs: output
 struct DropoutTrain {
-  static constexpr const char* kName = "dropout_train";
   double p = 0.5;
   std::int64_t stream =
       0;  ///< tells the dropout layers of one program apart (hash of the layer's name)
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("p", self.p), v("stream", self.stream);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("dropout_train", p, stream)
 };
 
 /// Images as decoded to numbers for the net: output[..., c] = (input[..., c] * scale - mean[c]) /
 /// std[c]. inputs: input (..., C) u8 or float. outputs: (..., C) of dtype. mean and std are empty,
 /// or one value, or C values. The gradient exists for float inputs.
 struct NormalizeImage {
-  static constexpr const char* kName = "normalize_image";
   double scale = 1.0;
   std::vector<double> mean;
   std::vector<double> std;
   DType dtype = DType::kFloat32;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("scale", self.scale), v("mean", self.mean), v("std", self.std), v("dtype", self.dtype);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("normalize_image", scale, mean, std, dtype)
 };
 
 // ---- Softmax and losses: ops/softmax.cpp, ops/loss.cpp
@@ -544,34 +412,22 @@ struct NormalizeImage {
 /// Over the last axis; the maximum is subtracted first. inputs: input (..., C) float. outputs:
 /// output (..., C)
 struct Softmax {
-  static constexpr const char* kName = "softmax";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("softmax")
 };
 
 /// inputs: output (..., C); grad_output (..., C). outputs: grad_input (..., C)
 struct SoftmaxGrad {
-  static constexpr const char* kName = "softmax_grad";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("softmax_grad")
 };
 
 /// inputs: input (..., C) float. outputs: output (..., C)
 struct LogSoftmax {
-  static constexpr const char* kName = "log_softmax";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("log_softmax")
 };
 
 /// inputs: output (..., C); grad_output (..., C). outputs: grad_input (..., C)
 struct LogSoftmaxGrad {
-  static constexpr const char* kName = "log_softmax_grad";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("log_softmax_grad")
 };
 
 /// Mean over the batch of -sum over c of target[c] * log softmax(logits)[c]. With label smoothing s
@@ -579,55 +435,34 @@ struct LogSoftmaxGrad {
 /// NaN (callers check labels first). inputs:  logits (N, C) float; labels (N) i64 or i32, or soft
 /// targets (N, C) float of the logits' type outputs: loss () float: a scalar. N of at least 1
 struct SoftmaxCrossEntropy {
-  static constexpr const char* kName = "softmax_cross_entropy";
   double label_smoothing = 0.0;  ///< in [0, 1]
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("label_smoothing", self.label_smoothing);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("softmax_cross_entropy", label_smoothing)
 };
 
 /// inputs:  logits (N, C); labels or targets as above; grad_loss ()
 /// outputs: grad_logits (N, C). Targets get no gradient.
 struct SoftmaxCrossEntropyGrad {
-  static constexpr const char* kName = "softmax_cross_entropy_grad";
   double label_smoothing = 0.0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("label_smoothing", self.label_smoothing);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("softmax_cross_entropy_grad", label_smoothing)
 };
 
 /// Mean over all elements of (input - target)^2. inputs: input, target, same shape, float. outputs:
 /// loss ()
 struct MeanSquaredError {
-  static constexpr const char* kName = "mean_squared_error";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("mean_squared_error")
 };
 
 /// inputs: input, target, grad_loss (). outputs: grad_input (the target's gradient is its negative)
 struct MeanSquaredErrorGrad {
-  static constexpr const char* kName = "mean_squared_error_grad";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("mean_squared_error_grad")
 };
 
 /// How many rows have their label among the k largest scores (ties: the lower index ranks first; a
 /// NaN score is never among them). inputs: scores (N, C) float; labels (N) i64 or i32. outputs:
 /// count () of the scores' type. No gradient.
 struct TopKCorrect {
-  static constexpr const char* kName = "top_k_correct";
   std::int64_t k = 1;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("k", self.k);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("top_k_correct", k)
 };
 
 // ---- Reductions: ops/reduce.cpp
@@ -635,26 +470,16 @@ struct TopKCorrect {
 /// inputs: input float. outputs: input's shape with `axes` (sorted, distinct, not negative)
 /// removed, or 1 with keep_dims
 struct Reduce {
-  static constexpr const char* kName = "reduce";
   Reduction kind = Reduction::kSum;
   std::vector<std::int64_t> axes;
   bool keep_dims = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("kind", self.kind), v("axes", self.axes), v("keep_dims", self.keep_dims);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("reduce", kind, axes, keep_dims)
 };
 
 /// NumPy broadcast to `shape`. inputs: input. outputs: (shape)
 struct Broadcast {
-  static constexpr const char* kName = "broadcast";
   Shape shape;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("shape", self.shape);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("broadcast", shape)
 };
 
 // ---- Moving data: ops/concat.cpp, ops/pad.cpp, ops/reshape.cpp, ops/transpose.cpp, ops/take.cpp
@@ -662,111 +487,68 @@ struct Broadcast {
 /// inputs: one or more, equal but for `axis` (negative counts from the end). outputs: their
 /// concatenation
 struct Concat {
-  static constexpr const char* kName = "concat";
   std::int64_t axis = -1;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("axis", self.axis);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("concat", axis)
 };
 
 /// The box [begin, begin + size) of a tensor. A size of -1 means to the end. inputs: input.
 /// outputs: (size)
 struct Slice {
-  static constexpr const char* kName = "slice";
   std::vector<std::int64_t> begin;
   std::vector<std::int64_t> size;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("begin", self.begin), v("size", self.size);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("slice", begin, size)
 };
 
 /// Surrounds with `value`. inputs: input. outputs: axis i grows by before[i] + after[i] (both not
 /// negative)
 struct Pad {
-  static constexpr const char* kName = "pad";
   std::vector<std::int64_t> before;
   std::vector<std::int64_t> after;
   double value = 0.0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("before", self.before), v("after", self.after), v("value", self.value);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("pad", before, after, value)
 };
 
 /// Same elements, other axes. One entry may be -1 (what is left), 0 keeps the input's axis. Costs
 /// nothing at run time.
 struct Reshape {
-  static constexpr const char* kName = "reshape";
   Shape shape;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("shape", self.shape);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("reshape", shape)
 };
 
 /// output axis i is input axis permutation[i].
 struct Transpose {
-  static constexpr const char* kName = "transpose";
   std::vector<std::int64_t> permutation;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("permutation", self.permutation);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("transpose", permutation)
 };
 
 /// output[i, ...] = input[indices[i], ...] along the first axis; index -1 gives zeros (partial
 /// connection tables).
 struct Take {
-  static constexpr const char* kName = "take";
   std::vector<std::int64_t> indices;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("indices", self.indices);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("take", indices)
 };
 
 /// inputs: grad_output (len(indices), ...). outputs: grad_input (rows, ...), rows not named are
 /// zero; fixed order of sums
 struct TakeGrad {
-  static constexpr const char* kName = "take_grad";
   std::vector<std::int64_t> indices;
   std::int64_t rows = 0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("indices", self.indices), v("rows", self.rows);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("take_grad", indices, rows)
 };
 
 // ---- Training: ops/optimizer.cpp. Added by compile/append_update; none has a gradient
 
 /// i64 (1) plus one.
 struct Increment {
-  static constexpr const char* kName = "increment";
-  template <class Self, class V>
-  static void fields(Self&, V&&) {}
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("increment")
 };
 
 /// Factor that brings the global L2 norm of all inputs to at most max_norm: min(1, max_norm /
 /// norm). Squares are summed in float64 in a fixed order. max_norm of infinity only measures.
 /// inputs: one or more gradients. outputs: factor (); norm ()
 struct ClipFactor {
-  static constexpr const char* kName = "clip_factor";
   double max_norm = 1.0;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("max_norm", self.max_norm);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("clip_factor", max_norm)
 };
 
 /// Stochastic gradient descent as PyTorch's:
@@ -776,19 +558,12 @@ struct ClipFactor {
 /// inputs:  parameter; gradient; learning_rate f32 (1); with momentum, velocity; with `clipped`,
 /// last, factor () outputs: parameter; with momentum, velocity
 struct SgdUpdate {
-  static constexpr const char* kName = "sgd_update";
   double momentum = 0.0;
   bool nesterov = false;
   double weight_decay = 0.0;
   double rate_scale = 1.0;
   bool clipped = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("momentum", self.momentum), v("nesterov", self.nesterov),
-        v("weight_decay", self.weight_decay), v("rate_scale", self.rate_scale),
-        v("clipped", self.clipped);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("sgd_update", momentum, nesterov, weight_decay, rate_scale, clipped)
 };
 
 /// Adam (Kingma, Ba 2015) and, with decoupled weight decay, AdamW (Loshchilov, Hutter 2019), as
@@ -797,7 +572,6 @@ struct SgdUpdate {
 ///          with `clipped`, last, factor ()
 /// outputs: parameter; mean; variance
 struct AdamUpdate {
-  static constexpr const char* kName = "adam_update";
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
@@ -805,32 +579,28 @@ struct AdamUpdate {
   bool decoupled = false;
   double rate_scale = 1.0;
   bool clipped = false;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("beta1", self.beta1), v("beta2", self.beta2), v("eps", self.eps),
-        v("weight_decay", self.weight_decay), v("decoupled", self.decoupled),
-        v("rate_scale", self.rate_scale), v("clipped", self.clipped);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("adam_update", beta1, beta2, eps, weight_decay, decoupled, rate_scale, clipped)
 };
 
 /// average = decay * average + (1 - decay) * value, decay at most (1 + step) / (10 + step) so that
 /// early steps count. inputs: average; value; step i64 (1). outputs: average
 struct EmaUpdate {
-  static constexpr const char* kName = "ema_update";
   double decay = 0.999;
-  template <class Self, class V>
-  static void fields(Self& self, V&& v) {
-    v("decay", self.decay);
-  }
-  PYCNN_OP_MEMBERS
+  PYCNN_OP("ema_update", decay)
 };
 
-#undef PYCNN_OP_MEMBERS
+#undef PYCNN_OP
+#undef PYCNN_FIELD
+#undef PYCNN_NEXT_FIELD
+#undef PYCNN_PARENTHESES
+#undef PYCNN_RESCAN
+#undef PYCNN_RESCAN_4
+#undef PYCNN_RESCAN_1
 
 }  // namespace ops
 
-using Op = std::variant<
+/// Every op there is, in the order of the file.
+using AnyOp = std::variant<
     ops::Conv2d, ops::Conv2dGradInput, ops::Conv2dGradWeight, ops::Dense, ops::DenseGradInput,
     ops::DenseGradWeight, ops::MaxPool2d, ops::MaxPool2dGrad, ops::AvgPool2d, ops::AvgPool2dGrad,
     ops::AdaptiveAvgPool2d, ops::AdaptiveAvgPool2dGrad, ops::GlobalAvgPool2d,
@@ -844,6 +614,25 @@ using Op = std::variant<
     ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape,
     ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate,
     ops::AdamUpdate, ops::EmaUpdate>;
+
+/// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
+/// not an alias, so that copying and destroying so many alternatives is compiled once and not in
+/// every file that holds a node.
+class PYCNN_API Op : public AnyOp {
+ public:
+  Op();
+  template <class T>
+  requires requires { T::kName; }
+  Op(T op) : AnyOp(std::in_place_type<T>, std::move(op)) {}  // NOLINT: any op is an Op
+  Op(const Op& other);
+  Op(Op&& other) noexcept;
+  Op& operator=(const Op& other);
+  Op& operator=(Op&& other) noexcept;
+  ~Op();
+};
+
+/// One op of each kind, with default attributes, in the order of `AnyOp`.
+PYCNN_API const std::vector<Op>& each_op();
 
 /// "conv2d", "max_pool2d", ...
 PYCNN_API const char* op_name(const Op& op);

@@ -4,7 +4,6 @@
 
 #include "pycnn/error.h"
 #include "pycnn/program.h"
-#include "runtime/each_op.h"
 
 namespace pycnn {
 namespace {
