@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.version import __version__
 
 if TYPE_CHECKING:
-    from pycnn import data, errors, functional, models, nn, optim, testing, train
+    from pycnn import data, errors, functional, inspect, models, nn, optim, testing, train
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.errors import (
@@ -62,6 +62,7 @@ __all__ = [
     "errors",
     "functional",
     "grad",
+    "inspect",
     "load",
     "machine",
     "manual_seed",
@@ -74,7 +75,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-_MODULES = ("data", "errors", "functional", "models", "nn", "optim", "testing", "train")
+_MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "optim", "testing", "train")
 _HOMES = {
     "Parameter": "tensor",
     "Program": "program",

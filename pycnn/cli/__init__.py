@@ -1,4 +1,4 @@
-"""The `pycnn` command: train, evaluate, predict, summary, bench, doctor.
+"""The `pycnn` command: train, evaluate, predict, summary, visualize and others.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 fine, 1 a failed check or an error while
 running, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM. Nothing heavy is imported before a command is chosen.
@@ -23,6 +23,8 @@ COMMANDS = {
     "evaluate": "measure loss and accuracy of a saved net",
     "predict": "class probabilities of image files",
     "summary": "table of layers: shapes, parameters, multiply-adds, memory",
+    "compare-filters": "one large filter against chains of small ones: weights, multiply-adds, field",
+    "visualize": "look inside of a net: feature maps, filters, saliency, Grad-CAM, mistakes",
     "bench": "time a net, whole and layer by layer; compare with an earlier run",
     "doctor": "what this machine offers, what pycnn chose and why, how fast it is",
 }
@@ -79,7 +81,7 @@ def _run_command(name: str, words: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _show_warning
-            command = importlib.import_module(f"pycnn.cli.{name}")
+            command = importlib.import_module(f"pycnn.cli.{name.replace('-', '_')}")
             try:
                 args = parse(command, name, COMMANDS[name], words)
                 code: int = command.run(args, Output(name, json=bool(args.json), quiet=args.quiet))

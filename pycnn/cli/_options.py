@@ -22,6 +22,7 @@ __all__ = [
     "parse",
     "parse_value",
     "seed",
+    "side",
     "size_bytes",
     "thread_list",
     "to_toml",
@@ -83,6 +84,14 @@ def fraction(text: str) -> float:
     if value >= 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not below 1")
     return value
+
+
+def side(text: str) -> tuple[int, int]:
+    """Height and width "H,W" or one side."""
+    sizes = [count(part) for part in text.replace("x", ",").split(",")]
+    if len(sizes) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is not H,W, for example 56,56")
+    return sizes[0], sizes[-1]
 
 
 def size_bytes(text: str) -> int:
