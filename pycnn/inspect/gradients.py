@@ -16,6 +16,8 @@ from pycnn.tracing import Symbol
 __all__ = ["default_cam_layer", "grad_cam", "guided_backpropagation", "input_gradients", "saliency"]
 
 _BATCH = 16
+# What stands between the last feature map and the classifier without adding to it.
+_AFTERWARDS = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "transpose", "dropout", "pad", "slice")
 
 
 def _in_batches(
@@ -123,7 +125,7 @@ def default_cam_layer(net: Module, image_shape: tuple[int, ...]) -> str:
             if node["kind"] != "op" or index not in by_node:
                 continue
             shape = node["outputs"][0][0]
-            moved = node["op"].name in ("max_pool2d", "avg_pool2d", "transpose", "dropout", "pad", "slice")
+            moved = node["op"].name in _AFTERWARDS
             if len(shape) == 4 and shape[1] * shape[2] > 1 and not moved:
                 found.append(by_node[index])
                 break

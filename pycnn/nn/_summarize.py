@@ -180,7 +180,8 @@ class _Recording:
     def may_overwrite(self, index: int) -> int | None:
         """The node whose result this op alone reads, and can write over or order anew; None where there is none."""
         sources = self.sources(index)
-        if self.nodes[index]["op"].name not in _ELEMENT_WISE or len(sources) != 1:
+        node = self.nodes[index]
+        if len(sources) != 1 or (node["op"].name not in _ELEMENT_WISE and node["bytes"]):
             return None
         (source,) = sources
         return source if self.nodes[source]["kind"] == "op" and self.users[source] == 1 else None

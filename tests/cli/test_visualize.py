@@ -21,7 +21,19 @@ def digit(tmp_path_factory):
 
 def test_visualize_writes_a_page_and_pictures(run, model, digit, tmp_path, has_types):
     page, folder = tmp_path / "page.html", tmp_path / "pictures"
-    words = ("visualize", model, digit, "--output", page, "--pictures", folder, "--data", "digits", "--layers", "conv1,conv2")
+    words = (
+        "visualize",
+        model,
+        digit,
+        "--output",
+        page,
+        "--pictures",
+        folder,
+        "--data",
+        "digits",
+        "--layers",
+        "conv1,conv2",
+    )
     result = run(*words, "--json")
     assert result.code == 0
     values = result.json
@@ -29,7 +41,9 @@ def test_visualize_writes_a_page_and_pictures(run, model, digit, tmp_path, has_t
     assert values["schema"] == "pycnn.visualize/1"
     for picture in values["pictures"]:
         has_types(picture, section=str, name=str, bytes=int)
-    assert {"attention-0", "maps-0-conv1", "maps-0-conv2", "confusion"} <= {picture["name"] for picture in values["pictures"]}
+    assert {"attention-0", "maps-0-conv1", "maps-0-conv2", "confusion"} <= {
+        picture["name"] for picture in values["pictures"]
+    }
     assert len(values["files"]) == len(values["pictures"]) == len(list(folder.glob("*.png")))
     text = page.read_text(encoding="utf-8")
     assert "digit.png" in text
