@@ -32,7 +32,8 @@ class Layers:
     def __init__(self, calls: Sequence[Call], x: Symbol) -> None:
         self._trace = x._trace
         self._found: dict[str, list[Symbol]] = {}
-        for index, node in enumerate(x._trace.graph.nodes()):
+        self._nodes = x._trace.graph.nodes()
+        for index, node in enumerate(self._nodes):
             if node["kind"] == "op" and index > x.id.node:
                 self._found[node["name"]] = [Symbol(self._trace, self._trace.graph.find(node["name"]))]
         results: dict[str, list[Symbol]] = {}
@@ -48,6 +49,19 @@ class Layers:
     def is_single(self, name: str) -> bool:
         """Whether a layer is called once."""
         return len(self._found[name]) == 1
+
+    def maps(self) -> list[str]:
+        """Names of the feature maps with more than one position, in the order in which they are computed."""
+        found = [
+            (self[name].id.node, name) for name in self._found if self.is_single(name) and self._is_map(self[name])
+        ]
+        return [name for _, name in sorted(found)]
+
+    def _is_map(self, symbol: Symbol) -> bool:
+        node = self._nodes[symbol.id.node]
+        # A map whose axes are exchanged, to be flattened in another order, is a map no more.
+        moved = node["kind"] == "op" and node["op"].name == "transpose"
+        return symbol.ndim == 4 and symbol.shape[1] * symbol.shape[2] > 1 and not moved
 
     def __getitem__(self, name: str) -> Symbol:
         """The value of a name.
@@ -238,21 +252,8 @@ def spatial_layers(net: Module, image_shape: Sequence[int]) -> dict[str, tuple[i
     found: dict[str, tuple[int, ...]] = {}
 
     def outputs(recorded: Recorded) -> dict[str, Symbol]:
-        order = sorted(
-            (symbol.id.node, name)
-            for name in recorded.layers.names()
-            if recorded.layers.is_single(name) and _is_map(symbol := recorded.layers[name])
-        )
-        for _, name in order:
-            found[name] = recorded.layers[name].shape[1:]
+        found.update((name, recorded.layers[name].shape[1:]) for name in recorded.layers.maps())
         return {"result": recorded.result}
 
     record(net, {"x": ((1, *image_shape), "float32")}, outputs)
     return found
-
-
-def _is_map(symbol: Symbol) -> bool:
-    node = symbol._trace.graph.nodes()[symbol.id.node]
-    # A map whose axes are exchanged, to be flattened in another order, is a map no more.
-    moved = node["kind"] == "op" and node["op"].name == "transpose"
-    return symbol.ndim == 4 and symbol.shape[1] * symbol.shape[2] > 1 and not moved
