@@ -7,6 +7,7 @@ from pycnn.optim.optimizers import SGD, Adam, AdamW, Group, Optimizer
 from pycnn.optim.schedules import (
     Constant,
     CosineWithWarmup,
+    OneCycle,
     Progress,
     ReduceOnPlateau,
     Schedule,
@@ -20,6 +21,7 @@ __all__ = [
     "Constant",
     "CosineWithWarmup",
     "Group",
+    "OneCycle",
     "Optimizer",
     "Progress",
     "ReduceOnPlateau",

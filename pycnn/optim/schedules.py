@@ -15,7 +15,7 @@ from typing import Any
 from pycnn.errors import ArgumentError, FormatError
 from pycnn.optim._arguments import as_count, as_number
 
-__all__ = ["Constant", "CosineWithWarmup", "Progress", "ReduceOnPlateau", "Schedule", "StepLR"]
+__all__ = ["Constant", "CosineWithWarmup", "OneCycle", "Progress", "ReduceOnPlateau", "Schedule", "StepLR"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,79 @@ class CosineWithWarmup(Schedule):
         """Show the arguments."""
         return (
             f"CosineWithWarmup({self.warmup_steps}, total_steps={self.total_steps}, final_factor={self.final_factor:g})"
+        )
+
+
+class OneCycle(Schedule):
+    """Rise from a small rate to the optimizer's, then fall to almost nothing (Smith, Topin 2018).
+
+    The optimizer's rate is the peak. With T steps and ``p = rise * T - 1`` the factor goes from ``1 / div`` at step 0
+    to 1 at step p and to ``1 / (div * final_div)`` at step T - 1, along half cosines or straight lines; the values are
+    those of PyTorch's OneCycleLR. The momentum, which the paper lets fall while the rate rises, stays as it is.
+
+    Args:
+        rise: Part of the steps that the rate rises, in (0, 1).
+        div: Peak over first rate, at least 1.
+        final_div: First over last rate, at least 1.
+        shape: "cosine" or "linear".
+        total_steps: Steps until the end. Default: epochs times steps per epoch, as `Trainer.fit` knows them.
+
+    Raises:
+        ArgumentError: A number is out of range, or the shape is unknown.
+
+    Example:
+        >>> cycle = OneCycle(rise=0.25, total_steps=100)
+        >>> [round(cycle.factor(Progress(step)), 4) for step in (0, 24, 99)]
+        [0.04, 1.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        *,
+        rise: float = 0.3,
+        div: float = 25.0,
+        final_div: float = 1e4,
+        shape: str = "cosine",
+        total_steps: int | None = None,
+    ) -> None:
+        who = "OneCycle"
+        self.rise = as_number(rise, who=who, name="rise", high=1.0, above=True, below=True)
+        self.div = as_number(div, who=who, name="div", low=1.0)
+        self.final_div = as_number(final_div, who=who, name="final_div", low=1.0)
+        if shape not in ("cosine", "linear"):
+            raise ArgumentError(f"{who}: shape must be 'cosine' or 'linear', got {shape!r}")
+        self.shape = shape
+        self.total_steps = None if total_steps is None else as_count(total_steps, who=who, name="total_steps", low=1)
+
+    def factor(self, progress: Progress) -> float:
+        """See the class.
+
+        Raises:
+            ArgumentError: The end is neither given nor known.
+        """
+        total = self.total_steps or progress.epochs * progress.steps_per_epoch
+        if total <= 0:
+            raise ArgumentError(
+                "OneCycle: the number of steps is not known\n  hint: give total_steps when calling Trainer.step by hand"
+            )
+        first, last = 1.0 / self.div, 1.0 / (self.div * self.final_div)
+        # So few steps have no step of rest before the peak.
+        peak = max(self.rise * total - 1.0, 0.0)
+        if progress.step < peak:
+            return self._between(first, 1.0, progress.step / peak)
+        span = total - 1.0 - peak
+        return self._between(1.0, last, min((progress.step - peak) / span, 1.0) if span > 0 else 0.0)
+
+    def _between(self, start: float, end: float, part: float) -> float:
+        if self.shape == "linear":
+            return start + (end - start) * part
+        return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * part))
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        return (
+            f"OneCycle(rise={self.rise:g}, div={self.div:g}, final_div={self.final_div:g}, shape={self.shape!r}, "
+            f"total_steps={self.total_steps})"
         )
 
 
