@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pycnn import data, errors, functional, inspect, models, nn, optim, testing, train
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
+    from pycnn.ensemble import Ensemble
     from pycnn.errors import (
         ArgumentError,
         DeviceError,
@@ -40,6 +41,7 @@ __all__ = [
     "ArgumentError",
     "DTypeError",
     "DeviceError",
+    "Ensemble",
     "Error",
     "FileError",
     "FormatError",
@@ -77,6 +79,7 @@ __all__ = [
 
 _MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "optim", "testing", "train")
 _HOMES = {
+    "Ensemble": "ensemble",
     "Parameter": "tensor",
     "Program": "program",
     "Symbol": "tracing",

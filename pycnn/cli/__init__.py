@@ -25,6 +25,7 @@ COMMANDS = {
     "summary": "table of layers: shapes, parameters, multiply-adds, memory",
     "compare-filters": "one large filter against chains of small ones: weights, multiply-adds, field",
     "visualize": "look inside of a net: feature maps, filters, saliency, Grad-CAM, mistakes",
+    "history": "train LeNet to ResNeXt on the same data with the same budget; one chart",
     "bench": "time a net, whole and layer by layer; compare with an earlier run",
     "doctor": "what this machine offers, what pycnn chose and why, how fast it is",
 }

@@ -1,4 +1,4 @@
-"""Data sets by name, and the ways to augment them."""
+"""Data sets by name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycnn.cli._options import UsageError
-from pycnn.data import Dataset, ImageFolder, cifar10, digits, mnist, split, transforms
-from pycnn.errors import ArgumentError
+from pycnn.data import Dataset, ImageFolder, cifar10, digits, mnist, split
 
-__all__ = ["NAMES", "Data", "add_arguments", "augmentation", "augmentation_name", "load_data"]
+__all__ = ["NAMES", "Data", "add_arguments", "load_data"]
 
 NAMES = ("digits", "mnist", "cifar10", "folder")
 _HELD_OUT = 0.2
@@ -82,26 +81,3 @@ def load_data(name: str, directory: Path | None, *, size: tuple[int, int], chann
             )
         return Data(name, train, test)
     return Data(name, *split(ImageFolder(directory, size=size, channels=channels), _HELD_OUT, seed=0))
-
-
-def augmentation_name(text: str) -> str:
-    """A name that `augmentation` knows, for an option."""
-    try:
-        transforms.policy(text, (32, 32, 3))
-    except ArgumentError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def augmentation(kind: str, data: Data) -> transforms.Transform | None:
-    """The transform of a kind of augmentation: of written characters, or of photographs (`transforms.policy`)."""
-    if data.name in ("digits", "mnist") and kind in ("light", "strong"):
-        if kind == "light":
-            return transforms.RandomAffine(degrees=8, translate=0.07, scale=(0.93, 1.07))
-        return transforms.Compose(
-            [
-                transforms.RandomAffine(degrees=8, translate=0.05, scale=(0.93, 1.07), shear=4),
-                transforms.ElasticDistortion(alpha=16, sigma=4),
-            ]
-        )
-    return transforms.policy(kind, data.train.image_shape)

@@ -9,7 +9,6 @@ from typing import Any
 
 from pycnn import models
 from pycnn.cli._options import UsageError, as_usage, parse_value
-from pycnn.data import Dataset
 from pycnn.nn.files import GraphModule, load
 from pycnn.nn.module import Module
 
@@ -69,7 +68,9 @@ def find(net: str, options: dict[str, Any]) -> Module:
     return load(net)
 
 
-def fit_to_data(name: str, options: dict[str, Any], net: Module, data: Dataset) -> tuple[Module, dict[str, Any]]:
+def fit_to_data(
+    name: str, options: dict[str, Any], net: Module, image_shape: tuple[int, int, int], num_classes: int
+) -> tuple[Module, dict[str, Any]]:
     """Make the network again with as many classes, channels and pixels as the data has.
 
     Options that the user chose stay.
@@ -77,11 +78,13 @@ def fit_to_data(name: str, options: dict[str, Any], net: Module, data: Dataset) 
     Returns:
         The network, and all options that it was made with.
     """
-    height, width, channels = data.image_shape
-    wanted = {"num_classes": len(data.class_names), "in_channels": channels}
+    height, width, channels = image_shape
+    known = known_options(name)
+    wanted: dict[str, Any] = {"num_classes": num_classes, "in_channels": channels}
     if height == width:
         wanted["input_size"] = height
-    known = known_options(name)
+    if "input_shape" in known and not {"in_channels", "input_size"} & known and net.input_shape != image_shape:
+        wanted["input_shape"] = list(image_shape)
     parameters = inspect.signature(getattr(models, name)).parameters if known else {}
     extra = {
         key: value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = [
     "size_bytes",
     "thread_list",
     "to_toml",
+    "toml_value",
 ]
 
 
@@ -189,7 +191,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", help="cpu or auto (default: cpu)")
     if "--threads" not in known:
         group.add_argument("--threads", type=count, metavar="N", help="at most N threads (default: see pycnn doctor)")
-    group.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default: 0)")
+    if "--seed" not in known:
+        group.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default: 0)")
     if "--json" not in known:
         group.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     group.add_argument("--quiet", action="store_true", help="no progress and no suggestions")
@@ -226,10 +229,13 @@ def _words(settings: Mapping[str, Any], parser: argparse.ArgumentParser, where: 
             truth = parse_value(value) if isinstance(value, str) else value
             if not isinstance(truth, bool):
                 raise UsageError(f"{where}: '{key}' must be true or false, got {value!r}")
-            words += [flag] if truth else []
+            if truth or isinstance(action, argparse.BooleanOptionalAction):
+                words.append(flag if truth else action.option_strings[-1])
         elif isinstance(value, dict):
-            for part, text in value.items():
-                words += [flag, f"{part}={_text(text)}"]
+            for part, item in value.items():
+                words += [flag, f"{part}={toml_value(item) if isinstance(item, list | dict) else _text(item)}"]
+        elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+            words += [f"{flag}={toml_value(value)}"]
         elif isinstance(value, list):
             words += [f"{flag}={','.join(_text(part) for part in value)}"]
         else:
@@ -241,12 +247,25 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def to_toml(settings: Mapping[str, Any]) -> str:
-    """Write settings (texts, numbers, truths, one level of tables) so that `--config` reads them back."""
-    import json
+def toml_value(value: Any) -> str:
+    """Write a text, number, truth, list or table as TOML does, in one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        # Strings of JSON are those of TOML, but for DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{toml_value(str(key))} = {toml_value(item)}" for key, item in value.items())
+        return f"{{ {inside} }}"
+    return f"[{', '.join(toml_value(item) for item in value)}]"
 
-    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
+
+def to_toml(settings: Mapping[str, Any]) -> str:
+    """Write settings so that `--config` reads them back; tables come last."""
+    lines = [f"{key} = {toml_value(value)}" for key, value in settings.items() if not isinstance(value, dict)]
     for key, table in settings.items():
         if isinstance(table, dict) and table:
-            lines += ["", f"[{key}]", *(f"{part} = {json.dumps(value)}" for part, value in table.items())]
+            lines += ["", f"[{key}]", *(f"{part} = {toml_value(value)}" for part, value in table.items())]
     return "\n".join(lines) + "\n"

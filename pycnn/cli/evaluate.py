@@ -1,20 +1,28 @@
-"""Measure loss and accuracy of a saved net on held-out images.
+"""Measure loss and accuracy of saved nets on held-out images, one by one or as an ensemble.
 
 Examples:
   pycnn evaluate lenet5.safetensors
   pycnn evaluate lenet5.safetensors --data mnist --data-dir DIR
+  pycnn evaluate a.safetensors b.safetensors c.safetensors --ensemble     or, of a list:  pycnn evaluate three.toml
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pycnn.cli import _data, _nets, _options
+from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
+from pycnn.data import Dataset
+from pycnn.data.transforms import CenterCrop, Transform
+from pycnn.ensemble import Ensemble, read_list
 from pycnn.nn.files import load
+from pycnn.nn.module import Module
 from pycnn.train import Trainer, weights_fingerprint
 
 __all__ = ["add_arguments", "run"]
@@ -22,45 +30,126 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("file", metavar="FILE", help="a model file or checkpoint (.safetensors)")
+    parser.add_argument(
+        "file", nargs="+", metavar="FILE", help="model files or checkpoints (.safetensors), or one list of them (.toml)"
+    )
     _data.add_arguments(parser)
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images (default: test)")
     parser.add_argument("--batch-size", type=_options.count, default=256, metavar="N", help="default: 256")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="average the probabilities of all nets (a .toml list is one anyway)"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_options.count,
+        metavar="PX",
+        help="side that files are brought to before the net's window is cut from the middle (default: that window)",
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Measure and report."""
-    net = load(args.file)
-    shape = net.input_shape or ()
-    if len(shape) != 3:
-        raise ValueError(f"'{args.file}': the net takes {shape}, not images (H, W, C)")
-    data = _data.load_data(args.data, args.data_dir, size=(shape[0], shape[1]), channels=shape[2])
+    is_list = any(Path(file).suffix == ".toml" for file in args.file)
+    if is_list and len(args.file) > 1:
+        raise UsageError("a .toml list of model files is given alone")
+    paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
+    nets: list[Module] = [load(path) for path in paths]
+    shape = _shared_shape(paths, nets)
+    side = args.image_size
+    if side is not None and side < max(shape[:2]):
+        raise UsageError(f"--image-size {side} is below the net's {shape[0]}x{shape[1]}")
+    size = (shape[0], shape[1]) if side is None else (side, side)
+    data = _data.load_data(args.data, args.data_dir, size=size, channels=shape[2])
     images = data.test if args.split == "test" else data.train
-    names = _nets.class_names(net)
-    if names is not None and names != tuple(images.class_names):
-        raise ValueError(f"the net knows the classes {', '.join(names)}; the data has {', '.join(images.class_names)}")
+    for path, net in zip(paths, nets, strict=True):
+        names = _nets.class_names(net)
+        if names is not None and names != tuple(images.class_names):
+            raise ValueError(
+                f"'{path}': the net knows the classes {', '.join(names)}; the data has {', '.join(images.class_names)}"
+            )
+    window = None if images.image_shape[:2] == shape[:2] else CenterCrop((shape[0], shape[1]))
+    if is_list or args.ensemble:
+        return _together(args, output, paths, nets, images, window)
+    results = [_measure(args, path, net, images, window) for path, net in zip(paths, nets, strict=True)]
+    if len(results) == 1:
+        output.result(results[0], _text(args, results[0]))
+        output.suggest(f"pycnn predict {paths[0]} IMAGE...")
+        return 0
+    output.form = "evaluate-several"
+    output.result({"nets": results}, "\n".join(f"{r['file']}: {_text(args, r)}" for r in results))
+    output.suggest(f"pycnn evaluate {' '.join(paths)} --ensemble")
+    return 0
+
+
+def _shared_shape(paths: list[str], nets: list[Module]) -> tuple[int, int, int]:
+    shapes = [net.input_shape or () for net in nets]
+    for path, shape in zip(paths, shapes, strict=True):
+        if len(shape) != 3:
+            raise ValueError(f"'{path}': the net takes {shape}, not images (H, W, C)")
+        if shape != shapes[0]:
+            raise ValueError(f"'{path}': the net takes images {shape}, that of '{paths[0]}' takes {shapes[0]}")
+    height, width, channels = shapes[0]
+    return height, width, channels
+
+
+def _measure(
+    args: argparse.Namespace, path: str, net: Module, images: Dataset, window: Transform | None
+) -> dict[str, Any]:
     trainer = Trainer(net, loss=_nets.own_loss(net), device=args.device, threads=args.threads, seed=args.seed)
     started = time.perf_counter()
-    measured = trainer.evaluate(images, batch_size=args.batch_size)
+    measured = trainer.evaluate(images, batch_size=args.batch_size, transform=window)
     seconds = time.perf_counter() - started
-    right = round(measured["accuracy"] * len(images))
-    chance = float(np.bincount(images.labels).max()) / len(images)
-    result = {
-        "file": args.file,
+    return {
+        "file": path,
         "data": args.data,
         "split": args.split,
         "images": len(images),
         "accuracy": measured["accuracy"],
         "loss": measured["loss"],
-        "largest_class": chance,
+        "largest_class": _largest_class(images),
         "seconds": seconds,
         "images_per_second": len(images) / max(seconds, 1e-9),
         "weights_fingerprint": weights_fingerprint(net),
     }
-    output.result(
-        result,
-        f"accuracy {100 * measured['accuracy']:.2f} % ({right:,} of {len(images):,} {args.split} images; "
-        f"always the largest class: {100 * chance:.2f} %), loss {measured['loss']:.4f}",
+
+
+def _largest_class(images: Dataset) -> float:
+    return float(np.bincount(images.labels).max()) / len(images)
+
+
+def _text(args: argparse.Namespace, result: dict[str, Any]) -> str:
+    count = result["images"]
+    return (
+        f"accuracy {100 * result['accuracy']:.2f} % ({round(result['accuracy'] * count):,} of {count:,} {args.split} "
+        f"images; always the largest class: {100 * result['largest_class']:.2f} %), loss {result['loss']:.4f}"
     )
-    output.suggest(f"pycnn predict {args.file} IMAGE...")
+
+
+def _together(
+    args: argparse.Namespace,
+    output: Output,
+    paths: list[str],
+    nets: list[Module],
+    images: Dataset,
+    window: Transform | None,
+) -> int:
+    started = time.perf_counter()
+    measured = Ensemble(nets).evaluate(images, batch_size=args.batch_size, transform=window)
+    seconds = time.perf_counter() - started
+    result = {
+        "files": paths,
+        "data": args.data,
+        "split": args.split,
+        "images": len(images),
+        "accuracy": measured["accuracy"],
+        "loss": measured["loss"],
+        "member_accuracies": measured["members"],
+        "largest_class": _largest_class(images),
+        "seconds": seconds,
+    }
+    lines = [f"{path}: accuracy {100 * a:.2f} %" for path, a in zip(paths, measured["members"], strict=True)]
+    lines.append(f"ensemble of {len(nets)}: {_text(args, result)}")
+    output.form = "evaluate-ensemble"
+    output.result(result, "\n".join(lines))
+    output.suggest(f"pycnn predict {paths[0]} IMAGE...")
     return 0

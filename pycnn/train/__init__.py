@@ -1,5 +1,6 @@
-"""Training: the loop, metrics, callbacks, history and exact resume."""
+"""Training: recipes, the loop, metrics, callbacks, curves, history and exact resume."""
 
+from pycnn.train._recipe import Recipe, recipe, recipes
 from pycnn.train.callbacks import (
     Callback,
     CSVLogger,
@@ -11,6 +12,7 @@ from pycnn.train.callbacks import (
 from pycnn.train.fingerprint import weights_fingerprint
 from pycnn.train.history import History
 from pycnn.train.metrics import Metric
+from pycnn.train.tensorboard import TensorBoard
 from pycnn.train.trainer import Trainer
 
 __all__ = [
@@ -22,6 +24,10 @@ __all__ = [
     "LambdaCallback",
     "Metric",
     "ModelCheckpoint",
+    "Recipe",
+    "TensorBoard",
     "Trainer",
+    "recipe",
+    "recipes",
     "weights_fingerprint",
 ]

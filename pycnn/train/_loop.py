@@ -68,6 +68,7 @@ class Plan:
 
     loader: Loader
     val: Dataset | None
+    val_transform: Any
     epochs: int
     callbacks: Sequence[Callback]
     directory: Path | None
@@ -139,7 +140,7 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     row["images_per_second"] = (position.totals.samples - images_before) / max(seconds, 1e-9)
     row["data_wait_percent"] = 100.0 * loader.wait_seconds / max(seconds, 1e-9)
     if plan.val is not None:
-        measured = trainer.validate(plan.val, loader.batch_size)
+        measured = trainer.validate(plan.val, loader.batch_size, plan.val_transform)
         row.update({f"val_{name}": value for name, value in measured.items()})
     _close_epoch(trainer, plan, row)
     progress.end(row)

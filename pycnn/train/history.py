@@ -7,7 +7,10 @@ import io
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["History"]
 
@@ -69,6 +72,30 @@ class History:
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
+
+    def plot(self, path: str | PathLike[str] | None = None, *, title: str = "Training") -> Figure:
+        """Draw loss, accuracy and learning rate against the epochs.
+
+        Args:
+            path: Write the picture here too; the ending says the format (".png", ".svg", ".pdf").
+            title: Above the picture.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ArgumentError: There is no epoch.
+            UnsupportedError: matplotlib is not installed.
+            OSError: The file cannot be written.
+
+        Example:
+            >>> row = {"epoch": 1, "loss": 0.5, "val_loss": 0.6, "accuracy": 0.8, "learning_rate": 0.1}
+            >>> len(History([row]).plot().axes)
+            3
+        """
+        from pycnn.train.curves import draw_curves
+
+        return draw_curves(self, path, title=title)
 
     def __repr__(self) -> str:
         """Show how many epochs there are and the last one."""

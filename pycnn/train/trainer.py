@@ -273,6 +273,7 @@ class Trainer:
         checkpoint_dir: str | PathLike[str] | None = None,
         resume: bool | str | PathLike[str] = False,
         transform: Any = None,
+        val_transform: Any = None,
         drop_last: bool = False,
         workers: int | None = None,
         progress: bool = True,
@@ -294,6 +295,7 @@ class Trainer:
             resume: A checkpoint to go on from; True: the last one of `checkpoint_dir`, if there is
                 one. The result has the bits of uninterrupted training.
             transform: Augmentation, of `pycnn.data.transforms`.
+            val_transform: What is done to the images of `val`, for example a `CenterCrop`.
             drop_last: Leave out a short last batch.
             workers: Threads that prepare batches (see `pycnn.data.Loader`).
             progress: Report on stderr: a line for each epoch and, on a terminal, a status line.
@@ -342,7 +344,9 @@ class Trainer:
             self.class_names = None if names is None else tuple(str(name) for name in names)
             last = epochs if source is not None else self.position.epoch + epochs
             self._steps_per_epoch, self._epochs = len(loader), last
-            plan = _loop.Plan(loader, held_out, last, self._callbacks, directory, bool(progress), on_save_error)
+            plan = _loop.Plan(
+                loader, held_out, val_transform, last, self._callbacks, directory, bool(progress), on_save_error
+            )
             _loop.run(self, plan)
         return self.history
 
@@ -407,6 +411,7 @@ class Trainer:
         *,
         batch_size: int = 256,
         averages: bool = False,
+        transform: Any = None,
     ) -> dict[str, float]:
         """Measure loss and metrics over a data set.
 
@@ -414,6 +419,7 @@ class Trainer:
             data: A data set of `pycnn.data`, or ``(images, labels)``.
             batch_size: Images per run.
             averages: Use the averaged weights (needs `ema_decay`).
+            transform: What is done to the images first, for example a `CenterCrop`.
 
         Returns:
             "loss" and the metrics: means over all samples, each counted once.
@@ -426,23 +432,23 @@ class Trainer:
         dataset = as_dataset(data, who="evaluate")
         if averages:
             with self._alone("evaluate"), self.averaged():
-                return self._measure(dataset, batch_size)
-        return self._measure(dataset, batch_size)
+                return self._measure(dataset, batch_size, transform)
+        return self._measure(dataset, batch_size, transform)
 
-    def _measure(self, dataset: Dataset, batch_size: int) -> dict[str, float]:
+    def _measure(self, dataset: Dataset, batch_size: int, transform: Any) -> dict[str, float]:
         totals = _loop.Totals()
-        for x, y in Loader(dataset, batch_size, shuffle=False):
+        for x, y in Loader(dataset, batch_size, shuffle=False, transform=transform):
             target = as_target(y, len(x), who="evaluate")
             program = self._measuring.get(x, target)
             totals.add(program.run(x, target, who="evaluate"), len(x))
         return totals.means()
 
-    def validate(self, dataset: Dataset, batch_size: int) -> dict[str, float]:
+    def validate(self, dataset: Dataset, batch_size: int, transform: Any = None) -> dict[str, float]:
         """Measure within `fit`: with `ema_decay`, the averaged weights."""
         if self.ema_decay is None:
-            return self._measure(dataset, batch_size)
+            return self._measure(dataset, batch_size, transform)
         with self.averaged():
-            return self._measure(dataset, batch_size)
+            return self._measure(dataset, batch_size, transform)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Class of each image, int64 (N,); see `pycnn.nn.Module.predict`."""

@@ -32,6 +32,8 @@ def make(**options):
     )
     options.setdefault("optimizer", optim.SGD(0.1, momentum=0.9, weight_decay=1e-3))
     options.setdefault("schedule", optim.CosineWithWarmup(3))
+    if callable(options["schedule"]):  # a schedule that remembers must be a new one
+        options["schedule"] = options["schedule"]()
     return pc.Trainer(net, seed=5, **options)
 
 
@@ -67,10 +69,16 @@ OPTIONS = [
     {"optimizer": optim.Adam(0.01), "ema_decay": 0.9},
     {"optimizer": optim.AdamW(0.01), "clip_norm": 0.5},
     {"schedule": None},
+    {"schedule": lambda: optim.OneCycle()},
+    {"schedule": lambda: optim.StepLR([1, 2])},
+    # Never content: it reduces after each epoch but the first.
+    {"schedule": lambda: optim.ReduceOnPlateau(0.5, patience=0, threshold=10.0)},
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["sgd", "adam ema", "adamw clipped", "constant"])
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=["sgd", "adam ema", "adamw clipped", "constant", "one cycle", "steps", "plateau"]
+)
 @pytest.mark.parametrize("step", [3, 4, 7])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, options, step):
     shift = pc.data.transforms.RandomCrop(padding=1)
@@ -93,6 +101,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, options, step):
     assert second.fingerprint() == whole.fingerprint()
     assert same(everything(second), everything(whole))
     assert comparable(second.history) == comparable(whole.history)
+    if options.get("schedule"):
+        rates = second.history["learning_rate"]
+        assert len(rates) == 3
+        assert len(set(rates)) > 1
 
 
 def test_interruption_in_memory_goes_on_inside_the_epoch():

@@ -1,0 +1,71 @@
+"""The folder of a training: settings, environment, history in three forms, curves, the last and the best net."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from pycnn.benchmark import environment
+from pycnn.cli import _options
+from pycnn.cli._output import Output
+from pycnn.cli._plan import Plan
+from pycnn.optional import optional
+from pycnn.train import Callback, CSVLogger, JSONLines, Trainer
+
+__all__ = ["CURVES", "callbacks", "check_plot", "draw", "prepare"]
+
+CURVES = "curves.png"
+
+
+def prepare(plan: Plan) -> None:
+    """Make the folder, and write down what the training depends on."""
+    folder = plan.run_dir
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(_options.to_toml(plan.settings()), encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def callbacks(plan: Plan, output: Output) -> list[Callback]:
+    """What writes into the folder while training.
+
+    Raises:
+        UnsupportedError: --tensorboard, but tensorboardX is not installed.
+    """
+    folder = plan.run_dir
+    if folder is None:
+        return []
+    writers: list[Callback] = [JSONLines(folder / "metrics.jsonl"), CSVLogger(folder / "history.csv")]
+    if plan.args.tensorboard or find_spec("tensorboardX") is not None:
+        from pycnn.train.tensorboard import TensorBoard
+
+        writers.append(TensorBoard(folder))
+    else:
+        output.progress("no TensorBoard event file is written: pip install 'pycnn[tensorboard]' adds it")
+    return writers
+
+
+def check_plot(plan: Plan) -> None:
+    """See before the training that a picture can be drawn at its end.
+
+    Raises:
+        UnsupportedError: --plot, but matplotlib is not installed.
+    """
+    if plan.args.plot is not None:
+        optional("matplotlib", extra="plot", who="--plot")
+
+
+def draw(plan: Plan, trainer: Trainer, output: Output) -> Path | None:
+    """Draw the curves: with --plot, and into a run folder where matplotlib is there."""
+    asked, folder = plan.args.plot, plan.run_dir
+    if asked is None and folder is None:
+        return None
+    if asked is None and find_spec("matplotlib") is None:
+        output.progress("no training curves are drawn: pip install 'pycnn[plot]' adds them")
+        return None
+    path = Path(asked) if asked else (folder or Path()) / CURVES
+    recipe = plan.recipe
+    trainer.history.plot(path, title=f"{Path(recipe.net).stem} on {recipe.data}, seed {recipe.seed}")
+    return path

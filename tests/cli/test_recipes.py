@@ -1,0 +1,250 @@
+"""Recipes, ensembles and the comparison of generations on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tomllib
+
+import pytest
+
+import pycnn as pc
+from pycnn.train import JSONLines
+
+NONE = type(None)
+
+
+def test_recipes_are_listed(run, has_types):
+    result = run("train", "--list-recipes")
+    assert result.code == 0
+    assert {line.split()[0] for line in result.out.splitlines()} == set(pc.train.recipes())
+    values = run("train", "--list-recipes", "--json").json
+    assert values["schema"] == "pycnn.recipes/1"
+    for entry in values["recipes"]:
+        has_types(entry, name=str, net=str, data=str, epochs=int, about=str)
+
+
+def test_a_recipe_by_name_is_what_is_used_without_one(run):
+    named = run("train", "--recipe", "lenet5-digits", "--set", "epochs=1", "--json").json
+    plain = run("train", "--epochs", "1", "--json").json
+    assert named["recipe"] == "lenet5-digits"
+    assert named["weights_fingerprint"] == plain["weights_fingerprint"]
+    assert named["batch_size"] == 32
+
+
+def test_a_recipe_of_ones_own_is_a_file(run, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'net = "lenet5"\nepochs = 1\nbatch_size = 100\nseed = 4\nschedule = "one-cycle"\nlr = 0.1\n'
+        'augment = [{ transform = "RandomCrop", padding = 2 }]\n[option]\npool = "max"\n'
+    )
+    folder = tmp_path / "run"
+    values = run("train", "--recipe", path, "--run-dir", folder, "--option", "activation=relu", "--json").json
+    assert (values["batch_size"], values["seed"], values["epochs"]) == (100, 4, 1)
+    assert values["options"] == {"pool": "max", "activation": "relu"}
+    settings = tomllib.loads((folder / "config.toml").read_text())
+    assert settings["augment"] == [{"transform": "RandomCrop", "padding": 2}]
+    # The run's own settings do the same without the recipe's file.
+    path.unlink()
+    again = run("train", "--config", folder / "config.toml", "--json").json
+    assert again["weights_fingerprint"] == values["weights_fingerprint"]
+
+
+def test_a_net_of_another_name_takes_the_recipe_without_its_options(run):
+    result = run("train", "lenet5_1998", "--recipe", "lenet5-digits", "--set", "lr=0.002", "--epochs", "1", "--json")
+    assert result.json["net"] == "lenet5_1998"
+    assert result.json["parameters"] == 60000
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--recipe alexnett", ["'alexnett'", "alexnet"]),
+        ("--recipe bad.toml", ["bad.toml", "'epochs' is 0", "whole number of at least 1"]),
+        ("--recipe odd.toml", ["odd.toml", "no key 'epoch'", "epochs"]),
+        ("--recipe any-digits", ["names no net", "NET"]),
+        ("--rise 1", ["--rise", "above 0 and below 1"]),
+        ("--milestones 3,2", ["--milestones", "increasing"]),
+        ("--schedule exp", ["exp", "one-cycle"]),
+        ("--set nesterov=maybe", ["'nesterov' must be true or false"]),
+        ("--augment sharpest", ["'sharpest'", "crop-mirror"]),
+        ("--augment [{transform=\"RandomCorp\"}]", ["'RandomCorp'", "RandomCrop"]),
+        ("--augment [{transform=\"RandomCrop\",size=20}]", ["(20, 20, 1)", "(28, 28, 1)"]),
+        ("--mean 0.1,0.2 --std 1,2,3", ["'mean'", "'std'"]),
+        ("--tensorboard", ["--run-dir"]),
+        ("--ensemble 0", ["--ensemble", "'0'"]),
+        ("--ensemble 2 --output x.safetensors", [".toml"]),
+        ("--ensemble 2 --verify-determinism", ["exclude"]),
+    ],
+)  # fmt: skip
+def test_wrong_usage_names_file_key_value_and_what_was_expected(run, tmp_path, monkeypatch, words, parts):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("epochs = 0\n")
+    (tmp_path / "odd.toml").write_text("epoch = 1\n")
+    result = run("train", *words.split())
+    assert result.code == 2
+    assert all(part in result.err for part in parts), result.err
+
+
+def test_every_way_of_training_is_reachable(run):
+    words = (
+        "--schedule one-cycle --rise 0.4 --nesterov --label-smoothing 0.1 --clip-norm 1 --ema 0.9 --drop-last "
+        "--no-decay bias --mean 0.5 --std 0.25 --dtype float32 --validation 0.1 --momentum 0.8 --epochs 2"
+    )
+    result = run("train", *words.split(), "--json")
+    assert result.code == 0, result.err
+    assert result.json["steps"] == 2 * (result.json["train_images"] // 32)
+    assert run("train", "--dtype", "float3", "--epochs", "1").code == 1
+
+
+def test_resumed_runs_keep_every_setting(run, tmp_path):
+    words = ["--epochs", "3", "--batch-size", "128", "--no-nesterov", "--schedule", "one-cycle", "--option", "pool=max"]
+    whole = run("train", *words, "--json").json["weights_fingerprint"]
+    folder = tmp_path / "run"
+    original = JSONLines.on_epoch_begin
+
+    def interrupt(callback, trainer, epoch):
+        original(callback, trainer, epoch)
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONLines, "on_epoch_begin", interrupt)
+        assert run("train", *words, "--run-dir", folder).code == 130
+    assert run("train", "--resume", folder, "--json").json["weights_fingerprint"] == whole
+
+
+# ---- Pictures and event files
+
+
+def test_plot_draws_where_it_is_told(run, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    values = run("train", "--epochs", "1", "--plot", "a/b.png", "--json").json
+    assert values["curves"] == "a/b.png"
+    assert (tmp_path / "a" / "b.png").stat().st_size > 10_000
+    assert run("train", "--epochs", "1", "--run-dir", "run", "--plot", "--json").json["curves"] == "run/curves.png"
+
+
+def test_missing_packages_are_told_before_or_pointed_to(run, tmp_path, monkeypatch):
+    for name in ("matplotlib", "tensorboardX"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    result = run("train", "--epochs", "1", "--plot")
+    assert result.code == 1
+    assert "pycnn[plot]" in result.err
+    assert "epoch 1" not in result.err
+    result = run("train", "--epochs", "1", "--run-dir", tmp_path / "a", "--tensorboard")
+    assert result.code == 1
+    assert "pycnn[tensorboard]" in result.err
+    monkeypatch.setattr("pycnn.cli._run_folder.find_spec", lambda name: None)
+    result = run("train", "--epochs", "1", "--run-dir", tmp_path / "b")
+    assert result.code == 0
+    assert "pycnn[tensorboard]" in result.err
+    assert "pycnn[plot]" in result.err
+    assert (tmp_path / "b" / "history.csv").exists()
+
+
+def test_run_folder_has_events_and_curves(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tensorboardX")
+    assert run("train", "--epochs", "1", "--run-dir", tmp_path / "run", "--tensorboard").code == 0
+    (events,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    assert events.stat().st_size > 100
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
+
+
+# ---- Ensembles
+
+
+def test_ensemble_is_trained_measured_saved_and_measured_again(run, tmp_path, has_types):
+    listing = tmp_path / "three.toml"
+    result = run("train", "--ensemble", "3", "--epochs", "1", "--seed", "5", "--output", listing, "--json")
+    values = result.json
+    has_types(
+        values, schema=str, net=str, data=str, test_images=int, members=list, mean_accuracy=float,
+        ensemble_accuracy=float, ensemble_loss=float, output=str,
+    )  # fmt: skip
+    assert values["schema"] == "pycnn.train-ensemble/1"
+    assert [member["seed"] for member in values["members"]] == [5, 6, 7]
+    assert len({member["weights_fingerprint"] for member in values["members"]}) == 3
+    alone = run("train", "--epochs", "1", "--seed", "6", "--json").json
+    assert values["members"][1]["weights_fingerprint"] == alone["weights_fingerprint"]
+    assert result.next == f"pycnn evaluate {listing} --data digits"
+
+    measured = run("evaluate", listing, "--json").json
+    has_types(
+        measured, schema=str, files=list, data=str, split=str, images=int, accuracy=float, loss=float,
+        member_accuracies=list, largest_class=float, seconds=float,
+    )  # fmt: skip
+    assert measured["schema"] == "pycnn.evaluate-ensemble/1"
+    assert measured["accuracy"] == values["ensemble_accuracy"]
+    assert measured["loss"] == pytest.approx(values["ensemble_loss"])
+    files = [tmp_path / f"three-{number}.safetensors" for number in (1, 2, 3)]
+    again = run("evaluate", *files, "--ensemble", "--json").json
+    assert again["accuracy"] == measured["accuracy"]
+    assert json.loads(pc.load(files[0]).metadata["class_names"])[3] == "3"
+
+    several = run("evaluate", *files, "--json").json
+    assert several["schema"] == "pycnn.evaluate-several/1"
+    assert [net["accuracy"] for net in several["nets"]] == measured["member_accuracies"]
+    assert "ensemble of 3" in run("evaluate", listing).out
+    assert run("evaluate", listing, files[0]).code == 2
+
+
+def test_interrupted_ensemble_goes_on_where_it_was(run, tmp_path, monkeypatch):
+    words = ("train", "--ensemble", "2", "--epochs", "2", "--batch-size", "128")
+    whole = run(*words, "--json").json
+    folder = tmp_path / "run"
+    original = JSONLines.on_epoch_begin
+
+    def interrupt(callback, trainer, epoch):
+        original(callback, trainer, epoch)
+        if epoch == 1 and callback.path.parent.name == "member-2":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JSONLines, "on_epoch_begin", interrupt)
+        result = run(*words, "--run-dir", folder)
+    assert result.code == 130
+    assert f"next: pycnn train --resume {folder}" in result.err
+    resumed = run("train", "--resume", folder, "--json").json
+    assert [member["weights_fingerprint"] for member in resumed["members"]] == [
+        member["weights_fingerprint"] for member in whole["members"]
+    ]
+    assert resumed["ensemble_accuracy"] == whole["ensemble_accuracy"]
+    assert (folder / "ensemble.toml").exists()
+
+
+# ---- Generations
+
+
+def test_history_trains_tabulates_and_draws(run, tmp_path, monkeypatch, has_types):
+    monkeypatch.chdir(tmp_path)
+    words = ("history", "--steps", "2", "--batch-size", "8", "--nets", "lenet5,cifar_alexnet")
+    result = run(*words, "--json")
+    assert result.code == 0, result.err
+    values = result.json
+    has_types(
+        values, schema=str, data=str, train_images=int, test_images=int, seconds=NONE, steps=int, batch_size=int,
+        augment=str, seed=int, nets=list, picture=(str, NONE),
+    )  # fmt: skip
+    assert values["schema"] == "pycnn.history/1"
+    assert [net["net"] for net in values["nets"]] == ["lenet5", "cifar_alexnet"]
+    assert all(net["images"] == 16 for net in values["nets"])
+    if values["picture"]:
+        assert (tmp_path / "history.png").stat().st_size > 10_000
+    table = run(*words, "--plot", tmp_path / "own.png").out if values["picture"] else run(*words).out
+    assert "61,706" in table
+    assert "accuracy" in table.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [("--nets lenet6", "'lenet6'"), ("--steps 3 --seconds 2", "not allowed with"), ("--seconds 0", "above 0"),
+     ("--augment sharpest", "'sharpest'")],
+)  # fmt: skip
+def test_history_refuses_what_it_cannot_do(run, words, part):
+    result = run("history", *words.split())
+    assert result.code == 2
+    assert part in result.err

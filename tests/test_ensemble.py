@@ -1,0 +1,123 @@
+"""Ensembles: the mean of the members' probabilities, alone and on the command line's files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pycnn as pc
+from pycnn import nn
+
+
+def softmax(scores):
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def member(seed, classes=4):
+    pc.manual_seed(seed)
+    try:
+        net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, classes)).build((6, 6, 1))
+        return net
+    finally:
+        pc.manual_seed(0)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return pc.data.ArrayDataset(3 * rng.standard_normal((37, 6, 6, 1), np.float32), rng.integers(0, 4, 37))
+
+
+def test_probabilities_are_the_mean_of_the_members(data):
+    nets = [member(seed) for seed in range(3)]
+    expected = np.mean([softmax(net(data.images).astype(np.float64)) for net in nets], axis=0)
+    ensemble = pc.Ensemble(nets)
+    found = ensemble.predict_proba(data.images, batch_size=10)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(ensemble.predict(data.images), expected.argmax(axis=1))
+    assert len(ensemble) == 3
+
+
+def test_it_is_not_the_mean_of_the_scores():
+    sure, unsure = (nn.Sequential(nn.Linear(2, 2, bias=False)).build((2,)) for _ in range(2))
+    sure.load_state_dict({"0.weight": np.array([[20.0, 0.0], [0.0, 0.0]], np.float32)})
+    unsure.load_state_dict({"0.weight": np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)})
+    x = np.array([[1.0, 0.0]], np.float32)
+    expected = (np.array([1.0, 0.0]) + softmax(np.array([[0.0, 1.0]]))[0]) / 2
+    np.testing.assert_allclose(pc.Ensemble([sure, unsure]).predict_proba(x)[0], expected, atol=1e-6)
+
+
+def test_measures_agree_with_numpy_and_with_each_net_alone(data):
+    nets = [member(seed) for seed in range(3)]
+    measured = pc.Ensemble(nets).evaluate(data, batch_size=16)
+    mean = np.mean([softmax(net(data.images).astype(np.float64)) for net in nets], axis=0)
+    assert measured["accuracy"] == pytest.approx((mean.argmax(axis=1) == data.labels).mean())
+    assert measured["loss"] == pytest.approx(-np.log(mean[np.arange(37), data.labels]).mean(), rel=1e-5)
+    alone = [pc.Trainer(net).evaluate(data)["accuracy"] for net in nets]
+    assert measured["members"] == pytest.approx(alone)
+
+
+def test_of_one_net_is_the_net(data):
+    net = member(0)
+    np.testing.assert_array_equal(pc.Ensemble([net]).predict_proba(data.images), net.predict_proba(data.images))
+
+
+def test_transform_comes_before_the_nets(data):
+    wide = pc.data.ArrayDataset(np.pad(data.images, ((0, 0), (1, 1), (1, 1), (0, 0))), data.labels)
+    ensemble = pc.Ensemble([member(0), member(1)])
+    assert ensemble.evaluate(wide, transform=pc.data.transforms.CenterCrop(6)) == ensemble.evaluate(data)
+
+
+def test_saved_and_loaded_it_says_the_same(tmp_path, data):
+    ensemble = pc.Ensemble([member(seed) for seed in range(2)])
+    files = ensemble.save(tmp_path / "two.toml")
+    assert [path.name for path in files] == ["two-1.safetensors", "two-2.safetensors"]
+    expected = ensemble.predict_proba(data.images)
+    for source in (tmp_path / "two.toml", files):
+        np.testing.assert_array_equal(pc.Ensemble.load(source).predict_proba(data.images), expected)
+    # The paths are relative to the list, so the folder can move.
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    np.testing.assert_array_equal(pc.Ensemble.load(moved / "two.toml").predict_proba(data.images), expected)
+
+
+def test_what_is_no_ensemble_is_refused(tmp_path, data):
+    with pytest.raises(pc.ArgumentError, match="no net"):
+        pc.Ensemble([])
+    with pytest.raises(pc.ArgumentError, match="net 1 is str"):
+        pc.Ensemble([member(0), "b.safetensors"])
+    with pytest.raises(pc.ShapeError, match=r"net 1 gives \(37, 5\), the nets before \(37, 4\)"):
+        pc.Ensemble([member(0), member(1, classes=5)]).predict_proba(data.images)
+    with pytest.raises(pc.ShapeError, match="numbers of classes"):
+        pc.Ensemble([member(0), member(1, classes=5)]).evaluate(data)
+    with pytest.raises(pc.LabelError, match="labels are 0..3, the nets tell 3 classes"):
+        pc.Ensemble([member(0, classes=3)]).evaluate(data)
+    with pytest.raises(pc.ArgumentError, match=r"\.toml"):
+        pc.Ensemble([member(0)]).save(tmp_path / "one.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("members = = 1\n", "no TOML"),
+        ("members = []\n", "one or more files"),
+        ('members = "a.safetensors"\n', "one or more files"),
+        ("members = [3]\n", "has 3"),
+        ('nets = ["a.safetensors"]\n', "'nets'"),
+    ],
+)
+def test_malformed_lists_are_refused(tmp_path, text, part):
+    (tmp_path / "list.toml").write_text(text)
+    with pytest.raises(pc.FormatError) as caught:
+        pc.Ensemble.load(tmp_path / "list.toml")
+    assert part in str(caught.value)
+    assert "list.toml" in str(caught.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(pc.FileError, match=r"none\.toml"):
+        pc.Ensemble.load(tmp_path / "none.toml")
+    (tmp_path / "list.toml").write_text('members = ["gone.safetensors"]\n')
+    with pytest.raises(pc.FileError, match=r"gone\.safetensors"):
+        pc.Ensemble.load(tmp_path / "list.toml")
