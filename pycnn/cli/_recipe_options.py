@@ -18,7 +18,14 @@ __all__ = ["add_arguments", "list_text", "settle"]
 
 # These have an option of another form.
 _ELSEWHERE = ("about", "net", "option", "data")
-_METAVARS = {"augment": "NAME", "test_transform": "STEPS", "no_decay": "NAMES", "milestones": "N,M", "dtype": "TYPE"}
+_METAVARS = {
+    "augment": "NAME",
+    "test_transform": "STEPS",
+    "no_decay": "NAMES",
+    "metrics": "NAMES",
+    "milestones": "N,M",
+    "dtype": "TYPE",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

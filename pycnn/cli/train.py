@@ -185,7 +185,7 @@ def train_plan(plan: Plan, output: Output, *, resume: bool) -> Done:
         trainer.fit(
             plan.fit,
             val=plan.validation,
-            callbacks=writers,
+            callbacks=[*writers, *recipe.make_callbacks()],
             checkpoint_dir=plan.run_dir,
             resume=resume,
             progress=not output.quiet,

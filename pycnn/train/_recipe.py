@@ -19,6 +19,8 @@ from pycnn.nn.module import Module
 from pycnn.train import _recipe_kinds as kinds
 from pycnn.train._augmentation import make_transform
 from pycnn.train._recipe_kinds import key
+from pycnn.train.callbacks import Callback, EarlyStopping
+from pycnn.train.metrics import as_metrics
 from pycnn.train.trainer import Trainer
 
 __all__ = ["Recipe", "find_recipe", "recipe", "recipes"]
@@ -75,6 +77,8 @@ class Recipe:
         'part of the training images that chooses the "best" net and the plateaus; 0: the test images are measured '
         "after each epoch, and the last net counts",
     )
+    early_stopping: int = key(0, kinds.integer(0), "epochs without improvement after which training ends; 0: never")
+    metrics: list[str] = key([], kinds.names, "measured beside loss and accuracy: top5 and the like")
     dtype: str = key("float32", kinds.text, "element type of the computation")
     seed: int = key(0, kinds.integer(0, 2**63 - 1), "of everything random")
 
@@ -88,8 +92,15 @@ class Recipe:
             raise ArgumentError(
                 f"recipe: 'mean' is {self.mean!r} and 'std' {self.std!r}, expected as many numbers in both"
             )
-        self.make_transform((224, 224, 3))
-        self.make_test_transform()
+        for name, make in (
+            ("metrics", lambda: as_metrics(self.metrics)),
+            ("augment", lambda: self.make_transform((224, 224, 3))),
+            ("test_transform", self.make_test_transform),
+        ):
+            try:
+                make()
+            except ArgumentError as error:
+                raise ArgumentError(f"recipe: '{name}': {error}") from None
 
     # ---- What it makes
 
@@ -142,8 +153,12 @@ class Recipe:
     def make_test_transform(self) -> Transform | None:
         """Make what is done to images that are measured."""
         if isinstance(self.test_transform, str):
-            raise ArgumentError(f"recipe: 'test_transform' is {self.test_transform!r}, expected a list of transforms")
+            raise ArgumentError(f"{self.test_transform!r} is a name, expected a list of transforms")
         return make_transform(self.test_transform, self.data, (224, 224, 3))
+
+    def make_callbacks(self) -> list[Callback]:
+        """Make the callbacks that belong to the recipe: early stopping."""
+        return [EarlyStopping(self.early_stopping)] if self.early_stopping else []
 
     def make_trainer(
         self,
@@ -183,11 +198,12 @@ class Recipe:
             clip_norm=self.clip_norm or None,
             ema_decay=self.ema or None,
             label_smoothing=self.label_smoothing,
+            metrics=tuple(dict.fromkeys(("accuracy", *self.metrics))),
             normalize=(self.mean or None, self.std or None) if has_norm else None,
         )
 
     def fit_options(self, train: Dataset) -> dict[str, Any]:
-        """Arguments of `Trainer.fit`: epochs, batch size, transforms.
+        """Arguments of `Trainer.fit`: epochs, batch size, transforms; callbacks are apart (`make_callbacks`).
 
         Example:
             >>> import pycnn as pc

@@ -46,6 +46,8 @@ def draw_curves(history: History, path: str | PathLike[str] | None = None, *, ti
     axes[-1].plot(epochs, [float("nan") if rate is None else rate for rate in rates], color="#555555", marker=".")
     if any(rate for rate in rates):
         axes[-1].set_yscale("log")
+        # Cosines end at almost nothing, which would leave no room for the rest.
+        axes[-1].set_ylim(bottom=max(1e-5 * max(filter(None, rates)), 0.5 * min(filter(None, rates))))
     axes[-1].set_ylabel("learning rate\n(last step)")
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -98,19 +98,21 @@ def test_a_file_is_read_and_the_rest_has_defaults(tmp_path):
         ("nesterov = 1", ["'nesterov' is 1", "true or false"]),
         ("no_decay = [1]", ["'no_decay' is [1]", "texts"]),
         ("option = 3", ["'option' is 3", "a table"]),
-        ('augment = "sharpest"', ["'sharpest'", "crop-mirror"]),
+        ('augment = "sharpest"', ["'augment'", "'sharpest'", "crop-mirror"]),
         ("augment = 3", ["'augment' is 3", "list of"]),
         ("augment = [{ padding = 4 }]", ["'augment' is [{'padding': 4}]", "transform"]),
         ('augment = [{ transform = "RandomCorp" }]', ["step 0", "'RandomCorp'", "RandomCrop"]),
         ('augment = [{ transform = "RandomCrop", pad = 4 }]', ["RandomCrop", "no argument 'pad'", "padding"]),
         ('augment = [{ transform = "RandomCrop", padding = -1 }]', ["RandomCrop", "padding", "-1"]),
         ('augment = [{ transform = "CenterCrop" }]', ["CenterCrop", "size"]),
-        ('test_transform = "light"', ["'test_transform' is 'light'", "list of transforms"]),
+        ('test_transform = "light"', ["'test_transform': 'light'", "list of transforms"]),
         ("mean = [0.5]\nstd = [0.2, 0.0]", ["'std' is [0.2, 0.0]", "above 0"]),
         ("mean = [0.1, 0.2, 0.3]\nstd = [0.2, 0.1]", ["'mean'", "'std' [0.2, 0.1]"]),
         ("label_smoothing = 1.5", ["'label_smoothing' is 1.5", "at most 1"]),
         ("ema = 1.0", ["'ema' is 1.0", "below 1"]),
         ("validation = 1.0", ["'validation' is 1.0", "below 1"]),
+        ('metrics = ["top"]', ["'top'", "top5"]),
+        ("early_stopping = -1", ["'early_stopping' is -1", "at least 0"]),
         ("seed = -1", ["'seed' is -1", "at least 0"]),
         ("momentum = 0.0\nnesterov = true", ["'nesterov' is true", "momentum above 0"]),
         ('optimizer = "adam"\nmomentum = 0.9', ["'momentum' goes with optimizer sgd, not 'adam'"]),
@@ -165,7 +167,7 @@ def test_every_key_reaches_what_it_is_for():
     way = train.Recipe(
         net="lenet5", optimizer="sgd", lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.1, no_decay=["bias", "norm"],
         schedule="step", milestones=3, gamma=0.5, label_smoothing=0.2, clip_norm=2.0, ema=0.99, seed=9,
-        mean=[0.5], std=[0.25], drop_last=True,
+        mean=[0.5], std=[0.25], drop_last=True, early_stopping=4, metrics=["top3"],
         augment=[{"transform": "RandomAffine", "scale": [0.9, 1.1]}],
         test_transform=[{"transform": "CenterCrop", "size": [28, 28]}],
     )  # fmt: skip
@@ -182,9 +184,12 @@ def test_every_key_reaches_what_it_is_for():
     assert options["transform"] == transforms.Compose([transforms.RandomAffine(scale=(0.9, 1.1))])
     assert options["val_transform"] == transforms.Compose([transforms.CenterCrop((28, 28))])
     assert (options["epochs"], options["batch_size"], options["drop_last"]) == (20, 128, True)
+    (stopping,) = way.make_callbacks()
+    assert stopping.patience == 4
     # Label smoothing: an even guess costs log(10) with and without, so a sure one tells.
     plain = way.override(label_smoothing=0.0).make_trainer(way.make_net(), 100)
     sample = (np.zeros((4, 28, 28, 1), np.uint8), np.arange(4))
+    assert set(trainer.evaluate(sample)) == {"loss", "accuracy", "top3"}
     assert trainer.evaluate(sample)["loss"] != plain.evaluate(sample)["loss"]
 
 
