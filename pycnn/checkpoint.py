@@ -9,10 +9,25 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
+from pycnn.errors import ArgumentError
 from pycnn.program import Variables
 from pycnn.tensor import Tensor, as_array
 
 __all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
+
+
+def _as_text(path: str | os.PathLike[str], who: str) -> str:
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise ArgumentError(f"{who}: expected a path, got {path!r}") from None
+    if "\0" in text:
+        raise ArgumentError(f"{who}: path {text!r} contains a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{who}: path {text!r} is no UTF-8 text; rename the file or its folder") from None
+    return text
 
 
 def write_tensors(
@@ -24,7 +39,7 @@ def write_tensors(
         FileError: The system refused; an older file at the path is intact.
     """
     core = {name: _core.Tensor.from_array(np.ascontiguousarray(as_array(a, what=name))) for name, a in tensors.items()}
-    _core.write_checkpoint(os.fspath(path), core, dict(metadata or {}))
+    _core.write_checkpoint(_as_text(path, "save"), core, dict(metadata or {}))
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -37,7 +52,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         FileError: The file cannot be read.
         FormatError: The file is malformed; the message names tensor, field or byte offset.
     """
-    tensors, metadata = _core.read_checkpoint(os.fspath(path))
+    tensors, metadata = _core.read_checkpoint(_as_text(path, "load"))
     return {name: tensor.view() for name, tensor in tensors.items()}, metadata
 
 
@@ -60,7 +75,7 @@ def save_model(
         FileError: The system refused; an older file at the path is intact.
     """
     tensors = {name: variables.core[name] for name in variables}
-    _core.save_model(os.fspath(path), graph, tensors, dict(metadata or {}))
+    _core.save_model(_as_text(path, "save"), graph, tensors, dict(metadata or {}))
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[_core.Graph, dict[str, Tensor], dict[str, str]]:
@@ -73,5 +88,5 @@ def load_model(path: str | os.PathLike[str]) -> tuple[_core.Graph, dict[str, Ten
         FileError: The file cannot be read.
         FormatError: The file is malformed or of a newer format.
     """
-    graph, tensors, metadata = _core.load_model(os.fspath(path))
+    graph, tensors, metadata = _core.load_model(_as_text(path, "load"))
     return graph, {name: Tensor(tensor) for name, tensor in tensors.items()}, metadata

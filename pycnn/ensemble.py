@@ -16,6 +16,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError, FileError, FormatError, LabelError, ShapeError
 from pycnn.nn.files import load
 from pycnn.nn.module import Module
+from pycnn.textfile import write_text
 
 __all__ = ["Ensemble"]
 
@@ -195,10 +196,7 @@ def write_list(path: str | PathLike[str], members: Sequence[Path]) -> None:
     names = [os.path.relpath(member, listing.parent) for member in members]
     text = f"# An ensemble of pycnn: the probabilities of these nets are averaged.\n{_KEY} = [\n"
     text += "".join(f"  {json.dumps(name, ensure_ascii=False)},\n" for name in names) + "]\n"
-    try:
-        listing.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(error.errno, error.strerror, str(listing)) from None
+    write_text(listing, text)
 
 
 def read_list(path: str | PathLike[str]) -> list[Path]:

@@ -15,6 +15,7 @@ from pycnn.cli.train import train_plan
 from pycnn.ensemble import Ensemble, write_list
 from pycnn.nn.files import save
 from pycnn.nn.module import Module
+from pycnn.textfile import write_text
 from pycnn.train import Recipe
 
 __all__ = ["train_ensemble"]
@@ -43,9 +44,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
         plan = make_plan(own, recipe.override(seed=recipe.seed + number - 1), folder, data)
         if data is None and run_dir is not None and args.resume is None:
             run_dir.mkdir(parents=True, exist_ok=True)
-            (run_dir / "config.toml").write_text(
-                _options.to_toml({**plan.settings(), "ensemble": args.ensemble}), encoding="utf-8"
-            )
+            write_text(run_dir / "config.toml", _options.to_toml({**plan.settings(), "ensemble": args.ensemble}))
         data = plan.data
         output.progress(f"net {number} of {args.ensemble}")
         done = train_plan(plan, output, resume=args.resume is not None)

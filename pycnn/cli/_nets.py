@@ -9,10 +9,25 @@ from typing import Any
 
 from pycnn import models
 from pycnn.cli._options import UsageError, as_usage, parse_value
+from pycnn.data._files import open_regular
+from pycnn.errors import FormatError
 from pycnn.nn.files import GraphModule, load
 from pycnn.nn.module import Module
 
-__all__ = ["class_names", "create", "find", "fit_to_data", "is_file", "known_options", "own_loss", "parse_options"]
+__all__ = [
+    "class_names",
+    "create",
+    "find",
+    "fit_to_data",
+    "is_file",
+    "known_options",
+    "load_file",
+    "own_loss",
+    "parse_options",
+]
+
+
+_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
 def parse_options(pairs: list[str], activation: str | None = None) -> dict[str, Any]:
@@ -53,6 +68,23 @@ def create(name: str, options: dict[str, Any]) -> Module:
         return models.create(name, **options)
 
 
+def load_file(path: str) -> GraphModule:
+    """Load a model file; an image in its place is told.
+
+    Raises:
+        FileError: The file cannot be read.
+        FormatError: It is no model file.
+    """
+    try:
+        return load(path)
+    except FormatError as error:
+        with open_regular(Path(path)) as file:
+            start = file.read(4)
+        if start.startswith(_IMAGE_STARTS):
+            error.add_note("  hint: this is an image; the model file comes first")
+        raise
+
+
 def find(net: str, options: dict[str, Any]) -> Module:
     """Load a file or make a network by name.
 
@@ -65,7 +97,7 @@ def find(net: str, options: dict[str, Any]) -> Module:
         return create(net, options)
     if options:
         raise UsageError(f"--option {next(iter(options))}: '{net}' is a file, its net is made already")
-    return load(net)
+    return load_file(net)
 
 
 def fit_to_data(

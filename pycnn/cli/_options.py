@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pycnn.errors import ArgumentError
 __all__ = [
     "UsageError",
     "as_usage",
+    "check_output",
     "count",
     "fraction",
     "image_shape",
@@ -42,6 +44,23 @@ def as_usage() -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise UsageError(str(error)) from error
+
+
+def check_output(option: str, path: Path | None, *, example: str) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        UsageError: The path is a folder, or its own folder is missing or may not be written to.
+    """
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} '{path}': its folder does not exist")
+    if path.is_dir():
+        raise UsageError(f"{option} '{path}' is a folder, expected a file, for example {path / example}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{option} '{path}': its folder may not be written to")
 
 
 # ---- Types of options
@@ -206,8 +225,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"'{path}': {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"'{path}' is no TOML: {error}") from error
 
 
 def _words(settings: Mapping[str, Any], parser: argparse.ArgumentParser, where: str) -> list[str]:

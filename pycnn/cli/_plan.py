@@ -13,6 +13,7 @@ from pycnn.cli import _data, _nets
 from pycnn.cli._options import UsageError, as_usage
 from pycnn.config import manual_seed
 from pycnn.data import Dataset, split
+from pycnn.data._overlap import warn_shared_files
 from pycnn.data.transforms import Transform
 from pycnn.nn.module import Module
 from pycnn.train import Recipe, Trainer
@@ -124,7 +125,7 @@ def make_plan(args: argparse.Namespace, recipe: Recipe, run_dir: Path | None, da
         net, options = _nets.fit_to_data(name, options, net, shape, len(data.train.class_names))
         recipe = recipe.override(option=options)
     net.build(shape)
-    _check_classes(net, shape, data.train)
+    _check_classes(net, shape, data.train, args.device)
     with as_usage():
         trained = _seen(data.train, recipe.make_transform(data.train.image_shape))
     if trained != shape:
@@ -134,6 +135,8 @@ def make_plan(args: argparse.Namespace, recipe: Recipe, run_dir: Path | None, da
         )
     part = recipe.validation
     fit, validation = split(data.train, part, seed=recipe.seed) if part else (data.train, data.test)
+    if part:  # otherwise `fit` compares
+        warn_shared_files(data.train, data.test, who="train", name="test")
     return Plan(args, recipe, net, data, fit, validation, run_dir)
 
 
@@ -152,8 +155,8 @@ def _seen(data: Dataset, transform: Transform | None) -> tuple[int, int, int]:
     return data.image_shape if transform is None else transform.output_shape(data.image_shape)
 
 
-def _check_classes(net: Module, image_shape: tuple[int, int, int], data: Dataset) -> None:
-    (_, shape, _), *_others = pycnn.compile(net, (1, *image_shape), threads=1).outputs
+def _check_classes(net: Module, image_shape: tuple[int, int, int], data: Dataset, device: str) -> None:
+    (_, shape, _), *_others = pycnn.compile(net, (1, *image_shape), device=device, threads=1).outputs
     if len(shape) != 2 or shape[1] < len(data.class_names):
         raise UsageError(
             f"the net gives {shape}, but there are {len(data.class_names)} classes: (N, classes) is needed"

@@ -11,6 +11,7 @@ from pycnn.cli import _options
 from pycnn.cli._output import Output
 from pycnn.cli._plan import Plan
 from pycnn.optional import optional
+from pycnn.textfile import write_text
 from pycnn.train import Callback, CSVLogger, JSONLines, Trainer
 
 __all__ = ["CURVES", "callbacks", "check_plot", "draw", "prepare"]
@@ -24,8 +25,8 @@ def prepare(plan: Plan) -> None:
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(_options.to_toml(plan.settings()), encoding="utf-8")
-    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.toml", _options.to_toml(plan.settings()))
+    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
 
 
 def callbacks(plan: Plan, output: Output) -> list[Callback]:

@@ -20,6 +20,7 @@ from pycnn.benchmark import BenchReport, bench
 from pycnn.cli import _nets, _options
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
+from pycnn.textfile import write_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -48,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Time, report, compare."""
+    if args.json not in (None, "-"):
+        _options.check_output("--json", Path(args.json), example="bench.json")
     options = _nets.parse_options(args.option)
     before = None if args.compare is None else _read(args.compare)
     net = _nets.find(args.net, options)
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     for text in report.warnings:
         output.warn(text)
     if args.json not in (None, "-"):
-        Path(args.json).write_text(json.dumps(output.record(values), indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(output.record(values), indent=2) + "\n")
         output.json = False
     output.result(values, _text(report, changes))
     regressed = any(change["regression"] for change in changes)

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+import pycnn
 from pycnn.cli import _data, _nets, _options
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.data import Dataset
 from pycnn.data.transforms import CenterCrop, Transform
 from pycnn.ensemble import Ensemble, read_list
-from pycnn.nn.files import load
 from pycnn.nn.module import Module
 from pycnn.train import Trainer, weights_fingerprint
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if is_list and len(args.file) > 1:
         raise UsageError("a .toml list of model files is given alone")
     paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
-    nets: list[Module] = [load(path) for path in paths]
+    nets: list[Module] = [_nets.load_file(path) for path in paths]
     shape = _shared_shape(paths, nets)
     side = args.image_size
     if side is not None and side < max(shape[:2]):
@@ -66,6 +66,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
         if names is not None and names != tuple(images.class_names):
             raise ValueError(
                 f"'{path}': the net knows the classes {', '.join(names)}; the data has {', '.join(images.class_names)}"
+            )
+        (_, scores, _), *_others = pycnn.compile(net, (1, *shape), threads=1).outputs
+        if names is None and len(scores) == 2 and scores[1] != len(images.class_names):
+            output.warn(
+                f"'{path}': the net tells {scores[1]} classes apart, the data has {len(images.class_names)}; "
+                "is it the right data?"
             )
     window = None if images.image_shape[:2] == shape[:2] else CenterCrop((shape[0], shape[1]))
     if is_list or args.ensemble:

@@ -19,9 +19,10 @@ import pycnn
 from pycnn import functional
 from pycnn.cli import _nets, _options
 from pycnn.cli._output import Output
-from pycnn.data._decode import decode, require_pillow
+from pycnn.data._decode import decode, read_file, require_pillow
+from pycnn.nn import _range
 from pycnn.nn._running import ends_in_softmax
-from pycnn.nn.files import GraphModule, load
+from pycnn.nn.files import GraphModule
 
 __all__ = ["add_arguments", "run"]
 
@@ -40,11 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, output: Output) -> int:
     """Decode, run, report."""
     require_pillow("predict")
-    net = load(args.file)
+    net = _nets.load_file(args.file)
     shape = net.input_shape or ()
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ValueError(f"'{args.file}': the net takes {shape}, not grey or colour images (H, W, C)")
-    probabilities = _probabilities(net, _read(args, shape), args)
+    images = _read(args, shape)
+    _range.check(net, images)
+    probabilities = _probabilities(net, images, args)
     names = _nets.class_names(net) or tuple(str(index) for index in range(probabilities.shape[1]))
     if len(names) != probabilities.shape[1]:
         raise ValueError(f"'{args.file}': {len(names)} class names, but the net gives {probabilities.shape[1]} classes")
@@ -67,9 +70,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
 def _read(args: argparse.Namespace, shape: tuple[int, ...]) -> np.ndarray:
     images = np.empty((len(args.images), *shape), np.uint8)
     for index, path in enumerate(args.images):
-        pixels = decode(
-            path.read_bytes(), where=f"'{path}'", channels=shape[2], size=(shape[0], shape[1]), fit=args.fit
-        )
+        where = f"'{path}'"
+        data = read_file(path, where=where)
+        pixels = decode(data, where=where, channels=shape[2], size=(shape[0], shape[1]), fit=args.fit)
         images[index] = 255 - pixels if args.invert else pixels
     return images
 

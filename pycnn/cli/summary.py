@@ -16,6 +16,7 @@ from pathlib import Path
 from pycnn.cli import _nets, _options
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
+from pycnn.textfile import write_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -43,12 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Tabulate."""
+    _options.check_output("--html", args.html, example="summary.html")
     net = _nets.find(args.net, _nets.parse_options(args.option))
     if args.input_shape is None and net.input_shape is None:
         raise UsageError(f"{args.net} has no input size of its own; give --input-shape H,W,C")
     table = net.summary(args.input_shape, batch=args.batch, depth=args.depth, compact=args.compact, budget=args.budget)
     if args.html is not None:
-        args.html.write_text(table.to_html(), encoding="utf-8")
+        write_text(args.html, table.to_html())
         output.progress(f"written: {args.html}")
     output.result({"net": args.net, "html": args.html, **table.to_dict()}, str(table))
     output.suggest(f"pycnn bench {args.net}")

@@ -126,8 +126,9 @@ def _settle(args: argparse.Namespace) -> tuple[Recipe, Path | None]:
     run_dir = args.resume if args.resume is not None else args.run_dir
     if args.resume is None and run_dir is not None and (run_dir / "config.toml").exists():
         raise UsageError(f"--run-dir '{run_dir}' holds a run already; go on with --resume, or choose another folder")
-    if args.output is not None and not args.output.resolve().parent.is_dir():
-        raise UsageError(f"--output '{args.output}': its folder does not exist")
+    if run_dir is not None and run_dir.exists() and not run_dir.is_dir():
+        raise UsageError(f"--run-dir '{run_dir}' is a file, expected a folder")
+    _options.check_output("--output", args.output, example="net.safetensors")
     if args.tensorboard and run_dir is None:
         raise UsageError("--tensorboard needs --run-dir, where the event files go")
     recipe = _recipe_options.settle(args)

@@ -24,12 +24,14 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pycnn.errors import ArgumentError, Error, FormatError, UnsupportedError
+from pycnn.data._files import open_regular
+from pycnn.errors import ArgumentError, Error, FileError, FormatError, UnsupportedError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -320,6 +322,23 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
         pixels = pixels.swapaxes(0, 1)
     rows, columns = _TURNED[orientation]
     return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def read_file(path: Path, *, where: str) -> bytes:
+    """The bytes of one image file.
+
+    Raises:
+        FileError: The file cannot be read.
+        FormatError: No regular file, or too long.
+    """
+    with open_regular(path) as file:
+        try:
+            data = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, str(path)) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise FormatError(f"{where}: the file has more than {MAX_FILE_BYTES} bytes")
+    return data
 
 
 def _plain(error: Exception) -> str:

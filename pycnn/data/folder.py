@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pycnn.data._checks import as_size
-from pycnn.data._decode import MAX_FILE_BYTES, MAX_PIXELS
+from pycnn.data._decode import MAX_PIXELS, read_file
 from pycnn.data._encoded import CACHE_BYTES, EncodedDataset, OnError
-from pycnn.data._files import PathLike, as_path, list_directory, open_regular
+from pycnn.data._files import PathLike, as_path, list_directory
 from pycnn.errors import FileError, FormatError
 
 __all__ = ["ImageFolder"]
@@ -143,11 +143,7 @@ class ImageFolder(EncodedDataset):
         return f"image {i} '{self.paths[i]}'"
 
     def _encoded(self, i: int) -> bytes:
-        with open_regular(self.paths[i]) as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise FormatError(f"{self._where(i)}: the file has more than {MAX_FILE_BYTES} bytes")
-        return data
+        return read_file(self.paths[i], where=self._where(i))
 
 
 def _image_files(folder: Path) -> list[Path]:

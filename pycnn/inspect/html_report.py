@@ -23,6 +23,7 @@ from pycnn.inspect.mistakes import predictions
 from pycnn.inspect.occlude import occlusion
 from pycnn.inspect.preferred_inputs import maximize, top_patches
 from pycnn.nn.module import Module, _unknown
+from pycnn.textfile import write_text
 
 __all__ = ["Picture", "Report", "report"]
 
@@ -89,7 +90,7 @@ class Report:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page."""
-        Path(path).write_text(self.to_html(), encoding="utf-8")
+        write_text(path, self.to_html())
 
     def save_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write each picture as a PNG file; the folder is made if need be."""

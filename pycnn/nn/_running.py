@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pycnn.nn import _range
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import as_array, as_plain, stack_level
 from pycnn.tracing import Symbol, trace
@@ -229,6 +230,8 @@ def run(net: Module, inputs: tuple[Any, ...]) -> Any:
 
 def _run(net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None) -> Any:
     arrays = tuple(as_input(x, who=type(net).__name__ + " input") for x in inputs)
+    if net.input_range is not None:
+        _range.check(net, arrays[0])
     key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays))
 
     def make() -> Runner:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pycnn import _core, checkpoint
 from pycnn.errors import ArgumentError, FormatError
-from pycnn.nn import _names
+from pycnn.nn import _names, _range
 from pycnn.nn._state import warn_not_finite
 from pycnn.nn.module import RESERVED, Module
 from pycnn.program import Variables
@@ -141,7 +141,7 @@ def save(
     variables.update(traced.parameters)
     own = net.metadata if isinstance(net, GraphModule) else {}
     kept = {name: text for name, text in own.items() if name != "trainer"}
-    checkpoint.save_model(path, traced.graph, variables, {**kept, **_text_metadata(metadata)})
+    checkpoint.save_model(path, traced.graph, variables, {**kept, **_range.as_text(net), **_text_metadata(metadata)})
 
 
 def load(path: str | os.PathLike[str]) -> GraphModule:
@@ -172,4 +172,5 @@ def load(path: str | os.PathLike[str]) -> GraphModule:
     warn_not_finite({name: tensors[name].numpy() for name in parameters}, f"load '{os.fspath(path)}'")
     net = GraphModule(graph.text(), parameters)
     net.metadata = {name: value for name, value in metadata.items() if not name.startswith("pycnn.")}
+    object.__setattr__(net, "input_range", _range.from_text(net.metadata.pop(_range.METADATA_NAME, None)))
     return net

@@ -102,6 +102,8 @@ class _Private:
 
     stamp: int = field(default_factory=_running.clock.tick)
     cache: _running.ProgramCache | None = None
+    #: Element types of which a batch was compared with `input_range`.
+    checked: set[str] = field(default_factory=set)
 
 
 class Module:
@@ -127,6 +129,9 @@ class Module:
     _private: _Private
     #: (H, W, C) of the images that the net is made for or was called with last; None if unknown.
     input_shape: tuple[int, ...] | None = None
+    #: Lowest and highest value of the images that the net was trained on, uint8 as 0..1; None if unknown. Images of
+    #: another range give a warning.
+    input_range: tuple[float, float] | None = None
     #: A `Normalize` applied to the input before ``forward``; part of the net and of its file.
     normalization: Module | None = None
     #: Whether uint8 images become float32 in 0..1 before ``forward``: True, False (the module does it

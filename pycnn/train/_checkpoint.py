@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pycnn import checkpoint
 from pycnn.errors import ArgumentError, FormatError, ShapeError
-from pycnn.nn import files
+from pycnn.nn import _range, files
 from pycnn.nn._running import stack_level
 from pycnn.program import Variables
 from pycnn.tensor import Tensor
@@ -91,6 +91,7 @@ def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         if name.startswith(_PREFIXES):
             trainer.variables[name] = tensor.numpy()
     take_over()
+    object.__setattr__(trainer.net, "input_range", _range.from_text(metadata.get(_range.METADATA_NAME)))
 
 
 def _read_state(metadata: dict[str, str], who: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pycnn.errors import ArgumentError
+from pycnn.textfile import write_text
 
 if TYPE_CHECKING:
     from pycnn.train.trainer import Trainer
@@ -239,7 +240,7 @@ class JSONLines(Callback):
         """Write the lines."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row) + "\n" for row in trainer.history)
-        self.path.write_text(lines, encoding="utf-8")
+        write_text(self.path, lines)
 
 
 class LambdaCallback(Callback):

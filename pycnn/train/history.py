@@ -6,11 +6,12 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+from pycnn.textfile import write_text
 
 __all__ = ["History"]
 
@@ -62,7 +63,7 @@ class History:
         """Give the table as CSV text, and write it when a path is given.
 
         Raises:
-            OSError: The file cannot be written.
+            FileError: The file cannot be written; an older one is intact.
         """
         out = io.StringIO()
         writer = csv.DictWriter(out, self.columns, lineterminator="\n")
@@ -70,7 +71,7 @@ class History:
         writer.writerows(self.rows)
         text = out.getvalue()
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_text(path, text)
         return text
 
     def plot(self, path: str | PathLike[str] | None = None, *, title: str = "Training") -> Figure:

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pycnn.data import Dataset, Loader
+from pycnn.data._overlap import warn_shared_files
 from pycnn.errors import ArgumentError, FormatError, ShapeError, TrainingError
-from pycnn.nn import files
+from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
@@ -222,6 +223,10 @@ class Trainer:
             raise ShapeError(f"step: x is {images.shape}, a batch needs at least one image")
         target = as_target(y, len(images), who="step")
         program = self._training.get(images, target)
+        if not self.steps & (self.steps - 1):  # the first ones, then ever more rarely: looking takes time
+            if not self.steps:
+                _range.check(self.net, images)
+            _range.note(self.net, images)
         rate = self.learning_rate
         if rate != self.rate:
             self.variables["train.learning_rate"] = np.array([rate], np.float32)
@@ -332,6 +337,8 @@ class Trainer:
             workers=workers,
         )
         directory = _loop.checkpoint_path(checkpoint_dir)
+        if held_out is not None:
+            warn_shared_files(data, held_out, who="fit", name="val")
         with self._alone("fit"):
             self.stopping = False
             self._callbacks = tuple(callbacks)
@@ -439,6 +446,7 @@ class Trainer:
         totals = _loop.Totals()
         for x, y in Loader(dataset, batch_size, shuffle=False, transform=transform):
             target = as_target(y, len(x), who="evaluate")
+            _range.check(self.net, x)
             program = self._measuring.get(x, target)
             totals.add(program.run(x, target, who="evaluate"), len(x))
         return totals.means()

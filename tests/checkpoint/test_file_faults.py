@@ -1,0 +1,194 @@
+"""Saves that go wrong: the error names path and reason, the older file is intact, nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pycnn as pc
+from pycnn import nn, optim
+
+SCRIPT = """
+import sys
+import numpy as np
+import pycnn as pc
+from pycnn import nn
+net = nn.Sequential(nn.Flatten(), nn.Linear(36, 2000)).build((6, 6, 1))
+path, value = sys.argv[1], float(sys.argv[2])
+while True:
+    net[1].bias.copy_(np.full(2000, value, np.float32))
+    net[1].weight.copy_(np.full((2000, 36), value, np.float32))
+    net.save(path)
+    print(value, flush=True)
+    value += 2
+"""
+
+
+def small():
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).build((6, 6, 1))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """An older file, which every failed save must leave as it is."""
+    small().save(tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("absent/net.safetensors", errno.ENOENT),
+        ("net.safetensors/x", errno.ENOTDIR),
+        ("folder", errno.EISDIR),
+        ("folder/", errno.EISDIR),
+        ("n" * 300, errno.ENAMETOOLONG),
+        ("pipe", errno.EINVAL),
+        ("", errno.EISDIR),
+    ],
+)
+def test_path_that_cannot_be_a_file_is_named_with_its_reason(path, name, code):
+    folder = path.parent
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    target = os.path.join(folder, name)  # noqa: PTH118 - keeps the slash at the end
+    before = {p.name for p in folder.iterdir()}
+    for call in (lambda: pc.save(small(), target), lambda: pc.load(target)):
+        with pytest.raises(pc.FileError) as caught:
+            call()
+        assert (caught.value.errno, caught.value.filename) == (code, target)
+        assert target in str(caught.value)
+    assert {p.name for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("bad", [None, 3, 1.5, "a\0b", "caf\udce9.safetensors", b"\xff.safetensors"])
+def test_what_is_no_path_is_refused_with_its_value(bad):
+    for call in (lambda: pc.save(small(), bad), lambda: pc.load(bad)):
+        with pytest.raises(pc.ArgumentError, match=r"(save|load): (expected a )?path") as caught:
+            call()
+        assert isinstance(bad, bytes) or repr(bad) in str(caught.value)
+
+
+def test_names_in_unicode_bytes_and_of_greatest_length_work(tmp_path):
+    net = small()
+    for name in ("größe \N{GRINNING FACE}.safetensors", "n" * 255, b"plain.safetensors"):
+        target = os.fsencode(tmp_path) + b"/" + name if isinstance(name, bytes) else tmp_path / name
+        net.save(target)
+        assert np.array_equal(pc.load(target).state_dict()["1.bias"], net.state_dict()["1.bias"])
+
+
+def test_full_disk_leaves_the_older_file_and_no_other_and_training_may_go_on(path):
+    before = path.read_bytes()
+    big = nn.Sequential(nn.Flatten(), nn.Linear(36, 2000)).build((6, 6, 1))
+    data = (np.zeros((4, 6, 6, 1), np.float32), np.arange(4))
+    trainer = pc.Trainer(big, optimizer=optim.SGD(0.1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(pc.FileError) as caught:
+            pc.save(big, path)
+        with pytest.warns(RuntimeWarning, match="training goes on without this checkpoint"):
+            trainer.fit(data, epochs=1, checkpoint_dir=path.parent, progress=False, on_save_error="warn")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    trainer.fit(data, epochs=1, checkpoint_dir=path.parent, progress=False)
+    assert (path.parent / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize("options", ["size=64k", "ro"])
+def test_small_and_read_only_file_systems(tmp_path, options):
+    """The real thing, where the tests may mount."""
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "pycnn-test", str(tmp_path)], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        target = tmp_path / "net.safetensors"
+        small().save(target)
+        before = target.read_bytes()
+        if options == "ro":
+            subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        big = nn.Sequential(nn.Flatten(), nn.Linear(36, 2000)).build((6, 6, 1))
+        with pytest.raises(pc.FileError) as caught:
+            big.save(target)
+        assert caught.value.errno == (errno.EROFS if options == "ro" else errno.ENOSPC)
+        assert target.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == [target.name]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def values(path: Path) -> set[float]:
+    """All weights of a whole file are one number."""
+    state = pc.load(path).state_dict()
+    return {float(v) for array in state.values() for v in np.unique(array)}
+
+
+def test_killed_at_any_instant_of_a_save_the_older_or_newer_file_loads(tmp_path):
+    target = tmp_path / "net.safetensors"
+    value, delays = 0.0, (0.0, 0.0003, 0.0009, 0.0017, 0.0031, 0.0043)
+    for delay in delays:
+        with subprocess.Popen(
+            [sys.executable, "-P", "-c", SCRIPT, str(target), str(value + 2)], stdout=subprocess.PIPE, text=True
+        ) as victim:
+            for _ in range(3):
+                reported = float(victim.stdout.readline())
+            time.sleep(delay)
+            victim.kill()
+            rest = [float(line) for line in victim.stdout if line.endswith("\n")]
+        (value,) = values(target)
+        assert value >= max([reported, *rest])
+    small().save(target)
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+def test_of_two_processes_that_save_to_one_path_the_last_wins_whole(tmp_path):
+    target = tmp_path / "net.safetensors"
+    writers = [
+        subprocess.Popen([sys.executable, "-P", "-c", SCRIPT, str(target), value], stdout=subprocess.PIPE)
+        for value in ("1", "2")
+    ]
+    try:
+        for writer in writers:
+            writer.stdout.readline()
+        seen = [values(target) for _ in range(60)]
+    finally:
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.communicate()
+    assert all(len(found) == 1 for found in seen)
+    assert {int(*found) % 2 for found in seen} == {0, 1}
+
+
+def test_histories_are_written_whole_or_not_at_all(tmp_path):
+    history = pc.train.History([{"epoch": i, "loss": 0.5} for i in range(5000)])
+    target = tmp_path / "h.csv"
+    history.to_csv(target)
+    before = target.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(pc.FileError) as caught:
+            history.to_csv(target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(target))
+    assert target.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["h.csv"]
+    with pytest.raises(pc.FileError, match="No such file"):
+        history.to_csv(tmp_path / "absent" / "h.csv")
+    assert history.to_csv("/dev/null") == before.decode()
+    assert not Path("/dev/null").is_file()

@@ -1,0 +1,103 @@
+"""What a net or program refuses: the error names what came, and the net is as usable as before."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import pycnn as pc
+from pycnn import nn, optim
+
+X = np.random.default_rng(3).standard_normal((8, 17, 19, 3)).astype(np.float32)
+
+
+def mixed():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(8, 10)
+    ).build((17, 19, 3))
+
+
+@pytest.mark.parametrize("value", [np.float32(3), 3.0, None, "cat.png", {}, object()])
+def test_what_is_no_batch_is_refused_by_every_way_of_running(value):
+    net = mixed()
+    trainer = pc.Trainer(net)
+    for run in (
+        net,
+        net.predict,
+        net.predict_proba,
+        lambda x: net.features(x, layer="0"),
+        pc.compile(net, X.shape),
+        lambda x: trainer.step(x, np.zeros(1, int)),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises((pc.ShapeError, pc.DTypeError)):
+                run(value)
+
+
+def test_file_name_in_place_of_an_image_is_told():
+    with pytest.raises(pc.DTypeError, match=r"got str, expected an array of numbers\n  hint: .*decode the image first"):
+        mixed().predict("cat.png")
+
+
+def test_failed_calls_leave_the_net_usable_and_the_input_as_it_was():
+    net = mixed()
+    x = X.copy()
+    expected = net(x)
+    for bad in (x[..., :2], x[:, :0], x[0], x.astype(int), np.zeros((1, 17, 19, 3), object)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(pc.Error):
+                net(bad)
+        assert np.array_equal(net(x), expected)
+    assert np.array_equal(x, X)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"threads": -1}, pc.ArgumentError, "-1"),
+        ({"threads": "abc"}, pc.ArgumentError, "'abc'"),
+        ({"threads": 1.5}, pc.ArgumentError, "1.5"),
+        ({"threads": True}, pc.ArgumentError, "True"),
+        ({"isa": "avx9"}, pc.ArgumentError, "'avx9'"),
+        ({"isa": 3}, pc.ArgumentError, "isa: 3"),
+        ({"device": "cuda"}, pc.DeviceError, "'cuda'.*'cpu'"),
+        ({"device": "cuda:7"}, pc.DeviceError, "'cuda:7'"),
+        ({"device": None}, pc.ArgumentError, "device: None"),
+        ({"dtype": "bfloat16"}, pc.DTypeError, "bfloat16"),
+        ({"dtype": None}, pc.DTypeError, "None"),
+        ({"dtype": "f3"}, pc.DTypeError, "f3"),
+        ({"shape": 5}, pc.ShapeError, "5"),
+        ({"shape": "abc"}, pc.ShapeError, "abc"),
+        ({"shape": (1, 17, 19.5, 3)}, pc.ShapeError, "19.5"),
+        ({"shape": (1, -17, 19, 3)}, pc.ShapeError, "-17"),
+        ({"shape": (2**50, 17, 19, 3)}, (pc.MemoryLimitError, pc.ShapeError), r"\d{9}"),
+    ],
+)
+def test_bad_options_of_compile_are_refused_with_their_value(options, error, text):
+    with pytest.raises(error, match=text):
+        pc.compile(mixed(), **{"shape": X.shape, **options})
+
+
+def test_device_auto_is_the_cpu_and_import_needs_no_gpu():
+    assert pc.compile(mixed(), X.shape, device="auto")(X).shape == (8, 10)
+    assert "cpu" in str(pc.config.machine()["devices"])
+
+
+def test_batch_that_is_too_large_names_the_bytes_and_a_smaller_one_works():
+    net = mixed()
+    with pytest.raises(pc.MemoryLimitError, match=r"\d+ bytes") as caught:
+        pc.compile(net, X.shape, memory_limit_bytes=10_000)
+    assert isinstance(caught.value, MemoryError)
+    trainer = pc.Trainer(net, optimizer=optim.SGD(0.01))
+    huge = np.broadcast_to(X[:1], (2**40, *X.shape[1:]))
+    with pytest.raises(pc.MemoryLimitError, match="no memory for a plain copy"):
+        net(huge)
+    with pytest.raises((pc.MemoryLimitError, MemoryError)):
+        trainer.step(huge, np.broadcast_to(np.int64(0), 2**40))
+    assert trainer.steps == 0
+    assert np.isfinite(trainer.step(X, np.arange(8))["loss"])
+    assert net(X).shape == (8, 10)
