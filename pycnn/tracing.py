@@ -91,6 +91,15 @@ class Symbol:
     __array__ = __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = _no_values
     __lt__ = __le__ = __gt__ = __ge__ = _no_values
 
+    def __getattr__(self, name: str) -> Any:
+        """Explain that a Symbol has no methods of arrays."""
+        hint = "" if name.startswith("_") else "; what is done to it are functions, as pycnn.functional.relu(x)"
+        raise AttributeError(f"a Symbol has no {name!r}{hint}", name=name, obj=self)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Explain what takes a part of a Symbol."""
+        raise TypeError("a Symbol cannot be indexed; pycnn.functional.slice and take give a part of it")
+
     def __repr__(self) -> str:
         """Describe shape and type."""
         return f"Symbol(shape={self.shape}, dtype={self.dtype!r})"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pycnn.errors import ArgumentError, GraphError
+from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn import _names, _running
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, is_tracing, name_parameters, scope, trace
@@ -309,6 +309,8 @@ class Module:
         shape = self.input_shape if given is None else tuple(int(size) for size in given)
         if shape is None:
             raise ArgumentError(f"{who}: the size of the input is not known\n  hint: give it, (H, W, C) for images")
+        if len(shape) == 4:
+            raise ShapeError(f"{who}: {shape} has a batch axis\n  hint: give one image's shape, {shape[1:]}")
         return shape
 
     def _remember_input(self, shape: Sequence[int]) -> None:

@@ -64,6 +64,8 @@ def make_objective(net: Module, loss: Any, label_smoothing: float, metrics: Sequ
         )
     if loss == "mse":
         return Objective("mse", lambda out, y: functional.mse_loss(_single(out), y), True, tuple(metrics))
+    if isinstance(loss, type):
+        raise ArgumentError(f"Trainer: loss is the class {loss.__name__}\n  hint: write {loss.__name__}(...)")
     if not callable(loss):
         raise ArgumentError(
             f"Trainer: loss must be 'cross_entropy', 'mse' or a function of the net's result and "

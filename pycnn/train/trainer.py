@@ -325,6 +325,8 @@ class Trainer:
             raise ArgumentError(f"fit: on_save_error must be 'raise' or 'warn', got {on_save_error!r}")
         data = as_dataset(train, who="fit: train")
         held_out = None if val is None else as_dataset(val, who="fit: val")
+        if not isinstance(callbacks, list | tuple):
+            raise ArgumentError(f"fit: callbacks must be a list of pycnn.train.Callback, got {callbacks!r}")
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise ArgumentError(f"fit: callback {callback!r} is no pycnn.train.Callback")

@@ -101,3 +101,48 @@ def test_batch_that_is_too_large_names_the_bytes_and_a_smaller_one_works():
     assert trainer.steps == 0
     assert np.isfinite(trainer.step(X, np.arange(8))["loss"])
     assert net(X).shape == (8, 10)
+
+
+class Odd(nn.Module):
+    def __init__(self, forward):
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.described = forward
+
+    def forward(self, x):
+        return self.described(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "error", "text"),
+    [
+        (lambda y: y.sum(), AttributeError, "no 'sum'; what is done to it are functions"),
+        (lambda y: y[0], TypeError, "cannot be indexed; pycnn.functional.slice"),
+        (lambda y: y if y else y, TypeError, "no values until the program runs"),
+        (lambda y: y.values, AttributeError, "no 'values'"),
+        (lambda y: None, pc.GraphError, "forward returned NoneType"),
+    ],
+)
+def test_symbol_used_as_an_array_explains_itself(forward, error, text):
+    with pytest.raises(error, match=text):
+        Odd(forward)(X)
+    assert Odd(lambda y: y)(X).shape == (8, 15, 17, 4)
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "text"),
+    [
+        (lambda net: net.summary((8, 17, 19, 3)), pc.ShapeError, r"batch axis\n  hint: .*\(17, 19, 3\)"),
+        (lambda net: pc.bench("lenet5"), pc.ArgumentError, "models.create"),
+        (lambda net: pc.Trainer(net, loss=nn.CrossEntropyLoss), pc.ArgumentError, r"write CrossEntropyLoss\(\.\.\.\)"),
+        (lambda net: pc.Trainer(net).fit(X, epochs=1), pc.ArgumentError, r"\(images, labels\)"),
+        (
+            lambda net: pc.Trainer(net).fit((X, [0] * 8), epochs=1, callbacks=pc.train.EarlyStopping()),
+            pc.ArgumentError,
+            "callbacks must be a list",
+        ),
+        (lambda net: net.features(X, layer="conv1"), pc.ArgumentError, "'conv1'\n  hint: there is '0'"),
+    ],
+)
+def test_slips_of_a_new_user_get_the_call_that_repairs_them(use, error, text):
+    with pytest.raises(error, match=text):
+        use(mixed())

@@ -305,16 +305,26 @@ make(schedule=None).fit(data(), epochs=10**6, batch_size=16, checkpoint_dir={str
     assert same(everything(resumed), everything(whole))
 
 
-def test_damaged_state_is_refused_and_nothing_changes(tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda state: state.pop("position"), "position"),
+        (lambda state: state.update(format=99), "state of format 99, this version reads 1"),
+        (lambda state: state.update(tensors=None), "does not list"),
+        (lambda state: state.update(identity=3), "not a trainer's state"),
+        (lambda state: state.update(steps="many"), "damaged"),
+    ],
+)
+def test_damaged_state_is_refused_and_nothing_changes(tmp_path, damage, text):
     path = saved(tmp_path, schedule=None)
     tensors, metadata = pc.nn.files.checkpoint.read_tensors(path)
     state = json.loads(metadata["trainer"])
-    del state["position"]
+    damage(state)
     arrays = {name: np.zeros_like(array) for name, array in tensors.items()}
     pc.nn.files.checkpoint.write_tensors(tmp_path / "d.safetensors", arrays, {**metadata, "trainer": json.dumps(state)})
     t = make(schedule=None)
     before = t.fingerprint()
-    with pytest.raises(pc.FormatError, match="position"):
+    with pytest.raises(pc.FormatError, match=text):
         t.load_checkpoint(tmp_path / "d.safetensors")
     assert t.fingerprint() == before
 
