@@ -13,6 +13,7 @@ import pytest
 
 import pycnn as pc
 from pycnn import nn, optim
+from pycnn.config import machine
 
 RNG = np.random.default_rng(3)
 
@@ -38,7 +39,7 @@ def mixed():
 X = RNG.standard_normal((8, 17, 19, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("isa", pc.config.machine()["isas"])
+@pytest.mark.parametrize("isa", machine()["isas"])
 def test_batch_of_8_has_the_bits_of_8_single_images_and_of_any_number_of_threads(isa, monkeypatch):
     monkeypatch.setenv("PYCNN_OVERSUBSCRIBE", "1")
     net = mixed()

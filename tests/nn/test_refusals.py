@@ -9,6 +9,7 @@ import pytest
 
 import pycnn as pc
 from pycnn import nn, optim
+from pycnn.config import machine
 
 X = np.random.default_rng(3).standard_normal((8, 17, 19, 3)).astype(np.float32)
 
@@ -84,7 +85,7 @@ def test_bad_options_of_compile_are_refused_with_their_value(options, error, tex
 
 def test_device_auto_is_the_cpu_and_import_needs_no_gpu():
     assert pc.compile(mixed(), X.shape, device="auto")(X).shape == (8, 10)
-    assert "cpu" in str(pc.config.machine()["devices"])
+    assert "cpu" in str(machine()["devices"])
 
 
 def test_batch_that_is_too_large_names_the_bytes_and_a_smaller_one_works():
