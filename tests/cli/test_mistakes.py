@@ -32,7 +32,7 @@ def place(tmp_path):
         ("train --config {}/binary.toml", 2, "binary.toml' is no TOML"),
         ("train --config {}/absent.toml", 1, "No such file or directory: '{}/absent.toml'"),
         ("train --device cuda", 1, "device 'cuda'"),
-        ("train --lr 0", 2, "--lr must be above 0"),
+        ("train --lr 0", 2, "--lr: '0' is not a number above 0"),
         ("train --lr nan", 2, "'nan'"),
         ("train --data mnist --data-dir {}/folder", 1, "missing train-images-idx3-ubyte"),
         ("train lenet", 2, "lenet5"),
