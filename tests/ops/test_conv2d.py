@@ -17,6 +17,7 @@ from pycnn import _core, functional
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.testing import check_gradients
 from pycnn.testing import strategies as edges
+from pycnn.tracing import emit
 
 OPS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
 
@@ -221,6 +222,22 @@ def test_any_number_of_threads_gives_the_same_bits(name, path):
         found = gradients(case.op, *arrays, grad=grad, path=path, threads=threads)
         for got, want in zip(found, expected):
             tolerances.assert_bits(got, want, f"{threads} threads")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sums_per_thread_are_right_and_only_a_pin_reaches_them(threads):
+    rng = np.random.default_rng(5)
+    x, grad = rng.standard_normal((9, 33, 31, 8)), rng.standard_normal((9, 33, 31, 16))
+    op = _core.Conv2dGradWeight(kernel_size=(3, 3), padding=(1, 1, 1, 1))
+    pin = f"conv2d_grad_weight.per_thread.{ISAS[-1]}"
+    assert pin not in _core.variants("conv2d_grad_weight")
+    arrays = [x.astype(np.float32), grad.astype(np.float32)]
+    program = build(lambda x, grad: emit(op, [x, grad]), *arrays, threads=threads, variants={"conv2d_grad_weight": pin})
+    assert pin in program.explain()
+    wide = [a.astype(np.float64) for a in arrays]
+    expected = reference.conv2d_grad_weight(*wide, (3, 3), padding=1)
+    magnitude = reference.conv2d_grad_weight(*map(np.abs, wide), (3, 3), padding=1)
+    tolerances.assert_within(program(*arrays), expected, tolerances.sum_bound(magnitude, 9 * 33 * 31))
 
 
 @pytest.mark.parametrize("name", [*MIDDLING, "lenet_c1", "resnet_stem", "channels_1000", "1x1_image_padded_3x3"])

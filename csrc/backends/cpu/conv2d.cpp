@@ -61,7 +61,7 @@ Kernel make_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
   return make_scatter_kernel(op, problem, kRun);
 }
 
-template <const WeightGradRun& kRun>
+template <const WeightGradRun& kRun, bool kPerThread = false>
 Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem) {
   WeightGradProblem grad;
   grad.input = problem.inputs[0].shape, grad.grad_output = problem.inputs[1].shape;
@@ -70,6 +70,7 @@ Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem)
   grad.stride = op.stride, grad.dilation = op.dilation;
   grad.padding = {op.padding.top, op.padding.left};
   grad.bias = op.bias;
+  grad.per_thread = kPerThread;
   return make_weight_grad_kernel(grad, problem.threads, kRun);
 }
 
@@ -126,6 +127,20 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
     {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},
 };
 
+// Reached by a pin alone and in no list: see WeightGradProblem::per_thread.
+constexpr Variant<ops::Conv2dGradWeight> kGradWeightPerThread[] = {
+#if PYCNN_HAVE_AVX512
+    {"conv2d_grad_weight.per_thread.avx512", Isa::kAvx512, accept_float32,
+     make_grad_weight<kWeightGradAvx512, true>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"conv2d_grad_weight.per_thread.avx2", Isa::kAvx2, accept_float32,
+     make_grad_weight<kWeightGradAvx2, true>},
+#endif
+    {"conv2d_grad_weight.per_thread.baseline", Isa::kBaseline, accept_float32,
+     make_grad_weight<kWeightGradBaseline, true>},
+};
+
 }  // namespace
 
 Selection select(const ops::Conv2d& op, const Problem& problem) {
@@ -137,6 +152,8 @@ Selection select(const ops::Conv2dGradInput& op, const Problem& problem) {
 }
 std::vector<std::string> variants(const ops::Conv2dGradInput&) { return names_of(kGradInput); }
 Selection select(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (problem.pinned.starts_with("conv2d_grad_weight.per_thread"))
+    return choose(kGradWeightPerThread, op, problem);
   return choose(kGradWeight, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2dGradWeight&) { return names_of(kGradWeight); }

@@ -107,7 +107,8 @@ void plan_units(WeightGradPlan& plan) {
   plan.units = plan.images * plan.image_units;
 }
 
-void plan_parts(WeightGradPlan& plan, Index lanes) {
+// `threads` is 0 where the cut must not depend on it.
+void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
   const Index outputs = plan.group_outputs();
   if (plan.groups > 1 && 2 * outputs <= lanes && lanes % outputs == 0 &&
       plan.group_inputs() <= outputs)
@@ -121,8 +122,9 @@ void plan_parts(WeightGradPlan& plan, Index lanes) {
       plan.filter() * (plan.packed() ? all_blocks * plan.block_width : plan.out_channels);
   const double flops = 2.0 * static_cast<double>(plan.images * plan.rows * plan.columns) *
                        static_cast<double>(plan.filter() * plan.out_channels);
-  const Index chunks = static_cast<Index>(
+  const Index wanted = static_cast<Index>(
       std::clamp(std::ceil(flops / kChunkFlops), 1.0, static_cast<double>(kMaxChunks)));
+  const Index chunks = threads > 0 ? std::min(wanted, threads) : wanted;
   const Index most_parts = std::clamp<Index>(kPartFloats / std::max<Index>(plan.part_floats, 1), 1,
                                              std::clamp<Index>(plan.units, 1, kMaxParts));
   const Index most_splits = plan.packed() ? all_blocks : ceil_div(plan.out_channels, kMinOutputs);
@@ -390,7 +392,7 @@ Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
   std::vector<Index> offsets;
   plan_input(p, plan, offsets);
   plan_units(plan);
-  plan_parts(plan, entry.kernels->lanes);
+  plan_parts(plan, entry.kernels->lanes, p.per_thread ? std::max(threads, 1) : 0);
   plan.workers = std::max(threads, 1);
   if (!plan.in.direct)
     plan.worker_floats = ceil_div(plan.in.buffer_floats(plan.unit_rows), 16) * 16 + 16;

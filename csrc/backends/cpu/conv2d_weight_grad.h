@@ -18,6 +18,9 @@ struct WeightGradProblem {
   Pair stride = {1, 1}, dilation = {1, 1};
   Pair padding = {0, 0};  // top, left
   bool bias = false;
+  // As many partial sums as threads, so that the result depends on their number. Only a pinned
+  // variant asks for it: benchmarks/determinism_cost.py measures what the fixed parts cost.
+  bool per_thread = false;
 };
 
 struct WeightGradKernels;

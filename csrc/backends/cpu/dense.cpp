@@ -33,12 +33,13 @@ Kernel make_grad_input(const ops::DenseGradInput&, const Problem& problem) {
   return make_window_kernel(window, problem.threads, kRun);
 }
 
-template <const WeightGradRun& kRun>
+template <const WeightGradRun& kRun, bool kPerThread = false>
 Kernel make_grad_weight(const ops::DenseGradWeight& op, const Problem& problem) {
   WeightGradProblem grad;
   grad.input = as_pixels(problem.inputs[0].shape);
   grad.grad_output = as_pixels(problem.inputs[1].shape);
   grad.bias = op.bias;
+  grad.per_thread = kPerThread;
   return make_weight_grad_kernel(grad, problem.threads, kRun);
 }
 
@@ -78,6 +79,20 @@ constexpr Variant<ops::DenseGradWeight> kGradWeight[] = {
     {"dense_grad_weight.reference", Isa::kBaseline, accept_all, make_dense_grad_weight_reference},
 };
 
+// Reached by a pin alone and in no list: see WeightGradProblem::per_thread.
+constexpr Variant<ops::DenseGradWeight> kGradWeightPerThread[] = {
+#if PYCNN_HAVE_AVX512
+    {"dense_grad_weight.per_thread.avx512", Isa::kAvx512, accept_float32,
+     make_grad_weight<kWeightGradAvx512, true>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"dense_grad_weight.per_thread.avx2", Isa::kAvx2, accept_float32,
+     make_grad_weight<kWeightGradAvx2, true>},
+#endif
+    {"dense_grad_weight.per_thread.baseline", Isa::kBaseline, accept_float32,
+     make_grad_weight<kWeightGradBaseline, true>},
+};
+
 }  // namespace
 
 Selection select(const ops::Dense& op, const Problem& problem) {
@@ -89,6 +104,8 @@ Selection select(const ops::DenseGradInput& op, const Problem& problem) {
 }
 std::vector<std::string> variants(const ops::DenseGradInput&) { return names_of(kGradInput); }
 Selection select(const ops::DenseGradWeight& op, const Problem& problem) {
+  if (problem.pinned.starts_with("dense_grad_weight.per_thread"))
+    return choose(kGradWeightPerThread, op, problem);
   return choose(kGradWeight, op, problem);
 }
 std::vector<std::string> variants(const ops::DenseGradWeight&) { return names_of(kGradWeight); }
