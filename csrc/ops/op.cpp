@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <iterator>
+#include <memory>
 #include <string_view>
 #include <type_traits>
 
@@ -64,9 +65,16 @@ std::string with_inputs(const Op& op, Specs inputs, const std::string& text) {
   return text.substr(0, end) + ops::describe_inputs(op, inputs) + text.substr(end);
 }
 
-template <std::size_t... Index>
-std::vector<Op> make_each_op(std::index_sequence<Index...>) {
-  return {std::variant_alternative_t<Index, AnyOp>{}...};
+template <class OpType>
+void append(std::vector<Op>& all) {
+  all.emplace_back(OpType{});
+}
+
+template <class... OpTypes>
+std::vector<Op> one_of_each(const std::variant<OpTypes...>*) {
+  std::vector<Op> all;
+  (append<OpTypes>(all), ...);
+  return all;
 }
 
 }  // namespace
@@ -74,12 +82,24 @@ std::vector<Op> make_each_op(std::index_sequence<Index...>) {
 Op::Op() = default;
 Op::Op(const Op& other) = default;
 Op::Op(Op&& other) noexcept = default;
-Op& Op::operator=(const Op& other) = default;
-Op& Op::operator=(Op&& other) noexcept = default;
 Op::~Op() = default;
 
+// By copying and moving, which cannot throw: the variant's own assignments would be compiled for
+// every op once more.
+Op& Op::operator=(const Op& other) { return *this = Op(other); }
+
+static_assert(std::is_nothrow_move_constructible_v<AnyOp>);
+
+Op& Op::operator=(Op&& other) noexcept {
+  if (this != &other) {
+    std::destroy_at(this);
+    std::construct_at(this, std::move(other));
+  }
+  return *this;
+}
+
 const std::vector<Op>& each_op() {
-  static const auto all = make_each_op(std::make_index_sequence<std::variant_size_v<AnyOp>>{});
+  static const std::vector<Op> all = one_of_each(static_cast<const AnyOp*>(nullptr));
   return all;
 }
 
