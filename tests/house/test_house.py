@@ -45,6 +45,15 @@ def test_layer_check_notices_an_include_that_goes_up(root, tmp_path, monkeypatch
     assert len(check_layers.violations()) == 1
 
 
+def test_every_cpp_source_is_in_a_list(root):
+    for room in ("csrc", "tests/cpp"):
+        for source in (root / room).rglob("*.cpp"):
+            lists = [folder / "CMakeLists.txt" for folder in source.parents if folder.is_relative_to(root / room)]
+            nearest = next(file for file in lists if file.exists())
+            words = nearest.read_text().replace("(", " ").replace(")", " ").split()
+            assert source.relative_to(nearest.parent).as_posix() in words, f"{source} is not in {nearest}"
+
+
 @pytest.mark.parametrize("name", op_names())
 def test_every_op_has_a_function(name):
     if name in INTERNAL or name.endswith("Grad") or "Grad" in name:
