@@ -164,7 +164,7 @@ class Residual:
     """
     Residual block.
     """
-    def __init__(self, *, kind: str = 'basic', in_channels: typing.SupportsInt | typing.SupportsIndex = 64, channels: typing.SupportsInt | typing.SupportsIndex = 64, stride: typing.SupportsInt | typing.SupportsIndex = 1, groups: typing.SupportsInt | typing.SupportsIndex = 1, base_width: typing.SupportsInt | typing.SupportsIndex = 64, eps: typing.SupportsFloat | typing.SupportsIndex = 1e-05, momentum: typing.SupportsFloat | typing.SupportsIndex = 0.1, zero_init_residual: bool = False) -> None:
+    def __init__(self, *, kind: str = 'basic', in_channels: typing.SupportsInt | typing.SupportsIndex = 64, channels: typing.SupportsInt | typing.SupportsIndex = 64, stride: typing.SupportsInt | typing.SupportsIndex = 1, groups: typing.SupportsInt | typing.SupportsIndex = 1, base_width: typing.SupportsInt | typing.SupportsIndex = 64, eps: typing.SupportsFloat | typing.SupportsIndex = 1e-05, momentum: typing.SupportsFloat | typing.SupportsIndex = 0.1, zero_init_residual: bool = False, shortcut: str = 'projection', pre_activation: bool = False) -> None:
         ...
     def build(self, graph: Graph, input: SymbolId, tensors: collections.abc.Sequence[SymbolId], prefix: str = '', origin: str = '') -> SymbolId:
         ...

@@ -565,7 +565,7 @@ def residual_parameters(**config: Any) -> list[tuple[str, Parameter]]:
 
     Args:
         config: kind ("basic" or "bottleneck"), in_channels, channels, stride, groups, base_width, eps, momentum,
-            zero_init_residual.
+            zero_init_residual, shortcut ("projection" or "zero_pad"), pre_activation.
 
     Raises:
         ArgumentError: A size is out of range.

@@ -41,10 +41,14 @@ void bind_composites(py::module_& m) {
   py::class_<Residual> residual(m, "Residual", "Residual block.");
   residual.def(py::init([](const std::string& kind, std::int64_t in_channels, std::int64_t channels,
                            std::int64_t stride, std::int64_t groups, std::int64_t base_width,
-                           double eps, double momentum, bool zero_init_residual) {
+                           double eps, double momentum, bool zero_init_residual,
+                           const std::string& shortcut, bool pre_activation) {
                  if (kind != "basic" && kind != "bottleneck")
                    throw ArgumentError("residual block: kind '" + kind +
                                        "' is not one of basic, bottleneck");
+                 if (shortcut != "projection" && shortcut != "zero_pad")
+                   throw ArgumentError("residual block: shortcut '" + shortcut +
+                                       "' is not one of projection, zero_pad");
                  return Residual{
                      kind == "basic" ? Residual::Kind::kBasic : Residual::Kind::kBottleneck,
                      in_channels,
@@ -54,12 +58,16 @@ void bind_composites(py::module_& m) {
                      base_width,
                      eps,
                      momentum,
-                     zero_init_residual};
+                     zero_init_residual,
+                     shortcut == "projection" ? Residual::Shortcut::kProjection
+                                              : Residual::Shortcut::kZeroPad,
+                     pre_activation};
                }),
                py::kw_only(), py::arg("kind") = "basic", py::arg("in_channels") = 64,
                py::arg("channels") = 64, py::arg("stride") = 1, py::arg("groups") = 1,
                py::arg("base_width") = 64, py::arg("eps") = 1e-5, py::arg("momentum") = 0.1,
-               py::arg("zero_init_residual") = false);
+               py::arg("zero_init_residual") = false, py::arg("shortcut") = "projection",
+               py::arg("pre_activation") = false);
   bind_block(residual);
 
   py::class_<Inception> inception(m, "Inception", "Inception block.");

@@ -27,26 +27,26 @@ void append_tensors(const ConvUnit& unit, std::vector<BlockTensor>& tensors) {
   const auto fan =
       static_cast<double>(area * (unit.init == ConvInit::kHeFanOut ? unit.out_channels : in));
   const Initializer he{Initializer::Kind::kNormal, 0.0, std::sqrt(2.0 / fan)};
-  tensors.push_back({unit.conv + ".weight",
-                     {{unit.out_channels, unit.kernel, unit.kernel, in}, DType::kFloat32},
-                     he,
-                     ParameterLayout::kConvWeight,
-                     true});
+  const BlockTensor weight{unit.conv + ".weight",
+                           {{unit.out_channels, unit.kernel, unit.kernel, in}, DType::kFloat32},
+                           he,
+                           ParameterLayout::kConvWeight,
+                           true};
+  const std::int64_t features = unit.norm_first ? unit.in_channels : unit.out_channels;
   const auto vector = [&](const std::string& name, double value, bool trainable) {
-    tensors.push_back({name,
-                       {{unit.out_channels}, DType::kFloat32},
-                       constant(value),
-                       ParameterLayout::kPlain,
-                       trainable});
+    tensors.push_back(
+        {name, {{features}, DType::kFloat32}, constant(value), ParameterLayout::kPlain, trainable});
   };
+  if (!unit.norm_first) tensors.push_back(weight);
   if (unit.norm.empty()) {
-    vector(unit.conv + ".bias", 0.0, true);
+    if (unit.bias) vector(unit.conv + ".bias", 0.0, true);
     return;
   }
   vector(unit.norm + ".weight", unit.norm_scale, true);
   vector(unit.norm + ".bias", 0.0, true);
   vector(unit.norm + ".running_mean", 0.0, false);
   vector(unit.norm + ".running_var", 1.0, false);
+  if (unit.norm_first) tensors.push_back(weight);
 }
 
 UnitBuilder::UnitBuilder(const char* block, Graph& graph, const std::vector<BlockTensor>& expected,
@@ -73,16 +73,25 @@ Symbol UnitBuilder::add(Op op, std::vector<Symbol> inputs, const std::string& na
 }
 
 Symbol UnitBuilder::add(const ConvUnit& unit, Symbol input) {
+  if (unit.norm_first) return add_conv(unit, add_norm(unit, input));
+  return add_norm(unit, add_conv(unit, input));
+}
+
+Symbol UnitBuilder::add_conv(const ConvUnit& unit, Symbol input) {
   const std::int64_t pad = unit.kernel / 2;
   ops::Conv2d conv;
   conv.stride = {unit.stride, unit.stride};
   conv.padding = {pad, pad, pad, pad};
   conv.groups = unit.groups;
   std::vector<Symbol> inputs = {input, next()};
-  if (unit.norm.empty()) inputs.push_back(next());
-  Symbol x = add(conv, std::move(inputs), unit.conv);
+  if (unit.norm.empty() && unit.bias) inputs.push_back(next());
+  return add(conv, std::move(inputs), unit.conv);
+}
+
+Symbol UnitBuilder::add_norm(const ConvUnit& unit, Symbol input) {
+  Symbol x = input;
   if (!unit.norm.empty()) {
-    inputs = {x};
+    std::vector<Symbol> inputs = {x};
     for (int i = 0; i < 4; ++i) inputs.push_back(next());
     x = add(ops::BatchNorm{unit.eps, unit.momentum, false}, std::move(inputs), unit.norm);
   }

@@ -4,7 +4,7 @@
 
 #include "pycnn/composites.h"
 
-// A convolution with what follows it, of which all blocks are made.
+// A convolution with the norm and activation around it, of which all blocks are made.
 namespace pycnn::composites {
 
 enum class ConvInit {
@@ -14,7 +14,7 @@ enum class ConvInit {
 
 struct ConvUnit {
   std::string conv;  // names within the block
-  std::string norm;  // empty: no batch norm, a bias instead
+  std::string norm;  // empty: no batch norm, but a bias unless `bias` is false
   std::string relu;  // empty: no activation
   std::int64_t in_channels = 1;
   std::int64_t out_channels = 1;
@@ -25,9 +25,12 @@ struct ConvUnit {
   double momentum = 0.1;
   ConvInit init = ConvInit::kHeFanOut;
   double norm_scale = 1.0;  // first value of the batch norm's scale
+  bool bias = true;
+  bool norm_first = false;  // norm, relu, conv (pre-activation) instead of conv, norm, relu
 };
 
-// conv.weight, then norm.weight, .bias, .running_mean, .running_var or conv.bias.
+// conv.weight, then norm.weight, .bias, .running_mean, .running_var or conv.bias; with norm_first
+// those of the norm come first.
 void append_tensors(const ConvUnit& unit, std::vector<BlockTensor>& tensors);
 
 // Adds the nodes of units, taking the tensors in the order in which `append_tensors` lists them.
@@ -38,6 +41,9 @@ class UnitBuilder {
               std::span<const Symbol> tensors, const std::string& prefix,
               const std::string& origin);
   Symbol add(const ConvUnit& unit, Symbol input);
+  // The two halves of `add`, for a block that needs what is between them; norm includes the relu.
+  Symbol add_conv(const ConvUnit& unit, Symbol input);
+  Symbol add_norm(const ConvUnit& unit, Symbol input);
   Symbol add(Op op, std::vector<Symbol> inputs, const std::string& name);
 
  private:

@@ -28,12 +28,22 @@ void check(const Residual& block) {
     refuse("base_width " + std::to_string(block.base_width) + " leaves no channel of " +
            std::to_string(block.channels) + " (channels * base_width / 64 must be at least 1)");
   }
+  if (block.shortcut == Residual::Shortcut::kZeroPad && block.out_channels() < block.in_channels) {
+    refuse("in_channels is " + std::to_string(block.in_channels) + ", the output has " +
+           std::to_string(block.out_channels()) + "; a shortcut of zero padding cannot drop any");
+  }
+  if (block.pre_activation && block.zero_init_residual) {
+    refuse(
+        "zero_init_residual needs a batch norm behind the last convolution; with pre_activation "
+        "there is none");
+  }
 }
 
 // The convolutions of the block in order, and of the shortcut, if it has any.
 struct Plan {
   std::vector<ConvUnit> main;
   std::vector<ConvUnit> shortcut;
+  bool zero_padded = false;  // the shortcut drops pixels and adds channels of zeros
 };
 
 Plan plan(const Residual& block) {
@@ -64,17 +74,37 @@ Plan plan(const Residual& block) {
                    conv(3, width, out, 1, false)};
     result.main[1].groups = block.groups;
   }
-  // The last activation comes after the sum.
-  result.main.back().relu.clear();
+  if (block.pre_activation) {
+    for (ConvUnit& made : result.main) made.norm_first = true;
+  } else {
+    // The last activation comes after the sum.
+    result.main.back().relu.clear();
+  }
   if (block.zero_init_residual) result.main.back().norm_scale = 0.0;
-  if (block.stride != 1 || block.in_channels != out) {
+  const bool changes = block.stride != 1 || block.in_channels != out;
+  result.zero_padded = changes && block.shortcut == Residual::Shortcut::kZeroPad;
+  if (changes && !result.zero_padded) {
     ConvUnit shortcut = conv(0, block.in_channels, out, 1, true);
     shortcut.conv = "downsample.0";
-    shortcut.norm = "downsample.1";
+    shortcut.norm = block.pre_activation ? "" : "downsample.1";
+    shortcut.bias = false;
     shortcut.relu.clear();
     result.shortcut = {shortcut};
   }
   return result;
+}
+
+// Every stride-th pixel, and zeros for the channels that the input lacks.
+Symbol add_zero_padding(const Residual& block, UnitBuilder& builder, Symbol x) {
+  if (block.stride != 1) {
+    ops::MaxPool2d every;
+    every.kernel_size = {1, 1};
+    every.stride = {block.stride, block.stride};
+    x = builder.add(every, {x}, "downsample.0");
+  }
+  const std::int64_t added = block.out_channels() - block.in_channels;
+  if (added == 0) return x;
+  return builder.add(ops::Pad{{0, 0, 0, 0}, {0, 0, 0, added}, 0.0}, {x}, "downsample.1");
 }
 
 }  // namespace
@@ -92,10 +122,20 @@ Symbol build(const Residual& block, Graph& graph, Symbol input, std::span<const 
   const Plan made = plan(block);
   UnitBuilder builder(kBlock, graph, parameters(block), tensors, prefix, origin);
   Symbol x = input;
-  for (const ConvUnit& unit : made.main) x = builder.add(unit, x);
   Symbol shortcut = input;
+  for (std::size_t i = 0; i < made.main.size(); ++i) {
+    if (i > 0 || !block.pre_activation) {
+      x = builder.add(made.main[i], x);
+      continue;
+    }
+    x = builder.add_norm(made.main[i], x);
+    if (!made.shortcut.empty()) shortcut = x;
+    x = builder.add_conv(made.main[i], x);
+  }
   for (const ConvUnit& unit : made.shortcut) shortcut = builder.add(unit, shortcut);
-  return builder.add(ops::Activation{}, {builder.add(ops::Add{}, {x, shortcut}, "add")}, "relu");
+  if (made.zero_padded) shortcut = add_zero_padding(block, builder, shortcut);
+  const Symbol sum = builder.add(ops::Add{}, {x, shortcut}, "add");
+  return block.pre_activation ? sum : builder.add(ops::Activation{}, {sum}, "relu");
 }
 
 }  // namespace pycnn::composites

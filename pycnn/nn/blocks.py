@@ -7,9 +7,10 @@ from typing import Any
 
 from pycnn import functional
 from pycnn.errors import ArgumentError
+from pycnn.nn import init
 from pycnn.nn._arguments import as_count, as_number, as_optional_count
 from pycnn.nn.module import Module
-from pycnn.tensor import Parameter
+from pycnn.tensor import Initializer, Parameter
 
 __all__ = ["BasicBlock", "Bottleneck", "Inception", "TensorTree"]
 
@@ -35,6 +36,8 @@ class _Block(TensorTree):
 
     in_channels: int | None
     converts_uint8 = True
+    #: How the convolutions' weights are drawn; None: as the core says.
+    _rule: init.Rule | None = None
 
     def _make(self) -> Iterable[tuple[str, Parameter]]:
         raise NotImplementedError
@@ -46,6 +49,9 @@ class _Block(TensorTree):
         self._order: list[str] = []
         for name, parameter in self._make():
             self._order.append(name)
+            if self._rule is not None and parameter.layout == "conv":
+                drawn = self._rule(init.fans_of(parameter))
+                parameter = Parameter(parameter.shape, init=drawn, layout=parameter.layout)
             self.add_tensor(name, parameter)
 
     def is_built(self) -> bool:
@@ -82,6 +88,9 @@ class _Residual(_Block):
         eps: float,
         momentum: float,
         zero_init_residual: bool,
+        shortcut: str,
+        pre_activation: bool,
+        weight_init: init.Rule | Initializer | None,
     ) -> None:
         who = type(self).__name__
         if channels is None:
@@ -92,6 +101,12 @@ class _Residual(_Block):
         self.eps = as_number(eps, who=who, name="eps", low=0.0, open_low=True)
         self.momentum = as_number(momentum, who=who, name="momentum", low=0.0, high=1.0)
         self.zero_init_residual = bool(zero_init_residual)
+        if shortcut not in ("projection", "zero_pad"):
+            raise ArgumentError(f"{who}: shortcut must be 'projection' or 'zero_pad', got {shortcut!r}")
+        self.shortcut = shortcut
+        self.pre_activation = bool(pre_activation)
+        if weight_init is not None:
+            self._rule = init.as_rule(weight_init, who=who, name="weight_init")
 
     @property
     def out_channels(self) -> int:
@@ -107,6 +122,8 @@ class _Residual(_Block):
             "eps": self.eps,
             "momentum": self.momentum,
             "zero_init_residual": self.zero_init_residual,
+            "shortcut": self.shortcut,
+            "pre_activation": self.pre_activation,
         }
 
     def _make(self) -> Iterable[tuple[str, Parameter]]:
@@ -120,8 +137,8 @@ class _Residual(_Block):
 class BasicBlock(_Residual):
     """Residual block of two 3x3 convolutions (He et al. 2015, figure 5 left).
 
-    conv3x3(stride) bn relu conv3x3 bn, plus the shortcut, relu. The shortcut is the identity, or a
-    1x1 convolution and batch norm ("downsample") where the shape changes. Names as torchvision's.
+    conv3x3(stride) bn relu conv3x3 bn, plus the shortcut, relu. The shortcut is the identity where the shape stays,
+    otherwise as `shortcut` says. Names as torchvision's.
 
     Args:
         in_channels: Channels of the input. Left out: taken from the first input.
@@ -130,6 +147,11 @@ class BasicBlock(_Residual):
         eps: Of the batch norms.
         momentum: Of the batch norms.
         zero_init_residual: The last batch norm's scale starts at 0 (Goyal et al. 2017).
+        shortcut: Where the shape changes, "projection" (1x1 convolution and batch norm) or "zero_pad" (every
+            stride-th pixel, zeros for new channels: the paper's option A, without weights).
+        pre_activation: Batch norm and ReLU come before each convolution and nothing follows the sum (He et al.
+            2016); a projection then reads what the first ReLU gives and has no batch norm.
+        weight_init: Rule for the convolutions. Default: normal of variance 2 / fan_out (He et al. 2015).
 
     Shape:
         ``(N, H, W, in_channels)`` -> ``(N, H / stride, W / stride, channels)``, rounded up.
@@ -150,8 +172,21 @@ class BasicBlock(_Residual):
         eps: float = 1e-5,
         momentum: float = 0.1,
         zero_init_residual: bool = False,
+        shortcut: str = "projection",
+        pre_activation: bool = False,
+        weight_init: init.Rule | Initializer | None = None,
     ) -> None:
-        super().__init__(in_channels, channels, stride, eps, momentum, zero_init_residual)
+        super().__init__(
+            in_channels,
+            channels,
+            stride,
+            eps,
+            momentum,
+            zero_init_residual,
+            shortcut,
+            pre_activation,
+            weight_init,
+        )
         if self.in_channels is not None:
             self._create()
 
@@ -171,6 +206,11 @@ class Bottleneck(_Residual):
         eps: Of the batch norms.
         momentum: Of the batch norms.
         zero_init_residual: The last batch norm's scale starts at 0 (Goyal et al. 2017).
+        shortcut: Where the shape changes, "projection" (1x1 convolution and batch norm) or "zero_pad" (every
+            stride-th pixel, zeros for new channels: the paper's option A, without weights).
+        pre_activation: Batch norm and ReLU come before each convolution and nothing follows the sum (He et al.
+            2016); a projection then reads what the first ReLU gives and has no batch norm.
+        weight_init: Rule for the convolutions. Default: normal of variance 2 / fan_out (He et al. 2015).
 
     Shape:
         ``(N, H, W, in_channels)`` -> ``(N, H / stride, W / stride, 4 * channels)``, rounded up.
@@ -194,8 +234,21 @@ class Bottleneck(_Residual):
         eps: float = 1e-5,
         momentum: float = 0.1,
         zero_init_residual: bool = False,
+        shortcut: str = "projection",
+        pre_activation: bool = False,
+        weight_init: init.Rule | Initializer | None = None,
     ) -> None:
-        super().__init__(in_channels, channels, stride, eps, momentum, zero_init_residual)
+        super().__init__(
+            in_channels,
+            channels,
+            stride,
+            eps,
+            momentum,
+            zero_init_residual,
+            shortcut,
+            pre_activation,
+            weight_init,
+        )
         self.groups = as_count(groups, who="Bottleneck", name="groups")
         self.base_width = as_count(base_width, who="Bottleneck", name="base_width")
         if self.in_channels is not None:
@@ -221,6 +274,7 @@ class Inception(_Block):
         branch5_kernel: 5 as in the paper, or 3 as torchvision's weights have it.
         batch_norm: Convolutions without bias, then batch norm (eps 1e-3), then ReLU; otherwise
             convolutions with bias and ReLU.
+        weight_init: Rule for the convolutions. Default: normal of variance 2 / fan_in (He et al. 2015).
 
     Shape:
         ``(N, H, W, in_channels)`` -> ``(N, H, W, branch1 + branch3 + branch5 + pool)``
@@ -242,6 +296,7 @@ class Inception(_Block):
         pool: int,
         branch5_kernel: int = 5,
         batch_norm: bool = False,
+        weight_init: init.Rule | Initializer | None = None,
     ) -> None:
         who = "Inception"
         self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
@@ -253,6 +308,8 @@ class Inception(_Block):
         self.pool = as_count(pool, who=who, name="pool")
         self.branch5_kernel = as_count(branch5_kernel, who=who, name="branch5_kernel")
         self.batch_norm = bool(batch_norm)
+        if weight_init is not None:
+            self._rule = init.as_rule(weight_init, who=who, name="weight_init")
         if self.in_channels is not None:
             self._create()
 

@@ -20,7 +20,12 @@ RESIDUAL = {
     "bottleneck": {"kind": "bottleneck", "in_channels": 8, "channels": 2},
     "bottleneck_down": {"kind": "bottleneck", "in_channels": 3, "channels": 2, "stride": 2},
     "grouped": {"kind": "bottleneck", "in_channels": 16, "channels": 4, "groups": 2, "base_width": 32},
-}
+    "padded": {"kind": "basic", "in_channels": 3, "channels": 5, "stride": 2, "shortcut": "zero_pad"},
+    "pre_activated": {
+        "kind": "basic", "in_channels": 3, "channels": 4, "stride": 2, "shortcut": "zero_pad", "pre_activation": True
+    },
+    "pre_bottleneck": {"kind": "bottleneck", "in_channels": 3, "channels": 2, "stride": 2, "pre_activation": True},
+}  # fmt: skip
 INCEPTION = {
     "plain": {"in_channels": 5, "branch1": 2, "reduce3": 3, "branch3": 4, "reduce5": 1, "branch5": 2, "pool": 3},
     "normed": {
@@ -77,6 +82,15 @@ def torch_residual(torch, config, tensors, x, training):
         return f.batch_norm(y, *statistics, tensors[prefix + ".weight"], tensors[prefix + ".bias"], training)
 
     stride, groups = config.get("stride", 1), config.get("groups", 1)
+    if config.get("pre_activation"):
+        first = y = f.relu(norm(x, "bn1"))
+        count = 2 if config["kind"] == "basic" else 3
+        for i in range(1, count + 1):
+            y = f.relu(norm(y, f"bn{i}")) if i > 1 else y
+            weight = tensors[f"conv{i}.weight"]
+            steps = stride if i == count - 1 else 1
+            y = f.conv2d(y, weight, stride=steps, padding=weight.shape[2] // 2)
+        return y + torch_shortcut(torch, config, tensors, x, y, first)
     if config["kind"] == "basic":
         y = f.relu(norm(f.conv2d(x, tensors["conv1.weight"], stride=stride, padding=1), "bn1"))
         y = norm(f.conv2d(y, tensors["conv2.weight"], padding=1), "bn2")
@@ -84,9 +98,19 @@ def torch_residual(torch, config, tensors, x, training):
         y = f.relu(norm(f.conv2d(x, tensors["conv1.weight"]), "bn1"))
         y = f.relu(norm(f.conv2d(y, tensors["conv2.weight"], stride=stride, padding=1, groups=groups), "bn2"))
         y = norm(f.conv2d(y, tensors["conv3.weight"]), "bn3")
-    if "downsample.0.weight" in tensors:
+    if config.get("shortcut") == "zero_pad":
+        x = torch_shortcut(torch, config, tensors, x, y, None)
+    elif "downsample.0.weight" in tensors:
         x = norm(f.conv2d(x, tensors["downsample.0.weight"], stride=stride), "downsample.1")
     return f.relu(y + x)
+
+
+def torch_shortcut(torch, config, tensors, x, y, activated):
+    if "downsample.0.weight" in tensors:
+        return torch.nn.functional.conv2d(activated, tensors["downsample.0.weight"], stride=config["stride"])
+    padded = torch.zeros_like(y)
+    padded[:, : x.shape[1]] = x[:, :, :: config["stride"], :: config["stride"]]
+    return padded
 
 
 def torch_inception(torch, config, tensors, x, training):
@@ -239,6 +263,12 @@ def test_zero_init_makes_a_fresh_block_the_identity():
 def test_rejects_sizes_and_channels_with_the_numbers():
     with pytest.raises(ArgumentError, match="channels"):
         functional.residual_parameters(kind="basic", in_channels=4, channels=0)
+    with pytest.raises(ArgumentError, match="in_channels is 5, the output has 4; .* cannot drop any"):
+        functional.residual_parameters(kind="basic", in_channels=5, channels=4, shortcut="zero_pad")
+    with pytest.raises(ArgumentError, match="zero_init_residual needs a batch norm behind the last"):
+        functional.residual_parameters(in_channels=4, channels=4, pre_activation=True, zero_init_residual=True)
+    with pytest.raises(ArgumentError, match="shortcut 'pad' is not one of projection, zero_pad"):
+        functional.residual_parameters(in_channels=4, channels=4, shortcut="pad")
     with pytest.raises((ArgumentError, TypeError), match="stride"):
         functional.residual_parameters(kind="basic", in_channels=4, channels=4, stride=0)
     _, block = make("residual_basic")

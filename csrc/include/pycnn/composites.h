@@ -26,10 +26,16 @@ struct BlockTensor {
 ///   basic:       conv3x3(stride) bn relu conv3x3 bn (+ shortcut) relu
 ///   bottleneck:  conv1x1 bn relu conv3x3(stride, groups) bn relu conv1x1 bn (+ shortcut) relu;
 ///   output 4 * channels
-/// The shortcut is the identity, or conv1x1(stride) bn ("downsample") where the shape changes.
+/// The shortcut is the identity where the shape stays. Where it changes it is conv1x1(stride) bn
+/// ("downsample"), or, without weights, every stride-th pixel with zeros for the new channels
+/// (options B and A of the paper).
 /// A grouped bottleneck (ResNeXt) has inner width channels * base_width / 64 * groups.
+/// Pre-activated (He et al. 2016, "Identity mappings"), each convolution comes behind its batch
+/// norm and relu, and nothing follows the sum; a convolution on the shortcut reads what the first
+/// of these relus gives and has no batch norm.
 struct Residual {
   enum class Kind : std::uint8_t { kBasic, kBottleneck };
+  enum class Shortcut : std::uint8_t { kProjection, kZeroPad };
   Kind kind = Kind::kBasic;
   std::int64_t in_channels = 64;
   std::int64_t channels = 64;
@@ -39,6 +45,8 @@ struct Residual {
   double eps = 1e-5;
   double momentum = 0.1;
   bool zero_init_residual = false;  ///< last batch norm's scale starts at 0 (Goyal et al. 2017)
+  Shortcut shortcut = Shortcut::kProjection;
+  bool pre_activation = false;
   std::int64_t out_channels() const { return kind == Kind::kBasic ? channels : 4 * channels; }
 };
 

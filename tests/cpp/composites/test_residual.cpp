@@ -162,6 +162,48 @@ TEST_CASE("a grouped bottleneck has its own width") {
   CHECK(std::get<ops::Conv2d>(graph.node(graph.find("b.conv2")).op).groups == 32);
 }
 
+TEST_CASE("a shortcut of zero padding has no weights, keeps pixels and adds channels") {
+  Residual block;
+  block.in_channels = 16;
+  block.channels = 32;
+  block.stride = 2;
+  block.shortcut = Residual::Shortcut::kZeroPad;
+  const auto described = composites::parameters(block);
+  CHECK(described.size() == 10);
+  Graph graph;
+  const Symbol x = graph.input("x", f32({1, 9, 8, 16}));
+  const Symbol y = composites::build(block, graph, x, declare(graph, described), "b.");
+  CHECK(graph.spec(y) == f32({1, 5, 4, 32}));
+  CHECK(graph.node(graph.find("b.add")).inputs ==
+        std::vector{graph.find("b.bn2"), graph.find("b.downsample.1")});
+  CHECK(std::get<ops::Pad>(graph.node(graph.find("b.downsample.1")).op).after ==
+        std::vector<std::int64_t>{0, 0, 0, 16});
+}
+
+TEST_CASE("a pre-activated block norms before it convolves, and its sum is the result") {
+  Residual block = bottleneck(64, 32, 2);
+  block.pre_activation = true;
+  const auto described = composites::parameters(block);
+  CHECK(described.front().name == "bn1.weight");
+  CHECK(described.back().name == "downsample.0.weight");
+  CHECK(named(described, "bn1.weight").spec == f32({64}));
+  CHECK(named(described, "bn3.running_var").spec == f32({32}));
+  Graph graph;
+  const Symbol x = graph.input("x", f32({1, 8, 8, 64}));
+  const Symbol y = composites::build(block, graph, x, declare(graph, described));
+  CHECK(graph.spec(y) == f32({1, 4, 4, 128}));
+  CHECK(graph.node(y).inputs == std::vector{graph.find("conv3"), graph.find("downsample.0")});
+  CHECK(graph.node(graph.find("downsample.0")).inputs[0] == graph.find("relu1"));
+  CHECK(graph.node(graph.find("bn1")).inputs[0] == x);
+  block.in_channels = 128;
+  block.stride = 1;
+  Graph same;
+  const Symbol input = same.input("x", f32({1, 8, 8, 128}));
+  const Symbol sum =
+      composites::build(block, same, input, declare(same, composites::parameters(block)));
+  CHECK(same.node(sum).inputs == std::vector{same.find("conv3"), input});
+}
+
 TEST_CASE("residual fields out of range and wrong tensors are refused by name") {
   const auto refused = [](auto change, std::initializer_list<const char*> parts) {
     Residual block;
@@ -176,6 +218,10 @@ TEST_CASE("residual fields out of range and wrong tensors are refused by name") 
   refused([](Residual& b) { b.momentum = 2; }, {"momentum is 2"});
   refused([](Residual& b) { b.kind = Residual::Kind::kBottleneck, b.base_width = 0; },
           {"base_width is 0"});
+  refused([](Residual& b) { b.pre_activation = true, b.zero_init_residual = true; },
+          {"zero_init_residual", "pre_activation"});
+  refused([](Residual& b) { b.in_channels = 65, b.shortcut = Residual::Shortcut::kZeroPad; },
+          {"in_channels is 65", "has 64"});
   refused(
       [](Residual& b) { b.kind = Residual::Kind::kBottleneck, b.channels = 4, b.base_width = 4; },
       {"base_width 4", "channel of 4"});
