@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from pycnn.gradients import grad, value_and_grad
     from pycnn.nn.files import load, save
+    from pycnn.nn.weights import load_weights
     from pycnn.program import Program, compile
     from pycnn.tensor import Parameter, Tensor
     from pycnn.tracing import Symbol
@@ -66,6 +67,7 @@ __all__ = [
     "grad",
     "inspect",
     "load",
+    "load_weights",
     "machine",
     "manual_seed",
     "models",
@@ -89,6 +91,7 @@ _HOMES = {
     "compile": "program",
     "grad": "gradients",
     "load": "nn.files",
+    "load_weights": "nn.weights",
     "machine": "config",
     "manual_seed": "config",
     "save": "nn.files",

@@ -285,17 +285,32 @@ def emit_block(block: Any, x: Symbol, tensors: Sequence[Any]) -> Symbol:
     return Symbol(x._trace, result)
 
 
-def inline(graph: _core.Graph, inputs: Mapping[str, Symbol], variables: Mapping[str, Parameter]) -> dict[str, Symbol]:
-    """Record the nodes of another graph here and return its outputs by name.
+def inline(
+    graph: _core.Graph,
+    inputs: Mapping[str, Symbol],
+    variables: Mapping[str, Parameter],
+    *,
+    also: Sequence[str] = (),
+) -> tuple[dict[str, Symbol], dict[str, Symbol]]:
+    """Record here the nodes of another graph that its outputs need.
 
     Args:
         graph: A recorded (not specialised) graph.
         inputs: A symbol for each input of the graph.
         variables: A parameter for each variable of the graph.
+        also: Names of further ops whose first results are wanted.
+
+    Returns:
+        The outputs by name, and the further results by name.
     """
     trace_ = _active.stack[-1]
     values: dict[tuple[int, int], _core.SymbolId] = {}
-    for index, node in enumerate(graph.nodes()):
+    nodes = graph.nodes()
+    further = {name: graph.find(name) for name in also}
+    needed = _ancestors(nodes, [s.node for _, s in graph.outputs()] + [s.node for s in further.values()])
+    for index, node in enumerate(nodes):
+        if not needed[index]:
+            continue
         if node["kind"] == "input":
             values[index, 0] = to_symbol(inputs[node["name"]]).id
         elif node["kind"] in ("parameter", "buffer"):
@@ -307,7 +322,22 @@ def inline(graph: _core.Graph, inputs: Mapping[str, Symbol], variables: Mapping[
             first = trace_.graph.add(node["op"], ids, name, origin())
             for k in range(len(node["outputs"])):
                 values[index, k] = first.result(k)
-    return {name: Symbol(trace_, values[s.node, s.output]) for name, s in graph.outputs()}
+    return (
+        {name: Symbol(trace_, values[s.node, s.output]) for name, s in graph.outputs()},
+        {name: Symbol(trace_, values[s.node, s.output]) for name, s in further.items()},
+    )
+
+
+def _ancestors(nodes: Sequence[Mapping[str, Any]], wanted: Sequence[int]) -> list[bool]:
+    """For each node whether one of the wanted nodes needs it; inputs stand in front of their users."""
+    needed = [False] * len(nodes)
+    for index in wanted:
+        needed[index] = True
+    for index in range(len(nodes) - 1, -1, -1):
+        if needed[index]:
+            for symbol in nodes[index]["inputs"]:
+                needed[symbol.node] = True
+    return needed
 
 
 def trace(

@@ -9,9 +9,10 @@ from typing import Any
 
 from pycnn import functional
 from pycnn.errors import ArgumentError, GraphError
+from pycnn.nn.auxiliary import collect_auxiliary, total_loss
 from pycnn.nn.module import Module, _first_symbol
 from pycnn.program import GroupSpec, OptimizerSpec, plan_memory
-from pycnn.tracing import trace
+from pycnn.tracing import Symbol, trace
 
 __all__ = ["Budget", "MemoryPlan", "fit_batch", "plan"]
 
@@ -85,7 +86,14 @@ def plan(net: Module, input_shape: tuple[int, ...], batch: int, mode: str) -> Me
             inputs["y"] = ((batch,), "int32")
         optimizer = _optimizer(net)
         objective = f"{name}, SGD with momentum"
-        traced = trace(lambda **symbols: {"loss": loss(net(symbols["x"]), symbols.get("y"))}, inputs, root=net)
+
+        def function(**symbols: Symbol) -> dict[str, Symbol]:
+            with collect_auxiliary() as heads:
+                result = net(symbols["x"])
+            target = symbols.get("y")
+            return {"loss": total_loss(loss(result, target), heads, lambda output: loss(output, target))}
+
+        traced = trace(function, inputs, root=net)
     else:
         traced = trace(lambda x: _first_symbol(net(x)), inputs, root=net)
     memory = plan_memory(traced, mode=mode, optimizer=optimizer)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 __all__ = ["KEPT_PREFIXES", "clash", "refusal"]
 
 #: A file keeps a trainer's own arrays under these names beside the net's.
 KEPT_PREFIXES = ("constant", "ema", "optim", "train")
+
+# Arrays that a recorded net computes with; the recording names them so.
+_CONSTANT = re.compile(r"constant\.\d+")
 
 #: `features` is what published nets call their convolutional part.
 _ALLOWED = frozenset(("features",))
@@ -33,4 +37,11 @@ def refusal(name: str, reserved: Iterable[str]) -> str | None:
 
 def clash(names: Iterable[str]) -> str | None:
     """The first name below a layer that is called like the arrays of a trainer."""
-    return next((name for name in names if name.partition(".")[0] in KEPT_PREFIXES and "." in name), None)
+    return next(
+        (
+            name
+            for name in names
+            if name.partition(".")[0] in KEPT_PREFIXES and "." in name and not _CONSTANT.fullmatch(name)
+        ),
+        None,
+    )

@@ -13,6 +13,7 @@ import numpy as np
 
 from pycnn.errors import ArgumentError, Error
 from pycnn.nn._memory import Budget, MemoryPlan, fit_batch, plan
+from pycnn.nn.auxiliary import collect_auxiliary
 from pycnn.nn.files import GraphModule
 from pycnn.nn.module import Call, Module, _first_symbol, watch_calls
 from pycnn.nn.receptive_field import receptive_fields
@@ -114,7 +115,7 @@ class _Recording:
     """
 
     def __init__(self, net: Module, shape: tuple[int, ...]) -> None:
-        with watch_calls() as calls:
+        with watch_calls() as calls, collect_auxiliary():
             traced = trace(lambda x: _first_symbol(net(x)), {"x": (shape, "float32")}, root=net)
         self.nodes: list[Node] = traced.graph.nodes()
         self.result = dict(traced.graph.outputs())["output"].node

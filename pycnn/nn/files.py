@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,12 +12,16 @@ from pycnn import _core, checkpoint
 from pycnn.errors import ArgumentError, FormatError
 from pycnn.nn import _names, _range
 from pycnn.nn._state import warn_not_finite
+from pycnn.nn.auxiliary import Auxiliary, add_auxiliary, collect_auxiliary, is_collecting
 from pycnn.nn.module import RESERVED, Module
 from pycnn.program import Variables
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, inline, trace
 
 __all__ = ["GraphModule", "load", "save"]
+
+# Metadata entry: the nodes that are results of heads for training, and the weights of their losses.
+_AUXILIARY = "pycnn.auxiliary"
 
 
 class GraphModule(Module):
@@ -27,9 +33,10 @@ class GraphModule(Module):
     Args:
         text: The graph in its text form.
         parameters: A parameter or buffer for every one of the graph, by name.
+        auxiliary: Names of nodes that are results of heads for training, and the weights of their losses.
 
     Raises:
-        FormatError: The graph has not exactly one input.
+        FormatError: The graph has not exactly one input, or lacks a node of `auxiliary`.
     """
 
     # The graph was recorded for float32 images.
@@ -37,7 +44,9 @@ class GraphModule(Module):
     #: Text entries of the file that the network came from.
     metadata: dict[str, str]
 
-    def __init__(self, text: str, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(
+        self, text: str, parameters: Mapping[str, Parameter], auxiliary: Mapping[str, float] | None = None
+    ) -> None:
         self.metadata = {}
         _check_names(parameters)
         for name, parameter in parameters.items():
@@ -50,17 +59,27 @@ class GraphModule(Module):
                     setattr(holder, part, child)
                 holder = child
             setattr(holder, last, parameter)
-        inputs = [node for node in _core.Graph.parse(text).nodes() if node["kind"] == "input"]
+        nodes = _core.Graph.parse(text).nodes()
+        names = {node["name"] for node in nodes if node["kind"] == "op"}
+        for name in auxiliary or {}:
+            if name not in names:
+                raise FormatError(f"metadata '{_AUXILIARY}': the graph has no node '{name}'")
+        inputs = [node for node in nodes if node["kind"] == "input"]
         if len(inputs) != 1:
             raise FormatError(f"the graph has {len(inputs)} inputs, expected one")
-        #: The graph's text and the name of its input; a tuple, so that layers may have any other name.
-        self._recorded = (text, inputs[0]["name"])
+        #: The graph's text, the name of its input, and the heads for training; a tuple, so that layers may have any
+        #: other name.
+        self._recorded = (text, inputs[0]["name"], dict(auxiliary or {}))
         self._remember_input(inputs[0]["outputs"][0][0][1:])
 
     def forward(self, x: Symbol) -> Any:
         """Record the graph's nodes on another input."""
-        text, name = self._recorded
-        outputs = inline(_core.Graph.parse(text), {name: x}, dict(self.named_tensors()))
+        text, name, auxiliary = self._recorded
+        heads = auxiliary if is_collecting() else {}
+        variables = dict(self.named_tensors())
+        outputs, results = inline(_core.Graph.parse(text), {name: x}, variables, also=tuple(heads))
+        for node, weight in heads.items():
+            add_auxiliary(Auxiliary(results[node], weight))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
@@ -130,8 +149,17 @@ def save(
     if not isinstance(net, Module):
         raise ArgumentError(f"save: {type(net).__name__} is no pycnn.nn.Module; the order is save(net, path)")
     shape = net._input_shape(None, "save")
-    traced = trace(lambda x: net(x), {"x": ((1, *shape), "float32")}, root=net)
+    with collect_auxiliary() as heads:
+        traced = trace(lambda x: net(x), {"x": ((1, *shape), "float32")}, root=net)
     check_kept_names(traced.parameters, who="save")
+    own = net.metadata if isinstance(net, GraphModule) else {}
+    entries = {name: text for name, text in own.items() if name != "trainer"}
+    entries |= {**_range.as_text(net), **_text_metadata(metadata)}
+    if heads:
+        # No outputs of the graph: programs for inference leave them out.
+        nodes = traced.graph.nodes()
+        marks = [{"node": nodes[h.output.id.node]["name"], "weight": h.weight} for h in heads]
+        entries[_AUXILIARY] = json.dumps(marks)
     variables = Variables()
     if extra is not None:
         for name in extra:
@@ -139,16 +167,18 @@ def save(
                 raise ArgumentError(f"save: extra array '{name}' must start with 'optim.', 'train.' or 'ema.'")
             variables.share(name, extra[name])
     variables.update(traced.parameters)
-    own = net.metadata if isinstance(net, GraphModule) else {}
-    kept = {name: text for name, text in own.items() if name != "trainer"}
-    checkpoint.save_model(path, traced.graph, variables, {**kept, **_range.as_text(net), **_text_metadata(metadata)})
+    checkpoint.save_model(path, traced.graph, variables, entries)
 
 
-def load(path: str | os.PathLike[str]) -> GraphModule:
+def load(path: str | os.PathLike[str], *, num_classes: int | None = None) -> GraphModule:
     """Read a network that `save` or C++ wrote.
+
+    Weights without a network, as others save them, are for `pycnn.load_weights`.
 
     Args:
         path: The file.
+        num_classes: Scores that the net shall give. If the file's net gives another number, the layer that gives
+            them starts anew, and a warning says so.
 
     Returns:
         A module with the saved weights; `metadata` holds the file's text entries.
@@ -156,6 +186,8 @@ def load(path: str | os.PathLike[str]) -> GraphModule:
     Raises:
         FileError: The file cannot be read.
         FormatError: The file is malformed or of a newer format.
+        GraphError: `num_classes` is given, and no dense layer or convolution gives the scores.
+        UnsupportedError: The graph has the number of classes built in elsewhere too.
     """
     graph, tensors, metadata = checkpoint.load_model(path)
     parameters = {}
@@ -170,7 +202,34 @@ def load(path: str | os.PathLike[str]) -> GraphModule:
         parameter.name = name
         parameters[name] = parameter
     warn_not_finite({name: tensors[name].numpy() for name in parameters}, f"load '{os.fspath(path)}'")
-    net = GraphModule(graph.text(), parameters)
+    net = GraphModule(graph.text(), parameters, _read_auxiliary(metadata, os.fspath(path)))
     net.metadata = {name: value for name, value in metadata.items() if not name.startswith("pycnn.")}
     object.__setattr__(net, "input_range", _range.from_text(net.metadata.pop(_range.METADATA_NAME, None)))
+    if num_classes is not None:
+        from pycnn.nn.heads import replace_head
+        from pycnn.nn.weights import warn_fresh
+
+        fresh = replace_head(net, num_classes)
+        if fresh:
+            net.metadata.pop("class_names", None)
+            warn_fresh(fresh, num_classes, f"load '{os.fspath(path)}'")
     return net
+
+
+def _read_auxiliary(metadata: Mapping[str, str], path: str) -> dict[str, float]:
+    """Heads for training, by the name of the node that is their result.
+
+    Raises:
+        FormatError: The entry is not what `save` writes.
+    """
+    text = metadata.get(_AUXILIARY)
+    if text is None:
+        return {}
+    try:
+        heads = {str(mark["node"]): float(mark["weight"]) for mark in json.loads(text)}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise FormatError(f"load '{path}': metadata '{_AUXILIARY}' is damaged ({error})") from None
+    for name, weight in heads.items():
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise FormatError(f"load '{path}': metadata '{_AUXILIARY}': the weight of '{name}' is {weight}")
+    return heads

@@ -20,6 +20,7 @@ import numpy as np
 
 from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn import _names, _running
+from pycnn.nn.auxiliary import collect_auxiliary
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, is_tracing, name_parameters, scope, trace
 
@@ -300,7 +301,8 @@ class Module:
             ArgumentError: No shape is given or known.
         """
         shape = self._input_shape(input_shape, "build")
-        trace(lambda x: _first_symbol(self(x)), {"x": ((1, *shape), dtype)}, root=self)
+        with collect_auxiliary():
+            trace(lambda x: _first_symbol(self(x)), {"x": ((1, *shape), dtype)}, root=self)
         self._remember_input(shape)
         self.name_tensors()
         return self
@@ -522,27 +524,43 @@ class Module:
         self.name_tensors()
         return {name: parameter.numpy() for name, parameter in self.named_tensors()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, *, skip: str | Sequence[str] = ()
+    ) -> LoadReport:
         """Overwrite parameters and buffers by name; all is checked before anything changes.
+
+        For files see `pycnn.load_weights`.
 
         Args:
             state: Arrays by dotted name, as `state_dict` gives; torch tensors on the CPU will do.
-                Entries called ``num_batches_tracked`` are ignored.
-            strict: Every name must be on both sides. Otherwise what is missing stays as it is and
-                what is unexpected is ignored. Shapes must agree in any case.
+                Entries called ``num_batches_tracked``, which PyTorch's batch norms have, are ignored.
+            strict: Every name must be on both sides with the same shape. Otherwise what is missing
+                or has another shape stays as it is, and what is unexpected is ignored; the result
+                tells.
+            skip: Names of parameters or modules (all below is meant) to leave out on both sides;
+                ``*`` and ``?`` match.
 
         Returns:
-            Which names were loaded, missing and unexpected.
+            Which names were loaded, missing, unexpected, of another shape, and skipped; it prints.
 
         Raises:
-            ShapeError: An array's shape differs; the first ten are listed.
-            ArgumentError: Names are missing or unexpected; the first ten of each are listed.
+            ShapeError: Shapes differ (strict); the first ten are listed with both shapes.
+            ArgumentError: Names are missing or unexpected (strict), the first ten of each are
+                listed; nothing at all can be loaded; a pattern of `skip` matches nothing.
             DTypeError: An entry is no array of numbers.
             GraphError: A layer has not seen its input yet.
+
+        Example:
+            >>> import pycnn as pc
+            >>> trained = pc.models.lenet5(num_classes=10)
+            >>> net = pc.models.lenet5(num_classes=26)
+            >>> report = net.load_state_dict(trained.state_dict(), skip="fc3.*")
+            >>> len(report.loaded), report.skipped
+            (8, ('fc3.weight', 'fc3.bias'))
         """
         from pycnn.nn._state import load
 
-        return load(self, state, strict=strict)
+        return load(self, state, strict=strict, skip=skip)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the net (its graph and weights) as one file; see `pycnn.save`.

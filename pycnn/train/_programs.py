@@ -16,6 +16,7 @@ import numpy as np
 from pycnn import functional
 from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn._running import StructureWatch, check_images
+from pycnn.nn.auxiliary import Auxiliary, collect_auxiliary, total_loss
 from pycnn.nn.module import Module
 from pycnn.program import OptimizerSpec, Program, Variables, compile_traced
 from pycnn.tracing import Symbol, trace
@@ -36,15 +37,23 @@ class Objective:
         loss: From the net's result and a target to a scalar symbol.
         one_hot: Class labels become targets of 0 and 1.
         metrics: Beside the loss, where there are class labels.
+        auxiliary_weight: Of the losses of auxiliary heads; None takes those of the net.
     """
 
     name: str
     loss: Callable[[Any, Symbol], Symbol]
     one_hot: bool
     metrics: tuple[Metric, ...]
+    auxiliary_weight: float | None = None
 
 
-def make_objective(net: Module, loss: Any, label_smoothing: float, metrics: Sequence[Metric]) -> Objective:
+def make_objective(
+    net: Module,
+    loss: Any,
+    label_smoothing: float,
+    metrics: Sequence[Metric],
+    auxiliary_weight: float | None = None,
+) -> Objective:
     """Settle the loss.
 
     Raises:
@@ -61,9 +70,11 @@ def make_objective(net: Module, loss: Any, label_smoothing: float, metrics: Sequ
             lambda scores, y: functional.cross_entropy(_single(scores), y, label_smoothing=label_smoothing),
             False,
             tuple(metrics),
+            auxiliary_weight,
         )
     if loss == "mse":
-        return Objective("mse", lambda out, y: functional.mse_loss(_single(out), y), True, tuple(metrics))
+        error = lambda out, y: functional.mse_loss(_single(out), y)  # noqa: E731
+        return Objective("mse", error, True, tuple(metrics), auxiliary_weight)
     if isinstance(loss, type):
         raise ArgumentError(f"Trainer: loss is the class {loss.__name__}\n  hint: write {loss.__name__}(...)")
     if not callable(loss):
@@ -72,7 +83,7 @@ def make_objective(net: Module, loss: Any, label_smoothing: float, metrics: Sequ
             f"the target, got {loss!r}"
         )
     name = getattr(loss, "__name__", type(loss).__name__)
-    return Objective(name, loss, False, tuple(metrics))
+    return Objective(name, loss, False, tuple(metrics), auxiliary_weight)
 
 
 def _single(result: Any) -> Symbol:
@@ -84,6 +95,13 @@ def _single(result: Any) -> Symbol:
             "  hint: a net with several results needs a loss function of its own"
         )
     return result
+
+
+def _scalar(loss: Any) -> Symbol:
+    if not isinstance(loss, Symbol) or loss.shape != ():
+        shape = loss.shape if isinstance(loss, Symbol) else type(loss).__name__
+        raise ShapeError(f"Trainer: the loss is {shape}, expected a scalar ()")
+    return loss
 
 
 @dataclass
@@ -189,11 +207,12 @@ class ProgramSet:
             inputs["y"] = (y.shape, y.dtype.name)
 
         def function(**symbols: Symbol) -> dict[str, Symbol]:
-            result = self._net(symbols["x"])
-            loss = objective.loss(result, symbols["target" if with_labels else "y"])
-            if not isinstance(loss, Symbol) or loss.shape != ():
-                shape = loss.shape if isinstance(loss, Symbol) else type(loss).__name__
-                raise ShapeError(f"Trainer: the loss is {shape}, expected a scalar ()")
+            target = symbols["target" if with_labels else "y"]
+            result, heads = self._forward(symbols["x"])
+            loss = _scalar(objective.loss(result, target))
+            loss = total_loss(
+                loss, heads, lambda output: _scalar(objective.loss(output, target)), objective.auxiliary_weight
+            )
             outputs = {"loss": loss}
             for metric in metrics:
                 outputs[metric.name] = metric.build(_single(result), symbols["y"])
@@ -225,6 +244,14 @@ class ProgramSet:
         )
         soft = objective.name == "cross_entropy" and not labelled
         return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)
+
+    def _forward(self, x: Symbol) -> tuple[Any, list[Auxiliary]]:
+        """The net's result, and those of its heads for training where they count."""
+        if self._optimizer is None or self._objective.auxiliary_weight == 0:
+            return self._net(x), []
+        with collect_auxiliary() as heads:
+            result = self._net(x)
+        return result, heads
 
     def _scores_shape(self, x: np.ndarray) -> tuple[int, ...]:
         traced = trace(lambda x: _single(self._net(x)), {"x": (x.shape, x.dtype.name)}, root=self._net)

@@ -22,6 +22,7 @@ from pycnn.data._overlap import warn_shared_files
 from pycnn.errors import ArgumentError, FormatError, ShapeError, TrainingError
 from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
+from pycnn.nn.auxiliary import as_auxiliary_weight
 from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
@@ -68,6 +69,9 @@ class Trainer:
         ema_decay: Keep averages of the weights, ``average = d * average + (1 - d) * weight`` with
             d rising to this; validation in `fit` then uses the averages (see `use_averages`).
         label_smoothing: For "cross_entropy", in [0, 1].
+        auxiliary_weight: Of the losses of auxiliary heads (`pycnn.nn.auxiliary`), which are added to the main output's
+            loss while training; 0 trains without the heads. Default: the net's own weights, 0.3 in GoogLeNet. Metrics,
+            evaluation and prediction look at the main output alone.
         metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
         normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
 
@@ -104,6 +108,7 @@ class Trainer:
         clip_norm: float | None = None,
         ema_decay: float | None = None,
         label_smoothing: float = 0.0,
+        auxiliary_weight: float | None = None,
         metrics: Sequence[Any] = ("accuracy",),
         normalize: Normalize | tuple[Any, Any] | None = None,
     ) -> None:
@@ -119,7 +124,9 @@ class Trainer:
         check_dtype(dtype, allowed=("float32",))
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
-        files.check_kept_names((f"{name}.*" for name, _ in net.named_children()), who="Trainer")
+        names = [name for name, _ in net.named_tensors()] if isinstance(net, files.GraphModule) else []
+        names += [f"{name}.*" for name, _ in net.named_children() if not names]
+        files.check_kept_names(names, who="Trainer")
         self.net = net
         self.optimizer = optimizer
         self.seed = seed
@@ -127,7 +134,8 @@ class Trainer:
         self.clip_norm = _number(clip_norm, "clip_norm", low=0.0)
         self.ema_decay = _number(ema_decay, "ema_decay", low=0.0, high=1.0)
         smoothing = _number(label_smoothing, "label_smoothing", low=0.0, high=1.0, closed=True)
-        objective = make_objective(net, loss, smoothing or 0.0, as_metrics(metrics))
+        self.auxiliary_weight = as_auxiliary_weight(auxiliary_weight, who="Trainer")
+        objective = make_objective(net, loss, smoothing or 0.0, as_metrics(metrics), self.auxiliary_weight)
         if normalize is not None:
             net.normalization = as_normalize(normalize)
         self.loss = objective.name
@@ -554,6 +562,7 @@ class Trainer:
             "settings": repr(self.optimizer),
             "schedule": describe(self.schedule),
             "clip_norm": self.clip_norm,
+            "auxiliary_weight": self.auxiliary_weight,
         }
 
     def state(self) -> dict[str, Any]:

@@ -51,13 +51,55 @@ def test_missing_and_unexpected_names_are_listed_and_nothing_changes(net):
     assert all(np.array_equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_wrong_shapes_are_listed_and_nothing_changes_even_when_not_strict(net):
+def test_wrong_shapes_are_listed_and_nothing_changes(net):
     before = net.state_dict()
     state = filled(net, 1.0)
     state["2.weight"] = np.zeros((10, 3), np.float32)
-    with pytest.raises(pc.ShapeError, match=r"'2.weight' is \(10, 3\), the net has \(4, 3\)"):
-        net.load_state_dict(state, strict=False)
+    message = r"1 mismatched:\n  '2.weight' is \(10, 3\), the net has \(4, 3\)\n  hint: .*classes.*skip=\('2\.\*',\)"
+    with pytest.raises(pc.ShapeError, match=message):
+        net.load_state_dict(state)
     assert all(np.array_equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_names_and_shapes_that_differ_are_told_together(net):
+    state = filled(net, 1.0)
+    state["2.weight"] = np.zeros((10, 3), np.float32)
+    state["9.bias"] = np.zeros(1, np.float32)
+    with pytest.raises(pc.ArgumentError, match=r"1 unexpected:\n  9.bias\n1 mismatched:\n  '2.weight' is \(10, 3\)"):
+        net.load_state_dict(state)
+
+
+def test_not_strict_leaves_what_has_another_shape_and_says_so(net):
+    before = net.state_dict()["2.weight"]
+    state = filled(net, 1.0)
+    state["2.weight"] = np.zeros((10, 3), np.float32)
+    report = net.load_state_dict(state, strict=False)
+    assert [(m.name, m.given, m.expected) for m in report.mismatched] == [("2.weight", (10, 3), (4, 3))]
+    assert "2.weight" not in report.loaded
+    assert np.array_equal(net.state_dict()["2.weight"], before)
+    assert np.array_equal(net.state_dict()["2.bias"], np.ones(4))
+    assert str(report).startswith("7 loaded\n1 mismatched:\n  '2.weight' is (10, 3), the net has (4, 3)")
+
+
+def test_skipped_names_are_left_out_on_both_sides(net):
+    before = net.state_dict()["2.weight"]
+    state = {k: v for k, v in filled(net, 1.0).items() if k != "2.bias"}
+    state |= {"2.weight": np.zeros((10, 3), np.float32), "aux.fc.weight": np.zeros(3, np.float32)}
+    report = net.load_state_dict(state, skip=("2.*", "aux"))
+    assert report.skipped == ("2.weight", "2.bias", "aux.fc.weight")
+    assert not report.missing + report.unexpected + report.mismatched
+    assert np.array_equal(net.state_dict()["2.weight"], before)
+    assert net.load_state_dict({k: v for k, v in state.items() if k[0] != "a"}, skip="2").skipped
+
+
+def test_a_pattern_that_matches_nothing_is_refused(net):
+    with pytest.raises(pc.ArgumentError, match="load_state_dict: no parameter or module is called 'fc\\.\\*'"):
+        net.load_state_dict(filled(net, 1.0), skip="fc.*")
+
+
+def test_loading_nothing_is_an_error_even_when_not_strict(net):
+    with pytest.raises(pc.ArgumentError, match="nothing can be loaded; 8 missing"):
+        net.load_state_dict({"x": np.ones(1)}, strict=False)
 
 
 def test_long_lists_are_cut_after_ten():
