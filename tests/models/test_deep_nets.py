@@ -1,0 +1,148 @@
+"""GoogLeNet, Inception, ResNet: published parameters and multiply-adds, small images, fresh weights, errors."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import pycnn as pc
+from pycnn.models.inception_v3 import InceptionV3
+from pycnn.tracing import trace
+
+# name: parameters, multiply-adds of one image in billions at three digits.
+FACTS = {
+    "cifar_resnet20": (269_722, 0.041),
+    "cifar_resnet32": (464_154, 0.069),
+    "cifar_resnet44": (658_586, 0.097),
+    "cifar_resnet56": (853_018, 0.125),
+    "cifar_resnet110": (1_727_962, 0.253),
+    "inception_v3": (27_161_264, 5.713),
+    "resnet18": (11_689_512, 1.814),
+    "resnet34": (21_797_672, 3.664),
+    "resnet50": (25_557_032, 4.089),
+    "resnet101": (44_549_160, 7.801),
+    "resnet152": (60_192_808, 11.514),
+    "resnext50_32x4d": (25_028_904, 4.230),
+    "resnext101_32x8d": (88_791_336, 16.414),
+    "wide_resnet50_2": (68_883_240, 11.398),
+}
+RESIDUAL = [name for name in FACTS if "res" in name]
+
+
+def nodes_of(net, shape=None):
+    traced = trace(lambda x: net(x), {"x": ((1, *(shape or net.input_shape)), "float32")}, root=net)
+    return traced.graph.nodes()
+
+
+def maps(net, op, shape=None):
+    """Height, width and channels that the ops of one kind leave, in order."""
+    return [
+        tuple(node["outputs"][0][0][1:]) for node in nodes_of(net, shape) if getattr(node.get("op"), "name", "") == op
+    ]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_parameters_and_multiply_adds_are_the_published_ones(name):
+    parameters, billions = FACTS[name]
+    net = pc.models.create(name)
+    assert net.num_parameters == parameters
+    macs = sum(node.get("macs", 0) for node in nodes_of(net))
+    assert round(macs / 1e9, 3) == billions
+    text = inspect.getdoc(getattr(pc.models, name))
+    assert f"{parameters:,}" in text
+    assert f"{billions:.3f} G" in text
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_small_images_have_a_stem_of_their_own(name):
+    net = pc.models.create(name, num_classes=10, input_shape=(32, 32, 3))
+    assert net.conv1.weight.disk_shape == (64, 3, 3, 3)
+    assert maps(net, "max_pool2d") == []
+    assert maps(net, "conv2d")[0] == (32, 32, 64)
+    assert maps(net, "conv2d")[-1][:2] == (4, 4)
+    large = pc.models.create(name, num_classes=10, input_shape=(32, 32, 3), stem="imagenet")
+    assert maps(large, "max_pool2d") == [(8, 8, 64)]
+    assert pc.models.create(name, stem="small").conv1.weight.disk_shape == (64, 3, 3, 3)
+    assert pc.models.create(name, input_shape=(64, 96, 1)).conv1.weight.disk_shape == (64, 1, 7, 7)
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_residual_nets_start_as_he_proposed_and_blocks_as_the_identity_if_wished(name):
+    net = pc.models.create(name, zero_init_residual=True)
+    stem = net.conv1.weight
+    deviation = np.sqrt(2 / (stem.shape[0] * stem.shape[1] * stem.shape[2]))
+    assert stem.numpy().std() == pytest.approx(deviation, rel=0.15)
+    last = net.layer3[-1]
+    weight = last.conv2.weight
+    fan_out = weight.shape[0] * 9
+    assert weight.numpy().std() == pytest.approx(np.sqrt(2 / fan_out), rel=0.05)
+    norm = last.bn3 if hasattr(last, "bn3") else last.bn2
+    assert (norm.weight.numpy() == 0).all()
+    assert (last.bn1.weight.numpy() == 1).all()
+    ordinary = pc.models.create(name).layer3[-1]
+    assert ((ordinary.bn3 if hasattr(last, "bn3") else ordinary.bn2).weight.numpy() == 1).all()
+
+
+def test_a_bottleneck_strides_in_its_3x3_convolution():
+    nodes = {node["name"]: node for node in nodes_of(pc.models.create("resnet50"))}
+    assert nodes["layer2.0.conv1"]["op"].attributes()["stride"] == (1, 1)
+    assert nodes["layer2.0.conv2"]["op"].attributes()["stride"] == (2, 2)
+
+
+def test_cifar_nets_have_no_weights_in_their_shortcuts_unless_asked():
+    net = pc.models.create("cifar_resnet20")
+    assert not [name for name in net.state_dict() if "downsample" in name]
+    assert maps(net, "pad") == [(16, 16, 32), (8, 8, 64)]
+    projected = pc.models.create("cifar_resnet20", shortcut="projection")
+    assert projected.num_parameters == 269_722 + 16 * 32 + 64 + 32 * 64 + 128
+    assert [len(getattr(pc.models.create("cifar_resnet110"), f"layer{i}")) for i in (1, 2, 3)] == [18, 18, 18]
+
+
+def test_a_pre_activated_net_ends_in_norm_and_relu():
+    net = pc.models.create("cifar_resnet20", pre_activation=True, num_classes=7, input_shape=(21, 20, 1))
+    assert net.bn1.weight.shape == (64,)
+    ops = [(node["name"], node["op"].name) for node in nodes_of(net) if node["kind"] == "op"]
+    assert ops[0] == ("conv1", "conv2d")
+    assert [op for _, op in ops[-4:]] == ["batch_norm", "activation", "global_avg_pool2d", "dense"]
+    assert net(np.zeros((2, 21, 20, 1), np.float32)).shape == (2, 7)
+
+
+def test_inception_v3_has_the_maps_of_the_paper():
+    net = pc.models.create("inception_v3")
+    found = maps(net, "concat")
+    assert found == [(35, 35, 256), (35, 35, 288), (35, 35, 288), (17, 17, 768), *[(17, 17, 768)] * 4, *found[-3:]]
+    assert found[-3:] == [(8, 8, 1280), (8, 8, 2048), (8, 8, 2048)]
+    norms = [node["op"] for node in nodes_of(net) if node["kind"] == "op" and node["op"].name == "batch_norm"]
+    assert len(norms) == 94
+    assert {norm.attributes()["eps"] for norm in norms} == {1e-3}
+
+
+def test_published_inception_weights_can_have_their_input_converted():
+    options = {"num_classes": 2, "input_shape": (75, 75, 3), "aux_logits": False, "width": 0.1}
+    plain = InceptionV3(**options)
+    converting = InceptionV3(**options, transform_input=True)
+    converting.load_state_dict(plain.state_dict())
+    pixels = np.random.default_rng(0).random((1, 75, 75, 3))
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = plain(((pixels - 0.5) / 0.5).astype(np.float32))
+    found = converting(((pixels - mean) / std).astype(np.float32))
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    with pytest.raises(pc.ArgumentError, match="transform_input needs 3 channels"):
+        pc.models.create("inception_v3", input_shape=(299, 299, 1), transform_input=True)
+
+
+def test_arguments_out_of_range_are_refused_with_their_values():
+    for name, options, message in (
+        ("resnet18", {"stem": "tiny"}, "resnet18: stem must be 'imagenet' or 'small', got 'tiny'"),
+        ("resnet18", {"num_classes": 0}, "resnet18: num_classes must be at least 1, got 0"),
+        ("resnet18", {"input_shape": (224, 224)}, r"resnet18: input_shape must be \(H, W, C\)"),
+        ("cifar_resnet20", {"shortcut": "none"}, "shortcut must be 'projection' or 'zero_pad', got 'none'"),
+        ("cifar_resnet20", {"pre_activation": True, "zero_init_residual": True}, "zero_init_residual needs"),
+        ("inception_v3", {"input_shape": (74, 300, 3)}, "at least 75x75"),
+        ("inception_v3", {"input_shape": (298, 400, 3)}, "16 pixels a side for the auxiliary head, which needs 17"),
+        ("inception_v3", {"aux_weight": -1}, "aux_weight must be"),
+    ):
+        with pytest.raises(pc.ArgumentError, match=message):
+            pc.models.create(name, **options)
