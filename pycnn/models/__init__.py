@@ -40,6 +40,8 @@ _MODELS: dict[str, str] = {
     "densenet161": "densenet:densenet161",
     "densenet169": "densenet:densenet169",
     "densenet201": "densenet:densenet201",
+    "googlenet": "googlenet:googlenet",
+    "googlenet_paper": "googlenet_paper:googlenet_paper",
     "inception_v3": "inception_v3:inception_v3",
     "lenet5": "lenet5:lenet5",
     "lenet5_1998": "lenet5_1998:lenet5_1998",

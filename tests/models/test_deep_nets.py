@@ -18,6 +18,8 @@ FACTS = {
     "cifar_resnet44": (658_586, 0.097),
     "cifar_resnet56": (853_018, 0.125),
     "cifar_resnet110": (1_727_962, 0.253),
+    "googlenet": (13_004_888, 1.498),
+    "googlenet_paper": (13_378_280, 1.582),
     "inception_v3": (27_161_264, 5.713),
     "resnet18": (11_689_512, 1.814),
     "resnet34": (21_797_672, 3.664),
@@ -27,6 +29,18 @@ FACTS = {
     "resnext50_32x4d": (25_028_904, 4.230),
     "resnext101_32x8d": (88_791_336, 16.414),
     "wide_resnet50_2": (68_883_240, 11.398),
+}
+# Table 1 of the paper: weights without biases in units of 1,024, multiply-adds in millions, both cut or rounded.
+TABLE = {
+    "3a": (159, 128),
+    "3b": (380, 304),
+    "4a": (364, 73),
+    "4b": (437, 88),
+    "4c": (463, 100),
+    "4d": (580, 119),
+    "4e": (840, 170),
+    "5a": (1072, 54),
+    "5b": (1388, 71),
 }
 RESIDUAL = [name for name in FACTS if "res" in name]
 
@@ -109,6 +123,48 @@ def test_a_pre_activated_net_ends_in_norm_and_relu():
     assert net(np.zeros((2, 21, 20, 1), np.float32)).shape == (2, 7)
 
 
+def test_googlenets_modules_have_the_rows_of_the_papers_table():
+    net = pc.models.create("googlenet_paper")
+    nodes = nodes_of(net)
+    for name, (kilo, million) in TABLE.items():
+        module = getattr(net, f"inception{name}")
+        weights = sum(p.size for key, p in module.named_parameters() if key.endswith("weight"))
+        macs = sum(node["macs"] for node in nodes if node["kind"] == "op" and f"inception{name}." in node["name"])
+        assert abs(weights / 1024 - kilo) < 1, name
+        assert abs(macs / 1e6 - million) < 1, name
+    assert maps(net, "concat") == [
+        (28, 28, 256), (28, 28, 480), (14, 14, 512), (14, 14, 512), (14, 14, 512), (14, 14, 528), (14, 14, 832),
+        (7, 7, 832), (7, 7, 1024),
+    ]  # fmt: skip
+    assert net.conv1.weight.size == 9408  # the table's 2.7K is a slip
+    assert pc.models.create("googlenet_paper", aux_logits=False).num_parameters == 6_998_552
+    assert pc.models.create("googlenet", aux_logits=False).num_parameters == 6_624_904
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_paper"])
+def test_both_googlenets_have_two_heads_for_training_with_a_weight_of_three_tenths(name):
+    net = pc.models.create(name)
+    with pc.nn.collect_auxiliary() as heads:
+        nodes_of(net)
+    assert [(head.output.shape, head.weight) for head in heads] == [((1, 1000), 0.3), ((1, 1000), 0.3)]
+    assert net.aux1.fc1.weight.shape == (1024, 2048)
+    assert (net.aux1.dropout.p, net.dropout.p) == (0.7, 0.4 if name == "googlenet_paper" else 0.2)
+    assert not [node for node in nodes_of(net) if "aux" in node["name"]]
+    other = pc.models.create(name, aux_weight=0.5, num_classes=3, input_shape=(48, 70, 1))
+    with pc.nn.collect_auxiliary() as heads:
+        nodes_of(other)
+    assert [(head.output.shape, head.weight) for head in heads] == [((1, 3), 0.5), ((1, 3), 0.5)]
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_paper"])
+def test_googlenets_for_small_images_keep_their_maps_larger(name):
+    net = pc.models.create(name, num_classes=10, input_shape=(32, 32, 3))
+    assert net.state_dict()["conv1.weight" if "paper" in name else "conv1.conv.weight"].shape == (64, 3, 3, 3)
+    assert [shape[:2] for shape in maps(net, "concat")] == [*[(16, 16)] * 2, *[(8, 8)] * 5, *[(4, 4)] * 2]
+    smallest = pc.models.create(name, num_classes=10, input_shape=(8, 8, 3))
+    assert maps(smallest, "concat")[-1][:2] == (1, 1)
+
+
 def test_inception_v3_has_the_maps_of_the_paper():
     net = pc.models.create("inception_v3")
     found = maps(net, "concat")
@@ -143,6 +199,9 @@ def test_arguments_out_of_range_are_refused_with_their_values():
         ("inception_v3", {"input_shape": (74, 300, 3)}, "at least 75x75"),
         ("inception_v3", {"input_shape": (298, 400, 3)}, "16 pixels a side for the auxiliary head, which needs 17"),
         ("inception_v3", {"aux_weight": -1}, "aux_weight must be"),
+        ("googlenet", {"input_shape": (7, 32, 3)}, "googlenet: .* at least 8x8"),
+        ("googlenet", {"input_shape": (32, 32, 1), "transform_input": True}, "transform_input needs 3 channels"),
+        ("googlenet_paper", {"aux_weight": float("nan")}, "aux_weight must be"),
     ):
         with pytest.raises(pc.ArgumentError, match=message):
             pc.models.create(name, **options)
