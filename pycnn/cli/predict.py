@@ -3,8 +3,12 @@
 Images are converted to the net's size and to grey or colour. Digits are white on black, as in MNIST; for dark
 writing on white paper give --invert.
 
-Example:
+Weights that others trained, torchvision's for example, come without a net: give its name, and what they expect of
+pixels.
+
+Examples:
   pycnn predict lenet5.safetensors seven.png --top-k 3
+  pycnn predict resnet50 photo.jpg --weights resnet50.pth --normalize imagenet
 """
 
 from __future__ import annotations
@@ -18,11 +22,14 @@ import numpy as np
 import pycnn
 from pycnn import functional
 from pycnn.cli import _nets, _options
+from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.data._decode import decode, read_file, require_pillow
 from pycnn.nn import _range
 from pycnn.nn._running import ends_in_softmax
-from pycnn.nn.files import GraphModule
+from pycnn.nn.module import Module
+from pycnn.nn.norm import Normalize
+from pycnn.nn.weights import load_weights
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,17 +38,30 @@ _BATCH = 32
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("file", metavar="FILE", help="a model file or checkpoint (.safetensors)")
+    parser.add_argument(
+        "file", metavar="FILE", help="a model file or checkpoint (.safetensors); with --weights, the name of a net"
+    )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files (PNG, JPEG, ...)")
     parser.add_argument("--top-k", type=_options.count, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--fit", choices=("crop", "stretch"), default="crop", help="how other proportions are handled")
     parser.add_argument("--invert", action="store_true", help="swap dark and bright")
+    others = parser.add_argument_group("weights of others, for a net by name")
+    others.add_argument("--weights", metavar="FILE", help="path or URL: .safetensors, or .pth, which torch opens")
+    others.add_argument("--sha256", metavar="HEX", help="digest of that file, or its first 8 digits or more")
+    others.add_argument(
+        "--normalize",
+        choices=("imagenet", "none"),
+        help="what the weights expect: pixels less ImageNet's mean over its deviation, or pixels in 0..1",
+    )
+    others.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the net, for example num_classes=8"
+    )
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Decode, run, report."""
     require_pillow("predict")
-    net = _nets.load_file(args.file)
+    net = _net(args)
     shape = net.input_shape or ()
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ValueError(f"'{args.file}': the net takes {shape}, not grey or colour images (H, W, C)")
@@ -67,6 +87,26 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def _net(args: argparse.Namespace) -> Module:
+    others = {"--sha256": args.sha256, "--normalize": args.normalize, "--option": args.option}
+    if args.weights is None:
+        given = next((name for name, value in others.items() if value), None)
+        if given:
+            raise UsageError(f"{given} goes with --weights")
+        return _nets.load_file(args.file)
+    if _nets.is_file(args.file):
+        raise UsageError(f"--weights: '{args.file}' is a file, its weights are there already; give the name of a net")
+    if args.normalize is None:
+        # A wrong guess would give probabilities that look as good as right ones.
+        raise UsageError("--weights: the file does not tell what its net expects; add --normalize imagenet (or none)")
+    options = _nets.parse_options(args.option)
+    net = _nets.create(args.file, options)
+    load_weights(net, args.weights, sha256=args.sha256)
+    if args.normalize == "imagenet":
+        net.normalization = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return net
+
+
 def _read(args: argparse.Namespace, shape: tuple[int, ...]) -> np.ndarray:
     images = np.empty((len(args.images), *shape), np.uint8)
     for index, path in enumerate(args.images):
@@ -77,7 +117,7 @@ def _read(args: argparse.Namespace, shape: tuple[int, ...]) -> np.ndarray:
     return images
 
 
-def _probabilities(net: GraphModule, images: np.ndarray, args: argparse.Namespace) -> np.ndarray:
+def _probabilities(net: Module, images: np.ndarray, args: argparse.Namespace) -> np.ndarray:
     def function(x: Any) -> Any:
         scores = net(x)
         if not hasattr(scores, "shape") or len(scores.shape) != 2:

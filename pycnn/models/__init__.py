@@ -53,6 +53,7 @@ _MODELS: dict[str, str] = {
     "resnet152": "resnet:resnet152",
     "resnext50_32x4d": "resnet:resnext50_32x4d",
     "resnext101_32x8d": "resnet:resnext101_32x8d",
+    "resnext101_64x4d": "resnet:resnext101_64x4d",
     "squeezenet1_0": "squeezenet:squeezenet1_0",
     "squeezenet1_1": "squeezenet:squeezenet1_1",
     "vgg11": "vgg:vgg11",
@@ -66,6 +67,7 @@ _MODELS: dict[str, str] = {
     "vgg19": "vgg:vgg19",
     "vgg19_bn": "vgg:vgg19_bn",
     "wide_resnet50_2": "resnet:wide_resnet50_2",
+    "wide_resnet101_2": "resnet:wide_resnet101_2",
     "zfnet": "zfnet:zfnet",
 }
 # Everything else that is reached as an attribute; an empty name is the file itself.

@@ -36,7 +36,9 @@ __all__ = [
     "resnet152",
     "resnext50_32x4d",
     "resnext101_32x8d",
+    "resnext101_64x4d",
     "wide_resnet50_2",
+    "wide_resnet101_2",
 ]
 
 
@@ -327,6 +329,36 @@ def resnext101_32x8d(
     )
 
 
+def resnext101_64x4d(
+    num_classes: int = 1000,
+    *,
+    input_shape: Sequence[int] | None = None,
+    zero_init_residual: bool = False,
+    stem: str | None = None,
+) -> ResNet:
+    """ResNeXt-101 64x4d: bottlenecks of 64 groups, 4 channels each at first (Xie et al. 2017).
+
+    83,455,272 parameters, 15.460 G multiply-adds at 224x224.
+
+    Arguments, shapes and errors as `resnet18`.
+
+    Example:
+        >>> resnext101_64x4d().num_parameters
+        83455272
+    """
+    return _make(
+        "resnext101_64x4d",
+        (3, 4, 23, 3),
+        bottleneck=True,
+        groups=64,
+        base_width=4,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        zero_init_residual=zero_init_residual,
+        stem=stem,
+    )
+
+
 def wide_resnet50_2(
     num_classes: int = 1000,
     *,
@@ -347,6 +379,35 @@ def wide_resnet50_2(
     return _make(
         "wide_resnet50_2",
         (3, 4, 6, 3),
+        bottleneck=True,
+        base_width=128,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        zero_init_residual=zero_init_residual,
+        stem=stem,
+    )
+
+
+def wide_resnet101_2(
+    num_classes: int = 1000,
+    *,
+    input_shape: Sequence[int] | None = None,
+    zero_init_residual: bool = False,
+    stem: str | None = None,
+) -> ResNet:
+    """Wide ResNet-101-2: bottlenecks twice as wide inside (Zagoruyko, Komodakis 2016).
+
+    126,886,696 parameters, 22.753 G multiply-adds at 224x224.
+
+    Arguments, shapes and errors as `resnet18`.
+
+    Example:
+        >>> wide_resnet101_2().num_parameters
+        126886696
+    """
+    return _make(
+        "wide_resnet101_2",
+        (3, 4, 23, 3),
         bottleneck=True,
         base_width=128,
         num_classes=num_classes,

@@ -80,3 +80,38 @@ def test_missing_pillow_is_told_with_the_extra_to_install(run, model, digit, mon
     result = run("predict", model, digit[0])
     assert result.code == 1
     assert "pycnn[image]" in result.err
+
+
+def test_weights_of_others_go_with_the_name_of_a_net(run, tmp_path):
+    net = pycnn.models.create("cifar_resnet20", num_classes=4)
+    pycnn.checkpoint.write_tensors(tmp_path / "net.safetensors", net.state_dict())
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "photo.png")
+    words = ("predict", "cifar_resnet20", tmp_path / "photo.png", "--weights", tmp_path / "net.safetensors")
+    for normalize in ("imagenet", "none"):
+        found = run(*words, "--normalize", normalize, "--option", "num_classes=4", "--top-k", "4", "--json").json
+        if normalize == "imagenet":
+            net.normalization = pycnn.nn.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        else:
+            net.normalization = None
+        expected = net.predict_proba(pixels)[0]
+        values = {c["index"]: c["probability"] for c in found["predictions"][0]["classes"]}
+        assert [values[i] for i in range(4)] == pytest.approx(expected.tolist(), abs=1e-6)
+    wrong = run(*words, "--normalize", "none")
+    assert wrong.code == 1
+    assert "'fc.weight' is (4, 64), the net has (10, 64)" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("resnet18", "x.png", "--weights", "w.pth"), "add --normalize imagenet (or none)"),
+        (("net.safetensors", "x.png", "--weights", "w.pth", "--normalize", "none"), "its weights are there already"),
+        (("net.safetensors", "x.png", "--normalize", "none"), "--normalize goes with --weights"),
+        (("net.safetensors", "x.png", "--option", "num_classes=3"), "--option goes with --weights"),
+    ],
+)
+def test_words_that_do_not_go_together_are_refused(run, words, message):
+    result = run("predict", *words)
+    assert result.code == 2
+    assert message in result.err

@@ -28,7 +28,9 @@ FACTS = {
     "resnet152": (60_192_808, 11.514),
     "resnext50_32x4d": (25_028_904, 4.230),
     "resnext101_32x8d": (88_791_336, 16.414),
+    "resnext101_64x4d": (83_455_272, 15.460),
     "wide_resnet50_2": (68_883_240, 11.398),
+    "wide_resnet101_2": (126_886_696, 22.753),
 }
 # Table 1 of the paper: weights without biases in units of 1,024, multiply-adds in millions, both cut or rounded.
 TABLE = {
