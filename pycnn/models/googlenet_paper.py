@@ -162,7 +162,7 @@ def googlenet_paper(
 ) -> GoogLeNetPaper:
     """GoogLeNet as published (Szegedy et al. 2014): 6,998,552 parameters without the two heads, 13,378,280 with them.
 
-    Nine inception modules after table 1, convolutions with biases, local response normalisation, no batch norm; 1.582 G
+    Nine inception modules after table 1, convolutions with biases, local response normalisation, no batch norm; 1.583 G
     multiply-adds at 224x224. While training, two heads on inner layers add their losses with a weight of 0.3
     (`pycnn.nn.auxiliary`); programs for inference hold nothing of them. The paper does not say how weights start: here
     normal with variance 2 / fan_in (He et al. 2015), biases at 0.

@@ -19,7 +19,7 @@ FACTS = {
     "cifar_resnet56": (853_018, 0.125),
     "cifar_resnet110": (1_727_962, 0.253),
     "googlenet": (13_004_888, 1.498),
-    "googlenet_paper": (13_378_280, 1.582),
+    "googlenet_paper": (13_378_280, 1.583),
     "inception_v3": (27_161_264, 5.713),
     "resnet18": (11_689_512, 1.814),
     "resnet34": (21_797_672, 3.664),
@@ -32,17 +32,18 @@ FACTS = {
     "wide_resnet50_2": (68_883_240, 11.398),
     "wide_resnet101_2": (126_886_696, 22.753),
 }
-# Table 1 of the paper: weights without biases in units of 1,024, multiply-adds in millions, both cut or rounded.
+# Table 1 of the paper: inputs, filters 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool, side of the maps, and what it says
+# for weights (in units of 1,024) and multiply-adds (in millions).
 TABLE = {
-    "3a": (159, 128),
-    "3b": (380, 304),
-    "4a": (364, 73),
-    "4b": (437, 88),
-    "4c": (463, 100),
-    "4d": (580, 119),
-    "4e": (840, 170),
-    "5a": (1072, 54),
-    "5b": (1388, 71),
+    "3a": (192, 64, 96, 128, 16, 32, 32, 28, 159, 128),
+    "3b": (256, 128, 128, 192, 32, 96, 64, 28, 380, 304),
+    "4a": (480, 192, 96, 208, 16, 48, 64, 14, 364, 73),
+    "4b": (512, 160, 112, 224, 24, 64, 64, 14, 437, 88),
+    "4c": (512, 128, 128, 256, 24, 64, 64, 14, 463, 100),
+    "4d": (512, 112, 144, 288, 32, 64, 64, 14, 580, 119),
+    "4e": (528, 256, 160, 320, 32, 128, 128, 14, 840, 170),
+    "5a": (832, 256, 160, 320, 32, 128, 128, 7, 1072, 54),
+    "5b": (832, 384, 192, 384, 48, 128, 128, 7, 1388, 71),
 }
 RESIDUAL = [name for name in FACTS if "res" in name]
 
@@ -128,12 +129,15 @@ def test_a_pre_activated_net_ends_in_norm_and_relu():
 def test_googlenets_modules_have_the_rows_of_the_papers_table():
     net = pc.models.create("googlenet_paper")
     nodes = nodes_of(net)
-    for name, (kilo, million) in TABLE.items():
+    for name, (inputs, one, reduce3, three, reduce5, five, pool, side, kilo, million) in TABLE.items():
         module = getattr(net, f"inception{name}")
         weights = sum(p.size for key, p in module.named_parameters() if key.endswith("weight"))
         macs = sum(node["macs"] for node in nodes if node["kind"] == "op" and f"inception{name}." in node["name"])
-        assert abs(weights / 1024 - kilo) < 1, name
-        assert abs(macs / 1e6 - million) < 1, name
+        assert weights == inputs * (one + reduce3 + reduce5 + pool) + 9 * reduce3 * three + 25 * reduce5 * five
+        assert macs == weights * side**2
+        # The paper's own sums are off by some percent, most in 4c and 5a.
+        assert weights / 1024 == pytest.approx(kilo, rel=0.08), name
+        assert macs / 1e6 == pytest.approx(million, rel=0.06), name
     assert maps(net, "concat") == [
         (28, 28, 256), (28, 28, 480), (14, 14, 512), (14, 14, 512), (14, 14, 512), (14, 14, 528), (14, 14, 832),
         (7, 7, 832), (7, 7, 1024),
