@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pycnn.data._checks import Images, Index, as_integer, as_size
-from pycnn.data._decode import check_fit, decode, decode_window, require_pillow
+from pycnn.data._decode import check_fit, decode, decode_window, image_size, require_pillow
 from pycnn.data._parallel import in_order
 from pycnn.data.datasets import ReadableDataset
 from pycnn.errors import ArgumentError, FileError, FormatError
@@ -103,6 +103,19 @@ class EncodedDataset(ReadableDataset):
             )
             self._cache.offer(key, pixels)
         return pixels
+
+    def file_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) in pixels of each image as it is in its file, upright, from the headers.
+
+        Raises:
+            FormatError: A header is bad.
+            FileError: A file cannot be read.
+        """
+
+        def size(i: int) -> tuple[int, int]:
+            return image_size(self._encoded(i), where=self._where(i), max_pixels=self._max_pixels)
+
+        return list(in_order(size, range(len(self))))
 
     def read(self, indices: Index) -> Images:
         """Decode these images, or take them from memory.

@@ -9,6 +9,7 @@ from pycnn.train.callbacks import (
     LambdaCallback,
     ModelCheckpoint,
 )
+from pycnn.train.crops import evaluate_crops, predict_crops
 from pycnn.train.fingerprint import weights_fingerprint
 from pycnn.train.history import History
 from pycnn.train.metrics import Metric
@@ -27,6 +28,8 @@ __all__ = [
     "Recipe",
     "TensorBoard",
     "Trainer",
+    "evaluate_crops",
+    "predict_crops",
     "recipe",
     "recipes",
     "weights_fingerprint",
