@@ -1,7 +1,7 @@
-"""Images per second from files, or from memory, to augmented float32 batches; the usual PyTorch pipeline in the same run.
+"""Images per second from files or memory to augmented float32 batches; the usual PyTorch pipeline in the same run.
 
 Photographs: JPEG folder -> random resized crop to 224x224, mirrored half the time, normalised; batches of 32.
-CIFAR: 32x32 images in memory -> random crop of the image padded by 4, mirrored half the time, normalised; batches of 128.
+CIFAR: 32x32 images in memory -> random crop after padding by 4, mirrored half the time, normalised; batches of 128.
 
 The peers are a torch DataLoader with as many worker processes as pycnn has threads: Pillow and NumPy for each sample,
 torchvision's transforms too where they can be imported, and for CIFAR also whole batches in torch. Epochs take turns;
@@ -86,14 +86,14 @@ def photograph_candidates(folder: Path, workers: int) -> dict[str, Callable[[], 
             data, BATCH, transform=augment, normalize=(MEAN, STD), workers=workers, prefetch=2 * workers
         )
 
-    plain = loader(cache_bytes=0)
+    plain, reduced, kept = loader(cache_bytes=0), loader(reduced_decoding=True), loader(cache_bytes=2**30)
     check_photographs(plain.dataset, augment)
     fast = _decode._simplejpeg()
     decoder = "simplejpeg" if fast is not None else "Pillow"
-    candidates = {
+    candidates: dict[str, Callable[[], Iterable[Any]]] = {
         f"pycnn, {decoder}": lambda: plain,
-        f"pycnn, {decoder}, reduced decoding": lambda kept=loader(reduced_decoding=True): kept,
-        "pycnn, decoded pictures kept in memory": lambda kept=loader(cache_bytes=2**30): kept,
+        f"pycnn, {decoder}, reduced decoding": lambda: reduced,
+        "pycnn, decoded pictures kept in memory": lambda: kept,
     }
     if fast is not None:
 

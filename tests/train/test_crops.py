@@ -13,6 +13,11 @@ from pycnn.train import evaluate_crops, predict_crops
 CLASSES = 7
 
 
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260705)
+
+
 class Brightness:
     """Probabilities that follow from one pixel, so that every crop's part can be told."""
 

@@ -30,7 +30,9 @@ def five_crop(images: ArrayLike, size: int | tuple[int, int]) -> Images:
 def ten_crop(images: ArrayLike, size: int | tuple[int, int]) -> Images:
     """The windows of `five_crop`, then their mirror images (Krizhevsky et al. 2012, section 4.1).
 
-    At test time the class probabilities of the ten are averaged: `pycnn.train.evaluate_crops`.
+    At test time the class probabilities of the ten are averaged: `pycnn.train.evaluate_crops`. The sixth is the
+    mirror image of the first, and so on; torchvision's function of this name has those of the left and
+    the right windows exchanged, as it cuts from the mirrored image.
 
     Args:
         images: uint8 or float32.
