@@ -386,7 +386,8 @@ def _resized(image: Image, extent: tuple[float, float], size: tuple[int, int], f
     box = (0.0, 0.0, columns, rows)
     if fit == "crop":
         scale = min(columns / width, rows / height)
-        margin_x = (columns - width * scale) / 2
-        margin_y = (rows - height * scale) / 2
+        # Rounding may leave a little less than nothing.
+        margin_x = max(0.0, (columns - width * scale) / 2)
+        margin_y = max(0.0, (rows - height * scale) / 2)
         box = (margin_x, margin_y, columns - margin_x, rows - margin_y)
     return image.resize((width, height), Resampling.BILINEAR, box=box, reducing_gap=3.0)

@@ -139,6 +139,20 @@ def test_fixed_size_reduced_is_close_to_full(folder):
     assert np.abs(full.astype(int) - reduced).mean() < 4
 
 
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_every_shape_of_picture_can_be_brought_to_size(fit):
+    # 224 * (375 / 224) is more than 375 in floating point.
+    shapes = [(375, 500), (500, 375), *((n, 2 * n + 1) for n in range(1, 90, 4)), *((n, 97) for n in range(60, 240, 7))]
+    for shape in shapes:
+        image = Image.new("L", shape[::-1], 77)
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        for size in ((224, 224), (7, 31)):
+            pixels = decode(out.getvalue(), where="x", channels=1, size=size, fit=fit)
+            assert pixels.shape == (*size, 1)
+            assert (pixels == 77).all()
+
+
 # ---- Whole pictures for crops
 
 
