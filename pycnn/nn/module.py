@@ -532,7 +532,8 @@ class Module:
         For files see `pycnn.load_weights`.
 
         Args:
-            state: Arrays by dotted name, as `state_dict` gives; torch tensors on the CPU will do.
+            state: Arrays by dotted name, as `state_dict` gives; torch tensors on the CPU will do. Other
+                floating-point types are converted to the parameters'.
                 Entries called ``num_batches_tracked``, which PyTorch's batch norms have, are ignored.
             strict: Every name must be on both sides with the same shape. Otherwise what is missing
                 or has another shape stays as it is, and what is unexpected is ignored; the result
