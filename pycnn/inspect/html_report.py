@@ -224,9 +224,9 @@ class _Drawing:
         slopes = saliency(net, pixels, explained)
         guided = guided_backpropagation(net, pixels, explained)
         cams = grad_cam(net, pixels, cam_layer, explained)
-        # A hundred squares are enough for a picture.
+        # Some hundred squares are enough for a picture.
         size = max(3, min(pixels.shape[1:3]) // 8)
-        stride = max(size // 2, math.ceil((min(pixels.shape[1:3]) - size) / 9))
+        stride = max(size // 2, math.ceil((min(pixels.shape[1:3]) - size) / 11))
         covered = occlusion(net, pixels, explained, size=size, stride=stride)
         maps = activations(net, pixels, self.layers)
         for index, title in enumerate(self.titles):
@@ -243,7 +243,7 @@ class _Drawing:
                 [
                     ("saliency", slopes[index], "|score per pixel value|", False),
                     ("guided back-propagation", guided[index], "", False),
-                    (f"Grad-CAM at {cam_layer}", cams[index], "score", True),
+                    (f"Grad-CAM at layer {cam_layer}", cams[index], "score", True),
                     ("occlusion", covered[index], "fall of probability", True),
                 ],
                 f'What speaks for "{name}" ({100 * probability:.1f} %)',
@@ -255,8 +255,10 @@ class _Drawing:
             )
             self.add(section, f"attention-{index}", caption, figure)
             for layer in self.layers:
-                figure = plots.plot_feature_maps(maps[layer][index], f"Feature maps of {layer}")
-                self.add(section, f"maps-{index}-{_file_name(layer)}", f"What the channels of {layer} give.", figure)
+                figure = plots.plot_feature_maps(maps[layer][index], f"Feature maps of layer {layer}")
+                self.add(
+                    section, f"maps-{index}-{_file_name(layer)}", f"What the channels of layer {layer} give.", figure
+                )
         self._fields()
 
     def _fields(self) -> None:
@@ -287,7 +289,7 @@ class _Drawing:
             size = f"{weights.shape[1]} x {weights.shape[2]}"
             shown = f"all {total}" if total == len(pictures) else f"{len(pictures)} of {total}"
             largest = float(np.abs(weights).max())
-            title = f"Filters of {layer}: {shown}, {size}, black {-largest:.2g}, white {largest:.2g}"
+            title = f"Filters of layer {layer}: {shown}, {size}, black {-largest:.2g}, white {largest:.2g}"
             caption = f"{out} filters over {inputs} channels; middle grey is 0, bright positive, dark negative."
             if inputs not in (1, 3):
                 caption += " A tile is labelled output:input channel."
@@ -322,7 +324,7 @@ class _Drawing:
             self.add("Data set", "mistakes", "True class, and what the net says instead.", figure)
         maps = spatial_layers(self.net, self.pixels.shape[1:])
         for layer in dict.fromkeys([self.layers[0], self.layers[-1]]):
-            self.tell(f"patches that {layer} likes")
+            self.tell(f"patches that layer {layer} likes")
             channels = list(range(min(_SHOWN_PATCH_CHANNELS, maps[layer][2])))
             count = min(_PATCHES, len(data))
             best = top_patches(self.net, data, layer, channels, count=count)
@@ -330,7 +332,9 @@ class _Drawing:
             captions = [
                 f"{channel}: {value:.2g}" for channel, row in zip(channels, best.values, strict=True) for value in row
             ]
-            figure = plots.plot_images(pictures, f"Patches that channels of {layer} react to most", captions, tile=1.0)
+            figure = plots.plot_images(
+                pictures, f"Patches that channels of layer {layer} react to most", captions, tile=1.0
+            )
             caption = (
                 "A row for each channel; above each patch the channel and its activation. Patches are as large as "
             )

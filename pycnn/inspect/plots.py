@@ -298,7 +298,7 @@ def plot_receptive_fields(
                 fill=False,
                 linewidth=2,
                 edgecolor=colours[index % len(colours)],
-                label=f"{name} unit {unit}: {seen}",
+                label=f"layer {name}, unit {unit}: {seen}",
             )
         )
     # Fields reach into the padding: show it.
