@@ -60,7 +60,8 @@ class Budget:
     Attributes:
         bytes: What may be used.
         inference_batch: Images at once when predicting; 0 if not even one fits.
-        training_batch: Images at once while training; 0 if not even one fits, None for nets that cannot be trained.
+        training_batch: Images at once while training; 0 if not even the smallest batch fits, None for nets that cannot
+            be trained. Some batch norms cannot train on one image.
     """
 
     bytes: int
@@ -136,8 +137,8 @@ def _optimizer(net: Module) -> OptimizerSpec:
     return OptimizerSpec(momentum=0.9, groups=(GroupSpec(names=frozen, frozen=True),) if frozen else ())
 
 
-def fit_batch(bytes_of: Callable[[int], int], budget: int) -> int:
-    """The largest batch whose plan fits in a budget; 0 if not even one image does.
+def fit_batch(bytes_of: Callable[[int], int], budget: int, *, first: int = 1) -> int:
+    """The largest batch whose plan fits in a budget; 0 if not even the smallest does.
 
     Plans grow almost evenly with the batch, so a few steps along the line find it. The answer is checked: it fits and
     one more does not.
@@ -145,19 +146,20 @@ def fit_batch(bytes_of: Callable[[int], int], budget: int) -> int:
     Args:
         bytes_of: Total of the plan for a batch.
         budget: In bytes.
+        first: The smallest batch that can be planned.
 
     Raises:
         ArgumentError: The budget is not a positive whole number.
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ArgumentError(f"summary: budget must be a positive number of bytes, got {budget!r}")
-    one = bytes_of(1)
-    if one > budget:
+    smallest = bytes_of(first)
+    if smallest > budget:
         return 0
     # Invariant: `low` fits, `high` (once known) does not.
-    low, low_bytes = 1, one
+    low, low_bytes = first, smallest
     high, high_bytes = 0, 0
-    guess = 2
+    guess = first + 1
     for attempt in range(64):
         used = bytes_of(guess)
         if used <= budget:
@@ -167,7 +169,7 @@ def fit_batch(bytes_of: Callable[[int], int], budget: int) -> int:
         if low >= _LARGEST_BATCH or high - low == 1:
             break
         if not high:
-            each = max((low_bytes - one) / (low - 1), 1.0)
+            each = max((low_bytes - smallest) / (low - first), 1.0)
             guess = min(max(low + 1 + int((budget - low_bytes) / each), low + 1), _LARGEST_BATCH)
         elif attempt < 8:
             each = max((high_bytes - low_bytes) / (high - low), 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -74,7 +74,7 @@ def summarize(
         inference=plan(net, input_shape, batch, "inference"),
         training=training,
         no_training=reason,
-        budget=None if budget is None else _budget(net, input_shape, budget, training is not None),
+        budget=None if budget is None else _budget(net, input_shape, budget),
         most_activations=_shares([(row.layer, row.activations) for row in counted]),
         most_parameters=_shares([(row.layer, row.parameters) for row in rows]),
         bottlenecks=tuple(_bottlenecks(recording)),
@@ -88,11 +88,15 @@ def _training_plan(net: Module, input_shape: tuple[int, ...], batch: int) -> tup
         return None, str(error).partition("\n")[0]
 
 
-def _budget(net: Module, input_shape: tuple[int, ...], budget: int, trainable: bool) -> Budget:
-    def largest(mode: str) -> int:
-        return fit_batch(lambda batch: plan(net, input_shape, batch, mode).total_bytes, budget)
+def _budget(net: Module, input_shape: tuple[int, ...], budget: int) -> Budget:
+    def bytes_of(mode: str) -> Callable[[int], int]:
+        return lambda batch: plan(net, input_shape, batch, mode).total_bytes
 
-    return Budget(budget, largest("inference"), largest("training") if trainable else None)
+    # A batch norm over single numbers has no variance: such nets train on two images at least.
+    first = next((n for n in (1, 2) if _training_plan(net, input_shape, n)[0] is not None), None)
+    inference = fit_batch(bytes_of("inference"), budget)
+    training = None if first is None else fit_batch(bytes_of("training"), budget, first=first)
+    return Budget(budget, inference, training)
 
 
 def _shares(counts: Sequence[tuple[str, int]]) -> tuple[Share, ...]:

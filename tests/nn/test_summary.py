@@ -290,6 +290,17 @@ def test_largest_batch_fits_and_one_more_does_not():
         net.summary(budget=0)
 
 
+def test_budget_of_a_net_that_cannot_train_on_one_image():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+    summary = net.summary((3, 3, 1), budget=50_000)
+    assert summary.training is None
+    assert "at least 2 values per channel" in summary.no_training
+    batch = summary.budget.training_batch
+    fits, too_large = (net.summary((3, 3, 1), batch=b).training.total_bytes for b in (batch, batch + 1))
+    assert fits <= 50_000 < too_large
+    assert net.summary((3, 3, 1), budget=100).budget.training_batch == 0
+
+
 # ---- Guideline 1
 
 
