@@ -14,7 +14,7 @@ import numpy as np
 
 from pycnn import _core
 from pycnn.download import fetch
-from pycnn.errors import Error, FileError, FormatError, UnsupportedError
+from pycnn.errors import ArgumentError, Error, FileError, FormatError, UnsupportedError
 from pycnn.nn import _state, heads
 from pycnn.nn._running import stack_level
 from pycnn.nn._state import LoadReport
@@ -44,11 +44,17 @@ def read_weights(source: str | os.PathLike[str], *, sha256: str | None = None) -
         every name, is dropped.
 
     Raises:
+        ArgumentError: The source is neither a path nor a URL.
         FileError: The file cannot be read or fetched.
-        FormatError: The file is malformed, has another digest, or holds something else than tensors.
+        FormatError: The file is malformed or no regular file, has another digest, or holds something else than tensors.
         UnsupportedError: It is torch's, and torch is not installed.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentError(f"load_weights: expected a path or URL, got {source!r}")
     path = fetch(source, sha256=sha256)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Opening a pipe that nobody writes to would wait for ever.
+        raise FormatError(f"'{path}': not a regular file")
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -97,7 +103,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Its messages go on for pages, and advise to switch the protection off.
-        first = str(error).strip().partition("\n")[0][:200]
+        first = str(error).strip().partition("\n")[0].partition(". ")[0][:200]
         raise FormatError(f"{who}: torch refuses to read tensors from it: {type(error).__name__}: {first}") from None
     state: Any = content
     if isinstance(content, Mapping):
