@@ -35,7 +35,7 @@ class Data:
         Data.reads += 1
         if where in ("worker", "stuck") and Data.reads == 6:
             print("here", flush=True)
-            time.sleep(0.3 if where == "worker" else 1.2)
+            time.sleep(0.3 if where == "worker" else 30)
         return np.random.default_rng(int(index[0])).random((len(index), 6, 6, 1), np.float32)
 
 
@@ -60,7 +60,7 @@ class Say(pc.train.Callback):
 pc.nn.files.save = slow_save
 trainer = pc.Trainer(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), optimizer=optim.SGD(0.1), seed=1)
 try:
-    trainer.fit(Data(), epochs=6, batch_size=16, checkpoint_dir=folder, callbacks=[Say()], workers=1, progress=False)
+    trainer.fit(Data(), epochs=10**6, batch_size=16, checkpoint_dir=folder, callbacks=[Say()], workers=1, progress=False)
 except BaseException as error:
     print(type(error).__name__, trainer.steps, time.monotonic(), flush=True)
     raise
@@ -101,8 +101,9 @@ def test_second_signal_does_not_wait_for_a_stuck_worker(tmp_path):
         sent = time.monotonic()
         victim.send_signal(signal.SIGINT)
         name, _, when = victim.stdout.readline().split()
+        victim.kill()
     assert name == "KeyboardInterrupt"
-    assert float(when) - sent < 0.6
+    assert float(when) - sent < 10
     assert pc.load(tmp_path / "last.safetensors").num_parameters == 111
 
 
