@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycnn.cli._options import UsageError
-from pycnn.data import Dataset, ImageFolder, cifar10, digits, mnist, split
+from pycnn.data import Dataset, ImageFolder, cifar10, cifar100, digits, mnist, split
 
 __all__ = ["NAMES", "Data", "add_arguments", "load_data"]
 
-NAMES = ("digits", "mnist", "cifar10", "folder")
+NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
 _HELD_OUT = 0.2
 
 
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help="where mnist, cifar10 or folder is; folder: DIR/train/CLASS and DIR/test/CLASS, or DIR/CLASS, of which a "
-        "fifth is held out",
+        help="where mnist, cifar10, cifar100 or folder is; folder: DIR/train/CLASS and DIR/test/CLASS, or DIR/CLASS, "
+        "of which a fifth is held out",
     )
 
 
@@ -61,7 +61,7 @@ def load_data(name: str, directory: Path | None, *, size: tuple[int, int], chann
     """
     if name == "digits":
         if directory is not None:
-            raise UsageError("--data-dir goes with --data mnist, cifar10 or folder; the digits come along")
+            raise UsageError("--data-dir goes with --data mnist, cifar10, cifar100 or folder; the digits come along")
         return Data(name, *digits(seed=0, size=size))
     if directory is None:
         raise UsageError(f"--data {name} needs --data-dir DIR")
@@ -71,6 +71,8 @@ def load_data(name: str, directory: Path | None, *, size: tuple[int, int], chann
         return Data(name, *mnist(directory))
     if name == "cifar10":
         return Data(name, *cifar10(directory))
+    if name == "cifar100":
+        return Data(name, *cifar100(directory))
     test_directory = next((d for part in ("test", "val") if (d := directory / part).is_dir()), None)
     if (directory / "train").is_dir() and test_directory is not None:
         train, test = (ImageFolder(d, size=size, channels=channels) for d in (directory / "train", test_directory))

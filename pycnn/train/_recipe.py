@@ -43,7 +43,7 @@ class Recipe:
     about: str = key("", kinds.text, "what this is for, in a sentence")
     net: str = key("", kinds.text, "name of a network")
     option: dict[str, Any] = key({}, kinds.table, "options of the network")
-    data: str = key("digits", kinds.choice("digits", "mnist", "cifar10", "folder"), "data set")
+    data: str = key("digits", kinds.choice("digits", "mnist", "cifar10", "cifar100", "folder"), "data set")
     image_size: int = key(0, kinds.integer(0), "side in pixels that files are brought to; 0: what the net takes")
     epochs: int = key(20, kinds.integer(1), "passes over the training images")
     batch_size: int = key(128, kinds.integer(1), "images in a step")

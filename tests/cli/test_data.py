@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -75,6 +76,17 @@ def test_folder_without_parts_and_other_data_sets(capsys, photos):
     assert "train: 1,347 images of 10 classes" in out
     assert "as read: 28x28, 1 channel," in out
     assert "next: pycnn train --data digits" in err
+
+
+def test_cifar100_is_measured(capsys, tmp_path):
+    pixels = np.full((5, 3072), 51, np.uint8)
+    for part in ("train", "test"):
+        (tmp_path / part).write_bytes(pickle.dumps({"fine_labels": [0, 99, 1, 1, 7], "data": pixels}))
+    code, out, _ = run(capsys, "--data", "cifar100", "--data-dir", tmp_path)
+    assert code == 0
+    assert "train: 5 images of 100 classes" in out
+    assert "... and 70 more classes" in out
+    assert "mean 0.2000, 0.2000, 0.2000, deviation 1.0000, 1.0000, 1.0000" in out
 
 
 def test_what_is_missing_is_said(capsys, tmp_path):

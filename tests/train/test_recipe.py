@@ -90,7 +90,7 @@ def test_a_file_is_read_and_the_rest_has_defaults(tmp_path):
         ("weight_decay = -1e-4", ["'weight_decay' is -0.0001", "at least 0"]),
         ('optimizer = "lion"', ["'optimizer' is 'lion'", "sgd, adam, adamw"]),
         ('schedule = "exp"', ["'schedule' is 'exp'", "constant, step, cosine, one-cycle, plateau"]),
-        ('data = "imagenet"', ["'data' is 'imagenet'", "digits, mnist, cifar10, folder"]),
+        ('data = "imagenet"', ["'data' is 'imagenet'", "digits, mnist, cifar10, cifar100, folder"]),
         ("milestones = [3, 2]", ["'milestones' is [3, 2]", "increasing whole numbers"]),
         ("milestones = 0", ["'milestones' is 0", "at least 1"]),
         ("gamma = 1.0", ["'gamma' is 1.0", "above 0 and below 1"]),
