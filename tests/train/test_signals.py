@@ -60,7 +60,8 @@ class Say(pc.train.Callback):
 pc.nn.files.save = slow_save
 trainer = pc.Trainer(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), optimizer=optim.SGD(0.1), seed=1)
 try:
-    trainer.fit(Data(), epochs=10**6, batch_size=16, checkpoint_dir=folder, callbacks=[Say()], workers=1, progress=False)
+    options = {"callbacks": [Say()], "workers": 1, "progress": False}
+    trainer.fit(Data(), epochs=10**6, batch_size=16, checkpoint_dir=folder, **options)
 except BaseException as error:
     print(type(error).__name__, trainer.steps, time.monotonic(), flush=True)
     raise
