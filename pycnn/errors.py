@@ -1,7 +1,9 @@
-"""The exception classes of pycnn.
+"""The exception classes of pycnn, and where the caller stands.
 
 Each is a `pycnn.Error` and the builtin that a caller would expect. C++ errors arrive as the class of the same name.
 """
+
+import sys
 
 __all__ = [
     "ArgumentError",
@@ -61,7 +63,15 @@ class FileError(Error, OSError):
 
 
 class MemoryLimitError(Error, MemoryError):
-    """More memory is wanted than the limit or the machine allows."""
+    """More memory is wanted than the limit or the machine allows.
+
+    Attributes:
+        wanted_bytes: What was asked for; 0 where that is not known.
+        available_bytes: The limit that was set, or what the machine had left.
+    """
+
+    wanted_bytes: int = 0
+    available_bytes: int = 0
 
 
 class TrainingError(Error, RuntimeError):
@@ -70,3 +80,13 @@ class TrainingError(Error, RuntimeError):
 
 class InternalError(Error, RuntimeError):
     """A fault of pycnn itself; please report it."""
+
+
+def stack_level() -> int:
+    """Depth of the nearest caller outside the package, for warnings."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "pycnn":
+        frame = frame.f_back
+        level += 1
+    return level
