@@ -1,9 +1,7 @@
-"""The exception classes of pycnn, and where the caller stands.
+"""The exception classes of pycnn.
 
 Each is a `pycnn.Error` and the builtin that a caller would expect. C++ errors arrive as the class of the same name.
 """
-
-import sys
 
 __all__ = [
     "ArgumentError",
@@ -80,13 +78,3 @@ class TrainingError(Error, RuntimeError):
 
 class InternalError(Error, RuntimeError):
     """A fault of pycnn itself; please report it."""
-
-
-def stack_level() -> int:
-    """Depth of the nearest caller outside the package, for warnings."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "pycnn":
-        frame = frame.f_back
-        level += 1
-    return level

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
-from pycnn.errors import ArgumentError, DTypeError, ShapeError, stack_level
-from pycnn.tensor import Parameter, Tensor, as_array, as_plain
+from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, trace
 
 __all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]

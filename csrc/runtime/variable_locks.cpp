@@ -1,9 +1,14 @@
 #include "runtime/variable_locks.h"
 
 #include <algorithm>
+#include <new>
 #include <unordered_map>
 
 #include "pycnn/error.h"
+
+#if defined(__unix__)
+#include <pthread.h>
+#endif
 
 namespace pycnn {
 namespace {
@@ -20,9 +25,27 @@ struct Registry {
   std::unordered_map<const void*, Registered> variables;
 };
 
+Registry& registry();
+
+#if defined(__unix__)
+// Whoever held a lock is gone in a forked child: there, all are made anew.
+void hold_registry() { registry().mutex.lock(); }
+void release_registry() { registry().mutex.unlock(); }
+void renew_locks() {
+  for (auto& [variable, registered] : registry().variables)
+    if (registered.lock) new (registered.lock.get()) VariableLock;
+  release_registry();
+}
+#endif
+
 // Never destroyed: programs in static variables may outlive any other static.
 Registry& registry() {
-  static Registry* const instance = new Registry;
+  static Registry* const instance = [] {
+#if defined(__unix__)
+    ::pthread_atfork(hold_registry, release_registry, renew_locks);
+#endif
+    return new Registry;
+  }();
   return *instance;
 }
 
@@ -58,10 +81,15 @@ VariableLocks::VariableLocks(std::span<const Tensor> variables) {
   std::vector<Registered*> mine;
   mine.reserve(variables_.size());
   locks_.reserve(variables_.size() + 1);
-  for (const void* variable : variables_) mine.push_back(&known.variables[variable]);
-  for (const Registered* variable : mine)
-    if (variable->lock) locks_.push_back(variable->lock);
-  if (locks_.empty()) locks_.push_back(std::make_shared<VariableLock>());
+  try {
+    for (const void* variable : variables_) mine.push_back(&known.variables[variable]);
+    for (const Registered* variable : mine)
+      if (variable->lock) locks_.push_back(variable->lock);
+    if (locks_.empty()) locks_.push_back(std::make_shared<VariableLock>());
+  } catch (...) {
+    std::erase_if(known.variables, [](const auto& entry) { return entry.second.programs == 0; });
+    throw;
+  }
   for (Registered* variable : mine) {
     if (!variable->lock) variable->lock = locks_.front();
     ++variable->programs;

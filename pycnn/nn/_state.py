@@ -185,7 +185,7 @@ def warn_not_finite(arrays: Mapping[str, np.ndarray], who: str) -> None:
     """Say which arrays hold NaN or infinity."""
     bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     if bad:
-        from pycnn.errors import stack_level
+        from pycnn.nn._running import stack_level
 
         shown = ", ".join(f"'{name}'" for name in bad[:_SHOWN])
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""

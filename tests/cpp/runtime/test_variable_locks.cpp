@@ -1,4 +1,6 @@
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -173,6 +175,34 @@ TEST_CASE("inference beside training sees whole updates only") {
   trainer.join();
   CHECK(torn == 0);
   CHECK(variables.at("w").data<float>()[0] < 0.0f);
+}
+
+TEST_CASE("a child forked beside training can use the variables") {
+  Trained t;
+  const Program training = t.training(0.0);
+  const Program inference = compile(test::small_net(4, false), t.variables);
+  const Results images = {{"x", t.inputs.at("x")}};
+  (void)inference.run(images);
+  std::atomic<bool> stop{false};
+  std::atomic<int> steps{0};
+  std::thread trainer([&] {
+    for (; !stop; ++steps) training.run(t.inputs);
+  });
+  wait_until([&] { return steps > 2; });
+  for (int fork = 0; fork < 5; ++fork) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      ::alarm(20);  // a child that waits for nobody dies
+      (void)inference.run(images);
+      ::_exit(0);
+    }
+    int status = -1;
+    CHECK(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+  }
+  stop = true;
+  trainer.join();
 }
 
 }  // namespace pycnn
