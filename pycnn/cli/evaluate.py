@@ -3,6 +3,7 @@
 Examples:
   pycnn evaluate lenet5.safetensors
   pycnn evaluate lenet5.safetensors --data mnist --data-dir DIR
+  pycnn evaluate alexnet.safetensors --data folder --data-dir DIR --ten-crop
   pycnn evaluate a.safetensors b.safetensors c.safetensors --ensemble     or, of a list:  pycnn evaluate three.toml
 """
 
@@ -23,9 +24,12 @@ from pycnn.data import Dataset
 from pycnn.data.transforms import CenterCrop, Transform
 from pycnn.ensemble import Ensemble, read_list
 from pycnn.nn.module import Module
-from pycnn.train import Trainer, weights_fingerprint
+from pycnn.train import Trainer, evaluate_crops, weights_fingerprint
 
 __all__ = ["add_arguments", "run"]
+
+#: 256 pixels for a window of 224, as in AlexNet's paper.
+_MARGIN = 8 / 7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=_options.count,
         metavar="PX",
-        help="side that files are brought to before the net's window is cut from the middle (default: that window)",
+        help="side that files are brought to before the net's window is cut from the middle (default: that window; "
+        "with --ten-crop an eighth more)",
+    )
+    parser.add_argument(
+        "--ten-crop",
+        action="store_true",
+        help="average the probabilities of ten windows of each image: corners and middle, mirrored too",
     )
 
 
@@ -56,6 +66,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     nets: list[Module] = [_nets.load_file(path) for path in paths]
     shape = _shared_shape(paths, nets)
     side = args.image_size
+    if side is None and args.ten_crop and args.data in ("digits", "folder"):
+        side = round(max(shape[:2]) * _MARGIN)
     if side is not None and side < max(shape[:2]):
         raise UsageError(f"--image-size {side} is below the net's {shape[0]}x{shape[1]}")
     size = (shape[0], shape[1]) if side is None else (side, side)
@@ -73,7 +85,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 f"'{path}': the net tells {scores[1]} classes apart, the data has {len(images.class_names)}; "
                 "is it the right data?"
             )
-    window = None if images.image_shape[:2] == shape[:2] else CenterCrop((shape[0], shape[1]))
+    is_exact = images.image_shape[:2] == shape[:2]
+    if is_exact and args.ten_crop:
+        raise UsageError(
+            f"--ten-crop: the images have {shape[0]}x{shape[1]} pixels, as many as the net sees; they must be larger"
+        )
+    window = None if is_exact else CenterCrop((shape[0], shape[1]))
     if is_list or args.ensemble:
         return _together(args, output, paths, nets, images, window)
     results = [_measure(args, path, net, images, window) for path, net in zip(paths, nets, strict=True)]
@@ -101,9 +118,12 @@ def _shared_shape(paths: list[str], nets: list[Module]) -> tuple[int, int, int]:
 def _measure(
     args: argparse.Namespace, path: str, net: Module, images: Dataset, window: Transform | None
 ) -> dict[str, Any]:
-    trainer = Trainer(net, loss=_nets.own_loss(net), device=args.device, threads=args.threads, seed=args.seed)
     started = time.perf_counter()
-    measured = trainer.evaluate(images, batch_size=args.batch_size, transform=window)
+    if args.ten_crop:
+        measured = _ten_crops(args, net, images)
+    else:
+        trainer = Trainer(net, loss=_nets.own_loss(net), device=args.device, threads=args.threads, seed=args.seed)
+        measured = trainer.evaluate(images, batch_size=args.batch_size, transform=window)
     seconds = time.perf_counter() - started
     return {
         "file": path,
@@ -117,6 +137,12 @@ def _measure(
         "images_per_second": len(images) / max(seconds, 1e-9),
         "weights_fingerprint": weights_fingerprint(net),
     }
+
+
+def _ten_crops(args: argparse.Namespace, net: Module | Ensemble, images: Dataset) -> dict[str, float]:
+    first = net if isinstance(net, Module) else net.nets[0]
+    height, width, _ = first.input_shape or (0, 0, 0)
+    return evaluate_crops(net, images, size=(height, width), crops=10, batch_size=args.batch_size)
 
 
 def _largest_class(images: Dataset) -> float:
@@ -140,7 +166,12 @@ def _together(
     window: Transform | None,
 ) -> int:
     started = time.perf_counter()
-    measured = Ensemble(nets).evaluate(images, batch_size=args.batch_size, transform=window)
+    ensemble = Ensemble(nets)
+    if args.ten_crop:
+        members = [_ten_crops(args, net, images)["accuracy"] for net in nets]
+        measured: dict[str, Any] = {**_ten_crops(args, ensemble, images), "members": members}
+    else:
+        measured = ensemble.evaluate(images, batch_size=args.batch_size, transform=window)
     seconds = time.perf_counter() - started
     result = {
         "files": paths,

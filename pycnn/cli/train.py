@@ -259,5 +259,5 @@ def _next(plan: Plan) -> str:
         return f"pycnn evaluate {args.output} --data {recipe.data}{where}"
     if plan.run_dir is not None:
         return f"pycnn evaluate {plan.run_dir / 'best.safetensors'} --data {recipe.data}{where}"
-    stem = Path(recipe.net).stem
-    return f"pycnn train {recipe.net} --data {recipe.data}{where} --output {stem}.safetensors keeps the net"
+    how = f"{recipe.net} --data {recipe.data}" if args.recipe is None else f"--recipe {args.recipe}"
+    return f"pycnn train {how}{where} --output {Path(recipe.net).stem}.safetensors keeps the net"

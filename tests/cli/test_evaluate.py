@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import pycnn
@@ -44,3 +45,25 @@ def test_evaluate_refuses_data_with_other_classes(run, model, photos):
     assert result.code == 1
     assert "dark, light" in result.err
     assert "0, 1, 2" in result.err
+
+
+def test_ten_crops_are_averaged(run, model):
+    plain = run("evaluate", model, "--json").json
+    ten = run("evaluate", model, "--ten-crop", "--json").json
+    _, test = pycnn.data.digits(seed=0, size=32)
+    measured = pycnn.train.evaluate_crops(pycnn.load(model), test, size=28)
+    assert (ten["accuracy"], ten["loss"]) == pytest.approx((measured["accuracy"], measured["loss"]))
+    assert ten["loss"] != plain["loss"]
+    both = run("evaluate", model, model, "--ensemble", "--ten-crop", "--json").json
+    assert both["accuracy"] == ten["accuracy"]
+    refused = run("evaluate", model, "--ten-crop", "--image-size", "28")
+    assert refused.code == 2
+    assert "28x28" in refused.err
+    assert run("evaluate", model, "--image-size", "20").code == 2
+
+
+def test_larger_images_are_cut_from_the_middle(run, model):
+    values = run("evaluate", model, "--image-size", "32", "--json").json
+    _, test = pycnn.data.digits(seed=0, size=32)
+    middle = pycnn.data.ArrayDataset(np.ascontiguousarray(test.images[:, 2:30, 2:30]), test.labels)
+    assert values["loss"] == pytest.approx(pycnn.Trainer(pycnn.load(model)).evaluate(middle)["loss"])

@@ -26,7 +26,9 @@ def test_recipes_are_listed(run, has_types):
 
 
 def test_a_recipe_by_name_is_what_is_used_without_one(run):
-    named = run("train", "--recipe", "lenet5-digits", "--set", "epochs=1", "--json").json
+    result = run("train", "--recipe", "lenet5-digits", "--set", "epochs=1", "--json")
+    assert result.next == "pycnn train --recipe lenet5-digits --output lenet5.safetensors keeps the net"
+    named = result.json
     plain = run("train", "--epochs", "1", "--json").json
     assert named["recipe"] == "lenet5-digits"
     assert named["weights_fingerprint"] == plain["weights_fingerprint"]
