@@ -59,6 +59,7 @@ GENERATIONS = (
     Generation(2012, "AlexNet", "cifar_alexnet", 0.02),
     Generation(2014, "VGG", "cifar_vgg", 0.1),
     Generation(2014, "GoogLeNet", "cifar_googlenet", 0.1),
+    Generation(2015, "ResNet-20", "cifar_resnet20", 0.1),
     Generation(2017, "ResNeXt-29", "cifar_resnext", 0.1),
 )
 

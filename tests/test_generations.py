@@ -18,7 +18,7 @@ def data():
 
 
 def test_every_generation_is_there_and_takes_small_images():
-    assert [g.title for g in GENERATIONS] == ["LeNet-5", "AlexNet", "VGG", "GoogLeNet", "ResNeXt-29"]
+    assert [g.title for g in GENERATIONS] == ["LeNet-5", "AlexNet", "VGG", "GoogLeNet", "ResNet-20", "ResNeXt-29"]
     assert [g.year for g in GENERATIONS] == sorted(g.year for g in GENERATIONS)
     for generation in GENERATIONS:
         net = pc.models.create(generation.net, num_classes=7, input_shape=(32, 32, 1), **generation.options)

@@ -515,9 +515,7 @@ class Module:
         """Copy all parameters and buffers, by dotted name.
 
         Convolution weights are (OC, IC / groups, KH, KW), so the arrays can be exchanged with
-        PyTorch's under the same names. Its batch norms count their batches beside them
-        (``num_batches_tracked``); nothing is computed from that here, and PyTorch's
-        ``load_state_dict`` does without.
+        PyTorch's under the same names.
 
         Raises:
             GraphError: A layer has not seen its input yet.

@@ -69,6 +69,9 @@ class Recipe:
     mean: list[float] = key([], kinds.numbers(), "of the images as 0..1: subtracted by the net's first layer")
     std: list[float] = key([], kinds.numbers(positive=True), "likewise: divided by")
     label_smoothing: float = key(0.0, kinds.number(high=1.0), "part of each label that is spread over all classes")
+    auxiliary_weight: float = key(
+        -1.0, kinds.number(low=-1.0), "of the losses of auxiliary heads while training; -1: as the net says"
+    )
     clip_norm: float = key(0.0, kinds.number(), "limit of the gradients' norm; 0: none")
     ema: float = key(0.0, kinds.number(high=1.0, below=True), "average the weights with this decay; 0: no")
     validation: float = key(
@@ -88,6 +91,8 @@ class Recipe:
             object.__setattr__(self, field.name, check_key(field, value))
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0.0):
             raise ArgumentError("recipe: 'nesterov' is true, expected optimizer sgd with momentum above 0")
+        if -1 < self.auxiliary_weight < 0:
+            raise ArgumentError(f"recipe: 'auxiliary_weight' is {self.auxiliary_weight!r}, expected -1 or at least 0")
         if self.mean and self.std and 1 != len(self.mean) != len(self.std) != 1:
             raise ArgumentError(
                 f"recipe: 'mean' is {self.mean!r} and 'std' {self.std!r}, expected as many numbers in both"
@@ -198,6 +203,7 @@ class Recipe:
             clip_norm=self.clip_norm or None,
             ema_decay=self.ema or None,
             label_smoothing=self.label_smoothing,
+            auxiliary_weight=None if self.auxiliary_weight == -1 else self.auxiliary_weight,
             metrics=tuple(dict.fromkeys(("accuracy", *self.metrics))),
             normalize=(self.mean or None, self.std or None) if has_norm else None,
         )
@@ -301,7 +307,7 @@ def recipe(name: str | os.PathLike[str], **changes: Any) -> Recipe:
     Example:
         >>> recipe("alexnet").weight_decay
         0.0005
-        >>> recipe("cifar_vgg", epochs=2).epochs
+        >>> recipe("cifar_resnet20", epochs=2).epochs
         2
     """
     base = _read(name)

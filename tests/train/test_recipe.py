@@ -27,8 +27,9 @@ def write(tmp_path, text):
 
 def test_the_lectures_recipes_come_along():
     assert {
-        "alexnet", "cifar_googlenet", "cifar_resnext", "cifar_vgg", "lenet5-digits", "lenet5-mnist",
-        "lenet5-mnist-strong", "lenet5_1998-mnist", "vgg16",
+        "alexnet", "cifar_googlenet", "cifar_resnet20", "cifar_resnet20-paper", "cifar_resnext", "cifar_vgg",
+        "googlenet", "lenet5-digits", "lenet5-mnist", "lenet5-mnist-strong", "lenet5_1998-mnist", "pretrain-small",
+        "resnet50", "vgg16",
     } <= set(NAMES)  # fmt: skip
 
 
@@ -62,6 +63,11 @@ def test_recipes_are_as_the_papers_say():
     assert (alexnet.lr, alexnet.momentum, alexnet.weight_decay, alexnet.batch_size) == (0.01, 0.9, 5e-4, 128)
     assert isinstance(alexnet.make_schedule(1), optim.ReduceOnPlateau)
     assert alexnet.make_schedule(1).reduction == 0.1
+    paper = train.recipe("cifar_resnet20-paper")
+    assert paper.epochs * -(-50000 // paper.batch_size) == pytest.approx(64000, rel=0.005)
+    rates = paper.make_schedule(64000)
+    factors = [rates.factor(optim.Progress(0, epoch)) for epoch in (81, 82, 122, 123)]
+    assert factors == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
 # ---- Files
@@ -113,6 +119,7 @@ def test_a_file_is_read_and_the_rest_has_defaults(tmp_path):
         ("validation = 1.0", ["'validation' is 1.0", "below 1"]),
         ('metrics = ["top"]', ["'top'", "top5"]),
         ("early_stopping = -1", ["'early_stopping' is -1", "at least 0"]),
+        ("auxiliary_weight = -0.5", ["'auxiliary_weight' is -0.5", "-1 or at least 0"]),
         ("seed = -1", ["'seed' is -1", "at least 0"]),
         ("momentum = 0.0\nnesterov = true", ["'nesterov' is true", "momentum above 0"]),
         ('optimizer = "adam"\nmomentum = 0.9', ["'momentum' goes with optimizer sgd, not 'adam'"]),
@@ -167,7 +174,7 @@ def test_every_key_reaches_what_it_is_for():
     way = train.Recipe(
         net="lenet5", optimizer="sgd", lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.1, no_decay=["bias", "norm"],
         schedule="step", milestones=3, gamma=0.5, label_smoothing=0.2, clip_norm=2.0, ema=0.99, seed=9,
-        mean=[0.5], std=[0.25], drop_last=True, early_stopping=4, metrics=["top3"],
+        mean=[0.5], std=[0.25], drop_last=True, early_stopping=4, metrics=["top3"], auxiliary_weight=0.5,
         augment=[{"transform": "RandomAffine", "scale": [0.9, 1.1]}],
         test_transform=[{"transform": "CenterCrop", "size": [28, 28]}],
     )  # fmt: skip
@@ -177,6 +184,8 @@ def test_every_key_reaches_what_it_is_for():
     assert (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.3, 0.8, True, 0.1)
     assert optimizer.no_decay == ("bias", "norm")
     assert repr(trainer.schedule) == "StepLR(3, gamma=0.5)"
+    assert trainer.identity()["auxiliary_weight"] == 0.5
+    assert train.recipe("googlenet").make_trainer(way.make_net(), 100).identity()["auxiliary_weight"] is None
     assert (trainer.clip_norm, trainer.ema_decay, trainer.seed) == (2.0, 0.99, 9)
     assert (net.normalization.mean, net.normalization.std) == ((0.5,), (0.25,))
     images = pc.data.ArrayDataset(np.zeros((200, 30, 30, 1), np.uint8), np.arange(200) % 10)
