@@ -287,7 +287,7 @@ class _Drawing:
             captions = [str(i) if inputs in (1, 3) else f"{i // inputs}:{i % inputs}" for i in range(len(pictures))]
             total = out if inputs == 3 else out * inputs
             size = f"{weights.shape[1]} x {weights.shape[2]}"
-            shown = f"all {total}" if total == len(pictures) else f"{len(pictures)} of {total}"
+            shown = f"all {total}" if total == len(pictures) else f"{len(pictures)} of {total:,}"
             largest = float(np.abs(weights).max())
             title = f"Filters of layer {layer}: {shown}, {size}, black {-largest:.2g}, white {largest:.2g}"
             caption = f"{out} filters over {inputs} channels; middle grey is 0, bright positive, dark negative."

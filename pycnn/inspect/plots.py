@@ -85,7 +85,7 @@ class _Tiles:
     def __init__(self, count: int, title: str, shape: Sequence[int], tile: float, caption_lines: int) -> None:
         longer = max(shape[0], shape[1])
         self.height, self.width = tile * shape[0] / longer, tile * shape[1] / longer
-        self.columns = min(8, max(1, math.ceil(math.sqrt(2 * count))))
+        self.columns = min(count, 8, math.ceil(math.sqrt(2 * count)))
         self.step_y = self.height + 0.08 + 0.15 * caption_lines
         self.step_x = max(self.width, tile) + 0.1
         rows = math.ceil(count / self.columns)
