@@ -26,12 +26,12 @@ import pycnn as pc
 
 # Learning rates at which a few steps on a few pictures tell; GoogLeNet's are with its auxiliary heads.
 NETS = {
-    "alexnet_2012": 0.005,
-    "vgg16": 0.002,
-    "googlenet_paper": 0.01,
-    "googlenet": 0.02,
-    "resnet50": 0.02,
-    "resnext50_32x4d": 0.02,
+    "alexnet_2012": 0.0005,
+    "vgg16": 0.0005,
+    "googlenet_paper": 0.002,
+    "googlenet": 0.005,
+    "resnet50": 0.005,
+    "resnext50_32x4d": 0.005,
 }
 LIMIT_BYTES = 20e9
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'compile', 'load_model', 'machine', 'op_names', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
+__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'compile', 'load_model', 'machine', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
 class Initializer:
     """
     How a fresh parameter gets its values.
@@ -250,6 +250,9 @@ class Program:
     @property
     def threads(self) -> int:
         ...
+    @property
+    def warnings(self) -> list[str]:
+        ...
 def Activation(**kwargs) -> Op:
     ...
 def ActivationGrad(**kwargs) -> Op:
@@ -373,6 +376,10 @@ def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
 def machine() -> dict:
     """
     What this machine offers.
+    """
+def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> dict:
+    """
+    What compile would take.
     """
 def read_checkpoint(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """

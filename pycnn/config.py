@@ -46,9 +46,9 @@ def machine() -> dict[str, Any]:
 
     Returns:
         A dict with cpu, isas (usable, ascending), isa (chosen), threads (chosen), threads_reason, thread_limits (each
-        input to the choice; 0 says nothing), devices, compiler.
+        input to the choice; 0 says nothing), devices, compiler, warnings (variables that hold no count).
 
     Raises:
-        ArgumentError: PYCNN_MAX_ISA or PYCNN_NUM_THREADS holds something unknown.
+        ArgumentError: PYCNN_MAX_ISA holds something unknown.
     """
     return _core.machine()

@@ -61,7 +61,15 @@ class FileError(Error, OSError):
 
 
 class MemoryLimitError(Error, MemoryError):
-    """More memory is wanted than the limit or the machine allows."""
+    """More memory is wanted than the limit or the machine allows.
+
+    Attributes:
+        wanted_bytes: What was asked for; 0 where that is not known.
+        available_bytes: The limit that was set, or what the machine had left.
+    """
+
+    wanted_bytes: int = 0
+    available_bytes: int = 0
 
 
 class TrainingError(Error, RuntimeError):

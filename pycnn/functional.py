@@ -502,7 +502,7 @@ def cross_entropy(logits: Any, target: Any, *, label_smoothing: float = 0.0) -> 
         A scalar ().
 
     Raises:
-        LabelError: Given arrays, a class number is out of range. In a program such a sample makes the loss NaN.
+        LabelError: A class number is out of range: at once given arrays, else when the program runs.
     """
     _check_labels(logits, target, "cross_entropy")
     return _apply(_core.SoftmaxCrossEntropy(label_smoothing=float(label_smoothing)), [logits, target])

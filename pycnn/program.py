@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from pycnn import _core
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
-from pycnn.tensor import Parameter, Tensor, as_array, as_plain
+from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, trace
 
 __all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]
@@ -311,18 +312,20 @@ def compile_traced(
         loss: In training, the output to minimise.
         optimizer: In training, the update to append; None runs only the forward pass.
         device: "cpu".
-        threads: At most this many; None or 0 chooses (see `pycnn doctor`).
+        threads: At most this many. None or 0 chooses: the smallest of PYCNN_NUM_THREADS, OMP_NUM_THREADS, CPU affinity,
+            cgroup quota and physical cores (see `pycnn doctor`). A number goes before the variables and the cores; more
+            than affinity and quota allow is clamped, with a warning once.
         isa: "baseline", "avx2", "avx512"; None takes the best, capped by PYCNN_MAX_ISA.
         variants: Kernel variants to pin, by node name, op name or "*".
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
-        memory_limit_bytes: Refuse plans over this many bytes; 0 sets no limit.
+        memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
 
     Raises:
         ArgumentError: An option is out of range, or a variant is unknown.
         DeviceError: The device or instruction set is not there.
         GraphError: The loss depends on no trainable parameter.
-        MemoryLimitError: The plan needs more than the limit.
+        MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
     """
     variables = Variables() if variables is None else variables
     versions: dict[str, int] = {}
@@ -337,7 +340,7 @@ def compile_traced(
         mode=mode,
         device=_check_device(device),
         isa=_check_isa(isa),
-        threads=min(int(threads or 0), 2**31 - 1),
+        threads=min(int(threads or 0), _MOST_THREADS),
         variants=dict(variants or {}),
         fuse=fuse,
         reuse_memory=reuse_memory,
@@ -345,10 +348,8 @@ def compile_traced(
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
+    _warn_once(core.warnings)
     return Program(core, single=traced.single, traced=traced, variables=variables, versions=versions)
-
-
-_OPTIMIZER_STATE = {"sgd": ("momentum",), "adam": ("mean", "variance"), "adamw": ("mean", "variance")}
 
 
 def plan_memory(
@@ -361,7 +362,7 @@ def plan_memory(
     threads: int | None = None,
     isa: str | None = None,
 ) -> dict[str, Any]:
-    """Compile a recorded network for its memory plan only: no weight is drawn and nothing is run.
+    """Plan the memory of a recorded network: no weight is drawn, nothing is run, and no limit holds.
 
     The arguments are those of `compile_traced`.
 
@@ -371,31 +372,28 @@ def plan_memory(
     Raises:
         GraphError: The loss depends on no trainable parameter.
     """
-    # Zero pages that are never touched stand for the values, so that a net of gigabytes costs nothing here.
-    variables = _core.Variables()
-    states = _OPTIMIZER_STATE.get(optimizer.kind, ()) if optimizer is not None else ()
-    frozen = {name for group in optimizer.groups if group.frozen for name in group.names} if optimizer else set()
-    for name, parameter in traced.parameters.items():
-        variables[name] = _core.Tensor(list(parameter.shape), parameter.dtype)
-        if not parameter.is_buffer and name not in frozen:
-            for state in states if optimizer and (optimizer.kind != "sgd" or optimizer.momentum) else ():
-                variables[f"optim.{state}.{name}"] = _core.Tensor(list(parameter.shape), parameter.dtype)
     _check_threads(threads)
-    core = _core.compile(
+    return _core.plan_memory(
         traced.graph,
-        variables,
         mode=mode,
         device=_check_device(device),
-        isa=isa or "auto",
-        threads=threads or 0,
-        variants={},
-        fuse=True,
-        reuse_memory=True,
-        memory_limit_bytes=0,
+        isa=_check_isa(isa),
+        threads=min(int(threads or 0), _MOST_THREADS),
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
-    return {**core.memory(), "isa": core.isa, "threads": core.threads}
+
+
+# What the core takes as a count; it clamps far below.
+_MOST_THREADS = 2**62
+_warned: set[str] = set()
+
+
+def _warn_once(texts: Sequence[str]) -> None:
+    for text in texts:
+        if text not in _warned:
+            _warned.add(text)
+            warnings.warn(f"compile: {text}", stacklevel=stack_level())
 
 
 def _check_threads(threads: Any) -> None:
@@ -437,10 +435,10 @@ def compile(
         shape: Of the input, (N, H, W, C) for images.
         dtype: "float32"; "uint8" for images as decoded; "float64" runs the slow reference kernels.
         device: "cpu".
-        threads: At most this many; None chooses.
+        threads: At most this many; None chooses (see `compile_traced`).
         isa: "baseline", "avx2" or "avx512"; None takes the best.
         variants: Kernel variants to pin, by node name, op name or "*".
-        memory_limit_bytes: Refuse plans over this many bytes; 0 sets no limit.
+        memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
 
     Returns:
         A program to call with an array of that shape; it shares the module's parameters and follows their changes.
@@ -449,6 +447,7 @@ def compile(
         ShapeError: A layer refuses the shape.
         ArgumentError: An option is out of range.
         DeviceError: The device or instruction set is not there.
+        MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
 
     Example:
         >>> import numpy as np, pycnn

@@ -1,3 +1,5 @@
+#include <new>
+
 #include "bindings/module.h"
 
 namespace pycnn::bindings {
@@ -12,6 +14,14 @@ void set_python_error(const char* name, const char* text) {
 void set_python_error(const FileError& error) {
   py::object type = py::module_::import("pycnn.errors").attr("FileError");
   py::object value = type(error.code(), error.what(), error.path());
+  PyErr_SetObject(type.ptr(), value.ptr());
+}
+
+void set_python_error(const MemoryLimitError& error) {
+  py::object type = py::module_::import("pycnn.errors").attr("MemoryLimitError");
+  py::object value = type(error.what());
+  value.attr("wanted_bytes") = error.wanted_bytes();
+  value.attr("available_bytes") = error.available_bytes();
   PyErr_SetObject(type.ptr(), value.ptr());
 }
 
@@ -40,11 +50,16 @@ void bind_errors(py::module_&) {
     } catch (const FileError& e) {
       set_python_error(e);
     } catch (const MemoryLimitError& e) {
-      set_python_error("MemoryLimitError", e.what());
+      set_python_error(e);
+    } catch (const TrainingError& e) {
+      set_python_error("TrainingError", e.what());
     } catch (const InternalError& e) {
       set_python_error("InternalError", e.what());
     } catch (const Error& e) {
       set_python_error("Error", e.what());
+    } catch (const std::bad_alloc&) {
+      // Small things that the core could not have; large ones are MemoryLimitErrors already.
+      set_python_error("MemoryLimitError", "pycnn: the machine has no memory left");
     }
   });
 }

@@ -140,6 +140,7 @@ void bind_program(py::module_& m) {
       .def_property_readonly("outputs", [](const Program& p) { return named_specs(p.outputs()); })
       .def_property_readonly("threads", &Program::threads)
       .def_property_readonly("isa", &Program::isa)
+      .def_property_readonly("warnings", &Program::warnings)
       .def("explain", &Program::explain)
       .def("graph_text", &Program::graph_text)
       .def("memory", [](const Program& p) { return to_dict(p.memory()); })
@@ -153,7 +154,7 @@ void bind_program(py::module_& m) {
   m.def(
       "compile",
       [](const Graph& graph, VariablesHolder& variables, const std::string& mode,
-         const std::string& device, const std::string& isa, int threads,
+         const std::string& device, const std::string& isa, std::int64_t threads,
          std::map<std::string, std::string> pins, bool fuse, bool reuse_memory,
          std::size_t memory_limit_bytes, const std::string& loss,
          std::optional<Optimizer> optimizer) {
@@ -176,6 +177,31 @@ void bind_program(py::module_& m) {
       py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"),
       py::arg("optimizer"));
 
+  m.def(
+      "plan_memory",
+      [](const Graph& graph, const std::string& mode, const std::string& device,
+         const std::string& isa, std::int64_t threads, const std::string& loss,
+         std::optional<Optimizer> optimizer) {
+        CompileOptions options;
+        options.mode = parse_mode(mode);
+        options.device = device;
+        options.isa = isa;
+        options.threads = threads;
+        options.loss = loss;
+        options.optimizer = std::move(optimizer);
+        MemoryPlan plan;
+        {
+          py::gil_scoped_release nogil;
+          plan = plan_memory(graph, options);
+        }
+        py::dict result = to_dict(plan.memory);
+        result["isa"] = plan.isa;
+        result["threads"] = plan.threads;
+        return result;
+      },
+      py::arg("graph"), py::kw_only(), py::arg("mode"), py::arg("device"), py::arg("isa"),
+      py::arg("threads"), py::arg("loss"), py::arg("optimizer"), "What compile would take.");
+
   m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",
         "Kernel variants of an op, best first.");
   m.def(
@@ -186,7 +212,7 @@ void bind_program(py::module_& m) {
         return py::dict("cpu"_a = d.cpu, "isas"_a = d.isas, "isa"_a = d.isa,
                         "threads"_a = d.threads, "threads_reason"_a = d.threads_reason,
                         "thread_limits"_a = d.thread_limits, "devices"_a = d.devices,
-                        "compiler"_a = d.compiler);
+                        "compiler"_a = d.compiler, "warnings"_a = d.warnings);
       },
       "What this machine offers.");
 }

@@ -3,13 +3,19 @@
 
 #include "compile/options.h"
 #include "compile/passes.h"
+#include "core/memory.h"
 #include "pycnn/error.h"
 
 namespace pycnn {
 
 namespace {
 
-Program run_passes(const Graph& recorded, Variables& variables, const CompileOptions& options) {
+struct Planned {
+  Graph graph;  // after all passes
+  ProgramPlan plan;
+};
+
+Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   check_options(recorded, options);
   Graph graph = specialize(recorded, options.mode);
   if (options.optimizer) {
@@ -28,27 +34,58 @@ Program run_passes(const Graph& recorded, Variables& variables, const CompileOpt
   prepack_weights(schedule);
   hasten_updates(schedule);
   ProgramPlan plan = plan_memory(std::move(schedule), options.reuse_memory);
-  check_memory(plan, options.memory_limit_bytes);
+  plan.isa = choice.isa;
+  plan.warnings = choice.warnings;
+  return {std::move(graph), std::move(plan)};
+}
 
+Program finish(Planned planned, Variables& variables, std::size_t limit_bytes) {
+  auto& [graph, plan] = planned;
+  check_memory(plan, graph, variables, limit_bytes);
   Variables complete = with_training_state(graph, variables);
   for (const std::string& name : plan.variable_names) plan.variables.push_back(complete.at(name));
-  plan.isa = choice.isa;
   plan.graph_text = graph.text();
   Program program = make_program(std::move(plan));
   variables = std::move(complete);
   return program;
 }
 
+[[noreturn]] void out_of_memory(const Graph& graph) {
+  const std::size_t wanted = tensor_bytes(graph), available = available_memory();
+  throw MemoryLimitError("compile: no memory left for the plan of a graph whose tensors take " +
+                             std::to_string(wanted) + " bytes; " + std::to_string(available) +
+                             " are available",
+                         wanted, available);
+}
+
+template <class Work>
+auto within_memory(const Graph& graph, const Work& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    out_of_memory(graph);
+  } catch (const std::length_error&) {
+    out_of_memory(graph);
+  }
+}
+
 }  // namespace
 
 Program compile(const Graph& recorded, Variables& variables, const CompileOptions& options) {
-  try {
-    return run_passes(recorded, variables, options);
-  } catch (const std::bad_alloc&) {
-    throw MemoryLimitError("compile: the machine has no memory left for the plan", 0);
-  } catch (const std::length_error&) {
-    throw MemoryLimitError("compile: the plan is larger than memory can be", 0);
-  }
+  return within_memory(recorded, [&] {
+    return finish(run_passes(recorded, options), variables, options.memory_limit_bytes);
+  });
+}
+
+MemoryPlan plan_memory(const Graph& recorded, const CompileOptions& options) {
+  return within_memory(recorded, [&] {
+    const auto [graph, plan] = run_passes(recorded, options);
+    MemoryReport memory{plan.arena_bytes, plan.scratch_bytes, plan.prepared_bytes, 0,
+                        plan.unshared_bytes};
+    for (const std::string& name : plan.variable_names)
+      memory.variable_bytes += byte_size(graph.spec(graph.find(name)));
+    return MemoryPlan{memory, isa_name(plan.isa), plan.threads};
+  });
 }
 
 }  // namespace pycnn

@@ -5,6 +5,7 @@
 
 #include "compile/training_buffers.h"
 #include "core/cpu_features.h"
+#include "core/memory.h"
 #include "pycnn/error.h"
 #include "pycnn/ops.h"
 
@@ -53,17 +54,23 @@ void check_options(const Graph& graph, const CompileOptions& options) {
     throw GraphError("compile: the graph has no outputs; mark them with set_output");
 }
 
-// No machine holds this much, and all later sums of sizes stay far from the limits of 64 bits.
-void check_sizes(const Graph& graph) {
-  constexpr double kMaxBytes = 0x1p50;
+std::size_t tensor_bytes(const Graph& graph) {
   double bytes = 0;
   for (const Node& node : graph.nodes())
     for (const TensorSpec& spec : node.outputs) bytes += static_cast<double>(byte_size(spec));
-  if (bytes > kMaxBytes) {
-    const auto wanted = static_cast<std::size_t>(std::min(bytes, 0x1p62));
+  return static_cast<std::size_t>(std::min(bytes, 0x1p62));
+}
+
+// No machine holds this much, and all later sums of sizes stay far from the limits of 64 bits.
+void check_sizes(const Graph& graph) {
+  constexpr std::size_t kMaxBytes = std::size_t{1} << 50;
+  const std::size_t wanted = tensor_bytes(graph);
+  if (wanted > kMaxBytes) {
+    const std::size_t available = available_memory();
     throw MemoryLimitError("compile: the graph's tensors take " + std::to_string(wanted) +
-                               " bytes together, more than any memory",
-                           wanted);
+                               " bytes together, more than any memory; " +
+                               std::to_string(available) + " are available",
+                           wanted, available);
   }
 }
 
@@ -83,17 +90,36 @@ KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
     if (key != "*" && !recorded.contains(key) && !final_graph.contains(key) && !is_op_name(key))
       throw ArgumentError("compile: variants names '" + key +
                           "', which is neither a node nor an op of the graph");
-  return {parse_isa(options.isa), resolve_threads(options.threads), options.variants};
+  KernelChoice choice{parse_isa(options.isa), 1, options.variants, {}};
+  choice.threads = resolve_threads(options.threads, &choice.warnings);
+  return choice;
 }
 
-void check_memory(const ProgramPlan& plan, std::size_t limit_bytes) {
+void check_memory(const ProgramPlan& plan, const Graph& graph, const Variables& variables,
+                  std::size_t limit_bytes) {
+  constexpr const char* kHint = "\n  hint: a smaller batch needs less";
+  const auto bytes = [](std::size_t count) { return std::to_string(count); };
   const std::size_t wanted = plan.arena_bytes + plan.scratch_bytes;
+  const std::string parts =
+      bytes(plan.arena_bytes) + " for activations, " + bytes(plan.scratch_bytes) + " of scratch";
   if (limit_bytes != 0 && wanted > limit_bytes)
-    throw MemoryLimitError("compile: the program needs " + std::to_string(wanted) + " bytes (" +
-                               std::to_string(plan.arena_bytes) + " for activations, " +
-                               std::to_string(plan.scratch_bytes) + " of scratch), the limit is " +
-                               std::to_string(limit_bytes) + "\n  hint: a smaller batch needs less",
-                           wanted);
+    throw MemoryLimitError("compile: the program needs " + bytes(wanted) + " bytes (" + parts +
+                               "), the limit is " + bytes(limit_bytes) + kHint,
+                           wanted, limit_bytes);
+  std::size_t state = 0;
+  for (const Node& node : graph.nodes()) {
+    const auto found = variables.find(node.name);
+    if (is_variable(node) && (found == variables.end() || !found->second.defined()))
+      state += byte_size(node.outputs[0]);
+  }
+  const std::size_t all = wanted + plan.prepared_bytes + state;
+  if (all < kCheckedBytes) return;
+  const std::size_t available = available_memory();
+  if (all > available)
+    throw MemoryLimitError("compile: the program needs " + bytes(all) + " bytes (" + parts + ", " +
+                               bytes(plan.prepared_bytes) + " of packed weights, " + bytes(state) +
+                               " of new variables), " + bytes(available) + " are available" + kHint,
+                           all, available);
 }
 
 Variables with_training_state(const Graph& graph, const Variables& variables) {

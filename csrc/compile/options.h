@@ -9,6 +9,8 @@ namespace pycnn {
 // Throws DeviceError for a device that is not there, ArgumentError for options that contradict one
 // another, GraphError for a graph without results.
 void check_options(const Graph& graph, const CompileOptions& options);
+// Of all tensors of a graph, at most 2^62.
+std::size_t tensor_bytes(const Graph& graph);
 // Throws MemoryLimitError when all tensors together are beyond any machine.
 void check_sizes(const Graph& graph);
 
@@ -20,8 +22,11 @@ Symbol loss_of(const Graph& graph, const std::string& name);
 KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
                            const CompileOptions& options);
 
-// Throws MemoryLimitError when arena and scratch take more than the limit; 0 is none.
-void check_memory(const ProgramPlan& plan, std::size_t limit_bytes);
+// Throws MemoryLimitError when arena and scratch take more than the limit (0 is none), or when
+// they, packed weights and the variables that are still missing take more than the machine has
+// left.
+void check_memory(const ProgramPlan& plan, const Graph& graph, const Variables& variables,
+                  std::size_t limit_bytes);
 
 // The given variables and those that training adds: state starts at zero, averages as a copy of
 // their parameter. Throws ArgumentError for other variables that are missing, ShapeError or

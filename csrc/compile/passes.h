@@ -40,7 +40,8 @@ std::vector<bool> split_prepare(const Graph& graph);
 struct KernelChoice {
   Isa isa = Isa::kBaseline;
   int threads = 1;
-  std::map<std::string, std::string> pins;  // CompileOptions::variants
+  std::map<std::string, std::string> pins = {};  // CompileOptions::variants
+  std::vector<std::string> warnings = {};        // for Program::warnings
 };
 
 // Asks the backend for a kernel for each op; ops that only rename memory become aliases. `prepared`

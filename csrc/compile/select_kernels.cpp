@@ -36,6 +36,12 @@ class Selector {
     return values_[static_cast<std::size_t>(symbol.node)][static_cast<std::size_t>(symbol.output)];
   }
 
+  // Aliases name the value that holds the memory, so that a long chain of them is one hop.
+  int root_of(int value) const {
+    const int source = schedule_.value(value).alias_of;
+    return source >= 0 ? source : value;
+  }
+
   void add_leaf(std::size_t index, const Node& node) {
     ScheduleValue value;
     value.spec = node.outputs[0];
@@ -63,7 +69,7 @@ class Selector {
     for (const TensorSpec& spec : node.outputs) {
       ScheduleValue value;
       value.spec = spec;
-      value.alias_of = renames ? inputs[0] : -1;
+      value.alias_of = renames ? root_of(inputs[0]) : -1;
       value.prepared = prepared_[index];
       values_[index].push_back(schedule_.add_value(std::move(value)));
     }

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pycnn/export.h"
 
@@ -30,14 +31,16 @@ struct ThreadChoice {
   int cgroup_quota = 0;
   int physical_cores = 0;
   int chosen = 1;
-  std::string reason;  // "cgroup quota", ...
+  std::string reason;                 // "cgroup quota", ...
+  std::vector<std::string> warnings;  // variables that hold no count, and so say nothing
 };
 PYCNN_API ThreadChoice thread_choice();
 
-// What `threads=` of a compile call means: 0 is thread_choice().chosen; more than affinity and
-// quota allow is clamped; negative or over 1024 throws ArgumentError.
-// PYCNN_OVERSUBSCRIBE=1 lifts the clamp.
-PYCNN_API int resolve_threads(int requested);
+// What `threads=` of a compile call means: 0 is thread_choice().chosen; a count goes before the
+// environment and the number of cores. More than affinity and quota allow, or than 1024, is clamped
+// with a warning; PYCNN_OVERSUBSCRIBE=1 lifts the former. Negative: ArgumentError. `warnings` gets
+// those of the choice, too.
+PYCNN_API int resolve_threads(std::int64_t requested, std::vector<std::string>* warnings = nullptr);
 
 // "AMD EPYC 9xxx", "unknown".
 PYCNN_API std::string cpu_model_name();

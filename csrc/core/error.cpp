@@ -17,12 +17,14 @@ UnsupportedError::~UnsupportedError() = default;
 LabelError::~LabelError() = default;
 FileError::~FileError() = default;
 MemoryLimitError::~MemoryLimitError() = default;
+TrainingError::~TrainingError() = default;
 InternalError::~InternalError() = default;
 
 FileError::FileError(const std::string& message, std::string path, int code)
     : Error(message), path_(std::move(path)), code_(code) {}
 
-MemoryLimitError::MemoryLimitError(const std::string& message, std::size_t wanted_bytes)
-    : Error(message), wanted_bytes_(wanted_bytes) {}
+MemoryLimitError::MemoryLimitError(const std::string& message, std::size_t wanted_bytes,
+                                   std::size_t available_bytes)
+    : Error(message), wanted_bytes_(wanted_bytes), available_bytes_(available_bytes) {}
 
 }  // namespace pycnn

@@ -8,6 +8,7 @@
 #include <new>
 #include <utility>
 
+#include "core/memory.h"
 #include "pycnn/error.h"
 
 #if defined(__linux__)
@@ -183,6 +184,7 @@ struct Tensor::Storage {
 Tensor::Tensor(TensorSpec spec) {
   const std::int64_t size = element_count(spec.shape);
   const std::size_t bytes = byte_size(spec);
+  expect_memory("tensor " + to_string(spec) + ": wants", bytes);
   try {
     auto storage = std::make_shared<Storage>();
     storage->data = allocate(bytes);
@@ -192,8 +194,11 @@ Tensor::Tensor(TensorSpec spec) {
     storage->spec = std::move(spec);
     storage_ = std::move(storage);
   } catch (const std::bad_alloc&) {
-    throw MemoryLimitError(
-        "tensor " + to_string(spec) + ": no memory for " + std::to_string(bytes) + " bytes", bytes);
+    const std::size_t available = available_memory();
+    throw MemoryLimitError("tensor " + to_string(spec) + ": no memory for " +
+                               std::to_string(bytes) + " bytes, " + std::to_string(available) +
+                               " are available",
+                           bytes, available);
   }
 }
 

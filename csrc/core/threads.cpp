@@ -1,11 +1,9 @@
 #include "core/threads.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
-#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -14,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/cgroup.h"
 #include "core/cpu_features.h"
 #include "pycnn/error.h"
 
@@ -29,29 +28,6 @@ namespace pycnn {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-
-std::optional<std::int64_t> read_int(std::string_view text) noexcept {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\n'))
-    text.remove_suffix(1);
-  std::int64_t value = 0;
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || result.ec != std::errc() || result.ptr != text.data() + text.size())
-    return std::nullopt;
-  return value;
-}
-
-std::optional<std::string> read_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  if (!file || !std::getline(file, line)) return std::nullopt;
-  return line;
-}
-
-std::optional<std::int64_t> read_int_file(const std::string& path) {
-  const auto line = read_line(path);
-  return line ? read_int(*line) : std::nullopt;
-}
 
 // The processors that this thread may run on, empty where that cannot be asked.
 std::vector<int> allowed_cpus() {
@@ -93,6 +69,17 @@ int online_cpus() noexcept {
 #endif
 }
 
+// The count that a text names, at most kMaxThreads; 0 for what is none.
+int read_count(std::string_view text) noexcept {
+  if (const auto value = read_int(text))
+    return static_cast<int>(std::clamp<std::int64_t>(*value, 0, kMaxThreads));
+  // Too long for an integer is still a number.
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+  const bool digits = text.find_first_not_of("0123456789") == std::string_view::npos;
+  return digits && text.size() > 18 ? kMaxThreads : 0;
+}
+
 int whole_cpus(std::int64_t quota, std::int64_t period) noexcept {
   if (quota <= 0 || period <= 0) return 0;
   return static_cast<int>(std::clamp<std::int64_t>(quota / period, 1, kMaxThreads));
@@ -117,54 +104,27 @@ int quota_v1(const std::string& directory) {
                     read_int_file(directory + "/cpu.cfs_period_us").value_or(0));
 }
 
-// A group may use no more than the groups above it, so each level up to the mount point is asked.
-// Inside a container the path may name a directory of the host that is not there; the mount point
-// then is the container's own group.
-int smallest_on_the_way_up(const std::string& mount, std::string path,
-                           int (*quota)(const std::string&)) {
-  int smallest = 0;
-  while (true) {
-    while (!path.empty() && path.back() == '/') path.pop_back();
-    take_smaller(smallest, quota(mount + path));
-    if (path.empty()) return smallest;
-    const auto slash = path.rfind('/');
-    path.resize(slash == std::string::npos ? 0 : slash);
-  }
-}
-
-int environment_count(const char* name, bool strict) {
+// 0 where the variable says nothing or nonsense, the latter with a warning.
+int environment_count(const char* name, std::vector<std::string>& warnings) {
   const char* const text = std::getenv(name);
   if (text == nullptr || *text == '\0') return 0;
   std::string_view first = text;
-  if (!strict) first = first.substr(0, first.find(','));  // OpenMP: one count per nesting level
-  const auto value = read_int(first);
-  if (value && *value >= 1) return static_cast<int>(std::min<std::int64_t>(*value, kMaxThreads));
-  if (!strict) return 0;
-  throw ArgumentError(std::string(name) + " is '" + std::string(text).substr(0, 64) +
-                      "', expected a whole number from 1");
+  // OpenMP: one count for each level of nesting.
+  if (std::string_view(name) == "OMP_NUM_THREADS") first = first.substr(0, first.find(','));
+  const auto value = read_count(first);
+  if (value >= 1) return value;
+  warnings.push_back(std::string(name) + " is '" + std::string(text).substr(0, 64) +
+                     "', expected a whole number from 1; it is ignored");
+  return 0;
 }
 
 }  // namespace
 
 int cgroup_cpus(const std::string& root) {
-  std::ifstream groups(root + "/proc/self/cgroup");
   int smallest = 0;
-  for (std::string line; std::getline(groups, line);) {
-    const auto first = line.find(':');
-    const auto second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const std::string path = line.substr(second + 1);
-    if (path.find("..") != std::string::npos) continue;
-    const std::string mounts = root + "/sys/fs/cgroup";
-    if (controllers.empty()) {
-      take_smaller(smallest, smallest_on_the_way_up(mounts, path, quota_v2));
-      take_smaller(smallest, smallest_on_the_way_up(mounts + "/unified", path, quota_v2));
-    } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
-      take_smaller(smallest, smallest_on_the_way_up(mounts + "/" + controllers, path, quota_v1));
-      take_smaller(smallest, smallest_on_the_way_up(mounts + "/cpu", path, quota_v1));
-    }
-  }
+  for_each_cgroup(root, "cpu", [&](const std::string& directory, bool v1) {
+    take_smaller(smallest, v1 ? quota_v1(directory) : quota_v2(directory));
+  });
   return smallest;
 }
 
@@ -183,8 +143,8 @@ int physical_cores(const std::string& root) {
 
 ThreadChoice thread_choice() {
   ThreadChoice choice;
-  choice.pycnn_num_threads = environment_count("PYCNN_NUM_THREADS", true);
-  choice.omp_num_threads = environment_count("OMP_NUM_THREADS", false);
+  choice.pycnn_num_threads = environment_count("PYCNN_NUM_THREADS", choice.warnings);
+  choice.omp_num_threads = environment_count("OMP_NUM_THREADS", choice.warnings);
   choice.affinity = static_cast<int>(std::min<std::size_t>(allowed_cpus().size(), kMaxThreads));
   choice.cgroup_quota = cgroup_cpus("");
   choice.physical_cores = physical_cores("");
@@ -208,19 +168,31 @@ ThreadChoice thread_choice() {
   return choice;
 }
 
-int resolve_threads(int requested) {
-  if (requested < 0 || requested > kMaxThreads) {
-    throw ArgumentError("threads is " + std::to_string(requested) + ", expected 0 (automatic) to " +
-                        std::to_string(kMaxThreads));
+int resolve_threads(std::int64_t requested, std::vector<std::string>* warnings) {
+  if (requested < 0) {
+    throw ArgumentError("threads is " + std::to_string(requested) +
+                        ", expected a count from 1, or 0 to choose");
   }
   const ThreadChoice choice = thread_choice();
+  if (warnings != nullptr) *warnings = choice.warnings;
   if (requested == 0) return choice.chosen;
+  int allowed = kMaxThreads;
+  const char* reason = "the most that there may be";
   // Tests compare thread counts beyond what the machine has.
   const char* oversubscribe = std::getenv("PYCNN_OVERSUBSCRIBE");
-  if (oversubscribe != nullptr && std::string_view(oversubscribe) == "1") return requested;
-  int allowed = requested;
-  take_smaller(allowed, choice.affinity);
-  take_smaller(allowed, choice.cgroup_quota);
+  if (oversubscribe == nullptr || std::string_view(oversubscribe) != "1") {
+    const auto limit = [&](int count, const char* why) {
+      if (count == 0 || count >= allowed) return;
+      allowed = count;
+      reason = why;
+    };
+    limit(choice.cgroup_quota, "cgroup quota");
+    limit(choice.affinity, "processors that may be used");
+  }
+  if (requested <= allowed) return static_cast<int>(requested);
+  if (warnings != nullptr)
+    warnings->push_back("threads=" + std::to_string(requested) + " is more than there are; " +
+                        std::to_string(allowed) + " will be used (" + reason + ")");
   return allowed;
 }
 

@@ -40,6 +40,17 @@ const char* kind_name(NodeKind kind) {
   return "op";
 }
 
+// Both or neither, also when memory runs out between the two.
+void append(std::vector<Node>& nodes, std::map<std::string, int, std::less<>>& index, Node node) {
+  nodes.push_back(std::move(node));
+  try {
+    index.emplace(nodes.back().name, static_cast<int>(nodes.size()) - 1);
+  } catch (...) {
+    nodes.pop_back();
+    throw;
+  }
+}
+
 }  // namespace
 
 Graph::Graph() : id_(next_id()) {}
@@ -65,8 +76,7 @@ Symbol Graph::leaf(NodeKind kind, std::string name, TensorSpec spec, Initializer
   node.initializer = init;
   node.layout = layout;
   const int index = static_cast<int>(nodes_.size());
-  index_.emplace(node.name, index);
-  nodes_.push_back(std::move(node));
+  append(nodes_, index_, std::move(node));
   return {index, 0, id_};
 }
 
@@ -117,8 +127,7 @@ Symbol Graph::add(Op op, std::vector<Symbol> inputs, std::string name, std::stri
   node.inputs = std::move(inputs);
   node.origin = std::move(origin);
   const int index = static_cast<int>(nodes_.size());
-  index_.emplace(node.name, index);
-  nodes_.push_back(std::move(node));
+  append(nodes_, index_, std::move(node));
   return {index, 0, id_};
 }
 

@@ -21,6 +21,7 @@ Machine machine() {
                           {"affinity", choice.affinity},
                           {"cgroup_quota", choice.cgroup_quota},
                           {"physical_cores", choice.physical_cores}};
+  result.warnings = choice.warnings;
   result.devices = {cpu_backend().name};
 #if defined(__clang__)
   result.compiler = "clang " __clang_version__;

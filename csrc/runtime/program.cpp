@@ -71,6 +71,7 @@ std::string Program::explain() const { return state_->explain(); }
 std::string Program::graph_text() const { return state_->plan.graph_text; }
 int Program::threads() const { return state_->plan.threads; }
 std::string Program::isa() const { return isa_name(state_->plan.isa); }
+const std::vector<std::string>& Program::warnings() const { return state_->plan.warnings; }
 
 MemoryReport Program::memory() const {
   const ProgramPlan& plan = state_->plan;

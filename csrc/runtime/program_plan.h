@@ -61,6 +61,7 @@ struct ProgramPlan {
   Isa isa = Isa::kBaseline;
   int threads = 1;
   std::string graph_text;
+  std::vector<std::string> warnings;
 };
 
 constexpr std::size_t kMemoryAlignment = 64;

@@ -67,6 +67,8 @@ Program::State::State(ProgramPlan program_plan)
       profiler(plan),
       writes_variables_(!plan.assigned.empty()),
       variables_(plan.variables),
+      locks_(plan.variables),
+      label_checks_(label_checks(plan)),
       prepared_(bytes_tensor(plan.prepared_bytes)),
       prepare_ns_(plan.prepare.size()),
       prepared_versions_(plan.prepare_reads.size(), 0),
@@ -247,8 +249,10 @@ void Program::State::run_steps(Workspace& workspace) noexcept {
 
 void Program::State::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   check_arrays(inputs, outputs);
+  check_labels(plan, label_checks_, inputs);
   std::unique_lock serial(serial_mutex_, std::defer_lock);
   if (writes_variables_) serial.lock();
+  const VariableLocks::Hold hold(locks_, writes_variables_);
   Lease lease(*this);
   Workspace& workspace = *lease;
   for (const Patch& patch : patches_)

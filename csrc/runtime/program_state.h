@@ -6,9 +6,11 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "runtime/label_checks.h"
 #include "runtime/profiler.h"
 #include "runtime/program_plan.h"
 #include "runtime/thread_tuner.h"
+#include "runtime/variable_locks.h"
 
 namespace pycnn {
 
@@ -56,6 +58,8 @@ struct Program::State {
 
   const bool writes_variables_;
   std::vector<Tensor> variables_;
+  const VariableLocks locks_;
+  const std::vector<LabelCheck> label_checks_;
   std::vector<Patch> patches_;
   Tensor plan_memory_;
   std::vector<const std::byte*> prepare_plans_;
@@ -70,7 +74,7 @@ struct Program::State {
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads
   bool prepared_once_ = false;
 
-  std::mutex serial_mutex_;  // held by a run that writes variables
+  std::mutex serial_mutex_;  // held by a run that writes variables: runs of one program take turns
   std::mutex idle_mutex_;
   std::vector<std::unique_ptr<Workspace>> idle_;
   std::size_t workspaces_ = 0;

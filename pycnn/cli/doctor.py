@@ -87,19 +87,19 @@ def _usable_environment(warnings: list[str]) -> Iterator[None]:
 
     def remove(name: str, reason: str) -> None:
         removed[name] = os.environ.pop(name)
-        warnings.append(f"{name}={removed[name]!r} {reason}; ignored here, other commands may refuse to run")
+        warnings.append(f"{name}={removed[name]!r} {reason}")
 
     for name in _COUNTS:
         text = os.environ.get(name, "")
         parts = text.split(",") if name == "OMP_NUM_THREADS" else [text]
         if text and not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
-            remove(name, "is not a whole number of at least 1")
+            remove(name, "is not a whole number of at least 1; it is ignored")
     try:
         machine()
     except ArgumentError as error:
-        for name in ("PYCNN_MAX_ISA", "PYCNN_NUM_THREADS"):
-            if name in str(error) and name in os.environ:
-                remove(name, f"is refused ({str(error).splitlines()[0]})")
+        if "PYCNN_MAX_ISA" in os.environ:
+            reason = f"is refused ({str(error).splitlines()[0]})"
+            remove("PYCNN_MAX_ISA", f"{reason}; ignored here, other commands refuse to run")
     try:
         yield
     finally:

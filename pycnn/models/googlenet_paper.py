@@ -33,6 +33,8 @@ from pycnn.nn._arguments import as_count, as_number
 __all__ = ["GoogLeNetPaper", "googlenet_paper"]
 
 _RULES: dict[str, Any] = {"weight_init": init.he_normal(), "bias_init": init.constant(0.0)}
+# No ReLU follows scores; small ones start with every class as probable as the others.
+_SCORES: dict[str, Any] = {**_RULES, "weight_init": init.normal(0.01)}
 
 
 class AuxiliaryHead(Module):
@@ -48,7 +50,7 @@ class AuxiliaryHead(Module):
         self.flatten = Flatten()
         self.fc1 = Linear(16 * filters, units, **_RULES)
         self.dropout = Dropout(dropout)
-        self.fc2 = Linear(units, num_classes, **_RULES)
+        self.fc2 = Linear(units, num_classes, **_SCORES)
 
     def forward(self, x: Any) -> Any:
         """Record the layers."""
@@ -129,7 +131,7 @@ class GoogLeNetPaper(Module):
             self.aux2 = AuxiliaryHead(widths["4d"], classes, dropout_aux, **options)
         self.avgpool = GlobalAvgPool2d()
         self.dropout = Dropout(dropout)
-        self.fc = Linear(width, classes, **_RULES)
+        self.fc = Linear(width, classes, **_SCORES)
         self.input_shape = shape
 
     def forward(self, x: Any) -> Any:
@@ -165,7 +167,7 @@ def googlenet_paper(
     Nine inception modules after table 1, convolutions with biases, local response normalisation, no batch norm; 1.583 G
     multiply-adds at 224x224. While training, two heads on inner layers add their losses with a weight of 0.3
     (`pycnn.nn.auxiliary`); programs for inference hold nothing of them. The paper does not say how weights start: here
-    normal with variance 2 / fan_in (He et al. 2015), biases at 0.
+    normal with variance 2 / fan_in (He et al. 2015), those of the scores with deviation 0.01, biases at 0.
 
     For images below 64 pixels a side the first convolution is 3x3 with stride 1 and the second max-pool is left out, so
     that the modules see 16x16, 8x8 and 4x4 pixels of a 32x32 image.

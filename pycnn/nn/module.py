@@ -515,7 +515,9 @@ class Module:
         """Copy all parameters and buffers, by dotted name.
 
         Convolution weights are (OC, IC / groups, KH, KW), so the arrays can be exchanged with
-        PyTorch's under the same names.
+        PyTorch's under the same names. Its batch norms count their batches beside them
+        (``num_batches_tracked``); nothing is computed from that here, and PyTorch's
+        ``load_state_dict`` does without.
 
         Raises:
             GraphError: A layer has not seen its input yet.

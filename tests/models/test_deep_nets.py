@@ -211,3 +211,10 @@ def test_arguments_out_of_range_are_refused_with_their_values():
     ):
         with pytest.raises(pc.ArgumentError, match=message):
             pc.models.create(name, **options)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_paper"])
+def test_fresh_googlenets_favour_no_class_much(name):
+    net = pc.models.create(name, num_classes=10, input_shape=(32, 32, 3))
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    assert -np.log(net.predict_proba(images)).mean() < np.log(10) + 0.7

@@ -249,6 +249,14 @@ def test_a_file_of_torch_without_torch_says_what_to_do(tmp_path, monkeypatch):
         pc.load_weights(make(), tmp_path / "net.pth")
 
 
+def test_weights_without_a_net_are_no_model_file_and_the_way_is_shown(tmp_path):
+    foreign(tmp_path / "net.safetensors", {"a": ("F32", np.zeros(2, np.float32))})
+    (tmp_path / "net.pth").write_bytes(b"PK\x03\x04" + bytes(100))
+    for name in ("net.safetensors", "net.pth"):
+        with pytest.raises(pc.FormatError, match=r"load '.*net\.(.|\n)*hint: .*pycnn.load_weights\(net, path\)"):
+            pc.load(tmp_path / name)
+
+
 def test_files_of_other_kinds_and_absent_ones_are_told(tmp_path):
     (tmp_path / "net.bin").write_bytes(b"GIF89a, no weights")
     with pytest.raises(pc.FormatError, match=r"net.bin"):

@@ -88,16 +88,28 @@ class PYCNN_API FileError : public Error {
   int code_;
 };
 
-/// The memory plan exceeds a limit or an allocation failed; says how many bytes were wanted.
+/// The memory plan exceeds a limit or what the machine can give, or an allocation failed. The text
+/// says how many bytes were wanted and how many there are.
 class PYCNN_API MemoryLimitError : public Error {
  public:
-  MemoryLimitError(const std::string& message, std::size_t wanted_bytes);
+  MemoryLimitError(const std::string& message, std::size_t wanted_bytes,
+                   std::size_t available_bytes);
   MemoryLimitError(const MemoryLimitError&) = default;
   ~MemoryLimitError() override;
   std::size_t wanted_bytes() const noexcept { return wanted_bytes_; }
+  /// The limit that was set, or what the machine had left.
+  std::size_t available_bytes() const noexcept { return available_bytes_; }
 
  private:
   std::size_t wanted_bytes_;
+  std::size_t available_bytes_;
+};
+
+/// Another thread is training the same variables.
+class PYCNN_API TrainingError : public Error {
+ public:
+  using Error::Error;
+  ~TrainingError() override;
 };
 
 /// Our fault. The text asks for a report and holds op, specs and variant.

@@ -50,14 +50,17 @@ struct CompileOptions {
   Mode mode = Mode::kInference;
   std::string device = "cpu";
   std::string isa = "auto";  ///< "auto" "baseline" "avx2" "avx512", capped by PYCNN_MAX_ISA
-  int threads = 0;           ///< 0: chosen from environment, affinity and quota
+  /// 0: the smallest of PYCNN_NUM_THREADS, OMP_NUM_THREADS, CPU affinity, cgroup quota and physical
+  /// cores that says something. A count goes before the variables and the cores; more than affinity
+  /// and quota allow is clamped, with a line in Program::warnings. Negative: ArgumentError.
+  std::int64_t threads = 0;
   std::map<std::string, std::string>
       variants;      ///< node name, op name or "*" -> variant name or "reference"
   bool fuse = true;  ///< fold batch norm (inference), join epilogues
   bool reuse_memory =
       true;  ///< share arena space between tensors that never live together; in-place where allowed
   std::size_t memory_limit_bytes =
-      0;  ///< 0: none. More than this in arena and scratch: MemoryLimitError
+      0;  ///< 0: what the machine has left. More than this in arena and scratch: MemoryLimitError
   /// Training: the graph output to minimise and how. Without an optimizer only the forward pass in
   /// training mode runs.
   std::string loss = "loss";
@@ -88,8 +91,13 @@ struct MemoryReport {
 /// A compiled graph: a flat list of steps over fixed memory. Copies share the same program.
 ///
 /// `run` may be called from several threads at once in inference (each call takes a working space
-/// of its own; results have the same bits as alone). A training program serialises its runs.
-/// Nothing is allocated by a run after the first one (per concurrent caller).
+/// of its own; results have the same bits as alone). Nothing is allocated by a run after the first
+/// one (per concurrent caller).
+///
+/// A run that writes variables (training) has them for itself: inference with any of them waits
+/// until the run has ended, so it never sees half an update. Runs of one training program take
+/// turns; while one is under way, a run of another program that would write the same variables is
+/// refused (TrainingError), for two trainers at once are a mistake.
 class PYCNN_API Program {
  public:
   struct State;
@@ -101,8 +109,9 @@ class PYCNN_API Program {
   const std::vector<std::pair<std::string, TensorSpec>>& outputs() const;
 
   /// Fast path: contiguous arrays matching `inputs()` and `outputs()`, in that order. Throws
-  /// ArgumentError when a count differs, DeviceError for what a device refused. Input arrays are
-  /// read only during the call.
+  /// ArgumentError when a count differs or a pointer is null, LabelError for an input of class
+  /// labels of which one is no class, TrainingError as above, DeviceError for what a device
+  /// refused; nothing has been written then. Input arrays are read only during the call.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs) const;
   /// Checked and allocating. Throws ArgumentError for a missing or unknown name, ShapeError,
   /// DTypeError.
@@ -115,6 +124,9 @@ class PYCNN_API Program {
   MemoryReport memory() const;
   int threads() const;
   std::string isa() const;
+  /// What was not done as asked: a thread count that was clamped, a variable of the environment
+  /// that holds nonsense. For the caller to show.
+  const std::vector<std::string>& warnings() const;
 
   /// Times every step of the runs between `start_profile` and `profile` (steps then run with a
   /// clock around them).
@@ -131,6 +143,16 @@ class PYCNN_API Program {
 PYCNN_API Program compile(const Graph& graph, Variables& variables,
                           const CompileOptions& options = {});
 
+struct MemoryPlan {
+  MemoryReport memory;
+  std::string isa;  ///< the plan depends on it and on the threads
+  int threads = 1;
+};
+
+/// What `compile` would take, without making a variable and without memory for a run. There is no
+/// limit: nets that this machine could not run are planned, too.
+PYCNN_API MemoryPlan plan_memory(const Graph& graph, const CompileOptions& options = {});
+
 /// What this machine offers: threads and why, instruction sets. For diagnostics.
 struct Machine {
   std::string cpu;
@@ -141,6 +163,7 @@ struct Machine {
   std::map<std::string, int> thread_limits;  ///< each input to the choice; 0 says nothing
   std::vector<std::string> devices;          ///< "cpu"
   std::string compiler;
+  std::vector<std::string> warnings;  ///< variables of the environment that hold nonsense
 };
 PYCNN_API Machine machine();
 

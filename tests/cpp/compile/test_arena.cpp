@@ -56,6 +56,44 @@ TEST_CASE("very many blocks are placed quickly") {
   CHECK(share_arena(lives).bytes == 2 * 1024);
 }
 
+TEST_CASE("two hundred thousand blocks that live together are placed quickly") {
+  // All alive at once, then freed in a scattered order, each freed place taken by a smaller block.
+  constexpr int kBlocks = 200000;
+  const Philox random(5);
+  std::vector<Lifetime> lives;
+  std::size_t all = 0;
+  for (int i = 0; i < kBlocks; ++i) {
+    const auto words = random(static_cast<std::uint64_t>(i), 0);
+    const std::size_t bytes = 64 + words[0] % 5000;
+    lives.push_back({bytes, i, kBlocks + static_cast<int>(words[1] % kBlocks)});
+    all += rounded(bytes);
+  }
+  for (int i = 0; i < kBlocks; ++i) lives.push_back({64, 2 * kBlocks + i, 2 * kBlocks + i + 1});
+  const ArenaLayout layout = share_arena(lives);
+  CHECK(layout.bytes == all);
+  std::vector<std::pair<std::size_t, std::size_t>> parts;
+  for (int i = 0; i < kBlocks; ++i)
+    parts.emplace_back(layout.offsets[static_cast<std::size_t>(i)],
+                       rounded(lives[static_cast<std::size_t>(i)].bytes));
+  std::sort(parts.begin(), parts.end());
+  bool disjoint = true;
+  for (std::size_t i = 1; i < parts.size(); ++i)
+    disjoint &= parts[i - 1].first + parts[i - 1].second <= parts[i].first;
+  CHECK(disjoint);
+}
+
+TEST_CASE("a freed place is taken again, the tightest first, and neighbours join") {
+  // Steps:         a b c d e all alive; a, c freed; x takes c (tighter than a); b freed joins a.
+  const std::vector<Lifetime> lives = {{640, 0, 0}, {64, 0, 2},  {128, 0, 0}, {64, 0, 9},
+                                       {64, 0, 9},  {128, 1, 9}, {704, 3, 9}};
+  std::vector<Lifetime> many = lives;
+  for (int i = 0; i < 4000; ++i) many.push_back({0, 0, 0});  // by time only
+  const ArenaLayout layout = share_arena(many);
+  CHECK(layout.offsets[5] == layout.offsets[2]);
+  CHECK(layout.offsets[6] == layout.offsets[0]);
+  CHECK(layout.bytes == 640 + 64 + 128 + 64 + 64);
+}
+
 TEST_CASE("nothing takes nothing") {
   CHECK(share_arena({}).bytes == 0);
   CHECK(separate_arena({}).bytes == 0);

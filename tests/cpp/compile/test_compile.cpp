@@ -87,6 +87,7 @@ TEST_CASE("options that cannot be met are refused and leave the variables as the
       FAIL("no error");
     } catch (const MemoryLimitError& error) {
       CHECK(error.wanted_bytes() > 1000);
+      CHECK(error.available_bytes() == 1000);
       CHECK(std::string(error.what()).find("the limit is 1000") != std::string::npos);
       CHECK(std::string(error.what()).find(std::to_string(error.wanted_bytes())) !=
             std::string::npos);
@@ -161,6 +162,102 @@ TEST_CASE("a chain of fifty thousand ops compiles and runs") {
   const auto results = program.run({{"x", Tensor({{4}, DType::kFloat32})}});
   CHECK(results.at("y").data<float>()[2] == 50000.0f);
   CHECK(program.memory().arena_bytes <= 128);
+}
+
+TEST_CASE(
+    "fifty thousand values that are alive at once, and as many aliases, are planned and run") {
+  constexpr int kWidth = 50000;
+  Graph graph;
+  const Symbol x = graph.input("x", {{4}, DType::kFloat32});
+  std::vector<Symbol> parts;
+  for (int i = 0; i < kWidth; ++i)
+    parts.push_back(graph.add(ops::Affine{1.0, static_cast<double>(i % 7)}, {x}));
+  // A chain that only renames, too: its length must not be walked again for every step.
+  Symbol renamed = graph.add(ops::Affine{2.0, 0.0}, {x});
+  for (int i = 0; i < kWidth; ++i)
+    renamed = graph.add(i % 2 == 0 ? ops::Reshape{{2, 2}} : ops::Reshape{{4}}, {renamed});
+  graph.set_output("all", graph.add(ops::Concat{0}, parts));
+  graph.set_output("renamed", renamed);
+  Variables variables;
+  const Program program = compile(graph, variables);
+  const auto results = program.run({{"x", Tensor({{4}, DType::kFloat32})}});
+  const Tensor all = results.at("all");
+  CHECK(all.size() == 4 * kWidth);
+  bool right = true;
+  for (std::int64_t i = 0; i < all.size(); ++i)
+    right &= all.data<float>()[i] == static_cast<float>(i / 4 % 7);
+  CHECK(right);
+  CHECK(program.memory().arena_bytes >= std::size_t{kWidth} * 64);
+}
+
+TEST_CASE("a plan beyond what the machine has left says both numbers, and a smaller batch works") {
+  const auto net = [](std::int64_t batch) {
+    Graph graph;
+    Symbol h = graph.input("x", {{batch, 64}, DType::kFloat32});
+    h = graph.add(ops::Activation{ActivationKind::kTanh, 0.0}, {h});
+    h = graph.add(ops::Softmax{}, {h});
+    graph.set_output("y", graph.add(ops::Reduce{Reduction::kSum, {0, 1}, false}, {h}));
+    return graph;
+  };
+  Variables variables;
+  try {
+    (void)compile(net(std::int64_t{1} << 37), variables);  // 32 TiB
+    FAIL("no error");
+  } catch (const MemoryLimitError& error) {
+    const std::string text = error.what();
+    CAPTURE(text);
+    CHECK(error.wanted_bytes() >= std::size_t{1} << 45);
+    CHECK(error.available_bytes() > 0);
+    CHECK(error.available_bytes() < error.wanted_bytes());
+    CHECK(text.find(std::to_string(error.wanted_bytes()) + " bytes") != std::string::npos);
+    CHECK(text.find(std::to_string(error.available_bytes()) + " are available") !=
+          std::string::npos);
+    CHECK(text.find("a smaller batch") != std::string::npos);
+  }
+  CHECK(variables.empty());
+  const Program program = compile(net(2), variables);
+  const Tensor y = program.run({{"x", Tensor({{2, 64}, DType::kFloat32})}}).at("y");
+  CHECK(*y.data<float>() == doctest::Approx(2.0));
+}
+
+TEST_CASE("a plan alone tells what compile would take, for any size") {
+  Compiled c;
+  const MemoryReport real = c.program().memory();
+  const MemoryPlan planned = plan_memory(c.graph, c.options);
+  CHECK(planned.memory.arena_bytes == real.arena_bytes);
+  CHECK(planned.memory.scratch_bytes == real.scratch_bytes);
+  CHECK(planned.memory.prepared_bytes == real.prepared_bytes);
+  CHECK(planned.memory.variable_bytes == real.variable_bytes);
+  CHECK(planned.memory.unshared_bytes == real.unshared_bytes);
+  CHECK(planned.threads == c.program().threads());
+  CHECK(planned.isa == c.program().isa());
+  Graph large;
+  const Symbol x = large.input("x", {{std::int64_t{1} << 40, 8}, DType::kFloat32});
+  const Symbol h = large.add(ops::Softmax{}, {x});
+  large.set_output("y", large.add(ops::Reduce{Reduction::kSum, {0, 1}, false}, {h}));
+  CHECK(plan_memory(large).memory.arena_bytes >= std::size_t{1} << 45);
+}
+
+TEST_CASE("new variables count, too") {
+  Graph graph;
+  const std::int64_t rows = std::int64_t{1} << 40;
+  const Symbol table = graph.parameter("table", {{rows, 4}, DType::kFloat32});
+  ops::Slice first{{0, 0}, {1, 4}};
+  graph.set_output("y", graph.add(first, {table}));
+  Variables variables;
+  CHECK_THROWS_WITH_AS(create_variables(graph, variables), doctest::Contains("are available"),
+                       MemoryLimitError);
+  CHECK(variables.empty());
+}
+
+TEST_CASE("what was not done as asked is in the program's warnings") {
+  Compiled c;
+  CHECK(c.program().warnings().empty());
+  c.options.threads = 1000000000;
+  const Program program = c.program();
+  CHECK(program.threads() <= 1024);
+  REQUIRE(program.warnings().size() == 1);
+  CHECK(program.warnings()[0].find("threads=1000000000") == 0);
 }
 
 }  // namespace

@@ -114,6 +114,11 @@ TEST_CASE("a tensor that cannot be had says how much it wanted") {
   } catch (const MemoryLimitError& error) {
     CHECK(error.wanted_bytes() == std::size_t{1} << 59);
     CHECK(std::string(error.what()).find("576460752303423488 bytes") != std::string::npos);
+    CHECK(error.available_bytes() > 0);
+    CHECK(error.available_bytes() < error.wanted_bytes());
+    CHECK(std::string(error.what())
+              .find(std::to_string(error.available_bytes()) + " are available") !=
+          std::string::npos);
     CHECK(std::string(error.what()).find("f32(144115188075855872)") != std::string::npos);
   }
 }

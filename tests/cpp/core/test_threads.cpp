@@ -48,13 +48,27 @@ void write(const std::filesystem::path& path, const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("PYCNN_NUM_THREADS must be a whole number from 1") {
-  const Environment omp("OMP_NUM_THREADS", nullptr);
-  for (const char* bad : {"abc", "0", "-1", "2.5", "1e9", "4,2", " ", "99999999999999999999"}) {
+TEST_CASE("a variable that holds no count is ignored with a warning that says so") {
+  const Environment none("OMP_NUM_THREADS", nullptr);
+  const int usual = [] {
+    const Environment own("PYCNN_NUM_THREADS", nullptr);
+    CHECK(thread_choice().warnings.empty());
+    return thread_choice().chosen;
+  }();
+  for (const char* bad : {"abc", "0", "-1", "2.5", "1e9", "4,2", " ", "-99999999999999999999"}) {
     CAPTURE(bad);
     const Environment own("PYCNN_NUM_THREADS", bad);
-    CHECK_THROWS_AS(thread_choice(), ArgumentError);
-    CHECK_THROWS_WITH(resolve_threads(0), doctest::Contains(bad));
+    const ThreadChoice choice = thread_choice();
+    CHECK(choice.chosen == usual);
+    CHECK(choice.pycnn_num_threads == 0);
+    REQUIRE(choice.warnings.size() == 1);
+    const std::string expected = "PYCNN_NUM_THREADS is '" + std::string(bad) +
+                                 "', expected a whole number from 1; it is ignored";
+    CHECK(choice.warnings[0] == expected);
+    std::vector<std::string> warnings;
+    CHECK(resolve_threads(0, &warnings) == usual);
+    CHECK(warnings == choice.warnings);
+    CHECK_NOTHROW(resolve_threads(0));
   }
   const Environment own("PYCNN_NUM_THREADS", " 1 ");
   CHECK(thread_choice().chosen == 1);
@@ -67,7 +81,13 @@ TEST_CASE("a huge PYCNN_NUM_THREADS is clamped to what the machine grants") {
     const Environment own("PYCNN_NUM_THREADS", nullptr);
     return thread_choice().chosen;
   }();
-  const Environment own("PYCNN_NUM_THREADS", "1000000000");
+  for (const char* huge : {"1000000000", "99999999999999999999"}) {
+    const Environment own("PYCNN_NUM_THREADS", huge);
+    CHECK(thread_choice().chosen == usual);
+    CHECK(thread_choice().warnings.empty());
+  }
+  const Environment own("PYCNN_NUM_THREADS", nullptr);
+  const Environment huge("OMP_NUM_THREADS", "1000000000,2");
   CHECK(thread_choice().chosen == usual);
 }
 
@@ -77,6 +97,7 @@ TEST_CASE("OMP_NUM_THREADS counts where it is well formed") {
     CAPTURE(bad);
     const Environment omp("OMP_NUM_THREADS", bad);
     CHECK(thread_choice().omp_num_threads == 0);
+    CHECK(thread_choice().warnings.size() == (*bad == '\0' ? 0 : 1));
   }
   const Environment omp("OMP_NUM_THREADS", "1,7");
   CHECK(thread_choice().omp_num_threads == 1);
@@ -90,15 +111,32 @@ TEST_CASE("the smallest source decides") {
   CHECK(thread_choice().reason == "PYCNN_NUM_THREADS");
 }
 
-TEST_CASE("resolve_threads refuses what makes no sense and clamps the rest") {
+TEST_CASE("an explicit count is clamped to what is granted, with a warning") {
   const Environment own("PYCNN_NUM_THREADS", nullptr);
   const Environment omp("OMP_NUM_THREADS", nullptr);
-  CHECK_THROWS_AS(resolve_threads(-1), ArgumentError);
-  CHECK_THROWS_AS(resolve_threads(1025), ArgumentError);
+  CHECK_THROWS_WITH_AS(resolve_threads(-1), doctest::Contains("threads is -1"), ArgumentError);
   CHECK(resolve_threads(0) == thread_choice().chosen);
-  CHECK(resolve_threads(1) == 1);
+  std::vector<std::string> warnings = {"old"};
+  CHECK(resolve_threads(1, &warnings) == 1);
+  CHECK(warnings.empty());
   const ThreadChoice choice = thread_choice();
-  if (choice.affinity > 0) CHECK(resolve_threads(1024) <= choice.affinity);
+  for (const std::int64_t huge : {std::int64_t{1025}, std::int64_t{1000000000}, INT64_MAX}) {
+    CAPTURE(huge);
+    const int granted = resolve_threads(huge, &warnings);
+    CHECK(granted >= 1);
+    CHECK(granted <= 1024);
+    if (choice.affinity > 0) CHECK(granted <= choice.affinity);
+    if (choice.cgroup_quota > 0) CHECK(granted <= choice.cgroup_quota);
+    REQUIRE(warnings.size() == 1);
+    const std::string number = "threads=" + std::to_string(huge);
+    CHECK(warnings[0].find(number + " is more than there are; " + std::to_string(granted) +
+                           " will be used") == 0);
+  }
+  const Environment free("PYCNN_OVERSUBSCRIBE", "1");
+  CHECK(resolve_threads(1000, &warnings) == 1000);
+  CHECK(warnings.empty());
+  CHECK(resolve_threads(1000000000, &warnings) == 1024);
+  CHECK(warnings.size() == 1);
 }
 
 TEST_CASE("an explicit count may exceed the default of the environment") {

@@ -1,30 +1,9 @@
 #include <doctest/doctest.h>
 
-#include <cstdlib>
-#include <new>
-
 #include "compile/nets.h"
-
-// Counts what this thread takes from the heap. Sanitizers bring operators of their own.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define PYCNN_COUNTS_ALLOCATIONS 0
-#else
-#define PYCNN_COUNTS_ALLOCATIONS 1
-#endif
+#include "support/allocations.h"
 
 #if PYCNN_COUNTS_ALLOCATIONS
-namespace {
-thread_local std::int64_t allocations = 0;
-}
-
-void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* data = std::malloc(bytes == 0 ? 1 : bytes)) return data;
-  throw std::bad_alloc();
-}
-void operator delete(void* data) noexcept { std::free(data); }
-void operator delete(void* data, std::size_t) noexcept { std::free(data); }
-
 namespace pycnn {
 namespace {
 
@@ -36,9 +15,9 @@ void check_runs_without_allocation(const Program& program, const std::vector<con
     outputs.push_back(results.back().mutable_raw());
   }
   program.run(inputs, outputs);
-  const std::int64_t before = allocations;
+  const std::int64_t before = testing::allocations();
   for (int i = 0; i < 10; ++i) program.run(inputs, outputs);
-  CHECK(allocations == before);
+  CHECK(testing::allocations() == before);
 }
 
 TEST_CASE("nothing is allocated by a run after the first one") {

@@ -1,0 +1,33 @@
+#pragma once
+#include <cstdint>
+
+// The test program's own `operator new`, which counts what a thread takes from the heap and can
+// fail. Sanitizers bring operators of their own; there is nothing to count then.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define PYCNN_COUNTS_ALLOCATIONS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define PYCNN_COUNTS_ALLOCATIONS 0
+#endif
+#endif
+#ifndef PYCNN_COUNTS_ALLOCATIONS
+#define PYCNN_COUNTS_ALLOCATIONS 1
+#endif
+
+namespace pycnn::testing {
+
+// Allocations of this thread so far.
+std::int64_t allocations() noexcept;
+
+// While it lives, the n-th allocation of this thread from now on (n = 1 is the next), and it alone,
+// throws std::bad_alloc.
+class FailingAllocation {
+ public:
+  explicit FailingAllocation(std::int64_t n) noexcept;
+  ~FailingAllocation();
+  FailingAllocation(const FailingAllocation&) = delete;
+  FailingAllocation& operator=(const FailingAllocation&) = delete;
+  bool happened() const noexcept;
+};
+
+}  // namespace pycnn::testing
