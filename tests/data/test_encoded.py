@@ -285,3 +285,27 @@ def test_in_memory_has_the_same_samples(folder):
     np.testing.assert_array_equal(loaded.images, data.images[:])
     assert loaded.class_names == data.class_names
     assert loaded.labels.tolist() == data.labels.tolist()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_changed_bytes_give_an_image_or_a_format_error(kind, rng):
+    out = io.BytesIO()
+    picture(24, 37).save(out, kind, exif=rotated(6))
+    plain = jpeg(picture(24, 37)) if kind == "JPEG" else out.getvalue()
+    outcomes = set()
+    for data in (out.getvalue(), plain):
+        for _ in range(200):
+            changed = bytearray(data)
+            for place in rng.integers(0, len(data), rng.integers(1, 6)):
+                changed[place] = rng.integers(0, 256)
+            for load in (decode, lambda data, **kw: decode_window(data, lambda h, w: (0, 0, h, w), (3, 3), **kw)[0]):
+                try:
+                    pixels = load(bytes(changed), where="x", channels=3, max_pixels=10**6)
+                except FormatError:
+                    outcomes.add("refused")
+                else:
+                    assert pixels.dtype == np.uint8
+                    assert pixels.shape[2] == 3
+                    outcomes.add("read")
+    # Checksums of PNG catch every change; JPEG has none.
+    assert outcomes == ({"read", "refused"} if kind == "JPEG" else {"refused"})
