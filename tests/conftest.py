@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pycnn.config import manual_seed
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,3 +24,10 @@ def shared_data(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("the data folder ../shared/data is not there")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _default_seed():
+    """Weights of fresh nets follow the seed; no test may leave another one to the next."""
+    yield
+    manual_seed(0)

@@ -84,6 +84,8 @@ def run(trainer: Trainer, plan: Plan) -> None:
             plan.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(error.errno, f"fit: checkpoint_dir: {error.strerror}", str(plan.directory)) from None
+    if not all(module.is_built() for _, module in trainer.net.named_modules()):
+        trainer.net.build(plan.loader.image_shape)
     fingerprint = trainer.fingerprint()
     with Interruption() as interruption:
         for callback in plan.callbacks:

@@ -43,6 +43,16 @@ def test_history_holds_an_epoch_a_row():
     json.dumps(history.to_dict())
 
 
+def test_layers_that_have_seen_no_input_get_their_sizes_from_the_data():
+    def fitted(*sizes):
+        pc.manual_seed(4)
+        net = nn.Sequential(nn.Conv2d(sizes[0], 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(sizes[1], 3))
+        t = pc.Trainer(net, optimizer=optim.SGD(0.1), seed=2)
+        return t.fit(data(), epochs=1, batch_size=16, transform=pc.data.transforms.RandomShift(1), progress=False)
+
+    assert fitted(None, None).fingerprint == fitted(1, 64).fingerprint
+
+
 def test_second_fit_goes_on():
     t, once = trainer(), trainer()
     t.fit(data(), epochs=1, batch_size=16, progress=False)
