@@ -273,7 +273,7 @@ def add_whole_batches(candidates: dict[str, Any], images: np.ndarray, labels: np
     scale, shift = 1 / (255 * torch.tensor(STD)), torch.tensor(MEAN) / torch.tensor(STD)
 
     def epoch() -> Iterable[Any]:
-        torch.set_num_threads(workers)
+        torch.set_num_threads(max(1, workers))
         order = torch.randperm(len(images))
         for index in order.split(CIFAR_BATCH):
             count = len(index)
@@ -305,9 +305,7 @@ def add_torch(candidates: dict[str, Any], name: str, dataset: Any, batch_size: i
     except ImportError:
         print(f"{name}: PyTorch is not installed, left out")
         return
-    loader = DataLoader(
-        dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0, prefetch_factor=2
-    )
+    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
     candidates[name] = lambda: loader
 
 
