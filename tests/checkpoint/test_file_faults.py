@@ -139,7 +139,7 @@ def values(path: Path) -> set[float]:
 
 def test_killed_at_any_instant_of_a_save_the_older_or_newer_file_loads(tmp_path):
     target = tmp_path / "net.safetensors"
-    value, delays = 0.0, (0.0, 0.0003, 0.0009, 0.0017, 0.0031, 0.0043)
+    value, delays = 0.0, (0.0003, 0.0011, 0.0023, 0.0043)
     for delay in delays:
         with subprocess.Popen(
             [sys.executable, "-P", "-c", SCRIPT, str(target), str(value + 2)], stdout=subprocess.PIPE, text=True
