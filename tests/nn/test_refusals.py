@@ -93,6 +93,9 @@ def test_batch_that_is_too_large_names_the_bytes_and_a_smaller_one_works():
     with pytest.raises(pc.MemoryLimitError, match=r"\d+ bytes") as caught:
         pc.compile(net, X.shape, memory_limit_bytes=10_000)
     assert isinstance(caught.value, MemoryError)
+    with pytest.raises(pc.MemoryLimitError, match=r"\d+ are available(.|\n)*smaller batch") as caught:
+        pc.compile(net, (2**34, *X.shape[1:]))
+    assert caught.value.wanted_bytes > caught.value.available_bytes > 0
     trainer = pc.Trainer(net, optimizer=optim.SGD(0.01))
     huge = np.broadcast_to(X[:1], (2**40, *X.shape[1:]))
     with pytest.raises(pc.MemoryLimitError, match="no memory for a plain copy"):
