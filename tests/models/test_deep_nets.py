@@ -165,7 +165,8 @@ def test_both_googlenets_have_two_heads_for_training_with_a_weight_of_three_tent
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_paper"])
 def test_googlenets_for_small_images_keep_their_maps_larger(name):
     net = pc.models.create(name, num_classes=10, input_shape=(32, 32, 3))
-    assert net.state_dict()["conv1.weight" if "paper" in name else "conv1.conv.weight"].shape == (64, 3, 3, 3)
+    first = net.conv1 if "paper" in name else net.conv1.conv
+    assert first.weight.disk_shape == (64, 3, 3, 3)
     assert [shape[:2] for shape in maps(net, "concat")] == [*[(16, 16)] * 2, *[(8, 8)] * 5, *[(4, 4)] * 2]
     smallest = pc.models.create(name, num_classes=10, input_shape=(8, 8, 3))
     assert maps(smallest, "concat")[-1][:2] == (1, 1)
