@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "core/ceil_div.h"
 #include "core/function_ref.h"
 #include "pycnn/export.h"
 
@@ -31,7 +32,7 @@ inline void parallel_ranges(int threads, std::int64_t count, std::int64_t grain,
     const std::int64_t begin = chunk * grain;
     body(begin, begin + grain < count ? begin + grain : count);
   };
-  parallel_for(threads, (count + grain - 1) / grain, call);
+  parallel_for(threads, ceil_div(count, grain), call);
 }
 
 }  // namespace pycnn

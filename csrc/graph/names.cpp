@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <numeric>
 
+#include "core/json.h"
+
 namespace pycnn {
 namespace {
 
@@ -11,25 +13,6 @@ constexpr std::size_t kShown = 64;
 constexpr std::size_t kMaxCompared = 64;  // bytes of a name
 constexpr std::size_t kMaxCandidates = 4096;
 constexpr std::size_t kSuggestions = 3;
-
-// Bytes of the UTF-8 sequence at `i`, or 0 when it is malformed, overlong or a surrogate.
-std::size_t utf8_length(std::string_view text, std::size_t i) {
-  const auto byte = [&](std::size_t k) -> std::uint32_t {
-    return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u;
-  };
-  const std::uint32_t first = byte(0);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  std::uint32_t code = first & (length == 4 ? 0x07u : length == 3 ? 0x0Fu : 0x1Fu);
-  if (first < 0xC2 || first > 0xF4) return 0;
-  for (std::size_t k = 1; k < length; ++k) {
-    if ((byte(k) & 0xC0u) != 0x80u) return 0;
-    code = (code << 6) | (byte(k) & 0x3Fu);
-  }
-  const std::uint32_t least = length == 4 ? 0x10000u : length == 3 ? 0x800u : 0x80u;
-  const bool surrogate = code >= 0xD800u && code <= 0xDFFFu;
-  return code < least || code > 0x10FFFFu || surrogate ? 0 : length;
-}
 
 bool is_control(unsigned char byte) { return byte < 0x20 || byte == 0x7F; }
 
@@ -58,7 +41,7 @@ const char* name_fault(std::string_view name) {
     if (is_control(byte)) return "holds a control character";
     if (byte == '"') return "holds a quote";
     if (byte == '\\') return "holds a backslash";
-    const std::size_t length = utf8_length(name, i);
+    const std::size_t length = utf8_length(name.substr(i));
     if (length == 0) return "is not valid UTF-8";
     i += length;
   }
@@ -69,7 +52,7 @@ std::string printable(std::string_view text) {
   std::string result;
   std::size_t i = 0;
   while (i < text.size() && result.size() < kShown) {
-    const std::size_t length = utf8_length(text, i);
+    const std::size_t length = utf8_length(text.substr(i));
     if (length == 0 || is_control(static_cast<unsigned char>(text[i]))) {
       result += '?';
       ++i;

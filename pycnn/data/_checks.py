@@ -6,7 +6,6 @@ Every check names who complains, what came (position and value where there is on
 from __future__ import annotations
 
 import math
-import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pycnn.arguments import as_float, as_integer
 from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
 
 Images = NDArray[Any]
@@ -25,26 +25,9 @@ Index = NDArray[np.int64]
 MAX_CLASSES = 1_000_000
 
 
-def as_integer(value: Any, *, who: str, name: str, low: int, high: int | None = None) -> int:
-    """An exact integer in ``low..high``; bool and float are refused."""
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{who}: {name} must be an integer, got {value!r}") from None
-    if number < low or (high is not None and number > high):
-        limit = f"at least {low}" if high is None else f"in {low}..{high}"
-        raise ArgumentError(f"{who}: {name} must be {limit}, got {number}")
-    return number
-
-
 def as_number(value: Any, *, who: str, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """A finite float in ``low..high``."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{who}: {name} must be a number, got {value!r}") from None
+    number = as_float(value, who=who, name=name)
     if not math.isfinite(number) or not low <= number <= high:
         raise ArgumentError(f"{who}: {name} must be finite and in [{low}, {high}], got {value!r}")
     return number

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pycnn.data._checks import Images, Index, as_integer, as_size
+from pycnn.arguments import as_integer
+from pycnn.data._checks import Images, Index, as_size
 from pycnn.data._decode import check_fit, decode, decode_window, image_size, require_pillow
 from pycnn.data._parallel import in_order
 from pycnn.data.datasets import ReadableDataset

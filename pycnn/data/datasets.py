@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pycnn.arguments import as_integer
 from pycnn.data import _image
 from pycnn.data._checks import (
     Images,
@@ -17,7 +18,6 @@ from pycnn.data._checks import (
     as_class_names,
     as_images,
     as_index,
-    as_integer,
     as_labels,
     as_number,
     as_plain,

@@ -21,15 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from pycnn.data._checks import (
-    Images,
-    Index,
-    Labels,
-    as_integer,
-    as_plain,
-    as_seed,
-    check_image_dtype,
-)
+from pycnn.arguments import as_integer
+from pycnn.data._checks import Images, Index, Labels, as_plain, as_seed, check_image_dtype
 from pycnn.data._parallel import processors
 from pycnn.data._random import Draw, permutation
 from pycnn.data.datasets import ArrayDataset, Dataset, ReadableDataset

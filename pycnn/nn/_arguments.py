@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
+from pycnn.arguments import as_float, as_integer
 from pycnn.errors import ArgumentError
 
 Pair = tuple[int, int]
@@ -14,15 +14,7 @@ Sides = tuple[int, int, int, int]
 
 def as_count(value: Any, *, who: str, name: str, low: int = 1) -> int:
     """An exact integer of at least `low`; bool and float are refused."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{who}: {name} must be an integer, got {value!r}") from None
-    if number < low:
-        raise ArgumentError(f"{who}: {name} must be at least {low}, got {number}")
-    return number
+    return as_integer(value, who=who, name=name, low=low)
 
 
 def as_optional_count(value: Any, *, who: str, name: str) -> int | None:
@@ -81,12 +73,7 @@ def as_number(
     open_high: bool = False,
 ) -> float:
     """A finite number in a closed or half-open interval."""
-    try:
-        if isinstance(value, bool | str):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{who}: {name} must be a number, got {value!r}") from None
+    number = as_float(value, who=who, name=name)
     inside = low <= number <= high and math.isfinite(number)
     if not inside or (open_low and number == low) or (open_high and number == high):
         left, right = "(" if open_low else "[", ")" if open_high else "]"

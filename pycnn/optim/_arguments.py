@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
+from pycnn.arguments import as_float, as_integer
 from pycnn.errors import ArgumentError
 
 
@@ -20,12 +20,7 @@ def as_number(
     below: bool = False,
 ) -> float:
     """A finite number of at least `low` (`above`: more than it), at most `high` (`below`: less)."""
-    try:
-        if isinstance(value, bool | str):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{who}: {name} must be a number, got {value!r}") from None
+    number = as_float(value, who=who, name=name)
     good = math.isfinite(number) and low <= number <= high
     if not good or (above and number == low) or (below and number == high):
         limit = f"{'above' if above else 'at least'} {low:g}"
@@ -37,12 +32,4 @@ def as_number(
 
 def as_count(value: Any, *, who: str, name: str, low: int = 0) -> int:
     """An exact integer of at least `low`."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{who}: {name} must be an integer, got {value!r}") from None
-    if number < low:
-        raise ArgumentError(f"{who}: {name} must be at least {low}, got {number}")
-    return number
+    return as_integer(value, who=who, name=name, low=low)

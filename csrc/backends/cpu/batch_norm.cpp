@@ -50,8 +50,8 @@ Layout layout_of(const TensorSpec& input) noexcept {
   l.packed_rows = l.rows / l.pack;
   l.rest = l.rows % l.pack * l.channels;
   const std::int64_t cached = std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(l.width, 1));
-  l.chunk_rows = std::max(cached, (l.packed_rows + kMostChunks - 1) / kMostChunks);
-  l.whole_chunks = (l.packed_rows + l.chunk_rows - 1) / l.chunk_rows;
+  l.chunk_rows = std::max(cached, ceil_div(l.packed_rows, kMostChunks));
+  l.whole_chunks = ceil_div(l.packed_rows, l.chunk_rows);
   l.chunks = l.whole_chunks + (l.rest > 0 ? 1 : 0);
   return l;
 }

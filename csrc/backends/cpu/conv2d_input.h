@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backends/cpu/gemm.h"
+#include "core/ceil_div.h"
 #include "pycnn/ops.h"
 
 // How the tiles of a convolution see an image: in place when every tap of every output pixel lies
@@ -52,8 +53,6 @@ constexpr Index kMergeBelow = 32;
 
 // Work that is worth handing to another thread.
 constexpr double kChunkFlops = 3e6;
-
-constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 // Plans are a struct followed by tables.
 template <class T>

@@ -117,7 +117,7 @@ void for_pixels(const KernelArgs& args, const ops::LocalResponseNorm& op,
     p.scratch = reinterpret_cast<float*>(args.scratch) + static_cast<std::size_t>(worker) * stride;
     kPixels(p);
   };
-  parallel_for(args.threads, (pixels + grain - 1) / grain, body);
+  parallel_for(args.threads, ceil_div(pixels, grain), body);
 }
 
 template <void (*kPixels)(const LrnPixels&) noexcept>

@@ -16,9 +16,6 @@ namespace {
 std::int64_t row_grain(std::int64_t classes) noexcept {
   return std::max<std::int64_t>(1, kElementGrain / 4 / classes);
 }
-std::int64_t chunk_count(std::int64_t count, std::int64_t grain) noexcept {
-  return (count + grain - 1) / grain;
-}
 
 void store_mean(const KernelArgs& args, const double* parts, std::int64_t chunks, double count) {
   double sum = 0.0;
@@ -127,7 +124,7 @@ void vector_loss(const KernelArgs& args) noexcept {
   parallel_ranges(args.threads, count, grain, [&](std::int64_t begin, std::int64_t end) {
     parts[begin / grain] = Functions.cross_entropy(rows_of(args, smoothing, begin, end));
   });
-  store_mean(args, parts, chunk_count(count, grain), static_cast<double>(count));
+  store_mean(args, parts, ceil_div(count, grain), static_cast<double>(count));
 }
 
 template <const LossFunctions& Functions>
@@ -184,7 +181,7 @@ void vector_squared_error(const KernelArgs& args) noexcept {
     parts[begin / kElementGrain] =
         Functions.squared_error(input + begin, target + begin, end - begin);
   });
-  store_mean(args, parts, chunk_count(count, kElementGrain), static_cast<double>(count));
+  store_mean(args, parts, ceil_div(count, kElementGrain), static_cast<double>(count));
 }
 
 template <const LossFunctions& Functions>
@@ -213,7 +210,7 @@ Kernel make_kernel(KernelFunction run, std::int64_t parts, std::uint32_t in_plac
 template <const LossFunctions& Functions>
 Kernel make_loss(const ops::SoftmaxCrossEntropy&, const Problem& problem) {
   const Shape& logits = problem.inputs[0].shape;
-  return make_kernel(vector_loss<Functions>, chunk_count(logits[0], row_grain(logits[1])), 0);
+  return make_kernel(vector_loss<Functions>, ceil_div(logits[0], row_grain(logits[1])), 0);
 }
 Kernel make_loss_reference(const ops::SoftmaxCrossEntropy&, const Problem&) {
   return make_kernel(reference_loss, 0, 0);
@@ -228,7 +225,7 @@ Kernel make_grad_reference(const ops::SoftmaxCrossEntropyGrad&, const Problem&) 
 template <const LossFunctions& Functions>
 Kernel make_squared_error(const ops::MeanSquaredError&, const Problem& problem) {
   const std::int64_t count = element_count(problem.inputs[0].shape);
-  return make_kernel(vector_squared_error<Functions>, chunk_count(count, kElementGrain), 0);
+  return make_kernel(vector_squared_error<Functions>, ceil_div(count, kElementGrain), 0);
 }
 Kernel make_squared_error_reference(const ops::MeanSquaredError&, const Problem&) {
   return make_kernel(reference_squared_error, 0, 0);

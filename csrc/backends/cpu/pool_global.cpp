@@ -102,7 +102,7 @@ template <void (*kImage)(const GlobalPool&) noexcept, bool kGrad>
 void for_images(const KernelArgs& args, const Image& g, const float* input,
                 const float* grad_output) noexcept {
   auto* const output = args.outputs[0].as<float>();
-  const std::int64_t blocks = (g.channels + kBlock - 1) / kBlock;
+  const std::int64_t blocks = ceil_div(g.channels, kBlock);
   auto body = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t n = i / blocks, c = i % blocks * kBlock;

@@ -135,7 +135,7 @@ void grad_overlapping(const KernelArgs& args) noexcept {
   constexpr std::int64_t kBlock = 64;
   const bool whole = g.images >= 8 || g.channels < 2 * kBlock;
   const std::int64_t block = whole ? std::max<std::int64_t>(g.channels, 1) : kBlock;
-  const std::int64_t blocks = (g.channels + block - 1) / block;
+  const std::int64_t blocks = ceil_div(g.channels, block);
   const std::int64_t pixels = g.rows.input * g.columns.input;
   auto body = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {

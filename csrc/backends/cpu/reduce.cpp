@@ -30,8 +30,6 @@ struct Layout {
   std::int64_t units_per_task;  // so that a task has enough to do
 };
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 std::int64_t reduced_count(const ops::Reduce& op, const Shape& shape) {
   std::int64_t count = 1;
   for (std::int64_t axis : op.axes) count *= shape[static_cast<std::size_t>(axis)];
@@ -69,9 +67,9 @@ Layout layout_of(const ops::Reduce& op, const Shape& shape) {
   const std::int64_t columns = layout.fold * layout.inner;
   const std::int64_t rows = layout.reduced / layout.fold;
   layout.unit_columns = columns <= 4096 ? std::max<std::int64_t>(1, columns) : 2048;
-  layout.column_units = divide_up(columns, layout.unit_columns);
+  layout.column_units = ceil_div(columns, layout.unit_columns);
   layout.unit_rows = std::max<std::int64_t>(64, 2 * kElementGrain / layout.unit_columns);
-  layout.row_units = std::max<std::int64_t>(1, divide_up(rows, layout.unit_rows));
+  layout.row_units = std::max<std::int64_t>(1, ceil_div(rows, layout.unit_rows));
   layout.units_per_task = std::max<std::int64_t>(
       1,
       kElementGrain / (std::clamp<std::int64_t>(rows, 1, layout.unit_rows) * layout.unit_columns));

@@ -48,7 +48,7 @@ void scan(const KernelArgs& args) noexcept {
       parts[begin / grain] = count_correct<T>(args, begin, end);
     });
     std::int64_t correct = 0;
-    for (std::int64_t i = 0; i < (rows + grain - 1) / grain; ++i) correct += parts[i];
+    for (std::int64_t i = 0; i < ceil_div(rows, grain); ++i) correct += parts[i];
     *args.outputs[0].as<T>() = static_cast<T>(correct);
   });
 }
@@ -59,7 +59,7 @@ Kernel make_scan(const ops::TopKCorrect&, const Problem& problem) {
   Kernel kernel;
   kernel.run = scan;
   kernel.scratch_bytes =
-      static_cast<std::size_t>((scores[0] + grain - 1) / grain) * sizeof(std::int64_t);
+      static_cast<std::size_t>(ceil_div(scores[0], grain)) * sizeof(std::int64_t);
   return kernel;
 }
 

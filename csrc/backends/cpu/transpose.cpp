@@ -138,7 +138,7 @@ constexpr std::int64_t kPiece = 128;
 
 template <class T>
 void transpose_matrices(const KernelArgs& args, const Plan& plan) noexcept {
-  const std::int64_t pieces = (plan.column.size + kPiece - 1) / kPiece;
+  const std::int64_t pieces = ceil_div(plan.column.size, kPiece);
   auto body = [&](std::int64_t begin, std::int64_t end) {
     RunCursor cursor(plan.outer, begin / pieces);
     std::int64_t piece = begin % pieces;
