@@ -14,6 +14,7 @@ The working tree must be clean where a mutant changes it. Exit code 1 when a mut
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -278,6 +279,7 @@ def main() -> int:
         else ["cmake", "--build", args.build, "--target", "pycnn_tests"]
     )
     tests = str(Path(args.tests or Path(args.build) / "tests/cpp/pycnn_tests").resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the source is put back
     bad = []
     for mutant in chosen:
         begin = time.monotonic()

@@ -138,7 +138,12 @@ TEST_CASE("softmax of a pair shows an exponential right to the last places") {
     const double x = std::floor(17.0 * 1024 + i * 70.0) / 1024;
     const HostTensor pair({1, 2}, {0.0, -x});
     for (const std::string& variant : cpu::variants(ops::Softmax{})) {
-      const HostTensor y = run_kernel(ops::Softmax{}, {pair}, {variant})[0];
+      HostTensor y;
+      try {
+        y = run_kernel(ops::Softmax{}, {pair}, {variant})[0];
+      } catch (const UnsupportedError&) {
+        continue;  // this machine lacks the instruction set
+      }
       const double wanted = std::exp(-x) / (1.0 + std::exp(-x));
       CHECK(is_close(y, 1, wanted, wanted, 6.0));
     }
