@@ -100,6 +100,11 @@ def _net(args: argparse.Namespace) -> Module:
         # A wrong guess would give probabilities that look as good as right ones.
         raise UsageError("--weights: the file does not tell what its net expects; add --normalize imagenet (or none)")
     options = _nets.parse_options(args.option)
+    if "transform_input" in _nets.known_options(args.file) and "transform_input" not in options:
+        raise UsageError(
+            f"--weights: the file does not tell which scale of images its {args.file} expects; add --option "
+            "transform_input=true for torchvision's published weights, transform_input=false for others"
+        )
     net = _nets.create(args.file, options)
     load_weights(net, args.weights, sha256=args.sha256)
     if args.normalize == "imagenet":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")
 _TRAINING = ("optim.", "train.", "ema.", "constant.")
 # Entries under which training scripts put the state dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model")
+# Published DenseNets name "denselayer1.norm.1" what torchvision has called "denselayer1.norm1" since.
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def read_weights(source: str | os.PathLike[str], *, sha256: str | None = None) -> dict[str, np.ndarray]:
@@ -41,7 +44,7 @@ def read_weights(source: str | os.PathLike[str], *, sha256: str | None = None) -
 
     Returns:
         Arrays by name, bfloat16 as float32. The prefix "module.", which data-parallel training puts in front of
-        every name, is dropped.
+        every name, is dropped; the old names in published DenseNets become today's.
 
     Raises:
         ArgumentError: The source is neither a path nor a URL.
@@ -57,13 +60,17 @@ def read_weights(source: str | os.PathLike[str], *, sha256: str | None = None) -
         raise FormatError(f"'{path}': not a regular file")
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
+            size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise FileError(error.errno, error.strerror, str(path)) from None
-    state = _read_torch(path) if start.startswith(_TORCH_MAGIC) else _read_safetensors(path)
+    # A safetensors header may be 128 bytes long, so that its length starts as a pickle does.
+    opens_header = start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+    from_torch = start.startswith(_TORCH_MAGIC) and not opens_header
+    state = _read_torch(path) if from_torch else _read_safetensors(path)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): array for name, array in state.items()}
-    return state
+    return {_OLD_DENSE_LAYER.sub(r"\1\2", name): array for name, array in state.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

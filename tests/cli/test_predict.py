@@ -106,6 +106,7 @@ def test_weights_of_others_go_with_the_name_of_a_net(run, tmp_path):
     ("words", "message"),
     [
         (("resnet18", "x.png", "--weights", "w.pth"), "add --normalize imagenet (or none)"),
+        (("googlenet", "x.png", "--weights", "w.pth", "--normalize", "imagenet"), "--option transform_input=true"),
         (("net.safetensors", "x.png", "--weights", "w.pth", "--normalize", "none"), "its weights are there already"),
         (("net.safetensors", "x.png", "--normalize", "none"), "--normalize goes with --weights"),
         (("net.safetensors", "x.png", "--option", "num_classes=3"), "--option goes with --weights"),

@@ -240,6 +240,26 @@ def test_create_takes_weights(tmp_path):
         pc.models.create("lenet5", sha256="0" * 64)
 
 
+def test_safetensors_whose_length_looks_like_a_pickle_are_no_pickle(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    starts = set()
+    for length in range(1, 257):
+        path = tmp_path / "net.safetensors"
+        checkpoint.write_tensors(path, {"a" * length: np.ones(2, np.float32)})
+        starts.add(path.read_bytes()[0])
+        assert set(nn.read_weights(path)) == {"a" * length}
+    assert 0x80 in starts
+
+
+def test_old_names_of_densenets_are_read(tmp_path):
+    path = tmp_path / "dense.safetensors"
+    old = ("denselayer3.norm.1.weight", "denselayer3.conv.2.weight", "norm5.weight", "stem.norm.1.weight")
+    names = [f"features.{name}" for name in old]
+    checkpoint.write_tensors(path, {name: np.ones(2, np.float32) for name in names})
+    today = ("denselayer3.norm1.weight", "denselayer3.conv2.weight", "norm5.weight", "stem.norm.1.weight")
+    assert set(nn.read_weights(path)) == {f"features.{name}" for name in today}
+
+
 def test_a_file_of_torch_without_torch_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "net.pth").write_bytes(b"PK\x03\x04rest")
     monkeypatch.setitem(sys.modules, "torch", None)
