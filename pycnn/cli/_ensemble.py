@@ -13,7 +13,6 @@ from pycnn.cli._output import Output
 from pycnn.cli._plan import make_plan
 from pycnn.cli.train import train_plan
 from pycnn.ensemble import Ensemble, write_list
-from pycnn.nn.files import save
 from pycnn.nn.module import Module
 from pycnn.textfile import write_text
 from pycnn.train import Recipe
@@ -32,7 +31,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     listing = args.output if args.output is not None else None if run_dir is None else run_dir / _LIST
     nets: list[Module] = []
     members: list[dict[str, Any]] = []
-    data, plan = None, None
+    data, plan, failure = None, None, None
     for number in range(1, args.ensemble + 1):
         folder = None if run_dir is None else run_dir / f"member-{number}"
         own = copy.copy(args)
@@ -47,12 +46,10 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
             write_text(run_dir / "config.toml", _options.to_toml({**plan.settings(), "ensemble": args.ensemble}))
         data = plan.data
         output.progress(f"net {number} of {args.ensemble}")
-        done = train_plan(plan, output, resume=args.resume is not None)
+        file = None if listing is None else listing.with_name(f"{listing.stem}-{number}.safetensors")
+        done = train_plan(plan, output, file, resume=args.resume is not None)
         nets.append(plan.net)
-        file = None
-        if listing is not None:
-            file = listing.with_name(f"{listing.stem}-{number}.safetensors")
-            save(plan.net, file, metadata=plan.metadata(done.accuracy))
+        failure = failure or done.failure
         members.append(
             {
                 "seed": plan.recipe.seed,
@@ -89,9 +86,10 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
         lines.append(f"written: {listing}")
     output.form = "train-ensemble"
     output.result(values, "\n".join(lines))
-    where = f" --data-dir {args.data_dir}" if args.data_dir is not None else ""
+    if failure is not None:
+        raise failure
     output.suggest(
-        f"pycnn evaluate {listing} --data {recipe.data}{where}"
+        plan.evaluate_command(listing)
         if listing is not None
         else f"pycnn train {recipe.net} --ensemble {args.ensemble} --output ensemble.toml keeps the nets"
     )

@@ -7,14 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pycnn
 from pycnn import models
 from pycnn.cli._options import UsageError, as_usage, parse_value
+from pycnn.cli._output import Output
 from pycnn.data._files import open_regular
 from pycnn.errors import FormatError
 from pycnn.nn.files import GraphModule, load
 from pycnn.nn.module import Module
 
 __all__ = [
+    "check_classes",
     "class_names",
     "create",
     "find",
@@ -138,6 +141,22 @@ def class_names(net: Module) -> tuple[str, ...] | None:
     except ValueError:
         return None
     return tuple(str(name) for name in names) if isinstance(names, list) else None
+
+
+def check_classes(path: str, net: Module, classes: tuple[str, ...], output: Output) -> None:
+    """Refuse data whose classes are not those that a net knows; where only their number can be compared, warn.
+
+    Raises:
+        ValueError: The file names other classes.
+    """
+    names = class_names(net)
+    if names is not None and names != classes:
+        raise ValueError(f"'{path}': the net knows the classes {', '.join(names)}; the data has {', '.join(classes)}")
+    (_, scores, _), *_others = pycnn.compile(net, (1, *(net.input_shape or ())), threads=1).outputs
+    if names is None and len(scores) == 2 and scores[1] != len(classes):
+        output.warn(
+            f"'{path}': the net tells {scores[1]} classes apart, the data has {len(classes)}; is it the right data?"
+        )
 
 
 def own_loss(net: Module) -> Any:

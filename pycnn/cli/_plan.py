@@ -85,16 +85,26 @@ class Plan:
         }
         return {key: value for key, value in values.items() if value is not None}
 
-    def metadata(self, accuracy: float) -> dict[str, str]:
-        """What a saved net knows beside its weights."""
-        values = {
-            "class_names": json.dumps(list(self.data.train.class_names)),
-            "data": self.data.name,
-            "test_accuracy": f"{accuracy:.6f}",
-        }
+    def metadata(self, accuracy: float | None) -> dict[str, str]:
+        """What a saved net knows beside its weights; accuracy None: it was not measured yet."""
+        values = {"class_names": json.dumps(list(self.data.train.class_names)), "data": self.data.name}
+        if accuracy is not None:
+            values["test_accuracy"] = f"{accuracy:.6f}"
         original = getattr(self.net, "metadata", {}).get("net")
         name = original if _nets.is_file(self.recipe.net) else self.recipe.net
         return {**values, "net": name} if name else values
+
+    def evaluate_command(self, file: Path) -> str:
+        """How to measure a file of the trained net on the same test images."""
+        recipe, side = self.recipe, self.recipe.image_size
+        words = f"pycnn evaluate {file} --data {recipe.data}"
+        if self.args.data_dir is not None:
+            words += f" --data-dir {self.args.data_dir}"
+        steps = [] if isinstance(recipe.test_transform, str) else recipe.test_transform
+        if side and recipe.data in ("digits", "folder") and [step["transform"] for step in steps] == ["CenterCrop"]:
+            # Without it the images would be brought straight to the window that is cut here.
+            words += f" --image-size {side}"
+        return words
 
 
 def make_plan(args: argparse.Namespace, recipe: Recipe, run_dir: Path | None, data: _data.Data | None = None) -> Plan:

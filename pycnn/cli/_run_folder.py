@@ -7,10 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pycnn.benchmark import environment
-from pycnn.cli import _options
+from pycnn.cli import _options, _plots
 from pycnn.cli._output import Output
 from pycnn.cli._plan import Plan
-from pycnn.optional import optional
 from pycnn.textfile import write_text
 from pycnn.train import Callback, CSVLogger, JSONLines, Trainer
 
@@ -53,20 +52,28 @@ def check_plot(plan: Plan) -> None:
 
     Raises:
         UnsupportedError: --plot, but matplotlib is not installed.
+        UsageError: --plot names a file that cannot be written.
     """
     if plan.args.plot is not None:
-        optional("matplotlib", extra="plot", who="--plot")
+        _plots.check("--plot", _curves(plan))
 
 
-def draw(plan: Plan, trainer: Trainer, output: Output) -> Path | None:
-    """Draw the curves: with --plot, and into a run folder where matplotlib is there."""
+def draw(plan: Plan, trainer: Trainer, output: Output) -> tuple[Path | None, Exception | None]:
+    """Draw the curves: with --plot, and into a run folder where matplotlib is there.
+
+    Returns:
+        As `_plots.attempt`.
+    """
     asked, folder = plan.args.plot, plan.run_dir
     if asked is None and folder is None:
-        return None
+        return None, None
     if asked is None and find_spec("matplotlib") is None:
         output.progress("no training curves are drawn: pip install 'pycnn[plot]' adds them")
-        return None
-    path = Path(asked) if asked else (folder or Path()) / CURVES
+        return None, None
     recipe = plan.recipe
-    trainer.history.plot(path, title=f"{Path(recipe.net).stem} on {recipe.data}, seed {recipe.seed}")
-    return path
+    title = f"{Path(recipe.net).stem} on {recipe.data}, seed {recipe.seed}"
+    return _plots.attempt(lambda path: trainer.history.plot(path, title=title), _curves(plan))
+
+
+def _curves(plan: Plan) -> Path:
+    return Path(plan.args.plot) if plan.args.plot else (plan.run_dir or Path()) / CURVES

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-import pycnn
 from pycnn.cli import _data, _nets, _options
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
@@ -74,17 +73,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     data = _data.load_data(args.data, args.data_dir, size=size, channels=shape[2])
     images = data.test if args.split == "test" else data.train
     for path, net in zip(paths, nets, strict=True):
-        names = _nets.class_names(net)
-        if names is not None and names != tuple(images.class_names):
-            raise ValueError(
-                f"'{path}': the net knows the classes {', '.join(names)}; the data has {', '.join(images.class_names)}"
-            )
-        (_, scores, _), *_others = pycnn.compile(net, (1, *shape), threads=1).outputs
-        if names is None and len(scores) == 2 and scores[1] != len(images.class_names):
-            output.warn(
-                f"'{path}': the net tells {scores[1]} classes apart, the data has {len(images.class_names)}; "
-                "is it the right data?"
-            )
+        _nets.check_classes(path, net, tuple(images.class_names), output)
     is_exact = images.image_shape[:2] == shape[:2]
     if is_exact and args.ten_crop:
         raise UsageError(

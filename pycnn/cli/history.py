@@ -15,11 +15,10 @@ import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from pycnn.cli import _data, _options
+from pycnn.cli import _data, _options, _plots
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.generations import GENERATIONS, GenerationResult, compare_generations, draw_generations
-from pycnn.optional import optional
 from pycnn.train._augmentation import make_transform
 
 __all__ = ["add_arguments", "run"]
@@ -46,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--augment", default="light", metavar="NAME", help="none, light, strong, ... (default: light)")
     parser.add_argument(
-        "--plot", metavar="FILE", help=f"where the chart goes (default: {_PICTURE}, if matplotlib is installed)"
+        "--plot",
+        metavar="FILE",
+        help=f"where the chart goes (default: {_PICTURE}, or {Path(_PICTURE).stem}-2.png and so on "
+        "where there is one already; if matplotlib is installed)",
     )
 
 
@@ -59,8 +61,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
     for name in names:
         if name not in known:
             raise UsageError(f"--nets: '{name}' is none of {', '.join(known)}")
+    picture = None
     if args.plot is not None:
-        optional("matplotlib", extra="plot", who="--plot")
+        picture = Path(args.plot)
+    elif find_spec("matplotlib") is not None:
+        picture = _plots.unused(Path(_PICTURE))
+    if picture is not None:
+        _plots.check("--plot", picture)
     size = (28, 28) if args.data == "mnist" else (32, 32)
     data = _data.load_data(args.data, args.data_dir, size=size, channels=3)
     with _options.as_usage():
@@ -79,10 +86,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
         report=output.progress,
     )
     budget = f"{args.steps:,} steps" if seconds is None else f"{seconds:g} s of training"
-    picture = None
-    if args.plot is not None or find_spec("matplotlib") is not None:
-        picture = Path(args.plot or _PICTURE)
-        draw_generations(results, picture, title=f"{args.data}, {budget} for each net")
+    failure = None
+    if picture is not None:
+        title = f"{args.data}, {budget} for each net"
+        picture, failure = _plots.attempt(lambda path: draw_generations(results, path, title=title), picture)
     else:
         output.progress("no chart is drawn: pip install 'pycnn[plot]' adds it")
     values = {
@@ -101,6 +108,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if picture is not None:
         lines.append(f"chart: {picture}")
     output.result(values, "\n".join(lines))
+    if failure is not None:
+        raise failure
     best = max(results, key=lambda result: result.test_accuracy)
     where = f" --data-dir {args.data_dir}" if args.data_dir is not None else ""
     output.suggest(f"pycnn train {best.net} --data {args.data}{where}")

@@ -28,7 +28,7 @@ from pycnn.train import Recipe, Trainer
 
 __all__ = ["add_arguments", "run", "settings_file"]
 
-_PLATEAU_VALIDATION = 0.1
+_STEERING_VALIDATION = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         output.result({"recipes": values}, text)
         output.suggest("pycnn train --recipe NAME")
         return 0
-    recipe, run_dir = _settle(args)
+    recipe, run_dir = _settle(args, output)
     if args.ensemble is not None:
         from pycnn.cli._ensemble import train_ensemble
 
@@ -114,15 +114,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.verify_determinism:
         return verify(plan, output)
     output.progress(str(plan.net.summary(plan.image_shape)))
-    done = train_plan(plan, output, resume=args.resume is not None)
-    if args.output is not None:
-        save(plan.net, args.output, metadata=plan.metadata(done.accuracy))
+    done = train_plan(plan, output, args.output, resume=args.resume is not None)
     output.result(_values(plan, done), _text(plan, done))
+    if done.failure is not None:
+        raise done.failure
     output.suggest(_next(plan))
     return 0
 
 
-def _settle(args: argparse.Namespace) -> tuple[Recipe, Path | None]:
+def _settle(args: argparse.Namespace, output: Output) -> tuple[Recipe, Path | None]:
     run_dir = args.resume if args.resume is not None else args.run_dir
     if args.resume is None and run_dir is not None and (run_dir / "config.toml").exists():
         raise UsageError(f"--run-dir '{run_dir}' holds a run already; go on with --resume, or choose another folder")
@@ -132,9 +132,17 @@ def _settle(args: argparse.Namespace) -> tuple[Recipe, Path | None]:
     if args.tensorboard and run_dir is None:
         raise UsageError("--tensorboard needs --run-dir, where the event files go")
     recipe = _recipe_options.settle(args)
-    if args.schedule == "plateau" and args.validation is None and not recipe.validation:
-        # Plateaus must not be read off the test images unless that is asked for.
-        recipe = recipe.override(validation=_PLATEAU_VALIDATION)
+    steering = "schedule plateau" if recipe.schedule == "plateau" else "early stopping" if recipe.early_stopping else ""
+    if steering and not recipe.validation:
+        # What is measured on the test images must not steer the training unless that is asked for.
+        if args.validation is None:
+            recipe = recipe.override(validation=_STEERING_VALIDATION)
+            output.warn(
+                f"{steering} needs held-out images: {_STEERING_VALIDATION:.0%} of the training images are kept for it "
+                "(--validation X: another part; 0: use the test images)"
+            )
+        else:
+            output.warn(f"{steering} is steered by the test images (--validation 0): their accuracy will be too good")
     return recipe, run_dir
 
 
@@ -150,6 +158,7 @@ class Done:
         accuracy: On the test images.
         loss: On the test images.
         curves: The picture, if one was drawn.
+        failure: Why none could be drawn.
     """
 
     trainer: Trainer
@@ -159,6 +168,7 @@ class Done:
     accuracy: float
     loss: float
     curves: Path | None
+    failure: Exception | None
 
     @property
     def images_per_second(self) -> float:
@@ -168,8 +178,8 @@ class Done:
         return float(images / max(sum(row["seconds"] for row in rows), 1e-9))
 
 
-def train_plan(plan: Plan, output: Output, *, resume: bool) -> Done:
-    """Train as planned and measure."""
+def train_plan(plan: Plan, output: Output, file: Path | None, *, resume: bool) -> Done:
+    """Train as planned, save the net as `file`, and measure."""
     args, recipe = plan.args, plan.recipe
     _run_folder.check_plot(plan)
     writers = _run_folder.callbacks(plan, output)
@@ -201,9 +211,14 @@ def train_plan(plan: Plan, output: Output, *, resume: bool) -> Done:
     seconds = time.perf_counter() - started
     if recipe.ema:
         trainer.use_averages()
+    if file is not None:
+        # Before anything that could fail: the training may have taken days.
+        save(plan.net, file, metadata=plan.metadata(None))
     measured = trainer.evaluate(plan.data.test, transform=recipe.make_test_transform())
-    curves = _run_folder.draw(plan, trainer, output)
-    return Done(trainer, program.threads, program.isa, seconds, measured["accuracy"], measured["loss"], curves)
+    if file is not None:
+        save(plan.net, file, metadata=plan.metadata(measured["accuracy"]))
+    curves, failure = _run_folder.draw(plan, trainer, output)
+    return Done(trainer, program.threads, program.isa, seconds, measured["accuracy"], measured["loss"], curves, failure)
 
 
 def _shown(augment: str | list[dict[str, Any]]) -> str:
@@ -254,10 +269,18 @@ def _text(plan: Plan, done: Done) -> str:
 
 def _next(plan: Plan) -> str:
     args, recipe = plan.args, plan.recipe
-    where = f" --data-dir {args.data_dir}" if args.data_dir is not None else ""
     if args.output is not None:
-        return f"pycnn evaluate {args.output} --data {recipe.data}{where}"
+        return plan.evaluate_command(args.output)
+    if plan.run_dir is not None and recipe.validation:
+        return plan.evaluate_command(plan.run_dir / "best.safetensors")
+    if plan.run_dir is not None and recipe.ema:
+        # The last checkpoint holds the weights that training goes on from, not their averages.
+        return (
+            f"pycnn train --resume {plan.run_dir} --output {Path(recipe.net).stem}.safetensors keeps the averaged net"
+        )
     if plan.run_dir is not None:
-        return f"pycnn evaluate {plan.run_dir / 'best.safetensors'} --data {recipe.data}{where}"
+        # The best one was chosen by the test images.
+        return plan.evaluate_command(plan.run_dir / "last.safetensors")
+    where = f" --data-dir {args.data_dir}" if args.data_dir is not None else ""
     how = f"{recipe.net} --data {recipe.data}" if args.recipe is None else f"--recipe {args.recipe}"
     return f"pycnn train {how}{where} --output {Path(recipe.net).stem}.safetensors keeps the net"

@@ -18,7 +18,7 @@ import numpy as np
 from pycnn.cli import _data, _nets
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
-from pycnn.data._decode import decode, require_pillow
+from pycnn.data._decode import decode, read_file, require_pillow
 
 __all__ = ["add_arguments", "run"]
 
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     data = None
     if args.data is not None:
         data = _data.load_data(args.data, args.data_dir, size=(shape[0], shape[1]), channels=shape[2]).test
+        _nets.check_classes(args.net, net, tuple(data.class_names), output)
     names = _nets.class_names(net) or (data.class_names if data is not None else None)
     notes = [f"{args.net}; images are resized to {shape[0]} x {shape[1]} pixels"]
     if not _nets.is_file(args.net):
@@ -100,7 +101,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _read(path: Path, args: argparse.Namespace, shape: tuple[int, ...]) -> np.ndarray:
-    pixels = decode(path.read_bytes(), where=f"'{path}'", channels=shape[2], size=(shape[0], shape[1]), fit=args.fit)
+    where = f"'{path}'"
+    data = read_file(path, where=where)
+    pixels = decode(data, where=where, channels=shape[2], size=(shape[0], shape[1]), fit=args.fit)
     return 255 - pixels if args.invert else pixels
 
 

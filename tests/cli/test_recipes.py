@@ -236,9 +236,30 @@ def test_history_trains_tabulates_and_draws(run, tmp_path, monkeypatch, has_type
     assert all(net["images"] == 16 for net in values["nets"])
     if values["picture"]:
         assert (tmp_path / "history.png").stat().st_size > 10_000
+        (tmp_path / "history.png").write_bytes(b"of another day")
+        assert run(*words, "--json").json["picture"] == "history-2.png"
+        assert (tmp_path / "history.png").read_bytes() == b"of another day"
     table = run(*words, "--plot", tmp_path / "own.png").out if values["picture"] else run(*words).out
     assert "61,706" in table
     assert "accuracy" in table.splitlines()[0]
+
+
+def test_history_tells_its_results_when_drawing_fails(run, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def fail(*_args, **_named):
+        raise OSError("no space left for charts")
+
+    monkeypatch.setattr("pycnn.cli.history.draw_generations", fail)
+    words = ("history", "--steps", "1", "--batch-size", "8", "--nets", "lenet5")
+    result = run(*words, "--plot", tmp_path / "a.png", "--json")
+    assert (result.code, result.json["picture"]) == (1, None)
+    assert result.json["nets"][0]["net"] == "lenet5"
+    assert "no space left for charts" in result.err
+    monkeypatch.setattr("pycnn.cli.history.compare_generations", lambda *_a, **_n: pytest.fail("trained"))
+    refused = run(*words, "--plot", tmp_path / "a.txt")
+    assert refused.code == 2
+    assert ".png" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,107 @@ def test_run_without_folder_says_that_nothing_is_kept(run, monkeypatch):
     assert "nothing is kept" in result.err
 
 
+# ---- A finished training is not lost
+
+
+@pytest.mark.parametrize("more", [(), ("--ensemble", "2")], ids=["one", "ensemble"])
+@pytest.mark.parametrize(("name", "part"), [("curves.txt", ".png"), ("curves", ".png"), ("file/a.png", "'file")])
+def test_plot_that_cannot_be_written_is_refused_before_training(run, tmp_path, monkeypatch, name, part, more):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("pycnn.train.trainer.Trainer.fit", lambda *_args, **_named: pytest.fail("trained"))
+    result = run("train", "--epochs", "1", "--plot", name, *more)
+    assert result.code == 2
+    assert "--plot" in result.err
+    assert part in result.err
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_net_is_kept_and_results_are_told_when_drawing_fails(run, tmp_path, monkeypatch, ensemble):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+
+    def fail(*_args, **_named):
+        raise OSError("no space left for curves")
+
+    monkeypatch.setattr("pycnn.train.history.History.plot", fail)
+    words = ("--ensemble", "2", "--output", "n.toml") if ensemble else ("--output", "n.safetensors")
+    result = run("train", "--epochs", "1", "--plot", "curves.png", *words, "--json")
+    assert result.code == 1
+    assert "no space left for curves" in result.err
+    accuracies = [m["test_accuracy"] for m in result.json["members"]] if ensemble else [result.json["test_accuracy"]]
+    files = ["n-1.safetensors", "n-2.safetensors"] if ensemble else ["n.safetensors"]
+    assert [pycnn.load(file).metadata["test_accuracy"] for file in files] == [f"{a:.6f}" for a in accuracies]
+
+
+def test_net_is_kept_when_measuring_fails(run, tmp_path, monkeypatch):
+    def fail(*_args, **_named):
+        raise OSError("test images are gone")
+
+    monkeypatch.setattr("pycnn.train.trainer.Trainer.evaluate", fail)
+    result = run("train", "--epochs", "1", "--output", tmp_path / "n.safetensors")
+    assert (result.code, "test images are gone" in result.err) == (1, True)
+    metadata = pycnn.load(tmp_path / "n.safetensors").metadata
+    assert "test_accuracy" not in metadata
+    assert json.loads(metadata["class_names"])[9] == "9"
+
+
+# ---- Test images do not steer
+
+
+@pytest.mark.parametrize("way", ["recipe", "option", "early"])
+def test_training_that_is_steered_holds_images_out(run, tmp_path, way):
+    (tmp_path / "own.toml").write_text('net = "lenet5"\ndata = "digits"\nepochs = 1\nschedule = "plateau"\n')
+    words = {
+        "recipe": ("--recipe", tmp_path / "own.toml"),
+        "option": ("--epochs", "1", "--schedule", "plateau"),
+        "early": ("--epochs", "1", "--early-stopping", "2"),
+    }[way]
+    result = run("train", *words, "--json")
+    assert result.json["train_images"] == 1211
+    assert "10% of the training images" in result.err
+    obeyed = run("train", *words, "--validation", "0", "--json")
+    assert obeyed.json["train_images"] == 1347
+    assert "steered by the test images" in obeyed.err
+
+
+def test_net_that_the_test_images_chose_is_not_suggested(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pycnn.cli._run_folder.find_spec", lambda _name: None)  # Drawing takes time.
+
+    def suggested(name, *words):
+        result = run("train", "--epochs", "1", "--run-dir", tmp_path / name, *words, "--json")
+        return result, result.next
+
+    result, command = suggested("plain")
+    assert command == f"pycnn evaluate {tmp_path / 'plain' / 'last.safetensors'} --data digits"
+    assert run(*command.split()[1:], "--json").json["accuracy"] == result.json["test_accuracy"]
+    _, command = suggested("held-out", "--validation", "0.1")
+    assert command == f"pycnn evaluate {tmp_path / 'held-out' / 'best.safetensors'} --data digits"
+    result, command = suggested("averages", "--ema", "0.9")
+    words = command.removesuffix(" keeps the averaged net").replace(
+        "lenet5.safetensors", str(tmp_path / "a.safetensors")
+    )
+    assert run(*words.split()[1:]).code == 0
+    measured = run("evaluate", tmp_path / "a.safetensors", "--json").json
+    assert measured["weights_fingerprint"] == result.json["weights_fingerprint"]
+    assert measured["accuracy"] == result.json["test_accuracy"]
+
+
+def test_suggested_measurement_repeats_the_accuracy_on_windows(run, tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'net = "lenet5"\ndata = "digits"\nepochs = 2\nimage_size = 40\n'
+        'augment = [{ transform = "RandomCrop", size = 28 }]\n'
+        'test_transform = [{ transform = "CenterCrop", size = 28 }]\n'
+    )
+    file = tmp_path / "n.safetensors"
+    result = run("train", "--recipe", tmp_path / "own.toml", "--output", file, "--json")
+    assert result.next == f"pycnn evaluate {file} --data digits --image-size 40"
+    measured = run(*result.next.split()[1:], "--json").json
+    assert measured["accuracy"] == result.json["test_accuracy"]
+    assert measured["loss"] == pytest.approx(result.json["test_loss"])
+
+
 # ---- Determinism
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,20 @@ def test_wrong_words_are_refused(run, model, digit, tmp_path, monkeypatch, words
     for text in texts:
         assert text in result.err
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_data_with_other_classes_is_refused(run, model, digit, photos, tmp_path):
+    page = tmp_path / "p.html"
+    result = run("visualize", model, digit, "--output", page, "--data", "folder", "--data-dir", photos)
+    assert result.code == 1
+    assert "the data has dark, light" in result.err
+    assert not page.exists()
+
+
+def test_image_that_is_no_regular_file_is_refused_unread(run, model, tmp_path):
+    result = run("visualize", model, os.devnull, "--output", tmp_path / "p.html")
+    assert result.code == 1
+    assert "regular file" in result.err
 
 
 def test_filters_are_compared(run, has_types):
