@@ -72,9 +72,9 @@ class _Array:
             raise _RefusedError("an array that is not made of bytes")
         good = isinstance(shape, tuple) and len(shape) <= _MAX_ARRAY_RANK
         if not good or not all(type(side) is int and side >= 0 for side in shape):
-            raise _RefusedError(f"an array of shape {str(shape)[:80]}")
+            raise _RefusedError(f"an array of shape {_kinds(shape)}")
         if math.prod(shape) != len(data):
-            raise _RefusedError(f"an array of shape {shape} with {len(data)} bytes")
+            raise _RefusedError(f"an array of shape {str(shape)[:80]} with {len(data)} bytes")
         flat = np.frombuffer(data, np.uint8)
         self.value = flat.reshape(shape, order="F" if columns_first else "C")
 
@@ -96,7 +96,7 @@ def read_pickled(data: bytes, *, where: str) -> dict[str, Any]:
     Raises:
         FormatError: Damaged, cut off, or anything beyond that; the text gives the byte.
     """
-    machine = _Machine()
+    machine = _Machine(len(data))
     position = 0
     try:
         # pickletools warns of odd escapes in texts.
@@ -115,31 +115,52 @@ def read_pickled(data: bytes, *, where: str) -> dict[str, Any]:
     result = machine.result
     if not isinstance(result, dict):
         raise FormatError(f"{where}: holds {type(result).__name__}, expected a dict")
-    return {_text(key): _finished(value) for key, value in result.items()}
+    texts: dict[int, str] = {}
+    return {_text(key): _finished(value, texts) for key, value in result.items()}
 
 
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def _finished(value: Any) -> Any:
+def _is_text(value: Any, *choices: str) -> bool:
+    return isinstance(value, str | bytes) and _text(value) in choices
+
+
+def _kinds(value: Any) -> str:
+    """A value as an error shows it: types and lengths, since the memo makes small files hold endless content."""
+    if not isinstance(value, tuple):
+        return type(value).__name__
+    more = f", ... {len(value)} in all" if len(value) > _MAX_ARRAY_RANK else ""
+    return f"({', '.join(type(item).__name__ for item in value[:_MAX_ARRAY_RANK])}{more})"
+
+
+def _finished(value: Any, texts: dict[int, str]) -> Any:
     """The value with arrays in place of their stand-ins; one level of lists, which is all there is."""
+    if isinstance(value, list):
+        return [_plain(item, texts) for item in value]
+    return _plain(value, texts)
+
+
+def _plain(value: Any, texts: dict[int, str]) -> Any:
     if isinstance(value, _Array):
         return value.value
-    if isinstance(value, list):
-        return [item.value if isinstance(item, _Array) else _plain(item) for item in value]
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
+    if not isinstance(value, bytes):
+        return value
+    # Bytes that stand in many places become one text.
+    text = texts.get(id(value))
+    if text is None:
+        text = texts[id(value)] = value.decode("latin-1")
+    return text
 
 
 class _Machine:
     """Stack and memo of the pickle machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
+        # Every text of the file is made bytes once at most.
+        self.left_to_encode = size
         self.memo: dict[int, Any] = {}
         self.result: Any = None
 
@@ -243,6 +264,8 @@ class _Machine:
 
     def named_by_stack(self, _argument: Any) -> None:
         name, module = self.pop(), self.pop()
+        if not isinstance(module, str | bytes) or not isinstance(name, str | bytes):
+            raise _RefusedError(f"it names {_kinds((module, name))}")
         self._push_global(_text(module), _text(name))
 
     def _push_global(self, module: str, name: str) -> None:
@@ -258,7 +281,7 @@ class _Machine:
             raise _RefusedError("a call of something that is no function")
         if function.kind == "reconstruct" and len(arguments) == 3 and arguments[0] == _Global("ndarray"):
             self.stack.append(_Array())
-        elif function.kind == "dtype" and arguments and _text(arguments[0]) in _BYTE_TYPES:
+        elif function.kind == "dtype" and arguments and _is_text(arguments[0], *_BYTE_TYPES):
             self.stack.append(_DType())
         elif function.kind == "frombuffer" and len(arguments) == 4 and arguments[3] in ("C", "F"):
             data, dtype, shape, order = arguments
@@ -267,13 +290,16 @@ class _Machine:
             self.stack.append(array)
         elif function.kind == "bytes" and not arguments:
             self.stack.append(b"")
-        elif function.kind == "encode" and len(arguments) == 2 and _text(arguments[1]) in ("latin1", "latin-1"):
+        elif function.kind == "encode" and len(arguments) == 2 and _is_text(arguments[1], "latin1", "latin-1"):
             text = arguments[0]
             if not isinstance(text, str):
                 raise _RefusedError("bytes made from no text")
+            self.left_to_encode -= len(text)
+            if self.left_to_encode < 0:
+                raise _RefusedError("more bytes than the file has")
             self.stack.append(text.encode("latin-1"))
         else:
-            raise _RefusedError(f"a call of {function.kind} with {str(arguments)[:80]}")
+            raise _RefusedError(f"a call of {function.kind} with {_kinds(arguments)}")
 
     def build(self, _argument: Any) -> None:
         state = self.pop()

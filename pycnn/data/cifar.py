@@ -195,7 +195,8 @@ def _python(path: Path, key: str, classes: int) -> tuple[Images, Labels]:
         raise FormatError(f"'{path}': '{key}' is {shown}, expected a list of {len(pixels)} labels")
     for where, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < classes:
-            raise FormatError(f"'{path}': record {where}: label {str(label)[:40]} is not in 0..{classes - 1}")
+            shown = str(label)[:40] if isinstance(label, int | float) else type(label).__name__
+            raise FormatError(f"'{path}': record {where}: label {shown} is not in 0..{classes - 1}")
     return _channels_last(pixels), np.array(labels, np.int64)
 
 

@@ -306,6 +306,47 @@ def test_arrays_that_lie_about_themselves_are_refused(state, text):
     refused(array_with(state), text)
 
 
+# A pair of pairs of pairs: 240 bytes that hold 2 ** 60 numbers.
+DOUBLED = b"K\x01" + b"q\x00h\x00\x86" * 60
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (array_with(b"(K\x01" + DOUBLED + b"cnumpy\ndtype\n(S'u1'\ntR\x89S'a'\nt"), "shape"),
+        (b"cnumpy\ndtype\n(" + DOUBLED + b"tR.", "a call of dtype"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(" + DOUBLED + b"tR.", "a call of reconstruct"),
+        (b"c_codecs\nencode\n(Vx\n" + DOUBLED + b"tR.", "a call of encode"),
+        (b"cnumpy.core.numeric\n_frombuffer\n(NNN" + DOUBLED + b"tR.", "a call of frombuffer"),
+        (b"\x80\x04" + DOUBLED + DOUBLED + b"\x93.", "it names"),
+        (b"}" + DOUBLED + b"Ns.", "a key that is a tuple"),
+    ],
+)
+def test_endless_values_are_refused_at_once(data, text):
+    started = time.process_time()
+    refused(data, text)
+    assert time.process_time() - started < 5
+
+
+def test_an_endless_label_is_refused_at_once(tmp_path):
+    write_python(tmp_path)
+    content = b"}(Vdata\n" + pickle.dumps(rows(1), protocol=2)[2:-1] + b"Vlabels\n](" + DOUBLED + b"eu."
+    (tmp_path / FILES[0]).write_bytes(content)
+    with pytest.raises(FormatError, match="record 0: label tuple is not in 0..9"):
+        cifar10(tmp_path)
+
+
+def test_one_text_in_many_places_is_held_once():
+    text = b"a" * 10_000
+    again = b"}Vx\n]q\x01(T" + len(text).to_bytes(4, "little") + text + b"q\x02" + b"h\x02" * 1000 + b"es."
+    texts = read_pickled(again, where="x")["x"]
+    assert len(texts) == 1001
+    assert len(set(map(id, texts))) == 1
+    call = b"c_codecs\nencode\nq\x01(V" + text + b"\nVlatin1\ntq\x02"
+    assert read_pickled(b"}Vx\n" + call + b"Rs.", where="x") == {"x": text.decode()}
+    refused(b"](" + call + b"h\x01h\x02R" * 1000 + b"e.", "more bytes than the file has")
+
+
 def test_memo_numbers_cost_no_memory():
     assert read_pickled(b"}r\xff\xff\xff\x7f.", where="x") == {}
 
