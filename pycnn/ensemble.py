@@ -21,6 +21,7 @@ from pycnn.textfile import write_text
 __all__ = ["Ensemble"]
 
 _KEY = "members"
+_SHOWN_NAMES = 10
 
 
 class Ensemble:
@@ -36,7 +37,8 @@ class Ensemble:
         nets: The nets.
 
     Raises:
-        ArgumentError: There is no net, or something is no `pycnn.nn.Module`.
+        ArgumentError: There is no net, something is no `pycnn.nn.Module`, or the files of two nets name other classes
+            or another order of them.
 
     Example:
         >>> import pycnn as pc
@@ -55,6 +57,14 @@ class Ensemble:
                 raise ArgumentError(
                     f"Ensemble: net {position} is {type(net).__name__}, expected a pycnn.nn.Module\n"
                     "  hint: Ensemble.load reads model files"
+                )
+        named = [(position, names) for position, net in enumerate(self.nets) if (names := _class_names(net))]
+        for position, names in named[1:]:
+            first, expected = named[0]
+            if names != expected:
+                raise ArgumentError(
+                    f"Ensemble: net {position} has the classes {_shown(names)}, net {first} has {_shown(expected)}; "
+                    "all must tell the same classes in the same order"
                 )
 
     def __len__(self) -> int:
@@ -169,7 +179,7 @@ class Ensemble:
         Raises:
             FileError: A file cannot be read.
             FormatError: A file is no model file, or the list is malformed.
-            ArgumentError: There is no file.
+            ArgumentError: There is no file, or the files name other classes or another order of them.
         """
         paths = read_list(source) if isinstance(source, str | PathLike) else [Path(path) for path in source]
         return cls([load(path) for path in paths])
@@ -177,6 +187,20 @@ class Ensemble:
     def __repr__(self) -> str:
         """Show the nets."""
         return f"Ensemble({', '.join(type(net).__name__ for net in self.nets)})"
+
+
+def _class_names(net: Module) -> list[str] | None:
+    """Names that a net's file gives its classes, if it does."""
+    try:
+        names = json.loads(getattr(net, "metadata", {}).get("class_names", "null"))
+    except (ValueError, RecursionError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _shown(names: list[str]) -> str:
+    text = ", ".join(repr(name) for name in names[:_SHOWN_NAMES])
+    return f"{text}, ... ({len(names)})" if len(names) > _SHOWN_NAMES else text
 
 
 def _as_list_path(path: str | PathLike[str]) -> Path:

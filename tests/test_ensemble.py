@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,20 @@ def test_what_is_no_ensemble_is_refused(tmp_path, data):
         pc.Ensemble([member(0, classes=3)]).evaluate(data)
     with pytest.raises(pc.ArgumentError, match=r"\.toml"):
         pc.Ensemble([member(0)]).save(tmp_path / "one.safetensors")
+
+
+def test_nets_with_other_classes_or_another_order_of_them_are_refused(tmp_path):
+    def write(name, classes):
+        path = tmp_path / f"{name}.safetensors"
+        pc.save(member(0), path, metadata={} if classes is None else {"class_names": json.dumps(classes)})
+        return path
+
+    plain, first, same = write("plain", None), write("first", list("abcd")), write("same", list("abcd"))
+    assert len(pc.Ensemble.load([plain, first, same])) == 3
+    for classes in (list("abdc"), list("abcx")):
+        with pytest.raises(pc.ArgumentError) as caught:
+            pc.Ensemble.load([plain, first, write("other", classes)])
+        assert f"net 2 has the classes {str(classes)[1:-1]}, net 1 has 'a', 'b', 'c', 'd'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
