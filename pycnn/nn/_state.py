@@ -98,7 +98,7 @@ def load(
         state: Arrays by name.
         strict: Every name must be on both sides with the same shape.
         skip: Patterns of names to leave out.
-        may_differ: Names that keep their values when the shape differs, strict or not.
+        may_differ: Names that keep their values when the shape of one of their layer differs, strict or not.
         who: Named in errors.
     """
     if not isinstance(state, Mapping):
@@ -122,13 +122,17 @@ def load(
         for name, array in arrays.items()
         if array.shape != wanted[name].disk_shape
     ]
+    # The bias of another weight is of no use.
+    renewed = {m.name.rpartition(".")[0] for m in different if m.name in may_differ}
+    fresh = tuple(name for name in arrays if name in may_differ and name.rpartition(".")[0] in renewed)
+    kept = {*fresh, *(m.name for m in different)}
     report = LoadReport(
-        loaded=tuple(name for name in arrays if name not in {m.name for m in different}),
+        loaded=tuple(name for name in arrays if name not in kept),
         missing=tuple(name for name in wanted if name not in offered),
         unexpected=tuple(name for name in offered if name not in wanted),
         mismatched=tuple(m for m in different if m.name not in may_differ),
         skipped=tuple(skipped),
-        fresh=tuple(m.name for m in different if m.name in may_differ),
+        fresh=fresh,
     )
     _judge(report, strict, who)
     for name in report.loaded:

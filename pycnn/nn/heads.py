@@ -40,6 +40,11 @@ def head_names(net: Module) -> tuple[str, ...]:
         GraphError: No dense layer or convolution gives the scores.
         ArgumentError: The size of the net's input is not known.
     """
+    return _find(net)[0]
+
+
+def _find(net: Module) -> tuple[tuple[str, ...], list[int]]:
+    """The names, and the last extent of each result: the net's own, then the auxiliary heads'."""
     net.require_built("head_names")
     shape = net._input_shape(None, "head_names")
     with collect_auxiliary() as heads:
@@ -47,7 +52,8 @@ def head_names(net: Module) -> tuple[str, ...]:
     nodes = traced.graph.nodes()
     own = {id(parameter): name for name, parameter in net.named_tensors()}
     names: list[str] = []
-    for result in [dict(traced.graph.outputs())["output"], *(head.output.id for head in heads)]:
+    results = [dict(traced.graph.outputs())["output"], *(head.output.id for head in heads)]
+    for result in results:
         index = result.node
         while nodes[index]["kind"] == "op" and nodes[index]["op"].name in _BEHIND:
             index = nodes[index]["inputs"][0].node
@@ -62,7 +68,7 @@ def head_names(net: Module) -> tuple[str, ...]:
             if parameter is None or id(parameter) not in own:
                 raise GraphError(f"{type(net).__name__}: '{node['name']}' computes its weights; it cannot be replaced")
             names.append(own[id(parameter)])
-    return tuple(names)
+    return tuple(names), [traced.graph.spec(result)[0][-1] for result in results]
 
 
 @dataclass
@@ -95,7 +101,8 @@ def replace_head(net: Module, num_classes: int) -> tuple[str, ...]:
     Raises:
         ArgumentError: `num_classes` is not positive, or the size of the net's input is not known.
         GraphError: No dense layer or convolution gives the scores.
-        UnsupportedError: What follows the head has the old number built in.
+        UnsupportedError: What follows the head has the old number built in, or makes another number of scores of it,
+            for example by flattening a map.
 
     Example:
         >>> import pycnn as pc
@@ -112,7 +119,8 @@ def _replace(net: Module, num_classes: int) -> tuple[list[str], list[_Change]]:
     names: list[str] = []
     modules = dict(net.named_modules())
     try:
-        for name in head_names(net):
+        found, widths = _find(net)
+        for name in found:
             path, _, attribute = name.rpartition(".")
             owner = modules[path]
             old = vars(owner)[attribute]
@@ -132,8 +140,7 @@ def _replace(net: Module, num_classes: int) -> tuple[list[str], list[_Change]]:
                     changes[-1].sizes[size] = old.shape[0]
                     setattr(owner, size, classes)
             names.append(name)
-        if names:
-            _verify(net, classes)
+        _verify(net, classes, _rebuild(net, classes) if names else widths)
     except Error:
         undo(changes)
         raise
@@ -146,11 +153,22 @@ def undo(changes: list[_Change]) -> None:
         change.undo()
 
 
-def _verify(net: Module, classes: int) -> None:
+def _rebuild(net: Module, classes: int) -> list[int]:
     try:
         net.build()
+        return _find(net)[1]
     except ShapeError as error:
         raise UnsupportedError(
             f"{type(net).__name__}: what follows the head has the old number of classes built in\n  {error}\n  "
             f"hint: make the net with num_classes={classes} and load the file's weights into it (pycnn.load_weights)"
         ) from None
+
+
+def _verify(net: Module, classes: int, widths: list[int]) -> None:
+    for width in widths:
+        if width != classes:
+            # A flattened map, for example: each of its places would count as a class.
+            raise UnsupportedError(
+                f"{type(net).__name__}: with {classes} classes in its last layer the net gives {width} scores; there "
+                "is no head to replace\n  hint: reduce the map to 1 x 1 (GlobalAvgPool2d), or end in a Linear layer"
+            )

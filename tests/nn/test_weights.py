@@ -208,6 +208,34 @@ def test_auxiliary_heads_and_scores_by_convolution_are_replaced_too(tmp_path):
         pc.Trainer(candidate).step(np.ones((2, 7, 6, 2), np.float32), np.array([3, 0]))
 
 
+def test_a_flattened_map_is_no_head():
+    net = nn.Sequential(nn.Conv2d(2, 10, 3), nn.Flatten()).build((5, 5, 2))
+    before = net.state_dict()
+    with pytest.raises(pc.UnsupportedError, match=r"with 20 classes in its last layer the net gives 180 scores"):
+        nn.replace_head(net, 20)
+    same(net, before)
+    with pytest.raises(pc.UnsupportedError, match=r"gives 90 scores"):
+        nn.replace_head(net, 10)
+    # A map of one place may be flattened.
+    single = nn.Sequential(nn.Conv2d(2, 10, 3), nn.GlobalAvgPool2d(), nn.Flatten()).build((5, 5, 2))
+    assert nn.replace_head(single, 20) == ("0.weight", "0.bias")
+    assert single(np.ones((1, 5, 5, 2), np.float32)).shape == (1, 20)
+
+
+def test_a_head_of_another_width_starts_anew_with_its_bias(tmp_path):
+    state = values(make(4))
+    state["fc.weight"] = np.ones((4, 5), np.float32)
+    foreign(tmp_path / "net.safetensors", {k: ("F32", v) for k, v in state.items()})
+    net = make(4)
+    bias = net.state_dict()["fc.bias"]
+    with pytest.warns(UserWarning, match="fresh weights for 4 classes in 'fc'"):
+        report = pc.load_weights(net, tmp_path / "net.safetensors", num_classes=4)
+    assert report.fresh == ("fc.weight", "fc.bias")
+    assert "fc.bias" not in report.loaded
+    tolerances.assert_bits(net.state_dict()["fc.bias"], bias)
+    tolerances.assert_bits(net.state_dict()["conv.bias"], state["conv.bias"])
+
+
 def test_a_net_without_a_head_says_so():
     with pytest.raises(pc.GraphError, match="no head to replace"):
         nn.replace_head(pc.models.lenet5_1998(), 4)
