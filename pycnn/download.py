@@ -12,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pycnn.errors import ArgumentError, FileError, FormatError
 
@@ -54,7 +54,8 @@ def fetch(source: str | os.PathLike[str], *, sha256: str | None = None) -> Path:
     Raises:
         FileError: The file cannot be read, or the server cannot be reached or refuses.
         FormatError: The content has another digest, or the connection ended early.
-        ArgumentError: The scheme is not accepted, or the digest is no hex number.
+        ArgumentError: The URL is malformed, its scheme is not accepted, it names a file of another machine, a server
+            leads from https to something else and there is no digest, or the digest is no hex number.
     """
     digest = _as_digest(sha256)
     if not is_url(source):
@@ -63,23 +64,42 @@ def fetch(source: str | os.PathLike[str], *, sha256: str | None = None) -> Path:
             _check(path, digest, str(path))
         return path
     url = str(source)
-    parts = urlsplit(url)
+    parts, inner = _split(url)
     if parts.scheme not in _SCHEMES:
         raise ArgumentError(f"'{url}': scheme '{parts.scheme}' is not one of {', '.join(_SCHEMES)}")
     if parts.scheme == "file":
-        path = Path(unquote(parts.path))
+        if parts.netloc not in ("", "localhost"):
+            raise ArgumentError(
+                f"'{url}': a file of the machine '{parts.netloc}'\n  hint: file:///path is one of this machine"
+            )
+        path = Path(inner)
         if digest is not None:
             _check(path, digest, url)
         return path
     if parts.scheme == "http" and digest is None:
         raise ArgumentError(f"'{url}': http can be changed on its way\n  hint: give sha256=, or use https")
     # Two URLs of the same last part are two files.
-    name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(unquote(parts.path)).name or 'file'}"
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{Path(inner).name or 'file'}"
     path = cache_directory() / name
     if path.is_file() and (digest is None or _digest_of(path).startswith(digest)):
         return path
     _download(url, path, digest)
     return path
+
+
+def _split(url: str) -> tuple[SplitResult, str]:
+    """The parts of a URL, and its path without escapes."""
+    try:
+        parts = urlsplit(url)
+        url.encode()
+        # A property that reads the number.
+        _ = parts.port
+    except ValueError as error:
+        raise ArgumentError(f"{url!r}: no URL: {error}") from None
+    path = unquote(parts.path)
+    if "\0" in path:
+        raise ArgumentError(f"{url!r}: the path has a null character")
+    return parts, path
 
 
 def _as_digest(value: str | None) -> str | None:
@@ -136,10 +156,18 @@ def _transfer(url: str, file: BinaryIO, digest: str | None) -> None:
 
     from tqdm import tqdm
 
+    class HttpsOnly(urllib.request.HTTPRedirectHandler):
+        """Every step counts: who changes one on its way chooses where the rest leads."""
+
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+            if urlsplit(newurl).scheme != "https":
+                fp.close()
+                raise ArgumentError(f"'{url}': leads to {newurl}, which is not https\n  hint: give sha256=")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    opener = urllib.request.build_opener(*([HttpsOnly] if digest is None else []))
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as answer:
-            if digest is None and urlsplit(answer.geturl()).scheme != "https":
-                raise ArgumentError(f"'{url}': leads to {answer.geturl()}, which is not https\n  hint: give sha256=")
+        with opener.open(url, timeout=_TIMEOUT_SECONDS) as answer:
             expected = _length(answer.headers.get("Content-Length"))
             received = 0
             # On a terminal only.
@@ -152,6 +180,8 @@ def _transfer(url: str, file: BinaryIO, digest: str | None) -> None:
         text = f"{url}: the server answers {error.code} {error.reason}"
         error.close()
         raise FileError(None, text) from None
+    except (http.client.InvalidURL, UnicodeError) as error:
+        raise ArgumentError(f"{url!r}: no URL: {error}") from None
     except http.client.HTTPException as error:
         raise FormatError(f"'{url}': the connection ended early ({type(error).__name__})") from None
     except urllib.error.URLError as error:

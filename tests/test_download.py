@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import http.server
 import threading
 
@@ -23,7 +24,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if self.path.startswith("/moved"):
             self.send_response(302)
-            self.send_header("Location", "/net.safetensors")
+            self.send_header("Location", self.server.leads_to.pop(0) if self.server.leads_to else "/net.safetensors")
             self.end_headers()
             return
         self.send_response(200)
@@ -42,7 +43,7 @@ def server(tmp_path, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.send = [], len(CONTENT)
+    server.requests, server.send, server.leads_to = [], len(CONTENT), []
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -111,12 +112,53 @@ def test_http_needs_a_digest(server):
     assert server.requests == []
 
 
+class PlainConnection(http.client.HTTPConnection):
+    """Speaks to the test server where https is asked for."""
+
+    def __init__(self, host, *, timeout, **_):
+        super().__init__(host, timeout=timeout)
+
+
+def test_every_step_of_a_redirection_must_be_https(server, monkeypatch):
+    monkeypatch.setattr(http.client, "HTTPSConnection", PlainConnection)
+    secure = server.url.replace("http:", "https:")
+    assert fetch(f"{secure}/moved").read_bytes() == CONTENT
+    server.requests.clear()
+    server.leads_to = chain = [f"{server.url}/moved/2", f"{secure}/net.safetensors"]
+    steps = list(chain)
+    with pytest.raises(pc.ArgumentError, match=rf"leads to {server.url}/moved/2, which is not https"):
+        fetch(f"{secure}/moved/1")
+    assert server.requests == ["/moved/1"]
+    server.leads_to = steps
+    assert fetch(f"{secure}/moved/1", sha256=DIGEST).read_bytes() == CONTENT
+    assert server.requests == ["/moved/1", "/moved/1", "/moved/2", "/net.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://[", "no URL"),
+        ("https://127.0.0.1:port/x", "no URL"),
+        ("https://127.0.0.1/\udc80", "no URL"),
+        ("https://127.0.0.1/a b", "no URL"),
+        ("https://127.0.0.1/%00", "null character"),
+        ("file:///%00", "null character"),
+        ("file://otherhost/tmp/x", "a file of the machine 'otherhost'"),
+    ],
+)
+def test_malformed_urls_are_refused(server, monkeypatch, url, text):
+    monkeypatch.setattr(http.client, "HTTPSConnection", PlainConnection)
+    with pytest.raises(pc.ArgumentError, match=text):
+        fetch(url)
+
+
 def test_paths_and_file_urls_are_used_where_they_are(tmp_path):
     path = tmp_path / "with space.bin"
     path.write_bytes(CONTENT)
     assert fetch(path) == path
     assert fetch(str(path), sha256=DIGEST) == path
     assert fetch(path.as_uri(), sha256=DIGEST[:12]) == path
+    assert fetch(path.as_uri().replace("file://", "file://localhost")) == path
     with pytest.raises(pc.FormatError, match=r"with space.bin': SHA-256 is"):
         fetch(path, sha256="0" * 8)
     with pytest.raises(pc.FileError, match="absent"):
