@@ -231,7 +231,7 @@ MUTANTS = (
 
 
 def run(mutant: Mutant, build_command: list[str], tests: str, timeout_s: float) -> str:
-    """What became of a mutant: "killed", "survived", "does not fit" or "does not build"."""
+    """What became of a mutant: killed, timed out (noticed, too), survived, does not fit, does not build."""
     path = ROOT / mutant.file
     source = path.read_text(encoding="utf-8")
     if source.count(mutant.old) != 1:
@@ -249,7 +249,7 @@ def run(mutant: Mutant, build_command: list[str], tests: str, timeout_s: float) 
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return "killed"
+            return "timed out"
         return "killed" if done.returncode else "survived"
     finally:
         path.write_text(source, encoding="utf-8")
@@ -285,7 +285,7 @@ def main() -> int:
         begin = time.monotonic()
         result = run(mutant, build, tests, args.timeout)
         print(f"{result:14} {time.monotonic() - begin:5.0f} s  {mutant.name}", flush=True)
-        if result != "killed":
+        if result not in ("killed", "timed out"):
             bad.append(mutant.name)
     subprocess.run(build, cwd=ROOT, capture_output=True, check=False)
     print(f"{len(chosen) - len(bad)} of {len(chosen)} killed")
