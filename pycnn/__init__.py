@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.version import __version__
 
 if TYPE_CHECKING:
-    from pycnn import data, errors, functional, inspect, models, nn, optim, testing, train
+    from pycnn import data, errors, functional, inspect, models, nn, optim, testing, train, transfer
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.ensemble import Ensemble
@@ -76,10 +76,11 @@ __all__ = [
     "save",
     "testing",
     "train",
+    "transfer",
     "value_and_grad",
 ]
 
-_MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "optim", "testing", "train")
+_MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "optim", "testing", "train", "transfer")
 _HOMES = {
     "Ensemble": "ensemble",
     "Parameter": "tensor",

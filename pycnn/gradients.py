@@ -10,7 +10,7 @@ import numpy as np
 from pycnn.errors import ArgumentError, GraphError
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import Parameter, as_array
-from pycnn.tracing import Traced, trace
+from pycnn.tracing import Traced, freeze_statistics, trace
 
 __all__ = ["grad", "value_and_grad"]
 
@@ -119,7 +119,7 @@ def gradient_program(
         dict(zip(names, specs, strict=True)),
         parameter_dtype="float64" if double else None,
     )
-    graph = traced.graph.specialize("training" if training else "inference")
+    graph = freeze_statistics(traced).graph.specialize("training" if training else "inference")
     graph.clear_assignments()  # looking at gradients moves no running statistics
     loss = dict(graph.outputs())["value"]
     if graph.spec(loss)[0] != ():

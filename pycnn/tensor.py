@@ -206,10 +206,15 @@ class Parameter:
         trainable: False for buffers: running statistics, fixed tables.
         dtype: "float32" or, for buffers, any element type.
 
+    Attributes:
+        frozen: Of running statistics: training uses them and keeps them (see `pycnn.nn.Module.freeze_statistics`).
+
     Raises:
         ShapeError: A negative size, or an array of another shape.
         ArgumentError: An unknown layout.
     """
+
+    frozen = False
 
     def __init__(
         self,
@@ -264,11 +269,23 @@ class Parameter:
                 self._tensor = _core.Tensor.from_array(to_native(self._init, self.dtype))
                 self._init = Initializer()
             else:
-                tensor = _core.Tensor(self.shape, self.dtype)
-                init = self._init
-                tensor.fill(_core.Initializer(init.kind, init.a, init.b), config.seed(), self.name)
-                self._tensor = tensor
+                self._tensor = _core.Tensor(self.shape, self.dtype)
+                self._fill(self._init, config.seed())
         return self._tensor
+
+    def _fill(self, init: Initializer, seed: int) -> None:
+        assert self._tensor is not None
+        self._tensor.fill(_core.Initializer(init.kind, init.a, init.b), seed, self.name)
+
+    def draw(self, init: Initializer, seed: int) -> None:
+        """Overwrite the values by fresh ones, which follow from the seed and the parameter's name.
+
+        Args:
+            init: How they are drawn.
+            seed: Instead of that of `pycnn.manual_seed`.
+        """
+        _ = self.core  # makes the storage, which programs may share already
+        self._fill(init, seed)
 
     def numpy(self) -> np.ndarray:
         """Return a copy of the values in the layout of files."""

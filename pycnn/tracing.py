@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from pycnn.errors import DTypeError, GraphError, ShapeError
 from pycnn.tensor import Parameter, as_array
 
 __all__ = ["Symbol", "Traced", "emit", "is_tracing_value", "scope", "symbol_of", "trace"]
+
+
+# Names of arrays that `forward` mentions, in front of their number.
+_CONSTANT = "constant."
 
 
 class Symbol:
@@ -228,7 +232,7 @@ def _constant(trace_: _Trace, value: Any, like: Symbol | None) -> Symbol:
     if array.dtype.kind == "f" and like is not None and like.dtype in ("float32", "float64"):
         dtype = like.dtype
     parameter = Parameter(array.shape, init=np.ascontiguousarray(array), trainable=False, dtype=dtype)
-    parameter.name = f"constant.{trace_.constants}"
+    parameter.name = f"{_CONSTANT}{trace_.constants}"
     trace_.constants += 1
     return symbol_of(parameter)
 
@@ -314,7 +318,12 @@ def inline(
         if node["kind"] == "input":
             values[index, 0] = to_symbol(inputs[node["name"]]).id
         elif node["kind"] in ("parameter", "buffer"):
-            values[index, 0] = symbol_of(variables[node["name"]]).id
+            parameter = variables[node["name"]]
+            if parameter.name.startswith(_CONSTANT) and id(parameter) not in trace_.symbols:
+                # Numbered by its own recording; here another constant may have the number.
+                trace_.names[id(parameter)] = f"{_CONSTANT}{trace_.constants}"
+                trace_.constants += 1
+            values[index, 0] = symbol_of(parameter).id
         else:
             ids = [values[s.node, s.output] for s in node["inputs"]]
             prefix = current_scope()
@@ -326,6 +335,76 @@ def inline(
         {name: Symbol(trace_, values[s.node, s.output]) for name, s in graph.outputs()},
         {name: Symbol(trace_, values[s.node, s.output]) for name, s in further.items()},
     )
+
+
+def freeze_statistics(traced: Traced) -> Traced:
+    """Make the batch norms whose running statistics are frozen use them while training too, and keep them.
+
+    Args:
+        traced: A recorded network; it stays as it is.
+
+    Returns:
+        The same where nothing is frozen; otherwise another recording with the same names.
+    """
+    frozen = {name for name, parameter in traced.parameters.items() if parameter.frozen}
+    if not frozen:
+        return traced
+    nodes = traced.graph.nodes()
+
+    def change(node: Mapping[str, Any]) -> Any:
+        op = node["op"]
+        if op.name == "batch_norm" and nodes[node["inputs"][3].node]["name"] in frozen:
+            return _core.BatchNorm(**{**op.attributes(), "frozen": True})
+        return op
+
+    return _rebuild(traced, nodes, [True] * len(nodes), change)
+
+
+def prune(traced: Traced) -> Traced:
+    """Leave out what the outputs do not need; the inputs stay.
+
+    Args:
+        traced: A recorded network; it stays as it is.
+
+    Returns:
+        Another recording with the same names.
+    """
+    nodes = traced.graph.nodes()
+    needed = _ancestors(nodes, [symbol.node for _, symbol in traced.graph.outputs()])
+    kept = [need or node["kind"] == "input" for need, node in zip(needed, nodes, strict=True)]
+    return _rebuild(traced, nodes, kept, lambda node: node["op"])
+
+
+def _rebuild(
+    traced: Traced, nodes: Sequence[Mapping[str, Any]], kept: Sequence[bool], change: Callable[[Mapping[str, Any]], Any]
+) -> Traced:
+    """Record the chosen nodes again, each op as `change` gives it."""
+    graph = _core.Graph()
+    values: dict[tuple[int, int], _core.SymbolId] = {}
+    parameters: dict[str, Parameter] = {}
+    for index, node in enumerate(nodes):
+        if not kept[index]:
+            continue
+        name = node["name"]
+        shape, dtype = node["outputs"][0]
+        if node["kind"] == "op":
+            ids = [values[s.node, s.output] for s in node["inputs"]]
+            first = graph.add(change(node), ids, name, node["origin"])
+            for k in range(len(node["outputs"])):
+                values[index, k] = first.result(k)
+            continue
+        if node["kind"] == "input":
+            values[index, 0] = graph.input(name, shape, dtype)
+            continue
+        parameters[name] = traced.parameters[name]
+        if node["kind"] == "buffer":
+            values[index, 0] = graph.buffer(name, shape, dtype)
+        else:
+            values[index, 0] = graph.parameter(name, shape, dtype, node["layout"])
+    for name, symbol in traced.graph.outputs():
+        graph.set_output(name, values[symbol.node, symbol.output])
+    symbols = {name: values[symbol.node, symbol.output] for name, symbol in traced.symbols.items()}
+    return replace(traced, graph=graph, parameters=parameters, symbols=symbols)
 
 
 def _ancestors(nodes: Sequence[Mapping[str, Any]], wanted: Sequence[int]) -> list[bool]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pycnn.nn._state import LoadReport
     from pycnn.nn.summary import Summary
 
-__all__ = ["Call", "Module", "watch_calls"]
+__all__ = ["Call", "Module", "alone", "watch_calls"]
 
 
 @dataclass
@@ -79,6 +79,17 @@ def watch_calls() -> Iterator[list[Call]]:
         yield calls
     finally:
         _recording.watchers.pop()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, a net that is called inside of another's recording has the names that it has by itself."""
+    frames, paths = _recording.frames, _recording.paths
+    _recording.frames = []
+    try:
+        yield
+    finally:
+        _recording.frames, _recording.paths = frames, paths
 
 
 def _symbols(value: Any) -> list[Symbol]:
@@ -581,8 +592,8 @@ class Module:
 
         Args:
             patterns: Names of parameters or modules (all below is meant); ``*`` and ``?`` match.
-                None given means all. Batch norms go on collecting statistics; set ``frozen`` of
-                the layer to stop that.
+                None given means all. Batch norms go on collecting statistics; `freeze_statistics`
+                stops that.
 
         Returns:
             Names of the parameters that match.
@@ -603,6 +614,45 @@ class Module:
         chosen = select(dict(self.named_parameters()), patterns)
         for parameter in chosen.values():
             parameter.trainable = trainable
+        self._changed()
+        return list(chosen)
+
+    def freeze_statistics(self, *patterns: str) -> list[str]:
+        """Let batch norms use their running statistics while training too, and keep them.
+
+        So a frozen layer gives in training what it gives in prediction, and small batches, whose own statistics are
+        noise, do no harm.
+
+        Args:
+            patterns: Names of running statistics or of modules above them; ``*`` and ``?`` match. None given means
+                all.
+
+        Returns:
+            Names of the buffers that match; none where the net has no batch norm.
+
+        Raises:
+            ArgumentError: A pattern matches nothing.
+
+        Example:
+            >>> import pycnn as pc
+            >>> net = pc.models.create("cifar_resnet20")
+            >>> net.freeze_statistics("bn1")
+            ['bn1.running_mean', 'bn1.running_var']
+        """
+        return self._set_frozen(patterns, frozen=True)
+
+    def unfreeze_statistics(self, *patterns: str) -> list[str]:
+        """Undo `freeze_statistics`; the arguments are the same."""
+        return self._set_frozen(patterns, frozen=False)
+
+    def _set_frozen(self, patterns: tuple[str, ...], *, frozen: bool) -> list[str]:
+        from pycnn.nn._state import select
+
+        who = "freeze_statistics" if frozen else "unfreeze_statistics"
+        self.require_built(who)
+        chosen = select(dict(self.named_buffers()), patterns, who=who)
+        for buffer in chosen.values():
+            buffer.frozen = frozen
         self._changed()
         return list(chosen)
 

@@ -19,7 +19,7 @@ from pycnn.nn._running import StructureWatch, check_images
 from pycnn.nn.auxiliary import Auxiliary, collect_auxiliary, total_loss
 from pycnn.nn.module import Module
 from pycnn.program import OptimizerSpec, Program, Variables, compile_traced
-from pycnn.tracing import Symbol, trace
+from pycnn.tracing import Symbol, freeze_statistics, trace
 from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
 
@@ -221,6 +221,7 @@ class ProgramSet:
         traced = trace(function, inputs, root=self._net)
         spec = None
         if self._optimizer is not None:
+            traced = freeze_statistics(traced)
             spec = self._optimizer()
             names = {name for name, p in traced.parameters.items() if not p.is_buffer}
             groups = tuple(

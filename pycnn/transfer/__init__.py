@@ -1,0 +1,31 @@
+"""Transfer learning: a trained net as an encoder of other images, and what can be built on it with little data.
+
+`Encoder` cuts a net at named layers, `extract` keeps the features of a data set, `neighbors` searches them.
+
+Example:
+    >>> import numpy as np, pycnn as pc
+    >>> encoder = pc.transfer.Encoder(pc.models.create("cifar_resnet20"), ["layer2", "layer3"])
+    >>> images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 0, 1, 1])
+    >>> pc.transfer.extract(encoder, (images, labels))
+    <FeatureSet: 4 samples, layer2: 32, layer3: 64>
+"""
+
+from pycnn.transfer.encoder import Classifier, Encoder
+from pycnn.transfer.feature_store import FeatureSet, extract, features
+from pycnn.transfer.layers import depth_groups, stage_layers, top_layer
+from pycnn.transfer.nearest import Neighbors, classify_by_neighbors, leave_one_out_accuracy, neighbors
+
+__all__ = [
+    "Classifier",
+    "Encoder",
+    "FeatureSet",
+    "Neighbors",
+    "classify_by_neighbors",
+    "depth_groups",
+    "extract",
+    "features",
+    "leave_one_out_accuracy",
+    "neighbors",
+    "stage_layers",
+    "top_layer",
+]

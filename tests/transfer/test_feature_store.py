@@ -1,0 +1,150 @@
+"""Features of data sets: right, complete, in files that are not used once anything they follow from has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from tiny_nets import coloured_images
+
+import pycnn as pc
+from pycnn.data import ImageFolder, transforms
+from pycnn.errors import ArgumentError, FileError, TrainingError
+from pycnn.transfer import Encoder, extract, features
+
+
+def test_features_do_not_depend_on_batches_and_come_in_order(tiny_net):
+    data = coloured_images(11)
+    encoder = Encoder(tiny_net, ["layer1", "layer2"])
+    expected = encoder(data.images)
+    for size in (1, 4, 11, 100):
+        found = extract(encoder, data, batch_size=size)
+        assert found.layers == ("layer1", "layer2")
+        for name in expected:
+            assert np.array_equal(found.arrays[name], expected[name]), (size, name)
+    assert np.array_equal(found.labels, data.labels)
+    assert found.class_names == data.class_names
+    assert found.matrix().shape == (11, 16)
+    assert np.array_equal(found.matrix(["layer2"]), expected["layer2"])
+    assert np.array_equal(features(tiny_net, data.images, "layer2"), expected["layer2"])
+    part = found.subset([3, 1])
+    assert np.array_equal(part.matrix("layer1"), expected["layer1"][[3, 1]])
+    assert part.labels.tolist() == [0, 1]
+
+
+def test_folder_is_kept_in_files_and_found_again(tiny_net, photos, tmp_path):
+    data = ImageFolder(photos / "train", size=12)
+    encoder = Encoder(tiny_net, ["layer1", "layer2"])
+    store = tmp_path / "new" / "store"
+    first = extract(encoder, data, out=store, batch_size=5)
+    assert isinstance(first.arrays["layer1"], np.memmap)
+    assert not first.cached
+    assert np.array_equal(first.matrix(), extract(encoder, data).matrix())
+    again = extract(encoder, ImageFolder(photos / "train", size=12), out=store)
+    assert again.cached
+    assert np.array_equal(again.matrix(), first.matrix())
+    assert again.paths == tuple(str(path) for path in data.paths)
+    index = json.loads((store / "features.json").read_text())
+    assert index["class_names"] == ["blue", "red"]
+    assert {path.name for path in store.iterdir()} == {"features.json", *(v["file"] for v in index["layers"].values())}
+    # Fewer layers are another cut.
+    assert not extract(Encoder(tiny_net, "layer1"), data, out=store).cached
+
+
+def change_weight(net, folder):
+    weight = net.conv1.weight.numpy()
+    weight[0, 0, 0, 0] += 1
+    net.conv1.weight.copy_(weight)
+
+
+def change_file(net, folder):
+    path = folder / "train" / "red" / "0.png"
+    state = path.stat()
+    path.write_bytes((folder / "train" / "red" / "1.png").read_bytes())
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+
+
+def remove_file(net, folder):
+    (folder / "train" / "blue" / "3.png").unlink()
+
+
+def change_statistics(net, folder):
+    net.bn1.running_mean.copy_(net.bn1.running_mean.numpy() + 1)
+
+
+@pytest.mark.parametrize("change", [change_weight, change_statistics, change_file, remove_file])
+def test_stale_features_are_not_used(tiny_net, photos, tmp_path, change):
+    encoder = Encoder(tiny_net, "layer2")
+    before = extract(encoder, ImageFolder(photos / "train", size=12), out=tmp_path / "store").matrix().copy()
+    change(tiny_net, photos)
+    data = ImageFolder(photos / "train", size=12)
+    after = extract(encoder, data, out=tmp_path / "store")
+    assert not after.cached
+    assert not np.array_equal(before, after.matrix())
+    assert np.array_equal(after.matrix(), extract(encoder, data).matrix())
+    assert len(list((tmp_path / "store").iterdir())) == 2  # the old array has gone
+
+
+def test_other_settings_are_other_features_and_the_head_does_not_matter(tiny_net, photos, tmp_path):
+    def cached(encoder, size=12, **options):
+        return extract(encoder, ImageFolder(photos / "train", size=size), out=tmp_path / "store", **options).cached
+
+    assert not cached(Encoder(tiny_net, "layer2"))
+    tiny_net.fc.weight.copy_(tiny_net.fc.weight.numpy() + 1)
+    assert cached(Encoder(tiny_net, "layer2"))
+    assert not cached(Encoder(tiny_net, "layer2", pool="max"))
+    assert not cached(Encoder(tiny_net, "layer2", pool="max", normalize=True))
+    assert not cached(Encoder(tiny_net, "layer2"), size=13)
+    assert not cached(Encoder(tiny_net, "layer2"), size=13, transform=transforms.CenterCrop(12))
+    tiny_net.normalization = pc.nn.Normalize(mean=0.5)
+    assert not cached(Encoder(tiny_net, "layer2"), size=13, transform=transforms.CenterCrop(12))
+
+
+def test_damaged_stores_are_made_anew(tiny_net, tmp_path):
+    data, encoder = coloured_images(6), Encoder(tiny_net, "layer2")
+    expected = extract(encoder, data).matrix()
+    store = tmp_path / "store"
+    extract(encoder, data, out=store)
+    (array,) = store.glob("*.npy")
+    for damage in (
+        lambda: array.write_bytes(array.read_bytes()[:50]),
+        lambda: array.unlink(),
+        lambda: np.save(array, np.zeros((6, 9), np.float32)),
+        lambda: (store / "features.json").write_text("{"),
+        lambda: (store / "features.json").write_text("[1]"),
+    ):
+        damage()
+        found = extract(encoder, data, out=store)
+        assert not found.cached
+        assert np.array_equal(found.matrix(), expected)
+        del found
+    assert extract(encoder, data, out=store).cached
+
+
+def test_a_broken_off_extraction_leaves_the_old_store(tiny_net, tmp_path):
+    data, encoder = coloured_images(6), Encoder(tiny_net, "layer2")
+    extract(encoder, data, out=tmp_path)
+    weight = tiny_net.conv1.weight.numpy()
+    bad = weight.copy()
+    bad[0, 0, 0, 0] = np.nan
+    tiny_net.conv1.weight.copy_(bad)
+    with pytest.raises(TrainingError, match="layer 'layer2' gives NaN or infinity for image 0"):
+        extract(encoder, data, out=tmp_path)
+    tiny_net.conv1.weight.copy_(weight)
+    assert extract(encoder, data, out=tmp_path).cached
+    assert not list(tmp_path.glob("*.tmp.*"))
+
+
+def test_mistakes_are_named(tiny_net, tmp_path):
+    encoder = Encoder(tiny_net, "layer2")
+    with pytest.raises(ArgumentError, match="no layer 'layer1'; there is layer2"):
+        extract(encoder, coloured_images(3)).matrix("layer1")
+    with pytest.raises(ArgumentError, match="batch_size must be at least 1, got 0"):
+        extract(encoder, coloured_images(3), batch_size=0)
+    with pytest.raises(ArgumentError, match="no data set"):
+        extract(encoder, [1, 2, 3])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError):
+        extract(encoder, coloured_images(3), out=tmp_path / "file")
