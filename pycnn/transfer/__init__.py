@@ -1,6 +1,7 @@
 """Transfer learning: a trained net as an encoder of other images, and what can be built on it with little data.
 
-`Encoder` cuts a net at named layers, `extract` keeps the features of a data set, `neighbors` searches them.
+`Encoder` cuts a net at named layers, `extract` keeps the features of a data set, `neighbors` searches them,
+`linear_probe` fits a linear classifier that becomes part of a net, `finetune` trains the upper layers.
 
 Example:
     >>> import numpy as np, pycnn as pc
@@ -13,18 +14,25 @@ Example:
 from pycnn.transfer.encoder import Classifier, Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract, features
 from pycnn.transfer.layers import depth_groups, stage_layers, top_layer
+from pycnn.transfer.linear import LinearProbe, linear_probe
 from pycnn.transfer.nearest import Neighbors, classify_by_neighbors, leave_one_out_accuracy, neighbors
+from pycnn.transfer.tuning import FineTuned, finetune, fresh_head
 
 __all__ = [
     "Classifier",
     "Encoder",
     "FeatureSet",
+    "FineTuned",
+    "LinearProbe",
     "Neighbors",
     "classify_by_neighbors",
     "depth_groups",
     "extract",
     "features",
+    "finetune",
+    "fresh_head",
     "leave_one_out_accuracy",
+    "linear_probe",
     "neighbors",
     "stage_layers",
     "top_layer",

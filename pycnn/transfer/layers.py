@@ -16,7 +16,7 @@ __all__ = ["depth_groups", "stage_layers", "top_layer"]
 _BETWEEN = frozenset(("dropout", "reshape", "transpose"))
 _POOLS = frozenset(("global_avg_pool2d", "global_max_pool2d", "adaptive_avg_pool2d"))
 # A part of the net that holds more of the weights' layers than this is divided further.
-_LARGEST_SHARE = 0.4
+_LARGEST_SHARE = 0.5
 
 
 def top_layer(net: Module, input_shape: Sequence[int] | None = None) -> str:

@@ -1,0 +1,158 @@
+"""Fine-tuning: what is frozen stays, costs no backward pass, and nothing of it is stored."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from tiny_nets import coloured_images, make_tiny_net
+
+import pycnn as pc
+from pycnn.errors import ArgumentError
+from pycnn.transfer import finetune, fresh_head
+
+DATA = coloured_images(24)
+
+
+def tune(net, part, **options):
+    settings = {"epochs": 3, "head_epochs": 1, "batch_size": 8, **options}
+    return finetune(net, DATA, part=part, **settings)
+
+
+@pytest.mark.parametrize(
+    ("part", "learning"),
+    [
+        ("head", ("fc",)),
+        ("few", ("fc", "layer2")),
+        ("more", ("fc", "layer2", "layer1")),
+        (2, ("fc", "layer2")),
+        (["layer1.*", "conv1"], ("fc", "layer1", "conv1")),
+    ],
+)
+@pytest.mark.parametrize("from_file", [False, True])
+def test_only_what_shall_learn_changes(part, learning, from_file, tmp_path):
+    net = make_tiny_net()
+    if from_file:
+        net.save(tmp_path / "net.safetensors")
+        net = pc.load(tmp_path / "net.safetensors")
+    before = net.state_dict()
+    result = tune(net, part, statistics="train")
+    after = net.state_dict()
+    for name in before:
+        changed = before[name].shape != after[name].shape or not np.array_equal(before[name], after[name])
+        assert changed == name.startswith(learning), name
+    assert result.trained == tuple(n for n, _ in net.named_parameters() if n.startswith(learning))
+    assert set(result.trained) | set(result.frozen) == {n for n, _ in net.named_parameters()}
+    assert len(result.history) == 3
+    assert result.history["epoch"] == [1, 2, 3]
+    assert result.val_accuracy is None
+
+
+def test_small_batches_keep_all_statistics_unless_told_otherwise():
+    for size, statistics, kept in ((8, "auto", True), (8, "train", False), (24, "frozen", True)):
+        net = make_tiny_net()
+        before = net.state_dict()
+        tune(net, "all", batch_size=size, statistics=statistics)
+        after = net.state_dict()
+        for name, _ in net.named_buffers():
+            assert np.array_equal(before[name], after[name]) == kept, (size, statistics, name)
+
+
+def training_program(net, batch=8, side=24):
+    trainer = pc.Trainer(net, optimizer=pc.optim.SGD(lr=0.1, momentum=0.9))
+    x = np.zeros((batch, side, side, 3), np.float32)
+    return trainer._training.get(x, np.zeros(batch, np.int64)).program
+
+
+def test_frozen_layers_have_no_backward_pass_and_store_nothing():
+    """The step of a net of which only the head learns: the forward pass, and the head's gradient and update."""
+    steps, arenas, state = {}, {}, {}
+    for part in ("head", "few", "all"):
+        net = make_tiny_net()
+        tune(net, part, epochs=1 if part == "head" else 2)
+        program = training_program(net)
+        text = program.explain()
+        names = re.findall(r"^ +\d+  (\S+)  (\S+)", text[text.index("\nrun:") :], re.MULTILINE)
+        steps[part], arenas[part] = [f"{name} {op}" for name, op in names], program.memory["arena_bytes"]
+        state[part] = sorted(name for name in program.variables if name.startswith("optim."))
+    backward = {part: [s for s in names if re.search(r"grad|sgd", s)] for part, names in steps.items()}
+    of_layers = {
+        part: {s.split()[0].removeprefix("grad.").split(".")[0] for s in names} for part, names in backward.items()
+    }
+    assert not of_layers["head"] & {"conv1", "bn1", "layer1", "layer2"}
+    assert "layer2" in of_layers["few"]
+    assert not of_layers["few"] & {"conv1", "bn1", "layer1"}
+    assert {"conv1", "layer1", "layer2"} <= of_layers["all"]
+    assert len(steps["head"]) < len(steps["few"]) < len(steps["all"])
+    assert len(state["head"]) < len(state["few"]) < len(state["all"])
+    # No map of a frozen layer is kept for later: little more than prediction needs.
+    inference = pc.compile(make_tiny_net(), (8, 24, 24, 3)).memory["arena_bytes"]
+    assert inference <= arenas["head"] < arenas["few"] <= 2 * inference
+    assert arenas["all"] > 4 * inference
+
+
+def test_lower_groups_learn_with_lower_rates(monkeypatch):
+    made = []
+    real = pc.optim.SGD
+
+    def record(**options):
+        made.append(options)
+        return real(**options)
+
+    monkeypatch.setattr("pycnn.transfer.tuning.SGD", record)
+    tune(make_tiny_net(), "all", lr=0.02, lr_decay=0.5)
+    head, all_ = made
+    assert head["lr"] == all_["lr"] == 0.02
+    assert head["groups"] == []
+    assert [group.lr_scale for group in all_["groups"]] == [0.5, 0.25, 0.125]
+    assert all_["groups"][-1].patterns == ("conv1.weight", "bn1.weight", "bn1.bias")
+
+
+def test_the_same_seed_gives_the_same_bits_and_learns():
+    first, again, other = (tune(make_tiny_net(), "few", seed=seed, lr=0.1, epochs=6) for seed in (4, 4, 5))
+    assert first.history.fingerprint == again.history.fingerprint
+    assert first.history.fingerprint != other.history.fingerprint
+    assert first.history["loss"][-1] < first.history["loss"][0]
+    val = coloured_images(12, seed=9)
+    assert finetune(make_tiny_net(), DATA, val, epochs=2, head_epochs=1).val_accuracy in np.arange(13) / 12
+
+
+def test_heads_are_fresh_whatever_they_were(tiny_net):
+    old = tiny_net.state_dict()["fc.weight"]
+    assert fresh_head(tiny_net, 4, seed=1) == ("fc.weight", "fc.bias")
+    first = tiny_net.state_dict()["fc.weight"]
+    assert not np.array_equal(old, first)
+    assert np.abs(first).max() <= 1 / np.sqrt(10)
+    fresh_head(tiny_net, 4, seed=1)
+    assert np.array_equal(first, tiny_net.state_dict()["fc.weight"])
+    fresh_head(tiny_net, 4, seed=2)
+    assert not np.array_equal(first, tiny_net.state_dict()["fc.weight"])
+    fresh_head(tiny_net, 7, seed=1)
+    assert tiny_net.state_dict()["fc.weight"].shape == (7, 10)
+    kept = make_tiny_net()
+    images = DATA.images[:8], np.arange(8) % 4
+    before = kept.state_dict()["fc.weight"]
+    finetune(kept, images, part="head", epochs=1, lr=1e-5, keep_head=True, batch_size=8)
+    np.testing.assert_array_equal(before.round(2), kept.state_dict()["fc.weight"].round(2))
+
+
+def test_mistakes_are_named(tiny_net):
+    with pytest.raises(ArgumentError, match=r"head_epochs \(3\) must be fewer than epochs \(3\)"):
+        tune(tiny_net, "few", head_epochs=3)
+    with pytest.raises(ArgumentError, match="'head', 'few', 'more', 'all', a number or patterns, got 'most'"):
+        tune(tiny_net, "most")
+    with pytest.raises(ArgumentError, match=r"part must be in 1\.\.4, got 5"):
+        tune(tiny_net, 5)
+    with pytest.raises(ArgumentError, match="no parameter or module is called 'layer9'"):
+        tune(tiny_net, ["layer9"])
+    with pytest.raises(ArgumentError, match="lr_decay must be above 0 and at most 1, got 2"):
+        tune(tiny_net, "few", lr_decay=2)
+    with pytest.raises(ArgumentError, match="keep_head, but the head gives 4 classes and the data has 3"):
+        tune(make_tiny_net(), "few", keep_head=True)
+    with pytest.raises(ArgumentError, match="all 8 images are of one class"):
+        finetune(tiny_net, (DATA.images[:8], np.zeros(8, int)))
+    with pytest.raises(ArgumentError, match="class '1' has no image"):
+        finetune(tiny_net, (DATA.images[:8], np.arange(8) % 2 * 2))
+    with pytest.raises(ArgumentError, match="the classes of train and val differ: class 0, class 1, class 2; 0, 1"):
+        finetune(tiny_net, DATA, (DATA.images[:8], np.arange(8) % 2))
