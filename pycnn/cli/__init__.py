@@ -25,6 +25,7 @@ COMMANDS = {
     "summary": "table of layers: shapes, parameters, multiply-adds, memory",
     "compare-filters": "one large filter against chains of small ones: weights, multiply-adds, field",
     "visualize": "look inside of a net: feature maps, filters, saliency, Grad-CAM, mistakes",
+    "transfer": "use a trained net for pictures of your own: advice, features, fine-tuning, one table",
     "history": "train LeNet to ResNeXt on the same data with the same budget; one chart",
     "bench": "time a net, whole and layer by layer; compare with an earlier run",
     "data": "look at a data set: images per class, sizes, mean and deviation, broken files",

@@ -1,7 +1,8 @@
 """Transfer learning: a trained net as an encoder of other images, and what can be built on it with little data.
 
 `Encoder` cuts a net at named layers, `extract` keeps the features of a data set, `neighbors` searches them,
-`linear_probe` fits a linear classifier that becomes part of a net, `finetune` trains the upper layers.
+`linear_probe` fits a linear classifier that becomes part of a net, `finetune` trains the upper layers,
+`survey` and `advise` say which of these to do, `compare` does and measures all of them.
 
 Example:
     >>> import numpy as np, pycnn as pc
@@ -11,21 +12,34 @@ Example:
     <FeatureSet: 4 samples, layer2: 32, layer3: 64>
 """
 
+from pycnn.transfer.advice import Advice, advise
+from pycnn.transfer.comparison import STRATEGIES, Comparison, StrategyResult, compare
 from pycnn.transfer.encoder import Classifier, Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract, features
+from pycnn.transfer.layer_survey import Depth, Survey, survey
 from pycnn.transfer.layers import depth_groups, stage_layers, top_layer
 from pycnn.transfer.linear import LinearProbe, linear_probe
 from pycnn.transfer.nearest import Neighbors, classify_by_neighbors, leave_one_out_accuracy, neighbors
+from pycnn.transfer.pretrained import default_encoder
 from pycnn.transfer.tuning import FineTuned, finetune, fresh_head
 
 __all__ = [
+    "STRATEGIES",
+    "Advice",
     "Classifier",
+    "Comparison",
+    "Depth",
     "Encoder",
     "FeatureSet",
     "FineTuned",
     "LinearProbe",
     "Neighbors",
+    "StrategyResult",
+    "Survey",
+    "advise",
     "classify_by_neighbors",
+    "compare",
+    "default_encoder",
     "depth_groups",
     "extract",
     "features",
@@ -35,5 +49,6 @@ __all__ = [
     "linear_probe",
     "neighbors",
     "stage_layers",
+    "survey",
     "top_layer",
 ]

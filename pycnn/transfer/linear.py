@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ DEFAULT_CS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Taken where there is too little data to choose.
 _MIDDLE_C = 1e-2
 _MOST_ITERATIONS = 2000
+# Elements up to which several threads only wait for one another.
+_SMALL_MATRIX = 2**21
 
 Kind = Literal["softmax", "svm"]
 
@@ -189,11 +192,24 @@ def linear_probe(
     candidates = _as_cs(c, who)
     count = min(as_integer(folds, who=who, name="folds", low=2), int(np.bincount(y).min()))
     optional("sklearn.linear_model", extra="transfer", who=who)
-    chosen, accuracy = _choose(
-        x, y, candidates, kind, count, standardize, as_integer(seed, who=who, name="seed", low=0)
-    )
-    weight, bias = _fit(x, y, chosen, kind, standardize)
+    with _few_threads(x):
+        chosen, accuracy = _choose(
+            x, y, candidates, kind, count, standardize, as_integer(seed, who=who, name="seed", low=0)
+        )
+        weight, bias = _fit(x, y, chosen, kind, standardize)
     return LinearProbe(weight.astype(np.float32), bias.astype(np.float32), kind, chosen, accuracy, names, classes)
+
+
+@contextmanager
+def _few_threads(x: np.ndarray) -> Iterator[None]:
+    """One thread for small matrices: handing them out costs more than it gives."""
+    if x.size >= _SMALL_MATRIX:
+        yield
+        return
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it too
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def _check_classes(labels: np.ndarray, names: tuple[str, ...], who: str) -> None:

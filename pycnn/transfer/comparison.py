@@ -1,0 +1,373 @@
+"""Ways to use a trained net for a new data set, carried out and measured on held-out images."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pycnn.arguments import as_integer
+from pycnn.data import Dataset
+from pycnn.data.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop, Transform
+from pycnn.errors import ArgumentError
+from pycnn.nn.files import save
+from pycnn.nn.module import Module
+from pycnn.textfile import write_text
+from pycnn.train._batches import as_dataset
+from pycnn.transfer.encoder import Encoder
+from pycnn.transfer.feature_store import FeatureSet, extract
+from pycnn.transfer.fresh import redraw
+from pycnn.transfer.layers import stage_layers
+from pycnn.transfer.linear import linear_probe
+from pycnn.transfer.nearest import classify_by_neighbors
+from pycnn.transfer.tuning import finetune
+
+__all__ = ["STRATEGIES", "Comparison", "StrategyResult", "compare", "default_augmentation"]
+
+#: By name what each does, in the order of the table.
+STRATEGIES = {
+    "scratch": "the same net from fresh weights, all of it trained",
+    "nearest": "1-nearest neighbour by the features of the top layer",
+    "linear-top": "linear classifier on the top layer",
+    "linear-stages": "linear classifier on several stages",
+    "finetune-head": "fine-tune the head",
+    "finetune-few": "fine-tune a few layers",
+    "finetune-more": "fine-tune a larger number of layers",
+    "finetune-all": "fine-tune all layers",
+}
+_PARTS = {"finetune-head": "head", "finetune-few": "few", "finetune-more": "more", "finetune-all": "all"}
+# Seeds change nothing in these but the folds in which the penalty is chosen.
+_HEAD_RATE, _TUNE_RATE, _SCRATCH_RATE = 0.1, 0.03, 0.05
+
+
+@dataclass(frozen=True)
+class StrategyResult:
+    """What a strategy reached.
+
+    Attributes:
+        name: One of `STRATEGIES`.
+        accuracies: On the held-out images, 0..1, one for each seed.
+        seconds: Mean time for a seed, extraction of features included.
+        right: Which held-out images were classified correctly, in the run of the first seed.
+        net: Of the seed with the best accuracy; None for "nearest", which is no net.
+    """
+
+    name: str
+    accuracies: tuple[float, ...]
+    seconds: float
+    right: np.ndarray
+    net: Module | None
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the seeds."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over the seeds (n - 1); 0 for one seed."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` measured.
+
+    Attributes:
+        results: By strategy, in the order of `STRATEGIES`.
+        val_images: Held-out images.
+        class_names: Of the data.
+    """
+
+    results: tuple[StrategyResult, ...]
+    val_images: int
+    class_names: tuple[str, ...]
+
+    @property
+    def best(self) -> StrategyResult:
+        """The strategy with the best mean; of equals the first, which is the simpler one."""
+        return max(self.results, key=lambda result: result.mean)
+
+    @property
+    def standard_error(self) -> float:
+        """Of the best accuracy, from the number of held-out images alone."""
+        share = self.best.mean
+        return math.sqrt(max(share * (1 - share), 1.0 / (self.val_images + 2)) / self.val_images)
+
+    def close_to_best(self) -> list[str]:
+        """Names of the strategies that the held-out images cannot tell from the best: within two standard errors."""
+        return [r.name for r in self.results if self.best.mean - r.mean <= 2 * self.standard_error]
+
+    def save_best(self, path: str | os.PathLike[str]) -> StrategyResult:
+        """Write the best strategy's net as a model file that knows its classes.
+
+        Returns:
+            The strategy; where the best is "nearest", which is no net, the best of the others.
+
+        Raises:
+            ArgumentError: No strategy gave a net.
+            FileError: The system refused.
+        """
+        nets = [result for result in self.results if result.net is not None]
+        if not nets:
+            raise ArgumentError("compare: no strategy that was run gives a net, 'nearest' is none")
+        best = max(nets, key=lambda result: result.mean)
+        assert best.net is not None
+        save(best.net, path, metadata={"class_names": json.dumps(list(self.class_names)), "transfer": best.name})
+        return best
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as plain values, a dict for each strategy."""
+        return [
+            {
+                "strategy": r.name,
+                "what": STRATEGIES[r.name],
+                "mean": r.mean,
+                "deviation": r.deviation,
+                "accuracies": list(r.accuracies),
+                "seconds": r.seconds,
+            }
+            for r in self.results
+        ]
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give the table as CSV text, and write it when a path is given.
+
+        Raises:
+            FileError: The file cannot be written.
+        """
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["strategy", "mean", "deviation", "seconds", *(f"run_{i + 1}" for i in range(self._runs()))])
+        for r in self.results:
+            writer.writerow([r.name, r.mean, r.deviation, round(r.seconds, 3), *r.accuracies])
+        if path is not None:
+            write_text(path, out.getvalue())
+        return out.getvalue()
+
+    def _runs(self) -> int:
+        return max(len(r.accuracies) for r in self.results)
+
+    def __str__(self) -> str:
+        """The table as text."""
+        rows = [("strategy", "", "accuracy", "+-", "seconds")]
+        rows += [
+            (r.name, STRATEGIES[r.name], f"{100 * r.mean:.1f} %", f"{100 * r.deviation:.1f}", f"{r.seconds:.1f}")
+            for r in self.results
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [
+            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
+        lines.insert(1, "-" * len(lines[0]))
+        runs = f"mean and deviation of {self._runs()} seeds" if self._runs() > 1 else "one seed"
+        lines.append(
+            f"{runs} on {self.val_images:,} held-out images; standard error of the best "
+            f"{100 * self.standard_error:.1f} points"
+        )
+        return "\n".join(lines)
+
+
+def compare(
+    net: Module,
+    train: Dataset | tuple[Any, Any],
+    val: Dataset | tuple[Any, Any],
+    *,
+    strategies: Sequence[str] = tuple(STRATEGIES),
+    seeds: int | Sequence[int] = 3,
+    epochs: int = 15,
+    batch_size: int = 32,
+    layers: Sequence[str] | None = None,
+    transform: Transform | None = None,
+    out: Any = None,
+    threads: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Carry out strategies of transfer learning and measure each on held-out images.
+
+    All that train by gradient descent do so for as many epochs with the same augmentation; "scratch" with the batch
+    statistics and the larger rate that a fresh net needs. The held-out images choose nothing inside of a strategy (the
+    penalty of linear classifiers is chosen in cross-validation, networks are taken after their last epoch), but the
+    best of several strategies looks better on them than it is.
+
+    Args:
+        net: Trained; it stays as it is.
+        train: To learn from.
+        val: Held out; of the same classes.
+        strategies: Names of `STRATEGIES`.
+        seeds: How many, or which: of fresh weights, shuffling, augmentation and folds.
+        epochs: Of training; a fifth of them, at least one, train the head alone.
+        batch_size: Images in a step.
+        layers: Stages for "linear-stages", the top last; default: the ends of the net's stages.
+        transform: Augmentation; default: `default_augmentation`.
+        out: A folder to keep features in (see `extract`).
+        threads: At most this many; None chooses.
+        report: Told what is going on, a line at a time.
+
+    Returns:
+        Accuracies by strategy.
+
+    Raises:
+        ArgumentError: A strategy is unknown, an argument is out of range, or the classes of train and val differ.
+        ShapeError: The images do not fit the net.
+        UnsupportedError: A linear classifier is wanted, and scikit-learn is not installed.
+        TrainingError: A loss is not finite.
+
+    Example:
+        >>> import pycnn as pc
+        >>> train, val = pc.data.digits(seed=0)
+        >>> train, val = pc.data.subset(train, range(60)), pc.data.subset(val, range(30))
+        >>> net = pc.models.create("lenet5").build((28, 28, 1))
+        >>> [r.name for r in compare(net, train, val, strategies=["nearest", "linear-top"], seeds=1).results]
+        ['nearest', 'linear-top']
+    """
+    who = "compare"
+    for name in strategies:
+        if name not in STRATEGIES:
+            raise ArgumentError(f"{who}: no strategy is called {name!r}; there is {', '.join(STRATEGIES)}")
+    names = [name for name in STRATEGIES if name in strategies]
+    if not names:
+        raise ArgumentError(f"{who}: no strategy is named")
+    if isinstance(seeds, int):
+        chosen = tuple(range(as_integer(seeds, who=who, name="seeds", low=1)))
+    else:
+        chosen = tuple(as_integer(seed, who=who, name="seeds", low=0) for seed in seeds)
+    if not chosen:
+        raise ArgumentError(f"{who}: seeds holds no number")
+    total = as_integer(epochs, who=who, name="epochs", low=1)
+    learn, check = as_dataset(train, who=f"{who}: train"), as_dataset(val, who=f"{who}: val")
+    if tuple(learn.class_names) != tuple(check.class_names):
+        raise ArgumentError(
+            f"{who}: the classes of train and val differ: {', '.join(learn.class_names)}; "
+            f"{', '.join(check.class_names)}"
+        )
+    work = _Work(
+        net,
+        learn,
+        check,
+        tuple(layers) if layers is not None else stage_layers(net, learn.image_shape),
+        total,
+        batch_size,
+        default_augmentation(learn.image_shape) if transform is None else transform,
+        threads,
+    )
+    say = report or (lambda _: None)
+    if any(name in ("nearest", "linear-top", "linear-stages") for name in names):
+        work.extract(out)
+        say(f"features of {len(learn) + len(check):,} images in {work.feature_seconds:.1f} s")
+    results = []
+    for name in names:
+        runs = []
+        for seed in chosen:
+            started = time.perf_counter()
+            made, found = work.carry_out(name, seed)
+            seconds = time.perf_counter() - started
+            runs.append((float((found == check.labels).mean()), seconds, found == check.labels, made))
+            say(f"{name}, seed {seed}: {100 * runs[-1][0]:.1f} % in {seconds:.1f} s")
+        own = work.feature_seconds if name in ("nearest", "linear-top", "linear-stages") else 0.0
+        results.append(
+            StrategyResult(
+                name,
+                tuple(run[0] for run in runs),
+                float(np.mean([run[1] for run in runs])) + own,
+                runs[0][2],
+                max(runs, key=lambda run: run[0])[3],
+            )
+        )
+    return Comparison(tuple(results), len(check), tuple(str(n) for n in learn.class_names))
+
+
+def default_augmentation(image_shape: Sequence[int]) -> Transform:
+    """Augmentation of few photographs: windows of half the area and more, mirrored half the time."""
+    return Compose([RandomResizedCrop((image_shape[0], image_shape[1]), scale=(0.5, 1.0)), RandomHorizontalFlip()])
+
+
+class _Work:
+    """The data and settings of one comparison."""
+
+    def __init__(
+        self,
+        net: Module,
+        train: Dataset,
+        val: Dataset,
+        layers: tuple[str, ...],
+        epochs: int,
+        batch_size: int,
+        transform: Transform,
+        threads: int | None,
+    ) -> None:
+        self.net = net
+        self.train = train
+        self.val = val
+        self.encoder = Encoder(net, layers)
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.transform = transform
+        self.threads = threads
+        self.feature_seconds = 0.0
+        self._features: tuple[FeatureSet, FeatureSet] | None = None
+
+    def extract(self, out: Any) -> None:
+        """Compute the features of both parts."""
+        started = time.perf_counter()
+        folders = (None, None) if out is None else (os.path.join(out, "train"), os.path.join(out, "val"))  # noqa: PTH118
+        first, second = (
+            extract(self.encoder, data, out=folder, batch_size=self.batch_size)
+            for data, folder in zip((self.train, self.val), folders, strict=True)
+        )
+        self._features = first, second
+        self.feature_seconds = time.perf_counter() - started
+
+    def carry_out(self, name: str, seed: int) -> tuple[Module | None, np.ndarray]:
+        """The net of a strategy, and the classes that it gives the held-out images."""
+        if name == "nearest":
+            train, val = self._known()
+            top = self.encoder.layers[-1]
+            return None, classify_by_neighbors(train.matrix(top), train.labels, val.matrix(top))
+        if name in ("linear-top", "linear-stages"):
+            train, val = self._known()
+            layers = self.encoder.layers[-1:] if name == "linear-top" else self.encoder.layers
+            probe = linear_probe(train, layers=layers, seed=seed)
+            made = probe.to_net(Encoder(copy.deepcopy(self.net), self.encoder.layers))
+            made.build(self.train.image_shape)
+            return made, probe.predict(val)
+        net = copy.deepcopy(self.net)
+        net.build(self.train.image_shape)
+        net.unfreeze()
+        if name == "scratch":
+            redraw(net, seed=seed)
+            options: dict[str, Any] = {"part": "all", "lr": _SCRATCH_RATE, "lr_decay": 1.0, "head_epochs": 0}
+            options["statistics"] = "train"
+        else:
+            first = 0 if self.epochs < 2 else max(1, self.epochs // 5)
+            options = {"part": _PARTS[name], "lr": _TUNE_RATE, "head_epochs": first}
+            if name == "finetune-head":
+                options["lr"] = _HEAD_RATE
+        finetune(
+            net,
+            self.train,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            transform=self.transform,
+            seed=seed,
+            threads=self.threads,
+            **options,
+        )
+        return net, np.concatenate([net.predict(self.val.read(index)) for index in self._parts(len(self.val))])
+
+    def _known(self) -> tuple[FeatureSet, FeatureSet]:
+        assert self._features is not None
+        return self._features
+
+    def _parts(self, count: int) -> list[np.ndarray]:
+        return [np.arange(i, min(i + 64, count), dtype=np.int64) for i in range(0, count, 64)]

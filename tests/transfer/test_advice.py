@@ -1,0 +1,168 @@
+"""The 2x2 table, the survey of layers, and the comparison of strategies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_nets import coloured_images
+from tolerances import assert_within, sum_bound
+
+import pycnn as pc
+from pycnn.data import ImageFolder
+from pycnn.errors import ArgumentError
+from pycnn.transfer import STRATEGIES, Encoder, advise, compare, default_encoder, survey
+from pycnn.transfer.fresh import redraw
+from pycnn.transfer.pretrained import weights_path
+
+
+@pytest.mark.parametrize(
+    ("images", "similarity", "strategy"),
+    [
+        (200, "similar", "linear-top"),
+        (200, "different", "linear-stages"),
+        (100_000, "similar", "finetune-few"),
+        (100_000, "different", "finetune-more"),
+        (200, 0.9, "linear-top"),
+        (200, 0.1, "linear-stages"),
+    ],
+)
+def test_advice_is_the_table(images, similarity, strategy):
+    advice = advise(images, 2, similarity)
+    assert advice.strategy == strategy
+    assert advice.strategy in STRATEGIES
+    assert advice.confident
+    assert f"({images // 2:,} images of a class)" in advice.reason
+
+
+def test_advice_says_when_it_cannot_tell():
+    assert not advise(18, 2, "similar").confident
+    assert "too little data to tell (9 images of a class)" in advise(18, 2, "similar").reason
+    for images, similarity in ((999, "similar"), (1000, "similar"), (200, 0.45), (200, 0.55)):
+        advice = advise(images, 2, similarity)
+        assert not advice.confident
+        assert "near the border" in advice.reason
+    assert advise(999, 2, "similar").little_data
+    assert not advise(1000, 2, "similar").little_data
+
+
+def test_advice_refuses_nonsense():
+    for arguments, text in (
+        ((0, 2, "similar"), "n_images must be at least 1"),
+        ((10, 1, "similar"), "n_classes must be at least 2"),
+        ((10, 2, "equal"), "similarity must be 'similar', 'different' or in"),
+        ((10, 2, 1.5), "similarity must be 'similar', 'different' or in"),
+        ((10, 2, float("nan")), "similarity must be 'similar', 'different' or in"),
+    ):
+        with pytest.raises(ArgumentError, match=text):
+            advise(*arguments)
+
+
+def test_survey_measures_each_depth(tiny_net):
+    pytest.importorskip("sklearn")
+    data = coloured_images(60)
+    found = survey(tiny_net, data)
+    assert [depth.layers for depth in found.depths] == [("layer1",), ("layer2",), ("layer1", "layer2")]
+    assert [depth.features for depth in found.depths] == [6, 10, 16]
+    assert found.depths[-1].linear > 0.8
+    assert found.chance == pytest.approx(1 / 3)
+    assert 0.0 <= found.similarity <= 1.0
+    assert found.advice.little_data
+    assert len(found.set) == 60
+    text = str(found)
+    assert "layer1 + layer2" in text
+    assert "advice:" in text
+    # Labels that mean nothing: no depth may claim to tell them.
+    rng = np.random.default_rng(0)
+    noise = survey(tiny_net, (data.images, rng.integers(0, 2, 60)), similarity="different")
+    assert max(depth.linear for depth in noise.depths) < 0.75
+    assert noise.similarity == 0.0
+    assert noise.advice.strategy == "linear-stages"
+    with pytest.raises(ArgumentError, match="all 60 samples are of one class"):
+        survey(tiny_net, (data.images, np.zeros(60, int)))
+
+
+def test_every_strategy_is_carried_out_and_the_best_net_is_written(tiny_net, photos, tmp_path):
+    pytest.importorskip("sklearn")
+    before = tiny_net.state_dict()
+    train, val = (ImageFolder(photos / part, size=12) for part in ("train", "val"))
+    lines = []
+    found = compare(tiny_net, train, val, seeds=2, epochs=2, batch_size=8, out=tmp_path / "store", report=lines.append)
+    assert [r.name for r in found.results] == list(STRATEGIES)
+    assert all(len(r.accuracies) == 2 for r in found.results)
+    assert all(np.array_equal(a, b) for a, b in zip(before.values(), tiny_net.state_dict().values(), strict=True))
+    assert all(parameter.trainable for parameter in tiny_net.parameters())
+    by_name = {r.name: r for r in found.results}
+    assert by_name["nearest"].net is None
+    assert by_name["nearest"].deviation == 0.0
+    assert by_name["linear-stages"].mean > 0.8
+    # Every net gives what was counted.
+    images = val.images[:]
+    for result in found.results:
+        if result.net is not None and result.accuracies[0] > result.accuracies[1]:
+            assert np.array_equal(result.net.predict(images) == val.labels, result.right), result.name
+    best = found.save_best(tmp_path / "best.safetensors")
+    loaded = pc.load(tmp_path / "best.safetensors")
+    assert loaded.metadata["class_names"] == '["blue", "red"]'
+    assert loaded.metadata["transfer"] == best.name
+    assert (loaded.predict(images) == val.labels).mean() == max(best.accuracies)
+    assert "linear classifier on several stages" in str(found)
+    table = found.to_csv(tmp_path / "table.csv").splitlines()
+    assert table[0] == "strategy,mean,deviation,seconds,run_1,run_2"
+    assert len(table) == 9
+    assert (tmp_path / "store" / "train" / "features.json").exists()
+    assert any("scratch, seed 1" in line for line in lines)
+
+
+def test_the_best_is_chosen_and_ties_are_told(tiny_net):
+    data = coloured_images(12)
+    found = compare(tiny_net, data, data, strategies=["nearest"], seeds=[7])
+    assert found.best.name == "nearest"
+    assert found.best.mean == 1.0  # each image is its own neighbour
+    assert found.close_to_best() == ["nearest"]
+    with pytest.raises(ArgumentError, match="no strategy that was run gives a net"):
+        found.save_best("never.safetensors")
+
+
+def test_comparison_refuses_nonsense(tiny_net):
+    data = coloured_images(12)
+    with pytest.raises(ArgumentError, match="no strategy is called 'magic'; there is scratch"):
+        compare(tiny_net, data, data, strategies=["magic"])
+    with pytest.raises(ArgumentError, match="seeds must be at least 1, got 0"):
+        compare(tiny_net, data, data, seeds=0)
+    with pytest.raises(ArgumentError, match="classes of train and val differ"):
+        compare(tiny_net, data, coloured_images(12, classes=2))
+
+
+def test_redrawn_nets_have_learnt_nothing(tmp_path):
+    net = pc.models.create("cifar_resnet20")
+    net.save(tmp_path / "net.safetensors")
+    loaded = pc.load(tmp_path / "net.safetensors")
+    net.bn1.running_mean.copy_(np.ones(16, np.float32))
+    redraw(net, seed=5)
+    redraw(loaded, seed=5)
+    first, second = net.state_dict(), loaded.state_dict()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    weight = first["layer3.1.conv1.weight"]
+    assert weight.std() == pytest.approx(np.sqrt(2 / (64 * 9)), rel=0.03)
+    assert not first["bn1.running_mean"].any()
+    assert np.array_equal(first["layer2.0.bn2.running_var"], np.ones(32, np.float32))
+    redraw(net, seed=6)
+    assert not np.array_equal(weight, net.state_dict()["layer3.1.conv1.weight"])
+
+
+def test_the_encoder_that_comes_along_is_the_net_of_its_file():
+    net, whole = default_encoder(), pc.load(weights_path())
+    assert net.num_parameters == 269_722
+    assert float(whole.metadata["test_accuracy"]) > 0.8
+    assert whole.metadata["class_names"].startswith('["airplane", "automobile", "bird"')
+    assert Encoder(net, "layer3").feature_sizes((64, 64, 3)) == {"layer3": 64}
+    # Pixels are normalised as in training, once.
+    x = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    expected = whole(x)
+    assert_within(net(x), expected, sum_bound(np.abs(expected).max(), 600))
+
+
+def test_the_encoder_that_comes_along_tells_the_classes_of_cifar10(shared_data):
+    test = pc.data.TarShards(sorted((shared_data / "cifar10").glob("test-*.tar")))
+    images = test.read(np.arange(200))
+    assert (default_encoder().predict(images) == test.labels[:200]).mean() > 0.75
