@@ -69,6 +69,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
         "net": recipe.net,
         "data": recipe.data,
         "test_images": len(plan.data.test),
+        "skipped_images": plan.data.skipped,
         "members": members,
         "mean_accuracy": sum(accuracies) / len(accuracies),
         "ensemble_accuracy": measured["accuracy"],
@@ -85,7 +86,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     if listing is not None:
         lines.append(f"written: {listing}")
     output.form = "train-ensemble"
-    output.result(values, "\n".join(lines))
+    output.result(values, "\n".join(lines) + plan.data.skipped_text)
     if failure is not None:
         raise failure
     output.suggest(

@@ -76,6 +76,7 @@ class Plan:
         values = {
             "net": str(Path(name).resolve()) if _nets.is_file(name) else name,
             "data_dir": None if args.data_dir is None else str(args.data_dir.resolve()),
+            "on_error": args.on_error,
             **keys,
             "ensemble": args.ensemble,
             "threads": args.threads,
@@ -104,6 +105,8 @@ class Plan:
         if side and recipe.data in ("digits", "folder") and [step["transform"] for step in steps] == ["CenterCrop"]:
             # Without it the images would be brought straight to the window that is cut here.
             words += f" --image-size {side}"
+        if self.args.on_error != "raise":
+            words += f" --on-error {self.args.on_error}"
         return words
 
 
@@ -158,7 +161,7 @@ def _read(args: argparse.Namespace, recipe: Recipe, net: Module) -> _data.Data:
         free = {"in_channels", "input_shape"} & _nets.known_options(recipe.net)
         if free and not free & set(recipe.option):
             channels = 3
-    return _data.load_data(recipe.data, args.data_dir, size=size, channels=channels)
+    return _data.load_data(recipe.data, args.data_dir, size=size, channels=channels, on_error=args.on_error)
 
 
 def _seen(data: Dataset, transform: Transform | None) -> tuple[int, int, int]:

@@ -29,7 +29,7 @@ _SHOWN_BROKEN = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    _data.add_arguments(parser)
+    _data.add_arguments(parser, on_error=False)
     parser.add_argument(
         "--size",
         type=_options.count,

@@ -4,6 +4,7 @@ Examples:
   pycnn evaluate lenet5.safetensors
   pycnn evaluate lenet5.safetensors --data mnist --data-dir DIR
   pycnn evaluate alexnet.safetensors --data folder --data-dir DIR --ten-crop
+  pycnn evaluate resnet50 --weights resnet50.pth --normalize imagenet --data folder --data-dir DIR --image-size 256
   pycnn evaluate a.safetensors b.safetensors c.safetensors --ensemble     or, of a list:  pycnn evaluate three.toml
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.cli import _data, _nets, _options
+from pycnn.cli import _data, _nets, _options, _weights
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.data import Dataset
@@ -34,7 +35,10 @@ _MARGIN = 8 / 7
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument(
-        "file", nargs="+", metavar="FILE", help="model files or checkpoints (.safetensors), or one list of them (.toml)"
+        "file",
+        nargs="+",
+        metavar="FILE",
+        help="model files or checkpoints (.safetensors), or a list of them (.toml); with --weights, the name of a net",
     )
     _data.add_arguments(parser)
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images (default: test)")
@@ -54,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="average the probabilities of ten windows of each image: corners and middle, mirrored too",
     )
+    _weights.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
@@ -62,7 +67,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if is_list and len(args.file) > 1:
         raise UsageError("a .toml list of model files is given alone")
     paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
-    nets: list[Module] = [_nets.load_file(path) for path in paths]
+    if args.weights is not None and (is_list or len(paths) > 1):
+        raise UsageError("--weights goes with the name of one net")
+    nets = [_weights.find(path, args) for path in paths]
     shape = _shared_shape(paths, nets)
     side = args.image_size
     if side is None and args.ten_crop and args.data in ("digits", "folder"):
@@ -70,8 +77,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if side is not None and side < max(shape[:2]):
         raise UsageError(f"--image-size {side} is below the net's {shape[0]}x{shape[1]}")
     size = (shape[0], shape[1]) if side is None else (side, side)
-    data = _data.load_data(args.data, args.data_dir, size=size, channels=shape[2])
-    images = data.test if args.split == "test" else data.train
+    data = _data.load_data(
+        args.data, args.data_dir, size=size, channels=shape[2], on_error=args.on_error, used=args.split
+    )
+    images = data.part(args.split)
     for path, net in zip(paths, nets, strict=True):
         _nets.check_classes(path, net, tuple(images.class_names), output)
     is_exact = images.image_shape[:2] == shape[:2]
@@ -81,14 +90,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
         )
     window = None if is_exact else CenterCrop((shape[0], shape[1]))
     if is_list or args.ensemble:
-        return _together(args, output, paths, nets, images, window)
-    results = [_measure(args, path, net, images, window) for path, net in zip(paths, nets, strict=True)]
+        return _together(args, output, paths, nets, data, window)
+    results = [_measure(args, path, net, data, window) for path, net in zip(paths, nets, strict=True)]
     if len(results) == 1:
-        output.result(results[0], _text(args, results[0]))
-        output.suggest(f"pycnn predict {paths[0]} IMAGE...")
+        output.result(results[0], _text(args, results[0]) + data.skipped_text)
+        output.suggest(f"pycnn predict {paths[0]} IMAGE...{_weights.words(args)}")
         return 0
     output.form = "evaluate-several"
-    output.result({"nets": results}, "\n".join(f"{r['file']}: {_text(args, r)}" for r in results))
+    lines = [f"{r['file']}: {_text(args, r)}" for r in results]
+    output.result({"nets": results}, "\n".join(lines) + data.skipped_text)
     output.suggest(f"pycnn evaluate {' '.join(paths)} --ensemble")
     return 0
 
@@ -105,8 +115,9 @@ def _shared_shape(paths: list[str], nets: list[Module]) -> tuple[int, int, int]:
 
 
 def _measure(
-    args: argparse.Namespace, path: str, net: Module, images: Dataset, window: Transform | None
+    args: argparse.Namespace, path: str, net: Module, data: _data.Data, window: Transform | None
 ) -> dict[str, Any]:
+    images = data.part(args.split)
     started = time.perf_counter()
     if args.ten_crop:
         measured = _ten_crops(args, net, images)
@@ -116,9 +127,11 @@ def _measure(
     seconds = time.perf_counter() - started
     return {
         "file": path,
+        "weights": args.weights,
         "data": args.data,
         "split": args.split,
         "images": len(images),
+        "skipped_images": data.skipped,
         "accuracy": measured["accuracy"],
         "loss": measured["loss"],
         "largest_class": _largest_class(images),
@@ -151,9 +164,10 @@ def _together(
     output: Output,
     paths: list[str],
     nets: list[Module],
-    images: Dataset,
+    data: _data.Data,
     window: Transform | None,
 ) -> int:
+    images = data.part(args.split)
     started = time.perf_counter()
     ensemble = Ensemble(nets)
     if args.ten_crop:
@@ -167,6 +181,7 @@ def _together(
         "data": args.data,
         "split": args.split,
         "images": len(images),
+        "skipped_images": data.skipped,
         "accuracy": measured["accuracy"],
         "loss": measured["loss"],
         "member_accuracies": measured["members"],
@@ -176,6 +191,6 @@ def _together(
     lines = [f"{path}: accuracy {100 * a:.2f} %" for path, a in zip(paths, measured["members"], strict=True)]
     lines.append(f"ensemble of {len(nets)}: {_text(args, result)}")
     output.form = "evaluate-ensemble"
-    output.result(result, "\n".join(lines))
+    output.result(result, "\n".join(lines) + data.skipped_text)
     output.suggest(f"pycnn predict {paths[0]} IMAGE...")
     return 0

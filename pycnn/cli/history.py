@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if picture is not None:
         _plots.check("--plot", picture)
     size = (28, 28) if args.data == "mnist" else (32, 32)
-    data = _data.load_data(args.data, args.data_dir, size=size, channels=3)
+    data = _data.load_data(args.data, args.data_dir, size=size, channels=3, on_error=args.on_error)
     with _options.as_usage():
         transform = make_transform(args.augment, args.data, data.train.image_shape)
     seconds = None if args.steps is not None else args.seconds or _SECONDS
@@ -96,6 +96,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         "data": args.data,
         "train_images": len(data.train),
         "test_images": len(data.test),
+        "skipped_images": data.skipped,
         "seconds": seconds,
         "steps": args.steps,
         "batch_size": args.batch_size,
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     lines = [_table(results)]
     if picture is not None:
         lines.append(f"chart: {picture}")
-    output.result(values, "\n".join(lines))
+    output.result(values, "\n".join(lines) + data.skipped_text)
     if failure is not None:
         raise failure
     best = max(results, key=lambda result: result.test_accuracy)

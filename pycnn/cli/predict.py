@@ -21,15 +21,12 @@ import numpy as np
 
 import pycnn
 from pycnn import functional
-from pycnn.cli import _nets, _options
-from pycnn.cli._options import UsageError
+from pycnn.cli import _nets, _options, _weights
 from pycnn.cli._output import Output
 from pycnn.data._decode import decode, read_file, require_pillow
 from pycnn.nn import _range
 from pycnn.nn._running import ends_in_softmax
 from pycnn.nn.module import Module
-from pycnn.nn.norm import Normalize
-from pycnn.nn.weights import load_weights
 
 __all__ = ["add_arguments", "run"]
 
@@ -45,23 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=_options.count, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--fit", choices=("crop", "stretch"), default="crop", help="how other proportions are handled")
     parser.add_argument("--invert", action="store_true", help="swap dark and bright")
-    others = parser.add_argument_group("weights of others, for a net by name")
-    others.add_argument("--weights", metavar="FILE", help="path or URL: .safetensors, or .pth, which torch opens")
-    others.add_argument("--sha256", metavar="HEX", help="digest of that file, or its first 8 digits or more")
-    others.add_argument(
-        "--normalize",
-        choices=("imagenet", "none"),
-        help="what the weights expect: pixels less ImageNet's mean over its deviation, or pixels in 0..1",
-    )
-    others.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the net, for example num_classes=8"
-    )
+    _weights.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Decode, run, report."""
     require_pillow("predict")
-    net = _net(args)
+    net = _weights.find(args.file, args)
     shape = net.input_shape or ()
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ValueError(f"'{args.file}': the net takes {shape}, not grey or colour images (H, W, C)")
@@ -82,34 +69,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
         f"{p['image']}: " + ", ".join(f"{c['class']} {100 * c['probability']:.1f} %" for c in p["classes"])
         for p in predictions
     ]
-    output.result({"file": args.file, "predictions": predictions}, "\n".join(lines))
+    output.result({"file": args.file, "weights": args.weights, "predictions": predictions}, "\n".join(lines))
     output.suggest(f"pycnn bench {args.file}")
     return 0
-
-
-def _net(args: argparse.Namespace) -> Module:
-    others = {"--sha256": args.sha256, "--normalize": args.normalize, "--option": args.option}
-    if args.weights is None:
-        given = next((name for name, value in others.items() if value), None)
-        if given:
-            raise UsageError(f"{given} goes with --weights")
-        return _nets.load_file(args.file)
-    if _nets.is_file(args.file):
-        raise UsageError(f"--weights: '{args.file}' is a file, its weights are there already; give the name of a net")
-    if args.normalize is None:
-        # A wrong guess would give probabilities that look as good as right ones.
-        raise UsageError("--weights: the file does not tell what its net expects; add --normalize imagenet (or none)")
-    options = _nets.parse_options(args.option)
-    if "transform_input" in _nets.known_options(args.file) and "transform_input" not in options:
-        raise UsageError(
-            f"--weights: the file does not tell which scale of images its {args.file} expects; add --option "
-            "transform_input=true for torchvision's published weights, transform_input=false for others"
-        )
-    net = _nets.create(args.file, options)
-    load_weights(net, args.weights, sha256=args.sha256)
-    if args.normalize == "imagenet":
-        net.normalization = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    return net
 
 
 def _read(args: argparse.Namespace, shape: tuple[int, ...]) -> np.ndarray:

@@ -235,6 +235,7 @@ def _values(plan: Plan, done: Done) -> dict[str, Any]:
         "recipe": plan.args.recipe,
         "train_images": len(plan.fit),
         "test_images": len(plan.data.test),
+        "skipped_images": plan.data.skipped,
         "test_accuracy": done.accuracy,
         "test_loss": done.loss,
         "epochs": len(trainer.history),
@@ -264,7 +265,7 @@ def _text(plan: Plan, done: Done) -> str:
         lines.append(f"written: {plan.args.output}")
     if done.curves is not None:
         lines.append(f"training curves: {done.curves}")
-    return "\n".join(lines)
+    return "\n".join(lines) + plan.data.skipped_text
 
 
 def _next(plan: Plan) -> str:

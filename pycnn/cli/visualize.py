@@ -6,6 +6,7 @@ confusion matrix, the surest mistakes, and the patches that channels react to mo
 Examples:
   pycnn visualize lenet5.safetensors seven.png --output report.html
   pycnn visualize lenet5.safetensors seven.png --data mnist --data-dir DIR --layers conv1,conv2 --pictures folder
+  pycnn visualize resnet18 photo.jpg --weights resnet18.pth --normalize imagenet --output report.html
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.cli import _data, _nets
+from pycnn.cli import _data, _nets, _weights
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.data._decode import decode, read_file, require_pillow
@@ -25,13 +26,10 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("net", metavar="NET", help="a model file, or the name of a net (with fresh weights)")
+    parser.add_argument("net", metavar="NET", help="a model file, or the name of a net (see --weights; else fresh)")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files (PNG, JPEG, ...)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="write the page here (.html)")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write the pictures as PNG files here too")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="of a net by name, for example num_classes=8"
-    )
     parser.add_argument(
         "--layers",
         type=lambda text: text.split(","),
@@ -41,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class", dest="label", metavar="NAME", help="class to explain (default: the predicted one)")
     parser.add_argument("--fit", choices=("crop", "stretch"), default="crop", help="how other proportions are handled")
     parser.add_argument("--invert", action="store_true", help="swap dark and bright")
+    _weights.add_arguments(parser)
     group = parser.add_argument_group("data set for confusion matrix, mistakes and patches")
     group.add_argument("--data", choices=_data.NAMES, help="data set (default: none)")
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where it is; not for digits")
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError("--data-dir goes with --data")
     from pycnn.inspect.html_report import report
 
-    net = _nets.find(args.net, _nets.parse_options(args.option))
+    net = _weights.find(args.net, args, fresh=True)
     shape = net.input_shape or ()
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ValueError(f"'{args.net}': the net takes {shape}, not grey or colour images (H, W, C)")
@@ -66,9 +65,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
         _nets.check_classes(args.net, net, tuple(data.class_names), output)
     names = _nets.class_names(net) or (data.class_names if data is not None else None)
     notes = [f"{args.net}; images are resized to {shape[0]} x {shape[1]} pixels"]
-    if not _nets.is_file(args.net):
+    if args.weights is not None:
+        notes.append(f"The weights are those of {args.weights}.")
+    elif not _nets.is_file(args.net):
         notes.append("The weights are fresh: this net has learned nothing yet.")
-        output.warn(f"{args.net} has fresh weights; give a model file to see what a net has learned")
+        output.warn(f"{args.net} has fresh weights; give a model file, or --weights, to see what a net has learned")
     page = report(
         net,
         images,
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     ]
     result = {
         "net": args.net,
+        "weights": args.weights,
         "images": [str(path) for path in args.images],
         "output": args.output,
         "pictures": pictures,

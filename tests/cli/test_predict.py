@@ -24,7 +24,7 @@ def digit(tmp_path_factory):
 def test_probabilities_are_those_of_the_net(run, model, digit, has_types):
     path, image = digit
     values = run("predict", model, path, "--top-k", "10", "--json").json
-    has_types(values, schema=str, file=str, predictions=list)
+    has_types(values, schema=str, file=str, weights=type(None), predictions=list)
     assert values["schema"] == "pycnn.predict/1"
     (prediction,) = values["predictions"]
     has_types(prediction, image=str, classes=list)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import pycnn
+from pycnn.inspect import html_report
+from pycnn.train import weights_fingerprint
 
 pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
@@ -39,7 +41,7 @@ def test_visualize_writes_a_page_and_pictures(run, model, digit, tmp_path, has_t
     result = run(*words, "--json")
     assert result.code == 0
     values = result.json
-    has_types(values, schema=str, net=str, images=list, output=str, pictures=list, files=list)
+    has_types(values, schema=str, net=str, weights=type(None), images=list, output=str, pictures=list, files=list)
     assert values["schema"] == "pycnn.visualize/1"
     for picture in values["pictures"]:
         has_types(picture, section=str, name=str, bytes=int)
@@ -58,6 +60,27 @@ def test_fresh_weights_are_said_to_be_fresh(run, digit, tmp_path):
     assert "fresh weights" in result.err
     assert "learned nothing" in (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "pictures in" in result.out
+
+
+def test_weights_of_others_are_looked_into(run, digit, tmp_path, monkeypatch):
+    seen = []
+
+    def stub(net, _images, **options):
+        seen.append((net, options["notes"]))
+        return html_report.Report("", [], "")
+
+    monkeypatch.setattr(html_report, "report", stub)
+    net = pycnn.models.create("lenet5", activation="relu").build((28, 28, 1))
+    file = tmp_path / "w.safetensors"
+    pycnn.checkpoint.write_tensors(file, net.state_dict())
+    words = ("visualize", "lenet5", digit, "--weights", file, "--option", "activation=relu")
+    result = run(*words, "--normalize", "none", "--output", tmp_path / "p.html", "--json")
+    assert result.code == 0
+    assert result.json["weights"] == str(file)
+    assert "fresh" not in result.err
+    ((found, notes),) = seen
+    assert weights_fingerprint(found) == weights_fingerprint(net)
+    assert f"The weights are those of {file}." in notes
 
 
 @pytest.mark.parametrize(
