@@ -146,6 +146,9 @@ def make_plan(args: argparse.Namespace, recipe: Recipe, run_dir: Path | None, da
             f"the augmentation gives images {trained}, but the test images are {shape}\n"
             f"  test_transform {recipe.test_transform}"
         )
+    if by_name:
+        # Of the validation part too: it differs between the nets of an ensemble, these numbers should not.
+        recipe = recipe.with_statistics(data.train)
     part = recipe.validation
     fit, validation = split(data.train, part, seed=recipe.seed) if part else (data.train, data.test)
     if part:  # otherwise `fit` compares

@@ -11,10 +11,10 @@ from pycnn.cli import _nets
 from pycnn.cli._options import UsageError, as_usage
 from pycnn.errors import FormatError
 from pycnn.train import Recipe, recipe, recipes
-from pycnn.train._recipe import find_recipe
+from pycnn.train._recipe import find_recipe, keys_in_file
 from pycnn.train._recipe_kinds import Kind
 
-__all__ = ["add_arguments", "list_text", "settle"]
+__all__ = ["add_arguments", "is_chosen", "list_text", "settle"]
 
 # These have an option of another form.
 _ELSEWHERE = ("about", "net", "option", "data")
@@ -25,6 +25,7 @@ _METAVARS = {
     "metrics": "NAMES",
     "milestones": "N,M",
     "dtype": "TYPE",
+    "groups": "GROUPS",
 }
 
 
@@ -91,6 +92,11 @@ def settle(args: argparse.Namespace, *, net: str = "lenet5") -> Recipe:
             # The recipe's options are those of another net.
             base = Recipe(**{**base.to_dict(), "option": {}})
         return base.override(**typed, option=options)
+
+
+def is_chosen(args: argparse.Namespace, key: str) -> bool:
+    """Whether a key was typed, or is in the file of --recipe."""
+    return getattr(args, key) is not None or (args.recipe is not None and key in keys_in_file(args.recipe))
 
 
 def list_text() -> tuple[list[dict[str, Any]], str]:

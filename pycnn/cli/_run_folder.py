@@ -1,4 +1,4 @@
-"""The folder of a training: settings, environment, history in three forms, curves, the last and the best net."""
+"""The folder of a training: settings, environment, history in three forms, curves, the last net, perhaps the best."""
 
 from __future__ import annotations
 

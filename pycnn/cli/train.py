@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="keep settings, environment, history (metrics.jsonl, history.csv, TensorBoard events), curves.png, "
-        "and the last and best net after each epoch",
+        "and the last net after each epoch; with --validation also the best",
     )
     where.add_argument(
         "--resume", type=Path, metavar="DIR", help="go on with a run folder; the same bits as without a break"
@@ -135,14 +135,14 @@ def _settle(args: argparse.Namespace, output: Output) -> tuple[Recipe, Path | No
     steering = "schedule plateau" if recipe.schedule == "plateau" else "early stopping" if recipe.early_stopping else ""
     if steering and not recipe.validation:
         # What is measured on the test images must not steer the training unless that is asked for.
-        if args.validation is None:
+        if not _recipe_options.is_chosen(args, "validation"):
             recipe = recipe.override(validation=_STEERING_VALIDATION)
             output.warn(
                 f"{steering} needs held-out images: {_STEERING_VALIDATION:.0%} of the training images are kept for it "
                 "(--validation X: another part; 0: use the test images)"
             )
         else:
-            output.warn(f"{steering} is steered by the test images (--validation 0): their accuracy will be too good")
+            output.warn(f"{steering} is steered by the test images (validation is 0): their accuracy will be too good")
     return recipe, run_dir
 
 
@@ -198,6 +198,8 @@ def train_plan(plan: Plan, output: Output, file: Path | None, *, resume: bool) -
             val=plan.validation,
             callbacks=[*writers, *recipe.make_callbacks()],
             checkpoint_dir=plan.run_dir,
+            # Without a validation part the best would be chosen by the test images.
+            save_best=bool(recipe.validation),
             resume=resume,
             progress=not output.quiet,
             **recipe.fit_options(plan.fit),
@@ -280,7 +282,6 @@ def _next(plan: Plan) -> str:
             f"pycnn train --resume {plan.run_dir} --output {Path(recipe.net).stem}.safetensors keeps the averaged net"
         )
     if plan.run_dir is not None:
-        # The best one was chosen by the test images.
         return plan.evaluate_command(plan.run_dir / "last.safetensors")
     where = f" --data-dir {args.data_dir}" if args.data_dir is not None else ""
     how = f"{recipe.net} --data {recipe.data}" if args.recipe is None else f"--recipe {args.recipe}"

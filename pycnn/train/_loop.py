@@ -74,6 +74,7 @@ class Plan:
     directory: Path | None
     progress: bool
     on_save_error: str = "raise"
+    save_best: bool = True
 
 
 def run(trainer: Trainer, plan: Plan) -> None:
@@ -172,7 +173,7 @@ def _close_epoch(trainer: Trainer, plan: Plan, row: dict[str, Any]) -> None:
     for callback in plan.callbacks:
         callback.on_epoch_end(trainer, row)
     if plan.directory is not None:
-        if better:
+        if better and plan.save_best:
             _save(plan, trainer.save_best, plan.directory / "best.safetensors")
         _save_last(trainer, plan)
 

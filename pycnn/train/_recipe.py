@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pycnn import optim
-from pycnn.data import Dataset
+from pycnn.data import Dataset, mean_std
 from pycnn.data.transforms import Transform
 from pycnn.errors import ArgumentError, FileError, FormatError
 from pycnn.nn.module import Module
@@ -23,7 +23,7 @@ from pycnn.train.callbacks import Callback, EarlyStopping
 from pycnn.train.metrics import as_metrics
 from pycnn.train.trainer import Trainer
 
-__all__ = ["Recipe", "find_recipe", "recipe", "recipes"]
+__all__ = ["Recipe", "find_recipe", "keys_in_file", "recipe", "recipes"]
 
 _ADAPTIVE_LR = 2e-3
 
@@ -66,8 +66,17 @@ class Recipe:
     rise: float = key(0.3, kinds.number(high=1.0, above=True, below=True), "one-cycle: part of the steps that rise")
     augment: Any = key("none", kinds.steps, "augmentation: a name (none, light, strong, ...) or a list of transforms")
     test_transform: Any = key([], kinds.steps, "transforms without randomness of validation and test images")
-    mean: list[float] = key([], kinds.numbers(), "of the images as 0..1: subtracted by the net's first layer")
-    std: list[float] = key([], kinds.numbers(positive=True), "likewise: divided by")
+    groups: list[dict[str, Any]] = key(
+        [],
+        kinds.groups,
+        "parameters by patterns of names, with their own lr_scale, weight_decay or frozen = true",
+    )
+    mean: list[float] | str = key(
+        [],
+        kinds.numbers(),
+        'of the images as 0..1: subtracted by the net\'s first layer; "computed": that of all training images',
+    )
+    std: list[float] | str = key([], kinds.numbers(positive=True), "likewise: divided by")
     label_smoothing: float = key(0.0, kinds.number(high=1.0), "part of each label that is spread over all classes")
     auxiliary_weight: float = key(
         -1.0, kinds.number(low=-1.0), "of the losses of auxiliary heads while training; -1: as the net says"
@@ -93,7 +102,8 @@ class Recipe:
             raise ArgumentError("recipe: 'nesterov' is true, expected optimizer sgd with momentum above 0")
         if -1 < self.auxiliary_weight < 0:
             raise ArgumentError(f"recipe: 'auxiliary_weight' is {self.auxiliary_weight!r}, expected -1 or at least 0")
-        if self.mean and self.std and 1 != len(self.mean) != len(self.std) != 1:
+        given = self.mean and self.std and kinds.COMPUTED not in (self.mean, self.std)
+        if given and 1 != len(self.mean) != len(self.std) != 1:
             raise ArgumentError(
                 f"recipe: 'mean' is {self.mean!r} and 'std' {self.std!r}, expected as many numbers in both"
             )
@@ -101,6 +111,7 @@ class Recipe:
             ("metrics", lambda: as_metrics(self.metrics)),
             ("augment", lambda: self.make_transform((224, 224, 3))),
             ("test_transform", self.make_test_transform),
+            ("groups", self._make_groups),
         ):
             try:
                 make()
@@ -126,7 +137,7 @@ class Recipe:
 
     def make_optimizer(self) -> optim.Optimizer:
         """Make the optimizer."""
-        exempt = tuple(self.no_decay)
+        exempt, groups = tuple(self.no_decay), self._make_groups()
         if self.optimizer == "sgd":
             return optim.SGD(
                 self.lr,
@@ -134,9 +145,17 @@ class Recipe:
                 nesterov=self.nesterov,
                 weight_decay=self.weight_decay,
                 no_decay=exempt,
+                groups=groups,
             )
         kind = optim.Adam if self.optimizer == "adam" else optim.AdamW
-        return kind(self.lr, weight_decay=self.weight_decay, no_decay=exempt)
+        return kind(self.lr, weight_decay=self.weight_decay, no_decay=exempt, groups=groups)
+
+    def _make_groups(self) -> list[optim.Group]:
+        made = []
+        for group in self.groups:
+            settings = dict(group)
+            made.append(optim.Group(*settings.pop("match"), **settings))
+        return made
 
     def make_schedule(self, steps: int) -> optim.Schedule:
         """Make the schedule of a training of so many steps."""
@@ -186,8 +205,16 @@ class Recipe:
             normalize: Give the net the recipe's mean and std; False for a net that has its own.
 
         Raises:
-            ArgumentError: The net or this version does not go with a key.
+            ArgumentError: The net or this version does not go with a key, or mean or std is to be computed and `train`
+                is a number.
         """
+        if normalize and kinds.COMPUTED in (self.mean, self.std):
+            if isinstance(train, int):
+                raise ArgumentError(
+                    "recipe: 'mean' or 'std' is 'computed', and there are no images to compute it from\n"
+                    "  hint: give make_trainer the training images, not their number"
+                )
+            return self.with_statistics(train).make_trainer(net, train, device=device, threads=threads, loss=loss)
         count = train if isinstance(train, int) else len(train)
         batches = count // self.batch_size if self.drop_last else -(-count // self.batch_size)
         has_norm = normalize and bool(self.mean or self.std)
@@ -229,6 +256,25 @@ class Recipe:
         }
 
     # ---- Variations
+
+    def with_statistics(self, train: Dataset) -> Recipe:
+        """The recipe with numbers in place of "computed": mean and deviation of the colours of images.
+
+        Args:
+            train: The images; each is read once. Nothing is read when there is nothing to compute.
+
+        Example:
+            >>> import pycnn as pc
+            >>> train, _ = pc.data.digits(seed=0)
+            >>> way = pc.train.recipe("lenet5-digits", mean="computed", std="computed").with_statistics(train)
+            >>> len(way.mean), len(way.std)
+            (1, 1)
+        """
+        wanted = [name for name in ("mean", "std") if getattr(self, name) == kinds.COMPUTED]
+        if not wanted:
+            return self
+        found = dict(zip(("mean", "std"), mean_std(train), strict=True))
+        return self.override(**{name: list(found[name]) for name in wanted})
 
     def override(self, **changes: Any) -> Recipe:
         """The recipe with other values.
@@ -314,7 +360,20 @@ def recipe(name: str | os.PathLike[str], **changes: Any) -> Recipe:
     return base.override(**changes) if changes else base
 
 
-def _read(name: str | os.PathLike[str]) -> Recipe:
+def keys_in_file(name: str | os.PathLike[str]) -> frozenset[str]:
+    """The keys that a recipe's file gives; all others have their defaults.
+
+    Raises:
+        ArgumentError: There is no such recipe.
+        FileError: The file cannot be read.
+        FormatError: It is no TOML.
+    """
+    _, values = _values(name)
+    return frozenset(values)
+
+
+def _values(name: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """What messages call the file, and its content."""
     text = os.fspath(name)
     if text.endswith(".toml") or os.sep in text:
         where = f"recipe '{text}'"
@@ -332,9 +391,13 @@ def _read(name: str | os.PathLike[str]) -> Recipe:
         where = f"recipe '{text}'"
         data = (resources.files("pycnn") / "recipes" / f"{text}.toml").read_bytes()
     try:
-        values = tomllib.loads(data.decode("utf-8"))
+        return where, tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FormatError(f"{where}: this is no TOML: {error}") from None
+
+
+def _read(name: str | os.PathLike[str]) -> Recipe:
+    where, values = _values(name)
     try:
         _check_names(values, "recipe")
         if values.get("optimizer", "sgd") != "sgd" and (extra := {"momentum", "nesterov"} & set(values)):

@@ -10,7 +10,27 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["Kind", "choice", "counts", "flag", "integer", "key", "names", "number", "numbers", "steps", "table", "text"]
+from pycnn.errors import ArgumentError
+
+__all__ = [
+    "COMPUTED",
+    "Kind",
+    "choice",
+    "counts",
+    "flag",
+    "groups",
+    "integer",
+    "key",
+    "names",
+    "number",
+    "numbers",
+    "steps",
+    "table",
+    "text",
+]
+
+#: Instead of numbers: those of the training images.
+COMPUTED = "computed"
 
 
 @dataclass(frozen=True)
@@ -119,15 +139,17 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def numbers(*, positive: bool = False) -> Kind:
-    """Finite numbers, one for each channel or one for all; a number alone is a list of one."""
+    """Finite numbers, one for each channel or one for all; a number alone is a list of one; or "computed"."""
 
-    def check(value: Any) -> list[float]:
+    def check(value: Any) -> list[float] | str:
+        if value == COMPUTED:
+            return COMPUTED
         for item in (found := _as_list(value)):
             _require(isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item))
             _require(item > 0 or not positive)
         return [float(item) for item in found]
 
-    return Kind("numbers" + (" above 0" if positive else "") + ", one a channel", check)
+    return Kind("numbers" + (" above 0" if positive else "") + f', one a channel, or "{COMPUTED}"', check)
 
 
 def _as_counts(value: Any) -> list[int] | int:
@@ -167,3 +189,29 @@ def _as_steps(value: Any) -> str | list[dict[str, Any]]:
 
 
 steps = Kind('a name of an augmentation, or a list of { transform = "NAME", ... }', _as_steps)
+
+
+_OF_GROUP = ("lr_scale", "weight_decay", "frozen")
+
+
+def _as_groups(value: Any) -> list[dict[str, Any]]:
+    _require(isinstance(value, list | tuple) and all(isinstance(group, dict) for group in value))
+    result = []
+    for index, group in enumerate(value):
+        for name in group:
+            if name not in ("match", *_OF_GROUP):
+                raise ArgumentError(f"group {index}: there is no {name!r}; there is match, {', '.join(_OF_GROUP)}")
+        settings = dict(group)
+        try:
+            settings["match"] = _as_names(group["match"])
+            _require(bool(settings["match"]))
+        except (KeyError, ValueError):
+            found = repr(group["match"]) if "match" in group else "missing"
+            raise ArgumentError(f"group {index}: 'match' is {found}, expected one or more patterns of names") from None
+        if not isinstance(group.get("frozen", False), bool):
+            raise ArgumentError(f"group {index}: 'frozen' is {group['frozen']!r}, expected true or false")
+        result.append(settings)
+    return result
+
+
+groups = Kind('a list of { match = "PATTERN", lr_scale = X, weight_decay = X, frozen = true }', _as_groups)

@@ -291,6 +291,7 @@ class Trainer:
         workers: int | None = None,
         progress: bool = True,
         on_save_error: Literal["raise", "warn"] = "raise",
+        save_best: bool = True,
     ) -> History:
         """Train for some epochs.
 
@@ -314,6 +315,7 @@ class Trainer:
             progress: Report on stderr: a line for each epoch and, on a terminal, a status line.
             on_save_error: When a checkpoint cannot be written to `checkpoint_dir` (disk full, say): "raise", or
                 "warn" and train on. The checkpoint before is intact in both cases.
+            save_best: Write ``best.safetensors``. False where `val` are test images, which must choose nothing.
 
         Returns:
             The history of all epochs, with the fingerprint of the weights.
@@ -362,7 +364,15 @@ class Trainer:
             last = epochs if source is not None else self.position.epoch + epochs
             self._steps_per_epoch, self._epochs = len(loader), last
             plan = _loop.Plan(
-                loader, held_out, val_transform, last, self._callbacks, directory, bool(progress), on_save_error
+                loader,
+                held_out,
+                val_transform,
+                last,
+                self._callbacks,
+                directory,
+                bool(progress),
+                on_save_error,
+                save_best,
             )
             _loop.run(self, plan)
         return self.history

@@ -117,6 +117,34 @@ def test_resumed_runs_keep_every_setting(run, tmp_path):
     assert run("train", "--resume", folder, "--json").json["weights_fingerprint"] == whole
 
 
+def test_mean_and_deviation_are_computed_and_kept_as_numbers(run, tmp_path):
+    folder, words = tmp_path / "run", ("train", "--epochs", "1", "--json")
+    values = run(*words, "--mean", "computed", "--std", "computed", "--validation", "0.2", "--run-dir", folder).json
+    settings = tomllib.loads((folder / "config.toml").read_text())
+    train, _ = pc.data.digits(seed=0)
+    mean, std = pc.data.mean_std(train)
+    assert (settings["mean"], settings["std"]) == (list(mean), list(std))
+    again = run(*words, "--config", folder / "config.toml").json
+    assert again["weights_fingerprint"] == values["weights_fingerprint"]
+
+
+def test_groups_of_parameters_come_from_a_recipe(run, tmp_path):
+    path, folder = tmp_path / "mine.toml", tmp_path / "run"
+    path.write_text(
+        'net = "lenet5"\nepochs = 1\n[[groups]]\nmatch = "conv*"\nfrozen = true\n'
+        '[[groups]]\nmatch = ["fc1", "fc2.weight"]\nlr_scale = 0.5\nweight_decay = 0.0\n'
+    )
+    kept = run("train", "--recipe", path, "--run-dir", folder, "--output", tmp_path / "n.safetensors", "--json").json
+    pc.manual_seed(0)
+    fresh, net = pc.models.create("lenet5").build((28, 28, 1)).state_dict(), pc.load(tmp_path / "n.safetensors")
+    same = {name for name, array in net.state_dict().items() if (array == fresh[name]).all()}
+    assert same == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
+    again = run("train", "--config", folder / "config.toml", "--json").json
+    assert again["weights_fingerprint"] == kept["weights_fingerprint"]
+    plain = run("train", "--recipe", path, "--groups", "[]", "--json").json
+    assert plain["weights_fingerprint"] != kept["weights_fingerprint"]
+
+
 # ---- Pictures and event files
 
 
@@ -165,7 +193,7 @@ def test_ensemble_is_trained_measured_saved_and_measured_again(run, tmp_path, ha
     values = result.json
     has_types(
         values, schema=str, net=str, data=str, test_images=int, members=list, mean_accuracy=float,
-        ensemble_accuracy=float, ensemble_loss=float, output=str,
+        ensemble_accuracy=float, ensemble_loss=float, output=str, skipped_images=int,
     )  # fmt: skip
     assert values["schema"] == "pycnn.train-ensemble/1"
     assert [member["seed"] for member in values["members"]] == [5, 6, 7]
@@ -177,7 +205,7 @@ def test_ensemble_is_trained_measured_saved_and_measured_again(run, tmp_path, ha
     measured = run("evaluate", listing, "--json").json
     has_types(
         measured, schema=str, files=list, data=str, split=str, images=int, accuracy=float, loss=float,
-        member_accuracies=list, largest_class=float, seconds=float,
+        member_accuracies=list, largest_class=float, seconds=float, skipped_images=int,
     )  # fmt: skip
     assert measured["schema"] == "pycnn.evaluate-ensemble/1"
     assert measured["accuracy"] == values["ensemble_accuracy"]
@@ -229,7 +257,7 @@ def test_history_trains_tabulates_and_draws(run, tmp_path, monkeypatch, has_type
     values = result.json
     has_types(
         values, schema=str, data=str, train_images=int, test_images=int, seconds=NONE, steps=int, batch_size=int,
-        augment=str, seed=int, nets=list, picture=(str, NONE),
+        augment=str, seed=int, nets=list, picture=(str, NONE), skipped_images=int,
     )  # fmt: skip
     assert values["schema"] == "pycnn.history/1"
     assert [net["net"] for net in values["nets"]] == ["lenet5", "cifar_alexnet"]

@@ -36,7 +36,7 @@ def test_train_ends_with_one_line_of_json(run, tmp_path, has_types):
         values, schema=str, net=str, options=dict, parameters=int, data=str, train_images=int, test_images=int,
         test_accuracy=float, test_loss=float, epochs=int, steps=int, batch_size=int, seconds=float,
         images_per_second=float, weights_fingerprint=str, seed=int, threads=int, isa=str, output=str, run_dir=NONE,
-        recipe=NONE, curves=NONE,
+        recipe=NONE, curves=NONE, skipped_images=int,
     )  # fmt: skip
     assert values["schema"] == "pycnn.train/1"
     assert (values["parameters"], values["threads"], values["epochs"]) == (61706, 1, 1)
@@ -150,9 +150,8 @@ def test_run_folder_holds_what_is_needed_to_do_it_again(run, tmp_path):
     folder = tmp_path / "run"
     first = run("train", "--epochs", "2", "--seed", "3", "--run-dir", folder, "--json").json
     names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
-    always = {
-        "best.safetensors", "config.toml", "environment.json", "history.csv", "last.safetensors", "metrics.jsonl",
-    }  # fmt: skip
+    # No best one: without a validation part the test images would choose it.
+    always = {"config.toml", "environment.json", "history.csv", "last.safetensors", "metrics.jsonl"}
     assert names - {"curves.png"} == always
     settings = tomllib.loads((folder / "config.toml").read_text())
     assert (settings["epochs"], settings["seed"], settings["net"]) == (2, 3, "lenet5")
@@ -268,6 +267,13 @@ def test_training_that_is_steered_holds_images_out(run, tmp_path, way):
     assert "steered by the test images" in obeyed.err
 
 
+def test_validation_of_0_in_a_recipe_file_is_0(run, tmp_path):
+    (tmp_path / "own.toml").write_text('net = "lenet5"\nepochs = 1\nschedule = "plateau"\nvalidation = 0\n')
+    result = run("train", "--recipe", tmp_path / "own.toml", "--json")
+    assert result.json["train_images"] == 1347
+    assert "steered by the test images" in result.err
+
+
 def test_net_that_the_test_images_chose_is_not_suggested(run, tmp_path, monkeypatch):
     monkeypatch.setattr("pycnn.cli._run_folder.find_spec", lambda _name: None)  # Drawing takes time.
 
@@ -279,6 +285,7 @@ def test_net_that_the_test_images_chose_is_not_suggested(run, tmp_path, monkeypa
     assert command == f"pycnn evaluate {tmp_path / 'plain' / 'last.safetensors'} --data digits"
     assert run(*command.split()[1:], "--json").json["accuracy"] == result.json["test_accuracy"]
     _, command = suggested("held-out", "--validation", "0.1")
+    assert (tmp_path / "held-out" / "best.safetensors").is_file()
     assert command == f"pycnn evaluate {tmp_path / 'held-out' / 'best.safetensors'} --data digits"
     result, command = suggested("averages", "--ema", "0.9")
     words = command.removesuffix(" keeps the averaged net").replace(

@@ -30,6 +30,17 @@ def trainer(**options):
     return pc.Trainer(net, **options)
 
 
+def test_best_is_left_out_on_request(tmp_path):
+    images, labels = np.zeros((8, 28, 28, 1), np.float32), np.arange(8)
+    for best in (True, False):
+        trainer = pc.Trainer(pc.models.create("lenet5"))
+        folder = tmp_path / str(best)
+        trainer.fit(
+            (images, labels), val=(images, labels), epochs=1, checkpoint_dir=folder, save_best=best, progress=False
+        )
+        assert {path.name for path in folder.iterdir()} == {"last.safetensors", *(["best.safetensors"] * best)}
+
+
 def test_history_holds_an_epoch_a_row():
     t = trainer()
     history = t.fit(data(), val=data(seed=1), epochs=3, batch_size=16, progress=False)

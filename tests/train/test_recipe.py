@@ -73,6 +73,30 @@ def test_recipes_are_as_the_papers_say():
 # ---- Files
 
 
+def test_groups_are_those_of_the_optimizer():
+    way = train.Recipe(
+        groups=[{"match": "features.*", "lr_scale": 0.1}, {"match": ["fc", "head"], "weight_decay": 0, "frozen": True}]
+    )
+    expected = (optim.Group("features.*", lr_scale=0.1), optim.Group("fc", "head", weight_decay=0.0, frozen=True))
+    for kind in ("sgd", "adam", "adamw"):
+        assert way.override(optimizer=kind).make_optimizer().groups == expected
+
+
+def test_statistics_are_computed_from_the_images_and_from_nothing_else():
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), np.uint8)
+    data = pc.data.ArrayDataset(images, np.arange(20) % 10)
+    way = train.Recipe(net="lenet5", mean="computed", std=0.5)
+    settled = way.with_statistics(data)
+    assert settled.mean == pytest.approx([images.mean() / 255])
+    assert settled.std == [0.5]
+    assert settled.with_statistics(data) is settled
+    net = way.make_net()
+    way.make_trainer(net, data)
+    assert net.normalization.mean == pytest.approx(settled.mean)
+    with pytest.raises(pc.ArgumentError, match="no images to compute it from"):
+        way.make_trainer(way.make_net(), 20)
+
+
 def test_a_file_is_read_and_the_rest_has_defaults(tmp_path):
     path = write(tmp_path, 'net = "lenet5"\nepochs = 3\nlr = 1\nmean = 0.5\n[option]\npool = "max"\n')
     way = train.recipe(path)
@@ -115,6 +139,13 @@ def test_a_file_is_read_and_the_rest_has_defaults(tmp_path):
         ("mean = [0.5]\nstd = [0.2, 0.0]", ["'std' is [0.2, 0.0]", "above 0"]),
         ("mean = [0.1, 0.2, 0.3]\nstd = [0.2, 0.1]", ["'mean'", "'std' [0.2, 0.1]"]),
         ("label_smoothing = 1.5", ["'label_smoothing' is 1.5", "at most 1"]),
+        ('mean = "measured"', ["'mean' is 'measured'", '"computed"']),
+        ('groups = [{ lr_scale = 0.1 }]', ["'groups'", "group 0: 'match' is missing"]),
+        ('groups = [{ match = [] }]', ["'groups'", "'match' is []"]),
+        ('groups = [{ match = "fc", lr = 0.1 }]', ["'groups'", "no 'lr'", "lr_scale"]),
+        ('groups = [{ match = "fc", lr_scale = -1 }]', ["'groups'", "lr_scale", "-1"]),
+        ('groups = [{ match = "fc", frozen = 1 }]', ["'groups'", "'frozen' is 1"]),
+        ('groups = "fc"', ["'groups' is 'fc'", "match"]),
         ("ema = 1.0", ["'ema' is 1.0", "below 1"]),
         ("validation = 1.0", ["'validation' is 1.0", "below 1"]),
         ('metrics = ["top"]', ["'top'", "top5"]),
