@@ -7,7 +7,7 @@ The peers are a torch DataLoader with as many worker processes as pycnn has thre
 torchvision's transforms too where they can be imported, and for CIFAR also whole batches in torch. Epochs take turns;
 medians are compared. First the outputs are checked to agree: the same windows by Pillow and by slicing.
 
-    python benchmarks/data_throughput.py --folder ../shared/data/ants_bees/train
+    python benchmarks/data_throughput.py --folder DIR
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIDE, BATCH, CIFAR_BATCH, CIFAR_COUNT = 224, 32, 128, 20_000
 def main() -> None:
     """Run both parts and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, help="JPEG files in folders by class")
+    parser.add_argument("--folder", type=Path, help="JPEG files in folders by class (default: CIFAR only)")
     parser.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="threads, processes (default: all)"
     )

@@ -58,36 +58,36 @@ def test_read_idx_accepts_no_elements(tmp_path):
 GZ = gzip.compress(GOOD, mtime=0)
 
 
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"", "0 bytes are too few"),
-        (GOOD[:3], "3 bytes are too few"),
-        (b"\0\1" + GOOD[2:], r"at byte 0: 00 01 08 03 is not an IDX header"),
-        (b"\0\0\x0a" + GOOD[3:], r"at byte 0: 00 00 0a 03"),
-        (b"\0\0\x08\0" + GOOD[4:], r"at byte 0: 00 00 08 00"),
-        (b"\0\0\x08\xff" + GOOD[4:], r"at byte 0: 00 00 08 ff"),
-        (b"\x80\x04\x95\0" + GOOD, r"at byte 0: 80 04 95 00"),
-        (GOOD[:9], r"header with 3 dimensions is cut off at byte 9"),
-        (GOOD[:-1], r"needs 60 bytes, a file of 75 bytes cannot hold them"),
-        (GOOD[:16], r"needs 60 bytes, a file of 16 bytes cannot hold them"),
-        (GOOD + b"\0", r"trailing bytes after the data, at byte 76"),
-        (GOOD[:4] + b"\xff" * 12, r"at byte 4: shape \(4294967295, 4294967295, 4294967295\)"),
-        (GOOD[:4] + struct.pack(">3I", 2**16, 2**16, 2**32 - 1), r"at byte 4: shape"),
-        (GOOD[:4] + struct.pack(">3I", 2**30, 1, 1) + GOOD[16:], r"file of 76 bytes cannot hold"),
-        (gzip.compress(GOOD[:-1]), r"they end after 59, at byte 75 of the unpacked data"),
-        (gzip.compress(GOOD + b"\0"), r"trailing bytes after the data, at byte 76"),
-        (gzip.compress(GOOD[:4] + b"\x7f" * 12), r"at byte 4: shape"),
-        (GZ[:-20], r"gzip data is cut off at byte \d+ of the unpacked data"),
-        (GZ[:-1], r"gzip data is cut off"),
-        (GZ[:12], r"gzip data is cut off"),
-        (GZ[:2], r"gzip data is cut off"),
-        (GZ[:-8] + bytes([GZ[-8] ^ 1]) + GZ[-7:], r"damaged gzip data .*incorrect data check"),
-        (GZ[:-4] + b"\1\2\3\4", r"damaged gzip data .*incorrect length check"),
-        (GZ + b"junk", r"damaged gzip data"),
-        (GZ[:40] + b"\xff\xff\xff" + GZ[43:], r"(damaged gzip data|gzip data is cut off)"),
-    ],
-)
+DAMAGED = {
+    "empty": (b"", "0 bytes are too few"),
+    "half magic": (GOOD[:3], "3 bytes are too few"),
+    "second byte": (b"\0\1" + GOOD[2:], r"at byte 0: 00 01 08 03 is not an IDX header"),
+    "no such type": (b"\0\0\x0a" + GOOD[3:], r"at byte 0: 00 00 0a 03"),
+    "no dimensions": (b"\0\0\x08\0" + GOOD[4:], r"at byte 0: 00 00 08 00"),
+    "255 dimensions": (b"\0\0\x08\xff" + GOOD[4:], r"at byte 0: 00 00 08 ff"),
+    "pickle": (b"\x80\x04\x95\0" + GOOD, r"at byte 0: 80 04 95 00"),
+    "half header": (GOOD[:9], r"header with 3 dimensions is cut off at byte 9"),
+    "a byte missing": (GOOD[:-1], r"needs 60 bytes, a file of 75 bytes cannot hold them"),
+    "no data": (GOOD[:16], r"needs 60 bytes, a file of 16 bytes cannot hold them"),
+    "a byte too many": (GOOD + b"\0", r"trailing bytes after the data, at byte 76"),
+    "giant": (GOOD[:4] + b"\xff" * 12, r"at byte 4: shape \(4294967295, 4294967295, 4294967295\)"),
+    "product wraps": (GOOD[:4] + struct.pack(">3I", 2**16, 2**16, 2**32 - 1), r"at byte 4: shape"),
+    "large dimension": (GOOD[:4] + struct.pack(">3I", 2**30, 1, 1) + GOOD[16:], r"file of 76 bytes cannot hold"),
+    "gzip: a byte missing": (gzip.compress(GOOD[:-1]), r"they end after 59, at byte 75 of the unpacked data"),
+    "gzip: a byte too many": (gzip.compress(GOOD + b"\0"), r"trailing bytes after the data, at byte 76"),
+    "gzip: giant": (gzip.compress(GOOD[:4] + b"\x7f" * 12), r"at byte 4: shape"),
+    "gzip: half": (GZ[:-20], r"gzip data is cut off at byte \d+ of the unpacked data"),
+    "gzip: last byte missing": (GZ[:-1], r"gzip data is cut off"),
+    "gzip: two bytes of data": (GZ[:12], r"gzip data is cut off"),
+    "gzip: magic only": (GZ[:2], r"gzip data is cut off"),
+    "gzip: wrong check": (GZ[:-8] + bytes([GZ[-8] ^ 1]) + GZ[-7:], r"damaged gzip data .*incorrect data check"),
+    "gzip: wrong length": (GZ[:-4] + b"\1\2\3\4", r"damaged gzip data .*incorrect length check"),
+    "gzip: junk behind": (GZ + b"junk", r"damaged gzip data"),
+    "gzip: damaged data": (GZ[:40] + b"\xff\xff\xff" + GZ[43:], r"(damaged gzip data|gzip data is cut off)"),
+}
+
+
+@pytest.mark.parametrize(("data", "text"), DAMAGED.values(), ids=DAMAGED)
 def test_read_idx_refuses_damaged_files_naming_the_place(tmp_path, data, text):
     path = write(tmp_path / "bad-idx", data)
     with pytest.raises(FormatError, match=text) as caught:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tolerances
 from kernel_paths import run
 
 import pycnn as pc
@@ -18,6 +17,13 @@ from pycnn.models.resnet import ResNet
 pytestmark = pytest.mark.interop
 torch = pytest.importorskip("torch")
 import deep_torch_twins as twins  # noqa: E402
+from twin_checks import (  # noqa: E402
+    assert_close,
+    assert_gradients_close,
+    assert_same_statistics,
+    share_weights,
+    torch_images,
+)
 
 CLASSES = 5
 GROUPED = {"bottleneck": True, "groups": 2, "base_width": 32}
@@ -83,29 +89,8 @@ def pair(name):
     size, net, twin = CASES[name]()
     rng = np.random.default_rng(len(name))
     net.build((*size, 3))
-    state = {}
-    for key, value in net.state_dict().items():
-        drawn = rng.standard_normal(value.shape) * np.sqrt(2 / max(np.prod(value.shape[1:]), 1))
-        if value.ndim == 1:
-            drawn = rng.uniform(0.5, 1.5, value.shape) if key.endswith(("var", "weight")) else 0.1 * drawn
-        state[key] = drawn.astype(np.float32)
-    net.load_state_dict(state)
-    twin = twin.double()
-    missing = twin.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=False)
-    assert not missing.unexpected_keys
-    assert all(key.endswith("num_batches_tracked") for key in missing.missing_keys)
+    twin = share_weights(net, twin, rng)
     return net, twin, rng.standard_normal((4, *size, 3)), rng.integers(0, CLASSES, 4)
-
-
-def torch_images(images):
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-
-def assert_close(found, expected, what, dtype=np.float64, length=10**6):
-    """Up to the rounding of a million additions, at the scale of the largest element."""
-    expected = np.asarray(expected)
-    bound = tolerances.sum_bound(np.abs(expected).max(initial=0.0), length, dtype)
-    tolerances.assert_within(found, expected, bound, what)
 
 
 @cases
@@ -143,20 +128,10 @@ def test_gradients_equal_torch(name, training):
     length = 10**8 if training else 10**6
     assert_close(value, loss.item(), "loss", length=length)
     assert_close(found, inputs.grad.permute(0, 2, 3, 1).numpy(), "grad of the images", length=length)
-    expected = dict(twin.named_parameters())
-    assert set(by_name) == set(expected)
-    for key, gradient in by_name.items():
-        want = expected[key].grad.numpy()
-        assert_close(gradient.transpose(0, 3, 1, 2) if want.ndim == 4 else gradient, want, key, length=length)
+    assert_gradients_close(by_name, twin, length=length)
 
 
 @pytest.mark.parametrize("name", ["resnext", "cifar_resnet_pre_activated", "googlenet", "inception_v3"])
 def test_a_training_step_leaves_the_same_running_statistics(name):
     net, twin, images, labels = pair(name)
-    pc.Trainer(net, optimizer=pc.optim.SGD(lr=1e-3)).step(images.astype(np.float32), labels)
-    twin.train()
-    (twin.with_heads if name in WITH_HEADS else twin)(torch_images(images))
-    state = net.state_dict()
-    for key, expected in twin.named_buffers():
-        if not key.endswith("num_batches_tracked"):
-            assert_close(state[key], expected.numpy(), key, np.float32)
+    assert_same_statistics(net, twin, images, labels, twin.with_heads if name in WITH_HEADS else twin)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tolerances
 
 import pycnn as pc
 from pycnn import functional
@@ -14,6 +13,13 @@ from pycnn.models.vgg import VGG
 pytestmark = pytest.mark.interop
 torch = pytest.importorskip("torch")
 import torch_twins as twins  # noqa: E402
+from twin_checks import (  # noqa: E402
+    assert_close,
+    assert_gradients_close,
+    assert_same_statistics,
+    share_weights,
+    torch_images,
+)
 
 CLASSES = 5
 # Narrow, but with a first and a last layer as in configuration C.
@@ -85,30 +91,9 @@ def pair(name):
     size, make, make_twin = CASES[name]
     rng = np.random.default_rng(len(name))
     net = make()
-    state = {}
-    for key, value in net.state_dict().items():
-        drawn = rng.standard_normal(value.shape) * np.sqrt(2 / max(np.prod(value.shape[1:]), 1))
-        if value.ndim == 1:
-            drawn = rng.uniform(0.5, 1.5, value.shape) if key.endswith(("var", "weight")) else 0.1 * drawn
-        state[key] = drawn.astype(np.float32)
-    net.load_state_dict(state)
-    twin = make_twin().double()
-    missing = twin.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=False)
-    assert not missing.unexpected_keys
-    assert all(key.endswith("num_batches_tracked") for key in missing.missing_keys)
+    twin = share_weights(net, make_twin(), rng)
     count = 4 if name in WITH_STATISTICS else 2
     return net, twin, rng.standard_normal((count, *size, 3)), rng.integers(0, CLASSES, count)
-
-
-def torch_images(images):
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-
-def assert_close(found, expected, what, dtype=np.float64, scale=0.0):
-    """Up to the rounding of a million additions, at the scale of the largest element."""
-    expected = np.asarray(expected)
-    largest = max(np.abs(expected).max(initial=0.0), scale)
-    tolerances.assert_within(found, expected, tolerances.sum_bound(largest, 10**6, dtype), what)
 
 
 def compare(name, training):
@@ -127,13 +112,9 @@ def compare(name, training):
     value, (found, by_name) = pc.value_and_grad(score, parameters=(), training=training)(images, labels)
     assert_close(value, loss.item(), "loss")
     assert_close(found, inputs.grad.permute(0, 2, 3, 1).numpy(), "gradient of the images")
-    expected = {key: parameter.grad.numpy() for key, parameter in twin.named_parameters()}
-    assert set(by_name) == set(expected)
     # What batch norm takes out again, a bias before it, has no gradient but the rounding of the others'.
-    scale = max(np.abs(want).max() for want in expected.values()) if training else 0.0
-    for key, gradient in by_name.items():
-        want = expected[key]
-        assert_close(gradient.transpose(0, 3, 1, 2) if want.ndim == 4 else gradient, want, key, scale=scale)
+    scale = max(np.abs(p.grad.numpy()).max() for p in twin.parameters()) if training else 0.0
+    assert_gradients_close(by_name, twin, scale=scale)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -149,9 +130,4 @@ def test_gradients_with_batch_statistics_equal_torch(name):
 @pytest.mark.parametrize("name", WITH_STATISTICS)
 def test_a_training_step_leaves_the_same_running_statistics(name):
     net, twin, images, labels = pair(name)
-    pc.Trainer(net, optimizer=pc.optim.SGD(lr=1e-3)).step(images.astype(np.float32), labels)
-    twin.train()(torch_images(images))
-    state = net.state_dict()
-    for key, expected in twin.named_buffers():
-        if not key.endswith("num_batches_tracked"):
-            assert_close(state[key], expected.numpy(), key, np.float32)
+    assert_same_statistics(net, twin, images, labels, twin)
