@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import os
+from pathlib import Path
 from typing import Any
 
 from pycnn.errors import ArgumentError
 
-__all__ = ["as_float", "as_integer"]
+__all__ = ["as_float", "as_integer", "as_number", "as_path"]
 
 
 def as_integer(value: Any, *, who: str, name: str, low: int, high: int | None = None) -> int:
@@ -52,3 +55,60 @@ def as_float(value: Any, *, who: str, name: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ArgumentError(f"{who}: {name} must be a number, got {value!r}") from None
+
+
+def as_number(
+    value: Any,
+    *,
+    who: str,
+    name: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+) -> float:
+    """Return a finite number in an interval; bool and text are refused.
+
+    Args:
+        value: What the caller was given.
+        who: The class or function that asks, for the message.
+        name: The argument, for the message.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        above: `low` itself is not allowed.
+        below: `high` itself is not allowed.
+
+    Raises:
+        ArgumentError: It is no number, not finite, or out of range.
+    """
+    number = as_float(value, who=who, name=name)
+    inside = math.isfinite(number) and low <= number <= high
+    if not inside or (above and number == low) or (below and number == high):
+        limits = ""
+        if math.isfinite(low) and math.isfinite(high):
+            limits = f" and in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+        elif math.isfinite(low):
+            limits = f" and {'above' if above else 'at least'} {low:g}"
+        elif math.isfinite(high):
+            limits = f" and {'below' if below else 'at most'} {high:g}"
+        raise ArgumentError(f"{who}: {name} must be finite{limits}, got {value!r}")
+    return number
+
+
+def as_path(value: Any, *, who: str) -> Path:
+    """Return a path; what cannot be one is refused before the system sees it.
+
+    Args:
+        value: A text, bytes or path.
+        who: The function that asks, for the message.
+
+    Raises:
+        ArgumentError: It is something else, or holds a null character.
+    """
+    try:
+        text = os.fsdecode(value)
+    except TypeError:
+        raise ArgumentError(f"{who}: expected a path, got {value!r}") from None
+    if "\0" in text:
+        raise ArgumentError(f"{who}: path {text!r} contains a NUL character")
+    return Path(text)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
-from pycnn.errors import ArgumentError
+from pycnn.arguments import as_path
+from pycnn.errors import ArgumentError, FormatError
 from pycnn.program import Variables
 from pycnn.tensor import Tensor, as_array
 
@@ -17,12 +18,9 @@ __all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
 
 
 def _as_text(path: str | os.PathLike[str], who: str) -> str:
-    try:
-        text = os.fsdecode(path)
-    except TypeError:
-        raise ArgumentError(f"{who}: expected a path, got {path!r}") from None
-    if "\0" in text:
-        raise ArgumentError(f"{who}: path {text!r} contains a NUL character")
+    as_path(path, who=who)
+    # Not what that gave, which lacks a slash at the end: the system shall see it.
+    text = os.fsdecode(path)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -88,5 +86,13 @@ def load_model(path: str | os.PathLike[str]) -> tuple[_core.Graph, dict[str, Ten
         FileError: The file cannot be read.
         FormatError: The file is malformed or of a newer format.
     """
-    graph, tensors, metadata = _core.load_model(_as_text(path, "load"))
+    try:
+        graph, tensors, metadata = _core.load_model(_as_text(path, "load"))
+    except FormatError as error:
+        what, _, hint = str(error).partition("\n")
+        if "'pycnn.format' is missing" in what or "PyTorch's .pth" in hint:
+            raise FormatError(
+                f"{what}\n  hint: weights without a network? make the net, then pycnn.load_weights(net, path)"
+            ) from None
+        raise
     return graph, {name: Tensor(tensor) for name, tensor in tensors.items()}, metadata

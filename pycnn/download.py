@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError, FileError, FormatError
 
 __all__ = ["cache_directory", "fetch"]
@@ -54,12 +55,13 @@ def fetch(source: str | os.PathLike[str], *, sha256: str | None = None) -> Path:
     Raises:
         FileError: The file cannot be read, or the server cannot be reached or refuses.
         FormatError: The content has another digest, or the connection ended early.
-        ArgumentError: The URL is malformed, its scheme is not accepted, it names a file of another machine, a server
-            leads from https to something else and there is no digest, or the digest is no hex number.
+        ArgumentError: The source is neither a path nor a URL, the URL is malformed, its scheme is not accepted, it
+            names a file of another machine, a server leads from https to something else and there is no digest, or
+            the digest is no hex number.
     """
     digest = _as_digest(sha256)
     if not is_url(source):
-        path = Path(source)
+        path = as_path(source, who="fetch")
         if digest is not None:
             _check(path, digest, str(path))
         return path

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.arguments import as_path
 from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError, FileError, FormatError, LabelError, ShapeError
 from pycnn.nn.files import load
@@ -204,9 +205,10 @@ def _shown(names: list[str]) -> str:
 
 
 def _as_list_path(path: str | PathLike[str]) -> Path:
-    if Path(path).suffix != ".toml":
-        raise ArgumentError(f"Ensemble: '{os.fspath(path)}' must end in .toml, it holds the list of the model files")
-    return Path(path)
+    listing = as_path(path, who="Ensemble")
+    if listing.suffix != ".toml":
+        raise ArgumentError(f"Ensemble: '{listing}' must end in .toml, it holds the list of the model files")
+    return listing
 
 
 def write_list(path: str | PathLike[str], members: Sequence[Path]) -> None:

@@ -90,7 +90,10 @@ def _apply(op: Any, inputs: Sequence[Any], *, outputs: int = 1) -> Any:
 
 
 def _check_labels(scores: Any, labels: Any, who: str) -> None:
-    """Refuse class numbers that are out of range, where there are values to look at."""
+    """Refuse class numbers that are out of range, where there are values to look at.
+
+    The program that is run would refuse them too, but could only call them its "input_1".
+    """
     if is_tracing() or isinstance(scores, Symbol) or isinstance(labels, Symbol):
         return
     numbers, classes = as_array(labels, what=f"{who}: labels"), as_array(scores, what=who).shape[-1:]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
+from pycnn.arguments import as_path
 from pycnn.errors import FileError
 
 __all__ = ["write_text"]
@@ -13,13 +15,26 @@ __all__ = ["write_text"]
 _MAX_STEM = 200  # of a file's name, which may have 255 bytes with the suffix
 
 
+def _settle(folder: Path) -> None:
+    """Make a change of names survive a power loss."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Some network file systems cannot; nothing is lost on them.
+            raise
+    finally:
+        os.close(handle)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file atomically; what is no regular file, as /dev/stdout, is written in place.
 
     Raises:
+        ArgumentError: The path holds a null character.
         FileError: The system refused; an older file at the path is intact.
     """
-    target = Path(path)
+    target = as_path(path, who="write")
     temporary = target.parent / f"{target.name[:_MAX_STEM]}.tmp.{os.getpid()}"
     try:
         if target.exists() and not target.is_file():
@@ -29,7 +44,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target.resolve())
+        final = target.resolve()
+        temporary.replace(final)
+        _settle(final.parent)
     except OSError as error:
         with suppress(OSError):  # The first error is the one to tell.
             temporary.unlink(missing_ok=True)

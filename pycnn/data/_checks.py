@@ -5,7 +5,6 @@ Every check names who complains, what came (position and value where there is on
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycnn.arguments import as_float, as_integer
+from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
 
 Images = NDArray[Any]
@@ -23,14 +22,6 @@ Index = NDArray[np.int64]
 # Class names are built for every class below the largest label, so a stray label of 2**40 must
 # not become an allocation.
 MAX_CLASSES = 1_000_000
-
-
-def as_number(value: Any, *, who: str, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """A finite float in ``low..high``."""
-    number = as_float(value, who=who, name=name)
-    if not math.isfinite(number) or not low <= number <= high:
-        raise ArgumentError(f"{who}: {name} must be finite and in [{low}, {high}], got {value!r}")
-    return number
 
 
 def as_seed(value: Any, *, who: str, name: str = "seed") -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from pycnn.errors import ArgumentError, FileError, FormatError
+from pycnn.errors import FileError, FormatError
 
 PathLike = str | os.PathLike[str]
 
@@ -19,17 +19,6 @@ _MAX_EXPANSION = 1032
 _CHUNK = 1 << 20
 # Small, because zlib copies what is left of the input at the end of every gzip member.
 _INPUT = 1 << 16
-
-
-def as_path(value: PathLike, *, who: str) -> Path:
-    """A path, or ArgumentError for what cannot be one (NUL bytes, other types)."""
-    try:
-        path = Path(value)
-    except TypeError:
-        raise ArgumentError(f"{who}: expected a path, got {value!r}") from None
-    if "\0" in str(path):
-        raise ArgumentError(f"{who}: path {str(path)!r} contains a NUL character")
-    return path
 
 
 def open_regular(path: Path) -> BinaryIO:

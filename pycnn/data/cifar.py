@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.arguments import as_path
 from pycnn.data._checks import Images, Labels
-from pycnn.data._files import PathLike, Stream, as_path, list_directory
+from pycnn.data._files import PathLike, Stream, list_directory
 from pycnn.data._pickled import read_pickled
 from pycnn.data.datasets import ArrayDataset
 from pycnn.data.tar import TarShards

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pycnn.arguments import as_integer
+from pycnn.arguments import as_integer, as_number
 from pycnn.data import _image
 from pycnn.data._checks import (
     Images,
@@ -19,7 +19,6 @@ from pycnn.data._checks import (
     as_images,
     as_index,
     as_labels,
-    as_number,
     as_plain,
     as_seed,
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.data._checks import as_number, as_seed, as_size
+from pycnn.arguments import as_number
+from pycnn.data._checks import as_seed, as_size
 from pycnn.data._resize import resize
 from pycnn.data.datasets import ArrayDataset, split
 from pycnn.errors import ArgumentError

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pycnn.arguments import as_path
 from pycnn.data._checks import as_size
 from pycnn.data._decode import MAX_PIXELS, read_file
 from pycnn.data._encoded import CACHE_BYTES, EncodedDataset, OnError
-from pycnn.data._files import PathLike, as_path, list_directory
+from pycnn.data._files import PathLike, list_directory
 from pycnn.errors import FileError, FormatError
 
 __all__ = ["ImageFolder"]

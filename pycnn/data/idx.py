@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycnn.arguments import as_integer
-from pycnn.data._files import PathLike, Stream, as_path, list_directory
+from pycnn.arguments import as_integer, as_path
+from pycnn.data._files import PathLike, Stream, list_directory
 from pycnn.data.datasets import ArrayDataset
 from pycnn.errors import FileError, FormatError
 

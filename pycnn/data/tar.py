@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from pycnn.arguments import as_integer
+from pycnn.arguments import as_integer, as_path
 from pycnn.data._checks import MAX_CLASSES, as_class_names
 from pycnn.data._decode import MAX_PIXELS
 from pycnn.data._encoded import CACHE_BYTES, EncodedDataset, OnError
-from pycnn.data._files import PathLike, as_path, open_regular
+from pycnn.data._files import PathLike, open_regular
 from pycnn.errors import ArgumentError, FileError, FormatError
 
 if TYPE_CHECKING:

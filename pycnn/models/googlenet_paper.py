@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_number
 from pycnn.models._arguments import as_image_shape, is_small
 from pycnn.models.googlenet import MODULES
 from pycnn.nn import (
@@ -28,7 +29,7 @@ from pycnn.nn import (
     auxiliary,
     init,
 )
-from pycnn.nn._arguments import as_count, as_number
+from pycnn.nn._arguments import as_count
 
 __all__ = ["GoogLeNetPaper", "googlenet_paper"]
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError
 from pycnn.models._arguments import as_image_shape
 from pycnn.models._inception_parts import ConvNormReLU, half_normalised, require_three_channels
 from pycnn.nn import AvgPool2d, Dropout, GlobalAvgPool2d, Linear, MaxPool2d, Module, auxiliary, init
-from pycnn.nn._arguments import Pair, as_count, as_number
+from pycnn.nn._arguments import Pair, as_count
 
 __all__ = ["InceptionV3", "inception_v3"]
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_number
 from pycnn.models._arguments import as_image_shape, is_small
 from pycnn.nn import BatchNorm2d, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Linear, Module, ReLU6, Sequential, init
-from pycnn.nn._arguments import as_count, as_number
+from pycnn.nn._arguments import as_count
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
 
@@ -139,7 +140,7 @@ def mobilenet_v2(
     """
     who = "mobilenet_v2"
     shape = as_image_shape(input_shape, who=who, default=(224, 224, 3))
-    width = as_number(width_mult, who=who, name="width_mult", low=0.0, high=100.0, open_low=True)
+    width = as_number(width_mult, who=who, name="width_mult", low=0.0, high=100.0, above=True)
     net = MobileNetV2(shape, as_count(num_classes, who=who, name="num_classes"), width, dropout)
     net.build(shape)
     return net

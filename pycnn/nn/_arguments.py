@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from pycnn.arguments import as_float, as_integer
+from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError
 
 Pair = tuple[int, int]
@@ -60,26 +59,3 @@ def short_sides(sides: Sides) -> int | Pair | Sides:
 def short_pair(pair: Pair) -> int | Pair:
     """The shortest way to write a pair."""
     return pair[0] if pair[0] == pair[1] else pair
-
-
-def as_number(
-    value: Any,
-    *,
-    who: str,
-    name: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> float:
-    """A finite number in a closed or half-open interval."""
-    number = as_float(value, who=who, name=name)
-    inside = low <= number <= high and math.isfinite(number)
-    if not inside or (open_low and number == low) or (open_high and number == high):
-        left, right = "(" if open_low else "[", ")" if open_high else "]"
-        if math.isinf(low):
-            left = "("
-        if math.isinf(high):
-            right = ")"
-        raise ArgumentError(f"{who}: {name} must be finite and in {left}{low:g}, {high:g}{right}, got {value!r}")
-    return number

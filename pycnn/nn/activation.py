@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
-from pycnn.nn._arguments import as_number
+from pycnn.arguments import as_number
 from pycnn.nn.module import Module
 
 __all__ = ["LeakyReLU", "LogSoftmax", "ReLU", "ReLU6", "ScaledTanh", "Sigmoid", "Softmax", "Tanh"]

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError, GraphError
-from pycnn.nn._arguments import as_number
 from pycnn.tracing import Symbol
 
 if TYPE_CHECKING:

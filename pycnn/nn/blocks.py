@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError
 from pycnn.nn import init
-from pycnn.nn._arguments import as_count, as_number, as_optional_count
+from pycnn.nn._arguments import as_count, as_optional_count
 from pycnn.nn.module import Module
 from pycnn.tensor import Initializer, Parameter
 
@@ -98,7 +99,7 @@ class _Residual(_Block):
         self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
         self.channels = as_count(channels, who=who, name="channels")
         self.stride = as_count(stride, who=who, name="stride")
-        self.eps = as_number(eps, who=who, name="eps", low=0.0, open_low=True)
+        self.eps = as_number(eps, who=who, name="eps", low=0.0, above=True)
         self.momentum = as_number(momentum, who=who, name="momentum", low=0.0, high=1.0)
         self.zero_init_residual = bool(zero_init_residual)
         if shortcut not in ("projection", "zero_pad"):

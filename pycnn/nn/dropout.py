@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
-from pycnn.nn._arguments import as_number
+from pycnn.arguments import as_number
 from pycnn.nn.module import Module
 
 __all__ = ["Dropout"]
@@ -25,7 +25,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = as_number(p, who="Dropout", name="p", low=0.0, high=1.0, open_high=True)
+        self.p = as_number(p, who="Dropout", name="p", low=0.0, high=1.0, below=True)
 
     def forward(self, x: Any) -> Any:
         """Record the layer."""

@@ -189,15 +189,7 @@ def load(path: str | os.PathLike[str], *, num_classes: int | None = None) -> Gra
         GraphError: `num_classes` is given, and no dense layer or convolution gives the scores.
         UnsupportedError: The graph has the number of classes built in elsewhere too.
     """
-    try:
-        graph, tensors, metadata = checkpoint.load_model(path)
-    except FormatError as error:
-        what, _, hint = str(error).partition("\n")
-        if "'pycnn.format' is missing" in what or "PyTorch's .pth" in hint:
-            raise FormatError(
-                f"{what}\n  hint: weights without a network? make the net, then pycnn.load_weights(net, path)"
-            ) from None
-        raise
+    graph, tensors, metadata = checkpoint.load_model(path)
     parameters = {}
     for node in graph.nodes():
         if node["kind"] not in ("parameter", "buffer"):

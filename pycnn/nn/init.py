@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError
-from pycnn.nn._arguments import as_number
 from pycnn.tensor import Initializer, Parameter
 
 if TYPE_CHECKING:

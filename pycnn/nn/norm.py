@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError
-from pycnn.nn._arguments import as_count, as_number, as_optional_count
+from pycnn.nn._arguments import as_count, as_optional_count
 from pycnn.nn.module import Module
 from pycnn.tensor import Initializer, Parameter
 
@@ -60,7 +61,7 @@ class BatchNorm2d(Module):
     ) -> None:
         who = "BatchNorm2d"
         self.num_features = as_optional_count(num_features, who=who, name="num_features")
-        self.eps = as_number(eps, who=who, name="eps", low=0.0, open_low=True)
+        self.eps = as_number(eps, who=who, name="eps", low=0.0, above=True)
         self.momentum = as_number(momentum, who=who, name="momentum", low=0.0, high=1.0)
         self.frozen = bool(frozen)
         self.weight = self.bias = self.running_mean = self.running_var = None

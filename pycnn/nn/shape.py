@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
-from pycnn.nn._arguments import Pair, Sides, as_number, as_sides, short_sides
+from pycnn.arguments import as_number
+from pycnn.nn._arguments import Pair, Sides, as_sides, short_sides
 from pycnn.nn.module import Module
 
 __all__ = ["Flatten", "Identity", "Pad"]

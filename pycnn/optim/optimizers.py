@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError
-from pycnn.optim._arguments import as_number
 from pycnn.program import GroupSpec, OptimizerSpec
 from pycnn.tensor import Parameter
 
@@ -45,10 +45,10 @@ class Group:
             raise ArgumentError(f"Group: patterns must be one or more str, got {patterns!r}")
         put = object.__setattr__
         put(self, "patterns", patterns)
-        put(self, "lr_scale", as_number(lr_scale, who="Group", name="lr_scale"))
+        put(self, "lr_scale", as_number(lr_scale, who="Group", name="lr_scale", low=0.0))
         decay = weight_decay
         if decay is not None:
-            decay = as_number(decay, who="Group", name="weight_decay")
+            decay = as_number(decay, who="Group", name="weight_decay", low=0.0)
         put(self, "weight_decay", decay)
         put(self, "frozen", bool(frozen))
 
@@ -99,7 +99,7 @@ class Optimizer:
     ) -> None:
         who = type(self).__name__
         self.lr = lr
-        self.weight_decay = as_number(weight_decay, who=who, name="weight_decay")
+        self.weight_decay = as_number(weight_decay, who=who, name="weight_decay", low=0.0)
         if isinstance(no_decay, str) or not all(isinstance(p, str) for p in no_decay):
             raise ArgumentError(f"{who}: no_decay must be a sequence of 'bias', 'norm' or patterns, got {no_decay!r}")
         self.no_decay = tuple(no_decay)
@@ -121,7 +121,7 @@ class Optimizer:
     @lr.setter
     def lr(self, value: float) -> None:
         who = type(self).__name__
-        vars(self)["_lr"] = as_number(value, who=who, name="lr", above=True, high=_MAX_RATE)
+        vars(self)["_lr"] = as_number(value, who=who, name="lr", low=0.0, high=_MAX_RATE, above=True)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse changes that a compiled step would not notice."""
@@ -223,7 +223,7 @@ class SGD(Optimizer):
         groups: Sequence[Group] = (),
     ) -> None:
         super().__init__(lr, weight_decay, no_decay, groups)
-        self.momentum = as_number(momentum, who="SGD", name="momentum", high=1.0, below=True)
+        self.momentum = as_number(momentum, who="SGD", name="momentum", low=0.0, high=1.0, below=True)
         self.nesterov = bool(nesterov)
         if self.nesterov and self.momentum == 0.0:
             raise ArgumentError("SGD: nesterov needs momentum above 0")
@@ -277,10 +277,10 @@ class Adam(Optimizer):
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ArgumentError(f"{who}: betas must be two numbers, got {betas!r}")
         self.betas = (
-            as_number(betas[0], who=who, name="betas[0]", high=1.0, below=True),
-            as_number(betas[1], who=who, name="betas[1]", high=1.0, below=True),
+            as_number(betas[0], who=who, name="betas[0]", low=0.0, high=1.0, below=True),
+            as_number(betas[1], who=who, name="betas[1]", low=0.0, high=1.0, below=True),
         )
-        self.eps = as_number(eps, who=who, name="eps", above=True)
+        self.eps = as_number(eps, who=who, name="eps", low=0.0, above=True)
 
     def _base(self) -> OptimizerSpec:
         return OptimizerSpec(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from pycnn.arguments import as_integer, as_number
 from pycnn.errors import ArgumentError, FormatError
-from pycnn.optim._arguments import as_count, as_number
 
 __all__ = ["Constant", "CosineWithWarmup", "OneCycle", "Progress", "ReduceOnPlateau", "Schedule", "StepLR"]
 
@@ -90,13 +90,13 @@ class StepLR(Schedule):
         self.every: int | None = None
         self.milestones: tuple[int, ...] = ()
         if isinstance(milestones, Sequence) and not isinstance(milestones, str):
-            steps = tuple(as_count(m, who="StepLR", name="milestones", low=1) for m in milestones)
+            steps = tuple(as_integer(m, who="StepLR", name="milestones", low=1) for m in milestones)
             if not steps or any(a >= b for a, b in pairwise(steps)):
                 raise ArgumentError(f"StepLR: milestones must increase, got {milestones!r}")
             self.milestones = steps
         else:
-            self.every = as_count(milestones, who="StepLR", name="milestones", low=1)
-        self.gamma = as_number(gamma, who="StepLR", name="gamma", above=True)
+            self.every = as_integer(milestones, who="StepLR", name="milestones", low=1)
+        self.gamma = as_number(gamma, who="StepLR", name="gamma", low=0.0, above=True)
 
     def factor(self, progress: Progress) -> float:
         """``gamma`` to the number of drops so far."""
@@ -129,13 +129,13 @@ class CosineWithWarmup(Schedule):
 
     def __init__(self, warmup_steps: int = 0, *, total_steps: int | None = None, final_factor: float = 0.0) -> None:
         who = "CosineWithWarmup"
-        self.warmup_steps = as_count(warmup_steps, who=who, name="warmup_steps")
+        self.warmup_steps = as_integer(warmup_steps, who=who, name="warmup_steps", low=0)
         self.total_steps = total_steps
         if total_steps is not None:
-            self.total_steps = as_count(total_steps, who=who, name="total_steps", low=1)
+            self.total_steps = as_integer(total_steps, who=who, name="total_steps", low=1)
             if self.total_steps <= self.warmup_steps:
                 raise ArgumentError(f"{who}: total_steps {total_steps} must exceed warmup_steps {warmup_steps}")
-        self.final_factor = as_number(final_factor, who=who, name="final_factor", high=1.0)
+        self.final_factor = as_number(final_factor, who=who, name="final_factor", low=0.0, high=1.0)
 
     def factor(self, progress: Progress) -> float:
         """See the class.
@@ -195,13 +195,13 @@ class OneCycle(Schedule):
         total_steps: int | None = None,
     ) -> None:
         who = "OneCycle"
-        self.rise = as_number(rise, who=who, name="rise", high=1.0, above=True, below=True)
+        self.rise = as_number(rise, who=who, name="rise", low=0.0, high=1.0, above=True, below=True)
         self.div = as_number(div, who=who, name="div", low=1.0)
         self.final_div = as_number(final_div, who=who, name="final_div", low=1.0)
         if shape not in ("cosine", "linear"):
             raise ArgumentError(f"{who}: shape must be 'cosine' or 'linear', got {shape!r}")
         self.shape = shape
-        self.total_steps = None if total_steps is None else as_count(total_steps, who=who, name="total_steps", low=1)
+        self.total_steps = None if total_steps is None else as_integer(total_steps, who=who, name="total_steps", low=1)
 
     def factor(self, progress: Progress) -> float:
         """See the class.
@@ -259,13 +259,13 @@ class ReduceOnPlateau(Schedule):
         min_factor: float = 0.0,
     ) -> None:
         who = "ReduceOnPlateau"
-        self.reduction = as_number(factor, who=who, name="factor", high=1.0, above=True, below=True)
-        self.patience = as_count(patience, who=who, name="patience")
+        self.reduction = as_number(factor, who=who, name="factor", low=0.0, high=1.0, above=True, below=True)
+        self.patience = as_integer(patience, who=who, name="patience", low=0)
         if mode not in ("max", "min"):
             raise ArgumentError(f"{who}: mode must be 'max' or 'min', got {mode!r}")
         self.mode = mode
-        self.threshold = as_number(threshold, who=who, name="threshold")
-        self.min_factor = as_number(min_factor, who=who, name="min_factor", high=1.0)
+        self.threshold = as_number(threshold, who=who, name="threshold", low=0.0)
+        self.min_factor = as_number(min_factor, who=who, name="min_factor", low=0.0, high=1.0)
         self._best: float | None = None
         self._bad: int = 0
         self._product: float = 1.0

@@ -67,6 +67,9 @@ def as_target(value: Any, count: int, *, who: str) -> np.ndarray:
 def check_labels(labels: np.ndarray, classes: int, *, who: str) -> None:
     """Refuse a label below 0 or not below `classes`.
 
+    Programs refuse labels too, but only those that they read as labels: here some become rows of a target first, where
+    -1 would mean the last class. And the caller and the number of such labels are told.
+
     Raises:
         LabelError: Names the first such label's position and value.
     """

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pycnn.arguments import as_path
 from pycnn.data import Dataset, Loader
 from pycnn.errors import FileError, TrainingError
 from pycnn.optim.schedules import ReduceOnPlateau
@@ -217,4 +218,4 @@ def _diverged(trainer: Trainer, what: str, batch: int) -> NoReturn:
 
 def checkpoint_path(directory: str | PathLike[str] | None) -> Path | None:
     """A directory for checkpoints, or None."""
-    return None if directory is None else Path(directory)
+    return None if directory is None else as_path(directory, who="fit: checkpoint_dir")

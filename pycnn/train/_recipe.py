@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from difflib import get_close_matches
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from pycnn import optim
+from pycnn.arguments import as_path
 from pycnn.data import Dataset, mean_std
 from pycnn.data.transforms import Transform
 from pycnn.errors import ArgumentError, FileError, FormatError
@@ -378,7 +378,7 @@ def _values(name: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     if text.endswith(".toml") or os.sep in text:
         where = f"recipe '{text}'"
         try:
-            data = Path(text).read_bytes()
+            data = as_path(text, who="recipe").read_bytes()
         except OSError as error:
             raise FileError(error.errno, error.strerror, text) from None
     else:

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError
 from pycnn.textfile import write_text
 
@@ -182,7 +182,7 @@ class ModelCheckpoint(_Monitor):
         super().__init__(monitor, mode)
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ArgumentError(f"ModelCheckpoint: keep must be at least 1, got {keep!r}")
-        self.directory = Path(directory)
+        self.directory = as_path(directory, who="ModelCheckpoint")
         self.keep = keep
         self.written: list[str] = []
 
@@ -217,7 +217,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, who="CSVLogger")
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write the table."""
@@ -234,7 +234,7 @@ class JSONLines(Callback):
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, who="JSONLines")
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write the lines."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError
 from pycnn.optional import optional
 from pycnn.train.callbacks import Callback
@@ -39,7 +39,7 @@ class TensorBoard(Callback):
     def __init__(self, directory: str | PathLike[str], *, every: int = 50) -> None:
         if isinstance(every, bool) or not isinstance(every, int) or every < 0:
             raise ArgumentError(f"TensorBoard: every must be an integer of at least 0, got {every!r}")
-        self.directory = Path(directory)
+        self.directory = as_path(directory, who="TensorBoard")
         self.every = every
         self._library = optional("tensorboardX", extra="tensorboard", who="TensorBoard")
         self._writer: Any = None

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pycnn.arguments import as_number
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
 from pycnn.errors import ArgumentError, FormatError, ShapeError, TrainingError
@@ -131,11 +132,16 @@ class Trainer:
         self.optimizer = optimizer
         self.seed = seed
         self.schedule: Schedule = Constant() if schedule is None else schedule
-        self.clip_norm = _number(clip_norm, "clip_norm", low=0.0)
-        self.ema_decay = _number(ema_decay, "ema_decay", low=0.0, high=1.0)
-        smoothing = _number(label_smoothing, "label_smoothing", low=0.0, high=1.0, closed=True)
+        self.clip_norm, self.ema_decay = clip_norm, ema_decay
+        if clip_norm is not None:
+            self.clip_norm = as_number(clip_norm, who="Trainer", name="clip_norm", low=0.0, above=True)
+        if ema_decay is not None:
+            self.ema_decay = as_number(
+                ema_decay, who="Trainer", name="ema_decay", low=0, high=1, above=True, below=True
+            )
+        smoothing = as_number(label_smoothing, who="Trainer", name="label_smoothing", low=0.0, high=1.0)
         self.auxiliary_weight = as_auxiliary_weight(auxiliary_weight, who="Trainer")
-        objective = make_objective(net, loss, smoothing or 0.0, as_metrics(metrics), self.auxiliary_weight)
+        objective = make_objective(net, loss, smoothing, as_metrics(metrics), self.auxiliary_weight)
         if normalize is not None:
             net.normalization = as_normalize(normalize)
         self.loss = objective.name
@@ -644,15 +650,3 @@ def as_normalize(value: Any) -> Normalize:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ArgumentError(f"Trainer: normalize must be (mean, std) or a Normalize, got {value!r}")
     return Normalize(mean=value[0], std=value[1])
-
-
-def _number(value: Any, name: str, *, low: float, high: float = math.inf, closed: bool = False) -> float | None:
-    if value is None:
-        return None
-    good = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    number = float(value) if good else math.nan
-    inside = low <= number <= high if closed else low < number < high
-    if not inside:
-        limits = f"[{low:g}, {high:g}]" if closed else f"({low:g}, {high:g})"
-        raise ArgumentError(f"Trainer: {name} must be in {limits}, got {value!r}")
-    return number

@@ -268,7 +268,7 @@ def test_transforms_compare_hash_and_print():
         (lambda: T.ElasticDistortion(sigma=float("inf")), "sigma must be finite and in"),
         (lambda: T.Resize(8, "lanczos"), "interpolation must be one of"),
         (lambda: T.CenterCrop(-1), "size must be in 1..65536, got -1"),
-        (lambda: T.Normalize(std=0), "std must be finite and in"),
+        (lambda: T.Normalize(std=0), "std must be finite and at least 1e-12, got"),
         (lambda: T.Normalize(mean=()), "mean must be one number or one per channel"),
         (lambda: T.Normalize(mean=float("nan")), "mean must be finite"),
         (lambda: T.Compose([T.RandomShift(1), "flip"]), "step 1 is 'flip'"),

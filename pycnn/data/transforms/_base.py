@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pycnn.arguments import as_number
 from pycnn.data._checks import (
     Images,
     as_array,
-    as_number,
     as_plain,
     as_seed,
     check_image_dtype,

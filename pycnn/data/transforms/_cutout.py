@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pycnn.arguments import as_integer
+from pycnn.arguments import as_integer, as_number
 from pycnn.data import _image
-from pycnn.data._checks import Images, as_number
+from pycnn.data._checks import Images
 from pycnn.data._random import Draw
 from pycnn.data.transforms._base import Shape, Transform
 from pycnn.errors import ArgumentError, ShapeError

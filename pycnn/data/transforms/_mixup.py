@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pycnn.arguments import as_integer
+from pycnn.arguments import as_integer, as_number
 from pycnn.data import _image
-from pycnn.data._checks import Images, Labels, as_array, as_images, as_labels, as_number, as_seed
+from pycnn.data._checks import Images, Labels, as_array, as_images, as_labels, as_seed
 from pycnn.data._random import Draw, permutation
 from pycnn.data.transforms._base import Transform
 from pycnn.errors import ArgumentError, LabelError

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pycnn.arguments import as_number
 from pycnn.data import _image
-from pycnn.data._checks import Images, as_number, as_size
+from pycnn.data._checks import Images, as_size
 from pycnn.data._random import Draw
 from pycnn.data.transforms._base import Shape, Transform
 from pycnn.errors import ArgumentError

@@ -9,8 +9,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pycnn.arguments import as_number
 from pycnn.data import _image
-from pycnn.data._checks import Images, as_number
+from pycnn.data._checks import Images
 from pycnn.data._random import Draw
 from pycnn.data.transforms._base import Range, Transform, as_range
 from pycnn.errors import ArgumentError

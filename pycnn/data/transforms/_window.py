@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pycnn.arguments import as_integer
+from pycnn.arguments import as_integer, as_number
 from pycnn.data import _image
-from pycnn.data._checks import Images, as_number, as_size
+from pycnn.data._checks import Images, as_size
 from pycnn.data._random import Draw
 from pycnn.data._resize import FILTERS, resize
 from pycnn.data.transforms._base import Shape, Transform
