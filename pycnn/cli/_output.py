@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pycnn.errors import FileError
+
 __all__ = ["Output", "plain"]
 
 
@@ -46,7 +48,12 @@ class Output:
 
     def result(self, values: Mapping[str, Any], text: str) -> None:
         """Write the result: the values as one line of JSON, or the text."""
-        print(json.dumps(self.record(values), allow_nan=False) if self.json else text, flush=True)
+        try:
+            print(json.dumps(self.record(values), allow_nan=False) if self.json else text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, "standard output") from None
 
     def progress(self, text: str) -> None:
         """Say what is going on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -16,6 +17,7 @@ import pytest
 
 import pycnn as pc
 from pycnn import nn, optim
+from pycnn.textfile import write_text
 
 SCRIPT = """
 import sys
@@ -131,6 +133,41 @@ def test_small_and_read_only_file_systems(tmp_path, options):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB, where the tests may mount."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "pycnn-test", str(tmp_path)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_training_on_a_full_disk_keeps_the_checkpoint_before_and_goes_on_later(small_disk):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 1000)).build((6, 6, 1))
+    data = (np.zeros((4, 6, 6, 1), np.float32), np.arange(4))
+    trainer = pc.Trainer(net, optimizer=optim.SGD(0.1))
+    options = {"checkpoint_dir": small_disk, "progress": False, "save_best": False}
+    trainer.fit(data, epochs=1, **options)
+    last, filler = small_disk / "last.safetensors", small_disk / "filler"
+    before = last.read_bytes()
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(pc.FileError) as caught:
+        trainer.fit(data, epochs=1, **options)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(last))
+    with pytest.raises(pc.FileError) as caught:
+        trainer.history.to_csv(small_disk / "h.csv")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(small_disk / "h.csv"))
+    assert last.read_bytes() == before
+    assert {p.name for p in small_disk.iterdir()} == {"last.safetensors", "filler"}
+    filler.unlink()
+    again = pc.Trainer(pc.load(last), optimizer=optim.SGD(0.1))
+    assert len(again.fit(data, epochs=2, resume=True, **options)) == 2
+    assert last.read_bytes() != before
+
+
 def values(path: Path) -> set[float]:
     """All weights of a whole file are one number."""
     state = pc.load(path).state_dict()
@@ -195,3 +232,61 @@ def test_histories_are_written_whole_or_not_at_all(tmp_path):
         history.to_csv(tmp_path / "absent" / "h.csv")
     assert history.to_csv("/dev/null") == before.decode()
     assert not Path("/dev/null").is_file()
+
+
+class Failing:
+    """Lets the n-th of the file operations of `write_text` fail, and counts them."""
+
+    def __init__(self, monkeypatch, code, nth):
+        self.code, self.nth, self.count = code, nth, 0
+        for owner, name in ((Path, "open"), (os, "fsync"), (Path, "replace"), (os, "open")):
+            monkeypatch.setattr(owner, name, self.wrapped(getattr(owner, name)))
+
+    def wrapped(self, original):
+        def operation(*args, **named):
+            self.count += 1
+            if self.count == self.nth:
+                raise OSError(self.code, os.strerror(self.code), "somewhere")
+            return original(*args, **named)
+
+        return operation
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_whichever_file_operation_fails_a_text_is_the_older_or_the_newer(tmp_path, monkeypatch, code):
+    target = tmp_path / "h.csv"
+    failures = 0
+    for nth in range(1, 20):
+        target.write_text("older")
+        with monkeypatch.context() as patch:
+            failing = Failing(patch, code, nth)
+            try:
+                write_text(target, "newer")
+            except pc.FileError as error:
+                failures += 1
+                assert (error.errno, error.filename) == (code, str(target))  # noqa: PT017
+            else:
+                break
+        renamed = failing.count > 3  # What fails after the renaming cannot take it back.
+        assert target.read_text() == ("newer" if renamed else "older")
+        assert [p.name for p in tmp_path.iterdir()] == ["h.csv"]
+    assert failures == 5
+    assert target.read_text() == "newer"
+
+
+def test_device_that_is_full_is_named():
+    history = pc.train.History([{"epoch": 1, "loss": 0.5}])
+    with pytest.raises(pc.FileError) as caught:
+        history.to_csv("/dev/full")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
+    with pytest.raises(pc.FileError) as caught:
+        pc.save(small(), "/dev/full")
+    assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, "/dev/full")
+
+
+def test_results_that_cannot_be_told_are_an_error():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-P", "-m", "pycnn", "compare-filters", "7x7", "3x3,3x3,3x3", "--json"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert "No space left on device: 'standard output'" in result.stderr
