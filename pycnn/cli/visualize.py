@@ -1,6 +1,7 @@
 """Look inside of a net: filters, feature maps, what it looks at and why, in one HTML file.
 
-For every image: saliency, guided back-propagation, Grad-CAM, occlusion and feature maps. With --data also the
+For every image: saliency, guided back-propagation, Grad-CAM, occlusion, feature maps, and what these still
+know of the image. With --data also the
 confusion matrix, the surest mistakes, and the patches that channels react to most.
 
 Examples:

@@ -1,4 +1,4 @@
-"""Looking inside a net: feature maps, filters, what a class score depends on, what a unit likes, where it errs.
+"""Looking inside a net: feature maps, what they keep, filters, what a score depends on, what a unit likes, mistakes.
 
 Every function gives arrays; `plots` draws them, `report` gathers everything in one page.
 
@@ -16,6 +16,7 @@ from pycnn.inspect.feature_maps import activations, layer_names, receptive_field
 from pycnn.inspect.filter_chains import FilterChain, FilterComparison, compare_filters
 from pycnn.inspect.gradients import default_cam_layer, grad_cam, guided_backpropagation, input_gradients, saliency
 from pycnn.inspect.html_report import Picture, Report, report
+from pycnn.inspect.inverted_features import Inversion, invert_features
 from pycnn.inspect.learned_filters import filter_pictures, filters
 from pycnn.inspect.mistakes import Mistakes, Predictions, predictions
 from pycnn.inspect.occlude import occlusion
@@ -25,6 +26,7 @@ from pycnn.nn.receptive_field import ReceptiveField
 __all__ = [
     "FilterChain",
     "FilterComparison",
+    "Inversion",
     "Mistakes",
     "Patches",
     "Picture",
@@ -39,6 +41,7 @@ __all__ = [
     "grad_cam",
     "guided_backpropagation",
     "input_gradients",
+    "invert_features",
     "layer_names",
     "maximize",
     "occlusion",

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.errors import ArgumentError, ShapeError
+from pycnn.arguments import as_path
+from pycnn.errors import ArgumentError, FileError, ShapeError
 from pycnn.inspect import plots
 from pycnn.inspect._recording import as_images, spatial_layers
 from pycnn.inspect.feature_maps import activations, receptive_field
 from pycnn.inspect.gradients import default_cam_layer, grad_cam, guided_backpropagation, saliency
+from pycnn.inspect.inverted_features import invert_features
 from pycnn.inspect.learned_filters import filter_pictures, filters
 from pycnn.inspect.mistakes import predictions
 from pycnn.inspect.occlude import occlusion
@@ -32,6 +34,7 @@ _SHOWN_LARGE = 4
 _SMALL_IMAGE = 64
 _SHOWN_PATCH_CHANNELS = 6
 _PATCHES = 8
+_INVERTED = 4
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,20 @@ class Report:
         write_text(path, self.to_html())
 
     def save_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write each picture as a PNG file; the folder is made if need be."""
-        directory = Path(folder)
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write each picture as a PNG file; the folder is made if need be.
+
+        Raises:
+            FileError: The system refused.
+        """
+        directory = as_path(folder, who="save_pictures")
         paths = []
-        for index, picture in enumerate(self.pictures):
-            paths.append(directory / f"{index:02d}-{picture.name}.png")
-            paths[-1].write_bytes(picture.png)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for index, picture in enumerate(self.pictures):
+                paths.append(directory / f"{index:02d}-{picture.name}.png")
+                paths[-1].write_bytes(picture.png)
+        except OSError as error:
+            raise FileError(error.errno, error.strerror, str(paths[-1] if paths else directory)) from None
         return paths
 
 
@@ -125,7 +135,7 @@ def report(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """Draw what can be seen of a net: filters, feature maps, what it looks at, what it likes, where it errs.
+    """Draw what can be seen of a net: filters, feature maps, what they keep, what it looks at and likes, where it errs.
 
     Args:
         net: A net that gives scores (N, classes).
@@ -137,7 +147,7 @@ def report(
         data: A data set, for the confusion matrix, the surest mistakes and the patches that channels like best.
         title: Of the page.
         notes: Lines under it.
-        seed: Of the gradient ascent.
+        seed: Of the gradient ascent and descent.
         progress: Told what is being drawn.
 
     Raises:
@@ -166,7 +176,7 @@ def report(
     page = Report(title or f"Inside {type(net).__name__}", list(notes), net.summary(shape, compact=True)._repr_html_())
     tell = progress or (lambda _text: None)
     drawing = _Drawing(net, pixels, named, titles, chosen, page, tell)
-    drawing.images(probabilities, classes)
+    drawing.images(probabilities, classes, seed)
     drawing.filters()
     drawing.favourites(seed)
     if data is not None:
@@ -215,7 +225,7 @@ class _Drawing:
         """Render a figure."""
         self.page.pictures.append(Picture(section, name, caption, plots.png(figure)))
 
-    def images(self, probabilities: np.ndarray, classes: Any) -> None:
+    def images(self, probabilities: np.ndarray, classes: Any, seed: int) -> None:
         """For each image: what it is taken for, why, and how it looks inside."""
         net, pixels = self.net, self.pixels
         explained = probabilities.argmax(axis=1) if classes is None else np.broadcast_to(classes, (len(pixels),))
@@ -229,6 +239,7 @@ class _Drawing:
         stride = max(size // 2, math.ceil((min(pixels.shape[1:3]) - size) / 11))
         covered = occlusion(net, pixels, explained, size=size, stride=stride)
         maps = activations(net, pixels, self.layers)
+        inverted = self._inverted(maps, seed)
         for index, title in enumerate(self.titles):
             self.tell(f"pictures of {title}")
             name = self.class_names[int(explained[index])]
@@ -259,7 +270,31 @@ class _Drawing:
                 self.add(
                     section, f"maps-{index}-{_file_name(layer)}", f"What the channels of layer {layer} give.", figure
                 )
+            if inverted[index]:
+                given = pixels[index] / np.float32(255.0) if pixels.dtype == np.uint8 else pixels[index]
+                pictures = np.stack([given, *(picture for _, picture in inverted[index])])
+                captions = ["image\n", *(caption for caption, _ in inverted[index])]
+                figure = plots.plot_images(pictures, "What the layers still know of the image", captions)
+                caption = (
+                    "Images with nearly the same features, from grey by gradient descent; what differs from the given "
+                    "image is what a layer has forgotten. Below its name: how far off the features still are."
+                )
+                self.add(section, f"inverted-{index}", caption, figure)
         self._fields()
+
+    def _inverted(self, maps: dict[str, np.ndarray], seed: int) -> list[list[tuple[str, np.ndarray]]]:
+        """For each image, captions and pictures of the inverted layers, as far as they are drawn."""
+        self.tell("inversion of the feature maps")
+        large = min(self.pixels.shape[1:3]) > _SMALL_IMAGE
+        found: list[list[tuple[str, np.ndarray]]] = [[] for _ in self.pixels]
+        for layer in self.layers:
+            # What is 0 everywhere tells nothing.
+            alive = [i for i in range(min(1 if large else _INVERTED, len(found))) if maps[layer][i].any()]
+            if alive:
+                result = invert_features(self.net, self.pixels[alive], layer, steps=64 if large else 128, seed=seed)
+                for index, picture, error in zip(alive, result.images, result.errors, strict=True):
+                    found[index].append((f"{layer}\n{100 * error:.2g} % off", picture))
+        return found
 
     def _fields(self) -> None:
         shape = self.pixels.shape[1:]

@@ -60,7 +60,7 @@ def test_page_is_well_formed_escaped_and_whole(page):
 def test_page_has_every_kind_of_picture(page):
     names = {picture.name for picture in page.pictures}
     assert {
-        *("attention-0", "maps-0-activation", "maps-0-activation-1", "receptive-fields"),
+        *("attention-0", "maps-0-activation", "maps-0-activation-1", "inverted-0", "receptive-fields"),
         *("filters-conv1", "filters-conv2", "class-inputs", "confusion", "mistakes", "patches-activation-1"),
     } <= names
 
