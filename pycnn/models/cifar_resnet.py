@@ -11,6 +11,7 @@ from typing import Any
 
 from pycnn import functional
 from pycnn.models._arguments import as_image_shape
+from pycnn.models._documentation import arguments_of
 from pycnn.nn import BasicBlock, BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, Module, Sequential, init
 from pycnn.nn._arguments import as_count
 
@@ -92,8 +93,23 @@ class CifarResNet(Module):
         return self.fc(self.avgpool(x))
 
 
-def _make(depth: int, **options: Any) -> CifarResNet:
-    net = CifarResNet(depth, who=f"cifar_resnet{depth}", **options)
+def _make(
+    depth: int,
+    num_classes: int,
+    input_shape: Sequence[int] | None,
+    shortcut: str,
+    pre_activation: bool,
+    zero_init_residual: bool,
+) -> CifarResNet:
+    net = CifarResNet(
+        depth,
+        who=f"cifar_resnet{depth}",
+        num_classes=num_classes,
+        input_shape=input_shape,
+        shortcut=shortcut,
+        pre_activation=pre_activation,
+        zero_init_residual=zero_init_residual,
+    )
     net.name_tensors()
     return net
 
@@ -131,16 +147,10 @@ def cifar_resnet20(
         >>> cifar_resnet20().num_parameters
         269722
     """
-    return _make(
-        20,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        shortcut=shortcut,
-        pre_activation=pre_activation,
-        zero_init_residual=zero_init_residual,
-    )
+    return _make(20, num_classes, input_shape, shortcut, pre_activation, zero_init_residual)
 
 
+@arguments_of(cifar_resnet20)
 def cifar_resnet32(
     num_classes: int = 10,
     *,
@@ -154,22 +164,14 @@ def cifar_resnet32(
     A 3x3 convolution, three stages of 5 basic blocks with 16, 32 and 64 channels, global average pool, one dense layer.
     Convolutions start normal with variance 2 / fan_out.
 
-    Arguments, shapes and errors as `cifar_resnet20`.
-
     Example:
         >>> cifar_resnet32().num_parameters
         464154
     """
-    return _make(
-        32,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        shortcut=shortcut,
-        pre_activation=pre_activation,
-        zero_init_residual=zero_init_residual,
-    )
+    return _make(32, num_classes, input_shape, shortcut, pre_activation, zero_init_residual)
 
 
+@arguments_of(cifar_resnet20)
 def cifar_resnet44(
     num_classes: int = 10,
     *,
@@ -183,22 +185,14 @@ def cifar_resnet44(
     A 3x3 convolution, three stages of 7 basic blocks with 16, 32 and 64 channels, global average pool, one dense layer.
     Convolutions start normal with variance 2 / fan_out.
 
-    Arguments, shapes and errors as `cifar_resnet20`.
-
     Example:
         >>> cifar_resnet44().num_parameters
         658586
     """
-    return _make(
-        44,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        shortcut=shortcut,
-        pre_activation=pre_activation,
-        zero_init_residual=zero_init_residual,
-    )
+    return _make(44, num_classes, input_shape, shortcut, pre_activation, zero_init_residual)
 
 
+@arguments_of(cifar_resnet20)
 def cifar_resnet56(
     num_classes: int = 10,
     *,
@@ -212,22 +206,14 @@ def cifar_resnet56(
     A 3x3 convolution, three stages of 9 basic blocks with 16, 32 and 64 channels, global average pool, one dense layer.
     Convolutions start normal with variance 2 / fan_out.
 
-    Arguments, shapes and errors as `cifar_resnet20`.
-
     Example:
         >>> cifar_resnet56().num_parameters
         853018
     """
-    return _make(
-        56,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        shortcut=shortcut,
-        pre_activation=pre_activation,
-        zero_init_residual=zero_init_residual,
-    )
+    return _make(56, num_classes, input_shape, shortcut, pre_activation, zero_init_residual)
 
 
+@arguments_of(cifar_resnet20)
 def cifar_resnet110(
     num_classes: int = 10,
     *,
@@ -241,17 +227,8 @@ def cifar_resnet110(
     A 3x3 convolution, three stages of 18 basic blocks (16, 32, 64 channels), global average pool, one dense layer.
     Convolutions start normal with variance 2 / fan_out.
 
-    Arguments, shapes and errors as `cifar_resnet20`.
-
     Example:
         >>> cifar_resnet110().num_parameters
         1727962
     """
-    return _make(
-        110,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        shortcut=shortcut,
-        pre_activation=pre_activation,
-        zero_init_residual=zero_init_residual,
-    )
+    return _make(110, num_classes, input_shape, shortcut, pre_activation, zero_init_residual)

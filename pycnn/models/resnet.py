@@ -12,6 +12,7 @@ from typing import Any
 
 from pycnn.errors import ArgumentError
 from pycnn.models._arguments import as_image_shape, is_small
+from pycnn.models._documentation import arguments_of
 from pycnn.nn import (
     BasicBlock,
     BatchNorm2d,
@@ -112,8 +113,17 @@ class ResNet(Module):
         return self.fc(self.avgpool(x))
 
 
-def _make(who: str, blocks: tuple[int, int, int, int], **options: Any) -> ResNet:
-    net = ResNet(blocks, who=who, **options)
+def _make(
+    who: str,
+    blocks: tuple[int, int, int, int],
+    num_classes: int,
+    input_shape: Sequence[int] | None,
+    zero_init_residual: bool,
+    stem: str | None,
+    **kind: Any,
+) -> ResNet:
+    shared: dict[str, Any] = {"num_classes": num_classes, "input_shape": input_shape, "stem": stem}
+    net = ResNet(blocks, who=who, zero_init_residual=zero_init_residual, **shared, **kind)
     net.name_tensors()
     return net
 
@@ -148,16 +158,10 @@ def resnet18(
         >>> resnet18().num_parameters
         11689512
     """
-    return _make(
-        "resnet18",
-        (2, 2, 2, 2),
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
-    )
+    return _make("resnet18", (2, 2, 2, 2), num_classes, input_shape, zero_init_residual, stem)
 
 
+@arguments_of(resnet18)
 def resnet34(
     num_classes: int = 1000,
     *,
@@ -169,22 +173,14 @@ def resnet34(
 
     21,797,672 parameters, 3.664 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnet34().num_parameters
         21797672
     """
-    return _make(
-        "resnet34",
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
-    )
+    return _make("resnet34", (3, 4, 6, 3), num_classes, input_shape, zero_init_residual, stem)
 
 
+@arguments_of(resnet18)
 def resnet50(
     num_classes: int = 1000,
     *,
@@ -196,23 +192,14 @@ def resnet50(
 
     25,557,032 parameters, 4.089 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnet50().num_parameters
         25557032
     """
-    return _make(
-        "resnet50",
-        (3, 4, 6, 3),
-        bottleneck=True,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
-    )
+    return _make("resnet50", (3, 4, 6, 3), num_classes, input_shape, zero_init_residual, stem, bottleneck=True)
 
 
+@arguments_of(resnet18)
 def resnet101(
     num_classes: int = 1000,
     *,
@@ -224,23 +211,14 @@ def resnet101(
 
     44,549,160 parameters, 7.801 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnet101().num_parameters
         44549160
     """
-    return _make(
-        "resnet101",
-        (3, 4, 23, 3),
-        bottleneck=True,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
-    )
+    return _make("resnet101", (3, 4, 23, 3), num_classes, input_shape, zero_init_residual, stem, bottleneck=True)
 
 
+@arguments_of(resnet18)
 def resnet152(
     num_classes: int = 1000,
     *,
@@ -252,23 +230,14 @@ def resnet152(
 
     60,192,808 parameters, 11.514 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnet152().num_parameters
         60192808
     """
-    return _make(
-        "resnet152",
-        (3, 8, 36, 3),
-        bottleneck=True,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
-    )
+    return _make("resnet152", (3, 8, 36, 3), num_classes, input_shape, zero_init_residual, stem, bottleneck=True)
 
 
+@arguments_of(resnet18)
 def resnext50_32x4d(
     num_classes: int = 1000,
     *,
@@ -280,8 +249,6 @@ def resnext50_32x4d(
 
     25,028,904 parameters, 4.230 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnext50_32x4d().num_parameters
         25028904
@@ -289,16 +256,17 @@ def resnext50_32x4d(
     return _make(
         "resnext50_32x4d",
         (3, 4, 6, 3),
+        num_classes,
+        input_shape,
+        zero_init_residual,
+        stem,
         bottleneck=True,
         groups=32,
         base_width=4,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
     )
 
 
+@arguments_of(resnet18)
 def resnext101_32x8d(
     num_classes: int = 1000,
     *,
@@ -310,8 +278,6 @@ def resnext101_32x8d(
 
     88,791,336 parameters, 16.414 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnext101_32x8d().num_parameters
         88791336
@@ -319,16 +285,17 @@ def resnext101_32x8d(
     return _make(
         "resnext101_32x8d",
         (3, 4, 23, 3),
+        num_classes,
+        input_shape,
+        zero_init_residual,
+        stem,
         bottleneck=True,
         groups=32,
         base_width=8,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
     )
 
 
+@arguments_of(resnet18)
 def resnext101_64x4d(
     num_classes: int = 1000,
     *,
@@ -340,8 +307,6 @@ def resnext101_64x4d(
 
     83,455,272 parameters, 15.460 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> resnext101_64x4d().num_parameters
         83455272
@@ -349,16 +314,17 @@ def resnext101_64x4d(
     return _make(
         "resnext101_64x4d",
         (3, 4, 23, 3),
+        num_classes,
+        input_shape,
+        zero_init_residual,
+        stem,
         bottleneck=True,
         groups=64,
         base_width=4,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
     )
 
 
+@arguments_of(resnet18)
 def wide_resnet50_2(
     num_classes: int = 1000,
     *,
@@ -370,8 +336,6 @@ def wide_resnet50_2(
 
     68,883,240 parameters, 11.398 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> wide_resnet50_2().num_parameters
         68883240
@@ -379,15 +343,16 @@ def wide_resnet50_2(
     return _make(
         "wide_resnet50_2",
         (3, 4, 6, 3),
+        num_classes,
+        input_shape,
+        zero_init_residual,
+        stem,
         bottleneck=True,
         base_width=128,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
     )
 
 
+@arguments_of(resnet18)
 def wide_resnet101_2(
     num_classes: int = 1000,
     *,
@@ -399,8 +364,6 @@ def wide_resnet101_2(
 
     126,886,696 parameters, 22.753 G multiply-adds at 224x224.
 
-    Arguments, shapes and errors as `resnet18`.
-
     Example:
         >>> wide_resnet101_2().num_parameters
         126886696
@@ -408,10 +371,10 @@ def wide_resnet101_2(
     return _make(
         "wide_resnet101_2",
         (3, 4, 23, 3),
+        num_classes,
+        input_shape,
+        zero_init_residual,
+        stem,
         bottleneck=True,
         base_width=128,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        zero_init_residual=zero_init_residual,
-        stem=stem,
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn.models._arguments import as_image_shape, is_small
+from pycnn.models._documentation import arguments_of
 from pycnn.models.alexnet import hidden_units
 from pycnn.nn import (
     AdaptiveAvgPool2d,
@@ -171,6 +172,7 @@ def vgg11(
     return _make("vgg11", _A, num_classes, input_shape, dropout, hidden)
 
 
+@arguments_of(vgg11)
 def vgg11_bn(
     num_classes: int = 1000,
     *,
@@ -182,18 +184,6 @@ def vgg11_bn(
 
     Convolutions start normal with variance 2 / fan_out. All else, small images included, is as in `vgg11`.
 
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
-
     Example:
         >>> vgg11_bn().num_parameters
         132868840
@@ -201,6 +191,7 @@ def vgg11_bn(
     return _make("vgg11_bn", _A, num_classes, input_shape, dropout, hidden, batch_norm=True)
 
 
+@arguments_of(vgg11)
 def vgg11_lrn(
     num_classes: int = 1000,
     *,
@@ -213,18 +204,6 @@ def vgg11_lrn(
     One normalisation (n = 5, k = 2, alpha = 1e-4, beta = 0.75) follows the first ReLU. The paper finds that it does not
     help. All else, small images included, is as in `vgg11`.
 
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
-
     Example:
         >>> vgg11_lrn().num_parameters
         132863336
@@ -232,6 +211,7 @@ def vgg11_lrn(
     return _make("vgg11_lrn", _A, num_classes, input_shape, dropout, hidden, lrn=True)
 
 
+@arguments_of(vgg11)
 def vgg13(
     num_classes: int = 1000,
     *,
@@ -241,25 +221,7 @@ def vgg13(
 ) -> VGG:
     """VGG-13, configuration B (Simonyan and Zisserman 2015): 133,047,848 parameters.
 
-    All convolutions are 3x3 with padding 1, all pools 2x2; two hidden layers of 4096 units. Names and shapes of the
-    weights are torchvision's, which takes images of any size by pooling the last maps to 7x7. Convolutions start
-    normal with variance 2 / fan_out (He et al. 2015), fully connected layers with deviation 0.01, biases at 0.
-
-    Images below 64 pixels a side get a classifier for small images: the last maps (1x1 for 32 pixels) go to it as they
-    are, nothing is pooled to 7x7, its hidden layers have 512 units, and their weights start after He as well. For
-    32x32x3 and 10 classes that is 9,935,434 parameters.
-
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
+    All else, small images included, is as in `vgg11`; for 32x32x3 and 10 classes that is 9,935,434 parameters.
 
     Example:
         >>> vgg13().num_parameters
@@ -268,6 +230,7 @@ def vgg13(
     return _make("vgg13", _B, num_classes, input_shape, dropout, hidden)
 
 
+@arguments_of(vgg11)
 def vgg13_bn(
     num_classes: int = 1000,
     *,
@@ -279,18 +242,6 @@ def vgg13_bn(
 
     Convolutions start normal with variance 2 / fan_out. All else, small images included, is as in `vgg13`.
 
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
-
     Example:
         >>> vgg13_bn().num_parameters
         133053736
@@ -298,6 +249,7 @@ def vgg13_bn(
     return _make("vgg13_bn", _B, num_classes, input_shape, dropout, hidden, batch_norm=True)
 
 
+@arguments_of(vgg11)
 def vgg16(
     num_classes: int = 1000,
     *,
@@ -307,25 +259,7 @@ def vgg16(
 ) -> VGG:
     """VGG-16, configuration D (Simonyan and Zisserman 2015): 138,357,544 parameters.
 
-    All convolutions are 3x3 with padding 1, all pools 2x2; two hidden layers of 4096 units. Names and shapes of the
-    weights are torchvision's, which takes images of any size by pooling the last maps to 7x7. Convolutions start
-    normal with variance 2 / fan_out (He et al. 2015), fully connected layers with deviation 0.01, biases at 0.
-
-    Images below 64 pixels a side get a classifier for small images: the last maps (1x1 for 32 pixels) go to it as they
-    are, nothing is pooled to 7x7, its hidden layers have 512 units, and their weights start after He as well. For
-    32x32x3 and 10 classes that is 15,245,130 parameters.
-
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
+    All else, small images included, is as in `vgg11`; for 32x32x3 and 10 classes that is 15,245,130 parameters.
 
     Example:
         >>> vgg16().num_parameters
@@ -334,6 +268,7 @@ def vgg16(
     return _make("vgg16", _D, num_classes, input_shape, dropout, hidden)
 
 
+@arguments_of(vgg11)
 def vgg16_bn(
     num_classes: int = 1000,
     *,
@@ -345,18 +280,6 @@ def vgg16_bn(
 
     Convolutions start normal with variance 2 / fan_out. All else, small images included, is as in `vgg16`.
 
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
-
     Example:
         >>> vgg16_bn().num_parameters
         138365992
@@ -364,6 +287,7 @@ def vgg16_bn(
     return _make("vgg16_bn", _D, num_classes, input_shape, dropout, hidden, batch_norm=True)
 
 
+@arguments_of(vgg11)
 def vgg16_c(
     num_classes: int = 1000,
     *,
@@ -375,18 +299,6 @@ def vgg16_c(
 
     The last convolution of the third, fourth and fifth stage is 1x1. All else, small images included, is as in `vgg16`.
 
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
-
     Example:
         >>> vgg16_c().num_parameters
         133638952
@@ -394,6 +306,7 @@ def vgg16_c(
     return _make("vgg16_c", _C, num_classes, input_shape, dropout, hidden)
 
 
+@arguments_of(vgg11)
 def vgg19(
     num_classes: int = 1000,
     *,
@@ -403,25 +316,7 @@ def vgg19(
 ) -> VGG:
     """VGG-19, configuration E (Simonyan and Zisserman 2015): 143,667,240 parameters.
 
-    All convolutions are 3x3 with padding 1, all pools 2x2; two hidden layers of 4096 units. Names and shapes of the
-    weights are torchvision's, which takes images of any size by pooling the last maps to 7x7. Convolutions start
-    normal with variance 2 / fan_out (He et al. 2015), fully connected layers with deviation 0.01, biases at 0.
-
-    Images below 64 pixels a side get a classifier for small images: the last maps (1x1 for 32 pixels) go to it as they
-    are, nothing is pooled to 7x7, its hidden layers have 512 units, and their weights start after He as well. For
-    32x32x3 and 10 classes that is 20,554,826 parameters.
-
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
+    All else, small images included, is as in `vgg11`; for 32x32x3 and 10 classes that is 20,554,826 parameters.
 
     Example:
         >>> vgg19().num_parameters
@@ -430,6 +325,7 @@ def vgg19(
     return _make("vgg19", _E, num_classes, input_shape, dropout, hidden)
 
 
+@arguments_of(vgg11)
 def vgg19_bn(
     num_classes: int = 1000,
     *,
@@ -440,18 +336,6 @@ def vgg19_bn(
     """VGG-19 with batch norm behind every convolution: 143,678,248 parameters.
 
     Convolutions start normal with variance 2 / fan_out. All else, small images included, is as in `vgg19`.
-
-    Args:
-        num_classes: Units of the last layer.
-        input_shape: (H, W, C) of the images, at least 32x32 pixels. Default: (224, 224, 3).
-        dropout: Probability of zero behind the two hidden layers.
-        hidden: Units of the two hidden layers. Default: 4096, or 512 for small images.
-
-    Shape:
-        ``(N, H, W, C)`` -> scores ``(N, num_classes)``
-
-    Raises:
-        ArgumentError: An argument is out of range.
 
     Example:
         >>> vgg19_bn().num_parameters
