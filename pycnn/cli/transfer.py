@@ -113,6 +113,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             similarity=args.similarity,
             out=None if args.features is None else args.features / "train",
             batch_size=args.batch_size,
+            epochs=args.epochs,
             seed=args.seed,
         )
     output.progress(str(found))
@@ -214,6 +215,7 @@ def _values(
             "similarity": found.similarity,
             "similarity_given": args.similarity is not None,
             "seconds": found.seconds,
+            "predicted_seconds": found.predicted,
         },
         "advice": {
             "strategy": found.advice.strategy,

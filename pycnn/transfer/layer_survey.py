@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.advice import Advice, Similarity, advise
+from pycnn.transfer.cost import forward_seconds, predicted_seconds
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
 from pycnn.transfer.layers import stage_layers
@@ -22,6 +23,9 @@ from pycnn.transfer.linear import linear_probe
 from pycnn.transfer.nearest import leave_one_out_accuracy
 
 __all__ = ["Depth", "Survey", "survey"]
+
+# Images that the speed is measured with.
+_SAMPLE = 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Survey:
         similarity: Estimated, 0..1 (see `survey`), or as it was given.
         advice: What `advise` says to that.
         seconds: That the features took.
+        predicted: Seconds that each strategy of `compare` should take with one seed.
+        epochs: Of training, for that.
         set: The features themselves.
     """
 
@@ -63,6 +69,8 @@ class Survey:
     similarity: float
     advice: Advice
     seconds: float
+    predicted: Mapping[str, float]
+    epochs: int
     set: FeatureSet
 
     def __str__(self) -> str:
@@ -83,6 +91,8 @@ class Survey:
             f"standard error {100 * self.standard_error:.1f} points"
         )
         lines.append(f"similarity to the encoder's data: {self.similarity:.2f}")
+        times = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.predicted.items())
+        lines.append(f"predicted seconds of one seed, {self.epochs} epochs where there are any: {times}")
         lines.append(f"advice: {self.advice}")
         return "\n".join(lines)
 
@@ -95,6 +105,7 @@ def survey(
     similarity: Similarity | float | None = None,
     out: Any = None,
     batch_size: int = 32,
+    epochs: int = 15,
     seed: int = 0,
 ) -> Survey:
     """Look through the layers of a net for those that tell the classes of a data set apart, and advise.
@@ -115,10 +126,11 @@ def survey(
         similarity: Of the data to the net's own; default: estimated.
         out: A folder to keep the features in (see `extract`).
         batch_size: Images per run.
+        epochs: Of training, for the predicted times.
         seed: Of the folds.
 
     Returns:
-        Accuracies by depth, the similarity, the advice, and the features.
+        Accuracies by depth, the similarity, the advice, predicted times, and the features.
 
     Raises:
         ArgumentError: There is only one class, a class without images, or no such layer.
@@ -136,11 +148,12 @@ def survey(
     dataset = as_dataset(data, who="survey")
     names = tuple(layers) if layers is not None else stage_layers(net, dataset.image_shape)
     started = time.perf_counter()
-    found = extract(Encoder(net, names), dataset, out=out, batch_size=batch_size)
+    encoder = Encoder(net, names)
+    found = extract(encoder, dataset, out=out, batch_size=batch_size)
     seconds = time.perf_counter() - started
     counts = np.bincount(found.labels, minlength=len(found.class_names))
-    if len(found) < 2:
-        raise ArgumentError("survey: one image tells nothing")
+    sample = dataset.read(np.arange(min(_SAMPLE, len(dataset)), dtype=np.int64))
+    predicted = predicted_seconds(net, forward_seconds(encoder, sample), len(dataset), epochs)
     depths = [_depth(found, (name,), seed) for name in names]
     if len(names) > 1:
         depths.append(_depth(found, names, seed))
@@ -153,7 +166,18 @@ def survey(
         estimate = 0.5 * (1.0 + math.erf((top - joined) / (math.sqrt(2.0) * error) / math.sqrt(2.0)))
     advice = advise(len(found), len(found.class_names), estimate)
     share = {"similar": 1.0, "different": 0.0}[estimate] if isinstance(estimate, str) else float(estimate)
-    return Survey(tuple(depths), len(found), float(counts.max() / len(found)), error, share, advice, seconds, found)
+    return Survey(
+        depths=tuple(depths),
+        images=len(found),
+        chance=float(counts.max() / len(found)),
+        standard_error=error,
+        similarity=share,
+        advice=advice,
+        seconds=seconds,
+        predicted=predicted,
+        epochs=epochs,
+        set=found,
+    )
 
 
 def _depth(found: FeatureSet, layers: tuple[str, ...], seed: int) -> Depth:

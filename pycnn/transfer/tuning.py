@@ -19,7 +19,7 @@ from pycnn.train import History, Trainer
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.layers import depth_groups
 
-__all__ = ["SMALL_BATCH", "FineTuned", "finetune", "fresh_head"]
+__all__ = ["SMALL_BATCH", "FineTuned", "chosen_groups", "finetune", "fresh_head"]
 
 #: Below so many images in a batch, its own statistics are too noisy for batch norms (`finetune`).
 SMALL_BATCH = 32
@@ -230,15 +230,20 @@ def _check_head(net: Module, classes: int, who: str) -> None:
         raise ArgumentError(f"{who}: keep_head, but the net knows the classes {', '.join(map(str, names))}")
 
 
+def chosen_groups(groups: Sequence[tuple[str, ...]], part: str) -> list[tuple[str, ...]]:
+    """Of groups from the head down (`depth_groups`), those that learn: "head", "few", "more" or "all"."""
+    below = len(groups) - 1
+    counts = {"head": 0, "few": max(1, below // 4), "more": -(-below // 2), "all": below}
+    return list(groups[: 1 + counts[part]])
+
+
 def _chosen(net: Module, part: Any, who: str) -> list[tuple[str, ...]]:
     """Groups that learn, the head first."""
     groups = depth_groups(net)
-    below = len(groups) - 1
     if isinstance(part, str):
-        counts = {"head": 0, "few": max(1, below // 4), "more": -(-below // 2), "all": below}
-        if part not in counts:
+        if part not in ("head", "few", "more", "all"):
             raise ArgumentError(f"{who}: part must be 'head', 'few', 'more', 'all', a number or patterns, got {part!r}")
-        return groups[: 1 + counts[part]]
+        return chosen_groups(groups, part)
     if isinstance(part, int) and not isinstance(part, bool):
         return groups[: as_integer(part, who=who, name="part", low=1, high=len(groups))]
     if not isinstance(part, Sequence):

@@ -68,6 +68,11 @@ def test_survey_measures_each_depth(tiny_net):
     assert 0.0 <= found.similarity <= 1.0
     assert found.advice.little_data
     assert len(found.set) == 60
+    assert list(found.predicted) == list(STRATEGIES)
+    times = [found.predicted[f"finetune-{part}"] for part in ("head", "few", "more", "all")]
+    assert sorted(times) == times
+    assert times[0] < times[1] < times[2] < times[3] == pytest.approx(found.predicted["scratch"])
+    assert 0 < found.predicted["linear-top"] < times[0]
     text = str(found)
     assert "layer1 + layer2" in text
     assert "advice:" in text

@@ -1,0 +1,75 @@
+"""How long each strategy takes, predicted from multiply-adds and the measured speed of a forward pass."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from pycnn.inspect._recording import record
+from pycnn.nn.module import Module, alone
+from pycnn.transfer.encoder import Encoder
+from pycnn.transfer.layers import depth_groups
+from pycnn.transfer.tuning import chosen_groups
+
+__all__ = ["forward_seconds", "predicted_seconds"]
+
+# Gradients for a layer's input and weights cost about a forward pass each.
+_BACKWARD = 2.0
+_REPEATS = 3
+
+
+def forward_seconds(encoder: Encoder, images: np.ndarray) -> float:
+    """Time of a forward pass for one image: the best of three runs after one that compiles."""
+    encoder(images)
+    best = float("inf")
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        encoder(images)
+        best = min(best, time.perf_counter() - started)
+    return best / len(images)
+
+
+def predicted_seconds(net: Module, forward: float, images: int, epochs: int) -> dict[str, float]:
+    """Predict how long the strategies of `compare` take with one seed; decoding and measuring come on top.
+
+    A step costs the forward pass and, for the part that learns, twice its multiply-adds more; frozen layers cost their
+    forward pass only. Classifiers on features cost one pass over the images.
+
+    Args:
+        net: Knows the size of its input.
+        forward: Seconds of a forward pass for one image (`forward_seconds`).
+        images: To learn from.
+        epochs: Of training.
+
+    Raises:
+        GraphError: No dense layer or convolution gives the scores.
+    """
+    shares = _shares(net)
+    groups = depth_groups(net)
+    one_pass = forward * images
+    times = {"scratch": one_pass * epochs * (1 + _BACKWARD)}
+    times |= dict.fromkeys(("nearest", "linear-top", "linear-stages"), one_pass)
+    for part in ("head", "few", "more", "all"):
+        learning = chosen_groups(groups, part)
+        share = sum(shares.get(name, 0.0) for names in learning for name in names)
+        times[f"finetune-{part}"] = one_pass * epochs * (1 + _BACKWARD * share)
+    return times
+
+
+def _shares(net: Module) -> dict[str, float]:
+    """Which part of the multiply-adds each weight takes part in."""
+    shape = net._input_shape(None, "predicted_seconds")
+    with alone():
+        traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
+    own = {id(parameter): name for name, parameter in net.named_parameters()}
+    nodes = traced.graph.nodes()
+    macs: dict[str, float] = {}
+    for node in nodes:
+        if node["kind"] == "op" and node["macs"]:
+            for symbol in node["inputs"][1:2]:
+                parameter = traced.parameters.get(nodes[symbol.node]["name"])
+                name = own.get(id(parameter), "")
+                macs[name] = macs.get(name, 0.0) + node["macs"]
+    total = sum(macs.values()) or 1.0
+    return {name: count / total for name, count in macs.items()}
