@@ -291,7 +291,7 @@ class _Drawing:
             # What is 0 everywhere tells nothing.
             alive = [i for i in range(min(1 if large else _INVERTED, len(found))) if maps[layer][i].any()]
             if alive:
-                result = invert_features(self.net, self.pixels[alive], layer, steps=64 if large else 128, seed=seed)
+                result = invert_features(self.net, self.pixels[alive], layer, steps=64 if large else 256, seed=seed)
                 for index, picture, error in zip(alive, result.images, result.errors, strict=True):
                     found[index].append((f"{layer}\n{100 * error:.2g} % off", picture))
         return found

@@ -39,10 +39,10 @@ def invert_features(
     x: Any,
     layer: str,
     *,
-    steps: int = 200,
+    steps: int = 300,
     step_size: float = 0.05,
-    total_variation: float = 0.1,
-    l2: float = 0.01,
+    total_variation: float = 1.0,
+    l2: float = 0.05,
     seed: int = 0,
 ) -> Inversion:
     """Find images that a layer cannot tell from given ones (Mahendran, Vedaldi 2015).
@@ -63,7 +63,8 @@ def invert_features(
         layer: Name of a layer, as the summary shows it, or of an op inside.
         steps: Number of steps.
         step_size: Length of the first steps, in units of the pixel range.
-        total_variation: Weight of smoothness; 0 for none.
+        total_variation: Weight of smoothness; 0 for none. Late layers of deep nets need more of it, or their images are
+            noise; of early layers less gives sharper images.
         l2: Weight of greyness; 0 for none.
         seed: Of the noise; the same seed gives the same images, alone or among others.
 

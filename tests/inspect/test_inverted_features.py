@@ -26,7 +26,7 @@ def correlation(images, others):
 
 
 def test_what_a_layer_keeps_comes_back(net, digits):
-    found = inspect.invert_features(net, digits, "conv1", steps=100)
+    found = inspect.invert_features(net, digits, "conv1", steps=100, total_variation=0.1, l2=0.01)
     assert found.images.shape == digits.shape
     assert found.images.dtype == np.float32
     assert 0 <= found.images.min() <= found.images.max() <= 1
