@@ -10,6 +10,7 @@ from typing import Any
 from pycnn import functional
 from pycnn.errors import ArgumentError, ShapeError
 from pycnn.inspect._recording import Layers, Recorded, record
+from pycnn.nn.auxiliary import collect_auxiliary
 from pycnn.nn.linear import Linear
 from pycnn.nn.module import Module, alone
 from pycnn.tracing import Symbol, Traced, inline, prune
@@ -102,7 +103,8 @@ class Encoder(Module):
         def outputs(recorded: Recorded) -> dict[str, Symbol]:
             return {f"layer_{i}": _find(recorded.layers, name) for i, name in enumerate(self.layers)}
 
-        with alone():
+        # Heads for training belong to the whole net; collected here they are dropped.
+        with alone(), collect_auxiliary():
             return prune(record(self.net, {"x": (shape, dtype)}, outputs))
 
     def _finish(self, x: Symbol, pool: str) -> Symbol:

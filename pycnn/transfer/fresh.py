@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pycnn.inspect._recording import record
 from pycnn.nn import init
+from pycnn.nn.auxiliary import collect_auxiliary
 from pycnn.nn.module import Module, alone
 from pycnn.tensor import Initializer
 
@@ -32,7 +33,7 @@ def redraw(net: Module, *, seed: int = 0) -> None:
     """
     shape = net._input_shape(None, "redraw")
     net.name_tensors()
-    with alone():
+    with alone(), collect_auxiliary():
         traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
     zero, one = Initializer("constant", 0.0), Initializer("constant", 1.0)
     nodes = traced.graph.nodes()

@@ -26,6 +26,8 @@ DEFAULT_CS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Taken where there is too little data to choose.
 _MIDDLE_C = 1e-2
 _MOST_ITERATIONS = 2000
+# One division into folds chooses by chance as much as by merit.
+_REPEATS = 3
 # Elements up to which several threads only wait for one another.
 _SMALL_MATRIX = 2**21
 
@@ -141,7 +143,8 @@ def linear_probe(
 ) -> LinearProbe:
     """Fit a linear classifier on the features of one layer or several (DeCAF, Donahue et al. 2014).
 
-    The penalty is chosen by stratified cross-validation: the largest one (smallest C) that gives the best accuracy.
+    The penalty is chosen by stratified cross-validation, repeated three times with other folds: the largest penalty
+    (smallest C) that gives the best accuracy.
     Scale and shift of standardisation are learnt within each fold.
 
     Args:
@@ -239,16 +242,16 @@ def _choose(
     """The smallest C of the best mean accuracy, and that accuracy."""
     if folds < 2:
         return (candidates[0] if len(candidates) == 1 else _MIDDLE_C), None
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import RepeatedStratifiedKFold
 
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
+    splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=_REPEATS, random_state=seed % 2**32)
     right = np.zeros(len(candidates), np.int64)
     for learn, check in splitter.split(x, y):
         for index, c in enumerate(candidates):
             weight, bias = _fit(x[learn], y[learn], c, kind, standardize)
             right[index] += int(((x[check] @ weight.T + bias).argmax(axis=1) == y[check]).sum())
     best = int(right.argmax())
-    return candidates[best], float(right[best] / len(x))
+    return candidates[best], float(right[best] / (_REPEATS * len(x)))
 
 
 def _fit(x: np.ndarray, y: np.ndarray, c: float, kind: str, standardize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -113,6 +113,33 @@ def test_arrays_inside_of_a_net_do_not_meet_those_of_another():
     assert Two()(np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 12)
 
 
+class WithHead(pc.nn.Module):
+    """A net with a head for training only."""
+
+    def __init__(self):
+        self.conv1 = pc.nn.Conv2d(3, 4, kernel_size=3)
+        self.aux = pc.nn.Linear(4, 3)
+        self.conv2 = pc.nn.Conv2d(4, 5, kernel_size=3)
+        self.fc = pc.nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        pc.nn.auxiliary(self.aux, pc.functional.global_avg_pool2d(x), weight=0.3)
+        return self.fc(pc.functional.global_avg_pool2d(self.conv2(x)))
+
+
+def test_heads_for_training_stay_behind():
+    net = WithHead().build((8, 8, 3))
+    classifier = Classifier(Encoder(net, "conv2"), pc.nn.Linear(5, 3))
+    before = net.state_dict()
+    pc.Trainer(classifier, optimizer=pc.optim.SGD(lr=0.1)).step(
+        np.ascontiguousarray(IMAGES[:, :8, :8]), np.array([0, 1, 2])
+    )
+    after = net.state_dict()
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
+
+
 @pytest.mark.parametrize(
     ("name", "stages", "top"),
     [
