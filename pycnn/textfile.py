@@ -27,6 +27,21 @@ def _settle(folder: Path) -> None:
         os.close(handle)
 
 
+def _clear(prefix: str, folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    with suppress(OSError):
+        for stray in folder.iterdir():
+            pid = stray.name.removeprefix(prefix)
+            if not stray.name.startswith(prefix) or not pid.isdecimal() or int(pid) == os.getpid():
+                continue
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                stray.unlink(missing_ok=True)
+            except (OSError, OverflowError):
+                continue  # Somebody else's, or no process's number at all.
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file atomically; what is no regular file, as /dev/stdout, is written in place.
 
@@ -35,7 +50,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         FileError: The system refused; an older file at the path is intact.
     """
     target = as_path(path, who="write")
-    temporary = target.parent / f"{target.name[:_MAX_STEM]}.tmp.{os.getpid()}"
+    prefix = f"{target.name[:_MAX_STEM]}.tmp."
+    temporary = target.parent / f"{prefix}{os.getpid()}"
     try:
         if target.exists() and not target.is_file():
             target.write_text(text, encoding="utf-8")
@@ -47,6 +63,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         final = target.resolve()
         temporary.replace(final)
         _settle(final.parent)
+        _clear(prefix, target.parent)
     except OSError as error:
         with suppress(OSError):  # The first error is the one to tell.
             temporary.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import http.server
+import os
 import threading
 
 import pytest
@@ -75,6 +77,21 @@ def test_a_wrong_digest_is_refused_and_nothing_stays(server):
     with pytest.raises(pc.FormatError, match=f"SHA-256 is {DIGEST}, expected 00000000"):
         fetch(f"{server.url}/net.safetensors", sha256="0" * 64)
     assert list(cache_directory().iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_leaves_nothing_and_is_named(server, monkeypatch, code):
+    def fail(_handle):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(pc.FileError, match=os.strerror(code)) as caught:
+            fetch(f"{server.url}/net.safetensors", sha256=DIGEST)
+    assert caught.value.errno == code
+    assert str(cache_directory()) in caught.value.filename
+    assert list(cache_directory().iterdir()) == []
+    assert fetch(f"{server.url}/net.safetensors", sha256=DIGEST).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("send", [0, 1000, len(CONTENT) - 1])

@@ -274,6 +274,19 @@ def test_whichever_file_operation_fails_a_text_is_the_older_or_the_newer(tmp_pat
     assert target.read_text() == "newer"
 
 
+def test_what_killed_writers_left_is_removed(tmp_path):
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as ended:
+        ended.wait()
+    stray, living = tmp_path / f"h.csv.tmp.{ended.pid}", tmp_path / f"h.csv.tmp.{os.getppid()}"
+    others = [
+        tmp_path / name for name in ("h.csv.tmp.x", f"other.csv.tmp.{ended.pid}", "h.csv.tmp.99999999999999999999")
+    ]
+    for path in (stray, living, *others):
+        path.write_text("half")
+    write_text(tmp_path / "h.csv", "whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "h.csv", living, *others}
+
+
 def test_device_that_is_full_is_named():
     history = pc.train.History([{"epoch": 1, "loss": 0.5}])
     with pytest.raises(pc.FileError) as caught:
