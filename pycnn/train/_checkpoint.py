@@ -117,8 +117,8 @@ def _compare(own: dict[str, Any], saved: dict[str, Any], who: str) -> None:
     for key in ("optimizer", "loss", "seed", "ema"):
         if own[key] != saved.get(key):
             raise ArgumentError(f"{who}: was written with {key} {saved.get(key)!r}, this trainer has {own[key]!r}")
-    for key in ("settings", "schedule", "clip_norm", "auxiliary_weight"):
-        # Files from before `auxiliary_weight` lack it, as if it was None.
+    for key in ("settings", "groups", "schedule", "clip_norm", "auxiliary_weight"):
+        # Older files lack `groups` and `auxiliary_weight`, as if they were None.
         if own[key] != saved.get(key):
             warnings.warn(
                 f"{who}: was written with {key} {saved.get(key)}, goes on with {own[key]}; the "

@@ -576,6 +576,7 @@ class Trainer:
             "seed": self.seed,
             "ema": self.ema_decay is not None,
             "settings": repr(self.optimizer),
+            "groups": ", ".join(map(repr, self.optimizer.groups)) or None,
             "schedule": describe(self.schedule),
             "clip_norm": self.clip_norm,
             "auxiliary_weight": self.auxiliary_weight,

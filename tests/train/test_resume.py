@@ -234,6 +234,15 @@ def test_other_hyper_parameters_are_said(tmp_path):
         make(schedule=None, optimizer=optim.SGD(0.2, momentum=0.9, weight_decay=1e-3)).load_checkpoint(path)
 
 
+def test_other_groups_of_parameters_are_said(tmp_path):
+    path = saved(tmp_path, schedule=None)
+    groups = [optim.Group("*", lr_scale=0.5)]
+    with pytest.warns(UserWarning, match="groups None, goes on with Group.*lr_scale=0.5"):
+        make(schedule=None, optimizer=optim.SGD(0.1, momentum=0.9, weight_decay=1e-3, groups=groups)).load_checkpoint(
+            path
+        )
+
+
 def test_other_data_within_an_epoch_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make().fit(data(), epochs=2, batch_size=16, callbacks=[StopAt(2)], checkpoint_dir=tmp_path, progress=False)
