@@ -68,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--batch-size", type=_options.count, default=32, metavar="N", help="pictures in a step (default: 32)"
     )
+    work.add_argument(
+        "--lr", type=_options.number, metavar="RATE", help="of training (default: 0.05; nets without batch norm: 0.005)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the best net here (.safetensors)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table here too")
     parser.add_argument("--features", type=Path, metavar="DIR", help="keep features here, and take them from here")
@@ -126,6 +129,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         seeds=range(args.seed, args.seed + args.seeds),
         epochs=args.epochs,
         batch_size=args.batch_size,
+        lr=args.lr,
         layers=layers,
         out=args.features,
         threads=args.threads,

@@ -45,8 +45,8 @@ STRATEGIES = {
     "finetune-all": "fine-tune all layers",
 }
 _PARTS = {"finetune-head": "head", "finetune-few": "few", "finetune-more": "more", "finetune-all": "all"}
-# Seeds change nothing in these but the folds in which the penalty is chosen.
-_HEAD_RATE, _TUNE_RATE, _SCRATCH_RATE = 0.1, 0.03, 0.05
+# Batch norms let large rates be; without them a net needs smaller ones.
+_RATE, _RATE_WITHOUT_NORM = 0.05, 0.005
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     epochs: int = 15,
     batch_size: int = 32,
+    lr: float | None = None,
     layers: Sequence[str] | None = None,
     transform: Transform | None = None,
     out: Any = None,
@@ -195,10 +196,10 @@ def compare(
 ) -> Comparison:
     """Carry out strategies of transfer learning and measure each on held-out images.
 
-    All that train by gradient descent do so for as many epochs with the same augmentation; "scratch" with the batch
-    statistics and the larger rate that a fresh net needs. The held-out images choose nothing inside of a strategy (the
-    penalty of linear classifiers is chosen in cross-validation, networks are taken after their last epoch), but the
-    best of several strategies looks better on them than it is.
+    All that train by gradient descent do so for as many epochs with the same augmentation, rate (for all layers) and
+    schedule; only the weights that they start from and the layers that learn differ. The held-out images choose nothing
+    inside of a strategy (the penalty of linear classifiers is chosen in cross-validation, networks are taken after
+    their last epoch), but the best of several strategies looks better on them than it is.
 
     Args:
         net: Trained; it stays as it is.
@@ -208,6 +209,7 @@ def compare(
         seeds: How many, or which: of fresh weights, shuffling, augmentation and folds.
         epochs: Of training; a fifth of them, at least one, train the head alone.
         batch_size: Images in a step.
+        lr: Learning rate of all training; default: 0.05, in nets without batch norm 0.005.
         layers: Stages for "linear-stages", the top last; default: the ends of the net's stages.
         transform: Augmentation; default: `default_augmentation`.
         out: A folder to keep features in (see `extract`).
@@ -258,6 +260,7 @@ def compare(
         tuple(layers) if layers is not None else stage_layers(net, learn.image_shape),
         total,
         batch_size,
+        lr if lr is not None else _RATE if any(True for _ in net.named_buffers()) else _RATE_WITHOUT_NORM,
         default_augmentation(learn.image_shape) if transform is None else transform,
         threads,
     )
@@ -303,6 +306,7 @@ class _Work:
         layers: tuple[str, ...],
         epochs: int,
         batch_size: int,
+        lr: float,
         transform: Transform,
         threads: int | None,
     ) -> None:
@@ -312,6 +316,7 @@ class _Work:
         self.encoder = Encoder(net, layers)
         self.epochs = epochs
         self.batch_size = batch_size
+        self.lr = lr
         self.transform = transform
         self.threads = threads
         self.feature_seconds = 0.0
@@ -346,17 +351,15 @@ class _Work:
         net.unfreeze()
         if name == "scratch":
             redraw(net, seed=seed)
-            options: dict[str, Any] = {"part": "all", "lr": _SCRATCH_RATE, "lr_decay": 1.0, "head_epochs": 0}
-            options["statistics"] = "train"
+            options: dict[str, Any] = {"part": "all", "head_epochs": 0, "statistics": "train"}
         else:
-            first = 0 if self.epochs < 2 else max(1, self.epochs // 5)
-            options = {"part": _PARTS[name], "lr": _TUNE_RATE, "head_epochs": first}
-            if name == "finetune-head":
-                options["lr"] = _HEAD_RATE
+            options = {"part": _PARTS[name], "head_epochs": 0 if self.epochs < 2 else max(1, self.epochs // 5)}
         finetune(
             net,
             self.train,
             epochs=self.epochs,
+            lr=self.lr,
+            lr_decay=1.0,
             batch_size=self.batch_size,
             transform=self.transform,
             seed=seed,

@@ -14,6 +14,12 @@ Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("sklearn")
 
 
+@pytest.fixture(autouse=True)
+def _one_division_into_folds(monkeypatch):
+    """Repeated folds only take time here."""
+    monkeypatch.setattr("pycnn.transfer.linear._REPEATS", 1)
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     path = tmp_path_factory.mktemp("encoder") / "tiny.safetensors"

@@ -9,6 +9,12 @@ from tiny_nets import make_tiny_net
 import pycnn as pc
 
 
+@pytest.fixture(autouse=True)
+def _one_division_into_folds(monkeypatch):
+    """Repeated folds only take time here."""
+    monkeypatch.setattr("pycnn.transfer.linear._REPEATS", 1)
+
+
 @pytest.fixture
 def tiny_net() -> pc.nn.Module:
     return make_tiny_net()

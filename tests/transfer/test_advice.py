@@ -18,12 +18,12 @@ from pycnn.transfer.pretrained import weights_path
 @pytest.mark.parametrize(
     ("images", "similarity", "strategy"),
     [
-        (200, "similar", "linear-top"),
-        (200, "different", "linear-stages"),
+        (80, "similar", "linear-top"),
+        (80, "different", "linear-stages"),
         (100_000, "similar", "finetune-few"),
         (100_000, "different", "finetune-more"),
-        (200, 0.9, "linear-top"),
-        (200, 0.1, "linear-stages"),
+        (80, 0.9, "linear-top"),
+        (80, 0.1, "linear-stages"),
     ],
 )
 def test_advice_is_the_table(images, similarity, strategy):
@@ -37,12 +37,12 @@ def test_advice_is_the_table(images, similarity, strategy):
 def test_advice_says_when_it_cannot_tell():
     assert not advise(18, 2, "similar").confident
     assert "too little data to tell (9 images of a class)" in advise(18, 2, "similar").reason
-    for images, similarity in ((999, "similar"), (1000, "similar"), (200, 0.45), (200, 0.55)):
+    for images, similarity in ((199, "similar"), (200, "similar"), (80, 0.45), (80, 0.55)):
         advice = advise(images, 2, similarity)
         assert not advice.confident
         assert "near the border" in advice.reason
-    assert advise(999, 2, "similar").little_data
-    assert not advise(1000, 2, "similar").little_data
+    assert advise(199, 2, "similar").little_data
+    assert not advise(200, 2, "similar").little_data
 
 
 def test_advice_refuses_nonsense():
