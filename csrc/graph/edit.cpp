@@ -98,12 +98,6 @@ Graph GraphEditor::finish() {
   return std::move(result_);
 }
 
-void GraphEditor::set_results(Graph& graph, std::vector<std::pair<std::string, Symbol>> outputs,
-                              std::vector<Assignment> assignments) {
-  graph.outputs_ = std::move(outputs);
-  graph.assignments_ = std::move(assignments);
-}
-
 GraphUses::GraphUses(const Graph& graph)
     : consumers_(graph.nodes().size()),
       counts_(graph.nodes().size()),

@@ -65,11 +65,6 @@ class GraphEditor {
   // may be called.
   Graph finish();
 
-  // For the parser: a graph with results that are known to be right and unique. (Graph::assign
-  // looks through all assignments, which is slow for a hostile file.)
-  static void set_results(Graph& graph, std::vector<std::pair<std::string, Symbol>> outputs,
-                          std::vector<Assignment> assignments);
-
  private:
   struct Target {
     int node = -1;

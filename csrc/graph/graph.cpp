@@ -1,6 +1,5 @@
 #include "pycnn/graph.h"
 
-#include <algorithm>
 #include <atomic>
 
 #include "graph/names.h"
@@ -41,12 +40,13 @@ const char* kind_name(NodeKind kind) {
 }
 
 // Both or neither, also when memory runs out between the two.
-void append(std::vector<Node>& nodes, std::map<std::string, int, std::less<>>& index, Node node) {
-  nodes.push_back(std::move(node));
+template <class Item, class Note>
+void append(std::vector<Item>& items, Item item, const Note& note) {
+  items.push_back(std::move(item));
   try {
-    index.emplace(nodes.back().name, static_cast<int>(nodes.size()) - 1);
+    note(items.back());
   } catch (...) {
-    nodes.pop_back();
+    items.pop_back();
     throw;
   }
 }
@@ -76,7 +76,7 @@ Symbol Graph::leaf(NodeKind kind, std::string name, TensorSpec spec, Initializer
   node.initializer = init;
   node.layout = layout;
   const int index = static_cast<int>(nodes_.size());
-  append(nodes_, index_, std::move(node));
+  append(nodes_, std::move(node), [&](const Node& added) { index_.emplace(added.name, index); });
   return {index, 0, id_};
 }
 
@@ -127,7 +127,7 @@ Symbol Graph::add(Op op, std::vector<Symbol> inputs, std::string name, std::stri
   node.inputs = std::move(inputs);
   node.origin = std::move(origin);
   const int index = static_cast<int>(nodes_.size());
-  append(nodes_, index_, std::move(node));
+  append(nodes_, std::move(node), [&](const Node& added) { index_.emplace(added.name, index); });
   return {index, 0, id_};
 }
 
@@ -136,16 +136,22 @@ Symbol Graph::add(Op op, std::vector<Symbol> inputs, std::string name, std::stri
 void Graph::set_output(std::string name, Symbol value) {
   expect_name(name, "output");
   (void)spec(value);
-  const auto same = [&](const auto& output) { return output.first == name; };
-  if (std::any_of(outputs_.begin(), outputs_.end(), same)) {
+  if (output_names_.contains(name)) {
     graph_error("output '", name, "': there is one of this name already");
   }
-  outputs_.emplace_back(std::move(name), value);
+  append(outputs_, {std::move(name), value},
+         [&](const auto& output) { output_names_.insert(output.first); });
 }
 
-void Graph::clear_outputs() { outputs_.clear(); }
+void Graph::clear_outputs() {
+  outputs_.clear();
+  output_names_.clear();
+}
 
-void Graph::clear_assignments() { assignments_.clear(); }
+void Graph::clear_assignments() {
+  assignments_.clear();
+  assigned_.clear();
+}
 
 void Graph::assign(Symbol variable, Symbol value) {
   const Node& target = node(variable);
@@ -159,11 +165,11 @@ void Graph::assign(Symbol variable, Symbol value) {
     if (spec(value).dtype != target.outputs[0].dtype) throw DTypeError(text);
     throw ShapeError(text);
   }
-  const auto same = [&](const Assignment& other) { return other.variable == variable; };
-  if (std::any_of(assignments_.begin(), assignments_.end(), same)) {
+  if (assigned_.contains(variable.node)) {
     graph_error("assign to '", target.name, "': it is assigned already");
   }
-  assignments_.push_back({variable, value});
+  append(assignments_, {variable, value},
+         [&](const Assignment& added) { assigned_.insert(added.variable.node); });
 }
 
 // ---- Looking up
@@ -227,7 +233,7 @@ Graph Graph::with_inputs(const std::map<std::string, TensorSpec>& inputs) const 
                 old.layout);
     result.nodes_.back().origin = old.origin;
   }
-  for (const auto& [name, symbol] : outputs_) result.outputs_.emplace_back(name, here(symbol));
+  for (const auto& [name, symbol] : outputs_) result.set_output(name, here(symbol));
   for (const Assignment& old : assignments_) result.assign(here(old.variable), here(old.value));
   return result;
 }

@@ -4,7 +4,6 @@
 #include <map>
 #include <set>
 
-#include "graph/edit.h"
 #include "graph/names.h"
 #include "graph/text.h"
 #include "ops/checks.h"
@@ -199,7 +198,6 @@ class Parser {
   Graph parse() {
     header();
     while (next_line()) statement();
-    GraphEditor::set_results(graph_, std::move(outputs_), std::move(assignments_));
     expect_canonical();
     return std::move(graph_);
   }
@@ -278,7 +276,7 @@ class Parser {
     if (graph_.nodes().size() >= kMaxTextNodes) {
       line_.fail_at(start, ops::cat("more than ", kMaxTextNodes, " nodes"));
     }
-    if (!outputs_.empty() || !assignments_.empty()) {
+    if (!graph_.outputs().empty() || !graph_.assignments().empty()) {
       line_.fail_at(start, "a node after the outputs and assignments");
     }
     return name;
@@ -353,11 +351,11 @@ class Parser {
     std::string name = line_.name();
     line_.expect(" = ");
     const Symbol value = symbol();
-    if (!assignments_.empty()) line_.fail_at(1, "an output after the assignments");
+    if (!graph_.assignments().empty()) line_.fail_at(1, "an output after the assignments");
     if (!output_names_.insert(name).second) {
       line_.fail_at(start, ops::cat("there are two outputs '", printable(name), "'"));
     }
-    outputs_.emplace_back(std::move(name), value);
+    checked([&] { graph_.set_output(std::move(name), value); });
   }
 
   void assignment() {
@@ -369,13 +367,7 @@ class Parser {
       line_.fail_at(start,
                     ops::cat("'", printable(graph_.node(variable).name), "' is assigned twice"));
     }
-    // The graph's own list stays empty here, so its check costs the same for every line.
-    checked([&] {
-      Graph& graph = graph_;
-      graph.assign(variable, value);
-      GraphEditor::set_results(graph, {}, {});
-    });
-    assignments_.push_back({variable, value});
+    checked([&] { graph_.assign(variable, value); });
   }
 
   // Whatever reads as the same graph but is written otherwise (1e0 for 1) is refused too.
@@ -399,8 +391,6 @@ class Parser {
   std::size_t number_ = 0;
   Cursor line_{"", 1};
   Graph graph_;
-  std::vector<std::pair<std::string, Symbol>> outputs_;
-  std::vector<Assignment> assignments_;
   std::set<std::string> output_names_;
   std::set<int> assigned_;
 };

@@ -1,5 +1,6 @@
 #pragma once
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -98,6 +99,8 @@ class PYCNN_API Graph {
   std::vector<std::pair<std::string, Symbol>> outputs_;
   std::vector<Assignment> assignments_;
   std::map<std::string, int, std::less<>> index_;
+  std::set<std::string> output_names_;
+  std::set<int> assigned_;  // nodes
   std::uint32_t id_;
 };
 

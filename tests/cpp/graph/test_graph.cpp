@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <time.h>
 
 #include "pycnn/error.h"
 #include "pycnn/graph.h"
@@ -197,4 +198,30 @@ TEST_CASE("with_inputs names the node that does not fit, and inputs that do not 
         net.graph.with_inputs({{"conv1", f32({1})}});
       },
       {"'conv1'", "not an input"});
+}
+
+TEST_CASE("a hundred thousand outputs and assignments are recorded in linear time") {
+  constexpr int kCount = 100'000;
+  Graph graph;
+  std::vector<Symbol> variables;
+  for (int i = 0; i < kCount; ++i)
+    variables.push_back(graph.buffer("b" + std::to_string(i), {{1}, DType::kFloat32}));
+  timespec begin{}, end{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+  for (int i = 0; i < kCount; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    graph.set_output("o" + std::to_string(i), variables[at]);
+    graph.assign(variables[at], variables[variables.size() - 1 - at]);
+  }
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+  // Comparing each with all others takes half a minute.
+  CHECK(end.tv_sec - begin.tv_sec < 3);
+  CHECK(graph.outputs().size() == kCount);
+  CHECK(graph.assignments().size() == kCount);
+  CHECK_THROWS_AS(graph.set_output("o77777", variables[0]), GraphError);
+  CHECK_THROWS_AS(graph.assign(variables[77777], variables[0]), GraphError);
+  graph.clear_outputs();
+  graph.clear_assignments();
+  CHECK_NOTHROW(graph.set_output("o77777", variables[0]));
+  CHECK_NOTHROW(graph.assign(variables[77777], variables[0]));
 }
