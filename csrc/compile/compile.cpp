@@ -33,6 +33,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
   hasten_updates(schedule);
+  hasten_labels(schedule);
   ProgramPlan plan = plan_memory(std::move(schedule), options.reuse_memory);
   plan.isa = choice.isa;
   plan.warnings = choice.warnings;

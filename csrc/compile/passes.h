@@ -56,6 +56,9 @@ void prepack_weights(Schedule& schedule);
 // early.
 void hasten_updates(Schedule& schedule);
 
+// Puts the steps first that make labels, so that these can be looked at before anything is written.
+void hasten_labels(Schedule& schedule);
+
 // Gives every value its place. With `reuse`, values that never live together share memory and
 // kernels work in place where they can.
 ProgramPlan plan_memory(Schedule schedule, bool reuse);

@@ -125,6 +125,7 @@ class Planner {
   bool fits_variable(int s, int variable) {
     const Storage& value = storage(s);
     if (!reuse_ || value.place.space != Space::kArena) return false;
+    if (value.first < schedule_.label_steps) return false;  // the run may end behind these
     const int last_read = variable_reads_[static_cast<std::size_t>(variable)];
     if (last_read != value.first) return last_read < value.first;
     return may_overwrite(schedule_.run[static_cast<std::size_t>(value.first)],
@@ -276,6 +277,7 @@ class Planner {
 
   void fill_plan() {
     plan_.threads = schedule_.threads;
+    plan_.label_steps = static_cast<std::size_t>(schedule_.label_steps);
     plan_.inputs = std::move(schedule_.inputs);
     plan_.variable_names = std::move(schedule_.variables);
     for (ScheduleStep& step : schedule_.prepare) plan_.prepare.push_back(finished(step));

@@ -39,6 +39,7 @@ struct Schedule {
   std::vector<std::string> variables;
   std::vector<std::pair<std::string, int>> outputs;  // values
   std::vector<std::pair<int, int>> assignments;      // variable, value
+  int label_steps = 0;                               // first steps of the run, which make labels
   int threads = 1;
 
   int add_value(ScheduleValue value) {

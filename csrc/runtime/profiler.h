@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,8 @@ class Profiler {
   }
   // Stops.
   std::vector<StepProfile> finish();
+  // In a forked child a run that was recording is gone.
+  void renew_after_fork() noexcept { new (&mutex_) std::mutex; }
 
  private:
   void record(std::size_t first, std::span<const std::int64_t> step_ns) noexcept;

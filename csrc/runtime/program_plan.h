@@ -48,6 +48,7 @@ struct ProgramPlan {
   // Results of `prepare` depend on variables only and are made again when one of them changes.
   std::vector<Step> prepare;
   std::vector<Step> run;
+  std::size_t label_steps = 0;  // the first of the run: they make labels, to be looked at then
   std::vector<std::pair<std::string, TensorSpec>> inputs;
   std::vector<std::pair<std::string, TensorSpec>> outputs;
   std::vector<std::string> variable_names;

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <new>
 
 #include "pycnn/error.h"
 
@@ -23,13 +24,18 @@ Tensor bytes_tensor(std::size_t bytes) {
   return Tensor({{static_cast<std::int64_t>(bytes)}, DType::kUInt8});
 }
 
+struct Range {  // of steps
+  std::size_t begin;
+  std::size_t end;
+};
+
 void call(const Step& step, const KernelArgs& args) noexcept { step.kernel.run(args); }
 
 // One reading of the clock between steps, so that their times add up to the time of the run.
-void call_timed(const std::vector<Step>& steps, const std::vector<KernelArgs>& calls,
+void call_timed(const std::vector<Step>& steps, const std::vector<KernelArgs>& calls, Range range,
                 std::vector<std::int64_t>& step_ns) noexcept {
   std::int64_t before = now_ns();
-  for (std::size_t i = 0; i < steps.size(); ++i) {
+  for (std::size_t i = range.begin; i < range.end; ++i) {
     call(steps[i], calls[i]);
     const std::int64_t after = now_ns();
     step_ns[i] = after - before;
@@ -37,8 +43,9 @@ void call_timed(const std::vector<Step>& steps, const std::vector<KernelArgs>& c
   }
 }
 
-void call_all(const std::vector<Step>& steps, const std::vector<KernelArgs>& calls) noexcept {
-  for (std::size_t i = 0; i < steps.size(); ++i) call(steps[i], calls[i]);
+void call_plain(const std::vector<Step>& steps, const std::vector<KernelArgs>& calls,
+                Range range) noexcept {
+  for (std::size_t i = range.begin; i < range.end; ++i) call(steps[i], calls[i]);
 }
 
 std::size_t operand_count(const std::vector<Step>& steps) {
@@ -65,14 +72,17 @@ void check_pointer(const char* what, const std::pair<std::string, TensorSpec>& a
 Program::State::State(ProgramPlan program_plan)
     : plan(std::move(program_plan)),
       profiler(plan),
-      writes_variables_(!plan.assigned.empty()),
       variables_(plan.variables),
-      locks_(plan.variables),
+      locks_(plan.variables, plan.variable_names, plan.assigned),
       label_checks_(label_checks(plan)),
       prepared_(bytes_tensor(plan.prepared_bytes)),
       prepare_ns_(plan.prepare.size()),
       prepared_versions_(plan.prepare_reads.size(), 0),
-      tuner_(plan.run.size(), plan.threads) {
+      tuner_(plan.run.size(), plan.threads),
+      fork_hooks_(this,
+                  {[](void* self) noexcept { static_cast<State*>(self)->idle_mutex_.lock(); },
+                   [](void* self) noexcept { static_cast<State*>(self)->idle_mutex_.unlock(); },
+                   [](void* self) noexcept { static_cast<State*>(self)->renew_after_fork(); }}) {
   place_plans();
   prepare_calls_ = make_calls(plan.prepare, prepare_views_, nullptr, nullptr);
   std::size_t view = 0;
@@ -212,47 +222,59 @@ bool Program::State::is_prepared() const noexcept {
 }
 
 void Program::State::prepare(std::byte* scratch) noexcept {
+  prepared_once_ = false;  // until it is done: so a fork meanwhile leaves it in the child
   for (std::size_t i = 0; i < prepared_versions_.size(); ++i)
     prepared_versions_[i] = variables_[static_cast<std::size_t>(plan.prepare_reads[i])].version();
   for (KernelArgs& args : prepare_calls_) args.scratch = scratch;
   if (profiler.running()) {
-    call_timed(plan.prepare, prepare_calls_, prepare_ns_);
+    call_timed(plan.prepare, prepare_calls_, {0, plan.prepare.size()}, prepare_ns_);
     profiler.record_prepare(prepare_ns_);
   } else {
-    call_all(plan.prepare, prepare_calls_);
+    call_plain(plan.prepare, prepare_calls_, {0, plan.prepare.size()});
   }
   prepared_once_ = true;
 }
 
-void Program::State::run_steps(Workspace& workspace) noexcept {
+// Of a forked child: the threads that ran the program are gone, and the workspaces they had with
+// them. What they were preparing is prepared anew.
+void Program::State::renew_after_fork() noexcept {
+  idle_mutex_.unlock();
+  new (&prepared_mutex_) std::shared_mutex;
+  tuner_.renew_after_fork();
+  profiler.renew_after_fork();
+}
+
+void Program::State::run_steps(Workspace& workspace) {
   const bool profiled = profiler.running();
-  bool measures = false;
+  std::unique_lock measuring(tuner_.mutex(), std::defer_lock);
   if (!workspace.tuned) {
     const bool settled = tuner_.finished();
-    measures = !settled && tuner_.mutex().try_lock();
-    if (settled || measures)
+    if (!settled) (void)measuring.try_lock();
+    if (settled || measuring.owns_lock())
       for (std::size_t i = 0; i < workspace.calls.size(); ++i)
         workspace.calls[i].threads = tuner_.threads(i);
     workspace.tuned = settled;
   }
-  if (!profiled && !measures) {
-    call_all(plan.run, workspace.calls);
-    return;
-  }
-  call_timed(plan.run, workspace.calls, workspace.step_ns);
+  const bool timed = profiled || measuring.owns_lock();
+  const auto call_range = [&](Range range) {
+    if (timed)
+      call_timed(plan.run, workspace.calls, range, workspace.step_ns);
+    else
+      call_plain(plan.run, workspace.calls, range);
+  };
+  call_range({0, plan.label_steps});
+  for (const LabelCheck& check : label_checks_.computed)
+    check_labels(check, workspace.calls[check.step].inputs[1].data);
+  call_range({plan.label_steps, plan.run.size()});
   if (profiled) profiler.record_run(workspace.step_ns);
-  if (measures) {
-    tuner_.record(workspace.step_ns);
-    tuner_.mutex().unlock();
-  }
+  if (measuring.owns_lock()) tuner_.record(workspace.step_ns);
 }
 
 void Program::State::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   check_arrays(inputs, outputs);
-  check_labels(plan, label_checks_, inputs);
-  std::unique_lock serial(serial_mutex_, std::defer_lock);
-  if (writes_variables_) serial.lock();
-  const VariableLocks::Hold hold(locks_, writes_variables_);
+  for (const LabelCheck& check : label_checks_.inputs)
+    check_labels(check, inputs[static_cast<std::size_t>(check.labels.place.index)]);
+  const VariableLocks::Hold hold(locks_);
   Lease lease(*this);
   Workspace& workspace = *lease;
   for (const Patch& patch : patches_)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "core/fork.h"
 #include "runtime/label_checks.h"
 #include "runtime/profiler.h"
 #include "runtime/program_plan.h"
@@ -54,12 +55,12 @@ struct Program::State {
   std::unique_ptr<Workspace> make_workspace() const;
   bool is_prepared() const noexcept;
   void prepare(std::byte* scratch) noexcept;
-  void run_steps(Workspace& workspace) noexcept;
+  void run_steps(Workspace& workspace);
+  void renew_after_fork() noexcept;
 
-  const bool writes_variables_;
   std::vector<Tensor> variables_;
   const VariableLocks locks_;
-  const std::vector<LabelCheck> label_checks_;
+  const LabelChecks label_checks_;
   std::vector<Patch> patches_;
   Tensor plan_memory_;
   std::vector<const std::byte*> prepare_plans_;
@@ -74,11 +75,11 @@ struct Program::State {
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads
   bool prepared_once_ = false;
 
-  std::mutex serial_mutex_;  // held by a run that writes variables: runs of one program take turns
   std::mutex idle_mutex_;
   std::vector<std::unique_ptr<Workspace>> idle_;
   std::size_t workspaces_ = 0;
   ThreadTuner tuner_;
+  const ForkHooks fork_hooks_;  // last: only a whole program is looked at
 };
 
 }  // namespace pycnn

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <span>
 #include <vector>
 
@@ -20,6 +21,8 @@ class ThreadTuner {
   // Held by the one run that measures; others meanwhile run as they are.
   std::mutex& mutex() noexcept { return mutex_; }
   void record(std::span<const std::int64_t> step_ns) noexcept;
+  // In a forked child the run that measured is gone.
+  void renew_after_fork() noexcept { new (&mutex_) std::mutex; }
 
  private:
   static constexpr int kRounds = 4;

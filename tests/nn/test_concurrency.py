@@ -88,6 +88,38 @@ def test_predicting_while_another_thread_trains_neither_crashes_nor_changes_the_
     assert trained(True) == trained(False)
 
 
+def test_two_trainers_with_heads_of_their_own_share_a_frozen_encoder():
+    y = np.arange(8) % 3
+
+    def nets():
+        pc.manual_seed(3)
+        encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.GlobalAvgPool2d()).build((17, 19, 3))
+        encoder.freeze()
+        heads = [nn.Sequential(encoder, nn.Linear(8, 3)).build((17, 19, 3)) for _ in range(2)]
+        for head in heads:
+            assert head(X).shape == (8, 3)  # somebody looks at them first
+        return heads
+
+    def steps(trainer):
+        for _ in range(100):
+            trainer.step(X, y)
+
+    def make():
+        return [pc.Trainer(net, optimizer=optim.SGD(rate)) for net, rate in zip(nets(), (0.05, 0.02), strict=True)]
+
+    trainers = make()
+    workers = [threading.Thread(target=steps, args=(trainer,)) for trainer in trainers]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    alone = make()
+    for trainer in alone:
+        steps(trainer)
+    assert [t.fingerprint() for t in trainers] == [t.fingerprint() for t in alone]
+    assert trainers[0].fingerprint() != trainers[1].fingerprint()
+
+
 def test_fork_after_a_parallel_run_computes_and_trains_in_the_child(monkeypatch):
     monkeypatch.setenv("PYCNN_OVERSUBSCRIBE", "1")
     net, x = mixed(), np.tile(X, (4, 1, 1, 1))

@@ -65,3 +65,39 @@ def test_documented_precedence():
     used, _, texts = run(2, affinity="one")
     assert used == 1
     assert "threads=2" in texts[0]
+
+
+ONE_CORE = """
+import hashlib, json, os, sys
+if sys.argv[1] == "one":
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import numpy as np
+import pycnn as pc
+from pycnn import nn
+from pycnn.cli import main
+pc.manual_seed(1)
+x = np.random.default_rng(1).standard_normal((16, 12, 12, 3)).astype(np.float32)
+net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(16, 3))
+trainer = pc.Trainer(net, seed=1)
+for _ in range(5):
+    trainer.step(x, np.arange(16) % 3)
+bits = [trainer.fingerprint(), hashlib.sha256(net(x).tobytes()).hexdigest()]
+print(json.dumps([pc.compile(net, x.shape).threads, bits]), flush=True)
+main(["doctor", "--no-speed", "--json"])
+"""
+
+
+def test_one_core_means_one_thread_that_doctor_explains_and_the_same_bits():
+    def report(affinity):
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+        command = [sys.executable, "-P", "-c", ONE_CORE, affinity]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        first, doctor = done.stdout.splitlines()
+        return *json.loads(first), json.loads(doctor)
+
+    threads, bits, doctor = report("one")
+    assert threads == doctor["threads"] == 1
+    assert doctor["thread_limits"]["affinity"] == 1
+    if len(os.sched_getaffinity(0)) > 1:
+        assert doctor["threads_reason"] == "CPU affinity"
+    assert report("all")[1] == bits

@@ -94,10 +94,10 @@ struct MemoryReport {
 /// of its own; results have the same bits as alone). Nothing is allocated by a run after the first
 /// one (per concurrent caller).
 ///
-/// A run that writes variables (training) has them for itself: inference with any of them waits
-/// until the run has ended, so it never sees half an update. Runs of one training program take
-/// turns; while one is under way, a run of another program that would write the same variables is
-/// refused (TrainingError), for two trainers at once are a mistake.
+/// A run that writes variables (training) has those for itself and shares what it only reads:
+/// inference with any of them waits until the run has ended, so it never sees half an update. Runs
+/// of one training program take turns; while one is under way, a run of another program that would
+/// write the same variables is refused (TrainingError), for two trainers at once are a mistake.
 class PYCNN_API Program {
  public:
   struct State;

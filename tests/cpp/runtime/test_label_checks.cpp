@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "compile/nets.h"
 #include "pycnn/error.h"
 
@@ -66,6 +68,153 @@ TEST_CASE("labels of 32 bits, and labels that count and are scored with differen
   CHECK_THROWS_WITH_AS(run({-2147483647, 3}), doctest::Contains("label -2147483647 at position 0"),
                        LabelError);
   CHECK(*run({2, 0}).at("loss").data<float>() == doctest::Approx(1.0986123));
+}
+
+namespace {
+
+// Labels that the graph computes from its input `packed`: the second column of it.
+Symbol labels_in_graph(Graph& graph, std::int64_t count) {
+  const Symbol packed = graph.input("packed", {{count, 2}, DType::kInt64});
+  const Symbol column = graph.add(ops::Slice{{0, 1}, {count, 1}}, {packed}, "column");
+  return graph.add(ops::Reshape{{count}}, {column}, "classes");
+}
+
+Tensor packed_of(std::initializer_list<std::int64_t> values) {
+  Tensor tensor({{static_cast<std::int64_t>(values.size()), 2}, DType::kInt64});
+  std::int64_t* next = tensor.mutable_data<std::int64_t>();
+  for (const std::int64_t value : values) *next++ = -7, *next++ = value;
+  return tensor;
+}
+
+}  // namespace
+
+TEST_CASE("labels computed in a training program are refused before anything is written") {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{4, 8, 8, 2}, DType::kFloat32});
+  // Running statistics are written by the forward pass, ahead of the loss.
+  Symbol h = net.norm(net.conv(x, "conv", 5, 3), "bn");
+  h = net.dense(graph.add(ops::Reshape{{4, -1}}, {h}), "fc", 4);
+  const Symbol y = labels_in_graph(graph, 4);
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {h, y}, "loss"));
+  graph.set_output("correct", graph.add(ops::TopKCorrect{1}, {h, y}, "correct"));
+  graph.set_output("labels", y);
+  const Tensor image = test::random_tensor({4, 8, 8, 2}, 9);
+  for (const bool reuse : {true, false}) {
+    CAPTURE(reuse);
+    Variables variables;
+    create_variables(graph, variables, 2);
+    CompileOptions options;
+    options.mode = Mode::kTraining;
+    options.optimizer = Optimizer{};
+    options.reuse_memory = reuse;
+    const Program program = compile(graph, variables, options);
+    variables["train.learning_rate"].mutable_data<float>()[0] = 0.1f;
+    const Variables before = test::clone(variables);
+    for (int run = 0; run < 6; ++run) {  // thread counts settle meanwhile
+      CHECK_THROWS_WITH_AS(
+          program.run(Results{{"x", image}, {"packed", packed_of({0, 3, 4, 1})}}),
+          doctest::Contains("label 4 at position 2 of 'column', there are 4 classes (0..3)"),
+          LabelError);
+      CHECK(test::same_bits(before, variables));
+    }
+    program.start_profile();
+    CHECK_THROWS_WITH_AS(program.run(Results{{"x", image}, {"packed", packed_of({-1, 3, 0, 1})}}),
+                         doctest::Contains("label -1 at position 0 of 'column'"), LabelError);
+    (void)program.profile();
+    const Results good = program.run(Results{{"x", image}, {"packed", packed_of({0, 3, 2, 1})}});
+    CHECK(std::isfinite(*good.at("loss").data<float>()));
+    CHECK(test::same_bits(good.at("labels"), labels64({0, 3, 2, 1})));
+    CHECK(!test::same_bits(before, variables));
+  }
+}
+
+TEST_CASE("computed labels train like the same labels as an input") {
+  const auto trained = [](bool computed) {
+    Graph graph;
+    test::Layers net{graph};
+    const Symbol x = graph.input("x", {{4, 8, 8, 2}, DType::kFloat32});
+    const Symbol h = net.dense(graph.add(ops::Reshape{{4, -1}}, {x}), "fc", 4);
+    const Symbol y = computed ? labels_in_graph(graph, 4) : graph.input("y", {{4}, DType::kInt64});
+    graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {h, y}, "loss"));
+    Variables variables;
+    create_variables(graph, variables, 2);
+    CompileOptions options;
+    options.mode = Mode::kTraining;
+    options.optimizer = Optimizer{};
+    const Program program = compile(graph, variables, options);
+    variables["train.learning_rate"].mutable_data<float>()[0] = 0.1f;
+    Results inputs = {{"x", test::random_tensor({4, 8, 8, 2}, 9)}};
+    if (computed)
+      inputs["packed"] = packed_of({0, 3, 2, 1});
+    else
+      inputs["y"] = labels64({0, 3, 2, 1});
+    for (int step = 0; step < 5; ++step) program.run(inputs);
+    return variables;
+  };
+  CHECK(test::same_bits(trained(true), trained(false)));
+}
+
+TEST_CASE("a gradient alone refuses computed labels") {
+  Graph graph;
+  const Symbol logits = graph.input("logits", {{2, 3}, DType::kFloat32});
+  const Symbol y = labels_in_graph(graph, 2);
+  const Symbol loss = graph.add(ops::SoftmaxCrossEntropy{}, {logits, y}, "loss");
+  const Symbol wrt[] = {logits};
+  graph.set_output("gradient", differentiate(graph, loss, wrt)[0]);
+  Variables variables;
+  const Program program = compile(graph, variables);
+  const Tensor zeros({{2, 3}, DType::kFloat32});
+  CHECK_THROWS_WITH_AS(program.run(Results{{"logits", zeros}, {"packed", packed_of({1, 3})}}),
+                       doctest::Contains("label 3 at position 1 of 'column'"), LabelError);
+  const Results good = program.run(Results{{"logits", zeros}, {"packed", packed_of({1, 2})}});
+  CHECK(good.at("gradient").data<float>()[1] == doctest::Approx(-1.0 / 3.0));
+}
+
+TEST_CASE("labels that are variables, or depend on variables only, are looked at in every run") {
+  for (const bool computed : {false, true}) {
+    CAPTURE(computed);
+    Graph graph;
+    const Symbol stored = graph.buffer("stored", {{2, 1}, DType::kInt64});
+    Symbol y = graph.add(ops::Reshape{{2}}, {stored}, "y");
+    if (computed) y = graph.add(ops::Take{{1, 0}}, {y}, "swapped");
+    const Symbol logits = graph.parameter("logits", {{2, 3}, DType::kFloat32});
+    graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {logits, y}, "loss"));
+    Variables variables;
+    create_variables(graph, variables, 2);
+    const Program program = compile(graph, variables);
+    const auto store = [&](std::int64_t first, std::int64_t second) {
+      std::int64_t* const values = variables["stored"].mutable_data<std::int64_t>();
+      values[0] = first, values[1] = second;
+    };
+    CHECK(*program.run(Results{}).at("loss").data<float>() == doctest::Approx(1.0986123));
+    store(1, 5);
+    const char* const text = computed ? "label 5 at position 0 of 'swapped'"
+                                      : "label 5 at position 1 of variable 'stored'";
+    CHECK_THROWS_WITH_AS(program.run(Results{}), doctest::Contains(text), LabelError);
+    store(1, 2);
+    CHECK_NOTHROW(program.run(Results{}));
+  }
+}
+
+TEST_CASE("labels made from a counter do not advance it when they are refused") {
+  Graph graph;
+  const Symbol count = graph.buffer("count", {{1}, DType::kInt64});
+  const Symbol next = graph.add(ops::Increment{}, {count}, "next");
+  graph.assign(count, next);
+  const Symbol y = graph.add(ops::Reshape{{1}}, {next}, "y");
+  const Symbol logits = graph.input("logits", {{1, 3}, DType::kFloat32});
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {logits, y}, "loss"));
+  Variables variables;
+  create_variables(graph, variables, 2);
+  const Program program = compile(graph, variables);
+  const Results inputs = {{"logits", Tensor({{1, 3}, DType::kFloat32})}};
+  for (int run = 0; run < 2; ++run) CHECK_NOTHROW(program.run(inputs));
+  for (int run = 0; run < 2; ++run) {
+    CHECK_THROWS_WITH_AS(program.run(inputs), doctest::Contains("label 3 at position 0 of 'next'"),
+                         LabelError);
+    CHECK(*variables.at("count").data<std::int64_t>() == 2);
+  }
 }
 
 TEST_CASE("soft targets and other whole numbers are no labels") {

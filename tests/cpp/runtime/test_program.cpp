@@ -223,6 +223,38 @@ TEST_CASE("copies of a program outlive the first and share its memory") {
   CHECK(test::same_bits(second.run(inputs).at("logits"), expected));
 }
 
+TEST_CASE("a program whose last owner lets go while other threads run it ends its runs") {
+  const Graph graph = test::small_net(2, true);
+  const Results inputs = {{"x", test::random_tensor({2, 8, 8, 2}, 9)}, {"y", test::labels(2, 4)}};
+  constexpr int kThreads = 3;
+  for (const bool training : {false, true}) {
+    CAPTURE(training);
+    Variables variables;
+    create_variables(graph, variables, 2);
+    auto program = std::make_shared<const Program>(
+        compile(graph, variables, training ? training_options() : CompileOptions{}));
+    const Tensor expected = program->run(inputs).at("logits");
+    const std::weak_ptr<const Program> watched = program;
+    std::atomic<int> running{0}, wrong{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, mine = *program]() mutable {
+        ++running;
+        Results results;
+        for (int run = 0; run < 50; ++run) results = mine.run(inputs);
+        if (!training) wrong += !test::same_bits(results.at("logits"), expected);
+        mine = Program(nullptr);  // the last one to do so destroys the program
+      });
+    }
+    while (running < kThreads) std::this_thread::yield();
+    program.reset();
+    variables.clear();
+    CHECK(watched.expired());
+    for (std::thread& thread : threads) thread.join();
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("float64 programs run") {
   const Graph graph = test::small_net(4, true, 0.0, DType::kFloat64);
   const Graph single = test::small_net(4, true, 0.0);
