@@ -1,5 +1,6 @@
 #include "backends/cpu/conv2d_lanes_tiles.h"
 #include "backends/cpu/gemm_tile.isa.h"
+#include "backends/cpu/take_lanes.isa.h"
 
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
@@ -108,7 +109,7 @@ void spread_groups(const SpreadRow& job) {
     for (Index column = 0; column < job.columns; ++column, to += job.outputs) {
       const float* from = job.from + column * job.inputs;
       for (Index o = 0; o < job.outputs; o += kLanes, from += block_inputs) {
-        store(to + o, __builtin_shuffle(load_before(from, job.end), lanes));
+        store(to + o, take_lanes(load_before(from, job.end), lanes));
       }
     }
   }

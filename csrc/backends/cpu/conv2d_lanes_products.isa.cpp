@@ -1,5 +1,6 @@
 #include "backends/cpu/conv2d_lanes_tiles.h"
 #include "backends/cpu/simd.isa.h"
+#include "backends/cpu/take_lanes.isa.h"
 
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
@@ -40,7 +41,7 @@ void sum_products(const LaneProducts& job, const Sums& sums) {
 #pragma GCC unroll 12
       for (int i = 0; i < kCount; ++i) {
         Vec in = load_lanes(x + sums.offset[i], read);
-        if constexpr (kShuffle) in = __builtin_shuffle(in, source[i]);
+        if constexpr (kShuffle) in = take_lanes(in, source[i]);
         sum[i] = fma(in, grad, sum[i]);
       }
       x += job.input_column;
