@@ -32,10 +32,19 @@ std::optional<std::int64_t> read_int(std::string_view text) noexcept {
   return value;
 }
 
+bool next_line(std::ifstream& file, std::string& line) {
+  try {
+    file.exceptions(std::ios_base::badbit);
+    return static_cast<bool>(std::getline(file, line));
+  } catch (const std::ios_base::failure&) {
+    return false;
+  }
+}
+
 std::optional<std::string> read_line(const std::string& path) {
   std::ifstream file(path);
   std::string line;
-  if (!file || !std::getline(file, line)) return std::nullopt;
+  if (!next_line(file, line)) return std::nullopt;
   return line;
 }
 
@@ -49,7 +58,7 @@ void for_each_cgroup(const std::string& root, std::string_view controller,
   const std::string wanted = "," + std::string(controller) + ",";
   const std::string mounts = root + "/sys/fs/cgroup";
   std::ifstream groups(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
+  for (std::string line; next_line(groups, line);) {
     const auto first = line.find(':');
     const auto second = first == std::string::npos ? first : line.find(':', first + 1);
     if (second == std::string::npos) continue;

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <iosfwd>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,9 @@ namespace pycnn {
 
 // A whole number and nothing else but blanks around it.
 std::optional<std::int64_t> read_int(std::string_view text) noexcept;
+// The next line; false at the end and where reading fails. Left to itself, getline takes a lack of
+// memory for the end, and a limit would go unseen.
+bool next_line(std::ifstream& file, std::string& line);
 std::optional<std::string> read_line(const std::string& path);
 std::optional<std::int64_t> read_int_file(const std::string& path);
 

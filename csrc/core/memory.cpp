@@ -23,8 +23,9 @@ constexpr std::int64_t kUnlimited = std::numeric_limits<std::int64_t>::max();
 // The number behind `key` in a file of lines "key number" or "key: number kB".
 std::int64_t field(const std::string& path, const std::string& key) {
   std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
+  for (std::string line; next_line(file, line);) {
     std::istringstream words(line);
+    words.exceptions(std::ios_base::badbit);  // a lack of memory
     std::string name, unit;
     std::int64_t value = 0;
     if (!(words >> name >> value)) continue;
