@@ -42,6 +42,8 @@ def train_both(args: argparse.Namespace, name: str, seed: int) -> Run:
     if args.images:
         train = pc.data.subset(train, np.arange(args.images))
     recipe = pc.train.recipe(name, epochs=args.epochs, seed=seed)
+    if recipe.schedule != "one-cycle":
+        raise NotImplementedError(f"recipe {name} with schedule {recipe.schedule}")
     pc.manual_seed(seed)
     net = recipe.make_net()
     net.build(train.image_shape)

@@ -65,10 +65,12 @@ def summarise(values: list[float]) -> Timing:
 
 def environment(*packages: str) -> dict[str, Any]:
     """Describe the machine and the versions that took part."""
+    from pycnn import __version__
     from pycnn.config import machine
 
-    versions = {}
-    for package in ("pycnn", "numpy", *packages):
+    # Its own word, as it may run from a checkout.
+    versions = {"pycnn": __version__}
+    for package in ("numpy", *packages):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -75,6 +75,8 @@ def _transpose(a: Attributes, x: Tensor) -> Tensor:
 
 
 def _reshape(a: Attributes, x: Tensor) -> Tensor:
+    if len(a["shape"]) != 2:
+        raise NotImplementedError(f"reshape to {a['shape']}")
     return x.flatten(1)
 
 
@@ -116,8 +118,11 @@ class Training:
     """
 
     def __init__(self, net: pc.nn.Module, recipe: pc.train.Recipe, dtype: torch.dtype = torch.float32) -> None:
-        if recipe.optimizer != "sgd" or recipe.no_decay:
-            raise NotImplementedError(f"recipe with {recipe.optimizer}, no_decay {recipe.no_decay}")
+        for key in ("no_decay", "label_smoothing", "clip_norm", "ema", "groups"):
+            if getattr(recipe, key):
+                raise NotImplementedError(f"recipe with {key}")
+        if recipe.optimizer != "sgd":
+            raise NotImplementedError(f"recipe with {recipe.optimizer}")
         self.net = TorchTwin(net).to(dtype).to(memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.SGD(
             self.net.parameters(),
@@ -190,6 +195,9 @@ class TorchTwin(nn.Module):
                 self.places[index] = place
             elif node["kind"] == "op":
                 name = node["op"].name
+                before = self.nodes[node["inputs"][0].node] if node["inputs"] else {}
+                if name == "reshape" and len(before["outputs"][0][0]) == 4 and before["op"].name != "transpose":
+                    raise NotImplementedError(f"'{node['name']}': reshape of an image in (H, W, C) order")
                 if name not in (*_OPS, "batch_norm", "dropout"):
                     raise NotImplementedError(f"'{node['name']}': no twin of {name}")
                 inputs = tuple(s.node for s in node["inputs"])

@@ -83,13 +83,16 @@ def watch_calls() -> Iterator[list[Call]]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within it, a net that is called inside of another's recording has the names that it has by itself."""
-    frames, paths = _recording.frames, _recording.paths
-    _recording.frames = []
+    """Within it, a net that is called inside of another's recording has the names that it has by itself.
+
+    Nor do those who watch the other's calls hear of it: its symbols belong to another graph.
+    """
+    frames, paths, watchers = _recording.frames, _recording.paths, _recording.watchers
+    _recording.frames, _recording.watchers = [], []
     try:
         yield
     finally:
-        _recording.frames, _recording.paths = frames, paths
+        _recording.frames, _recording.paths, _recording.watchers = frames, paths, watchers
 
 
 def _symbols(value: Any) -> list[Symbol]:

@@ -222,3 +222,14 @@ def test_frozen_statistics_are_no_part_of_the_file(tiny_net, tmp_path):
 def test_frozen_statistics_need_a_name_that_is_there(tiny_net):
     with pytest.raises(ArgumentError, match=r"freeze_statistics: no parameter or module is called 'layer9"):
         tiny_net.freeze_statistics("layer9")
+
+
+def test_a_classifier_can_be_looked_into():
+    net = pc.nn.Sequential(pc.nn.Conv2d(3, 4, 3), pc.nn.ReLU(), pc.nn.Conv2d(4, 5, 3), pc.nn.GlobalAvgPool2d())
+    net.build((9, 8, 3))
+    joined = pc.transfer.Classifier(pc.transfer.Encoder(net, ["0", "2"]), pc.nn.Linear(9, 3))
+    images = np.random.default_rng(0).random((2, 9, 8, 3), np.float32)
+    joined(images)
+    # The cut net's calls belong to a recording of their own.
+    assert not {"0", "1", "2", "3"} & set(pc.inspect.layer_names(joined, images.shape[1:]))
+    assert pc.inspect.saliency(joined, images).shape[:3] == images.shape[:3]
