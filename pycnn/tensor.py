@@ -239,6 +239,7 @@ class Parameter:
         self.dtype = dtype
         self.name = ""
         self._init = init if init is not None else Initializer()
+        self._given = isinstance(init, np.ndarray)
         self._tensor: _core.Tensor | None = None
         if isinstance(self._init, np.ndarray) and self._init.shape != self.shape:
             raise ShapeError(f"parameter: initial values are {self._init.shape}, the shape is {self.shape}")
@@ -276,6 +277,11 @@ class Parameter:
     def _fill(self, init: Initializer, seed: int) -> None:
         assert self._tensor is not None
         self._tensor.fill(_core.Initializer(init.kind, init.a, init.b), seed, self.name)
+
+    @property
+    def initializer(self) -> Initializer | None:
+        """How fresh values are drawn; None where the parameter was made of given values."""
+        return self._init if isinstance(self._init, Initializer) and not self._given else None
 
     def draw(self, init: Initializer, seed: int) -> None:
         """Overwrite the values by fresh ones, which follow from the seed and the parameter's name.

@@ -9,7 +9,7 @@ from tolerances import assert_within, sum_bound
 
 import pycnn as pc
 from pycnn.data import ImageFolder
-from pycnn.errors import ArgumentError
+from pycnn.errors import ArgumentError, UnsupportedError
 from pycnn.transfer import STRATEGIES, Encoder, advise, compare, default_encoder, survey
 from pycnn.transfer.fresh import redraw
 from pycnn.transfer.pretrained import weights_path
@@ -153,6 +153,31 @@ def test_redrawn_nets_have_learnt_nothing(tmp_path):
     assert np.array_equal(first["layer2.0.bn2.running_var"], np.ones(32, np.float32))
     redraw(net, seed=6)
     assert not np.array_equal(weight, net.state_dict()["layer3.1.conv1.weight"])
+
+
+def test_redrawing_leaves_nothing_that_was_learnt(tmp_path):
+    """Weights that a table puts together, and layers of one's own, whose start only their module knows."""
+    net = pc.models.lenet5_1998()
+    for parameter in net.parameters():
+        parameter.copy_(np.full(parameter.disk_shape, 9.0, np.float32))
+    codes = net.output.codes.numpy()
+    redraw(net, seed=1)
+    state = net.state_dict()
+    for name, parameter in net.named_parameters():
+        assert not (state[name] == 9.0).any(), name
+        assert parameter.size == 1 or name.endswith("bias") or np.ptp(state[name]) > 0, name
+    assert np.array_equal(codes, net.output.codes.numpy())
+    # Parts of one weight start as the whole does: normal, variance 2 / (5 * 5 * 16).
+    parts = np.concatenate([state[f"c3.weight{size}"].ravel() for size in (3, 4, 6)])
+    assert parts.std() == pytest.approx(np.sqrt(2 / 400), rel=0.1)
+    assert np.abs(state["s2.weight"]).max() <= 2.4 / 4
+    net.save(tmp_path / "net.safetensors")
+    loaded = pc.load(tmp_path / "net.safetensors")
+    before = loaded.state_dict()
+    with pytest.raises(UnsupportedError, match=r"how 's2.weight', 's2.bias', 's4.weight', 's4.bias' start cannot be"):
+        redraw(loaded, seed=1)
+    after = loaded.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_the_encoder_that_comes_along_is_the_net_of_its_file():
