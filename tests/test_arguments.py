@@ -48,7 +48,6 @@ IMAGES = np.zeros((2, 28, 28, 1), np.float32), [0, 1]
 READERS_AND_WRITERS = {
     "load": lambda net: pc.load(NUL),
     "load_weights": lambda net: pc.load_weights(net, NUL),
-    "load_weights, bytes": lambda net: pc.load_weights(net, NUL.encode()),
     "fetch": lambda net: pc.download.fetch(NUL),
     "fetch, digest": lambda net: pc.download.fetch(Path(NUL), sha256="0" * 64),
     "save": lambda net: pc.save(net, NUL),

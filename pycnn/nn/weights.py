@@ -15,7 +15,7 @@ import numpy as np
 
 from pycnn import _core
 from pycnn.download import fetch
-from pycnn.errors import Error, FileError, FormatError, UnsupportedError
+from pycnn.errors import ArgumentError, Error, FileError, FormatError, UnsupportedError
 from pycnn.nn import _state, heads
 from pycnn.nn._running import stack_level
 from pycnn.nn._state import LoadReport
@@ -52,6 +52,8 @@ def read_weights(source: str | os.PathLike[str], *, sha256: str | None = None) -
         FormatError: The file is malformed or no regular file, has another digest, or holds something else than tensors.
         UnsupportedError: It is torch's, and torch is not installed.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentError(f"load_weights: expected a path or URL, got {source!r}")
     path = fetch(source, sha256=sha256)
     if path.exists() and not (path.is_file() or path.is_dir()):
         # Opening a pipe that nobody writes to would wait for ever.
