@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pycnn.errors import FileError
 
 __all__ = ["write_text"]
 
+# A process that shares the folder from another machine has a number that means nothing here; no write takes so long.
+_STALE_SECONDS = 3600.0
 _MAX_STEM = 200  # of a file's name, which may have 255 bytes with the suffix
 
 
@@ -33,6 +36,8 @@ def _clear(prefix: str, folder: Path) -> None:
         for stray in folder.iterdir():
             pid = stray.name.removeprefix(prefix)
             if not stray.name.startswith(prefix) or not pid.isdecimal() or int(pid) == os.getpid():
+                continue
+            if time.time() - stray.stat().st_mtime < _STALE_SECONDS:
                 continue
             try:
                 os.kill(int(pid), 0)
