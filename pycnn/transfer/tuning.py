@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pycnn.arguments import as_float, as_integer
-from pycnn.data import Dataset
+from pycnn.arguments import as_integer, as_number
+from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError
+from pycnn.inspect._recording import record
 from pycnn.nn import heads, init
-from pycnn.nn.module import Module
+from pycnn.nn.auxiliary import collect_auxiliary
+from pycnn.nn.module import Module, alone
 from pycnn.optim import SGD, CosineWithWarmup, Group
 from pycnn.train import History, Trainer
 from pycnn.train._batches import as_dataset
@@ -54,7 +56,7 @@ def finetune(
     *,
     part: Part | int | Sequence[str] = "few",
     epochs: int = 15,
-    head_epochs: int = 5,
+    head_epochs: int | None = None,
     lr: float = 0.01,
     lr_decay: float = 0.5,
     weight_decay: float = 5e-4,
@@ -67,6 +69,8 @@ def finetune(
     progress: bool = False,
 ) -> FineTuned:
     """Train the upper layers of a net on new images: first the head alone, then more.
+
+    A call that is refused leaves the net as it was.
 
     Frozen layers are neither differentiated nor is anything of them stored for the backward pass: a step costs their
     forward pass only. Their batch norms use and keep their running statistics.
@@ -83,7 +87,8 @@ def finetune(
             (half of them), "all"; how many groups, head included; or patterns of names of parameters and modules (the
             head always learns).
         epochs: In all.
-        head_epochs: Of these, the first ones train the head alone; fewer than `epochs`. Without meaning for "head".
+        head_epochs: Of these, the first ones train the head alone; fewer than `epochs`. Default: a third of them, at
+            least one if there is more than one. Without meaning for "head".
         lr: Rate of the head.
         lr_decay: Factor from each group to the next below, above 0 and at most 1.
         weight_decay: L2 penalty, not of biases and norms.
@@ -91,7 +96,8 @@ def finetune(
         transform: Augmentation, of `pycnn.data.transforms`.
         statistics: What batch norms of layers that learn do: "train" uses and collects the statistics of batches,
             "frozen" does not; "auto" freezes where batches have less than `SMALL_BATCH` images.
-        keep_head: Go on from the head that is there rather than from a fresh one; it must give as many classes.
+        keep_head: Go on from the head that is there rather than from a fresh one; it must give as many classes, and
+            where the net knows their names, the same ones in the same order.
         seed: Of the fresh head, shuffling, augmentation and dropout.
         threads: At most this many; None chooses.
         progress: Report on stderr.
@@ -120,28 +126,22 @@ def finetune(
     classes = len(data.class_names)
     _check(data, held_out, who)
     total = as_integer(epochs, who=who, name="epochs", low=1)
-    first = as_integer(head_epochs, who=who, name="head_epochs", low=0)
-    size = as_integer(batch_size, who=who, name="batch_size", low=1)
-    rate, decay = as_float(lr, who=who, name="lr"), as_float(lr_decay, who=who, name="lr_decay")
-    if not 0.0 < decay <= 1.0:
-        raise ArgumentError(f"{who}: lr_decay must be above 0 and at most 1, got {lr_decay!r}")
+    first = max(1, total // 3) if head_epochs is None else as_integer(head_epochs, who=who, name="head_epochs", low=0)
+    if head_epochs is None and total == 1:
+        first = 0
+    size = min(as_integer(batch_size, who=who, name="batch_size", low=1), len(data))
+    rate = as_number(lr, who=who, name="lr", low=0.0, above=True)
+    decay = as_number(lr_decay, who=who, name="lr_decay", low=0.0, high=1.0, above=True)
     if statistics not in ("auto", "frozen", "train"):
         raise ArgumentError(f"{who}: statistics must be 'auto', 'frozen' or 'train', got {statistics!r}")
-    if keep_head:
-        _check_head(net, classes, who)
-    else:
-        fresh_head(net, classes, seed=seed)
+    hold = statistics == "frozen" or (statistics == "auto" and size < SMALL_BATCH)
     groups = _chosen(net, part, who)
     if len(groups) > 1 and first >= total:
         raise ArgumentError(f"{who}: head_epochs ({first}) must be fewer than epochs ({total})")
-    hold = statistics == "frozen" or (statistics == "auto" and size < SMALL_BATCH)
     phases = [(groups[:1], total)] if len(groups) == 1 else [(groups[:1], first), (groups, total - first)]
-    history = History()
-    for learning, count in phases:
-        if not count:
-            continue
-        _freeze(net, learning, hold)
-        trainer = Trainer(
+    phases = [(learning, count) for learning, count in phases if count]
+    trainers = [
+        Trainer(
             net,
             optimizer=SGD(
                 lr=rate,
@@ -151,12 +151,20 @@ def finetune(
                 groups=[Group(*names, lr_scale=decay**depth) for depth, names in enumerate(learning) if depth],
             ),
             schedule=CosineWithWarmup(),
-            seed=seed,
-            threads=threads,
+            seed=as_integer(seed, who=who, name="seed", low=0, high=2**63 - 1),
+            threads=None if threads is None else as_integer(threads, who=who, name="threads", low=1),
         )
-        trainer.fit(
-            data, held_out, epochs=count, batch_size=min(size, len(data)), transform=transform, progress=progress
-        )
+        for learning, _ in phases
+    ]
+    _check_images(net, data, held_out, transform)
+    if keep_head:
+        _check_head(net, tuple(str(name) for name in data.class_names), who)
+    else:
+        fresh_head(net, classes, seed=seed)
+    history = History()
+    for (learning, count), trainer in zip(phases, trainers, strict=True):
+        _freeze(net, learning, hold)
+        trainer.fit(data, held_out, epochs=count, batch_size=size, transform=transform, progress=progress)
         for row in trainer.history:
             history.append({**row, "epoch": len(history) + 1})
         history.fingerprint = trainer.history.fingerprint
@@ -218,16 +226,34 @@ def _check(train: Dataset, val: Dataset | None, who: str) -> None:
         )
 
 
-def _check_head(net: Module, classes: int, who: str) -> None:
+def _check_images(net: Module, train: Dataset, val: Dataset | None, transform: Any) -> None:
+    """Refuse images that do not fit the net, and a transform that does not fit them."""
+    shapes = [Loader(train, 1, transform=transform).image_shape, *([] if val is None else [val.image_shape])]
+    for shape in shapes:
+        with alone(), collect_auxiliary():
+            record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
+
+
+def _check_head(net: Module, classes: tuple[str, ...], who: str) -> None:
     parameters = dict(net.named_parameters())
     for name in heads.head_names(net):
-        if parameters[name].shape[0] != classes:
-            raise ArgumentError(
-                f"{who}: keep_head, but the head gives {parameters[name].shape[0]} classes and the data has {classes}"
-            )
-    names = json.loads(getattr(net, "metadata", {}).get("class_names", "null"))
-    if names is not None and len(names) != classes:
-        raise ArgumentError(f"{who}: keep_head, but the net knows the classes {', '.join(map(str, names))}")
+        count = parameters[name].shape[0]
+        if count != len(classes):
+            raise ArgumentError(f"{who}: keep_head, but the head gives {count} classes and the data has {len(classes)}")
+    known = _class_names(net)
+    if known is not None and known != classes:
+        raise ArgumentError(
+            f"{who}: keep_head, but the net knows the classes {', '.join(known)}; the data has {', '.join(classes)}"
+        )
+
+
+def _class_names(net: Module) -> tuple[str, ...] | None:
+    """Names that a net from a file gives its classes, if it does."""
+    try:
+        names = json.loads(getattr(net, "metadata", {}).get("class_names", "null"))
+    except ValueError:
+        return None
+    return tuple(str(name) for name in names) if isinstance(names, list) else None
 
 
 def chosen_groups(groups: Sequence[tuple[str, ...]], part: str) -> list[tuple[str, ...]]:

@@ -9,7 +9,8 @@ import pytest
 from tiny_nets import coloured_images, make_tiny_net
 
 import pycnn as pc
-from pycnn.errors import ArgumentError
+from pycnn.errors import ArgumentError, ShapeError
+from pycnn.nn.files import save
 from pycnn.transfer import finetune, fresh_head
 
 DATA = coloured_images(24)
@@ -137,6 +138,79 @@ def test_heads_are_fresh_whatever_they_were(tiny_net):
     np.testing.assert_array_equal(before.round(2), kept.state_dict()["fc.weight"].round(2))
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"part": "most"}, "part must be"),
+        ({"part": 9}, "part must be in"),
+        ({"part": ["layer9"]}, "no parameter or module"),
+        ({"epochs": 2.5}, "epochs must be an integer"),
+        ({"head_epochs": 3}, "head_epochs"),
+        ({"head_epochs": -1}, "head_epochs"),
+        ({"lr": 0.0}, "lr must be"),
+        ({"lr_decay": 0}, "lr_decay must be"),
+        ({"weight_decay": -1.0}, "weight_decay must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"transform": "mirror"}, "transform is 'mirror'"),
+        ({"statistics": "batch"}, "statistics must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"threads": 0}, "threads must be"),
+    ],
+)
+def test_a_refused_call_leaves_the_net_as_it_was(tiny_net, options, text):
+    before = tiny_net.state_dict()
+    settings = {"part": "all", "epochs": 3, "head_epochs": 1, "batch_size": 8, **options}
+    with pytest.raises(ArgumentError, match=text):
+        finetune(tiny_net, DATA, **settings)
+    assert_unchanged(tiny_net, before)
+
+
+def assert_unchanged(net, before):
+    after = net.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert all(parameter.trainable for parameter in net.parameters())
+
+
+def test_images_that_do_not_fit_leave_the_net_as_it_was(tiny_net):
+    before = tiny_net.state_dict()
+    grey = np.zeros((6, 12, 12, 1), np.uint8), np.arange(6) % 3
+    for train, val in ((grey, None), (DATA, grey)):
+        names = DATA.class_names
+        parts = [pc.data.ArrayDataset(*p, names) if isinstance(p, tuple) else p for p in (train, val)]
+        with pytest.raises(ShapeError):
+            finetune(tiny_net, *parts, epochs=2)
+        assert_unchanged(tiny_net, before)
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (5, 1), (6, 2)])
+def test_the_head_trains_alone_for_a_third_of_the_epochs(epochs, first, monkeypatch):
+    fits = []
+    monkeypatch.setattr("pycnn.Trainer.fit", lambda trainer, *_, epochs, **__: fits.append(epochs))
+    finetune(make_tiny_net(), DATA, epochs=epochs)
+    assert fits == [count for count in (first, epochs - first) if count]
+
+
+def test_statistics_of_batches_that_the_data_cannot_fill_are_kept():
+    """24 images make a batch of 24, whatever size is asked for."""
+    net = make_tiny_net()
+    before = net.state_dict()
+    tune(net, "all", batch_size=64, statistics="auto")
+    after = net.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name, _ in net.named_buffers())
+
+
+def test_a_head_that_is_kept_knows_the_same_classes(tmp_path):
+    names = {"class_names": '["a", "b", "c", "d"]'}
+    save(make_tiny_net(), tmp_path / "net.safetensors", metadata=names)
+    images, labels = DATA.images[:8], np.arange(8) % 4
+    options = {"part": "head", "epochs": 1, "keep_head": True}
+    for names in (["b", "a", "c", "d"], ["a", "b", "c", "e"]):
+        net = pc.load(tmp_path / "net.safetensors")
+        with pytest.raises(ArgumentError, match=f"knows the classes a, b, c, d; the data has {', '.join(names)}"):
+            finetune(net, pc.data.ArrayDataset(images, labels, names), **options)
+    finetune(net, pc.data.ArrayDataset(images, labels, list("abcd")), **options)
+
+
 def test_mistakes_are_named(tiny_net):
     with pytest.raises(ArgumentError, match=r"head_epochs \(3\) must be fewer than epochs \(3\)"):
         tune(tiny_net, "few", head_epochs=3)
@@ -146,7 +220,7 @@ def test_mistakes_are_named(tiny_net):
         tune(tiny_net, 5)
     with pytest.raises(ArgumentError, match="no parameter or module is called 'layer9'"):
         tune(tiny_net, ["layer9"])
-    with pytest.raises(ArgumentError, match="lr_decay must be above 0 and at most 1, got 2"):
+    with pytest.raises(ArgumentError, match=r"lr_decay must be finite and in \(0, 1\], got 2"):
         tune(tiny_net, "few", lr_decay=2)
     with pytest.raises(ArgumentError, match="keep_head, but the head gives 4 classes and the data has 3"):
         tune(make_tiny_net(), "few", keep_head=True)
