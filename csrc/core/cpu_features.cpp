@@ -124,7 +124,7 @@ std::string cpu_model_name() {
   std::string name;
 #if PYCNN_X86
   unsigned words[12] = {};
-  if (__get_cpuid_max(0x80000000u, nullptr) >= 0x80000004u) {
+  if (static_cast<unsigned>(__get_cpuid_max(0x80000000u, nullptr)) >= 0x80000004u) {
     for (unsigned leaf = 0; leaf < 3; ++leaf) {
       unsigned* const w = words + 4 * leaf;
       __get_cpuid(0x80000002u + leaf, &w[0], &w[1], &w[2], &w[3]);

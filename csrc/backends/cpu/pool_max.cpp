@@ -171,7 +171,7 @@ template <const char* (*kAccept)(const ops::MaxPool2dGrad&, const Problem&)>
 const char* accept_wide_grad(const ops::MaxPool2dGrad& op, const Problem& p) {
   return few_channels(p.inputs[0]) ? kFewChannels : kAccept(op, p);
 }
-const char* accept_wide(const ops::MaxPool2d& op, const Problem& p) {
+[[maybe_unused]] const char* accept_wide(const ops::MaxPool2d& op, const Problem& p) {
   return few_channels(p.inputs[0]) ? kFewChannels : accept_float32(op, p);
 }
 
