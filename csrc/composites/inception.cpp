@@ -4,17 +4,17 @@
 namespace pycnn::composites {
 namespace {
 
-constexpr const char* kBlock = "inception";
+constexpr const char* kInception = "inception";
 
 void check(const Inception& block) {
-  expect_least(kBlock, "in_channels", block.in_channels, 1);
-  expect_least(kBlock, "branch1", block.branch1, 1);
-  expect_least(kBlock, "reduce3", block.reduce3, 1);
-  expect_least(kBlock, "branch3", block.branch3, 1);
-  expect_least(kBlock, "reduce5", block.reduce5, 1);
-  expect_least(kBlock, "branch5", block.branch5, 1);
-  expect_least(kBlock, "pool", block.pool, 1);
-  expect_least(kBlock, "branch5_kernel", block.branch5_kernel, 1);
+  expect_least(kInception, "in_channels", block.in_channels, 1);
+  expect_least(kInception, "branch1", block.branch1, 1);
+  expect_least(kInception, "reduce3", block.reduce3, 1);
+  expect_least(kInception, "branch3", block.branch3, 1);
+  expect_least(kInception, "reduce5", block.reduce5, 1);
+  expect_least(kInception, "branch5", block.branch5, 1);
+  expect_least(kInception, "pool", block.pool, 1);
+  expect_least(kInception, "branch5_kernel", block.branch5_kernel, 1);
   if (block.branch5_kernel % 2 == 0) {
     throw ArgumentError("inception: branch5_kernel is " + std::to_string(block.branch5_kernel) +
                         ", expected an odd value, which can keep the size");
@@ -59,7 +59,7 @@ std::vector<BlockTensor> parameters(const Inception& block) {
 Symbol build(const Inception& block, Graph& graph, Symbol input, std::span<const Symbol> tensors,
              const std::string& prefix, const std::string& origin) {
   const auto branches = plan(block);
-  UnitBuilder builder(kBlock, graph, parameters(block), tensors, prefix, origin);
+  UnitBuilder builder(kInception, graph, parameters(block), tensors, prefix, origin);
   std::vector<Symbol> results;
   for (std::size_t i = 0; i < branches.size(); ++i) {
     Symbol x = input;

@@ -4,18 +4,18 @@
 namespace pycnn::composites {
 namespace {
 
-constexpr const char* kBlock = "residual";
+constexpr const char* kResidual = "residual";
 
 [[noreturn]] void refuse(const std::string& text) {
-  throw ArgumentError(std::string(kBlock) + ": " + text);
+  throw ArgumentError(std::string(kResidual) + ": " + text);
 }
 
 void check(const Residual& block) {
-  expect_least(kBlock, "in_channels", block.in_channels, 1);
-  expect_least(kBlock, "channels", block.channels, 1);
-  expect_least(kBlock, "stride", block.stride, 1);
-  expect_least(kBlock, "groups", block.groups, 1);
-  expect_least(kBlock, "base_width", block.base_width, 1);
+  expect_least(kResidual, "in_channels", block.in_channels, 1);
+  expect_least(kResidual, "channels", block.channels, 1);
+  expect_least(kResidual, "stride", block.stride, 1);
+  expect_least(kResidual, "groups", block.groups, 1);
+  expect_least(kResidual, "base_width", block.base_width, 1);
   if (!(block.eps > 0.0)) refuse("eps is " + std::to_string(block.eps) + ", expected above 0");
   if (!(block.momentum >= 0.0 && block.momentum <= 1.0)) {
     refuse("momentum is " + std::to_string(block.momentum) + ", expected from 0 to 1");
@@ -120,7 +120,7 @@ std::vector<BlockTensor> parameters(const Residual& block) {
 Symbol build(const Residual& block, Graph& graph, Symbol input, std::span<const Symbol> tensors,
              const std::string& prefix, const std::string& origin) {
   const Plan made = plan(block);
-  UnitBuilder builder(kBlock, graph, parameters(block), tensors, prefix, origin);
+  UnitBuilder builder(kResidual, graph, parameters(block), tensors, prefix, origin);
   Symbol x = input;
   Symbol shortcut = input;
   for (std::size_t i = 0; i < made.main.size(); ++i) {

@@ -41,7 +41,6 @@ std::string channels_hint(const TensorSpec& input, const TensorSpec& weight, std
   return "";
 }
 
-Pair image_size(const TensorSpec& image) { return {dim(image, 1), dim(image, 2)}; }
 Pair kernel_of(const TensorSpec& weight) { return {dim(weight, 1), dim(weight, 2)}; }
 
 }  // namespace

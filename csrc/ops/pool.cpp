@@ -10,8 +10,6 @@ namespace {
 // Windows that start in the padding before the image and are checked one by one.
 constexpr std::int64_t kMaxLeading = 4096;
 
-Pair image_size(const TensorSpec& image) { return {dim(image, 1), dim(image, 2)}; }
-
 // Whether every window has a cell inside the image. Windows that start inside trivially do, and
 // with padding of at most half the extent a window that starts before the image reaches its first
 // cell; only a dilation larger than the image can step over it.

@@ -6,6 +6,9 @@
 // Where windows lie on an image: the geometry of convolution and pooling, one axis at a time.
 namespace pycnn::ops {
 
+// (H, W) of images (N, H, W, C).
+inline Pair image_size(const TensorSpec& image) { return {dim(image, 1), dim(image, 2)}; }
+
 // One axis of an image under a sliding window.
 struct WindowAxis {
   const char* name;  // "height", "width"

@@ -47,6 +47,7 @@ def static_prefix(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("static")
     run(
         "cmake", "-S", root, "-B", folder / "build", *GENERATOR, "-DBUILD_SHARED_LIBS=OFF", "-DPYCNN_CPU_ISAS=",
+        "-DPYCNN_UNITY_BUILD=ON",
         "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O0", f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}",
     )  # fmt: skip
     run("cmake", "--build", folder / "build", "--parallel", "2")

@@ -95,7 +95,7 @@ void run_unit(const Layout& layout, std::int64_t unit, const float* input, float
   const std::int64_t first_row = row_unit * layout.unit_rows;
   const bool last = row_unit == layout.row_units - 1;
 
-  ColumnSums sums{};
+  FoldedColumnSums sums{};
   sums.input = input + o * layout.reduced * layout.inner + first_row * columns + column;
   sums.rows = std::min(layout.unit_rows, rows - first_row);
   sums.columns = std::min(layout.unit_columns, columns - column);

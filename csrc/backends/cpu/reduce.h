@@ -8,7 +8,7 @@ namespace pycnn::cpu {
 // of a further row, `tail` < columns elements long. Then the columns are folded: `fold` (a power of
 // two) groups of columns / fold of them are added up in a binary tree. With fold > 1 or a tail
 // there are at most kFoldColumns columns.
-struct ColumnSums {
+struct FoldedColumnSums {
   const float* input;
   float* output;  // columns / fold elements
   std::int64_t rows;
@@ -20,7 +20,7 @@ struct ColumnSums {
 constexpr std::int64_t kFoldColumns = 64;
 
 struct ReduceFunctions {
-  void (*column_sums)(const ColumnSums& sums);
+  void (*column_sums)(const FoldedColumnSums& sums);
   // output[r] = sum of the n elements of row r
   void (*row_sums)(const float* input, std::int64_t rows, std::int64_t n, float* output);
 };

@@ -24,7 +24,7 @@ PYCNN_INLINE void sum_strip(const float* x, std::int64_t rows, std::int64_t stri
   for (int v = 0; v < kVectors; ++v) store_lanes(output + v * kLanes, total[v], lanes);
 }
 
-PYCNN_INLINE void sum_columns(const float* x, const ColumnSums& sums, float* output) {
+PYCNN_INLINE void sum_columns(const float* x, const FoldedColumnSums& sums, float* output) {
   std::int64_t c = 0;
   for (; c + 4 * kLanes <= sums.columns; c += 4 * kLanes)
     sum_strip<4>(x + c, sums.rows, sums.stride, kLanes, output + c);
@@ -34,7 +34,7 @@ PYCNN_INLINE void sum_columns(const float* x, const ColumnSums& sums, float* out
     sum_strip<1>(x + c, sums.rows, sums.stride, static_cast<int>(sums.columns - c), output + c);
 }
 
-void column_sums(const ColumnSums& sums) {
+void column_sums(const FoldedColumnSums& sums) {
   if (sums.fold == 1 && sums.tail == 0) return sum_columns(sums.input, sums, sums.output);
   float columns[kFoldColumns];
   sum_columns(sums.input, sums, columns);

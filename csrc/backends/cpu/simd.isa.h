@@ -44,6 +44,18 @@ PYCNN_INLINE Vec load(const float* p) {
 }
 PYCNN_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
+#if !defined(__AVX2__) && !defined(__AVX512F__)
+// Not inlined: a kernel's tail has dozens of them, and it is not where its time goes.
+[[maybe_unused]] static __attribute__((noinline)) Vec load_first(const float* p, int n) {
+  Vec v = {};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+[[maybe_unused]] static __attribute__((noinline)) void store_first(float* p, Vec v, int n) {
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+#endif
+
 // First n lanes (0 <= n <= kLanes); the others are zero when loading and untouched when storing.
 // Nothing beyond the n elements is read or written.
 PYCNN_INLINE Vec load_partial(const float* p, int n) {
@@ -53,9 +65,7 @@ PYCNN_INLINE Vec load_partial(const float* p, int n) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return (Vec)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
 #else
-  Vec v = {};
-  for (int i = 0; i < n; ++i) v[i] = p[i];
-  return v;
+  return n >= kLanes ? load(p) : load_first(p, n);
 #endif
 }
 PYCNN_INLINE void store_partial(float* p, Vec v, int n) {
@@ -65,7 +75,10 @@ PYCNN_INLINE void store_partial(float* p, Vec v, int n) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane), (__m256)v);
 #else
-  for (int i = 0; i < n; ++i) p[i] = v[i];
+  if (n >= kLanes)
+    store(p, v);
+  else
+    store_first(p, v, n);
 #endif
 }
 
