@@ -14,7 +14,7 @@ from pycnn.cli._options import UsageError
 from pycnn.data import Dataset, ImageFolder, cifar10, cifar100, digits, mnist, split, subset
 from pycnn.data.datasets import Subset
 
-__all__ = ["NAMES", "Data", "add_arguments", "load_data"]
+__all__ = ["NAMES", "Data", "add_arguments", "add_on_error", "load_data"]
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
 _HELD_OUT = 0.2
@@ -57,13 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser, *, on_error: bool = True) -> 
         "of which a fifth is held out",
     )
     if on_error:
-        parser.add_argument(
-            "--on-error",
-            choices=("raise", "skip"),
-            default="raise",
-            help="broken image files of a folder end the work when they are read, or all files are looked at first and "
-            "the broken ones left out and counted (default: raise)",
-        )
+        add_on_error(parser)
+
+
+def add_on_error(parser: argparse.ArgumentParser) -> None:
+    """Add --on-error."""
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="broken image files of a folder end the work when they are read, or all files are looked at first and "
+        "the broken ones left out and counted (default: raise)",
+    )
 
 
 def load_data(

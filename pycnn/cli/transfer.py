@@ -14,22 +14,22 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
-from pycnn.cli import _data, _nets, _options
+from pycnn.cli import _data, _options, _weights
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
+from pycnn.errors import FileError
 from pycnn.nn.module import Module
-from pycnn.nn.norm import Normalize
-from pycnn.nn.weights import load_weights
 from pycnn.optional import optional
 from pycnn.transfer import STRATEGIES, Comparison, Survey, compare, default_encoder, survey
 
 __all__ = ["add_arguments", "run"]
 
-_SIDE = 64
+_SIDE, _EPOCHS, _BATCH = 64, 15, 32
 _ALL, _ADVISED = "all", "advised"
 
 
@@ -38,11 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", type=Path, metavar="DIR", help="pictures: DIR/{train,val}/CLASS, or DIR/CLASS")
     encoder = parser.add_argument_group("encoder (default: the one that comes along)")
     encoder.add_argument("--net", metavar="NET", help="a model file, or with --weights the name of a net")
-    encoder.add_argument("--weights", metavar="FILE", help="a model file; with --net NAME, path or URL of its weights")
-    encoder.add_argument("--sha256", metavar="HEX", help="digest of that file, or its first 8 digits or more")
-    encoder.add_argument(
-        "--normalize", choices=("imagenet", "none"), help="what weights of --net NAME expect of pixels"
-    )
     encoder.add_argument("--layers", metavar="A,B", help="stages, the top last (default: where maps change size)")
     encoder.add_argument(
         "--size",
@@ -64,9 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the pictures to those the encoder saw: similar, different, or 0 to 1 (default: estimated)",
     )
     work.add_argument("--seeds", type=_options.count, default=3, metavar="N", help="runs of each strategy (default: 3)")
-    work.add_argument("--epochs", type=_options.count, default=15, metavar="N", help="of training (default: 15)")
     work.add_argument(
-        "--batch-size", type=_options.count, default=32, metavar="N", help="pictures in a step (default: 32)"
+        "--epochs", type=_options.count, default=_EPOCHS, metavar="N", help=f"of training (default: {_EPOCHS})"
+    )
+    work.add_argument(
+        "--batch-size", type=_options.count, default=_BATCH, metavar="N", help=f"pictures in a step (default: {_BATCH})"
     )
     work.add_argument(
         "--lr", type=_options.number, metavar="RATE", help="of training (default: 0.05; nets without batch norm: 0.005)"
@@ -74,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the best net here (.safetensors)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table here too")
     parser.add_argument("--features", type=Path, metavar="DIR", help="keep features here, and take them from here")
+    _data.add_on_error(parser)
+    _weights.add_arguments(parser)
 
 
 def _similarity(text: str) -> str | float:
@@ -91,6 +90,8 @@ def _similarity(text: str) -> str | float:
 def run(args: argparse.Namespace, output: Output) -> int:
     """Look, advise, compare, write."""
     names = _strategies(args.strategies)
+    if args.output is not None and names == ["nearest"]:
+        raise UsageError("--output: --strategies nearest gives no net to write; add another one")
     _options.check_output("--output", args.output, example="net.safetensors")
     _options.check_output("--csv", args.csv, example="table.csv")
     if not args.dir.is_dir():
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     optional("sklearn.linear_model", extra="transfer", who="pycnn transfer")
     net, shown, size = _encoder(args)
     channels = (net.input_shape or (0, 0, 3))[2]
-    data = _data.load_data("folder", args.dir, size=size, channels=channels)
+    data = _data.load_data("folder", args.dir, size=size, channels=channels, on_error=args.on_error)
     if len(data.train.class_names) < 2:
         raise ValueError(f"'{args.dir}': there is only the class {data.train.class_names[0]}; nothing to tell apart")
     started = time.perf_counter()
@@ -135,23 +136,57 @@ def run(args: argparse.Namespace, output: Output) -> int:
         threads=args.threads,
         report=output.progress,
     )
-    written = None
-    if args.output is not None:
-        written = compared.save_best(args.output)
-    if args.csv is not None:
-        compared.to_csv(args.csv)
+    written, failure = _write(args, compared)
     seconds = time.perf_counter() - started
     values = _values(args, data, shown, size, found, compared)
-    values |= {"seconds": seconds, "output": args.output, "written": None if written is None else written.name}
+    values |= {"seconds": seconds, "output": args.output, "written": written}
     lines = [str(compared), _verdict(found, compared)]
     if written is not None:
-        lines.append(f"written: {args.output} ({written.name})")
-    output.result(values, "\n".join(lines))
-    if args.output is not None:
-        output.suggest(f"pycnn predict {args.output} IMAGE")
-    else:
-        output.suggest(f"pycnn transfer {args.dir} --strategies {compared.best.name} --output net.safetensors")
+        lines.append(f"written: {args.output} ({written})")
+    output.result(values, "\n".join(lines) + data.skipped_text)
+    if failure is not None:
+        raise failure
+    output.suggest(_next(args, compared))
     return 0
+
+
+def _write(args: argparse.Namespace, compared: Comparison) -> tuple[str | None, FileError | None]:
+    """Write net and table; whose net it is, and what failed: the result is shown before that is told."""
+    written, failure = None, None
+    try:
+        if args.output is not None:
+            written = compared.save_best(args.output).name
+    except FileError as error:
+        failure = error
+    try:
+        if args.csv is not None:
+            compared.to_csv(args.csv)
+    except FileError as error:
+        failure = failure or error
+    return written, failure
+
+
+def _next(args: argparse.Namespace, compared: Comparison) -> str:
+    if args.output is not None:
+        return f"pycnn predict {shlex.quote(str(args.output))} IMAGE"
+    nets = [result for result in compared.results if result.net is not None]
+    # Nearest neighbours are no net that could be kept.
+    best = max(nets, key=lambda result: result.mean).name if nets else _ADVISED
+    words = f"pycnn transfer {shlex.quote(str(args.dir))}"
+    if args.net is not None:
+        words += f" --net {shlex.quote(args.net)}{_weights.words(args)}"
+    if args.size is not None:
+        words += f" --size {args.size[0]},{args.size[1]}"
+    for option, value in (
+        ("--layers", args.layers),
+        ("--lr", args.lr),
+        ("--epochs", args.epochs if args.epochs != _EPOCHS else None),
+        ("--batch-size", args.batch_size if args.batch_size != _BATCH else None),
+        ("--on-error", args.on_error if args.on_error != "raise" else None),
+    ):
+        if value is not None:
+            words += f" {option} {shlex.quote(str(value))}"
+    return f"{words} --strategies {best} --output net.safetensors"
 
 
 def _strategies(text: str) -> list[str]:
@@ -168,29 +203,13 @@ def _strategies(text: str) -> list[str]:
 
 def _encoder(args: argparse.Namespace) -> tuple[Module, str, tuple[int, int]]:
     """The net, what to call it, and the size of its pictures."""
-    by_name = args.net is not None and not _nets.is_file(args.net)
-    for option, value in (("--sha256", args.sha256), ("--normalize", args.normalize)):
-        if value is not None and not by_name:
-            raise UsageError(f"{option} goes with --net NAME --weights FILE")
-    if by_name:
-        if args.weights is None:
-            raise UsageError(f"--net {args.net}: a net with fresh weights has nothing to transfer; add --weights FILE")
-        if args.normalize is None:
-            raise UsageError(
-                "--weights: the file does not tell what its net expects; add --normalize imagenet, or none"
-            )
-        net = _nets.create(args.net, {})
-        load_weights(net, args.weights, sha256=args.sha256)
-        if args.normalize == "imagenet":
-            net.normalization = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-        shown = f"{args.net} with {args.weights}"
-    elif args.net is not None and args.weights is not None:
-        raise UsageError(f"--weights: '{args.net}' is a file, its weights are there already; give the name of a net")
-    elif args.net is not None or args.weights is not None:
-        shown = args.net or args.weights
-        net = _nets.load_file(shown)
-    else:
+    if args.net is None:
+        for option in ("weights", "sha256", "normalize", "option"):
+            if getattr(args, option):
+                raise UsageError(f"--{option} goes with --net NAME")
         return default_encoder(), "cifar_resnet20, trained on CIFAR-10", args.size or (_SIDE, _SIDE)
+    net = _weights.find(args.net, args)
+    shown = args.net if args.weights is None else f"{args.net} with {args.weights}"
     shape = net.input_shape or (_SIDE, _SIDE, 3)
     return net, shown, args.size or (shape[0], shape[1])
 
@@ -209,6 +228,7 @@ def _values(
         "batch_size": args.batch_size,
         "seed": args.seed,
         "seeds": args.seeds,
+        "skipped_images": data.skipped,
         "survey": {
             "depths": [
                 {"layers": list(d.layers), "features": d.features, "nearest": d.nearest, "linear": d.linear}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import shutil
 
 import numpy as np
 import pytest
 from tiny_nets import make_tiny_net
 
 import pycnn
+from pycnn.errors import FileError
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("sklearn")
@@ -59,6 +62,7 @@ def test_all_strategies_are_tabulated_and_the_best_is_a_model(run, encoder, pict
         batch_size=int,
         seed=int,
         seeds=int,
+        skipped_images=int,
         output=str,
         standard_error=float,
         advice_is_best=bool,
@@ -111,20 +115,86 @@ def test_the_encoder_that_comes_along_and_a_folder_without_parts(run, pictures):
 
 
 def test_weights_of_a_net_by_name(run, pictures, tmp_path):
-    pycnn.models.create("cifar_resnet20", num_classes=10).save(tmp_path / "r.safetensors")
-    words = ["transfer", pictures, "--net", "cifar_resnet20", "--size", "16", "--strategies", "nearest", "--seeds", 1]
-    result = run(*words, "--weights", tmp_path / "r.safetensors", "--normalize", "imagenet", "--json")
+    file = tmp_path / "r.safetensors"
+    pycnn.models.create("cifar_resnet20", num_classes=10).save(file)
+    words = ["transfer", pictures, "--net", "cifar_resnet20", "--weights", file, "--size", "16,16", "--seeds", 1]
+    words += ["--layers", "layer2,layer3", "--strategies", "nearest,linear-top"]
+    seen = {}
+    for normalize in ("imagenet", "none"):
+        result = run(*words, "--normalize", normalize, "--features", tmp_path / normalize, "--json")
+        assert result.code == 0
+        assert result.json["encoder"] == f"cifar_resnet20 with {file}"
+        (stored,) = (tmp_path / normalize / "train").glob("layer3-*.npy")
+        seen[normalize] = np.load(stored)
+    assert result.next == (
+        f"pycnn transfer {pictures} --net cifar_resnet20 --weights {file} --normalize none --size 16,16 "
+        "--layers layer2,layer3 --strategies linear-top --output net.safetensors"
+    )
+    for normalize, features in seen.items():
+        net = pycnn.models.create("cifar_resnet20", weights=file)
+        if normalize == "imagenet":
+            net.normalization = pycnn.nn.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        images = pycnn.data.ImageFolder(pictures / "train", size=16)
+        assert np.array_equal(pycnn.transfer.extract(pycnn.transfer.Encoder(net, "layer3"), images).matrix(), features)
+    assert not np.array_equal(seen["imagenet"], seen["none"])
+
+
+def test_broken_files_are_left_out_on_request(run, encoder, pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    (folder / "train" / "cats" / "broken.png").write_bytes(b"no picture")
+    words = ["transfer", folder, "--net", encoder, "--strategies", "linear-top", "--seeds", 1]
+    result = run(*words)
+    assert result.code == 1
+    assert "broken.png" in result.err
+    result = run(*words, "--on-error", "skip", "--json")
     assert result.code == 0
-    assert result.json["encoder"].startswith("cifar_resnet20 with ")
+    assert (result.json["skipped_images"], result.json["train_images"]) == (1, 20)
+    assert result.next.endswith("--on-error skip --strategies linear-top --output net.safetensors")
+    assert "left out: 1 broken image files" in run(*words, "--on-error", "skip").out
+
+
+def test_a_full_disk_does_not_lose_the_table(run, encoder, pictures, tmp_path, monkeypatch):
+    def full(*_):
+        raise FileError(errno.ENOSPC, "No space left on device", "net.safetensors")
+
+    monkeypatch.setattr("pycnn.transfer.Comparison.save_best", full)
+    words = ["transfer", pictures, "--net", encoder, "--strategies", "linear-top", "--seeds", 1, "--json"]
+    result = run(*words, "--output", tmp_path / "net.safetensors", "--csv", tmp_path / "table.csv")
+    assert result.code == 1
+    assert "No space left on device: 'net.safetensors'" in result.err
+    assert result.json["strategies"][0]["strategy"] == "linear-top"
+    assert result.json["written"] is None
+    assert (tmp_path / "table.csv").exists()
+    monkeypatch.setattr("pycnn.transfer.Comparison.to_csv", full)
+    result = run(*words, "--csv", tmp_path / "table.csv")
+    assert result.code == 1
+    assert result.json["best"] == "linear-top"
+
+
+def test_nearest_neighbours_are_no_net_to_keep(run, encoder, pictures, tmp_path):
+    words = ["transfer", pictures, "--net", encoder, "--strategies", "nearest", "--seeds", 1]
+    assert run(*words).next.endswith(f"--net {encoder} --strategies advised --output net.safetensors")
+    result = run(*words, "--output", tmp_path / "net.safetensors")
+    assert (result.code, result.out) == (2, "")
+    assert "--strategies nearest gives no net to write; add another one" in result.err
+    assert "pictures to learn from" not in result.err
 
 
 def test_mistakes_are_told(run, encoder, pictures, tmp_path):
     for words, code, text in (
         (["--strategies", "magic"], 2, "'magic' is none of scratch, nearest"),
-        (["--net", "resnet18"], 2, "fresh weights has nothing to transfer; add --weights FILE"),
-        (["--net", "resnet18", "--weights", encoder], 2, "add --normalize imagenet, or none"),
+        (["--net", "resnet18"], 2, "the name of a net, without weights; give a model file, or --weights FILE too"),
+        (["--net", "resnet18", "--weights", encoder], 2, "add --normalize imagenet (or none)"),
         (["--net", encoder, "--weights", encoder], 2, "its weights are there already"),
-        (["--normalize", "imagenet"], 2, "--normalize goes with --net NAME --weights FILE"),
+        (["--normalize", "imagenet"], 2, "--normalize goes with --net NAME"),
+        (["--weights", encoder], 2, "--weights goes with --net NAME"),
+        (["--net", encoder, "--sha256", "01234567"], 2, "--sha256 goes with --weights"),
+        (
+            ["--net", "googlenet", "--weights", encoder, "--normalize", "imagenet"],
+            2,
+            "add --option transform_input=true",
+        ),
         (["--similarity", "alike"], 2, "not similar, different, or a number from 0 to 1"),
         (["--net", encoder, "--layers", "layer1,layer7"], 2, "no layer is called 'layer7'"),
         (["--output", tmp_path / "no" / "net.safetensors"], 2, "its folder does not exist"),
