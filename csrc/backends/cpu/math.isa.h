@@ -173,7 +173,7 @@ PYCNN_INLINE float max_lanes(Vec v) {
   for (int half = kLanes / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) {
       const float a = lanes[i], b = lanes[i + half];
-      lanes[i] = (a > b) | (a != a) ? a : b;
+      lanes[i] = ((a > b) | (a != a)) ? a : b;
     }
   return lanes[0];
 }
