@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,8 +21,9 @@ __all__ = ["POOLS", "Classifier", "Encoder"]
 #: What becomes of a feature map (N, H, W, C).
 POOLS = ("average", "max", "flatten")
 
-# Added to the sum of squares, so that features that are all zero stay zero.
-_TINY = 1e-12
+# Added to the square of the sum of squares, so that features that are all zero stay zero; its power -1.75, which the
+# gradient takes, is a float32 still.
+_TINY = 1e-20
 
 
 class Encoder(Module):
@@ -75,6 +76,8 @@ class Encoder(Module):
             raise ArgumentError(f"Encoder: {type(net).__name__} is no pycnn.nn.Module")
         if layers is None:
             layers = top_layer(net)
+        if not isinstance(layers, Iterable):
+            raise ArgumentError(f"Encoder: layers must be a name or several, got {layers!r}")
         names = (layers,) if isinstance(layers, str) else tuple(layers)
         if not names:
             raise ArgumentError("Encoder: no layer is named")
@@ -113,11 +116,7 @@ class Encoder(Module):
         if x.ndim == 4:
             # Not functional.flatten, which puts the channels first as PyTorch does.
             x = functional.reshape(x, shape=(0, math.prod(x.shape[1:])))
-        if self.normalize:
-            # A response norm whose window holds all channels divides by the root of the sum of squares.
-            window = 2 * x.shape[1] - 1
-            x = functional.local_response_norm(x, size=window, alpha=float(window), beta=0.5, k=_TINY)
-        return x
+        return unit_rows(x) if self.normalize else x
 
     def feature_sizes(self, input_shape: Sequence[int] | None = None) -> dict[str, int]:
         """How many features each layer gives for images of a shape.
@@ -193,6 +192,14 @@ class Classifier(Module):
             )
         scores: Symbol = self.head(joined)
         return scores
+
+
+def unit_rows(x: Symbol) -> Symbol:
+    """Scale the rows of (N, D) to L2 norm 1; rows of zeros stay."""
+    total = functional.sum(x * x, axes=1, keep_dims=True)
+    # A response norm with a window of one makes of the sum of squares s its inverse root: s / (s^2)^0.75.
+    scaled: Symbol = x * functional.local_response_norm(total, size=1, alpha=1.0, beta=0.75, k=_TINY)
+    return scaled
 
 
 def _pools(pool: str | Mapping[str, str], layers: tuple[str, ...]) -> tuple[str, ...]:

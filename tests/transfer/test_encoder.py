@@ -10,6 +10,7 @@ from tolerances import assert_within, sum_bound
 import pycnn as pc
 from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.transfer import Classifier, Encoder, depth_groups, stage_layers, top_layer
+from pycnn.transfer.encoder import unit_rows
 
 IMAGES = np.random.default_rng(3).random((3, 12, 15, 3), dtype=np.float32)
 
@@ -41,6 +42,20 @@ def test_normalised_features_have_norm_one_and_zeros_stay_zero(tiny_net):
     tiny_net.layer2.get_module("0").bn2.bias.copy_(np.full(10, -9, np.float32))
     dark = Encoder(tiny_net, "layer2", normalize=True)(np.zeros((1, 12, 12, 3), np.float32))["layer2"]
     assert np.array_equal(dark, np.zeros((1, 10)))
+
+
+def test_normalising_has_the_right_gradient_and_takes_linear_time(tiny_net):
+    """A window over all channels would make the work quadratic: 48 s for one map of 64 x 64 x 32."""
+    pc.testing.check_gradients(unit_rows, np.random.default_rng(1).normal(0.3, 1.0, (3, 7)))
+    images = np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32)
+    encoders = [Encoder(tiny_net, "conv1", pool="flatten", normalize=n) for n in (False, True)]
+    windows = [
+        v for v in pc.compile(encoders[1], images.shape).graph_text().split() if "size=" in v and "kernel" not in v
+    ]
+    assert windows == ["{size=1,"]
+    plain, found = (encoder(images)["conv1"].astype(np.float64) for encoder in encoders)
+    assert plain.shape == (1, 64 * 64 * 6)
+    close(found, plain / np.linalg.norm(plain), length=plain.size)
 
 
 def test_nothing_behind_the_last_tap_is_computed_or_kept(tiny_net, tmp_path):
@@ -173,6 +188,10 @@ def test_mistakes_are_named(tiny_net):
         Encoder(tiny_net, "layer3")
     with pytest.raises(ArgumentError, match="'conv1' is named twice"):
         Encoder(tiny_net, ["conv1", "conv1"])
+    with pytest.raises(ArgumentError, match="layers must be a name or several, got 5"):
+        Encoder(tiny_net, 5)
+    with pytest.raises(ArgumentError, match="layers must be a name or several, got 5"):
+        Encoder(tiny_net, 5)
     with pytest.raises(ArgumentError, match="no layer is named"):
         Encoder(tiny_net, [])
     with pytest.raises(ArgumentError, match="average, max, flatten, got 'mean'"):
