@@ -119,6 +119,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             batch_size=args.batch_size,
             epochs=args.epochs,
             seed=args.seed,
+            threads=args.threads,
         )
     output.progress(str(found))
     chosen = [found.advice.strategy] if names == [_ADVISED] else names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
@@ -140,6 +141,17 @@ class ReadableDataset:
         """All images, indexed like an array."""
         return ImageView(self)
 
+    def fingerprint(self) -> bytes | None:
+        """A digest of all that the images follow from, to tell whether results of them are still up to date.
+
+        Equal digests mean equal images. It is of the bytes of arrays; of files, of their names, sizes and times of
+        change, which is quick. None where that is not known, as for classes of one's own that do not define it.
+
+        Raises:
+            FileError: A file is gone.
+        """
+        return None
+
     @property
     def class_counts(self) -> dict[str, int]:
         """How many samples each class has, by name; 0 for a class that is not seen."""
@@ -256,6 +268,12 @@ class ArrayDataset(ReadableDataset):
         """The images themselves (N, H, W, C)."""
         return self._images
 
+    def fingerprint(self) -> bytes:
+        """A digest of shape, type and bytes of the images."""
+        digest = hashlib.sha256(f"arrays {self.images.shape} {self.images.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(self._rows).data)
+        return digest.digest()
+
     def read(self, indices: Index) -> Images:
         """Copy these images into a new array, with the GIL released."""
         out = np.empty((len(indices), *self.image_shape), self.image_dtype)
@@ -277,6 +295,11 @@ class Subset(ReadableDataset):
         self.class_names = base.class_names
         self.image_shape = base.image_shape
         self.image_dtype = base.image_dtype
+
+    def fingerprint(self) -> bytes | None:
+        """That of the whole and the choice; None if the whole has none."""
+        base = self.base.fingerprint() if isinstance(self.base, ReadableDataset) else None
+        return None if base is None else hashlib.sha256(base + self.indices.tobytes()).digest()
 
     def read(self, indices: Index) -> Images:
         """Images of these samples of the subset."""

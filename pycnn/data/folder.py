@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -139,6 +140,23 @@ class ImageFolder(EncodedDataset):
             # The images behind a bad one have other numbers now.
             self._cache.clear()
         return [label for _, label in good]
+
+    def fingerprint(self) -> bytes:
+        """A digest of settings, class names, and names, sizes and times of change of the files.
+
+        Raises:
+            FileError: A file is gone.
+        """
+        settings = (self._size, self._channels, self._fit, self._reduced)
+        digest = hashlib.sha256(f"folder {settings} {self.class_names}\n".encode())
+        for path in self.paths:
+            try:
+                state = path.stat()
+            except OSError as error:
+                raise FileError(error.errno, error.strerror, str(path)) from None
+            place = os.fsencode(path.relative_to(self.root))
+            digest.update(place + f" {state.st_size} {state.st_mtime_ns}\n".encode())
+        return digest.digest()
 
     def _where(self, i: int) -> str:
         return f"image {i} '{self.paths[i]}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from pycnn.nn.module import Module, _first_symbol
 from pycnn.tensor import Parameter
 from pycnn.tracing import trace
 
-__all__ = ["head_names", "replace_head"]
+__all__ = ["head_names", "head_node", "replace_head"]
 
 # What may stand between the scores and the net's result: none of it mixes classes.
 _BEHIND = frozenset(
@@ -33,20 +34,34 @@ _BEHIND = frozenset(
 )
 
 
-def head_names(net: Module) -> tuple[str, ...]:
+def head_node(nodes: Sequence[dict[str, Any]], result: int) -> int | None:
+    """The dense layer or convolution that gives a result of a graph, by the number of its node; None if none does."""
+    index = result
+    while nodes[index]["kind"] == "op" and nodes[index]["op"].name in _BEHIND:
+        index = nodes[index]["inputs"][0].node
+    node = nodes[index]
+    return index if node["kind"] == "op" and node["op"].name in ("dense", "conv2d") else None
+
+
+def head_names(net: Module, input_shape: Sequence[int] | None = None) -> tuple[str, ...]:
     """Names of the parameters of the last layer in front of the scores, and of that of each auxiliary head.
+
+    Args:
+        net: The net.
+        input_shape: (H, W, C); default: what the net was made for or called with last.
 
     Raises:
         GraphError: No dense layer or convolution gives the scores.
         ArgumentError: The size of the net's input is not known.
     """
-    return _find(net)[0]
+    return _find(net, input_shape)[0]
 
 
-def _find(net: Module) -> tuple[tuple[str, ...], list[int]]:
+def _find(net: Module, input_shape: Sequence[int] | None = None) -> tuple[tuple[str, ...], list[int]]:
     """The names, and the last extent of each result: the net's own, then the auxiliary heads'."""
-    net.require_built("head_names")
-    shape = net._input_shape(None, "head_names")
+    shape = net._input_shape(input_shape, "head_names")
+    if input_shape is None:
+        net.require_built("head_names")
     with collect_auxiliary() as heads:
         traced = trace(lambda x: _first_symbol(net(x)), {"x": ((1, *shape), "float32")}, root=net)
     nodes = traced.graph.nodes()
@@ -54,15 +69,13 @@ def _find(net: Module) -> tuple[tuple[str, ...], list[int]]:
     names: list[str] = []
     results = [dict(traced.graph.outputs())["output"], *(head.output.id for head in heads)]
     for result in results:
-        index = result.node
-        while nodes[index]["kind"] == "op" and nodes[index]["op"].name in _BEHIND:
-            index = nodes[index]["inputs"][0].node
-        node = nodes[index]
-        if node["kind"] != "op" or node["op"].name not in ("dense", "conv2d"):
+        index = head_node(nodes, result.node)
+        if index is None:
             raise GraphError(
-                f"{type(net).__name__}: no dense layer or convolution gives the scores, but '{node['name']}'; there is "
-                "no head to replace"
+                f"{type(net).__name__}: no dense layer or convolution gives the scores, but "
+                f"'{nodes[result.node]['name']}'; there is no head to replace"
             )
+        node = nodes[index]
         for symbol in node["inputs"][1:]:
             parameter = traced.parameters.get(nodes[symbol.node]["name"])
             if parameter is None or id(parameter) not in own:

@@ -17,10 +17,12 @@ import numpy as np
 
 from pycnn.arguments import as_integer
 from pycnn.data import Dataset
+from pycnn.data._overlap import warn_shared_files
 from pycnn.data.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop, Transform
 from pycnn.errors import ArgumentError
 from pycnn.nn.files import save
-from pycnn.nn.module import Module
+from pycnn.nn.module import Module, _first_symbol
+from pycnn.program import Program, compile
 from pycnn.textfile import write_text
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.encoder import Encoder
@@ -56,7 +58,7 @@ class StrategyResult:
     Attributes:
         name: One of `STRATEGIES`.
         accuracies: On the held-out images, 0..1, one for each seed.
-        seconds: Mean time for a seed, extraction of features included.
+        seconds: Mean time for a seed, extraction of features included, also where they were found in a folder.
         right: Which held-out images were classified correctly, in the run of the first seed.
         net: Of the seed with the best accuracy; None for "nearest", which is no net.
     """
@@ -222,8 +224,12 @@ def compare(
     Raises:
         ArgumentError: A strategy is unknown, an argument is out of range, or the classes of train and val differ.
         ShapeError: The images do not fit the net.
-        UnsupportedError: A linear classifier is wanted, and scikit-learn is not installed.
+        UnsupportedError: A linear classifier is wanted, and scikit-learn is not installed; or "scratch" is, and how
+            the net starts cannot be told (`redraw`).
         TrainingError: A loss is not finite.
+
+    Warns:
+        UserWarning: `train` and `val` share image files.
 
     Example:
         >>> import pycnn as pc
@@ -240,10 +246,7 @@ def compare(
     names = [name for name in STRATEGIES if name in strategies]
     if not names:
         raise ArgumentError(f"{who}: no strategy is named")
-    if isinstance(seeds, int):
-        chosen = tuple(range(as_integer(seeds, who=who, name="seeds", low=1)))
-    else:
-        chosen = tuple(as_integer(seed, who=who, name="seeds", low=0) for seed in seeds)
+    chosen = _as_seeds(seeds, who)
     if not chosen:
         raise ArgumentError(f"{who}: seeds holds no number")
     total = as_integer(epochs, who=who, name="epochs", low=1)
@@ -253,6 +256,7 @@ def compare(
             f"{who}: the classes of train and val differ: {', '.join(learn.class_names)}; "
             f"{', '.join(check.class_names)}"
         )
+    warn_shared_files(learn, check, who=who, name="val")
     work = _Work(
         net,
         learn,
@@ -265,9 +269,11 @@ def compare(
         threads,
     )
     say = report or (lambda _: None)
+    if "scratch" in names:
+        work.fresh_copy(0)  # refused now rather than after the rest
     if any(name in ("nearest", "linear-top", "linear-stages") for name in names):
         work.extract(out)
-        say(f"features of {len(learn) + len(check):,} images in {work.feature_seconds:.1f} s")
+        say(f"features of {len(learn) + len(check):,} images: {work.feature_seconds:.1f} s{work.feature_note}")
     results = []
     for name in names:
         runs = []
@@ -288,6 +294,14 @@ def compare(
             )
         )
     return Comparison(tuple(results), len(check), tuple(str(n) for n in learn.class_names))
+
+
+def _as_seeds(seeds: Any, who: str) -> tuple[int, ...]:
+    try:
+        listed = list(seeds)
+    except TypeError:
+        return tuple(range(as_integer(seeds, who=who, name="seeds", low=1)))
+    return tuple(as_integer(seed, who=who, name="seeds", low=0) for seed in listed)
 
 
 def default_augmentation(image_shape: Sequence[int]) -> Transform:
@@ -320,18 +334,21 @@ class _Work:
         self.transform = transform
         self.threads = threads
         self.feature_seconds = 0.0
+        self.feature_note = ""
         self._features: tuple[FeatureSet, FeatureSet] | None = None
 
     def extract(self, out: Any) -> None:
         """Compute the features of both parts."""
-        started = time.perf_counter()
         folders = (None, None) if out is None else (os.path.join(out, "train"), os.path.join(out, "val"))  # noqa: PTH118
         first, second = (
-            extract(self.encoder, data, out=folder, batch_size=self.batch_size)
+            extract(self.encoder, data, out=folder, batch_size=self.batch_size, threads=self.threads)
             for data, folder in zip((self.train, self.val), folders, strict=True)
         )
         self._features = first, second
-        self.feature_seconds = time.perf_counter() - started
+        # Of features from files what they took then: that is what the strategy costs.
+        self.feature_seconds = first.seconds + second.seconds
+        cached = [name for name, part in (("train", first), ("val", second)) if part.cached]
+        self.feature_note = f" ({' and '.join(cached)} computed before)" if cached else ""
 
     def carry_out(self, name: str, seed: int) -> tuple[Module | None, np.ndarray]:
         """The net of a strategy, and the classes that it gives the held-out images."""
@@ -346,13 +363,11 @@ class _Work:
             made = probe.to_net(Encoder(copy.deepcopy(self.net), self.encoder.layers))
             made.build(self.train.image_shape)
             return made, probe.predict(val)
-        net = copy.deepcopy(self.net)
-        net.build(self.train.image_shape)
-        net.unfreeze()
         if name == "scratch":
-            redraw(net, seed=seed)
+            net = self.fresh_copy(seed)
             options: dict[str, Any] = {"part": "all", "head_epochs": 0, "statistics": "train"}
         else:
+            net = self._copy()
             options = {"part": _PARTS[name], "head_epochs": 0 if self.epochs < 2 else max(1, self.epochs // 5)}
         finetune(
             net,
@@ -366,7 +381,35 @@ class _Work:
             threads=self.threads,
             **options,
         )
-        return net, np.concatenate([net.predict(self.val.read(index)) for index in self._parts(len(self.val))])
+        return net, self._predict(net)
+
+    def _copy(self) -> Module:
+        net = copy.deepcopy(self.net)
+        net.build(self.train.image_shape)
+        net.unfreeze()
+        return net
+
+    def fresh_copy(self, seed: int) -> Module:
+        """The net from fresh weights."""
+        net = self._copy()
+        redraw(net, seed=seed)
+        return net
+
+    def _predict(self, net: Module) -> np.ndarray:
+        """Classes of the held-out images."""
+        if self.threads is None:
+            return np.concatenate([net.predict(self.val.read(index)) for index in self._parts(len(self.val))])
+        dtype = np.dtype(self.val.image_dtype).name
+        found = []
+        programs: dict[int, Program] = {}
+        for index in self._parts(len(self.val)):
+            images = self.val.read(index)
+            if len(images) not in programs:
+                programs[len(images)] = compile(
+                    lambda x: _first_symbol(net(x)), images.shape, dtype, threads=self.threads
+                )
+            found.append(programs[len(images)](images).argmax(axis=1))
+        return np.concatenate(found)
 
     def _known(self) -> tuple[FeatureSet, FeatureSet]:
         assert self._features is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from pycnn.inspect._recording import record
 from pycnn.nn.module import Module, alone
+from pycnn.program import compile
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.layers import depth_groups
 from pycnn.transfer.tuning import chosen_groups
@@ -19,34 +21,38 @@ _BACKWARD = 2.0
 _REPEATS = 3
 
 
-def forward_seconds(encoder: Encoder, images: np.ndarray) -> float:
-    """Time of a forward pass for one image: the best of three runs after one that compiles."""
-    encoder(images)
+def forward_seconds(encoder: Encoder, images: np.ndarray, *, threads: int | None = None) -> float:
+    """Time of a forward pass for one image: the best of three runs after a first one."""
+    program = compile(encoder, images.shape, images.dtype.name, threads=threads)
+    program.run(images)
     best = float("inf")
     for _ in range(_REPEATS):
         started = time.perf_counter()
-        encoder(images)
+        program.run(images)
         best = min(best, time.perf_counter() - started)
     return best / len(images)
 
 
-def predicted_seconds(net: Module, forward: float, images: int, epochs: int) -> dict[str, float]:
+def predicted_seconds(
+    net: Module, forward: float, images: int, epochs: int, *, input_shape: Sequence[int] | None = None
+) -> dict[str, float]:
     """Predict how long the strategies of `compare` take with one seed; decoding and measuring come on top.
 
     A step costs the forward pass and, for the part that learns, twice its multiply-adds more; frozen layers cost their
     forward pass only. Classifiers on features cost one pass over the images.
 
     Args:
-        net: Knows the size of its input.
+        net: The net.
         forward: Seconds of a forward pass for one image (`forward_seconds`).
         images: To learn from.
         epochs: Of training.
+        input_shape: (H, W, C) of the images; default: what the net was made for or called with last.
 
     Raises:
         GraphError: No dense layer or convolution gives the scores.
     """
-    shares = _shares(net)
-    groups = depth_groups(net)
+    shares = _shares(net, input_shape)
+    groups = depth_groups(net, input_shape)
     one_pass = forward * images
     times = {"scratch": one_pass * epochs * (1 + _BACKWARD)}
     times |= dict.fromkeys(("nearest", "linear-top", "linear-stages"), one_pass)
@@ -57,9 +63,9 @@ def predicted_seconds(net: Module, forward: float, images: int, epochs: int) -> 
     return times
 
 
-def _shares(net: Module) -> dict[str, float]:
+def _shares(net: Module, input_shape: Sequence[int] | None) -> dict[str, float]:
     """Which part of the multiply-adds each weight takes part in."""
-    shape = net._input_shape(None, "predicted_seconds")
+    shape = net._input_shape(input_shape, "predicted_seconds")
     with alone():
         traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
     own = {id(parameter): name for name, parameter in net.named_parameters()}

@@ -9,11 +9,13 @@ new one, or none.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from pycnn.arguments import as_integer
-from pycnn.data import ArrayDataset, Dataset, ImageFolder, Loader
-from pycnn.data.datasets import Subset
+from pycnn.data import Dataset, Loader
+from pycnn.data.datasets import ReadableDataset, Subset
 from pycnn.errors import ArgumentError, FileError, TrainingError
+from pycnn.program import compile
 from pycnn.textfile import write_text
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.encoder import Encoder
@@ -46,6 +49,7 @@ class FeatureSet:
         paths: Files of the images, where they are files; otherwise empty.
         directory: Where the arrays are kept, or None.
         cached: Whether they were found there rather than computed.
+        seconds: That computing them took; of those found, when they were put there. 0 of a subset.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -54,6 +58,7 @@ class FeatureSet:
     paths: tuple[str, ...] = ()
     directory: Path | None = None
     cached: bool = False
+    seconds: float = 0.0
 
     def __len__(self) -> int:
         """How many samples there are."""
@@ -104,6 +109,7 @@ def extract(
     batch_size: int = 32,
     transform: Any = None,
     workers: int | None = None,
+    threads: int | None = None,
 ) -> FeatureSet:
     """Compute the features of a data set; images are decoded ahead in threads.
 
@@ -113,11 +119,12 @@ def extract(
         out: A folder to keep the features in, as .npy files that are opened memory-mapped; made if it is missing. If
             it holds the features of the same images through the same encoder, they are taken from there. What counts
             as the same: the weights and the graph up to the layers, the transform, and, of files, names, sizes and
-            times of change; of arrays, their bytes. Features of data that cannot be recognised (other data sets) are
-            computed every time. Default: the features stay in memory.
+            times of change; of arrays, their bytes (`fingerprint` of the data set). Features of data that cannot be
+            recognised (other data sets) are computed every time. Default: the features stay in memory.
         batch_size: Images per run; the result does not depend on it.
         transform: What is done to the images first, of `pycnn.data.transforms`, for example a `CenterCrop`.
         workers: Threads that prepare batches (see `pycnn.data.Loader`).
+        threads: At most this many for the net; None chooses.
 
     Returns:
         The features, with labels and names.
@@ -125,7 +132,8 @@ def extract(
     Raises:
         ShapeError: The images do not fit the net.
         TrainingError: A feature is not finite; names layer and image.
-        FileError: The folder cannot be written; an older store in it is intact.
+        FileError: The folder cannot be written, or what was written not be read again; an older store in it is
+            intact. An image file is gone.
         ArgumentError: An argument is out of range, or the data set is empty.
 
     Example:
@@ -144,17 +152,19 @@ def extract(
     if out is None:
         sizes = encoder.feature_sizes(loader.image_shape)
         arrays = {name: np.empty((len(data), count), np.float32) for name, count in sizes.items()}
-        _fill(encoder, loader, arrays, paths)
-        return FeatureSet(arrays, labels, names, paths)
+        seconds = _fill(encoder, loader, arrays, paths, threads)
+        return FeatureSet(arrays, labels, names, paths, seconds=seconds)
     directory = Path(out)
     digest = _digest(encoder, data, loader)
     if digest is not None:
         found = _read(directory, digest, encoder, len(data))
         if found is not None:
-            return FeatureSet(found, labels, names, paths, directory, cached=True)
-    _write(encoder, loader, directory, digest, (labels, names, paths))
-    arrays = _read(directory, digest, encoder, len(data)) or {}
-    return FeatureSet(arrays, labels, names, paths, directory)
+            return FeatureSet(found[0], labels, names, paths, directory, cached=True, seconds=found[1])
+    _write(encoder, loader, directory, digest, (labels, names, paths), threads)
+    written = _read(directory, digest, encoder, len(data))
+    if written is None:
+        raise FileError(errno.EIO, "the features that were just written cannot be read again", str(directory))
+    return FeatureSet(written[0], labels, names, paths, directory, seconds=written[1])
 
 
 def features(
@@ -187,14 +197,19 @@ def features(
     return found.matrix()
 
 
-def _fill(encoder: Encoder, loader: Loader, arrays: Mapping[str, np.ndarray], paths: Sequence[str]) -> None:
+def _fill(
+    encoder: Encoder, loader: Loader, arrays: Mapping[str, np.ndarray], paths: Sequence[str], threads: int | None
+) -> float:
+    """Compute the features; seconds that it took."""
+    begun = time.perf_counter()
+    run = _runner(encoder, loader, threads)
     start = 0
     for images, _ in loader:
         count = len(images)
         if count < loader.batch_size:
             # The program for full batches serves the last one too.
             images = np.concatenate([images, np.repeat(images[-1:], loader.batch_size - count, axis=0)])
-        for name, values in encoder(images).items():
+        for name, values in run(images).items():
             part = values[:count]
             bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
             if bad.size:
@@ -206,6 +221,16 @@ def _fill(encoder: Encoder, loader: Loader, arrays: Mapping[str, np.ndarray], pa
                 )
             arrays[name][start : start + count] = part
         start += count
+    return time.perf_counter() - begun
+
+
+def _runner(encoder: Encoder, loader: Loader, threads: int | None) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+    """What maps a full batch to features by layer."""
+    if threads is None:
+        return encoder
+    dtype = np.dtype(loader.dataset.image_dtype).name
+    program = compile(encoder, (loader.batch_size, *loader.image_shape), dtype, threads=threads)
+    return program.run
 
 
 # ---- What features follow from
@@ -213,7 +238,8 @@ def _fill(encoder: Encoder, loader: Loader, arrays: Mapping[str, np.ndarray], pa
 
 def _digest(encoder: Encoder, data: Dataset, loader: Loader) -> str | None:
     """A text that is equal only where the features are; None for data that cannot be recognised."""
-    token = _data_token(data)
+    # Of data sets that are others' classes nothing is known.
+    token = data.fingerprint() if isinstance(data, ReadableDataset) else None
     if token is None:
         return None
     traced = encoder.cut((1, *loader.image_shape), np.dtype(data.image_dtype).name)
@@ -224,30 +250,8 @@ def _digest(encoder: Encoder, data: Dataset, loader: Loader) -> str | None:
         digest.update(parameter.core.view().tobytes())
     digest.update(f"{loader.transform!r}\n{loader.image_shape}\n".encode())
     digest.update(token)
-    return digest.hexdigest()
-
-
-def _data_token(data: Dataset) -> bytes | None:
-    digest = hashlib.sha256()
-    if isinstance(data, Subset):
-        base = _data_token(data.base)
-        if base is None:
-            return None
-        digest.update(base)
-        digest.update(data.indices.tobytes())
-    elif isinstance(data, ImageFolder):
-        settings = (data._size, data._channels, data._fit, data._reduced)
-        digest.update(f"folder {settings} {data.class_names}\n".encode())
-        for path in data.paths:
-            state = path.stat()
-            digest.update(f"{path.relative_to(data.root)} {state.st_size} {state.st_mtime_ns}\n".encode())
-    elif isinstance(data, ArrayDataset):
-        digest.update(f"arrays {data.images.shape} {data.images.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(data.images).tobytes())
-    else:
-        return None
     digest.update(np.asarray(data.labels, np.int64).tobytes())
-    return digest.digest()
+    return digest.hexdigest()
 
 
 def _paths(data: Dataset) -> Iterator[Path]:
@@ -260,12 +264,15 @@ def _paths(data: Dataset) -> Iterator[Path]:
 # ---- Files
 
 
-def _read(directory: Path, digest: str | None, encoder: Encoder, count: int) -> dict[str, np.ndarray] | None:
-    """The arrays of a store, if it was made from just this; anything else in its place counts as absent."""
+def _read(
+    directory: Path, digest: str | None, encoder: Encoder, count: int
+) -> tuple[dict[str, np.ndarray], float] | None:
+    """The arrays of a store and the seconds that they took, if it was made from just this; else it counts as absent."""
     try:
         index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
         if index["schema"] != _SCHEMA or (digest is not None and index["digest"] != digest):
             return None
+        seconds = float(index["seconds"])
         arrays = {}
         for name in encoder.layers:
             file, size = index["layers"][name]["file"], index["layers"][name]["features"]
@@ -275,7 +282,7 @@ def _read(directory: Path, digest: str | None, encoder: Encoder, count: int) -> 
             arrays[name] = array
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return arrays
+    return arrays, seconds
 
 
 def _write(
@@ -284,6 +291,7 @@ def _write(
     directory: Path,
     digest: str | None,
     about: tuple[np.ndarray, tuple[str, ...], tuple[str, ...]],
+    threads: int | None,
 ) -> None:
     labels, names, paths = about
     sizes = encoder.feature_sizes(loader.image_shape)
@@ -302,7 +310,7 @@ def _write(
             )
             for name in files
         }
-        _fill(encoder, loader, arrays, paths)
+        seconds = _fill(encoder, loader, arrays, paths, threads)
         for name in files:
             arrays[name].flush()
         del arrays
@@ -317,6 +325,7 @@ def _write(
             "pool": dict(zip(encoder.layers, encoder.pools, strict=True)),
             "normalize": encoder.normalize,
             "image_shape": list(loader.image_shape),
+            "seconds": seconds,
             "class_names": list(names),
             "labels": labels.tolist(),
             "paths": list(paths),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +55,10 @@ class Survey:
         standard_error: Of an accuracy of the best classifier: differences of less than twice as much mean little.
         similarity: Estimated, 0..1 (see `survey`), or as it was given.
         advice: What `advise` says to that.
-        seconds: That the features took.
+        seconds: That computing the features took, now or when they were put into the folder.
         predicted: Seconds that each strategy of `compare` should take with one seed.
         epochs: Of training, for that.
-        set: The features themselves.
+        features: The features themselves.
     """
 
     depths: tuple[Depth, ...]
@@ -71,7 +70,7 @@ class Survey:
     seconds: float
     predicted: Mapping[str, float]
     epochs: int
-    set: FeatureSet
+    features: FeatureSet
 
     def __str__(self) -> str:
         """The table, and the advice."""
@@ -107,6 +106,7 @@ def survey(
     batch_size: int = 32,
     epochs: int = 15,
     seed: int = 0,
+    threads: int | None = None,
 ) -> Survey:
     """Look through the layers of a net for those that tell the classes of a data set apart, and advise.
 
@@ -128,6 +128,7 @@ def survey(
         batch_size: Images per run.
         epochs: Of training, for the predicted times.
         seed: Of the folds.
+        threads: At most this many for the features; None chooses.
 
     Returns:
         Accuracies by depth, the similarity, the advice, predicted times, and the features.
@@ -147,13 +148,12 @@ def survey(
     """
     dataset = as_dataset(data, who="survey")
     names = tuple(layers) if layers is not None else stage_layers(net, dataset.image_shape)
-    started = time.perf_counter()
     encoder = Encoder(net, names)
-    found = extract(encoder, dataset, out=out, batch_size=batch_size)
-    seconds = time.perf_counter() - started
+    found = extract(encoder, dataset, out=out, batch_size=batch_size, threads=threads)
     counts = np.bincount(found.labels, minlength=len(found.class_names))
     sample = dataset.read(np.arange(min(_SAMPLE, len(dataset)), dtype=np.int64))
-    predicted = predicted_seconds(net, forward_seconds(encoder, sample), len(dataset), epochs)
+    forward = forward_seconds(encoder, sample, threads=threads)
+    predicted = predicted_seconds(net, forward, len(dataset), epochs, input_shape=dataset.image_shape)
     depths = [_depth(found, (name,), seed) for name in names]
     if len(names) > 1:
         depths.append(_depth(found, names, seed))
@@ -173,10 +173,10 @@ def survey(
         standard_error=error,
         similarity=share,
         advice=advice,
-        seconds=seconds,
+        seconds=found.seconds,
         predicted=predicted,
         epochs=epochs,
-        set=found,
+        features=found,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pycnn.errors import GraphError
 from pycnn.inspect._recording import Layers, Recorded, record
-from pycnn.nn.heads import head_names
+from pycnn.nn.heads import head_names, head_node
 from pycnn.nn.module import Module, alone
 
 __all__ = ["depth_groups", "stage_layers", "top_layer"]
@@ -75,7 +75,7 @@ def _survey(net: Module, input_shape: Sequence[int] | None) -> tuple[list[str], 
 
 def _stages_and_top(recorded: Recorded, who: str) -> tuple[list[str], str]:
     nodes = recorded.result._trace.graph.nodes()
-    head = _head_node(nodes, recorded.result.id.node)
+    head = head_node(nodes, recorded.result.id.node)
     if head is None:
         raise GraphError(f"{who}: no dense layer or convolution gives the scores; name the layers to cut at")
     top = nodes[head]["inputs"][0].node
@@ -91,15 +91,6 @@ def _stages_and_top(recorded: Recorded, who: str) -> tuple[list[str], str]:
     return list(last.values()), names[top]
 
 
-def _head_node(nodes: Sequence[dict[str, Any]], node: int) -> int | None:
-    """The dense layer or convolution nearest to the result, going back along first inputs."""
-    while nodes[node]["kind"] == "op":
-        if nodes[node]["op"].name in ("dense", "conv2d"):
-            return node
-        node = nodes[node]["inputs"][0].node
-    return None
-
-
 def _names_by_node(layers: Layers) -> dict[int, str]:
     """The shortest name of each value."""
     best: dict[int, str] = {}
@@ -111,7 +102,7 @@ def _names_by_node(layers: Layers) -> dict[int, str]:
     return best
 
 
-def depth_groups(net: Module) -> list[tuple[str, ...]]:
+def depth_groups(net: Module, input_shape: Sequence[int] | None = None) -> list[tuple[str, ...]]:
     """Divide the parameters of a net into groups from the classifier down to the image.
 
     The first group is the head: the layer that gives the scores (with those of auxiliary heads). Then follow the parts
@@ -119,7 +110,8 @@ def depth_groups(net: Module) -> list[tuple[str, ...]]:
     by the next part of its names, and scales and shifts of norms go with the weights in front of them.
 
     Args:
-        net: A net that ends in a dense layer or convolution and knows the size of its input.
+        net: A net that ends in a dense layer or convolution.
+        input_shape: (H, W, C); default: what the net was made for or called with last.
 
     Returns:
         Names of parameters.
@@ -133,9 +125,9 @@ def depth_groups(net: Module) -> list[tuple[str, ...]]:
         >>> [group[0].partition(".")[0] for group in depth_groups(pc.models.create("cifar_resnet20"))]
         ['fc', 'layer3', 'layer2', 'layer1', 'conv1']
     """
-    head = head_names(net)
+    head = head_names(net, input_shape)
     own = {id(parameter): name for name, parameter in net.named_parameters()}
-    shape = net._input_shape(None, "depth_groups")
+    shape = net._input_shape(input_shape, "depth_groups")
     with alone():
         traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
     ordered: list[str] = []

@@ -216,11 +216,13 @@ def _few_threads(x: np.ndarray) -> Iterator[None]:
 
 
 def _check_classes(labels: np.ndarray, names: tuple[str, ...], who: str) -> None:
-    counts = np.bincount(labels, minlength=len(names))
-    if np.count_nonzero(counts) < 2:
+    # Not counted by number: a label may be any.
+    present = np.unique(labels)
+    if len(present) < 2:
         raise ArgumentError(f"{who}: all {len(labels)} samples are of one class; there is nothing to tell apart")
-    if not counts.all():
-        empty = int(np.flatnonzero(counts == 0)[0])
+    gaps = np.flatnonzero(present != np.arange(len(present)))
+    if gaps.size or len(present) < len(names):
+        empty = int(gaps[0]) if gaps.size else len(present)
         shown = f"'{names[empty]}'" if empty < len(names) else str(empty)
         raise ArgumentError(f"{who}: class {shown} has no sample")
 

@@ -53,7 +53,7 @@ def neighbors(features: Any, queries: Any, k: int = 5, *, exclude_self: bool = F
         ([[0, 2]], [[0.0, 1.0]])
     """
     known = as_features(features, who="neighbors", name="features")
-    asked = np.asarray(queries)
+    asked = _as_array(queries, who="neighbors", name="queries")
     asked = as_features(asked[None] if asked.ndim == 1 else asked, who="neighbors", name="queries")
     if asked.shape[1] != known.shape[1]:
         raise ShapeError(f"neighbors: queries have {asked.shape[1]} features, the others {known.shape[1]}")
@@ -165,7 +165,7 @@ def as_features(value: Any, *, who: str, name: str) -> np.ndarray:
         DTypeError: No real numbers.
         ArgumentError: A number is not finite.
     """
-    array = np.asarray(value)
+    array = _as_array(value, who=who, name=name)
     if array.dtype.kind not in "fiu":
         raise DTypeError(f"{who}: {name} are {array.dtype}, expected real numbers")
     if array.ndim != 2 or not array.size:
@@ -177,6 +177,13 @@ def as_features(value: Any, *, who: str, name: str) -> np.ndarray:
     return result
 
 
+def _as_array(value: Any, *, who: str, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"{who}: {name} are lists of different lengths, expected one length") from None
+
+
 def as_class_labels(value: Any, count: int, *, who: str) -> np.ndarray:
     """Labels as int64 (N,).
 
@@ -185,7 +192,7 @@ def as_class_labels(value: Any, count: int, *, who: str) -> np.ndarray:
         DTypeError: No integers.
         ArgumentError: A label is negative.
     """
-    labels = np.asarray(value)
+    labels = _as_array(value, who=who, name="labels")
     if labels.dtype.kind not in "iu":
         raise DTypeError(f"{who}: labels are {labels.dtype}, expected integers")
     if labels.shape != (count,):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from tiny_nets import coloured_images
+from tiny_nets import TinyNet, coloured_images
 from tolerances import assert_within, sum_bound
 
 import pycnn as pc
 from pycnn.data import ImageFolder
 from pycnn.errors import ArgumentError, UnsupportedError
-from pycnn.transfer import STRATEGIES, Encoder, advise, compare, default_encoder, survey
+from pycnn.transfer import (
+    STRATEGIES,
+    Comparison,
+    Encoder,
+    StrategyResult,
+    advise,
+    compare,
+    default_encoder,
+    survey,
+)
+from pycnn.transfer.cost import predicted_seconds
 from pycnn.transfer.fresh import redraw
 from pycnn.transfer.pretrained import weights_path
 
@@ -67,7 +79,7 @@ def test_survey_measures_each_depth(tiny_net):
     assert found.chance == pytest.approx(1 / 3)
     assert 0.0 <= found.similarity <= 1.0
     assert found.advice.little_data
-    assert len(found.set) == 60
+    assert len(found.features) == 60
     assert list(found.predicted) == list(STRATEGIES)
     times = [found.predicted[f"finetune-{part}"] for part in ("head", "few", "more", "all")]
     assert sorted(times) == times
@@ -103,7 +115,7 @@ def test_every_strategy_is_carried_out_and_the_best_net_is_written(tiny_net, pho
     # Every net gives what was counted.
     images = val.images[:]
     for result in found.results:
-        if result.net is not None and result.accuracies[0] > result.accuracies[1]:
+        if result.net is not None and result.accuracies[0] >= result.accuracies[1]:
             assert np.array_equal(result.net.predict(images) == val.labels, result.right), result.name
     best = found.save_best(tmp_path / "best.safetensors")
     loaded = pc.load(tmp_path / "best.safetensors")
@@ -118,14 +130,113 @@ def test_every_strategy_is_carried_out_and_the_best_net_is_written(tiny_net, pho
     assert any("scratch, seed 1" in line for line in lines)
 
 
-def test_the_best_is_chosen_and_ties_are_told(tiny_net):
+def results(**accuracies):
+    """A comparison on 100 held-out images."""
+    rows = [
+        StrategyResult(name.replace("_", "-"), found, 1.0, np.zeros(100, bool), None)
+        for name, found in accuracies.items()
+    ]
+    return Comparison(tuple(rows), 100, ("a", "b"))
+
+
+def test_the_best_is_chosen_and_ties_are_told():
+    found = results(scratch=(0.8, 0.6), nearest=(0.9,), linear_top=(0.9,), finetune_all=(0.86, 0.84))
+    assert found.best.name == "nearest"  # as good as linear-top, and simpler
+    assert found.standard_error == pytest.approx(0.03)  # sqrt(0.9 * 0.1 / 100)
+    assert found.close_to_best() == ["nearest", "linear-top", "finetune-all"]
+    assert results(scratch=(0.83,), nearest=(0.9,)).close_to_best() == ["nearest"]
+    assert results(scratch=(0.9,), nearest=(0.83,)).best.name == "scratch"
+    assert [r.deviation for r in found.results] == pytest.approx([np.sqrt(0.02), 0.0, 0.0, np.sqrt(0.0002)])
+    # A perfect score on few images is no proof: as if one of them more were wrong.
+    assert results(nearest=(1.0,)).standard_error == pytest.approx(np.sqrt(1 / 102 / 100))
+
+
+def test_nearest_neighbours_find_themselves_and_give_no_net(tiny_net):
     data = coloured_images(12)
     found = compare(tiny_net, data, data, strategies=["nearest"], seeds=[7])
-    assert found.best.name == "nearest"
-    assert found.best.mean == 1.0  # each image is its own neighbour
-    assert found.close_to_best() == ["nearest"]
+    assert found.best.mean == 1.0
     with pytest.raises(ArgumentError, match="no strategy that was run gives a net"):
         found.save_best("never.safetensors")
+
+
+def test_seeds_are_a_number_or_several(tiny_net):
+    data = coloured_images(12)
+    for seeds, runs in ((np.int64(2), 2), (np.array([4, 9, 1]), 3), (range(1), 1)):
+        found = compare(tiny_net, data, data, strategies=["nearest"], seeds=seeds)
+        assert len(found.results[0].accuracies) == runs
+    for seeds, text in ((2.5, "must be an integer, got 2.5"), ([], "holds no number"), ("ab", "got 'a'"), ([-1], "-1")):
+        with pytest.raises(ArgumentError, match=f"compare: seeds {text}|compare: seeds .*{text}"):
+            compare(tiny_net, data, data, strategies=["nearest"], seeds=seeds)
+
+
+def test_what_was_computed_before_counts_and_is_told(tiny_net, tmp_path):
+    data, lines = coloured_images(12), []
+    options = {"strategies": ["nearest"], "seeds": 1, "out": tmp_path, "report": lines.append}
+    first, again = (compare(tiny_net, data, data, **options).results[0].seconds for _ in range(2))
+    stored = [json.loads((tmp_path / part / "features.json").read_text())["seconds"] for part in ("train", "val")]
+    assert min(stored) > 0
+    assert min(first, again) > sum(stored)
+    assert "computed before" not in lines[0]
+    assert "(train and val computed before)" in lines[2]
+
+
+def test_shared_files_are_told(tiny_net, photos):
+    (photos / "val" / "red" / "9.png").write_bytes((photos / "train" / "red" / "0.png").read_bytes())
+    parts = [ImageFolder(photos / part, size=12) for part in ("train", "val")]
+    with pytest.warns(UserWarning, match="compare: 1 of 9 images of val are among the training images too"):
+        compare(tiny_net, *parts, strategies=["nearest"], seeds=1)
+
+
+def test_threads_reach_features_training_and_prediction(tiny_net, monkeypatch):
+    made = []
+    real = pc.program.compile_traced
+
+    def record(*args, **options):
+        made.append(options.get("threads"))
+        return real(*args, **options)
+
+    for room in ("pycnn.program", "pycnn.train._programs", "pycnn.nn._running"):
+        monkeypatch.setattr(f"{room}.compile_traced", record)
+    data = coloured_images(12)
+    found = compare(
+        tiny_net, data, data, strategies=["nearest", "finetune-head"], seeds=1, epochs=1, batch_size=8, threads=1
+    )
+    assert len(made) >= 3
+    assert set(made) == {1}
+    again = compare(tiny_net, data, data, strategies=["finetune-head"], seeds=1, epochs=1, batch_size=8)
+    assert np.array_equal(again.results[0].right, found.results[1].right)
+
+
+def test_scratch_is_refused_before_the_work(tmp_path):
+    class Gated(pc.nn.Module):
+        def __init__(self):
+            self.conv = pc.nn.Conv2d(3, 4, kernel_size=3)
+            self.gate = pc.Parameter((4,), init=np.ones(4, np.float32))
+            self.fc = pc.nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(pc.functional.global_avg_pool2d(self.conv(x) * self.gate))
+
+    data, lines = coloured_images(12), []
+    with pytest.raises(UnsupportedError, match="how 'gate' starts cannot be told"):
+        compare(Gated().build((12, 12, 3)), data, data, epochs=1, layers=["conv"], report=lines.append)
+    assert lines == []
+
+
+def test_survey_costs_the_net_at_the_size_of_the_data(tiny_net):
+    class Sized(TinyNet):
+        """It has to be told its size."""
+
+    pc.manual_seed(0)
+    net, data = Sized(), coloured_images(20)
+    assert net.input_shape is None
+    predicted = predicted_seconds(net, 1.0, 10, 3, input_shape=(12, 12, 3))
+    assert predicted == predicted_seconds(tiny_net, 1.0, 10, 3)
+    # The dense layer's share of the work falls with the size of the maps.
+    larger = predicted_seconds(tiny_net, 1.0, 10, 3, input_shape=(48, 48, 3))
+    assert 30.0 < larger["finetune-head"] < predicted["finetune-head"]
+    pytest.importorskip("sklearn")
+    assert list(survey(net, data).predicted) == list(STRATEGIES)
 
 
 def test_comparison_refuses_nonsense(tiny_net):

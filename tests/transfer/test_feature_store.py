@@ -123,6 +123,43 @@ def test_damaged_stores_are_made_anew(tiny_net, tmp_path):
     assert extract(encoder, data, out=store).cached
 
 
+def test_a_store_that_cannot_be_read_again_is_an_error(tiny_net, tmp_path, monkeypatch):
+    monkeypatch.setattr("pycnn.transfer.feature_store.write_text", lambda *_: None)
+    with pytest.raises(FileError, match="just written cannot be read again"):
+        extract(Encoder(tiny_net, "layer2"), coloured_images(6), out=tmp_path / "store")
+
+
+def test_a_file_that_has_gone_is_named(tiny_net, photos, tmp_path):
+    data = ImageFolder(photos / "train", size=12)
+    data.paths[3].unlink()
+    with pytest.raises(FileError) as error:
+        extract(Encoder(tiny_net, "layer2"), data, out=tmp_path / "store")
+    assert error.value.filename == str(data.paths[3])
+
+
+def test_data_sets_know_whether_they_are_the_same(photos):
+    data = coloured_images(8)
+    other = pc.data.ArrayDataset(data.images.copy(), data.labels)
+    assert data.fingerprint() == other.fingerprint()
+    other.images[7, 0, 0, 0] += 1
+    assert data.fingerprint() != other.fingerprint()
+    folder = ImageFolder(photos / "train", size=12)
+    same, *others = (
+        ImageFolder(photos / "train", **options)
+        for options in ({"size": 12}, {"size": 13}, {"size": 12, "channels": 1}, {"size": 12, "fit": "stretch"})
+    )
+    assert folder.fingerprint() == same.fingerprint()
+    assert len({part.fingerprint() for part in (folder, *others)}) == 4
+    parts = [pc.data.subset(folder, index) for index in ([0, 1], [0, 1], [1, 0])]
+    assert parts[0].fingerprint() == parts[1].fingerprint() != parts[2].fingerprint()
+
+    class Own(pc.data.ReadableDataset):
+        labels, class_names, image_shape = np.zeros(3, np.int64), ("a",), (2, 2, 3)
+
+    assert Own().fingerprint() is None
+    assert pc.data.subset(Own(), [0]).fingerprint() is None
+
+
 def test_a_broken_off_extraction_leaves_the_old_store(tiny_net, tmp_path):
     data, encoder = coloured_images(6), Encoder(tiny_net, "layer2")
     extract(encoder, data, out=tmp_path)

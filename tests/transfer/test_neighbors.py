@@ -67,3 +67,12 @@ def test_mistakes_are_named():
         leave_one_out_accuracy(np.zeros((2, 2)), [0.5, 1.0])
     with pytest.raises(ArgumentError, match="one sample has no neighbour"):
         leave_one_out_accuracy(np.zeros((1, 2)), [0])
+
+
+def test_ragged_lists_are_named():
+    with pytest.raises(ShapeError, match="neighbors: features are lists of different lengths"):
+        neighbors([[1.0, 2.0], [3.0]], [[1.0, 2.0]])
+    with pytest.raises(ShapeError, match="neighbors: queries are lists of different lengths"):
+        neighbors([[1.0, 2.0]], [[1.0, 2.0], [3.0]])
+    with pytest.raises(ShapeError, match="labels are lists of different lengths"):
+        classify_by_neighbors([[1.0], [2.0]], [[0], [1, 2]], [[1.0]])
