@@ -26,7 +26,7 @@ class Inversion:
     """Images whose features are those of given images.
 
     Attributes:
-        images: float32 (N, H, W, C), in the range of the given ones.
+        images: float32 (N, H, W, C), each in the range of the given one, which holds at least 0..1.
         errors: float32 (N,), ``|f(image) - f(given)|^2 / |f(given)|^2``: 0 is the same, 1 as far off as nothing at all.
     """
 
@@ -69,7 +69,8 @@ def invert_features(
         seed: Of the noise; the same seed gives the same images, alone or among others.
 
     Raises:
-        ArgumentError: There is no such layer, all of its values are 0 for an image, or a number is out of range.
+        ArgumentError: There is no such layer, all of its values are 0 for an image, an image holds NaN or infinity, or
+            a number is out of range.
         ShapeError: `x` is no batch of images.
         GraphError: The layer does not depend on the pixels.
 
@@ -86,10 +87,11 @@ def invert_features(
     variation = as_number(total_variation, who=who, name="total_variation", low=0.0)
     l2 = as_number(l2, who=who, name="l2", low=0.0)
     seed = as_integer(seed, who=who, name="seed", low=0)
-    low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
+    for index, image in enumerate(images):
+        if not np.isfinite(image).all():
+            raise ArgumentError(f"{who}: image {index} holds NaN or infinity")
     noise = np.random.default_rng(seed).normal(0.0, 0.02, images.shape[1:])
-    start = low + (high - low) * np.clip(0.5 + noise, 0.0, 1.0)
-    descent = _Descent(net, layer, low, high, start.astype(np.float32), variation, l2)
+    descent = _Descent(net, layer, np.clip(0.5 + noise, 0.0, 1.0), variation, l2)
     parts = [
         descent.run(images[first : first + _BATCH], steps, step_size, first) for first in range(0, len(images), _BATCH)
     ]
@@ -102,8 +104,6 @@ class _Descent:
 
     net: Module
     layer: str
-    low: float
-    high: float
     start: np.ndarray
     variation: float
     l2: float
@@ -119,17 +119,21 @@ class _Descent:
                 "there is nothing to go by"
             )
         scale = (1.0 / norms).astype(np.float32).reshape(-1, *[1] * (target.ndim - 1))
-        specs = {"x": (wanted.shape, "float32"), "target": (target.shape, "float32"), "scale": (scale.shape, "float32")}
+        # By image, so that none depends on the others.
+        low = np.minimum(0.0, wanted.min(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
+        high = np.maximum(1.0, wanted.max(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
+        fixed = {"target": target, "scale": scale, "middle": 0.5 * (low + high), "per_unit": 1.0 / (high - low) ** 2}
+        specs = {"x": (wanted.shape, "float32"), **{name: (a.shape, "float32") for name, a in fixed.items()}}
         program = gradients(self.net, specs, self._objective, [None])
-        images = np.broadcast_to(self.start, wanted.shape).copy()
+        images = (low + (high - low) * self.start).astype(np.float32)
         mean, square = np.zeros_like(images), np.zeros_like(images)
         for step in range(1, steps + 1):
-            slope = run(program, {"x": images, "target": target, "scale": scale})["gradient_0"]
+            slope = run(program, {"x": images, **fixed})["gradient_0"]
             mean += (1 - _DECAY_MEAN) * (slope - mean)
             square += (1 - _DECAY_SQUARE) * (np.square(slope) - square)
             width = np.sqrt(square / np.float32(1 - _DECAY_SQUARE**step)) + np.float32(_EPS)
-            length = step_size * (self.high - self.low) * (1 - (step - 1) / steps) / (1 - _DECAY_MEAN**step)
-            images = np.clip(images - np.float32(length) * mean / width, self.low, self.high).astype(np.float32)
+            length = np.float32(step_size * (1 - (step - 1) / steps) / (1 - _DECAY_MEAN**step)) * (high - low)
+            images = np.clip(images - length * mean / width, low, high).astype(np.float32)
         return images, (_squares(look.run(images)["layer_0"] - target) / norms).astype(np.float32)
 
     def _objective(self, recorded: Recorded) -> Symbol:
@@ -139,20 +143,20 @@ class _Descent:
         range, the squared distance from the middle a twelfth.
         """
         x, off = recorded.x, recorded.layers[self.layer] - recorded.extra["target"]
+        per_unit = recorded.extra["per_unit"]
         count, height, width, channels = x.shape
-        unit = (self.high - self.low) ** 2
         total = functional.sum(off * off * recorded.extra["scale"])
         if self.l2:
-            grey = x - 0.5 * (self.low + self.high)
-            total = total + functional.sum(grey * grey) * (12 * self.l2 / (height * width * channels * unit))
+            grey = x - recorded.extra["middle"]
+            total = total + functional.sum(grey * grey * per_unit) * (12 * self.l2 / (height * width * channels))
         pairs = channels * ((height - 1) * width + height * (width - 1))
-        weight = 6 * self.variation / (max(pairs, 1) * unit)
+        weight = 6 * self.variation / max(pairs, 1)
         for step in ((1, 0), (0, 1)):
             size = (count, height - step[0], width - step[1], channels)
             if weight and min(size) > 0:
                 far = functional.slice(x, begin=(0, *step, 0), size=size)
                 rise = far - functional.slice(x, begin=(0, 0, 0, 0), size=size)
-                total = total + functional.sum(rise * rise) * weight
+                total = total + functional.sum(rise * rise * per_unit) * weight
         return total
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import pycnn as pc
 from pycnn import inspect, nn
+from pycnn.errors import ArgumentError
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,25 @@ def test_result_depends_on_seed_only(net, digits):
     np.testing.assert_array_equal(both[1:], alone)
     other = inspect.invert_features(net, digits[1:2], "conv2", steps=3, seed=6).images
     assert (other != alone).any()
+
+
+def test_the_range_of_one_image_is_nothing_to_the_others(net, digits):
+    images = digits[:3].astype(np.float32) / 255
+    images[0] = 9 * images[0] - 2
+    together = inspect.invert_features(net, images, "conv2", steps=3)
+    for index in range(3):
+        alone = inspect.invert_features(net, images[index : index + 1], "conv2", steps=3)
+        np.testing.assert_array_equal(together.images[index], alone.images[0])
+    assert 1 < together.images[0].max() <= 7
+    assert 0 <= together.images[1:].min() <= together.images[1:].max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_refused(net, digits, value):
+    images = np.repeat(digits.astype(np.float32) / 255, 7, axis=0)  # more than one batch
+    images[18, 3, 4, 0] = value
+    with pytest.raises(ArgumentError, match="invert_features: image 18 holds NaN or infinity"):
+        inspect.invert_features(net, images, "conv2", steps=1)
 
 
 def test_floats_beyond_0_to_1_keep_their_range(net, digits):
