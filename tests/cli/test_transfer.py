@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import errno
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_nets import make_tiny_net
 
 import pycnn
+from pycnn.cli.transfer import _verdict
 from pycnn.errors import FileError
+from pycnn.transfer import Comparison, StrategyResult
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("sklearn")
@@ -118,7 +122,7 @@ def test_weights_of_a_net_by_name(run, pictures, tmp_path):
     file = tmp_path / "r.safetensors"
     pycnn.models.create("cifar_resnet20", num_classes=10).save(file)
     words = ["transfer", pictures, "--net", "cifar_resnet20", "--weights", file, "--size", "16,16", "--seeds", 1]
-    words += ["--layers", "layer2,layer3", "--strategies", "nearest,linear-top"]
+    words += ["--layers", "layer3", "--strategies", "nearest,linear-top"]
     seen = {}
     for normalize in ("imagenet", "none"):
         result = run(*words, "--normalize", normalize, "--features", tmp_path / normalize, "--json")
@@ -128,7 +132,7 @@ def test_weights_of_a_net_by_name(run, pictures, tmp_path):
         seen[normalize] = np.load(stored)
     assert result.next == (
         f"pycnn transfer {pictures} --net cifar_resnet20 --weights {file} --normalize none --size 16,16 "
-        "--layers layer2,layer3 --strategies linear-top --output net.safetensors"
+        "--layers layer3 --strategies linear-top --output net.safetensors"
     )
     for normalize, features in seen.items():
         net = pycnn.models.create("cifar_resnet20", weights=file)
@@ -179,6 +183,23 @@ def test_nearest_neighbours_are_no_net_to_keep(run, encoder, pictures, tmp_path)
     assert (result.code, result.out) == (2, "")
     assert "--strategies nearest gives no net to write; add another one" in result.err
     assert "pictures to learn from" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("advised", "accuracies", "ending"),
+    [
+        ("linear-top", {"nearest": 0.8, "linear-top": 0.9}, "(90.0 %): the advice is the best found"),
+        ("nearest", {"nearest": 0.86, "linear-top": 0.9}, "; the held-out pictures are too few to tell the two apart"),
+        ("nearest", {"nearest": 0.8, "linear-top": 0.9}, "linear-top (90.0 %): here the advice is not the best"),
+        # Nothing to compare with: only what is advised, and why.
+        ("nearest", {"scratch": 0.8, "linear-top": 0.9}, "advice: nearest: little data (50 images of a class)"),
+        ("nearest", {"nearest": 0.8}, "advice: nearest: little data (50 images of a class)"),
+    ],
+)
+def test_the_verdict_compares_the_advice_with_what_was_found(advised, accuracies, ending):
+    rows = tuple(StrategyResult(n, (a,), 1.0, np.zeros(100, bool), None) for n, a in accuracies.items())
+    found = SimpleNamespace(advice=replace(pycnn.transfer.advise(100, 2, "similar"), strategy=advised))
+    assert ending in _verdict(found, Comparison(rows, 100, ("a", "b")))
 
 
 def test_mistakes_are_told(run, encoder, pictures, tmp_path):
