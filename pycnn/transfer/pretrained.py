@@ -10,14 +10,14 @@ from pycnn.nn.norm import Normalize
 
 __all__ = ["DEFAULT_ENCODER", "default_encoder", "weights_path"]
 
-#: Trained by the recipe "pretrain-small": ResNet-20 on CIFAR-10. pycnn/weights/README.md tells origin and accuracy.
+#: ResNet-20 on CIFAR-10; pycnn/weights/README.md tells the recipe and the accuracy.
 DEFAULT_ENCODER = "pretrain-small"
 # As the recipe has them.
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def default_encoder() -> Module:
-    """Load the net that comes along to transfer from: ResNet-20, trained on CIFAR-10 by the recipe "pretrain-small".
+    """Load the net that comes along to transfer from: ResNet-20, trained on CIFAR-10 by the recipe "cifar_resnet20".
 
     It takes colour images of any size from about 16 pixels on; it saw objects of about 32 pixels, so photographs of 64
     to 128 pixels suit it. `pycnn/weights/README.md` tells how it was trained and how well it does.
