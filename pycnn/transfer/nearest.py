@@ -62,7 +62,7 @@ def neighbors(features: Any, queries: Any, k: int = 5, *, exclude_self: bool = F
             f"neighbors: exclude_self wants the features as queries; there are {len(known)} and {len(asked)}"
         )
     count = as_integer(k, who="neighbors", name="k", low=1, high=len(known) - int(exclude_self))
-    squares = np.einsum("nd,nd->n", known, known)
+    squares = np.einsum("ij,ij->i", known, known)
     indices = np.empty((len(asked), count), np.int64)
     distances = np.empty((len(asked), count), np.float32)
     # Rounding of |a|^2 - 2ab + |b|^2 may exchange near neighbours; some more candidates are compared exactly.
