@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from pycnn import _core
@@ -10,7 +9,6 @@ from pycnn.errors import ArgumentError
 
 __all__ = ["machine", "manual_seed", "seed"]
 
-_lock = threading.Lock()
 _seed = 0
 
 
@@ -32,8 +30,7 @@ def manual_seed(value: int) -> None:
     global _seed
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise ArgumentError(f"manual_seed: {value!r} is not an integer between 0 and 2**63 - 1")
-    with _lock:
-        _seed = value
+    _seed = value
 
 
 def seed() -> int:

@@ -14,6 +14,7 @@ from pycnn.data._decode import check_fit, decode, decode_window, image_size, req
 from pycnn.data._parallel import in_order
 from pycnn.data.datasets import ReadableDataset
 from pycnn.errors import ArgumentError, FileError, FormatError
+from pycnn.fork import renew_after_fork
 
 if TYPE_CHECKING:
     from pycnn.data.transforms._resized_crop import CropPlan
@@ -28,9 +29,15 @@ class PixelCache:
     """Decoded images by key, until a number of bytes is used up; nothing is ever thrown out."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self._left = budget_bytes
+        self._budget = budget_bytes
         self._kept: dict[tuple[str, int], Images] = {}
+        self._renew()
+        renew_after_fork(self, PixelCache._renew)
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
+        # Counted again: who was about to keep an image may be gone.
+        self._left = self._budget - sum(pixels.nbytes for pixels in self._kept.values())
 
     def get(self, key: tuple[str, int]) -> Images | None:
         """The pixels, if they are kept."""
@@ -39,8 +46,8 @@ class PixelCache:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._left += sum(pixels.nbytes for pixels in self._kept.values())
             self._kept.clear()
+            self._left = self._budget
 
     def offer(self, key: tuple[str, int], pixels: Images) -> None:
         """Keep the pixels if there is room; they must not be written to any more."""

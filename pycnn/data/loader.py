@@ -30,6 +30,7 @@ from pycnn.data.transforms import Compose, Mixup, Normalize, Transform
 from pycnn.data.transforms._mixup import split_mixup
 from pycnn.data.transforms._resized_crop import split_crop
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.fork import renew_after_fork
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -286,10 +287,21 @@ class _Iterator(Iterator[Batch]):
         self._end = len(loader)
         self._ahead = max(loader.prefetch, loader.workers)
         if loader.workers:
-            from concurrent.futures import ThreadPoolExecutor  # late: slow to import
-
-            self._pool = ThreadPoolExecutor(loader.workers, thread_name_prefix="pycnn-data")
+            self._pool = self._new_pool()
             self._submit()
+            renew_after_fork(self, _Iterator._renew)
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor  # late: slow to import
+
+        return ThreadPoolExecutor(self._loader.workers, thread_name_prefix="pycnn-data")
+
+    def _renew(self) -> None:
+        """In a forked child the threads are gone, and with them the batches ahead."""
+        if self._pool is not None:
+            self._waiting.clear()
+            self._submitted = self._next
+            self._pool = self._new_pool()
 
     def _submit(self) -> None:
         if self._pool is None or self._plan is None:
@@ -310,6 +322,7 @@ class _Iterator(Iterator[Batch]):
             if self._pool is None:
                 batch = self._plan.make(self._next)
             else:
+                self._submit()  # nothing to do but in a forked child
                 batch = self._waiting.popleft().result()
         except BaseException:
             self.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import as_array, as_plain, stack_level
@@ -45,8 +46,12 @@ class Clock:
     """Counts changes of any module, so that nobody walks a net in which nothing happened."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew()
         self.now = 0
+        renew_after_fork(self, Clock._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
     def tick(self) -> int:
         """Note a change; its number."""
@@ -65,33 +70,39 @@ class StructureWatch:
         self._structure = -1
         self._checked = -1
 
-    def changed(self, net: Module) -> bool:
-        """Whether something changed since the last question; then it is settled."""
-        if self._checked == clock.now:
-            return False
-        before = self._structure
-        self.settle(net)
-        return self._structure != before
+    def clear_stale(self, net: Module, programs: OrderedDict[Any, Any]) -> None:
+        """Forget all programs if something changed since the last look."""
+        now = clock.now
+        if self._checked == now:
+            return
+        structure = net._structure()
+        if structure != self._structure:
+            programs.clear()
+        # Last, and in this order: a child forked in between clears once more rather than not at all.
+        self._structure, self._checked = structure, now
 
     def settle(self, net: Module) -> None:
         """Take the net as it is."""
-        self._checked = clock.now
-        self._structure = net._structure()
+        now = clock.now
+        self._structure, self._checked = net._structure(), now
 
 
 class ProgramCache:
     """The programs of one net, by input shapes and purpose; the least recently used one goes."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew()
         self._runners: OrderedDict[Any, Runner] = OrderedDict()
         self._watch = StructureWatch()
+        renew_after_fork(self, ProgramCache._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
     def get(self, net: Module, key: Any, make: Callable[[], Runner]) -> Runner:
         """The program of a key, made when it is not there."""
         with self._lock:
-            if self._watch.changed(net):
-                self._runners.clear()
+            self._watch.clear_stale(net, self._runners)
             runner = self._runners.get(key)
             if runner is None:
                 runner = make()
@@ -105,16 +116,10 @@ class ProgramCache:
             return runner
 
 
-_cache_lock = threading.Lock()
-
-
 def _cache(net: Module) -> ProgramCache:
-    private = net._private
-    if private.cache is None:
-        with _cache_lock:
-            if private.cache is None:
-                private.cache = ProgramCache()
-    return private.cache
+    private = vars(net._private)
+    # Two threads that come first at once get the same one: setdefault is atomic.
+    return private.get("cache") or private.setdefault("cache", ProgramCache())
 
 
 def as_input(value: Any, *, who: str) -> np.ndarray:

@@ -116,7 +116,8 @@ class _Private:
     """What a module keeps for itself; never copied or pickled."""
 
     stamp: int = field(default_factory=_running.clock.tick)
-    cache: _running.ProgramCache | None = None
+    #: Made when it is first asked for.
+    cache: _running.ProgramCache = field(init=False, repr=False, compare=False)
     #: Element types of which a batch was compared with `input_range`.
     checked: set[str] = field(default_factory=set)
 

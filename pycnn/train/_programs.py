@@ -168,8 +168,7 @@ class ProgramSet:
 
     def get(self, x: np.ndarray, y: np.ndarray) -> BatchProgram:
         """The program for arrays of these shapes and types."""
-        if self._watch.changed(self._net):
-            self._programs.clear()
+        self._watch.clear_stale(self._net, self._programs)
         trainable = tuple(p.trainable for p in self._net.parameters()) if self._optimizer else ()
         key = (x.shape, x.dtype.char, y.shape, y.dtype.char, trainable)
         program = self._programs.get(key)

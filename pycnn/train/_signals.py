@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from pycnn.fork import renew_after_fork
+
 __all__ = ["Interruption"]
 
 
@@ -14,7 +16,8 @@ class Interruption:
     """Within it, SIGINT and SIGTERM only set a mark; a second one acts at once.
 
     The handlers of before are put back at the end; a signal that the process ignores stays ignored.
-    Outside of the main thread, where Python allows no handlers, it does nothing.
+    Outside of the main thread, where Python allows no handlers, it does nothing. A forked child has
+    the handlers of before: nobody in it would look at the mark.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,6 +25,7 @@ class Interruption:
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        renew_after_fork(self, Interruption._restore)
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():

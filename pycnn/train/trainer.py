@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 import warnings
-import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ import numpy as np
 from pycnn.arguments import as_number
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
-from pycnn.errors import ArgumentError, FormatError, ShapeError, TrainingError
+from pycnn.errors import ArgumentError, FormatError, ShapeError
 from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.auxiliary import as_auxiliary_weight
@@ -34,22 +32,13 @@ from pycnn.tracing import check_dtype
 from pycnn.train import _checkpoint, _loop
 from pycnn.train._batches import as_dataset, as_target
 from pycnn.train._programs import ProgramSet, make_objective
+from pycnn.train._turns import turn_of
 from pycnn.train.callbacks import Callback
 from pycnn.train.fingerprint import weights_fingerprint
 from pycnn.train.history import History
 from pycnn.train.metrics import as_metrics
 
 __all__ = ["Trainer"]
-
-
-# Trainers of one net write the same weights: only one of them may be at work.
-_locks: weakref.WeakKeyDictionary[Module, threading.Lock] = weakref.WeakKeyDictionary()
-_locks_guard = threading.Lock()
-
-
-def _lock_of(net: Module) -> threading.Lock:
-    with _locks_guard:
-        return _locks.setdefault(net, threading.Lock())
 
 
 class Trainer:
@@ -152,7 +141,7 @@ class Trainer:
         self.class_names: tuple[str, ...] | None = None
         self.last_checkpoint: Path | None = None
         self.steps = 0
-        self._lock = _lock_of(net)
+        self._turn = turn_of(net)
         #: Learning rate of the last step; None before the first.
         self.rate: float | None = None
         self._warned: set[str] = set()
@@ -174,15 +163,6 @@ class Trainer:
             clip_norm=self.clip_norm,
             ema_decay=self.ema_decay,
         )
-
-    @contextmanager
-    def _alone(self, who: str) -> Iterator[None]:
-        if not self._lock.acquire(blocking=False):
-            raise TrainingError(f"{who}: this net is training already, in another thread or an outer call")
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     # ---- One step
 
@@ -220,7 +200,7 @@ class Trainer:
             ArgumentError: All parameters are frozen.
             TrainingError: Another thread is training with this trainer.
         """
-        with self._alone("step"):
+        with self._turn.take("step"):
             values = self.train_batch(x, y)
             if not math.isfinite(values["loss"]):
                 self._warn(
@@ -357,7 +337,7 @@ class Trainer:
         directory = _loop.checkpoint_path(checkpoint_dir)
         if held_out is not None:
             warn_shared_files(data, held_out, who="fit", name="val")
-        with self._alone("fit"):
+        with self._turn.take("fit"):
             self.stopping = False
             self._callbacks = tuple(callbacks)
             source = self._resume_source(resume, directory)
@@ -464,7 +444,7 @@ class Trainer:
         """
         dataset = as_dataset(data, who="evaluate")
         if averages:
-            with self._alone("evaluate"), self.averaged():
+            with self._turn.take("evaluate"), self.averaged():
                 return self._measure(dataset, batch_size, transform)
         return self._measure(dataset, batch_size, transform)
 
@@ -565,7 +545,7 @@ class Trainer:
             ArgumentError: It belongs to another net, optimizer, loss or seed.
             ShapeError: Arrays have other shapes.
         """
-        with self._alone("load_checkpoint"):
+        with self._turn.take("load_checkpoint"):
             _checkpoint.restore(self, path)
 
     def identity(self) -> dict[str, Any]:
