@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from pycnn.arguments import as_path
 from pycnn.errors import FileError
 
-__all__ = ["write_text"]
+__all__ = ["clear_strays", "write_text"]
 
 # A process that shares the folder from another machine has a number that means nothing here; no write takes so long.
 _STALE_SECONDS = 3600.0
@@ -30,17 +31,24 @@ def _settle(folder: Path) -> None:
         os.close(handle)
 
 
-def _clear(prefix: str, folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
+def clear_strays(folder: Path, pattern: str) -> None:
+    """Remove what processes left in a folder that were killed while they wrote.
+
+    Args:
+        folder: The folder; nothing happens where it cannot be read or written.
+        pattern: Regular expression of the names of such files in front of ``.tmp.PROCESS``. Files stay whose process
+            lives, and those of the last hour, whose process may live on another machine.
+    """
+    name = re.compile(rf"(?:{pattern})\.tmp\.([0-9]+)")
     with suppress(OSError):
         for stray in folder.iterdir():
-            pid = stray.name.removeprefix(prefix)
-            if not stray.name.startswith(prefix) or not pid.isdecimal() or int(pid) == os.getpid():
+            found = name.fullmatch(stray.name)
+            if found is None or int(found[1]) == os.getpid():
                 continue
             if time.time() - stray.stat().st_mtime < _STALE_SECONDS:
                 continue
             try:
-                os.kill(int(pid), 0)
+                os.kill(int(found[1]), 0)
             except ProcessLookupError:
                 stray.unlink(missing_ok=True)
             except (OSError, OverflowError):
@@ -55,8 +63,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         FileError: The system refused; an older file at the path is intact.
     """
     target = as_path(path, who="write")
-    prefix = f"{target.name[:_MAX_STEM]}.tmp."
-    temporary = target.parent / f"{prefix}{os.getpid()}"
+    stem = target.name[:_MAX_STEM]
+    temporary = target.parent / f"{stem}.tmp.{os.getpid()}"
     try:
         if target.exists() and not target.is_file():
             target.write_text(text, encoding="utf-8")
@@ -68,7 +76,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         final = target.resolve()
         temporary.replace(final)
         _settle(final.parent)
-        _clear(prefix, target.parent)
+        clear_strays(target.parent, re.escape(stem))
     except OSError as error:
         with suppress(OSError):  # The first error is the one to tell.
             temporary.unlink(missing_ok=True)

@@ -53,17 +53,18 @@ def summarize(
     recording = _Recording(net, (batch, *input_shape))
     rows = _rows(recording, net, depth, compact)
     counted = [row for row in rows if not row.training_only]
-    parameters = dict(net.named_parameters())
+    tensors = list(net._used_parameters(set()))
+    parameters = [p for p in tensors if not p.is_buffer]
     training, reason = _training_plan(net, input_shape, batch)
     return Summary(
         name=type(net).__name__,
         input_shape=(batch, *input_shape),
         rows=tuple(rows),
-        parameters=sum(p.size for p in parameters.values()),
+        parameters=sum(p.size for p in parameters),
         weights=sum(row.weights for row in rows),
         training_only_parameters=sum(row.parameters for row in rows if row.training_only),
-        frozen=sum(p.size for p in parameters.values() if not p.trainable),
-        buffers=sum(p.size for _, p in net.named_buffers()),
+        frozen=sum(p.size for p in parameters if not p.trainable),
+        buffers=sum(p.size for p in tensors if p.is_buffer),
         macs=sum(row.macs for row in counted),
         other_flops=sum(row.other_flops for row in counted),
         other_flops_by_group=recording.other_flops(),

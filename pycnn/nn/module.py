@@ -252,6 +252,16 @@ class Module:
         """What is kept but never trained, each once."""
         return (p for _, p in self.named_buffers())
 
+    def _used_parameters(self, seen: set[int]) -> Iterator[Parameter]:
+        """Parameters and buffers that this module computes with, each once; `seen` is what was met before."""
+        for value in vars(self).values():
+            if isinstance(value, Module | Parameter) and id(value) not in seen:
+                seen.add(id(value))
+                if isinstance(value, Parameter):
+                    yield value
+                else:
+                    yield from value._used_parameters(seen)
+
     def get_module(self, path: str) -> Module:
         """Find a module by its dotted name.
 
@@ -267,13 +277,14 @@ class Module:
     def num_parameters(self) -> int:
         """How many numbers can be trained: weights, biases, batch norm's scale and shift.
 
-        Running statistics do not count; frozen parameters do.
+        Running statistics do not count; frozen parameters do. Of a cut net (`pycnn.transfer.Encoder`), what lies
+        behind the cut does not.
 
         Raises:
             GraphError: A layer has not seen its input yet.
         """
         self.require_built("num_parameters")
-        return sum(p.size for p in self.parameters())
+        return sum(p.size for p in self._used_parameters(set()) if not p.is_buffer)
 
     # ---- Building
 

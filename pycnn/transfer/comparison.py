@@ -24,10 +24,10 @@ from pycnn.nn.files import save
 from pycnn.nn.module import Module, _first_symbol
 from pycnn.program import Program, compile
 from pycnn.textfile import write_text
-from pycnn.train._batches import as_dataset
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
 from pycnn.transfer.fresh import redraw
+from pycnn.transfer.labelled import as_labelled
 from pycnn.transfer.layers import stage_layers
 from pycnn.transfer.linear import linear_probe
 from pycnn.transfer.nearest import classify_by_neighbors
@@ -224,6 +224,7 @@ def compare(
     Raises:
         ArgumentError: A strategy is unknown, an argument is out of range, or the classes of train and val differ.
         ShapeError: The images do not fit the net.
+        LabelError: A label is outside of the classes.
         UnsupportedError: A linear classifier is wanted, and scikit-learn is not installed; or "scratch" is, and how
             the net starts cannot be told (`redraw`).
         TrainingError: A loss is not finite.
@@ -250,7 +251,7 @@ def compare(
     if not chosen:
         raise ArgumentError(f"{who}: seeds holds no number")
     total = as_integer(epochs, who=who, name="epochs", low=1)
-    learn, check = as_dataset(train, who=f"{who}: train"), as_dataset(val, who=f"{who}: val")
+    learn, check = as_labelled(train, who=f"{who}: train"), as_labelled(val, who=f"{who}: val")
     if tuple(learn.class_names) != tuple(check.class_names):
         raise ArgumentError(
             f"{who}: the classes of train and val differ: {', '.join(learn.class_names)}; "

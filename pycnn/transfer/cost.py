@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pycnn.inspect._recording import record
-from pycnn.nn.module import Module, alone
+from pycnn.nn.module import Module
 from pycnn.program import compile
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.layers import depth_groups
+from pycnn.transfer.recording import Recording
 from pycnn.transfer.tuning import chosen_groups
 
 __all__ = ["forward_seconds", "predicted_seconds"]
@@ -64,18 +64,16 @@ def predicted_seconds(
 
 
 def _shares(net: Module, input_shape: Sequence[int] | None) -> dict[str, float]:
-    """Which part of the multiply-adds each weight takes part in."""
-    shape = net._input_shape(input_shape, "predicted_seconds")
-    with alone():
-        traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
-    own = {id(parameter): name for name, parameter in net.named_parameters()}
-    nodes = traced.graph.nodes()
+    """Which part of the multiply-adds each weight takes part in; those of one layer share its part evenly."""
+    recording = Recording(net, input_shape, who="predicted_seconds")
+    total = 0.0
     macs: dict[str, float] = {}
-    for node in nodes:
-        if node["kind"] == "op" and node["macs"]:
-            for symbol in node["inputs"][1:2]:
-                parameter = traced.parameters.get(nodes[symbol.node]["name"])
-                name = own.get(id(parameter), "")
-                macs[name] = macs.get(name, 0.0) + node["macs"]
-    total = sum(macs.values()) or 1.0
+    for node in recording.ops():
+        if not node["macs"]:
+            continue
+        total += node["macs"]
+        sources = [recording.name(p) for symbol in node["inputs"][1:2] for p in recording.sources(symbol)]
+        names = dict.fromkeys(name for name in sources if name is not None)
+        for name in names:
+            macs[name] = macs.get(name, 0.0) + node["macs"] / len(names)
     return {name: count / total for name, count in macs.items()}

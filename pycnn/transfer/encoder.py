@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +13,7 @@ from pycnn.inspect._recording import Layers, Recorded, record
 from pycnn.nn.auxiliary import collect_auxiliary
 from pycnn.nn.linear import Linear
 from pycnn.nn.module import Module, alone
+from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, Traced, inline, prune
 from pycnn.transfer.layers import top_layer
 
@@ -109,6 +110,16 @@ class Encoder(Module):
         # Heads for training belong to the whole net; collected here they are dropped.
         with alone(), collect_auxiliary():
             return prune(record(self.net, {"x": (shape, dtype)}, outputs))
+
+    def _used_parameters(self, seen: set[int]) -> Iterator[Parameter]:
+        """Those in front of the cut; all where the size of the image is not known, so that it cannot be told."""
+        if self.input_shape is None:
+            yield from super()._used_parameters(seen)
+            return
+        for parameter in self.cut((1, *self.input_shape)).parameters.values():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter
 
     def _finish(self, x: Symbol, pool: str) -> Symbol:
         if x.ndim == 4 and pool != "flatten":

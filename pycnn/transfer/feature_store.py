@@ -28,7 +28,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.data.datasets import ReadableDataset, Subset
 from pycnn.errors import ArgumentError, FileError, TrainingError
 from pycnn.program import compile
-from pycnn.textfile import write_text
+from pycnn.textfile import clear_strays, write_text
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.encoder import Encoder
 
@@ -36,6 +36,7 @@ __all__ = ["FeatureSet", "extract", "features"]
 
 _INDEX = "features.json"
 _SCHEMA = "pycnn.features/1"
+_ARRAY_FILE = r".+-[0-9]+-[0-9a-f]{12}\.npy"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def extract(
         seconds = _fill(encoder, loader, arrays, paths, threads)
         return FeatureSet(arrays, labels, names, paths, seconds=seconds)
     directory = Path(out)
+    clear_strays(directory, _ARRAY_FILE)
     digest = _digest(encoder, data, loader)
     if digest is not None:
         found = _read(directory, digest, encoder, len(data))

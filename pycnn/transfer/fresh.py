@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from pycnn.errors import UnsupportedError
-from pycnn.inspect._recording import record
 from pycnn.nn import init
-from pycnn.nn.auxiliary import collect_auxiliary
-from pycnn.nn.module import Module, alone
+from pycnn.nn.module import Module
 from pycnn.tensor import Initializer, Parameter
-from pycnn.tracing import Traced
+from pycnn.transfer.recording import Recording
 
 __all__ = ["redraw"]
 
 _ZERO, _ONE = Initializer("constant", 0.0), Initializer("constant", 1.0)
-# Through these a weight comes to its layer as it is, only in other places.
-_MOVING = frozenset(("concat", "reshape", "slice", "take", "transpose"))
 
 
 def redraw(net: Module, *, seed: int = 0) -> None:
@@ -44,11 +37,8 @@ def redraw(net: Module, *, seed: int = 0) -> None:
         >>> float(net.bn1.weight.numpy().min())
         1.0
     """
-    shape = net._input_shape(None, "redraw")
     net.name_tensors()
-    with alone(), collect_auxiliary():
-        traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
-    chosen = _by_use(traced)
+    chosen = _by_use(Recording(net, None, who="redraw", heads=True))
     unknown = []
     for name, parameter in net.named_parameters():
         if id(parameter) not in chosen:
@@ -65,38 +55,24 @@ def redraw(net: Module, *, seed: int = 0) -> None:
         parameter.draw(rule, seed)
 
 
-def _by_use(traced: Traced) -> dict[int, tuple[Parameter, Initializer]]:
+def _by_use(recording: Recording) -> dict[int, tuple[Parameter, Initializer]]:
     """What the graph tells: parameters by their identity, each with its rule."""
     chosen: dict[int, tuple[Parameter, Initializer]] = {}
-    nodes = traced.graph.nodes()
-    for node in nodes:
-        if node["kind"] != "op":
-            continue
+    for node in recording.ops():
         kind = node["op"].name
         if kind == "batch_norm":
             for symbol, rule in zip(node["inputs"][1:], (_ONE, _ZERO, _ZERO, _ONE), strict=True):
-                for parameter in _sources(nodes, traced.parameters, symbol.node):
+                for parameter in recording.sources(symbol):
                     chosen.setdefault(id(parameter), (parameter, rule))
         elif kind in ("conv2d", "dense"):
             for symbol in node["inputs"][1:]:
-                whole = traced.graph.spec(symbol)[0]
+                whole = recording.shape(symbol)
                 if len(whole) < 2:
                     rule = _ZERO
                 else:
                     make = init.he_normal(mode="fan_out") if kind == "conv2d" else init.default
                     rule = make(init.fans_of(Parameter(whole)))
-                for parameter in _sources(nodes, traced.parameters, symbol.node):
+                for parameter in recording.sources(symbol):
                     if not parameter.is_buffer:
                         chosen.setdefault(id(parameter), (parameter, rule))
     return chosen
-
-
-def _sources(nodes: Sequence[dict[str, Any]], parameters: Mapping[str, Parameter], index: int) -> list[Parameter]:
-    """The parameter of a node, or those that it only moves about; none where anything is computed."""
-    node = nodes[index]
-    if node["kind"] == "op":
-        if node["op"].name not in _MOVING:
-            return []
-        return [p for symbol in node["inputs"] for p in _sources(nodes, parameters, symbol.node)]
-    parameter = parameters.get(node["name"])
-    return [] if parameter is None else [parameter]

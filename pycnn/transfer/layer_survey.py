@@ -12,11 +12,11 @@ import numpy as np
 from pycnn.data import Dataset
 from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
-from pycnn.train._batches import as_dataset
 from pycnn.transfer.advice import Advice, Similarity, advise
 from pycnn.transfer.cost import forward_seconds, predicted_seconds
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
+from pycnn.transfer.labelled import as_labelled, images_by_class
 from pycnn.transfer.layers import stage_layers
 from pycnn.transfer.linear import linear_probe
 from pycnn.transfer.nearest import leave_one_out_accuracy
@@ -136,6 +136,7 @@ def survey(
     Raises:
         ArgumentError: There is only one class, a class without images, or no such layer.
         ShapeError: The images do not fit the net.
+        LabelError: A label is outside of the classes.
         UnsupportedError: scikit-learn is not installed.
 
     Example:
@@ -146,11 +147,11 @@ def survey(
         >>> [depth.layers for depth in found.depths]
         [('pool1',), ('pool2',), ('pool1', 'pool2')]
     """
-    dataset = as_dataset(data, who="survey")
+    dataset = as_labelled(data, who="survey")
     names = tuple(layers) if layers is not None else stage_layers(net, dataset.image_shape)
     encoder = Encoder(net, names)
     found = extract(encoder, dataset, out=out, batch_size=batch_size, threads=threads)
-    counts = np.bincount(found.labels, minlength=len(found.class_names))
+    counts = images_by_class(dataset)
     sample = dataset.read(np.arange(min(_SAMPLE, len(dataset)), dtype=np.int64))
     forward = forward_seconds(encoder, sample, threads=threads)
     predicted = predicted_seconds(net, forward, len(dataset), epochs, input_shape=dataset.image_shape)

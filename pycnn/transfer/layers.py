@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pycnn.errors import GraphError
-from pycnn.inspect._recording import Layers, Recorded, record
+from pycnn.inspect._recording import Layers
 from pycnn.nn.heads import head_names, head_node
-from pycnn.nn.module import Module, alone
+from pycnn.nn.module import Module
+from pycnn.transfer.recording import Recording
 
 __all__ = ["depth_groups", "stage_layers", "top_layer"]
 
@@ -61,31 +61,19 @@ def stage_layers(net: Module, input_shape: Sequence[int] | None = None) -> tuple
 
 
 def _survey(net: Module, input_shape: Sequence[int] | None) -> tuple[list[str], str]:
-    shape = net._input_shape(input_shape, "stage_layers")
-    found: list[tuple[list[str], str]] = []
-
-    def outputs(recorded: Recorded) -> dict[str, Any]:
-        found.append(_stages_and_top(recorded, type(net).__name__))
-        return {"result": recorded.result}
-
-    with alone():
-        record(net, {"x": ((1, *shape), "float32")}, outputs)
-    return found[0]
-
-
-def _stages_and_top(recorded: Recorded, who: str) -> tuple[list[str], str]:
-    nodes = recorded.result._trace.graph.nodes()
-    head = head_node(nodes, recorded.result.id.node)
+    recording, who = Recording(net, input_shape, who="stage_layers"), type(net).__name__
+    nodes, layers = recording.nodes, recording.layers
+    head = head_node(nodes, recording.result.id.node)
     if head is None:
         raise GraphError(f"{who}: no dense layer or convolution gives the scores; name the layers to cut at")
     top = nodes[head]["inputs"][0].node
     while nodes[top]["kind"] == "op" and nodes[top]["op"].name in _BETWEEN | _POOLS:
         top = nodes[top]["inputs"][0].node
-    names = _names_by_node(recorded.layers)
+    names = _names_by_node(layers)
     last: dict[tuple[int, ...], str] = {}
-    for node, name in sorted((recorded.layers[name].id.node, name) for name in recorded.layers.maps()):
+    for node, name in sorted((layers[name].id.node, name) for name in layers.maps()):
         if node <= top:
-            last[tuple(recorded.layers[name].shape[1:3])] = names[node]
+            last[tuple(layers[name].shape[1:3])] = names[node]
     if top not in names:
         raise GraphError(f"{who}: the classifier reads the image itself; there are no features to cut at")
     return list(last.values()), names[top]
@@ -107,7 +95,8 @@ def depth_groups(net: Module, input_shape: Sequence[int] | None = None) -> list[
 
     The first group is the head: the layer that gives the scores (with those of auxiliary heads). Then follow the parts
     of the net as its attributes name them, in the order from the top down; a part with most of the layers is divided
-    by the next part of its names, and scales and shifts of norms go with the weights in front of them.
+    by the next part of its names, and scales and shifts of norms go with the weights in front of them. What lies
+    behind the cut of an `Encoder` is in no group.
 
     Args:
         net: A net that ends in a dense layer or convolution.
@@ -126,18 +115,15 @@ def depth_groups(net: Module, input_shape: Sequence[int] | None = None) -> list[
         ['fc', 'layer3', 'layer2', 'layer1', 'conv1']
     """
     head = head_names(net, input_shape)
-    own = {id(parameter): name for name, parameter in net.named_parameters()}
-    shape = net._input_shape(input_shape, "depth_groups")
-    with alone():
-        traced = record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
-    ordered: list[str] = []
-    for node in traced.graph.nodes():
-        if node["kind"] == "parameter":
-            name = own.get(id(traced.parameters[node["name"]]))
-            if name is not None and name not in head:
-                ordered.append(name)
+    recording = Recording(net, input_shape, who="depth_groups")
+    ordered = [name for name in recording.weights() if name not in head]
     # Parameters that only training uses (auxiliary heads) go with the head.
-    unseen = [name for name in own.values() if name not in head and name not in ordered]
+    used = {id(parameter) for parameter in net._used_parameters(set())}
+    unseen = [
+        name
+        for name, parameter in net.named_parameters()
+        if id(parameter) in used and name not in head and name not in ordered
+    ]
     ranks = {name: len(parameter.shape) for name, parameter in net.named_parameters()}
     groups = _divide(ordered, ranks, 1, len(ordered))
     return [(*head, *unseen), *reversed(groups)]

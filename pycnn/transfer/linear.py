@@ -166,6 +166,7 @@ def linear_probe(
         ArgumentError: There is only one class, or a class without samples, a number is not finite, or an argument is
             out of range.
         ShapeError: The arrays do not fit one another.
+        LabelError: A label is negative or too large.
         UnsupportedError: scikit-learn is not installed (``pip install 'pycnn[transfer]'``).
 
     Example:

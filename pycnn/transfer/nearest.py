@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pycnn.arguments import as_integer
-from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
 
 __all__ = ["Neighbors", "classify_by_neighbors", "leave_one_out_accuracy", "neighbors"]
 
@@ -112,6 +112,7 @@ def classify_by_neighbors(features: Any, labels: Any, queries: Any, k: int = 1) 
         ShapeError: The arrays do not fit one another.
         ArgumentError: k is out of range, or a number is not finite.
         DTypeError: An element type is not accepted.
+        LabelError: A label is negative or too large.
 
     Example:
         >>> classify_by_neighbors([[0.0], [1.0], [5.0]], [0, 0, 1], [[4.0], [0.4]]).tolist()
@@ -137,6 +138,7 @@ def leave_one_out_accuracy(features: Any, labels: Any, k: int = 1) -> float:
         ShapeError: The arrays do not fit one another.
         ArgumentError: k is out of range, or a number is not finite.
         DTypeError: An element type is not accepted.
+        LabelError: A label is negative or too large.
 
     Example:
         >>> leave_one_out_accuracy([[0.0], [1.0], [5.0], [6.0]], [0, 0, 1, 0])
@@ -190,14 +192,14 @@ def as_class_labels(value: Any, count: int, *, who: str) -> np.ndarray:
     Raises:
         ShapeError: Not one for each sample.
         DTypeError: No integers.
-        ArgumentError: A label is negative.
+        LabelError: A label is negative, or larger than an int64.
     """
     labels = _as_array(value, who=who, name="labels")
     if labels.dtype.kind not in "iu":
         raise DTypeError(f"{who}: labels are {labels.dtype}, expected integers")
     if labels.shape != (count,):
         raise ShapeError(f"{who}: {count} samples but labels {labels.shape}")
-    result = labels.astype(np.int64)
-    if result.min() < 0:
-        raise ArgumentError(f"{who}: label {result.min()} at position {int(result.argmin())} is negative")
-    return result
+    for where, why in ((int(labels.argmin()), "negative"), (int(labels.argmax()), "too large")):
+        if not 0 <= int(labels[where]) <= np.iinfo(np.int64).max:
+            raise LabelError(f"{who}: label {labels[where]} at position {where} is {why}")
+    return labels.astype(np.int64)

@@ -12,14 +12,13 @@ import numpy as np
 from pycnn.arguments import as_integer, as_number
 from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError
-from pycnn.inspect._recording import record
 from pycnn.nn import heads, init
-from pycnn.nn.auxiliary import collect_auxiliary
-from pycnn.nn.module import Module, alone
+from pycnn.nn.module import Module
 from pycnn.optim import SGD, CosineWithWarmup, Group
 from pycnn.train import History, Trainer
-from pycnn.train._batches import as_dataset
+from pycnn.transfer.labelled import as_labelled, images_by_class
 from pycnn.transfer.layers import depth_groups
+from pycnn.transfer.recording import Recording
 
 __all__ = ["SMALL_BATCH", "FineTuned", "chosen_groups", "finetune", "fresh_head"]
 
@@ -37,7 +36,7 @@ class FineTuned:
     Attributes:
         net: The net itself.
         trained: Names of the parameters that learned.
-        frozen: Names of those that did not.
+        frozen: Names of those that did not. What lies behind the cut of an `Encoder` is in neither.
         history: Of all epochs, those of the head alone first.
         val_accuracy: After the last epoch, 0..1; None without validation data.
     """
@@ -109,6 +108,7 @@ def finetune(
         ArgumentError: An argument is out of range, a pattern matches nothing, or there are fewer than two classes.
         GraphError: No dense layer or convolution gives the scores.
         ShapeError: The images do not fit the net.
+        LabelError: A label is outside of the classes.
         TrainingError: The loss is not finite.
 
     Example:
@@ -121,8 +121,8 @@ def finetune(
         ('fc2.weight', 'fc2.bias', 'fc3.weight', 'fc3.bias')
     """
     who = "finetune"
-    data = as_dataset(train, who=f"{who}: train")
-    held_out = None if val is None else as_dataset(val, who=f"{who}: val")
+    data = as_labelled(train, who=f"{who}: train")
+    held_out = None if val is None else as_labelled(val, who=f"{who}: val")
     classes = len(data.class_names)
     _check(data, held_out, who)
     total = as_integer(epochs, who=who, name="epochs", low=1)
@@ -135,7 +135,9 @@ def finetune(
     if statistics not in ("auto", "frozen", "train"):
         raise ArgumentError(f"{who}: statistics must be 'auto', 'frozen' or 'train', got {statistics!r}")
     hold = statistics == "frozen" or (statistics == "auto" and size < SMALL_BATCH)
-    groups = _chosen(net, part, who)
+    all_groups = depth_groups(net)
+    used = {name for names in all_groups for name in names}
+    groups = _chosen(net, all_groups, part, who)
     if len(groups) > 1 and first >= total:
         raise ArgumentError(f"{who}: head_epochs ({first}) must be fewer than epochs ({total})")
     phases = [(groups[:1], total)] if len(groups) == 1 else [(groups[:1], first), (groups, total - first)]
@@ -169,7 +171,7 @@ def finetune(
             history.append({**row, "epoch": len(history) + 1})
         history.fingerprint = trainer.history.fingerprint
     learned = {name for names in groups for name in names}
-    everything = [name for name, _ in net.named_parameters()]
+    everything = [name for name, _ in net.named_parameters() if name in used]
     return FineTuned(
         net,
         tuple(name for name in everything if name in learned),
@@ -215,7 +217,7 @@ def fresh_head(net: Module, num_classes: int, *, seed: int = 0) -> tuple[str, ..
 
 
 def _check(train: Dataset, val: Dataset | None, who: str) -> None:
-    seen = np.bincount(train.labels, minlength=len(train.class_names))
+    seen = images_by_class(train)
     if np.count_nonzero(seen) < 2:
         raise ArgumentError(f"{who}: all {len(train)} images are of one class; there is nothing to tell apart")
     if not seen.all():
@@ -230,8 +232,7 @@ def _check_images(net: Module, train: Dataset, val: Dataset | None, transform: A
     """Refuse images that do not fit the net, and a transform that does not fit them."""
     shapes = [Loader(train, 1, transform=transform).image_shape, *([] if val is None else [val.image_shape])]
     for shape in shapes:
-        with alone(), collect_auxiliary():
-            record(net, {"x": ((1, *shape), "float32")}, lambda r: {"result": r.result})
+        Recording(net, shape, who="finetune", heads=True)
 
 
 def _check_head(net: Module, classes: tuple[str, ...], who: str) -> None:
@@ -263,9 +264,8 @@ def chosen_groups(groups: Sequence[tuple[str, ...]], part: str) -> list[tuple[st
     return list(groups[: 1 + counts[part]])
 
 
-def _chosen(net: Module, part: Any, who: str) -> list[tuple[str, ...]]:
-    """Groups that learn, the head first."""
-    groups = depth_groups(net)
+def _chosen(net: Module, groups: list[tuple[str, ...]], part: Any, who: str) -> list[tuple[str, ...]]:
+    """Of all groups those that learn, the head first."""
     if isinstance(part, str):
         if part not in ("head", "few", "more", "all"):
             raise ArgumentError(f"{who}: part must be 'head', 'few', 'more', 'all', a number or patterns, got {part!r}")
@@ -276,7 +276,9 @@ def _chosen(net: Module, part: Any, who: str) -> list[tuple[str, ...]]:
         raise ArgumentError(f"{who}: part must be 'head', 'few', 'more', 'all', a number or patterns, got {part!r}")
     from pycnn.nn._state import select
 
-    wanted = select(dict(net.named_parameters()), tuple(part), who=who) if part else {}
+    used = {name for names in groups for name in names}
+    known = {name: parameter for name, parameter in net.named_parameters() if name in used}
+    wanted = select(known, tuple(part), who=who) if part else {}
     found = [tuple(name for name in names if name in wanted) for names in groups[1:]]
     return [groups[0], *(names for names in found if names)]
 
@@ -285,8 +287,12 @@ def _freeze(net: Module, learning: Sequence[tuple[str, ...]], hold: bool) -> Non
     """Let only these parameters learn, and batch norms of other layers keep their statistics, or all with `hold`."""
     wanted = {name for names in learning for name in names}
     layers = {name.rpartition(".")[0] for name in wanted}
-    for name, parameter in net.named_parameters():
-        parameter.trainable = name in wanted
-    for name, buffer in net.named_buffers():
-        buffer.frozen = hold or name.rpartition(".")[0] not in layers
+    used = {id(tensor) for tensor in net._used_parameters(set())}
+    for name, tensor in net.named_tensors():
+        if id(tensor) not in used:
+            continue
+        if tensor.is_buffer:
+            tensor.frozen = hold or name.rpartition(".")[0] not in layers
+        else:
+            tensor.trainable = name in wanted
     net._changed()

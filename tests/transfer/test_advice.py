@@ -11,7 +11,7 @@ from tolerances import assert_within, sum_bound
 
 import pycnn as pc
 from pycnn.data import ImageFolder
-from pycnn.errors import ArgumentError, UnsupportedError
+from pycnn.errors import ArgumentError, LabelError, UnsupportedError
 from pycnn.transfer import (
     STRATEGIES,
     Comparison,
@@ -20,9 +20,10 @@ from pycnn.transfer import (
     advise,
     compare,
     default_encoder,
+    finetune,
     survey,
 )
-from pycnn.transfer.cost import predicted_seconds
+from pycnn.transfer.cost import _shares, predicted_seconds
 from pycnn.transfer.fresh import redraw
 from pycnn.transfer.pretrained import weights_path
 
@@ -221,6 +222,50 @@ def test_scratch_is_refused_before_the_work(tmp_path):
     with pytest.raises(UnsupportedError, match="how 'gate' starts cannot be told"):
         compare(Gated().build((12, 12, 3)), data, data, epochs=1, layers=["conv"], report=lines.append)
     assert lines == []
+
+
+def test_labels_that_are_no_classes_are_refused_before_they_are_counted(tiny_net):
+    """A count by class of a label of 10**10 would want 75 GiB."""
+    data = coloured_images(12)
+
+    class Own(pc.data.ReadableDataset):
+        class_names, image_shape, image_dtype = data.class_names, data.image_shape, data.image_dtype
+
+        def __init__(self, label, dtype="int64"):
+            self.labels = data.labels.astype(dtype)
+            self.labels[5] = label
+
+        def read(self, index):
+            return data.read(index)
+
+    changed = coloured_images(12)
+    changed.labels[5] = 10**10
+    plain = data.images, Own(10**10).labels
+    for wrong, text in (
+        (plain, "label 10000000000 at position 5 is too large"),
+        (Own(10**10), r"label 10000000000 at position 5 is outside of 0\.\.2"),
+        (Own(-1), r"label -1 at position 5 is outside of 0\.\.2"),
+        (Own(2**64 - 1, "uint64"), f"label {2**64 - 1} at position 5 is out of range"),
+        (changed, r"label 10000000000 at position 5 is outside of 0\.\.2"),
+    ):
+        for call in (
+            lambda: survey(tiny_net, wrong),
+            lambda: finetune(tiny_net, wrong, epochs=1),
+            lambda: finetune(tiny_net, data, wrong, epochs=1),
+            lambda: compare(tiny_net, wrong, data),
+            lambda: compare(tiny_net, data, wrong),
+        ):
+            with pytest.raises(LabelError, match=text):
+                call()
+
+
+def test_layers_share_the_cost_whose_weights_are_put_together():
+    """In C3 of the LeNet-5 of 1998 a table picks what is connected; its weights are several parameters."""
+    net = pc.models.create("lenet5_1998")
+    shares = _shares(net, None)
+    assert set(shares) <= {name for name, _ in net.named_parameters()}
+    assert {name.partition(".")[0] for name in shares} >= {"c1", "c3", "c5", "f6"}
+    assert sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_survey_costs_the_net_at_the_size_of_the_data(tiny_net):

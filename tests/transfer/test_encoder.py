@@ -69,6 +69,30 @@ def test_nothing_behind_the_last_tap_is_computed_or_kept(tiny_net, tmp_path):
     assert names == {f"net.{n}" for n, _ in tiny_net.named_tensors() if n.startswith(("conv1", "bn1", "layer1"))}
 
 
+def test_a_cut_net_counts_what_it_computes_with(tiny_net, tmp_path):
+    sizes = {name: p.size for name, p in tiny_net.named_tensors() if not p.is_buffer}
+    fixed = sum(p.size for name, p in tiny_net.named_buffers() if name.startswith(("bn1", "layer1")))
+    front = sum(size for name, size in sizes.items() if name.startswith(("conv1", "bn1", "layer1")))
+    encoder = Encoder(tiny_net, "layer1")
+    assert encoder.num_parameters == front < sum(sizes.values())
+    classifier = Classifier(encoder, pc.nn.Linear(6, 5)).build((12, 12, 3))
+    assert classifier.num_parameters == front + 35
+    summary = pc.nn.Sequential(classifier, pc.nn.ReLU()).summary(input_shape=(12, 12, 3))
+    assert (summary.parameters, summary.buffers) == (front + 35, fixed)
+    assert sum(row.parameters for row in summary.rows) == front + 35
+    classifier.save(tmp_path / "net.safetensors")
+    assert pc.load(tmp_path / "net.safetensors").num_parameters == front + 35
+
+    class Both(pc.nn.Module):
+        def __init__(self):
+            self.first, self.second, self.whole = encoder, Encoder(tiny_net, "conv1"), tiny_net
+
+    assert Both().num_parameters == sum(sizes.values())
+    # Without a size nothing can be recorded.
+    encoder.input_shape = None
+    assert encoder.num_parameters == sum(sizes.values())
+
+
 def test_uint8_normalization_and_other_sizes_go_through(tiny_net):
     tiny_net.normalization = pc.nn.Normalize(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 12, 3), dtype=np.uint8)

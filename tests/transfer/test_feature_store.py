@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -172,6 +175,45 @@ def test_a_broken_off_extraction_leaves_the_old_store(tiny_net, tmp_path):
     tiny_net.conv1.weight.copy_(weight)
     assert extract(encoder, data, out=tmp_path).cached
     assert not list(tmp_path.glob("*.tmp.*"))
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+import pycnn as pc
+from pycnn.transfer import Encoder, extract
+
+class Killer(pc.data.ReadableDataset):
+    labels, class_names, image_shape, image_dtype = np.zeros(3, np.int64), ("a",), (8, 8, 3), np.dtype(np.uint8)
+
+    def __len__(self):
+        return 3
+
+    def read(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+net = pc.nn.Sequential(pc.nn.Conv2d(3, 4, 3), pc.nn.GlobalAvgPool2d()).build((8, 8, 3))
+extract(Encoder(net, "0"), Killer(), out=sys.argv[1], workers=0)
+"""
+
+
+def test_what_a_killed_extraction_left_is_cleared(tiny_net, tmp_path):
+    done = subprocess.run([sys.executable, "-P", "-c", SCRIPT, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = tmp_path.glob("*.npy.tmp.*")
+    living = left.with_suffix(f".{os.getppid()}")
+    foreign = tmp_path / f"model.safetensors{left.suffix}"
+    for path in (left, living, foreign):
+        path.write_bytes(b"")
+    data, encoder = coloured_images(6), Encoder(tiny_net, "layer2")
+    extract(encoder, data, out=tmp_path)
+    assert left.exists()  # fresh: perhaps of another machine
+    for path in (left, living, foreign):
+        os.utime(path, (1e9, 1e9))
+    assert extract(encoder, data, out=tmp_path).cached
+    assert not left.exists()
+    assert living.exists()
+    assert foreign.exists()
 
 
 def test_mistakes_are_named(tiny_net, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
 from pycnn.transfer import classify_by_neighbors, leave_one_out_accuracy, neighbors
 
 
@@ -65,6 +65,9 @@ def test_mistakes_are_named():
         classify_by_neighbors(np.zeros((4, 2)), [0, 1], np.zeros((1, 2)))
     with pytest.raises(DTypeError, match="expected integers"):
         leave_one_out_accuracy(np.zeros((2, 2)), [0.5, 1.0])
+    for label, why in ((-1, "negative"), (2**63 + 5, "too large")):
+        with pytest.raises(LabelError, match=f"label {label} at position 1 is {why}"):
+            leave_one_out_accuracy(np.zeros((2, 2)), np.array([0, label], np.int64 if label < 0 else np.uint64))
     with pytest.raises(ArgumentError, match="one sample has no neighbour"):
         leave_one_out_accuracy(np.zeros((1, 2)), [0])
 

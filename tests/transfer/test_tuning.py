@@ -11,7 +11,7 @@ from tiny_nets import coloured_images, make_tiny_net
 import pycnn as pc
 from pycnn.errors import ArgumentError, ShapeError
 from pycnn.nn.files import save
-from pycnn.transfer import finetune, fresh_head
+from pycnn.transfer import Classifier, Encoder, finetune, fresh_head
 
 DATA = coloured_images(24)
 
@@ -48,6 +48,27 @@ def test_only_what_shall_learn_changes(part, learning, from_file, tmp_path):
     assert len(result.history) == 3
     assert result.history["epoch"] == [1, 2, 3]
     assert result.val_accuracy is None
+
+
+@pytest.mark.parametrize("part", ["head", "all", ["encoder.net.layer1"]])
+def test_what_lies_behind_a_cut_is_no_part_of_the_training(part):
+    net = make_tiny_net()
+    net.layer2.get_module("0").bn1.freeze_statistics()
+    cut = Classifier(Encoder(net, "layer1"), pc.nn.Linear(6, 3)).build((12, 12, 3))
+    behind = {f"encoder.net.{n}": p for n, p in net.named_tensors() if n.startswith(("layer2", "fc"))}
+    before = {name: (p.numpy().copy(), p.trainable, p.frozen) for name, p in behind.items()}
+    result = tune(cut, part, statistics="train")
+    used = {name for name, _ in cut.named_parameters()} - set(behind)
+    assert set(result.trained) | set(result.frozen) == used
+    assert set(result.trained) == {
+        n for n in used if part == "all" or n.startswith("head") or (part != "head" and ".layer1." in n)
+    }
+    for name, tensor in behind.items():
+        values, trainable, frozen = before[name]
+        assert np.array_equal(tensor.numpy(), values), name
+        assert (tensor.trainable, tensor.frozen) == (trainable, frozen), name
+    with pytest.raises(ArgumentError, match="no parameter or module is called 'encoder.net.layer2'"):
+        tune(cut, ["encoder.net.layer2"])
 
 
 def test_small_batches_keep_all_statistics_unless_told_otherwise():
