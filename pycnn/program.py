@@ -39,9 +39,9 @@ class OptimizerSpec:
     """The update that a training program ends with; formulas as PyTorch's.
 
     Attributes:
-        kind: "sgd", "adam" or "adamw".
-        momentum: Of "sgd".
-        nesterov: Of "sgd".
+        kind: "sgd", "adam", "adamw" or "muon" (matrices; as "sgd" for vectors, without weight decay but by a group).
+        momentum: Of "sgd" and "muon".
+        nesterov: Of "sgd" and "muon".
         beta1: Of "adam" and "adamw".
         beta2: Of "adam" and "adamw".
         eps: Of "adam" and "adamw".

@@ -391,6 +391,19 @@ def adam(
     return parameter - rate * corrected_mean / (np.sqrt(corrected_variance) + eps), mean, variance
 
 
+def muon(parameter, gradient, velocity, *, rate, momentum, nesterov, weight_decay=0.0, iterations=5, factor=1.0):
+    """Return (parameter, velocity); the polynomial is applied to the singular values themselves."""
+    g = factor * f64(gradient)
+    velocity = momentum * f64(velocity) + g
+    u = (g + momentum * velocity if nesterov else velocity).reshape(len(parameter), -1)
+    left, values, right = np.linalg.svd(u, full_matrices=False)
+    values = values / max(np.sqrt((values**2).sum()), 1e-7)
+    for _ in range(iterations):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    step = rate * np.sqrt(max(1.0, u.shape[0] / u.shape[1])) * (left * values) @ right
+    return (1 - rate * weight_decay) * f64(parameter) - step.reshape(parameter.shape), velocity
+
+
 def ema(average, value, *, decay, step):
     decay = min(decay, (1 + step) / (10 + step))
     return decay * f64(average) + (1 - decay) * f64(value)

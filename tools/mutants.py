@@ -123,6 +123,20 @@ MUTANTS = (
         "*/backends/test_optimizer.cpp",
     ),
     Mutant(
+        "muon: a tall matrix taken as a wide one",
+        CPU + "muon.cpp",
+        "bool tall() const { return first > rest; }",
+        "bool tall() const { return false; }",
+        "*/backends/test_optimizer.cpp",
+    ),
+    Mutant(
+        "muon: coefficients of another polynomial",
+        CPU + "muon.cpp",
+        "kQuintic = 2.0315",
+        "kQuintic = 2.0",
+        "*/backends/test_optimizer.cpp",
+    ),
+    Mutant(
         "adam: decay not decoupled",
         CPU + "optimizer.isa.cpp",
         "fma(minus_step, mean / denominator, shrink * p)",

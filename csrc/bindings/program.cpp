@@ -70,7 +70,8 @@ Optimizer::Kind parse_optimizer(const std::string& kind) {
   if (kind == "sgd") return Optimizer::Kind::kSgd;
   if (kind == "adam") return Optimizer::Kind::kAdam;
   if (kind == "adamw") return Optimizer::Kind::kAdamW;
-  throw ArgumentError("optimizer: '" + kind + "' is not one of sgd, adam, adamw");
+  if (kind == "muon") return Optimizer::Kind::kMuon;
+  throw ArgumentError("optimizer: '" + kind + "' is not one of sgd, adam, adamw, muon");
 }
 
 void bind_optimizer(py::module_& m) {

@@ -11,6 +11,20 @@ namespace {
 // Where a schedule sets nothing: a common start of each method.
 constexpr double kSgdRate = 0.01;
 constexpr double kAdamRate = 0.001;
+constexpr double kMuonRate = 0.02;
+
+double start_rate(Optimizer::Kind kind) {
+  switch (kind) {
+    case Optimizer::Kind::kSgd:
+      return kSgdRate;
+    case Optimizer::Kind::kAdam:
+    case Optimizer::Kind::kAdamW:
+      return kAdamRate;
+    case Optimizer::Kind::kMuon:
+      return kMuonRate;
+  }
+  return kSgdRate;
+}
 
 // The first group that names each parameter.
 std::map<std::string, const ParameterGroup*> groups_by_name(const Graph& graph,
@@ -45,9 +59,8 @@ class Updater {
         optimizer_(optimizer),
         groups_(groups_by_name(graph, optimizer)),
         step_(training_buffer(graph, kStepName, counter_spec())) {
-    const bool sgd = optimizer.kind == Optimizer::Kind::kSgd;
     rate_ = training_buffer(graph, kLearningRateName, {{1}, DType::kFloat32},
-                            {Initializer::Kind::kConstant, sgd ? kSgdRate : kAdamRate});
+                            {Initializer::Kind::kConstant, start_rate(optimizer.kind)});
   }
 
   void clip(std::span<const Symbol> gradients) {
@@ -63,8 +76,11 @@ class Updater {
   void update(Symbol parameter, Symbol gradient) {
     const std::string name = graph_.node(parameter).name;
     const auto group = groups_.find(name);
+    const bool decays =
+        optimizer_.kind != Optimizer::Kind::kMuon || graph_.spec(parameter).shape.size() >= 2;
+    const double weight_decay = decays ? optimizer_.weight_decay : 0.0;
     const Symbol updated = group == groups_.end()
-                               ? apply(name, parameter, gradient, optimizer_.weight_decay, 1.0)
+                               ? apply(name, parameter, gradient, weight_decay, 1.0)
                                : apply(name, parameter, gradient, group->second->weight_decay,
                                        group->second->rate_scale);
     graph_.assign(parameter, updated);
@@ -89,7 +105,18 @@ class Updater {
     std::vector<Symbol> inputs = {parameter, gradient, rate_};
     std::vector<Symbol> states;
     Op op;
-    if (optimizer_.kind == Optimizer::Kind::kSgd) {
+    const bool matrix = spec.shape.size() >= 2;
+    if (optimizer_.kind == Optimizer::Kind::kMuon && matrix) {
+      ops::MuonUpdate muon;
+      muon.momentum = optimizer_.momentum;
+      muon.nesterov = optimizer_.nesterov;
+      muon.weight_decay = weight_decay;
+      muon.rate_scale = rate_scale;
+      muon.clipped = factor_.has_value();
+      op = muon;
+      states = {state(kMomentumPrefix)};
+    } else if (optimizer_.kind == Optimizer::Kind::kSgd ||
+               optimizer_.kind == Optimizer::Kind::kMuon) {
       op = ops::SgdUpdate{optimizer_.momentum, optimizer_.nesterov, weight_decay, rate_scale,
                           factor_.has_value()};
       if (optimizer_.momentum != 0.0) states = {state(kMomentumPrefix)};

@@ -12,6 +12,7 @@ namespace {
 bool is_update(const ScheduleStep& step) {
   return std::holds_alternative<ops::SgdUpdate>(step.op) ||
          std::holds_alternative<ops::AdamUpdate>(step.op) ||
+         std::holds_alternative<ops::MuonUpdate>(step.op) ||
          std::holds_alternative<ops::EmaUpdate>(step.op);
 }
 

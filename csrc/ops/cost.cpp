@@ -143,6 +143,13 @@ struct Work {
   void operator()(const ops::AdamUpdate& op) const {
     per_output(12 + (op.weight_decay > 0.0 ? 2 : 0) + (op.clipped ? 1 : 0));
   }
+  void operator()(const ops::MuonUpdate& op) const {
+    const std::int64_t count = elements(in[0]), first = in[0].shape[0];
+    const std::int64_t rest = first > 0 ? count / first : 0;
+    const std::int64_t rows = std::min(first, rest), columns = std::max(first, rest);
+    cost.macs = times(op.iterations, times(times(rows, rows), plus(times(2, columns), rows)));
+    per_output(4 + (op.nesterov ? 2 : 0) + (op.clipped ? 1 : 0));
+  }
   void operator()(const ops::EmaUpdate&) const { per_output(3); }
 
   template <class Pool>

@@ -106,6 +106,24 @@ std::vector<TensorSpec> AdamUpdate::infer(Specs inputs) const {
 
 void AdamUpdate::gradient(GradientContext&) const { no_gradient(); }
 
+std::vector<TensorSpec> MuonUpdate::infer(Specs inputs) const {
+  expect_decay(momentum, "momentum");
+  if (nesterov && momentum == 0.0)
+    fail<ArgumentError>("nesterov needs a momentum above 0, momentum is 0");
+  if (iterations < 1 || iterations > 100)
+    fail<ArgumentError>("iterations is ", iterations, ", expected a number from 1 to 100");
+  expect_inputs(inputs, clipped ? 5 : 4,
+                clipped ? "parameter, gradient, learning_rate, velocity, factor"
+                        : "parameter, gradient, learning_rate, velocity");
+  expect_update(inputs, clipped, weight_decay, rate_scale);
+  if (inputs[0].shape.size() < 2)
+    fail<ShapeError>("parameter is ", inputs[0].shape, ", expected two axes at least");
+  expect_like(inputs[3], "velocity", inputs[0], "the parameter's shape");
+  return {inputs[0], inputs[0]};
+}
+
+void MuonUpdate::gradient(GradientContext&) const { no_gradient(); }
+
 std::vector<TensorSpec> EmaUpdate::infer(Specs inputs) const {
   expect_within(decay, "decay", 0.0, 1.0);
   expect_inputs(inputs, 3, "average, value, step");

@@ -86,6 +86,7 @@ constexpr Entry kEntries[] = {
     {SgdUpdate::kName, {"parameter", "gradient", "learning_rate (1)", "velocity"}},
     {AdamUpdate::kName,
      {"parameter", "gradient", "learning_rate (1)", "step (1)", "mean", "variance", "factor ()"}},
+    {MuonUpdate::kName, {"parameter", "gradient", "learning_rate (1)", "velocity", "factor ()"}},
     {EmaUpdate::kName, {"average", "value", "step (1)"}},
 };
 static_assert(std::size(kEntries) == std::variant_size_v<AnyOp>, "one entry per op");

@@ -3,7 +3,7 @@
 The update itself is part of the training program that `pycnn.Trainer` compiles.
 """
 
-from pycnn.optim.optimizers import SGD, Adam, AdamW, Group, Optimizer
+from pycnn.optim.optimizers import SGD, Adam, AdamW, Group, Muon, Optimizer
 from pycnn.optim.schedules import (
     Constant,
     CosineWithWarmup,
@@ -21,6 +21,7 @@ __all__ = [
     "Constant",
     "CosineWithWarmup",
     "Group",
+    "Muon",
     "OneCycle",
     "Optimizer",
     "Progress",

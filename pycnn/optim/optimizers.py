@@ -1,4 +1,4 @@
-"""SGD, Adam and AdamW, with groups of parameters that are treated differently."""
+"""SGD, Adam, AdamW and Muon, with groups of parameters that are treated differently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pycnn.errors import ArgumentError
 from pycnn.program import GroupSpec, OptimizerSpec
 from pycnn.tensor import Parameter
 
-__all__ = ["SGD", "Adam", "AdamW", "Group", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Group", "Muon", "Optimizer"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,10 @@ class Optimizer:
     def _base(self) -> OptimizerSpec:
         raise NotImplementedError
 
+    def _own(self, parameter: Parameter) -> tuple[float, float]:
+        """Weight decay and factor on the rate, where no group says anything."""
+        return self.weight_decay, 1.0
+
     def spec(
         self,
         parameters: Mapping[str, Parameter],
@@ -154,13 +158,13 @@ class Optimizer:
         members: dict[tuple[float, float, bool], list[str]] = {}
         used: set[int] = set()
         for name, parameter in parameters.items():
-            decay = self.weight_decay
-            scale, frozen = 1.0, not parameter.trainable
+            decay, own_scale = self._own(parameter)
+            scale, frozen = own_scale, not parameter.trainable
             exempt = _is_exempt(name, parameter, self.no_decay)
             for index, group in enumerate(self.groups):
                 if group.matches(name):
                     used.add(index)
-                    scale, frozen = group.lr_scale, frozen or group.frozen
+                    scale, frozen = own_scale * group.lr_scale, frozen or group.frozen
                     if group.weight_decay is not None:
                         decay, exempt = group.weight_decay, False
                     break
@@ -171,13 +175,15 @@ class Optimizer:
                     f"{type(self).__name__}: group {index}, {group.patterns}, matches no parameter "
                     "that an earlier group left"
                 )
+        base = self._base()
         ordinary = (self.weight_decay, 1.0, False)
         groups = tuple(
             GroupSpec(tuple(names), weight_decay=decay, rate_scale=scale, frozen=frozen)
             for (decay, scale, frozen), names in members.items()
-            if (decay, scale, frozen) != ordinary
+            # Without a group the core's muon decays matrices only.
+            if (decay, scale, frozen) != ordinary or base.kind == "muon"
         )
-        return replace(self._base(), groups=groups, clip_norm=clip_norm, ema_decay=ema_decay)
+        return replace(base, groups=groups, clip_norm=clip_norm, ema_decay=ema_decay)
 
     def _fields(self) -> dict[str, object]:
         return {"lr": self.lr, "weight_decay": self.weight_decay}
@@ -335,3 +341,81 @@ class AdamW(Adam):
             no_decay=no_decay,
             groups=groups,
         )
+
+
+class Muon(Optimizer):
+    """Momentum, made orthogonal, for matrices; plain momentum for the rest (Jordan 2024).
+
+    A weight of two axes or more is a matrix of its outputs by all else. Its momentum ``u`` (as `SGD`'s) is replaced by
+    the nearest matrix ``x`` whose singular values are about 1 (five steps of Newton-Schulz), so that rare directions
+    move as far as common ones: ``weight = (1 - lr * weight_decay) * weight - lr * sqrt(max(1, outputs / rest)) * x``.
+    The rate is therefore a length, not a factor on gradients, and most nets with batch norms do well from 0.02 to 0.1.
+    Biases, scales and other vectors are updated as by `SGD` at `vector_lr`.
+
+    A step costs about ``5 * rows * rows * (2 * columns + rows)`` multiplications for a matrix (rows the smaller side):
+    little beside the gradients of convolutions, much for dense layers of thousands of units.
+
+    Args:
+        lr: Learning rate of the matrices, above 0.
+        momentum: In [0, 1), of all parameters.
+        nesterov: Look-ahead form; needs momentum.
+        weight_decay: Of the matrices, decoupled, at least 0; the vectors have none but by a group.
+        vector_lr: Learning rate of the vectors, above 0. It follows schedules and changes of `lr` in proportion.
+        no_decay: As `SGD`.
+        groups: As `SGD`.
+
+    Raises:
+        ArgumentError: A number is out of range or not finite.
+
+    Source: K. Jordan, Muon: an optimizer for hidden layers in neural networks, 2024,
+    https://kellerjordan.github.io/posts/muon. PyTorch's ``torch.optim.Muon`` is this for matrices alone, computed in
+    bfloat16.
+
+    Example:
+        >>> Muon(lr=0.05, momentum=0.9, weight_decay=0.02)
+        Muon(lr=0.05, vector_lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.02)
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.02,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: float = 0.0,
+        vector_lr: float = 0.1,
+        no_decay: Sequence[str] = (),
+        groups: Sequence[Group] = (),
+    ) -> None:
+        super().__init__(lr, weight_decay, no_decay, groups)
+        self.momentum = as_number(momentum, who="Muon", name="momentum", low=0.0, high=1.0, below=True)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and self.momentum == 0.0:
+            raise ArgumentError("Muon: nesterov needs momentum above 0")
+        vector_rate = as_number(vector_lr, who="Muon", name="vector_lr", low=0.0, high=_MAX_RATE, above=True)
+        self._vector_scale = vector_rate / self.lr
+
+    @property
+    def vector_lr(self) -> float:
+        """Learning rate of the vectors before the schedule."""
+        return self.lr * self._vector_scale
+
+    def _own(self, parameter: Parameter) -> tuple[float, float]:
+        return (self.weight_decay, 1.0) if len(parameter.shape) >= 2 else (0.0, self._vector_scale)
+
+    def _base(self) -> OptimizerSpec:
+        return OptimizerSpec(
+            kind="muon",
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
+
+    def _fields(self) -> dict[str, object]:
+        return {
+            "lr": self.lr,
+            "vector_lr": self.vector_lr,
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "weight_decay": self.weight_decay,
+        }

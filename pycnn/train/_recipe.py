@@ -25,7 +25,9 @@ from pycnn.train.trainer import Trainer
 
 __all__ = ["Recipe", "find_recipe", "keys_in_file", "recipe", "recipes"]
 
-_ADAPTIVE_LR = 2e-3
+# Most that the learning rate may be when a recipe of another optimizer is changed to this one.
+_MAX_LR = {"adam": 2e-3, "adamw": 2e-3, "muon": 5e-2}
+_ONLY_WITH = {"momentum": ("sgd", "muon"), "nesterov": ("sgd", "muon"), "vector_lr": ("muon",)}
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Recipe:
     epochs: int = key(20, kinds.integer(1), "passes over the training images")
     batch_size: int = key(128, kinds.integer(1), "images in a step")
     drop_last: bool = key(False, kinds.flag, "leave out a short last batch")
-    optimizer: str = key("sgd", kinds.choice("sgd", "adam", "adamw"), "which update")
+    optimizer: str = key("sgd", kinds.choice("sgd", "adam", "adamw", "muon"), "which update")
     lr: float = key(0.01, kinds.number(above=True), "learning rate; the peak of cosine and one-cycle")
-    momentum: float = key(0.9, kinds.number(high=1.0, below=True), "of sgd")
+    momentum: float = key(0.9, kinds.number(high=1.0, below=True), "of sgd and muon")
     nesterov: bool = key(False, kinds.flag, "look-ahead form of momentum")
-    weight_decay: float = key(5e-4, kinds.number(), "L2 penalty")
+    weight_decay: float = key(5e-4, kinds.number(), "L2 penalty; decoupled for adamw and muon")
+    vector_lr: float = key(0.1, kinds.number(above=True), "muon: learning rate of biases and scales")
     no_decay: list[str] = key([], kinds.names, "parameters without weight decay: bias, norm, or patterns of names")
     schedule: str = key(
         "constant", kinds.choice("constant", "step", "cosine", "one-cycle", "plateau"), "of the learning rate"
@@ -98,8 +101,8 @@ class Recipe:
         for field in fields(self):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, check_key(field, value))
-        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0.0):
-            raise ArgumentError("recipe: 'nesterov' is true, expected optimizer sgd with momentum above 0")
+        if self.nesterov and (self.optimizer not in _ONLY_WITH["nesterov"] or self.momentum == 0.0):
+            raise ArgumentError("recipe: 'nesterov' is true, expected optimizer sgd or muon with momentum above 0")
         if -1 < self.auxiliary_weight < 0:
             raise ArgumentError(f"recipe: 'auxiliary_weight' is {self.auxiliary_weight!r}, expected -1 or at least 0")
         given = self.mean and self.std and kinds.COMPUTED not in (self.mean, self.std)
@@ -144,6 +147,16 @@ class Recipe:
                 momentum=self.momentum,
                 nesterov=self.nesterov,
                 weight_decay=self.weight_decay,
+                no_decay=exempt,
+                groups=groups,
+            )
+        if self.optimizer == "muon":
+            return optim.Muon(
+                self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=self.weight_decay,
+                vector_lr=self.vector_lr,
                 no_decay=exempt,
                 groups=groups,
             )
@@ -279,26 +292,27 @@ class Recipe:
     def override(self, **changes: Any) -> Recipe:
         """The recipe with other values.
 
-        A change from sgd to adam or adamw without a learning rate limits that to 0.002.
+        A change to adam or adamw without a learning rate limits that to 0.002, one to muon to 0.05.
 
         Raises:
             ArgumentError: There is no such key, or a value is refused.
         """
         _check_names(changes, "recipe")
-        if changes.get("optimizer", "sgd") != "sgd":
-            for name in ("momentum", "nesterov"):
-                if name in changes:
-                    raise ArgumentError(f"recipe: {name!r} goes with optimizer sgd, not {changes['optimizer']}")
-            if self.optimizer == "sgd":
-                changes = {"lr": min(self.lr, _ADAPTIVE_LR), "nesterov": False, **changes}
+        optimizer = changes.get("optimizer", self.optimizer)
+        _check_goes_with(optimizer, changes)
+        if optimizer != self.optimizer and optimizer in _MAX_LR:
+            changes = {"lr": min(self.lr, _MAX_LR[optimizer]), **changes}
+        if optimizer not in _ONLY_WITH["nesterov"]:
+            changes = {"nesterov": False, **changes}
         option = {**self.option, **changes.pop("option", {})}
         return Recipe(**{**asdict(self), **changes, "option": option})
 
     def to_dict(self) -> dict[str, Any]:
         """All keys and values, as a file would hold them."""
         values = asdict(self)
-        if self.optimizer != "sgd":
-            del values["momentum"], values["nesterov"]
+        for name, optimizers in _ONLY_WITH.items():
+            if self.optimizer not in optimizers:
+                del values[name]
         return values
 
 
@@ -315,6 +329,12 @@ def check_key(field: Field[Any], value: Any) -> Any:
         raise ArgumentError(f"recipe: '{field.name}': {error}") from None
     except (ValueError, TypeError):
         raise ArgumentError(f"recipe: '{field.name}' is {value!r}, expected {kind.expected}") from None
+
+
+def _check_goes_with(optimizer: Any, values: Mapping[str, Any]) -> None:
+    for name, optimizers in _ONLY_WITH.items():
+        if name in values and optimizer not in optimizers:
+            raise ArgumentError(f"recipe: {name!r} goes with optimizer {' or '.join(optimizers)}, not {optimizer!r}")
 
 
 def _check_names(values: Mapping[str, Any], who: str) -> None:
@@ -400,8 +420,7 @@ def _read(name: str | os.PathLike[str]) -> Recipe:
     where, values = _values(name)
     try:
         _check_names(values, "recipe")
-        if values.get("optimizer", "sgd") != "sgd" and (extra := {"momentum", "nesterov"} & set(values)):
-            raise ArgumentError(f"recipe: '{min(extra)}' goes with optimizer sgd, not {values['optimizer']!r}")
+        _check_goes_with(values.get("optimizer", "sgd"), values)
         return Recipe(**values)
     except ArgumentError as error:
         raise FormatError(f"{where}{str(error).removeprefix('recipe')}") from None

@@ -15,7 +15,7 @@ from pycnn import _core, functional
 # Ops that have no function of their own, and where they come from.
 INTERNAL = {
     "Broadcast", "FoldBatchNorm", "BatchNormTrain", "BatchNormInference", "DropoutTrain", "Increment", "ClipFactor",
-    "SgdUpdate", "AdamUpdate", "EmaUpdate", "Fill",
+    "SgdUpdate", "AdamUpdate", "MuonUpdate", "EmaUpdate", "Fill",
 }  # fmt: skip
 
 

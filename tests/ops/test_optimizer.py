@@ -1,4 +1,4 @@
-"""Updates of parameters: SGD, Adam, AdamW, clipping, averages."""
+"""Updates of parameters: SGD, Adam, AdamW, Muon, clipping, averages."""
 
 from __future__ import annotations
 
@@ -94,6 +94,7 @@ SPECS = {
     ),
     "adamw": (OptimizerSpec("adamw", weight_decay=0.1), lambda t, p: t.AdamW(p, lr=R, weight_decay=0.1)),
 }
+MUON = OptimizerSpec("muon", momentum=0.9, nesterov=True, weight_decay=0.1)
 # What five steps in float32 may lose: each step's update carries the rounding of its gradient, which Adam's division
 # by the gradient's own size makes relative to the rate.
 BOUND = STEPS * 33
@@ -167,18 +168,18 @@ def test_averages_follow_the_parameters(path):
             tolerances.assert_within(variables["ema." + name].numpy(), averages[name], bound, name)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, "muon"])
 def test_program_counts_its_steps(name):
-    _, variables, outputs = train(SPECS[name][0])
+    _, variables, outputs = train(SPECS[name][0] if name in SPECS else MUON)
     assert variables["train.step"].numpy().tolist() == [STEPS]
     losses = [float(o["loss"]) for o in outputs]
     assert np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, "muon"])
 @pytest.mark.parametrize("path", isas())
 def test_threads_and_memory_plans_give_the_same_bits(name, path):
-    spec = SPECS[name][0]
+    spec = SPECS[name][0] if name in SPECS else MUON
     expected, state, _ = train(spec, path, threads=1)
     others = [{"threads": n} for n in (2, 3, 7)] + [{"reuse_memory": False}]
     for options in others:
@@ -242,6 +243,90 @@ def test_adam(shape, decoupled, step, path):
     tolerances.assert_within(found["a"], want[0], tolerances.elementwise_bound(size + R * size / np.sqrt(want[2])))
     tolerances.assert_within(found["b"], want[1], tolerances.elementwise_bound(size))
     tolerances.assert_within(found["c"], want[2], tolerances.elementwise_bound(variance + (size) ** 2))
+
+
+# A small singular value, and its rounding error, grows by this much in each iteration.
+GROWTH = 3.4445
+
+MATRICES = [(1, 1), (1, 33), (33, 1), (7, 5), (5, 7), (17, 3, 3, 3), (64, 17), (50, 3, 3, 64), (66, 530), (0, 3)]
+
+
+@pytest.mark.parametrize("path", paths("muon_update"))
+@pytest.mark.parametrize("shape", MATRICES, ids=str)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_muon(shape, nesterov, path):
+    rng = np.random.default_rng(0)
+    parameter, gradient, velocity = (reals(rng, shape) for _ in range(3))
+    options = {"momentum": 0.85, "nesterov": nesterov, "weight_decay": 0.3}
+    arrays = [parameter, gradient, np.array([RATE]), velocity, np.asarray(np.float32(0.25))]
+
+    def op(*tensors):
+        results = emit(_core.MuonUpdate(**options, rate_scale=2.0, clipped=True), list(tensors), outputs=2)
+        return dict(zip("ab", results))
+
+    found = run(op, *arrays, path=path)
+    if not parameter.size:
+        return
+    want, moved = reference.muon(parameter, gradient, velocity, rate=2 * R, factor=0.25, **options)
+    size = np.abs(parameter) + 2 * R * GROWTH**5 * max(1, shape[0] / np.prod(shape[1:])) ** 0.5
+    tolerances.assert_within(found["a"], want, tolerances.elementwise_bound(size))
+    tolerances.assert_within(found["b"], moved, tolerances.elementwise_bound(np.abs(gradient) + np.abs(velocity)))
+
+
+@pytest.mark.parametrize("path", paths("muon_update"))
+@pytest.mark.parametrize("gradient", [0.0, 1e-30, np.nan, np.inf])
+def test_muon_without_a_direction_and_with_a_broken_one(gradient, path):
+    parameter, zero = np.ones((3, 5), np.float32), np.zeros((3, 5), np.float32)
+
+    def op(*tensors):
+        return dict(zip("ab", emit(_core.MuonUpdate(), list(tensors), outputs=2)))
+
+    found = run(op, parameter, np.full((3, 5), gradient, np.float32), np.array([RATE]), zero, path=path)["a"]
+    if np.isfinite(gradient):
+        np.testing.assert_allclose(found, parameter, rtol=1e-6)
+    else:
+        assert np.isnan(found).all()
+
+
+def test_muon_moves_all_directions_alike():
+    """The nearest orthogonal matrix has singular values of 1; the quintic leaves them within 0.3 of it."""
+    rng = np.random.default_rng(0)
+    q, r = (np.linalg.qr(rng.normal(size=(n, n)))[0] for n in (6, 9))
+    gradient = (q * 10.0 ** -(np.arange(6) ** 0.5)) @ r[:6]
+
+    def op(*tensors):
+        return dict(zip("ab", emit(_core.MuonUpdate(nesterov=False, momentum=0.0), list(tensors), outputs=2)))
+
+    zero = np.zeros((6, 9), np.float32)
+    found = run(op, zero, gradient.astype(np.float32), np.array([1], np.float32), zero)["a"]
+    values = np.linalg.svd(found, compute_uv=False)
+    assert np.abs(values - 1).max() < 0.35
+    # Against the gradient in each of its own directions.
+    assert (np.diag(q.T @ found @ r[:6].T) < -0.6).all()
+
+
+@pytest.mark.interop
+def test_muon_agrees_with_torch_as_far_as_its_bfloat16_goes():
+    torch = pytest.importorskip("torch")
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this PyTorch has no Muon")
+    rng = np.random.default_rng(0)
+    start, gradients = reals(rng, (24, 40)), [reals(rng, (24, 40)) for _ in range(3)]
+    weight = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    other = torch.optim.Muon([weight], lr=R, weight_decay=0.1, momentum=0.9, nesterov=True)
+    found, velocity = start, np.zeros_like(start)
+
+    def op(*tensors):
+        results = emit(_core.MuonUpdate(momentum=0.9, weight_decay=0.1), list(tensors), outputs=2)
+        return dict(zip("ab", results))
+
+    for gradient in gradients:
+        weight.grad = torch.from_numpy(gradient)
+        other.step()
+        result = run(op, found, gradient, np.array([RATE]), velocity)
+        found, velocity = result["a"], result["b"]
+    moved, wanted = found - start, weight.detach().numpy() - start
+    assert np.linalg.norm(moved - wanted) < 0.03 * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("path", paths("clip_factor"))

@@ -111,3 +111,24 @@ def test_steps_agree_with_pytorch(kind):
     for name, value in net.state_dict().items():
         expected = torch_net.state_dict()[name].numpy()
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_muon_gives_vectors_a_rate_of_their_own(parameters):
+    optimizer = optim.Muon(0.05, vector_lr=0.2, weight_decay=0.02, groups=[optim.Group("2", lr_scale=0.5)])
+    by_name = {name: group for group in optimizer.spec(parameters).groups for name in group.names}
+    assert set(by_name) == set(parameters)
+    assert (by_name["0.weight"].rate_scale, by_name["0.weight"].weight_decay) == (1.0, 0.02)
+    assert (by_name["2.weight"].rate_scale, by_name["2.weight"].weight_decay) == (0.5, 0.02)
+    assert (by_name["1.weight"].rate_scale, by_name["1.weight"].weight_decay) == (pytest.approx(4.0), 0.0)
+    assert (by_name["2.bias"].rate_scale, by_name["2.bias"].weight_decay) == (pytest.approx(2.0), 0.0)
+    optimizer.lr = 0.1
+    assert optimizer.vector_lr == pytest.approx(0.4)
+
+
+def test_muon_trains_a_net():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((64, 8, 8, 3), np.float32), rng.integers(0, 3, 64)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(5, 3))
+    trainer = pc.Trainer(net, optimizer=optim.Muon(0.05, weight_decay=0.01))
+    losses = [trainer.step(x, y)["loss"] for _ in range(60)]
+    assert losses[-1] < 0.7 * losses[0]

@@ -153,7 +153,7 @@ def test_a_file_is_read_and_the_rest_has_defaults(tmp_path):
         ("auxiliary_weight = -0.5", ["'auxiliary_weight' is -0.5", "-1 or at least 0"]),
         ("seed = -1", ["'seed' is -1", "at least 0"]),
         ("momentum = 0.0\nnesterov = true", ["'nesterov' is true", "momentum above 0"]),
-        ('optimizer = "adam"\nmomentum = 0.9', ["'momentum' goes with optimizer sgd, not 'adam'"]),
+        ('optimizer = "adam"\nmomentum = 0.9', ["'momentum' goes with optimizer sgd or muon, not 'adam'"]),
         ("lr = = 3", ["no TOML", "line 1"]),
     ],
 )  # fmt: skip

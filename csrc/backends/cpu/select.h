@@ -111,6 +111,8 @@ Selection select(const ops::ClipFactor&, const Problem&);
 std::vector<std::string> variants(const ops::ClipFactor&);
 Selection select(const ops::SgdUpdate&, const Problem&);
 std::vector<std::string> variants(const ops::SgdUpdate&);
+Selection select(const ops::MuonUpdate&, const Problem&);
+std::vector<std::string> variants(const ops::MuonUpdate&);
 Selection select(const ops::AdamUpdate&, const Problem&);
 std::vector<std::string> variants(const ops::AdamUpdate&);
 Selection select(const ops::EmaUpdate&, const Problem&);

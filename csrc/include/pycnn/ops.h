@@ -582,6 +582,29 @@ struct AdamUpdate {
   PYCNN_OP("adam_update", beta1, beta2, eps, weight_decay, decoupled, rate_scale, clipped)
 };
 
+/// Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon): momentum whose singular values
+/// are all brought to about 1. The parameter counts as the matrix (first axis, all others), rows by
+/// columns:
+///   g = factor * gradient;  velocity = momentum * velocity + g  (first step too: velocity 0)
+///   u = nesterov ? g + momentum * velocity : velocity
+///   x = u / max(|u|, 1e-7), transposed if there are more rows than columns; `iterations` times
+///   x = a x + (b s + c s s) x with s = x x^T and (a, b, c) = (3.4445, -4.7750, 2.0315)
+///   rate = learning_rate * rate_scale
+///   parameter = (1 - rate * weight_decay) * parameter - rate * sqrt(max(1, rows / columns)) * x
+/// |u| is the Frobenius norm.
+/// inputs:  parameter of two axes at least; gradient; learning_rate f32 (1); velocity; with
+///          `clipped`, last, factor ()
+/// outputs: parameter; velocity
+struct MuonUpdate {
+  double momentum = 0.95;
+  bool nesterov = true;
+  double weight_decay = 0.0;
+  std::int64_t iterations = 5;
+  double rate_scale = 1.0;
+  bool clipped = false;
+  PYCNN_OP("muon_update", momentum, nesterov, weight_decay, iterations, rate_scale, clipped)
+};
+
 /// average = decay * average + (1 - decay) * value, decay at most (1 + step) / (10 + step) so that
 /// early steps count. inputs: average; value; step i64 (1). outputs: average
 struct EmaUpdate {
@@ -613,7 +636,7 @@ using AnyOp = std::variant<
     ops::SoftmaxCrossEntropyGrad, ops::MeanSquaredError, ops::MeanSquaredErrorGrad,
     ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape,
     ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate,
-    ops::AdamUpdate, ops::EmaUpdate>;
+    ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in

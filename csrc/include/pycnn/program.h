@@ -35,10 +35,12 @@ struct ParameterGroup {
 /// Which update `compile` appends. The learning rate is not here: it is the variable
 /// `train.learning_rate`, so that a schedule changes it without compiling again.
 struct Optimizer {
-  enum class Kind : std::uint8_t { kSgd, kAdam, kAdamW };
+  /// kMuon orthogonalises the momentum of parameters of two axes and more. The others are updated
+  /// as by kSgd, without weight decay unless a group says so.
+  enum class Kind : std::uint8_t { kSgd, kAdam, kAdamW, kMuon };
   Kind kind = Kind::kSgd;
-  double momentum = 0.0;                          ///< kSgd
-  bool nesterov = false;                          ///< kSgd
+  double momentum = 0.0;                          ///< kSgd, kMuon
+  bool nesterov = false;                          ///< kSgd, kMuon
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  ///< kAdam, kAdamW
   double weight_decay = 0.0;
   std::vector<ParameterGroup> groups;

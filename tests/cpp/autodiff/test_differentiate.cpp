@@ -182,7 +182,8 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
       std::vector<Symbol> inputs, wrt;
       for (TensorSpec spec : example.inputs) {
         const bool rate = std::holds_alternative<ops::SgdUpdate>(example.op) ||
-                          std::holds_alternative<ops::AdamUpdate>(example.op);
+                          std::holds_alternative<ops::AdamUpdate>(example.op) ||
+                          std::holds_alternative<ops::MuonUpdate>(example.op);
         if (wide && !rate && spec.dtype == DType::kFloat32) spec.dtype = DType::kFloat64;
         inputs.push_back(graph.input("in" + std::to_string(inputs.size()), spec));
         const bool statistic = (std::holds_alternative<ops::BatchNormTrain>(example.op) ||
@@ -230,6 +231,7 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "clip_factor",
                                              "sgd_update",
                                              "adam_update",
+                                             "muon_update",
                                              "ema_update"});
 }
 

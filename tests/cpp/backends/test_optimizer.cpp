@@ -113,6 +113,63 @@ TEST_CASE("adam and adamw over the first and later steps") {
         }
 }
 
+TEST_CASE("muon: wide, tall and odd matrices, with and without Nesterov") {
+  const std::vector<Shape> shapes = {{1, 1},       {1, 17},  {17, 1},      {5, 7},
+                                     {9, 3, 3, 3}, {33, 16}, {49, 129, 1}, {20, 300}};
+  for (const Shape& shape : shapes)
+    for (const bool nesterov : {false, true})
+      for (const bool wide : {false, true}) {
+        auto tensor = [&](std::uint64_t seed) {
+          const HostTensor narrow = random_tensor(shape, seed);
+          return wide ? to_float64(narrow) : narrow;
+        };
+        const HostTensor p = tensor(1), g = tensor(2), v = tensor(3);
+        const double decay = 0.2, factor = 0.5, momentum = 0.875, speed = rate(0.1)[0] * 2.0;
+        const std::size_t rows = static_cast<std::size_t>(shape[0]), columns = p.size() / rows;
+        const ops::MuonUpdate op{momentum, nesterov, decay, 5, 2.0, true};
+        check_kernels(
+            op, {p, g, rate(0.1), v, scalar(factor, p.spec.dtype)},
+            [&](const std::vector<HostTensor>& out) {
+              auto velocity = [&](std::size_t i) { return momentum * v[i] + factor * g[i]; };
+              check_each(out[1], [&](std::size_t i) {
+                return Expected{velocity(i), std::abs(v[i]) + std::abs(g[i])};
+              });
+              // As written down, on the columns' side too: x (a + b s + c s s) with s = x^T x.
+              std::vector<double> x(p.size());
+              double norm = 0.0;
+              for (std::size_t i = 0; i < x.size(); ++i) {
+                x[i] = nesterov ? factor * g[i] + momentum * velocity(i) : velocity(i);
+                norm += x[i] * x[i];
+              }
+              for (double& value : x) value /= std::sqrt(norm);
+              for (int iteration = 0; iteration < 5; ++iteration) {
+                auto times_square = [&](const std::vector<double>& left) {
+                  std::vector<double> s(columns * columns), result(left.size());
+                  for (std::size_t i = 0; i < columns; ++i)
+                    for (std::size_t j = 0; j < columns; ++j)
+                      for (std::size_t k = 0; k < rows; ++k)
+                        s[i * columns + j] += x[k * columns + i] * x[k * columns + j];
+                  for (std::size_t i = 0; i < rows; ++i)
+                    for (std::size_t k = 0; k < columns; ++k)
+                      for (std::size_t j = 0; j < columns; ++j)
+                        result[i * columns + j] += left[i * columns + k] * s[k * columns + j];
+                  return result;
+                };
+                const std::vector<double> cubic = times_square(x), quintic = times_square(cubic);
+                for (std::size_t i = 0; i < x.size(); ++i)
+                  x[i] = 3.4445 * x[i] - 4.7750 * cubic[i] + 2.0315 * quintic[i];
+              }
+              const double stretch =
+                  speed * std::sqrt(std::max(1.0, double(rows) / double(columns)));
+              // A small singular value, and its rounding error, grows by 3.4445 five times.
+              check_each(out[0], [&](std::size_t i) {
+                return Expected{(1.0 - speed * decay) * p[i] - stretch * x[i],
+                                std::abs(p[i]) + stretch * std::pow(3.4445, 5.0)};
+              });
+            });
+      }
+}
+
 TEST_CASE("moving average limits its decay while there are few steps") {
   for (const std::int64_t n : kOddSizes)
     for (const std::int64_t step : {std::int64_t{0}, std::int64_t{5}, std::int64_t{1000000}}) {

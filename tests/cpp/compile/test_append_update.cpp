@@ -95,6 +95,40 @@ TEST_CASE("Adam keeps mean and variance; AdamW decouples its weight decay") {
   }
 }
 
+TEST_CASE("Muon takes the matrices; vectors descend without weight decay") {
+  Graph graph;
+  std::vector<Symbol> parameters, gradients;
+  for (const auto& [name, shape] :
+       {std::pair{"filters", Shape{4, 3, 3, 2}}, {"weight", Shape{5, 7}}, {"bias", Shape{5}}}) {
+    const TensorSpec spec{shape, DType::kFloat32};
+    parameters.push_back(graph.parameter(name, spec));
+    gradients.push_back(graph.input(std::string("grad_") + name, spec));
+  }
+  Optimizer optimizer;
+  optimizer.kind = Optimizer::Kind::kMuon;
+  optimizer.momentum = 0.9;
+  optimizer.nesterov = true;
+  optimizer.weight_decay = 0.02;
+  SUBCASE("alone") {}
+  SUBCASE("with a group") { optimizer.groups = {{{"weight", "bias"}, 0.5, 3.0, false}}; }
+  append_update(graph, optimizer, parameters, gradients);
+  const bool grouped = !optimizer.groups.empty();
+  const auto op_of = [&](const char* name) { return graph.node(graph.find(name)).op; };
+  const auto filters = std::get<ops::MuonUpdate>(op_of("update.filters"));
+  CHECK(filters.weight_decay == 0.02);
+  CHECK(filters.momentum == 0.9);
+  CHECK(filters.nesterov);
+  CHECK(filters.rate_scale == 1.0);
+  const auto weight = std::get<ops::MuonUpdate>(op_of("update.weight"));
+  CHECK(weight.weight_decay == (grouped ? 0.5 : 0.02));
+  CHECK(weight.rate_scale == (grouped ? 3.0 : 1.0));
+  const auto bias = std::get<ops::SgdUpdate>(op_of("update.bias"));
+  CHECK(bias.weight_decay == (grouped ? 0.5 : 0.0));
+  CHECK(bias.momentum == 0.9);
+  CHECK(bias.nesterov);
+  CHECK(graph.assignments().size() == 7);
+}
+
 TEST_CASE("a norm that the graph already reports keeps its name") {
   Recorded r = recorded();
   r.graph.set_output("grad_norm", r.parameters[0]);

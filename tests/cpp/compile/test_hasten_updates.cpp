@@ -76,7 +76,8 @@ TEST_CASE("an update waits for others who read its parameter, packed or not") {
 
 TEST_CASE("every value is still made before it is read") {
   Optimizer optimizer;
-  optimizer.kind = Optimizer::Kind::kAdam;
+  SUBCASE("adam") { optimizer.kind = Optimizer::Kind::kAdam; }
+  SUBCASE("muon") { optimizer.kind = Optimizer::Kind::kMuon; }
   optimizer.clip_norm = 1.0;
   optimizer.ema_decay = 0.9;
   Schedule schedule = training_schedule(optimizer);

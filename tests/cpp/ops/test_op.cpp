@@ -128,6 +128,7 @@ TEST_CASE("attributes that are not numbers or out of range are refused with thei
   const std::vector<TensorSpec> norm = {f32({4, 6}), f32({6}), f32({6}), f32({6}), f32({6})};
   const std::vector<TensorSpec> rows = {f32({5, 3}), i64({5})};
   const std::vector<TensorSpec> update = {f32({2}), f32({2}), f32({1})};
+  const std::vector<TensorSpec> muon = {f32({2, 3}), f32({2, 3}), f32({1}), f32({2, 3})};
   const std::vector<TensorSpec> adam = {f32({2}), f32({2}), f32({1}), i64({1}), f32({2}), f32({2})};
   const std::vector<TensorSpec> ema = {f32({2}), f32({2}), i64({1})};
   const auto refused = [](const Op& op, const std::vector<TensorSpec>& inputs,
@@ -168,6 +169,11 @@ TEST_CASE("attributes that are not numbers or out of range are refused with thei
   refused(ops::SgdUpdate{0.0, false, 0.0, kNan}, update, {"rate_scale is nan"});
   refused(ops::AdamUpdate{0.9, 1.0}, adam, {"beta2 is 1"});
   refused(ops::AdamUpdate{0.9, 0.999, 0.0}, adam, {"eps is 0"});
+  refused(ops::MuonUpdate{1.0}, muon, {"momentum is 1"});
+  refused(ops::MuonUpdate{0.0}, muon, {"nesterov", "0"});
+  refused(ops::MuonUpdate{0.9, true, -1.0}, muon, {"weight_decay is -1"});
+  refused(ops::MuonUpdate{0.9, true, 0.0, 0}, muon, {"iterations is 0"});
+  refused(ops::MuonUpdate{0.9, true, 0.0, 5, kNan}, muon, {"rate_scale is nan"});
   refused(ops::ClipFactor{0.0}, image, {"max_norm is 0"});
   refused(ops::ClipFactor{kNan}, image, {"max_norm is nan"});
   refused(ops::TopKCorrect{4}, rows, {"k is 4", "3 classes"});
@@ -193,6 +199,10 @@ TEST_CASE("a step counter is i64 and a learning rate f32, one number each") {
   refused(ShapeError(""), ops::SgdUpdate{}, {f32({2}), f32({3}), f32({1})}, {"gradient is (3)"});
   refused(DTypeError(""), ops::SgdUpdate{}, {f32({2}), f64({2}), f32({1})}, {"gradient is f64"});
   refused(ArgumentError(""), ops::SgdUpdate{0.9}, {f32({2}), f32({2}), f32({1})}, {"4", "got 3"});
+  refused(ShapeError(""), ops::MuonUpdate{}, {f32({6}), f32({6}), f32({1}), f32({6})},
+          {"parameter is (6)", "two axes"});
+  refused(ShapeError(""), ops::MuonUpdate{}, {f32({2, 3}), f32({2, 3}), f32({1}), f32({3, 2})},
+          {"velocity is (3, 2)"});
   refused(ShapeError(""), ops::DropoutTrain{}, {f32({2}), i64({}), i64({1})}, {"seed is ()"});
   CHECK(infer(ops::SgdUpdate{}, std::vector{f64({2}), f64({2}), f32({1})})[0] == f64({2}));
 }
