@@ -2,7 +2,8 @@
 
 `Encoder` cuts a net at named layers, `extract` keeps the features of a data set, `neighbors` searches them,
 `linear_probe` fits a linear classifier that becomes part of a net, `finetune` trains the upper layers,
-`survey` and `advise` say which of these to do, `compare` does and measures all of them.
+`survey` and `advise` say which of these to do, `compare` does and measures all of them, `record_home_gain` tells
+`survey` what an encoder's own kind of images looks like.
 
 Example:
     >>> import numpy as np, pycnn as pc
@@ -14,8 +15,10 @@ Example:
 
 from pycnn.transfer.advice import Advice, advise
 from pycnn.transfer.comparison import STRATEGIES, Comparison, StrategyResult, compare
+from pycnn.transfer.depth_gain import DepthGain
 from pycnn.transfer.encoder import Classifier, Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract, features
+from pycnn.transfer.home_gain import record_home_gain
 from pycnn.transfer.layer_survey import Depth, Survey, survey
 from pycnn.transfer.layers import depth_groups, stage_layers, top_layer
 from pycnn.transfer.linear import LinearProbe, linear_probe
@@ -29,6 +32,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Depth",
+    "DepthGain",
     "Encoder",
     "FeatureSet",
     "FineTuned",
@@ -48,6 +52,7 @@ __all__ = [
     "leave_one_out_accuracy",
     "linear_probe",
     "neighbors",
+    "record_home_gain",
     "stage_layers",
     "survey",
     "top_layer",

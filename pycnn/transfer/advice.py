@@ -59,6 +59,10 @@ def advise(n_images: int, n_classes: int, similarity: Similarity | float) -> Adv
     similarity within 0.1 of the border, the advice says that it is not confident; below
     `TOO_FEW_PER_CLASS` (10) images of a class it says that there is too little data to tell.
 
+    "A larger number" is the part "more" of `finetune`: all layers where freezing the lower ones would withhold few of
+    the weights, as in most nets. That rule was written after a table had been seen in which all layers did best; its
+    argument does not use the table.
+
     Args:
         n_images: Labelled images to learn from.
         n_classes: Classes, at least 2.

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,10 @@ from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
 from pycnn.transfer.fresh import redraw
 from pycnn.transfer.labelled import as_labelled
-from pycnn.transfer.layers import stage_layers
+from pycnn.transfer.layers import depth_groups, stage_layers
 from pycnn.transfer.linear import linear_probe
 from pycnn.transfer.nearest import classify_by_neighbors
-from pycnn.transfer.tuning import finetune
+from pycnn.transfer.tuning import chosen_groups, finetune
 
 __all__ = ["STRATEGIES", "Comparison", "StrategyResult", "compare", "default_augmentation"]
 
@@ -61,6 +61,7 @@ class StrategyResult:
         seconds: Mean time for a seed, extraction of features included, also where they were found in a folder.
         right: Which held-out images were classified correctly, in the run of the first seed.
         net: Of the seed with the best accuracy; None for "nearest", which is no net.
+        same_as: The strategy that this one comes to in this net, and whose runs are shown; None if it was run itself.
     """
 
     name: str
@@ -68,6 +69,7 @@ class StrategyResult:
     seconds: float
     right: np.ndarray
     net: Module | None
+    same_as: str | None = None
 
     @property
     def mean(self) -> float:
@@ -137,6 +139,7 @@ class Comparison:
                 "deviation": r.deviation,
                 "accuracies": list(r.accuracies),
                 "seconds": r.seconds,
+                "same_as": r.same_as,
             }
             for r in self.results
         ]
@@ -172,6 +175,7 @@ class Comparison:
             for row in rows
         ]
         lines.insert(1, "-" * len(lines[0]))
+        lines += [f"{r.name}: the same layers as {r.same_as} in this net, run once" for r in self.results if r.same_as]
         runs = f"mean and deviation of {self._runs()} seeds" if self._runs() > 1 else "one seed"
         lines.append(
             f"{runs} on {self.val_images:,} held-out images; standard error of the best "
@@ -199,9 +203,10 @@ def compare(
     """Carry out strategies of transfer learning and measure each on held-out images.
 
     All that train by gradient descent do so for as many epochs with the same augmentation, rate (for all layers) and
-    schedule; only the weights that they start from and the layers that learn differ. The held-out images choose nothing
-    inside of a strategy (the penalty of linear classifiers is chosen in cross-validation, networks are taken after
-    their last epoch), but the best of several strategies looks better on them than it is.
+    schedule; only the weights that they start from and the layers that learn differ. Where "finetune-more" comes to all
+    layers (see `finetune`), "finetune-all" is the same work: it is run once and shown for both. The held-out images
+    choose nothing inside of a strategy (the penalty of linear classifiers is chosen in cross-validation, networks are
+    taken after their last epoch), but the best of several strategies looks better on them than it is.
 
     Args:
         net: Trained; it stays as it is.
@@ -275,8 +280,13 @@ def compare(
     if any(name in ("nearest", "linear-top", "linear-stages") for name in names):
         work.extract(out)
         say(f"features of {len(learn) + len(check):,} images: {work.feature_seconds:.1f} s{work.feature_note}")
-    results = []
+    results: list[StrategyResult] = []
     for name in names:
+        twin = next((r for r in results if r.name == "finetune-more"), None) if name == "finetune-all" else None
+        if twin is not None and work.learning("more") == work.learning("all"):
+            results.append(replace(twin, name=name, same_as=twin.name))
+            say(f"{name}: the same layers as {twin.name}")
+            continue
         runs = []
         for seed in chosen:
             started = time.perf_counter()
@@ -383,6 +393,10 @@ class _Work:
             **options,
         )
         return net, self._predict(net)
+
+    def learning(self, part: str) -> list[tuple[str, ...]]:
+        """The groups of parameters that a part of the net consists of."""
+        return chosen_groups(self.net, depth_groups(self.net, self.train.image_shape), part)
 
     def _copy(self) -> Module:
         net = copy.deepcopy(self.net)

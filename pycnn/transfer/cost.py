@@ -57,7 +57,7 @@ def predicted_seconds(
     times = {"scratch": one_pass * epochs * (1 + _BACKWARD)}
     times |= dict.fromkeys(("nearest", "linear-top", "linear-stages"), one_pass)
     for part in ("head", "few", "more", "all"):
-        learning = chosen_groups(groups, part)
+        learning = chosen_groups(net, groups, part)
         share = sum(shares.get(name, 0.0) for names in learning for name in names)
         times[f"finetune-{part}"] = one_pass * epochs * (1 + _BACKWARD * share)
     return times

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy as np
 from pycnn.data import Dataset
 from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
-from pycnn.transfer.advice import Advice, Similarity, advise
+from pycnn.transfer.advice import SIMILAR_FROM, Advice, Similarity, advise
 from pycnn.transfer.cost import forward_seconds, predicted_seconds
+from pycnn.transfer.depth_gain import DepthGain, depth_gain, home_gain, standard_error
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
 from pycnn.transfer.labelled import as_labelled, images_by_class
@@ -53,7 +53,10 @@ class Survey:
         images: How many images were looked at.
         chance: Share of the most frequent class: what needs no features, 0..1.
         standard_error: Of an accuracy of the best classifier: differences of less than twice as much mean little.
+        gain: Of the top layer over the best stage below it; None where a single layer was looked at.
+        home_gain: The same on the encoder's own kind of images, as its file knows it; None where that is not known.
         similarity: Estimated, 0..1 (see `survey`), or as it was given.
+        similarity_error: Its standard error; None where it was given, or a single layer was looked at.
         advice: What `advise` says to that.
         seconds: That computing the features took, now or when they were put into the folder.
         predicted: Seconds that each strategy of `compare` should take with one seed.
@@ -65,7 +68,10 @@ class Survey:
     images: int
     chance: float
     standard_error: float
+    gain: DepthGain | None
+    home_gain: float | None
     similarity: float
+    similarity_error: float | None
     advice: Advice
     seconds: float
     predicted: Mapping[str, float]
@@ -89,11 +95,23 @@ class Survey:
             f"accuracies within the {self.images:,} images; chance {100 * self.chance:.1f} %, "
             f"standard error {100 * self.standard_error:.1f} points"
         )
-        lines.append(f"similarity to the encoder's data: {self.similarity:.2f}")
+        lines.append(self._similarity_line())
         times = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.predicted.items())
         lines.append(f"predicted seconds of one seed, {self.epochs} epochs where there are any: {times}")
         lines.append(f"advice: {self.advice}")
         return "\n".join(lines)
+
+    def _similarity_line(self) -> str:
+        text = f"similarity to the encoder's data: {self.similarity:.2f}"
+        if self.gain is None:
+            return f"{text} (a single layer tells nothing about it)" if self.similarity == SIMILAR_FROM else text
+        if self.similarity_error is not None:
+            text += f" +- {self.similarity_error:.2f}"
+        home = "not known" if self.home_gain is None else f"{self.home_gain:.2f}"
+        return (
+            f"{text}; the top layer gains {self.gain.value:.2f} +- {self.gain.error:.2f} over those below, on the "
+            f"encoder's own data: {home}"
+        )
 
 
 def survey(
@@ -113,11 +131,13 @@ def survey(
     All labels are used, none is held out: nearest neighbours leave one out, linear classifiers are measured in
     cross-validation.
 
-    The similarity of the data to that of the encoder is estimated from where in the net the classes come apart. A net
-    that saw similar images is best at its top. So it is the probability (normal approximation, with the standard
-    error of the two accuracies) that the top layer alone is as good in truth as all stages joined: 0.5 when both are
-    measured equal, less when earlier stages add something. It is an estimate from few numbers; give the similarity
-    when you know it.
+    The similarity of the data to that of the encoder is estimated by the depth gain: how much better the top layer
+    tells the classes apart than the best stage below it, accuracies counted from chance. It is the gain as a part of
+    that on the encoder's own kind of images, which its file knows (`record_home_gain`): 1 and more counts as 1, below 0
+    as 0; from a half on the data is called similar. For a net whose gain at home is not known, the data is called
+    similar if the gain is more than two of its errors above 0; the similarity is then the gain in units of four errors.
+    Where the similarity is less than two of its errors from the border, the advice is not confident: with few images it
+    is an estimate from few numbers; give the similarity when you know it.
 
     Args:
         net: Trained.
@@ -137,6 +157,7 @@ def survey(
         ArgumentError: There is only one class, a class without images, or no such layer.
         ShapeError: The images do not fit the net.
         LabelError: A label is outside of the classes.
+        FormatError: The net's file holds a gain that is none.
         UnsupportedError: scikit-learn is not installed.
 
     Example:
@@ -158,27 +179,45 @@ def survey(
     depths = [_depth(found, (name,), seed) for name in names]
     if len(names) > 1:
         depths.append(_depth(found, names, seed))
-    top, joined = depths[len(names) - 1].linear, depths[-1].linear
-    best = max(depth.linear for depth in depths)
-    # Never 0: a perfect score on few images is no proof.
-    error = math.sqrt(max(best * (1 - best), 1.0 / (len(found) + 2)) / len(found))
-    estimate = similarity
-    if estimate is None:
-        estimate = 0.5 * (1.0 + math.erf((top - joined) / (math.sqrt(2.0) * error) / math.sqrt(2.0)))
-    advice = advise(len(found), len(found.class_names), estimate)
-    share = {"similar": 1.0, "different": 0.0}[estimate] if isinstance(estimate, str) else float(estimate)
+    chance = float(counts.max() / len(found))
+    gain = depth_gain([depth.linear for depth in depths[: len(names)]], chance, len(found))
+    stages = layers is None or names == stage_layers(net, dataset.image_shape)
+    home = home_gain(net, None if stages else names)
+    share, error, advice = _advise(found, similarity, gain, home)
     return Survey(
         depths=tuple(depths),
         images=len(found),
-        chance=float(counts.max() / len(found)),
-        standard_error=error,
+        chance=chance,
+        standard_error=standard_error(max(depth.linear for depth in depths), len(found)),
+        gain=gain,
+        home_gain=home,
         similarity=share,
+        similarity_error=error,
         advice=advice,
         seconds=found.seconds,
         predicted=predicted,
         epochs=epochs,
         features=found,
     )
+
+
+def _advise(
+    found: FeatureSet, given: Similarity | float | None, gain: DepthGain | None, home: float | None
+) -> tuple[float, float | None, Advice]:
+    """The similarity, its error where it was estimated, and the advice."""
+    images, classes = len(found), len(found.class_names)
+    if given is not None:
+        advice = advise(images, classes, given)
+        return ({"similar": 1.0, "different": 0.0}[given] if isinstance(given, str) else float(given)), None, advice
+    if gain is None:
+        return SIMILAR_FROM, None, advise(images, classes, SIMILAR_FROM)
+    ratio = gain.similarity(home)
+    share = min(max(ratio.value, 0.0), 1.0)
+    advice = advise(images, classes, share)
+    if advice.confident and abs(ratio.value - SIMILAR_FROM) < 2 * ratio.error:
+        doubt = f" The similarity is uncertain ({share:.2f} +- {ratio.error:.2f}): compare the neighbours."
+        advice = replace(advice, reason=advice.reason + doubt, confident=False)
+    return share, ratio.error, advice
 
 
 def _depth(found: FeatureSet, layers: tuple[str, ...], seed: int) -> Depth:

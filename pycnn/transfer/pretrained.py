@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pycnn import models
+from pycnn import checkpoint, models
 from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
+from pycnn.transfer.depth_gain import HOME_GAIN
 
 __all__ = ["DEFAULT_ENCODER", "default_encoder", "weights_path"]
 
@@ -20,7 +21,8 @@ def default_encoder() -> Module:
     """Load the net that comes along to transfer from: ResNet-20, trained on CIFAR-10 by the recipe "cifar_resnet20".
 
     It takes colour images of any size from about 16 pixels on; it saw objects of about 32 pixels, so photographs of 64
-    to 128 pixels suit it. `pycnn/weights/README.md` tells how it was trained and how well it does.
+    to 128 pixels suit it. `pycnn/weights/README.md` tells how it was trained and how well it does. Its file may
+    know what depth gains on its own kind of images (`record_home_gain`).
 
     Returns:
         A fresh copy, ready for `Encoder`, `finetune` or prediction of the ten classes of CIFAR-10.
@@ -31,6 +33,8 @@ def default_encoder() -> Module:
     """
     net = models.create("cifar_resnet20", weights=weights_path())
     net.normalization = Normalize(mean=_MEAN, std=_STD)
+    _, metadata = checkpoint.read_tensors(weights_path())
+    net.metadata = {name: text for name, text in metadata.items() if name == HOME_GAIN}
     return net
 
 

@@ -16,14 +16,17 @@ from pycnn.nn import heads, init
 from pycnn.nn.module import Module
 from pycnn.optim import SGD, CosineWithWarmup, Group
 from pycnn.train import History, Trainer
+from pycnn.transfer.depth_gain import HOME_GAIN
 from pycnn.transfer.labelled import as_labelled, images_by_class
 from pycnn.transfer.layers import depth_groups
 from pycnn.transfer.recording import Recording
 
-__all__ = ["SMALL_BATCH", "FineTuned", "chosen_groups", "finetune", "fresh_head"]
+__all__ = ["SMALL_BATCH", "WORTH_FREEZING", "FineTuned", "chosen_groups", "finetune", "fresh_head"]
 
 #: Below so many images in a batch, its own statistics are too noisy for batch norms (`finetune`).
 SMALL_BATCH = 32
+#: Layers that hold a smaller share of the weights below the head are not frozen by "more" (`finetune`).
+WORTH_FREEZING = 0.1
 
 Part = Literal["head", "few", "more", "all"]
 Statistics = Literal["auto", "frozen", "train"]
@@ -77,14 +80,19 @@ def finetune(
     Layer groups go from the head down to the image (`depth_groups`), each with the rate of the one above times
     `lr_decay` (Howard, Ruder 2018, section 3.2). SGD with momentum 0.9; in each phase the rate falls along a cosine.
 
+    Layers are frozen to withhold weights from too little data. In most nets the lower half of the groups holds few: a
+    twentieth in ResNet-20, a hundredth in ResNet-50 and VGG-16. Freezing those would protect from nothing, and would
+    hold fast just the layers that see the other kind of pixels; so "more" is all layers there, and half of the groups
+    in nets as GoogLeNet and DenseNet-121, where the lower half holds a sixth and more.
+
     Args:
         net: Trained; it knows the size of its input. It is changed in place, and its parameters are trainable or
             frozen afterwards as they were while training.
         train: A data set of `pycnn.data`, or ``(images, labels)``.
         val: Measured after every epoch.
         part: What learns after the head: "head" alone, "few" (a quarter of the groups below it, at least one), "more"
-            (half of them), "all"; how many groups, head included; or patterns of names of parameters and modules (the
-            head always learns).
+            (half of them; all where the others hold less than a tenth of the weights below the head), "all"; how many
+            groups, head included; or patterns of names of parameters and modules (the head always learns).
         epochs: In all.
         head_epochs: Of these, the first ones train the head alone; fewer than `epochs`. Default: a third of them, at
             least one if there is more than one. Without meaning for "head".
@@ -163,6 +171,7 @@ def finetune(
         _check_head(net, tuple(str(name) for name in data.class_names), who)
     else:
         fresh_head(net, classes, seed=seed)
+    _forget(net, HOME_GAIN)
     history = History()
     for (learning, count), trainer in zip(phases, trainers, strict=True):
         _freeze(net, learning, hold)
@@ -210,10 +219,15 @@ def fresh_head(net: Module, num_classes: int, *, seed: int = 0) -> tuple[str, ..
         # A bias is drawn with the fans of its weight.
         weight = next(parameters[other] for other in names if other.rpartition(".")[0] == layer)
         parameters[name].draw(init.default(init.fans_of(weight)), seed)
+    _forget(net, "class_names")
+    return names
+
+
+def _forget(net: Module, entry: str) -> None:
+    """Drop what the net's file said and is true no longer."""
     metadata = getattr(net, "metadata", None)
     if metadata is not None:
-        metadata.pop("class_names", None)
-    return names
+        metadata.pop(entry, None)
 
 
 def _check(train: Dataset, val: Dataset | None, who: str) -> None:
@@ -257,11 +271,17 @@ def _class_names(net: Module) -> tuple[str, ...] | None:
     return tuple(str(name) for name in names) if isinstance(names, list) else None
 
 
-def chosen_groups(groups: Sequence[tuple[str, ...]], part: str) -> list[tuple[str, ...]]:
+def chosen_groups(net: Module, groups: Sequence[tuple[str, ...]], part: str) -> list[tuple[str, ...]]:
     """Of groups from the head down (`depth_groups`), those that learn: "head", "few", "more" or "all"."""
     below = len(groups) - 1
     counts = {"head": 0, "few": max(1, below // 4), "more": -(-below // 2), "all": below}
-    return list(groups[: 1 + counts[part]])
+    count = counts[part]
+    if part == "more":
+        elements = {name: parameter.size for name, parameter in net.named_parameters()}
+        sizes = [sum(elements[name] for name in names) for names in groups[1:]]
+        if sum(sizes[count:]) < WORTH_FREEZING * sum(sizes):
+            count = below
+    return list(groups[: 1 + count])
 
 
 def _chosen(net: Module, groups: list[tuple[str, ...]], part: Any, who: str) -> list[tuple[str, ...]]:
@@ -269,7 +289,7 @@ def _chosen(net: Module, groups: list[tuple[str, ...]], part: Any, who: str) -> 
     if isinstance(part, str):
         if part not in ("head", "few", "more", "all"):
             raise ArgumentError(f"{who}: part must be 'head', 'few', 'more', 'all', a number or patterns, got {part!r}")
-        return chosen_groups(groups, part)
+        return chosen_groups(net, groups, part)
     if isinstance(part, int) and not isinstance(part, bool):
         return groups[: as_integer(part, who=who, name="part", low=1, high=len(groups))]
     if not isinstance(part, Sequence):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny_nets import TinyNet, coloured_images
+from tiny_nets import EvenNet, TinyNet, coloured_images
 from tolerances import assert_within, sum_bound
 
 import pycnn as pc
@@ -84,7 +84,8 @@ def test_survey_measures_each_depth(tiny_net):
     assert list(found.predicted) == list(STRATEGIES)
     times = [found.predicted[f"finetune-{part}"] for part in ("head", "few", "more", "all")]
     assert sorted(times) == times
-    assert times[0] < times[1] < times[2] < times[3] == pytest.approx(found.predicted["scratch"])
+    # More is all layers in this net.
+    assert times[0] < times[1] < times[2] == times[3] == pytest.approx(found.predicted["scratch"])
     assert 0 < found.predicted["linear-top"] < times[0]
     text = str(found)
     assert "layer1 + layer2" in text
@@ -129,6 +130,34 @@ def test_every_strategy_is_carried_out_and_the_best_net_is_written(tiny_net, pho
     assert len(table) == 9
     assert (tmp_path / "store" / "train" / "features.json").exists()
     assert any("scratch, seed 1" in line for line in lines)
+
+
+def test_what_comes_to_the_same_layers_is_run_once(tiny_net):
+    data, lines = coloured_images(12), []
+    options = {"seeds": 2, "epochs": 2, "batch_size": 8}
+    both = compare(tiny_net, data, data, strategies=["finetune-more", "finetune-all"], report=lines.append, **options)
+    more, all_ = both.results
+    assert [line.partition(":")[0] for line in lines] == [
+        "finetune-more, seed 0",
+        "finetune-more, seed 1",
+        "finetune-all",
+    ]
+    assert (more.name, more.same_as) == ("finetune-more", None)
+    assert (all_.name, all_.same_as) == ("finetune-all", "finetune-more")
+    assert all_.accuracies == more.accuracies
+    assert "finetune-all: the same layers as finetune-more in this net, run once" in str(both)
+    assert [row["same_as"] for row in both.rows()] == [None, "finetune-more"]
+    # It is the same work in truth.
+    alone = compare(tiny_net, data, data, strategies=["finetune-all"], **options).results[0]
+    assert alone.same_as is None
+    assert alone.accuracies == all_.accuracies
+    assert np.array_equal(alone.net(data.images[:]), all_.net(data.images[:]))
+    # Where the lower layers hold much, it is not.
+    even = EvenNet().build((12, 12, 3))
+    found = compare(
+        even, data, data, strategies=["finetune-more", "finetune-all"], seeds=1, epochs=2, batch_size=8, layers=["c4"]
+    )
+    assert [r.same_as for r in found.results] == [None, None]
 
 
 def results(**accuracies):

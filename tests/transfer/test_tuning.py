@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_nets import coloured_images, make_tiny_net
+from tiny_nets import EvenNet, coloured_images, make_tiny_net
 
 import pycnn as pc
 from pycnn.errors import ArgumentError, ShapeError
 from pycnn.nn.files import save
-from pycnn.transfer import Classifier, Encoder, finetune, fresh_head
+from pycnn.transfer import Classifier, Encoder, depth_groups, finetune, fresh_head
+from pycnn.transfer.tuning import chosen_groups
 
 DATA = coloured_images(24)
 
@@ -26,7 +28,7 @@ def tune(net, part, **options):
     [
         ("head", ("fc",)),
         ("few", ("fc", "layer2")),
-        ("more", ("fc", "layer2", "layer1")),
+        ("more", ("fc", "layer2", "layer1", "conv1", "bn1")),
         (2, ("fc", "layer2")),
         (["layer1.*", "conv1"], ("fc", "layer1", "conv1")),
     ],
@@ -48,6 +50,43 @@ def test_only_what_shall_learn_changes(part, learning, from_file, tmp_path):
     assert len(result.history) == 3
     assert result.history["epoch"] == [1, 2, 3]
     assert result.val_accuracy is None
+
+
+def learning(name, part, **options):
+    net = pc.models.create(name, **options)
+    if net.input_shape is None:
+        net.build((224, 224, 3))
+    groups = depth_groups(net)
+    return len(chosen_groups(net, groups, part)) - 1, len(groups) - 1
+
+
+def test_more_is_all_layers_where_the_lower_half_holds_few_weights():
+    """A tenth of the weights below the head: ResNet-20 has 5 % in its lower half, GoogLeNet 18 %."""
+    assert learning("cifar_resnet20", "more") == (4, 4)
+    assert learning("resnet18", "more") == (5, 5)
+    assert learning("googlenet", "more", num_classes=3) == (6, 12)
+    assert learning("googlenet", "few", num_classes=3) == (3, 12)
+    even = EvenNet().build((12, 12, 3))
+    result = tune(even, "more")
+    assert {name.partition(".")[0] for name in result.trained} == {"fc", "c4", "c3"}
+    # The share is of the weights below the head, which starts anew whatever it was.
+    wide = EvenNet(num_classes=500).build((12, 12, 3))
+    assert len(chosen_groups(wide, depth_groups(wide), "more")) == 3
+    # c1 and c2 hold 18 of 180 elements: not less than a tenth, until one is missing.
+    for below, count in ((18, 3), (17, 5)):
+        sizes = {"fc": 5, "c4": 100, "c3": 180 - 100 - below, "c2": 10, "c1": below - 10}
+        net = Sized(sizes)
+        assert len(chosen_groups(net, [(name,) for name in sizes], "more")) == count
+
+
+class Sized:
+    """Names and sizes of parameters."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def named_parameters(self):
+        return [(name, SimpleNamespace(size=size)) for name, size in self.sizes.items()]
 
 
 @pytest.mark.parametrize("part", ["head", "all", ["encoder.net.layer1"]])
