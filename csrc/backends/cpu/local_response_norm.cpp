@@ -98,8 +98,7 @@ void for_pixels(const KernelArgs& args, const ops::LocalResponseNorm& op,
                 const float* grad_output) noexcept {
   const std::int64_t channels = args.inputs[0].spec->shape.back();
   const std::int64_t pixels = pixels_of(args.inputs[0]);
-  const std::int64_t grain =
-      std::max<std::int64_t>(1, kElementGrain / std::max<std::int64_t>(channels, 1));
+  const std::int64_t grain = row_grain(channels);
   const std::size_t stride = scratch_floats(op, channels);
   auto body = [&](std::int64_t chunk, int worker) {
     const std::int64_t begin = chunk * grain;

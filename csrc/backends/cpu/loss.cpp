@@ -13,10 +13,6 @@
 namespace pycnn::cpu {
 namespace {
 
-std::int64_t row_grain(std::int64_t classes) noexcept {
-  return std::max<std::int64_t>(1, kElementGrain / 4 / classes);
-}
-
 void store_mean(const KernelArgs& args, const double* parts, std::int64_t chunks, double count) {
   double sum = 0.0;
   for (std::int64_t i = 0; i < chunks; ++i) sum += parts[i];
@@ -119,7 +115,8 @@ CrossEntropyRows rows_of(const KernelArgs& args, double smoothing, std::int64_t 
 template <const LossFunctions& Functions>
 void vector_loss(const KernelArgs& args) noexcept {
   const double smoothing = op_of<ops::SoftmaxCrossEntropy>(args).label_smoothing;
-  const std::int64_t count = args.inputs[0].dim(0), grain = row_grain(args.inputs[0].dim(1));
+  const std::int64_t count = args.inputs[0].dim(0),
+                     grain = row_grain(args.inputs[0].dim(1), kExponentialCost);
   auto* parts = reinterpret_cast<double*>(args.scratch);
   parallel_ranges(args.threads, count, grain, [&](std::int64_t begin, std::int64_t end) {
     parts[begin / grain] = Functions.cross_entropy(rows_of(args, smoothing, begin, end));
@@ -132,12 +129,13 @@ void vector_grad(const KernelArgs& args) noexcept {
   const double smoothing = op_of<ops::SoftmaxCrossEntropyGrad>(args).label_smoothing;
   const std::int64_t count = args.inputs[0].dim(0), n = args.inputs[0].dim(1);
   const auto scale = static_cast<float>(scalar_of(args.inputs[2]) / static_cast<double>(count));
-  parallel_ranges(args.threads, count, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-    CrossEntropyRows rows = rows_of(args, smoothing, begin, end);
-    rows.grad_scale = scale;
-    rows.grad = args.outputs[0].as<float>() + begin * n;
-    Functions.cross_entropy_grad(rows);
-  });
+  parallel_ranges(args.threads, count, row_grain(n, kExponentialCost),
+                  [&](std::int64_t begin, std::int64_t end) {
+                    CrossEntropyRows rows = rows_of(args, smoothing, begin, end);
+                    rows.grad_scale = scale;
+                    rows.grad = args.outputs[0].as<float>() + begin * n;
+                    Functions.cross_entropy_grad(rows);
+                  });
 }
 
 // ---- Mean squared error
@@ -210,7 +208,8 @@ Kernel make_kernel(KernelFunction run, std::int64_t parts, std::uint32_t in_plac
 template <const LossFunctions& Functions>
 Kernel make_loss(const ops::SoftmaxCrossEntropy&, const Problem& problem) {
   const Shape& logits = problem.inputs[0].shape;
-  return make_kernel(vector_loss<Functions>, ceil_div(logits[0], row_grain(logits[1])), 0);
+  return make_kernel(vector_loss<Functions>,
+                     ceil_div(logits[0], row_grain(logits[1], kExponentialCost)), 0);
 }
 Kernel make_loss_reference(const ops::SoftmaxCrossEntropy&, const Problem&) {
   return make_kernel(reference_loss, 0, 0);

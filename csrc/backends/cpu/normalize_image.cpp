@@ -84,7 +84,7 @@ void run_vector(const KernelArgs& args) noexcept {
   const TensorView& input = args.inputs[0];
   const bool bytes = input.spec->dtype == DType::kUInt8;
   auto* output = args.outputs[0].as<float>();
-  const std::int64_t grain = std::max<std::int64_t>(1, kElementGrain / period) * period;
+  const std::int64_t grain = row_grain(period) * period;
   parallel_ranges(
       args.threads, count_of(args.outputs[0]), grain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t at = begin; at < end; at += period) {

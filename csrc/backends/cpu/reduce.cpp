@@ -133,7 +133,7 @@ void run_short_rows(const KernelArgs& args) noexcept {
   const auto* input = args.inputs[0].as<const float>();
   auto* output = args.outputs[0].as<float>();
   const std::int64_t n = layout.reduced;
-  parallel_ranges(args.threads, layout.outer, std::max<std::int64_t>(1, kElementGrain / n),
+  parallel_ranges(args.threads, layout.outer, row_grain(n),
                   [&](std::int64_t begin, std::int64_t end) {
                     Functions.row_sums(input + begin * n, end - begin, n, output + begin);
                     divide(output + begin, end - begin, layout.divisor);

@@ -20,7 +20,7 @@ Rows rows_of(const TensorView& view) noexcept {
   const std::int64_t count = count_of(view);
   const std::int64_t columns = view.spec->shape.empty() ? 1 : view.spec->shape.back();
   if (count == 0) return {0, columns, 1};
-  return {count / columns, columns, std::max<std::int64_t>(1, kElementGrain / 4 / columns)};
+  return {count / columns, columns, row_grain(columns, kExponentialCost)};
 }
 
 // The references compute in float64 whatever the element type.

@@ -1,15 +1,9 @@
-#include <algorithm>
-
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
 namespace {
-
-std::int64_t row_grain(std::int64_t classes) noexcept {
-  return std::max<std::int64_t>(1, kElementGrain / std::max<std::int64_t>(1, classes));
-}
 
 // How many scores rank before that of `label`. Nothing ranks before or after a NaN, so such a label
 // is never among the first k: the caller looks for it.

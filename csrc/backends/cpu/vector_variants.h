@@ -1,4 +1,6 @@
 #pragma once
+#include <algorithm>
+
 #include "backends/cpu/variant.h"
 
 // The usual list of an element-wise op: one float32 kernel per instruction set, then the reference.
@@ -58,6 +60,14 @@ const OpType& op_of(const KernelArgs& args) noexcept {
 
 // Elements of a float tensor that make one chunk of an element-wise kernel.
 constexpr std::int64_t kElementGrain = 8192;
+
+// What an element costs that takes an exponential, where one of an addition costs 1.
+constexpr std::int64_t kExponentialCost = 4;
+
+// Rows that make one chunk.
+constexpr std::int64_t row_grain(std::int64_t columns, std::int64_t cost = 1) noexcept {
+  return std::max<std::int64_t>(1, kElementGrain / cost / std::max<std::int64_t>(1, columns));
+}
 
 // Cannot throw: the program that calls a kernel has allocated the tensor already.
 inline std::int64_t count_of(const TensorView& view) noexcept {

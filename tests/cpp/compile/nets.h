@@ -124,6 +124,29 @@ inline bool same_bits(const std::map<std::string, Tensor>& a,
   return true;
 }
 
+inline CompileOptions training_options() {
+  CompileOptions options;
+  options.mode = Mode::kTraining;
+  options.optimizer = Optimizer{};
+  return options;
+}
+
+// A program of a graph, with fresh variables of its own.
+struct Compiled {
+  Variables variables;
+  Program program;
+
+  Compiled(const Graph& graph, const CompileOptions& options)
+      : variables(fresh(graph)), program(compile(graph, variables, options)) {}
+
+ private:
+  static Variables fresh(const Graph& graph) {
+    Variables variables;
+    create_variables(graph, variables, 2);
+    return variables;
+  }
+};
+
 inline Variables clone(const Variables& variables) {
   Variables copy;
   for (const auto& [name, tensor] : variables) copy[name] = tensor.clone();

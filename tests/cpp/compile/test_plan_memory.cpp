@@ -261,9 +261,7 @@ TEST_CASE("a parameter is updated in place and outputs are written where the cal
   const Graph graph = test::small_net(4, true);
   Variables variables;
   create_variables(graph, variables, 1);
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
+  CompileOptions options = test::training_options();
   options.optimizer->momentum = 0.9;
   options.optimizer->ema_decay = 0.9;
   CHECK(copies(compile(graph, variables, options)) == 0);

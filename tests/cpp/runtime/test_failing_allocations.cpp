@@ -48,10 +48,8 @@ void fail_each(const std::function<void()>& work, const std::function<void()>& c
   CHECK_NOTHROW(work());
 }
 
-CompileOptions training_options() {
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
+CompileOptions all_options() {
+  CompileOptions options = test::training_options();
   options.optimizer->momentum = 0.9;
   options.optimizer->ema_decay = 0.9;
   return options;
@@ -64,7 +62,7 @@ TEST_CASE("compile without memory is a MemoryLimitError and changes no variable"
   Variables variables;
   create_variables(graph, variables, 2);
   const Variables before = test::clone(variables);
-  for (const CompileOptions& options : {CompileOptions{}, training_options()}) {
+  for (const CompileOptions& options : {CompileOptions{}, all_options()}) {
     Variables given = variables;
     fail_each([&] { (void)compile(graph, given, options); },
               [&] { CHECK(test::same_bits(given, before)); }, true);
@@ -76,7 +74,7 @@ TEST_CASE("a run without memory changes nothing and can be made again") {
   Variables variables;
   create_variables(graph, variables, 2);
   const Results inputs = {{"x", test::random_tensor({2, 8, 8, 2}, 9)}, {"y", test::labels(2, 4)}};
-  for (const CompileOptions& options : {CompileOptions{}, training_options()}) {
+  for (const CompileOptions& options : {CompileOptions{}, all_options()}) {
     const Program program = compile(graph, variables, options);
     const Variables before = test::clone(variables);
     bool first = true;

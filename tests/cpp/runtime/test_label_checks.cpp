@@ -24,21 +24,14 @@ Tensor labels64(std::initializer_list<std::int64_t> values) {
 }  // namespace
 
 TEST_CASE("a training step refuses labels that are no classes, and changes nothing") {
-  const Graph graph = test::small_net(4, true);
-  Variables variables;
-  create_variables(graph, variables, 2);
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
-  const Program program = compile(graph, variables, options);
+  const test::Compiled net(test::small_net(4, true), test::training_options());
   const Tensor x = test::random_tensor({4, 8, 8, 2}, 9);
-  Variables before;
-  for (const auto& [name, tensor] : variables) before[name] = tensor.clone();
+  const Variables before = test::clone(net.variables);
 
   const auto refused = [&](std::initializer_list<std::int64_t> values, const char* text) {
-    CHECK_THROWS_WITH_AS(program.run(Results{{"x", x}, {"y", labels64(values)}}),
+    CHECK_THROWS_WITH_AS(net.program.run(Results{{"x", x}, {"y", labels64(values)}}),
                          doctest::Contains(text), LabelError);
-    CHECK(test::same_bits(before, variables));
+    CHECK(test::same_bits(before, net.variables));
   };
   refused({0, 1, 4, 2}, "label 4 at position 2 of input 'y', there are 4 classes (0..3)");
   refused({0, -1, 9, 2}, "label -1 at position 1");
@@ -46,7 +39,7 @@ TEST_CASE("a training step refuses labels that are no classes, and changes nothi
   refused({0, 0, 0, INT64_MIN}, "label -9223372036854775808 at position 3");
   // Equal to a class in 32 bits.
   refused({0, 0, (std::int64_t{1} << 32) + 1, 0}, "label 4294967297 at position 2");
-  CHECK_NOTHROW(program.run(Results{{"x", x}, {"y", labels64({0, 3, 1, 2})}}));
+  CHECK_NOTHROW(net.program.run(Results{{"x", x}, {"y", labels64({0, 3, 1, 2})}}));
 }
 
 TEST_CASE("labels of 32 bits, and labels that count and are scored with different classes") {
@@ -102,13 +95,11 @@ TEST_CASE("labels computed in a training program are refused before anything is 
   const Tensor image = test::random_tensor({4, 8, 8, 2}, 9);
   for (const bool reuse : {true, false}) {
     CAPTURE(reuse);
-    Variables variables;
-    create_variables(graph, variables, 2);
-    CompileOptions options;
-    options.mode = Mode::kTraining;
-    options.optimizer = Optimizer{};
+    CompileOptions options = test::training_options();
     options.reuse_memory = reuse;
-    const Program program = compile(graph, variables, options);
+    test::Compiled compiled(graph, options);
+    Variables& variables = compiled.variables;
+    const Program& program = compiled.program;
     variables["train.learning_rate"].mutable_data<float>()[0] = 0.1f;
     const Variables before = test::clone(variables);
     for (int run = 0; run < 6; ++run) {  // thread counts settle meanwhile
@@ -137,20 +128,15 @@ TEST_CASE("computed labels train like the same labels as an input") {
     const Symbol h = net.dense(graph.add(ops::Reshape{{4, -1}}, {x}), "fc", 4);
     const Symbol y = computed ? labels_in_graph(graph, 4) : graph.input("y", {{4}, DType::kInt64});
     graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {h, y}, "loss"));
-    Variables variables;
-    create_variables(graph, variables, 2);
-    CompileOptions options;
-    options.mode = Mode::kTraining;
-    options.optimizer = Optimizer{};
-    const Program program = compile(graph, variables, options);
-    variables["train.learning_rate"].mutable_data<float>()[0] = 0.1f;
+    test::Compiled compiled(graph, test::training_options());
+    compiled.variables["train.learning_rate"].mutable_data<float>()[0] = 0.1f;
     Results inputs = {{"x", test::random_tensor({4, 8, 8, 2}, 9)}};
     if (computed)
       inputs["packed"] = packed_of({0, 3, 2, 1});
     else
       inputs["y"] = labels64({0, 3, 2, 1});
-    for (int step = 0; step < 5; ++step) program.run(inputs);
-    return variables;
+    for (int step = 0; step < 5; ++step) compiled.program.run(inputs);
+    return compiled.variables;
   };
   CHECK(test::same_bits(trained(true), trained(false)));
 }

@@ -9,13 +9,8 @@ namespace pycnn {
 namespace {
 
 TEST_CASE("the times of the steps add up to the time of the runs") {
-  const Graph graph = test::small_net(64, true);
-  Variables variables;
-  create_variables(graph, variables, 2);
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
-  const Program program = compile(graph, variables, options);
+  const test::Compiled compiled(test::small_net(64, true), test::training_options());
+  const Program& program = compiled.program;
   const Tensor x = test::random_tensor({64, 8, 8, 2}, 9), y = test::labels(64, 4);
   std::vector<Tensor> results;
   std::vector<void*> outputs;

@@ -10,10 +10,8 @@ namespace {
 
 using Results = std::map<std::string, Tensor>;
 
-CompileOptions training_options() {
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
+CompileOptions all_options() {
+  CompileOptions options = test::training_options();
   options.optimizer->momentum = 0.9;
   options.optimizer->clip_norm = 5.0;
   options.optimizer->ema_decay = 0.95;
@@ -38,7 +36,7 @@ Training train(const CompileOptions& options, int steps = 20, double dropout = 0
 }
 
 TEST_CASE("training brings the loss down and moves every part of the state") {
-  const Training training = train(training_options());
+  const Training training = train(all_options());
   CHECK(training.losses.front() > 1.0);
   CHECK(training.losses.back() < 0.6 * training.losses.front());
   Variables fresh;
@@ -56,23 +54,23 @@ TEST_CASE("training brings the loss down and moves every part of the state") {
 }
 
 TEST_CASE("memory sharing and thread count do not change a bit of training") {
-  const Training expected = train(training_options());
-  CompileOptions separate = training_options();
+  const Training expected = train(all_options());
+  CompileOptions separate = all_options();
   separate.reuse_memory = false;
   CHECK(test::same_bits(train(separate).variables, expected.variables));
   for (const int threads : {1, 2, 3}) {
     CAPTURE(threads);
-    CompileOptions options = training_options();
+    CompileOptions options = all_options();
     options.threads = threads;
     CHECK(test::same_bits(train(options).variables, expected.variables));
   }
 }
 
 TEST_CASE("fused and plain kernels train alike, within rounding") {
-  const Training expected = train(training_options(), 3, 0.0);
-  CompileOptions plain = training_options();
+  const Training expected = train(all_options(), 3, 0.0);
+  CompileOptions plain = all_options();
   plain.fuse = false;
-  CompileOptions reference = training_options();
+  CompileOptions reference = all_options();
   reference.variants = {{"*", "reference"}};
   for (const CompileOptions& options : {plain, reference}) {
     const Training other = train(options, 3, 0.0);
@@ -90,7 +88,7 @@ TEST_CASE("inference with trained variables follows the training program without
   const Graph graph = test::small_net(4, true);
   Variables variables;
   create_variables(graph, variables, 2);
-  const Program trainer = compile(graph, variables, training_options());
+  const Program trainer = compile(graph, variables, all_options());
   const Program inference = compile(test::small_net(4, false), variables);
   const Results inputs = {{"x", test::random_tensor({4, 8, 8, 2}, 9)}, {"y", test::labels(4, 4)}};
   const Results images = {{"x", inputs.at("x")}};
@@ -160,7 +158,7 @@ TEST_CASE("training from two threads takes turns") {
   const auto trained = [&](bool by_two) {
     Variables variables;
     create_variables(graph, variables, 2);
-    const Program program = compile(graph, variables, training_options());
+    const Program program = compile(graph, variables, all_options());
     const auto work = [&](int runs) {
       for (int run = 0; run < runs; ++run) program.run(inputs);
     };
@@ -232,7 +230,7 @@ TEST_CASE("a program whose last owner lets go while other threads run it ends it
     Variables variables;
     create_variables(graph, variables, 2);
     auto program = std::make_shared<const Program>(
-        compile(graph, variables, training ? training_options() : CompileOptions{}));
+        compile(graph, variables, training ? all_options() : CompileOptions{}));
     const Tensor expected = program->run(inputs).at("logits");
     const std::weak_ptr<const Program> watched = program;
     std::atomic<int> running{0}, wrong{0};
@@ -262,7 +260,7 @@ TEST_CASE("float64 programs run") {
   create_variables(graph, doubles, 2);
   create_variables(single, floats, 2);
   const auto loss = [](const Graph& net, Variables& variables, DType dtype) {
-    const Program program = compile(net, variables, training_options());
+    const Program program = compile(net, variables, all_options());
     return program
         .run(Results{{"x", test::random_tensor({4, 8, 8, 2}, 9, 1.0, dtype)},
                      {"y", test::labels(4, 4)}})

@@ -201,10 +201,7 @@ struct Trained {
 
   Trained() { create_variables(graph, variables, 2); }
   Program training(double rate) {
-    CompileOptions options;
-    options.mode = Mode::kTraining;
-    options.optimizer = Optimizer{};
-    Program program = compile(graph, variables, options);
+    Program program = compile(graph, variables, test::training_options());
     variables["train.learning_rate"].mutable_data<float>()[0] = static_cast<float>(rate);
     return program;
   }
@@ -270,9 +267,7 @@ struct TwoHeads {
     return mine;
   }
   static Program training(const std::string& head, Variables& variables) {
-    CompileOptions options;
-    options.mode = Mode::kTraining;
-    options.optimizer = Optimizer{};
+    CompileOptions options = test::training_options();
     ParameterGroup frozen;
     frozen.names = {"encoder.weight", "encoder.bias"};
     frozen.frozen = true;
@@ -320,10 +315,7 @@ TEST_CASE("two trainers with heads of their own run at once over one frozen enco
   CHECK(test::same_bits(first, expected_first));
   CHECK(test::same_bits(second, expected_second));
   // A trainer of the whole net writes the encoder and is no longer refused by a run that ended.
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
-  const Program whole = compile(TwoHeads::graph("first", true), first, options);
+  const Program whole = compile(TwoHeads::graph("first", true), first, test::training_options());
   CHECK_NOTHROW(whole.run(shared.inputs));
 }
 
@@ -345,10 +337,7 @@ TEST_CASE("inference beside training sees whole updates only") {
 
   Variables variables;
   create_variables(graph, variables, 2);
-  CompileOptions options;
-  options.mode = Mode::kTraining;
-  options.optimizer = Optimizer{};
-  const Program training = compile(graph, variables, options);
+  const Program training = compile(graph, variables, test::training_options());
   const Program inference = compile(difference, variables);
   std::atomic<bool> stop{false};
   std::atomic<int> steps{0};
