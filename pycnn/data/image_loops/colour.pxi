@@ -77,9 +77,7 @@ def jitter(const pixel_t[:, :, :, ::1] images, const double[:, ::1] factors,
     which comes first. A factor of 1, or a turn of 0, does nothing. Computed in float32, kept in
     0..255 (uint8) or 0..1 (float32) after each step, rounded once at the end.
     """
-    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
-             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
-             "images and out differ in shape")
+    _require_same_shape(&images.shape[0], &out.shape[0])
     _require(factors.shape[0] == out.shape[0] and factors.shape[1] == 4, "factors must be (N, 4)")
     _require(order.shape[0] == out.shape[0] and order.shape[1] == 4, "order must be (N, 4)")
     _require(out.shape[3] == 1 or out.shape[3] == 3, "images must have 1 or 3 channels")
@@ -133,9 +131,7 @@ def jitter(const pixel_t[:, :, :, ::1] images, const double[:, ::1] factors,
 def add_colour(const pixel_t[:, :, :, ::1] images, const float[:, ::1] shift,
                pixel_t[:, :, :, ::1] out):
     """out[n, y, x, c] = images[n, y, x, c] + shift[n, c]; uint8 is rounded and clamped."""
-    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
-             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
-             "images and out differ in shape")
+    _require_same_shape(&images.shape[0], &out.shape[0])
     _require(shift.shape[0] == out.shape[0] and shift.shape[1] == out.shape[3],
              "shift must be (N, C)")
     cdef Py_ssize_t n, i, k, c = out.shape[3], pixels = out.shape[1] * out.shape[2]

@@ -39,9 +39,7 @@ def crop(const pixel_t[:, :, :, ::1] images, const int64_t[::1] top, const int64
 def flip(const pixel_t[:, :, :, ::1] images, const uint8_t[::1] chosen,
          pixel_t[:, :, :, ::1] out):
     """Mirror the columns of the samples whose flag is not zero; copy the others."""
-    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
-             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
-             "images and out differ in shape")
+    _require_same_shape(&images.shape[0], &out.shape[0])
     _require(chosen.shape[0] == out.shape[0], "flags and out differ in length")
     cdef Py_ssize_t n, y, x, k, h = out.shape[1], w = out.shape[2], c = out.shape[3]
     cdef const pixel_t* source
@@ -74,9 +72,7 @@ def erase(const pixel_t[:, :, :, ::1] images, const int64_t[:, ::1] boxes, const
 
     The box is cut at the borders of the image. fill has one value per channel.
     """
-    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
-             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
-             "images and out differ in shape")
+    _require_same_shape(&images.shape[0], &out.shape[0])
     _require(boxes.shape[0] == out.shape[0] and boxes.shape[1] == 4, "boxes must be (N, 4)")
     _require(fill.shape[0] == out.shape[3], "one fill per channel")
     cdef Py_ssize_t n, y, x, k, h = out.shape[1], w = out.shape[2], c = out.shape[3]

@@ -144,9 +144,7 @@ def warp(const pixel_t[:, :, :, ::1] images, const float[:, ::1] matrices,
     identity and no displacement. Both together are one resampling: an affine transform followed
     by an elastic distortion, without blurring twice.
     """
-    _require(images.shape[0] == out.shape[0] and images.shape[1] == out.shape[1]
-             and images.shape[2] == out.shape[2] and images.shape[3] == out.shape[3],
-             "images and out differ in shape")
+    _require_same_shape(&images.shape[0], &out.shape[0])
     cdef bint has_matrix = matrices.shape[0] > 0, has_field = field.shape[0] > 0
     _require(not has_matrix or (matrices.shape[0] == out.shape[0] and matrices.shape[1] == 6),
              "matrices must be (N, 6)")
