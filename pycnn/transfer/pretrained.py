@@ -18,7 +18,7 @@ _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def default_encoder() -> Module:
-    """Load the net that comes along to transfer from: ResNet-20, trained on CIFAR-10 by the recipe "cifar_resnet20".
+    """Load the net that comes along to transfer from: ResNet-20, trained on CIFAR-10 by the recipe "pretrain-small".
 
     It takes colour images of any size from about 16 pixels on; it saw objects of about 32 pixels, so photographs of 64
     to 128 pixels suit it. `pycnn/weights/README.md` tells how it was trained and how well it does. Its file may
