@@ -9,12 +9,14 @@ set is not taken for an unlike one: there all layers do badly, but the top one s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pycnn.errors import FormatError
+from pycnn.nn.heads import head_names
 from pycnn.nn.module import Module
 
 __all__ = ["HOME_GAIN", "DepthGain", "depth_gain", "home_gain", "home_gain_text", "standard_error"]
@@ -79,21 +81,30 @@ def depth_gain(accuracies: Sequence[float], chance: float, images: int) -> Depth
     return DepthGain((top - below) / (1 - chance), error / (1 - chance))
 
 
-def home_gain_text(gain: DepthGain, layers: Sequence[str] | None, images: int) -> str:
+def home_gain_text(
+    net: Module, gain: DepthGain, layers: Sequence[str] | None, images: int, input_shape: Sequence[int]
+) -> str:
     """Make the entry of the metadata."""
-    names = None if layers is None else list(layers)
-    return json.dumps({"gain": round(gain.value, 4), "error": round(gain.error, 4), "images": images, "layers": names})
+    entry = {
+        "gain": round(gain.value, 4),
+        "error": round(gain.error, 4),
+        "images": images,
+        "layers": None if layers is None else list(layers),
+        "weights": _digest(net, input_shape),
+    }
+    return json.dumps(entry)
 
 
-def home_gain(net: Module, layers: Sequence[str] | None) -> float | None:
+def home_gain(net: Module, layers: Sequence[str] | None, input_shape: Sequence[int] | None = None) -> float | None:
     """The gain on the encoder's own images that a net's file knows, above 0.
 
     Args:
         net: As `load` or `default_encoder` give it.
         layers: Those that are looked at, from the bottom up; None for the ends of the net's stages.
+        input_shape: (H, W, C); default: what the net was made for or called with last.
 
     Returns:
-        The gain; None where it is not known, or only for other layers.
+        The gain; None where it is not known, or only for other layers, or of the net before it was trained further.
 
     Raises:
         FormatError: The entry is not what `record_home_gain` writes.
@@ -104,10 +115,23 @@ def home_gain(net: Module, layers: Sequence[str] | None) -> float | None:
         return None
     try:
         entry = json.loads(text)
-        gain, names = float(entry["gain"]), entry["layers"]
+        gain, names, weights = float(entry["gain"]), entry["layers"], entry["weights"]
         named = None if names is None else [str(name) for name in names]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FormatError(f"metadata '{HOME_GAIN}' is damaged ({type(error).__name__}: {error})") from None
     if not 0.0 < gain <= 1.0:
         raise FormatError(f"metadata '{HOME_GAIN}': the gain is {gain}, expected above 0 and at most 1")
-    return gain if named == (None if layers is None else list(layers)) else None
+    if named != (None if layers is None else list(layers)) or weights != _digest(net, input_shape):
+        return None
+    return gain
+
+
+def _digest(net: Module, input_shape: Sequence[int] | None) -> str:
+    """A digest of the weights below the head: metadata outlive further training, what was measured does not."""
+    head = head_names(net, input_shape)
+    state = net.state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(name for name, _ in net.named_parameters() if name not in head):
+        digest.update(f"{name} {state[name].shape} ".encode())
+        digest.update(state[name].tobytes())
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ from pycnn.data import Dataset
 from pycnn.errors import ArgumentError
 from pycnn.nn.files import load
 from pycnn.transfer.depth_gain import HOME_GAIN, DepthGain, home_gain_text
+from pycnn.transfer.labelled import as_labelled
 from pycnn.transfer.layer_survey import survey
 
 __all__ = ["record_home_gain"]
@@ -29,7 +30,8 @@ def record_home_gain(
 
     `survey` measures the similarity of other images to these by it. A thousand images that the net was trained on will
     do; the images of a test set are better kept for what they are for. Weights, graph and all other entries of the
-    file stay as they are, bit for bit; the file is replaced atomically. A gain that is there already is replaced.
+    file stay as they are, bit for bit; the file is replaced atomically. A gain that is there already is replaced. It
+    counts no more once the net is trained further, the head alone excepted.
 
     Args:
         path: A model file.
@@ -73,6 +75,7 @@ def record_home_gain(
             f"{found.gain.error:.3f} over the stages below it, expected more than two errors above 0\n"
             "  hint: is the net trained, and on images of this kind and size? More images make the error smaller"
         )
+    text = home_gain_text(net, found.gain, layers, found.images, as_labelled(data, who=who).image_shape)
     tensors, metadata = checkpoint.read_tensors(path)
-    checkpoint.write_tensors(path, tensors, {**metadata, HOME_GAIN: home_gain_text(found.gain, layers, found.images)})
+    checkpoint.write_tensors(path, tensors, {**metadata, HOME_GAIN: text})
     return found.gain

@@ -182,7 +182,7 @@ def survey(
     chance = float(counts.max() / len(found))
     gain = depth_gain([depth.linear for depth in depths[: len(names)]], chance, len(found))
     stages = layers is None or names == stage_layers(net, dataset.image_shape)
-    home = home_gain(net, None if stages else names)
+    home = home_gain(net, None if stages else names, dataset.image_shape)
     share, error, advice = _advise(found, similarity, gain, home)
     return Survey(
         depths=tuple(depths),

@@ -16,7 +16,6 @@ from pycnn.nn import heads, init
 from pycnn.nn.module import Module
 from pycnn.optim import SGD, CosineWithWarmup, Group
 from pycnn.train import History, Trainer
-from pycnn.transfer.depth_gain import HOME_GAIN
 from pycnn.transfer.labelled import as_labelled, images_by_class
 from pycnn.transfer.layers import depth_groups
 from pycnn.transfer.recording import Recording
@@ -171,7 +170,6 @@ def finetune(
         _check_head(net, tuple(str(name) for name in data.class_names), who)
     else:
         fresh_head(net, classes, seed=seed)
-    _forget(net, HOME_GAIN)
     history = History()
     for (learning, count), trainer in zip(phases, trainers, strict=True):
         _freeze(net, learning, hold)
@@ -219,15 +217,10 @@ def fresh_head(net: Module, num_classes: int, *, seed: int = 0) -> tuple[str, ..
         # A bias is drawn with the fans of its weight.
         weight = next(parameters[other] for other in names if other.rpartition(".")[0] == layer)
         parameters[name].draw(init.default(init.fans_of(weight)), seed)
-    _forget(net, "class_names")
-    return names
-
-
-def _forget(net: Module, entry: str) -> None:
-    """Drop what the net's file said and is true no longer."""
     metadata = getattr(net, "metadata", None)
     if metadata is not None:
-        metadata.pop(entry, None)
+        metadata.pop("class_names", None)
+    return names
 
 
 def _check(train: Dataset, val: Dataset | None, who: str) -> None:

@@ -13,13 +13,14 @@ import pycnn as pc
 from pycnn.errors import ArgumentError, FormatError, ShapeError
 from pycnn.nn.files import save
 from pycnn.transfer import Depth, DepthGain, finetune, record_home_gain, survey
-from pycnn.transfer.depth_gain import HOME_GAIN, depth_gain, home_gain
+from pycnn.transfer.depth_gain import HOME_GAIN, depth_gain, home_gain, home_gain_text
 
 DATA = coloured_images(60)
 
 
-def known(gain, layers=None):
-    return {HOME_GAIN: json.dumps({"gain": gain, "layers": layers})}
+def known(net, gain, layers=None):
+    """Metadata that know the gain of the net at home."""
+    return {HOME_GAIN: home_gain_text(net, DepthGain(gain, 0.01), layers, 1000, (12, 12, 3))}
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_the_unit_is_the_gain_at_home_or_four_errors():
 )
 def test_survey_compares_the_gain_with_that_at_home(measured, tiny_net, low, top, similarity):
     measured(low, top)
-    tiny_net.metadata = known(0.6)
+    tiny_net.metadata = known(tiny_net, 0.6)
     found = survey(tiny_net, DATA)
     assert found.home_gain == 0.6
     assert found.gain.value == pytest.approx((top - low) * 1.5)
@@ -90,7 +91,7 @@ def test_without_a_gain_at_home_two_errors_decide(measured, tiny_net):
 def test_advice_is_not_confident_where_the_similarity_is_uncertain(measured, tiny_net):
     """60 images of 3 classes give an error of the gain of about 0.13."""
     measured(0.5, 0.6)
-    tiny_net.metadata = known(0.6)
+    tiny_net.metadata = known(tiny_net, 0.6)
     found = survey(tiny_net, DATA)
     assert not found.advice.confident
     assert "The similarity is uncertain (0.25 +- 0.23): compare the neighbours." in found.advice.reason
@@ -102,15 +103,15 @@ def test_advice_is_not_confident_where_the_similarity_is_uncertain(measured, tin
 
 
 def test_a_gain_counts_for_the_layers_that_it_was_measured_on(measured, tiny_net):
-    tiny_net.metadata = known(0.3)
+    tiny_net.metadata = known(tiny_net, 0.3)
     assert home_gain(tiny_net, None) == 0.3
     assert home_gain(tiny_net, ("layer1", "layer2")) is None
-    tiny_net.metadata = known(0.3, ["conv1", "layer2"])
+    tiny_net.metadata = known(tiny_net, 0.3, ["conv1", "layer2"])
     assert home_gain(tiny_net, ("conv1", "layer2")) == 0.3
     assert home_gain(tiny_net, None) is None
     measured(0.5, 0.6)
     assert survey(tiny_net, DATA, layers=["conv1", "layer2"]).home_gain == 0.3
-    tiny_net.metadata = known(0.3)
+    tiny_net.metadata = known(tiny_net, 0.3)
     # By name or by default: the ends of the stages.
     assert survey(tiny_net, DATA, layers=["layer1", "layer2"]).home_gain == 0.3
     single = survey(tiny_net, DATA, layers=["layer2"])
@@ -124,12 +125,12 @@ def test_a_gain_counts_for_the_layers_that_it_was_measured_on(measured, tiny_net
     [
         ("{", "is damaged"),
         ("3", "is damaged"),
-        ('{"gain": 0.3}', "is damaged"),
-        ('{"gain": "much", "layers": null}', "is damaged"),
-        ('{"gain": 0.3, "layers": 7}', "is damaged"),
-        ('{"gain": 0, "layers": null}', "the gain is 0.0, expected above 0"),
-        ('{"gain": 1.5, "layers": null}', "the gain is 1.5, expected above 0"),
-        ('{"gain": NaN, "layers": null}', "the gain is nan, expected above 0"),
+        ('{"gain": 0.3, "layers": null}', "is damaged"),
+        ('{"gain": "much", "layers": null, "weights": ""}', "is damaged"),
+        ('{"gain": 0.3, "layers": 7, "weights": ""}', "is damaged"),
+        ('{"gain": 0, "layers": null, "weights": ""}', "the gain is 0.0, expected above 0"),
+        ('{"gain": 1.5, "layers": null, "weights": ""}', "the gain is 1.5, expected above 0"),
+        ('{"gain": NaN, "layers": null, "weights": ""}', "the gain is nan, expected above 0"),
     ],
 )
 def test_a_damaged_entry_is_told(tiny_net, text, why):
@@ -152,12 +153,9 @@ def test_recording_changes_the_entry_and_nothing_else(measured, file):
     gain = record_home_gain(file, DATA)
     assert gain.value == pytest.approx(0.45)
     tensors, metadata = pc.checkpoint.read_tensors(file)
-    assert json.loads(metadata.pop(HOME_GAIN)) == {
-        "gain": 0.45,
-        "error": round(gain.error, 4),
-        "images": 60,
-        "layers": None,
-    }
+    entry = json.loads(metadata.pop(HOME_GAIN))
+    assert len(entry.pop("weights")) == 64
+    assert entry == {"gain": 0.45, "error": round(gain.error, 4), "images": 60, "layers": None}
     assert metadata == entries
     assert list(tensors) == list(before)
     for name, array in tensors.items():
@@ -199,13 +197,18 @@ def test_accuracies_of_real_layers_make_the_gain(tiny_net):
     assert found.advice.strategy == "linear-stages"
 
 
-@pytest.mark.parametrize("keep_head", [False, True])
-def test_a_net_that_learnt_something_else_has_no_home_any_more(tmp_path, keep_head):
-    save(make_tiny_net(), tmp_path / "net.safetensors", metadata=known(0.3))
+@pytest.mark.parametrize(("part", "home"), [("head", 0.3), ("few", None)])
+def test_a_net_that_learnt_something_else_has_no_home_any_more(tmp_path, part, home):
+    save(make_tiny_net(), tmp_path / "net.safetensors", metadata=known(make_tiny_net(), 0.3))
     net = pc.load(tmp_path / "net.safetensors")
     assert home_gain(net, None) == 0.3
-    data = coloured_images(12, classes=4)
-    finetune(net, data, part="few", epochs=2, batch_size=8, keep_head=keep_head)
-    assert home_gain(net, None) is None
-    net.save(tmp_path / "tuned.safetensors")
-    assert HOME_GAIN not in pc.load(tmp_path / "tuned.safetensors").metadata
+    finetune(net, coloured_images(12), part=part, epochs=2, batch_size=8)
+    assert home_gain(net, None) == home
+    # Metadata outlive the training; what they tell does not.
+    save(net, tmp_path / "tuned.safetensors")
+    tuned = pc.load(tmp_path / "tuned.safetensors")
+    assert HOME_GAIN in tuned.metadata
+    assert home_gain(tuned, None) == home
+    # The head starts anew whatever it was.
+    with pytest.warns(UserWarning, match="fresh weights for 7 classes"):
+        assert home_gain(pc.load(tmp_path / "tuned.safetensors", num_classes=7), None) == home
