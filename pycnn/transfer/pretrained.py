@@ -21,8 +21,8 @@ def default_encoder() -> Module:
     """Load the net that comes along to transfer from: ResNet-20, trained on CIFAR-10 by the recipe "pretrain-small".
 
     It takes colour images of any size from about 16 pixels on; it saw objects of about 32 pixels, so photographs of 64
-    to 128 pixels suit it. `pycnn/weights/README.md` tells how it was trained and how well it does. Its file may
-    know what depth gains on its own kind of images (`record_home_gain`).
+    to 128 pixels suit it. `pycnn/weights/README.md` tells how it was trained and how well it does. Its file
+    knows what depth gains on its own kind of images (`record_home_gain`).
 
     Returns:
         A fresh copy, ready for `Encoder`, `finetune` or prediction of the ten classes of CIFAR-10.

@@ -12,8 +12,9 @@ from tiny_nets import coloured_images, make_tiny_net
 import pycnn as pc
 from pycnn.errors import ArgumentError, FormatError, ShapeError
 from pycnn.nn.files import save
-from pycnn.transfer import Depth, DepthGain, finetune, record_home_gain, survey
+from pycnn.transfer import Depth, DepthGain, default_encoder, finetune, record_home_gain, survey
 from pycnn.transfer.depth_gain import HOME_GAIN, depth_gain, home_gain, home_gain_text
+from pycnn.transfer.pretrained import weights_path
 
 DATA = coloured_images(60)
 
@@ -212,3 +213,10 @@ def test_a_net_that_learnt_something_else_has_no_home_any_more(tmp_path, part, h
     # The head starts anew whatever it was.
     with pytest.warns(UserWarning, match="fresh weights for 7 classes"):
         assert home_gain(pc.load(tmp_path / "tuned.safetensors", num_classes=7), None) == home
+
+
+def test_the_encoder_that_comes_along_knows_its_home():
+    gain = home_gain(default_encoder(), None, (64, 64, 3))
+    assert gain is not None, "run tools/record_home_gain.py on the file"
+    assert gain == home_gain(pc.load(weights_path()), None)
+    assert 0.2 < gain < 0.6
