@@ -18,6 +18,20 @@ bool matches(const py::handle& object, const TensorSpec& spec) {
   return array.dtype().num() == numpy_dtype(spec.dtype).num() && array.dtype().byteorder() != '>';
 }
 
+py::array new_array(const TensorSpec& spec, const std::string& output) {
+  try {
+    return {numpy_dtype(spec.dtype),
+            std::vector<py::ssize_t>(spec.shape.begin(), spec.shape.end())};
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_MemoryError)) throw;
+  }
+  // Compiling looked at what there was; somebody may have taken it since.
+  const std::size_t wanted = byte_size(spec), available = machine().available_memory_bytes;
+  throw MemoryLimitError("program: output '" + output + "' takes " + std::to_string(wanted) +
+                             " bytes, " + std::to_string(available) + " are available",
+                         wanted, available);
+}
+
 // The results, or None when an input needs conversion first (Python does that, with the messages).
 py::object run(const Program& program, const py::args& arrays) {
   const auto& inputs = program.inputs();
@@ -32,8 +46,7 @@ py::object run(const Program& program, const py::args& arrays) {
   py::tuple results(outputs.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const TensorSpec& spec = outputs[i].second;
-    py::array array(numpy_dtype(spec.dtype),
-                    std::vector<py::ssize_t>(spec.shape.begin(), spec.shape.end()));
+    py::array array = new_array(spec, outputs[i].first);
     to[i] = array.mutable_data();
     results[i] = std::move(array);
   }
@@ -213,7 +226,8 @@ void bind_program(py::module_& m) {
         return py::dict("cpu"_a = d.cpu, "isas"_a = d.isas, "isa"_a = d.isa,
                         "threads"_a = d.threads, "threads_reason"_a = d.threads_reason,
                         "thread_limits"_a = d.thread_limits, "devices"_a = d.devices,
-                        "compiler"_a = d.compiler, "warnings"_a = d.warnings);
+                        "compiler"_a = d.compiler, "warnings"_a = d.warnings,
+                        "available_memory_bytes"_a = d.available_memory_bytes);
       },
       "What this machine offers.");
 }

@@ -112,13 +112,17 @@ void check_memory(const ProgramPlan& plan, const Graph& graph, const Variables& 
     if (is_variable(node) && (found == variables.end() || !found->second.defined()))
       state += byte_size(node.outputs[0]);
   }
-  const std::size_t all = wanted + plan.prepared_bytes + state;
+  // What a run gives back is the caller's memory, which must be had too.
+  std::size_t results = 0;
+  for (const auto& [name, symbol] : graph.outputs()) results += byte_size(graph.spec(symbol));
+  const std::size_t all = wanted + plan.prepared_bytes + state + results;
   if (all < kCheckedBytes) return;
   const std::size_t available = available_memory();
   if (all > available)
     throw MemoryLimitError("compile: the program needs " + bytes(all) + " bytes (" + parts + ", " +
                                bytes(plan.prepared_bytes) + " of packed weights, " + bytes(state) +
-                               " of new variables), " + bytes(available) + " are available" + kHint,
+                               " of new variables, " + bytes(results) + " for results), " +
+                               bytes(available) + " are available" + kHint,
                            all, available);
 }
 

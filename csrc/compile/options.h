@@ -23,8 +23,8 @@ KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
                            const CompileOptions& options);
 
 // Throws MemoryLimitError when arena and scratch take more than the limit (0 is none), or when
-// they, packed weights and the variables that are still missing take more than the machine has
-// left.
+// they, packed weights, results and the variables that are still missing take more than the machine
+// has left.
 void check_memory(const ProgramPlan& plan, const Graph& graph, const Variables& variables,
                   std::size_t limit_bytes);
 

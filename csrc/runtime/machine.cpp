@@ -2,6 +2,7 @@
 
 #include "backends/backend.h"
 #include "core/cpu_features.h"
+#include "core/memory.h"
 #include "pycnn/error.h"
 #include "pycnn/program.h"
 
@@ -23,6 +24,7 @@ Machine machine() {
                           {"physical_cores", choice.physical_cores}};
   result.warnings = choice.warnings;
   result.devices = {cpu_backend().name};
+  result.available_memory_bytes = available_memory();
 #if defined(__clang__)
   result.compiler = "clang " __clang_version__;
 #elif defined(__GNUC__)

@@ -165,7 +165,8 @@ struct Machine {
   std::map<std::string, int> thread_limits;  ///< each input to the choice; 0 says nothing
   std::vector<std::string> devices;          ///< "cpu"
   std::string compiler;
-  std::vector<std::string> warnings;  ///< variables of the environment that hold nonsense
+  std::vector<std::string> warnings;       ///< variables of the environment that hold nonsense
+  std::size_t available_memory_bytes = 0;  ///< left now, swap and limits of this process counted
 };
 PYCNN_API Machine machine();
 

@@ -220,6 +220,25 @@ TEST_CASE("a plan beyond what the machine has left says both numbers, and a smal
   CHECK(*y.data<float>() == doctest::Approx(2.0));
 }
 
+TEST_CASE("results that no memory can hold are refused before the run") {
+  Graph graph;
+  const Symbol x = graph.input("x", {{1, 1024}, DType::kFloat32});
+  graph.set_output("y", graph.add(ops::Broadcast{{std::int64_t{1} << 33, 1024}}, {x}));
+  Variables variables;
+  try {
+    (void)compile(graph, variables);  // 32 TiB, of which the arena holds nothing
+    FAIL("no error");
+  } catch (const MemoryLimitError& error) {
+    const std::string text = error.what();
+    CAPTURE(text);
+    CHECK(error.wanted_bytes() >= std::size_t{1} << 45);
+    CHECK(error.available_bytes() > 0);
+    CHECK(text.find("35184372088832 for results") != std::string::npos);
+    CHECK(text.find(std::to_string(error.available_bytes()) + " are available") !=
+          std::string::npos);
+  }
+}
+
 TEST_CASE("a plan alone tells what compile would take, for any size") {
   Compiled c;
   const MemoryReport real = c.program().memory();

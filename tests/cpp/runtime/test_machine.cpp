@@ -17,6 +17,7 @@ TEST_CASE("the machine tells instruction sets, threads and why") {
   CHECK(here.thread_limits.contains("affinity"));
   CHECK(here.devices == std::vector<std::string>{"cpu"});
   CHECK(!here.compiler.empty());
+  CHECK(here.available_memory_bytes > 0);
 }
 
 TEST_CASE("every op that reaches a backend has variants of its own name") {
