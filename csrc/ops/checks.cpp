@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <string_view>
 
 namespace pycnn::ops {
 namespace {
@@ -101,7 +102,8 @@ void expect_dtype(const TensorSpec& spec, const char* name, DType dtype) {
 void expect_rank(const TensorSpec& spec, const char* name, int wanted, const char* axes) {
   if (rank(spec) == wanted) return;
   fail<ShapeError>(name, " ", spec.shape, " has ", rank(spec), rank(spec) == 1 ? " axis" : " axes",
-                   ", expected ", wanted, ": ", axes, image_hint(spec, wanted));
+                   ", expected ", wanted, ": ", axes,
+                   std::string_view(name) == "input" ? image_hint(spec, wanted) : "");
 }
 
 void expect_least_rank(const TensorSpec& spec, const char* name, int least, const char* axes) {

@@ -34,7 +34,9 @@ std::string channels_hint(const TensorSpec& input, const TensorSpec& weight, std
     return "\n  hint: axis 1 looks like the channels; pycnn is channels-last, try "
            "x.transpose(0, 2, 3, 1)";
   }
-  if (checked_multiply(dim(weight, 1), groups) == dim(input, 3)) {
+  // A window that is no square tells nothing: (OC, KH, KW, IC) may look likewise.
+  if (checked_multiply(dim(weight, 1), groups) == dim(input, 3) &&
+      dim(weight, 2) == dim(weight, 3)) {
     return "\n  hint: the weight looks like (OC, IC / groups, KH, KW); in memory it is (OC, KH, "
            "KW, IC / groups), try weight.transpose(0, 2, 3, 1)";
   }

@@ -157,6 +157,25 @@ TEST_CASE("conv2d tells a channels-first image or weight") {
       {"3 channels", "expects 5", "weight.transpose(0, 2, 3, 1)"});
 }
 
+TEST_CASE("conv2d guesses at nothing where the weight is in the layout of memory") {
+  const auto text_of = [](TensorSpec input, TensorSpec weight) {
+    try {
+      run(ops::Conv2d{}, {std::move(input), std::move(weight)});
+    } catch (const ShapeError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  // The window is as high as the image has channels.
+  const std::string channels = text_of(f32({1, 8, 8, 3}), f32({6, 3, 3, 4}));
+  CHECK(channels.find("3 channels, weight expects 4") != std::string::npos);
+  CHECK(channels.find("hint") == std::string::npos);
+  // Advice on images is not for weights.
+  const std::string rank = text_of(f32({1, 8, 8, 3}), f32({3, 3, 3}));
+  CHECK(rank.find("weight (3, 3, 3) has 3 axes, expected 4") != std::string::npos);
+  CHECK(rank.find("hint") == std::string::npos);
+}
+
 TEST_CASE("conv2d checks ranks, types, bias and residual") {
   const TensorSpec x = f32({1, 8, 8, 4}), w = f32({6, 3, 3, 4});
   check_error<ShapeError>(
