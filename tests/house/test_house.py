@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -115,3 +116,45 @@ def test_version_is_the_same_everywhere():
     from importlib import metadata
 
     assert pycnn.__version__ == _core.version == metadata.version("pycnn")
+
+
+def test_no_file_makes_us_run_code(root):
+    """Files are untrusted: nothing unpickles, evaluates or maps objects from them."""
+    faults = []
+    for path in (root / "pycnn").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            faults += [(path, n) for n in names if n.split(".")[0] in ("pickle", "marshal", "shelve", "yaml", "dill")]
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called in ("eval", "exec", "__import__", "os.system", "os.popen"):
+                faults.append((path, called))
+            if called in ("np.load", "numpy.load") and options.get("allow_pickle") != "False":
+                faults.append((path, "np.load without allow_pickle=False"))
+            if called == "torch.load" and options.get("weights_only") != "True":
+                faults.append((path, "torch.load without weights_only=True"))
+            if called.startswith("subprocess.") and options.get("shell", "False") != "False":
+                faults.append((path, "a shell"))
+    assert not faults
+
+
+def test_the_core_leaves_the_process_and_the_order_of_sums_alone(root):
+    """No flags that change floating point for all, no state of the process, no sums in an order that chance decides."""
+    builds = [root / "CMakeLists.txt", root / "pyproject.toml", *(root / "csrc").rglob("CMakeLists.txt")]
+    builds += [*(root / "cmake").rglob("*"), *(root / "tests").rglob("CMakeLists.txt"), root / ".ci" / "sanitize"]
+    text = "\n".join(path.read_text() for path in builds if path.is_file())
+    assert "-ffp-contract=off" in text
+    assert not re.findall(r"-ffast-math|-Ofast|-funsafe-math\S*|-march=native", text)
+    sources = [*(root / "csrc").rglob("*.cpp"), *(root / "csrc").rglob("*.h")]
+    for path in sources:
+        code = path.read_text()
+        found = re.findall(
+            r"atomic(?:_ref)?<(?:float|double)>|omp atomic|pragma omp[^\n]*reduction|std::reduce"
+            r"|\bsetlocale\(|\bsetenv\(|\bputenv\(|\bsigaction\(|\bsignal\(|sched_setaffinity|fesetround|std::random_device|"
+            r"(?<!\w)rand\(|abort\(\)|std::terminate",
+            code,
+        )
+        assert not found, (path, found)

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -202,3 +203,35 @@ def test_program_dropped_while_another_thread_runs_it_finishes_the_run():
         worker.join()
     assert all(np.array_equal(result, expected) for result in results)
     assert len(results) == 4
+
+
+@pytest.mark.parametrize("what", ["inference", "training"])
+def test_other_threads_of_python_go_on_while_the_core_computes(what):
+    net = nn.Sequential(nn.Conv2d(3, 32, 5), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(32, 3))
+    x = RNG.random((16, 64, 64, 3), np.float32)
+    y = np.arange(16) % 3
+    trainer = pc.Trainer(net, optimizer=optim.SGD(0.01), threads=1)
+    program = pc.compile(net, x.shape, threads=1, variants={"conv2d": "reference"})
+    run = {"inference": lambda: program(x), "training": lambda: trainer.step(x, y)}[what]
+    run()
+
+    def wakes_within():
+        """Whether this thread wakes up and runs while another one is in the core; with the GIL held, only after it."""
+        entered, times = threading.Event(), []
+
+        def compute():
+            entered.set()
+            times.append(time.perf_counter())
+            run()
+            times.append(time.perf_counter())
+
+        worker = threading.Thread(target=compute)
+        worker.start()
+        entered.wait()
+        time.sleep(0.005)
+        woke = time.perf_counter()
+        worker.join()
+        begin, end = times
+        return begin + 0.002 < woke < begin + (end - begin) / 2
+
+    assert any(wakes_within() for _ in range(20))  # more often only on a machine that is busy with other things

@@ -261,6 +261,19 @@ TEST_CASE("hostile files on the disk are refused likewise") {
   }
 }
 
+TEST_CASE("a header longer than the limit is refused unread, although the file has it") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "long.safetensors";
+  const std::uint64_t limit = std::uint64_t{100} << 20;
+  std::ofstream(path, std::ios::binary) << length_bytes(limit + 1) << "{";
+  REQUIRE(::truncate(path.c_str(), static_cast<off_t>(limit + 64)) == 0);  // a hole, no bytes
+  const double begin_ms = thread_ms();
+  CHECK_THROWS_WITH_AS(read_checkpoint(path),
+                       doctest::Contains("104857601 at byte 0 is above the limit of 104857600"),
+                       FormatError);
+  CHECK(thread_ms() - begin_ms < 50);
+}
+
 TEST_CASE("every cut of a valid file is refused") {
   const std::string good =
       file_of("{\"__metadata__\":{\"k\":\"v\"}," + entry("a", "F32", "[3]", "[0,12]") + "}", 12);
