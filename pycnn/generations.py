@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.optional import optional
 from pycnn.train import Trainer
+from pycnn.train._files import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -291,8 +291,7 @@ def draw_generations(
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(results), 6), frameon=False)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path, who="plot")
     return figure
 
 

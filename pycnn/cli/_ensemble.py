@@ -16,6 +16,7 @@ from pycnn.ensemble import Ensemble, write_list
 from pycnn.nn.module import Module
 from pycnn.textfile import write_text
 from pycnn.train import Recipe
+from pycnn.train._files import make_directory
 
 __all__ = ["train_ensemble"]
 
@@ -42,7 +43,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
             own.plot = f"curves-{number}.png"
         plan = make_plan(own, recipe.override(seed=recipe.seed + number - 1), folder, data)
         if data is None and run_dir is not None and args.resume is None:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            make_directory(run_dir, who="--run-dir")
             write_text(run_dir / "config.toml", _options.to_toml({**plan.settings(), "ensemble": args.ensemble}))
         data = plan.data
         output.progress(f"net {number} of {args.ensemble}")

@@ -12,6 +12,7 @@ from pycnn.cli._output import Output
 from pycnn.cli._plan import Plan
 from pycnn.textfile import write_text
 from pycnn.train import Callback, CSVLogger, JSONLines, Trainer
+from pycnn.train._files import make_directory
 
 __all__ = ["CURVES", "callbacks", "check_plot", "draw", "prepare"]
 
@@ -23,7 +24,7 @@ def prepare(plan: Plan) -> None:
     folder = plan.run_dir
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder, who="--run-dir")
     write_text(folder / "config.toml", _options.to_toml(plan.settings()))
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
 

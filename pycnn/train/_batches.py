@@ -41,7 +41,7 @@ def as_target(value: Any, count: int, *, who: str) -> np.ndarray:
     if target.ndim == 0 or len(target) != count:
         raise ShapeError(f"{who}: {count} images but targets {target.shape}")
     if target.dtype.kind == "b":
-        raise DTypeError(f"{who}: labels are bool\n  hint: try y.astype(numpy.int64)")
+        raise DTypeError(f"{who}: labels must be integers, got bool\n  hint: try y.astype(numpy.int64)")
     if target.dtype.kind in "iu":
         if target.ndim == 2 and target.shape[1] == 1:
             raise ShapeError(f"{who}: labels must be (N,), got {target.shape}\n  hint: y.ravel()")

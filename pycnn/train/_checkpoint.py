@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,12 @@ from pycnn import checkpoint
 from pycnn.errors import ArgumentError, FormatError, ShapeError
 from pycnn.nn import _range, files
 from pycnn.nn._running import stack_level
+from pycnn.nn._state import warn_not_finite
 from pycnn.program import Variables
 from pycnn.tensor import Tensor
 
 if TYPE_CHECKING:
+    from pycnn.train._loop import Position
     from pycnn.train.trainer import Trainer
 
 __all__ = ["find_last", "restore", "write"]
@@ -66,8 +70,30 @@ def find_last(directory: str | os.PathLike[str]) -> Path | None:
     return path if path.exists() else None
 
 
+@dataclass(frozen=True)
+class State:
+    """A trainer's state that was read and fits.
+
+    Attributes:
+        position: The place in the data.
+        callbacks: What callbacks remembered, by kind.
+        take_over: Makes the trainer go on from there; cannot fail.
+    """
+
+    position: Position
+    callbacks: list[dict[str, Any]]
+    take_over: Callable[[], None]
+
+
 def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """Take over a state; all is checked before anything changes.
+    """Take over a state; all is checked before anything changes. Errors are those of `prepare`."""
+    prepare(trainer, path).take_over()
+
+
+def prepare(trainer: Trainer, path: str | os.PathLike[str]) -> State:
+    """Read a state and check that it fits; nothing changes.
+
+    Weights that hold NaN or infinity are told by a warning.
 
     Raises:
         FileError: The file cannot be read.
@@ -81,17 +107,22 @@ def restore(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     _compare(trainer.identity(), state["identity"], who)
     _check_tensors(trainer, tensors, who)
     _check_kept(tensors, state.get("tensors"), who)
-    take_over = trainer.prepare_state(state)
-    for name, parameter in trainer.net.named_tensors():
-        parameter.tensor.copy_(tensors[name].numpy())
-    for name in [name for name in trainer.variables if name.startswith(_PREFIXES)]:
-        if name not in tensors:
-            del trainer.variables[name]
-    for name, tensor in tensors.items():
-        if name.startswith(_PREFIXES):
-            trainer.variables[name] = tensor.numpy()
-    take_over()
-    object.__setattr__(trainer.net, "input_range", _range.from_text(metadata.get(_range.METADATA_NAME)))
+    found = trainer.prepare_state(state)
+    warn_not_finite({name: tensors[name].numpy() for name, _ in trainer.net.named_tensors()}, who)
+
+    def take_over() -> None:
+        for name, parameter in trainer.net.named_tensors():
+            parameter.tensor.copy_(tensors[name].numpy())
+        for name in [name for name in trainer.variables if name.startswith(_PREFIXES)]:
+            if name not in tensors:
+                del trainer.variables[name]
+        for name, tensor in tensors.items():
+            if name.startswith(_PREFIXES):
+                trainer.variables[name] = tensor.numpy()
+        found.take_over()
+        object.__setattr__(trainer.net, "input_range", _range.from_text(metadata.get(_range.METADATA_NAME)))
+
+    return replace(found, take_over=take_over)
 
 
 def _read_state(metadata: dict[str, str], who: str) -> dict[str, Any]:

@@ -62,6 +62,24 @@ class Position:
     best: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """Refuse what no training leaves behind.
+
+        Raises:
+            ValueError: Names the field.
+        """
+        counts = {"epoch": self.epoch, "batch": self.batch, "samples": self.totals.samples}
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} is {count!r}")
+        sums = self.totals.sums
+        for name, value in (("data", self.data), ("sums", sums)):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} is {value!r}")
+        for name, number in {**sums, **({} if self.best is None else {"best": self.best})}.items():
+            if not isinstance(number, int | float):
+                raise ValueError(f"{name} is {number!r}")
+
 
 @dataclass
 class Plan:
@@ -81,11 +99,6 @@ class Plan:
 def run(trainer: Trainer, plan: Plan) -> None:
     """Train until the last epoch, `Trainer.stop`, a signal or an error."""
     progress = Progress(enabled=plan.progress, epochs=plan.epochs)
-    if plan.directory is not None:
-        try:
-            plan.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(error.errno, f"fit: checkpoint_dir: {error.strerror}", str(plan.directory)) from None
     if not all(module.is_built() for _, module in trainer.net.named_modules()):
         trainer.net.build(plan.loader.image_shape)
     fingerprint = trainer.fingerprint()

@@ -185,11 +185,22 @@ class ProgramSet:
             self._programs.move_to_end(key)
         return program
 
+    def classes(self, image_shape: Sequence[int]) -> int | None:
+        """How many classes the net tells in images of one shape; None where its result is not (N, classes).
+
+        Raises:
+            ShapeError: A layer refuses the images.
+        """
+        shape = (1, *image_shape)
+        check_images(self._net, shape)
+        scores = self._scores_shape(shape, "float32")
+        return scores[1] if len(scores) == 2 else None
+
     def _compile(self, x: np.ndarray, y: np.ndarray) -> BatchProgram:
         objective = self._objective
         labelled = y.ndim == 1 and y.dtype.kind == "i"
         # The net's result tells the classes, which the target's shape may depend on.
-        scores = self._scores_shape(x) if labelled else None
+        scores = self._scores_shape(x.shape, x.dtype.name) if labelled else None
         classes = scores[1] if scores is not None and len(scores) == 2 else None
         with_labels = objective.one_hot and labelled
         if labelled and classes is None:
@@ -253,7 +264,7 @@ class ProgramSet:
             result = self._net(x)
         return result, heads
 
-    def _scores_shape(self, x: np.ndarray) -> tuple[int, ...]:
-        traced = trace(lambda x: _single(self._net(x)), {"x": (x.shape, x.dtype.name)}, root=self._net)
+    def _scores_shape(self, shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+        traced = trace(lambda x: _single(self._net(x)), {"x": (shape, dtype)}, root=self._net)
         outputs = dict(traced.graph.outputs())
         return tuple(traced.graph.spec(outputs["output"])[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError
 from pycnn.textfile import write_text
+from pycnn.train._files import make_directory
 
 if TYPE_CHECKING:
     from pycnn.train.trainer import Trainer
@@ -187,18 +189,28 @@ class ModelCheckpoint(_Monitor):
         self.written: list[str] = []
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
-        """Write, then remove what is too old."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        better = self.observe(logs)
+        """Write, then remove what is too old.
+
+        Raises:
+            FileError: The system refused; what was written before is still there.
+        """
+        make_directory(self.directory, who="ModelCheckpoint")
+        before = self.written, self.best
         name = f"epoch-{logs['epoch']:04d}.safetensors"
-        self.written = [*(n for n in self.written if n != name), name]
-        kept, old = self.written[-self.keep :], self.written[: -self.keep]
-        self.written = kept
-        trainer.save_checkpoint(self.directory / name)
-        if better:
-            trainer.save_best(self.directory / "best.safetensors")
+        files = [*(n for n in self.written if n != name), name]
+        # The checkpoint itself tells what is there once it is written.
+        self.written, old = files[-self.keep :], files[: -self.keep]
+        try:
+            better = self.observe(logs)
+            trainer.save_checkpoint(self.directory / name)
+            if better:
+                trainer.save_best(self.directory / "best.safetensors")
+        except BaseException:
+            self.written, self.best = before
+            raise
         for stale in old:
-            (self.directory / stale).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # It is older, and harms nobody.
+                (self.directory / stale).unlink()
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and the files that are there."""
@@ -221,7 +233,7 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write the table."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self.path.parent, who="CSVLogger")
         trainer.history.to_csv(self.path)
 
 
@@ -238,7 +250,7 @@ class JSONLines(Callback):
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write the lines."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self.path.parent, who="JSONLines")
         lines = "".join(json.dumps(row) + "\n" for row in trainer.history)
         write_text(self.path, lines)
 

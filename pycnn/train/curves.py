@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pycnn.errors import ArgumentError
 from pycnn.optional import optional
+from pycnn.train._files import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +58,7 @@ def draw_curves(history: History, path: str | PathLike[str] | None = None, *, ti
         if axis.get_lines():
             axis.legend(frameon=False)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path, who="plot")
     return figure
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError
 from pycnn.optional import optional
+from pycnn.train._files import make_directory
 from pycnn.train.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class TensorBoard(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Open the file."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory, who="TensorBoard")
         # The name holds the second only: with the step, a quick resumption does not overwrite what it goes on from.
         more = {"purge_step": trainer.steps, "filename_suffix": f".{trainer.steps}"} if trainer.steps else {}
         self._writer = self._library.SummaryWriter(str(self.directory), **more)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pycnn.arguments import as_number
+from pycnn.arguments import as_integer, as_number, as_path
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
 from pycnn.errors import ArgumentError, FormatError, ShapeError
@@ -30,7 +30,8 @@ from pycnn.program import OptimizerSpec, Variables
 from pycnn.tensor import Tensor
 from pycnn.tracing import check_dtype
 from pycnn.train import _checkpoint, _loop
-from pycnn.train._batches import as_dataset, as_target
+from pycnn.train._batches import as_dataset, as_target, check_labels
+from pycnn.train._files import make_directory
 from pycnn.train._programs import ProgramSet, make_objective
 from pycnn.train._turns import turn_of
 from pycnn.train.callbacks import Callback
@@ -315,8 +316,7 @@ class Trainer:
             KeyboardInterrupt: SIGINT, after the checkpoint.
             SystemExit: SIGTERM, with code 143, after the checkpoint.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ArgumentError(f"fit: epochs must be an integer of at least 1, got {epochs!r}")
+        epochs = as_integer(epochs, who="fit", name="epochs", low=1)
         if on_save_error not in ("raise", "warn"):
             raise ArgumentError(f"fit: on_save_error must be 'raise' or 'warn', got {on_save_error!r}")
         data = as_dataset(train, who="fit: train")
@@ -338,13 +338,23 @@ class Trainer:
         if held_out is not None:
             warn_shared_files(data, held_out, who="fit", name="val")
         with self._turn.take("fit"):
-            self.stopping = False
-            self._callbacks = tuple(callbacks)
+            self._check_data(loader, "fit: train")
+            if held_out is not None:
+                self._check_data(Loader(held_out, 1, transform=val_transform, workers=0), "fit: val")
             source = self._resume_source(resume, directory)
-            if source is not None:
-                _checkpoint.restore(self, source)
-            self._enter_data(loader, source)
-            self._restore_callbacks(source)
+            saved = None if source is None else _checkpoint.prepare(self, source)
+            # All that can be refused is looked at before anything of the file is taken over.
+            own = self._compare_data(loader, self.position if saved is None else saved.position, source)
+            states = self._callback_states if saved is None else saved.callbacks
+            restore_callbacks = self._match_callbacks(callbacks, states, source)
+            if directory is not None:
+                make_directory(directory, who="fit: checkpoint_dir")
+            if saved is not None:
+                saved.take_over()
+            self.position.data = own
+            self._callbacks, self._callback_states = tuple(callbacks), []
+            restore_callbacks()
+            self.stopping = False
             names = getattr(data, "class_names", None)
             self.class_names = None if names is None else tuple(str(name) for name in names)
             last = epochs if source is not None else self.position.epoch + epochs
@@ -370,10 +380,24 @@ class Trainer:
             if directory is None:
                 raise ArgumentError("fit: resume=True needs checkpoint_dir")
             return _checkpoint.find_last(directory)
-        return Path(resume)
+        return as_path(resume, who="fit: resume")
 
-    def _enter_data(self, loader: Loader, source: Path | None) -> None:
-        """Compare the data with that of the epochs before."""
+    def _check_data(self, loader: Loader, who: str) -> None:
+        """Refuse images that do not fit the net, and labels that it cannot tell, before anything is trained.
+
+        Raises:
+            ShapeError: A layer refuses the images.
+            LabelError: Names the first such label's position in the data set.
+        """
+        labels = np.asarray(loader.dataset.labels)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            return
+        classes = self._training.classes(loader.image_shape)
+        if classes is not None:
+            check_labels(labels, classes, who=who)
+
+    def _compare_data(self, loader: Loader, position: _loop.Position, source: Path | None) -> dict[str, Any]:
+        """Compare the data with that of the epochs before; returns what there is to compare next time."""
         own = {
             "samples": len(loader.dataset),
             "batch_size": loader.batch_size,
@@ -383,10 +407,10 @@ class Trainer:
             "labels_crc32": zlib.crc32(np.asarray(loader.dataset.labels, np.int64).tobytes()),
             "transform": describe(loader.transform),
         }
-        before = self.position.data
+        before = position.data
         different = [key for key in own if key in before and own[key] != before[key]]
         shown = ", ".join(f"{key} {before.get(key)!r} -> {own[key]!r}" for key in different)
-        if different and self.position.batch:
+        if different and position.batch:
             raise ArgumentError(
                 f"fit: training stands inside of an epoch of other data: {shown}"
                 + (f"\n  in {source}" if source else "")
@@ -396,21 +420,30 @@ class Trainer:
                 f"fit: resumed from {source} with other data: {shown}; the result differs from uninterrupted training",
                 stacklevel=stack_level(),
             )
-        self.position.data = own
+        return own
 
-    def _restore_callbacks(self, source: Path | None) -> None:
-        """Hand each callback what one of its kind remembered, in order."""
-        states, self._callback_states = self._callback_states, []
-        waiting = list(self._callbacks)
+    @staticmethod
+    def _match_callbacks(
+        callbacks: Sequence[Callback], states: Sequence[dict[str, Any]], source: Path | None
+    ) -> Callable[[], None]:
+        """Find a callback for what each of its kind remembered, in order; returns what hands it over."""
+        waiting = list(callbacks)
+        pairs: list[tuple[Callback, Any]] = []
         for state in states:
             match = next((c for c in waiting if type(c).__name__ == state["kind"]), None)
             if match is not None:
                 waiting.remove(match)
-                match.load_state_dict(state["state"])
+                pairs.append((match, state["state"]))
             elif state["state"]:
                 raise ArgumentError(
                     f"fit: {source} was written with a {state['kind']}, which is not among the callbacks now"
                 )
+
+        def hand_over() -> None:
+            for callback, state in pairs:
+                callback.load_state_dict(state)
+
+        return hand_over
 
     def stop(self) -> None:
         """End `fit` after the current epoch; for callbacks."""
@@ -449,12 +482,16 @@ class Trainer:
         return self._measure(dataset, batch_size, transform)
 
     def _measure(self, dataset: Dataset, batch_size: int, transform: Any) -> dict[str, float]:
+        who = "evaluate"
         totals = _loop.Totals()
         for x, y in Loader(dataset, batch_size, shuffle=False, transform=transform):
-            target = as_target(y, len(x), who="evaluate")
+            target = as_target(y, len(x), who=who)
             _range.check(self.net, x)
             program = self._measuring.get(x, target)
-            totals.add(program.run(x, target, who="evaluate"), len(x))
+            if program.classes is not None and not totals.samples:
+                # All at once: in a batch, the position would not be that in the data set.
+                check_labels(np.asarray(dataset.labels), program.classes, who=who)
+            totals.add(program.run(x, target, who=who), len(x))
         return totals.means()
 
     def validate(self, dataset: Dataset, batch_size: int, transform: Any = None) -> dict[str, float]:
@@ -576,11 +613,11 @@ class Trainer:
             ],
         }
 
-    def prepare_state(self, state: dict[str, Any]) -> Callable[[], None]:
+    def prepare_state(self, state: dict[str, Any]) -> _checkpoint.State:
         """Check what `state` gave; for `load_checkpoint`.
 
         Returns:
-            A function that takes the state over and cannot fail.
+            The place in the data, what callbacks remember, and a function that takes all over and cannot fail.
 
         Raises:
             FormatError: Something is missing or of another kind.
@@ -593,9 +630,10 @@ class Trainer:
             steps, rate = int(state["steps"]), float(state["rate"])
             callbacks = [{"kind": c["kind"], "state": c["state"]} for c in state["callbacks"]]
             schedule = dict(state["schedule"])
+            copy.deepcopy(self.schedule).load_state_dict(schedule)
+            position.check()
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"load_checkpoint: the training state is damaged ({error})") from None
-        copy.deepcopy(self.schedule).load_state_dict(schedule)
 
         def apply() -> None:
             self.schedule.load_state_dict(schedule)
@@ -603,7 +641,7 @@ class Trainer:
             self.steps, self.rate = steps, rate
             self._callback_states = callbacks
 
-        return apply
+        return _checkpoint.State(position, callbacks, apply)
 
     def __repr__(self) -> str:
         """Show what is trained and how far."""

@@ -144,6 +144,8 @@ def test_checkpoint_directory_that_is_a_file_is_named(tmp_path):
         with pytest.raises(pc.FileError, match="checkpoint_dir") as caught:
             make().fit(data(), epochs=1, checkpoint_dir=path, progress=False)
         assert caught.value.filename == str(path)
+    with pytest.raises(pc.FileError, match="checkpoint_dir: is a file, expected a directory"):
+        make().fit(data(), epochs=1, checkpoint_dir=tmp_path / "f", progress=False)
 
 
 def test_second_trainer_in_another_thread_is_refused_by_fit_and_evaluate_goes_on():
@@ -157,3 +159,75 @@ def test_second_trainer_in_another_thread_is_refused_by_fit_and_evaluate_goes_on
 
     trainer.fit(data(), epochs=1, progress=False, callbacks=[train.LambdaCallback(on_step_end=inside)])
     assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_labels_that_the_net_cannot_tell_are_refused_before_any_step_with_their_place_in_the_data_set(where):
+    x, y = data(40)
+    bad = y.copy()
+    bad[33] = 7
+    trainer = make()
+    trainer.net.build((6, 6, 1))
+    before = trainer.fingerprint()
+    sets = {"train": (x, bad if where == "train" else y), "val": (x, bad if where == "val" else y)}
+    with pytest.raises(
+        pc.LabelError, match=rf"^fit: {where}: label 7 at position 33, the net has 3 classes \(0\.\.2\)"
+    ):
+        trainer.fit(**sets, epochs=1, batch_size=4, progress=False)
+    assert (trainer.steps, trainer.fingerprint(), len(trainer.history)) == (0, before, 0)
+    with pytest.raises(pc.LabelError, match="^evaluate: label 7 at position 33, the net has 3 classes"):
+        trainer.evaluate((x, bad), batch_size=4)
+    assert len(trainer.fit((x, y), val=(x, y), epochs=1, progress=False)) == 1
+
+
+def test_validation_images_that_do_not_fit_are_refused_before_any_step():
+    x, y = data()
+    trainer = make()
+    with pytest.raises(pc.ShapeError, match=r"dense '3': input has 48 features, weight expects 64"):
+        trainer.fit((x, y), val=(np.ascontiguousarray(x[:, :5]), y), epochs=1, progress=False)
+    with pytest.raises(pc.ShapeError, match=r"channels-last"):
+        trainer.fit((x, y), val=(np.zeros((16, 1, 6, 6), np.float32), y), epochs=1, progress=False)
+    assert trainer.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"epochs": 0}, pc.ArgumentError, "fit: epochs must be at least 1, got 0"),
+        ({"epochs": 1.5}, pc.ArgumentError, "fit: epochs must be an integer, got 1.5"),
+        ({"epochs": True}, pc.ArgumentError, "fit: epochs must be an integer, got True"),
+        ({"resume": 3}, pc.ArgumentError, "fit: resume: expected a path, got 3"),
+        ({"resume": True}, pc.ArgumentError, "resume=True needs checkpoint_dir"),
+        ({"resume": "/nowhere/c"}, pc.FileError, "'/nowhere/c'"),
+        ({"checkpoint_dir": 3}, pc.ArgumentError, "fit: checkpoint_dir: expected a path, got 3"),
+        ({"transform": 3}, pc.ArgumentError, "transform is 3"),
+        ({"val": 3}, pc.ArgumentError, r"fit: val: int is no data set"),
+        ({"val_transform": 3, "val": data()}, pc.ArgumentError, "transform is 3"),
+    ],
+)
+def test_bad_arguments_of_fit_are_refused_before_any_step(options, error, text):
+    trainer = make()
+    with pytest.raises(error, match=text):
+        trainer.fit(data(), **{"epochs": 1, "progress": False, **options})
+    assert trainer.steps == 0
+    assert len(trainer.fit(data(), epochs=np.int64(1), progress=False)) == 1
+
+
+def test_model_checkpoint_that_cannot_be_written_forgets_nothing(tmp_path):
+    keeper = train.ModelCheckpoint(tmp_path / "run", keep=1)
+    trainer = make()
+    trainer.fit(data(), epochs=1, callbacks=[keeper], progress=False)
+    before = keeper.state_dict(), {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    (tmp_path / "run" / "epoch-0002.safetensors").mkdir()
+    with pytest.raises(pc.FileError, match="Is a directory: .*epoch-0002.safetensors"):
+        trainer.fit(data(), epochs=1, callbacks=[keeper], progress=False)
+    (tmp_path / "run" / "epoch-0002.safetensors").rmdir()
+    assert (keeper.state_dict(), {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}) == before
+    (tmp_path / "f").write_text("")
+    for folder, text in (
+        (tmp_path / "f", "is a file, expected a directory"),
+        (tmp_path / "f" / "x", "Not a directory"),
+    ):
+        with pytest.raises(pc.FileError, match=f"ModelCheckpoint: {text}") as caught:
+            make().fit(data(), epochs=1, callbacks=[train.ModelCheckpoint(folder)], progress=False)
+        assert caught.value.filename == str(folder)

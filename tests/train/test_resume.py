@@ -322,6 +322,13 @@ make(schedule=None).fit(data(), epochs=10**6, batch_size=16, checkpoint_dir={str
         (lambda state: state.update(tensors=None), "does not list"),
         (lambda state: state.update(identity=3), "not a trainer's state"),
         (lambda state: state.update(steps="many"), "damaged"),
+        (lambda state: state["position"].update(data=3), r"damaged \(data is 3\)"),
+        (lambda state: state["position"].update(epoch="x"), r"damaged \(epoch is 'x'\)"),
+        (lambda state: state["position"].update(batch=-1), r"damaged \(batch is -1\)"),
+        (lambda state: state["position"].update(best=[]), r"damaged \(best is \[\]\)"),
+        (lambda state: state["position"]["totals"].update(sums={"loss": "a"}), r"damaged \(loss is 'a'\)"),
+        (lambda state: state["position"].update(color=1), "damaged"),
+        (lambda state: state.update(schedule=3), "damaged"),
     ],
 )
 def test_damaged_state_is_refused_and_nothing_changes(tmp_path, damage, text):
@@ -386,3 +393,32 @@ def test_trainable_set_by_hand_takes_effect_at_the_next_step():
     before = weight.numpy()
     trainer.step(x, y)
     np.testing.assert_array_equal(weight.numpy(), before)
+
+
+def test_resume_that_is_refused_leaves_the_trainer_as_it_was(tmp_path):
+    """Batch size and callbacks are compared before anything of the file is taken over."""
+    options = {"batch_size": 16, "checkpoint_dir": tmp_path, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        make(schedule=None).fit(data(), epochs=2, callbacks=[train.EarlyStopping(), StopAt(2)], **options)
+    other = make(schedule=None)
+    batch = data(16, seed=3)
+    other.step(batch.images, batch.labels)
+    before, position = everything(other), other.position
+    for wrong, text in (({"batch_size": 8}, "batch_size 16 -> 8"), ({"callbacks": []}, "EarlyStopping")):
+        with pytest.raises(pc.ArgumentError, match=text):
+            other.fit(data(), epochs=2, resume=True, **{**options, "callbacks": [train.EarlyStopping()], **wrong})
+        assert same(everything(other), before)
+        assert (other.steps, len(other.history)) == (1, 0)
+        assert other.position is position
+    assert len(other.fit(data(), epochs=2, resume=True, callbacks=[train.EarlyStopping()], **options)) == 2
+
+
+def test_checkpoint_of_lost_weights_loads_and_is_reported(tmp_path):
+    path = saved(tmp_path, schedule=None)
+    tensors, metadata = pc.nn.files.checkpoint.read_tensors(path)
+    tensors = {**tensors, "5.bias": np.full(3, np.nan, np.float32)}
+    pc.nn.files.checkpoint.write_tensors(path, tensors, metadata)
+    t = make(schedule=None)
+    with pytest.warns(RuntimeWarning, match=r"load_checkpoint '.*c.safetensors': NaN or infinity in '5.bias'"):
+        t.load_checkpoint(path)
+    assert np.isnan(t.net.state_dict()["5.bias"]).all()
