@@ -55,6 +55,8 @@ def as_float(value: Any, *, who: str, name: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ArgumentError(f"{who}: {name} must be a number, got {value!r}") from None
+    except OverflowError:  # an integer beyond all floats
+        return math.inf if value > 0 else -math.inf
 
 
 def as_number(
@@ -91,7 +93,8 @@ def as_number(
             limits = f" and {'above' if above else 'at least'} {low:g}"
         elif math.isfinite(high):
             limits = f" and {'below' if below else 'at most'} {high:g}"
-        raise ArgumentError(f"{who}: {name} must be finite{limits}, got {value!r}")
+        shown = repr(value) if math.isfinite(number) or isinstance(value, float) else f"{number}"
+        raise ArgumentError(f"{who}: {name} must be finite{limits}, got {shown}")
     return number
 
 

@@ -6,6 +6,7 @@ that a change of the machine's load meets all of them; how far the rounds lie ap
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -21,6 +22,7 @@ from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.optim import SGD
 from pycnn.program import Program, compile_traced
+from pycnn.tensor import expect_memory
 from pycnn.tracing import Symbol, trace
 from pycnn.version import __version__
 
@@ -239,6 +241,7 @@ def bench(
 
 def _arrays(net: Module, shape: tuple[int, ...], train: bool, seed: int) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
+    expect_memory(f"bench: no memory for images {shape}", math.prod(shape) * 4)
     images = random.random(shape, np.float32)
     if not train:
         return [images]

@@ -90,9 +90,12 @@ def load_model(path: str | os.PathLike[str]) -> tuple[_core.Graph, dict[str, Ten
         graph, tensors, metadata = _core.load_model(_as_text(path, "load"))
     except FormatError as error:
         what, _, hint = str(error).partition("\n")
-        if "'pycnn.format' is missing" in what or "PyTorch's .pth" in hint:
-            raise FormatError(
-                f"{what}\n  hint: weights without a network? make the net, then pycnn.load_weights(net, path)"
-            ) from None
-        raise
+        if "is missing" in what:  # 'pycnn.format' or 'pycnn.graph'
+            advice = "weights without a network? make the net, then pycnn.load_weights(net, path)"
+        elif "PyTorch's .pth" in hint:
+            what = f"load '{os.fspath(path)}': a zip archive, expected a safetensors file"
+            advice = "weights that PyTorch saved? make the net, then pycnn.load_weights(net, path)"
+        else:
+            raise
+        raise FormatError(f"{what}\n  hint: {advice}") from None
     return graph, {name: Tensor(tensor) for name, tensor in tensors.items()}, metadata

@@ -43,7 +43,8 @@ def machine() -> dict[str, Any]:
 
     Returns:
         A dict with cpu, isas (usable, ascending), isa (chosen), threads (chosen), threads_reason, thread_limits (each
-        input to the choice; 0 says nothing), devices, compiler, warnings (variables that hold no count).
+        input to the choice; 0 says nothing), devices, compiler, warnings (variables that hold no count),
+        available_memory_bytes (left now).
 
     Raises:
         ArgumentError: PYCNN_MAX_ISA holds something unknown.

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
-from pycnn.errors import ArgumentError, LabelError
+from pycnn.arguments import as_float
+from pycnn.errors import ArgumentError, DTypeError, LabelError
 from pycnn.program import Program, compile_traced
-from pycnn.tensor import Initializer, Parameter, as_array
+from pycnn.tensor import Initializer, Parameter, as_array, as_plain
 from pycnn.tracing import Symbol, emit, emit_block, is_tracing, to_symbol, trace
 
 __all__ = [
@@ -65,6 +66,8 @@ __all__ = [
 ]
 
 _CACHE_LIMIT = 256
+# What tensors of the core can hold, by NumPy's name. Narrower floats are refused by each op with its own words.
+_DTYPES = frozenset(("float32", "float64", "float16", "uint8", "int32", "int64"))
 _programs: dict[Any, Program] = {}
 
 
@@ -72,10 +75,7 @@ def _apply(op: Any, inputs: Sequence[Any], *, outputs: int = 1) -> Any:
     """Record the op, or run it at once when there are only arrays."""
     if is_tracing() or any(isinstance(value, Symbol) for value in inputs):
         return emit(op, inputs, outputs=outputs)
-    arrays = [
-        value.core.view() if isinstance(value, Parameter) else as_array(value, what=f"{op.name}: input {i}")
-        for i, value in enumerate(inputs)
-    ]
+    arrays = _as_arrays(inputs, op.name)
     specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
     key = (op.name, repr(op.attributes()), tuple(specs.values()))
     program = _programs.get(key)
@@ -85,8 +85,30 @@ def _apply(op: Any, inputs: Sequence[Any], *, outputs: int = 1) -> Any:
         if len(_programs) >= _CACHE_LIMIT:
             _programs.pop(next(iter(_programs)))
         _programs[key] = program
-    results = tuple(program.run(*arrays).values())
+    results = tuple(program.run(*_plain(arrays, op.name)).values())
     return results[0] if outputs == 1 else results
+
+
+def _as_arrays(values: Sequence[Any], who: str) -> list[np.ndarray]:
+    """What an op is run on at once; parameters in their memory layout.
+
+    Raises:
+        DTypeError: Names the input and its element type.
+    """
+    arrays = []
+    for i, value in enumerate(values):
+        array = value.core.view() if isinstance(value, Parameter) else as_array(value, what=f"{who}: input {i}")
+        if array.dtype.name not in _DTYPES:
+            raise DTypeError(
+                f"{who}: input {i}: has element type {array.dtype}, expected one of {', '.join(sorted(_DTYPES))}"
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _plain(arrays: Sequence[np.ndarray], who: str) -> list[np.ndarray]:
+    """The arrays as the core reads them; a copy is announced under the name of the op and the input's number."""
+    return [as_plain(array, array.dtype.name, what=f"{who}: input {i}") for i, array in enumerate(arrays)]
 
 
 def _check_labels(scores: Any, labels: Any, who: str) -> None:
@@ -97,6 +119,13 @@ def _check_labels(scores: Any, labels: Any, who: str) -> None:
     if is_tracing() or isinstance(scores, Symbol) or isinstance(labels, Symbol):
         return
     numbers, classes = as_array(labels, what=f"{who}: labels"), as_array(scores, what=who).shape[-1:]
+    if numbers.dtype.kind == "f" and numbers.ndim == 1:
+        odd = np.flatnonzero(~np.isfinite(numbers) | (numbers != np.floor(numbers)))
+        where = f" (value {numbers[odd[0]]} at position {odd[0]})" if odd.size else ""
+        hint = "" if odd.size else "\n  hint: try labels.astype(numpy.int64)"
+        raise DTypeError(f"{who}: labels must be integers, got {numbers.dtype}{where}{hint}")
+    if numbers.dtype.kind == "b":
+        raise DTypeError(f"{who}: labels must be integers, got bool\n  hint: try labels.astype(numpy.int64)")
     if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not classes:
         return
     bad = np.flatnonzero((numbers < 0) | (numbers >= classes[0]))
@@ -117,6 +146,11 @@ def _integer(value: Any, name: str) -> int:
     return int(value)
 
 
+def _number(value: Any, name: str) -> float:
+    who, _, argument = name.partition(": ")
+    return as_float(value, who=who, name=argument)
+
+
 def _integers(value: Any, name: str) -> tuple[int, ...]:
     try:
         return tuple(_integer(v, name) for v in value)
@@ -133,7 +167,7 @@ def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def _padding(value: int | Sequence[int], name: str = "padding") -> tuple[int, int, int, int]:
+def _padding(value: int | Sequence[int], name: str) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) from one number, (vertical, horizontal), or all four."""
     if isinstance(value, int | np.integer):
         return (_integer(value, name),) * 4
@@ -145,17 +179,17 @@ def _padding(value: int | Sequence[int], name: str = "padding") -> tuple[int, in
     raise ArgumentError(f"{name}: {value!r} must be one number, (vertical, horizontal), or (top, bottom, left, right)")
 
 
-def _axes(x: Any, axes: int | Sequence[int] | None) -> tuple[int, ...]:
+def _axes(x: Any, axes: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
     rank = len(x.shape) if hasattr(x, "shape") else as_array(x).ndim
     given = range(rank) if axes is None else (axes,) if isinstance(axes, int) else axes
     result = []
     for axis in given:
-        axis = _integer(axis, "axes")
+        axis = _integer(axis, name)
         if not -rank <= axis < rank:
-            raise ArgumentError(f"axes: {axis} is out of range for {rank} axes")
+            raise ArgumentError(f"{name}: {axis} is out of range for {rank} axes")
         result.append(axis % rank)
     if len(set(result)) != len(result):
-        raise ArgumentError(f"axes: {tuple(given)} names an axis twice")
+        raise ArgumentError(f"{name}: {tuple(given)} names an axis twice")
     return tuple(sorted(result))
 
 
@@ -194,10 +228,10 @@ def conv2d(
         4.0
     """
     op = _core.Conv2d(
-        stride=_pair(stride, "stride"),
-        padding=_padding(padding),
-        dilation=_pair(dilation, "dilation"),
-        groups=_integer(groups, "groups"),
+        stride=_pair(stride, "conv2d: stride"),
+        padding=_padding(padding, "conv2d: padding"),
+        dilation=_pair(dilation, "conv2d: dilation"),
+        groups=_integer(groups, "conv2d: groups"),
     )
     return _apply(op, [x, weight] if bias is None else [x, weight, bias])
 
@@ -230,12 +264,12 @@ def max_pool2d(
         dilation: Distance of the window's cells.
         ceil_mode: Round the output size up; no window starts in the bottom or right padding.
     """
-    window = _pair(kernel_size, "kernel_size")
+    window = _pair(kernel_size, "max_pool2d: kernel_size")
     op = _core.MaxPool2d(
         kernel_size=window,
-        stride=window if stride is None else _pair(stride, "stride"),
-        padding=_padding(padding),
-        dilation=_pair(dilation, "dilation"),
+        stride=window if stride is None else _pair(stride, "max_pool2d: stride"),
+        padding=_padding(padding, "max_pool2d: padding"),
+        dilation=_pair(dilation, "max_pool2d: dilation"),
         ceil_mode=bool(ceil_mode),
     )
     return _apply(op, [x])
@@ -260,11 +294,11 @@ def avg_pool2d(
         ceil_mode: Round the output size up.
         count_include_pad: Padding counts as zeros in the mean; else only cells of the image count.
     """
-    window = _pair(kernel_size, "kernel_size")
+    window = _pair(kernel_size, "avg_pool2d: kernel_size")
     op = _core.AvgPool2d(
         kernel_size=window,
-        stride=window if stride is None else _pair(stride, "stride"),
-        padding=_padding(padding),
+        stride=window if stride is None else _pair(stride, "avg_pool2d: stride"),
+        padding=_padding(padding, "avg_pool2d: padding"),
         ceil_mode=bool(ceil_mode),
         count_include_pad=bool(count_include_pad),
     )
@@ -292,7 +326,7 @@ def adaptive_avg_pool2d(x: Any, *, output_size: int | Sequence[int]) -> Any:
         >>> adaptive_avg_pool2d(np.arange(5, dtype=np.float32).reshape(1, 1, 5, 1), output_size=(1, 2)).ravel().tolist()
         [1.0, 3.0]
     """
-    size = _pair(output_size, "output_size")
+    size = _pair(output_size, "adaptive_avg_pool2d: output_size")
     if size == (1, 1):
         channels = x.shape[-1] if hasattr(x, "shape") else as_array(x).shape[-1]
         return reshape(global_avg_pool2d(x), shape=(0, 1, 1, channels))
@@ -335,7 +369,9 @@ def batch_norm(
         momentum: Weight of the batch in the running statistics.
         frozen: Use the running statistics while training too.
     """
-    op = _core.BatchNorm(eps=float(eps), momentum=float(momentum), frozen=bool(frozen))
+    op = _core.BatchNorm(
+        eps=_number(eps, "batch_norm: eps"), momentum=_number(momentum, "batch_norm: momentum"), frozen=bool(frozen)
+    )
     return _apply(op, [x, scale, shift, running_mean, running_var])
 
 
@@ -344,7 +380,12 @@ def local_response_norm(x: Any, *, size: int = 5, alpha: float = 1e-4, beta: flo
 
     The sum runs over `size` neighbouring channels; alpha is divided by size, as in PyTorch. The paper's k is 2.
     """
-    op = _core.LocalResponseNorm(size=_integer(size, "size"), alpha=float(alpha), beta=float(beta), k=float(k))
+    op = _core.LocalResponseNorm(
+        size=_integer(size, "local_response_norm: size"),
+        alpha=_number(alpha, "local_response_norm: alpha"),
+        beta=_number(beta, "local_response_norm: beta"),
+        k=_number(k, "local_response_norm: k"),
+    )
     return _apply(op, [x])
 
 
@@ -360,7 +401,7 @@ def relu6(x: Any) -> Any:
 
 def leaky_relu(x: Any, *, negative_slope: float = 0.01) -> Any:
     """X where positive, else negative_slope * x (slope at least 0)."""
-    return _apply(_core.Activation(kind="leaky_relu", slope=float(negative_slope)), [x])
+    return _apply(_core.Activation(kind="leaky_relu", slope=_number(negative_slope, "leaky_relu: negative_slope")), [x])
 
 
 def sigmoid(x: Any) -> Any:
@@ -405,33 +446,33 @@ def multiply(a: Any, b: Any) -> Any:
 
 def affine(x: Any, *, scale: float = 1.0, offset: float = 0.0) -> Any:
     """Scale * x + offset with constant numbers."""
-    return _apply(_core.Affine(scale=float(scale), offset=float(offset)), [x])
+    return _apply(_core.Affine(scale=_number(scale, "affine: scale"), offset=_number(offset, "affine: offset")), [x])
 
 
 def concat(inputs: Sequence[Any], *, axis: int = -1) -> Any:
     """Join along an axis; the other axes must agree. The default joins channels."""
-    return _apply(_core.Concat(axis=_integer(axis, "axis")), list(inputs))
+    return _apply(_core.Concat(axis=_integer(axis, "concat: axis")), list(inputs))
 
 
 def slice(x: Any, *, begin: Sequence[int], size: Sequence[int]) -> Any:
     """Cut the box that starts at `begin`; a size of -1 reaches to the end of its axis."""
-    op = _core.Slice(begin=_integers(begin, "begin"), size=_integers(size, "size"))
+    op = _core.Slice(begin=_integers(begin, "slice: begin"), size=_integers(size, "slice: size"))
     return _apply(op, [x])
 
 
 def pad(x: Any, *, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Any:
     """Surround with a constant: axis i grows by before[i] + after[i], none negative."""
     op = _core.Pad(
-        before=_integers(before, "before"),
-        after=_integers(after, "after"),
-        value=float(value),
+        before=_integers(before, "pad: before"),
+        after=_integers(after, "pad: after"),
+        value=_number(value, "pad: value"),
     )
     return _apply(op, [x])
 
 
 def reshape(x: Any, *, shape: Sequence[int]) -> Any:
     """Same elements in row-major order, other axes. One size may be -1 (what is left); 0 keeps the input's size."""
-    return _apply(_core.Reshape(shape=_integers(shape, "shape")), [x])
+    return _apply(_core.Reshape(shape=_integers(shape, "reshape: shape")), [x])
 
 
 def flatten(x: Any) -> Any:
@@ -451,17 +492,17 @@ def flatten(x: Any) -> Any:
 
 def transpose(x: Any, *, permutation: Sequence[int]) -> Any:
     """Reorder the axes: axis i of the result is axis permutation[i] of x."""
-    return _apply(_core.Transpose(permutation=_integers(permutation, "permutation")), [x])
+    return _apply(_core.Transpose(permutation=_integers(permutation, "transpose: permutation")), [x])
 
 
 def broadcast(x: Any, *, shape: Sequence[int]) -> Any:
     """Repeat along axes of size 1 and new leading axes, as NumPy does, up to `shape`."""
-    return _apply(_core.Broadcast(shape=_integers(shape, "shape")), [x])
+    return _apply(_core.Broadcast(shape=_integers(shape, "broadcast: shape")), [x])
 
 
 def take(x: Any, *, indices: Sequence[int]) -> Any:
     """Rows of the first axis: result[i] = x[indices[i]]; index -1 gives a row of zeros."""
-    return _apply(_core.Take(indices=_integers(indices, "indices")), [x])
+    return _apply(_core.Take(indices=_integers(indices, "take: indices")), [x])
 
 
 def dropout(x: Any, *, p: float = 0.5) -> Any:
@@ -469,7 +510,7 @@ def dropout(x: Any, *, p: float = 0.5) -> Any:
 
     The mask is a function of the program's seed, its step, the layer's name and the element's position.
     """
-    return _apply(_core.Dropout(p=float(p)), [x])
+    return _apply(_core.Dropout(p=_number(p, "dropout: p")), [x])
 
 
 def normalize_image(
@@ -485,7 +526,7 @@ def normalize_image(
     """
     dtype = getattr(x, "dtype", "float32")
     op = _core.NormalizeImage(
-        scale=float(scale),
+        scale=_number(scale, "normalize_image: scale"),
         mean=[float(v) for v in np.atleast_1d(np.asarray(mean, np.float64))],
         std=[float(v) for v in np.atleast_1d(np.asarray(std, np.float64))],
         dtype="float64" if str(dtype) == "float64" else "float32",
@@ -508,7 +549,10 @@ def cross_entropy(logits: Any, target: Any, *, label_smoothing: float = 0.0) -> 
         LabelError: A class number is out of range: at once given arrays, else when the program runs.
     """
     _check_labels(logits, target, "cross_entropy")
-    return _apply(_core.SoftmaxCrossEntropy(label_smoothing=float(label_smoothing)), [logits, target])
+    return _apply(
+        _core.SoftmaxCrossEntropy(label_smoothing=_number(label_smoothing, "cross_entropy: label_smoothing")),
+        [logits, target],
+    )
 
 
 def mse_loss(x: Any, target: Any) -> Any:
@@ -518,18 +562,18 @@ def mse_loss(x: Any, target: Any) -> Any:
 
 def sum(x: Any, *, axes: int | Sequence[int] | None = None, keep_dims: bool = False) -> Any:
     """Sum over axes (None: all of them)."""
-    return _apply(_core.Reduce(kind="sum", axes=_axes(x, axes), keep_dims=bool(keep_dims)), [x])
+    return _apply(_core.Reduce(kind="sum", axes=_axes(x, axes, "sum: axes"), keep_dims=bool(keep_dims)), [x])
 
 
 def mean(x: Any, *, axes: int | Sequence[int] | None = None, keep_dims: bool = False) -> Any:
     """Mean over axes (None: all of them)."""
-    return _apply(_core.Reduce(kind="mean", axes=_axes(x, axes), keep_dims=bool(keep_dims)), [x])
+    return _apply(_core.Reduce(kind="mean", axes=_axes(x, axes, "mean: axes"), keep_dims=bool(keep_dims)), [x])
 
 
 def top_k_correct(scores: Any, labels: Any, *, k: int = 1) -> Any:
     """Count the rows whose label is among the k largest scores (ties: the lower index first): a scalar ()."""
     _check_labels(scores, labels, "top_k_correct")
-    return _apply(_core.TopKCorrect(k=_integer(k, "k")), [scores, labels])
+    return _apply(_core.TopKCorrect(k=_integer(k, "top_k_correct: k")), [scores, labels])
 
 
 def _block_parameters(block: Any) -> list[tuple[str, Parameter]]:
@@ -556,11 +600,11 @@ def _run_block(block: Any, x: Any, tensors: Sequence[Any] | Mapping[str, Any]) -
         values = list(tensors)
     if is_tracing() or isinstance(x, Symbol):
         return emit_block(block, x, values)
-    arrays = [v.core.view() if isinstance(v, Parameter) else as_array(v) for v in (x, *values)]
+    arrays = _as_arrays((x, *values), "block")
     specs = {f"input_{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
     inputs = builtins.list(specs)
     traced = trace(lambda **s: emit_block(block, s[inputs[0]], [s[name] for name in inputs[1:]]), specs)
-    return compile_traced(traced)(*arrays)
+    return compile_traced(traced)(*_plain(arrays, "block"))
 
 
 def residual_parameters(**config: Any) -> list[tuple[str, Parameter]]:

@@ -48,7 +48,7 @@ def value_and_grad(
 
     Raises:
         GraphError: The result is not a scalar, does not depend on an argument, or an op has no gradient.
-        ArgumentError: `relu_rule` is not one of these.
+        ArgumentError: `relu_rule` is not one of these, or `fn` cannot be called.
 
     Example:
         >>> import numpy as np, pycnn
@@ -57,6 +57,8 @@ def value_and_grad(
         >>> float(value), gradient.tolist()
         (5.0, [2.0, 4.0])
     """
+    if not callable(fn):
+        raise ArgumentError(f"grad: fn is {fn!r}, expected a function of symbols that gives a scalar")
     single = isinstance(argnums, int)
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     programs: dict[Any, tuple[Program, list[str]]] = {}

@@ -14,7 +14,16 @@ import numpy as np
 from pycnn import _core, config
 from pycnn.errors import ArgumentError, DTypeError, MemoryLimitError, ShapeError
 
-__all__ = ["Initializer", "Parameter", "Tensor", "as_array", "as_plain", "stack_level"]
+__all__ = [
+    "Initializer",
+    "Parameter",
+    "Tensor",
+    "as_array",
+    "as_plain",
+    "expect_memory",
+    "stack_level",
+    "why_not_plain",
+]
 
 _DTYPES = ("float32", "float64", "uint8", "int32", "int64")
 
@@ -50,6 +59,41 @@ def as_array(value: Any, *, what: str = "array") -> np.ndarray:
     return array
 
 
+# Smaller amounts are not looked at, as in the core.
+_CHECKED_BYTES = 64 << 20
+
+
+def no_memory(what: str, wanted_bytes: int) -> MemoryLimitError:
+    """The error that says how much was wanted and how much the machine has left."""
+    available = int(_core.machine()["available_memory_bytes"])
+    error = MemoryLimitError(f"{what}: {wanted_bytes} bytes are wanted, {available} are available")
+    error.wanted_bytes, error.available_bytes = wanted_bytes, available
+    return error
+
+
+def expect_memory(what: str, wanted_bytes: int) -> None:
+    """Refuse before the work what the machine has no memory for.
+
+    Args:
+        what: For the message: who asks, and for what.
+        wanted_bytes: How much.
+
+    Raises:
+        MemoryLimitError: The machine has less left; says both numbers.
+    """
+    if wanted_bytes >= _CHECKED_BYTES and wanted_bytes > _core.machine()["available_memory_bytes"]:
+        raise no_memory(what, wanted_bytes)
+
+
+def why_not_plain(array: np.ndarray, *, name: str = "x") -> str:
+    """Why an array must be copied for the core, and what the caller can do about it."""
+    if array.dtype.isnative and array.flags.aligned:
+        return f"is not C-contiguous; pass numpy.ascontiguousarray({name}) to avoid it"
+    why = "is not aligned" if array.dtype.isnative else "is not of native byte order"
+    dtype = array.dtype.newbyteorder("=").name
+    return f'{why}; pass numpy.array({name}, numpy.{dtype}, order="C") to avoid it'
+
+
 def to_native(array: np.ndarray, dtype: str) -> np.ndarray:
     """Return a C-contiguous, aligned, native-endian array of a type; the same object when it already is one."""
     return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
@@ -74,17 +118,18 @@ def as_plain(array: np.ndarray, dtype: str, *, what: str) -> np.ndarray:
     Raises:
         MemoryLimitError: There is no memory for the copy.
     """
+    copied = f"{what}: no memory for a plain copy of {array.dtype} {array.shape}"
+    wanted = array.size * np.dtype(dtype).itemsize
+    if array.dtype != np.dtype(dtype) or not (array.flags.c_contiguous and array.flags.aligned):
+        expect_memory(copied, wanted)
     try:
         ready = to_native(array, dtype)
-    except MemoryError as error:
-        raise MemoryLimitError(f"{what}: no memory for a plain copy of {array.dtype} {array.shape} ({error})") from None
+    except MemoryError:
+        raise no_memory(copied, wanted) from None
     if array.dtype.kind == "f" and array.dtype.itemsize != np.dtype(dtype).itemsize:
         text = f"converted from {array.dtype.name} to {dtype}; pass x.astype(numpy.{dtype}) to avoid it"
     elif array.dtype.newbyteorder("=") == ready.dtype and array.size and not np.may_share_memory(ready, array):
-        text = (
-            "copied because it is not C-contiguous, aligned and of native byte order; "
-            "pass numpy.ascontiguousarray(x) to avoid it"
-        )
+        text = f"copied because it {why_not_plain(array)}"
     else:
         return ready
     warnings.warn(f"{what}: {text}", stacklevel=stack_level())

@@ -182,9 +182,11 @@ def current_scope() -> str:
 
 
 def origin() -> str:
-    """Return "file:line" of the nearest caller outside the package."""
+    """Return "file:line" of the nearest caller outside the package; on the command line there is none."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "pycnn":
+        if frame.f_globals["__name__"] == "pycnn.cli":
+            return ""
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

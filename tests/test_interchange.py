@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -87,9 +88,16 @@ def test_program_reads_every_memory_layout_as_the_same_numbers(net, form):
     if form == "read_only":
         result = program(x)
     else:
-        with pytest.warns(UserWarning, match=r"input 'x': copied .*ascontiguousarray") as caught:
+        with pytest.warns(
+            UserWarning, match=r"input 'x': copied because it is not .*; pass numpy\..* to avoid it"
+        ) as caught:
             result = program(x)
         assert caught[0].filename == __file__
+        advice = str(caught[0].message).partition("; pass ")[2].removesuffix(" to avoid it")
+        followed = eval(advice, {"numpy": np, "x": x})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(program(followed), expected)
     np.testing.assert_array_equal(result, expected)
     np.testing.assert_array_equal(x, before)
 
@@ -190,3 +198,61 @@ def test_gradients_of_more_than_64_parameters_come_out():
     call = pycnn.value_and_grad(lambda x: functional.sum(deep(x)), parameters=[])
     _, (_, by_name) = call(np.ones((1, 3), np.float32))
     assert len(by_name) == 80
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "u4", "longdouble"])
+def test_eager_ops_name_the_input_of_an_unknown_element_type(dtype):
+    x = np.ones((1, 4, 4, 3)).astype(dtype)
+    expected = f"conv2d: input 0: has element type {x.dtype}, expected one of .*float32"
+    with pytest.raises(pycnn.DTypeError, match=expected):
+        functional.conv2d(x, np.zeros((2, 3, 3, 3), np.float32))
+    with pytest.raises(pycnn.DTypeError, match="block: input 0: has element type"):
+        functional.residual_block(
+            x, dict(functional.residual_parameters(in_channels=3, channels=3)), in_channels=3, channels=3
+        )
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (np.array([0.0, 1.5]), r"labels must be integers, got float64 \(value 1.5 at position 1\)"),
+        (np.array([np.nan, 1.0]), r"labels must be integers, got float64 \(value nan at position 0\)"),
+        (np.array([0.0, 1.0]), r"labels must be integers, got float64\n  hint: try labels.astype"),
+        (np.array([True, False]), "labels must be integers, got bool"),
+    ],
+)
+def test_eager_losses_refuse_labels_that_are_no_integers(labels, text):
+    for function in (functional.cross_entropy, functional.top_k_correct):
+        with pytest.raises(pycnn.DTypeError, match=f"^{function.__name__}: {text}"):
+            function(np.zeros((2, 3), np.float32), labels)
+
+
+X4 = np.ones((1, 4, 4, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: functional.conv2d(X4, np.ones((2, 3, 3, 3), np.float32), stride="2"), "conv2d: stride: '2'"),
+        (
+            lambda: functional.conv2d(X4, np.ones((2, 3, 3, 3), np.float32), padding=(1, 2, 3)),
+            r"conv2d: padding: \(1, 2, 3\)",
+        ),
+        (lambda: functional.conv2d(X4, np.ones((2, 3, 3, 3), np.float32), groups=1.5), "conv2d: groups: 1.5"),
+        (lambda: functional.max_pool2d(X4, kernel_size=None), "max_pool2d: kernel_size: None"),
+        (lambda: functional.reshape(X4, shape="ab"), "reshape: shape: 'a'"),
+        (lambda: functional.reshape(X4, shape=7), "reshape: shape: 7"),
+        (lambda: functional.mean(X4, axes=9), "mean: axes: 9 is out of range for 4 axes"),
+        (lambda: functional.sum(X4, axes=(1, 1)), r"sum: axes: \(1, 1\) names an axis twice"),
+        (lambda: functional.take(X4, indices=[0.5]), "take: indices: 0.5"),
+        (lambda: functional.leaky_relu(X4, negative_slope="a"), "leaky_relu: negative_slope must be a number, got 'a'"),
+        (lambda: functional.dropout(X4, p=None), "dropout: p must be a number, got None"),
+        (lambda: pycnn.grad(3), "grad: fn is 3, expected a function"),
+        (lambda: pycnn.optim.SGD(0.1, groups=3), "SGD: groups must be a sequence of optim.Group, got 3"),
+        (lambda: pycnn.optim.SGD(10**400), r"SGD: lr must be finite and in .*, got inf"),
+        (lambda: pycnn.optim.SGD(-(10**400)), r"SGD: lr must be finite and in .*, got -inf"),
+    ],
+)
+def test_bad_arguments_name_function_argument_and_value(call, text):
+    with pytest.raises(pycnn.ArgumentError, match=f"^{text}"):
+        call()

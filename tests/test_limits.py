@@ -87,3 +87,44 @@ def test_a_program_refuses_labels_that_are_no_classes():
     with pytest.raises(pycnn.LabelError, match="label 3 at position 1 of input 'y', there are 3 classes"):
         program(x, np.array([0, 3]))
     assert np.isfinite(program(x, np.array([0, 2])))
+
+
+MANY = np.broadcast_to(np.zeros((1, 2, 2, 3), np.float32), (2**40, 2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("use", "text"),
+    [
+        (lambda net: net(MANY), "Sequential input: no memory for a plain copy of float32"),
+        (lambda net: net.predict(MANY), "predict: no memory for the results of 1099511627776 images"),
+        (lambda net: net.predict_proba(MANY), "predict_proba: no memory for the results"),
+        (lambda net: net.features(MANY, layer="1"), "features: no memory for the results"),
+        (lambda net: pycnn.data.ArrayDataset(MANY, [0]), "ArrayDataset: no memory for a plain copy"),
+        (lambda net: pycnn.data.transforms.RandomCrop(padding=1)(MANY), "RandomCrop: no memory for a plain copy"),
+        (lambda net: pycnn.functional.relu(MANY), "bytes.* for results"),
+        (lambda net: pycnn.functional.broadcast(MANY[0, 0, 0], shape=(2**40, 3)), "bytes.* for results"),
+        (lambda net: pycnn.bench(net, batch_size=2**40), "bench: no memory for images"),
+    ],
+    ids=["call", "predict", "proba", "features", "dataset", "transform", "relu", "broadcast", "bench"],
+)
+@pytest.mark.filterwarnings("ignore:.*copied because")
+def test_more_than_memory_holds_is_refused_before_the_work_with_both_numbers(use, text):
+    net = _net().build((2, 2, 3))
+    with pytest.raises(pycnn.MemoryLimitError, match=text) as caught:
+        use(net)
+    assert caught.value.wanted_bytes > caught.value.available_bytes > 0
+    for number in (caught.value.wanted_bytes, caught.value.available_bytes):
+        assert str(number) in str(caught.value)
+    assert net(np.zeros((1, 2, 2, 3), np.float32)).shape == (1, 3)
+
+
+def test_a_folder_that_memory_cannot_hold_is_refused_before_it_is_read():
+    class Large(pycnn.data.ReadableDataset):
+        labels, class_names = np.zeros(1000, np.int64), ("a",)
+        image_shape, image_dtype = (60000, 60000, 3), np.dtype(np.uint8)
+
+        def read(self, indices):
+            raise AssertionError("read")
+
+    with pytest.raises(pycnn.MemoryLimitError, match="in_memory: images .* 10800000000000 bytes are wanted"):
+        Large().in_memory()

@@ -117,7 +117,9 @@ def _report(name: str, error: BaseException, hint: str = "") -> None:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": '{error.filename}'" if error.filename else "")
-    elif not isinstance(error, (ValueError, RuntimeError, OSError, LookupError, ImportError, NotImplementedError)):
+    elif not isinstance(
+        error, (ValueError, RuntimeError, OSError, LookupError, ImportError, NotImplementedError, MemoryError)
+    ):
         text = f"{type(error).__name__}: {text}"
     lines = [f"pycnn {name}: error: {text}", *getattr(error, "__notes__", ())]
     if hint:

@@ -6,7 +6,7 @@ Every check names who complains, what came (position and value where there is on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError, DTypeError, LabelError, ShapeError
+from pycnn.tensor import expect_memory, why_not_plain
 
 Images = NDArray[Any]
 Labels = NDArray[np.int64]
@@ -42,6 +43,9 @@ def as_array(value: Any, *, who: str, name: str) -> NDArray[Any]:
     """Anything with `__array__`, the buffer protocol or `__dlpack__` as a plain ndarray."""
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{who}: {name} is a masked array\n  hint: fill it first, for example {name}.filled(0)")
+    if value is None or isinstance(value, str | bytes | Mapping):
+        hint = "\n  hint: a file name is not opened here; read the file first" if isinstance(value, str | bytes) else ""
+        raise DTypeError(f"{who}: {name} must be an array of numbers, got {type(value).__name__}{hint}")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
@@ -83,10 +87,15 @@ def check_image_dtype(dtype: np.dtype[Any], *, who: str) -> None:
         raise DTypeError(f"{who}: images must be uint8 or float32, got {dtype}\n  hint: {hint}")
 
 
-def as_plain(images: Images) -> Images:
-    """The array itself if C-contiguous, aligned and of native byte order; otherwise a copy."""
+def as_plain(images: Images, *, who: str = "images") -> Images:
+    """The array itself if C-contiguous, aligned and of native byte order; otherwise a copy.
+
+    Raises:
+        MemoryLimitError: There is no memory for the copy.
+    """
     if images.flags.c_contiguous and images.flags.aligned and images.dtype.isnative:
         return images
+    expect_memory(f"{who}: no memory for a plain copy of {images.dtype} {images.shape}", images.nbytes)
     return images.astype(images.dtype.newbyteorder("="), order="C")
 
 
@@ -102,14 +111,13 @@ def as_images(value: Any, *, who: str, stacklevel: int = 3) -> Images:
             f"{who}: images were converted from float64 to float32; pass images.astype(np.float32) to avoid it",
             stacklevel=stacklevel,
         )
+        expect_memory(f"{who}: no memory for images {images.shape} as float32", images.nbytes // 2)
         return np.ascontiguousarray(images, dtype=np.float32)
     check_image_dtype(images.dtype, who=who)
-    ready = as_plain(images)
+    ready = as_plain(images, who=who)
     if ready is not images:
         warnings.warn(
-            f"{who}: images were copied because they are not C-contiguous, aligned and of native "
-            "byte order; pass np.ascontiguousarray(images) to avoid it",
-            stacklevel=stacklevel,
+            f"{who}: images: copied because the array {why_not_plain(images, name='images')}", stacklevel=stacklevel
         )
     return ready
 

@@ -21,6 +21,7 @@ How pixels become grey or colour:
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -260,8 +261,7 @@ def _opened(data: bytes, where: str, max_pixels: int) -> Iterator[Any]:
     except (Error, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise whatever their parsing runs into.
-        name = type(error).__name__
-        raise FormatError(f"{where}: cannot be decoded: {name}: {_plain(error)}") from error
+        raise FormatError(f"{where}: {_plain(error, max_pixels)}") from error
 
 
 def _orientation(image: Image) -> int:
@@ -341,10 +341,19 @@ def read_file(path: Path, *, where: str) -> bytes:
     return data
 
 
-def _plain(error: Exception) -> str:
-    """Pillow's text without the address of our buffer, which changes from run to run."""
+def _plain(error: Exception, max_pixels: int) -> str:
+    """What is wrong, in words of ours where Pillow's hold an address of ours or a limit of its own."""
     text = str(error)
-    return "not a known image format" if "BytesIO" in text else text
+    if type(error).__name__ == "DecompressionBombError":
+        # Pillow looks before us, and at a limit that holds for the whole process.
+        pixels = re.search(r"\((\d+) pixels\)", text)
+        if pixels and int(pixels[1]) > max_pixels:
+            return f"{pixels[1]} pixels exceed the limit of {max_pixels}"
+    if "BytesIO" in text:
+        text = "not a known image format"
+    elif not text or not isinstance(error, OSError | ValueError | SyntaxError):
+        text = f"{type(error).__name__}: {text}"
+    return f"cannot be decoded: {text}"
 
 
 def _converted(image: Image, channels: int, where: str) -> Image:

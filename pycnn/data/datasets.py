@@ -27,6 +27,7 @@ from pycnn.data._parallel import in_order
 from pycnn.data._random import permutation
 from pycnn.data._statistics import mean_std
 from pycnn.errors import ArgumentError, LabelError, ShapeError
+from pycnn.tensor import expect_memory
 
 if TYPE_CHECKING:
     from pycnn.data.transforms._resized_crop import CropPlan
@@ -192,9 +193,12 @@ class ReadableDataset:
 
         Raises:
             FormatError: An image is bad.
+            MemoryLimitError: They are more than the machine has memory for.
         """
+        shape = (len(self), *self.image_shape)
+        expect_memory(f"in_memory: images {shape} {self.image_dtype}", math.prod(shape) * self.image_dtype.itemsize)
         chunks = [np.arange(i, min(i + 64, len(self)), dtype=np.int64) for i in range(0, len(self), 64)]
-        out = np.empty((len(self), *self.image_shape), self.image_dtype)
+        out = np.empty(shape, self.image_dtype)
         for index, images in zip(chunks, in_order(self.read, chunks), strict=True):
             out[index[0] : index[-1] + 1] = images
         return ArrayDataset(out, self.labels, self.class_names)

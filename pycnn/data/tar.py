@@ -32,6 +32,15 @@ _IMAGE_ENDINGS = frozenset(("bmp", "jpeg", "jpg", "pgm", "png", "ppm", "webp"))
 _MAX_LABEL_BYTES = 16
 _MAX_HEADER_BYTES = 1 << 20
 _BLOCK = 512
+# Types of members that hold no bytes of their own.
+_KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"6": "a pipe",
+    b"S": "a sparse file",
+}
 _LABEL = re.compile(rb"\s*([0-9]{1,9})\s*")
 
 
@@ -241,7 +250,8 @@ class TarShards(EncodedDataset):
         if not member.name or member.name.startswith("/") or ".." in parts or "\0" in member.name:
             raise FormatError(f"{where}: the name is absolute or leads out of its folder")
         if not member.isdir() and (not member.isreg() or member.issparse()):
-            raise FormatError(f"{where}: neither a plain file nor a folder (type {member.type!r})")
+            kind = _KINDS.get(member.type, f"a member of type {member.type!r}")
+            raise FormatError(f"{where}: {kind}, neither a plain file nor a folder")
         if not 0 <= member.size <= self._max_member:
             raise FormatError(f"{where}: {member.size} bytes, the limit is {self._max_member}")
         if member.isreg() and member.offset_data + member.size > end:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
 from pycnn.program import Program, compile_traced
-from pycnn.tensor import as_array, as_plain, stack_level
+from pycnn.tensor import as_array, as_plain, expect_memory, stack_level
 from pycnn.tracing import Symbol, trace
 
 if TYPE_CHECKING:
@@ -246,22 +247,23 @@ def _run(net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[A
     return _cache(net).get(net, key, make)(*arrays)
 
 
-def in_batches(x: Any, batch_size: int, function: Callable[[Any], np.ndarray]) -> np.ndarray:
+def in_batches(x: Any, batch_size: int, function: Callable[[Any], np.ndarray], *, who: str) -> np.ndarray:
     """Apply a function to pieces of the first axis and join the results.
 
     Raises:
         ArgumentError: `batch_size` is not positive.
+        MemoryLimitError: The machine has no memory for the results.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ArgumentError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    batch_size = as_integer(batch_size, who=who, name="batch_size", low=1)
     if not (hasattr(x, "shape") and hasattr(x, "__getitem__")):
-        x = as_array(x, what="input")
+        x = as_array(x, what=f"{who}: x")
     if not len(x.shape):
         return function(x)
     count = x.shape[0]
     if count <= batch_size:
         return function(x[:] if not isinstance(x, np.ndarray) else x)
     first = function(x[:batch_size])
+    expect_memory(f"{who}: no memory for the results of {count} images", count * first[:1].nbytes)
     out = np.empty((count, *first.shape[1:]), first.dtype)
     out[:batch_size] = first
     for start in range(batch_size, count, batch_size):
@@ -287,7 +289,7 @@ def predict(net: Module, x: Any, batch_size: int) -> np.ndarray:
             raise ShapeError(f"{type(net).__name__}: the net gives no class scores")
         return scores.argmax(axis=1)
 
-    return in_batches(x, batch_size, classes)
+    return in_batches(x, batch_size, classes, who="predict")
 
 
 def ends_in_softmax(symbol: Symbol) -> bool:
@@ -304,7 +306,7 @@ def predict_proba(net: Module, x: Any, batch_size: int) -> np.ndarray:
         scores = _scores(net, result)
         return scores if ends_in_softmax(scores) else functional.softmax(scores)
 
-    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish))
+    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish), who="predict_proba")
 
 
 def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarray:
@@ -337,4 +339,4 @@ def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarr
 
             return _run(net, (part,), ("features", layer), finish)
 
-    return in_batches(x, batch_size, values)
+    return in_batches(x, batch_size, values, who="features")

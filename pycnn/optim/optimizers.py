@@ -103,6 +103,8 @@ class Optimizer:
         if isinstance(no_decay, str) or not all(isinstance(p, str) for p in no_decay):
             raise ArgumentError(f"{who}: no_decay must be a sequence of 'bias', 'norm' or patterns, got {no_decay!r}")
         self.no_decay = tuple(no_decay)
+        if not isinstance(groups, Sequence):
+            raise ArgumentError(f"{who}: groups must be a sequence of optim.Group, got {groups!r}")
         for group in groups:
             if not isinstance(group, Group):
                 raise ArgumentError(f"{who}: groups must hold optim.Group, got {group!r}")

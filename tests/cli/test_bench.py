@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -146,3 +147,13 @@ def test_bench_in_python_leaves_the_weights_alone():
 def test_bench_in_python_refuses_bad_numbers(arguments):
     with pytest.raises(ArgumentError, match=next(iter(arguments))):
         pycnn.bench(pycnn.models.lenet5(), **arguments)
+
+
+def test_batch_that_memory_cannot_hold_is_told_with_both_numbers(run):
+    result = run("bench", "lenet5", "--batch", "100000000000")
+    assert result.code == 1
+    assert re.match(
+        r"pycnn bench: error: bench: no memory for images \(100000000000, 28, 28, 1\): "
+        r"313600000000000 bytes are wanted, \d+ are available\n$",
+        result.err,
+    )

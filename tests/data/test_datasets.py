@@ -112,7 +112,9 @@ def test_array_dataset_says_that_it_converts_or_copies():
     with pytest.warns(UserWarning, match="from float64 to float32") as caught:
         assert ArrayDataset(IMAGES.astype(float), LABELS).images.dtype == np.float32
     assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match="copied because they are not C-contiguous") as caught:
+    with pytest.warns(
+        UserWarning, match=r"copied because the array is not C-contiguous; pass numpy.ascontiguousarray\(images\)"
+    ) as caught:
         ArrayDataset(IMAGES[:, ::-1], LABELS)
     assert caught[0].filename == __file__
 
@@ -301,3 +303,12 @@ def test_importing_data_pulls_in_no_optional_package():
     code = "import sys, pycnn.data; print([m for m in ('PIL', 'sklearn', 'scipy', 'matplotlib') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("value", [None, "photos", b"photos", {"images": IMAGES}])
+def test_what_is_no_array_is_refused_by_its_type(value):
+    kind = type(value).__name__
+    with pytest.raises(DTypeError, match=f"ArrayDataset: images must be an array of numbers, got {kind}"):
+        ArrayDataset(value, LABELS)
+    with pytest.raises(DTypeError, match=f"ArrayDataset: labels must be an array of numbers, got {kind}"):
+        ArrayDataset(IMAGES, value)

@@ -162,9 +162,9 @@ TEXT_BOMB = png(2, 2, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(64 << 20
         (encode(colours(64, 64))[:60], "cannot be decoded"),
         (flip_crc(encode(colours())), "cannot be decoded"),
         (png(0, 0), "(0 x 0 pixels|cannot be decoded|not a known)"),
-        (png(30000, 30000), r"(30000 x 30000 pixels exceed|cannot be decoded: Decompression)"),
+        (png(30000, 30000), r"^'x': (30000 x 30000|900000000) pixels exceed the limit of 67108864$"),
         (png(9000, 9000), "9000 x 9000 pixels exceed the limit of 67108864"),
-        (png(2**31 - 1, 2**31 - 1), "(exceed the limit|DecompressionBomb)"),
+        (png(2**31 - 1, 2**31 - 1), "4611686014132420609 pixels exceed the limit of 67108864$"),
         (TEXT_BOMB, "cannot be decoded"),
     ],
 )
@@ -173,6 +173,7 @@ def test_hostile_images_are_refused_by_name(data, text):
         to_pixels(data)
     assert str(caught.value).startswith("'x': ")
     assert "0x" not in str(caught.value)  # no addresses: the text is the same in every run
+    assert "Error: " not in str(caught.value)  # nor names of the decoder's classes
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])

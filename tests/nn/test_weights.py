@@ -388,3 +388,24 @@ def test_what_is_no_path_is_refused_and_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(pc.FormatError, match="pipe': not a regular file"):
         pc.load_weights(net, tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            b"PK\x03\x04" + bytes(60),
+            r"a zip archive, expected a safetensors file\n  hint: weights that PyTorch saved\?",
+        ),
+        ({"pycnn.format": "1"}, r"'pycnn.graph' is missing\n  hint: weights without a network\?"),
+        ({}, r"'pycnn.format' is missing\n  hint: weights without a network\?"),
+    ],
+)
+def test_load_of_weights_without_a_net_names_what_reads_them(tmp_path, content, text):
+    path = tmp_path / "w.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        pc.checkpoint.write_tensors(path, {"a": np.zeros(2, np.float32)}, content)
+    with pytest.raises(pc.FormatError, match=rf"load '{path}': .*{text} make the net, then pycnn\.load_weights"):
+        pc.load(path)

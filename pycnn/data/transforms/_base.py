@@ -53,7 +53,7 @@ class Transform(ABC):
         batch = array[None] if single else array
         check_image_shape(batch.shape, who=who)
         check_image_dtype(batch.dtype, who=who)
-        batch = as_plain(batch)
+        batch = as_plain(batch, who=who)
         if indices is None:
             index = np.arange(len(batch), dtype=np.int64)
         else:
