@@ -11,19 +11,19 @@ std::string list_text(const std::vector<T>& values) {
   std::string text = "(";
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (i > 0) text += ", ";
-    text += ops::to_text(values[i]);
+    text += ops::cat(values[i]);
   }
   return text + ")";
 }
 
-std::string value_text(std::int64_t value) { return ops::to_text(value); }
-std::string value_text(double value) { return ops::to_text(value); }
-std::string value_text(bool value) { return ops::to_text(value); }
+std::string value_text(std::int64_t value) { return ops::cat(value); }
+std::string value_text(double value) { return ops::cat(value); }
+std::string value_text(bool value) { return ops::cat(value); }
 std::string value_text(DType value) { return short_name(value); }
 std::string value_text(ActivationKind value) { return activation_name(value); }
 std::string value_text(Reduction value) { return reduction_name(value); }
-std::string value_text(const Pair& value) { return ops::to_text(value); }
-std::string value_text(const Padding& value) { return ops::to_text(value); }
+std::string value_text(const Pair& value) { return ops::cat(value); }
+std::string value_text(const Padding& value) { return ops::cat(value); }
 std::string value_text(const std::vector<std::int64_t>& value) { return list_text(value); }
 std::string value_text(const std::vector<double>& value) { return list_text(value); }
 std::string value_text(const Epilogue& value) {

@@ -20,20 +20,42 @@ std::string image_hint(const TensorSpec& spec, int wanted_rank) {
 
 }  // namespace
 
-std::string to_text(double value) {
-  char buffer[32];
-  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
-  return {buffer, result.ptr};
+void TextPart::append_to(std::string& text) const {
+  switch (kind_) {
+    case Kind::kText:
+      text += text_;
+      break;
+    case Kind::kInteger:
+      text += std::to_string(integer_);
+      break;
+    case Kind::kReal: {
+      char buffer[32];
+      text.append(buffer, std::to_chars(buffer, buffer + sizeof(buffer), real_).ptr);
+      break;
+    }
+    case Kind::kPair: {
+      const Pair& pair = *static_cast<const Pair*>(object_);
+      text += cat("(", pair[0], ", ", pair[1], ")");
+      break;
+    }
+    case Kind::kPadding: {
+      const Padding& sides = *static_cast<const Padding*>(object_);
+      text += cat("(", sides.top, ", ", sides.bottom, ", ", sides.left, ", ", sides.right, ")");
+      break;
+    }
+    case Kind::kShape:
+      text += to_string(*static_cast<const Shape*>(object_));
+      break;
+    case Kind::kSpec:
+      text += to_string(*static_cast<const TensorSpec*>(object_));
+      break;
+  }
 }
 
-std::string to_text(bool value) { return value ? "true" : "false"; }
-
-std::string to_text(std::int64_t value) { return std::to_string(value); }
-
-std::string to_text(const Pair& value) { return cat("(", value[0], ", ", value[1], ")"); }
-
-std::string to_text(const Padding& value) {
-  return cat("(", value.top, ", ", value.bottom, ", ", value.left, ", ", value.right, ")");
+std::string concatenate(std::initializer_list<TextPart> parts) {
+  std::string text;
+  for (const TextPart& part : parts) part.append_to(text);
+  return text;
 }
 
 std::int64_t checked_add(std::int64_t a, std::int64_t b) {

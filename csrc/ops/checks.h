@@ -16,30 +16,49 @@ namespace pycnn::ops {
 
 // ---- Wording
 
-std::string to_text(double value);  // shortest decimal that reads back as the same value
-std::string to_text(bool value);
-std::string to_text(std::int64_t value);
-std::string to_text(const Pair& value);     // (2, 2)
-std::string to_text(const Padding& value);  // (1, 1, 2, 2): top, bottom, left, right
-inline std::string to_text(int value) { return to_text(static_cast<std::int64_t>(value)); }
-inline std::string to_text(std::size_t value) { return to_text(static_cast<std::int64_t>(value)); }
-inline std::string to_text(const char* value) { return value; }
-inline std::string to_text(std::string_view value) { return std::string(value); }
-inline std::string to_text(const std::string& value) { return value; }
-inline std::string to_text(const Shape& value) { return to_string(value); }
-inline std::string to_text(const TensorSpec& value) { return to_string(value); }
-inline std::string to_text(DType value) { return short_name(value); }
+// A part of a text: a value of one of the types below, by reference. Not templates of strings,
+// since what each of them costs to compile is paid hundreds of times.
+class TextPart {
+ public:
+  TextPart(std::string_view value) : kind_(Kind::kText), text_(value) {}
+  TextPart(const char* value) : TextPart(std::string_view(value)) {}
+  TextPart(const std::string& value) : TextPart(std::string_view(value)) {}
+  TextPart(DType value) : TextPart(short_name(value)) {}
+  TextPart(bool value) : TextPart(value ? "true" : "false") {}
+  TextPart(std::int64_t value) : kind_(Kind::kInteger), integer_(value) {}
+  TextPart(int value) : TextPart(static_cast<std::int64_t>(value)) {}
+  TextPart(std::size_t value) : TextPart(static_cast<std::int64_t>(value)) {}
+  // The shortest decimal that reads back as the same value.
+  TextPart(double value) : kind_(Kind::kReal), real_(value) {}
+  TextPart(const Pair& value) : kind_(Kind::kPair), object_(&value) {}  // (2, 2)
+  TextPart(const Padding& value)
+      : kind_(Kind::kPadding), object_(&value) {}  // top, bottom, left, right
+  TextPart(const Shape& value) : kind_(Kind::kShape), object_(&value) {}
+  TextPart(const TensorSpec& value) : kind_(Kind::kSpec), object_(&value) {}
+
+  void append_to(std::string& text) const;
+
+ private:
+  enum class Kind { kText, kInteger, kReal, kPair, kPadding, kShape, kSpec };
+  Kind kind_;
+  union {
+    std::string_view text_;
+    std::int64_t integer_;
+    double real_;
+    const void* object_;
+  };
+};
+
+std::string concatenate(std::initializer_list<TextPart> parts);
 
 template <class... Parts>
 std::string cat(const Parts&... parts) {
-  std::string text;
-  (text.append(to_text(parts)), ...);
-  return text;
+  return concatenate({TextPart(parts)...});
 }
 
 template <class E, class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
-  throw E(cat(parts...));
+  throw E(concatenate({TextPart(parts)...}));
 }
 
 // ---- Arithmetic on sizes; ShapeError where 64 bits do not hold the result

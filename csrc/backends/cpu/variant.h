@@ -1,11 +1,14 @@
 #pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "backends/backend.h"
-#include "pycnn/error.h"
+#include "core/function_ref.h"
 
 // An op's kernels as data: an ordered list, best first, the reference last.
 namespace pycnn::cpu {
@@ -29,56 +32,45 @@ inline const char* accept_float32(const auto&, const Problem& problem) {
   return nullptr;
 }
 
+Kernel make_plain_kernel(KernelFunction run, std::initializer_list<std::uint32_t> in_place);
+
 // For Variant::make: a kernel without scratch or packing. The masks are Kernel::in_place.
 template <KernelFunction kRun, std::uint32_t... kInPlace>
 Kernel plain_kernel(const auto&, const Problem&) {
-  Kernel kernel;
-  kernel.run = kRun;
-  kernel.in_place = {kInPlace...};
-  return kernel;
+  return make_plain_kernel(kRun, {kInPlace...});
+}
+
+// What of a variant does not depend on the op's type, so that choosing is compiled once for all.
+struct VariantHead {
+  const char* name;
+  Isa isa;
+};
+
+// `choose` with variant i behind its number.
+Selection choose_variant(const char* op, std::span<const VariantHead> heads, const Problem& problem,
+                         FunctionRef<const char*(std::size_t)> accept,
+                         FunctionRef<Kernel(std::size_t)> make);
+std::vector<std::string> names_of(std::span<const VariantHead> heads);
+
+template <class OpType, std::size_t Count>
+constexpr std::array<VariantHead, Count> heads_of(const Variant<OpType> (&list)[Count]) {
+  std::array<VariantHead, Count> heads{};
+  for (std::size_t i = 0; i < Count; ++i) heads[i] = {list[i].name, list[i].isa};
+  return heads;
 }
 
 // Takes the first variant that the ISA allows and that accepts the problem.
 template <class OpType, std::size_t Count>
 Selection choose(const Variant<OpType> (&list)[Count], const OpType& op, const Problem& problem) {
-  Selection result;
-  bool known = problem.pinned.empty() || problem.pinned == "reference";
-  for (const Variant<OpType>& variant : list) {
-    const bool last = &variant == &list[Count - 1];
-    std::string reason;
-    if (problem.pinned == variant.name) known = true;
-    if (!problem.pinned.empty() && problem.pinned != variant.name &&
-        !(problem.pinned == "reference" && last)) {
-      reason = "another variant is pinned";
-    } else if (variant.isa > problem.isa) {
-      reason = std::string("needs ") + isa_name(variant.isa);
-    } else if (const char* refused = variant.accept(op, problem)) {
-      reason = refused;
-    } else {
-      result.kernel = variant.make(op, problem);
-      result.kernel.variant = variant.name;
-      return result;
-    }
-    result.refused.push_back({variant.name, std::move(reason)});
-  }
-  if (!known) {
-    std::string names;
-    for (const Variant<OpType>& variant : list)
-      names += std::string(names.empty() ? "" : ", ") + variant.name;
-    throw ArgumentError(std::string(OpType::kName) + ": no variant is called '" +
-                        std::string(problem.pinned) + "'; there are " + names);
-  }
-  std::string why;
-  for (const Refusal& refusal : result.refused)
-    why += "\n  " + refusal.variant + ": " + refusal.reason;
-  throw UnsupportedError(std::string(OpType::kName) + ": no variant accepts this problem" + why);
+  return choose_variant(
+      OpType::kName, heads_of(list), problem,
+      [&](std::size_t i) { return list[i].accept(op, problem); },
+      [&](std::size_t i) { return list[i].make(op, problem); });
 }
 
 template <class OpType, std::size_t Count>
 std::vector<std::string> names_of(const Variant<OpType> (&list)[Count]) {
-  std::vector<std::string> names;
-  for (const Variant<OpType>& variant : list) names.emplace_back(variant.name);
-  return names;
+  return names_of(heads_of(list));
 }
 
 // Calls `f` with a value of the C++ type of a floating dtype: the reference kernels run in both.

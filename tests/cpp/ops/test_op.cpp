@@ -137,13 +137,13 @@ TEST_CASE("attributes that are not numbers or out of range are refused with thei
     check_error<ArgumentError>([&] { infer(op, inputs); }, parts);
   };
   for (const double eps : {0.0, -1e-5, kNan, kInf}) {
-    refused(ops::BatchNorm{eps}, norm, {"eps is", ops::to_text(eps).c_str()});
+    refused(ops::BatchNorm{eps}, norm, {"eps is", ops::cat(eps).c_str()});
     refused(ops::BatchNormTrain{eps}, norm, {"eps is"});
     refused(ops::BatchNormInference{eps}, norm, {"eps is"});
     refused(ops::LocalResponseNorm{5, 1e-4, 0.75, eps}, image, {"k is"});
   }
   for (const double momentum : {-0.1, 1.5, kNan}) {
-    refused(ops::BatchNorm{1e-5, momentum}, norm, {"momentum is", ops::to_text(momentum).c_str()});
+    refused(ops::BatchNorm{1e-5, momentum}, norm, {"momentum is", ops::cat(momentum).c_str()});
     refused(ops::BatchNormTrain{1e-5, momentum}, norm, {"momentum is", "0 to 1"});
     refused(ops::SgdUpdate{momentum}, update, {"momentum is"});
     refused(ops::EmaUpdate{momentum}, ema, {"decay is"});
@@ -151,7 +151,7 @@ TEST_CASE("attributes that are not numbers or out of range are refused with thei
     refused(ops::SoftmaxCrossEntropy{momentum}, rows, {"label_smoothing is"});
   }
   for (const double p : {-0.1, 1.0, kNan}) {
-    refused(ops::Dropout{p}, image, {"p is", ops::to_text(p).c_str()});
+    refused(ops::Dropout{p}, image, {"p is", ops::cat(p).c_str()});
     refused(ops::DropoutTrain{p}, {image[0], i64({1}), i64({1})}, {"p is"});
   }
   for (const double slope : {-0.1, kNan, kInf}) {
