@@ -3,9 +3,9 @@
     python tools/build_budget.py pip install .
 
 The budget is 90 s on two cores; counted are processor seconds of the command and its children. Other work on the same
-machine lengthens them too (caches and clock are shared), so that only half more than the budget is refused. Whatever was built before must not help: the build gets an empty folder,
-SKBUILD_BUILD_DIR if that is set, and no compiler cache. What was measured holds for the sdist too: it must carry every
-file that the build may read.
+machine lengthens them too (caches and clock are shared), so that only half more than the budget is refused. Whatever
+was built before must not help: the build gets an empty folder, SKBUILD_BUILD_DIR if that is set, and no compiler cache.
+What was measured holds for the sdist too: it must carry every file that the build may read.
 """
 
 import os
