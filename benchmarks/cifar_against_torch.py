@@ -1,7 +1,9 @@
 """Small nets on CIFAR-10 by the same recipe here and in PyTorch: test accuracy and seconds an epoch.
 
 Both start from the same weights and see the same augmented batches in the same order at the same rates; epochs take
-turns, so that both meet the same machine. Seconds are those of the training steps, without waiting for data.
+turns, so that both meet the same machine. Seconds are those of the training steps, without waiting for data. Where a
+recipe trains by Muon, PyTorch, whose Muon takes no convolutions, trains by SGD as the recipe pretrain-small does, its
+rate in proportion to the batch: less work a step, and an accuracy of another method.
 
     python benchmarks/cifar_against_torch.py --data-dir DIR --recipes cifar_vgg,cifar_resnext --seeds 2 --epochs 3
 """
@@ -30,6 +32,8 @@ class Run:
     seed: int
     images: int
     epochs: int
+    pycnn_optimizer: str
+    torch_optimizer: str
     pycnn_accuracy: float
     torch_accuracy: float
     pycnn_seconds: list[float]
@@ -52,7 +56,13 @@ def train_both(args: argparse.Namespace, name: str, seed: int) -> Run:
         train, recipe.batch_size, transform=recipe.make_transform(train.image_shape), seed=seed, drop_last=True
     )
     trainer.schedule = pc.optim.OneCycle(rise=recipe.rise, total_steps=args.epochs * len(loader))
-    peer = Training(net, recipe)
+    peer_recipe = recipe
+    if recipe.optimizer == "muon":
+        sgd = pc.train.recipe("pretrain-small")
+        peer_recipe = recipe.override(
+            optimizer="sgd", lr=sgd.lr * recipe.batch_size / sgd.batch_size, weight_decay=sgd.weight_decay
+        )
+    peer = Training(net, peer_recipe)
     seconds: tuple[list[float], list[float]] = ([], [])
     for epoch in range(args.epochs):
         batches = [(x.copy(), y.copy()) for x, y in loader]
@@ -64,14 +74,14 @@ def train_both(args: argparse.Namespace, name: str, seed: int) -> Run:
         seconds[0].append(time.perf_counter() - begin)
         begin = time.perf_counter()
         for (x, y), rate in zip(batches, rates, strict=True):
-            peer.step(x, y, rate)
+            peer.step(x, y, rate * peer_recipe.lr / recipe.lr)
         seconds[1].append(time.perf_counter() - begin)
         took = f"{seconds[0][-1]:.1f} s, torch {seconds[1][-1]:.1f} s"
         print(f"  {name}, seed {seed}, epoch {epoch + 1}: {took}", flush=True)
     images, labels = (np.stack(part) for part in zip(*(test[i] for i in range(len(test))), strict=True))
     theirs = peer.accuracy(images, labels)
     ours = trainer.evaluate(test, batch_size=500)["accuracy"]
-    return Run(name, seed, len(train), args.epochs, ours, theirs, *seconds)
+    return Run(name, seed, len(train), args.epochs, recipe.optimizer, peer_recipe.optimizer, ours, theirs, *seconds)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--recipe", default="cifar_resnet20", help="of a net for CIFAR-10")
+    parser.add_argument("--recipe", default="pretrain-small", help="of a net for CIFAR-10")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
