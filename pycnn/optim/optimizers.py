@@ -357,6 +357,8 @@ class Muon(Optimizer):
     A step costs about ``5 * rows * rows * (2 * columns + rows)`` multiplications for a matrix (rows the smaller side):
     little beside the gradients of convolutions, much for dense layers of thousands of units.
 
+    Weights grow larger than by `SGD`; to fine-tune a net that Muon trained, take Muon again, or a larger rate of `SGD`.
+
     Args:
         lr: Learning rate of the matrices, above 0.
         momentum: In [0, 1), of all parameters.
