@@ -56,11 +56,6 @@ def _activation(a: Attributes, x: Tensor) -> Tensor:
     return kinds[a["kind"]](x)
 
 
-def _axis(axis: int, x: Tensor) -> int:
-    """An axis of (N, H, W, C) as one of (N, C, H, W)."""
-    return (0, 2, 3, 1)[axis] if x.dim() == 4 else axis
-
-
 def _pad(a: Attributes, x: Tensor) -> Tensor:
     before, after = ((side[0], side[3], side[1], side[2]) for side in (a["before"], a["after"]))
     flat = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
@@ -94,7 +89,7 @@ _OPS: dict[str, Callable[..., Tensor]] = {
     "adaptive_avg_pool2d": lambda a, x: functional.adaptive_avg_pool2d(x, a["output_size"]),
     "add": lambda a, x, y: x + y,
     "avg_pool2d": _avg_pool2d,
-    "concat": lambda a, *xs: torch.cat(xs, _axis(a["axis"], xs[0])),
+    "concat": lambda a, *xs: torch.cat(xs, a["axis"]),
     "conv2d": _conv2d,
     "dense": lambda a, x, weight, bias=None: functional.linear(x, weight, bias),
     "global_avg_pool2d": lambda a, x: x.mean((2, 3)),
@@ -201,7 +196,11 @@ class TorchTwin(nn.Module):
                 if name not in (*_OPS, "batch_norm", "dropout"):
                     raise NotImplementedError(f"'{node['name']}': no twin of {name}")
                 inputs = tuple(s.node for s in node["inputs"])
-                self.steps.append((index, node["name"], name, node["op"].attributes(), inputs))
+                attributes = dict(node["op"].attributes())
+                if name == "concat" and len(node["outputs"][0][0]) == 4:
+                    # An axis of (N, H, W, C) as one of (N, C, H, W).
+                    attributes["axis"] = (0, 2, 3, 1)[attributes["axis"]]
+                self.steps.append((index, node["name"], name, attributes, inputs))
         self.image = next(i for i, node in enumerate(self.nodes) if node["kind"] == "input")
 
     def forward(self, x: Tensor) -> Tensor:
