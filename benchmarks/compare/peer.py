@@ -38,10 +38,12 @@ class Candidate:
     Attributes:
         call: One inference of the batch or one training step: what is timed.
         check: The result of the first call.
+        planned: Bytes that a training step needs beside weights and images, by the library's own plan.
     """
 
     call: Callable[[], Any]
     check: Callable[[], Result]
+    planned: Callable[[], int | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,19 @@ class Peer(Protocol):
 
 @dataclass(frozen=True)
 class Absent:
-    """What did not take part, and why."""
+    """What did not take part, and why.
+
+    Attributes:
+        peer: Library.
+        setting: Of the library; "" for all of them.
+        reason: In the library's own words where there are some.
+        disagrees: It ran, and computed something else.
+    """
 
     peer: str
     setting: str
     reason: str
+    disagrees: bool = False
 
 
 def reason_of(error: BaseException) -> str:

@@ -31,6 +31,8 @@ def _train(work: Workload) -> Candidate:
         threads=case.threads,
         dtype=case.dtype,
         metrics=(),
+        # Heads of other nets than those of the table would have no twin.
+        auxiliary_weight=0,
         seed=case.seed,
     )
 
@@ -43,4 +45,9 @@ def _train(work: Workload) -> Candidate:
         after = net.state_dict()
         return Result(loss=loss, updates={name: after[name] - before[name] for name in before})
 
-    return Candidate(step, check)
+    def planned() -> int:
+        memory = trainer._training.get(work.x, work.y).program.memory
+        weights = sum(array.nbytes for array in net.state_dict().values())
+        return sum(memory[f"{part}_bytes"] for part in ("arena", "scratch", "prepared", "variable")) - weights
+
+    return Candidate(step, check, planned)

@@ -10,12 +10,14 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.compare import peer_mnn, peer_onnxruntime, peer_openvino, peer_pycnn
+import pycnn as pc
+from benchmarks.compare import memory, peer_mnn, peer_onnxruntime, peer_openvino, peer_pycnn
 from benchmarks.compare.agreement import disagreement
 from benchmarks.compare.peer import Absent, Candidate, Peer, Result, Setting, reason_of
 from benchmarks.compare.peer_torch import Torch
@@ -46,10 +48,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="pycnn beside PyTorch, ONNX Runtime, OpenVINO and MNN: same nets, weights and inputs, in one run.",
     )
 
-    def names(known: Sequence[str], *, others: bool = False) -> Any:
+    def names(known: Sequence[str], everything: Sequence[str] | None = None) -> Any:
         def convert(text: str) -> list[str]:
-            chosen = list(known) if text == "all" else [part for part in text.split(",") if part]
-            unknown = [] if others else [part for part in chosen if part not in known]
+            chosen = list(everything or known) if text == "all" else [part for part in text.split(",") if part]
+            unknown = [part for part in chosen if part not in known]
             if unknown or not chosen:
                 raise argparse.ArgumentTypeError(
                     f"{', '.join(unknown) or 'nothing'}: expected some of {', '.join(known)}"
@@ -64,7 +66,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         return int(text)
 
     parser.add_argument(
-        "--nets", type=names(list(NETS), others=True), default="all", help="names in pycnn.models, or all"
+        "--nets",
+        type=names(pc.models.list(), list(NETS)),
+        default="all",
+        help="names in pycnn.models; all: those of the table",
     )
     parser.add_argument("--modes", type=names(MODES), default="all", help="infer,train")
     parser.add_argument("--dtypes", type=names(DTYPES), default="float32", help="float32,bfloat16")
@@ -74,7 +79,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=9, help="turns of each candidate")
     parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn (one call where that is longer)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--memory", action="store_true", help="peak memory of a training step instead of times")
+    parser.add_argument("--json", metavar="FILE", help="write all results there, anew after each net")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -119,7 +126,7 @@ def run_case(
                     absent.append(Absent(setting.peer, setting.name, reason_of(error)))
                     continue
                 if wrong:
-                    absent.append(Absent(setting.peer, setting.name, f"disagrees, not timed: {wrong}"))
+                    absent.append(Absent(setting.peer, setting.name, f"disagrees, not timed: {wrong}", disagrees=True))
                 else:
                     started[setting.title] = setting, candidate
         lanes = {title: Lane(setting.peer, candidate.call) for title, (setting, candidate) in started.items()}
@@ -162,18 +169,45 @@ def run(args: argparse.Namespace) -> int:
     if facts["load_average"] > 0.3:
         _progress(f"warning: the load average is {facts['load_average']}; the machine is not quiet")
     results: list[CaseResult] = []
-    for mode in args.modes:
-        for dtype in args.dtypes:
-            for net in args.nets:
-                batch = args.batch or (NETS[net].batch if net in NETS else 16)
-                case = Case(net, batch, mode, dtype, threads, args.seed)
-                _progress(str(case))
-                result = run_case(case, args.peers, rounds=args.rounds, seconds=args.seconds)
-                _free()
-                results.append(result)
-                _tell(result)
-                save("compare", document(facts, args, results), args.json)
+    for case in _cases(args, args.modes, threads):
+        _progress(str(case))
+        result = run_case(case, args.peers, rounds=args.rounds, seconds=args.seconds)
+        _free()
+        results.append(result)
+        _tell(result)
+        save("compare", document(facts, args, results), args.json)
     print(tables(results, args.peers))
+    return int(any(item.disagrees for result in results for item in result.absent))
+
+
+def _cases(args: argparse.Namespace, modes: Sequence[str], threads: int) -> Iterator[Case]:
+    for mode, dtype, net in product(modes, args.dtypes, args.nets):
+        batch = args.batch or (NETS[net].batch if net in NETS else 16)
+        yield Case(net, batch, mode, dtype, threads, args.seed)
+
+
+def _training_settings(peer: str, case: Case) -> list[Setting]:
+    return PEERS[peer].settings("train", case.dtype, case.batch, case.threads)
+
+
+def run_memory(args: argparse.Namespace) -> int:
+    """Measure the memory of a training step of each net."""
+    facts = environment("torch")
+    results: list[memory.CasePeaks] = []
+    for case in _cases(args, ["train"], args.threads or facts["threads"]):
+        _progress(f"{case}: memory")
+        peaks = []
+        for peer in ("pycnn", "torch-eager"):
+            try:
+                settings = _training_settings(peer, case)
+            except ImportError as error:
+                peaks.append(memory.Peak(peer, "", None, reason=reason_of(error)))
+                continue
+            peaks += [memory.measure(case, setting) for setting in settings]
+        results.append(memory.CasePeaks(case, peaks))
+        cases = [result.to_dict() for result in results]
+        save("compare_memory", {"environment": facts, "steps": memory.STEPS, "cases": cases}, args.json)
+    print(memory.table(results))
     return 0
 
 
@@ -205,4 +239,8 @@ def _tell(result: CaseResult) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return run(parse(arguments))
+    args = parse(arguments)
+    if args.memory_of:
+        memory.answer(args.memory_of, _training_settings)
+        return 0
+    return run_memory(args) if args.memory else run(args)

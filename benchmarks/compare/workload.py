@@ -105,13 +105,15 @@ class Workload:
         names = [name for name, p in self.net.named_parameters() if p.trainable and len(p.shape) > 1]
         return [names[i] for i in sorted({0, len(names) // 3, 2 * len(names) // 3, len(names) - 1})]
 
-    def fresh_net(self, *, dropout: bool = True) -> pc.nn.Module:
+    def fresh_net(self) -> pc.nn.Module:
         """A copy of the net with the first weights."""
         plan = NETS.get(self.case.net)
         net = pc.models.create(self.case.net, **(plan.options if plan else {}))
         net.build(self.x.shape[1:])
         net.load_state_dict(self.net.state_dict())
-        return net if dropout else _without_dropout(net)
+        for layer, own in zip(_dropouts(net), _dropouts(self.net), strict=True):
+            layer.p = own.p
+        return net
 
     @property
     def has_dropout(self) -> bool:
@@ -122,7 +124,9 @@ class Workload:
         """The same, for the check of a training step: nobody draws the masks of another library."""
         other = object.__new__(Workload)
         other.__dict__.update(self.__dict__)
-        other.net = self.fresh_net(dropout=False)
+        other.net = self.fresh_net()
+        for layer in _dropouts(other.net):
+            layer.p = 0.0
         return other
 
     def twin(self) -> Any:
@@ -173,9 +177,3 @@ def _lively(state: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str,
 
 def _dropouts(module: pc.nn.Module) -> Iterator[Any]:
     return (layer for _, layer in module.named_modules() if isinstance(layer, pc.nn.Dropout))
-
-
-def _without_dropout(net: pc.nn.Module) -> pc.nn.Module:
-    for layer in _dropouts(net):
-        layer.p = 0.0
-    return net
