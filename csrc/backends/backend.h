@@ -66,6 +66,7 @@ struct Problem {
   int threads = 1;
   // Pins: a variant's name, "reference", or empty.
   std::string_view pinned;
+  bool winograd = true;  // whether kernels may round more for fewer multiplications
 };
 
 struct Refusal {

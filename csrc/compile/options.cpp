@@ -90,7 +90,7 @@ KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
     if (key != "*" && !recorded.contains(key) && !final_graph.contains(key) && !is_op_name(key))
       throw ArgumentError("compile: variants names '" + key +
                           "', which is neither a node nor an op of the graph");
-  KernelChoice choice{parse_isa(options.isa), 1, options.variants, {}};
+  KernelChoice choice{parse_isa(options.isa), 1, options.variants, {}, options.winograd};
   choice.threads = resolve_threads(options.threads, &choice.warnings);
   return choice;
 }

@@ -42,6 +42,7 @@ struct KernelChoice {
   int threads = 1;
   std::map<std::string, std::string> pins = {};  // CompileOptions::variants
   std::vector<std::string> warnings = {};        // for Program::warnings
+  bool winograd = true;
 };
 
 // Asks the backend for a kernel for each op; ops that only rename memory become aliases. `prepared`

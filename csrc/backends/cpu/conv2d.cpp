@@ -3,6 +3,7 @@
 #include "backends/cpu/conv2d_scatter.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
+#include "backends/cpu/conv2d_winograd.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
 
@@ -37,6 +38,17 @@ WindowProblem window_of(const ops::Conv2dGradInput& op, const Problem& problem) 
 template <const WindowRun& kRun>
 Kernel make_window(const auto& op, const Problem& problem) {
   return make_window_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+const char* accept_winograd(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  if (!problem.winograd) return "winograd is off";
+  return refuse_winograd(window_of(op, problem));
+}
+
+template <const WinogradRun& kRun>
+Kernel make_winograd(const auto& op, const Problem& problem) {
+  return make_winograd_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
 template <const LaneRun& kRun>
@@ -76,13 +88,19 @@ Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem)
 
 constexpr Variant<ops::Conv2d> kForward[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd,
+     make_winograd<kWinogradAvx512>},
     {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
     {"conv2d.implicit_gemm.avx512", Isa::kAvx512, accept_float32, make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"conv2d.winograd.avx2", Isa::kAvx2, accept_winograd,
+     make_winograd<kWinogradAvx2>},
     {"conv2d.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
+    {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd,
+     make_winograd<kWinogradBaseline>},
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
@@ -91,6 +109,8 @@ constexpr Variant<ops::Conv2d> kForward[] = {
 
 constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
+     make_winograd<kWinogradAvx512>},
     {"conv2d_grad_input.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>,
      make_lanes<kLanesAvx512>},
     {"conv2d_grad_input.scatter.avx512", Isa::kAvx512, accept_scatter<kScatterAvx512>,
@@ -99,11 +119,15 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"conv2d_grad_input.winograd.avx2", Isa::kAvx2, accept_winograd,
+     make_winograd<kWinogradAvx2>},
     {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d_grad_input.scatter.avx2", Isa::kAvx2, accept_scatter<kScatterAvx2>,
      make_scatter<kScatterAvx2>},
     {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
+    {"conv2d_grad_input.winograd.baseline", Isa::kBaseline, accept_winograd,
+     make_winograd<kWinogradBaseline>},
     {"conv2d_grad_input.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d_grad_input.scatter.baseline", Isa::kBaseline, accept_scatter<kScatterBaseline>,

@@ -206,12 +206,6 @@ WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args) {
           optional(plan.bias_input), optional(plan.residual_input), args.outputs[0].as<float>()};
 }
 
-// What one call of a chunk's body works on.
-struct Chunk {
-  Index image, images, row, rows;  // rows are those of a pass
-  Index block, block_end;          // over all groups
-};
-
 WindowChunk chunk_at(const WindowPlan& plan, Index index) {
   const Index row_block = index % plan.row_blocks;
   const Index image_block = index / plan.row_blocks % plan.image_blocks;
@@ -245,10 +239,7 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
   if (w.epilogue.residual) plan.residual_input = next_input++;
   plan.activation = w.epilogue.activation;
   plan.slope = static_cast<float>(w.epilogue.slope);
-  if (plan.activation == ActivationKind::kRelu) plan.tile_activation = TileActivation::kRelu;
-  if (plan.activation == ActivationKind::kRelu6) plan.tile_activation = TileActivation::kRelu6;
-  if (plan.activation == ActivationKind::kLeakyRelu)
-    plan.tile_activation = TileActivation::kLeakyRelu;
+  plan.tile_activation = tile_activation(plan.activation);
   plan.lanes = lanes;
   const Lists lists = make_passes(w, plan);
   plan.pass_count = static_cast<Index>(lists.passes.size());
@@ -292,9 +283,22 @@ Index chunk_count(const WindowPlan& plan) {
   return plan.pass_count == 0 ? 0 : plan.image_blocks * plan.row_blocks * plan.splits;
 }
 
-void activate(const WindowPlan& plan, const ActivationFunctions& functions, const FloatRuns& runs) {
+TileActivation tile_activation(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::kRelu:
+      return TileActivation::kRelu;
+    case ActivationKind::kRelu6:
+      return TileActivation::kRelu6;
+    case ActivationKind::kLeakyRelu:
+      return TileActivation::kLeakyRelu;
+    default:
+      return TileActivation::kIdentity;
+  }
+}
+
+void activate(ActivationKind kind, const ActivationFunctions& functions, const FloatRuns& runs) {
   ActivationFunctions::Forward function = nullptr;
-  switch (plan.activation) {
+  switch (kind) {
     case ActivationKind::kSigmoid:
       function = functions.sigmoid;
       break;

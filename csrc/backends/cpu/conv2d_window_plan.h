@@ -111,6 +111,9 @@ struct FloatRuns {
   Index runs, count, pitch;
 };
 // The transcendental activations read the finished sums while they are still in cache.
-void activate(const WindowPlan& plan, const ActivationFunctions& functions, const FloatRuns& runs);
+void activate(ActivationKind kind, const ActivationFunctions& functions, const FloatRuns& runs);
+
+// What of an activation the tiles do themselves; kIdentity when they leave it to `activate`.
+TileActivation tile_activation(ActivationKind kind);
 
 }  // namespace pycnn::cpu

@@ -58,6 +58,9 @@ struct CompileOptions {
   std::int64_t threads = 0;
   std::map<std::string, std::string>
       variants;      ///< node name, op name or "*" -> variant name or "reference"
+  /// Let 3x3 convolutions use Winograd's algorithms, which multiply two to four times less and round
+  /// up to about ten times more.
+  bool winograd = true;
   bool fuse = true;  ///< fold batch norm (inference), join epilogues
   bool reuse_memory =
       true;  ///< share arena space between tensors that never live together; in-place where allowed

@@ -1,0 +1,311 @@
+#include "backends/cpu/conv2d_winograd.h"
+
+#include <algorithm>
+
+#include "backends/cpu/conv2d_window_plan.h"
+#include "backends/cpu/winograd.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+
+// The inner loops of one instruction set.
+struct WinogradKernels {
+  Index lanes;
+  void (*tiles)(const WindowTiles&);
+  const WinogradTransforms* transforms2;
+  const WinogradTransforms* transforms4;
+  const ActivationFunctions* activation;
+  const char* format;
+  const char* transposed_format;
+
+  const WinogradTransforms& of(Index tile) const { return tile == 2 ? *transforms2 : *transforms4; }
+};
+
+namespace {
+
+struct WinogradPlan {
+  Index images = 0;
+  Index in_rows = 0, in_columns = 0, in_channels = 0;
+  Index out_rows = 0, out_columns = 0, out_channels = 0;
+  Index first_row = 0, first_column = 0;  // of the first tile in the input: minus the padding
+  Index tile = 4;                         // outputs along one side
+  Index tile_rows = 0, tile_columns = 0;  // of one image
+  Index block_width = 0, blocks = 0, padded_channels = 0;  // of output channels
+  Index chunk_tiles = 0, chunks = 0, splits = 1;           // splits of the output channels
+  Index in_pitch = 0, in_plane = 0, out_pitch = 0, out_plane = 0;  // of transformed tiles
+  Index weight_plane = 0;
+  Index transposed = 0;
+  int bias_input = -1, residual_input = -1;
+  TileActivation tile_activation = TileActivation::kIdentity;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint16_t unused = 0;
+  float slope = 0;
+
+  Index points() const { return winograd_points(tile) * winograd_points(tile); }
+  Index tiles() const { return images * tile_rows * tile_columns; }
+  Index worker_floats() const { return points() * (in_plane + out_plane); }
+};
+
+// ---- Planning
+
+constexpr Index kMinChannels = 16;   // fewer do not repay the transforms
+constexpr Index kMinSide = 4;        // outputs
+constexpr Index kSmallSide = 8;      // up to here tiles of 4 would be padding for a large part
+constexpr Index kLargeWeights = 256 * 1024;  // transformed floats that no cache of a core holds
+constexpr Index kMaxChunkTiles = 96;
+constexpr Index kWantedChunks = 16;
+constexpr Index kLine = 16;  // floats
+
+// Tiles of a chunk: what they become in both transforms stays in the cache, unless large weights
+// would have to be read again for too few of them.
+Index choose_chunk_tiles(const WinogradPlan& plan, Index lanes) {
+  const Index cache = lanes == 16 ? 256 * 1024 : 96 * 1024;  // floats
+  const Index step = lanes == 16 ? 14 : 6;                   // tiles that one product takes at once
+  const Index fitting = cache / (plan.points() * (plan.in_channels + plan.out_channels));
+  const bool large = plan.points() * plan.in_channels * plan.out_channels > kLargeWeights;
+  const Index wanted = std::clamp<Index>(fitting, large ? 4 * step : 2 * step, kMaxChunkTiles);
+  return wanted / step * step;
+}
+
+void choose_chunks(WinogradPlan& plan, Index lanes) {
+  const Index most = choose_chunk_tiles(plan, lanes);
+  plan.chunks = std::max<Index>(1, ceil_div(plan.tiles(), most));
+  plan.chunk_tiles = ceil_div(plan.tiles(), plan.chunks);
+  while (plan.chunks * plan.splits < kWantedChunks && plan.splits * 2 <= plan.blocks)
+    plan.splits *= 2;
+  // An odd number of cache lines, so that tiles do not all fall into the same sets.
+  plan.in_pitch = (ceil_div(plan.in_channels, kLine) | 1) * kLine;
+  plan.in_plane = plan.chunk_tiles * plan.in_pitch + kLine;
+  plan.out_pitch = (ceil_div(ceil_div(plan.blocks, plan.splits) * plan.block_width, kLine) | 1) * kLine;
+  plan.out_plane = plan.chunk_tiles * plan.out_pitch + kLine;
+}
+
+// ---- Packing
+
+// [point][block of output channels][read channel][width]
+void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
+  const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
+  const Index in = plan.in_channels, out = plan.out_channels;
+  WinogradWeights job;
+  job.weight = args.inputs[0].as<const float>();
+  job.flipped = plan.transposed;
+  job.tap_pitch = plan.transposed ? out : in;
+  job.read_pitch = plan.transposed ? 9 * out : 1;
+  job.write_pitch = plan.transposed ? 1 : 9 * in;
+  job.plane = plan.weight_plane;
+  // Stretches of read channels, so that few large blocks are shared out too.
+  constexpr Index kStretch = 64;
+  const Index stretches = ceil_div(in, kStretch);
+  auto pack = [&](std::int64_t index, int) {
+    const Index block = index / stretches, first = index % stretches * kStretch;
+    const Index channel = block * plan.block_width;
+    WinogradWeights part = job;
+    part.width = std::min(plan.block_width, plan.padded_channels - channel);
+    part.valid = std::min(part.width, out - channel);
+    part.read_channels = std::min(kStretch, in - first);
+    part.weight += channel * job.write_pitch + first * job.read_pitch;
+    part.points = args.outputs[0].as<float>() + channel * in + first * part.width;
+    kernels.of(plan.tile).weights(part);
+  };
+  parallel_for(args.threads, plan.blocks * stretches, pack);
+}
+
+// ---- Running
+
+struct Chunk {
+  Index tile, tiles;       // of all images
+  Index block, block_end;  // of output channels
+};
+
+Chunk chunk_at(const WinogradPlan& plan, Index index) {
+  Chunk chunk;
+  chunk.tile = index % plan.chunks * plan.chunk_tiles;
+  chunk.tiles = std::min(plan.chunk_tiles, plan.tiles() - chunk.tile);
+  const Index split = index / plan.chunks;
+  chunk.block = plan.blocks * split / plan.splits;
+  chunk.block_end = plan.blocks * (split + 1) / plan.splits;
+  return chunk;
+}
+
+// Where a tile is: its image and its first output.
+struct Place {
+  Index image, row, column;
+};
+
+Place place_of(const WinogradPlan& plan, Index tile) {
+  const Index column = tile % plan.tile_columns, rest = tile / plan.tile_columns;
+  return {rest / plan.tile_rows, rest % plan.tile_rows * plan.tile, column * plan.tile};
+}
+
+void transform_inputs(const WinogradPlan& plan, const WinogradTransforms& transforms,
+                      const float* input, const Chunk& chunk, float* points) {
+  WinogradInput job;
+  job.rows = plan.in_rows, job.columns = plan.in_columns, job.channels = plan.in_channels;
+  job.plane = plan.in_plane;
+  for (Index t = 0; t < chunk.tiles; ++t) {
+    const Place place = place_of(plan, chunk.tile + t);
+    job.image = input + place.image * plan.in_rows * plan.in_columns * plan.in_channels;
+    job.row = place.row + plan.first_row, job.column = place.column + plan.first_column;
+    job.points = points + t * plan.in_pitch;
+    transforms.input(job);
+  }
+}
+
+void multiply(const WinogradPlan& plan, const WinogradKernels& kernels, const float* weights,
+              const Chunk& chunk, const float* in, float* out) {
+  constexpr Index kTap = 0;
+  WindowTiles tiles;
+  tiles.rows = 1, tiles.columns = chunk.tiles;
+  tiles.input_column = plan.in_pitch, tiles.output_column = plan.out_pitch;
+  tiles.taps = &kTap, tiles.tap_count = 1, tiles.run = plan.in_channels;
+  tiles.block_begin = chunk.block, tiles.block_end = chunk.block_end;
+  tiles.channels = plan.out_channels;
+  for (Index point = 0; point < plan.points(); ++point) {
+    tiles.input = in + point * plan.in_plane;
+    tiles.weights = weights + point * plan.weight_plane;
+    tiles.output = out + point * plan.out_plane - chunk.block * plan.block_width;
+    kernels.tiles(tiles);
+  }
+}
+
+void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
+                       const WindowTensors& tensors, const Chunk& chunk, const float* points) {
+  const Index channel = chunk.block * plan.block_width;
+  WinogradOutput job;
+  job.plane = plan.out_plane;
+  job.channels = std::min(chunk.block_end * plan.block_width, plan.out_channels) - channel;
+  job.pixel_pitch = plan.out_channels;
+  job.row_pitch = plan.out_columns * plan.out_channels;
+  job.bias = tensors.bias ? tensors.bias + channel : nullptr;
+  job.activation = plan.tile_activation, job.slope = plan.slope;
+  for (Index t = 0; t < chunk.tiles; ++t) {
+    const Place place = place_of(plan, chunk.tile + t);
+    const Index at = ((place.image * plan.out_rows + place.row) * plan.out_columns + place.column) *
+                         plan.out_channels + channel;
+    job.points = points + t * plan.out_pitch;
+    job.rows = std::min(plan.tile, plan.out_rows - place.row);
+    job.columns = std::min(plan.tile, plan.out_columns - place.column);
+    job.output = tensors.output + at;
+    job.residual = tensors.residual ? tensors.residual + at : nullptr;
+    kernels.of(plan.tile).output(job);
+    for (Index row = 0; row < job.rows; ++row)
+      activate(plan.activation, *kernels.activation,
+               {job.output + row * job.row_pitch, job.columns, job.channels, job.pixel_pitch});
+  }
+}
+
+void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
+  const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
+  auto optional = [&](int i) {
+    return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
+  };
+  const WindowTensors tensors = {args.inputs[0].as<const float>(),
+                                 args.inputs[1].as<const float>(), optional(plan.bias_input),
+                                 optional(plan.residual_input), args.outputs[0].as<float>()};
+  auto run_chunk = [&](std::int64_t index, int worker) {
+    const Chunk chunk = chunk_at(plan, index);
+    float* in = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats();
+    float* out = in + plan.points() * plan.in_plane;
+    transform_inputs(plan, kernels.of(plan.tile), tensors.input, chunk, in);
+    multiply(plan, kernels, tensors.weights, chunk, in, out);
+    transform_outputs(plan, kernels, tensors, chunk, out);
+  };
+  parallel_for(args.threads, plan.chunks * plan.splits, run_chunk);
+}
+
+template <const WinogradKernels& kKernels>
+void run(const KernelArgs& args) noexcept {
+  run_winograd(args, kKernels);
+}
+template <const WinogradKernels& kKernels>
+void pack(const KernelArgs& args) noexcept {
+  pack_weights(args, kKernels);
+}
+
+constexpr WinogradKernels kBaselineKernels = {baseline::kGemmLanes,
+                                              baseline::window_tiles,
+                                              &baseline::kWinograd2,
+                                              &baseline::kWinograd4,
+                                              &baseline::kActivation,
+                                              "conv2d.winograd.baseline",
+                                              "conv2d_grad_input.winograd.baseline"};
+#if PYCNN_HAVE_AVX2
+constexpr WinogradKernels kAvx2Kernels = {avx2::kGemmLanes,
+                                          avx2::window_tiles,
+                                          &avx2::kWinograd2,
+                                          &avx2::kWinograd4,
+                                          &avx2::kActivation,
+                                          "conv2d.winograd.avx2",
+                                          "conv2d_grad_input.winograd.avx2"};
+#endif
+#if PYCNN_HAVE_AVX512
+constexpr WinogradKernels kAvx512Kernels = {avx512::kGemmLanes,
+                                            avx512::window_tiles,
+                                            &avx512::kWinograd2,
+                                            &avx512::kWinograd4,
+                                            &avx512::kActivation,
+                                            "conv2d.winograd.avx512",
+                                            "conv2d_grad_input.winograd.avx512"};
+#endif
+
+}  // namespace
+
+const WinogradRun kWinogradBaseline = {run<kBaselineKernels>, pack<kBaselineKernels>,
+                                       &kBaselineKernels};
+#if PYCNN_HAVE_AVX2
+const WinogradRun kWinogradAvx2 = {run<kAvx2Kernels>, pack<kAvx2Kernels>, &kAvx2Kernels};
+#endif
+#if PYCNN_HAVE_AVX512
+const WinogradRun kWinogradAvx512 = {run<kAvx512Kernels>, pack<kAvx512Kernels>, &kAvx512Kernels};
+#endif
+
+const char* refuse_winograd(const WindowProblem& w) {
+  if (w.kernel_size != Pair{3, 3}) return "the window is not 3x3";
+  if (w.stride != Pair{1, 1}) return "the stride is not 1";
+  if (w.dilation != Pair{1, 1}) return "the window is dilated";
+  if (w.groups != 1) return "there are groups";
+  if (std::min(w.input[3], w.output[3]) < kMinChannels) return "fewer than 16 channels";
+  if (std::min(w.output[1], w.output[2]) < kMinSide) return "the output is smaller than a tile";
+  return nullptr;
+}
+
+Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradRun& entry) {
+  WinogradPlan plan;
+  plan.images = w.input[0];
+  plan.in_rows = w.input[1], plan.in_columns = w.input[2], plan.in_channels = w.input[3];
+  plan.out_rows = w.output[1], plan.out_columns = w.output[2], plan.out_channels = w.output[3];
+  plan.transposed = w.transposed;
+  plan.first_row = w.transposed ? w.padding[0] - 2 : -w.padding[0];
+  plan.first_column = w.transposed ? w.padding[1] - 2 : -w.padding[1];
+  plan.tile = std::min(plan.out_rows, plan.out_columns) <= kSmallSide ? 2 : 4;
+  plan.tile_rows = ceil_div(plan.out_rows, plan.tile);
+  plan.tile_columns = ceil_div(plan.out_columns, plan.tile);
+  const Index lanes = entry.kernels->lanes, rest = plan.out_channels % (2 * lanes);
+  plan.block_width = 2 * lanes;
+  plan.blocks = ceil_div(plan.out_channels, plan.block_width);
+  plan.padded_channels =
+      plan.out_channels - rest + (rest == 0 ? 0 : rest <= lanes ? lanes : 2 * lanes);
+  plan.weight_plane = plan.in_channels * plan.padded_channels;
+  int next_input = 2;
+  if (w.bias) plan.bias_input = next_input++;
+  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.activation = w.epilogue.activation;
+  plan.tile_activation = tile_activation(plan.activation);
+  plan.slope = static_cast<float>(w.epilogue.slope);
+  choose_chunks(plan, lanes);
+
+  Kernel kernel;
+  kernel.run = entry.run;
+  kernel.scratch_bytes =
+      static_cast<std::size_t>(std::max(threads, 1) * plan.worker_floats()) * sizeof(float);
+  kernel.packed.input = 1;
+  kernel.packed.bytes =
+      static_cast<std::size_t>(plan.points() * plan.weight_plane) * sizeof(float);
+  kernel.packed.pack = entry.pack;
+  kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
+  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  append_to_plan(kernel.plan, &plan, 1);
+  return kernel;
+}
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,66 @@
+#pragma once
+#include "backends/cpu/gemm.h"
+
+// The transforms of Winograd's minimal filtering for 3x3 windows, F(2x2, 3x3) and F(4x4, 3x3): a
+// tile of m x m outputs from (m + 2) x (m + 2) inputs by as many products (Lavin, Gray 2015,
+// "Fast algorithms for convolutional neural networks"; the points are 0, 1, -1, and 2, -2 for the
+// larger). Plain pointers and counts only: this header is read by .isa.cpp files.
+//
+// Each product (point) of a tile has a plane of its own: what the transforms write and read is
+// [point][tile][channel].
+namespace pycnn::cpu {
+
+// One tile of an image, to the planes. Pixels outside the image are zeros.
+struct WinogradInput {
+  const float* image = nullptr;
+  Index rows = 0, columns = 0, channels = 0;  // of the image
+  Index row = 0, column = 0;                  // the tile's first pixel; may be outside
+  float* points = nullptr;                    // the tile in the first plane
+  Index plane = 0;                            // floats from one plane to the next
+};
+
+// One tile of sums, from the planes.
+struct WinogradOutput {
+  const float* points = nullptr;
+  Index plane = 0;
+  Index rows = 0, columns = 0, channels = 0;  // to be written
+  float* output = nullptr;
+  Index row_pitch = 0, pixel_pitch = 0;
+  const float* bias = nullptr;      // optional, per channel
+  const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  TileActivation activation = TileActivation::kIdentity;
+  float slope = 0;
+};
+
+// A block of output channels of a 3x3 weight, to [point][read channel][width].
+struct WinogradWeights {
+  const float* weight = nullptr;
+  Index tap_pitch = 0, read_pitch = 0, write_pitch = 0;
+  bool flipped = false;  // taps in reverse order: the gradient for the input
+  Index read_channels = 0;
+  Index width = 0, valid = 0;  // floats per read channel; the others are zeros
+  float* points = nullptr;
+  Index plane = 0;
+};
+
+// The transforms for one tile size.
+struct WinogradTransforms {
+  void (*input)(const WinogradInput&);
+  void (*output)(const WinogradOutput&);
+  void (*weights)(const WinogradWeights&);
+};
+
+// Points along one side of a tile.
+constexpr Index winograd_points(Index tile) { return tile + 2; }
+
+namespace baseline {
+extern const WinogradTransforms kWinograd2, kWinograd4;
+}
+namespace avx2 {
+extern const WinogradTransforms kWinograd2, kWinograd4;
+}
+namespace avx512 {
+extern const WinogradTransforms kWinograd2, kWinograd4;
+}
+
+}  // namespace pycnn::cpu

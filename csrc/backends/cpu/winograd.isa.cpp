@@ -1,0 +1,231 @@
+#include "backends/cpu/winograd.h"
+
+#include "backends/cpu/gemm_tile.isa.h"
+
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+// ---- Along one axis
+
+template <int TILE>
+PYCNN_INLINE void input_axis(const Vec* x, Vec* y, int step) {
+  if constexpr (TILE == 2) {
+    y[0] = x[0] - x[2];
+    y[step] = x[1] + x[2];
+    y[2 * step] = x[2] - x[1];
+    y[3 * step] = x[1] - x[3];
+  } else {
+    const Vec four = broadcast(4.0f), minus_five = broadcast(-5.0f);
+    const Vec even = fma(broadcast(-4.0f), x[2], x[4]), odd = fma(broadcast(-4.0f), x[1], x[3]);
+    const Vec near = x[4] - x[2], difference = x[3] - x[1], far = difference + difference;
+    y[0] = fma(four, x[0], fma(minus_five, x[2], x[4]));
+    y[step] = even + odd;
+    y[2 * step] = even - odd;
+    y[3 * step] = near + far;
+    y[4 * step] = near - far;
+    y[5 * step] = fma(four, x[1], fma(minus_five, x[3], x[5]));
+  }
+}
+
+template <int TILE>
+PYCNN_INLINE void output_axis(const Vec* x, Vec* y, int step) {
+  const Vec sum = x[1] + x[2], difference = x[1] - x[2];
+  if constexpr (TILE == 2) {
+    y[0] = x[0] + sum;
+    y[step] = difference - x[3];
+  } else {
+    const Vec far_sum = x[3] + x[4], far_difference = x[3] - x[4];
+    y[0] = (x[0] + sum) + far_sum;
+    y[step] = fma(broadcast(2.0f), far_difference, difference);
+    y[2 * step] = fma(broadcast(4.0f), far_sum, sum);
+    y[3 * step] = fma(broadcast(8.0f), far_difference, difference) + x[5];
+  }
+}
+
+template <int TILE>
+PYCNN_INLINE void weight_axis(const Vec* x, Vec* y, int step) {
+  const Vec ends = x[0] + x[2];
+  if constexpr (TILE == 2) {
+    const Vec half = broadcast(0.5f);
+    y[0] = x[0];
+    y[step] = half * (ends + x[1]);
+    y[2 * step] = half * (ends - x[1]);
+    y[3 * step] = x[2];
+  } else {
+    const Vec sixth = broadcast(1.0f / 6), twelfth = broadcast(1.0f / 12);
+    const Vec wide = fma(broadcast(1.0f / 24), x[0], sixth * x[2]);
+    y[0] = broadcast(0.25f) * x[0];
+    y[step] = -(sixth * (ends + x[1]));
+    y[2 * step] = -(sixth * (ends - x[1]));
+    y[3 * step] = fma(twelfth, x[1], wide);
+    y[4 * step] = fma(-twelfth, x[1], wide);
+    y[5 * step] = x[2];
+  }
+}
+
+// ---- Tiles
+
+struct Range {
+  Index begin, end;
+  bool has(Index i) const { return i >= begin && i < end; }
+};
+
+// Pixels of a tile that lie in the image, along one axis.
+PYCNN_INLINE Range inside(Index first, Index size, Index points) {
+  const Index end = size - first;
+  return {first < 0 ? -first : 0, end < points ? end : points};
+}
+
+template <int TILE, bool kWhole>
+void transform_input(const WinogradInput& job) {
+  constexpr int kPoints = TILE + 2;
+  const Range rows = inside(job.row, job.rows, kPoints);
+  const Range columns = inside(job.column, job.columns, kPoints);
+  const Index row_pitch = job.columns * job.channels;
+  const float* const first = job.image + job.row * row_pitch + job.column * job.channels;
+  for (Index c = 0; c < job.channels; c += kLanes) {
+    const int lanes = lanes_of(static_cast<int>(job.channels - c), 0);
+    Vec half[kPoints * kPoints];
+    for (int j = 0; j < kPoints; ++j) {
+      Vec x[kPoints];
+#pragma GCC unroll 6
+      for (int i = 0; i < kPoints; ++i) {
+        const float* p = first + i * row_pitch + j * job.channels + c;
+        if constexpr (kWhole)
+          x[i] = load(p);
+        else
+          x[i] = rows.has(i) && columns.has(j) ? load_partial(p, lanes) : zero();
+      }
+      input_axis<TILE>(x, half + j, kPoints);
+    }
+    float* to = job.points + c;
+    for (int i = 0; i < kPoints; ++i) {
+      Vec y[kPoints];
+      input_axis<TILE>(half + i * kPoints, y, 1);
+#pragma GCC unroll 6
+      for (int j = 0; j < kPoints; ++j, to += job.plane) {
+        if constexpr (kWhole)
+          store(to, y[j]);
+        else
+          store_partial(to, y[j], lanes);
+      }
+    }
+  }
+}
+
+template <int TILE>
+void input_tile(const WinogradInput& job) {
+  constexpr Index kPoints = TILE + 2;
+  const bool whole = job.row >= 0 && job.column >= 0 && job.row + kPoints <= job.rows &&
+                     job.column + kPoints <= job.columns && job.channels % kLanes == 0;
+  return whole ? transform_input<TILE, true>(job) : transform_input<TILE, false>(job);
+}
+
+template <int TILE, TileActivation kActivation, bool kWhole>
+void transform_output(const WinogradOutput& job) {
+  constexpr int kPoints = TILE + 2;
+  for (Index c = 0; c < job.channels; c += kLanes) {
+    const int lanes = lanes_of(static_cast<int>(job.channels - c), 0);
+    Vec half[TILE * kPoints];
+    const float* from = job.points + c;
+    for (int j = 0; j < kPoints; ++j) {
+      Vec x[kPoints];
+#pragma GCC unroll 6
+      for (int i = 0; i < kPoints; ++i) {
+        const float* p = from + (i * kPoints + j) * job.plane;
+        if constexpr (kWhole)
+          x[i] = load(p);
+        else
+          x[i] = load_partial(p, lanes);
+      }
+      output_axis<TILE>(x, half + j, kPoints);
+    }
+    const Vec bias = job.bias ? load_partial(job.bias + c, lanes) : zero();
+    for (Index i = 0; i < (kWhole ? TILE : job.rows); ++i) {
+      Vec y[TILE];
+      output_axis<TILE>(half + i * kPoints, y, 1);
+      float* out = job.output + i * job.row_pitch + c;
+#pragma GCC unroll 4
+      for (int j = 0; j < TILE; ++j, out += job.pixel_pitch) {
+        if constexpr (!kWhole)
+          if (j >= job.columns) break;
+        Vec sum = y[j] + bias;
+        if (job.residual) {
+          const float* other = job.residual + (out - job.output);
+          sum = sum + (kWhole ? load(other) : load_partial(other, lanes));
+        }
+        sum = activated<kActivation>(sum, job.slope);
+        if constexpr (kWhole)
+          store(out, sum);
+        else
+          store_partial(out, sum, lanes);
+      }
+    }
+  }
+}
+
+template <int TILE, TileActivation kActivation>
+PYCNN_INLINE void output_with(const WinogradOutput& job) {
+  const bool whole = job.rows == TILE && job.columns == TILE && job.channels % kLanes == 0;
+  return whole ? transform_output<TILE, kActivation, true>(job)
+               : transform_output<TILE, kActivation, false>(job);
+}
+
+template <int TILE>
+void output_tile(const WinogradOutput& job) {
+  switch (job.activation) {
+    case TileActivation::kIdentity:
+      return output_with<TILE, TileActivation::kIdentity>(job);
+    case TileActivation::kRelu:
+      return output_with<TILE, TileActivation::kRelu>(job);
+    case TileActivation::kRelu6:
+      return output_with<TILE, TileActivation::kRelu6>(job);
+    case TileActivation::kLeakyRelu:
+      return output_with<TILE, TileActivation::kLeakyRelu>(job);
+  }
+}
+
+// ---- Weights
+
+// Element i of the result is p[i * pitch]; those from n on are zero.
+PYCNN_INLINE Vec gather(const float* p, Index pitch, int n) {
+  if (pitch == 1) return load_partial(p, n);
+  float x[kLanes] = {};
+  for (int i = 0; i < n; ++i) x[i] = p[i * pitch];
+  return load(x);
+}
+
+template <int TILE>
+void weight_block(const WinogradWeights& job) {
+  constexpr int kPoints = TILE + 2;
+  for (Index k = 0; k < job.read_channels; ++k)
+    for (Index c = 0; c < job.width; c += kLanes) {
+      const int lanes = job.valid > c ? lanes_of(static_cast<int>(job.valid - c), 0) : 0;
+      const float* from = job.weight + k * job.read_pitch + c * job.write_pitch;
+      Vec half[kPoints * 3];
+      for (int j = 0; j < 3; ++j) {
+        Vec x[3];
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; ++i) {
+          const int tap = 3 * i + j;
+          x[i] = gather(from + (job.flipped ? 8 - tap : tap) * job.tap_pitch, job.write_pitch,
+                        lanes);
+        }
+        weight_axis<TILE>(x, half + j, 3);
+      }
+      float* to = job.points + k * job.width + c;
+      for (int i = 0; i < kPoints; ++i) {
+        Vec y[kPoints];
+        weight_axis<TILE>(half + 3 * i, y, 1);
+#pragma GCC unroll 6
+        for (int j = 0; j < kPoints; ++j, to += job.plane) store(to, y[j]);
+      }
+    }
+}
+
+}  // namespace
+
+const WinogradTransforms kWinograd2 = {input_tile<2>, output_tile<2>, weight_block<2>};
+const WinogradTransforms kWinograd4 = {input_tile<4>, output_tile<4>, weight_block<4>};
+
+}  // namespace pycnn::cpu::PYCNN_ISA
