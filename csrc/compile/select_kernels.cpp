@@ -97,7 +97,7 @@ class Selector {
 
   Selection select(const Node& node, const std::vector<TensorSpec>& specs) const {
     const Problem problem{specs,           node.outputs, choice_.isa,
-                          choice_.threads, pin_of(node),  choice_.winograd};
+                          choice_.threads, pin_of(node), choice_.winograd};
     const auto where = [&](const std::string& message) {
       std::string text = "compile '" + node.name + "': " + message;
       for (const TensorSpec& spec : specs) text += "\n  input  " + to_string(spec);

@@ -88,19 +88,16 @@ Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem)
 
 constexpr Variant<ops::Conv2d> kForward[] = {
 #if PYCNN_HAVE_AVX512
-    {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd,
-     make_winograd<kWinogradAvx512>},
+    {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
     {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
     {"conv2d.implicit_gemm.avx512", Isa::kAvx512, accept_float32, make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
-    {"conv2d.winograd.avx2", Isa::kAvx2, accept_winograd,
-     make_winograd<kWinogradAvx2>},
+    {"conv2d.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
     {"conv2d.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
-    {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd,
-     make_winograd<kWinogradBaseline>},
+    {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd, make_winograd<kWinogradBaseline>},
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
@@ -119,8 +116,7 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
-    {"conv2d_grad_input.winograd.avx2", Isa::kAvx2, accept_winograd,
-     make_winograd<kWinogradAvx2>},
+    {"conv2d_grad_input.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
     {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d_grad_input.scatter.avx2", Isa::kAvx2, accept_scatter<kScatterAvx2>,
      make_scatter<kScatterAvx2>},

@@ -30,8 +30,8 @@ struct WinogradPlan {
   Index first_row = 0, first_column = 0;  // of the first tile in the input: minus the padding
   Index tile = 4;                         // outputs along one side
   Index tile_rows = 0, tile_columns = 0;  // of one image
-  Index block_width = 0, blocks = 0, padded_channels = 0;  // of output channels
-  Index chunk_tiles = 0, chunks = 0, splits = 1;           // splits of the output channels
+  Index block_width = 0, blocks = 0, padded_channels = 0;          // of output channels
+  Index chunk_tiles = 0, chunks = 0, splits = 1;                   // splits of the output channels
   Index in_pitch = 0, in_plane = 0, out_pitch = 0, out_plane = 0;  // of transformed tiles
   Index weight_plane = 0;
   Index transposed = 0;
@@ -43,14 +43,18 @@ struct WinogradPlan {
 
   Index points() const { return winograd_points(tile) * winograd_points(tile); }
   Index tiles() const { return images * tile_rows * tile_columns; }
-  Index worker_floats() const { return points() * (in_plane + out_plane); }
+  // Several chunks share their inputs when the output channels are split; they are transformed
+  // first.
+  bool shared() const { return splits > 1; }
+  Index in_floats() const { return points() * in_plane; }  // of a chunk
+  Index out_floats() const { return points() * out_plane; }
 };
 
 // ---- Planning
 
-constexpr Index kMinChannels = 16;   // fewer do not repay the transforms
-constexpr Index kMinSide = 4;        // outputs
-constexpr Index kSmallSide = 8;      // up to here tiles of 4 would be padding for a large part
+constexpr Index kMinChannels = 16;  // fewer do not repay the transforms
+constexpr Index kMinSide = 4;       // outputs
+constexpr Index kSmallSide = 8;     // up to here tiles of 4 would be padding for a large part
 constexpr Index kLargeWeights = 256 * 1024;  // transformed floats that no cache of a core holds
 constexpr Index kMaxChunkTiles = 96;
 constexpr Index kWantedChunks = 16;
@@ -70,13 +74,14 @@ Index choose_chunk_tiles(const WinogradPlan& plan, Index lanes) {
 void choose_chunks(WinogradPlan& plan, Index lanes) {
   const Index most = choose_chunk_tiles(plan, lanes);
   plan.chunks = std::max<Index>(1, ceil_div(plan.tiles(), most));
-  plan.chunk_tiles = ceil_div(plan.tiles(), plan.chunks);
+  plan.chunk_tiles = std::max<Index>(1, ceil_div(plan.tiles(), plan.chunks));
   while (plan.chunks * plan.splits < kWantedChunks && plan.splits * 2 <= plan.blocks)
     plan.splits *= 2;
   // An odd number of cache lines, so that tiles do not all fall into the same sets.
   plan.in_pitch = (ceil_div(plan.in_channels, kLine) | 1) * kLine;
   plan.in_plane = plan.chunk_tiles * plan.in_pitch + kLine;
-  plan.out_pitch = (ceil_div(ceil_div(plan.blocks, plan.splits) * plan.block_width, kLine) | 1) * kLine;
+  plan.out_pitch =
+      (ceil_div(ceil_div(plan.blocks, plan.splits) * plan.block_width, kLine) | 1) * kLine;
   plan.out_plane = plan.chunk_tiles * plan.out_pitch + kLine;
 }
 
@@ -137,16 +142,17 @@ Place place_of(const WinogradPlan& plan, Index tile) {
   return {rest / plan.tile_rows, rest % plan.tile_rows * plan.tile, column * plan.tile};
 }
 
+// Tiles from `tile` on, to the planes of their chunk.
 void transform_inputs(const WinogradPlan& plan, const WinogradTransforms& transforms,
-                      const float* input, const Chunk& chunk, float* points) {
+                      const float* input, Index tile, Index tiles, float* points) {
   WinogradInput job;
   job.rows = plan.in_rows, job.columns = plan.in_columns, job.channels = plan.in_channels;
   job.plane = plan.in_plane;
-  for (Index t = 0; t < chunk.tiles; ++t) {
-    const Place place = place_of(plan, chunk.tile + t);
+  for (Index t = tile; t < tile + tiles; ++t) {
+    const Place place = place_of(plan, t);
     job.image = input + place.image * plan.in_rows * plan.in_columns * plan.in_channels;
     job.row = place.row + plan.first_row, job.column = place.column + plan.first_column;
-    job.points = points + t * plan.in_pitch;
+    job.points = points + t % plan.chunk_tiles * plan.in_pitch;
     transforms.input(job);
   }
 }
@@ -181,7 +187,8 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
   for (Index t = 0; t < chunk.tiles; ++t) {
     const Place place = place_of(plan, chunk.tile + t);
     const Index at = ((place.image * plan.out_rows + place.row) * plan.out_columns + place.column) *
-                         plan.out_channels + channel;
+                         plan.out_channels +
+                     channel;
     job.points = points + t * plan.out_pitch;
     job.rows = std::min(plan.tile, plan.out_rows - place.row);
     job.columns = std::min(plan.tile, plan.out_columns - place.column);
@@ -199,14 +206,25 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
   auto optional = [&](int i) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
-  const WindowTensors tensors = {args.inputs[0].as<const float>(),
-                                 args.inputs[1].as<const float>(), optional(plan.bias_input),
-                                 optional(plan.residual_input), args.outputs[0].as<float>()};
+  const WindowTensors tensors = {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
+                                 optional(plan.bias_input), optional(plan.residual_input),
+                                 args.outputs[0].as<float>()};
+  float* const scratch = reinterpret_cast<float*>(args.scratch);
+  const WinogradTransforms& transforms = kernels.of(plan.tile);
+  if (plan.shared()) {
+    auto transform = [&](std::int64_t tile, int) {
+      float* in = scratch + tile / plan.chunk_tiles * plan.in_floats();
+      transform_inputs(plan, transforms, tensors.input, tile, 1, in);
+    };
+    parallel_for(args.threads, plan.tiles(), transform);
+  }
+  const Index ins = plan.shared() ? plan.chunks : args.threads;
   auto run_chunk = [&](std::int64_t index, int worker) {
     const Chunk chunk = chunk_at(plan, index);
-    float* in = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats();
-    float* out = in + plan.points() * plan.in_plane;
-    transform_inputs(plan, kernels.of(plan.tile), tensors.input, chunk, in);
+    float* in = scratch + (plan.shared() ? index % plan.chunks : worker) * plan.in_floats();
+    float* out = scratch + ins * plan.in_floats() + worker * plan.out_floats();
+    if (!plan.shared())
+      transform_inputs(plan, transforms, tensors.input, chunk.tile, chunk.tiles, in);
     multiply(plan, kernels, tensors.weights, chunk, in, out);
     transform_outputs(plan, kernels, tensors, chunk, out);
   };
@@ -283,8 +301,10 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
   const Index lanes = entry.kernels->lanes, rest = plan.out_channels % (2 * lanes);
   plan.block_width = 2 * lanes;
   plan.blocks = ceil_div(plan.out_channels, plan.block_width);
-  plan.padded_channels =
-      plan.out_channels - rest + (rest == 0 ? 0 : rest <= lanes ? lanes : 2 * lanes);
+  plan.padded_channels = plan.out_channels - rest +
+                         (rest == 0       ? 0
+                          : rest <= lanes ? lanes
+                                          : 2 * lanes);
   plan.weight_plane = plan.in_channels * plan.padded_channels;
   int next_input = 2;
   if (w.bias) plan.bias_input = next_input++;
@@ -296,11 +316,12 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
 
   Kernel kernel;
   kernel.run = entry.run;
+  const Index workers = std::max(threads, 1), ins = plan.shared() ? plan.chunks : workers;
   kernel.scratch_bytes =
-      static_cast<std::size_t>(std::max(threads, 1) * plan.worker_floats()) * sizeof(float);
+      static_cast<std::size_t>(ins * plan.in_floats() + workers * plan.out_floats()) *
+      sizeof(float);
   kernel.packed.input = 1;
-  kernel.packed.bytes =
-      static_cast<std::size_t>(plan.points() * plan.weight_plane) * sizeof(float);
+  kernel.packed.bytes = static_cast<std::size_t>(plan.points() * plan.weight_plane) * sizeof(float);
   kernel.packed.pack = entry.pack;
   kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
   if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};

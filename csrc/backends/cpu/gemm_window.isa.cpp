@@ -38,14 +38,18 @@ PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR
     bias[v] = !job.bias ? zero()
               : full    ? load(job.bias + tile.channel + v * kLanes)
                      : load_partial(job.bias + tile.channel + v * kLanes, lanes_of(tile.lanes, v));
-  if (full && !job.residual) {
+  if (full) {
+    const Index residual = job.residual ? job.residual - job.output : 0;
 #pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) {
       float* out = i < kFirst ? tile.output_first + i * job.output_column
                               : tile.output_second + (i - kFirst) * job.output_column;
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v)
-        store(out + v * kLanes, activated<kActivation>(sum[i][v] + bias[v], job.slope));
+      for (int v = 0; v < NV; ++v) {
+        Vec x = sum[i][v] + bias[v];
+        if (job.residual) x = x + load(out + residual + v * kLanes);
+        store(out + v * kLanes, activated<kActivation>(x, job.slope));
+      }
     }
     return;
   }

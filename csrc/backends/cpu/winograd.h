@@ -7,7 +7,7 @@
 // larger). Plain pointers and counts only: this header is read by .isa.cpp files.
 //
 // Each product (point) of a tile has a plane of its own: what the transforms write and read is
-// [point][tile][channel].
+// [point][tile][channel], with room for whole vectors of channels.
 namespace pycnn::cpu {
 
 // One tile of an image, to the planes. Pixels outside the image are zeros.

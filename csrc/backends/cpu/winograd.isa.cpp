@@ -76,49 +76,55 @@ PYCNN_INLINE Range inside(Index first, Index size, Index points) {
   return {first < 0 ? -first : 0, end < points ? end : points};
 }
 
+struct Window {
+  const float* first;
+  Index row_pitch, pixel_pitch;
+  Range rows, columns;
+};
+
+// `lanes` channels. With kWhole all pixels are inside and all lanes are channels.
 template <int TILE, bool kWhole>
-void transform_input(const WinogradInput& job) {
+PYCNN_INLINE void transform_input(const Window& window, int lanes, float* points, Index plane) {
   constexpr int kPoints = TILE + 2;
-  const Range rows = inside(job.row, job.rows, kPoints);
-  const Range columns = inside(job.column, job.columns, kPoints);
-  const Index row_pitch = job.columns * job.channels;
-  const float* const first = job.image + job.row * row_pitch + job.column * job.channels;
-  for (Index c = 0; c < job.channels; c += kLanes) {
-    const int lanes = lanes_of(static_cast<int>(job.channels - c), 0);
-    Vec half[kPoints * kPoints];
-    for (int j = 0; j < kPoints; ++j) {
-      Vec x[kPoints];
+  Vec half[kPoints * kPoints];
+  for (int j = 0; j < kPoints; ++j) {
+    Vec x[kPoints];
+    const float* p = window.first + j * window.pixel_pitch;
 #pragma GCC unroll 6
-      for (int i = 0; i < kPoints; ++i) {
-        const float* p = first + i * row_pitch + j * job.channels + c;
-        if constexpr (kWhole)
-          x[i] = load(p);
-        else
-          x[i] = rows.has(i) && columns.has(j) ? load_partial(p, lanes) : zero();
-      }
-      input_axis<TILE>(x, half + j, kPoints);
+    for (int i = 0; i < kPoints; ++i, p += window.row_pitch) {
+      if constexpr (kWhole)
+        x[i] = load(p);
+      else
+        x[i] = window.rows.has(i) && window.columns.has(j) ? load_partial(p, lanes) : zero();
     }
-    float* to = job.points + c;
-    for (int i = 0; i < kPoints; ++i) {
-      Vec y[kPoints];
-      input_axis<TILE>(half + i * kPoints, y, 1);
+    input_axis<TILE>(x, half + j, kPoints);
+  }
+  for (int i = 0; i < kPoints; ++i) {
+    Vec y[kPoints];
+    input_axis<TILE>(half + i * kPoints, y, 1);
 #pragma GCC unroll 6
-      for (int j = 0; j < kPoints; ++j, to += job.plane) {
-        if constexpr (kWhole)
-          store(to, y[j]);
-        else
-          store_partial(to, y[j], lanes);
-      }
-    }
+    for (int j = 0; j < kPoints; ++j, points += plane) store(points, y[j]);
   }
 }
 
 template <int TILE>
 void input_tile(const WinogradInput& job) {
   constexpr Index kPoints = TILE + 2;
-  const bool whole = job.row >= 0 && job.column >= 0 && job.row + kPoints <= job.rows &&
-                     job.column + kPoints <= job.columns && job.channels % kLanes == 0;
-  return whole ? transform_input<TILE, true>(job) : transform_input<TILE, false>(job);
+  Window window;
+  window.row_pitch = job.columns * job.channels, window.pixel_pitch = job.channels;
+  window.first = job.image + job.row * window.row_pitch + job.column * window.pixel_pitch;
+  window.rows = inside(job.row, job.rows, kPoints);
+  window.columns = inside(job.column, job.columns, kPoints);
+  const bool whole = window.rows.begin == 0 && window.columns.begin == 0 &&
+                     window.rows.end == kPoints && window.columns.end == kPoints;
+  const Index full = job.channels / kLanes * kLanes;
+  Index c = 0;
+  if (whole)
+    for (; c < full; c += kLanes, window.first += kLanes)
+      transform_input<TILE, true>(window, kLanes, job.points + c, job.plane);
+  for (; c < job.channels; c += kLanes, window.first += kLanes)
+    transform_input<TILE, false>(window, lanes_of(static_cast<int>(job.channels - c), 0),
+                                 job.points + c, job.plane);
 }
 
 template <int TILE, TileActivation kActivation, bool kWhole>
@@ -131,13 +137,7 @@ void transform_output(const WinogradOutput& job) {
     for (int j = 0; j < kPoints; ++j) {
       Vec x[kPoints];
 #pragma GCC unroll 6
-      for (int i = 0; i < kPoints; ++i) {
-        const float* p = from + (i * kPoints + j) * job.plane;
-        if constexpr (kWhole)
-          x[i] = load(p);
-        else
-          x[i] = load_partial(p, lanes);
-      }
+      for (int i = 0; i < kPoints; ++i) x[i] = load(from + (i * kPoints + j) * job.plane);
       output_axis<TILE>(x, half + j, kPoints);
     }
     const Vec bias = job.bias ? load_partial(job.bias + c, lanes) : zero();
@@ -208,8 +208,8 @@ void weight_block(const WinogradWeights& job) {
 #pragma GCC unroll 3
         for (int i = 0; i < 3; ++i) {
           const int tap = 3 * i + j;
-          x[i] = gather(from + (job.flipped ? 8 - tap : tap) * job.tap_pitch, job.write_pitch,
-                        lanes);
+          x[i] =
+              gather(from + (job.flipped ? 8 - tap : tap) * job.tap_pitch, job.write_pitch, lanes);
         }
         weight_axis<TILE>(x, half + j, 3);
       }
