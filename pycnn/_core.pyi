@@ -369,7 +369,7 @@ def TopKCorrect(**kwargs) -> Op:
     ...
 def Transpose(**kwargs) -> Op:
     ...
-def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> Program:
+def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> Program:
     ...
 def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
     """
@@ -379,7 +379,7 @@ def machine() -> dict:
     """
     What this machine offers.
     """
-def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> dict:
+def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, winograd: bool, loss: str, optimizer: Optimizer | None) -> dict:
     """
     What compile would take.
     """

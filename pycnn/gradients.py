@@ -25,6 +25,7 @@ def value_and_grad(
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
+    winograd: bool = True,
 ) -> Callable[..., tuple[Any, Any]]:
     """Return a function that computes a scalar function's value and its gradients.
 
@@ -40,6 +41,7 @@ def value_and_grad(
         isa: Instruction set; None takes the best.
         threads: None chooses.
         variants: Kernel variants to pin.
+        winograd: Whether 3x3 convolutions may use Winograd's algorithms (see `compile`).
 
     Returns:
         A function of arrays. float64 arrays run everything in float64 with the reference kernels. It returns
@@ -80,6 +82,7 @@ def value_and_grad(
                 isa=isa,
                 threads=threads,
                 variants=variants,
+                winograd=winograd,
             )
         program, wanted = programs[key]
         results = program.run(*_used(program, given))
@@ -104,6 +107,7 @@ def gradient_program(
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
+    winograd: bool = True,
     double: bool = False,
 ) -> tuple[Program, list[str]]:
     """Compile a scalar function and its gradients for arguments of given shapes and types.
@@ -139,7 +143,7 @@ def gradient_program(
     for index, result in enumerate(graph.differentiate(loss, wrt, relu_rule)):
         graph.set_output(f"gradient_{index}", result)
     extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
-    return compile_traced(extended, isa=isa, threads=threads, variants=variants), wanted
+    return compile_traced(extended, isa=isa, threads=threads, variants=variants, winograd=winograd), wanted
 
 
 def _used(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

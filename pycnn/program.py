@@ -299,6 +299,7 @@ def compile_traced(
     threads: int | None = None,
     isa: str | None = None,
     variants: Mapping[str, str] | None = None,
+    winograd: bool = True,
     fuse: bool = True,
     reuse_memory: bool = True,
     memory_limit_bytes: int = 0,
@@ -317,6 +318,8 @@ def compile_traced(
             than affinity and quota allow is clamped, with a warning once.
         isa: "baseline", "avx2", "avx512"; None takes the best, capped by PYCNN_MAX_ISA.
         variants: Kernel variants to pin, by node name, op name or "*".
+        winograd: Let 3x3 convolutions of stride 1 and their gradients for the input use Winograd's minimal filtering,
+            which multiplies two to four times less and rounds more (see `compile`). False keeps to plain sums.
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
@@ -342,6 +345,7 @@ def compile_traced(
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
         variants=dict(variants or {}),
+        winograd=_check_winograd(winograd),
         fuse=fuse,
         reuse_memory=reuse_memory,
         memory_limit_bytes=memory_limit_bytes,
@@ -361,6 +365,7 @@ def plan_memory(
     device: str = "cpu",
     threads: int | None = None,
     isa: str | None = None,
+    winograd: bool = True,
 ) -> dict[str, Any]:
     """Plan the memory of a recorded network: no weight is drawn, nothing is run, and no limit holds.
 
@@ -379,6 +384,7 @@ def plan_memory(
         device=_check_device(device),
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
+        winograd=_check_winograd(winograd),
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
@@ -409,6 +415,12 @@ def _check_isa(isa: Any) -> str:
     return isa or "auto"
 
 
+def _check_winograd(winograd: Any) -> bool:
+    if not isinstance(winograd, bool | np.bool_):
+        raise ArgumentError(f"winograd: {winograd!r} is not True or False")
+    return bool(winograd)
+
+
 def _check_device(device: Any) -> str:
     if device == "auto":
         return "cpu"
@@ -426,6 +438,7 @@ def compile(
     isa: str | None = None,
     *,
     variants: Mapping[str, str] | None = None,
+    winograd: bool = True,
     memory_limit_bytes: int = 0,
 ) -> Program:
     """Compile a module or function for inference on inputs of one shape.
@@ -438,6 +451,12 @@ def compile(
         threads: At most this many; None chooses (see `compile_traced`).
         isa: "baseline", "avx2" or "avx512"; None takes the best.
         variants: Kernel variants to pin, by node name, op name or "*".
+        winograd: Let 3x3 convolutions of stride 1 and 16 channels or more use Winograd's minimal filtering (Lavin and
+            Gray 2015, "Fast algorithms for convolutional neural networks"): 2.25 times fewer multiplications on outputs
+            of up to 8x8, 4 times on larger ones. The largest error over the largest result, measured on 16 to 512
+            channels of ReLU's results and He's weights: 2e-7 to 9e-7 on the small outputs and 3e-6 to 2e-5 on the
+            large ones, against 3e-7 to 2e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2
+            or 4x4. False keeps to plain sums.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
 
     Returns:
@@ -466,5 +485,11 @@ def compile(
         parameter_dtype="float64" if name == "float64" else None,
     )
     return compile_traced(
-        traced, device=device, threads=threads, isa=isa, variants=variants, memory_limit_bytes=memory_limit_bytes
+        traced,
+        device=device,
+        threads=threads,
+        isa=isa,
+        variants=variants,
+        winograd=winograd,
+        memory_limit_bytes=memory_limit_bytes,
     )

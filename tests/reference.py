@@ -104,6 +104,56 @@ def conv2d_grad_weight(x, grad, kernel, *, stride=1, padding=0, dilation=1, grou
     return result
 
 
+# Winograd's minimal filtering by the points 0, 1, -1 (tiles of 2) and 2, -2 (tiles of 4): input, weight and output
+# matrices of Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015, section 4.
+WINOGRAD = {
+    2: (
+        [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+        [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+        [[1, 1, 1, 0], [0, 1, -1, -1]],
+    ),
+    4: (
+        [
+            [4, 0, -5, 0, 1, 0],
+            [0, -4, -4, 1, 1, 0],
+            [0, 4, -4, -1, 1, 0],
+            [0, -2, -1, 2, 1, 0],
+            [0, 2, -1, -2, 1, 0],
+            [0, 4, 0, -5, 0, 1],
+        ],
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ],
+        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    ),
+}
+
+
+def winograd(x, weight, tile, *, padding=0, magnitude=False):
+    """A 3x3 convolution by tiles; or with every number of every transform replaced by its absolute value."""
+    matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile]]
+    x, weight = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, weight))
+    top, bottom, left, right = sides(padding)
+    n, height, width, _ = x.shape
+    rows, columns = height + top + bottom - 2, width + left + right - 2
+    across, down = -(-columns // tile), -(-rows // tile)
+    padded = np.zeros((n, down * tile + 2, across * tile + 2, x.shape[3]))
+    padded[:, top : top + height, left : left + width] = x
+    points = np.einsum("ai,oijc,bj->aboc", matrices[1], weight, matrices[1])
+    output = np.zeros((n, down * tile, across * tile, len(weight)))
+    for r, c in itertools.product(range(0, down * tile, tile), range(0, across * tile, tile)):
+        pixels = padded[:, r : r + tile + 2, c : c + tile + 2]
+        seen = np.einsum("ai,nijc,bj->nabc", matrices[0], pixels, matrices[0])
+        products = np.einsum("nabc,aboc->nabo", seen, points)
+        output[:, r : r + tile, c : c + tile] = np.einsum("ia,nabo,jb->nijo", matrices[2], products, matrices[2])
+    return output[:, :rows, :columns]
+
+
 def max_pool2d(x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     stride = kernel_size if stride is None else stride
     cells = [

@@ -15,6 +15,9 @@ GRADIENT = 1e-6
 # Share of the norm of a whole net's gradient by which ReLUs near zero that fall the other way in float32 may change it;
 # PyTorch's own float32 gradients lie up to half as far from its float64 ones.
 KINKS = 0.05
+# Largest error of a 3x3 convolution of 16 to 512 channels over its largest result, for ReLU's results times He's
+# weights: by plain sums (1), by Winograd's tiles of 2 and of 4. Twice what was measured, see docs/design.md.
+CONVOLUTION = {1: 4.4e-6, 2: 1.8e-6, 4: 3.2e-5}
 
 
 def unit(dtype=np.float32):
@@ -30,6 +33,17 @@ def smallest(dtype=np.float32):
 def sum_bound(magnitude, length, dtype=np.float32):
     """Bound of a sum of `length` products; magnitude is the sum of their absolute values."""
     return (4 + 2 * math.sqrt(length)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
+
+
+def winograd_bound(magnitude, channels, dtype=np.float32):
+    """Bound of a convolution by Winograd's minimal filtering over so many channels.
+
+    The forward bound of its three steps one after another: magnitude is `reference.winograd(..., magnitude=True)`,
+    through which an error of one unit in any number of a step grows at most. A number is rounded up to 6 times by the
+    transform of the weights (two passes of one or two sums and a constant that float32 does not hold), 6 times by that
+    of the input, once for each channel, 6 times by that of the output, and twice by bias and residual.
+    """
+    return (20 + 2 * math.sqrt(channels)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
 
 
 def elementwise_bound(magnitude, dtype=np.float32):

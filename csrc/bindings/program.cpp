@@ -169,7 +169,7 @@ void bind_program(py::module_& m) {
       "compile",
       [](const Graph& graph, VariablesHolder& variables, const std::string& mode,
          const std::string& device, const std::string& isa, std::int64_t threads,
-         std::map<std::string, std::string> pins, bool fuse, bool reuse_memory,
+         std::map<std::string, std::string> pins, bool winograd, bool fuse, bool reuse_memory,
          std::size_t memory_limit_bytes, const std::string& loss,
          std::optional<Optimizer> optimizer) {
         CompileOptions options;
@@ -178,6 +178,7 @@ void bind_program(py::module_& m) {
         options.isa = isa;
         options.threads = threads;
         options.variants = std::move(pins);
+        options.winograd = winograd;
         options.fuse = fuse;
         options.reuse_memory = reuse_memory;
         options.memory_limit_bytes = memory_limit_bytes;
@@ -187,20 +188,21 @@ void bind_program(py::module_& m) {
         return compile(graph, variables.map, options);
       },
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
-      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("fuse"),
+      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"), py::arg("fuse"),
       py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"),
       py::arg("optimizer"));
 
   m.def(
       "plan_memory",
       [](const Graph& graph, const std::string& mode, const std::string& device,
-         const std::string& isa, std::int64_t threads, const std::string& loss,
+         const std::string& isa, std::int64_t threads, bool winograd, const std::string& loss,
          std::optional<Optimizer> optimizer) {
         CompileOptions options;
         options.mode = parse_mode(mode);
         options.device = device;
         options.isa = isa;
         options.threads = threads;
+        options.winograd = winograd;
         options.loss = loss;
         options.optimizer = std::move(optimizer);
         MemoryPlan plan;
@@ -214,7 +216,8 @@ void bind_program(py::module_& m) {
         return result;
       },
       py::arg("graph"), py::kw_only(), py::arg("mode"), py::arg("device"), py::arg("isa"),
-      py::arg("threads"), py::arg("loss"), py::arg("optimizer"), "What compile would take.");
+      py::arg("threads"), py::arg("winograd"), py::arg("loss"), py::arg("optimizer"),
+      "What compile would take.");
 
   m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",
         "Kernel variants of an op, best first.");

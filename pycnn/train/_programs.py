@@ -155,6 +155,7 @@ class ProgramSet:
         *,
         device: str,
         threads: int | None,
+        winograd: bool,
         optimizer: Callable[[], OptimizerSpec] | None,
     ) -> None:
         self._net = net
@@ -162,6 +163,7 @@ class ProgramSet:
         self._variables = variables
         self._device = device
         self._threads = threads
+        self._winograd = winograd
         self._optimizer = optimizer
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
@@ -252,6 +254,7 @@ class ProgramSet:
             optimizer=spec,
             device=self._device,
             threads=self._threads,
+            winograd=self._winograd,
         )
         soft = objective.name == "cross_entropy" and not labelled
         return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)

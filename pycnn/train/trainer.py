@@ -64,6 +64,8 @@ class Trainer:
             loss while training; 0 trains without the heads. Default: the net's own weights, 0.3 in GoogLeNet. Metrics,
             evaluation and prediction look at the main output alone.
         metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
+        winograd: Whether 3x3 convolutions may use Winograd's algorithms, which are faster and round more (see
+            `pycnn.compile`).
         normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
 
     Attributes:
@@ -94,6 +96,7 @@ class Trainer:
         dtype: str = "float32",
         device: str = "cpu",
         threads: int | None = None,
+        winograd: bool = True,
         seed: int = 0,
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
@@ -150,10 +153,9 @@ class Trainer:
         self._epochs = 0
         self._callbacks: tuple[Callback, ...] = ()
         self._callback_states: list[dict[str, Any]] = []
-        self._training = ProgramSet(
-            net, objective, self.variables, device=device, threads=threads, optimizer=self._spec
-        )
-        self._measuring = ProgramSet(net, objective, self.variables, device=device, threads=threads, optimizer=None)
+        options: dict[str, Any] = {"device": device, "threads": threads, "winograd": winograd}
+        self._training = ProgramSet(net, objective, self.variables, **options, optimizer=self._spec)
+        self._measuring = ProgramSet(net, objective, self.variables, **options, optimizer=None)
         self.variables["train.seed"] = np.array([seed], np.int64)
         self.variables["train.step"] = np.array([0], np.int64)
         self.variables["train.learning_rate"] = np.array([optimizer.lr], np.float32)

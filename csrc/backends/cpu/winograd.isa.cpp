@@ -52,13 +52,14 @@ PYCNN_INLINE void weight_axis(const Vec* x, Vec* y, int step) {
     y[2 * step] = half * (ends - x[1]);
     y[3 * step] = x[2];
   } else {
-    const Vec sixth = broadcast(1.0f / 6), twelfth = broadcast(1.0f / 12);
-    const Vec wide = fma(broadcast(1.0f / 24), x[0], sixth * x[2]);
+    // Thirds last: they are the only numbers here that float32 does not hold.
+    const Vec sixth = broadcast(1.0f / 6), twenty_fourth = broadcast(1.0f / 24);
+    const Vec wide = fma(broadcast(4.0f), x[2], x[0]);
     y[0] = broadcast(0.25f) * x[0];
     y[step] = -(sixth * (ends + x[1]));
     y[2 * step] = -(sixth * (ends - x[1]));
-    y[3 * step] = fma(twelfth, x[1], wide);
-    y[4 * step] = fma(-twelfth, x[1], wide);
+    y[3 * step] = twenty_fourth * fma(broadcast(2.0f), x[1], wide);
+    y[4 * step] = twenty_fourth * fma(broadcast(-2.0f), x[1], wide);
     y[5 * step] = x[2];
   }
 }
