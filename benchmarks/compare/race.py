@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ def race(
     pause: float = 0.05,
     trial: int = 2,
     slack: float = 1.3,
+    hopeless: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -59,6 +59,7 @@ def race(
         pause: Seconds of rest in front of a turn, in which the waiting threads of the one before stop spinning.
         trial: After so many rounds a setting leaves that needs more than `slack` times the time of its peer's best.
         slack: See `trial`.
+        hopeless: As `slack`, after the warm-up, of which the shortest call is the only sample then.
         clock: Seconds.
         sleep: Rests.
     """
@@ -77,7 +78,12 @@ def race(
 
     def warm_up(lane: Lane) -> None:
         lane.call()
-        lane.repeats = max(1, int(seconds / max(turn(lane, 1), 1e-7)))
+        end = clock() + 0.02
+        lane.samples = [turn(lane, 1)]
+        while clock() < end and len(lane.samples) < 20:
+            lane.samples.append(turn(lane, 1))
+        lane.samples = [min(lane.samples)]
+        lane.repeats = max(1, int(seconds / max(lane.samples[0], 1e-7)))
 
     def sample(lane: Lane) -> None:
         sleep(pause)
@@ -87,6 +93,10 @@ def race(
 
     for lane in lanes.values():
         guarded(lane, lambda lane=lane: warm_up(lane))  # type: ignore[misc]
+    _let_leave(lanes, hopeless)
+    for lane in lanes.values():
+        if not lane.left:
+            lane.samples.clear()
     for index in range(rounds):
         order = list(lanes.values())
         for lane in order[:: -1 if index % 2 else 1]:
@@ -97,12 +107,13 @@ def race(
 
 
 def _let_leave(lanes: Mapping[str, Lane], slack: float) -> None:
+    """By the shortest call of each, which a disturbance cannot lengthen as it can a median of two."""
     best: dict[str, float] = {}
     for lane in lanes.values():
-        if lane.error is None:
-            best[lane.peer] = min(best.get(lane.peer, float("inf")), statistics.median(lane.samples))
+        if lane.error is None and not lane.left:
+            best[lane.peer] = min(best.get(lane.peer, float("inf")), min(lane.samples))
     for lane in lanes.values():
-        if lane.error is None and statistics.median(lane.samples) > slack * best[lane.peer]:
+        if lane.error is None and not lane.left and min(lane.samples) > slack * best[lane.peer]:
             lane.left = True
 
 

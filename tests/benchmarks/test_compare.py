@@ -114,6 +114,15 @@ def test_slow_setting_leaves_but_not_the_only_one_of_its_peer():
     assert [len(lane.samples) for lane in lanes.values()] == [4, 4, 2, 4]
 
 
+def test_hopeless_setting_has_no_turn_at_all():
+    clock = Clock()
+    lanes = clock.lanes(fast=("p", 1.0), hopeless=("p", 3.5), other=("q", 9.0))
+    clock.race(lanes, rounds=2, seconds=0.1, hopeless=3.0)
+    assert [lane.left for lane in lanes.values()] == [False, True, False]
+    assert lanes["hopeless"].samples == [3.5]
+    assert [len(lane.samples) for lane in lanes.values()] == [2, 1, 2]
+
+
 def test_candidate_that_raises_is_out_and_the_others_go_on():
     clock = Clock()
     lanes = clock.lanes(good=("p", 1.0), bad=("q", 1.0))
