@@ -4,6 +4,7 @@
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
 #include "backends/cpu/conv2d_winograd.h"
+#include "backends/cpu/conv2d_winograd_weight_grad.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
 
@@ -73,8 +74,7 @@ Kernel make_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
   return make_scatter_kernel(op, problem, kRun);
 }
 
-template <const WeightGradRun& kRun, bool kPerThread = false>
-Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem) {
+WeightGradProblem problem_of(const ops::Conv2dGradWeight& op, const Problem& problem) {
   WeightGradProblem grad;
   grad.input = problem.inputs[0].shape, grad.grad_output = problem.inputs[1].shape;
   grad.groups = op.groups;
@@ -82,8 +82,25 @@ Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem)
   grad.stride = op.stride, grad.dilation = op.dilation;
   grad.padding = {op.padding.top, op.padding.left};
   grad.bias = op.bias;
+  return grad;
+}
+
+template <const WeightGradRun& kRun, bool kPerThread = false>
+Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  WeightGradProblem grad = problem_of(op, problem);
   grad.per_thread = kPerThread;
   return make_weight_grad_kernel(grad, problem.threads, kRun);
+}
+
+const char* accept_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  if (!problem.winograd) return "winograd is off";
+  return refuse_winograd(problem_of(op, problem));
+}
+
+template <const WinogradGradRun& kRun>
+Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_winograd_weight_grad_kernel(problem_of(op, problem), kRun);
 }
 
 constexpr Variant<ops::Conv2d> kForward[] = {
@@ -135,13 +152,19 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 
 constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
+     make_winograd_grad<kWinogradGradAvx512>},
     {"conv2d_grad_weight.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
      make_grad_weight<kWeightGradAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"conv2d_grad_weight.winograd.avx2", Isa::kAvx2, accept_winograd_grad,
+     make_winograd_grad<kWinogradGradAvx2>},
     {"conv2d_grad_weight.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
      make_grad_weight<kWeightGradAvx2>},
 #endif
+    {"conv2d_grad_weight.winograd.baseline", Isa::kBaseline, accept_winograd_grad,
+     make_winograd_grad<kWinogradGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
     {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},

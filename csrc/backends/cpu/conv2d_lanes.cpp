@@ -138,7 +138,8 @@ void run_pass(const WindowPlan& plan, const LaneKernels& kernels, const WindowTe
       tiles.output = tensors.output + out;
       tiles.residual = tensors.residual ? tensors.residual + out : nullptr;
       kernels.tiles(tiles);
-      activate(plan.activation, *kernels.activation, {tiles.output, pass.columns, slice.width, out_column});
+      activate(plan.activation, *kernels.activation,
+               {tiles.output, pass.columns, slice.width, out_column});
     }
 }
 

@@ -90,7 +90,8 @@ void activate_tiles(const WindowPlan& plan, const WindowKernels& kernels,
   for (Index n = 0; n < tiles.images; ++n)
     for (Index row = 0; row < tiles.rows; ++row) {
       float* p = tiles.output + n * tiles.output_image + row * tiles.output_row + first;
-      activate(plan.activation, *kernels.activation, {p, tiles.columns, count, tiles.output_column});
+      activate(plan.activation, *kernels.activation,
+               {p, tiles.columns, count, tiles.output_column});
     }
 }
 

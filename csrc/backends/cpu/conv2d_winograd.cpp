@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "backends/cpu/conv2d_window_plan.h"
-#include "backends/cpu/winograd.h"
+#include "backends/cpu/conv2d_winograd_tiles.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -24,12 +24,7 @@ struct WinogradKernels {
 namespace {
 
 struct WinogradPlan {
-  Index images = 0;
-  Index in_rows = 0, in_columns = 0, in_channels = 0;
-  Index out_rows = 0, out_columns = 0, out_channels = 0;
-  Index first_row = 0, first_column = 0;  // of the first tile in the input: minus the padding
-  Index tile = 4;                         // outputs along one side
-  Index tile_rows = 0, tile_columns = 0;  // of one image
+  WinogradTiles tiles;
   Index block_width = 0, blocks = 0, padded_channels = 0;          // of output channels
   Index chunk_tiles = 0, chunks = 0, splits = 1;                   // splits of the output channels
   Index in_pitch = 0, in_plane = 0, out_pitch = 0, out_plane = 0;  // of transformed tiles
@@ -41,13 +36,11 @@ struct WinogradPlan {
   std::uint16_t unused = 0;
   float slope = 0;
 
-  Index points() const { return winograd_points(tile) * winograd_points(tile); }
-  Index tiles() const { return images * tile_rows * tile_columns; }
   // Several chunks share their inputs when the output channels are split; they are transformed
   // first.
   bool shared() const { return splits > 1; }
-  Index in_floats() const { return points() * in_plane; }  // of a chunk
-  Index out_floats() const { return points() * out_plane; }
+  Index in_floats() const { return tiles.points() * in_plane; }  // of a chunk
+  Index out_floats() const { return tiles.points() * out_plane; }
 };
 
 // ---- Planning
@@ -65,20 +58,22 @@ constexpr Index kLine = 16;  // floats
 Index choose_chunk_tiles(const WinogradPlan& plan, Index lanes) {
   const Index cache = lanes == 16 ? 256 * 1024 : 96 * 1024;  // floats
   const Index step = lanes == 16 ? 14 : 6;                   // tiles that one product takes at once
-  const Index fitting = cache / (plan.points() * (plan.in_channels + plan.out_channels));
-  const bool large = plan.points() * plan.in_channels * plan.out_channels > kLargeWeights;
+  const Index fitting =
+      cache / (plan.tiles.points() * (plan.tiles.in_channels + plan.tiles.out_channels));
+  const bool large =
+      plan.tiles.points() * plan.tiles.in_channels * plan.tiles.out_channels > kLargeWeights;
   const Index wanted = std::clamp<Index>(fitting, large ? 4 * step : 2 * step, kMaxChunkTiles);
   return wanted / step * step;
 }
 
 void choose_chunks(WinogradPlan& plan, Index lanes) {
   const Index most = choose_chunk_tiles(plan, lanes);
-  plan.chunks = std::max<Index>(1, ceil_div(plan.tiles(), most));
-  plan.chunk_tiles = std::max<Index>(1, ceil_div(plan.tiles(), plan.chunks));
+  plan.chunks = std::max<Index>(1, ceil_div(plan.tiles.count(), most));
+  plan.chunk_tiles = std::max<Index>(1, ceil_div(plan.tiles.count(), plan.chunks));
   while (plan.chunks * plan.splits < kWantedChunks && plan.splits * 2 <= plan.blocks)
     plan.splits *= 2;
   // An odd number of cache lines, so that tiles do not all fall into the same sets.
-  plan.in_pitch = (ceil_div(plan.in_channels, kLine) | 1) * kLine;
+  plan.in_pitch = (ceil_div(plan.tiles.in_channels, kLine) | 1) * kLine;
   plan.in_plane = plan.chunk_tiles * plan.in_pitch + kLine;
   plan.out_pitch =
       (ceil_div(ceil_div(plan.blocks, plan.splits) * plan.block_width, kLine) | 1) * kLine;
@@ -90,7 +85,7 @@ void choose_chunks(WinogradPlan& plan, Index lanes) {
 // [point][block of output channels][read channel][width]
 void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
   const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
-  const Index in = plan.in_channels, out = plan.out_channels;
+  const Index in = plan.tiles.in_channels, out = plan.tiles.out_channels;
   WinogradWeights job;
   job.weight = args.inputs[0].as<const float>();
   job.flipped = plan.transposed;
@@ -110,7 +105,7 @@ void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
     part.read_channels = std::min(kStretch, in - first);
     part.weight += channel * job.write_pitch + first * job.read_pitch;
     part.points = args.outputs[0].as<float>() + channel * in + first * part.width;
-    kernels.of(plan.tile).weights(part);
+    kernels.of(plan.tiles.tile).weights(part);
   };
   parallel_for(args.threads, plan.blocks * stretches, pack);
 }
@@ -125,34 +120,20 @@ struct Chunk {
 Chunk chunk_at(const WinogradPlan& plan, Index index) {
   Chunk chunk;
   chunk.tile = index % plan.chunks * plan.chunk_tiles;
-  chunk.tiles = std::min(plan.chunk_tiles, plan.tiles() - chunk.tile);
+  chunk.tiles = std::min(plan.chunk_tiles, plan.tiles.count() - chunk.tile);
   const Index split = index / plan.chunks;
   chunk.block = plan.blocks * split / plan.splits;
   chunk.block_end = plan.blocks * (split + 1) / plan.splits;
   return chunk;
 }
 
-// Where a tile is: its image and its first output.
-struct Place {
-  Index image, row, column;
-};
-
-Place place_of(const WinogradPlan& plan, Index tile) {
-  const Index column = tile % plan.tile_columns, rest = tile / plan.tile_columns;
-  return {rest / plan.tile_rows, rest % plan.tile_rows * plan.tile, column * plan.tile};
-}
-
 // Tiles from `tile` on, to the planes of their chunk.
 void transform_inputs(const WinogradPlan& plan, const WinogradTransforms& transforms,
                       const float* input, Index tile, Index tiles, float* points) {
-  WinogradInput job;
-  job.rows = plan.in_rows, job.columns = plan.in_columns, job.channels = plan.in_channels;
-  job.plane = plan.in_plane;
   for (Index t = tile; t < tile + tiles; ++t) {
-    const Place place = place_of(plan, t);
-    job.image = input + place.image * plan.in_rows * plan.in_columns * plan.in_channels;
-    job.row = place.row + plan.first_row, job.column = place.column + plan.first_column;
+    WinogradInput job = input_of(plan.tiles, input, t);
     job.points = points + t % plan.chunk_tiles * plan.in_pitch;
+    job.plane = plan.in_plane, job.block_pitch = plan.block_width;
     transforms.input(job);
   }
 }
@@ -163,10 +144,10 @@ void multiply(const WinogradPlan& plan, const WinogradKernels& kernels, const fl
   WindowTiles tiles;
   tiles.rows = 1, tiles.columns = chunk.tiles;
   tiles.input_column = plan.in_pitch, tiles.output_column = plan.out_pitch;
-  tiles.taps = &kTap, tiles.tap_count = 1, tiles.run = plan.in_channels;
+  tiles.taps = &kTap, tiles.tap_count = 1, tiles.run = plan.tiles.in_channels;
   tiles.block_begin = chunk.block, tiles.block_end = chunk.block_end;
-  tiles.channels = plan.out_channels;
-  for (Index point = 0; point < plan.points(); ++point) {
+  tiles.channels = plan.tiles.out_channels;
+  for (Index point = 0; point < plan.tiles.points(); ++point) {
     tiles.input = in + point * plan.in_plane;
     tiles.weights = weights + point * plan.weight_plane;
     tiles.output = out + point * plan.out_plane - chunk.block * plan.block_width;
@@ -179,22 +160,23 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
   const Index channel = chunk.block * plan.block_width;
   WinogradOutput job;
   job.plane = plan.out_plane;
-  job.channels = std::min(chunk.block_end * plan.block_width, plan.out_channels) - channel;
-  job.pixel_pitch = plan.out_channels;
-  job.row_pitch = plan.out_columns * plan.out_channels;
+  job.channels = std::min(chunk.block_end * plan.block_width, plan.tiles.out_channels) - channel;
+  job.pixel_pitch = plan.tiles.out_channels;
+  job.row_pitch = plan.tiles.out_columns * plan.tiles.out_channels;
   job.bias = tensors.bias ? tensors.bias + channel : nullptr;
   job.activation = plan.tile_activation, job.slope = plan.slope;
   for (Index t = 0; t < chunk.tiles; ++t) {
-    const Place place = place_of(plan, chunk.tile + t);
-    const Index at = ((place.image * plan.out_rows + place.row) * plan.out_columns + place.column) *
-                         plan.out_channels +
-                     channel;
+    const WinogradPlace place = place_of(plan.tiles, chunk.tile + t);
+    const Index at =
+        ((place.image * plan.tiles.out_rows + place.row) * plan.tiles.out_columns + place.column) *
+            plan.tiles.out_channels +
+        channel;
     job.points = points + t * plan.out_pitch;
-    job.rows = std::min(plan.tile, plan.out_rows - place.row);
-    job.columns = std::min(plan.tile, plan.out_columns - place.column);
+    job.rows = std::min(plan.tiles.tile, plan.tiles.out_rows - place.row);
+    job.columns = std::min(plan.tiles.tile, plan.tiles.out_columns - place.column);
     job.output = tensors.output + at;
     job.residual = tensors.residual ? tensors.residual + at : nullptr;
-    kernels.of(plan.tile).output(job);
+    kernels.of(plan.tiles.tile).output(job);
     for (Index row = 0; row < job.rows; ++row)
       activate(plan.activation, *kernels.activation,
                {job.output + row * job.row_pitch, job.columns, job.channels, job.pixel_pitch});
@@ -210,13 +192,13 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
                                  optional(plan.bias_input), optional(plan.residual_input),
                                  args.outputs[0].as<float>()};
   float* const scratch = reinterpret_cast<float*>(args.scratch);
-  const WinogradTransforms& transforms = kernels.of(plan.tile);
+  const WinogradTransforms& transforms = kernels.of(plan.tiles.tile);
   if (plan.shared()) {
     auto transform = [&](std::int64_t tile, int) {
       float* in = scratch + tile / plan.chunk_tiles * plan.in_floats();
       transform_inputs(plan, transforms, tensors.input, tile, 1, in);
     };
-    parallel_for(args.threads, plan.tiles(), transform);
+    parallel_for(args.threads, plan.tiles.count(), transform);
   }
   const Index ins = plan.shared() ? plan.chunks : args.threads;
   auto run_chunk = [&](std::int64_t index, int worker) {
@@ -289,23 +271,17 @@ const char* refuse_winograd(const WindowProblem& w) {
 
 Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradRun& entry) {
   WinogradPlan plan;
-  plan.images = w.input[0];
-  plan.in_rows = w.input[1], plan.in_columns = w.input[2], plan.in_channels = w.input[3];
-  plan.out_rows = w.output[1], plan.out_columns = w.output[2], plan.out_channels = w.output[3];
+  const Pair padding = w.transposed ? Pair{2 - w.padding[0], 2 - w.padding[1]} : w.padding;
+  plan.tiles = make_winograd_tiles(w.input, w.output, {-padding[0], -padding[1]});
   plan.transposed = w.transposed;
-  plan.first_row = w.transposed ? w.padding[0] - 2 : -w.padding[0];
-  plan.first_column = w.transposed ? w.padding[1] - 2 : -w.padding[1];
-  plan.tile = std::min(plan.out_rows, plan.out_columns) <= kSmallSide ? 2 : 4;
-  plan.tile_rows = ceil_div(plan.out_rows, plan.tile);
-  plan.tile_columns = ceil_div(plan.out_columns, plan.tile);
-  const Index lanes = entry.kernels->lanes, rest = plan.out_channels % (2 * lanes);
+  const Index lanes = entry.kernels->lanes, rest = plan.tiles.out_channels % (2 * lanes);
   plan.block_width = 2 * lanes;
-  plan.blocks = ceil_div(plan.out_channels, plan.block_width);
-  plan.padded_channels = plan.out_channels - rest +
+  plan.blocks = ceil_div(plan.tiles.out_channels, plan.block_width);
+  plan.padded_channels = plan.tiles.out_channels - rest +
                          (rest == 0       ? 0
                           : rest <= lanes ? lanes
                                           : 2 * lanes);
-  plan.weight_plane = plan.in_channels * plan.padded_channels;
+  plan.weight_plane = plan.tiles.in_channels * plan.padded_channels;
   int next_input = 2;
   if (w.bias) plan.bias_input = next_input++;
   if (w.epilogue.residual) plan.residual_input = next_input++;
@@ -321,7 +297,8 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
       static_cast<std::size_t>(ins * plan.in_floats() + workers * plan.out_floats()) *
       sizeof(float);
   kernel.packed.input = 1;
-  kernel.packed.bytes = static_cast<std::size_t>(plan.points() * plan.weight_plane) * sizeof(float);
+  kernel.packed.bytes =
+      static_cast<std::size_t>(plan.tiles.points() * plan.weight_plane) * sizeof(float);
   kernel.packed.pack = entry.pack;
   kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
   if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};

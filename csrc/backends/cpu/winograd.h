@@ -10,13 +10,15 @@
 // [point][tile][channel], with room for whole vectors of channels.
 namespace pycnn::cpu {
 
-// One tile of an image, to the planes. Pixels outside the image are zeros.
+// One tile of an image, to the planes. Pixels outside the image are zeros. Channels come in blocks
+// of two vectors.
 struct WinogradInput {
   const float* image = nullptr;
   Index rows = 0, columns = 0, channels = 0;  // of the image
   Index row = 0, column = 0;                  // the tile's first pixel; may be outside
   float* points = nullptr;                    // the tile in the first plane
   Index plane = 0;                            // floats from one plane to the next
+  Index block_pitch = 0;                      // floats from one block of channels to the next
 };
 
 // One tile of sums, from the planes.
@@ -43,9 +45,20 @@ struct WinogradWeights {
   Index plane = 0;
 };
 
+// Sums over tiles of products of inputs' and gradients' points, for one output channel, to the
+// gradient of its weights.
+struct WinogradSums {
+  const float* points = nullptr;
+  Index plane = 0, block_pitch = 0;  // blocks of read channels, two vectors wide
+  Index read_channels = 0;
+  float* weight = nullptr;  // [tap][read channel]
+};
+
 // The transforms for one tile size.
 struct WinogradTransforms {
   void (*input)(const WinogradInput&);
+  void (*gradient)(const WinogradInput&);  // of the outputs: tiles of m x m
+  void (*sums)(const WinogradSums&);
   void (*output)(const WinogradOutput&);
   void (*weights)(const WinogradWeights&);
 };

@@ -64,6 +64,44 @@ PYCNN_INLINE void weight_axis(const Vec* x, Vec* y, int step) {
   }
 }
 
+// The transpose of output_axis.
+template <int TILE>
+PYCNN_INLINE void gradient_axis(const Vec* x, Vec* y, int step) {
+  if constexpr (TILE == 2) {
+    y[0] = x[0];
+    y[step] = x[0] + x[1];
+    y[2 * step] = x[0] - x[1];
+    y[3 * step] = -x[1];
+  } else {
+    const Vec even = x[0] + x[2], odd = x[1] + x[3];
+    const Vec far_even = fma(broadcast(4.0f), x[2], x[0]);
+    const Vec far_odd = fma(broadcast(8.0f), x[3], x[1] + x[1]);
+    y[0] = x[0];
+    y[step] = even + odd;
+    y[2 * step] = even - odd;
+    y[3 * step] = far_even + far_odd;
+    y[4 * step] = far_even - far_odd;
+    y[5 * step] = x[3];
+  }
+}
+
+// The transpose of weight_axis.
+template <int TILE>
+PYCNN_INLINE void sums_axis(const Vec* x, Vec* y, int step) {
+  const Vec sum = x[1] + x[2], difference = x[1] - x[2];
+  if constexpr (TILE == 2) {
+    const Vec half = broadcast(0.5f);
+    y[0] = fma(half, sum, x[0]);
+    y[step] = half * difference;
+    y[2 * step] = fma(half, sum, x[3]);
+  } else {
+    const Vec sixth = broadcast(1.0f / 6), far_sum = x[3] + x[4], far_difference = x[3] - x[4];
+    y[0] = fma(broadcast(0.25f), x[0], fma(broadcast(1.0f / 24), far_sum, -(sixth * sum)));
+    y[step] = fma(broadcast(1.0f / 12), far_difference, -(sixth * difference));
+    y[2 * step] = fma(sixth, far_sum - sum, x[5]);
+  }
+}
+
 // ---- Tiles
 
 struct Range {
@@ -83,49 +121,63 @@ struct Window {
   Range rows, columns;
 };
 
+// What becomes of a tile of an image: SIDE x SIDE pixels to POINTS x POINTS points.
+template <int TILE>
+struct OfInput {
+  static constexpr int kSide = TILE + 2, kPoints = TILE + 2;
+  PYCNN_INLINE void axis(const Vec* x, Vec* y, int step) { input_axis<TILE>(x, y, step); }
+};
+template <int TILE>
+struct OfGradient {
+  static constexpr int kSide = TILE, kPoints = TILE + 2;
+  PYCNN_INLINE void axis(const Vec* x, Vec* y, int step) { gradient_axis<TILE>(x, y, step); }
+};
+
 // `lanes` channels. With kWhole all pixels are inside and all lanes are channels.
-template <int TILE, bool kWhole>
-PYCNN_INLINE void transform_input(const Window& window, int lanes, float* points, Index plane) {
-  constexpr int kPoints = TILE + 2;
-  Vec half[kPoints * kPoints];
-  for (int j = 0; j < kPoints; ++j) {
-    Vec x[kPoints];
+template <class Transform, bool kWhole>
+PYCNN_INLINE void transform_pixels(const Window& window, int lanes, float* points, Index plane) {
+  constexpr int kSide = Transform::kSide, kPoints = Transform::kPoints;
+  Vec half[kPoints * kSide];
+  for (int j = 0; j < kSide; ++j) {
+    Vec x[kSide];
     const float* p = window.first + j * window.pixel_pitch;
 #pragma GCC unroll 6
-    for (int i = 0; i < kPoints; ++i, p += window.row_pitch) {
+    for (int i = 0; i < kSide; ++i, p += window.row_pitch) {
       if constexpr (kWhole)
         x[i] = load(p);
       else
         x[i] = window.rows.has(i) && window.columns.has(j) ? load_partial(p, lanes) : zero();
     }
-    input_axis<TILE>(x, half + j, kPoints);
+    Transform::axis(x, half + j, kSide);
   }
   for (int i = 0; i < kPoints; ++i) {
     Vec y[kPoints];
-    input_axis<TILE>(half + i * kPoints, y, 1);
+    Transform::axis(half + i * kSide, y, 1);
 #pragma GCC unroll 6
     for (int j = 0; j < kPoints; ++j, points += plane) store(points, y[j]);
   }
 }
 
-template <int TILE>
-void input_tile(const WinogradInput& job) {
-  constexpr Index kPoints = TILE + 2;
+template <class Transform>
+void image_tile(const WinogradInput& job) {
+  constexpr Index kSide = Transform::kSide;
   Window window;
   window.row_pitch = job.columns * job.channels, window.pixel_pitch = job.channels;
   window.first = job.image + job.row * window.row_pitch + job.column * window.pixel_pitch;
-  window.rows = inside(job.row, job.rows, kPoints);
-  window.columns = inside(job.column, job.columns, kPoints);
+  window.rows = inside(job.row, job.rows, kSide);
+  window.columns = inside(job.column, job.columns, kSide);
   const bool whole = window.rows.begin == 0 && window.columns.begin == 0 &&
-                     window.rows.end == kPoints && window.columns.end == kPoints;
-  const Index full = job.channels / kLanes * kLanes;
-  Index c = 0;
-  if (whole)
-    for (; c < full; c += kLanes, window.first += kLanes)
-      transform_input<TILE, true>(window, kLanes, job.points + c, job.plane);
-  for (; c < job.channels; c += kLanes, window.first += kLanes)
-    transform_input<TILE, false>(window, lanes_of(static_cast<int>(job.channels - c), 0),
-                                 job.points + c, job.plane);
+                     window.rows.end == kSide && window.columns.end == kSide;
+  float* block = job.points;
+  for (Index c = 0; c < job.channels; block += job.block_pitch)
+    for (int v = 0; v < 2 && c < job.channels; ++v, c += kLanes, window.first += kLanes) {
+      float* points = block + v * kLanes;
+      if (whole && c + kLanes <= job.channels)
+        transform_pixels<Transform, true>(window, kLanes, points, job.plane);
+      else
+        transform_pixels<Transform, false>(window, lanes_of(static_cast<int>(job.channels - c), 0),
+                                           points, job.plane);
+    }
 }
 
 template <int TILE, TileActivation kActivation, bool kWhole>
@@ -224,9 +276,39 @@ void weight_block(const WinogradWeights& job) {
     }
 }
 
+template <int TILE>
+void weight_sums(const WinogradSums& job) {
+  constexpr int kPoints = TILE + 2;
+  const float* block = job.points;
+  for (Index c = 0; c < job.read_channels; block += job.block_pitch)
+    for (int v = 0; v < 2 && c < job.read_channels; ++v, c += kLanes) {
+      const int lanes = lanes_of(static_cast<int>(job.read_channels - c), 0);
+      Vec half[3 * kPoints];
+      for (int j = 0; j < kPoints; ++j) {
+        Vec x[kPoints];
+#pragma GCC unroll 6
+        for (int i = 0; i < kPoints; ++i)
+          x[i] = load(block + (i * kPoints + j) * job.plane + v * kLanes);
+        sums_axis<TILE>(x, half + j, kPoints);
+      }
+      float* to = job.weight + c;
+      for (int i = 0; i < 3; ++i) {
+        Vec y[3];
+        sums_axis<TILE>(half + i * kPoints, y, 1);
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j, to += job.read_channels) store_partial(to, y[j], lanes);
+      }
+    }
+}
+
+template <int TILE>
+constexpr WinogradTransforms kTransforms = {image_tile<OfInput<TILE>>, image_tile<OfGradient<TILE>>,
+                                            weight_sums<TILE>, output_tile<TILE>,
+                                            weight_block<TILE>};
+
 }  // namespace
 
-const WinogradTransforms kWinograd2 = {input_tile<2>, output_tile<2>, weight_block<2>};
-const WinogradTransforms kWinograd4 = {input_tile<4>, output_tile<4>, weight_block<4>};
+const WinogradTransforms kWinograd2 = kTransforms<2>;
+const WinogradTransforms kWinograd4 = kTransforms<4>;
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -1,0 +1,58 @@
+#pragma once
+#include <algorithm>
+
+#include "backends/cpu/winograd.h"
+#include "core/ceil_div.h"
+#include "pycnn/ops.h"
+
+// How an image is cut into Winograd's tiles: part of the plans of conv2d_winograd.cpp and
+// conv2d_winograd_weight_grad.cpp.
+namespace pycnn::cpu {
+
+struct WinogradTiles {
+  Index images = 0;
+  Index in_rows = 0, in_columns = 0, in_channels = 0;
+  Index out_rows = 0, out_columns = 0, out_channels = 0;
+  Index first_row = 0, first_column = 0;  // of the first tile in the input
+  Index tile = 4;                         // outputs along one side
+  Index rows = 0, columns = 0;            // of tiles in one image
+
+  Index points() const { return winograd_points(tile) * winograd_points(tile); }
+  Index count() const { return images * rows * columns; }
+};
+
+// Where a tile is: its image and its first output.
+struct WinogradPlace {
+  Index image, row, column;
+};
+
+inline WinogradPlace place_of(const WinogradTiles& tiles, Index index) {
+  const Index column = index % tiles.columns, rest = index / tiles.columns;
+  return {rest / tiles.rows, rest % tiles.rows * tiles.tile, column * tiles.tile};
+}
+
+// The input of tile `index`; where its points go is left open.
+inline WinogradInput input_of(const WinogradTiles& tiles, const float* input, Index index) {
+  const WinogradPlace place = place_of(tiles, index);
+  WinogradInput job;
+  job.rows = tiles.in_rows, job.columns = tiles.in_columns, job.channels = tiles.in_channels;
+  job.image = input + place.image * tiles.in_rows * tiles.in_columns * tiles.in_channels;
+  job.row = place.row + tiles.first_row, job.column = place.column + tiles.first_column;
+  return job;
+}
+
+// Tiles of 4 but for small images, where they would be padding for a large part. Depends on one
+// image alone, so that a batch has the bits of its images.
+inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output, Pair first) {
+  constexpr Index kSmallSide = 8;
+  WinogradTiles tiles;
+  tiles.images = input[0];
+  tiles.in_rows = input[1], tiles.in_columns = input[2], tiles.in_channels = input[3];
+  tiles.out_rows = output[1], tiles.out_columns = output[2], tiles.out_channels = output[3];
+  tiles.first_row = first[0], tiles.first_column = first[1];
+  tiles.tile = std::min(output[1], output[2]) <= kSmallSide ? 2 : 4;
+  tiles.rows = ceil_div(output[1], tiles.tile), tiles.columns = ceil_div(output[2], tiles.tile);
+  return tiles;
+}
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,222 @@
+#include "backends/cpu/conv2d_winograd_weight_grad.h"
+
+#include <algorithm>
+
+#include "backends/cpu/conv2d_winograd.h"
+#include "backends/cpu/conv2d_winograd_tiles.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+
+struct WinogradGradKernels {
+  Index lanes;
+  void (*outer)(const OuterTiles&);
+  void (*column_sums)(const ColumnSums&);
+  const WinogradTransforms* transforms2;
+  const WinogradTransforms* transforms4;
+
+  const WinogradTransforms& of(Index tile) const { return tile == 2 ? *transforms2 : *transforms4; }
+};
+
+namespace {
+
+// Points are kept as [point][block of channels][tile][lane], sums as [point][block of read
+// channels][output channel][lane].
+struct WinogradGradPlan {
+  WinogradTiles tiles;
+  Index bias = 0;
+  Index block_width = 0, in_blocks = 0, out_blocks = 0;  // of channels
+  Index step_tiles = 0, steps = 0;                       // tiles that are summed in one go
+  Index splits = 1;                                      // of the output channels' blocks
+
+  Index block_pitch() const { return step_tiles * block_width; }
+  // An odd number of cache lines more than whole blocks, so that the planes do not all fall into
+  // the same sets.
+  Index in_plane() const { return in_blocks * block_pitch() + 16; }
+  Index grad_plane() const { return out_blocks * block_pitch() + 16; }
+  Index sum_block() const { return tiles.out_channels * block_width; }
+  Index sum_plane() const { return in_blocks * sum_block() + 16; }
+};
+
+constexpr Index kStepFloats = 2 * 1024 * 1024;  // of the points of a step
+constexpr Index kMinStepTiles = 64;             // fewer do not repay a pass over the sums
+constexpr Index kSplitBlocks = 8;
+
+struct Operands {
+  const float* input;
+  const float* grad_output;
+  float* in_points;
+  float* grad_points;
+  float* sums;
+  float* grad_weight;
+  float* grad_bias;
+};
+
+struct Step {
+  Index first, tiles;
+  bool accumulate;
+};
+
+void transform_tile(const WinogradGradPlan& plan, const WinogradTransforms& transforms,
+                    const Operands& operands, const Step& step, Index tile) {
+  const WinogradTiles& tiles = plan.tiles;
+  const Index at = (tile - step.first) * plan.block_width;
+  WinogradInput job = input_of(tiles, operands.input, tile);
+  job.block_pitch = plan.block_pitch();
+  job.points = operands.in_points + at, job.plane = plan.in_plane();
+  transforms.input(job);
+
+  const WinogradPlace place = place_of(tiles, tile);
+  job.rows = tiles.out_rows, job.columns = tiles.out_columns, job.channels = tiles.out_channels;
+  job.image =
+      operands.grad_output + place.image * tiles.out_rows * tiles.out_columns * tiles.out_channels;
+  job.row = place.row, job.column = place.column;
+  job.points = operands.grad_points + at, job.plane = plan.grad_plane();
+  transforms.gradient(job);
+}
+
+// Channels of a block that exist.
+Index valid(Index channels, Index block, Index width) {
+  return std::min(width, channels - block * width);
+}
+
+// The products of one point for a split of the output channels.
+void add_products(const WinogradGradPlan& plan, const WinogradGradKernels& kernels,
+                  const Operands& operands, const Step& step, Index point, Index split) {
+  const Index width = plan.block_width;
+  const Index first = plan.out_blocks * split / plan.splits;
+  const Index end = plan.out_blocks * (split + 1) / plan.splits;
+  OuterTiles job;
+  job.rows = 1, job.columns = step.tiles;
+  job.a_column = width, job.b_column = width, job.c_pitch = width;
+  job.accumulate = step.accumulate;
+  const float* grads = operands.grad_points + point * plan.grad_plane();
+  const float* inputs = operands.in_points + point * plan.in_plane();
+  float* sums = operands.sums + point * plan.sum_plane();
+  for (Index in = 0; in < plan.in_blocks; ++in) {
+    job.b = inputs + in * plan.block_pitch();
+    job.n = valid(plan.tiles.in_channels, in, width);
+    for (Index out = first; out < end; ++out) {
+      job.a = grads + out * plan.block_pitch();
+      job.m = valid(plan.tiles.out_channels, out, width);
+      job.c = sums + in * plan.sum_block() + out * width * width;
+      kernels.outer(job);
+    }
+  }
+  // The point in which a tile's gradients are all added up.
+  if (!plan.bias || point != winograd_points(plan.tiles.tile) + 1) return;
+  for (Index out = first; out < end; ++out) {
+    ColumnSums bias;
+    bias.b = grads + out * plan.block_pitch();
+    bias.rows = 1, bias.columns = step.tiles, bias.b_column = width;
+    bias.n = valid(plan.tiles.out_channels, out, width);
+    bias.sums = operands.grad_bias + out * width, bias.accumulate = step.accumulate;
+    kernels.column_sums(bias);
+  }
+}
+
+void finish(const WinogradGradPlan& plan, const WinogradTransforms& transforms,
+            const Operands& operands, Index channel) {
+  WinogradSums job;
+  job.points = operands.sums + channel * plan.block_width;
+  job.plane = plan.sum_plane(), job.block_pitch = plan.sum_block();
+  job.read_channels = plan.tiles.in_channels;
+  job.weight = operands.grad_weight + channel * 9 * plan.tiles.in_channels;
+  transforms.sums(job);
+}
+
+void run_weight_grad(const KernelArgs& args, const WinogradGradKernels& kernels) {
+  const WinogradGradPlan& plan = *reinterpret_cast<const WinogradGradPlan*>(args.plan);
+  const WinogradTiles& tiles = plan.tiles;
+  const WinogradTransforms& transforms = kernels.of(tiles.tile);
+  Operands operands;
+  operands.input = args.inputs[0].as<const float>();
+  operands.grad_output = args.inputs[1].as<const float>();
+  operands.in_points = reinterpret_cast<float*>(args.scratch);
+  operands.grad_points = operands.in_points + tiles.points() * plan.in_plane();
+  operands.sums = operands.grad_points + tiles.points() * plan.grad_plane();
+  operands.grad_weight = args.outputs[0].as<float>();
+  operands.grad_bias = plan.bias ? args.outputs[1].as<float>() : nullptr;
+  for (Index s = 0; s < plan.steps; ++s) {
+    Step step;
+    step.first = s * plan.step_tiles;
+    step.tiles = std::min(plan.step_tiles, tiles.count() - step.first);
+    step.accumulate = s > 0;
+    auto transform = [&](std::int64_t begin, std::int64_t end) {
+      for (Index t = begin; t < end; ++t)
+        transform_tile(plan, transforms, operands, step, step.first + t);
+    };
+    parallel_ranges(args.threads, step.tiles, 4, transform);
+    auto add = [&](std::int64_t item, int) {
+      add_products(plan, kernels, operands, step, item / plan.splits, item % plan.splits);
+    };
+    parallel_for(args.threads, tiles.points() * plan.splits, add);
+  }
+  auto finish_range = [&](std::int64_t begin, std::int64_t end) {
+    for (Index channel = begin; channel < end; ++channel)
+      finish(plan, transforms, operands, channel);
+  };
+  parallel_ranges(args.threads, tiles.out_channels, 8, finish_range);
+}
+
+template <const WinogradGradKernels& kKernels>
+void run(const KernelArgs& args) noexcept {
+  run_weight_grad(args, kKernels);
+}
+
+constexpr WinogradGradKernels kBaselineKernels = {baseline::kGemmLanes, baseline::outer_tiles,
+                                                  baseline::column_sums, &baseline::kWinograd2,
+                                                  &baseline::kWinograd4};
+#if PYCNN_HAVE_AVX2
+constexpr WinogradGradKernels kAvx2Kernels = {
+    avx2::kGemmLanes, avx2::outer_tiles, avx2::column_sums, &avx2::kWinograd2, &avx2::kWinograd4};
+#endif
+#if PYCNN_HAVE_AVX512
+constexpr WinogradGradKernels kAvx512Kernels = {avx512::kGemmLanes, avx512::outer_tiles,
+                                                avx512::column_sums, &avx512::kWinograd2,
+                                                &avx512::kWinograd4};
+#endif
+
+}  // namespace
+
+const WinogradGradRun kWinogradGradBaseline = {run<kBaselineKernels>, &kBaselineKernels};
+#if PYCNN_HAVE_AVX2
+const WinogradGradRun kWinogradGradAvx2 = {run<kAvx2Kernels>, &kAvx2Kernels};
+#endif
+#if PYCNN_HAVE_AVX512
+const WinogradGradRun kWinogradGradAvx512 = {run<kAvx512Kernels>, &kAvx512Kernels};
+#endif
+
+const char* refuse_winograd(const WeightGradProblem& p) {
+  WindowProblem w;
+  w.input = p.input, w.output = p.grad_output;
+  w.groups = p.groups, w.kernel_size = p.kernel_size;
+  w.stride = p.stride, w.dilation = p.dilation;
+  if (p.input[0] == 0) return "the batch is empty";
+  return refuse_winograd(w);
+}
+
+Kernel make_winograd_weight_grad_kernel(const WeightGradProblem& p, const WinogradGradRun& entry) {
+  WinogradGradPlan plan;
+  plan.tiles = make_winograd_tiles(p.input, p.grad_output, {-p.padding[0], -p.padding[1]});
+  plan.bias = p.bias;
+  plan.block_width = 2 * entry.kernels->lanes;
+  plan.in_blocks = ceil_div(p.input[3], plan.block_width);
+  plan.out_blocks = ceil_div(p.grad_output[3], plan.block_width);
+  const Index tile_floats =
+      plan.tiles.points() * (plan.in_blocks + plan.out_blocks) * plan.block_width;
+  const Index count = plan.tiles.count();
+  plan.steps = ceil_div(count, std::max(kStepFloats / tile_floats, kMinStepTiles));
+  plan.step_tiles = ceil_div(count, plan.steps);
+  plan.splits = ceil_div(plan.out_blocks, kSplitBlocks);
+
+  Kernel kernel;
+  kernel.run = entry.run;
+  const Index floats =
+      plan.tiles.points() * (plan.in_plane() + plan.grad_plane() + plan.sum_plane());
+  kernel.scratch_bytes = static_cast<std::size_t>(floats) * sizeof(float);
+  append_to_plan(kernel.plan, &plan, 1);
+  return kernel;
+}
+
+}  // namespace pycnn::cpu
