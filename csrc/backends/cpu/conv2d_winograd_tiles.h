@@ -44,7 +44,7 @@ inline WinogradInput input_of(const WinogradTiles& tiles, const float* input, In
 // Tiles of 4 but for small images, where they would be padding for a large part. Depends on one
 // image alone, so that a batch has the bits of its images.
 inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output, Pair first) {
-  constexpr Index kSmallSide = 8;
+  constexpr Index kSmallSide = 7;
   WinogradTiles tiles;
   tiles.images = input[0];
   tiles.in_rows = input[1], tiles.in_columns = input[2], tiles.in_channels = input[3];

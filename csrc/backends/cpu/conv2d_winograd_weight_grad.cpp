@@ -41,6 +41,7 @@ struct WinogradGradPlan {
 constexpr Index kStepFloats = 2 * 1024 * 1024;  // of the points of a step
 constexpr Index kMinStepTiles = 64;             // fewer do not repay a pass over the sums
 constexpr Index kSplitBlocks = 8;
+constexpr Index kMinWeights = 512;  // per tap; fewer do not repay the transforms
 
 struct Operands {
   const float* input;
@@ -193,6 +194,7 @@ const char* refuse_winograd(const WeightGradProblem& p) {
   w.groups = p.groups, w.kernel_size = p.kernel_size;
   w.stride = p.stride, w.dilation = p.dilation;
   if (p.input[0] == 0) return "the batch is empty";
+  if (p.input[3] * p.grad_output[3] < kMinWeights) return "fewer than 512 pairs of channels";
   return refuse_winograd(w);
 }
 
