@@ -11,6 +11,7 @@ namespace pycnn::cpu {
 struct WeightGradKernels {
   Index lanes;
   void (*outer)(const OuterTiles&);
+  void (*block)(const PixelBlocks&);
   void (*column_sums)(const ColumnSums&);
   void (*products)(const LaneProducts&);
   void (*add)(float* to, const float* from, Index count);
@@ -39,6 +40,9 @@ struct WeightGradPlan {
   Index parts = 1, splits = 1;        // of the units; of the output channels
   Index part_floats = 0;
   Index bias = 0;
+  // Both operands are copied to blocks before they are multiplied, so many pixels at a time; 0: no.
+  Index blocked_pixels = 0;
+  Index copy_floats = 0;  // of a worker: input rows; the blocks follow
   Index worker_floats = 0, workers = 1;
 
   const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
@@ -62,7 +66,9 @@ constexpr Index kPartFloats = 2 * 1024 * 1024;  // of all parts together
 constexpr Index kSmallPart = 32 * 1024;
 constexpr Index kBufferFloats = 96 * 1024;
 constexpr Index kUnitFloats = 64 * 1024;  // of both operands, where a unit can have any length
-constexpr Index kMinOutputs = 28;         // output channels that repay a pass over the input
+constexpr Index kBlockedPixels = 192;  // of which a block of each side stays in the nearest cache
+constexpr Index kMinBlocked = 16;      // channels of both sides
+constexpr Index kMinOutputs = 28;      // output channels that repay a pass over the input
 
 double lane_use(Index count, Index lanes) {
   return static_cast<double>(count) / static_cast<double>(ceil_div(count, lanes) * lanes);
@@ -137,6 +143,17 @@ void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
   }
 }
 
+// Copying to blocks repays itself when every copy is multiplied with several vectors of the other
+// side.
+void plan_blocks(WeightGradPlan& plan) {
+  const Index width = plan.block_width;
+  const Index outputs = ceil_div(plan.group_outputs(), plan.packed() ? 1 : plan.splits);
+  if (plan.lanes == WeightLanes::kGroups || plan.run < kMinBlocked || outputs < kMinBlocked) return;
+  plan.blocked_pixels = kBlockedPixels;
+  const Index grads = plan.packed() ? width : ceil_div(plan.group_outputs(), width) * width;
+  plan.worker_floats = kBlockedPixels * (grads + ceil_div(plan.run, width) * width);
+}
+
 // ---- Running
 
 struct Tensors {
@@ -162,7 +179,7 @@ struct Unit {
   const float* input;
   const float* grad;
   Index rows, columns;
-  Index input_row, input_column;
+  Index input_row, input_column, grad_row;
   bool accumulate;
 };
 
@@ -178,6 +195,7 @@ Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, fl
     unit.columns = std::min(plan.unit_rows, plan.images * pixels - first);
     unit.input = in.anchor(tensors.input, 0) + first * unit.input_column;
     unit.grad = tensors.grad_output + first * plan.out_channels;
+    unit.grad_row = unit.columns * plan.out_channels;
     return unit;
   }
   const Index image = index / plan.image_units, row = index % plan.image_units * plan.unit_rows;
@@ -190,6 +208,7 @@ Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, fl
     unit.input = buffer;
   }
   unit.grad = tensors.grad_output + (image * plan.rows + row) * plan.columns * plan.out_channels;
+  unit.grad_row = plan.columns * plan.out_channels;
   return unit;
 }
 
@@ -202,7 +221,6 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
               const Outputs& outputs, float* part) {
   const float* input = unit.input + outputs.group * plan.group_inputs();
   const float* grad = unit.grad + outputs.begin;
-  const Index grad_row = unit.columns * plan.out_channels;
   OuterTiles tiles;
   tiles.rows = unit.rows, tiles.columns = unit.columns;
   tiles.accumulate = unit.accumulate;
@@ -212,11 +230,11 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
       tiles.a = tap, tiles.m = plan.run;
       tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
       tiles.b = grad, tiles.n = outputs.end - outputs.begin;
-      tiles.b_row = grad_row, tiles.b_column = plan.out_channels;
+      tiles.b_row = unit.grad_row, tiles.b_column = plan.out_channels;
       tiles.c = part + t * plan.run * plan.block_width, tiles.c_pitch = plan.block_width;
     } else {
       tiles.a = grad, tiles.m = outputs.end - outputs.begin;
-      tiles.a_row = grad_row, tiles.a_column = plan.out_channels;
+      tiles.a_row = unit.grad_row, tiles.a_column = plan.out_channels;
       tiles.b = tap, tiles.n = plan.run;
       tiles.b_row = unit.input_row, tiles.b_column = unit.input_column;
       tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
@@ -226,13 +244,82 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   }
 }
 
+// A product of blocks, c[i][j] (+)= sum over pixels of a[i / width][pixel][i % width] times b's.
+void multiply_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels,
+                     const OuterTiles& whole) {
+  const Index width = plan.block_width, block = whole.columns * width;
+  OuterTiles tiles = whole;
+  for (Index j = 0; j < whole.n; j += width, tiles.b += block) {
+    tiles.n = std::min(width, whole.n - j);
+    tiles.a = whole.a;
+    for (Index i = 0; i < whole.m; i += width, tiles.a += block) {
+      tiles.m = std::min(width, whole.m - i);
+      tiles.c = whole.c + i * whole.c_pitch + j;
+      kernels.outer(tiles);
+    }
+  }
+}
+
+// As add_unit, by way of blocks: neighbouring pixels then lie next to one another, however many
+// channels there are.
+void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+                const Outputs& outputs, float* part, float* blocks) {
+  const Index width = plan.block_width, channels = outputs.end - outputs.begin;
+  const Index pixels = unit.rows * unit.columns;
+  PixelBlocks grads;
+  grads.from = unit.grad + outputs.begin, grads.to = blocks, grads.channels = channels;
+  grads.rows = unit.rows, grads.columns = unit.columns;
+  grads.row = unit.grad_row, grads.column = plan.out_channels;
+  kernels.block(grads);
+  PixelBlocks inputs;
+  inputs.to = blocks + ceil_div(channels, width) * width * pixels, inputs.channels = plan.run;
+  inputs.rows = unit.rows, inputs.columns = unit.columns;
+  inputs.row = unit.input_row, inputs.column = unit.input_column;
+  OuterTiles tiles;
+  tiles.rows = 1, tiles.columns = pixels;
+  tiles.a_column = width, tiles.b_column = width;
+  tiles.accumulate = unit.accumulate;
+  for (Index t = 0; t < plan.taps; ++t) {
+    inputs.from = unit.input + outputs.group * plan.group_inputs() + plan.offsets()[t];
+    kernels.block(inputs);
+    if (plan.packed()) {
+      tiles.a = inputs.to, tiles.m = plan.run, tiles.b = grads.to, tiles.n = channels;
+      tiles.c = part + t * plan.run * width, tiles.c_pitch = width;
+    } else {
+      tiles.a = grads.to, tiles.m = channels, tiles.b = inputs.to, tiles.n = plan.run;
+      tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
+      tiles.c_pitch = plan.filter();
+    }
+    multiply_blocks(plan, kernels, tiles);
+  }
+}
+
+// Calls f with the parts of a unit that are copied to blocks at a time: some rows, or a piece of
+// one.
+template <class F>
+void each_piece(const WeightGradPlan& plan, const Unit& unit, F&& f) {
+  const Index pieces = ceil_div(unit.columns, plan.blocked_pixels);
+  const Index rows = std::max<Index>(1, plan.blocked_pixels / unit.columns);
+  for (Index row = 0; row < unit.rows; row += rows)
+    for (Index p = 0; p < pieces; ++p) {
+      const Index column = unit.columns * p / pieces;
+      Unit piece = unit;
+      piece.rows = std::min(rows, unit.rows - row);
+      piece.columns = unit.columns * (p + 1) / pieces - column;
+      piece.input += row * unit.input_row + column * unit.input_column;
+      piece.grad += row * unit.grad_row + column * plan.out_channels;
+      piece.accumulate = unit.accumulate || row > 0 || p > 0;
+      f(piece);
+    }
+}
+
 void add_products(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
                   const Outputs& outputs, float* part) {
   LaneProducts products;
   products.input = unit.input + outputs.begin / plan.group_outputs() * plan.group_inputs();
   products.input_row = unit.input_row, products.input_column = unit.input_column;
   products.grad = unit.grad + outputs.begin;
-  products.grad_row = unit.columns * plan.out_channels, products.grad_column = plan.out_channels;
+  products.grad_row = unit.grad_row, products.grad_column = plan.out_channels;
   products.rows = unit.rows, products.columns = unit.columns;
   products.taps = plan.offsets(), products.tap_count = plan.taps;
   products.group_inputs = plan.group_inputs(), products.group_outputs = plan.group_outputs();
@@ -247,7 +334,7 @@ void add_bias(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   ColumnSums sums;
   sums.b = unit.grad + outputs.begin;
   sums.rows = unit.rows, sums.columns = unit.columns;
-  sums.b_row = unit.columns * plan.out_channels, sums.b_column = plan.out_channels;
+  sums.b_row = unit.grad_row, sums.b_column = plan.out_channels;
   sums.n = outputs.end - outputs.begin;
   sums.sums = bias_part + outputs.begin, sums.accumulate = unit.accumulate;
   kernels.column_sums(sums);
@@ -285,6 +372,10 @@ void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, con
       const Index at = plan.packed() ? block * plan.filter() * plan.block_width : 0;
       if (plan.lanes == WeightLanes::kGroups)
         add_products(plan, kernels, unit, outputs, part + at);
+      else if (plan.blocked_pixels > 0)
+        each_piece(plan, unit, [&](const Unit& piece) {
+          add_blocks(plan, kernels, piece, outputs, part + at, buffer + plan.copy_floats);
+        });
       else
         add_unit(plan, kernels, unit, outputs, part + at);
       if (plan.bias) add_bias(plan, kernels, unit, outputs, tensors.bias_part(plan, index));
@@ -356,19 +447,20 @@ void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
   combine(plan, kernels, tensors, args.threads);
 }
 
-constexpr WeightGradKernels kBaselineKernels = {baseline::kGemmLanes, baseline::outer_tiles,
-                                                baseline::column_sums, baseline::lane_products,
-                                                baseline::add_floats};
+constexpr WeightGradKernels kBaselineKernels = {baseline::kGemmLanes,    baseline::outer_tiles,
+                                                baseline::block_pixels,  baseline::column_sums,
+                                                baseline::lane_products, baseline::add_floats};
 void run_baseline(const KernelArgs& args) noexcept { run_weight_grad(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
-constexpr WeightGradKernels kAvx2Kernels = {avx2::kGemmLanes, avx2::outer_tiles, avx2::column_sums,
+constexpr WeightGradKernels kAvx2Kernels = {avx2::kGemmLanes,    avx2::outer_tiles,
+                                            avx2::block_pixels,  avx2::column_sums,
                                             avx2::lane_products, avx2::add_floats};
 void run_avx2(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr WeightGradKernels kAvx512Kernels = {avx512::kGemmLanes, avx512::outer_tiles,
-                                              avx512::column_sums, avx512::lane_products,
-                                              avx512::add_floats};
+constexpr WeightGradKernels kAvx512Kernels = {avx512::kGemmLanes,    avx512::outer_tiles,
+                                              avx512::block_pixels,  avx512::column_sums,
+                                              avx512::lane_products, avx512::add_floats};
 void run_avx512(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx512Kernels); }
 #endif
 
@@ -394,8 +486,10 @@ Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
   plan_units(plan);
   plan_parts(plan, entry.kernels->lanes, p.per_thread ? std::max(threads, 1) : 0);
   plan.workers = std::max(threads, 1);
+  plan_blocks(plan);
   if (!plan.in.direct)
-    plan.worker_floats = ceil_div(plan.in.buffer_floats(plan.unit_rows), 16) * 16 + 16;
+    plan.copy_floats = ceil_div(plan.in.buffer_floats(plan.unit_rows), 16) * 16 + 16;
+  plan.worker_floats += plan.copy_floats;
 
   Kernel kernel;
   kernel.run = entry.run;

@@ -9,8 +9,9 @@
 // `outer_tiles` keeps a block of a weight gradient in registers while it walks pixels.
 //
 // Numerics: one accumulator per element, one fixed order (taps as listed, then channels; or rows,
-// then columns), fused multiply-add where the set has it. Neither the tile an element falls into
-// nor its neighbours change its bits.
+// then columns), fused multiply-add where the set has it; what accumulates adds the sum of each
+// call to what was there. Neither the tile an element falls into nor its neighbours change its
+// bits.
 namespace pycnn::cpu {
 
 using Index = std::int64_t;
@@ -54,6 +55,14 @@ struct OuterTiles {
   bool accumulate = false;  // else c is overwritten
 };
 
+// Copies pixels to [block of channels][pixel][2 * lanes].
+struct PixelBlocks {
+  const float* from = nullptr;
+  Index rows = 0, columns = 0, row = 0, column = 0;  // pixels and the steps between them
+  Index channels = 0;
+  float* to = nullptr;
+};
+
 // sums[j] (+)= sum over pixels of b[pixel][j].
 struct ColumnSums {
   const float* b = nullptr;
@@ -77,6 +86,7 @@ struct ScatterColumns {
   constexpr Index kGemmLanes = LANES;                         \
   void window_tiles(const WindowTiles& job);                  \
   void outer_tiles(const OuterTiles& job);                    \
+  void block_pixels(const PixelBlocks& job);                  \
   void column_sums(const ColumnSums& job);                    \
   void scatter_columns(const ScatterColumns& job);            \
   void add_floats(float* to, const float* from, Index count); \

@@ -26,14 +26,12 @@ template <int MR, int NV, bool kFull>
 void tile_kernel(const OuterTiles& job, const float* a, const float* b, float* c, int tail) {
   Vec sum[MR][NV];
 #pragma GCC unroll 14
-  for (int i = 0; i < MR; ++i)
+  for (int i = 0; i < MR; ++i) {
+    // What is added to in the end comes near in the meantime.
+    if (job.accumulate) __builtin_prefetch(c + i * job.c_pitch, 1);
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) {
-      const float* from = c + i * job.c_pitch + v * kLanes;
-      sum[i][v] = !job.accumulate ? zero()
-                  : v + 1 < NV    ? load(from)
-                                  : load_lanes<kFull>(from, tail);
-    }
+    for (int v = 0; v < NV; ++v) sum[i][v] = zero();
+  }
   for (Index row = 0; row < job.rows; ++row) {
     const float* x = a;
     const float* y = b;
@@ -59,10 +57,13 @@ void tile_kernel(const OuterTiles& job, const float* a, const float* b, float* c
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       float* to = c + i * job.c_pitch + v * kLanes;
-      if (v + 1 < NV)
-        store(to, sum[i][v]);
+      const bool full = v + 1 < NV;
+      Vec x = sum[i][v];
+      if (job.accumulate) x = x + (full ? load(to) : load_lanes<kFull>(to, tail));
+      if (full)
+        store(to, x);
       else
-        store_lanes<kFull>(to, sum[i][v], tail);
+        store_lanes<kFull>(to, x, tail);
     }
 }
 
@@ -125,6 +126,27 @@ void outer_tiles(const OuterTiles& job) {
     for_each_part(job, [&](const OuterTiles& part) { for_each_block(part, run_tile); });
   else
     for_each_block(job, [&](const OuterTiles& block) { for_each_part(block, run_tile); });
+}
+
+void block_pixels(const PixelBlocks& job) {
+  float* to = job.to;
+  for (Index c = 0; c < job.channels; c += kBlock) {
+    const Index left = job.channels - c;
+    for (Index row = 0; row < job.rows; ++row) {
+      const float* from = job.from + row * job.row + c;
+      for (Index column = 0; column < job.columns; ++column, from += job.column, to += kBlock) {
+        if (left >= kBlock) {
+          store(to, load(from));
+          store(to + kLanes, load(from + kLanes));
+          continue;
+        }
+        for (Index i = 0; i < left; i += kLanes) {
+          const int lanes = static_cast<int>(left - i < kLanes ? left - i : kLanes);
+          store(to + i, load_partial(from + i, lanes));
+        }
+      }
+    }
+  }
 }
 
 void column_sums(const ColumnSums& job) {
