@@ -68,7 +68,8 @@ constexpr Index kBufferFloats = 96 * 1024;
 constexpr Index kUnitFloats = 64 * 1024;  // of both operands, where a unit can have any length
 constexpr Index kBlockedPixels = 192;  // of which a block of each side stays in the nearest cache
 constexpr Index kMinBlocked = 16;      // channels of both sides
-constexpr Index kMinOutputs = 28;      // output channels that repay a pass over the input
+constexpr Index kMinBlockedOutputs = 128;  // likewise, when both are copied to blocks
+constexpr Index kMinOutputs = 28;          // output channels that repay a pass over the input
 
 double lane_use(Index count, Index lanes) {
   return static_cast<double>(count) / static_cast<double>(ceil_div(count, lanes) * lanes);
@@ -91,6 +92,12 @@ void plan_input(const WeightGradProblem& p, WeightGradPlan& plan, std::vector<In
   plan.taps = static_cast<Index>(offsets.size());
 }
 
+// Copying to blocks repays itself when every copy is multiplied with several vectors of the other
+// side.
+bool can_block(const WeightGradPlan& plan) {
+  return plan.run >= kMinBlocked && plan.group_outputs() >= kMinBlocked;
+}
+
 void plan_units(WeightGradPlan& plan) {
   const ConvInput& in = plan.in;
   const Index image = in.height * in.width * in.channels;
@@ -101,7 +108,10 @@ void plan_units(WeightGradPlan& plan) {
                       (plan.rows == 1 || in.row_step() == plan.columns * in.column_step()));
   plan.flat = in.direct && uniform;
   if (plan.flat) {
-    plan.unit_rows = std::clamp<Index>(kUnitFloats / (in.channels + plan.out_channels), 64, 512);
+    plan.unit_rows =
+        can_block(plan)
+            ? kBlockedPixels
+            : std::clamp<Index>(kUnitFloats / (in.channels + plan.out_channels), 64, 512);
     plan.units = ceil_div(plan.images * pixels, plan.unit_rows);
     return;
   }
@@ -133,7 +143,8 @@ void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
   const Index chunks = threads > 0 ? std::min(wanted, threads) : wanted;
   const Index most_parts = std::clamp<Index>(kPartFloats / std::max<Index>(plan.part_floats, 1), 1,
                                              std::clamp<Index>(plan.units, 1, kMaxParts));
-  const Index most_splits = plan.packed() ? all_blocks : ceil_div(plan.out_channels, kMinOutputs);
+  const Index least = can_block(plan) ? kMinBlockedOutputs : kMinOutputs;
+  const Index most_splits = plan.packed() ? all_blocks : ceil_div(plan.out_channels, least);
   if (plan.part_floats <= kSmallPart) {
     plan.parts = std::min(chunks, most_parts);
     plan.splits = std::min(most_splits, ceil_div(chunks, plan.parts));
@@ -143,12 +154,9 @@ void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
   }
 }
 
-// Copying to blocks repays itself when every copy is multiplied with several vectors of the other
-// side.
 void plan_blocks(WeightGradPlan& plan) {
   const Index width = plan.block_width;
-  const Index outputs = ceil_div(plan.group_outputs(), plan.packed() ? 1 : plan.splits);
-  if (plan.lanes == WeightLanes::kGroups || plan.run < kMinBlocked || outputs < kMinBlocked) return;
+  if (plan.lanes == WeightLanes::kGroups || !can_block(plan)) return;
   plan.blocked_pixels = kBlockedPixels;
   const Index grads = plan.packed() ? width : ceil_div(plan.group_outputs(), width) * width;
   plan.worker_floats = kBlockedPixels * (grads + ceil_div(plan.run, width) * width);
