@@ -154,6 +154,26 @@ def winograd(x, weight, tile, *, padding=0, magnitude=False):
     return output[:, :rows, :columns]
 
 
+def winograd_grad_weight(x, grad, tile, *, padding=0, magnitude=False):
+    """The transpose of `winograd` in the weight: its gradient."""
+    matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile]]
+    x, grad = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, grad))
+    top, _, left, _ = sides(padding)
+    n, rows, columns, out = grad.shape
+    down, across = -(-rows // tile), -(-columns // tile)
+    pixels = np.zeros((n, down * tile + 2, across * tile + 2, x.shape[3]))
+    height, width = (min(a, b) for a, b in zip(x.shape[1:3], (pixels.shape[1] - top, pixels.shape[2] - left)))
+    pixels[:, top : top + height, left : left + width] = x[:, :height, :width]
+    gradients = np.zeros((n, down * tile, across * tile, out))
+    gradients[:, :rows, :columns] = grad
+    sums = np.zeros((tile + 2, tile + 2, out, x.shape[3]))
+    for r, c in itertools.product(range(0, down * tile, tile), range(0, across * tile, tile)):
+        seen = np.einsum("ai,nijc,bj->nabc", matrices[0], pixels[:, r : r + tile + 2, c : c + tile + 2], matrices[0])
+        wanted = np.einsum("ia,nijo,jb->nabo", matrices[2], gradients[:, r : r + tile, c : c + tile], matrices[2])
+        sums += np.einsum("nabo,nabc->aboc", wanted, seen)
+    return np.einsum("ai,aboc,bj->oijc", matrices[1], sums, matrices[1])
+
+
 def max_pool2d(x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     stride = kernel_size if stride is None else stride
     cells = [

@@ -95,10 +95,12 @@ PYCNN_INLINE void sums_axis(const Vec* x, Vec* y, int step) {
     y[step] = half * difference;
     y[2 * step] = fma(half, sum, x[3]);
   } else {
-    const Vec sixth = broadcast(1.0f / 6), far_sum = x[3] + x[4], far_difference = x[3] - x[4];
-    y[0] = fma(broadcast(0.25f), x[0], fma(broadcast(1.0f / 24), far_sum, -(sixth * sum)));
-    y[step] = fma(broadcast(1.0f / 12), far_difference, -(sixth * difference));
-    y[2 * step] = fma(sixth, far_sum - sum, x[5]);
+    // Thirds last, as above.
+    const Vec far_sum = x[3] + x[4], far_difference = x[3] - x[4];
+    const Vec small = broadcast(1.0f / 24) * fma(broadcast(-4.0f), sum, far_sum);
+    y[0] = fma(broadcast(0.25f), x[0], small);
+    y[step] = broadcast(1.0f / 12) * fma(broadcast(-2.0f), difference, far_difference);
+    y[2 * step] = broadcast(1.0f / 6) * (far_sum - sum) + x[5];
   }
 }
 
