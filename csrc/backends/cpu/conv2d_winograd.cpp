@@ -45,9 +45,8 @@ struct WinogradPlan {
 
 // ---- Planning
 
-constexpr Index kMinChannels = 16;  // fewer do not repay the transforms
-constexpr Index kMinSide = 4;       // outputs
-constexpr Index kSmallSide = 8;     // up to here tiles of 4 would be padding for a large part
+constexpr Index kMinChannels = 16;           // fewer do not repay the transforms
+constexpr Index kMinSide = 4;                // outputs
 constexpr Index kLargeWeights = 256 * 1024;  // transformed floats that no cache of a core holds
 constexpr Index kMaxChunkTiles = 96;
 constexpr Index kWantedChunks = 16;
