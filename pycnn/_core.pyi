@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'compile', 'load_model', 'machine', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
+__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
 class Initializer:
     """
     How a fresh parameter gets its values.
@@ -238,6 +238,8 @@ class Program:
         """
     def start_profile(self) -> None:
         ...
+    def steps(self) -> list:
+        ...
     @property
     def inputs(self) -> list:
         ...
@@ -369,6 +371,10 @@ def TopKCorrect(**kwargs) -> Op:
     ...
 def Transpose(**kwargs) -> Op:
     ...
+def clock_hertz() -> float:
+    """
+    Cycles a second of this core.
+    """
 def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> Program:
     ...
 def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
@@ -378,6 +384,10 @@ def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
 def machine() -> dict:
     """
     What this machine offers.
+    """
+def measure_peaks(*, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex) -> dict:
+    """
+    Highest rates that plain loops reach.
     """
 def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, winograd: bool, loss: str, optimizer: Optimizer | None) -> dict:
     """

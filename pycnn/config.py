@@ -7,7 +7,7 @@ from typing import Any
 from pycnn import _core
 from pycnn.errors import ArgumentError
 
-__all__ = ["machine", "manual_seed", "seed"]
+__all__ = ["clock_ghz", "machine", "manual_seed", "measure_peaks", "seed"]
 
 _seed = 0
 
@@ -50,3 +50,28 @@ def machine() -> dict[str, Any]:
         ArgumentError: PYCNN_MAX_ISA holds something unknown.
     """
     return _core.machine()
+
+
+def measure_peaks(*, isa: str, threads: int, seconds: float) -> dict[str, Any]:
+    """Measure the highest rates that plain loops reach.
+
+    Args:
+        isa: Instruction set.
+        threads: How many run the loops.
+        seconds: For each rate, more than 0.
+
+    Returns:
+        A dict with cpu, isa, threads, compute (dicts of dtype, unit, flops a second), memory (nearest level first:
+        dicts of level, capacity_bytes, buffer_bytes, and read_bytes and copy_bytes a second), disturbed (others used
+        the processors all the time that some rate was measured).
+
+    Raises:
+        ArgumentError: `seconds` is out of range, or `isa` is unknown.
+        DeviceError: The instruction set is not there.
+    """
+    return _core.measure_peaks(isa=isa, threads=threads, seconds=seconds)
+
+
+def clock_ghz() -> float:
+    """Measure the clock of the processor that this thread runs on, 10**9 cycles a second; takes below 1 ms."""
+    return _core.clock_hertz() / 1e9

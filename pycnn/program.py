@@ -244,7 +244,8 @@ class Program:
 
         Returns:
             One dict a step: name, op, variant, phase ("prepare" or "run"), runs, total_seconds, min_seconds, macs,
-            other_flops, bytes.
+            other_flops, bytes (inputs and packed weights read once, outputs written once), refused (better variants
+            that were refused, each with the reason).
 
         Raises:
             ArgumentError: `runs` is not positive.
@@ -257,6 +258,10 @@ class Program:
         for _ in range(runs):
             self._run(*inputs)
         return self._core.profile()
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Tell what a run consists of: the dicts of `profile`, without running anything, so with times of zero."""
+        return self._core.steps()
 
     def __repr__(self) -> str:
         """Describe inputs, outputs and how it runs."""

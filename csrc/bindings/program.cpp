@@ -76,7 +76,27 @@ py::dict to_dict(const StepProfile& s) {
   return py::dict("name"_a = s.name, "op"_a = s.op, "variant"_a = s.variant, "phase"_a = s.phase,
                   "runs"_a = s.runs, "total_seconds"_a = s.total_seconds,
                   "min_seconds"_a = s.min_seconds, "macs"_a = s.cost.macs,
-                  "other_flops"_a = s.cost.other_flops, "bytes"_a = s.cost.bytes);
+                  "other_flops"_a = s.cost.other_flops, "bytes"_a = s.cost.bytes,
+                  "refused"_a = s.refused);
+}
+
+py::list to_dicts(const std::vector<StepProfile>& steps) {
+  py::list result;
+  for (const StepProfile& step : steps) result.append(to_dict(step));
+  return result;
+}
+
+py::dict to_dict(const MachinePeaks& peaks) {
+  using namespace py::literals;
+  py::list compute, memory;
+  for (const MachinePeaks::Compute& c : peaks.compute)
+    compute.append(py::dict("dtype"_a = c.dtype, "unit"_a = c.unit, "flops"_a = c.flops));
+  for (const MachinePeaks::Memory& m : peaks.memory)
+    memory.append(py::dict("level"_a = m.level, "capacity_bytes"_a = m.capacity_bytes,
+                           "buffer_bytes"_a = m.buffer_bytes, "read_bytes"_a = m.read_bytes,
+                           "copy_bytes"_a = m.copy_bytes));
+  return py::dict("cpu"_a = peaks.cpu, "isa"_a = peaks.isa, "threads"_a = peaks.threads,
+                  "compute"_a = compute, "memory"_a = memory, "disturbed"_a = peaks.disturbed);
 }
 
 Optimizer::Kind parse_optimizer(const std::string& kind) {
@@ -159,11 +179,8 @@ void bind_program(py::module_& m) {
       .def("graph_text", &Program::graph_text)
       .def("memory", [](const Program& p) { return to_dict(p.memory()); })
       .def("start_profile", &Program::start_profile)
-      .def("profile", [](const Program& p) {
-        py::list result;
-        for (const StepProfile& step : p.profile()) result.append(to_dict(step));
-        return result;
-      });
+      .def("profile", [](const Program& p) { return to_dicts(p.profile()); })
+      .def("steps", [](const Program& p) { return to_dicts(p.steps()); });
 
   m.def(
       "compile",
@@ -233,6 +250,19 @@ void bind_program(py::module_& m) {
                         "available_memory_bytes"_a = d.available_memory_bytes);
       },
       "What this machine offers.");
+  m.def(
+      "measure_peaks",
+      [](const std::string& isa, std::int64_t threads, double seconds) {
+        MachinePeaks peaks;
+        {
+          py::gil_scoped_release nogil;
+          peaks = measure_peaks(isa, threads, seconds);
+        }
+        return to_dict(peaks);
+      },
+      py::kw_only(), py::arg("isa"), py::arg("threads"), py::arg("seconds"),
+      "Highest rates that plain loops reach.");
+  m.def("clock_hertz", &clock_hertz, "Cycles a second of this core.");
 }
 
 }  // namespace pycnn::bindings

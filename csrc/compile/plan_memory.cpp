@@ -310,6 +310,17 @@ class Planner {
     }
     if (step.op_name == op_name(step.op)) {
       step.cost = cost(step.op, from.input_specs, output_specs);
+      // What is an input twice is read once; a packed weight is read as it was packed.
+      for (std::size_t i = 0; i < from.inputs.size(); ++i) {
+        const bool again =
+            std::count(from.inputs.begin(), from.inputs.begin() + static_cast<std::ptrdiff_t>(i),
+                       from.inputs[i]) > 0;
+        if (again) step.cost.bytes -= bytes_of(from.input_specs[i]);
+      }
+      const PackedInput& packed = step.kernel.packed;
+      if (packed.input >= 0)
+        step.cost.bytes += static_cast<std::int64_t>(packed.bytes) -
+                           bytes_of(from.input_specs[static_cast<std::size_t>(packed.input)]);
     } else {  // pack or copy
       for (const TensorSpec& spec : from.input_specs) step.cost.bytes += bytes_of(spec);
       for (const TensorSpec& spec : output_specs) step.cost.bytes += bytes_of(spec);

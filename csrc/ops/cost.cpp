@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "ops/checks.h"
+#include "ops/window.h"
 
 namespace pycnn {
 namespace {
@@ -43,6 +44,17 @@ struct Work {
   void per_output(std::int64_t flops) const { cost.other_flops = times(elements(out[0]), flops); }
   void per_input(std::int64_t flops) const { cost.other_flops = times(elements(in[0]), flops); }
 
+  // What is copied is read and written; the rest of the input is not looked at.
+  void copied_only() const {
+    cost.bytes = std::min(cost.bytes, times(2, static_cast<std::int64_t>(byte_size(out[0]))));
+  }
+
+  template <class Pool>
+  void pool(const Pool& op) const {
+    per_output(window(op));
+    skip_between_windows(op, in[0], out[0], op.kernel_size);
+  }
+
   // Windows overlap by at most a row and a column: cells are counted once. Where every cell is a
   // window, nothing is done.
   void adaptive(const TensorSpec& image) const {
@@ -50,6 +62,24 @@ struct Work {
       cost.bytes = 0;
     else
       cost.other_flops = elements(image);
+  }
+
+  // A stride beyond the window leaves rows and columns out that nobody has to read.
+  template <class Window>
+  void skip_between_windows(const Window& op, const TensorSpec& image, const TensorSpec& outputs,
+                            const Pair& kernel) const {
+    const std::int64_t all = elements(image), cells = times(ops::dim(image, 1), ops::dim(image, 2));
+    if (all == 0 || cost.bytes == std::numeric_limits<std::int64_t>::max()) return;
+    std::int64_t touched = 1;
+    for (const int axis : {0, 1}) {
+      const auto i = static_cast<std::size_t>(axis);
+      const std::int64_t size = ops::dim(image, axis + 1);
+      touched *= op.stride[i] <= kernel[i]
+                     ? size
+                     : std::min(size, times(ops::dim(outputs, axis + 1), kernel[i]));
+    }
+    const std::int64_t left_out = all / cells * (cells - touched);
+    cost.bytes -= left_out * (static_cast<std::int64_t>(byte_size(image)) / all);
   }
 
   template <class Layer>
@@ -63,7 +93,10 @@ struct Work {
     cost.macs = times(elements(in[1]), taps(out[0]));
     if (bias) cost.other_flops = elements(in[1]);
   }
-  void operator()(const ops::Conv2d& op) const { layer(op); }
+  void operator()(const ops::Conv2d& op) const {
+    layer(op);
+    skip_between_windows(op, in[0], out[0], {ops::dim(in[1], 1), ops::dim(in[1], 2)});
+  }
   void operator()(const ops::Dense& op) const { layer(op); }
   void operator()(const ops::Conv2dGradInput&) const {
     cost.macs = times(elements(in[0]), taps(in[1]));
@@ -71,11 +104,14 @@ struct Work {
   void operator()(const ops::DenseGradInput&) const {
     cost.macs = times(elements(in[0]), taps(in[1]));
   }
-  void operator()(const ops::Conv2dGradWeight& op) const { grad_weight(op.bias); }
+  void operator()(const ops::Conv2dGradWeight& op) const {
+    grad_weight(op.bias);
+    skip_between_windows(op, in[0], in[1], op.kernel_size);
+  }
   void operator()(const ops::DenseGradWeight& op) const { grad_weight(op.bias); }
 
-  void operator()(const ops::MaxPool2d& op) const { per_output(window(op)); }
-  void operator()(const ops::AvgPool2d& op) const { per_output(window(op)); }
+  void operator()(const ops::MaxPool2d& op) const { pool(op); }
+  void operator()(const ops::AvgPool2d& op) const { pool(op); }
   void operator()(const ops::MaxPool2dGrad& op) const {
     cost.other_flops = times(elements(in[1]), plus(window(op.pool), 1));
   }
@@ -123,11 +159,11 @@ struct Work {
 
   void operator()(const ops::Broadcast&) const {}
   void operator()(const ops::Concat&) const {}
-  void operator()(const ops::Slice&) const {}
+  void operator()(const ops::Slice&) const { copied_only(); }
   void operator()(const ops::Pad&) const {}
   void operator()(const ops::Reshape&) const { cost.bytes = 0; }
   void operator()(const ops::Transpose&) const {}
-  void operator()(const ops::Take&) const {}
+  void operator()(const ops::Take&) const { copied_only(); }
   void operator()(const ops::TakeGrad&) const { per_input(1); }
 
   void operator()(const ops::Increment&) const { per_output(1); }

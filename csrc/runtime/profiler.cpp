@@ -28,14 +28,30 @@ void Profiler::record(std::size_t first, std::span<const std::int64_t> step_ns) 
 std::vector<StepProfile> Profiler::finish() {
   const std::lock_guard lock(mutex_);
   running_.store(false);
-  std::vector<StepProfile> lines;
-  lines.reserve(times_.size());
+  std::vector<StepProfile> lines = untimed();
   for (std::size_t i = 0; i < times_.size(); ++i) {
-    const bool prepares = i < prepare_steps_;
-    const Step& step = prepares ? plan_.prepare[i] : plan_.run[i - prepare_steps_];
-    lines.push_back({step.name, step.op_name, step.kernel.variant, prepares ? "prepare" : "run",
-                     times_[i].runs, static_cast<double>(times_[i].total_ns) * 1e-9,
-                     static_cast<double>(times_[i].min_ns) * 1e-9, step.cost});
+    lines[i].runs = times_[i].runs;
+    lines[i].total_seconds = static_cast<double>(times_[i].total_ns) * 1e-9;
+    lines[i].min_seconds = static_cast<double>(times_[i].min_ns) * 1e-9;
+  }
+  return lines;
+}
+
+std::vector<StepProfile> Profiler::untimed() const {
+  std::vector<StepProfile> lines;
+  lines.reserve(plan_.prepare.size() + plan_.run.size());
+  for (const bool prepares : {true, false}) {
+    for (const Step& step : prepares ? plan_.prepare : plan_.run) {
+      StepProfile line;
+      line.name = step.name;
+      line.op = step.op_name;
+      line.variant = step.kernel.variant;
+      line.phase = prepares ? "prepare" : "run";
+      line.cost = step.cost;
+      for (const Refusal& refusal : step.refused)
+        line.refused.emplace_back(refusal.variant, refusal.reason);
+      lines.push_back(std::move(line));
+    }
   }
   return lines;
 }

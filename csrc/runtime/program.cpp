@@ -83,5 +83,6 @@ MemoryReport Program::memory() const {
 
 void Program::start_profile() const { state_->profiler.start(); }
 std::vector<StepProfile> Program::profile() const { return state_->profiler.finish(); }
+std::vector<StepProfile> Program::steps() const { return state_->profiler.untimed(); }
 
 }  // namespace pycnn

@@ -81,7 +81,9 @@ struct StepProfile {
   std::int64_t runs = 0;
   double total_seconds = 0.0;
   double min_seconds = 0.0;
-  Cost cost;  ///< of one run
+  Cost cost;  ///< of one run; `bytes` with packed weights as packed
+  /// Better variants that were refused, best first, each with the reason.
+  std::vector<std::pair<std::string, std::string>> refused;
 };
 
 struct MemoryReport {
@@ -137,6 +139,8 @@ class PYCNN_API Program {
   /// clock around them).
   void start_profile() const;
   std::vector<StepProfile> profile() const;
+  /// The same lines without times: what a run consists of, and what each step costs.
+  std::vector<StepProfile> steps() const;
 
  private:
   std::shared_ptr<State> state_;
@@ -172,6 +176,42 @@ struct Machine {
   std::size_t available_memory_bytes = 0;  ///< left now, swap and limits of this process counted
 };
 PYCNN_API Machine machine();
+
+/// Highest rates that plain loops reached on this machine: what a step's time is held against.
+struct MachinePeaks {
+  /// Multiply-adds in registers.
+  struct Compute {
+    std::string dtype;   ///< "float32"; "bfloat16" where the processor multiplies it
+    std::string unit;    ///< the instruction set, or "avx512_bf16", "amx_bf16"
+    double flops = 0.0;  ///< a second; a multiply-add counts as two
+  };
+  /// Going through a buffer again and again.
+  struct Memory {
+    std::string level;  ///< "L1" "L2" "L3" "memory"; a level that adds nothing is left out
+    std::size_t capacity_bytes = 0;  ///< of all caches that the threads have; 0 for memory
+    std::size_t buffer_bytes = 0;    ///< in all threads together
+    double read_bytes = 0.0;         ///< a second
+    double copy_bytes = 0.0;         ///< a second, those read and those written together
+  };
+  std::string cpu;
+  std::string isa;
+  int threads = 1;
+  std::vector<Compute> compute;
+  std::vector<Memory> memory;  ///< nearest first
+  /// Others used the processors all the time that some rate was measured, so it may be too low.
+  bool disturbed = false;
+};
+
+/// Measures; takes about ten times `seconds`, which go to each rate, and while it goes through
+/// memory a buffer beyond the caches. The fastest of many short tries counts; on a busy machine it
+/// takes longer. `isa` and `threads` as in CompileOptions. Throws ArgumentError for `seconds`
+/// outside of (0, 60], and what CompileOptions' fields throw.
+PYCNN_API MachinePeaks measure_peaks(const std::string& isa = "auto", std::int64_t threads = 0,
+                                     double seconds = 0.1);
+
+/// Cycles a second of the core that the caller runs on, within some parts of a hundred; takes below
+/// a millisecond. To see that a machine slows down during a measurement.
+PYCNN_API double clock_hertz();
 
 /// Names of the variants that a device has for an op, best first, for tests and benchmarks.
 PYCNN_API std::vector<std::string> variants(const std::string& op_name,

@@ -31,6 +31,30 @@ TEST_CASE("dense layers cost rows x in x out") {
   CHECK(cost_of(ops::DenseGradWeight{true}, {f32({5, 3}), f32({5, 7})}).macs == 5 * 3 * 7);
 }
 
+TEST_CASE("cells between windows are not read") {
+  ops::Conv2d op;
+  op.stride = {2, 3};
+  const TensorSpec x = f32({2, 9, 8, 6}), w = f32({4, 1, 2, 6}), y = f32({2, 5, 3, 4});
+  // Of 9 x 8 cells the windows touch 5 rows, and 3 x 2 columns.
+  constexpr std::int64_t kBytes = 4 * (2 * 5 * 6 * 6 + 4 * 2 * 6 + 2 * 5 * 3 * 4);
+  CHECK(cost_of(op, {x, w}).bytes == kBytes);
+  CHECK(cost_of(ops::Conv2dGradWeight{{2, 3}, {}, {1, 1}, 1, {1, 2}, false}, {x, y}).bytes ==
+        kBytes);
+  ops::MaxPool2d pool;
+  pool.kernel_size = {1, 1};
+  pool.stride = {2, 2};
+  CHECK(cost_of(pool, {x}).bytes == 4 * 2 * (2 * 5 * 4 * 6));
+  // All of it where windows touch.
+  pool.kernel_size = {2, 2};
+  CHECK(cost_of(pool, {f32({2, 8, 8, 6})}).bytes == 4 * 2 * 6 * (8 * 8 + 4 * 4));
+  CHECK(cost_of(op, {f32({0, 9, 8, 6}), w}).bytes == 4 * (4 * 2 * 6));
+}
+
+TEST_CASE("of what a part is copied from, that part is read") {
+  CHECK(cost_of(ops::Slice{{1, 0}, {2, 3}}, {f32({100, 3})}).bytes == 2 * 4 * 2 * 3);
+  CHECK(cost_of(ops::Take{{0, 7}}, {f32({100, 3})}).bytes == 2 * 4 * 2 * 3);
+}
+
 TEST_CASE("every op has a cost that is not negative, and a reshape is free") {
   for (const OpExample& example : op_examples()) {
     INFO(op_name(example.op));

@@ -67,6 +67,60 @@ TEST_CASE("a line tells node, op, variant and cost; packing and preparing are li
   CHECK(find("conv1", "pack").runs == 1);
 }
 
+TEST_CASE(
+    "the steps of a program are told without running it, with the reasons for their kernels") {
+  const Graph graph = test::small_net(4, false);
+  Variables variables;
+  create_variables(graph, variables, 2);
+  CompileOptions options;
+  options.variants = {{"conv2", "reference"}};
+  const Program program = compile(graph, variables, options);
+  program.start_profile();
+  const std::vector<StepProfile> steps = program.steps();
+  program.run({{"x", test::random_tensor({4, 8, 8, 2}, 9)}});
+  const std::vector<StepProfile> lines = program.profile();
+  REQUIRE(steps.size() == lines.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    CHECK(steps[i].name == lines[i].name);
+    CHECK(steps[i].phase == lines[i].phase);
+    CHECK(steps[i].cost.bytes == lines[i].cost.bytes);
+    CHECK(steps[i].refused == lines[i].refused);
+    CHECK(steps[i].runs == 0);
+    CHECK(lines[i].runs == 1);  // asking for the steps stopped nothing
+    if (steps[i].name == "conv2" && steps[i].op == "conv2d") {
+      const std::vector<std::string> all = variants("conv2d");
+      REQUIRE(steps[i].refused.size() == all.size() - 1);
+      for (std::size_t v = 0; v + 1 < all.size(); ++v) {
+        CHECK(steps[i].refused[v].first == all[v]);
+        CHECK(!steps[i].refused[v].second.empty());
+      }
+    }
+  }
+}
+
+TEST_CASE("bytes of a step: what it reads twice is read once, weights are as packed") {
+  Graph graph;
+  const Symbol x = graph.input("x", {{2, 3}, DType::kFloat32});
+  graph.set_output("y", graph.add(ops::Add{}, {x, x}, "twice"));
+  Variables variables;
+  const std::vector<StepProfile> steps = compile(graph, variables).steps();
+  REQUIRE(steps.size() == 1);
+  CHECK(steps[0].cost.bytes == 2 * 4 * 2 * 3);
+
+  const Graph net = test::small_net(4, false);
+  create_variables(net, variables, 2);
+  std::int64_t packed = -1;
+  for (const StepProfile& step : compile(net, variables).steps()) {
+    if (step.name != "conv1") continue;
+    const std::int64_t weight = 4 * 5 * 3 * 3 * 2;
+    if (step.op == "pack")
+      packed = step.cost.bytes - weight;
+    else if (step.op == "conv2d")
+      CHECK(step.cost.bytes == packed + 4 * (4 * 8 * 8 * 2 + 5 + 4 * 8 * 8 * 5));
+  }
+  CHECK(packed > 0);
+}
+
 TEST_CASE("a profile counts the runs between its start and its end") {
   const Graph graph = test::small_net(2, false);
   Variables variables;

@@ -1,0 +1,44 @@
+#include "core/bfloat16_units.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace pycnn {
+#if defined(__x86_64__)
+namespace {
+
+constexpr bool has(unsigned word, unsigned bits) noexcept { return (word & bits) == bits; }
+
+// Which registers the operating system saves (XCR0); 0 where it cannot be asked.
+unsigned saved_registers() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kOsxsave = 1u << 27;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || !has(c, kOsxsave)) return 0;
+  unsigned low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+}  // namespace
+
+bool has_avx512_bf16() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kZmmState = 0xE6, kAvx512F = 1u << 16, kAvx512Bf16 = 1u << 5;
+  if (!has(saved_registers(), kZmmState)) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || !has(b, kAvx512F)) return false;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && has(a, kAvx512Bf16);
+}
+
+bool has_amx_bf16() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTileState = 3u << 17, kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  if (!has(saved_registers(), kTileState)) return false;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && has(d, kAmxBf16 | kAmxTile);
+}
+#else
+bool has_avx512_bf16() noexcept { return false; }
+bool has_amx_bf16() noexcept { return false; }
+#endif
+
+}  // namespace pycnn
