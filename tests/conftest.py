@@ -33,6 +33,14 @@ def shared_data(root: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test reads or writes what the user has in his cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _default_seed():
     """Weights of fresh nets follow the seed; no test may leave another one to the next."""

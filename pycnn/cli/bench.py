@@ -1,10 +1,15 @@
-"""Time a net, whole and layer by layer.
+"""Time a net, whole and layer by layer, and hold it against what this machine can do at most.
+
+The machine's peaks (multiply-adds in registers, reading and copying in each cache and in memory) are measured once and
+kept in the user's cache folder. The bound of a step is the time that its operations or its bytes take at these peaks,
+whichever is longer; the bound of the net is their sum.
 
 A regression, for --compare, is a setting whose median and minimum are both slower than before by more than the noise
 of the two measurements, and by more than 3 %; the exit code is then 1.
 
 Examples:
   pycnn bench lenet5 --batch 256 --train --layers
+  pycnn bench resnet50 --batch 16 --roofline resnet50.png
   pycnn bench lenet5 --threads 1,2 --json before.json     and later:  --compare before.json
 """
 
@@ -12,12 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pycnn.benchmark import BenchReport, bench
-from pycnn.cli import _nets, _options
+from pycnn.benchmark import BenchReport, bench, draw_roofline
+from pycnn.cli import _nets, _options, _plots
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.textfile import write_text
@@ -25,7 +30,9 @@ from pycnn.textfile import write_text
 __all__ = ["add_arguments", "run"]
 
 _TOLERANCE = 0.03
-_SAME = ("net", "options", "shape", "train")
+_SAME = ("net", "options", "shape", "train", "dtype")
+# Of files that were written before the field was there.
+_FORMERLY = {"dtype": "float32"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-shape", type=_options.image_shape, metavar="H,W,C", help="default: the net's own")
     parser.add_argument("--train", action="store_true", help="time a whole training step instead of inference")
     parser.add_argument("--layers", action="store_true", help="time every step of the program too")
+    parser.add_argument(
+        "--roofline",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="draw the steps below the machine's peaks (default: NET-roofline.png, or NET-roofline-2.png and so "
+        "on where there is one already; needs matplotlib)",
+    )
+    peaks = parser.add_mutually_exclusive_group()
+    peaks.add_argument("--measure-peaks", action="store_true", help="measure the machine's peaks anew")
+    peaks.add_argument("--no-peaks", action="store_true", help="neither measure nor use the machine's peaks")
+    parser.add_argument("--dtype", default="float32", metavar="D", help="element type (default and only: float32)")
     parser.add_argument("--threads", type=_options.thread_list, metavar="N,M", help="one number or several to compare")
     parser.add_argument("--isa", choices=("baseline", "avx2", "avx512"), help="instruction set (default: the best)")
     parser.add_argument("--rounds", type=_options.count, default=7, metavar="N", help="of about 0.1 s (default: 7)")
@@ -51,6 +70,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     """Time, report, compare."""
     if args.json not in (None, "-"):
         _options.check_output("--json", Path(args.json), example="bench.json")
+    if args.roofline is not None and args.no_peaks:
+        raise UsageError("--roofline draws the machine's peaks; leave --no-peaks out")
+    picture = _picture(args)
     options = _nets.parse_options(args.option)
     before = None if args.compare is None else _read(args.compare)
     net = _nets.find(args.net, options)
@@ -61,14 +83,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
         batch_size=args.batch,
         input_shape=args.input_shape,
         train=args.train,
-        layers=args.layers,
+        layers=args.layers or picture is not None,
         threads=args.threads,
         isa=args.isa,
         device=args.device,
         rounds=args.rounds,
         seed=args.seed,
+        dtype=args.dtype,
+        peaks=None if args.no_peaks else "renew" if args.measure_peaks else "keep",
+        report=output.progress,
     )
+    failure = None
+    if picture is not None:
+        picture, failure = _plots.attempt(lambda path: draw_roofline(report, path, name=Path(args.net).stem), picture)
     values: dict[str, Any] = {"net": args.net, "options": options, **asdict(report)}
+    if args.roofline is not None:
+        values["roofline"] = picture
     changes: list[dict[str, Any]] = []
     if before is not None:
         values["compared_with"] = str(args.compare)
@@ -78,10 +108,24 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.json not in (None, "-"):
         write_text(args.json, json.dumps(output.record(values), indent=2) + "\n")
         output.json = False
-    output.result(values, _text(report, changes))
+    shown = report if args.layers else replace(report, layers=())
+    output.result(values, _text(shown, changes) + ("" if picture is None else f"\nroofline: {picture}"))
+    if failure is not None:
+        raise failure
     regressed = any(change["regression"] for change in changes)
     output.suggest(_next(args, regressed))
     return 1 if regressed else 0
+
+
+def _picture(args: argparse.Namespace) -> Path | None:
+    """Where the roofline goes; refused here rather than after the measurement."""
+    if args.roofline is None:
+        return None
+    path = Path(args.roofline)
+    if not args.roofline:
+        path = _plots.unused(Path(f"{Path(args.net).stem}{'-train' if args.train else ''}-roofline.png"))
+    _plots.check("--roofline", path)
+    return path
 
 
 def _text(report: BenchReport, changes: list[dict[str, Any]]) -> str:
@@ -99,7 +143,7 @@ def _text(report: BenchReport, changes: list[dict[str, Any]]) -> str:
 def _next(args: argparse.Namespace, regressed: bool) -> str:
     if regressed:
         return "the same once more on a quiet machine, and --layers to see which layer is slow"
-    if not args.layers:
+    if not args.layers and args.roofline is None:
         return f"pycnn bench {args.net} --batch {args.batch}{' --train' if args.train else ''} --layers"
     return "pycnn doctor tells how fast this machine can be"
 
@@ -118,9 +162,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any], output: Output) -> list[dict[str, Any]]:
-    different = [key for key in _SAME if _plain(before.get(key)) != _plain(after[key])]
+    different = [key for key in _SAME if _plain(before.get(key, _FORMERLY.get(key))) != _plain(after[key])]
     if different:
-        shown = "; ".join(f"{key} {before.get(key)} and {after[key]}" for key in different)
+        shown = "; ".join(f"{key} {before.get(key, _FORMERLY.get(key))} and {after[key]}" for key in different)
         raise UsageError(f"--compare: the two measure different things: {shown}")
     for key in ("cpu", "compiler"):
         if before["environment"].get(key) != after["environment"][key]:

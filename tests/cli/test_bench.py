@@ -17,8 +17,10 @@ QUICK = ("--rounds", "2")
 
 
 @pytest.fixture
-def quick_rounds(monkeypatch):
-    monkeypatch.setattr("pycnn.benchmark._ROUND_SECONDS", 0.01)
+def quick_rounds(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pycnn.benchmark._peaks._SECONDS", 0.001)
+    monkeypatch.setattr("pycnn.benchmark._bench._ROUND_SECONDS", 0.01)
 
 
 pytestmark = pytest.mark.usefixtures("quick_rounds")
@@ -29,17 +31,30 @@ def check_report(values, has_types):
               processors=int, load_average=(float, NONE), compiler=str, time=str)  # fmt: skip
     for timing in values["timings"]:
         has_types(timing, threads=int, isa=str, runs=int, median=float, minimum=float, p10=float, p90=float,
-                  images_per_second=float, noise=float)  # fmt: skip
+                  images_per_second=float, noise=float, gflops=float, bound=(float, NONE),
+                  percent_of_bound=(float, NONE))  # fmt: skip
         assert 0 < timing["minimum"] <= timing["p10"] <= timing["median"] <= timing["p90"]
     for layer in values["layers"]:
-        has_types(layer, name=str, op=str, variant=str, seconds=float, share=float, gflops=float, gbytes=float)
+        has_types(layer, name=str, op=str, variant=str, seconds=float, share=float, gflops=float, gbytes=float,
+                  flops=int, bytes=int, bound=(float, NONE), bound_by=str, percent_of_bound=(float, NONE),
+                  refused=list)  # fmt: skip
+        for refusal in layer["refused"]:
+            has_types(refusal, variant=str, reason=str)
+    has_types(values["clock"], median=float, minimum=float, maximum=float)
+    assert len(values["peaks"]) == len(values["timings"])
+    for peaks in values["peaks"]:
+        has_types(peaks, cpu=str, isa=str, threads=int, compute=list, memory=list, pycnn=str, time=str, busy=bool)
+        for compute in peaks["compute"]:
+            has_types(compute, dtype=str, unit=str, gflops=float)
+        for level in peaks["memory"]:
+            has_types(level, level=str, capacity_bytes=int, read_gbytes=float, copy_gbytes=float)
 
 
 def test_bench_as_json(run, has_types):
     values = run("bench", "lenet5", "--batch", "4", "--json", *QUICK).json
     has_types(
         values, schema=str, net=str, options=dict, name=str, shape=list, train=bool, timings=list, layers=list,
-        layers_wall=float, environment=dict, warnings=list,
+        layers_wall=float, environment=dict, warnings=list, dtype=str, rounds=int, clock=dict, peaks=list,
     )  # fmt: skip
     assert values["schema"] == "pycnn.bench/1"
     assert values["shape"] == [4, 28, 28, 1]
@@ -116,6 +131,31 @@ def test_change_within_the_noise_or_to_the_better_exits_0(earlier):
     result = earlier(1000.0, 0.0)
     assert result.code == 0
     assert result.json["changes"][0]["improvement"]
+
+
+def test_file_of_an_earlier_version_of_the_form_is_compared_too(run, tmp_path):
+    path = tmp_path / "before.json"
+    assert run("bench", "lenet5", "--threads", "1", "--json", path, *QUICK).code == 0
+    values = json.loads(path.read_text())
+    # What was there before peaks were.
+    for key in ("dtype", "rounds", "clock", "peaks"):
+        del values[key]
+    for timing in values["timings"]:
+        timing["noise"] = 1000.0
+        for key in ("gflops", "bound", "percent_of_bound"):
+            del timing[key]
+    path.write_text(json.dumps(values))
+    result = run("bench", "lenet5", "--threads", "1", "--compare", path, "--json", *QUICK)
+    assert result.code == 0
+    assert len(result.json["changes"]) == 1
+
+
+def test_clock_that_changes_meanwhile_is_told(run, monkeypatch):
+    clocks = iter([2.0, 3.0])
+    monkeypatch.setattr("pycnn.benchmark._bench.clock_ghz", lambda: next(clocks))
+    result = run("bench", "lenet5", *QUICK)
+    assert "clock went from 2.00 to 3.00 GHz" in result.err
+    assert "clock 2.50 GHz (2.00 to 3.00)" in result.out
 
 
 def test_comparison_of_different_things_is_wrong_usage(earlier):

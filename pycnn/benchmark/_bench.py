@@ -10,27 +10,31 @@ import math
 import os
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pycnn import functional
-from pycnn.config import machine
+from pycnn.benchmark._load import is_busy, load_average
+from pycnn.benchmark._peaks import Peaks, machine_peaks
+from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing
+from pycnn.benchmark._roofline import bound
+from pycnn.config import clock_ghz, machine
 from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.optim import SGD
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import expect_memory
-from pycnn.tracing import Symbol, trace
+from pycnn.tracing import Symbol, check_dtype, trace
 from pycnn.version import __version__
 
-__all__ = ["BenchReport", "Layer", "Timing", "bench", "environment"]
+__all__ = ["bench", "environment"]
 
 _ROUND_SECONDS = 0.1
 _MOST_RUNS = 2000
-_BUSY = 0.5
+_CLOCK_SPREAD = 0.1
 
 
 def environment() -> dict[str, Any]:
@@ -41,10 +45,6 @@ def environment() -> dict[str, Any]:
         None), compiler, time (UTC).
     """
     facts = machine()
-    try:
-        load: float | None = round(os.getloadavg()[0], 2)
-    except OSError:
-        load = None
     return {
         "pycnn": __version__,
         "python": platform.python_version(),
@@ -54,126 +54,10 @@ def environment() -> dict[str, Any]:
         "isa": facts["isa"],
         "threads": facts["threads"],
         "processors": os.cpu_count(),
-        "load_average": load,
+        "load_average": load_average(),
         "compiler": facts["compiler"],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one run with one setting.
-
-    Attributes:
-        threads: Most threads that a run used.
-        isa: Instruction set of the kernels.
-        runs: How many were timed.
-        median: Seconds.
-        minimum: Seconds.
-        p10: Tenth percentile, seconds.
-        p90: Ninetieth percentile, seconds.
-        images_per_second: Batch divided by the median.
-        noise: (largest - smallest) / smallest of the rounds' medians.
-    """
-
-    threads: int
-    isa: str
-    runs: int
-    median: float
-    minimum: float
-    p10: float
-    p90: float
-    images_per_second: float
-    noise: float
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One step of a program.
-
-    Attributes:
-        name: Of the layer; "other" is what the steps leave of the wall time.
-        op: What it computes.
-        variant: The kernel that was chosen.
-        seconds: Mean of a run, median over the rounds.
-        share: Part of the wall time.
-        gflops: 10**9 arithmetic operations a second; a multiply-add counts as two.
-        gbytes: 10**9 bytes a second, counted as inputs read once and outputs written once.
-    """
-
-    name: str
-    op: str
-    variant: str
-    seconds: float
-    share: float
-    gflops: float
-    gbytes: float
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """What `bench` returns: prints as a table, has `to_dict`.
-
-    Attributes:
-        name: Class of the net.
-        shape: Of the input, (N, H, W, C).
-        train: A whole training step was timed, not inference.
-        timings: One for each number of threads.
-        layers: Steps with the first number of threads; empty unless asked for.
-        layers_wall: Seconds of a run while the steps were timed.
-        environment: See `environment`.
-        warnings: Why the numbers may be wrong.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    train: bool
-    timings: tuple[Timing, ...]
-    layers: tuple[Layer, ...] = ()
-    layers_wall: float = 0.0
-    environment: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers as plain Python objects."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """The tables as text."""
-        what = "training step" if self.train else "inference"
-        lines = [f"{self.name} {what}, input {self.shape}, {self.environment.get('cpu', 'unknown CPU')}"]
-        head = ("threads", "isa", "median ms", "min ms", "p10 ms", "p90 ms", "images/s", "runs", "noise")
-        rows = [
-            (
-                str(t.threads),
-                t.isa,
-                *(f"{1e3 * s:.3f}" for s in (t.median, t.minimum, t.p10, t.p90)),
-                f"{t.images_per_second:,.0f}",
-                str(t.runs),
-                f"{100 * t.noise:.0f} %",
-            )
-            for t in self.timings
-        ]
-        lines += _table(head, rows, left=())
-        if self.layers:
-            body = [
-                (x.name, x.op, x.variant, f"{1e6 * x.seconds:,.1f}", f"{100 * x.share:.1f}")
-                + ((f"{x.gflops:.1f}", f"{x.gbytes:.1f}") if x.op else ("", ""))
-                for x in self.layers
-            ]
-            lines += ["", *_table(("step", "op", "variant", "us", "%", "GFLOP/s", "GB/s"), body, left=(0, 1, 2))]
-            lines.append(f"all {1e6 * self.layers_wall:,.1f} us, with a clock around every step")
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
-
-    __repr__ = __str__
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in [head, *rows]
-    ]
 
 
 def bench(
@@ -188,6 +72,9 @@ def bench(
     device: str = "cpu",
     rounds: int = 7,
     seed: int = 0,
+    dtype: str = "float32",
+    peaks: str | None = "keep",
+    report: Callable[[str], object] | None = None,
 ) -> BenchReport:
     """Time a net.
 
@@ -202,6 +89,10 @@ def bench(
         device: "cpu".
         rounds: How many, of about 0.1 s for each number of threads.
         seed: Of the images.
+        dtype: "float32"; the only one with fast kernels.
+        peaks: Hold the times against what the machine can do at most (see `machine_peaks`): "keep" takes the peaks of
+            the cache or measures them for it, "renew" measures, None leaves them out.
+        report: Is told what takes time besides.
 
     Returns:
         The report.
@@ -209,6 +100,7 @@ def bench(
     Raises:
         ArgumentError: An argument is out of range, or the size of the input is not known.
         ShapeError: A layer refuses the shape.
+        DTypeError: Nothing computes in the element type here.
         DeviceError: The device or instruction set is not there.
 
     Example:
@@ -223,20 +115,39 @@ def bench(
     counts: list[int | None] = list(threads) if isinstance(threads, Sequence) else [threads]
     if not isinstance(net, Module):
         raise ArgumentError(f"bench: net is {net!r}, expected a Module, for example pycnn.models.create('lenet5')")
+    if peaks not in ("keep", "renew", None):
+        raise ArgumentError(f"bench: peaks is {peaks!r}, expected 'keep', 'renew' or None")
+    dtype = check_dtype(dtype, allowed=("float32",))
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))
     state = net.state_dict()
     arrays = _arrays(net, shape, train, seed)
     try:
         programs = [_compile(net, arrays, train, device=device, threads=count, isa=isa) for count in counts]
-        timings = _time(programs, arrays, rounds, batch_size)
-        report = BenchReport(type(net).__name__, shape, train, timings, environment=environment())
+        limits = [
+            None
+            if peaks is None
+            else machine_peaks(threads=p.threads, isa=p.isa, renew=peaks == "renew", report=report)
+            for p in programs
+        ]
+        timings, clock = _time(programs, arrays, rounds, batch_size)
+        result = BenchReport(
+            name=type(net).__name__,
+            shape=shape,
+            train=train,
+            timings=tuple(map(_with_work, timings, programs, limits)),
+            environment=environment(),
+            dtype=dtype,
+            rounds=rounds,
+            clock=clock,
+            peaks=tuple(limit for limit in limits if limit is not None),
+        )
         if layers:
-            rows, wall = _profile(programs[0], arrays, rounds)
-            report = replace(report, layers=rows, layers_wall=wall)
+            rows, wall = _profile(programs[0], arrays, rounds, limits[0])
+            result = replace(result, layers=rows, layers_wall=wall)
     finally:
         net.load_state_dict(state)
-    return replace(report, warnings=_warnings(report))
+    return replace(result, warnings=_warnings(result))
 
 
 def _arrays(net: Module, shape: tuple[int, ...], train: bool, seed: int) -> list[np.ndarray]:
@@ -274,7 +185,9 @@ def _compile(
     return program
 
 
-def _time(programs: list[Program], arrays: list[np.ndarray], rounds: int, batch_size: int) -> tuple[Timing, ...]:
+def _time(
+    programs: list[Program], arrays: list[np.ndarray], rounds: int, batch_size: int
+) -> tuple[list[Timing], Clock]:
     lengths = []
     for program in programs:
         program.run(*arrays)
@@ -283,7 +196,9 @@ def _time(programs: list[Program], arrays: list[np.ndarray], rounds: int, batch_
         once = max(time.perf_counter() - started, 1e-7)
         lengths.append(min(_MOST_RUNS, max(3, int(_ROUND_SECONDS / once))))
     samples: list[list[np.ndarray]] = [[] for _ in programs]
+    clocks = []
     for _ in range(rounds):
+        clocks.append(clock_ghz())
         for which, program in enumerate(programs):
             samples[which].append(_round(program, arrays, lengths[which]))
     timings = []
@@ -304,7 +219,21 @@ def _time(programs: list[Program], arrays: list[np.ndarray], rounds: int, batch_
                 noise=max(medians) / min(medians) - 1.0,
             )
         )
-    return tuple(timings)
+    return timings, Clock(float(np.median(clocks)), min(clocks), max(clocks))
+
+
+def _flops(step: Mapping[str, Any]) -> int:
+    return 2 * step["macs"] + step["other_flops"]
+
+
+def _with_work(timing: Timing, program: Program, peaks: Peaks | None) -> Timing:
+    """The timing with its rate, and held against the sum of what each step needs at least."""
+    steps = [step for step in program.steps() if step["phase"] == "run"]
+    timing = replace(timing, gflops=sum(map(_flops, steps)) / timing.median / 1e9)
+    if peaks is None:
+        return timing
+    least = sum(bound(_flops(step), step["bytes"], peaks).seconds for step in steps)
+    return replace(timing, bound=least, percent_of_bound=100.0 * least / timing.median)
 
 
 def _round(program: Program, arrays: list[np.ndarray], runs: int) -> np.ndarray:
@@ -318,7 +247,9 @@ def _round(program: Program, arrays: list[np.ndarray], runs: int) -> np.ndarray:
     return seconds
 
 
-def _profile(program: Program, arrays: list[np.ndarray], rounds: int) -> tuple[tuple[Layer, ...], float]:
+def _profile(
+    program: Program, arrays: list[np.ndarray], rounds: int, peaks: Peaks | None
+) -> tuple[tuple[Layer, ...], float]:
     """The steps, and the wall time of a run that was measured in the same runs."""
     started = time.perf_counter()
     program.profile(*arrays, runs=1)
@@ -333,33 +264,47 @@ def _profile(program: Program, arrays: list[np.ndarray], rounds: int) -> tuple[t
         walls.append((time.perf_counter() - started) / (runs + 1))
         columns.append([step["total_seconds"] / max(step["runs"], 1) for step in steps])
     # One round in the middle, not a median for each step: only then the steps fit the wall time.
-    middle = int(np.argsort(walls)[len(walls) // 2])
+    middle = int(np.argsort(walls)[(len(walls) - 1) // 2])
     # A run lasts at least as long as its steps; the warm-up, without clocks, may pull the mean below that.
     wall = max(walls[middle], sum(columns[middle]))
-    rows = [
-        Layer(
-            name=step["name"],
-            op=step["op"],
-            variant=step["variant"],
-            seconds=seconds,
-            share=seconds / wall,
-            gflops=(2 * step["macs"] + step["other_flops"]) / max(seconds, 1e-12) / 1e9,
-            gbytes=step["bytes"] / max(seconds, 1e-12) / 1e9,
-        )
-        for step, seconds in zip(steps, columns[middle], strict=True)
-    ]
+    rows = [_layer(step, seconds, wall, peaks) for step, seconds in zip(steps, columns[middle], strict=True)]
     rest = wall - sum(columns[middle])
     rows.append(Layer("other", "", "", rest, rest / wall, 0.0, 0.0))
     return tuple(rows), wall
+
+
+def _layer(step: Mapping[str, Any], seconds: float, wall: float, peaks: Peaks | None) -> Layer:
+    flops, timed = _flops(step), max(seconds, 1e-12)
+    least = None if peaks is None else bound(flops, step["bytes"], peaks)
+    return Layer(
+        name=step["name"],
+        op=step["op"],
+        variant=step["variant"],
+        seconds=seconds,
+        share=seconds / wall,
+        gflops=flops / timed / 1e9,
+        gbytes=step["bytes"] / timed / 1e9,
+        flops=flops,
+        bytes=step["bytes"],
+        bound=None if least is None else least.seconds,
+        bound_by="" if least is None else least.by,
+        percent_of_bound=None if least is None or not least.by else 100.0 * least.seconds / timed,
+        refused=tuple(Refusal(variant, reason) for variant, reason in step["refused"]),
+    )
 
 
 def _warnings(report: BenchReport) -> tuple[str, ...]:
     found = []
     load, processors = report.environment["load_average"], report.environment["processors"] or 1
     used = max(t.threads for t in report.timings)
-    # This measurement itself is part of the load.
-    if load is not None and load > used + _BUSY * max(1, processors - used):
+    if is_busy(load, processors, used):
         found.append(f"the machine is busy: load {load:.1f} with {processors} processors; do not trust these numbers")
+    if report.clock is not None and report.clock.maximum > (1.0 + _CLOCK_SPREAD) * report.clock.minimum:
+        found.append(
+            f"the processor's clock went from {report.clock.minimum:.2f} to {report.clock.maximum:.2f} GHz meanwhile"
+        )
+    if any(peaks.busy for peaks in report.peaks):
+        found.append("the peaks were measured while others used the machine, and may be too low")
     for timing in report.timings:
         if timing.noise > 0.1:
             found.append(
