@@ -108,7 +108,9 @@ def _draw_points(axis: Any, steps: Sequence[Layer], longest: Sequence[Layer], pe
     intensities = [*(step.flops / step.bytes for step in points), *ridges]
     low, high = min(intensities) / 3.0, max(intensities) * 4.0
     floor = min([low * peaks.memory[-1].gbytes, *(step.gflops for step in points)]) / 2.5
-    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, compute * 2.2))
+    # Some kernels need fewer operations than the definition that is counted, and end above the roof.
+    ceiling = 2.2 * max([compute, *(step.gflops for step in points)])
+    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, ceiling))
     axis.set_xlabel("operations for a byte (FLOP/byte)")
     axis.set_ylabel("GFLOP/s")
     for level, ridge, style in zip(peaks.memory, ridges, _ROOF_STYLES[-len(ridges) :], strict=True):
@@ -138,7 +140,7 @@ def _draw_points(axis: Any, steps: Sequence[Layer], longest: Sequence[Layer], pe
                 zorder=2,
             )
     numbered = {number: step for number, step in enumerate(longest[:_NUMBERED], 1) if step in points}
-    for numbers in _neighbours(numbered, math.log10(high / low), math.log10(2.2 * compute / floor)):
+    for numbers in _neighbours(numbered, math.log10(high / low), math.log10(ceiling / floor)):
         step = numbered[numbers[0]]
         axis.annotate(
             ",".join(map(str, numbers)),

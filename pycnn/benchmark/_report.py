@@ -11,6 +11,10 @@ from pycnn.benchmark._peaks import Peaks
 __all__ = ["BenchReport", "Clock", "Layer", "Refusal", "Timing"]
 
 _NAMED_STEPS = 3  # of those for which a kernel was refused
+_ABOVE_BOUND = (
+    "above 100 %: operations are counted by the definition, and Winograd's kernels need fewer; bytes come from\n"
+    "the nearest level that holds them all, and some may have been in a nearer one"
+)
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ class BenchReport:
         if self.layers:
             lines += ["", *_layer_table(self.layers)]
             lines.append(f"all {1e6 * self.layers_wall:,.1f} us, with a clock around every step")
+            if any((layer.percent_of_bound or 0.0) > 100.0 for layer in self.layers):
+                lines.append(_ABOVE_BOUND)
             lines += _refusals(self.layers)
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 

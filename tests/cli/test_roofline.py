@@ -192,6 +192,20 @@ def test_picture_has_roofs_points_units_and_names(report):
     assert texts[:2] == ["60 % (compute)", "27 % (memory)"]
 
 
+def test_step_above_its_bound_is_in_the_picture_and_explained(report):
+    pytest.importorskip("matplotlib")
+    fast = layer("winograd", "conv2d", 1e-3, 400_000_000, 1_000_000)
+    assert fast.percent_of_bound == pytest.approx(400.0)
+    assert "above 100 %" not in str(report)
+    report = replace(report, layers=(fast, *report.layers))
+    assert "above 100 %" in str(report)
+    left, right = draw_roofline(report).axes
+    assert left.get_ylim()[1] > 400.0
+    # What the machine needs at least is drawn no longer than what was measured.
+    assert max(bar.get_width() for bar in right.patches) == pytest.approx(5.0)
+    assert "400 % (compute)" in [text.get_text() for text in right.texts]
+
+
 def test_picture_has_every_text_inside(report):
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
