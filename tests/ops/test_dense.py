@@ -32,6 +32,10 @@ CASES = {
     "tall": ((257, 16), 9, True),
     "rank_3": ((2, 3, 7), 5, True),
     "rank_4": ((2, 1, 3, 33), 4, False),
+    "large": ((5, 2080), 509, True),  # from here on weights are read as they are
+    "large_odd": ((3, 1051), 1009, False),
+    "large_empty": ((0, 1056), 1000, True),
+    "large_batch": ((67, 1120), 940, True),
 }
 cases = pytest.mark.parametrize(("shape", "out", "bias"), [pytest.param(*c, id=name) for name, c in CASES.items()])
 
@@ -87,7 +91,7 @@ def test_gradients_agree_with_finite_differences(name):
 
 
 @pytest.mark.parametrize("path", paths(*OPS))
-@pytest.mark.parametrize("name", ["lenet_output", "odd", "tall", "many_outputs", "wide"])
+@pytest.mark.parametrize("name", ["lenet_output", "odd", "tall", "many_outputs", "wide", "large"])
 def test_any_number_of_threads_gives_the_same_bits(name, path):
     arrays = make_arrays(reals, *CASES[name])
     first = run(functional.linear, *arrays, path=path, threads=1)
@@ -101,7 +105,7 @@ def test_any_number_of_threads_gives_the_same_bits(name, path):
 
 
 @pytest.mark.parametrize("path", paths(*OPS))
-@pytest.mark.parametrize("features", [(84, 10), (400, 120), (17, 33), (1000, 3), (3, 2049)])
+@pytest.mark.parametrize("features", [(84, 10), (400, 120), (17, 33), (1000, 3), (3, 2049), (2080, 509)])
 def test_a_batch_has_the_bits_of_its_rows_alone(features, path):
     x, weight, bias = make_arrays(reals, (8, features[0]), features[1], True)
     whole = run(functional.linear, x, weight, bias, path=path)

@@ -1,6 +1,7 @@
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
+#include "backends/cpu/dense_rows.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
 
@@ -43,24 +44,45 @@ Kernel make_grad_weight(const ops::DenseGradWeight& op, const Problem& problem) 
   return make_weight_grad_kernel(grad, problem.threads, kRun);
 }
 
+template <const DenseRowRun& kRun>
+const char* accept_rows(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return refuse_rows(op, problem, kRun);
+}
+
+template <const DenseRowRun& kRun>
+Kernel make_rows(const auto& op, const Problem& problem) {
+  return make_row_kernel(op, problem, kRun);
+}
+
 constexpr Variant<ops::Dense> kForward[] = {
 #if PYCNN_HAVE_AVX512
+    {"dense.rows.avx512", Isa::kAvx512, accept_rows<kDenseRowsAvx512>, make_rows<kDenseRowsAvx512>},
     {"dense.gemm.avx512", Isa::kAvx512, accept_float32, make_forward<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"dense.rows.avx2", Isa::kAvx2, accept_rows<kDenseRowsAvx2>, make_rows<kDenseRowsAvx2>},
     {"dense.gemm.avx2", Isa::kAvx2, accept_float32, make_forward<kWindowAvx2>},
 #endif
+    {"dense.rows.baseline", Isa::kBaseline, accept_rows<kDenseRowsBaseline>,
+     make_rows<kDenseRowsBaseline>},
     {"dense.gemm.baseline", Isa::kBaseline, accept_float32, make_forward<kWindowBaseline>},
     {"dense.reference", Isa::kBaseline, accept_all, make_dense_reference},
 };
 
 constexpr Variant<ops::DenseGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
+    {"dense_grad_input.rows.avx512", Isa::kAvx512, accept_rows<kDenseRowsAvx512>,
+     make_rows<kDenseRowsAvx512>},
     {"dense_grad_input.gemm.avx512", Isa::kAvx512, accept_float32, make_grad_input<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
+    {"dense_grad_input.rows.avx2", Isa::kAvx2, accept_rows<kDenseRowsAvx2>,
+     make_rows<kDenseRowsAvx2>},
     {"dense_grad_input.gemm.avx2", Isa::kAvx2, accept_float32, make_grad_input<kWindowAvx2>},
 #endif
+    {"dense_grad_input.rows.baseline", Isa::kBaseline, accept_rows<kDenseRowsBaseline>,
+     make_rows<kDenseRowsBaseline>},
     {"dense_grad_input.gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_input<kWindowBaseline>},
     {"dense_grad_input.reference", Isa::kBaseline, accept_all, make_dense_grad_input_reference},

@@ -55,6 +55,16 @@ struct OuterTiles {
   bool accumulate = false;  // else c is overwritten
 };
 
+// sums[j][i] (+)= product of row j of b with row i of a, `count` contiguous floats each.
+struct RowDots {
+  const float* a = nullptr;
+  const float* b = nullptr;
+  Index a_rows = 0, b_rows = 0, a_pitch = 0, b_pitch = 0, count = 0;
+  float* sums = nullptr;
+  Index sums_pitch = 0;
+  bool accumulate = false;
+};
+
 // Copies pixels to [block of channels][pixel][2 * lanes].
 struct PixelBlocks {
   const float* from = nullptr;
@@ -87,6 +97,7 @@ struct ScatterColumns {
   void window_tiles(const WindowTiles& job);                  \
   void outer_tiles(const OuterTiles& job);                    \
   void block_pixels(const PixelBlocks& job);                  \
+  void row_dots(const RowDots& job);                          \
   void column_sums(const ColumnSums& job);                    \
   void scatter_columns(const ScatterColumns& job);            \
   void add_floats(float* to, const float* from, Index count); \
