@@ -202,6 +202,7 @@ TEST_CASE("conv2d: an image's result does not depend on its batch") {
   for (Case c :
        {Case{.n = 8, .h = 14, .w = 14, .ic = 6, .oc = 16, .kh = 5, .kw = 5},
         Case{.n = 8, .h = 7, .w = 7, .ic = 33, .oc = 40, .padding = {1, 1, 1, 1}},
+        Case{.n = 8, .h = 9, .w = 14, .ic = 16, .oc = 33, .padding = {1, 1, 1, 1}},
         Case{.n = 8, .h = 3, .w = 3, .ic = 16, .oc = 70, .kh = 1, .kw = 1},
         Case{.n = 8, .h = 4, .w = 4, .ic = 9, .oc = 70, .kh = 4, .kw = 4},
         Case{.n = 8, .h = 28, .w = 28, .ic = 1, .oc = 6, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},

@@ -55,6 +55,9 @@ struct RunOptions {
   bool in_place = false;  // the residual's memory receives the output
 };
 
+// Winograd's kernels round otherwise than sums do: test_winograd.cpp looks at them.
+enum class Winograd : std::uint8_t { kLeftOut, kTaken };
+
 inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Results of an op, one vector per output. `T` is the element type that the kernel sees.
@@ -129,7 +132,8 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 
 // The fast variants that this machine can run and that accept the problem.
 template <class OpType>
-std::vector<std::string> fast_variants(const OpType& op, const std::vector<Values>& inputs) {
+std::vector<std::string> fast_variants(const OpType& op, const std::vector<Values>& inputs,
+                                       Winograd winograd = Winograd::kTaken) {
   std::vector<TensorSpec> specs;
   for (const Values& input : inputs) specs.push_back({input.shape, DType::kFloat32});
   const std::vector<TensorSpec> results = op.infer(specs);
@@ -137,7 +141,7 @@ std::vector<std::string> fast_variants(const OpType& op, const std::vector<Value
   for (const std::string& name : cpu::variants(op)) {
     if (name.ends_with("reference")) continue;
     try {
-      cpu::select(op, {specs, results, best_isa(), 1, name});
+      cpu::select(op, {specs, results, best_isa(), 1, name, winograd == Winograd::kTaken});
       names.push_back(name);
     } catch (const UnsupportedError&) {
     }
@@ -148,9 +152,10 @@ std::vector<std::string> fast_variants(const OpType& op, const std::vector<Value
 // Every fast variant gives the reference's bits on whole numbers, with forbidden pages on either
 // side and for 1, 2 and 3 threads. -0 counts as 0.
 template <class OpType>
-void check_exact(const OpType& op, const std::vector<Values>& inputs) {
+void check_exact(const OpType& op, const std::vector<Values>& inputs,
+                 Winograd winograd = Winograd::kLeftOut) {
   auto expected = run<float>(op, inputs, {.variant = "reference"});
-  for (const std::string& variant : fast_variants(op, inputs)) {
+  for (const std::string& variant : fast_variants(op, inputs, winograd)) {
     CAPTURE(variant);
     for (const int threads : {1, 2, 3})
       for (const Guard guard : {Guard::kAfter, Guard::kBefore}) {
@@ -171,7 +176,7 @@ void check_condition(const OpType& op, const std::vector<Values>& inputs, double
   const auto exact = run<double>(op, inputs, {.variant = "reference"});
   const auto scale = run<double>(op, magnitudes, {.variant = "reference"});
   const double factor = (4 + 2 * std::sqrt(terms)) * 0x1p-24;
-  for (const std::string& variant : fast_variants(op, inputs)) {
+  for (const std::string& variant : fast_variants(op, inputs, Winograd::kLeftOut)) {
     CAPTURE(variant);
     const auto alone = run<float>(op, inputs, {.variant = variant});
     for (const int threads : {2, 3})

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 
+#include "backends/cpu/winograd.h"
 #include "kernel_harness.h"
 
 // Tensors of more than 2^31 elements. Nothing of that size is stored: the memory is promised only,
@@ -121,6 +122,57 @@ TEST_CASE("batches beyond 2^31 elements: the last image is found") {
   conv.stride = {side, side};
   check_far(conv, {3, side, side, 1}, {{0, 1.0f}, {pixels, 2.0f}, {2 * pixels, 3.0f}},
             {HostTensor({1, 1, 1, 1}, {2.0})}, {2, 4, 6});
+}
+
+TEST_CASE("tiles beyond 2^31 elements are transformed as those before") {
+  using cpu::Index;
+  // A convolution would read all of such an image; one tile is a few pages of it.
+  constexpr Index kRows = 4104, kColumns = 32768, kChannels = 17, kRow = kRows - 6;
+  static_assert(kRow * kColumns * kChannels > Index{1} << 31);
+  const Promised memory(static_cast<std::size_t>(kRows * kColumns * kChannels) * sizeof(float));
+  if (memory.data() == nullptr) {
+    MESSAGE("this machine does not even promise 8 GiB");
+    return;
+  }
+  for (const cpu::WinogradTransforms* transforms :
+       {&cpu::baseline::kWinograd2, &cpu::baseline::kWinograd4}) {
+    const Index tile = transforms == &cpu::baseline::kWinograd2 ? 2 : 4;
+    const Index points = cpu::winograd_points(tile), plane = 24;
+    auto number = [](Index i, Index j, Index c) { return static_cast<float>(7 * i + 3 * j + c); };
+    std::vector<float> near_image(static_cast<std::size_t>(points * points * kChannels));
+    for (Index i = 0; i < points; ++i)
+      for (Index j = 0; j < points; ++j)
+        for (Index c = 0; c < kChannels; ++c) {
+          near_image[static_cast<std::size_t>((i * points + j) * kChannels + c)] = number(i, j, c);
+          memory.data()[((kRow + i) * kColumns + kColumns - points + j) * kChannels + c] =
+              number(i, j, c);
+        }
+    std::vector<float> near_planes(static_cast<std::size_t>(points * points * plane));
+    std::vector<float> far_planes(near_planes.size());
+    cpu::WinogradInput job;
+    job.image = near_image.data(), job.points = near_planes.data(), job.plane = plane;
+    job.rows = job.columns = points, job.channels = kChannels;
+    transforms->input(job);
+    job.image = memory.data(), job.points = far_planes.data();
+    job.rows = kRows, job.columns = kColumns, job.row = kRow, job.column = kColumns - points;
+    transforms->input(job);
+    CHECK(near_planes == far_planes);
+
+    cpu::WinogradOutput sums;
+    std::vector<float> near_sums(static_cast<std::size_t>(tile * tile * kChannels));
+    sums.points = near_planes.data(), sums.plane = plane;
+    sums.rows = sums.columns = tile, sums.channels = kChannels;
+    sums.output = near_sums.data();
+    sums.pixel_pitch = kChannels, sums.row_pitch = tile * kChannels;
+    transforms->output(sums);
+    float* const far_sums = memory.data() + kRow * kColumns * kChannels;
+    sums.output = far_sums, sums.row_pitch = kColumns * kChannels;
+    transforms->output(sums);
+    for (Index i = 0; i < tile; ++i)
+      CHECK(std::equal(near_sums.begin() + i * tile * kChannels,
+                       near_sums.begin() + (i + 1) * tile * kChannels,
+                       far_sums + i * kColumns * kChannels));
+  }
 }
 
 TEST_CASE("slices and rows beyond 2^31 elements are found") {
