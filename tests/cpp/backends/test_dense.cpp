@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "backends/test_conv2d_support.h"
 
 using namespace pycnn;
@@ -39,6 +41,30 @@ TEST_CASE("dense: every variant has the reference's bits on whole numbers") {
     check_exact(ops::DenseGradInput{}, {grad, weight});
     check_exact(ops::DenseGradWeight{.bias = true}, {input, grad});
     check_exact(ops::DenseGradWeight{}, {input, grad});
+  }
+}
+
+TEST_CASE("dense: large weights, which are read as they are, give the reference's bits too") {
+  std::mt19937 random(3);
+  for (const Sizes& s : {Sizes{5, 2080, 509}, Sizes{3, 1051, 1009}, Sizes{67, 1120, 940}}) {
+    CAPTURE(s.in);
+    const Values input = whole_numbers({s.rows, s.in}, random);
+    const Values weight = whole_numbers({s.out, s.in}, random);
+    const Values bias = whole_numbers({s.out}, random);
+    const auto names = fast_variants(ops::Dense{}, {input, weight, bias});
+    CHECK(std::any_of(names.begin(), names.end(), [](const std::string& name) {
+      return name.find(".rows.") != std::string::npos;
+    }));
+    check_exact(ops::Dense{}, {input, weight, bias});
+    check_exact(ops::DenseGradInput{}, {whole_numbers({s.rows, s.out}, random), weight});
+    const Values other = whole_numbers({s.rows, s.out}, random);
+    for (const bool residual : {false, true}) {
+      ops::Dense op;
+      op.epilogue = {.residual = residual, .activation = ActivationKind::kLeakyRelu, .slope = 0.5};
+      std::vector<Values> inputs = {input, weight, bias};
+      if (residual) inputs.push_back(other);
+      check_exact(op, inputs);
+    }
   }
 }
 
