@@ -16,6 +16,11 @@ void* operator new(std::size_t bytes) {
   if (void* data = std::malloc(bytes == 0 ? 1 : bytes)) return data;
   throw std::bad_alloc();
 }
+// Who asks so has another way (std::stable_sort): the next one fails instead.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  if (++count == failing) ++failing;
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
 void operator delete(void* data) noexcept { std::free(data); }
 void operator delete(void* data, std::size_t) noexcept { std::free(data); }
 #endif
