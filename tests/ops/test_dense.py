@@ -125,11 +125,13 @@ def test_further_axes_are_further_rows(path):
     tolerances.assert_bits(run(functional.linear, x, weight, bias, path=path).reshape(30, 9), flat)
 
 
+@pytest.mark.parametrize(("inputs", "out"), [(17, 33), (2080, 509)])
 @pytest.mark.parametrize("path", isas())
-def test_a_fused_epilogue_computes_what_the_ops_say(path):
-    x, weight, bias = make_arrays(integers, (5, 17), 33, True)
-    other = integers(np.random.default_rng(1), (5, 33))
-    for activation in (functional.relu, functional.leaky_relu, functional.tanh, functional.sigmoid):
+def test_a_fused_epilogue_computes_what_the_ops_say(inputs, out, path):
+    x, weight, bias = make_arrays(integers, (5, inputs), out, True)
+    x = x / np.float32(inputs)  # not all of them saturate
+    other = integers(np.random.default_rng(1), (5, out))
+    for activation in (functional.relu, functional.relu6, functional.leaky_relu, functional.tanh, functional.sigmoid):
 
         def layer(x, weight, bias, other, f=activation):
             return f(functional.linear(x, weight, bias) + other)

@@ -390,7 +390,7 @@ def test_a_pin_against_the_option_is_refused_with_both_names():
     [
         (Case((1, 12, 12, 15), 16), {}, "fewer than 16 channels"),
         (Case((1, 12, 12, 16), 15), {}, "fewer than 16 channels"),
-        (Case((1, 3, 12, 16), 16), {}, "the output is smaller than a tile"),
+        (Case((1, 3, 12, 16), 16), {}, "an output side is below 4"),
         (CASES["tile_4"], {"stride": 2}, "the stride is not 1"),
         (CASES["tile_4"], {"dilation": 2}, "the window is dilated"),
     ],

@@ -36,7 +36,7 @@ struct WeightGradPlan {
   Index flat = 0;
   Index unit_rows = 1, image_units = 1, units = 0;  // flat: unit_rows counts pixels
   WeightLanes lanes = WeightLanes::kInputs;
-  Index block_width = 0, blocks = 0;  // of output channels, per group; not for kInputs
+  Index block_width = 0, blocks = 0;  // of output channels, per group; of copies, for kInputs
   Index parts = 1, splits = 1;        // of the units; of the output channels
   Index part_floats = 0;
   Index bias = 0;
@@ -65,9 +65,9 @@ constexpr Index kMaxChunks = 32;
 constexpr Index kPartFloats = 2 * 1024 * 1024;  // of all parts together
 constexpr Index kSmallPart = 32 * 1024;
 constexpr Index kBufferFloats = 96 * 1024;
-constexpr Index kUnitFloats = 64 * 1024;  // of both operands, where a unit can have any length
-constexpr Index kBlockedPixels = 192;  // of which a block of each side stays in the nearest cache
-constexpr Index kMinBlocked = 16;      // channels of both sides
+constexpr Index kUnitFloats = 64 * 1024;   // of both operands, where a unit can have any length
+constexpr Index kBlockedPixels = 192;      // of which a block of each side stays in a near cache
+constexpr Index kMinBlocked = 16;          // channels of both sides
 constexpr Index kMinBlockedOutputs = 128;  // likewise, when both are copied to blocks
 constexpr Index kMinOutputs = 28;          // output channels that repay a pass over the input
 
@@ -156,7 +156,7 @@ void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
 
 void plan_blocks(WeightGradPlan& plan) {
   const Index width = plan.block_width;
-  if (plan.lanes == WeightLanes::kGroups || !can_block(plan)) return;
+  if (!can_block(plan)) return;
   plan.blocked_pixels = kBlockedPixels;
   const Index grads = plan.packed() ? width : ceil_div(plan.group_outputs(), width) * width;
   plan.worker_floats = kBlockedPixels * (grads + ceil_div(plan.run, width) * width);

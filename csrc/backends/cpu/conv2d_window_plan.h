@@ -2,7 +2,8 @@
 #include "backends/cpu/conv2d_window.h"
 
 // What the kernels of conv2d_window.cpp and conv2d_lanes.cpp know before they run: where the taps
-// of each pass lie, how weights are packed, how the work is cut.
+// of each pass lie, how weights are packed, how the work is cut. Winograd's kernels share the
+// activations.
 namespace pycnn::cpu {
 
 struct KernelTap {

@@ -50,7 +50,7 @@ constexpr Index kMinSide = 4;                // outputs
 constexpr Index kLargeWeights = 256 * 1024;  // transformed floats that no cache of a core holds
 constexpr Index kMaxChunkTiles = 96;
 constexpr Index kWantedChunks = 16;
-constexpr Index kLine = 16;  // floats
+constexpr Index kLine = kWinogradLine;
 
 // Tiles of a chunk: what they become in both transforms stays in the cache, unless large weights
 // would have to be read again for too few of them.
@@ -193,11 +193,12 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const WinogradTransforms& transforms = kernels.of(plan.tiles.tile);
   if (plan.shared()) {
-    auto transform = [&](std::int64_t tile, int) {
-      float* in = scratch + tile / plan.chunk_tiles * plan.in_floats();
-      transform_inputs(plan, transforms, tensors.input, tile, 1, in);
+    auto transform = [&](std::int64_t begin, std::int64_t end) {
+      for (Index tile = begin; tile < end; ++tile)
+        transform_inputs(plan, transforms, tensors.input, tile, 1,
+                         scratch + tile / plan.chunk_tiles * plan.in_floats());
     };
-    parallel_for(args.threads, plan.tiles.count(), transform);
+    parallel_ranges(args.threads, plan.tiles.count(), 4, transform);
   }
   const Index ins = plan.shared() ? plan.chunks : args.threads;
   auto run_chunk = [&](std::int64_t index, int worker) {
@@ -264,7 +265,7 @@ const char* refuse_winograd(const WindowProblem& w) {
   if (w.dilation != Pair{1, 1}) return "the window is dilated";
   if (w.groups != 1) return "there are groups";
   if (std::min(w.input[3], w.output[3]) < kMinChannels) return "fewer than 16 channels";
-  if (std::min(w.output[1], w.output[2]) < kMinSide) return "the output is smaller than a tile";
+  if (std::min(w.output[1], w.output[2]) < kMinSide) return "an output side is below 4";
   return nullptr;
 }
 

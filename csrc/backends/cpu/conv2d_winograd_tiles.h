@@ -9,6 +9,8 @@
 // conv2d_winograd_weight_grad.cpp.
 namespace pycnn::cpu {
 
+constexpr Index kWinogradLine = 16;  // floats of a cache line
+
 struct WinogradTiles {
   Index images = 0;
   Index in_rows = 0, in_columns = 0, in_channels = 0;

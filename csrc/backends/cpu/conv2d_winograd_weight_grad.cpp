@@ -30,18 +30,21 @@ struct WinogradGradPlan {
   Index splits = 1;                                      // of the output channels' blocks
 
   Index block_pitch() const { return step_tiles * block_width; }
-  // An odd number of cache lines more than whole blocks, so that the planes do not all fall into
-  // the same sets.
-  Index in_plane() const { return in_blocks * block_pitch() + 16; }
-  Index grad_plane() const { return out_blocks * block_pitch() + 16; }
+  // Planes are odd numbers of cache lines, so that they do not all fall into the same sets.
+  static Index plane(Index floats) { return (ceil_div(floats, kWinogradLine) | 1) * kWinogradLine; }
+  Index in_plane() const { return plane(in_blocks * block_pitch()); }
+  Index grad_plane() const { return plane(out_blocks * block_pitch()); }
   Index sum_block() const { return tiles.out_channels * block_width; }
-  Index sum_plane() const { return in_blocks * sum_block() + 16; }
+  Index sum_plane() const { return plane(in_blocks * sum_block()); }
 };
+
+static_assert(std::has_unique_object_representations_v<WinogradGradPlan>);
 
 constexpr Index kStepFloats = 2 * 1024 * 1024;  // of the points of a step
 constexpr Index kMinStepTiles = 64;             // fewer do not repay a pass over the sums
 constexpr Index kSplitBlocks = 8;
-constexpr Index kMinWeights = 512;  // per tap; fewer do not repay the transforms
+constexpr Index kMaxWeights = 1024 * 1024;  // per tap; the sums of all points are 4 times 9 taps
+constexpr Index kMinWeights = 512;          // per tap; fewer do not repay the transforms
 
 struct Operands {
   const float* input;
@@ -195,6 +198,7 @@ const char* refuse_winograd(const WeightGradProblem& p) {
   w.stride = p.stride, w.dilation = p.dilation;
   if (p.input[0] == 0) return "the batch is empty";
   if (p.input[3] * p.grad_output[3] < kMinWeights) return "fewer than 512 pairs of channels";
+  if (p.input[3] * p.grad_output[3] > kMaxWeights) return "the sums would take too much memory";
   return refuse_winograd(w);
 }
 

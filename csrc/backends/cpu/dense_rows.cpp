@@ -13,6 +13,8 @@ struct DenseRowPlan {
   Index worker_floats = 0;
 };
 
+static_assert(std::has_unique_object_representations_v<DenseRowPlan>);
+
 constexpr Index kLargeWeights = 1024 * 1024;  // floats; smaller ones are packed quickly
 constexpr Index kChunkOutputs = 48;
 constexpr Index kChunkRows = 64;     // of the batch, whose stretches stay in L2

@@ -5,7 +5,8 @@
 
 // Dense layers and their gradients for the input that read large weights as they are. Packing them
 // first, as dense.gemm does, would move more bytes than all else in a training step of few images,
-// and keep two more copies of them.
+// and keep two more copies of them. The size of the weight alone decides, since the bits of an
+// image must not depend on its batch.
 //
 // Numerics: the forward sum of an output runs over vectors of inputs, which are added up after
 // each stretch of inputs; the gradient's over stretches of outputs. The shape of the weight alone

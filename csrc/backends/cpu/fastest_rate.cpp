@@ -56,6 +56,7 @@ class Tries {
 
   void run() {
     std::vector<std::thread> others;
+    others.reserve(static_cast<std::size_t>(threads_));
     try {
       for (int worker = 1; worker < threads_; ++worker)
         others.emplace_back([this, worker] { take_part(worker); });

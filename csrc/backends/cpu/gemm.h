@@ -4,14 +4,15 @@
 // The register-blocked inner loops that convolution and dense layers share, once per instruction
 // set. Plain pointers and counts only: this header is read by .isa.cpp files.
 //
-// Two shapes of work exist. `window_tiles` keeps a block of output pixels times output channels in
-// registers while it walks taps and input channels (forward, gradient for the input).
-// `outer_tiles` keeps a block of a weight gradient in registers while it walks pixels.
+// Three shapes of work exist. `window_tiles` keeps a block of output pixels times output channels
+// in registers while it walks taps and input channels (forward, gradient for the input).
+// `outer_tiles` keeps a block of a weight gradient in registers while it walks pixels. `row_dots`
+// multiplies rows as they lie (dense layers of large weights).
 //
-// Numerics: one accumulator per element, one fixed order (taps as listed, then channels; or rows,
-// then columns), fused multiply-add where the set has it; what accumulates adds the sum of each
-// call to what was there. Neither the tile an element falls into nor its neighbours change its
-// bits.
+// Numerics: one accumulator per element (row_dots: per lane, added up as a tree), one fixed order
+// (taps as listed, then channels; or rows, then columns), fused multiply-add where the set has it;
+// what accumulates adds the sum of each call to what was there. Neither the tile an element falls
+// into nor its neighbours change its bits.
 namespace pycnn::cpu {
 
 using Index = std::int64_t;

@@ -2,7 +2,7 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/simd.isa.h"
 
-// What the tile kernels of gemm_window.isa.cpp and conv2d_lanes.isa.cpp do at the end of a tile.
+// What kernels do at the end of a tile.
 namespace pycnn::cpu::PYCNN_ISA {
 
 template <TileActivation kActivation>

@@ -39,7 +39,6 @@ PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR
               : full    ? load(job.bias + tile.channel + v * kLanes)
                      : load_partial(job.bias + tile.channel + v * kLanes, lanes_of(tile.lanes, v));
   if (full) {
-    const Index residual = job.residual ? job.residual - job.output : 0;
 #pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) {
       float* out = i < kFirst ? tile.output_first + i * job.output_column
@@ -47,7 +46,7 @@ PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) {
         Vec x = sum[i][v] + bias[v];
-        if (job.residual) x = x + load(out + residual + v * kLanes);
+        if (job.residual) x = x + load(job.residual + (out - job.output) + v * kLanes);
         store(out + v * kLanes, activated<kActivation>(x, job.slope));
       }
     }
