@@ -5,7 +5,7 @@
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
-constexpr int kMaxB = kVectorRegisters == 32 ? 6 : 3;  // rows of b at a time
+constexpr int kMaxB = 3;  // rows of b at a time; with four of a they hide the latency of the sums
 constexpr int kMaxA = 4;
 
 // As a binary tree.
@@ -20,18 +20,18 @@ PYCNN_INLINE float sum_of(Vec v) {
 template <int MA, int MB>
 void tile_kernel(const RowDots& job, const float* a, const float* b, float* sums) {
   Vec sum[MB][MA];
-#pragma GCC unroll 6
+#pragma GCC unroll 3
   for (int j = 0; j < MB; ++j)
 #pragma GCC unroll 4
     for (int i = 0; i < MA; ++i) sum[j][i] = zero();
   auto add = [&](Index k, auto load_at) __attribute__((always_inline)) {
     Vec y[MB];
-#pragma GCC unroll 6
+#pragma GCC unroll 3
     for (int j = 0; j < MB; ++j) y[j] = load_at(b + j * job.b_pitch + k);
 #pragma GCC unroll 4
     for (int i = 0; i < MA; ++i) {
       const Vec x = load_at(a + i * job.a_pitch + k);
-#pragma GCC unroll 6
+#pragma GCC unroll 3
       for (int j = 0; j < MB; ++j) sum[j][i] = fma(x, y[j], sum[j][i]);
     }
   };
@@ -42,7 +42,7 @@ void tile_kernel(const RowDots& job, const float* a, const float* b, float* sums
   if (const int rest = static_cast<int>(job.count - k))
     add(
         k, [rest](const float* p) __attribute__((always_inline)) { return load_partial(p, rest); });
-#pragma GCC unroll 6
+#pragma GCC unroll 3
   for (int j = 0; j < MB; ++j)
 #pragma GCC unroll 4
     for (int i = 0; i < MA; ++i) {
@@ -59,11 +59,6 @@ constexpr TileKernel kKernels[][kMaxA] = {
     {tile_kernel<1, 1>, tile_kernel<2, 1>, tile_kernel<3, 1>, tile_kernel<4, 1>},
     {tile_kernel<1, 2>, tile_kernel<2, 2>, tile_kernel<3, 2>, tile_kernel<4, 2>},
     {tile_kernel<1, 3>, tile_kernel<2, 3>, tile_kernel<3, 3>, tile_kernel<4, 3>},
-#if defined(__AVX512F__)
-    {tile_kernel<1, 4>, tile_kernel<2, 4>, tile_kernel<3, 4>, tile_kernel<4, 4>},
-    {tile_kernel<1, 5>, tile_kernel<2, 5>, tile_kernel<3, 5>, tile_kernel<4, 5>},
-    {tile_kernel<1, 6>, tile_kernel<2, 6>, tile_kernel<3, 6>, tile_kernel<4, 6>},
-#endif
 };
 
 }  // namespace
