@@ -46,7 +46,7 @@ TEST_CASE("dense: every variant has the reference's bits on whole numbers") {
 
 TEST_CASE("dense: large weights, which are read as they are, give the reference's bits too") {
   std::mt19937 random(3);
-  for (const Sizes& s : {Sizes{5, 2080, 509}, Sizes{3, 1051, 1009}, Sizes{67, 1120, 940}}) {
+  for (const Sizes& s : {Sizes{5, 2080, 509}, Sizes{3, 1051, 1009}}) {
     CAPTURE(s.in);
     const Values input = whole_numbers({s.rows, s.in}, random);
     const Values weight = whole_numbers({s.out, s.in}, random);
