@@ -38,10 +38,11 @@ def sum_bound(magnitude, length, dtype=np.float32):
 def winograd_bound(magnitude, channels, dtype=np.float32):
     """Bound of a convolution by Winograd's minimal filtering over so many channels.
 
-    The forward bound of its three steps one after another: magnitude is `reference.winograd(..., magnitude=True)`,
-    through which an error of one unit in any number of a step grows at most. A number is rounded up to 6 times by the
-    transform of the weights (two passes of one or two sums and a constant that float32 does not hold), 6 times by that
-    of the input, once for each channel, 6 times by that of the output, and twice by bias and residual.
+    Of its three steps one after another, statistical as `sum_bound` is: magnitude is
+    `reference.winograd(..., magnitude=True)`, through which an error of one unit in any number of a step grows at
+    most. A number is rounded up to 6 times by the transform of the weights (two passes of one or two sums and a
+    constant that float32 does not hold), 6 times by that of the input, once for each channel, 6 times by that of the
+    output, and twice by bias and residual.
     """
     return (20 + 2 * math.sqrt(channels)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
 

@@ -210,7 +210,7 @@ def test_losses_and_updates_that_differ_are_noticed():
     assert "fc.weight" in disagreement(Result(loss=2.0, updates={"fc.weight": update * 0}), good, "bfloat16")
 
 
-def test_wrong_peer_is_reported_and_not_timed():
+def test_wrong_peer_is_reported_and_not_timed(tmp_path):
     pytest.importorskip("torch")
     from benchmarks.compare import peer_pycnn
     from benchmarks.compare.peer import Candidate, Result, Setting, UnavailableError
@@ -223,7 +223,7 @@ def test_wrong_peer_is_reported_and_not_timed():
         return Candidate(lambda: timed.append("wrong"), lambda: Result(scores=right.check().scores + 1))
 
     def refuse(work):
-        raise ValueError("not in /home/someone/cache/net.onnx today")
+        raise ValueError(f"not in {tmp_path}/net.onnx today")
 
     def nowhere(*_):
         raise UnavailableError("not on this machine")
