@@ -201,8 +201,10 @@ const LaneRun kLanesAvx512 = {run_avx512, &kAvx512Kernels, avx512::kGemmLanes};
 const char* refuse_lanes(const WindowProblem& w, Index lanes) {
   const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
   // Copying a plane per input channel must pay: halves of a short vector, quarters of a long one,
-  // or one plane.
-  if (outputs * (inputs == 1 || lanes <= 8 ? 2 : 4) > lanes) return "groups fill the lanes";
+  // or one plane, which whole rows of a few channels fill to the last lane.
+  const bool rows = w.groups == 1 && inputs == 1 && choose_lanes(w, lanes).flat;
+  if (rows ? outputs > lanes : outputs * (inputs == 1 || lanes <= 8 ? 2 : 4) > lanes)
+    return "groups fill the lanes";
   if (inputs > kMaxGroupInputs) return "too many input channels per group";
   if (w.groups == 1 && (inputs > 1 || w.stride[1] != 1)) return "one group with several channels";
   return nullptr;
