@@ -41,7 +41,7 @@ def value_and_grad(
         isa: Instruction set; None takes the best.
         threads: None chooses.
         variants: Kernel variants to pin.
-        winograd: Whether 3x3 convolutions may use Winograd's algorithms (see `compile`).
+        winograd: Whether 3x3 and 5x5 convolutions may use Winograd's algorithms (see `compile`).
 
     Returns:
         A function of arrays. float64 arrays run everything in float64 with the reference kernels. It returns

@@ -323,7 +323,7 @@ def compile_traced(
             than affinity and quota allow is clamped, with a warning once.
         isa: "baseline", "avx2", "avx512"; None takes the best, capped by PYCNN_MAX_ISA.
         variants: Kernel variants to pin, by node name, op name or "*".
-        winograd: Let 3x3 convolutions of stride 1 and their gradients use Winograd's minimal filtering, which
+        winograd: Let 3x3 and 5x5 convolutions of stride 1 and their gradients use Winograd's minimal filtering, which
             multiplies two to four times less and rounds more (see `compile`). False keeps to plain sums.
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
@@ -456,12 +456,13 @@ def compile(
         threads: At most this many; None chooses (see `compile_traced`).
         isa: "baseline", "avx2" or "avx512"; None takes the best.
         variants: Kernel variants to pin, by node name, op name or "*".
-        winograd: Let 3x3 convolutions of stride 1 and 16 channels or more use Winograd's minimal filtering (Lavin and
-            Gray 2015, "Fast algorithms for convolutional neural networks"): 2.25 times fewer multiplications on outputs
-            of up to 7x7, 4 times on larger ones. The largest error over the largest result, measured on 16 to 512
-            channels of ReLU's results and He's weights: 2e-7 to 9e-7 on the small outputs and 3e-6 to 2e-5 on the
-            large ones, against 3e-7 to 2e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2
-            or 4x4. Transformed weights take 1.8 or 4 times the memory. False keeps to plain sums.
+        winograd: Let 3x3 and 5x5 convolutions of stride 1 and 16 channels or more use Winograd's minimal filtering
+            (Lavin and Gray 2015, "Fast algorithms for convolutional neural networks"): for 3x3 windows 2.25 times fewer
+            multiplications on outputs of up to 7x7, 4 times on larger ones, for 5x5 windows 2.8 times. The largest
+            error over the largest result, measured on 16 to 512 channels of ReLU's results and He's weights: 2e-7 to
+            9e-7 on the small outputs, 3e-6 to 2e-5 on the large ones and 2e-6 to 1e-5 of 5x5 windows, against 3e-7 to
+            3e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2 or 4x4. Transformed weights
+            take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. False keeps to plain sums.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
 
     Returns:

@@ -104,15 +104,16 @@ def conv2d_grad_weight(x, grad, kernel, *, stride=1, padding=0, dilation=1, grou
     return result
 
 
-# Winograd's minimal filtering by the points 0, 1, -1 (tiles of 2) and 2, -2 (tiles of 4): input, weight and output
-# matrices of Lavin and Gray, "Fast algorithms for convolutional neural networks", 2015, section 4.
+# Winograd's minimal filtering by tile and window: input, weight and output matrices of Lavin and Gray, "Fast algorithms
+# for convolutional neural networks", 2015, section 4, for 3x3 windows; those of 5x5 follow from the same points, 0, 1,
+# -1, 2, -2 and infinity.
 WINOGRAD = {
-    2: (
+    (2, 3): (
         [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
         [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
         [[1, 1, 1, 0], [0, 1, -1, -1]],
     ),
-    4: (
+    (4, 3): (
         [
             [4, 0, -5, 0, 1, 0],
             [0, -4, -4, 1, 1, 0],
@@ -132,43 +133,57 @@ WINOGRAD = {
         [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
     ),
 }
+WINOGRAD[2, 5] = (
+    WINOGRAD[4, 3][0],
+    [
+        [1 / 4, 0, 0, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6, 1 / 3, 2 / 3],
+        [1 / 24, -1 / 12, 1 / 6, -1 / 3, 2 / 3],
+        [0, 0, 0, 0, 1],
+    ],
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 1]],
+)
 
 
 def winograd(x, weight, tile, *, padding=0, magnitude=False):
-    """A 3x3 convolution by tiles; or with every number of every transform replaced by its absolute value."""
-    matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile]]
+    """A 3x3 or 5x5 convolution by tiles; or with every number of every transform replaced by its absolute value."""
+    window = weight.shape[1]
+    matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile, window]]
     x, weight = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, weight))
     top, bottom, left, right = sides(padding)
     n, height, width, _ = x.shape
-    rows, columns = height + top + bottom - 2, width + left + right - 2
+    rows, columns = height + top + bottom - window + 1, width + left + right - window + 1
     across, down = -(-columns // tile), -(-rows // tile)
-    padded = np.zeros((n, down * tile + 2, across * tile + 2, x.shape[3]))
+    padded = np.zeros((n, down * tile + window - 1, across * tile + window - 1, x.shape[3]))
     padded[:, top : top + height, left : left + width] = x
     points = np.einsum("ai,oijc,bj->aboc", matrices[1], weight, matrices[1])
     output = np.zeros((n, down * tile, across * tile, len(weight)))
     for r, c in itertools.product(range(0, down * tile, tile), range(0, across * tile, tile)):
-        pixels = padded[:, r : r + tile + 2, c : c + tile + 2]
+        pixels = padded[:, r : r + tile + window - 1, c : c + tile + window - 1]
         seen = np.einsum("ai,nijc,bj->nabc", matrices[0], pixels, matrices[0])
         products = np.einsum("nabc,aboc->nabo", seen, points)
         output[:, r : r + tile, c : c + tile] = np.einsum("ia,nabo,jb->nijo", matrices[2], products, matrices[2])
     return output[:, :rows, :columns]
 
 
-def winograd_grad_weight(x, grad, tile, *, padding=0, magnitude=False):
+def winograd_grad_weight(x, grad, tile, window, *, padding=0, magnitude=False):
     """The transpose of `winograd` in the weight: its gradient."""
-    matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile]]
+    matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile, window]]
+    side = tile + window - 1
     x, grad = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, grad))
     top, _, left, _ = sides(padding)
     n, rows, columns, out = grad.shape
     down, across = -(-rows // tile), -(-columns // tile)
-    pixels = np.zeros((n, down * tile + 2, across * tile + 2, x.shape[3]))
+    pixels = np.zeros((n, down * tile + window - 1, across * tile + window - 1, x.shape[3]))
     height, width = (min(a, b) for a, b in zip(x.shape[1:3], (pixels.shape[1] - top, pixels.shape[2] - left)))
     pixels[:, top : top + height, left : left + width] = x[:, :height, :width]
     gradients = np.zeros((n, down * tile, across * tile, out))
     gradients[:, :rows, :columns] = grad
-    sums = np.zeros((tile + 2, tile + 2, out, x.shape[3]))
+    sums = np.zeros((side, side, out, x.shape[3]))
     for r, c in itertools.product(range(0, down * tile, tile), range(0, across * tile, tile)):
-        seen = np.einsum("ai,nijc,bj->nabc", matrices[0], pixels[:, r : r + tile + 2, c : c + tile + 2], matrices[0])
+        seen = np.einsum("ai,nijc,bj->nabc", matrices[0], pixels[:, r : r + side, c : c + side], matrices[0])
         wanted = np.einsum("ia,nijo,jb->nabo", matrices[2], gradients[:, r : r + tile, c : c + tile], matrices[2])
         sums += np.einsum("nabo,nabc->aboc", wanted, seen)
     return np.einsum("ai,aboc,bj->oijc", matrices[1], sums, matrices[1])

@@ -64,8 +64,8 @@ class Trainer:
             loss while training; 0 trains without the heads. Default: the net's own weights, 0.3 in GoogLeNet. Metrics,
             evaluation and prediction look at the main output alone.
         metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
-        winograd: Whether training and evaluation may use Winograd's algorithms for 3x3 convolutions, which are faster
-            and round more (see `pycnn.compile`). `predict` is the net's own and always may.
+        winograd: Whether training and evaluation may use Winograd's algorithms for 3x3 and 5x5 convolutions, which are
+            faster and round more (see `pycnn.compile`). `predict` is the net's own and always may.
         normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
 
     Attributes:

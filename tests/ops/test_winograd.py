@@ -1,4 +1,4 @@
-"""Convolution and its gradients by Winograd's minimal filtering, tiles of 2 and of 4."""
+"""Convolution and its gradients by Winograd's minimal filtering: 3x3 windows in tiles of 2 and of 4, 5x5 in tiles of 2."""
 
 from __future__ import annotations
 
@@ -28,28 +28,30 @@ class Case:
     image: tuple[int, int, int, int]
     out: int
     padding: int | tuple[int, ...] = 1
+    window: int = 3
 
     @property
     def weight(self):
-        return (self.out, 3, 3, self.image[3])
+        return (self.out, self.window, self.window, self.image[3])
 
     @property
     def output(self):
         top, bottom, left, right = reference.sides(self.padding)
         n, height, width, _ = self.image
-        return (n, height + top + bottom - 2, width + left + right - 2, self.out)
+        lost = self.window - 1
+        return (n, height + top + bottom - lost, width + left + right - lost, self.out)
 
     @property
     def tile(self):
-        return 2 if min(self.output[1:3]) <= 7 else 4
+        return 2 if self.window == 5 or min(self.output[1:3]) <= 7 else 4
 
     @property
     def grad_tile(self):
-        return 2 if min(self.image[1:3]) <= 7 else 4
+        return 2 if self.window == 5 or min(self.image[1:3]) <= 7 else 4
 
     @property
     def grad_padding(self):
-        return tuple(2 - side for side in reference.sides(self.padding))
+        return tuple(self.window - 1 - side for side in reference.sides(self.padding))
 
     def arrays(self, make, seed=0):
         rng = np.random.default_rng(seed)
@@ -77,6 +79,13 @@ CASES = {
     "tile_4_many": Case((4, 45, 46, 32), 32),  # chunks of tiles for each core
     "empty_batch": Case((0, 12, 12, 16), 16),
     "tiles_differ": Case((1, 7, 9, 16), 16, padding=2),  # 4 forward, 2 backward
+    "window_5": Case((2, 9, 10, 17), 35, padding=2, window=5),
+    "window_5_smallest": Case((3, 4, 5, 16), 16, padding=2, window=5),
+    "window_5_unpadded": Case((1, 11, 12, 24), 17, padding=0, window=5),
+    "window_5_padded_by_4": Case((1, 5, 6, 16), 19, padding=4, window=5),
+    "window_5_four_pads": Case((1, 8, 9, 33), 16, padding=(0, 1, 3, 2), window=5),
+    "window_5_split": Case((1, 7, 7, 20), 130, padding=2, window=5),
+    "window_5_many": Case((3, 27, 28, 16), 32, padding=2, window=5),
 }
 cases = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in CASES.items()])
 
@@ -112,10 +121,10 @@ def flipped(weight):
     return np.ascontiguousarray(weight[:, ::-1, ::-1].transpose(3, 1, 2, 0))
 
 
-@pytest.mark.parametrize("tile", [2, 4])
-def test_the_reference_matrices_are_a_convolution(tile):
+@pytest.mark.parametrize(("tile", "window"), reference.WINOGRAD)
+def test_the_reference_matrices_are_a_convolution(tile, window):
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((2, 7, 9, 3)), rng.standard_normal((4, 3, 3, 3))
+    x, weight = rng.standard_normal((2, 7, 9, 3)), rng.standard_normal((4, window, window, 3))
     expected = reference.conv2d(x, weight, padding=(0, 1, 2, 1))
     np.testing.assert_allclose(reference.winograd(x, weight, tile, padding=(0, 1, 2, 1)), expected, rtol=0, atol=1e-12)
 
@@ -150,10 +159,10 @@ weighed = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c 
 def test_weight_gradient_is_exact_on_whole_numbers(case, path):
     x, weight, bias = case.arrays(few)
     grad = 36 * sparse(np.random.default_rng(2), case.output)
-    largest = reference.winograd_grad_weight(x, grad, case.tile, padding=case.padding, magnitude=True).max()
+    largest = reference.winograd_grad_weight(x, grad, case.tile, case.window, padding=case.padding, magnitude=True).max()
     assert 16 * largest < 2**24
     found, found_bias = gradients(case.op, x, weight, bias, grad=grad, path=path, wrt=(1, 2))
-    tolerances.assert_exact(found, reference.conv2d_grad_weight(x, grad, (3, 3), padding=case.padding))
+    tolerances.assert_exact(found, reference.conv2d_grad_weight(x, grad, case.weight[1:3], padding=case.padding))
     tolerances.assert_exact(found_bias, grad.sum((0, 1, 2), np.float64))
 
 
@@ -184,8 +193,8 @@ def test_weight_gradient_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=3)
     grad = reals(np.random.default_rng(4), case.output)
     found, found_bias = gradients(case.op, x, weight, bias, grad=grad, path=path, wrt=(1, 2))
-    expected = reference.conv2d_grad_weight(x, grad, (3, 3), padding=case.padding)
-    magnitude = reference.winograd_grad_weight(x, grad, case.tile, padding=case.padding, magnitude=True)
+    expected = reference.conv2d_grad_weight(x, grad, case.weight[1:3], padding=case.padding)
+    magnitude = reference.winograd_grad_weight(x, grad, case.tile, case.window, padding=case.padding, magnitude=True)
     tiles = case.output[0] * math.prod(-(-side // case.tile) for side in case.output[1:3])
     tolerances.assert_within(found, expected, tolerances.winograd_bound(magnitude, tiles))
     pixels = math.prod(case.output[:3])
@@ -194,22 +203,23 @@ def test_weight_gradient_is_within_the_bound(case, path):
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
-@pytest.mark.parametrize("side", [7, 12])
+@pytest.mark.parametrize(("side", "window"), [(7, 3), (12, 3), (10, 5)])
 @every_isa
-def test_errors_on_usual_data_are_of_the_documented_size(channels, side, path):
+def test_errors_on_usual_data_are_of_the_documented_size(channels, side, window, path):
     rng = np.random.default_rng(channels)
-    x = np.maximum(reals(rng, (1, side, side, channels)), 0)
-    weight = reals(rng, (channels, 3, 3, channels)) * np.float32(np.sqrt(2 / (9 * channels)))
-    expected = reference.conv2d(x, weight, padding=1)
+    case = Case((1, side, side, channels), channels, padding=window // 2, window=window)
+    x = np.maximum(reals(rng, case.image), 0)
+    weight = reals(rng, case.weight) * np.float32(np.sqrt(2 / (window**2 * channels)))
+    expected = reference.conv2d(x, weight, padding=case.padding)
     largest = np.abs(expected).max()
-    for winograd, tile in ((True, 2 if side == 7 else 4), (False, 1)):
-        found = run(lambda x, w: functional.conv2d(x, w, padding=1), x, weight, path=path, winograd=winograd)
-        tolerances.assert_within(found, expected, tolerances.CONVOLUTION[tile] * largest, f"winograd={winograd}")
+    for winograd, size in ((True, (case.tile, window)), (False, (1, window))):
+        found = run(case.op, x, weight, path=path, winograd=winograd)
+        tolerances.assert_within(found, expected, tolerances.CONVOLUTION[size] * largest, f"winograd={winograd}")
 
 
 # ---- Properties
 
-SHARED = ("tile_2", "tile_2_split", "tile_4", "tile_4_split", "tile_4_many", "tile_4_four_pads")
+SHARED = ("tile_2", "tile_2_split", "tile_4", "tile_4_split", "tile_4_many", "tile_4_four_pads", "window_5_many")
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -275,7 +285,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("name", ["tile_2", "tile_4", "tile_4_whole", "tile_4_split"])
+@pytest.mark.parametrize("name", ["tile_2", "tile_4", "tile_4_whole", "tile_4_split", "window_5"])
 @every_isa
 def test_a_fused_epilogue_computes_what_the_ops_say(activation, residual, name, path):
     case = CASES[name]
@@ -313,14 +323,15 @@ def test_reusing_memory_changes_no_bit(path):
     tolerances.assert_bits(shared(x, first, second), apart(x, first, second))
 
 
-@pytest.mark.parametrize(("side", "tile"), [(7, 2), (13, 4)])
+@pytest.mark.parametrize(("side", "tile", "window"), [(7, 2, 3), (13, 4, 3), (11, 2, 5)])
 @every_isa
-def test_nan_reaches_the_tiles_that_see_it_and_its_own_field_without_winograd(side, tile, path):
+def test_nan_reaches_the_tiles_that_see_it_and_its_own_field_without_winograd(side, tile, window, path):
     rng = np.random.default_rng(0)
-    x, weight = reals(rng, (2, side, side, 16)), reals(rng, (18, 3, 3, 16))
+    reach = window // 2
+    x, weight = reals(rng, (2, side, side, 16)), reals(rng, (18, window, window, 16))
 
     def op(x, w):
-        return functional.conv2d(x, w, padding=1)
+        return functional.conv2d(x, w, padding=reach)
 
     for winograd in (True, False):
         clean = run(op, x, weight, path=path, winograd=winograd)
@@ -328,7 +339,7 @@ def test_nan_reaches_the_tiles_that_see_it_and_its_own_field_without_winograd(si
         spoiled[1, 4, 5, 2] = np.nan
         hit = run(op, spoiled, weight, path=path, winograd=winograd)
         field = np.zeros(clean.shape, bool)
-        field[1, 3:6, 4:7] = True
+        field[1, 4 - reach : 5 + reach, 5 - reach : 6 + reach] = True
         assert np.isnan(hit[field]).all()
         if winograd:
             for i in range(0, side, tile):
@@ -367,7 +378,7 @@ def test_many_threads_may_run_one_program_at_once(path):
 def traced(case, **geometry):
     return trace(
         lambda x, w: functional.conv2d(x, w, **{"padding": case.padding, **geometry}),
-        {"x": (case.image, "float32"), "w": ((case.out, 3, 3, case.image[3]), "float32")},
+        {"x": (case.image, "float32"), "w": (case.weight, "float32")},
     )
 
 
@@ -393,6 +404,8 @@ def test_a_pin_against_the_option_is_refused_with_both_names():
         (Case((1, 3, 12, 16), 16), {}, "an output side is below 4"),
         (CASES["tile_4"], {"stride": 2}, "the stride is not 1"),
         (CASES["tile_4"], {"dilation": 2}, "the window is dilated"),
+        (Case((1, 12, 12, 16), 16, window=1), {}, "the window is neither 3x3 nor 5x5"),
+        (Case((1, 12, 12, 16), 16, window=7), {}, "the window is neither 3x3 nor 5x5"),
     ],
 )
 def test_explain_says_why_not(case, geometry, reason):

@@ -12,13 +12,10 @@ namespace pycnn::cpu {
 struct WinogradKernels {
   Index lanes;
   void (*tiles)(const WindowTiles&);
-  const WinogradTransforms* transforms2;
-  const WinogradTransforms* transforms4;
+  const WinogradSet* transforms;
   const ActivationFunctions* activation;
   const char* format;
   const char* transposed_format;
-
-  const WinogradTransforms& of(Index tile) const { return tile == 2 ? *transforms2 : *transforms4; }
 };
 
 namespace {
@@ -85,12 +82,14 @@ void choose_chunks(WinogradPlan& plan, Index lanes) {
 void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
   const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
   const Index in = plan.tiles.in_channels, out = plan.tiles.out_channels;
+  const Index taps = plan.tiles.taps();
+  const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   WinogradWeights job;
   job.weight = args.inputs[0].as<const float>();
   job.flipped = plan.transposed;
   job.tap_pitch = plan.transposed ? out : in;
-  job.read_pitch = plan.transposed ? 9 * out : 1;
-  job.write_pitch = plan.transposed ? 1 : 9 * in;
+  job.read_pitch = plan.transposed ? taps * out : 1;
+  job.write_pitch = plan.transposed ? 1 : taps * in;
   job.plane = plan.weight_plane;
   // Stretches of read channels, so that few large blocks are shared out too.
   constexpr Index kStretch = 64;
@@ -104,7 +103,7 @@ void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
     part.read_channels = std::min(kStretch, in - first);
     part.weight += channel * job.write_pitch + first * job.read_pitch;
     part.points = args.outputs[0].as<float>() + channel * in + first * part.width;
-    kernels.of(plan.tiles.tile).weights(part);
+    transforms.weights(part);
   };
   parallel_for(args.threads, plan.blocks * stretches, pack);
 }
@@ -157,6 +156,7 @@ void multiply(const WinogradPlan& plan, const WinogradKernels& kernels, const fl
 void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
                        const WindowTensors& tensors, const Chunk& chunk, const float* points) {
   const Index channel = chunk.block * plan.block_width;
+  const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   WinogradOutput job;
   job.plane = plan.out_plane;
   job.channels = std::min(chunk.block_end * plan.block_width, plan.tiles.out_channels) - channel;
@@ -175,7 +175,7 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
     job.columns = std::min(plan.tiles.tile, plan.tiles.out_columns - place.column);
     job.output = tensors.output + at;
     job.residual = tensors.residual ? tensors.residual + at : nullptr;
-    kernels.of(plan.tiles.tile).output(job);
+    transforms.output(job);
     for (Index row = 0; row < job.rows; ++row)
       activate(plan.activation, *kernels.activation,
                {job.output + row * job.row_pitch, job.columns, job.channels, job.pixel_pitch});
@@ -191,7 +191,7 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
                                  optional(plan.bias_input), optional(plan.residual_input),
                                  args.outputs[0].as<float>()};
   float* const scratch = reinterpret_cast<float*>(args.scratch);
-  const WinogradTransforms& transforms = kernels.of(plan.tiles.tile);
+  const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   if (plan.shared()) {
     auto transform = [&](std::int64_t begin, std::int64_t end) {
       for (Index tile = begin; tile < end; ++tile)
@@ -222,30 +222,18 @@ void pack(const KernelArgs& args) noexcept {
   pack_weights(args, kKernels);
 }
 
-constexpr WinogradKernels kBaselineKernels = {baseline::kGemmLanes,
-                                              baseline::window_tiles,
-                                              &baseline::kWinograd2,
-                                              &baseline::kWinograd4,
-                                              &baseline::kActivation,
-                                              "conv2d.winograd.baseline",
-                                              "conv2d_grad_input.winograd.baseline"};
+constexpr WinogradKernels kBaselineKernels = {
+    baseline::kGemmLanes,   baseline::window_tiles,     &baseline::kWinograd,
+    &baseline::kActivation, "conv2d.winograd.baseline", "conv2d_grad_input.winograd.baseline"};
 #if PYCNN_HAVE_AVX2
-constexpr WinogradKernels kAvx2Kernels = {avx2::kGemmLanes,
-                                          avx2::window_tiles,
-                                          &avx2::kWinograd2,
-                                          &avx2::kWinograd4,
-                                          &avx2::kActivation,
-                                          "conv2d.winograd.avx2",
-                                          "conv2d_grad_input.winograd.avx2"};
+constexpr WinogradKernels kAvx2Kernels = {
+    avx2::kGemmLanes,   avx2::window_tiles,     &avx2::kWinograd,
+    &avx2::kActivation, "conv2d.winograd.avx2", "conv2d_grad_input.winograd.avx2"};
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr WinogradKernels kAvx512Kernels = {avx512::kGemmLanes,
-                                            avx512::window_tiles,
-                                            &avx512::kWinograd2,
-                                            &avx512::kWinograd4,
-                                            &avx512::kActivation,
-                                            "conv2d.winograd.avx512",
-                                            "conv2d_grad_input.winograd.avx512"};
+constexpr WinogradKernels kAvx512Kernels = {
+    avx512::kGemmLanes,   avx512::window_tiles,     &avx512::kWinograd,
+    &avx512::kActivation, "conv2d.winograd.avx512", "conv2d_grad_input.winograd.avx512"};
 #endif
 
 }  // namespace
@@ -260,7 +248,8 @@ const WinogradRun kWinogradAvx512 = {run<kAvx512Kernels>, pack<kAvx512Kernels>, 
 #endif
 
 const char* refuse_winograd(const WindowProblem& w) {
-  if (w.kernel_size != Pair{3, 3}) return "the window is not 3x3";
+  if (w.kernel_size != Pair{3, 3} && w.kernel_size != Pair{5, 5})
+    return "the window is neither 3x3 nor 5x5";
   if (w.stride != Pair{1, 1}) return "the stride is not 1";
   if (w.dilation != Pair{1, 1}) return "the window is dilated";
   if (w.groups != 1) return "there are groups";
@@ -271,8 +260,10 @@ const char* refuse_winograd(const WindowProblem& w) {
 
 Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradRun& entry) {
   WinogradPlan plan;
-  const Pair padding = w.transposed ? Pair{2 - w.padding[0], 2 - w.padding[1]} : w.padding;
-  plan.tiles = make_winograd_tiles(w.input, w.output, {-padding[0], -padding[1]});
+  const Index window = w.kernel_size[0];
+  const Pair padding =
+      w.transposed ? Pair{window - 1 - w.padding[0], window - 1 - w.padding[1]} : w.padding;
+  plan.tiles = make_winograd_tiles(w.input, w.output, window, {-padding[0], -padding[1]});
   plan.transposed = w.transposed;
   const Index lanes = entry.kernels->lanes, rest = plan.tiles.out_channels % (2 * lanes);
   plan.block_width = 2 * lanes;

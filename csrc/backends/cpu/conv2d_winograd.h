@@ -1,14 +1,15 @@
 #pragma once
 #include "backends/cpu/conv2d_window.h"
 
-// Convolution by 3x3 windows at stride 1, and its gradient for the input, by Winograd's minimal
-// filtering (winograd.h): a block of tiles is transformed, each of its points is a matrix product
-// over the read channels, and the sums are transformed back, all while they are in the cache of one
-// core.
+// Convolution by 3x3 and 5x5 windows at stride 1, and its gradient for the input, by Winograd's
+// minimal filtering (winograd.h): a block of tiles is transformed, each of its points is a matrix
+// product over the read channels, and the sums are transformed back, all while they are in the
+// cache of one core.
 //
 // Numerics: one accumulator per point and output channel, channels in order; the tile size follows
-// from the size of one image alone. F(2x2) rounds about as much as direct sums, F(4x4) about ten
-// times as much. A NaN or an infinity reaches the whole tile, not just its receptive field.
+// from the size of one image alone. F(2x2) rounds about as much as direct sums, F(4x4) and 5x5
+// windows about ten times as much. A NaN or an infinity reaches the whole tile, not just its
+// receptive field.
 namespace pycnn::cpu {
 
 struct WinogradKernels;

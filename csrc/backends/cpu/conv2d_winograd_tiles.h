@@ -17,9 +17,12 @@ struct WinogradTiles {
   Index out_rows = 0, out_columns = 0, out_channels = 0;
   Index first_row = 0, first_column = 0;  // of the first tile in the input
   Index tile = 4;                         // outputs along one side
+  Index window = 3;                       // taps along one side
   Index rows = 0, columns = 0;            // of tiles in one image
 
-  Index points() const { return winograd_points(tile) * winograd_points(tile); }
+  Index side() const { return tile + window - 1; }  // points along one side
+  Index points() const { return side() * side(); }
+  Index taps() const { return window * window; }
   Index count() const { return images * rows * columns; }
 };
 
@@ -43,16 +46,24 @@ inline WinogradInput input_of(const WinogradTiles& tiles, const float* input, In
   return job;
 }
 
-// Tiles of 4 but for small images, where they would be padding for a large part. Depends on one
-// image alone, so that a batch has the bits of its images.
-inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output, Pair first) {
+inline const WinogradTransforms& transforms_of(const WinogradTiles& tiles, const WinogradSet& set) {
+  return tiles.window == 5 ? *set.two_by_five
+         : tiles.tile == 2 ? *set.two_by_three
+                           : *set.four_by_three;
+}
+
+// For 3x3 windows tiles of 4, but for small images, where they would be padding for a large part.
+// Depends on one image alone, so that a batch has the bits of its images.
+inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output, Index window,
+                                         Pair first) {
   constexpr Index kSmallSide = 7;
   WinogradTiles tiles;
   tiles.images = input[0];
   tiles.in_rows = input[1], tiles.in_columns = input[2], tiles.in_channels = input[3];
   tiles.out_rows = output[1], tiles.out_columns = output[2], tiles.out_channels = output[3];
   tiles.first_row = first[0], tiles.first_column = first[1];
-  tiles.tile = std::min(output[1], output[2]) <= kSmallSide ? 2 : 4;
+  tiles.window = window;
+  tiles.tile = window == 5 || std::min(output[1], output[2]) <= kSmallSide ? 2 : 4;
   tiles.rows = ceil_div(output[1], tiles.tile), tiles.columns = ceil_div(output[2], tiles.tile);
   return tiles;
 }

@@ -12,10 +12,7 @@ struct WinogradGradKernels {
   Index lanes;
   void (*outer)(const OuterTiles&);
   void (*column_sums)(const ColumnSums&);
-  const WinogradTransforms* transforms2;
-  const WinogradTransforms* transforms4;
-
-  const WinogradTransforms& of(Index tile) const { return tile == 2 ? *transforms2 : *transforms4; }
+  const WinogradSet* transforms;
 };
 
 namespace {
@@ -43,8 +40,9 @@ static_assert(std::has_unique_object_representations_v<WinogradGradPlan>);
 constexpr Index kStepFloats = 2 * 1024 * 1024;  // of the points of a step
 constexpr Index kMinStepTiles = 64;             // fewer do not repay a pass over the sums
 constexpr Index kSplitBlocks = 8;
-constexpr Index kMaxWeights = 1024 * 1024;  // per tap; the sums of all points are 4 times 9 taps
-constexpr Index kMinWeights = 512;          // per tap; fewer do not repay the transforms
+constexpr Index kMaxWeights =
+    1024 * 1024;                    // per tap; the sums of all points are up to 4 times the taps
+constexpr Index kMinWeights = 512;  // per tap; fewer do not repay the transforms
 
 struct Operands {
   const float* input;
@@ -108,7 +106,7 @@ void add_products(const WinogradGradPlan& plan, const WinogradGradKernels& kerne
     }
   }
   // The point in which a tile's gradients are all added up.
-  if (!plan.bias || point != winograd_points(plan.tiles.tile) + 1) return;
+  if (!plan.bias || point != plan.tiles.side() + 1) return;
   for (Index out = first; out < end; ++out) {
     ColumnSums bias;
     bias.b = grads + out * plan.block_pitch();
@@ -125,14 +123,14 @@ void finish(const WinogradGradPlan& plan, const WinogradTransforms& transforms,
   job.points = operands.sums + channel * plan.block_width;
   job.plane = plan.sum_plane(), job.block_pitch = plan.sum_block();
   job.read_channels = plan.tiles.in_channels;
-  job.weight = operands.grad_weight + channel * 9 * plan.tiles.in_channels;
+  job.weight = operands.grad_weight + channel * plan.tiles.taps() * plan.tiles.in_channels;
   transforms.sums(job);
 }
 
 void run_weight_grad(const KernelArgs& args, const WinogradGradKernels& kernels) {
   const WinogradGradPlan& plan = *reinterpret_cast<const WinogradGradPlan*>(args.plan);
   const WinogradTiles& tiles = plan.tiles;
-  const WinogradTransforms& transforms = kernels.of(tiles.tile);
+  const WinogradTransforms& transforms = transforms_of(tiles, *kernels.transforms);
   Operands operands;
   operands.input = args.inputs[0].as<const float>();
   operands.grad_output = args.inputs[1].as<const float>();
@@ -169,16 +167,14 @@ void run(const KernelArgs& args) noexcept {
 }
 
 constexpr WinogradGradKernels kBaselineKernels = {baseline::kGemmLanes, baseline::outer_tiles,
-                                                  baseline::column_sums, &baseline::kWinograd2,
-                                                  &baseline::kWinograd4};
+                                                  baseline::column_sums, &baseline::kWinograd};
 #if PYCNN_HAVE_AVX2
-constexpr WinogradGradKernels kAvx2Kernels = {
-    avx2::kGemmLanes, avx2::outer_tiles, avx2::column_sums, &avx2::kWinograd2, &avx2::kWinograd4};
+constexpr WinogradGradKernels kAvx2Kernels = {avx2::kGemmLanes, avx2::outer_tiles,
+                                              avx2::column_sums, &avx2::kWinograd};
 #endif
 #if PYCNN_HAVE_AVX512
 constexpr WinogradGradKernels kAvx512Kernels = {avx512::kGemmLanes, avx512::outer_tiles,
-                                                avx512::column_sums, &avx512::kWinograd2,
-                                                &avx512::kWinograd4};
+                                                avx512::column_sums, &avx512::kWinograd};
 #endif
 
 }  // namespace
@@ -204,7 +200,8 @@ const char* refuse_winograd(const WeightGradProblem& p) {
 
 Kernel make_winograd_weight_grad_kernel(const WeightGradProblem& p, const WinogradGradRun& entry) {
   WinogradGradPlan plan;
-  plan.tiles = make_winograd_tiles(p.input, p.grad_output, {-p.padding[0], -p.padding[1]});
+  plan.tiles =
+      make_winograd_tiles(p.input, p.grad_output, p.kernel_size[0], {-p.padding[0], -p.padding[1]});
   plan.bias = p.bias;
   plan.block_width = 2 * entry.kernels->lanes;
   plan.in_blocks = ceil_div(p.input[3], plan.block_width);

@@ -1,7 +1,7 @@
 #pragma once
 #include "backends/cpu/conv2d_weight_grad.h"
 
-// Gradient of the weights of 3x3 convolutions at stride 1, the transpose of conv2d_winograd.h: the
+// Gradient of the weights of convolutions at stride 1, the transpose of conv2d_winograd.h: the
 // points of a block of tiles, of inputs and of gradients, are multiplied and summed point by point;
 // the sums over all tiles become the gradient in the end.
 //

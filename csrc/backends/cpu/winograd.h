@@ -1,10 +1,11 @@
 #pragma once
 #include "backends/cpu/gemm.h"
 
-// The transforms of Winograd's minimal filtering for 3x3 windows, F(2x2, 3x3) and F(4x4, 3x3): a
-// tile of m x m outputs from (m + 2) x (m + 2) inputs by as many products (Lavin, Gray 2015,
-// "Fast algorithms for convolutional neural networks"; the points are 0, 1, -1, and 2, -2 for the
-// larger). Plain pointers and counts only: this header is read by .isa.cpp files.
+// The transforms of Winograd's minimal filtering, F(2x2, 3x3), F(4x4, 3x3) and F(2x2, 5x5): a tile
+// of m x m outputs of an r x r window from (m + r - 1) x (m + r - 1) inputs by as many products
+// (Lavin, Gray 2015, "Fast algorithms for convolutional neural networks"; the points are 0, 1, -1,
+// infinity, and 2, -2 for the larger two). Plain pointers and counts only: this header is read by
+// .isa.cpp files.
 //
 // Each product (point) of a tile has a plane of its own: what the transforms write and read is
 // [point][tile][channel], with room for whole vectors of channels.
@@ -34,7 +35,7 @@ struct WinogradOutput {
   float slope = 0;
 };
 
-// A block of output channels of a 3x3 weight, to [point][read channel][width].
+// A block of output channels of a weight, to [point][read channel][width].
 struct WinogradWeights {
   const float* weight = nullptr;
   Index tap_pitch = 0, read_pitch = 0, write_pitch = 0;
@@ -54,7 +55,7 @@ struct WinogradSums {
   float* weight = nullptr;  // [tap][read channel]
 };
 
-// The transforms for one tile size.
+// The transforms for one size of tile and window.
 struct WinogradTransforms {
   void (*input)(const WinogradInput&);
   void (*gradient)(const WinogradInput&);  // of the outputs: tiles of m x m
@@ -63,17 +64,21 @@ struct WinogradTransforms {
   void (*weights)(const WinogradWeights&);
 };
 
-// Points along one side of a tile.
-constexpr Index winograd_points(Index tile) { return tile + 2; }
+// Of one instruction set, named by tile and window.
+struct WinogradSet {
+  const WinogradTransforms* two_by_three;
+  const WinogradTransforms* four_by_three;
+  const WinogradTransforms* two_by_five;
+};
 
 namespace baseline {
-extern const WinogradTransforms kWinograd2, kWinograd4;
+extern const WinogradSet kWinograd;
 }
 namespace avx2 {
-extern const WinogradTransforms kWinograd2, kWinograd4;
+extern const WinogradSet kWinograd;
 }
 namespace avx512 {
-extern const WinogradTransforms kWinograd2, kWinograd4;
+extern const WinogradSet kWinograd;
 }
 
 }  // namespace pycnn::cpu

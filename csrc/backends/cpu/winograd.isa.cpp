@@ -5,11 +5,13 @@
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
+// A tile's outputs and points say it all: the window has POINTS - TILE + 1 taps.
+
 // ---- Along one axis
 
-template <int TILE>
+template <int POINTS>
 PYCNN_INLINE void input_axis(const Vec* x, Vec* y, int step) {
-  if constexpr (TILE == 2) {
+  if constexpr (POINTS == 4) {
     y[0] = x[0] - x[2];
     y[step] = x[1] + x[2];
     y[2 * step] = x[2] - x[1];
@@ -27,25 +29,29 @@ PYCNN_INLINE void input_axis(const Vec* x, Vec* y, int step) {
   }
 }
 
-template <int TILE>
+template <int TILE, int POINTS>
 PYCNN_INLINE void output_axis(const Vec* x, Vec* y, int step) {
   const Vec sum = x[1] + x[2], difference = x[1] - x[2];
-  if constexpr (TILE == 2) {
+  if constexpr (POINTS == 4) {
     y[0] = x[0] + sum;
     y[step] = difference - x[3];
   } else {
     const Vec far_sum = x[3] + x[4], far_difference = x[3] - x[4];
     y[0] = (x[0] + sum) + far_sum;
     y[step] = fma(broadcast(2.0f), far_difference, difference);
-    y[2 * step] = fma(broadcast(4.0f), far_sum, sum);
-    y[3 * step] = fma(broadcast(8.0f), far_difference, difference) + x[5];
+    if constexpr (TILE == 2) {
+      y[step] = y[step] + x[5];
+    } else {
+      y[2 * step] = fma(broadcast(4.0f), far_sum, sum);
+      y[3 * step] = fma(broadcast(8.0f), far_difference, difference) + x[5];
+    }
   }
 }
 
-template <int TILE>
+template <int TILE, int POINTS>
 PYCNN_INLINE void weight_axis(const Vec* x, Vec* y, int step) {
   const Vec ends = x[0] + x[2];
-  if constexpr (TILE == 2) {
+  if constexpr (POINTS == 4) {
     const Vec half = broadcast(0.5f);
     y[0] = x[0];
     y[step] = half * (ends + x[1]);
@@ -54,24 +60,41 @@ PYCNN_INLINE void weight_axis(const Vec* x, Vec* y, int step) {
   } else {
     // Thirds last: they are the only numbers here that float32 does not hold.
     const Vec sixth = broadcast(1.0f / 6), twenty_fourth = broadcast(1.0f / 24);
-    const Vec wide = fma(broadcast(4.0f), x[2], x[0]);
     y[0] = broadcast(0.25f) * x[0];
-    y[step] = -(sixth * (ends + x[1]));
-    y[2 * step] = -(sixth * (ends - x[1]));
-    y[3 * step] = twenty_fourth * fma(broadcast(2.0f), x[1], wide);
-    y[4 * step] = twenty_fourth * fma(broadcast(-2.0f), x[1], wide);
-    y[5 * step] = x[2];
+    if constexpr (TILE == 2) {
+      const Vec even = ends + x[4], odd = x[1] + x[3];
+      const Vec far_even = fma(broadcast(16.0f), x[4], fma(broadcast(4.0f), x[2], x[0]));
+      const Vec far_odd = fma(broadcast(8.0f), x[3], x[1] + x[1]);
+      y[step] = -(sixth * (even + odd));
+      y[2 * step] = -(sixth * (even - odd));
+      y[3 * step] = twenty_fourth * (far_even + far_odd);
+      y[4 * step] = twenty_fourth * (far_even - far_odd);
+      y[5 * step] = x[4];
+    } else {
+      const Vec wide = fma(broadcast(4.0f), x[2], x[0]);
+      y[step] = -(sixth * (ends + x[1]));
+      y[2 * step] = -(sixth * (ends - x[1]));
+      y[3 * step] = twenty_fourth * fma(broadcast(2.0f), x[1], wide);
+      y[4 * step] = twenty_fourth * fma(broadcast(-2.0f), x[1], wide);
+      y[5 * step] = x[2];
+    }
   }
 }
 
 // The transpose of output_axis.
-template <int TILE>
+template <int TILE, int POINTS>
 PYCNN_INLINE void gradient_axis(const Vec* x, Vec* y, int step) {
   if constexpr (TILE == 2) {
     y[0] = x[0];
     y[step] = x[0] + x[1];
     y[2 * step] = x[0] - x[1];
-    y[3 * step] = -x[1];
+    if constexpr (POINTS == 4) {
+      y[3 * step] = -x[1];
+    } else {
+      y[3 * step] = fma(broadcast(2.0f), x[1], x[0]);
+      y[4 * step] = fma(broadcast(-2.0f), x[1], x[0]);
+      y[5 * step] = x[1];
+    }
   } else {
     const Vec even = x[0] + x[2], odd = x[1] + x[3];
     const Vec far_even = fma(broadcast(4.0f), x[2], x[0]);
@@ -86,10 +109,10 @@ PYCNN_INLINE void gradient_axis(const Vec* x, Vec* y, int step) {
 }
 
 // The transpose of weight_axis.
-template <int TILE>
+template <int TILE, int POINTS>
 PYCNN_INLINE void sums_axis(const Vec* x, Vec* y, int step) {
   const Vec sum = x[1] + x[2], difference = x[1] - x[2];
-  if constexpr (TILE == 2) {
+  if constexpr (POINTS == 4) {
     const Vec half = broadcast(0.5f);
     y[0] = fma(half, sum, x[0]);
     y[step] = half * difference;
@@ -100,7 +123,14 @@ PYCNN_INLINE void sums_axis(const Vec* x, Vec* y, int step) {
     const Vec small = broadcast(1.0f / 24) * fma(broadcast(-4.0f), sum, far_sum);
     y[0] = fma(broadcast(0.25f), x[0], small);
     y[step] = broadcast(1.0f / 12) * fma(broadcast(-2.0f), difference, far_difference);
-    y[2 * step] = broadcast(1.0f / 6) * (far_sum - sum) + x[5];
+    y[2 * step] = broadcast(1.0f / 6) * (far_sum - sum);
+    if constexpr (TILE == 4) {
+      y[2 * step] = y[2 * step] + x[5];
+    } else {
+      const Vec sixth = broadcast(1.0f / 6);
+      y[3 * step] = sixth * fma(broadcast(2.0f), far_difference, -difference);
+      y[4 * step] = sixth * fma(broadcast(4.0f), far_sum, -sum) + x[5];
+    }
   }
 }
 
@@ -124,15 +154,17 @@ struct Window {
 };
 
 // What becomes of a tile of an image: SIDE x SIDE pixels to POINTS x POINTS points.
-template <int TILE>
+template <int POINTS>
 struct OfInput {
-  static constexpr int kSide = TILE + 2, kPoints = TILE + 2;
-  PYCNN_INLINE void axis(const Vec* x, Vec* y, int step) { input_axis<TILE>(x, y, step); }
+  static constexpr int kSide = POINTS, kPoints = POINTS;
+  PYCNN_INLINE void axis(const Vec* x, Vec* y, int step) { input_axis<POINTS>(x, y, step); }
 };
-template <int TILE>
+template <int TILE, int POINTS>
 struct OfGradient {
-  static constexpr int kSide = TILE, kPoints = TILE + 2;
-  PYCNN_INLINE void axis(const Vec* x, Vec* y, int step) { gradient_axis<TILE>(x, y, step); }
+  static constexpr int kSide = TILE, kPoints = POINTS;
+  PYCNN_INLINE void axis(const Vec* x, Vec* y, int step) {
+    gradient_axis<TILE, POINTS>(x, y, step);
+  }
 };
 
 // `lanes` channels. With kWhole all pixels are inside and all lanes are channels.
@@ -182,9 +214,9 @@ void image_tile(const WinogradInput& job) {
     }
 }
 
-template <int TILE, TileActivation kActivation, bool kWhole>
+template <int TILE, int POINTS, TileActivation kActivation, bool kWhole>
 void transform_output(const WinogradOutput& job) {
-  constexpr int kPoints = TILE + 2;
+  constexpr int kPoints = POINTS;
   for (Index c = 0; c < job.channels; c += kLanes) {
     const int lanes = lanes_of(static_cast<int>(job.channels - c), 0);
     Vec half[TILE * kPoints];
@@ -193,12 +225,12 @@ void transform_output(const WinogradOutput& job) {
       Vec x[kPoints];
 #pragma GCC unroll 6
       for (int i = 0; i < kPoints; ++i) x[i] = load(from + (i * kPoints + j) * job.plane);
-      output_axis<TILE>(x, half + j, kPoints);
+      output_axis<TILE, POINTS>(x, half + j, kPoints);
     }
     const Vec bias = job.bias ? load_partial(job.bias + c, lanes) : zero();
     for (Index i = 0; i < (kWhole ? TILE : job.rows); ++i) {
       Vec y[TILE];
-      output_axis<TILE>(half + i * kPoints, y, 1);
+      output_axis<TILE, POINTS>(half + i * kPoints, y, 1);
       float* out = job.output + i * job.row_pitch + c;
 #pragma GCC unroll 4
       for (int j = 0; j < TILE; ++j, out += job.pixel_pitch) {
@@ -219,24 +251,24 @@ void transform_output(const WinogradOutput& job) {
   }
 }
 
-template <int TILE, TileActivation kActivation>
+template <int TILE, int POINTS, TileActivation kActivation>
 PYCNN_INLINE void output_with(const WinogradOutput& job) {
   const bool whole = job.rows == TILE && job.columns == TILE && job.channels % kLanes == 0;
-  return whole ? transform_output<TILE, kActivation, true>(job)
-               : transform_output<TILE, kActivation, false>(job);
+  return whole ? transform_output<TILE, POINTS, kActivation, true>(job)
+               : transform_output<TILE, POINTS, kActivation, false>(job);
 }
 
-template <int TILE>
+template <int TILE, int POINTS>
 void output_tile(const WinogradOutput& job) {
   switch (job.activation) {
     case TileActivation::kIdentity:
-      return output_with<TILE, TileActivation::kIdentity>(job);
+      return output_with<TILE, POINTS, TileActivation::kIdentity>(job);
     case TileActivation::kRelu:
-      return output_with<TILE, TileActivation::kRelu>(job);
+      return output_with<TILE, POINTS, TileActivation::kRelu>(job);
     case TileActivation::kRelu6:
-      return output_with<TILE, TileActivation::kRelu6>(job);
+      return output_with<TILE, POINTS, TileActivation::kRelu6>(job);
     case TileActivation::kLeakyRelu:
-      return output_with<TILE, TileActivation::kLeakyRelu>(job);
+      return output_with<TILE, POINTS, TileActivation::kLeakyRelu>(job);
   }
 }
 
@@ -250,67 +282,66 @@ PYCNN_INLINE Vec gather(const float* p, Index pitch, int n) {
   return load(x);
 }
 
-template <int TILE>
+template <int TILE, int POINTS>
 void weight_block(const WinogradWeights& job) {
-  constexpr int kPoints = TILE + 2;
+  constexpr int kPoints = POINTS, kSide = POINTS - TILE + 1;
   for (Index k = 0; k < job.read_channels; ++k)
     for (Index c = 0; c < job.width; c += kLanes) {
       const int lanes = job.valid > c ? lanes_of(static_cast<int>(job.valid - c), 0) : 0;
       const float* from = job.weight + k * job.read_pitch + c * job.write_pitch;
-      Vec half[kPoints * 3];
-      for (int j = 0; j < 3; ++j) {
-        Vec x[3];
-#pragma GCC unroll 3
-        for (int i = 0; i < 3; ++i) {
-          const int tap = 3 * i + j;
-          x[i] =
-              gather(from + (job.flipped ? 8 - tap : tap) * job.tap_pitch, job.write_pitch, lanes);
+      Vec half[kPoints * kSide];
+      for (int j = 0; j < kSide; ++j) {
+        Vec x[kSide];
+#pragma GCC unroll 5
+        for (int i = 0; i < kSide; ++i) {
+          const int tap = kSide * i + j;
+          x[i] = gather(from + (job.flipped ? kSide * kSide - 1 - tap : tap) * job.tap_pitch,
+                        job.write_pitch, lanes);
         }
-        weight_axis<TILE>(x, half + j, 3);
+        weight_axis<TILE, POINTS>(x, half + j, kSide);
       }
       float* to = job.points + k * job.width + c;
       for (int i = 0; i < kPoints; ++i) {
         Vec y[kPoints];
-        weight_axis<TILE>(half + 3 * i, y, 1);
+        weight_axis<TILE, POINTS>(half + kSide * i, y, 1);
 #pragma GCC unroll 6
         for (int j = 0; j < kPoints; ++j, to += job.plane) store(to, y[j]);
       }
     }
 }
 
-template <int TILE>
+template <int TILE, int POINTS>
 void weight_sums(const WinogradSums& job) {
-  constexpr int kPoints = TILE + 2;
+  constexpr int kPoints = POINTS, kSide = POINTS - TILE + 1;
   const float* block = job.points;
   for (Index c = 0; c < job.read_channels; block += job.block_pitch)
     for (int v = 0; v < 2 && c < job.read_channels; ++v, c += kLanes) {
       const int lanes = lanes_of(static_cast<int>(job.read_channels - c), 0);
-      Vec half[3 * kPoints];
+      Vec half[kSide * kPoints];
       for (int j = 0; j < kPoints; ++j) {
         Vec x[kPoints];
 #pragma GCC unroll 6
         for (int i = 0; i < kPoints; ++i)
           x[i] = load(block + (i * kPoints + j) * job.plane + v * kLanes);
-        sums_axis<TILE>(x, half + j, kPoints);
+        sums_axis<TILE, POINTS>(x, half + j, kPoints);
       }
       float* to = job.weight + c;
-      for (int i = 0; i < 3; ++i) {
-        Vec y[3];
-        sums_axis<TILE>(half + i * kPoints, y, 1);
-#pragma GCC unroll 3
-        for (int j = 0; j < 3; ++j, to += job.read_channels) store_partial(to, y[j], lanes);
+      for (int i = 0; i < kSide; ++i) {
+        Vec y[kSide];
+        sums_axis<TILE, POINTS>(half + i * kPoints, y, 1);
+#pragma GCC unroll 5
+        for (int j = 0; j < kSide; ++j, to += job.read_channels) store_partial(to, y[j], lanes);
       }
     }
 }
 
-template <int TILE>
-constexpr WinogradTransforms kTransforms = {image_tile<OfInput<TILE>>, image_tile<OfGradient<TILE>>,
-                                            weight_sums<TILE>, output_tile<TILE>,
-                                            weight_block<TILE>};
+template <int TILE, int POINTS>
+constexpr WinogradTransforms kTransforms = {
+    image_tile<OfInput<POINTS>>, image_tile<OfGradient<TILE, POINTS>>, weight_sums<TILE, POINTS>,
+    output_tile<TILE, POINTS>, weight_block<TILE, POINTS>};
 
 }  // namespace
 
-const WinogradTransforms kWinograd2 = kTransforms<2>;
-const WinogradTransforms kWinograd4 = kTransforms<4>;
+const WinogradSet kWinograd = {&kTransforms<2, 4>, &kTransforms<4, 6>, &kTransforms<2, 6>};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -58,8 +58,8 @@ struct CompileOptions {
   std::int64_t threads = 0;
   std::map<std::string, std::string>
       variants;  ///< node name, op name or "*" -> variant name or "reference"
-  /// Let 3x3 convolutions use Winograd's algorithms, which multiply two to four times less and
-  /// round up to about ten times more.
+  /// Let 3x3 and 5x5 convolutions use Winograd's algorithms, which multiply two to four times less
+  /// and round up to about ten times more.
   bool winograd = true;
   bool fuse = true;  ///< fold batch norm (inference), join epilogues
   bool reuse_memory =

@@ -134,10 +134,11 @@ TEST_CASE("tiles beyond 2^31 elements are transformed as those before") {
     MESSAGE("this machine does not even promise 8 GiB");
     return;
   }
+  const cpu::WinogradSet& set = cpu::baseline::kWinograd;
   for (const cpu::WinogradTransforms* transforms :
-       {&cpu::baseline::kWinograd2, &cpu::baseline::kWinograd4}) {
-    const Index tile = transforms == &cpu::baseline::kWinograd2 ? 2 : 4;
-    const Index points = cpu::winograd_points(tile), plane = 24;
+       {set.two_by_three, set.four_by_three, set.two_by_five}) {
+    const Index tile = transforms == set.four_by_three ? 4 : 2;
+    const Index points = transforms == set.two_by_three ? 4 : 6, plane = 24;
     auto number = [](Index i, Index j, Index c) { return static_cast<float>(7 * i + 3 * j + c); };
     std::vector<float> near_image(static_cast<std::size_t>(points * points * kChannels));
     for (Index i = 0; i < points; ++i)

@@ -13,11 +13,13 @@ namespace {
 struct Case {
   std::int64_t n = 1, h = 9, w = 10, ic = 16, oc = 16;
   Padding padding = {1, 1, 1, 1};
+  std::int64_t window = 3;
 
   Shape input() const { return {n, h, w, ic}; }
-  Shape weight() const { return {oc, 3, 3, ic}; }
+  Shape weight() const { return {oc, window, window, ic}; }
   Shape output() const {
-    return {n, h + padding.top + padding.bottom - 2, w + padding.left + padding.right - 2, oc};
+    return {n, h + padding.top + padding.bottom - window + 1,
+            w + padding.left + padding.right - window + 1, oc};
   }
   ops::Conv2d forward() const {
     ops::Conv2d op;
@@ -28,7 +30,7 @@ struct Case {
   std::string text() const {
     std::ostringstream out;
     out << to_string(input()) << " to " << to_string(output()) << " padding " << padding.top << ","
-        << padding.bottom << "," << padding.left << "," << padding.right;
+        << padding.bottom << "," << padding.left << "," << padding.right << " window " << window;
     return out.str();
   }
 };
@@ -84,6 +86,9 @@ TEST_CASE("winograd: every variant has the reference's bits on whole numbers, ch
       {.h = 6, .w = 6, .ic = 16, .oc = 257},  // output channels are shared out
       {.h = 14, .w = 14, .ic = 40, .oc = 120},
       {.n = 3, .h = 30, .w = 34, .ic = 32, .oc = 32},  // more chunks of tiles than cores
+      {.n = 2, .h = 7, .w = 8, .ic = 17, .oc = 35, .padding = {2, 2, 2, 2}, .window = 5},
+      {.h = 8, .w = 9, .padding = {4, 0, 1, 3}, .window = 5},
+      {.n = 3, .h = 13, .w = 17, .ic = 24, .oc = 40, .padding = {0, 0, 0, 0}, .window = 5},
   };
   for (const Case& c : cases) {
     CAPTURE(c.text());
@@ -101,6 +106,7 @@ TEST_CASE("winograd: every variant has the reference's bits on whole numbers, ra
     Case c{.n = draw(1, 3), .h = draw(6, 19), .w = draw(6, 19), .ic = draw(16, 50)};
     c.oc = draw(16, 70);
     c.padding = {draw(0, 3), draw(0, 3), draw(0, 3), draw(0, 3)};
+    if (seed % 3 == 2) c.window = 5, c.h += 2, c.w += 2;
     CAPTURE(c.text());
     check_all_exact(c, random);
   }
@@ -109,7 +115,8 @@ TEST_CASE("winograd: every variant has the reference's bits on whole numbers, ra
 TEST_CASE("winograd: the epilogue equals separate steps, also in place and at the edge of memory") {
   std::mt19937 random(2);
   for (const Case& c : {Case{.h = 7, .w = 8, .oc = 33}, Case{.h = 9, .w = 11, .oc = 40},
-                        Case{.h = 12, .w = 12, .oc = 32}}) {
+                        Case{.h = 12, .w = 12, .oc = 32},
+                        Case{.h = 6, .w = 7, .oc = 33, .padding = {2, 2, 2, 2}, .window = 5}}) {
     CAPTURE(c.text());
     const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
     const Values bias = reals({c.oc}, random), residual = reals(c.output(), random);

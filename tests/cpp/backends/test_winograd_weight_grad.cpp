@@ -13,10 +13,12 @@ namespace {
 struct Case {
   std::int64_t n = 1, h = 9, w = 10, ic = 16, oc = 32;
   Padding padding = {1, 1, 1, 1};
+  std::int64_t window = 3;
 
   Shape input() const { return {n, h, w, ic}; }
   Shape grad() const {
-    return {n, h + padding.top + padding.bottom - 2, w + padding.left + padding.right - 2, oc};
+    return {n, h + padding.top + padding.bottom - window + 1,
+            w + padding.left + padding.right - window + 1, oc};
   }
 };
 
@@ -46,6 +48,8 @@ TEST_CASE("winograd: every variant of the weight gradient has the reference's bi
       {.h = 10, .w = 9, .ic = 33, .oc = 16, .padding = {0, 1, 2, 3}},
       {.h = 9, .w = 12, .padding = {4, 3, 3, 4}},
       {.h = 6, .w = 6, .ic = 16, .oc = 530},  // output channels are shared out
+      {.n = 2, .h = 7, .w = 8, .ic = 17, .oc = 35, .padding = {2, 2, 2, 2}, .window = 5},
+      {.h = 9, .w = 8, .padding = {4, 0, 1, 3}, .window = 5},
       {.n = 5, .h = 30, .w = 34, .ic = 48, .oc = 64},
   };
   for (const Case& c : cases) {
@@ -53,7 +57,8 @@ TEST_CASE("winograd: every variant of the weight gradient has the reference's bi
     CAPTURE(to_string(c.grad()));
     const Values input = few(c.input(), random, 1), grad = few(c.grad(), random, 36);
     for (const bool bias : {false, true}) {
-      const ops::Conv2dGradWeight op{.padding = c.padding, .kernel_size = {3, 3}, .bias = bias};
+      const ops::Conv2dGradWeight op{
+          .padding = c.padding, .kernel_size = {c.window, c.window}, .bias = bias};
       const auto names = fast_variants(op, {input, grad});
       CHECK(std::any_of(names.begin(), names.end(), [](const std::string& name) {
         return name.find(".winograd.") != std::string::npos;
