@@ -15,8 +15,8 @@ GRADIENT = 1e-6
 # Share of the norm of a whole net's gradient by which ReLUs near zero that fall the other way in float32 may change it;
 # PyTorch's own float32 gradients lie up to half as far from its float64 ones.
 KINKS = 0.05
-# Largest error of a convolution of 16 to 512 channels over its largest result, for ReLU's results times He's weights, by
-# tile and window: plain sums (tile 1) and Winograd's. Twice what was measured, see docs/design.md.
+# Largest error of a convolution of 16 to 512 channels over its largest result, for ReLU's results times He's weights,
+# by tile and window: plain sums (tile 1) and Winograd's. Twice what was measured, see docs/design.md.
 CONVOLUTION = {(1, 3): 4.4e-6, (2, 3): 1.8e-6, (4, 3): 3.2e-5, (1, 5): 6.6e-6, (2, 5): 2e-5}
 
 
