@@ -20,7 +20,7 @@ from pycnn.arguments import as_float
 from pycnn.errors import ArgumentError, DTypeError, LabelError
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import Initializer, Parameter, as_array, as_plain
-from pycnn.tracing import Symbol, emit, emit_block, is_tracing, to_symbol, trace
+from pycnn.tracing import Symbol, check_dtype, emit, emit_block, is_tracing, to_symbol, trace
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -29,6 +29,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "broadcast",
+    "cast",
     "concat",
     "conv2d",
     "cross_entropy",
@@ -447,6 +448,30 @@ def multiply(a: Any, b: Any) -> Any:
 def affine(x: Any, *, scale: float = 1.0, offset: float = 0.0) -> Any:
     """Scale * x + offset with constant numbers."""
     return _apply(_core.Affine(scale=_number(scale, "affine: scale"), offset=_number(offset, "affine: offset")), [x])
+
+
+def cast(x: Any, *, dtype: str) -> Any:
+    """Turn numbers into another floating-point type, each to the nearest, ties to even.
+
+    What is too large becomes infinite, NaN stays NaN. The gradient is cast back.
+
+    Args:
+        x: Any shape, of one of these types.
+        dtype: "float32", "float64", "bfloat16" or "float16". NumPy has no bfloat16: within a net only.
+
+    Raises:
+        DTypeError: Another type, or bfloat16 for arrays.
+
+    Example:
+        >>> import numpy as np, pycnn
+        >>> round_trip = lambda x: pycnn.functional.cast(pycnn.functional.cast(x, dtype="bfloat16"), dtype="float32")
+        >>> pycnn.compile(round_trip, (2,))(np.array([1.001, 3.14159], np.float32)).tolist()
+        [1.0, 3.140625]
+    """
+    name = check_dtype(dtype, allowed=("float32", "float64", "bfloat16", "float16"))
+    if name == "bfloat16" and not is_tracing() and not isinstance(x, Symbol):
+        raise DTypeError("cast: NumPy has no bfloat16; within a net it is there")
+    return _apply(_core.Cast(dtype=name), [x])
 
 
 def concat(inputs: Sequence[Any], *, axis: int = -1) -> Any:

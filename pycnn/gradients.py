@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.errors import ArgumentError, GraphError
-from pycnn.program import Program, compile_traced
+from pycnn.errors import ArgumentError, DTypeError, GraphError
+from pycnn.program import COMPUTED, Program, compile_traced
 from pycnn.tensor import Parameter, as_array
-from pycnn.tracing import Traced, freeze_statistics, trace
+from pycnn.tracing import Traced, check_dtype, freeze_statistics, trace
 
 __all__ = ["grad", "value_and_grad"]
 
@@ -26,6 +26,8 @@ def value_and_grad(
     threads: int | None = None,
     variants: dict[str, str] | None = None,
     winograd: bool = True,
+    dtype: str = "float32",
+    emulate_bfloat16: bool = False,
 ) -> Callable[..., tuple[Any, Any]]:
     """Return a function that computes a scalar function's value and its gradients.
 
@@ -42,6 +44,9 @@ def value_and_grad(
         threads: None chooses.
         variants: Kernel variants to pin.
         winograd: Whether 3x3 and 5x5 convolutions may use Winograd's algorithms (see `compile`).
+        dtype: "float32", or "bfloat16" for activations and their gradients; the value and the gradients that are given
+            back are float32 (see `compile`).
+        emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
 
     Returns:
         A function of arrays. float64 arrays run everything in float64 with the reference kernels. It returns
@@ -51,6 +56,8 @@ def value_and_grad(
     Raises:
         GraphError: The result is not a scalar, does not depend on an argument, or an op has no gradient.
         ArgumentError: `relu_rule` is not one of these, or `fn` cannot be called.
+        DTypeError: `dtype` is none of these, or "bfloat16" with float64 arrays.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
 
     Example:
         >>> import numpy as np, pycnn
@@ -83,6 +90,8 @@ def value_and_grad(
                 threads=threads,
                 variants=variants,
                 winograd=winograd,
+                dtype=dtype,
+                emulate_bfloat16=emulate_bfloat16,
             )
         program, wanted = programs[key]
         results = program.run(*_used(program, given))
@@ -108,6 +117,8 @@ def gradient_program(
     threads: int | None = None,
     variants: dict[str, str] | None = None,
     winograd: bool = True,
+    dtype: str = "float32",
+    emulate_bfloat16: bool = False,
     double: bool = False,
 ) -> tuple[Program, list[str]]:
     """Compile a scalar function and its gradients for arguments of given shapes and types.
@@ -119,7 +130,10 @@ def gradient_program(
         `positions`, then those of the parameters whose names are returned with it.
     """
     names = [f"argument_{i}" for i in range(len(specs))]
-    double = double or any(dtype == "float64" for _, dtype in specs)
+    double = double or any(name == "float64" for _, name in specs)
+    lower = check_dtype(dtype, allowed=COMPUTED) == "bfloat16"
+    if lower and double:
+        raise DTypeError("grad: dtype is 'bfloat16', but arrays are float64; give float32")
     traced = trace(
         lambda **symbols: {"value": fn(*(symbols[name] for name in names))},
         dict(zip(names, specs, strict=True)),
@@ -127,6 +141,8 @@ def gradient_program(
     )
     graph = freeze_statistics(traced).graph.specialize("training" if training else "inference")
     graph.clear_assignments()  # looking at gradients moves no running statistics
+    if lower:
+        graph = graph.lower_precision()
     loss = dict(graph.outputs())["value"]
     if graph.spec(loss)[0] != ():
         raise GraphError(f"grad: the function returns shape {graph.spec(loss)[0]}, expected a scalar ()")
@@ -143,7 +159,16 @@ def gradient_program(
     for index, result in enumerate(graph.differentiate(loss, wrt, relu_rule)):
         graph.set_output(f"gradient_{index}", result)
     extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
-    return compile_traced(extended, isa=isa, threads=threads, variants=variants, winograd=winograd), wanted
+    program = compile_traced(
+        extended,
+        isa=isa,
+        threads=threads,
+        variants=variants,
+        winograd=winograd,
+        dtype=dtype,
+        emulate_bfloat16=emulate_bfloat16,
+    )
+    return program, wanted
 
 
 def _used(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, trace
 
-__all__ = ["GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]
+__all__ = ["COMPUTED", "GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,8 @@ def compile_traced(
     isa: str | None = None,
     variants: Mapping[str, str] | None = None,
     winograd: bool = True,
+    dtype: str = "float32",
+    emulate_bfloat16: bool = False,
     fuse: bool = True,
     reuse_memory: bool = True,
     memory_limit_bytes: int = 0,
@@ -325,6 +327,9 @@ def compile_traced(
         variants: Kernel variants to pin, by node name, op name or "*".
         winograd: Let 3x3 and 5x5 convolutions of stride 1 and their gradients use Winograd's minimal filtering, which
             multiplies two to four times less and rounds more (see `compile`). False keeps to plain sums.
+        dtype: "float32", or "bfloat16" for activations and their gradients (see `compile`). Inputs, outputs,
+            parameters, norms and losses stay as they are.
+        emulate_bfloat16: Compute in bfloat16 where the processor cannot, too; slow.
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
@@ -334,6 +339,7 @@ def compile_traced(
         DeviceError: The device or instruction set is not there.
         GraphError: The loss depends on no trainable parameter.
         MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
     """
     variables = Variables() if variables is None else variables
     versions: dict[str, int] = {}
@@ -350,7 +356,9 @@ def compile_traced(
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
         variants=dict(variants or {}),
-        winograd=_check_winograd(winograd),
+        winograd=_check_flag(winograd, "winograd"),
+        dtype=check_dtype(dtype, allowed=COMPUTED),
+        emulate_bfloat16=_check_flag(emulate_bfloat16, "emulate_bfloat16"),
         fuse=fuse,
         reuse_memory=reuse_memory,
         memory_limit_bytes=memory_limit_bytes,
@@ -371,6 +379,8 @@ def plan_memory(
     threads: int | None = None,
     isa: str | None = None,
     winograd: bool = True,
+    dtype: str = "float32",
+    emulate_bfloat16: bool = False,
 ) -> dict[str, Any]:
     """Plan the memory of a recorded network: no weight is drawn, nothing is run, and no limit holds.
 
@@ -381,6 +391,7 @@ def plan_memory(
 
     Raises:
         GraphError: The loss depends on no trainable parameter.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
     """
     _check_threads(threads)
     return _core.plan_memory(
@@ -389,12 +400,16 @@ def plan_memory(
         device=_check_device(device),
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
-        winograd=_check_winograd(winograd),
+        winograd=_check_flag(winograd, "winograd"),
+        dtype=check_dtype(dtype, allowed=COMPUTED),
+        emulate_bfloat16=_check_flag(emulate_bfloat16, "emulate_bfloat16"),
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
 
 
+# What activations may be computed in.
+COMPUTED = ("float32", "bfloat16")
 # What the core takes as a count; it clamps far below.
 _MOST_THREADS = 2**62
 _warned: set[str] = set()
@@ -420,10 +435,10 @@ def _check_isa(isa: Any) -> str:
     return isa or "auto"
 
 
-def _check_winograd(winograd: Any) -> bool:
-    if not isinstance(winograd, bool | np.bool_):
-        raise ArgumentError(f"winograd: {winograd!r} is not True or False")
-    return bool(winograd)
+def _check_flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name}: {value!r} is not True or False")
+    return bool(value)
 
 
 def _check_device(device: Any) -> str:
@@ -444,6 +459,8 @@ def compile(
     *,
     variants: Mapping[str, str] | None = None,
     winograd: bool = True,
+    input_dtype: str | None = None,
+    emulate_bfloat16: bool = False,
     memory_limit_bytes: int = 0,
 ) -> Program:
     """Compile a module or function for inference on inputs of one shape.
@@ -451,7 +468,10 @@ def compile(
     Args:
         net: A module, or a function from a Symbol to a Symbol or a mapping of names to Symbols.
         shape: Of the input, (N, H, W, C) for images.
-        dtype: "float32"; "uint8" for images as decoded; "float64" runs the slow reference kernels.
+        dtype: "float32"; "bfloat16", which stores activations in half the memory and multiplies faster; "uint8" for
+            images as decoded, in float32; "float64" runs the slow reference kernels. bfloat16 has float32's range and 8
+            bits of precision. Sums, norms, softmax and what is given back are float32, as are inputs and parameters;
+            scores differ from float32's by about a hundredth of the largest. It needs AMX or AVX512-BF16.
         device: "cpu".
         threads: At most this many; None chooses (see `compile_traced`).
         isa: "baseline", "avx2" or "avx512"; None takes the best.
@@ -463,6 +483,10 @@ def compile(
             9e-7 on the small outputs, 3e-6 to 2e-5 on the large ones and 2e-6 to 1e-5 of 5x5 windows, against 3e-7 to
             3e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2 or 4x4. Transformed weights
             take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. False keeps to plain sums.
+        input_dtype: Of the array to call it with, where `dtype` is "bfloat16" (NumPy has none): "float32", the default,
+            or "uint8".
+        emulate_bfloat16: Let "bfloat16" run on any processor, by rounding what float32 kernels are given and give:
+            slow, with the precision of the real thing, to see how accurate a net would be.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
 
     Returns:
@@ -470,7 +494,9 @@ def compile(
 
     Raises:
         ShapeError: A layer refuses the shape.
-        ArgumentError: An option is out of range.
+        ArgumentError: An option is out of range, or does not go with another.
+        DTypeError: `dtype` or `input_dtype` is none of these.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
         DeviceError: The device or instruction set is not there.
         MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
 
@@ -481,7 +507,14 @@ def compile(
         >>> program(np.zeros((1, 28, 28, 1), np.float32)).shape
         (1, 10)
     """
-    name = check_dtype(dtype)
+    name = check_dtype(dtype, allowed=(*COMPUTED, "uint8", "float64"))
+    computed = name if name in COMPUTED else "float32"
+    if input_dtype is not None:
+        if name != "bfloat16":
+            raise ArgumentError(f"compile: input_dtype goes with dtype='bfloat16'; {name!r} is the input's type too")
+        name = check_dtype(input_dtype, allowed=("float32", "uint8"))
+    elif name == "bfloat16":
+        name = "float32"
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise ShapeError(f"compile: shape is {shape!r}, expected the sizes of the input, (N, H, W, C) for images")
     traced = trace(
@@ -497,5 +530,7 @@ def compile(
         isa=isa,
         variants=variants,
         winograd=winograd,
+        dtype=computed,
+        emulate_bfloat16=emulate_bfloat16,
         memory_limit_bytes=memory_limit_bytes,
     )

@@ -478,13 +478,11 @@ def check_dtype(dtype: Any, *, allowed: Sequence[str] = ("float32", "float64", "
     """Return the canonical name of an element type.
 
     Raises:
-        DTypeError: The type is unknown or not allowed here, or bfloat16 or float16, which no device of this build
-            computes in.
+        DTypeError: The type is unknown or not allowed here.
     """
-    if dtype in ("bfloat16", "float16"):
-        raise DTypeError(f"dtype {dtype!r} is not available on the CPU in this build; use 'float32'")
     try:
-        name = np.dtype(dtype).name if dtype is not None else None  # NumPy reads None as float64
+        # NumPy has no bfloat16, and reads None as float64.
+        name = "bfloat16" if str(dtype) == "bfloat16" else None if dtype is None else np.dtype(dtype).name
     except TypeError:
         name = None
     if name is None:

@@ -16,6 +16,13 @@ def f64(values):
     return np.asarray(values, np.float64)
 
 
+def bfloat16(values):
+    """The nearest bfloat16, ties to even, as float32: the upper half of a float's bits."""
+    bits = np.asarray(values, np.float32).view(np.uint32)
+    rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32)
+    return np.where(np.isnan(values), np.float32(np.nan), rounded.view(np.float32)).astype(np.float32)
+
+
 def pair(value):
     return (value, value) if np.isscalar(value) else tuple(value)
 

@@ -16,7 +16,7 @@
 namespace pycnn {
 namespace {
 
-bool is_differentiable(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
+bool is_differentiable(DType dtype) { return is_floating(dtype); }
 
 // One entry for each output of each node.
 template <class Value>
@@ -167,7 +167,7 @@ void check(const Graph& graph, Symbol loss, std::span<const Symbol> wrt) {
                           ", expected a scalar\n  hint: reduce it by its mean or sum",
                           origin_text(graph.node(loss)));
   }
-  if (!is_differentiable(spec.dtype)) {
+  if (spec.dtype != DType::kFloat32 && spec.dtype != DType::kFloat64) {
     ops::fail<GraphError>("differentiate ", symbol_text(graph, loss), ": the loss is ", spec,
                           ", expected f32 or f64", origin_text(graph.node(loss)));
   }
@@ -175,7 +175,7 @@ void check(const Graph& graph, Symbol loss, std::span<const Symbol> wrt) {
     if (is_differentiable(graph.spec(symbol).dtype)) continue;
     ops::fail<GraphError>("differentiate ", symbol_text(graph, loss), ": ",
                           symbol_text(graph, symbol), " is ", graph.spec(symbol),
-                          ", only f32 and f64 have gradients");
+                          ", only floating-point numbers have gradients");
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,6 +58,8 @@ struct Kernel {
   // Small immutable data computed at selection (tables of offsets, block sizes); the program owns
   // it, 64-byte aligned.
   std::vector<std::byte> plan;
+  // What the plan points at, if anything; lives as long as the kernel.
+  std::shared_ptr<const void> state;
 };
 
 struct Problem {

@@ -129,6 +129,9 @@ void bind_graph(py::module_& m) {
           [](const Graph& g, const std::string& mode) { return specialize(g, parse_mode(mode)); },
           py::arg("mode"))
       .def(
+          "lower_precision", [](const Graph& g) { return lower_precision(g); },
+          "Activations as bfloat16.")
+      .def(
           "differentiate",
           [](Graph& g, const Symbol& loss, const std::vector<Symbol>& wrt,
              const std::string& relu_rule) {

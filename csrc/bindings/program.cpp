@@ -186,9 +186,9 @@ void bind_program(py::module_& m) {
       "compile",
       [](const Graph& graph, VariablesHolder& variables, const std::string& mode,
          const std::string& device, const std::string& isa, std::int64_t threads,
-         std::map<std::string, std::string> pins, bool winograd, bool fuse, bool reuse_memory,
-         std::size_t memory_limit_bytes, const std::string& loss,
-         std::optional<Optimizer> optimizer) {
+         std::map<std::string, std::string> pins, bool winograd, const std::string& dtype,
+         bool emulate_bfloat16, bool fuse, bool reuse_memory, std::size_t memory_limit_bytes,
+         const std::string& loss, std::optional<Optimizer> optimizer) {
         CompileOptions options;
         options.mode = parse_mode(mode);
         options.device = device;
@@ -196,6 +196,8 @@ void bind_program(py::module_& m) {
         options.threads = threads;
         options.variants = std::move(pins);
         options.winograd = winograd;
+        options.dtype = parse_dtype(dtype);
+        options.emulate_bfloat16 = emulate_bfloat16;
         options.fuse = fuse;
         options.reuse_memory = reuse_memory;
         options.memory_limit_bytes = memory_limit_bytes;
@@ -205,21 +207,23 @@ void bind_program(py::module_& m) {
         return compile(graph, variables.map, options);
       },
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
-      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"), py::arg("fuse"),
-      py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"),
-      py::arg("optimizer"));
+      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"),
+      py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("fuse"), py::arg("reuse_memory"),
+      py::arg("memory_limit_bytes"), py::arg("loss"), py::arg("optimizer"));
 
   m.def(
       "plan_memory",
       [](const Graph& graph, const std::string& mode, const std::string& device,
-         const std::string& isa, std::int64_t threads, bool winograd, const std::string& loss,
-         std::optional<Optimizer> optimizer) {
+         const std::string& isa, std::int64_t threads, bool winograd, const std::string& dtype,
+         bool emulate_bfloat16, const std::string& loss, std::optional<Optimizer> optimizer) {
         CompileOptions options;
         options.mode = parse_mode(mode);
         options.device = device;
         options.isa = isa;
         options.threads = threads;
         options.winograd = winograd;
+        options.dtype = parse_dtype(dtype);
+        options.emulate_bfloat16 = emulate_bfloat16;
         options.loss = loss;
         options.optimizer = std::move(optimizer);
         MemoryPlan plan;
@@ -233,8 +237,8 @@ void bind_program(py::module_& m) {
         return result;
       },
       py::arg("graph"), py::kw_only(), py::arg("mode"), py::arg("device"), py::arg("isa"),
-      py::arg("threads"), py::arg("winograd"), py::arg("loss"), py::arg("optimizer"),
-      "What compile would take.");
+      py::arg("threads"), py::arg("winograd"), py::arg("dtype"), py::arg("emulate_bfloat16"),
+      py::arg("loss"), py::arg("optimizer"), "What compile would take.");
 
   m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",
         "Kernel variants of an op, best first.");
@@ -244,9 +248,10 @@ void bind_program(py::module_& m) {
         using namespace py::literals;
         const Machine d = machine();
         return py::dict("cpu"_a = d.cpu, "isas"_a = d.isas, "isa"_a = d.isa,
-                        "threads"_a = d.threads, "threads_reason"_a = d.threads_reason,
-                        "thread_limits"_a = d.thread_limits, "devices"_a = d.devices,
-                        "compiler"_a = d.compiler, "warnings"_a = d.warnings,
+                        "bfloat16_units"_a = d.bfloat16_units, "threads"_a = d.threads,
+                        "threads_reason"_a = d.threads_reason, "thread_limits"_a = d.thread_limits,
+                        "devices"_a = d.devices, "compiler"_a = d.compiler,
+                        "warnings"_a = d.warnings,
                         "available_memory_bytes"_a = d.available_memory_bytes);
       },
       "What this machine offers.");

@@ -18,6 +18,7 @@ struct Planned {
 Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   check_options(recorded, options);
   Graph graph = specialize(recorded, options.mode);
+  if (options.dtype == DType::kBFloat16) graph = lower_precision(graph);
   if (options.optimizer) {
     const Symbol loss = loss_of(graph, options.loss);
     const std::vector<Symbol> parameters = trained_parameters(graph, loss, *options.optimizer);

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "compile/training_buffers.h"
+#include "core/bfloat16_units.h"
 #include "core/cpu_features.h"
 #include "core/memory.h"
 #include "pycnn/error.h"
@@ -27,6 +28,25 @@ bool is_op_name(const std::string& name) {
   return std::any_of(ops.begin(), ops.end(), [&](const Op& op) { return name == op_name(op); });
 }
 
+void check_dtype(const CompileOptions& options) {
+  if (options.dtype == DType::kFloat32) return;
+  if (options.dtype != DType::kBFloat16)
+    throw DTypeError(std::string("compile: dtype is ") + long_name(options.dtype) +
+                     ", expected float32 or bfloat16");
+  if (options.emulate_bfloat16) return;
+  const bool has_unit = has_amx_bf16() || has_avx512_bf16();
+  const Isa isa = parse_isa(options.isa);
+  // The units' kernels hold their sums in vectors of AVX-512.
+  if (has_unit && isa >= Isa::kAvx512) return;
+  throw UnsupportedError(
+      std::string("compile: dtype bfloat16 needs a processor with AMX or AVX512-BF16; ") +
+      (has_unit ? "this one has it, but the instruction set is limited to "
+                : "the best instruction set of this one is ") +
+      isa_name(isa) +
+      "\n  hint: float32 runs here; emulate_bfloat16 computes what bfloat16 would, slowly, to see "
+      "how accurate a net is");
+}
+
 void require_variables(const Graph& graph, const Variables& variables) {
   constexpr int kListed = 10;
   std::string names;
@@ -48,6 +68,7 @@ void check_options(const Graph& graph, const CompileOptions& options) {
   if (options.device != "cpu")
     throw DeviceError("compile: device '" + options.device +
                       "' is unknown or this pycnn was built without it; there is 'cpu'");
+  check_dtype(options);
   if (options.optimizer && options.mode != Mode::kTraining)
     throw ArgumentError("compile: an optimizer needs the training mode");
   if (graph.outputs().empty() && graph.assignments().empty())

@@ -9,8 +9,8 @@
 #include "pycnn/program.h"
 #include "runtime/program_plan.h"
 
-// The passes that compile.cpp strings together; `specialize` and `differentiate` are public
-// (pycnn/graph.h). Each has a file of its name.
+// The passes that compile.cpp strings together; `specialize`, `lower_precision` and `differentiate`
+// are public (pycnn/graph.h). Each has a file of its name.
 namespace pycnn {
 
 // Parameters that an optimizer is to train: those that `loss` depends on and that no group freezes.

@@ -65,6 +65,7 @@ class Packer {
     pack.kernel.run = packed.pack;
     pack.kernel.scratch_bytes = packed.pack_scratch_bytes;
     pack.kernel.plan = step.kernel.plan;
+    pack.kernel.state = step.kernel.state;
     pack.inputs = {input};
     pack.outputs = {result};
     pack.input_specs = {step.input_specs[static_cast<std::size_t>(packed.input)]};

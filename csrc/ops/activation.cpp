@@ -5,7 +5,7 @@ namespace pycnn::ops {
 
 std::vector<TensorSpec> Activation::infer(Specs inputs) const {
   expect_inputs(inputs, 1, "input");
-  expect_float(inputs[0], "input");
+  expect_image_type(inputs[0], "input");
   expect_activation(kind, slope);
   return {inputs[0]};
 }
@@ -22,7 +22,7 @@ void Activation::gradient(GradientContext& context) const {
 
 std::vector<TensorSpec> ActivationGrad::infer(Specs inputs) const {
   expect_inputs(inputs, 2, "output, grad_output");
-  expect_floats(inputs, {"output", "grad_output"});
+  expect_image_types(inputs, {"output", "grad_output"});
   expect_activation(kind, slope);
   expect_shape(inputs[1], "grad_output", inputs[0].shape, "the output's shape");
   return {inputs[0]};

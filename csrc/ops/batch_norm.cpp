@@ -15,10 +15,11 @@ void expect_forward(Specs inputs, double eps) {
   expect_inputs(inputs, 5, kInputs);
   expect_positive(eps, "eps");
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
-  expect_floats(inputs, {"input", "scale", "shift", "running_mean", "running_var"});
+  expect_image_type(inputs[0], "input");
+  const char* const names[] = {"input", "scale", "shift", "running_mean", "running_var"};
+  for (std::size_t i = 1; i < 5; ++i) expect_parameter_type(inputs[i], names[i], inputs[0]);
   const std::int64_t channels = dim(inputs[0], -1);
   if (channels < 1) fail<ShapeError>("input ", inputs[0].shape, " has no channel");
-  const char* const names[] = {"input", "scale", "shift", "running_mean", "running_var"};
   for (std::size_t i = 1; i < 5; ++i) {
     if (inputs[i].shape == Shape{channels}) continue;
     const bool channels_first = rank(inputs[0]) == 4 && inputs[i].shape == Shape{dim(inputs[0], 1)};
@@ -32,13 +33,17 @@ void expect_forward(Specs inputs, double eps) {
 // Inputs of both backward forms: input, then vectors, then grad_output.
 std::vector<TensorSpec> infer_backward(Specs inputs, const char* second, const char* third) {
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
-  expect_floats(inputs, {"input", "scale", second, third, "grad_output"});
+  expect_image_type(inputs[0], "input");
+  expect_parameter_type(inputs[1], "scale", inputs[0]);
+  expect_parameter_type(inputs[2], second, inputs[0]);
+  expect_parameter_type(inputs[3], third, inputs[0]);
+  expect_dtype(inputs[4], "grad_output", inputs[0].dtype);
   const std::int64_t channels = dim(inputs[0], -1);
   expect_channels(inputs[1], "scale", channels);
   expect_channels(inputs[2], second, channels);
   expect_channels(inputs[3], third, channels);
   expect_shape(inputs[4], "grad_output", inputs[0].shape, "the input's shape");
-  const TensorSpec vector{{channels}, inputs[0].dtype};
+  const TensorSpec vector{{channels}, parameter_type(inputs[0].dtype)};
   return {inputs[0], vector, vector};
 }
 
@@ -73,7 +78,7 @@ std::vector<TensorSpec> BatchNormTrain::infer(Specs inputs) const {
                         " has ", values,
                         "\n  hint: use a larger batch, or drop the last short one");
   }
-  const TensorSpec vector{{channels}, inputs[0].dtype};
+  const TensorSpec vector{{channels}, parameter_type(inputs[0].dtype)};
   return {inputs[0], vector, vector, vector, vector};
 }
 

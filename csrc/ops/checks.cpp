@@ -96,25 +96,57 @@ void expect_inputs(Specs inputs, std::size_t least, std::size_t most, const char
                       inputs.size());
 }
 
-void expect_float(const TensorSpec& spec, const char* name) {
+namespace {
+
+void expect_type(const TensorSpec& spec, const char* name, bool bfloat16) {
   if (spec.dtype == DType::kFloat32 || spec.dtype == DType::kFloat64) return;
-  fail<DTypeError>(name, " is ", spec.dtype, ", expected f32 or f64",
-                   spec.dtype == DType::kUInt8
-                       ? "\n  hint: normalize_image turns u8 images into floating point"
-                       : "");
+  if (bfloat16 && spec.dtype == DType::kBFloat16) return;
+  const char* hint = "";
+  if (spec.dtype == DType::kUInt8) {
+    hint = "\n  hint: normalize_image turns u8 images into floating point";
+  } else if (is_floating(spec.dtype)) {
+    hint = "\n  hint: cast it to f32 first";
+  }
+  fail<DTypeError>(name, " is ", spec.dtype,
+                   bfloat16 ? ", expected f32, f64 or bf16" : ", expected f32 or f64", hint);
 }
 
-void expect_floats(Specs inputs, std::initializer_list<const char*> names) {
+[[noreturn]] void types_differ(const TensorSpec& spec, const char* name, const TensorSpec& first,
+                               const char* first_name) {
+  fail<DTypeError>(name, " is ", spec.dtype, ", ", first_name, " is ", first.dtype,
+                   "; both must be the same");
+}
+
+void expect_types(Specs inputs, std::initializer_list<const char*> names, bool bfloat16) {
   const char* const* name = names.begin();
   for (const TensorSpec& spec : inputs) {
     if (name == names.end()) return;
-    expect_float(spec, *name);
-    if (spec.dtype != inputs[0].dtype) {
-      fail<DTypeError>(*name, " is ", spec.dtype, ", ", *names.begin(), " is ", inputs[0].dtype,
-                       "; both must be the same");
-    }
+    expect_type(spec, *name, bfloat16);
+    if (spec.dtype != inputs[0].dtype) types_differ(spec, *name, inputs[0], *names.begin());
     ++name;
   }
+}
+
+}  // namespace
+
+void expect_float(const TensorSpec& spec, const char* name) { expect_type(spec, name, false); }
+
+void expect_floats(Specs inputs, std::initializer_list<const char*> names) {
+  expect_types(inputs, names, false);
+}
+
+void expect_image_type(const TensorSpec& spec, const char* name) { expect_type(spec, name, true); }
+
+void expect_image_types(Specs inputs, std::initializer_list<const char*> names) {
+  expect_types(inputs, names, true);
+}
+
+void expect_parameter_type(const TensorSpec& spec, const char* name, const TensorSpec& image,
+                           const char* image_name) {
+  expect_type(spec, name, false);
+  if (spec.dtype == parameter_type(image.dtype)) return;
+  if (image.dtype != DType::kBFloat16) types_differ(spec, name, image, image_name);
+  fail<DTypeError>(name, " is ", spec.dtype, ", expected f32 beside ", image_name, " of bf16");
 }
 
 void expect_dtype(const TensorSpec& spec, const char* name, DType dtype) {
@@ -142,7 +174,7 @@ void expect_shape(const TensorSpec& spec, const char* name, const Shape& shape,
 
 void expect_image(const TensorSpec& spec, const char* name) {
   expect_rank(spec, name, 4, "(N, H, W, C)");
-  expect_float(spec, name);
+  expect_image_type(spec, name);
   for (int axis = 1; axis < 4; ++axis) {
     if (dim(spec, axis) < 1) {
       fail<ShapeError>(name, " ", spec.shape, " has no ", axis == 3 ? "channel" : "pixel",

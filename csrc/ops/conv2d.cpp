@@ -59,7 +59,8 @@ std::vector<TensorSpec> Conv2d::infer(Specs inputs) const {
   const TensorSpec& weight = inputs[1];
   expect_geometry(stride, padding, dilation, groups);
   expect_image(input, "input");
-  expect_floats(inputs.first(bias ? 3 : 2), {"input", "weight", "bias"});
+  expect_parameter_type(weight, "weight", input);
+  if (bias) expect_parameter_type(inputs[2], "bias", input);
   expect_weight(weight);
   const std::int64_t channels = dim(input, 3);
   const std::int64_t out_channels = dim(weight, 0);
@@ -95,7 +96,7 @@ void Conv2d::gradient(GradientContext& context) const {
     context.set_grad_input(1, grad_weight);
     if (bias) context.set_grad_input(2, GradientContext::result(grad_weight, 1));
   } else if (bias) {
-    context.set_grad_input(2, sum_to_last_axis(context, grad, context.output_spec().shape));
+    context.set_grad_input(2, sum_to_last_axis(context, grad, context.output_spec()));
   }
 }
 
@@ -108,7 +109,7 @@ std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
   expect_geometry(stride, padding, dilation, groups);
   expect_pair(input_size, "input_size", 1);
   expect_image(grad, "grad_output");
-  expect_floats(inputs, {"grad_output", "weight"});
+  expect_parameter_type(weight, "weight", grad, "grad_output");
   expect_weight(weight);
   expect_divisible(dim(weight, 0), "output channels", groups);
   const Pair out = count_windows(input_size, padding, kernel_of(weight), dilation, stride);
@@ -142,16 +143,17 @@ std::vector<TensorSpec> Conv2dGradWeight::infer(Specs inputs) const {
   expect_pair(kernel_size, "kernel_size", 1);
   expect_image(input, "input");
   expect_image(grad, "grad_output");
-  expect_floats(inputs, {"input", "grad_output"});
+  expect_image_types(inputs, {"input", "grad_output"});
   const std::int64_t out_channels = dim(grad, 3);
   expect_divisible(dim(input, 3), "input channels", groups);
   expect_divisible(out_channels, "output channels", groups);
   const Pair out = count_windows(image_size(input), padding, kernel_size, dilation, stride);
   expect_shape(grad, "grad_output", {dim(input, 0), out[0], out[1], out_channels},
                "the output of the convolution, (N, OH, OW, OC)");
+  const DType dtype = parameter_type(input.dtype);
   std::vector<TensorSpec> outputs = {
-      {{out_channels, kernel_size[0], kernel_size[1], dim(input, 3) / groups}, input.dtype}};
-  if (bias) outputs.push_back({{out_channels}, input.dtype});
+      {{out_channels, kernel_size[0], kernel_size[1], dim(input, 3) / groups}, dtype}};
+  if (bias) outputs.push_back({{out_channels}, dtype});
   return outputs;
 }
 

@@ -141,6 +141,7 @@ struct Work {
   void operator()(const ops::Subtract&) const { per_output(1); }
   void operator()(const ops::Multiply&) const { per_output(1); }
   void operator()(const ops::Affine&) const { per_output(2); }
+  void operator()(const ops::Cast&) const { per_output(1); }
   void operator()(const ops::Fill&) const {}
   void operator()(const ops::Dropout&) const { per_output(1); }
   void operator()(const ops::DropoutTrain&) const { per_output(2); }

@@ -29,7 +29,9 @@ std::vector<TensorSpec> Dense::infer(Specs inputs) const {
   const TensorSpec& input = inputs[0];
   const TensorSpec& weight = inputs[1];
   expect_least_rank(input, "input", 2, "(..., IN)");
-  expect_floats(inputs.first(bias ? 3 : 2), {"input", "weight", "bias"});
+  expect_image_type(input, "input");
+  expect_parameter_type(weight, "weight", input);
+  if (bias) expect_parameter_type(inputs[2], "bias", input);
   expect_rank(weight, "weight", 2, kWeightAxes);
   expect_not_empty(input, "input");
   if (dim(weight, 0) < 1) fail<ShapeError>("weight ", weight.shape, " has an empty axis");
@@ -66,7 +68,7 @@ void Dense::gradient(GradientContext& context) const {
     context.set_grad_input(1, grad_weight);
     if (bias) context.set_grad_input(2, GradientContext::result(grad_weight, 1));
   } else if (bias) {
-    context.set_grad_input(2, sum_to_last_axis(context, grad, context.output_spec().shape));
+    context.set_grad_input(2, sum_to_last_axis(context, grad, context.output_spec()));
   }
 }
 
@@ -75,7 +77,8 @@ void Dense::gradient(GradientContext& context) const {
 std::vector<TensorSpec> DenseGradInput::infer(Specs inputs) const {
   expect_inputs(inputs, 2, "grad_output, weight");
   expect_least_rank(inputs[0], "grad_output", 2, "(..., OUT)");
-  expect_floats(inputs, {"grad_output", "weight"});
+  expect_image_type(inputs[0], "grad_output");
+  expect_parameter_type(inputs[1], "weight", inputs[0], "grad_output");
   expect_rank(inputs[1], "weight", 2, kWeightAxes);
   expect_not_empty(inputs[0], "grad_output");
   expect_not_empty(inputs[1], "weight");
@@ -103,13 +106,14 @@ std::vector<TensorSpec> DenseGradWeight::infer(Specs inputs) const {
   expect_inputs(inputs, 2, "input, grad_output");
   expect_least_rank(inputs[0], "input", 2, "(..., IN)");
   expect_least_rank(inputs[1], "grad_output", 2, "(..., OUT)");
-  expect_floats(inputs, {"input", "grad_output"});
+  expect_image_types(inputs, {"input", "grad_output"});
   expect_not_empty(inputs[0], "input");
   expect_not_empty(inputs[1], "grad_output");
   expect_shape(inputs[1], "grad_output", with_last(inputs[0], dim(inputs[1], -1)),
                "the input's axes but the last");
-  std::vector<TensorSpec> outputs = {{{dim(inputs[1], -1), dim(inputs[0], -1)}, inputs[0].dtype}};
-  if (bias) outputs.push_back({{dim(inputs[1], -1)}, inputs[0].dtype});
+  const DType dtype = parameter_type(inputs[0].dtype);
+  std::vector<TensorSpec> outputs = {{{dim(inputs[1], -1), dim(inputs[0], -1)}, dtype}};
+  if (bias) outputs.push_back({{dim(inputs[1], -1)}, dtype});
   return outputs;
 }
 

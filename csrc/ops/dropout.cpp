@@ -14,7 +14,7 @@ void expect_probability(double p) {
 
 std::vector<TensorSpec> Dropout::infer(Specs inputs) const {
   expect_inputs(inputs, 1, "input");
-  expect_float(inputs[0], "input");
+  expect_image_type(inputs[0], "input");
   expect_probability(p);
   return {inputs[0]};
 }
@@ -25,7 +25,7 @@ void Dropout::gradient(GradientContext&) const {
 
 std::vector<TensorSpec> DropoutTrain::infer(Specs inputs) const {
   expect_inputs(inputs, 3, "input, seed, step");
-  expect_float(inputs[0], "input");
+  expect_image_type(inputs[0], "input");
   expect_probability(p);
   const char* const names[] = {"input", "seed", "step"};
   for (std::size_t i = 1; i < 3; ++i) {

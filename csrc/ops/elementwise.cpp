@@ -9,14 +9,14 @@ namespace {
 
 std::vector<TensorSpec> infer_binary(Specs inputs) {
   expect_inputs(inputs, 2, "a, b");
-  expect_floats(inputs, {"a", "b"});
+  expect_image_types(inputs, {"a", "b"});
   return {{broadcast_shapes(inputs[0].shape, inputs[1].shape), inputs[0].dtype}};
 }
 
 // Gradient of operand i before the sum over the axes along which it was repeated.
 void set_operand(GradientContext& context, int i, Symbol grad) {
-  context.set_grad_input(
-      i, sum_to(context, grad, context.output_spec().shape, context.input_spec(i).shape));
+  context.set_grad_input(i,
+                         sum_to(context, grad, context.output_spec(), context.input_spec(i).shape));
 }
 
 }  // namespace
@@ -55,8 +55,8 @@ void Subtract::gradient(GradientContext& context) const {
   if (context.needs_grad(0)) set_operand(context, 0, context.grad_output());
   if (!context.needs_grad(1)) return;
   // Summed before the sign changes: the smaller tensor is the cheaper one to negate.
-  const Symbol sum = sum_to(context, context.grad_output(), context.output_spec().shape,
-                            context.input_spec(1).shape);
+  const Symbol sum =
+      sum_to(context, context.grad_output(), context.output_spec(), context.input_spec(1).shape);
   context.set_grad_input(1, context.emit(Affine{-1.0, 0.0}, {sum}));
 }
 
@@ -70,11 +70,11 @@ void Multiply::gradient(GradientContext& context) const {
   }
 }
 
-// ---- Affine, Fill
+// ---- Affine, Cast, Fill
 
 std::vector<TensorSpec> Affine::infer(Specs inputs) const {
   expect_inputs(inputs, 1, "input");
-  expect_float(inputs[0], "input");
+  expect_image_type(inputs[0], "input");
   expect_finite(scale, "scale");
   expect_finite(offset, "offset");
   return {inputs[0]};
@@ -84,6 +84,24 @@ void Affine::gradient(GradientContext& context) const {
   context.set_grad_input(0, scale == 1.0
                                 ? context.grad_output()
                                 : context.emit(Affine{scale, 0.0}, {context.grad_output()}));
+}
+
+std::vector<TensorSpec> Cast::infer(Specs inputs) const {
+  expect_inputs(inputs, 1, "input");
+  for (const auto& [type, name] :
+       {std::pair{inputs[0].dtype, "input"}, std::pair{dtype, "dtype"}}) {
+    if (is_floating(type)) continue;
+    fail<DTypeError>(name, " is ", type, ", expected f32, f64, bf16 or f16",
+                     type == DType::kUInt8
+                         ? "\n  hint: normalize_image turns u8 images into floating point"
+                         : "");
+  }
+  return {{inputs[0].shape, dtype}};
+}
+
+void Cast::gradient(GradientContext& context) const {
+  context.set_grad_input(0,
+                         context.emit(Cast{context.input_spec(0).dtype}, {context.grad_output()}));
 }
 
 std::vector<TensorSpec> Fill::infer(Specs inputs) const {

@@ -6,6 +6,14 @@
 #include "ops/checks.h"
 
 namespace pycnn::ops {
+namespace {
+
+// Sums are made in f32 at least.
+Symbol in_float(GradientContext& context, Symbol value, DType dtype) {
+  return dtype == DType::kBFloat16 ? context.emit(Cast{DType::kFloat32}, {value}) : value;
+}
+
+}  // namespace
 
 Op reshape_to(const Shape& from, const Shape& to) {
   // In a Reshape 0 means "as the input's axis", so an empty axis is either that or what is left.
@@ -16,25 +24,28 @@ Op reshape_to(const Shape& from, const Shape& to) {
   return Reshape{shape};
 }
 
-Symbol sum_to(GradientContext& context, Symbol value, const Shape& from, const Shape& to) {
-  if (from == to) return value;
-  const std::size_t added = from.size() - to.size();
+Symbol sum_to(GradientContext& context, Symbol value, const TensorSpec& from, const Shape& to) {
+  if (from.shape == to) return value;
+  const std::size_t added = from.shape.size() - to.size();
   Reduce reduce{Reduction::kSum, {}, true};
-  Shape kept = from;
-  for (std::size_t axis = 0; axis < from.size(); ++axis) {
+  Shape kept = from.shape;
+  for (std::size_t axis = 0; axis < kept.size(); ++axis) {
     const std::int64_t target = axis < added ? 1 : to[axis - added];
-    if (target == from[axis]) continue;
+    if (target == kept[axis]) continue;
     reduce.axes.push_back(static_cast<std::int64_t>(axis));
     kept[axis] = 1;
   }
-  if (!reduce.axes.empty()) value = context.emit(reduce, {value});
+  if (!reduce.axes.empty()) {
+    value = context.emit(reduce, {in_float(context, value, from.dtype)});
+    if (from.dtype == DType::kBFloat16) value = context.emit(Cast{from.dtype}, {value});
+  }
   return added == 0 ? value : context.emit(reshape_to(kept, to), {value});
 }
 
-Symbol sum_to_last_axis(GradientContext& context, Symbol value, const Shape& shape) {
-  Reduce reduce{Reduction::kSum, std::vector<std::int64_t>(shape.size() - 1), false};
+Symbol sum_to_last_axis(GradientContext& context, Symbol value, const TensorSpec& spec) {
+  Reduce reduce{Reduction::kSum, std::vector<std::int64_t>(spec.shape.size() - 1), false};
   std::iota(reduce.axes.begin(), reduce.axes.end(), 0);
-  return context.emit(std::move(reduce), {value});
+  return context.emit(std::move(reduce), {in_float(context, value, spec.dtype)});
 }
 
 void no_gradient(const char* why) { fail<GraphError>("has no gradient", why); }

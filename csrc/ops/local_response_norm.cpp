@@ -6,7 +6,7 @@ namespace pycnn::ops {
 std::vector<TensorSpec> LocalResponseNorm::infer(Specs inputs) const {
   expect_inputs(inputs, 1, "input");
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
-  expect_float(inputs[0], "input");
+  expect_image_type(inputs[0], "input");
   if (size < 1 || size > kMaxAttribute) {
     fail<ArgumentError>("size is ", size, ", expected a value from 1 to ", kMaxAttribute);
   }
@@ -27,7 +27,7 @@ void LocalResponseNorm::gradient(GradientContext& context) const {
 std::vector<TensorSpec> LocalResponseNormGrad::infer(Specs inputs) const {
   expect_inputs(inputs, 2, "input, grad_output");
   (void)norm.infer(inputs.first(1));
-  expect_floats(inputs, {"input", "grad_output"});
+  expect_image_types(inputs, {"input", "grad_output"});
   expect_shape(inputs[1], "grad_output", inputs[0].shape, "the input's shape");
   return {inputs[0]};
 }

@@ -79,7 +79,7 @@ void MaxPool2d::gradient(GradientContext& context) const {
 std::vector<TensorSpec> MaxPool2dGrad::infer(Specs inputs) const {
   expect_inputs(inputs, 2, "input, grad_output");
   const TensorSpec output = pool.infer(inputs.first(1))[0];
-  expect_floats(inputs, {"input", "grad_output"});
+  expect_image_types(inputs, {"input", "grad_output"});
   expect_shape(inputs[1], "grad_output", output.shape, "the output of the pool");
   return {inputs[0]};
 }
@@ -155,7 +155,7 @@ void GlobalAvgPool2d::gradient(GradientContext& context) const {
 std::vector<TensorSpec> GlobalAvgPool2dGrad::infer(Specs inputs) const {
   expect_inputs(inputs, 1, "grad_output");
   expect_rank(inputs[0], "grad_output", 2, "(N, C)");
-  expect_float(inputs[0], "grad_output");
+  expect_image_type(inputs[0], "grad_output");
   expect_pair(input_size, "input_size", 1);
   if (dim(inputs[0], 1) < 1) fail<ShapeError>("grad_output ", inputs[0].shape, " has no channel");
   return {{{dim(inputs[0], 0), input_size[0], input_size[1], dim(inputs[0], 1)}, inputs[0].dtype}};
@@ -177,7 +177,7 @@ void GlobalMaxPool2d::gradient(GradientContext& context) const {
 std::vector<TensorSpec> GlobalMaxPool2dGrad::infer(Specs inputs) const {
   expect_inputs(inputs, 2, "input, grad_output");
   const TensorSpec output = infer_global(inputs.first(1));
-  expect_floats(inputs, {"input", "grad_output"});
+  expect_image_types(inputs, {"input", "grad_output"});
   expect_shape(inputs[1], "grad_output", output.shape, "(N, C)");
   return {inputs[0]};
 }

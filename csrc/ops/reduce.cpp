@@ -78,8 +78,8 @@ std::vector<TensorSpec> Broadcast::infer(Specs inputs) const {
 }
 
 void Broadcast::gradient(GradientContext& context) const {
-  context.set_grad_input(
-      0, sum_to(context, context.grad_output(), shape, context.input_spec(0).shape));
+  context.set_grad_input(0, sum_to(context, context.grad_output(), context.output_spec(),
+                                   context.input_spec(0).shape));
 }
 
 }  // namespace pycnn::ops

@@ -59,6 +59,7 @@ constexpr Entry kEntries[] = {
     {Subtract::kName, {"a", "b"}},
     {Multiply::kName, {"a", "b"}},
     {Affine::kName, {"input"}},
+    {Cast::kName, {"input"}},
     {Fill::kName, {}},
     {Dropout::kName, {"input"}},
     {DropoutTrain::kName, {"input", "seed (1)", "step (1)"}},

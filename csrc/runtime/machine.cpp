@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "backends/backend.h"
+#include "core/bfloat16_units.h"
 #include "core/cpu_features.h"
 #include "core/memory.h"
 #include "pycnn/error.h"
@@ -14,6 +15,8 @@ Machine machine() {
   for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512})
     if (isa <= best) result.isas.emplace_back(isa_name(isa));
   result.isa = isa_name(best);
+  if (has_avx512_bf16()) result.bfloat16_units.emplace_back("avx512_bf16");
+  if (has_amx_bf16()) result.bfloat16_units.emplace_back("amx_bf16");
   const ThreadChoice choice = thread_choice();
   result.threads = choice.chosen;
   result.threads_reason = choice.reason;

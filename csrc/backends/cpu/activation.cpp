@@ -3,8 +3,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
+#include "backends/cpu/widened.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -90,34 +92,55 @@ void reference_gradient(const KernelArgs& args) noexcept {
   });
 }
 
+// Null for the identity.
+ActivationFunctions::Forward forward_of(const ActivationFunctions& functions,
+                                        ActivationKind kind) noexcept {
+  switch (kind) {
+    case ActivationKind::kIdentity:
+      break;
+    case ActivationKind::kRelu:
+      return functions.relu;
+    case ActivationKind::kRelu6:
+      return functions.relu6;
+    case ActivationKind::kLeakyRelu:
+      return functions.leaky_relu;
+    case ActivationKind::kSigmoid:
+      return functions.sigmoid;
+    case ActivationKind::kTanh:
+      return functions.tanh;
+    case ActivationKind::kScaledTanh:
+      return functions.scaled_tanh;
+  }
+  return nullptr;
+}
+
+ActivationFunctions::Gradient gradient_of(const ActivationFunctions& functions,
+                                          ActivationKind kind) noexcept {
+  switch (kind) {
+    case ActivationKind::kIdentity:
+      break;
+    case ActivationKind::kRelu:
+      return functions.relu_grad;
+    case ActivationKind::kRelu6:
+      return functions.relu6_grad;
+    case ActivationKind::kLeakyRelu:
+      return functions.leaky_relu_grad;
+    case ActivationKind::kSigmoid:
+      return functions.sigmoid_grad;
+    case ActivationKind::kTanh:
+      return functions.tanh_grad;
+    case ActivationKind::kScaledTanh:
+      return functions.scaled_tanh_grad;
+  }
+  return nullptr;
+}
+
 template <const ActivationFunctions& Functions>
 void vector_forward(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::Activation>(args);
   const auto* input = args.inputs[0].as<const float>();
   auto* output = args.outputs[0].as<float>();
-  ActivationFunctions::Forward function = nullptr;
-  switch (op.kind) {
-    case ActivationKind::kIdentity:
-      break;
-    case ActivationKind::kRelu:
-      function = Functions.relu;
-      break;
-    case ActivationKind::kRelu6:
-      function = Functions.relu6;
-      break;
-    case ActivationKind::kLeakyRelu:
-      function = Functions.leaky_relu;
-      break;
-    case ActivationKind::kSigmoid:
-      function = Functions.sigmoid;
-      break;
-    case ActivationKind::kTanh:
-      function = Functions.tanh;
-      break;
-    case ActivationKind::kScaledTanh:
-      function = Functions.scaled_tanh;
-      break;
-  }
+  const ActivationFunctions::Forward function = forward_of(Functions, op.kind);
   if (function == nullptr && input == output) return;
   const auto slope = static_cast<float>(op.slope);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
@@ -136,29 +159,7 @@ void vector_gradient(const KernelArgs& args) noexcept {
   const auto* output = args.inputs[0].as<const float>();
   const auto* grad_output = args.inputs[1].as<const float>();
   auto* grad_input = args.outputs[0].as<float>();
-  ActivationFunctions::Gradient function = nullptr;
-  switch (op.kind) {
-    case ActivationKind::kIdentity:
-      break;
-    case ActivationKind::kRelu:
-      function = Functions.relu_grad;
-      break;
-    case ActivationKind::kRelu6:
-      function = Functions.relu6_grad;
-      break;
-    case ActivationKind::kLeakyRelu:
-      function = Functions.leaky_relu_grad;
-      break;
-    case ActivationKind::kSigmoid:
-      function = Functions.sigmoid_grad;
-      break;
-    case ActivationKind::kTanh:
-      function = Functions.tanh_grad;
-      break;
-    case ActivationKind::kScaledTanh:
-      function = Functions.scaled_tanh_grad;
-      break;
-  }
+  const ActivationFunctions::Gradient function = gradient_of(Functions, op.kind);
   if (function == nullptr && grad_output == grad_input) return;
   const auto slope = static_cast<float>(op.slope);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
@@ -172,6 +173,40 @@ void vector_gradient(const KernelArgs& args) noexcept {
                   });
 }
 
+template <const ActivationFunctions& Functions>
+void bfloat16_forward(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Activation>(args);
+  const auto* input = args.inputs[0].as<const BFloat16>();
+  auto* output = args.outputs[0].as<BFloat16>();
+  const ActivationFunctions::Forward function = forward_of(Functions, op.kind);
+  const auto slope = static_cast<float>(op.slope);
+  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                  [=](std::int64_t begin, std::int64_t end) {
+                    in_pieces(*Functions.convert, input + begin, output + begin, end - begin,
+                              [=](float* values, std::int64_t, std::int64_t n) {
+                                if (function != nullptr) function(values, values, n, slope);
+                              });
+                  });
+}
+
+template <const ActivationFunctions& Functions>
+void bfloat16_gradient(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::ActivationGrad>(args);
+  const auto* output = args.inputs[0].as<const BFloat16>();
+  const auto* grad_output = args.inputs[1].as<const BFloat16>();
+  auto* grad_input = args.outputs[0].as<BFloat16>();
+  const ActivationFunctions::Gradient function = gradient_of(Functions, op.kind);
+  const auto slope = static_cast<float>(op.slope);
+  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                  [=](std::int64_t begin, std::int64_t end) {
+                    in_pieces(*Functions.convert, grad_output + begin, output + begin,
+                              grad_input + begin, end - begin,
+                              [=](float* grad, const float* y, std::int64_t n) {
+                                if (function != nullptr) function(y, grad, grad, n, slope);
+                              });
+                  });
+}
+
 Kernel make_kernel(KernelFunction run, std::uint32_t in_place) {
   Kernel kernel;
   kernel.run = run;
@@ -180,15 +215,17 @@ Kernel make_kernel(KernelFunction run, std::uint32_t in_place) {
 }
 
 template <const ActivationFunctions& Functions>
-Kernel make_forward(const ops::Activation&, const Problem&) {
-  return make_kernel(vector_forward<Functions>, 0b1);
+Kernel make_forward(const ops::Activation&, const Problem& problem) {
+  return make_kernel(
+      has_bfloat16(problem) ? bfloat16_forward<Functions> : vector_forward<Functions>, 0b1);
 }
 Kernel make_forward_reference(const ops::Activation&, const Problem&) {
   return make_kernel(reference_forward, 0b1);
 }
 template <const ActivationFunctions& Functions>
-Kernel make_gradient(const ops::ActivationGrad&, const Problem&) {
-  return make_kernel(vector_gradient<Functions>, 0b11);
+Kernel make_gradient(const ops::ActivationGrad&, const Problem& problem) {
+  return make_kernel(
+      has_bfloat16(problem) ? bfloat16_gradient<Functions> : vector_gradient<Functions>, 0b11);
 }
 Kernel make_gradient_reference(const ops::ActivationGrad&, const Problem&) {
   return make_kernel(reference_gradient, 0b11);
@@ -197,8 +234,8 @@ Kernel make_gradient_reference(const ops::ActivationGrad&, const Problem&) {
 }  // namespace
 
 PYCNN_DEFINE_VARIANTS(ops::Activation, "activation", accept_float32, make_forward, kActivation,
-                      make_forward_reference)
+                      make_forward_reference, Images::kAny)
 PYCNN_DEFINE_VARIANTS(ops::ActivationGrad, "activation_grad", accept_float32, make_gradient,
-                      kActivation, make_gradient_reference)
+                      kActivation, make_gradient_reference, Images::kAny)
 
 }  // namespace pycnn::cpu

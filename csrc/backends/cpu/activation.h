@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/cpu/convert.h"
+
 // Contract of activation.isa.cpp: unaligned arrays of n floats; results may lie on either input.
 namespace pycnn::cpu {
 
@@ -10,6 +12,7 @@ struct ActivationFunctions {
                             std::int64_t n, float slope);
   Forward relu, relu6, leaky_relu, sigmoid, tanh, scaled_tanh;
   Gradient relu_grad, relu6_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad;
+  const ConvertFunctions* convert;
 };
 
 namespace baseline {

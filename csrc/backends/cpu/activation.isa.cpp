@@ -71,7 +71,8 @@ void scaled_tanh_grad(const float* y, const float* g, float* gx, std::int64_t n,
 }  // namespace
 
 extern const ActivationFunctions kActivation = {
-    relu_all,  relu6_all,  leaky_relu_all,  sigmoid_all,  tanh_all,  scaled_tanh_all,
-    relu_grad, relu6_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad};
+    relu_all,        relu6_all,        leaky_relu_all, sigmoid_all,     tanh_all,
+    scaled_tanh_all, relu_grad,        relu6_grad,     leaky_relu_grad, sigmoid_grad,
+    tanh_grad,       scaled_tanh_grad, &kConvert};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

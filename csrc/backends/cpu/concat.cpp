@@ -63,8 +63,9 @@ void concat_copy(const KernelArgs& args) noexcept {
 template <>
 struct VariantList<ops::Concat> {
   static constexpr Variant<ops::Concat> kAll[] = {
-      {"concat.copy", Isa::kBaseline, accept_all, plain_kernel<concat_copy>},
-      {"concat.reference", Isa::kBaseline, accept_all, plain_kernel<concat_reference>}};
+      {"concat.copy", Isa::kBaseline, accept_all, plain_kernel<concat_copy>, Images::kAny},
+      {"concat.reference", Isa::kBaseline, accept_all, plain_kernel<concat_reference>,
+       Images::kAny}};
 };
 PYCNN_DEFINE_SELECT(ops::Concat)
 

@@ -2,8 +2,10 @@
 
 #include <cmath>
 
+#include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
+#include "backends/cpu/widened.h"
 #include "core/parallel.h"
 #include "core/rng.h"
 
@@ -43,25 +45,51 @@ void reference(const KernelArgs& args) noexcept {
   });
 }
 
-template <const DropoutFunctions& Functions>
-void run_vector(const KernelArgs& args) noexcept {
+// All but the elements.
+DropoutChunk common_part(const KernelArgs& args) noexcept {
   const double p = op_of<ops::DropoutTrain>(args).p;
-  const auto* input = args.inputs[0].as<const float>();
-  auto* output = args.outputs[0].as<float>();
   DropoutChunk common{};
   common.key = key_of(args);
   common.step = step_of(args);
   // k * 2^-24 >= p for whole k is k >= ceil(p * 2^24); the product is exact.
   common.threshold = static_cast<std::int32_t>(std::ceil(p * 0x1p24));
   common.scale = static_cast<float>(1.0 / (1.0 - p));
+  return common;
+}
+
+DropoutChunk chunk_of(const DropoutChunk& common, const float* input, float* output,
+                      std::int64_t first, std::int64_t n) noexcept {
+  DropoutChunk chunk = common;
+  chunk.input = input;
+  chunk.output = output;
+  chunk.first = first;
+  chunk.n = n;
+  return chunk;
+}
+
+template <const DropoutFunctions& Functions>
+void run_vector(const KernelArgs& args) noexcept {
+  const auto* input = args.inputs[0].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  const DropoutChunk common = common_part(args);
+  parallel_ranges(
+      args.threads, count_of(args.outputs[0]), kGrain, [&](std::int64_t begin, std::int64_t end) {
+        Functions.apply(chunk_of(common, input + begin, output + begin, begin, end - begin));
+      });
+}
+
+template <const DropoutFunctions& Functions>
+void run_bfloat16(const KernelArgs& args) noexcept {
+  static_assert(kBFloat16Piece % kDropoutBlock == 0);
+  const auto* input = args.inputs[0].as<const BFloat16>();
+  auto* output = args.outputs[0].as<BFloat16>();
+  const DropoutChunk common = common_part(args);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kGrain,
                   [&](std::int64_t begin, std::int64_t end) {
-                    DropoutChunk chunk = common;
-                    chunk.input = input + begin;
-                    chunk.output = output + begin;
-                    chunk.first = begin;
-                    chunk.n = end - begin;
-                    Functions.apply(chunk);
+                    in_pieces(*Functions.convert, input + begin, output + begin, end - begin,
+                              [&](float* values, std::int64_t i, std::int64_t n) {
+                                Functions.apply(chunk_of(common, values, values, begin + i, n));
+                              });
                   });
 }
 
@@ -72,14 +100,14 @@ Kernel make_kernel(KernelFunction run) {
   return kernel;
 }
 template <const DropoutFunctions& Functions>
-Kernel make_vector(const ops::DropoutTrain&, const Problem&) {
-  return make_kernel(run_vector<Functions>);
+Kernel make_vector(const ops::DropoutTrain&, const Problem& problem) {
+  return make_kernel(has_bfloat16(problem) ? run_bfloat16<Functions> : run_vector<Functions>);
 }
 Kernel make_reference(const ops::DropoutTrain&, const Problem&) { return make_kernel(reference); }
 
 }  // namespace
 
 PYCNN_DEFINE_VARIANTS(ops::DropoutTrain, "dropout_train", accept_float32, make_vector, kDropout,
-                      make_reference)
+                      make_reference, Images::kAny)
 
 }  // namespace pycnn::cpu

@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/cpu/convert.h"
+
 // Contract of dropout.isa.cpp.
 namespace pycnn::cpu {
 
@@ -21,6 +23,7 @@ constexpr std::int64_t kDropoutBlock = 64;
 
 struct DropoutFunctions {
   void (*apply)(const DropoutChunk& chunk);
+  const ConvertFunctions* convert;
 };
 
 namespace baseline {

@@ -107,6 +107,6 @@ void apply(const DropoutChunk& chunk) {
 
 }  // namespace
 
-extern const DropoutFunctions kDropout = {apply};
+extern const DropoutFunctions kDropout = {apply, &kConvert};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

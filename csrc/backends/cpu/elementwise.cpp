@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/broadcast_plan.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
+#include "backends/cpu/widened.h"
+#include "core/half.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -100,6 +103,59 @@ void run_vector(const KernelArgs& args) noexcept {
       [&](std::int64_t begin, std::int64_t end) { for_each_segment(plan, begin, end, segment); });
 }
 
+// Inputs that do not vary along the innermost axis are single values.
+template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
+void run_bfloat16(const KernelArgs& args) noexcept {
+  const BinaryFunctions& functions = Functions.*kOperation;
+  const ConvertFunctions& convert = *Functions.convert;
+  const BroadcastPlan& plan = plan_of(args);
+  const auto* a = args.inputs[0].as<const BFloat16>();
+  const auto* b = args.inputs[1].as<const BFloat16>();
+  auto* output = args.outputs[0].as<BFloat16>();
+  const bool a_varies = plan.inner_stride(0) != 0, b_varies = plan.inner_stride(1) != 0;
+  auto segment = [&](std::int64_t at, const std::int64_t* from, std::int64_t n) {
+    const BFloat16 *first = a + from[0], *second = b + from[1];
+    if (a_varies && b_varies) {
+      in_pieces(
+          convert, first, second, output + at, n,
+          [&](float* x, const float* y, std::int64_t count) { functions.arrays(x, y, x, count); });
+    } else if (a_varies) {
+      const float y = float_from_bfloat16(second->bits);
+      in_pieces(convert, first, output + at, n, [&](float* x, std::int64_t, std::int64_t count) {
+        functions.array_scalar(x, y, x, count);
+      });
+    } else if (b_varies) {
+      const float x = float_from_bfloat16(first->bits);
+      in_pieces(convert, second, output + at, n, [&](float* y, std::int64_t, std::int64_t count) {
+        functions.scalar_array(x, y, y, count);
+      });
+    } else {
+      const float x = float_from_bfloat16(first->bits), y = float_from_bfloat16(second->bits);
+      float sum;
+      functions.arrays(&x, &y, &sum, 1);
+      std::fill_n(output + at, n, BFloat16{bfloat16_from_float(sum)});
+    }
+  };
+  parallel_ranges(
+      args.threads, plan.count, kElementGrain,
+      [&](std::int64_t begin, std::int64_t end) { for_each_segment(plan, begin, end, segment); });
+}
+
+template <const ElementwiseFunctions& Functions>
+void run_affine_bfloat16(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Affine>(args);
+  const auto scale = static_cast<float>(op.scale), offset = static_cast<float>(op.offset);
+  const auto* input = args.inputs[0].as<const BFloat16>();
+  auto* output = args.outputs[0].as<BFloat16>();
+  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                  [=](std::int64_t begin, std::int64_t end) {
+                    in_pieces(*Functions.convert, input + begin, output + begin, end - begin,
+                              [=](float* values, std::int64_t, std::int64_t n) {
+                                Functions.affine(values, scale, offset, values, n);
+                              });
+                  });
+}
+
 template <const ElementwiseFunctions& Functions>
 void run_affine(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::Affine>(args);
@@ -138,17 +194,23 @@ Kernel make_binary_kernel(KernelFunction run, const Problem& problem) {
   return kernel;
 }
 
+template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
+Kernel make_binary(const Problem& problem) {
+  return make_binary_kernel(has_bfloat16(problem) ? run_bfloat16<Functions, kOperation>
+                                                  : run_vector<Functions, kOperation>,
+                            problem);
+}
 template <const ElementwiseFunctions& Functions>
 Kernel make_add(const ops::Add&, const Problem& problem) {
-  return make_binary_kernel(run_vector<Functions, &ElementwiseFunctions::add>, problem);
+  return make_binary<Functions, &ElementwiseFunctions::add>(problem);
 }
 template <const ElementwiseFunctions& Functions>
 Kernel make_subtract(const ops::Subtract&, const Problem& problem) {
-  return make_binary_kernel(run_vector<Functions, &ElementwiseFunctions::subtract>, problem);
+  return make_binary<Functions, &ElementwiseFunctions::subtract>(problem);
 }
 template <const ElementwiseFunctions& Functions>
 Kernel make_multiply(const ops::Multiply&, const Problem& problem) {
-  return make_binary_kernel(run_vector<Functions, &ElementwiseFunctions::multiply>, problem);
+  return make_binary<Functions, &ElementwiseFunctions::multiply>(problem);
 }
 template <class OpType>
 Kernel make_reference(const OpType&, const Problem& problem) {
@@ -162,8 +224,9 @@ Kernel make_affine_kernel(KernelFunction run) {
   return kernel;
 }
 template <const ElementwiseFunctions& Functions>
-Kernel make_affine(const ops::Affine&, const Problem&) {
-  return make_affine_kernel(run_affine<Functions>);
+Kernel make_affine(const ops::Affine&, const Problem& problem) {
+  return make_affine_kernel(has_bfloat16(problem) ? run_affine_bfloat16<Functions>
+                                                  : run_affine<Functions>);
 }
 Kernel make_affine_reference(const ops::Affine&, const Problem&) {
   return make_affine_kernel(affine_reference);
@@ -171,12 +234,13 @@ Kernel make_affine_reference(const ops::Affine&, const Problem&) {
 
 }  // namespace
 
-PYCNN_DEFINE_VARIANTS(ops::Add, "add", accept_float32, make_add, kElementwise, make_reference)
+PYCNN_DEFINE_VARIANTS(ops::Add, "add", accept_float32, make_add, kElementwise, make_reference,
+                      Images::kAny)
 PYCNN_DEFINE_VARIANTS(ops::Subtract, "subtract", accept_float32, make_subtract, kElementwise,
-                      make_reference)
+                      make_reference, Images::kAny)
 PYCNN_DEFINE_VARIANTS(ops::Multiply, "multiply", accept_float32, make_multiply, kElementwise,
-                      make_reference)
+                      make_reference, Images::kAny)
 PYCNN_DEFINE_VARIANTS(ops::Affine, "affine", accept_float32, make_affine, kElementwise,
-                      make_affine_reference)
+                      make_affine_reference, Images::kAny)
 
 }  // namespace pycnn::cpu

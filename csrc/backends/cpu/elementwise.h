@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/cpu/convert.h"
+
 // Contract of elementwise.isa.cpp: unaligned arrays of n floats; the result may lie on an input.
 namespace pycnn::cpu {
 
@@ -13,6 +15,7 @@ struct BinaryFunctions {
 struct ElementwiseFunctions {
   BinaryFunctions add, subtract, multiply;
   void (*affine)(const float* input, float scale, float offset, float* output, std::int64_t n);
+  const ConvertFunctions* convert;
 };
 
 namespace baseline {

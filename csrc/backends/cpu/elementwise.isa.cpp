@@ -55,6 +55,7 @@ extern const ElementwiseFunctions kElementwise = {
     {arrays<Sum>, array_scalar<Sum>, scalar_array<Sum>},
     {arrays<Difference>, array_scalar<Difference>, scalar_array<Difference>},
     {arrays<Product>, array_scalar<Product>, scalar_array<Product>},
-    affine};
+    affine,
+    &kConvert};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -146,8 +146,8 @@ Kernel make_pad(const ops::Pad& op, const Problem& problem) {
 template <>
 struct VariantList<ops::Pad> {
   static constexpr Variant<ops::Pad> kAll[] = {
-      {"pad.copy", Isa::kBaseline, accept_rank, make_pad},
-      {"pad.reference", Isa::kBaseline, accept_all, plain_kernel<pad_reference>}};
+      {"pad.copy", Isa::kBaseline, accept_rank, make_pad, Images::kAny},
+      {"pad.reference", Isa::kBaseline, accept_all, plain_kernel<pad_reference>, Images::kAny}};
 };
 PYCNN_DEFINE_SELECT(ops::Pad)
 

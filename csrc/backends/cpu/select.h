@@ -63,6 +63,8 @@ Selection select(const ops::Multiply&, const Problem&);
 std::vector<std::string> variants(const ops::Multiply&);
 Selection select(const ops::Affine&, const Problem&);
 std::vector<std::string> variants(const ops::Affine&);
+Selection select(const ops::Cast&, const Problem&);
+std::vector<std::string> variants(const ops::Cast&);
 Selection select(const ops::Fill&, const Problem&);
 std::vector<std::string> variants(const ops::Fill&);
 Selection select(const ops::DropoutTrain&, const Problem&);

@@ -2,6 +2,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/bfloat16.h"
+
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -108,6 +110,42 @@ PYCNN_INLINE Vec as_float(IVec v) {
 }
 PYCNN_INLINE Vec to_float(IVec v) { return __builtin_convertvector(v, Vec); }
 PYCNN_INLINE IVec to_int_truncated(Vec v) { return __builtin_convertvector(v, IVec); }
+
+// bfloat16 in memory, float in registers. Storing rounds to nearest, ties to even; NaN stays NaN.
+using HalfVec = std::uint16_t __attribute__((vector_size(kLanes * 2)));
+
+// The rounded value in the upper half of each lane; the lower half holds what is left over.
+PYCNN_INLINE UVec rounded_bits(Vec v) {
+  UVec bits;
+  __builtin_memcpy(&bits, &v, sizeof bits);
+  const UVec nearest = bits + 0x7FFFu + ((bits >> 16) & 1u);
+  // Cutting the mantissa of a NaN could leave an infinity.
+  return v != v ? bits | 0x00400000u : nearest;
+}
+PYCNN_INLINE Vec round_to_bfloat16(Vec v) {
+  return as_float((IVec)(rounded_bits(v) & 0xFFFF0000u));
+}
+
+PYCNN_INLINE Vec load(const BFloat16* p) {
+  HalfVec half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return as_float((IVec)(__builtin_convertvector(half, UVec) << 16));
+}
+PYCNN_INLINE void store(BFloat16* p, Vec v) {
+  const HalfVec half = __builtin_convertvector(rounded_bits(v) >> 16, HalfVec);
+  __builtin_memcpy(p, &half, sizeof half);
+}
+// Not inlined, as load_first: tails are many and short.
+[[maybe_unused]] static __attribute__((noinline)) Vec load_partial(const BFloat16* p, int n) {
+  BFloat16 all[kLanes] = {};
+  for (int i = 0; i < n; ++i) all[i] = p[i];
+  return load(all);
+}
+[[maybe_unused]] static __attribute__((noinline)) void store_partial(BFloat16* p, Vec v, int n) {
+  BFloat16 all[kLanes];
+  store(all, v);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
+}
 
 // The larger one, first operand's NaN first, then the second's: NaN always comes through.
 PYCNN_INLINE Vec max_nan(Vec a, Vec b) { return select((a > b) | (a != a), a, b); }

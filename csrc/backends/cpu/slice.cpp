@@ -86,8 +86,8 @@ Kernel make_slice(const ops::Slice& op, const Problem& problem) {
 template <>
 struct VariantList<ops::Slice> {
   static constexpr Variant<ops::Slice> kAll[] = {
-      {"slice.copy", Isa::kBaseline, accept_rank, make_slice},
-      {"slice.reference", Isa::kBaseline, accept_all, plain_kernel<slice_reference>}};
+      {"slice.copy", Isa::kBaseline, accept_rank, make_slice, Images::kAny},
+      {"slice.reference", Isa::kBaseline, accept_all, plain_kernel<slice_reference>, Images::kAny}};
 };
 PYCNN_DEFINE_SELECT(ops::Slice)
 

@@ -214,8 +214,9 @@ Kernel make_transpose(const ops::Transpose& op, const Problem& problem) {
 template <>
 struct VariantList<ops::Transpose> {
   static constexpr Variant<ops::Transpose> kAll[] = {
-      {"transpose.blocked", Isa::kBaseline, accept_rank, make_transpose},
-      {"transpose.reference", Isa::kBaseline, accept_all, plain_kernel<transpose_reference>}};
+      {"transpose.blocked", Isa::kBaseline, accept_rank, make_transpose, Images::kAny},
+      {"transpose.reference", Isa::kBaseline, accept_all, plain_kernel<transpose_reference>,
+       Images::kAny}};
 };
 PYCNN_DEFINE_SELECT(ops::Transpose)
 

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "backends/cpu/widened.h"
 #include "pycnn/error.h"
 
 namespace pycnn::cpu {
@@ -14,41 +15,72 @@ Kernel make_plain_kernel(KernelFunction run, std::initializer_list<std::uint32_t
   return kernel;
 }
 
-Selection choose_variant(const char* op, std::span<const VariantHead> heads, const Problem& problem,
-                         FunctionRef<const char*(std::size_t)> accept,
-                         FunctionRef<Kernel(std::size_t)> make) {
-  Selection result;
-  bool known = problem.pinned.empty() || problem.pinned == "reference";
-  for (std::size_t i = 0; i < heads.size(); ++i) {
-    const VariantHead& variant = heads[i];
-    const bool last = i + 1 == heads.size();
+namespace {
+
+constexpr const char* kOtherType = "takes images of another type";
+
+bool takes(Images images, bool bfloat16) {
+  return images == Images::kAny || (images == Images::kBFloat16) == bfloat16;
+}
+
+[[noreturn]] void unknown_pin(const VariantChoice& choice, std::string_view pinned) {
+  std::string names;
+  for (const VariantHead& variant : choice.heads)
+    names += std::string(names.empty() ? "" : ", ") + variant.name;
+  throw ArgumentError(std::string(choice.op) + ": no variant is called '" + std::string(pinned) +
+                      "'; there are " + names);
+}
+
+// The better variants, without those that are for another type.
+std::vector<Refusal> worth_telling(std::vector<Refusal> refused) {
+  std::erase_if(refused, [](const Refusal& refusal) { return refusal.reason == kOtherType; });
+  return refused;
+}
+
+}  // namespace
+
+Selection choose_variant(const VariantChoice& choice, const Problem& problem) {
+  const bool bfloat16 = has_bfloat16(problem);
+  std::string_view pinned = problem.pinned;
+  const bool pins_widened = bfloat16 && pinned.ends_with(kWidenedSuffix);
+  if (pins_widened) pinned.remove_suffix(kWidenedSuffix.size());
+  bool known = pinned.empty() || pinned == "reference", widens = bfloat16;
+  std::vector<Refusal> refused;
+  for (std::size_t i = 0; i < choice.heads.size(); ++i) {
+    const VariantHead& variant = choice.heads[i];
+    const bool last = i + 1 == choice.heads.size();
     std::string reason;
-    if (problem.pinned == variant.name) known = true;
-    if (!problem.pinned.empty() && problem.pinned != variant.name &&
-        !(problem.pinned == "reference" && last)) {
+    if (pinned == variant.name) {
+      known = true;
+      widens = widens && variant.images == Images::kFloat;
+    }
+    if (!takes(variant.images, bfloat16)) {
+      reason = kOtherType;
+    } else if (!pinned.empty() && pinned != variant.name && !(pinned == "reference" && last)) {
       reason = "another variant is pinned";
     } else if (variant.isa > problem.isa) {
       reason = std::string("needs ") + isa_name(variant.isa);
-    } else if (const char* refused = accept(i)) {
-      reason = refused;
+    } else if (const char* unfit = choice.accept(i, problem)) {
+      reason = unfit;
     } else {
-      result.kernel = make(i);
+      Selection result{choice.make(i, problem), worth_telling(std::move(refused))};
       result.kernel.variant = variant.name;
       return result;
     }
-    result.refused.push_back({variant.name, std::move(reason)});
+    refused.push_back({variant.name, std::move(reason)});
   }
-  if (!known) {
-    std::string names;
-    for (const VariantHead& variant : heads)
-      names += std::string(names.empty() ? "" : ", ") + variant.name;
-    throw ArgumentError(std::string(op) + ": no variant is called '" + std::string(problem.pinned) +
-                        "'; there are " + names);
+  if (!known) unknown_pin(choice, problem.pinned);
+  if (widens) {
+    Selection result = widen(choice.op, problem,
+                             [&](const Problem& inner) { return choose_variant(choice, inner); });
+    std::vector<Refusal> all = worth_telling(std::move(refused));
+    all.insert(all.end(), result.refused.begin(), result.refused.end());
+    result.refused = std::move(all);
+    return result;
   }
   std::string why;
-  for (const Refusal& refusal : result.refused)
-    why += "\n  " + refusal.variant + ": " + refusal.reason;
-  throw UnsupportedError(std::string(op) + ": no variant accepts this problem" + why);
+  for (const Refusal& refusal : refused) why += "\n  " + refusal.variant + ": " + refusal.reason;
+  throw UnsupportedError(std::string(choice.op) + ": no variant accepts this problem" + why);
 }
 
 std::vector<std::string> names_of(std::span<const VariantHead> heads) {

@@ -13,6 +13,13 @@
 // An op's kernels as data: an ordered list, best first, the reference last.
 namespace pycnn::cpu {
 
+// Element types of images that a variant takes.
+enum class Images : std::uint8_t {
+  kFloat,     // float32, float64
+  kBFloat16,  // bfloat16 beside float32 parameters
+  kAny,
+};
+
 template <class OpType>
 struct Variant {
   const char* name;
@@ -21,11 +28,12 @@ struct Variant {
   const char* (*accept)(const OpType&, const Problem&);
   // Fills run, scratch, packing, in-place. `variant` is set by the caller.
   Kernel (*make)(const OpType&, const Problem&);
+  Images images = Images::kFloat;
 };
 
 inline const char* accept_all(const auto&, const Problem&) { return nullptr; }
 
-// The fast kernels are float32; float64 is for gradient checks, with the reference.
+// The fast kernels are for float32, some for bfloat16; float64, to check gradients, for none.
 inline const char* accept_float32(const auto&, const Problem& problem) {
   for (const TensorSpec& spec : problem.inputs)
     if (spec.dtype == DType::kFloat64) return "float64 has the reference only";
@@ -44,28 +52,36 @@ Kernel plain_kernel(const auto&, const Problem&) {
 struct VariantHead {
   const char* name;
   Isa isa;
+  Images images;
 };
 
-// `choose` with variant i behind its number.
-Selection choose_variant(const char* op, std::span<const VariantHead> heads, const Problem& problem,
-                         FunctionRef<const char*(std::size_t)> accept,
-                         FunctionRef<Kernel(std::size_t)> make);
+// An op's list with variant i behind its number.
+struct VariantChoice {
+  const char* op;
+  std::span<const VariantHead> heads;
+  FunctionRef<const char*(std::size_t, const Problem&)> accept;
+  FunctionRef<Kernel(std::size_t, const Problem&)> make;
+};
+
+// Takes the first variant that the ISA allows and that accepts the problem. Where none takes
+// bfloat16, the one for float32 is widened (widened.h).
+Selection choose_variant(const VariantChoice& choice, const Problem& problem);
 std::vector<std::string> names_of(std::span<const VariantHead> heads);
 
 template <class OpType, std::size_t Count>
 constexpr std::array<VariantHead, Count> heads_of(const Variant<OpType> (&list)[Count]) {
   std::array<VariantHead, Count> heads{};
-  for (std::size_t i = 0; i < Count; ++i) heads[i] = {list[i].name, list[i].isa};
+  for (std::size_t i = 0; i < Count; ++i) heads[i] = {list[i].name, list[i].isa, list[i].images};
   return heads;
 }
 
-// Takes the first variant that the ISA allows and that accepts the problem.
 template <class OpType, std::size_t Count>
 Selection choose(const Variant<OpType> (&list)[Count], const OpType& op, const Problem& problem) {
+  const auto heads = heads_of(list);
   return choose_variant(
-      OpType::kName, heads_of(list), problem,
-      [&](std::size_t i) { return list[i].accept(op, problem); },
-      [&](std::size_t i) { return list[i].make(op, problem); });
+      {OpType::kName, heads, [&](std::size_t i, const Problem& p) { return list[i].accept(op, p); },
+       [&](std::size_t i, const Problem& p) { return list[i].make(op, p); }},
+      problem);
 }
 
 template <class OpType, std::size_t Count>

@@ -21,25 +21,31 @@
 #define PYCNN_IF_AVX2(...)
 #endif
 
+// A further argument says of the vector kernels which images they take; the reference is for
+// floats.
 // clang-format off
-#define PYCNN_DEFINE_VARIANTS(OP, NAME, ACCEPT, MAKE, TABLE, REFERENCE)                        \
-  template <>                                                                                  \
-  struct VariantList<OP> {                                                                     \
-    static constexpr Variant<OP> kAll[] = {                                                    \
-        PYCNN_IF_AVX512({NAME ".vector.avx512", Isa::kAvx512, ACCEPT, MAKE<avx512::TABLE>},)   \
-        PYCNN_IF_AVX2({NAME ".vector.avx2", Isa::kAvx2, ACCEPT, MAKE<avx2::TABLE>},)           \
-        {NAME ".vector.baseline", Isa::kBaseline, ACCEPT, MAKE<baseline::TABLE>},              \
-        {NAME ".reference", Isa::kBaseline, accept_all, REFERENCE}};                           \
-  };                                                                                           \
+#define PYCNN_DEFINE_VARIANTS(OP, NAME, ACCEPT, MAKE, TABLE, REFERENCE, ...)                       \
+  template <>                                                                                     \
+  struct VariantList<OP> {                                                                        \
+    static constexpr Variant<OP> kAll[] = {                                                       \
+        PYCNN_IF_AVX512({NAME ".vector.avx512", Isa::kAvx512, ACCEPT,                             \
+                         MAKE<avx512::TABLE> __VA_OPT__(,) __VA_ARGS__},)                         \
+        PYCNN_IF_AVX2({NAME ".vector.avx2", Isa::kAvx2, ACCEPT,                                   \
+                       MAKE<avx2::TABLE> __VA_OPT__(,) __VA_ARGS__},)                             \
+        {NAME ".vector.baseline", Isa::kBaseline, ACCEPT,                                         \
+         MAKE<baseline::TABLE> __VA_OPT__(,) __VA_ARGS__},                                        \
+        {NAME ".reference", Isa::kBaseline, accept_all, REFERENCE}};                              \
+  };                                                                                              \
   PYCNN_DEFINE_SELECT(OP)
 // clang-format on
 
-// An op with one kernel for all element types.
-#define PYCNN_DEFINE_SINGLE_VARIANT(OP, NAME, MAKE)                                   \
-  template <>                                                                         \
-  struct VariantList<OP> {                                                            \
-    static constexpr Variant<OP> kAll[] = {{NAME, Isa::kBaseline, accept_all, MAKE}}; \
-  };                                                                                  \
+// An op with one kernel for all element types, bfloat16 too.
+#define PYCNN_DEFINE_SINGLE_VARIANT(OP, NAME, MAKE)              \
+  template <>                                                    \
+  struct VariantList<OP> {                                       \
+    static constexpr Variant<OP> kAll[] = {                      \
+        {NAME, Isa::kBaseline, accept_all, MAKE, Images::kAny}}; \
+  };                                                             \
   PYCNN_DEFINE_SELECT(OP)
 
 #define PYCNN_DEFINE_SELECT(OP)                            \

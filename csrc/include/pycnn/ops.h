@@ -20,7 +20,11 @@
 /// through it (`gradient`). How it is computed is a backend's business. Images are (N, H, W, C),
 /// convolution weights (OC, KH, KW, IC / groups).
 ///
-/// "float" below means f32 or f64, the same for all floating inputs of one op.
+/// "float" below means f32 or f64, the same for all floating inputs of one op. The images of
+/// convolution, dense, pooling, normalisation, element-wise ops and dropout (activations, residuals
+/// and the gradients of these) may also be bf16: then parameters, statistics and their gradients
+/// are f32, and what is computed is computed in f32 and rounded when it is stored. Convolution and
+/// dense multiply weights rounded to bf16.
 namespace pycnn {
 
 /// A tensor that will exist when a program runs; valid only within the graph that made it.
@@ -370,6 +374,14 @@ struct Affine {
   PYCNN_OP("affine", scale, offset)
 };
 
+/// The same numbers in another type: to the nearest one, ties to even; NaN stays NaN, what is too
+/// large becomes infinite. The gradient is cast back. inputs: input, any shape, f32, f64, bf16 or
+/// f16. outputs: output of dtype, one of these, same shape
+struct Cast {
+  DType dtype = DType::kFloat32;
+  PYCNN_OP("cast", dtype)
+};
+
 /// A tensor of one value. inputs: none. outputs: (shape) of dtype
 struct Fill {
   Shape shape;
@@ -631,12 +643,12 @@ using AnyOp = std::variant<
     ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormInference,
     ops::BatchNormInferenceGrad, ops::FoldBatchNorm, ops::LocalResponseNorm,
     ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
-    ops::Multiply, ops::Affine, ops::Fill, ops::Dropout, ops::DropoutTrain, ops::NormalizeImage,
-    ops::Softmax, ops::SoftmaxGrad, ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy,
-    ops::SoftmaxCrossEntropyGrad, ops::MeanSquaredError, ops::MeanSquaredErrorGrad,
-    ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape,
-    ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate,
-    ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate>;
+    ops::Multiply, ops::Affine, ops::Cast, ops::Fill, ops::Dropout, ops::DropoutTrain,
+    ops::NormalizeImage, ops::Softmax, ops::SoftmaxGrad, ops::LogSoftmax, ops::LogSoftmaxGrad,
+    ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad, ops::MeanSquaredError,
+    ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat,
+    ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment,
+    ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in

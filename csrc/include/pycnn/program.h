@@ -61,6 +61,13 @@ struct CompileOptions {
   /// Let 3x3 and 5x5 convolutions use Winograd's algorithms, which multiply two to four times less
   /// and round up to about ten times more.
   bool winograd = true;
+  /// kFloat32 runs the graph as recorded. kBFloat16 stores activations and their gradients as bf16
+  /// (see `lower_precision`) and multiplies in bf16 with sums in f32; without AMX or AVX512-BF16
+  /// that is an UnsupportedError. Any other type: DTypeError.
+  DType dtype = DType::kFloat32;
+  /// Run bf16 on any processor: what is multiplied and stored is rounded likewise, by f32 kernels.
+  /// Slow; to see how accurate a net is before it goes to a machine that has the units.
+  bool emulate_bfloat16 = false;
   bool fuse = true;  ///< fold batch norm (inference), join epilogues
   bool reuse_memory =
       true;  ///< share arena space between tensors that never live together; in-place where allowed
@@ -167,7 +174,10 @@ struct Machine {
   std::string cpu;
   std::vector<std::string> isas;  ///< usable here, ascending
   std::string isa;                ///< the one chosen by "auto"
-  int threads = 1;                ///< chosen by 0
+  /// What multiplies bfloat16, ascending: "avx512_bf16", "amx_bf16". Empty: CompileOptions::dtype
+  /// cannot be that.
+  std::vector<std::string> bfloat16_units;
+  int threads = 1;  ///< chosen by 0
   std::string threads_reason;
   std::map<std::string, int> thread_limits;  ///< each input to the choice; 0 says nothing
   std::vector<std::string> devices;          ///< "cpu"

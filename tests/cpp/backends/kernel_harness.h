@@ -11,6 +11,7 @@
 
 #include "backends/cpu/select.h"
 #include "core/cpu_features.h"
+#include "core/half.h"
 #include "core/rng.h"
 #include "guarded_buffer.h"
 #include "pycnn/error.h"
@@ -53,8 +54,10 @@ struct HostTensor {
         return as<std::int32_t>()[i];
       case DType::kInt64:
         return static_cast<double>(as<std::int64_t>()[i]);
+      case DType::kBFloat16:
+        return float_from_bfloat16(as<std::uint16_t>()[i]);
       default:
-        throw DTypeError("no 16-bit types here");
+        throw DTypeError("no float16 here");
     }
   }
   void set(std::size_t i, double value) {
@@ -74,8 +77,11 @@ struct HostTensor {
       case DType::kInt64:
         as<std::int64_t>()[i] = static_cast<std::int64_t>(value);
         break;
+      case DType::kBFloat16:
+        as<std::uint16_t>()[i] = bfloat16_from_float(static_cast<float>(value));
+        break;
       default:
-        throw DTypeError("no 16-bit types here");
+        throw DTypeError("no float16 here");
     }
   }
 };

@@ -83,6 +83,7 @@ inline std::vector<OpExample> op_examples() {
       {ops::Subtract{}, {f32({3}), f32({2, 4, 3})}},
       {ops::Multiply{}, {f32({2, 1, 3}), f32({})}},
       {ops::Affine{0.1, -2.5e-300}, {image}},
+      {ops::Cast{DType::kBFloat16}, {image}},
       {ops::Fill{{2, 0, 3}, DType::kInt64, -9007199254740992.0}, {}},
       {ops::Fill{{}, DType::kFloat32, -kInfinity}, {}},
       {ops::Dropout{0.25}, {image}},

@@ -1,0 +1,194 @@
+#include <doctest/doctest.h>
+
+#include "backends/backend.h"
+#include "backends/cpu/widened.h"
+#include "kernel_harness.h"
+#include "ops/roles.h"
+#include "support/op_examples.h"
+
+// Images in bfloat16: every op that takes them gives what its float32 kernel gives for the widened
+// images, rounded, whatever the number of threads and wherever the buffers end.
+namespace pycnn::testing {
+namespace {
+
+bool is_image_role(const std::string& name) {
+  for (const char* image : {"input", "grad_output", "output", "a", "b", "residual"})
+    if (name == image) return true;
+  return false;
+}
+
+// The inputs of an example with bf16 images; empty when the op takes none.
+std::vector<TensorSpec> lowered(const OpExample& example) {
+  std::vector<TensorSpec> specs = example.inputs;
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    if (specs[i].dtype == DType::kFloat32 &&
+        is_image_role(ops::input_role(example.op, i, specs.size()).name))
+      specs[i].dtype = DType::kBFloat16;
+  try {
+    (void)infer(example.op, specs);
+  } catch (const Error&) {
+    return {};
+  }
+  const bool any = std::any_of(specs.begin(), specs.end(), [](const TensorSpec& spec) {
+    return spec.dtype == DType::kBFloat16;
+  });
+  return any ? specs : std::vector<TensorSpec>{};
+}
+
+struct AnyRun {
+  int threads = 1;
+  Guard guard = Guard::kAfter;
+  std::string variant = {};
+  bool winograd = true;
+};
+
+std::vector<HostTensor> run_any(const Op& op, const std::vector<HostTensor>& inputs,
+                                const AnyRun& run, std::string* variant = nullptr) {
+  const std::vector<TensorSpec> specs = specs_of(inputs), results = infer(op, specs);
+  const Problem problem{specs, results, best_isa(), run.threads, run.variant, run.winograd};
+  const Kernel kernel = cpu_backend().select(op, problem).kernel;
+  if (variant != nullptr) *variant = kernel.variant;
+  GuardedBuffer plan((kernel.plan.size() + 63) / 64 * 64, Guard::kAfter);
+  if (!kernel.plan.empty()) std::memcpy(plan.data(), kernel.plan.data(), kernel.plan.size());
+
+  std::vector<GuardedBuffer> buffers;
+  buffers.reserve(inputs.size() + results.size() + 1);
+  std::vector<TensorView> in, out;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    buffers.emplace_back(inputs[i].bytes.size(), run.guard);
+    buffers.back().copy_from(inputs[i].bytes.data());
+    buffers.back().make_read_only();
+    in.push_back({buffers.back().data(), &specs[i]});
+  }
+  KernelArgs args;
+  args.op = &op;
+  args.threads = run.threads;
+  args.plan = plan.data();
+  if (kernel.packed.input >= 0) {
+    TensorView& source = in[static_cast<std::size_t>(kernel.packed.input)];
+    const TensorSpec packed_spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
+    buffers.emplace_back((kernel.packed.bytes + 63) / 64 * 64, run.guard);
+    const TensorView packed{buffers.back().data(), &packed_spec};
+    GuardedBuffer scratch((kernel.packed.pack_scratch_bytes + 63) / 64 * 64, run.guard);
+    args.inputs = {&source, 1};
+    args.outputs = {&packed, 1};
+    args.scratch = scratch.data();
+    kernel.packed.pack(args);
+    source.data = packed.data;
+  }
+  for (const TensorSpec& spec : results) {
+    buffers.emplace_back(byte_size(spec), run.guard);
+    out.push_back({buffers.back().data(), &spec});
+  }
+  GuardedBuffer scratch((kernel.scratch_bytes + 63) / 64 * 64, run.guard);
+  args.inputs = in;
+  args.outputs = out;
+  args.scratch = scratch.data();
+  kernel.run(args);
+  for (const GuardedBuffer& buffer : buffers) CHECK(buffer.border_is_intact());
+  std::vector<HostTensor> found;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    found.emplace_back(results[i]);
+    if (!found.back().bytes.empty())
+      std::memcpy(found.back().bytes.data(), out[i].data, found.back().bytes.size());
+  }
+  return found;
+}
+
+HostTensor to_type(const HostTensor& from, DType dtype) {
+  HostTensor to(TensorSpec{from.spec.shape, dtype});
+  for (std::size_t i = 0; i < from.size(); ++i) to.set(i, from[i]);
+  return to;
+}
+
+// What the float32 kernel gives, in the types of the op on bf16.
+std::vector<HostTensor> expected_of(const Op& op, const std::vector<HostTensor>& inputs,
+                                    const std::vector<TensorSpec>& results, bool rounds_weight) {
+  std::vector<HostTensor> wide;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    wide.push_back(inputs[i]);
+    if (inputs[i].spec.dtype == DType::kBFloat16)
+      wide.back() = to_type(inputs[i], DType::kFloat32);
+    else if (i == 1 && rounds_weight)
+      wide.back() = to_type(to_type(inputs[i], DType::kBFloat16), DType::kFloat32);
+  }
+  AnyRun run;
+  run.winograd = false;
+  std::vector<HostTensor> found = run_any(op, wide, run);
+  for (std::size_t i = 0; i < found.size(); ++i) found[i] = to_type(found[i], results[i].dtype);
+  return found;
+}
+
+bool multiplies_weight(const Op& op) {
+  return std::holds_alternative<ops::Conv2d>(op) || std::holds_alternative<ops::Dense>(op) ||
+         std::holds_alternative<ops::Conv2dGradInput>(op) ||
+         std::holds_alternative<ops::DenseGradInput>(op);
+}
+
+std::vector<HostTensor> values_for(const std::vector<TensorSpec>& specs, std::uint64_t seed) {
+  std::vector<HostTensor> inputs;
+  for (const TensorSpec& spec : specs)
+    // Statistics must not be negative; whole quarters are the same in any type and order.
+    inputs.push_back(is_floating(spec.dtype)
+                         ? random_tensor(spec.shape, seed++, 0.0625, 2.0, spec.dtype)
+                         : HostTensor(spec));
+  return inputs;
+}
+
+TEST_CASE("images in bfloat16 give what float32 gives, rounded") {
+  int seen = 0;
+  for (const OpExample& example : op_examples()) {
+    const std::vector<TensorSpec> specs = lowered(example);
+    const bool recorded_form = std::holds_alternative<ops::BatchNorm>(example.op) ||
+                               std::holds_alternative<ops::Dropout>(example.op);
+    if (specs.empty() || recorded_form || std::holds_alternative<ops::Cast>(example.op)) continue;
+    CAPTURE(op_name(example.op));
+    ++seen;
+    const std::vector<HostTensor> inputs = values_for(specs, 11 + static_cast<unsigned>(seen));
+    const std::vector<TensorSpec> results = infer(example.op, specs);
+    const std::vector<HostTensor> expected =
+        expected_of(example.op, inputs, results, multiplies_weight(example.op));
+    std::string variant;
+    std::vector<HostTensor> first = run_any(example.op, inputs, {}, &variant);
+    CAPTURE(variant);
+    if (variant.ends_with(cpu::kWidenedSuffix) || !multiplies_weight(example.op))
+      CHECK(same_bits(first, expected));
+    for (const int threads : {2, 3}) {
+      AnyRun run;
+      run.threads = threads;
+      CHECK(same_bits(run_any(example.op, inputs, run), first));
+    }
+    AnyRun before;
+    before.guard = Guard::kBefore;
+    CHECK(same_bits(run_any(example.op, inputs, before), first));
+  }
+  CHECK(seen >= 40);
+}
+
+TEST_CASE("a pin of bfloat16 reaches the float32 kernel behind it") {
+  const std::vector<TensorSpec> specs = {{{2, 5, 4, 3}, DType::kBFloat16}};
+  const std::vector<HostTensor> inputs = values_for(specs, 5);
+  const Op op = ops::MaxPool2d{};
+  std::string variant;
+  AnyRun run;
+  run.variant = "reference";
+  const std::vector<HostTensor> reference = run_any(op, inputs, run, &variant);
+  CHECK(variant == "max_pool2d.reference.widened");
+  CHECK(same_bits(reference, run_any(op, inputs, {})));
+  run.variant = "max_pool2d.direct.baseline.widened";
+  CHECK(same_bits(reference, run_any(op, inputs, run, &variant)));
+  CHECK(variant == run.variant);
+  run.variant = "max_pool2d.fast";
+  CHECK_THROWS_AS(run_any(op, inputs, run), ArgumentError);
+}
+
+TEST_CASE("float32 problems are told nothing of kernels for other types") {
+  const std::vector<TensorSpec> specs = {{{2, 5}, DType::kFloat32}};
+  const std::vector<TensorSpec> results = specs;
+  const Op op = ops::Activation{};
+  const Selection selection = cpu_backend().select(op, {specs, results, best_isa(), 1, {}});
+  for (const Refusal& refusal : selection.refused) CHECK(refusal.reason.starts_with("needs "));
+}
+
+}  // namespace
+}  // namespace pycnn::testing
