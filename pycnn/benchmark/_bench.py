@@ -20,12 +20,12 @@ from pycnn import functional
 from pycnn.benchmark._load import is_busy, load_average
 from pycnn.benchmark._peaks import Peaks, machine_peaks
 from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing
-from pycnn.benchmark._roofline import bound
+from pycnn.benchmark._roofline import Bound, bound
 from pycnn.config import clock_ghz, machine
 from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.optim import SGD
-from pycnn.program import Program, compile_traced
+from pycnn.program import COMPUTED, Program, compile_traced
 from pycnn.tensor import expect_memory
 from pycnn.tracing import Symbol, check_dtype, trace
 from pycnn.version import __version__
@@ -73,6 +73,8 @@ def bench(
     rounds: int = 7,
     seed: int = 0,
     dtype: str = "float32",
+    emulate_bfloat16: bool = False,
+    winograd: bool = True,
     peaks: str | None = "keep",
     report: Callable[[str], object] | None = None,
 ) -> BenchReport:
@@ -89,7 +91,9 @@ def bench(
         device: "cpu".
         rounds: How many, of about 0.1 s for each number of threads.
         seed: Of the images.
-        dtype: "float32"; the only one with fast kernels.
+        dtype: "float32", or "bfloat16" for activations and their gradients (see `pycnn.compile`).
+        emulate_bfloat16: Time what bfloat16 takes where the processor lacks it; steps are held against float32's peak.
+        winograd: As of `pycnn.compile`.
         peaks: Hold the times against what the machine can do at most (see `machine_peaks`): "keep" takes the peaks of
             the cache or measures them for it, "renew" measures, None leaves them out.
         report: Is told what takes time besides.
@@ -100,7 +104,8 @@ def bench(
     Raises:
         ArgumentError: An argument is out of range, or the size of the input is not known.
         ShapeError: A layer refuses the shape.
-        DTypeError: Nothing computes in the element type here.
+        DTypeError: `dtype` is none of these.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
         DeviceError: The device or instruction set is not there.
 
     Example:
@@ -117,13 +122,14 @@ def bench(
         raise ArgumentError(f"bench: net is {net!r}, expected a Module, for example pycnn.models.create('lenet5')")
     if peaks not in ("keep", "renew", None):
         raise ArgumentError(f"bench: peaks is {peaks!r}, expected 'keep', 'renew' or None")
-    dtype = check_dtype(dtype, allowed=("float32",))
+    dtype = check_dtype(dtype, allowed=COMPUTED)
+    numerics = {"dtype": dtype, "emulate_bfloat16": emulate_bfloat16, "winograd": winograd}
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))
     state = net.state_dict()
     arrays = _arrays(net, shape, train, seed)
     try:
-        programs = [_compile(net, arrays, train, device=device, threads=count, isa=isa) for count in counts]
+        programs = [_compile(net, arrays, train, device=device, threads=count, isa=isa, **numerics) for count in counts]
         limits = [
             None
             if peaks is None
@@ -135,15 +141,16 @@ def bench(
             name=type(net).__name__,
             shape=shape,
             train=train,
-            timings=tuple(map(_with_work, timings, programs, limits)),
+            timings=tuple(map(_with_work, timings, programs, limits, [dtype] * len(programs))),
             environment=environment(),
             dtype=dtype,
+            winograd=bool(winograd),
             rounds=rounds,
             clock=clock,
             peaks=tuple(limit for limit in limits if limit is not None),
         )
         if layers:
-            rows, wall = _profile(programs[0], arrays, rounds, limits[0])
+            rows, wall = _profile(programs[0], arrays, rounds, limits[0], dtype)
             result = replace(result, layers=rows, layers_wall=wall)
     finally:
         net.load_state_dict(state)
@@ -169,17 +176,15 @@ def _single(result: Any) -> Symbol:
     return result
 
 
-def _compile(
-    net: Module, arrays: list[np.ndarray], train: bool, *, device: str, threads: int | None, isa: str | None
-) -> Program:
+def _compile(net: Module, arrays: list[np.ndarray], train: bool, **options: Any) -> Program:
     inputs = {name: (array.shape, array.dtype.name) for name, array in zip("xy", arrays, strict=False)}
     if not train:
         traced = trace(lambda x: _single(net(x)), inputs, root=net)
-        return compile_traced(traced, device=device, threads=threads, isa=isa)
+        return compile_traced(traced, **options)
     loss = getattr(net, "default_loss", None) or functional.cross_entropy
     traced = trace(lambda x, y: {"loss": loss(_single(net(x)), y)}, inputs, root=net)
     spec = SGD(1e-3, momentum=0.9).spec(dict(net.named_parameters()))
-    program = compile_traced(traced, mode="training", optimizer=spec, device=device, threads=threads, isa=isa)
+    program = compile_traced(traced, mode="training", optimizer=spec, **options)
     # Small steps: the same work, and the weights stay finite however many there are.
     program.variables["train.learning_rate"] = np.array([1e-6], np.float32)
     return program
@@ -222,17 +227,23 @@ def _time(
     return timings, Clock(float(np.median(clocks)), min(clocks), max(clocks))
 
 
+def _least(step: Mapping[str, Any], peaks: Peaks, dtype: str) -> Bound:
+    """What a step needs at least; layers with weights multiply in `dtype`, where something does."""
+    multiplies = step["op"].startswith(("conv2d", "dense"))
+    return bound(_flops(step), step["bytes"], peaks, dtype=peaks.multiplied(dtype) if multiplies else "float32")
+
+
 def _flops(step: Mapping[str, Any]) -> int:
     return 2 * step["macs"] + step["other_flops"]
 
 
-def _with_work(timing: Timing, program: Program, peaks: Peaks | None) -> Timing:
+def _with_work(timing: Timing, program: Program, peaks: Peaks | None, dtype: str) -> Timing:
     """The timing with its rate, and held against the sum of what each step needs at least."""
     steps = [step for step in program.steps() if step["phase"] == "run"]
     timing = replace(timing, gflops=sum(map(_flops, steps)) / timing.median / 1e9)
     if peaks is None:
         return timing
-    least = sum(bound(_flops(step), step["bytes"], peaks).seconds for step in steps)
+    least = sum(_least(step, peaks, dtype).seconds for step in steps)
     return replace(timing, bound=least, percent_of_bound=100.0 * least / timing.median)
 
 
@@ -248,7 +259,7 @@ def _round(program: Program, arrays: list[np.ndarray], runs: int) -> np.ndarray:
 
 
 def _profile(
-    program: Program, arrays: list[np.ndarray], rounds: int, peaks: Peaks | None
+    program: Program, arrays: list[np.ndarray], rounds: int, peaks: Peaks | None, dtype: str
 ) -> tuple[tuple[Layer, ...], float]:
     """The steps, and the wall time of a run that was measured in the same runs."""
     started = time.perf_counter()
@@ -267,15 +278,15 @@ def _profile(
     middle = int(np.argsort(walls)[(len(walls) - 1) // 2])
     # A run lasts at least as long as its steps; the warm-up, without clocks, may pull the mean below that.
     wall = max(walls[middle], sum(columns[middle]))
-    rows = [_layer(step, seconds, wall, peaks) for step, seconds in zip(steps, columns[middle], strict=True)]
+    rows = [_layer(step, seconds, wall, peaks, dtype) for step, seconds in zip(steps, columns[middle], strict=True)]
     rest = wall - sum(columns[middle])
     rows.append(Layer("other", "", "", rest, rest / wall, 0.0, 0.0))
     return tuple(rows), wall
 
 
-def _layer(step: Mapping[str, Any], seconds: float, wall: float, peaks: Peaks | None) -> Layer:
+def _layer(step: Mapping[str, Any], seconds: float, wall: float, peaks: Peaks | None, dtype: str) -> Layer:
     flops, timed = _flops(step), max(seconds, 1e-12)
-    least = None if peaks is None else bound(flops, step["bytes"], peaks)
+    least = None if peaks is None else _least(step, peaks, dtype)
     return Layer(
         name=step["name"],
         op=step["op"],

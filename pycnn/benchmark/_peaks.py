@@ -104,6 +104,10 @@ class Peaks:
             raise ArgumentError(f"peaks: nothing multiplies {dtype!r} here; there is {known}")
         return max(rates)
 
+    def multiplied(self, dtype: str) -> str:
+        """The type itself, or, where nothing here multiplies it, "float32", which is then multiplied in its place."""
+        return dtype if any(peak.dtype == dtype for peak in self.compute) else "float32"
+
     def level(self, size_bytes: float) -> MemoryPeak:
         """The nearest level that holds so many bytes."""
         return next((peak for peak in self.memory if size_bytes <= peak.capacity_bytes), self.memory[-1])

@@ -102,6 +102,7 @@ def _kind(op: str) -> str:
 
 def _draw_points(axis: Any, steps: Sequence[Layer], longest: Sequence[Layer], peaks: Peaks, dtype: str) -> None:
     points = [step for step in steps if step.flops > 0 and step.bytes > 0 and step.share >= _LEAST_SHARE]
+    dtype = peaks.multiplied(dtype)
     compute = peaks.gflops(dtype)
     # The ridges, where compute takes over from a level, are part of the picture, points or not.
     ridges = [compute / level.gbytes for level in peaks.memory]

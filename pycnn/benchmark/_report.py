@@ -126,7 +126,8 @@ class BenchReport:
         layers_wall: Seconds of a run while the steps were timed.
         environment: See `environment`.
         warnings: Why the numbers may be wrong.
-        dtype: Element type of the arithmetic.
+        dtype: Element type of activations.
+        winograd: Whether Winograd's algorithms were allowed.
         rounds: How many the runs were spread over.
         clock: Of the processor while the runs were timed.
         peaks: Of the machine, one for each of `timings`; empty without peaks.
@@ -141,6 +142,7 @@ class BenchReport:
     environment: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     dtype: str = "float32"
+    winograd: bool = True
     rounds: int = 0
     clock: Clock | None = None
     peaks: tuple[Peaks, ...] = ()

@@ -204,6 +204,28 @@ def parse(command: Any, name: str, description: str, words: Sequence[str]) -> ar
     return parser.parse_args([*before, *words]) if files or args.set else args
 
 
+def add_numerics(parser: argparse.ArgumentParser) -> None:
+    """Add what `numerics` reads: how numbers are multiplied and kept."""
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        metavar="D",
+        help="element type of activations: float32 (default), or bfloat16, where the processor has AMX or AVX512-BF16",
+    )
+    parser.add_argument("--emulate-bfloat16", action="store_true", help="bfloat16 on any processor, slowly")
+    parser.add_argument(
+        "--no-winograd",
+        dest="winograd",
+        action="store_false",
+        help="plain sums in 3x3 convolutions too: slower, with smaller rounding errors",
+    )
+
+
+def numerics(args: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of `add_numerics`, as arguments of `pycnn.compile` and others."""
+    return {"dtype": args.dtype, "emulate_bfloat16": args.emulate_bfloat16, "winograd": args.winograd}
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     group = parser.add_argument_group("common options")

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     peaks = parser.add_mutually_exclusive_group()
     peaks.add_argument("--measure-peaks", action="store_true", help="measure the machine's peaks anew")
     peaks.add_argument("--no-peaks", action="store_true", help="neither measure nor use the machine's peaks")
-    parser.add_argument("--dtype", default="float32", metavar="D", help="element type (default and only: float32)")
+    _options.add_numerics(parser)
     parser.add_argument("--threads", type=_options.thread_list, metavar="N,M", help="one number or several to compare")
     parser.add_argument("--isa", choices=("baseline", "avx2", "avx512"), help="instruction set (default: the best)")
     parser.add_argument("--rounds", type=_options.count, default=7, metavar="N", help="of about 0.1 s (default: 7)")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         device=args.device,
         rounds=args.rounds,
         seed=args.seed,
-        dtype=args.dtype,
+        **_options.numerics(args),
         peaks=None if args.no_peaks else "renew" if args.measure_peaks else "keep",
         report=output.progress,
     )

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="average the probabilities of ten windows of each image: corners and middle, mirrored too",
     )
+    _options.add_numerics(parser)
     _weights.add_arguments(parser)
 
 
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
     if args.weights is not None and (is_list or len(paths) > 1):
         raise UsageError("--weights goes with the name of one net")
+    if (is_list or args.ensemble or args.ten_crop) and (args.dtype != "float32" or not args.winograd):
+        raise UsageError("--dtype and --no-winograd go with nets that are measured one by one, without --ten-crop")
     nets = [_weights.find(path, args) for path in paths]
     shape = _shared_shape(paths, nets)
     side = args.image_size
@@ -122,7 +125,14 @@ def _measure(
     if args.ten_crop:
         measured = _ten_crops(args, net, images)
     else:
-        trainer = Trainer(net, loss=_nets.own_loss(net), device=args.device, threads=args.threads, seed=args.seed)
+        trainer = Trainer(
+            net,
+            loss=_nets.own_loss(net),
+            device=args.device,
+            threads=args.threads,
+            seed=args.seed,
+            **_options.numerics(args),
+        )
         measured = trainer.evaluate(images, batch_size=args.batch_size, transform=window)
     seconds = time.perf_counter() - started
     return {

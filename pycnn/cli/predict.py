@@ -27,6 +27,8 @@ from pycnn.data._decode import decode, read_file, require_pillow
 from pycnn.nn import _range
 from pycnn.nn._running import ends_in_softmax
 from pycnn.nn.module import Module
+from pycnn.program import COMPUTED
+from pycnn.tracing import check_dtype
 
 __all__ = ["add_arguments", "run"]
 
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=_options.count, default=3, metavar="K", help="classes to show (default: 3)")
     parser.add_argument("--fit", choices=("crop", "stretch"), default="crop", help="how other proportions are handled")
     parser.add_argument("--invert", action="store_true", help="swap dark and bright")
+    _options.add_numerics(parser)
     _weights.add_arguments(parser)
 
 
@@ -91,9 +94,14 @@ def _probabilities(net: Module, images: np.ndarray, args: argparse.Namespace) ->
             raise ValueError(f"'{args.file}': the net gives {getattr(scores, 'shape', scores)}, not (N, classes)")
         return scores if ends_in_softmax(scores) else functional.softmax(scores)
 
+    numerics = _options.numerics(args)
+    if check_dtype(numerics["dtype"], allowed=COMPUTED) == "bfloat16":
+        numerics["input_dtype"] = "uint8"
+    else:
+        numerics["dtype"] = "uint8"
     parts = []
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
-        program = pycnn.compile(function, part.shape, dtype="uint8", device=args.device, threads=args.threads)
+        program = pycnn.compile(function, part.shape, device=args.device, threads=args.threads, **numerics)
         parts.append(program(part))
     return np.concatenate(parts)

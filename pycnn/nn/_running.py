@@ -203,13 +203,16 @@ def _flatten(result: Any) -> tuple[dict[str, Symbol], Any]:
     raise GraphError(f"forward returned {type(result).__name__}, expected a Symbol or a tuple or dict of them")
 
 
-def make_runner(net: Module, arrays: tuple[np.ndarray, ...], finish: Callable[[Any], Any] | None = None) -> Runner:
+def make_runner(
+    net: Module, arrays: tuple[np.ndarray, ...], finish: Callable[[Any], Any] | None = None, **numerics: Any
+) -> Runner:
     """Record and compile a net for inference.
 
     Args:
         net: The net.
         arrays: Inputs, of which shapes and types matter.
         finish: Applied to what ``forward`` returns.
+        numerics: Of `compile_traced`: dtype, emulate_bfloat16, winograd.
     """
     form: Any = None
 
@@ -221,7 +224,7 @@ def make_runner(net: Module, arrays: tuple[np.ndarray, ...], finish: Callable[[A
 
     inputs = {f"input{i}": (a.shape, a.dtype.name) for i, a in enumerate(arrays)}
     traced = trace(function, inputs, root=net)
-    runner = Runner(compile_traced(traced), form)
+    runner = Runner(compile_traced(traced, **numerics), form)
     if len(arrays) == 1:
         net._remember_input(arrays[0].shape[1:])
     return runner
@@ -234,15 +237,17 @@ def run(net: Module, inputs: tuple[Any, ...]) -> Any:
     return _run(net, inputs, "call", None)
 
 
-def _run(net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None) -> Any:
+def _run(
+    net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None, **numerics: Any
+) -> Any:
     arrays = tuple(as_input(x, who=type(net).__name__ + " input") for x in inputs)
     if net.input_range is not None:
         _range.check(net, arrays[0])
-    key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays))
+    key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays), tuple(sorted(numerics.items())))
 
     def make() -> Runner:
         check_images(net, arrays[0].shape)
-        return make_runner(net, arrays, finish)
+        return make_runner(net, arrays, finish, **numerics)
 
     return _cache(net).get(net, key, make)(*arrays)
 
@@ -280,11 +285,11 @@ def _scores(net: Module, result: Any) -> Symbol:
     return result
 
 
-def predict(net: Module, x: Any, batch_size: int) -> np.ndarray:
-    """Index of the largest score of each image, int64."""
+def predict(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
+    """Index of the largest score of each image, int64; `numerics` as of `make_runner`."""
 
     def classes(part: Any) -> np.ndarray:
-        scores = _run(net, (part,), "scores", lambda result: _scores(net, result))
+        scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **numerics)
         if scores.shape[1] == 0:
             raise ShapeError(f"{type(net).__name__}: the net gives no class scores")
         return scores.argmax(axis=1)

@@ -32,6 +32,8 @@ __all__ = ["find_last", "restore", "write"]
 _FORMAT = 1
 _PREFIXES = ("optim.", "ema.", "train.")
 _ENTRY = "trainer"
+# What older files lack, as they were written; all else is None there.
+_FORMERLY = {"dtype": "float32", "winograd": True}
 
 
 def extras(variables: Variables) -> Variables:
@@ -148,11 +150,11 @@ def _compare(own: dict[str, Any], saved: dict[str, Any], who: str) -> None:
     for key in ("optimizer", "loss", "seed", "ema"):
         if own[key] != saved.get(key):
             raise ArgumentError(f"{who}: was written with {key} {saved.get(key)!r}, this trainer has {own[key]!r}")
-    for key in ("settings", "groups", "schedule", "clip_norm", "auxiliary_weight"):
-        # Older files lack `groups` and `auxiliary_weight`, as if they were None.
-        if own[key] != saved.get(key):
+    for key in ("settings", "groups", "schedule", "clip_norm", "auxiliary_weight", "dtype", "winograd"):
+        before = saved.get(key, _FORMERLY.get(key))
+        if own[key] != before:
             warnings.warn(
-                f"{who}: was written with {key} {saved.get(key)}, goes on with {own[key]}; the "
+                f"{who}: was written with {key} {before}, goes on with {own[key]}; the "
                 "result differs from uninterrupted training",
                 stacklevel=stack_level(),
             )

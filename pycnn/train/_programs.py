@@ -7,7 +7,7 @@ program minimises, and one further scalar for each metric.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,7 +155,7 @@ class ProgramSet:
         *,
         device: str,
         threads: int | None,
-        winograd: bool,
+        numerics: Mapping[str, Any],
         optimizer: Callable[[], OptimizerSpec] | None,
     ) -> None:
         self._net = net
@@ -163,7 +163,7 @@ class ProgramSet:
         self._variables = variables
         self._device = device
         self._threads = threads
-        self._winograd = winograd
+        self._numerics = dict(numerics)
         self._optimizer = optimizer
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
@@ -254,7 +254,7 @@ class ProgramSet:
             optimizer=spec,
             device=self._device,
             threads=self._threads,
-            winograd=self._winograd,
+            **self._numerics,
         )
         soft = objective.name == "cross_entropy" and not labelled
         return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)

@@ -16,6 +16,7 @@ from pycnn.data import Dataset, mean_std
 from pycnn.data.transforms import Transform
 from pycnn.errors import ArgumentError, FileError, FormatError
 from pycnn.nn.module import Module
+from pycnn.program import COMPUTED
 from pycnn.train import _recipe_kinds as kinds
 from pycnn.train._augmentation import make_transform
 from pycnn.train._recipe_kinds import key
@@ -94,7 +95,9 @@ class Recipe:
     )
     early_stopping: int = key(0, kinds.integer(0), "epochs without improvement after which training ends; 0: never")
     metrics: list[str] = key([], kinds.names, "measured beside loss and accuracy: top5 and the like")
-    dtype: str = key("float32", kinds.text, "element type of the computation")
+    dtype: str = key("float32", kinds.choice(*COMPUTED), "element type of activations and their gradients")
+    emulate_bfloat16: bool = key(False, kinds.flag, "bfloat16 on any processor, slowly")
+    winograd: bool = key(True, kinds.flag, "let 3x3 convolutions multiply less and round more")
     seed: int = key(0, kinds.integer(0, 2**63 - 1), "of everything random")
 
     def __post_init__(self) -> None:
@@ -237,6 +240,8 @@ class Recipe:
             optimizer=self.make_optimizer(),
             schedule=self.make_schedule(self.epochs * batches),
             dtype=self.dtype,
+            emulate_bfloat16=self.emulate_bfloat16,
+            winograd=self.winograd,
             device=device,
             threads=threads,
             seed=self.seed,

@@ -19,14 +19,14 @@ from pycnn.arguments import as_integer, as_number, as_path
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
 from pycnn.errors import ArgumentError, FormatError, ShapeError
-from pycnn.nn import _range, files
+from pycnn.nn import _range, _running, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.auxiliary import as_auxiliary_weight
 from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
-from pycnn.program import OptimizerSpec, Variables
+from pycnn.program import COMPUTED, OptimizerSpec, Variables
 from pycnn.tensor import Tensor
 from pycnn.tracing import check_dtype
 from pycnn.train import _checkpoint, _loop
@@ -51,7 +51,9 @@ class Trainer:
         loss: "cross_entropy" (class labels, or probabilities); "mse" (targets of the output's
             shape; class labels become 0 and 1); or a function of the net's result and the target
             that gives a scalar. Default: the net's own (``default_loss``), else cross-entropy.
-        dtype: "float32".
+        dtype: "float32", or "bfloat16": activations and their gradients take half the memory, and are multiplied faster
+            (see `pycnn.compile`). Weights, what the optimizer keeps, norms and losses stay float32, so no scaling of
+            the loss is needed.
         device: "cpu".
         threads: At most this many; None chooses. The result does not depend on it.
         seed: Of shuffling, augmentation and dropout. Fresh weights follow `pycnn.manual_seed`.
@@ -65,7 +67,8 @@ class Trainer:
             evaluation and prediction look at the main output alone.
         metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
         winograd: Whether training and evaluation may use Winograd's algorithms for 3x3 and 5x5 convolutions, which are
-            faster and round more (see `pycnn.compile`). `predict` is the net's own and always may.
+            faster and round more (see `pycnn.compile`).
+        emulate_bfloat16: Let "bfloat16" run on any processor, slowly (see `pycnn.compile`).
         normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
 
     Attributes:
@@ -76,6 +79,7 @@ class Trainer:
 
     Raises:
         ArgumentError: An argument is out of range or does not go with another.
+        DTypeError: `dtype` is none of these.
 
     Example:
         >>> import pycnn as pc
@@ -97,6 +101,7 @@ class Trainer:
         device: str = "cpu",
         threads: int | None = None,
         winograd: bool = True,
+        emulate_bfloat16: bool = False,
         seed: int = 0,
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
@@ -115,7 +120,12 @@ class Trainer:
             )
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
-        check_dtype(dtype, allowed=("float32",))
+        #: How numbers are multiplied and kept: arguments of `pycnn.program.compile_traced`.
+        self.numerics = {
+            "dtype": check_dtype(dtype, allowed=COMPUTED),
+            "winograd": winograd,
+            "emulate_bfloat16": emulate_bfloat16,
+        }
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
         names = [name for name, _ in net.named_tensors()] if isinstance(net, files.GraphModule) else []
@@ -153,7 +163,7 @@ class Trainer:
         self._epochs = 0
         self._callbacks: tuple[Callback, ...] = ()
         self._callback_states: list[dict[str, Any]] = []
-        options: dict[str, Any] = {"device": device, "threads": threads, "winograd": winograd}
+        options: dict[str, Any] = {"device": device, "threads": threads, "numerics": self.numerics}
         self._training = ProgramSet(net, objective, self.variables, **options, optimizer=self._spec)
         self._measuring = ProgramSet(net, objective, self.variables, **options, optimizer=None)
         self.variables["train.seed"] = np.array([seed], np.int64)
@@ -500,8 +510,8 @@ class Trainer:
             return self._measure(dataset, batch_size, transform)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
-        """Class of each image, int64 (N,); see `pycnn.nn.Module.predict`."""
-        return self.net.predict(x, batch_size=batch_size)
+        """Class of each image, int64 (N,), computed as in training; see `pycnn.nn.Module.predict`."""
+        return _running.predict(self.net, x, batch_size, **self.numerics)
 
     # ---- Averages
 
@@ -595,6 +605,8 @@ class Trainer:
             "schedule": describe(self.schedule),
             "clip_norm": self.clip_norm,
             "auxiliary_weight": self.auxiliary_weight,
+            "dtype": self.numerics["dtype"],
+            "winograd": bool(self.numerics["winograd"]),
         }
 
     def state(self) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def test_bench_as_json(run, has_types):
     values = run("bench", "lenet5", "--batch", "4", "--json", *QUICK).json
     has_types(
         values, schema=str, net=str, options=dict, name=str, shape=list, train=bool, timings=list, layers=list,
-        layers_wall=float, environment=dict, warnings=list, dtype=str, rounds=int, clock=dict, peaks=list,
+        layers_wall=float, environment=dict, warnings=list, dtype=str, winograd=bool, rounds=int, clock=dict,
+        peaks=list,
     )  # fmt: skip
     assert values["schema"] == "pycnn.bench/1"
     assert values["shape"] == [4, 28, 28, 1]

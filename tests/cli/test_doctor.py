@@ -21,8 +21,8 @@ def test_doctor_as_json(run, no_speed, has_types):
     values = result.json
     has_types(
         values, schema=str, version=str, environment=dict, variables=dict, instruction_sets=list, isa=str,
-        threads=int, threads_reason=str, thread_limits=dict, devices=list, thread_pools=list, pillow=bool,
-        speed=dict, warnings=list,
+        bfloat16_units=list, threads=int, threads_reason=str, thread_limits=dict, devices=list, thread_pools=list,
+        pillow=bool, speed=dict, warnings=list,
     )  # fmt: skip
     assert values["schema"] == "pycnn.doctor/1"
     assert values["version"] == pycnn.__version__

@@ -97,7 +97,18 @@ def test_every_way_of_training_is_reachable(run):
     result = run("train", *words.split(), "--json")
     assert result.code == 0, result.err
     assert result.json["steps"] == 2 * (result.json["train_images"] // 32)
-    assert run("train", "--dtype", "float3", "--epochs", "1").code == 1
+    assert run("train", "--dtype", "float3", "--epochs", "1").code == 2
+
+
+def test_training_in_bfloat16(run, tmp_path):
+    words = ["--dtype", "bfloat16", "--emulate-bfloat16", "--no-winograd", "--epochs", "1", "--seed", "1"]
+    result = run("train", *words, "--json", "--output", tmp_path / "net.safetensors")
+    assert result.code == 0, result.err
+    plain = run("train", "--epochs", "1", "--seed", "1", "--json").json
+    assert abs(result.json["test_accuracy"] - plain["test_accuracy"]) < 0.05
+    assert result.json["weights_fingerprint"] != plain["weights_fingerprint"]
+    measured = run("evaluate", tmp_path / "net.safetensors", "--dtype", "bfloat16", "--emulate-bfloat16", "--json").json
+    assert measured["accuracy"] == result.json["test_accuracy"]
 
 
 def test_resumed_runs_keep_every_setting(run, tmp_path):

@@ -248,9 +248,14 @@ def test_schedules(keys, text):
 
 
 def test_element_types_that_are_not_there_are_refused():
-    way = train.recipe("lenet5-digits", dtype="complex64")
-    with pytest.raises(pc.DTypeError, match="complex64"):
-        way.make_trainer(way.make_net(), 100)
+    with pytest.raises(pc.ArgumentError, match=r"'dtype' is 'complex64', expected one of float32, bfloat16"):
+        train.recipe("lenet5-digits", dtype="complex64")
+
+
+def test_how_numbers_are_computed_reaches_the_trainer():
+    way = train.recipe("lenet5-digits", dtype="bfloat16", emulate_bfloat16=True, winograd=False)
+    trainer = way.make_trainer(way.make_net(), 100)
+    assert trainer.numerics == {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False}
 
 
 def test_a_training_by_recipe_goes_through_its_transforms():
