@@ -33,6 +33,9 @@ class Ensemble:
 
     Args:
         nets: One or more nets that take the same images and tell the same classes; they may be different networks.
+        dtype: "float32", or "bfloat16" for activations (see `pycnn.compile`).
+        emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
+        winograd: Whether convolutions may use Winograd's algorithms.
 
     Attributes:
         nets: The nets.
@@ -49,8 +52,16 @@ class Ensemble:
         (3, 10)
     """
 
-    def __init__(self, nets: Sequence[Module]) -> None:
+    def __init__(
+        self,
+        nets: Sequence[Module],
+        *,
+        dtype: str = "float32",
+        emulate_bfloat16: bool = False,
+        winograd: bool = True,
+    ) -> None:
         self.nets = tuple(nets)
+        self._numerics: dict[str, Any] = {"dtype": dtype, "emulate_bfloat16": emulate_bfloat16, "winograd": winograd}
         if not self.nets:
             raise ArgumentError("Ensemble: there is no net, one or more are needed")
         for position, net in enumerate(self.nets):
@@ -87,7 +98,7 @@ class Ensemble:
         """
         total: np.ndarray | None = None
         for position, net in enumerate(self.nets):
-            part = net.predict_proba(x, batch_size=batch_size)
+            part = net.predict_proba(x, batch_size=batch_size, **self._numerics)
             if total is None:
                 total = part.astype(np.float64)
             elif part.shape != total.shape:
@@ -132,7 +143,7 @@ class Ensemble:
             raise ArgumentError("Ensemble.evaluate: the data set is empty")
         right, loss = np.zeros(len(self.nets) + 1, np.int64), 0.0
         for images, labels in Loader(data, batch_size, shuffle=False, transform=transform):
-            parts = [net.predict_proba(images, batch_size=batch_size) for net in self.nets]
+            parts = [net.predict_proba(images, batch_size=batch_size, **self._numerics) for net in self.nets]
             shapes = {part.shape for part in parts}
             if len(shapes) > 1:
                 raise ShapeError(f"Ensemble: the nets tell different numbers of classes: {sorted(shapes)}")

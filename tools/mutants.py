@@ -102,6 +102,27 @@ MUTANTS = (
         "*/backends/test_winograd.cpp",
     ),
     Mutant(
+        "bfloat16: ties rounded up",
+        CPU + "simd.isa.h",
+        "bits + 0x7FFFu + ((bits >> 16) & 1u)",
+        "bits + 0x8000u",
+        "*/backends/test_bfloat16.cpp",
+    ),
+    Mutant(
+        "bfloat16: weights not rounded where it is emulated",
+        CPU + "widened.cpp",
+        "functions.round(source.as<const float>() + begin, target + begin, n);",
+        "std::copy_n(source.as<const float>() + begin, n, target + begin);",
+        "*/backends/test_bfloat16.cpp",
+    ),
+    Mutant(
+        "bfloat16: a parameter's gradient summed in it",
+        "csrc/compile/lower_precision.cpp",
+        "if (is_elementwise_pair(node.op) && !varies_[at(input)]) return false;",
+        "",
+        "*/compile/test_lower_precision.cpp",
+    ),
+    Mutant(
         "batch norm: variance in one pass",
         CPU + "batch_norm.isa.cpp",
         "const Vec d = load_lanes(row + v * kLanes, lanes) - center[v];",

@@ -70,8 +70,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
     paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
     if args.weights is not None and (is_list or len(paths) > 1):
         raise UsageError("--weights goes with the name of one net")
-    if (is_list or args.ensemble or args.ten_crop) and (args.dtype != "float32" or not args.winograd):
-        raise UsageError("--dtype and --no-winograd go with nets that are measured one by one, without --ten-crop")
     nets = [_weights.find(path, args) for path in paths]
     shape = _shared_shape(paths, nets)
     side = args.image_size
@@ -123,7 +121,7 @@ def _measure(
     images = data.part(args.split)
     started = time.perf_counter()
     if args.ten_crop:
-        measured = _ten_crops(args, net, images)
+        measured = _ten_crops(args, Ensemble([net], **_options.numerics(args)), images)
     else:
         trainer = Trainer(
             net,
@@ -151,10 +149,9 @@ def _measure(
     }
 
 
-def _ten_crops(args: argparse.Namespace, net: Module | Ensemble, images: Dataset) -> dict[str, float]:
-    first = net if isinstance(net, Module) else net.nets[0]
-    height, width, _ = first.input_shape or (0, 0, 0)
-    return evaluate_crops(net, images, size=(height, width), crops=10, batch_size=args.batch_size)
+def _ten_crops(args: argparse.Namespace, nets: Ensemble, images: Dataset) -> dict[str, float]:
+    height, width, _ = nets.nets[0].input_shape or (0, 0, 0)
+    return evaluate_crops(nets, images, size=(height, width), crops=10, batch_size=args.batch_size)
 
 
 def _largest_class(images: Dataset) -> float:
@@ -179,9 +176,10 @@ def _together(
 ) -> int:
     images = data.part(args.split)
     started = time.perf_counter()
-    ensemble = Ensemble(nets)
+    numerics = _options.numerics(args)
+    ensemble = Ensemble(nets, **numerics)
     if args.ten_crop:
-        members = [_ten_crops(args, net, images)["accuracy"] for net in nets]
+        members = [_ten_crops(args, Ensemble([net], **numerics), images)["accuracy"] for net in nets]
         measured: dict[str, Any] = {**_ten_crops(args, ensemble, images), "members": members}
     else:
         measured = ensemble.evaluate(images, batch_size=args.batch_size, transform=window)

@@ -303,15 +303,15 @@ def ends_in_softmax(symbol: Symbol) -> bool:
     return node["kind"] == "op" and node["op"].name == "softmax"
 
 
-def predict_proba(net: Module, x: Any, batch_size: int) -> np.ndarray:
-    """Probability of each class, float32."""
+def predict_proba(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
+    """Probability of each class, float32; `numerics` as of `make_runner`."""
     from pycnn import functional
 
     def finish(result: Any) -> Symbol:
         scores = _scores(net, result)
         return scores if ends_in_softmax(scores) else functional.softmax(scores)
 
-    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish), who="predict_proba")
+    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish, **numerics), who="predict_proba")
 
 
 def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarray:

@@ -442,12 +442,23 @@ class Module:
 
     # ---- Using
 
-    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+    def predict(
+        self,
+        x: Any,
+        *,
+        batch_size: int = 256,
+        dtype: str = "float32",
+        emulate_bfloat16: bool = False,
+        winograd: bool = True,
+    ) -> np.ndarray:
         """Say which class each image belongs to: the index of the largest output.
 
         Args:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; the result does not depend on it.
+            dtype: "float32", or "bfloat16" for activations (see `pycnn.compile`).
+            emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
+            winograd: Whether convolutions may use Winograd's algorithms.
 
         Returns:
             int64 (N,).
@@ -456,10 +467,19 @@ class Module:
             ShapeError: As a call, or the net's output is not (N, classes).
             DTypeError: As a call.
             ArgumentError: `batch_size` is not positive.
+            UnsupportedError: bfloat16 without AMX or AVX512-BF16.
         """
-        return _running.predict(self, x, batch_size)
+        return _running.predict(self, x, batch_size, dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
 
-    def predict_proba(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+    def predict_proba(
+        self,
+        x: Any,
+        *,
+        batch_size: int = 256,
+        dtype: str = "float32",
+        emulate_bfloat16: bool = False,
+        winograd: bool = True,
+    ) -> np.ndarray:
         """Compute the probability of each class.
 
         A softmax is added unless the net ends in one.
@@ -467,6 +487,9 @@ class Module:
         Args:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; the result does not depend on it.
+            dtype: "float32", or "bfloat16" for activations (see `pycnn.compile`).
+            emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
+            winograd: Whether convolutions may use Winograd's algorithms.
 
         Returns:
             float32 (N, classes), rows that sum to 1.
@@ -475,8 +498,11 @@ class Module:
             ShapeError: As a call, or the net's output is not (N, classes).
             DTypeError: As a call.
             ArgumentError: `batch_size` is not positive.
+            UnsupportedError: bfloat16 without AMX or AVX512-BF16.
         """
-        return _running.predict_proba(self, x, batch_size)
+        return _running.predict_proba(
+            self, x, batch_size, dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd
+        )
 
     def features(self, x: Any, *, layer: str, batch_size: int = 256) -> np.ndarray:
         """Compute what a layer inside the net gives.

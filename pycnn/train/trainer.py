@@ -19,7 +19,7 @@ from pycnn.arguments import as_integer, as_number, as_path
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
 from pycnn.errors import ArgumentError, FormatError, ShapeError
-from pycnn.nn import _range, _running, files
+from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.auxiliary import as_auxiliary_weight
 from pycnn.nn.module import Module
@@ -121,7 +121,7 @@ class Trainer:
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
         #: How numbers are multiplied and kept: arguments of `pycnn.program.compile_traced`.
-        self.numerics = {
+        self.numerics: dict[str, Any] = {
             "dtype": check_dtype(dtype, allowed=COMPUTED),
             "winograd": winograd,
             "emulate_bfloat16": emulate_bfloat16,
@@ -511,7 +511,7 @@ class Trainer:
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Class of each image, int64 (N,), computed as in training; see `pycnn.nn.Module.predict`."""
-        return _running.predict(self.net, x, batch_size, **self.numerics)
+        return self.net.predict(x, batch_size=batch_size, **self.numerics)
 
     # ---- Averages
 

@@ -101,6 +101,23 @@ def test_busy_machine_is_told(run, monkeypatch):
     assert "warning: the machine is busy: load 99" in result.err
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_bfloat16_and_plain_sums(run, train):
+    words = ["--dtype", "bfloat16", "--emulate-bfloat16", "--no-winograd", "--layers", *(["--train"] if train else [])]
+    values = run("bench", "lenet5", "--batch", "4", "--json", *words, *QUICK).json
+    assert (values["dtype"], values["winograd"]) == ("bfloat16", False)
+    assert "cast" in {layer["op"] for layer in values["layers"]}
+    assert all(layer["percent_of_bound"] is None or layer["percent_of_bound"] > 0 for layer in values["layers"])
+
+
+@pytest.mark.skipif(bool(pycnn.config.machine()["bfloat16_units"]), reason="this processor has a unit for bfloat16")
+def test_bfloat16_without_a_unit_is_refused(run):
+    result = run("bench", "lenet5", "--dtype", "bfloat16", *QUICK)
+    assert result.code == 1
+    assert "AMX or AVX512-BF16" in result.err
+    assert "emulate_bfloat16" in result.err
+
+
 @pytest.fixture
 def earlier(run, tmp_path):
     path = tmp_path / "before.json"

@@ -65,6 +65,17 @@ def test_ten_crops_are_averaged(run, model):
     assert run("evaluate", model, "--image-size", "20").code == 2
 
 
+@pytest.mark.parametrize("words", [(), ("--ten-crop",), ("--ensemble", "--ten-crop"), ("--ensemble",)])
+def test_every_way_of_measuring_computes_as_asked(run, model, words):
+    files = (model, model) if "--ensemble" in words else (model,)
+    plain = run("evaluate", *files, *words, "--json").json
+    emulated = ("--dtype", "bfloat16", "--emulate-bfloat16", "--no-winograd")
+    lower = run("evaluate", *files, *words, *emulated, "--json").json
+    assert abs(lower["accuracy"] - plain["accuracy"]) < 0.02
+    assert lower["loss"] != plain["loss"]
+    assert lower["loss"] == pytest.approx(plain["loss"], rel=0.05)
+
+
 def test_larger_images_are_cut_from_the_middle(run, model):
     values = run("evaluate", model, "--image-size", "32", "--json").json
     _, test = pycnn.data.digits(seed=0, size=32)

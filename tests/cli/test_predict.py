@@ -37,6 +37,19 @@ def test_probabilities_are_those_of_the_net(run, model, digit, has_types):
     assert shown == sorted(shown, reverse=True)
 
 
+def test_probabilities_in_bfloat16(run, model, digit):
+    path, image = digit
+    words = ("predict", model, path, "--top-k", "10", "--json")
+    values = run(*words, "--dtype", "bfloat16", "--emulate-bfloat16", "--no-winograd").json
+    found = {entry["index"]: entry["probability"] for entry in values["predictions"][0]["classes"]}
+    expected = pycnn.load(model).predict_proba(image)[0]
+    assert [found[i] for i in range(10)] == pytest.approx(expected.tolist(), abs=0.05)
+    assert [found[i] for i in range(10)] != expected.tolist()
+    result = run(*words, "--dtype", "float16")
+    assert result.code == 1
+    assert "expected one of float32, bfloat16" in result.err
+
+
 def test_colour_and_other_sizes_are_converted(run, model, digit, tmp_path):
     path, _ = digit
     large = tmp_path / "large.jpg"
