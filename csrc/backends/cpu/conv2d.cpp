@@ -1,3 +1,4 @@
+#include "backends/cpu/conv2d_grouped.h"
 #include "backends/cpu/conv2d_lanes.h"
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_scatter.h"
@@ -63,6 +64,17 @@ Kernel make_lanes(const auto& op, const Problem& problem) {
   return make_lane_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
+template <const GroupRunner& kRun>
+const char* accept_grouped(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return refuse_grouped(window_of(op, problem), kRun.lanes);
+}
+
+template <const GroupRunner& kRun>
+Kernel make_grouped(const auto& op, const Problem& problem) {
+  return make_grouped_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
 template <const ScatterRun& kRun>
 const char* accept_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
@@ -106,15 +118,20 @@ Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& proble
 constexpr Variant<ops::Conv2d> kForward[] = {
 #if PYCNN_HAVE_AVX512
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
+    {"conv2d.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
+     make_grouped<kGroupedAvx512>},
     {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
     {"conv2d.implicit_gemm.avx512", Isa::kAvx512, accept_float32, make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
+    {"conv2d.grouped.avx2", Isa::kAvx2, accept_grouped<kGroupedAvx2>, make_grouped<kGroupedAvx2>},
     {"conv2d.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
     {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd, make_winograd<kWinogradBaseline>},
+    {"conv2d.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
+     make_grouped<kGroupedBaseline>},
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
@@ -125,6 +142,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
      make_winograd<kWinogradAvx512>},
+    {"conv2d_grad_input.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
+     make_grouped<kGroupedAvx512>},
     {"conv2d_grad_input.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>,
      make_lanes<kLanesAvx512>},
     {"conv2d_grad_input.scatter.avx512", Isa::kAvx512, accept_scatter<kScatterAvx512>,
@@ -134,6 +153,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d_grad_input.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
+    {"conv2d_grad_input.grouped.avx2", Isa::kAvx2, accept_grouped<kGroupedAvx2>,
+     make_grouped<kGroupedAvx2>},
     {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d_grad_input.scatter.avx2", Isa::kAvx2, accept_scatter<kScatterAvx2>,
      make_scatter<kScatterAvx2>},
@@ -141,6 +162,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
     {"conv2d_grad_input.winograd.baseline", Isa::kBaseline, accept_winograd,
      make_winograd<kWinogradBaseline>},
+    {"conv2d_grad_input.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
+     make_grouped<kGroupedBaseline>},
     {"conv2d_grad_input.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d_grad_input.scatter.baseline", Isa::kBaseline, accept_scatter<kScatterBaseline>,

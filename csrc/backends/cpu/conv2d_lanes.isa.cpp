@@ -14,29 +14,64 @@ struct Tile {
 };
 
 template <TileActivation kActivation, int MR, int NV>
-PYCNN_INLINE void finish(const LaneTiles& job, const Tile& tile, Vec (&sum)[MR][NV]) {
-  Vec bias[NV];
-#pragma GCC unroll 3
-  for (int v = 0; v < NV; ++v)
-    bias[v] = job.bias ? load(job.bias + tile.lane + v * kLanes) : zero();
+PYCNN_INLINE void activate(float slope, Vec (&sum)[MR][NV]) {
 #pragma GCC unroll 12
-  for (int i = 0; i < MR; ++i) {
-    float* out = tile.output + i * job.output_column;
-    const Index valid = (i + 1 < MR ? job.valid : tile.last_valid) - tile.lane;
-    const bool plain = valid >= NV * kLanes && !job.residual;
+  for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 3
-    for (int v = 0; v < NV; ++v) {
-      Vec x = sum[i][v] + bias[v];
-      if (plain) {
-        store(out + v * kLanes, activated<kActivation>(x, job.slope));
-        continue;
-      }
-      const Index left = valid - v * kLanes;
-      const int n = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
-      if (job.residual) x = x + load_partial(job.residual + (out - job.output) + v * kLanes, n);
-      store_partial(out + v * kLanes, activated<kActivation>(x, job.slope), n);
-    }
+    for (int v = 0; v < NV; ++v) sum[i][v] = activated<kActivation>(sum[i][v], slope);
+}
+
+// Valid lanes of vector v of pixel i.
+template <int MR>
+PYCNN_INLINE int valid_lanes(const LaneTiles& job, const Tile& tile, int i, int v) {
+  const Index left = (i + 1 < MR ? job.valid : tile.last_valid) - tile.lane - v * kLanes;
+  return static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
+}
+
+template <int MR, int NV>
+PYCNN_INLINE void finish(const LaneTiles& job, const Tile& tile, Vec (&sum)[MR][NV]) {
+#pragma GCC unroll 3
+  for (int v = 0; v < NV; ++v) {
+    const Vec bias = job.bias ? load(job.bias + tile.lane + v * kLanes) : zero();
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i) sum[i][v] = sum[i][v] + bias;
   }
+  if (job.residual) {
+    const float* residual = job.residual + (tile.output - job.output);
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 3
+      for (int v = 0; v < NV; ++v)
+        sum[i][v] = sum[i][v] + load_partial(residual + i * job.output_column + v * kLanes,
+                                             valid_lanes<MR>(job, tile, i, v));
+  }
+  switch (job.activation) {
+    case TileActivation::kIdentity:
+      break;
+    case TileActivation::kRelu:
+      activate<TileActivation::kRelu>(job.slope, sum);
+      break;
+    case TileActivation::kRelu6:
+      activate<TileActivation::kRelu6>(job.slope, sum);
+      break;
+    case TileActivation::kLeakyRelu:
+      activate<TileActivation::kLeakyRelu>(job.slope, sum);
+      break;
+  }
+  if (job.valid - tile.lane >= NV * kLanes && tile.last_valid - tile.lane >= NV * kLanes) {
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 3
+      for (int v = 0; v < NV; ++v)
+        store(tile.output + i * job.output_column + v * kLanes, sum[i][v]);
+    return;
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 3
+    for (int v = 0; v < NV; ++v)
+      store_partial(tile.output + i * job.output_column + v * kLanes, sum[i][v],
+                    valid_lanes<MR>(job, tile, i, v));
 }
 
 template <int MR, int NV>
@@ -61,16 +96,7 @@ void tile_kernel(const LaneTiles& job, const Tile& tile) {
       for (int v = 0; v < NV; ++v) sum[i][v] = fma(load(at + v * kLanes), wv[v], sum[i][v]);
     }
   }
-  switch (job.activation) {
-    case TileActivation::kIdentity:
-      return finish<TileActivation::kIdentity>(job, tile, sum);
-    case TileActivation::kRelu:
-      return finish<TileActivation::kRelu>(job, tile, sum);
-    case TileActivation::kRelu6:
-      return finish<TileActivation::kRelu6>(job, tile, sum);
-    case TileActivation::kLeakyRelu:
-      return finish<TileActivation::kLeakyRelu>(job, tile, sum);
-  }
+  finish(job, tile, sum);
 }
 
 using TileKernel = void (*)(const LaneTiles&, const Tile&);

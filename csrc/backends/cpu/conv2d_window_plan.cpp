@@ -45,15 +45,35 @@ struct PassTaps {
   std::vector<AxisTap> rows, columns;
 };
 
+// One row of taps, as runs of three neighbours where that many are left, else of one.
+void add_group_runs(const WindowPlan& plan, Index row, const std::vector<AxisTap>& columns,
+                    Lists& lists) {
+  const bool joined = contiguous(columns) && plan.in.stride[1] == 1;
+  for (std::size_t first = 0; first < columns.size();) {
+    const Index taps = joined && columns.size() - first >= 3 ? 3 : 1;
+    const Index offset = plan.in.tap_offset(row, columns[first].input);
+    // All planes are one run.
+    const Index most = plan.lanes.shared ? plan.in_channels : kInputBlock;
+    for (Index k = 0; k < plan.in_channels; k += most) {
+      const Index block = k / most * plan.lanes.plane_pitch;
+      lists.offsets.insert(lists.offsets.end(),
+                           {offset + block, taps, std::min(most, plan.in_channels - k)});
+    }
+    first += static_cast<std::size_t>(taps);
+  }
+}
+
 void add_pass(const WindowPlan& plan, const Pass& place, const PassTaps& taps, bool merge,
               Lists& lists) {
   Pass pass = place;
   pass.kernel_tap = static_cast<Index>(lists.kernel_taps.size());
   pass.tap = static_cast<Index>(lists.offsets.size());
   const bool merged = merge && contiguous(taps.columns);
-  for (const AxisTap& row : taps.rows)
+  for (const AxisTap& row : taps.rows) {
+    if (plan.lanes.grouped) add_group_runs(plan, row.input, taps.columns, lists);
     for (const AxisTap& column : taps.columns) {
       lists.kernel_taps.push_back({row.kernel, column.kernel});
+      if (plan.lanes.grouped) continue;
       const Index offset = plan.in.tap_offset(row.input, column.input);
       if (plan.lanes.used)
         for (Index k = 0; k < plan.in_channels; ++k)
@@ -61,6 +81,7 @@ void add_pass(const WindowPlan& plan, const Pass& place, const PassTaps& taps, b
       else if (!merged || &column == &taps.columns.front())
         lists.offsets.push_back(offset);
     }
+  }
   pass.kernel_taps = static_cast<Index>(lists.kernel_taps.size()) - pass.kernel_tap;
   pass.taps = static_cast<Index>(lists.offsets.size()) - pass.tap;
   pass.run = plan.in_channels * (merged ? static_cast<Index>(taps.columns.size()) : 1);
@@ -85,6 +106,17 @@ void spread_over_lanes(WindowPlan& plan, const TapRange& taps, const Pair& outpu
   const Index floats = std::max(reach + last, in.buffer_columns * width + plan.block_width);
   lanes.plane_pitch = ceil_div(floats, 16) * 16;
   in.row_pitch = plan.in_channels * lanes.plane_pitch;
+}
+
+// Rows are always copied: one plane per block of channels, or per read channel.
+void plan_group_rows(WindowPlan& plan, Index lane_count) {
+  ConvInput& in = plan.in;
+  const Index inputs = plan.lanes.width / plan.group_channels * plan.in_channels;
+  const Index planes = plan.lanes.shared ? plan.in_channels : ceil_div(inputs, kInputBlock);
+  in.direct = false;
+  in.pixel_pitch = plan.lanes.shared ? lane_count : kInputBlock;
+  plan.lanes.plane_pitch = ceil_div(in.buffer_columns * in.pixel_pitch, 16) * 16;
+  in.row_pitch = planes * plan.lanes.plane_pitch;
 }
 
 // All passes that have taps and pixels; also settles how the input is read.
@@ -128,7 +160,10 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
       !plan.lanes.used && w.groups == 1 && all_contiguous && plan.in_channels < kMergeBelow;
   const Pair in_stride = w.transposed ? Pair{1, 1} : w.stride;
   plan.in = make_conv_input(w.input, in_stride, range, most, merge);
-  if (plan.lanes.used) spread_over_lanes(plan, range, most);
+  if (plan.lanes.grouped)
+    plan_group_rows(plan, plan.block_width / 2);
+  else if (plan.lanes.used)
+    spread_over_lanes(plan, range, most);
   for (std::size_t i = 0; i < taps.size(); ++i)
     add_pass(plan, places[i], taps[i],
              merge || (plan.in.direct && !plan.lanes.used && w.groups == 1), lists);
@@ -176,7 +211,8 @@ void choose_chunks(const Lists& lists, WindowPlan& plan) {
   auto split_channels = [&] {
     while (coarse() && plan.splits * 2 <= all_blocks) plan.splits *= 2;
   };
-  if (weights > kLargeWeights) split_channels();
+  // Groups are copied a few at a time: sharing them out costs nothing.
+  if (weights > kLargeWeights || plan.lanes.grouped) split_channels();
   while (coarse() && block >= 8) block = ceil_div(block, 2);
   split_channels();
   plan.image_blocks = ceil_div(plan.images, plan.image_block);

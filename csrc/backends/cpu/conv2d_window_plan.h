@@ -1,4 +1,5 @@
 #pragma once
+#include "backends/cpu/conv2d_grouped_tiles.h"
 #include "backends/cpu/conv2d_window.h"
 
 // What the kernels of conv2d_window.cpp and conv2d_lanes.cpp know before they run: where the taps
@@ -10,13 +11,15 @@ struct KernelTap {
   Index row, column;  // position in the weight
 };
 
-// The layout that conv2d_lanes.h describes; unused in the implicit GEMM.
+// The layouts that conv2d_lanes.h and conv2d_grouped.h describe; unused in the implicit GEMM.
 struct Lanes {
   Index used = 0;
+  Index grouped = 0;  // rows are copied as conv2d_grouped_tiles.h describes
+  Index shared = 0;   // grouped: several groups share a vector, and rows are copied to planes
   Index flat = 0;     // a row of output is one run of floats; else pixels start at a vector each
   Index pattern = 0;  // floats until the output channels repeat, a multiple of the lanes
   Index width = 0;    // output channels whose rows are copied at a time
-  Index plane_pitch = 0;  // from one read channel's copy of a row to the next
+  Index plane_pitch = 0;  // from one read channel's (or block's) copy of a row to the next
 };
 
 // One list of taps and the output pixels that it serves.
@@ -24,8 +27,9 @@ struct Pass {
   Index first_row = 0, first_column = 0;  // first output pixel
   Index rows = 0, columns = 0;
   Index kernel_tap = 0, kernel_taps = 0;  // into the plan's list of weight positions
-  Index tap = 0, taps = 0, run = 0;       // into the plan's list of offsets, merged where possible
-  Index weights = 0;                      // first float in the packed weight
+  // Into the plan's list of offsets, merged where possible; grouped: GroupRuns.
+  Index tap = 0, taps = 0, run = 0;
+  Index weights = 0;  // first float in the packed weight
 };
 
 // Followed in the plan's bytes by the passes, the offsets and the weight positions.
@@ -67,6 +71,13 @@ struct WindowPlan {
   }
   Index weight_groups() const { return lanes.used ? 1 : groups; }
 };
+
+// An entry of the list of offsets of conv2d_grouped.cpp: neighbouring taps of one row, and the
+// channels that they read in one block, or in planes.
+struct GroupRun {
+  Index offset, taps, channels;
+};
+constexpr Index kGroupRunIndices = sizeof(GroupRun) / sizeof(Index);
 
 static_assert(std::has_unique_object_representations_v<Pass> &&
               std::has_unique_object_representations_v<ConvInput> &&

@@ -110,6 +110,60 @@ std::vector<Case> nasty_cases() {
        .padding = {1, 1, 1, 1},
        .groups = 32},
       {.n = 2, .h = 5, .w = 6, .ic = 66, .oc = 6, .kh = 1, .kw = 1, .groups = 2},
+      {.n = 2, .h = 4, .w = 27, .ic = 20, .oc = 20, .padding = {1, 1, 1, 1}, .groups = 5},
+      {.n = 3, .h = 5, .w = 13, .ic = 6, .oc = 6, .kw = 5, .padding = {0, 2, 2, 1}, .groups = 3},
+      {.n = 2, .h = 8, .w = 25, .ic = 40, .oc = 40, .padding = {1, 1, 1, 1}, .groups = 5},
+      {.n = 2,
+       .h = 9,
+       .w = 14,
+       .ic = 40,
+       .oc = 40,
+       .stride = {2, 2},
+       .padding = {1, 1, 1, 1},
+       .groups = 5},
+      {.n = 2,
+       .h = 9,
+       .w = 14,
+       .ic = 24,
+       .oc = 24,
+       .stride = {1, 3},
+       .padding = {1, 1, 1, 1},
+       .groups = 3},
+      {.n = 2,
+       .h = 8,
+       .w = 9,
+       .ic = 15,
+       .oc = 36,
+       .kh = 2,
+       .kw = 4,
+       .padding = {1, 0, 2, 1},
+       .groups = 3},
+      {.n = 2,
+       .h = 8,
+       .w = 9,
+       .ic = 40,
+       .oc = 24,
+       .kh = 5,
+       .kw = 5,
+       .padding = {2, 2, 2, 2},
+       .groups = 2},
+      {.n = 1,
+       .h = 9,
+       .w = 11,
+       .ic = 48,
+       .oc = 48,
+       .padding = {2, 2, 2, 2},
+       .dilation = {2, 2},
+       .groups = 3},
+      {.n = 1, .h = 7, .w = 7, .ic = 66, .oc = 66, .padding = {1, 1, 1, 1}, .groups = 2},
+      {.n = 1,
+       .h = 14,
+       .w = 14,
+       .ic = 64,
+       .oc = 64,
+       .stride = {2, 2},
+       .padding = {1, 1, 1, 1},
+       .groups = 2},
       {.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 80, .padding = {1, 1, 1, 1}, .groups = 2},
       {.n = 1, .h = 2, .w = 3, .ic = 1000, .oc = 3, .padding = {1, 1, 1, 1}},
       {.n = 1, .h = 1, .w = 3, .ic = 2049, .oc = 2, .kh = 1, .kw = 1},
@@ -206,7 +260,9 @@ TEST_CASE("conv2d: an image's result does not depend on its batch") {
         Case{.n = 8, .h = 3, .w = 3, .ic = 16, .oc = 70, .kh = 1, .kw = 1},
         Case{.n = 8, .h = 4, .w = 4, .ic = 9, .oc = 70, .kh = 4, .kw = 4},
         Case{.n = 8, .h = 28, .w = 28, .ic = 1, .oc = 6, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
-        Case{.n = 8, .h = 9, .w = 9, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 32}}) {
+        Case{.n = 8, .h = 9, .w = 9, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 32},
+        Case{.n = 8, .h = 9, .w = 9, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 8},
+        Case{.n = 8, .h = 7, .w = 7, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 2}}) {
     CAPTURE(c.text());
     const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
     const Values grad = reals(c.output(), random);
@@ -245,8 +301,14 @@ TEST_CASE("conv2d: without bias, and gradient without bias") {
 
 TEST_CASE("conv2d: the epilogue equals separate steps") {
   std::mt19937 random(5);
-  for (const std::int64_t oc : {6, 16, 33, 64}) {
-    const Case c{.h = 9, .w = 8, .ic = 4, .oc = oc, .padding = {1, 1, 1, 1}};
+  for (const Case& c :
+       {Case{.h = 9, .w = 8, .ic = 4, .oc = 6, .padding = {1, 1, 1, 1}},
+        Case{.h = 9, .w = 8, .ic = 4, .oc = 16, .padding = {1, 1, 1, 1}},
+        Case{.h = 9, .w = 8, .ic = 4, .oc = 33, .padding = {1, 1, 1, 1}},
+        Case{.h = 9, .w = 8, .ic = 4, .oc = 64, .padding = {1, 1, 1, 1}},
+        Case{.h = 9, .w = 8, .ic = 12, .oc = 12, .padding = {1, 1, 1, 1}, .groups = 3},
+        Case{.h = 9, .w = 8, .ic = 6, .oc = 20, .padding = {1, 1, 1, 1}, .groups = 2}}) {
+    const std::int64_t oc = c.oc;
     const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
     const Values bias = reals({oc}, random), residual = reals(c.output(), random);
     for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
@@ -282,18 +344,24 @@ TEST_CASE("conv2d: the epilogue equals separate steps") {
 
 TEST_CASE("conv2d: NaN reaches exactly the outputs that see it") {
   std::mt19937 random(6);
-  Case c{.n = 1, .h = 8, .w = 9, .ic = 3, .oc = 20, .padding = {1, 1, 1, 1}};
-  Values input = reals(c.input(), random);
-  const Values weight = reals(c.weight(), random);
-  input.data[static_cast<std::size_t>((4 * 9 + 5) * 3 + 1)] = NAN;
-  ops::Conv2d op = c.forward();
-  op.epilogue.activation = ActivationKind::kRelu;
-  for (const std::string& variant : fast_variants(op, {input, weight})) {
-    const auto output = run<float>(op, {input, weight}, {.variant = variant})[0];
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(output.size()); ++i) {
-      const std::int64_t row = i / 20 / 9, column = i / 20 % 9;
-      CHECK(std::isnan(output[static_cast<std::size_t>(i)]) ==
-            (std::abs(row - 4) <= 1 && std::abs(column - 5) <= 1));
+  for (const Case& c :
+       {Case{.n = 1, .h = 8, .w = 9, .ic = 3, .oc = 20, .padding = {1, 1, 1, 1}},
+        Case{.n = 1, .h = 8, .w = 9, .ic = 20, .oc = 20, .padding = {1, 1, 1, 1}, .groups = 5},
+        Case{.n = 1, .h = 8, .w = 9, .ic = 16, .oc = 24, .padding = {1, 1, 1, 1}, .groups = 2}}) {
+    CAPTURE(c.text());
+    Values input = reals(c.input(), random);
+    const Values weight = reals(c.weight(), random);
+    input.data[static_cast<std::size_t>((4 * 9 + 5) * c.ic + 1)] = NAN;
+    ops::Conv2d op = c.forward();
+    op.epilogue.activation = ActivationKind::kRelu;
+    for (const std::string& variant : fast_variants(op, {input, weight})) {
+      CAPTURE(variant);
+      const auto output = run<float>(op, {input, weight}, {.variant = variant})[0];
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(output.size()); ++i) {
+        const std::int64_t row = i / c.oc / 9, column = i / c.oc % 9;
+        CHECK(std::isnan(output[static_cast<std::size_t>(i)]) ==
+              (i % c.oc < c.oc / c.groups && std::abs(row - 4) <= 1 && std::abs(column - 5) <= 1));
+      }
     }
   }
 }

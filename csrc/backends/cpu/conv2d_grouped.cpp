@@ -1,0 +1,299 @@
+#include "backends/cpu/conv2d_grouped.h"
+
+#include <algorithm>
+
+#include "backends/cpu/conv2d_grouped_tiles.h"
+#include "backends/cpu/conv2d_window_plan.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+
+struct GroupKernels {
+  Index lanes;
+  void (*tiles)(const GroupTiles&);
+  void (*copy)(const GroupRow&);
+  const ActivationFunctions* activation;
+  const char* format;
+  const char* transposed_format;
+};
+
+namespace {
+
+constexpr Index kMaxGroup = 64;           // channels; wider groups are as good as convolutions
+constexpr Index kMinDepthwise = 16;       // columns
+constexpr Index kNearWeights = 4 * 1024;  // floats that leave room for input rows in L1
+
+// Where vectors of output channels lie. Groups that are smaller than a vector share one.
+struct Vectors {
+  Index lanes, group;  // group: output channels
+  bool shared() const { return group < lanes; }
+  Index per_group() const { return ceil_div(group, lanes); }  // of groups that are not smaller
+  Index count(Index channels) const {
+    return shared() ? ceil_div(channels, lanes) : channels / group * per_group();
+  }
+  // First output channel of vector v, and how many there are from it on.
+  Index first(Index v) const {
+    return shared() ? v * lanes : v / per_group() * group + v % per_group() * lanes;
+  }
+  Index valid(Index v, Index channels) const {
+    const Index end = shared() ? channels : (v / per_group() + 1) * group;
+    return std::min(lanes, end - first(v));
+  }
+};
+
+Lanes choose_lanes(const WindowProblem& w, Index lanes) {
+  const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
+  const Vectors vectors{lanes, outputs};
+  Lanes result;
+  result.used = result.grouped = true;
+  result.shared = vectors.shared();
+  result.pattern = vectors.count(w.output[3]) * lanes;
+  // One vector, or the groups that fit into a block of input channels, or one group.
+  result.width = std::min(
+      w.output[3], vectors.shared() ? lanes : std::max<Index>(1, kInputBlock / inputs) * outputs);
+  return result;
+}
+
+Vectors vectors_of(const WindowPlan& plan) { return {plan.block_width / 2, plan.group_channels}; }
+
+const GroupRun* runs_of(const WindowPlan& plan, const Pass& pass) {
+  return reinterpret_cast<const GroupRun*>(plan.offsets() + pass.tap);
+}
+
+// [vector][run][channel][tap][lane]
+void pack_weights(const KernelArgs& args) noexcept {
+  const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
+  const float* weight = args.inputs[0].as<const float>();
+  const WeightLayout layout = weight_layout(plan);
+  const Vectors vectors = vectors_of(plan);
+  const Index count = vectors.count(plan.out_channels);
+  auto pack_vector = [&](std::int64_t item, int) {
+    const Pass& pass = plan.passes()[item / count];
+    const Index v = item % count;
+    const Index first = vectors.first(v), valid = vectors.valid(v, plan.out_channels);
+    float* to = args.outputs[0].as<float>() + pass.weights +
+                v * plan.in_channels * pass.kernel_taps * vectors.lanes;
+    const KernelTap* taps = plan.kernel_taps() + pass.kernel_tap;
+    Index channel = 0;
+    for (Index r = 0; r < pass.taps / kGroupRunIndices; ++r) {
+      const GroupRun& run = runs_of(plan, pass)[r];
+      for (Index k = channel; k < channel + run.channels; ++k)
+        for (Index t = 0; t < run.taps; ++t) {
+          const float* from =
+              weight + k * layout.read_pitch +
+              (taps[t].row * plan.kernel_size[1] + taps[t].column) * layout.tap_pitch;
+          for (Index lane = 0; lane < vectors.lanes; ++lane) {
+            const Index o = first + lane;
+            *to++ = lane < valid ? from[o / vectors.group * layout.group_pitch +
+                                        o % vectors.group * layout.write_pitch]
+                                 : 0.0f;
+          }
+        }
+      channel += run.channels;
+      if (channel == plan.in_channels) channel = 0, taps += run.taps;
+    }
+  };
+  parallel_for(args.threads, plan.pass_count * count, pack_vector);
+}
+
+// Output channels whose input rows are copied together, and the vectors that hold them.
+struct Slice {
+  Index first_group, groups;
+  Index vector, vector_end;
+};
+
+Slice slice_at(const WindowPlan& plan, const Vectors& vectors, Index block) {
+  Slice slice;
+  const Index first = block * plan.lanes.width;
+  const Index end = std::min(first + plan.lanes.width, plan.out_channels);
+  slice.first_group = first / vectors.group;
+  slice.groups = (end - first) / vectors.group;
+  slice.vector = vectors.count(first), slice.vector_end = vectors.count(end);
+  return slice;
+}
+
+// One slice of a chunk.
+struct Work {
+  const WindowPlan& plan;
+  const GroupKernels& kernels;
+  const WindowTensors& tensors;
+  const WindowChunk& chunk;
+  Vectors vectors;
+  Slice slice;
+  float* buffer;
+
+  float* image_buffer(Index n) const { return buffer + n * plan.in.buffer_floats(plan.row_block); }
+};
+
+// Rows [first, end) of the copy of image n of the chunk, zeros around what the image has.
+void copy_rows(const Work& work, Index n, Index first, Index end) {
+  const WindowPlan& plan = work.plan;
+  const ConvInput& in = plan.in;
+  const float* image = work.tensors.input + (work.chunk.image + n) * plan.input_image;
+  const Index begin = std::clamp<Index>(-in.first_column, 0, in.buffer_columns);
+  const Index column_end = std::clamp<Index>(in.width - in.first_column, begin, in.buffer_columns);
+  const Index planes = in.row_pitch / plan.lanes.plane_pitch;
+  GroupRow copy;
+  copy.columns = column_end - begin, copy.channels = in.channels;
+  copy.group = plan.lanes.shared ? plan.in_channels : 0;
+  copy.plane_pitch = plan.lanes.plane_pitch;
+  copy.end = image + plan.input_image;
+  for (Index r = first; r < end; ++r) {
+    float* const to = work.image_buffer(n) + r * in.row_pitch;
+    const Index row = work.chunk.row * in.stride[0] + in.first_row + r;
+    if (row < 0 || row >= in.height || begin == column_end) {
+      std::fill_n(to, in.row_pitch, 0.0f);
+      continue;
+    }
+    copy.from = image + (row * in.width + in.first_column + begin) * in.channels +
+                work.slice.first_group * plan.in_channels;
+    for (Index p = 0; p < planes; ++p) {
+      float* const plane = to + p * plan.lanes.plane_pitch;
+      std::fill_n(plane, begin * in.pixel_pitch, 0.0f);
+      std::fill(plane + column_end * in.pixel_pitch, plane + plan.lanes.plane_pitch, 0.0f);
+      if (copy.group > 0 && p > 0) continue;  // all at once
+      copy.to = plane + begin * in.pixel_pitch;
+      work.kernels.copy(copy);
+      copy.from += kInputBlock;
+    }
+  }
+}
+
+// One row of a pass, of image n of the chunk.
+void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first_vector,
+             Index vector_end) {
+  const WindowPlan& plan = work.plan;
+  const Vectors& vectors = work.vectors;
+  const Index vector_weights = plan.in_channels * pass.kernel_taps * vectors.lanes;
+  GroupTiles tiles;
+  tiles.columns = pass.columns, tiles.stride = plan.in.stride[1];
+  tiles.runs = plan.offsets() + pass.tap, tiles.run_count = pass.taps / kGroupRunIndices;
+  tiles.plane_pitch = vectors.shared() ? plan.lanes.plane_pitch : 0;
+  tiles.output_column = plan.out_stride[1] * plan.out_channels;
+  tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
+  const Index out_row = output_start(plan, work.chunk, pass) + n * plan.out_image +
+                        row * plan.out_stride[0] * plan.out_columns * plan.out_channels;
+  const float* const input = work.image_buffer(n) + row * plan.in.row_step();
+  for (Index v = first_vector; v < vector_end; ++v) {
+    const Index channel = vectors.first(v), out = out_row + channel;
+    tiles.input = input;
+    if (!vectors.shared())
+      tiles.input += (channel / vectors.group - work.slice.first_group) * plan.in_channels;
+    tiles.weights = work.tensors.weights + pass.weights + v * vector_weights;
+    tiles.lanes = vectors.valid(v, plan.out_channels);
+    tiles.output = work.tensors.output + out;
+    tiles.bias = work.tensors.bias ? work.tensors.bias + channel : nullptr;
+    tiles.residual = work.tensors.residual ? work.tensors.residual + out : nullptr;
+    work.kernels.tiles(tiles);
+    activate(plan.activation, *work.kernels.activation,
+             {tiles.output, pass.columns, tiles.lanes, tiles.output_column});
+  }
+}
+
+// Row by row: what was just copied, and whole cache lines of output, are near.
+void run_by_rows(const Work& work) {
+  const WindowPlan& plan = work.plan;
+  for (Index n = 0; n < work.chunk.images; ++n) {
+    Index copied = 0;
+    for (Index row = 0; row < work.chunk.rows; ++row)
+      for (Index p = 0; p < plan.pass_count; ++p) {
+        const Pass& pass = plan.passes()[p];
+        if (work.chunk.row + row >= pass.rows) continue;
+        const Index needed = plan.in.buffer_rows(row + 1);
+        if (needed > copied) copy_rows(work, n, copied, needed), copied = needed;
+        run_row(work, pass, n, row, work.slice.vector, work.slice.vector_end);
+      }
+  }
+}
+
+// Vector by vector: their weights are near for all rows.
+void run_by_vectors(const Work& work) {
+  const WindowPlan& plan = work.plan;
+  for (Index n = 0; n < work.chunk.images; ++n)
+    copy_rows(work, n, 0, plan.in.buffer_rows(work.chunk.rows));
+  for (Index p = 0; p < plan.pass_count; ++p) {
+    const Pass& pass = plan.passes()[p];
+    const Index rows = std::min(work.chunk.rows, pass.rows - work.chunk.row);
+    for (Index v = work.slice.vector; v < work.slice.vector_end; ++v)
+      for (Index n = 0; n < work.chunk.images; ++n)
+        for (Index row = 0; row < rows; ++row) run_row(work, pass, n, row, v, v + 1);
+  }
+}
+
+void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
+  const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
+  const WindowTensors tensors = tensors_of(plan, args);
+  const Vectors vectors = vectors_of(plan);
+  const Index slice_weights =
+      plan.in_channels * plan.kernel_size[0] * plan.kernel_size[1] * plan.lanes.width;
+  zero_output(plan, tensors, args.threads);
+  auto run_chunk = [&](std::int64_t index, int worker) {
+    const WindowChunk chunk = chunk_at(plan, index);
+    float* buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;
+    for (Index block = chunk.block; block < chunk.block_end; ++block) {
+      const Work work{plan,  kernels, tensors, chunk, vectors, slice_at(plan, vectors, block),
+                      buffer};
+      if (slice_weights <= kNearWeights)
+        run_by_rows(work);
+      else
+        run_by_vectors(work);
+    }
+  };
+  parallel_for(args.threads, chunk_count(plan), run_chunk);
+}
+
+constexpr GroupKernels kBaselineKernels = {
+    baseline::kGemmLanes,   baseline::group_tiles,     baseline::copy_group_row,
+    &baseline::kActivation, "conv2d.grouped.baseline", "conv2d_grad_input.grouped.baseline"};
+void run_baseline(const KernelArgs& args) noexcept { run_grouped(args, kBaselineKernels); }
+#if PYCNN_HAVE_AVX2
+constexpr GroupKernels kAvx2Kernels = {avx2::kGemmLanes,      avx2::group_tiles,
+                                       avx2::copy_group_row,  &avx2::kActivation,
+                                       "conv2d.grouped.avx2", "conv2d_grad_input.grouped.avx2"};
+void run_avx2(const KernelArgs& args) noexcept { run_grouped(args, kAvx2Kernels); }
+#endif
+#if PYCNN_HAVE_AVX512
+constexpr GroupKernels kAvx512Kernels = {
+    avx512::kGemmLanes,   avx512::group_tiles,     avx512::copy_group_row,
+    &avx512::kActivation, "conv2d.grouped.avx512", "conv2d_grad_input.grouped.avx512"};
+void run_avx512(const KernelArgs& args) noexcept { run_grouped(args, kAvx512Kernels); }
+#endif
+
+}  // namespace
+
+const GroupRunner kGroupedBaseline = {run_baseline, &kBaselineKernels, baseline::kGemmLanes};
+#if PYCNN_HAVE_AVX2
+const GroupRunner kGroupedAvx2 = {run_avx2, &kAvx2Kernels, avx2::kGemmLanes};
+#endif
+#if PYCNN_HAVE_AVX512
+const GroupRunner kGroupedAvx512 = {run_avx512, &kAvx512Kernels, avx512::kGemmLanes};
+#endif
+
+const char* refuse_grouped(const WindowProblem& w, Index lanes) {
+  if (w.groups == 1) return "there is one group";
+  const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
+  const Index stride = w.transposed ? 1 : w.stride[1];
+  if (std::max(inputs, outputs) > kMaxGroup) return "groups have more than 64 channels";
+  if (w.kernel_size == Pair{1, 1}) return "copying rows does not pay for a window of 1x1";
+  // Measured on AVX2: per row, these cost more than they gain.
+  if (outputs >= 2 * lanes && w.stride[1] != 1) return "strided groups of two vectors or more";
+  if (outputs == 1 && w.output[2] < kMinDepthwise) return "short rows of single channels";
+  if (outputs < lanes) {
+    if (inputs != outputs || lanes % outputs != 0) return "groups do not fill the lanes";
+    if (stride > 1) return "groups share vectors and the stride is not 1";
+  }
+  if (stride > 2) return "the stride is more than 2";
+  return nullptr;
+}
+
+Kernel make_grouped_kernel(const WindowProblem& window, int threads, const GroupRunner& entry) {
+  Kernel kernel =
+      plan_window_kernel(window, choose_lanes(window, entry.lanes), entry.lanes, threads);
+  kernel.run = entry.run;
+  kernel.packed.pack = pack_weights;
+  kernel.packed.format =
+      window.transposed ? entry.kernels->transposed_format : entry.kernels->format;
+  return kernel;
+}
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,202 @@
+#include "backends/cpu/conv2d_grouped_tiles.h"
+#include "backends/cpu/gemm_tile.isa.h"
+#include "backends/cpu/take_lanes.isa.h"
+
+// A tile is MR pixels of one vector of output channels. An input pixel, once in a register, is
+// multiplied with all taps of its run that it meets: at stride 1 a pixel serves three
+// multiply-adds, so that loads do not hold them back. (Lanes of small groups are filled while rows
+// are copied: shuffles here would compete with the multiply-adds.)
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+constexpr int kMaxPixels = 12;
+
+struct Tile {
+  const float* input;
+  float* output;
+};
+
+// One run: returns the weights of the next.
+template <int MR, int S, bool kPlanes, int T>
+PYCNN_INLINE const float* add_run(const float* x, Index channels, Index plane_pitch, const float* w,
+                                  Vec (&sum)[MR]) {
+  constexpr int kPitch = kPlanes ? kLanes : kInputBlock;
+  const float* const end = w + channels * T * kLanes;
+  do {
+    Vec wv[T];
+#pragma GCC unroll 3
+    for (int t = 0; t < T; ++t) wv[t] = load(w + t * kLanes);
+#pragma GCC unroll 32
+    for (int j = 0; j < (MR - 1) * S + T; ++j) {
+      const Vec pixel = kPlanes ? load(x + j * kPitch) : broadcast(x[j * kPitch]);
+#pragma GCC unroll 3
+      for (int t = 0; t < T; ++t) {
+        const int i = (j - t) / S;
+        if (j >= t && (j - t) % S == 0 && i < MR) sum[i] = fma(pixel, wv[t], sum[i]);
+      }
+    }
+    x += kPlanes ? plane_pitch : 1;
+    w += T * kLanes;
+    // Keeps the compiler from turning each address into an induction variable of its own.
+    asm volatile("" : "+r"(x), "+r"(w));
+  } while (w != end);
+  return w;
+}
+
+template <int MR>
+PYCNN_INLINE void finish(const GroupTiles& job, float* output, Vec (&sum)[MR]) {
+  const int lanes = static_cast<int>(job.lanes);
+  const Vec bias = job.bias ? load_partial(job.bias, lanes) : zero();
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; ++i) sum[i] = sum[i] + bias;
+  if (job.residual) {
+    const float* residual = job.residual + (output - job.output);
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i)
+      sum[i] = sum[i] + load_partial(residual + i * job.output_column, lanes);
+  }
+  switch (job.activation) {
+    case TileActivation::kIdentity:
+      break;
+    case TileActivation::kRelu:
+#pragma GCC unroll 12
+      for (int i = 0; i < MR; ++i) sum[i] = activated<TileActivation::kRelu>(sum[i], 0);
+      break;
+    case TileActivation::kRelu6:
+#pragma GCC unroll 12
+      for (int i = 0; i < MR; ++i) sum[i] = activated<TileActivation::kRelu6>(sum[i], 0);
+      break;
+    case TileActivation::kLeakyRelu:
+#pragma GCC unroll 12
+      for (int i = 0; i < MR; ++i)
+        sum[i] = activated<TileActivation::kLeakyRelu>(sum[i], job.slope);
+      break;
+  }
+  if (lanes == kLanes) {
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i) store(output + i * job.output_column, sum[i]);
+  } else {
+#pragma GCC unroll 12
+    for (int i = 0; i < MR; ++i) store_partial(output + i * job.output_column, sum[i], lanes);
+  }
+}
+
+template <int MR, int S, bool kPlanes>
+void tile_kernel(const GroupTiles& job, const Tile& tile) {
+  Vec sum[MR];
+#pragma GCC unroll 12
+  for (int i = 0; i < MR; ++i) sum[i] = zero();
+  const float* w = job.weights;
+  const Index* const end = job.runs + 3 * job.run_count;
+  for (const Index* run = job.runs; run != end; run += 3) {
+    const float* x = tile.input + run[0];
+    // At stride 2 no pixel meets two neighbouring taps.
+    if (S == 1 && run[1] == 3)
+      w = add_run < MR, S, kPlanes, S == 1 ? 3 : 1 > (x, run[2], job.plane_pitch, w, sum);
+    else
+      w = add_run<MR, S, kPlanes, 1>(x, run[2], job.plane_pitch, w, sum);
+  }
+  finish(job, tile.output, sum);
+}
+
+using TileKernel = void (*)(const GroupTiles&, const Tile&);
+
+// Index: pixels - 1.
+template <int S, bool kPlanes>
+struct Kernels {
+  static constexpr TileKernel kList[] = {
+      tile_kernel<1, S, kPlanes>,  tile_kernel<2, S, kPlanes>,  tile_kernel<3, S, kPlanes>,
+      tile_kernel<4, S, kPlanes>,  tile_kernel<5, S, kPlanes>,  tile_kernel<6, S, kPlanes>,
+      tile_kernel<7, S, kPlanes>,  tile_kernel<8, S, kPlanes>,  tile_kernel<9, S, kPlanes>,
+      tile_kernel<10, S, kPlanes>, tile_kernel<11, S, kPlanes>, tile_kernel<12, S, kPlanes>};
+};
+
+// Lanes of a vector of whole groups take their own group's channel.
+PYCNN_INLINE Vec take_channel(Vec x, IVec from) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // Groups lie within the halves of the vector; `from` counts modulo four.
+  return (Vec)_mm256_permutevar_ps((__m256)x, (__m256i)from);
+#else
+  return take_lanes(x, from);
+#endif
+}
+
+// What lies beyond the end is of no use to anybody, but must not be read.
+PYCNN_INLINE Vec load_before(const float* p, const float* end) {
+  const Index left = end - p;
+  if (left >= kLanes) return load(p);
+  return left > 0 ? load_partial(p, static_cast<int>(left)) : zero();
+}
+
+template <int kGroup>
+void copy_planes(const GroupRow& job, Index first, Index last, bool whole) {
+  IVec from[kGroup];
+  for (int k = 0; k < kGroup; ++k)
+    for (int lane = 0; lane < kLanes; ++lane) from[k][lane] = (lane & -kGroup) + k;
+  const float* p = job.from + first * job.channels;
+  float* to = job.to + first * kLanes;
+  for (Index column = first; column < last; ++column, p += job.channels, to += kLanes) {
+    const Vec x = whole ? load(p) : load_before(p, job.end);
+#pragma GCC unroll 8
+    for (int k = 0; k < kGroup; ++k)
+      store(to + k * job.plane_pitch, kGroup == 1 ? x : take_channel(x, from[k]));
+  }
+}
+
+void copy_block(const GroupRow& job, Index first, Index last, bool whole) {
+  const float* p = job.from + first * job.channels;
+  float* to = job.to + first * kInputBlock;
+  for (Index column = first; column < last; ++column, p += job.channels, to += kInputBlock)
+#pragma GCC unroll 4
+    for (int c = 0; c < static_cast<int>(kInputBlock); c += kLanes)
+      store(to + c, whole ? load(p + c) : load_before(p + c, job.end));
+}
+
+void copy_columns(const GroupRow& job, Index first, Index last, bool whole) {
+  switch (job.group) {
+    case 1:
+      return copy_planes<1>(job, first, last, whole);
+    case 2:
+      return copy_planes<2>(job, first, last, whole);
+#if defined(__AVX2__) || defined(__AVX512F__)
+    case 4:
+      return copy_planes<4>(job, first, last, whole);
+#endif
+#if defined(__AVX512F__)
+    case 8:
+      return copy_planes<8>(job, first, last, whole);
+#endif
+    default:
+      return copy_block(job, first, last, whole);
+  }
+}
+
+}  // namespace
+
+void copy_group_row(const GroupRow& job) {
+  // Near the end of the image whole vectors may reach beyond it.
+  const Index reach = job.group > 0 ? kLanes : kInputBlock;
+  const Index left = job.end - job.from - reach;
+  Index whole = left < 0 ? 0 : left / job.channels + 1;
+  if (whole > job.columns) whole = job.columns;
+  copy_columns(job, 0, whole, true);
+  copy_columns(job, whole, job.columns, false);
+}
+
+void group_tiles(const GroupTiles& job) {
+  const bool planes = job.plane_pitch > 0;
+  const TileKernel* kernels = planes            ? Kernels<1, true>::kList
+                              : job.stride == 1 ? Kernels<1, false>::kList
+                                                : Kernels<2, false>::kList;
+  const Index pixel = job.stride * (planes ? kLanes : kInputBlock);
+  const Index tiles = (job.columns + kMaxPixels - 1) / kMaxPixels;
+  Index column = 0;
+  for (Index t = 0; t < tiles; ++t) {
+    const Index end = job.columns * (t + 1) / tiles;
+    kernels[end - column - 1](
+        job, {job.input + column * pixel, job.output + column * job.output_column});
+    column = end;
+  }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA

@@ -1,0 +1,56 @@
+#pragma once
+#include "backends/cpu/gemm.h"
+
+// Contract of conv2d_grouped.isa.cpp.
+//
+// Groups that fill vectors read copies of input rows in blocks of kInputBlock channels: the pixels
+// of a block follow one another. Smaller groups read planes instead: plane k holds, for each pixel,
+// one vector whose lane l is the channel k of the group of output channel l.
+namespace pycnn::cpu {
+
+constexpr Index kInputBlock = 16;
+
+// One vector of output channels of one row of output.
+//
+//   output[pixel][lane] = sum over runs, then channels k, then taps t of
+//       input[run offset + (pixel * stride + t) * pitch + at(k)] * weights[run][k][t][lane]
+//
+// Blocks: pitch is kInputBlock and at(k) = k. Planes: pitch is the vector's length and at(k) =
+// k * plane_pitch + lane.
+struct GroupTiles {
+  const float* input = nullptr;
+  Index columns = 0, stride = 1;  // stride: 1, or 2 in blocks
+  const Index* runs = nullptr;    // offset, taps (1; 3 at stride 1) and channels of each
+  Index run_count = 0;
+  Index plane_pitch = 0;  // 0: blocks
+  const float* weights = nullptr;
+  Index lanes = 0;  // output channels of the vector
+  float* output = nullptr;
+  Index output_column = 0;
+  const float* bias = nullptr;      // optional, `lanes` of them
+  const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  TileActivation activation = TileActivation::kIdentity;
+  float slope = 0;
+};
+
+// Copies pixels of one row to a block, or to the planes of one vector.
+struct GroupRow {
+  const float* from = nullptr;
+  const float* end = nullptr;       // of what may be read
+  Index columns = 0, channels = 0;  // channels: floats from pixel to pixel
+  Index group = 0;                  // channels of a group, a power of two below the lanes; 0: block
+  float* to = nullptr;
+  Index plane_pitch = 0;
+};
+
+#define PYCNN_DECLARE_GROUPED(ISA)          \
+  namespace ISA {                           \
+  void group_tiles(const GroupTiles& job);  \
+  void copy_group_row(const GroupRow& job); \
+  }
+PYCNN_DECLARE_GROUPED(baseline)
+PYCNN_DECLARE_GROUPED(avx2)
+PYCNN_DECLARE_GROUPED(avx512)
+#undef PYCNN_DECLARE_GROUPED
+
+}  // namespace pycnn::cpu
