@@ -160,6 +160,20 @@ def test_flip_happens_as_often_as_asked():
     assert abs(share - 0.3) < 6 * np.sqrt(0.3 * 0.7 / 20000)
 
 
+@pytest.mark.parametrize("p", [0, 0.3, 0.5, 1])
+def test_alternating_flips_show_both_sides_in_two_epochs(p):
+    images = np.tile(np.array([0, 1], np.uint8)[None, None, :, None], (20000, 1, 1, 1))
+    step = T.RandomHorizontalFlip(p, alternate=True)
+    epochs = [step(images, seed=3, epoch=epoch)[:, 0, 0, 0] for epoch in range(4)]
+    for first, second in zip(epochs, epochs[1:]):
+        np.testing.assert_array_equal(first + second, 1)
+    assert abs(epochs[0].mean() - p) <= 6 * np.sqrt(p * (1 - p) / 20000)
+    # Which images come first depends on the seed; a batch has what its images have in any other.
+    other = step(images, seed=4)[:, 0, 0, 0]
+    assert np.array_equal(other, epochs[0]) == (p in (0, 1))
+    np.testing.assert_array_equal(step(images[:5], seed=3, epoch=1, indices=np.arange(7, 12))[:, 0, 0, 0], epochs[1][7:12])
+
+
 def test_affine_quarter_turn_is_clockwise():
     image = np.arange(25, dtype=np.uint8).reshape(5, 5, 1) * 10
     out = T.RandomAffine(degrees=(90, 90))(image)
@@ -254,6 +268,7 @@ def test_transforms_compare_hash_and_print():
         (lambda: T.RandomShift(-1), "max_px must be in 0..65536, got -1"),
         (lambda: T.RandomShift(True), "max_px must be an integer, got True"),
         (lambda: T.RandomHorizontalFlip(1.5), r"p must be finite and in \[0, 1\], got 1.5"),
+        (lambda: T.RandomHorizontalFlip(alternate=1), "alternate must be True or False, got 1"),
         (lambda: T.RandomAffine(degrees=-5), r"degrees must be finite and in \[0, 360\], got -5"),
         (lambda: T.RandomAffine(degrees=(5, -5)), "degrees has low 5.0 above high -5.0"),
         (lambda: T.RandomAffine(degrees="10x"), "degrees must be a number, got '10x'"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,16 +116,27 @@ class RandomHorizontalFlip(Transform):
 
     Args:
         p: Probability in 0..1.
+        alternate: An image that was mirrored in one epoch is not in the next, and the other way round: two epochs show
+            both sides of every image, where independent draws repeat a side half the time (Jordan 2024, "94% on
+            CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498). `p` is then the share of images that are
+            mirrored in epochs 0, 2, 4, ...
     """
 
     p: float = 0.5
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         as_number(self.p, who="RandomHorizontalFlip", name="p", low=0, high=1)
+        if not isinstance(self.alternate, bool):
+            raise ArgumentError(f"RandomHorizontalFlip: alternate must be True or False, got {self.alternate!r}")
 
     def apply(self, images: Images, draw: Draw) -> Images:
         out = np.empty_like(images)
-        _image.flip(images, (draw.uniform(1)[:, 0] < self.p).astype(np.uint8), out)
+        if self.alternate:
+            mirrored = (replace(draw, epoch=0).uniform(1)[:, 0] < self.p) ^ bool(draw.epoch % 2)
+        else:
+            mirrored = draw.uniform(1)[:, 0] < self.p
+        _image.flip(images, mirrored.astype(np.uint8), out)
         return out
 
 
