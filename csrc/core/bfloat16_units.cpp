@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace pycnn {
 #if defined(__x86_64__)
@@ -20,6 +24,26 @@ unsigned saved_registers() noexcept {
   return low;
 }
 
+// Linux grants the 8 KiB of tile registers to a process that asks; the answer holds for all its
+// threads and its children.
+bool tiles_permitted() noexcept {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool find_amx_bf16() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTileState = 3u << 17, kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  if (!has_bits(saved_registers(), kTileState)) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || !has_bits(d, kAmxBf16 | kAmxTile))
+    return false;
+  return tiles_permitted();
+}
+
 }  // namespace
 
 bool has_avx512_bf16() noexcept {
@@ -31,10 +55,8 @@ bool has_avx512_bf16() noexcept {
 }
 
 bool has_amx_bf16() noexcept {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kTileState = 3u << 17, kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
-  if (!has_bits(saved_registers(), kTileState)) return false;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && has_bits(d, kAmxBf16 | kAmxTile);
+  static const bool found = find_amx_bf16();
+  return found;
 }
 #else
 bool has_avx512_bf16() noexcept { return false; }

@@ -7,8 +7,6 @@
 
 #if defined(__x86_64__) && defined(__linux__) && defined(PYCNN_HAVE_AVX512)
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #define PYCNN_BFLOAT16_UNITS 1
 #else
 #define PYCNN_BFLOAT16_UNITS 0
@@ -88,12 +86,6 @@ __attribute__((target("amx-tile,amx-bf16"))) float tile_chains(std::int64_t roun
   return result;
 }
 
-// Linux grants the 8 KiB of tile registers to a process that asks.
-bool tiles_permitted() noexcept {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 }  // namespace
 
 ComputeLoop avx512_bf16_loop() {
@@ -102,7 +94,7 @@ ComputeLoop avx512_bf16_loop() {
 }
 
 ComputeLoop amx_bf16_loop() {
-  if (!has_amx_bf16() || !tiles_permitted()) return {};
+  if (!has_amx_bf16()) return {};
   // Each of the 4 products adds 32 products to each of 16 x 16 sums.
   return {"amx_bf16", tile_chains, std::int64_t{4} * 2 * 16 * 16 * 32};
 }
