@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +40,13 @@ def _is_best(op, variant, isa):
     return next(v for v in _core.variants(op) if v.endswith(isa)) == variant
 
 
+UNITS = {"amx": "amx_bf16", "avx512_bf16": "avx512_bf16"}  # that multiply bfloat16, as `machine` calls them
+
+
+def is_for_bfloat16(variant):
+    return ".bfloat16." in variant
+
+
 def paths(*ops):
     """Each instruction set with its best variants, then the other variants ("overlapping.avx2", "reference") pinned.
 
@@ -48,13 +56,38 @@ def paths(*ops):
     names = {}
     for op in ops:
         for variant in _core.variants(op):
-            names.setdefault(variant.removeprefix(op + "."), {})[op] = variant
+            if not is_for_bfloat16(variant):
+                names.setdefault(variant.removeprefix(op + "."), {})[op] = variant
     for name, pins in names.items():
         needs = name.rpartition(".")[2]
         if needs in _LADDER and (needs not in ISAS or all(_is_best(op, pin, needs) for op, pin in pins.items())):
             continue
         result.append(pytest.param(Path(ISAS[-1], pins), id=name))
     return result
+
+
+def bfloat16_paths(*ops):
+    """The variants for bfloat16 that this machine can run, pinned; those of several ops together."""
+    names = {}
+    for variant in filter(is_for_bfloat16, itertools.chain(*map(_core.variants, ops))):
+        op, _, name = variant.partition(".")
+        names.setdefault(name, {})[op] = variant
+    there = {"portable", *(unit for unit, name in UNITS.items() if name in pycnn.config.machine()["bfloat16_units"])}
+    if "avx512" not in ISAS:
+        there = {"portable"}
+    result = [pytest.param(Path(ISAS[-1], pins), id=n) for n, pins in names.items() if n.rpartition(".")[2] in there]
+    assert result
+    return result
+
+
+def in_bfloat16(fn):
+    """`fn` of images in bfloat16, for float32 in and out: its first argument is the image, the rest are parameters."""
+
+    def wrapped(image, *parameters):
+        output = fn(functional.cast(image, dtype="bfloat16"), *parameters)
+        return functional.cast(output, dtype="float32")
+
+    return wrapped
 
 
 def isas():

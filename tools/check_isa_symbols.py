@@ -17,7 +17,7 @@ def leaks(build: Path) -> tuple[int, list[str]]:
     bad, count = [], 0
     for path in sorted(build.rglob("*.isa.cpp.o")):
         folder = next(part for part in reversed(path.parts) if part.endswith(".dir"))
-        isa = folder.removesuffix(".dir").rsplit("_", 1)[1]
+        isa = folder.removesuffix(".dir").removeprefix("pycnn_cpu_")
         count += 1
         listing = subprocess.run(
             ["nm", "-C", "--defined-only", str(path)], capture_output=True, text=True, check=True

@@ -11,7 +11,21 @@ import reference
 import tolerances
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_paths import ISAS, LATER, Path, build, gradients, integers, isas, paths, reals, run
+from kernel_paths import (
+    ISAS,
+    LATER,
+    Path,
+    bfloat16_paths,
+    build,
+    gradients,
+    in_bfloat16,
+    integers,
+    is_for_bfloat16,
+    isas,
+    paths,
+    reals,
+    run,
+)
 
 from pycnn import _core, functional
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
@@ -156,7 +170,29 @@ def test_gradients_are_within_the_bound_of_their_sums(case, path):
         tolerances.assert_within(got, want, tolerances.sum_bound(magnitude, length), name)
 
 
-@pytest.mark.parametrize("variant", [v for op in OPS for v in _core.variants(op) if v.rpartition(".")[2] not in LATER])
+@cases
+@pytest.mark.parametrize("path", bfloat16_paths(*OPS))
+def test_bfloat16_is_exact_on_whole_numbers_but_for_the_last_rounding(case, path):
+    arrays = case.arrays(integers)
+    expected = reference.conv2d(*arrays, **case.geometry)
+    op = in_bfloat16(case.op)
+    tolerances.assert_exact(run(op, *arrays, path=path), reference.bfloat16(expected))
+    grad = integers(np.random.default_rng(2), expected.shape)
+    found = gradients(op, *arrays, grad=grad, path=path)
+    to_input, *rest = expected_gradients(case, arrays, grad)
+    for name, got, want in zip(("input", "weight", "bias"), found, [reference.bfloat16(to_input), *rest]):
+        tolerances.assert_exact(got, want, name)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        v
+        for op in OPS
+        for v in _core.variants(op)
+        if v.rpartition(".")[2] not in LATER and not is_for_bfloat16(v)  # those accept every case
+    ],
+)
 def test_some_case_reaches_each_variant(variant):
     pins = {variant.partition(".")[0]: variant}
 

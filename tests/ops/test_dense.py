@@ -8,7 +8,19 @@ import reference
 import tolerances
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_paths import ISAS, Path, build, gradients, integers, isas, paths, reals, run
+from kernel_paths import (
+    ISAS,
+    Path,
+    bfloat16_paths,
+    build,
+    gradients,
+    in_bfloat16,
+    integers,
+    isas,
+    paths,
+    reals,
+    run,
+)
 
 from pycnn import functional
 from pycnn.errors import DTypeError, ShapeError
@@ -79,6 +91,20 @@ def test_forward_and_gradients_are_within_the_bounds_of_their_sums(shape, out, b
     rows = expected.size // out
     for length, got, want, magnitude in zip((out, rows, rows), found, expected_gradients(arrays, grad), magnitudes):
         tolerances.assert_within(got, want, tolerances.sum_bound(magnitude, length))
+
+
+@cases
+@pytest.mark.parametrize("path", bfloat16_paths(*OPS))
+def test_bfloat16_is_exact_on_whole_numbers_but_for_the_last_rounding(shape, out, bias, path):
+    arrays = make_arrays(integers, shape, out, bias)
+    expected = reference.linear(*arrays)
+    op = in_bfloat16(functional.linear)
+    tolerances.assert_exact(run(op, *arrays, path=path), reference.bfloat16(expected))
+    grad = integers(np.random.default_rng(1), expected.shape)
+    found = gradients(op, *arrays, grad=grad, path=path)
+    to_input, *rest = expected_gradients(arrays, grad)
+    for name, got, want in zip(("input", "weight", "bias"), found, [reference.bfloat16(to_input), *rest]):
+        tolerances.assert_exact(got, want, name)
 
 
 @pytest.mark.parametrize("name", ["one", "odd", "no_bias", "rank_3", "rank_4"])

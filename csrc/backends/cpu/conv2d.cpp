@@ -1,3 +1,5 @@
+#include "backends/cpu/conv2d_bfloat16.h"
+#include "backends/cpu/conv2d_bfloat16_weight_grad.h"
 #include "backends/cpu/conv2d_grouped.h"
 #include "backends/cpu/conv2d_lanes.h"
 #include "backends/cpu/conv2d_reference.h"
@@ -115,8 +117,36 @@ Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& proble
   return make_winograd_weight_grad_kernel(problem_of(op, problem), kRun);
 }
 
+// ---- bfloat16
+
+const char* accept_amx(const auto&, const Problem&) { return refuse_amx(); }
+
+const char* accept_portable(const auto&, const Problem& problem) {
+  return refuse_portable(problem);
+}
+
+const char* accept_avx512_bf16(const auto& op, const Problem& problem) {
+  // Blocks of 32 channels are multiplied whole, and a product costs half of one in float32.
+  if (op.groups > 1 && problem.inputs[0].shape[3] / op.groups < kPairBlock / 2)
+    return "groups fill less than half of a block of channels";
+  return refuse_avx512_bf16();
+}
+
+template <const PairRun& kRun>
+Kernel make_pairs(const auto& op, const Problem& problem) {
+  return make_pair_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+template <const KernelFunction& kRun>
+Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+}
+
 constexpr Variant<ops::Conv2d> kForward[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>, Images::kBFloat16},
+    {"conv2d.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16, make_pairs<kPairsAvx512>,
+     Images::kBFloat16},
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
     {"conv2d.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
@@ -135,11 +165,17 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
+    {"conv2d.bfloat16.portable", Isa::kBaseline, accept_portable, make_pairs<kPairsPortable>,
+     Images::kBFloat16},
     {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference},
 };
 
 constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_input.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>,
+     Images::kBFloat16},
+    {"conv2d_grad_input.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16,
+     make_pairs<kPairsAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
      make_winograd<kWinogradAvx512>},
     {"conv2d_grad_input.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
@@ -170,11 +206,17 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_scatter<kScatterBaseline>},
     {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_window<kWindowBaseline>},
+    {"conv2d_grad_input.bfloat16.portable", Isa::kBaseline, accept_portable,
+     make_pairs<kPairsPortable>, Images::kBFloat16},
     {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference},
 };
 
 constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_weight.bfloat16.amx", Isa::kAvx512, accept_amx, make_pair_grad<kPairGradAmx>,
+     Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16,
+     make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
      make_winograd_grad<kWinogradGradAvx512>},
     {"conv2d_grad_weight.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
@@ -190,6 +232,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
+    {"conv2d_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,
+     make_pair_grad<kPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},
 };
 

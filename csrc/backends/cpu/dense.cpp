@@ -1,3 +1,5 @@
+#include "backends/cpu/conv2d_bfloat16.h"
+#include "backends/cpu/conv2d_bfloat16_weight_grad.h"
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
@@ -15,31 +17,39 @@ Shape as_pixels(const Shape& shape) {
   return {rows, 1, 1, shape.back()};
 }
 
-template <const WindowRun& kRun>
-Kernel make_forward(const ops::Dense& op, const Problem& problem) {
+WindowProblem window_of(const ops::Dense& op, const Problem& problem) {
   WindowProblem window;
   window.input = as_pixels(problem.inputs[0].shape);
   window.output = as_pixels(problem.outputs[0].shape);
   window.epilogue = op.epilogue;
   window.bias = problem.inputs.size() > (op.epilogue.residual ? 3u : 2u);
-  return make_window_kernel(window, problem.threads, kRun);
+  return window;
 }
 
-template <const WindowRun& kRun>
-Kernel make_grad_input(const ops::DenseGradInput&, const Problem& problem) {
+WindowProblem window_of(const ops::DenseGradInput&, const Problem& problem) {
   WindowProblem window;
   window.input = as_pixels(problem.inputs[0].shape);
   window.output = as_pixels(problem.outputs[0].shape);
   window.transposed = true;
-  return make_window_kernel(window, problem.threads, kRun);
+  return window;
 }
 
-template <const WeightGradRun& kRun, bool kPerThread = false>
-Kernel make_grad_weight(const ops::DenseGradWeight& op, const Problem& problem) {
+template <const WindowRun& kRun>
+Kernel make_window(const auto& op, const Problem& problem) {
+  return make_window_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+WeightGradProblem problem_of(const ops::DenseGradWeight& op, const Problem& problem) {
   WeightGradProblem grad;
   grad.input = as_pixels(problem.inputs[0].shape);
   grad.grad_output = as_pixels(problem.inputs[1].shape);
   grad.bias = op.bias;
+  return grad;
+}
+
+template <const WeightGradRun& kRun, bool kPerThread = false>
+Kernel make_grad_weight(const ops::DenseGradWeight& op, const Problem& problem) {
+  WeightGradProblem grad = problem_of(op, problem);
   grad.per_thread = kPerThread;
   return make_weight_grad_kernel(grad, problem.threads, kRun);
 }
@@ -55,41 +65,72 @@ Kernel make_rows(const auto& op, const Problem& problem) {
   return make_row_kernel(op, problem, kRun);
 }
 
+const char* accept_amx(const auto&, const Problem&) { return refuse_amx(); }
+const char* accept_avx512_bf16(const auto&, const Problem&) { return refuse_avx512_bf16(); }
+const char* accept_portable(const auto&, const Problem& problem) {
+  return refuse_portable(problem);
+}
+
+template <const PairRun& kRun>
+Kernel make_pairs(const auto& op, const Problem& problem) {
+  return make_pair_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+template <const KernelFunction& kRun>
+Kernel make_pair_grad(const ops::DenseGradWeight& op, const Problem& problem) {
+  return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+}
+
 constexpr Variant<ops::Dense> kForward[] = {
 #if PYCNN_HAVE_AVX512
+    {"dense.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>, Images::kBFloat16},
+    {"dense.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16, make_pairs<kPairsAvx512>,
+     Images::kBFloat16},
     {"dense.rows.avx512", Isa::kAvx512, accept_rows<kDenseRowsAvx512>, make_rows<kDenseRowsAvx512>},
-    {"dense.gemm.avx512", Isa::kAvx512, accept_float32, make_forward<kWindowAvx512>},
+    {"dense.gemm.avx512", Isa::kAvx512, accept_float32, make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
     {"dense.rows.avx2", Isa::kAvx2, accept_rows<kDenseRowsAvx2>, make_rows<kDenseRowsAvx2>},
-    {"dense.gemm.avx2", Isa::kAvx2, accept_float32, make_forward<kWindowAvx2>},
+    {"dense.gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
     {"dense.rows.baseline", Isa::kBaseline, accept_rows<kDenseRowsBaseline>,
      make_rows<kDenseRowsBaseline>},
-    {"dense.gemm.baseline", Isa::kBaseline, accept_float32, make_forward<kWindowBaseline>},
+    {"dense.gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
+    {"dense.bfloat16.portable", Isa::kBaseline, accept_portable, make_pairs<kPairsPortable>,
+     Images::kBFloat16},
     {"dense.reference", Isa::kBaseline, accept_all, make_dense_reference},
 };
 
 constexpr Variant<ops::DenseGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
+    {"dense_grad_input.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>,
+     Images::kBFloat16},
+    {"dense_grad_input.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16,
+     make_pairs<kPairsAvx512>, Images::kBFloat16},
     {"dense_grad_input.rows.avx512", Isa::kAvx512, accept_rows<kDenseRowsAvx512>,
      make_rows<kDenseRowsAvx512>},
-    {"dense_grad_input.gemm.avx512", Isa::kAvx512, accept_float32, make_grad_input<kWindowAvx512>},
+    {"dense_grad_input.gemm.avx512", Isa::kAvx512, accept_float32, make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
     {"dense_grad_input.rows.avx2", Isa::kAvx2, accept_rows<kDenseRowsAvx2>,
      make_rows<kDenseRowsAvx2>},
-    {"dense_grad_input.gemm.avx2", Isa::kAvx2, accept_float32, make_grad_input<kWindowAvx2>},
+    {"dense_grad_input.gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
     {"dense_grad_input.rows.baseline", Isa::kBaseline, accept_rows<kDenseRowsBaseline>,
      make_rows<kDenseRowsBaseline>},
     {"dense_grad_input.gemm.baseline", Isa::kBaseline, accept_float32,
-     make_grad_input<kWindowBaseline>},
+     make_window<kWindowBaseline>},
+    {"dense_grad_input.bfloat16.portable", Isa::kBaseline, accept_portable,
+     make_pairs<kPairsPortable>, Images::kBFloat16},
     {"dense_grad_input.reference", Isa::kBaseline, accept_all, make_dense_grad_input_reference},
 };
 
 constexpr Variant<ops::DenseGradWeight> kGradWeight[] = {
 #if PYCNN_HAVE_AVX512
+    {"dense_grad_weight.bfloat16.amx", Isa::kAvx512, accept_amx, make_pair_grad<kPairGradAmx>,
+     Images::kBFloat16},
+    {"dense_grad_weight.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16,
+     make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"dense_grad_weight.gemm.avx512", Isa::kAvx512, accept_float32,
      make_grad_weight<kWeightGradAvx512>},
 #endif
@@ -98,6 +139,8 @@ constexpr Variant<ops::DenseGradWeight> kGradWeight[] = {
 #endif
     {"dense_grad_weight.gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
+    {"dense_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,
+     make_pair_grad<kPairGradPortable>, Images::kBFloat16},
     {"dense_grad_weight.reference", Isa::kBaseline, accept_all, make_dense_grad_weight_reference},
 };
 

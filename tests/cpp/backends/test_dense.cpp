@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/test_bfloat16_support.h"
 #include "backends/test_conv2d_support.h"
 
 using namespace pycnn;
@@ -113,5 +114,43 @@ TEST_CASE("dense: the epilogue equals separate steps") {
     const std::vector<Values> inputs = {input, weight, bias, residual};
     CHECK(same_bits(run<float>(fused, inputs, {.isa = isa})[0], expected));
     CHECK(same_bits(run<float>(fused, inputs, {.isa = isa, .in_place = true})[0], expected));
+  }
+}
+
+TEST_CASE("dense in bfloat16: the reference's numbers, rounded, on whole numbers") {
+  std::mt19937 random(5);
+  std::vector<Sizes> sizes = nasty_sizes();
+  sizes.push_back({40, 600, 100});
+  sizes.push_back({200, 12, 300});
+  for (const Sizes& s : sizes) {
+    CAPTURE(s.rows);
+    CAPTURE(s.in);
+    CAPTURE(s.out);
+    const Values input = whole_numbers({s.rows, s.in}, random);
+    const Values weight = whole_numbers({s.out, s.in}, random);
+    const Values grad = whole_numbers({s.rows, s.out}, random);
+    check_exact_bfloat16(ops::Dense{}, {input, weight, whole_numbers({s.out}, random)});
+    ops::Dense fused;
+    fused.epilogue = {.residual = true, .activation = ActivationKind::kRelu};
+    check_exact_bfloat16(fused, {input, weight, grad});
+    check_exact_bfloat16(ops::DenseGradInput{}, {grad, weight});
+    check_exact_bfloat16(ops::DenseGradWeight{.bias = true}, {input, grad});
+    check_exact_bfloat16(ops::DenseGradWeight{}, {input, grad});
+  }
+}
+
+TEST_CASE("dense in bfloat16: rounding errors stay within the bound") {
+  std::mt19937 random(6);
+  for (const Sizes& s : nasty_sizes()) {
+    CAPTURE(s.rows);
+    CAPTURE(s.in);
+    CAPTURE(s.out);
+    const Values input = reals({s.rows, s.in}, random), weight = reals({s.out, s.in}, random);
+    const Values grad = reals({s.rows, s.out}, random);
+    check_condition_bfloat16(ops::Dense{}, {input, weight, reals({s.out}, random)},
+                             static_cast<double>(s.in + 1));
+    check_condition_bfloat16(ops::DenseGradInput{}, {grad, weight}, static_cast<double>(s.out));
+    check_condition_bfloat16(ops::DenseGradWeight{.bias = true}, {input, grad},
+                             static_cast<double>(s.rows));
   }
 }

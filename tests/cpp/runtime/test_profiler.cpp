@@ -88,7 +88,10 @@ TEST_CASE(
     CHECK(steps[i].runs == 0);
     CHECK(lines[i].runs == 1);  // asking for the steps stopped nothing
     if (steps[i].name == "conv2" && steps[i].op == "conv2d") {
-      const std::vector<std::string> all = variants("conv2d");
+      std::vector<std::string> all = variants("conv2d");
+      std::erase_if(all, [](const std::string& name) {  // for images of another type
+        return name.find(".bfloat16.") != std::string::npos;
+      });
       REQUIRE(steps[i].refused.size() == all.size() - 1);
       for (std::size_t v = 0; v + 1 < all.size(); ++v) {
         CHECK(steps[i].refused[v].first == all[v]);

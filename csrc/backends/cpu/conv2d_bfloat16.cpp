@@ -1,0 +1,397 @@
+#include "backends/cpu/conv2d_bfloat16.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/conv2d_bfloat16_plan.h"
+#include "core/bfloat16_units.h"
+#include "core/half.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+namespace {
+
+const PairPlan& pair_plan_of(const KernelArgs& args) {
+  return *reinterpret_cast<const PairPlan*>(args.plan);
+}
+
+// ---- Packing
+
+// Where an element of the weight lies: what is read through it, what is written, and the tap.
+Index weight_at(const PairPlan& plan, Index read, Index write, const PairTap& tap) {
+  const Index taps = plan.kernel_size[0] * plan.kernel_size[1];
+  const Index t = tap.row * plan.kernel_size[1] + tap.column;
+  if (plan.transposed) return (read * taps + t) * plan.group_writes + write % plan.group_writes;
+  return (write * taps + t) * plan.group_reads + read % plan.group_reads;
+}
+
+// A step of one tap without groups: a rectangle of the weight, elements by output channels.
+void pack_rectangle(const PairPlan& plan, const PairUnit& unit, const float* weight,
+                    const PairTap& tap, Index first, Index channel, BFloat16* to) {
+  PairWeights job;
+  job.pairs = plan.pairs, job.to = to;
+  job.columns = std::clamp<Index>(plan.out_channels - channel, 0, 16);
+  job.elements = std::min(2 * plan.pairs, plan.channels - first);
+  const Index pixel = plan.kernel_size[0] * plan.kernel_size[1] *
+                      (plan.transposed ? plan.group_writes : plan.group_reads);
+  job.column_pitch = plan.transposed ? 1 : pixel;
+  job.element_pitch = plan.transposed ? pixel : 1;
+  job.from = job.columns > 0 ? weight + weight_at(plan, first, channel, tap) : weight;
+  unit.pack(job);
+}
+
+// Any step, element by element.
+void pack_elements(const PairPlan& plan, const float* weight, const PairTap* taps,
+                   const PairStepPlan& step, Index channel, BFloat16* to) {
+  const Index run =
+      plan.layout == PairLayout::kBlocks ? plan.channels : plan.pixel * plan.merged_taps;
+  const Index pixel = plan.layout == PairLayout::kBlocks ? plan.channels : plan.pixel;
+  std::fill_n(to, plan.half(), BFloat16{});
+  for (Index e = step.skip; e < 2 * plan.pairs; ++e) {
+    const Index position = step.first + e, read = position % pixel;
+    if (position >= run || read >= plan.channels) continue;
+    const PairTap& tap = taps[step.tap + position / pixel];
+    const Index group = read / plan.group_reads;
+    const Index begin = std::max(channel, group * plan.group_writes);
+    const Index end = std::min({channel + 16, (group + 1) * plan.group_writes, plan.out_channels});
+    for (Index write = begin; write < end; ++write)
+      to[(e / 2 * 16 + write - channel) * 2 + e % 2] = {
+          bfloat16_from_float(weight[weight_at(plan, read, write, tap)])};
+  }
+}
+
+void pack_pairs(const KernelArgs& args, const PairUnit& unit) {
+  const PairPlan& plan = pair_plan_of(args);
+  const float* weight = args.inputs[0].as<const float>();
+  BFloat16* packed = args.outputs[0].as<BFloat16>();
+  constexpr Index kGrain = 8;
+  for (Index p = 0; p < plan.pass_count; ++p) {
+    const PairPass& pass = plan.passes()[p];
+    const PairTap* taps = plan.taps() + pass.tap;
+    auto pack_range = [&](std::int64_t begin, std::int64_t end) {
+      for (Index item = begin; item < end; ++item) {
+        const Index block = item / pass.steps, s = item % pass.steps;
+        const Index own = plan.steps_differ ? block * pass.steps + s : s;
+        const PairStepPlan& step = plan.steps()[pass.step + own];
+        const bool rectangle = plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0;
+        for (Index h = 0; h < 2; ++h) {
+          const Index channel = block * kPairBlock + h * 16;
+          BFloat16* to = packed + pass.weights + (2 * item + h) * plan.half();
+          if (rectangle)
+            pack_rectangle(plan, unit, weight, taps[step.tap], step.first, channel, to);
+          else
+            pack_elements(plan, weight, taps, step, channel, to);
+        }
+      }
+    };
+    parallel_ranges(args.threads, plan.blocks() * pass.steps, kGrain, pack_range);
+  }
+}
+
+// ---- Copies of the input
+
+struct PairChunk {
+  Index image, images, row, rows;  // rows are those of a pass
+  Index block, block_end;
+};
+
+PairChunk pair_chunk_at(const PairPlan& plan, Index index) {
+  const Index row_block = index % plan.row_blocks;
+  const Index image_block = index / plan.row_blocks % plan.image_blocks;
+  const Index split = index / (plan.row_blocks * plan.image_blocks);
+  PairChunk chunk;
+  chunk.image = image_block * plan.image_block;
+  chunk.images = std::min(plan.image_block, plan.images - chunk.image);
+  chunk.row = row_block * plan.row_block;
+  chunk.rows = plan.row_block;
+  chunk.block = plan.blocks() * split / plan.splits;
+  chunk.block_end = plan.blocks() * (split + 1) / plan.splits;
+  return chunk;
+}
+
+void clear(BFloat16* to, Index count) {
+  std::memset(static_cast<void*>(to), 0, static_cast<std::size_t>(count) * sizeof(BFloat16));
+}
+void copy(const BFloat16* from, Index count, BFloat16* to) {
+  std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(BFloat16));
+}
+
+// The columns [begin, end) of a copied row that lie in the image; column c is the input's
+// c * step + first.
+struct CopiedColumns {
+  Index begin, end, first, step;
+
+  CopiedColumns(const PairPlan& plan, Index first_column, Index column_step)
+      : first(first_column), step(column_step) {
+    begin = std::min(plan.columns, first < 0 ? ceil_div(-first, step) : 0);
+    end = first < plan.width ? std::min(plan.columns, ceil_div(plan.width - first, step)) : 0;
+    end = std::max(begin, end);
+  }
+};
+
+// One row of one plane, all blocks of channels; `row` is null in padding.
+void copy_to_blocks(const PairPlan& plan, const CopiedColumns& columns, const BFloat16* row,
+                    BFloat16* to) {
+  const Index blocks = ceil_div(plan.channels, kPairStep), whole = plan.channels / kPairStep;
+  for (Index b = 0; b < blocks; ++b) {
+    BFloat16* block = to + b * plan.block_pitch;
+    if (!row) {
+      clear(block, plan.row_pitch);
+      continue;
+    }
+    clear(block, columns.begin * kPairStep);
+    clear(block + columns.end * kPairStep, (plan.columns - columns.end) * kPairStep);
+  }
+  if (!row) return;
+  const Index rest = plan.channels - whole * kPairStep;
+  for (Index c = columns.begin; c < columns.end; ++c) {
+    const BFloat16* from = row + (c * columns.step + columns.first) * plan.channels;
+    BFloat16* pixel = to + c * kPairStep;
+    for (Index b = 0; b < whole; ++b, from += kPairStep, pixel += plan.block_pitch)
+      std::memcpy(pixel, from, kPairStep * sizeof(BFloat16));
+    if (rest > 0) {
+      copy(from, rest, pixel);
+      clear(pixel + rest, kPairStep - rest);
+    }
+  }
+}
+
+void copy_as_runs(const PairPlan& plan, const CopiedColumns& columns, const BFloat16* row,
+                  BFloat16* to) {
+  if (!row) return clear(to, plan.row_pitch);
+  clear(to, columns.begin * plan.pixel);
+  const BFloat16* from = row + (columns.begin + columns.first) * plan.channels;
+  if (plan.pixel == plan.channels) {
+    copy(from, (columns.end - columns.begin) * plan.pixel, to + columns.begin * plan.pixel);
+  } else {
+    for (Index c = columns.begin; c < columns.end; ++c, from += plan.channels) {
+      copy(from, plan.channels, to + c * plan.pixel);
+      to[c * plan.pixel + plan.channels] = {};
+    }
+  }
+  clear(to + columns.end * plan.pixel, (plan.columns - columns.end) * plan.pixel);
+}
+
+void copy_chunk(const PairPlan& plan, const PairChunk& chunk, const BFloat16* input,
+                BFloat16* copy_to) {
+  const bool runs = plan.layout == PairLayout::kRuns;
+  // A row of the copy is every stride-th of the input, where planes hold the others.
+  const Index row_step = runs ? 1 : plan.stride[0], column_step = runs ? 1 : plan.stride[1];
+  const Index rows = plan.image_pitch / plan.row_pitch;
+  for (Index p = 0; p < plan.plane_count; ++p) {
+    const PairPlane& plane = plan.planes()[p];
+    const CopiedColumns columns(plan, plane.column + plan.first_column, column_step);
+    for (Index n = 0; n < chunk.images; ++n) {
+      const BFloat16* image = input + (chunk.image + n) * plan.height * plan.width * plan.channels;
+      BFloat16* to = copy_to + p * plan.plane_pitch + n * plan.image_pitch;
+      for (Index r = 0; r < rows; ++r, to += plan.row_pitch) {
+        const Index row = chunk.row * plan.stride[0] + r * row_step + plane.row + plan.first_row;
+        const bool inside = row >= 0 && row < plan.height && columns.begin < columns.end;
+        const BFloat16* from = inside ? image + row * plan.width * plan.channels : nullptr;
+        if (runs)
+          copy_as_runs(plan, columns, from, to);
+        else
+          copy_to_blocks(plan, columns, from, to);
+      }
+    }
+  }
+}
+
+// ---- Running
+
+struct PairTensors {
+  const BFloat16* input;
+  const BFloat16* weights;
+  const float* bias;  // filled up with zeros to whole blocks
+  const BFloat16* residual;
+  BFloat16* output;
+};
+
+// Which pixel each row of the operand is: the two tables of a PairTiles.
+struct RowTable {
+  Index* halves;
+  Index* rows;
+  Index count = 0;  // halves
+
+  // A half whose first row lies at `at`; its rows are nobody's yet.
+  Index* add(Index at) {
+    halves[count] = at;
+    Index* own = rows + count++ * kPairRows;
+    std::fill_n(own, kPairRows, Index{-1});
+    return own;
+  }
+  // Whole tiles: the last half is computed twice.
+  void complete() {
+    if (count % 2 == 1) add(halves[count - 1]);
+  }
+};
+
+void add_in_place(const PairPlan& plan, const PairChunk& chunk, Index rows, RowTable& table) {
+  for (Index m = chunk.row; m < chunk.row + rows; m += kPairRows) {
+    // Not beyond the tensor: rather some rows of the half before once more.
+    const Index first = std::max<Index>(0, std::min(m, plan.height - kPairRows));
+    Index* own = table.add(first * plan.pixel);
+    for (Index i = m; i < std::min(m + kPairRows, chunk.row + rows); ++i)
+      own[i - first] = i * plan.out_channels;
+  }
+}
+
+void add_image(const PairPlan& plan, const PairPass& pass, Index rows, Index input, Index output,
+               RowTable& table) {
+  const Index row_step = plan.out_stride[0] * plan.out_columns * plan.out_channels;
+  const Index column_step = plan.out_stride[1] * plan.out_channels;
+  if (plan.counts_through(rows, pass)) {
+    Index* const own = table.rows + table.count * kPairRows;
+    for (Index h = 0; h < plan.halves_through(rows, pass); ++h)
+      table.add(input + h * kPairRows * plan.row_step());
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = 0; c < pass.columns; ++c)
+        own[r * plan.through() + c] = output + r * row_step + c * column_step;
+    return;
+  }
+  const Index step = plan.layout == PairLayout::kRuns ? plan.stride[0] : 1;
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < pass.columns; c += kPairRows) {
+      Index* own = table.add(input + r * step * plan.row_pitch + c * plan.row_step());
+      for (Index i = 0; i < std::min(kPairRows, pass.columns - c); ++i)
+        own[i] = output + r * row_step + (c + i) * column_step;
+    }
+}
+
+ActivationFunctions::Forward function_of(ActivationKind kind, const ActivationFunctions& all) {
+  switch (kind) {
+    case ActivationKind::kRelu6:
+      return all.relu6;
+    case ActivationKind::kLeakyRelu:
+      return all.leaky_relu;
+    case ActivationKind::kSigmoid:
+      return all.sigmoid;
+    case ActivationKind::kTanh:
+      return all.tanh;
+    case ActivationKind::kScaledTanh:
+      return all.scaled_tanh;
+    case ActivationKind::kIdentity:
+    case ActivationKind::kRelu:
+      break;
+  }
+  return nullptr;
+}
+
+void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors& tensors,
+                   const PairChunk& chunk, const PairPass& pass, const BFloat16* input,
+                   RowTable table) {
+  const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
+  if (rows <= 0) return;
+  if (plan.layout == PairLayout::kInPlace) {
+    add_in_place(plan, chunk, rows, table);
+  } else {
+    for (Index n = 0; n < chunk.images; ++n) {
+      const Index first =
+          (chunk.image + n) * plan.out_rows + pass.first_row + chunk.row * plan.out_stride[0];
+      add_image(plan, pass, rows, n * plan.image_pitch,
+                (first * plan.out_columns + pass.first_column) * plan.out_channels, table);
+    }
+  }
+  table.complete();
+  PairTiles job;
+  job.input = input, job.input_row = plan.row_step();
+  job.halves = table.halves, job.rows = table.rows, job.tiles = table.count / 2;
+  job.steps = plan.offsets() + pass.step, job.step_count = pass.steps;
+  job.step_pitch = plan.steps_differ ? pass.steps : 0;
+  job.pairs = plan.pairs;
+  job.weights = tensors.weights + pass.weights;
+  job.block_begin = chunk.block, job.block_end = chunk.block_end;
+  job.channels = plan.out_channels;
+  // In place, a tile's few rows stay near while all weights pass by; else the weights of a block
+  // stay while the copy passes by.
+  job.blocks_first = plan.layout == PairLayout::kInPlace;
+  job.bias = tensors.bias;
+  job.output = tensors.output, job.residual = tensors.residual;
+  job.relu = plan.activation == ActivationKind::kRelu;
+  job.activation = function_of(plan.activation, *unit.activation);
+  job.slope = plan.slope;
+  unit.tiles(job);
+}
+
+void clear_output(const PairPlan& plan, BFloat16* output, int threads) {
+  if (!plan.zero_fill && plan.pass_count > 0) return;
+  const Index count = plan.images * plan.out_rows * plan.out_columns * plan.out_channels;
+  parallel_ranges(threads, count, 64 * 1024, [&](std::int64_t begin, std::int64_t end) {
+    clear(output + begin, end - begin);
+  });
+}
+
+void run_pairs(const KernelArgs& args, const PairUnit& unit) {
+  const PairPlan& plan = pair_plan_of(args);
+  float* bias = reinterpret_cast<float*>(args.scratch);
+  auto* copies = reinterpret_cast<BFloat16*>(bias + plan.blocks() * kPairBlock);
+  auto* tables = reinterpret_cast<Index*>(copies + args.threads * plan.copy_elements);
+  std::fill_n(bias, plan.blocks() * kPairBlock, 0.0f);
+  auto optional = [&](int i) -> const TensorView* {
+    return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
+  };
+  if (const TensorView* view = optional(plan.bias_input))
+    std::copy_n(view->as<const float>(), plan.out_channels, bias);
+  const TensorView* residual = optional(plan.residual_input);
+  const PairTensors tensors = {
+      args.inputs[0].as<const BFloat16>(), args.inputs[1].as<const BFloat16>(), bias,
+      residual ? residual->as<const BFloat16>() : nullptr, args.outputs[0].as<BFloat16>()};
+  clear_output(plan, tensors.output, args.threads);
+  if (plan.pass_count == 0) return;
+  auto run_chunk = [&](std::int64_t index, int worker) {
+    const PairChunk chunk = pair_chunk_at(plan, index);
+    BFloat16* copied = copies + worker * plan.copy_elements;
+    const BFloat16* input = copied;
+    if (plan.layout != PairLayout::kInPlace)
+      copy_chunk(plan, chunk, tensors.input, copied);
+    else if (plan.copy_elements > 0)
+      copy(tensors.input, plan.height * plan.pixel, copied);
+    else
+      input = tensors.input;
+    Index* table = tables + worker * plan.table_entries;
+    const RowTable empty{table, table + plan.table_entries / (2 + kPairBlock) * 2};
+    for (Index p = 0; p < plan.pass_count; ++p)
+      run_pair_pass(plan, unit, tensors, chunk, plan.passes()[p], input, empty);
+  };
+  parallel_for(args.threads, plan.image_blocks * plan.row_blocks * plan.splits, run_chunk);
+}
+
+template <const PairUnit& kUnit>
+void run(const KernelArgs& args) noexcept {
+  run_pairs(args, kUnit);
+}
+template <const PairUnit& kUnit>
+void pack(const KernelArgs& args) noexcept {
+  pack_pairs(args, kUnit);
+}
+
+}  // namespace
+
+const PairRun kPairsPortable = {run<portable::kPairUnit>, pack<portable::kPairUnit>};
+#if PYCNN_HAVE_AVX512
+const PairRun kPairsAvx512 = {run<avx512_bf16::kPairUnit>, pack<avx512_bf16::kPairUnit>};
+const PairRun kPairsAmx = {run<amx::kPairUnit>, pack<amx::kPairUnit>};
+#endif
+
+const char* refuse_avx512_bf16() {
+  return has_avx512_bf16() ? nullptr : "needs AVX512_BF16, which this machine lacks";
+}
+
+const char* refuse_amx() {
+  if (!has_amx_bf16()) return "needs AMX_BF16, which this machine or its system lacks";
+  return refuse_avx512_bf16();
+}
+
+const char* refuse_portable(const Problem& problem) {
+  return problem.pinned.empty() ? "only a pin chooses it" : nullptr;
+}
+
+Kernel make_pair_kernel(const WindowProblem& window, int threads, const PairRun& entry) {
+  Kernel kernel = plan_pair_kernel(window, threads);
+  kernel.run = entry.run;
+  kernel.packed.pack = entry.pack;
+  kernel.packed.format = window.transposed ? "conv2d_grad_input.bfloat16" : "conv2d.bfloat16";
+  return kernel;
+}
+
+}  // namespace pycnn::cpu

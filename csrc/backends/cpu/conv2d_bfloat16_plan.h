@@ -1,0 +1,104 @@
+#pragma once
+#include "backends/cpu/conv2d_bfloat16.h"
+
+// What the kernels of conv2d_bfloat16.cpp know before they run.
+namespace pycnn::cpu {
+
+// How the left operand lies in memory; conv2d_bfloat16.h explains the three.
+enum class PairLayout : std::int64_t { kInPlace, kBlocks, kRuns };
+
+// One load of the left operand: where it is, and which elements of the weight it meets.
+struct PairStepPlan {
+  Index tap = 0;    // the first one's number in the pass
+  Index first = 0;  // position of element 0 in the run of that tap and those after it
+  Index skip = 0;   // elements that the step before has covered already
+};
+
+// One list of taps and the output pixels that it serves.
+struct PairPass {
+  Index first_row = 0, first_column = 0;  // first output pixel
+  Index rows = 0, columns = 0;
+  Index tap = 0;  // into the plan's weight positions
+  Index step = 0,
+        steps = 0;    // into the plan's offsets and steps; each block of channels has its own
+  Index weights = 0;  // first element in the packed weight
+};
+
+// A copied plane holds the pixels at one position modulo the stride.
+struct PairPlane {
+  Index row, column;
+};
+
+struct PairTap {
+  Index row, column;  // position in the weight
+};
+
+// Followed in the plan's bytes by the passes, the offsets, the steps, the weight positions and the
+// planes.
+struct PairPlan {
+  PairLayout layout = PairLayout::kInPlace;
+  Index images = 0, height = 0, width = 0, channels = 0;  // of the input
+  Index out_rows = 0, out_columns = 0, out_channels = 0;
+  Pair out_stride = {1, 1};  // output pixels from one pixel of a pass to the next
+  Pair stride = {1, 1};      // input pixels from one output pixel of a pass to the next
+  Index first_row = 0, first_column = 0;  // of the topmost and leftmost tap of output pixel 0
+  Index groups = 1, group_reads = 0, group_writes = 0;
+  Pair kernel_size = {1, 1};
+  Index transposed = 0;
+  Index zero_fill = 0;  // some output pixels have no tap at all
+  // Copies, counted in elements.
+  Index pixel = 0;                   // from one pixel to the next
+  Index columns = 0, row_pitch = 0;  // of a copied row
+  Index more_rows = 0;               // of an image's copy beyond the output rows it serves
+  Index image_pitch = 0, plane_pitch = 0, block_pitch = 0;
+  Index merged_taps = 1;   // taps of one row that are one run
+  Index pairs = 16;        // of a step
+  Index steps_differ = 0;  // each block of output channels has its own steps
+  Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
+  Index copy_elements = 0, table_entries = 0;  // of a worker
+  int bias_input = -1, residual_input = -1;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint8_t unused[3] = {};
+  float slope = 0;
+  Index pass_count = 0, step_count = 0, tap_count = 0, plane_count = 0;
+
+  const PairPass* passes() const { return reinterpret_cast<const PairPass*>(this + 1); }
+  const Index* offsets() const { return reinterpret_cast<const Index*>(passes() + pass_count); }
+  const PairStepPlan* steps() const {
+    return reinterpret_cast<const PairStepPlan*>(offsets() + step_count);
+  }
+  const PairTap* taps() const { return reinterpret_cast<const PairTap*>(steps() + step_count); }
+  const PairPlane* planes() const { return reinterpret_cast<const PairPlane*>(taps() + tap_count); }
+
+  Index blocks() const { return ceil_div(out_channels, kPairBlock); }
+  Index half() const { return pairs * kPairBlock; }
+  // Elements from one output pixel's row of the operand to the next one's.
+  Index row_step() const { return layout == PairLayout::kRuns ? stride[1] * pixel : pixel; }
+  // Pixels of the operand from one output row to the next, when all rows can be counted through;
+  // else 0.
+  Index through() const {
+    if (layout != PairLayout::kRuns) return columns;
+    return stride == Pair{1, 1} ? columns : 0;
+  }
+  // Rows of the operand, in halves of 16, that `rows` rows of a pass take.
+  Index halves_by_row(Index rows, const PairPass& pass) const {
+    return rows * ceil_div(pass.columns, kPairRows);
+  }
+  Index halves_through(Index rows, const PairPass& pass) const {
+    return ceil_div((rows - 1) * through() + pass.columns, kPairRows);
+  }
+  bool counts_through(Index rows, const PairPass& pass) const {
+    return through() > 0 && halves_through(rows, pass) <= halves_by_row(rows, pass);
+  }
+  Index halves(Index rows, const PairPass& pass) const {
+    return counts_through(rows, pass) ? halves_through(rows, pass) : halves_by_row(rows, pass);
+  }
+};
+
+static_assert(std::has_unique_object_representations_v<PairPass>);
+
+// The bytes of Kernel::plan, and what follows from it; `run` and the packing function are left
+// open.
+Kernel plan_pair_kernel(const WindowProblem& window, int threads);
+
+}  // namespace pycnn::cpu

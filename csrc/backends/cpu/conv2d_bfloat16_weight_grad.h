@@ -1,0 +1,30 @@
+#pragma once
+#include "backends/cpu/conv2d_weight_grad.h"
+#include "backends/cpu/pair_products.h"
+
+// Gradient of convolution and dense weights from bfloat16 images: products of gradient pixels with
+// input pixels, two pixels at a time.
+//
+// A unit is some rows or some images. Its gradient is transposed to rows of pixels, one per output
+// channel, with zeros where the rows of the input are padded; its input becomes pairs of
+// neighbouring pixels. A tap is then a shift along the pixels of the input. Shifts by an odd number
+// of pixels need pairs that begin at odd pixels, so there are two copies. With a stride, pixels are
+// sorted by their position modulo the stride. With few channels, the taps of a row are channels of
+// a wider pixel.
+//
+// The units are cut into parts with a sum each, the output channels into splits; both depend on the
+// shapes alone. A NaN or an infinity of the input may reach the gradients of taps that do not see
+// it, since rows are counted through their padding.
+namespace pycnn::cpu {
+
+extern const KernelFunction kPairGradPortable;
+#if PYCNN_HAVE_AVX512
+extern const KernelFunction kPairGradAvx512;
+extern const KernelFunction kPairGradAmx;
+#endif
+
+// Inputs of the kernel: image, grad_output. Outputs: grad_weight, [grad_bias].
+Kernel make_pair_weight_grad_kernel(const WeightGradProblem& problem, int threads,
+                                    KernelFunction run);
+
+}  // namespace pycnn::cpu

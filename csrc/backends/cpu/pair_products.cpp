@@ -1,0 +1,116 @@
+// The loops of pair_products.h as the formulas say, for any processor: what the units are compared
+// with, and what lets packing and planning be tested where there is none.
+#include "backends/cpu/pair_products.h"
+
+#include <algorithm>
+
+#include "core/half.h"
+
+namespace pycnn::cpu::portable {
+namespace {
+
+float widened(BFloat16 x) { return float_from_bfloat16(x.bits); }
+BFloat16 rounded(float x) { return {bfloat16_from_float(x)}; }
+
+// sums[row][column] += sum over pairs of one half of each side.
+void multiply(const BFloat16* a, Index a_row, const BFloat16* b, Index pairs, float* sums) {
+  for (Index row = 0; row < kPairRows; ++row, a += a_row, sums += kPairBlock)
+    for (Index pair = 0; pair < pairs; ++pair) {
+      const float first = widened(a[2 * pair]), second = widened(a[2 * pair + 1]);
+      const BFloat16* weights = b + pair * kPairBlock;
+      for (Index c = 0; c < 16; ++c)
+        sums[c] += first * widened(weights[2 * c]) + second * widened(weights[2 * c + 1]);
+    }
+}
+
+void finish(const PairTiles& job, const Index* rows, Index block, float* sums) {
+  const Index first = block * kPairBlock, count = std::min(kPairBlock, job.channels - first);
+  for (Index row = 0; row < kPairBlock; ++row, sums += kPairBlock) {
+    if (rows[row] < 0) continue;
+    const Index at = rows[row] + first;
+    if (job.residual)
+      for (Index c = 0; c < count; ++c) sums[c] += widened(job.residual[at + c]);
+    if (job.activation) job.activation(sums, sums, count, job.slope);
+    for (Index c = 0; c < count; ++c)
+      job.output[at + c] = rounded(job.relu && sums[c] < 0 ? 0.0f : sums[c]);
+  }
+}
+
+void run_tile(const PairTiles& job, Index tile, Index block) {
+  float sums[kPairBlock * kPairBlock];
+  for (Index row = 0; row < kPairBlock; ++row)
+    std::copy_n(job.bias + block * kPairBlock, kPairBlock, sums + row * kPairBlock);
+  const Index half = job.pairs * kPairBlock;
+  const BFloat16* weights = job.weights + block * job.step_count * 2 * half;
+  const Index* steps = job.steps + block * job.step_pitch;
+  for (Index s = 0; s < job.step_count; ++s, weights += 2 * half)
+    for (Index h = 0; h < 2; ++h) {
+      const BFloat16* input = job.input + job.halves[2 * tile + h] + steps[s];
+      float* to = sums + h * kPairRows * kPairBlock;
+      multiply(input, job.input_row, weights, job.pairs, to);
+      multiply(input, job.input_row, weights + half, job.pairs, to + 16);
+    }
+  finish(job, job.rows + tile * kPairBlock, block, sums);
+}
+
+void tiles(const PairTiles& job) {
+  for (Index tile = 0; tile < job.tiles; ++tile)
+    for (Index block = job.block_begin; block < job.block_end; ++block) run_tile(job, tile, block);
+}
+
+void sums(const PairSums& job) {
+  for (Index row = 0; row < job.row_blocks; ++row) {
+    float* to = job.sums + row * job.sums_row;
+    for (Index column = 0; column < job.column_blocks; ++column)
+      for (Index tap = 0; tap < job.tap_count; ++tap, to += kPairBlock * kPairBlock) {
+        if (!job.accumulate) std::fill_n(to, kPairBlock * kPairBlock, 0.0f);
+        for (Index quarter = 0; quarter < 4; ++quarter) {
+          const BFloat16* a = job.a + (2 * row + quarter / 2) * job.a_half;
+          const BFloat16* b = job.b + (2 * column + quarter % 2) * job.b_half + job.taps[tap];
+          for (Index s = 0; s < job.steps; ++s)
+            multiply(a + s * kPairHalf, kPairStep, b + s * kPairHalf, 16,
+                     to + quarter / 2 * kPairRows * kPairBlock + quarter % 2 * 16);
+        }
+      }
+  }
+}
+
+BFloat16 element(const PixelPairs& job, Index pixel, Index channel) {
+  const BFloat16* from = job.pixels[pixel];
+  return from && channel < job.channels ? from[job.first_channel + channel] : BFloat16{};
+}
+
+void interleave(const PixelPairs& job) {
+  for (Index group = 0; group * 16 < job.channels; ++group) {
+    BFloat16* to = job.to + group * job.group_pitch;
+    for (Index pair = 0; pair < job.pairs; ++pair)
+      for (Index c = 0; c < 16; ++c)
+        for (Index i = 0; i < 2; ++i) *to++ = element(job, 2 * pair + i, group * 16 + c);
+  }
+}
+
+void transpose(const PixelPairs& job) {
+  for (Index group = 0; group * 16 < job.channels; ++group) {
+    BFloat16* to = job.to + group * job.group_pitch;
+    for (Index first = 0; first < 2 * job.pairs; first += kPairStep)
+      for (Index c = 0; c < 16; ++c)
+        for (Index i = 0; i < kPairStep; ++i) *to++ = element(job, first + i, group * 16 + c);
+  }
+}
+
+void pack(const PairWeights& job) {
+  for (Index pair = 0; pair < job.pairs; ++pair)
+    for (Index c = 0; c < 16; ++c)
+      for (Index i = 0; i < 2; ++i) {
+        const Index e = 2 * pair + i;
+        const bool inside = c < job.columns && e < job.elements;
+        job.to[(pair * 16 + c) * 2 + i] =
+            inside ? rounded(job.from[c * job.column_pitch + e * job.element_pitch]) : BFloat16{};
+      }
+}
+
+}  // namespace
+
+const PairUnit kPairUnit = {tiles, sums, interleave, transpose, pack, &baseline::kActivation};
+
+}  // namespace pycnn::cpu::portable

@@ -1,0 +1,289 @@
+// The loops of pair_products.h with TDPBF16PS. Tiles 0 to 3 are the quarters of a block of sums, 4
+// and 5 two halves of rows, 6 and 7 two halves of columns.
+//
+// What the order of instructions is for:
+// - The sums of a block are stored one by one right before the next block's first product takes
+//   their tile, and come back as bias: neither a store nor an initialisation waits for a product.
+// - The rows of the block before that one are finished (residual, activation, rounding) between the
+//   products, so that vector instructions cost no time of their own.
+// - The path of tile stores falls asleep after half a microsecond without one and takes a quarter
+//   of a microsecond to wake. Long sums store a tile that nobody reads now and then.
+#include <immintrin.h>
+
+#include "backends/cpu/pair_products.h"
+
+#define PYCNN_INLINE static inline __attribute__((always_inline))
+
+namespace pycnn::cpu::amx {
+namespace {
+
+constexpr int kTileRows = 16, kTileRowBytes = 64;
+constexpr int kBlockFloats = 1024, kBlockRowBytes = 128;
+constexpr int kQuarter[] = {0, 16, 512, 528};  // floats from the block's first
+constexpr Index kKeepAlive = 16;               // steps, about 0.3 us
+
+// As LDTILECFG reads it.
+struct alignas(64) TileConfig {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t row_bytes[16] = {};
+  std::uint8_t rows[16] = {};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+// Sums are 16 x 16; the operands have `pairs` pairs.
+void configure(Index pairs) {
+  TileConfig config;
+  for (int i = 0; i < 8; ++i) {
+    config.row_bytes[i] = kTileRowBytes;
+    config.rows[i] = kTileRows;
+  }
+  config.row_bytes[4] = config.row_bytes[5] = static_cast<std::uint16_t>(4 * pairs);
+  config.rows[6] = config.rows[7] = static_cast<std::uint8_t>(pairs);
+  // The intrinsic does not tell the compiler that it reads the whole of it.
+  __asm__ volatile("" ::: "memory");
+  _tile_loadconfig(&config);
+  __asm__ volatile("" ::: "memory");
+}
+
+PYCNN_INLINE __m512 widened(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+// How rows of a block become pixels of the output.
+struct Finish {
+  const Index* rows;
+  BFloat16* output;  // of the block's first channel
+  const BFloat16* residual;
+  __mmask32 wanted;
+};
+
+PYCNN_INLINE void finish_row(const Finish& to, BFloat16* nowhere, __m512 floor, const float* sums,
+                             Index row) {
+  const Index at = to.rows[row];
+  __m512 low = _mm512_load_ps(sums + row * kPairBlock);
+  __m512 high = _mm512_load_ps(sums + row * kPairBlock + 16);
+  // Without a branch: rows that nobody wants come at no fixed places.
+  BFloat16* output = to.output + at;
+  output = at < 0 ? nowhere : output;
+  if (to.residual) {
+    const BFloat16* residual = to.residual + at;
+    residual = at < 0 ? nowhere : residual;
+    const __m512i bits = _mm512_maskz_loadu_epi16(to.wanted, residual);
+    low = _mm512_add_ps(low, widened(_mm512_castsi512_si256(bits)));
+    high = _mm512_add_ps(high, widened(_mm512_extracti64x4_epi64(bits, 1)));
+  }
+  // In this order a NaN comes through.
+  low = _mm512_max_ps(floor, low);
+  high = _mm512_max_ps(floor, high);
+  _mm512_mask_storeu_epi16(output, to.wanted, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+// Part `kPart` of four of kCount rows from `row` on.
+template <int kCount, int kPart>
+PYCNN_INLINE void finish_rows(const Finish& to, BFloat16* nowhere, __m512 floor, const float* sums,
+                              Index row) {
+#pragma GCC unroll 8
+  for (int i = kCount * kPart / 4; i < kCount * (kPart + 1) / 4; ++i)
+    finish_row(to, nowhere, floor, sums, row + i);
+}
+
+// The activations that are no maximum: all rows of a block at once, before they are finished.
+void activate(const PairTiles& job, Finish& to, float* sums) {
+  if (to.residual) {
+    for (Index row = 0; row < kPairBlock; ++row) {
+      if (to.rows[row] < 0) continue;
+      const __m512i bits = _mm512_maskz_loadu_epi16(to.wanted, to.residual + to.rows[row]);
+      float* p = sums + row * kPairBlock;
+      _mm512_store_ps(p, _mm512_add_ps(_mm512_load_ps(p), widened(_mm512_castsi512_si256(bits))));
+      p += 16;
+      _mm512_store_ps(
+          p, _mm512_add_ps(_mm512_load_ps(p), widened(_mm512_extracti64x4_epi64(bits, 1))));
+    }
+    to.residual = nullptr;
+  }
+  job.activation(sums, sums, kBlockFloats, job.slope);
+}
+
+constexpr Index kNoRows[kPairBlock] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                       -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                       -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+
+// kRows rows of an earlier block are finished in each of the first 32 / kRows steps.
+template <int kRows>
+void run_tiles(const PairTiles& job) {
+  alignas(64) float sums[2][kBlockFloats] = {};
+  alignas(64) float idle[kBlockFloats / 4];
+  alignas(64) BFloat16 nowhere[kPairBlock] = {};
+  const Index row_bytes = job.input_row * 2, half_bytes = job.pairs * kTileRowBytes;
+  const Index steps_each = job.step_count, step_pitch = job.step_pitch;
+  const Index blocks = job.block_end - job.block_begin, count = job.tiles * blocks;
+  const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
+  const Finish none = {kNoRows, nowhere, nullptr, 0};
+  Finish done = none, next = none;  // of the blocks before the last one, and of the last one
+  Index tile = 0, block = 0;
+  for (Index i = 0; i < count; ++i) {
+    float* const now = sums[i & 1];
+    float* const ready = sums[(i & 1) ^ 1];
+    if (job.activation) [[unlikely]]
+      if (i >= 2) activate(job, done, ready);
+    const Index channel = (job.block_begin + block) * kPairBlock;
+    const float* const bias = job.bias + channel;
+    const Index* const steps = job.steps + (job.block_begin + block) * step_pitch;
+    const char* const first = reinterpret_cast<const char*>(job.input + job.halves[2 * tile]);
+    const char* const second = reinterpret_cast<const char*>(job.input + job.halves[2 * tile + 1]);
+    const char* weights = reinterpret_cast<const char*>(job.weights) +
+                          (job.block_begin + block) * steps_each * 2 * half_bytes;
+    {
+      const Index at = steps[0] * 2;
+      _tile_loadd(6, weights, kTileRowBytes);
+      _tile_loadd(4, first + at, row_bytes);
+      _tile_stored(0, now + kQuarter[0], kBlockRowBytes);
+      _tile_loadd(0, bias, 0);
+      _tile_dpbf16ps(0, 4, 6);
+      finish_rows<kRows, 0>(done, nowhere, floor, ready, 0);
+      _tile_loadd(7, weights + half_bytes, kTileRowBytes);
+      _tile_stored(1, now + kQuarter[1], kBlockRowBytes);
+      _tile_loadd(1, bias + 16, 0);
+      _tile_dpbf16ps(1, 4, 7);
+      finish_rows<kRows, 1>(done, nowhere, floor, ready, 0);
+      _tile_loadd(5, second + at, row_bytes);
+      _tile_stored(2, now + kQuarter[2], kBlockRowBytes);
+      _tile_loadd(2, bias, 0);
+      _tile_dpbf16ps(2, 5, 6);
+      finish_rows<kRows, 2>(done, nowhere, floor, ready, 0);
+      _tile_stored(3, now + kQuarter[3], kBlockRowBytes);
+      _tile_loadd(3, bias + 16, 0);
+      _tile_dpbf16ps(3, 5, 7);
+      finish_rows<kRows, 3>(done, nowhere, floor, ready, 0);
+      weights += 2 * half_bytes;
+    }
+    Index step = 1;
+    for (Index row = kRows; row < kPairBlock; row += kRows, ++step) {
+      const Index at = steps[step] * 2;
+      _tile_loadd(6, weights, kTileRowBytes);
+      _tile_loadd(4, first + at, row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      finish_rows<kRows, 0>(done, nowhere, floor, ready, row);
+      _tile_loadd(7, weights + half_bytes, kTileRowBytes);
+      _tile_dpbf16ps(1, 4, 7);
+      finish_rows<kRows, 1>(done, nowhere, floor, ready, row);
+      _tile_loadd(5, second + at, row_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      finish_rows<kRows, 2>(done, nowhere, floor, ready, row);
+      _tile_dpbf16ps(3, 5, 7);
+      finish_rows<kRows, 3>(done, nowhere, floor, ready, row);
+      weights += 2 * half_bytes;
+      if (kRows == 1 && step % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
+    }
+    for (; step < steps_each; ++step) {
+      const Index at = steps[step] * 2;
+      _tile_loadd(6, weights, kTileRowBytes);
+      _tile_loadd(4, first + at, row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, weights + half_bytes, kTileRowBytes);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, second + at, row_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+      weights += 2 * half_bytes;
+      if (kRows == 1 && step % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
+    }
+    done = next;
+    const Index left = job.channels - channel;
+    next.rows = job.rows + tile * kPairBlock;
+    next.output = job.output + channel;
+    next.residual = job.residual ? job.residual + channel : nullptr;
+    next.wanted = left >= kPairBlock ? ~0u : (1u << left) - 1u;
+    if (job.blocks_first) {
+      if (++block == blocks) block = 0, ++tile;
+    } else {
+      if (++tile == job.tiles) tile = 0, ++block;
+    }
+  }
+  float* const now = sums[count & 1];
+  float* const ready = sums[(count & 1) ^ 1];
+  _tile_stored(0, now + kQuarter[0], kBlockRowBytes);
+  _tile_stored(1, now + kQuarter[1], kBlockRowBytes);
+  _tile_stored(2, now + kQuarter[2], kBlockRowBytes);
+  _tile_stored(3, now + kQuarter[3], kBlockRowBytes);
+  if (job.activation) {
+    if (count >= 2) activate(job, done, ready);
+    activate(job, next, now);
+  }
+  for (Index row = 0; row < kPairBlock; ++row) finish_row(done, nowhere, floor, ready, row);
+  for (Index row = 0; row < kPairBlock; ++row) finish_row(next, nowhere, floor, now, row);
+}
+
+void tiles(const PairTiles& job) {
+  if (job.tiles * (job.block_end - job.block_begin) == 0) return;
+  configure(job.pairs);
+  if (job.step_count >= 32)
+    run_tiles<1>(job);
+  else if (job.step_count >= 16)
+    run_tiles<2>(job);
+  else if (job.step_count >= 8)
+    run_tiles<4>(job);
+  else if (job.step_count >= 4)
+    run_tiles<8>(job);
+  else if (job.step_count >= 2)
+    run_tiles<16>(job);
+  else
+    run_tiles<32>(job);
+  _tile_release();
+}
+
+void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* to) {
+  const BFloat16* a_second = a + job.a_half;
+  const BFloat16* b_second = b + job.b_half;
+  if (job.accumulate) {
+    _tile_loadd(0, to + kQuarter[0], kBlockRowBytes);
+    _tile_loadd(1, to + kQuarter[1], kBlockRowBytes);
+    _tile_loadd(2, to + kQuarter[2], kBlockRowBytes);
+    _tile_loadd(3, to + kQuarter[3], kBlockRowBytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (Index step = 0; step < job.steps; ++step) {
+    _tile_loadd(6, b, kTileRowBytes);
+    _tile_loadd(4, a, kTileRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b_second, kTileRowBytes);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a_second, kTileRowBytes);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    a += kPairHalf, a_second += kPairHalf, b += kPairHalf, b_second += kPairHalf;
+  }
+  _tile_stored(0, to + kQuarter[0], kBlockRowBytes);
+  _tile_stored(1, to + kQuarter[1], kBlockRowBytes);
+  _tile_stored(2, to + kQuarter[2], kBlockRowBytes);
+  _tile_stored(3, to + kQuarter[3], kBlockRowBytes);
+}
+
+void sums(const PairSums& job) {
+  configure(16);
+  for (Index row = 0; row < job.row_blocks; ++row) {
+    const BFloat16* a = job.a + 2 * row * job.a_half;
+    const BFloat16* b = job.b;
+    float* to = job.sums + row * job.sums_row;
+    for (Index column = 0; column < job.column_blocks; ++column, b += 2 * job.b_half)
+      for (Index tap = 0; tap < job.tap_count; ++tap, to += kBlockFloats)
+        add_sums(job, a, b + job.taps[tap], to);
+  }
+  _tile_release();
+}
+
+void interleave(const PixelPairs& job) { avx512_bf16::kPairUnit.interleave(job); }
+void transpose(const PixelPairs& job) { avx512_bf16::kPairUnit.transpose(job); }
+void pack(const PairWeights& job) { avx512_bf16::kPairUnit.pack(job); }
+
+}  // namespace
+
+const PairUnit kPairUnit = {tiles, sums, interleave, transpose, pack, &avx512::kActivation};
+
+}  // namespace pycnn::cpu::amx

@@ -1,0 +1,178 @@
+#include <doctest/doctest.h>
+
+#include "backends/test_bfloat16_support.h"
+#include "backends/test_conv2d_cases.h"
+
+using namespace pycnn;
+using namespace pycnn::testing;
+
+namespace {
+
+void check_exact_case(const Case& c, std::mt19937& random) {
+  CAPTURE(c.text());
+  const Values input = whole_numbers(c.input(), random), weight = whole_numbers(c.weight(), random);
+  const Values bias = whole_numbers({c.oc}, random), grad = whole_numbers(c.output(), random);
+  check_exact_bfloat16(c.forward(), {input, weight, bias});
+  check_exact_bfloat16(c.grad_input(), {grad, weight});
+  check_exact_bfloat16(c.grad_weight(true), {input, grad});
+}
+
+Values image_of(const Values& batch, std::size_t i) {
+  Values one = batch;
+  one.shape[0] = 1;
+  const std::size_t size = count_of(one.shape);
+  one.data.assign(batch.data.begin() + static_cast<std::ptrdiff_t>(i * size),
+                  batch.data.begin() + static_cast<std::ptrdiff_t>((i + 1) * size));
+  return one;
+}
+
+}  // namespace
+
+TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole numbers, nasty shapes") {
+  std::mt19937 random(1);
+  for (const Case& c : nasty_cases()) check_exact_case(c, random);
+  // Many steps of the sum, many tiles, several chunks of a large image, and rows of few channels.
+  for (const Case& c : {
+           Case{.n = 1, .h = 6, .w = 5, .ic = 300, .oc = 70, .padding = {1, 1, 1, 1}},
+           Case{.n = 40, .h = 1, .w = 1, .ic = 16, .oc = 9, .kh = 1, .kw = 1},
+           Case{.n = 2, .h = 70, .w = 66, .ic = 64, .oc = 8, .padding = {1, 1, 1, 1}},
+           Case{.n = 3, .h = 13, .w = 12, .ic = 16, .oc = 32, .kh = 5, .kw = 5},
+           Case{.n = 1, .h = 30, .w = 31, .ic = 33, .oc = 20, .stride = {2, 2}},
+           Case{.n = 2, .h = 1, .w = 40, .ic = 130, .oc = 260, .kh = 1, .kw = 1},
+           Case{.n = 1, .h = 9, .w = 9, .ic = 128, .oc = 64, .groups = 4},
+       })
+    check_exact_case(c, random);
+}
+
+TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole numbers, random shapes") {
+  for (unsigned seed = 300; seed < 330; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    check_exact_case(random_case(random), random);
+  }
+}
+
+TEST_CASE("conv2d in bfloat16: rounding errors stay within the bound") {
+  std::mt19937 random(2);
+  for (const Case& c : nasty_cases()) {
+    if (c.n * c.h * c.w * c.ic * c.oc > 500'000) continue;
+    CAPTURE(c.text());
+    const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
+    const Values bias = reals({c.oc}, random), grad = reals(c.output(), random);
+    const Shape out = c.output();
+    const auto taps = static_cast<double>(c.kh * c.kw);
+    check_condition_bfloat16(c.forward(), {input, weight, bias},
+                             taps * static_cast<double>(c.ic / c.groups) + 1);
+    check_condition_bfloat16(c.grad_input(), {grad, weight},
+                             taps * static_cast<double>(c.oc / c.groups));
+    check_condition_bfloat16(c.grad_weight(true), {input, grad},
+                             static_cast<double>(out[0] * out[1] * out[2]));
+  }
+}
+
+TEST_CASE("conv2d in bfloat16: an image's result does not depend on its batch") {
+  std::mt19937 random(3);
+  for (const Case& c :
+       {Case{.n = 8, .h = 7, .w = 7, .ic = 33, .oc = 40, .padding = {1, 1, 1, 1}},
+        Case{.n = 8, .h = 3, .w = 3, .ic = 48, .oc = 70, .kh = 1, .kw = 1},
+        Case{.n = 8, .h = 9, .w = 9, .ic = 3, .oc = 8, .stride = {2, 2}},
+        Case{.n = 8, .h = 5, .w = 5, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 2}}) {
+    CAPTURE(c.text());
+    const Values weight = reals(c.weight(), random);
+    auto check = [&](const auto& op, const Values& batch) {
+      for (const std::string& variant : bfloat16_variants(op, {batch, weight})) {
+        CAPTURE(variant);
+        const auto all = run_bfloat16(op, {batch, weight}, {.variant = variant})[0];
+        std::vector<float> singles;
+        for (std::size_t i = 0; i < 8; ++i) {
+          const auto one = run_bfloat16(op, {image_of(batch, i), weight}, {.variant = variant})[0];
+          singles.insert(singles.end(), one.begin(), one.end());
+        }
+        CHECK(same_bits(all, singles));
+      }
+    };
+    check(c.forward(), reals(c.input(), random));
+    check(c.grad_input(), reals(c.output(), random));
+  }
+}
+
+// Whole numbers: sums and what is added to them are exact, so that the activation sees one value
+// whatever the order.
+TEST_CASE("conv2d in bfloat16: the epilogue is computed in float32 and rounded once") {
+  std::mt19937 random(5);
+  for (const Case& c : {Case{.h = 9, .w = 8, .ic = 4, .oc = 33, .padding = {1, 1, 1, 1}},
+                        Case{.n = 5, .h = 3, .w = 3, .ic = 64, .oc = 64, .kh = 1, .kw = 1},
+                        Case{.n = 1, .h = 2, .w = 3, .ic = 40, .oc = 6, .kh = 1, .kw = 1}}) {
+    CAPTURE(c.text());
+    const Values input = whole_numbers(c.input(), random);
+    const Values weight = whole_numbers(c.weight(), random);
+    const Values bias = whole_numbers({c.oc}, random);
+    const Values residual = whole_numbers(c.output(), random, 200);
+    for (const bool with_residual : {false, true})
+      for (const auto kind :
+           {ActivationKind::kIdentity, ActivationKind::kRelu, ActivationKind::kRelu6,
+            ActivationKind::kLeakyRelu, ActivationKind::kSigmoid, ActivationKind::kTanh,
+            ActivationKind::kScaledTanh}) {
+        CAPTURE(static_cast<int>(kind));
+        ops::Conv2d op = c.forward();
+        op.epilogue = {.residual = with_residual, .activation = kind, .slope = 0.3};
+        std::vector<Values> inputs = {input, weight, bias};
+        if (with_residual) inputs.push_back(residual);
+        const auto expected = run<double>(op, inputs, {.variant = "reference"})[0];
+        for (const std::string& variant : bfloat16_variants(op, inputs)) {
+          CAPTURE(variant);
+          const auto found = run_bfloat16(op, inputs, {.variant = variant})[0];
+          double worst = 0;
+          for (std::size_t i = 0; i < found.size(); ++i)
+            worst = std::max(worst, std::abs(found[i] - expected[i]) -
+                                        (0x1p-8 + 0x1p-18) * std::abs(expected[i]) - 1e-7);
+          CHECK(worst <= 0.0);
+          if (with_residual) {
+            const auto on_residual =
+                run_bfloat16(op, inputs, {.variant = variant, .in_place = true})[0];
+            CHECK(same_bits(on_residual, found));
+          }
+        }
+      }
+  }
+}
+
+TEST_CASE("conv2d in bfloat16: NaN reaches exactly the outputs that see it") {
+  std::mt19937 random(6);
+  for (const std::int64_t channels : {1, 3, 16, 40}) {
+    const Case c{.n = 1, .h = 8, .w = 9, .ic = channels, .oc = 20, .padding = {1, 1, 1, 1}};
+    Values input = reals(c.input(), random);
+    const Values weight = reals(c.weight(), random);
+    input.data[static_cast<std::size_t>((4 * 9 + 5) * channels)] = NAN;
+    ops::Conv2d op = c.forward();
+    op.epilogue.activation = ActivationKind::kRelu;
+    for (const std::string& variant : bfloat16_variants(op, {input, weight})) {
+      const auto output = run_bfloat16(op, {input, weight}, {.variant = variant})[0];
+      std::size_t wrong = 0;
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(output.size()); ++i) {
+        const std::int64_t row = i / 20 / 9, column = i / 20 % 9;
+        const bool seen = std::abs(row - 4) <= 1 && std::abs(column - 5) <= 1;
+        wrong += std::isnan(output[static_cast<std::size_t>(i)]) != seen;
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
+TEST_CASE("conv2d in bfloat16: only a pin chooses the portable loops, units refuse where missing") {
+  std::mt19937 random(7);
+  const Case c{};
+  const std::vector<TensorSpec> specs =
+      bfloat16_specs(c.forward(), {reals(c.input(), random), reals(c.weight(), random)});
+  const std::vector<TensorSpec> outputs = c.forward().infer(specs);
+  const Selection chosen = cpu::select(c.forward(), {specs, outputs, Isa::kBaseline, 1, ""});
+  CHECK(std::string(chosen.kernel.variant).find("portable") == std::string::npos);
+  CHECK(std::string(chosen.kernel.variant).find("amx") == std::string::npos);
+  const Selection pinned =
+      cpu::select(c.forward(), {specs, outputs, Isa::kBaseline, 1, "conv2d.bfloat16.portable"});
+  CHECK(std::string(pinned.kernel.variant) == "conv2d.bfloat16.portable");
+  const std::vector<TensorSpec> wide = {{c.input(), DType::kFloat32}, {c.weight()}};
+  CHECK_THROWS_AS(cpu::select(c.forward(), {wide, c.forward().infer(wide), Isa::kBaseline, 1,
+                                            "conv2d.bfloat16.portable"}),
+                  UnsupportedError);
+}
