@@ -1,6 +1,7 @@
 #include "backends/cpu/conv2d_bfloat16.h"
 #include "backends/cpu/conv2d_bfloat16_weight_grad.h"
 #include "backends/cpu/conv2d_grouped.h"
+#include "backends/cpu/conv2d_grouped_weight_grad.h"
 #include "backends/cpu/conv2d_lanes.h"
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_scatter.h"
@@ -117,6 +118,17 @@ Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& proble
   return make_winograd_weight_grad_kernel(problem_of(op, problem), kRun);
 }
 
+template <const GroupGradRun& kRun>
+const char* accept_grouped_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return refuse_grouped(problem_of(op, problem), kRun.lanes);
+}
+
+template <const GroupGradRun& kRun>
+Kernel make_grouped_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_grouped_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+}
+
 // ---- bfloat16
 
 const char* accept_amx(const auto&, const Problem&) { return refuse_amx(); }
@@ -219,17 +231,23 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
      make_winograd_grad<kWinogradGradAvx512>},
+    {"conv2d_grad_weight.grouped.avx512", Isa::kAvx512, accept_grouped_grad<kGroupGradAvx512>,
+     make_grouped_grad<kGroupGradAvx512>},
     {"conv2d_grad_weight.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
      make_grad_weight<kWeightGradAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d_grad_weight.winograd.avx2", Isa::kAvx2, accept_winograd_grad,
      make_winograd_grad<kWinogradGradAvx2>},
+    {"conv2d_grad_weight.grouped.avx2", Isa::kAvx2, accept_grouped_grad<kGroupGradAvx2>,
+     make_grouped_grad<kGroupGradAvx2>},
     {"conv2d_grad_weight.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
      make_grad_weight<kWeightGradAvx2>},
 #endif
     {"conv2d_grad_weight.winograd.baseline", Isa::kBaseline, accept_winograd_grad,
      make_winograd_grad<kWinogradGradBaseline>},
+    {"conv2d_grad_weight.grouped.baseline", Isa::kBaseline, accept_grouped_grad<kGroupGradBaseline>,
+     make_grouped_grad<kGroupGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
     {"conv2d_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,

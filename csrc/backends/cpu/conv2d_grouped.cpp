@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "backends/cpu/conv2d_grouped_tiles.h"
+#include "backends/cpu/conv2d_grouped_rows.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "core/parallel.h"
 
@@ -23,38 +23,21 @@ constexpr Index kMaxGroup = 64;           // channels; wider groups are as good 
 constexpr Index kMinDepthwise = 16;       // columns
 constexpr Index kNearWeights = 4 * 1024;  // floats that leave room for input rows in L1
 
-// Where vectors of output channels lie. Groups that are smaller than a vector share one.
-struct Vectors {
-  Index lanes, group;  // group: output channels
-  bool shared() const { return group < lanes; }
-  Index per_group() const { return ceil_div(group, lanes); }  // of groups that are not smaller
-  Index count(Index channels) const {
-    return shared() ? ceil_div(channels, lanes) : channels / group * per_group();
-  }
-  // First output channel of vector v, and how many there are from it on.
-  Index first(Index v) const {
-    return shared() ? v * lanes : v / per_group() * group + v % per_group() * lanes;
-  }
-  Index valid(Index v, Index channels) const {
-    const Index end = shared() ? channels : (v / per_group() + 1) * group;
-    return std::min(lanes, end - first(v));
-  }
-};
-
 Lanes choose_lanes(const WindowProblem& w, Index lanes) {
   const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
-  const Vectors vectors{lanes, outputs};
+  const GroupVectors vectors{lanes, outputs};
   Lanes result;
   result.used = result.grouped = true;
   result.shared = vectors.shared();
   result.pattern = vectors.count(w.output[3]) * lanes;
-  // One vector, or the groups that fit into a block of input channels, or one group.
-  result.width = std::min(
-      w.output[3], vectors.shared() ? lanes : std::max<Index>(1, kInputBlock / inputs) * outputs);
+  result.width = std::min(w.output[3],
+                          (vectors.shared() ? lanes / outputs : groups_of_block(inputs)) * outputs);
   return result;
 }
 
-Vectors vectors_of(const WindowPlan& plan) { return {plan.block_width / 2, plan.group_channels}; }
+GroupVectors vectors_of(const WindowPlan& plan) {
+  return {plan.block_width / 2, plan.group_channels};
+}
 
 const GroupRun* runs_of(const WindowPlan& plan, const Pass& pass) {
   return reinterpret_cast<const GroupRun*>(plan.offsets() + pass.tap);
@@ -65,7 +48,7 @@ void pack_weights(const KernelArgs& args) noexcept {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
   const float* weight = args.inputs[0].as<const float>();
   const WeightLayout layout = weight_layout(plan);
-  const Vectors vectors = vectors_of(plan);
+  const GroupVectors vectors = vectors_of(plan);
   const Index count = vectors.count(plan.out_channels);
   auto pack_vector = [&](std::int64_t item, int) {
     const Pass& pass = plan.passes()[item / count];
@@ -102,7 +85,7 @@ struct Slice {
   Index vector, vector_end;
 };
 
-Slice slice_at(const WindowPlan& plan, const Vectors& vectors, Index block) {
+Slice slice_at(const WindowPlan& plan, const GroupVectors& vectors, Index block) {
   Slice slice;
   const Index first = block * plan.lanes.width;
   const Index end = std::min(first + plan.lanes.width, plan.out_channels);
@@ -118,52 +101,31 @@ struct Work {
   const GroupKernels& kernels;
   const WindowTensors& tensors;
   const WindowChunk& chunk;
-  Vectors vectors;
+  GroupVectors vectors;
   Slice slice;
   float* buffer;
 
   float* image_buffer(Index n) const { return buffer + n * plan.in.buffer_floats(plan.row_block); }
 };
 
-// Rows [first, end) of the copy of image n of the chunk, zeros around what the image has.
+// Rows [first, end) of the copy of image n of the chunk.
 void copy_rows(const Work& work, Index n, Index first, Index end) {
   const WindowPlan& plan = work.plan;
-  const ConvInput& in = plan.in;
-  const float* image = work.tensors.input + (work.chunk.image + n) * plan.input_image;
-  const Index begin = std::clamp<Index>(-in.first_column, 0, in.buffer_columns);
-  const Index column_end = std::clamp<Index>(in.width - in.first_column, begin, in.buffer_columns);
-  const Index planes = in.row_pitch / plan.lanes.plane_pitch;
-  GroupRow copy;
-  copy.columns = column_end - begin, copy.channels = in.channels;
-  copy.group = plan.lanes.shared ? plan.in_channels : 0;
-  copy.plane_pitch = plan.lanes.plane_pitch;
-  copy.end = image + plan.input_image;
-  for (Index r = first; r < end; ++r) {
-    float* const to = work.image_buffer(n) + r * in.row_pitch;
-    const Index row = work.chunk.row * in.stride[0] + in.first_row + r;
-    if (row < 0 || row >= in.height || begin == column_end) {
-      std::fill_n(to, in.row_pitch, 0.0f);
-      continue;
-    }
-    copy.from = image + (row * in.width + in.first_column + begin) * in.channels +
-                work.slice.first_group * plan.in_channels;
-    for (Index p = 0; p < planes; ++p) {
-      float* const plane = to + p * plan.lanes.plane_pitch;
-      std::fill_n(plane, begin * in.pixel_pitch, 0.0f);
-      std::fill(plane + column_end * in.pixel_pitch, plane + plan.lanes.plane_pitch, 0.0f);
-      if (copy.group > 0 && p > 0) continue;  // all at once
-      copy.to = plane + begin * in.pixel_pitch;
-      work.kernels.copy(copy);
-      copy.from += kInputBlock;
-    }
-  }
+  GroupRows rows;
+  rows.image = work.tensors.input + (work.chunk.image + n) * plan.input_image;
+  rows.buffer = work.image_buffer(n);
+  rows.output_row = work.chunk.row;
+  rows.first_channel = work.slice.first_group * plan.in_channels;
+  rows.plane_pitch = plan.lanes.plane_pitch;
+  rows.group = plan.lanes.shared ? plan.in_channels : 0;
+  copy_group_rows(plan.in, rows, first, end, work.kernels.copy);
 }
 
 // One row of a pass, of image n of the chunk.
 void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first_vector,
              Index vector_end) {
   const WindowPlan& plan = work.plan;
-  const Vectors& vectors = work.vectors;
+  const GroupVectors& vectors = work.vectors;
   const Index vector_weights = plan.in_channels * pass.kernel_taps * vectors.lanes;
   GroupTiles tiles;
   tiles.columns = pass.columns, tiles.stride = plan.in.stride[1];
@@ -223,7 +185,7 @@ void run_by_vectors(const Work& work) {
 void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
   const WindowTensors tensors = tensors_of(plan, args);
-  const Vectors vectors = vectors_of(plan);
+  const GroupVectors vectors = vectors_of(plan);
   const Index slice_weights =
       plan.in_channels * plan.kernel_size[0] * plan.kernel_size[1] * plan.lanes.width;
   zero_output(plan, tensors, args.threads);
@@ -268,6 +230,44 @@ const GroupRunner kGroupedAvx2 = {run_avx2, &kAvx2Kernels, avx2::kGemmLanes};
 #if PYCNN_HAVE_AVX512
 const GroupRunner kGroupedAvx512 = {run_avx512, &kAvx512Kernels, avx512::kGemmLanes};
 #endif
+
+Index plan_group_rows(ConvInput& in, const GroupLayout& layout) {
+  in.direct = false;
+  in.pixel_pitch = layout.vector > 0 ? layout.vector : kInputBlock;
+  const Index plane_pitch = ceil_div(in.buffer_columns * in.pixel_pitch, 16) * 16;
+  in.row_pitch = layout.planes * plane_pitch;
+  return plane_pitch;
+}
+
+void copy_group_rows(const ConvInput& in, const GroupRows& rows, Index first, Index end,
+                     void (*copy)(const GroupRow&)) {
+  const Index begin = std::clamp<Index>(-in.first_column, 0, in.buffer_columns);
+  const Index column_end = std::clamp<Index>(in.width - in.first_column, begin, in.buffer_columns);
+  const Index planes = in.row_pitch / rows.plane_pitch;
+  GroupRow job;
+  job.columns = column_end - begin, job.channels = in.channels;
+  job.group = rows.group, job.plane_pitch = rows.plane_pitch;
+  job.end = rows.image + in.height * in.width * in.channels;
+  for (Index r = first; r < end; ++r) {
+    float* const to = rows.buffer + r * in.row_pitch;
+    const Index row = rows.output_row * in.stride[0] + in.first_row + r;
+    if (row < 0 || row >= in.height || begin == column_end) {
+      std::fill_n(to, in.row_pitch, 0.0f);
+      continue;
+    }
+    job.from =
+        rows.image + (row * in.width + in.first_column + begin) * in.channels + rows.first_channel;
+    for (Index p = 0; p < planes; ++p) {
+      float* const plane = to + p * rows.plane_pitch;
+      std::fill_n(plane, begin * in.pixel_pitch, 0.0f);
+      std::fill(plane + column_end * in.pixel_pitch, plane + rows.plane_pitch, 0.0f);
+      if (rows.group > 0 && p > 0) continue;  // all planes at once
+      job.to = plane + begin * in.pixel_pitch;
+      copy(job);
+      job.from += kInputBlock;
+    }
+  }
+}
 
 const char* refuse_grouped(const WindowProblem& w, Index lanes) {
   if (w.groups == 1) return "there is one group";

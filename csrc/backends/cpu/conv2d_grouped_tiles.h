@@ -43,10 +43,29 @@ struct GroupRow {
   Index plane_pitch = 0;
 };
 
-#define PYCNN_DECLARE_GROUPED(ISA)          \
-  namespace ISA {                           \
-  void group_tiles(const GroupTiles& job);  \
-  void copy_group_row(const GroupRow& job); \
+// Weight gradient of one vector of output channels and one run of taps, from blocks.
+//
+//   sums[k][t][lane] (+)= sum over pixels of grad[pixel][lane] *
+//       input[(pixel * stride + t) * kInputBlock + channel(lane, k)]
+//
+// channel(lane, k) is k, or lane - lane % group + k where groups are smaller than a vector.
+struct GroupProducts {
+  const float* input = nullptr;
+  Index input_row = 0, stride = 1;  // floats from output row to row; pixels
+  const float* grad = nullptr;
+  Index grad_row = 0, grad_column = 0;
+  Index rows = 0, columns = 0;
+  Index taps = 1, channels = 0;  // taps: 1 or 3
+  Index group = 0;               // channels of smaller groups, 2 or more; the stride is 1
+  float* sums = nullptr;
+  bool accumulate = false;  // else sums are overwritten
+};
+
+#define PYCNN_DECLARE_GROUPED(ISA)               \
+  namespace ISA {                                \
+  void group_tiles(const GroupTiles& job);       \
+  void copy_group_row(const GroupRow& job);      \
+  void group_products(const GroupProducts& job); \
   }
 PYCNN_DECLARE_GROUPED(baseline)
 PYCNN_DECLARE_GROUPED(avx2)

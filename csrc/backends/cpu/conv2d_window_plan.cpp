@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/cpu/conv2d_grouped_rows.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -108,17 +109,6 @@ void spread_over_lanes(WindowPlan& plan, const TapRange& taps, const Pair& outpu
   in.row_pitch = plan.in_channels * lanes.plane_pitch;
 }
 
-// Rows are always copied: one plane per block of channels, or per read channel.
-void plan_group_rows(WindowPlan& plan, Index lane_count) {
-  ConvInput& in = plan.in;
-  const Index inputs = plan.lanes.width / plan.group_channels * plan.in_channels;
-  const Index planes = plan.lanes.shared ? plan.in_channels : ceil_div(inputs, kInputBlock);
-  in.direct = false;
-  in.pixel_pitch = plan.lanes.shared ? lane_count : kInputBlock;
-  plan.lanes.plane_pitch = ceil_div(in.buffer_columns * in.pixel_pitch, 16) * 16;
-  in.row_pitch = planes * plan.lanes.plane_pitch;
-}
-
 // All passes that have taps and pixels; also settles how the input is read.
 Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
   plan.out_stride = w.transposed ? w.stride : Pair{1, 1};
@@ -160,10 +150,14 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
       !plan.lanes.used && w.groups == 1 && all_contiguous && plan.in_channels < kMergeBelow;
   const Pair in_stride = w.transposed ? Pair{1, 1} : w.stride;
   plan.in = make_conv_input(w.input, in_stride, range, most, merge);
-  if (plan.lanes.grouped)
-    plan_group_rows(plan, plan.block_width / 2);
-  else if (plan.lanes.used)
+  if (plan.lanes.grouped) {
+    const Index inputs = plan.lanes.width / plan.group_channels * plan.in_channels;
+    plan.lanes.plane_pitch = plan_group_rows(
+        plan.in, plan.lanes.shared ? GroupLayout{plan.in_channels, plan.block_width / 2}
+                                   : GroupLayout{ceil_div(inputs, kInputBlock), 0});
+  } else if (plan.lanes.used) {
     spread_over_lanes(plan, range, most);
+  }
   for (std::size_t i = 0; i < taps.size(); ++i)
     add_pass(plan, places[i], taps[i],
              merge || (plan.in.direct && !plan.lanes.used && w.groups == 1), lists);

@@ -1,0 +1,149 @@
+#include "backends/cpu/conv2d_grouped_tiles.h"
+#include "backends/cpu/simd.isa.h"
+#include "backends/cpu/take_lanes.isa.h"
+
+// Weight gradients in groups: the sums of up to twelve weights stay in registers while the pixels
+// pass by. At stride 1 an input pixel, once in a register, meets the gradients of the three outputs
+// that see it.
+namespace pycnn::cpu::PYCNN_ISA {
+namespace {
+
+// Channel kFirst + k of a pixel: the same in all lanes, or, where groups are smaller than a vector,
+// that of each lane's group.
+template <int kGroup, int kFirst>
+PYCNN_INLINE Vec channel_of(const float* pixel, int k) {
+  if constexpr (kGroup == 0) return broadcast(pixel[kFirst + k]);
+  IVec from = {};
+  for (int lane = 0; lane < kLanes; ++lane) from[lane] = (lane & -kGroup) + kFirst + k;
+  return take_lanes(load(pixel), from);
+}
+
+template <int K, int T>
+PYCNN_INLINE void finish(const GroupProducts& job, float* to, const Vec (&sum)[K][T]) {
+#pragma GCC unroll 8
+  for (int k = 0; k < K; ++k)
+#pragma GCC unroll 3
+    for (int t = 0; t < T; ++t, to += kLanes)
+      store(to, job.accumulate ? load(to) + sum[k][t] : sum[k][t]);
+}
+
+// Pixel `j` of the input meets the gradients of outputs j, j - 1 and j - 2.
+template <int K, int kGroup, int kFirst>
+void slide(const GroupProducts& job, const float* input, float* to) {
+  Vec sum[K][3];
+#pragma GCC unroll 4
+  for (int k = 0; k < K; ++k) sum[k][0] = sum[k][1] = sum[k][2] = zero();
+  for (Index row = 0; row < job.rows; ++row) {
+    const float* x = input + row * job.input_row;
+    const float* y = job.grad + row * job.grad_row;
+    const float* const last = y + (job.columns - 1) * job.grad_column;
+    Vec before = load(y);
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k)
+      sum[k][0] = fma(channel_of<kGroup, kFirst>(x, k), before, sum[k][0]);
+    x += kInputBlock;
+    if (y != last) {
+      Vec now = load(y += job.grad_column);
+#pragma GCC unroll 4
+      for (int k = 0; k < K; ++k) {
+        const Vec pixel = channel_of<kGroup, kFirst>(x, k);
+        sum[k][0] = fma(pixel, now, sum[k][0]);
+        sum[k][1] = fma(pixel, before, sum[k][1]);
+      }
+      x += kInputBlock;
+      while (y != last) {
+        const Vec next = load(y += job.grad_column);
+#pragma GCC unroll 4
+        for (int k = 0; k < K; ++k) {
+          // The pixel is read again, rather than a sum spilled in every turn.
+          if constexpr (kGroup > 0) asm volatile("" : "+r"(x));
+          const Vec pixel = channel_of<kGroup, kFirst>(x, k);
+          sum[k][0] = fma(pixel, next, sum[k][0]);
+          sum[k][1] = fma(pixel, now, sum[k][1]);
+          sum[k][2] = fma(pixel, before, sum[k][2]);
+        }
+        x += kInputBlock;
+        before = now, now = next;
+      }
+#pragma GCC unroll 4
+      for (int k = 0; k < K; ++k)
+        sum[k][2] = fma(channel_of<kGroup, kFirst>(x, k), before, sum[k][2]);
+      before = now;
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k) {
+      sum[k][1] = fma(channel_of<kGroup, kFirst>(x, k), before, sum[k][1]);
+      sum[k][2] = fma(channel_of<kGroup, kFirst>(x + kInputBlock, k), before, sum[k][2]);
+    }
+  }
+  finish(job, to, sum);
+}
+
+template <int K, int T, int kGroup>
+void step(const GroupProducts& job, const float* input, float* to) {
+  Vec sum[K][T];
+#pragma GCC unroll 8
+  for (int k = 0; k < K; ++k)
+#pragma GCC unroll 3
+    for (int t = 0; t < T; ++t) sum[k][t] = zero();
+  for (Index row = 0; row < job.rows; ++row) {
+    const float* x = input + row * job.input_row;
+    const float* y = job.grad + row * job.grad_row;
+    for (Index column = 0; column < job.columns; ++column) {
+      const Vec grad = load(y);
+#pragma GCC unroll 3
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k)
+          sum[k][t] = fma(channel_of<kGroup, 0>(x + t * kInputBlock, k), grad, sum[k][t]);
+      y += job.grad_column;
+      x += job.stride * kInputBlock;
+    }
+  }
+  finish(job, to, sum);
+}
+
+using Kernel = void (*)(const GroupProducts&, const float*, float*);
+
+// Index: channels - 1.
+constexpr Kernel kSliding[] = {slide<1, 0, 0>, slide<2, 0, 0>, slide<3, 0, 0>, slide<4, 0, 0>};
+constexpr Kernel kStrided[] = {step<1, 3, 0>, step<2, 3, 0>, step<3, 3, 0>, step<4, 3, 0>};
+constexpr Kernel kSingle[] = {step<1, 1, 0>, step<2, 1, 0>, step<3, 1, 0>, step<4, 1, 0>,
+                              step<5, 1, 0>, step<6, 1, 0>, step<7, 1, 0>, step<8, 1, 0>};
+
+// Groups that are smaller than a vector.
+void add_small_groups(const GroupProducts& job) {
+  switch (job.group) {
+    case 2:
+      return (job.taps == 1 ? step<2, 1, 2> : slide<2, 2, 0>)(job, job.input, job.sums);
+#if defined(__AVX2__) || defined(__AVX512F__)
+    case 4:
+      return (job.taps == 1 ? step<4, 1, 4> : slide<4, 4, 0>)(job, job.input, job.sums);
+#endif
+#if defined(__AVX512F__)
+    case 8:
+      if (job.taps == 1) return step<8, 1, 8>(job, job.input, job.sums);
+      slide<4, 8, 0>(job, job.input, job.sums);
+      return slide<4, 8, 4>(job, job.input, job.sums + 4 * 3 * kLanes);
+#endif
+    default:
+      return;
+  }
+}
+
+}  // namespace
+
+void group_products(const GroupProducts& job) {
+  if (job.group > 0) return add_small_groups(job);
+  const Kernel* kernels = job.taps == 1 ? kSingle : job.stride == 1 ? kSliding : kStrided;
+  const Index most = job.taps == 1 ? 8 : 4;
+  const Index parts = (job.channels + most - 1) / most;
+  Index channel = 0;
+  for (Index part = 0; part < parts; ++part) {
+    const Index end = job.channels * (part + 1) / parts;
+    kernels[end - channel - 1](job, job.input + channel, job.sums + channel * job.taps * kLanes);
+    channel = end;
+  }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA
