@@ -47,6 +47,17 @@ std::vector<TensorSpec> infer_backward(Specs inputs, const char* second, const c
   return {inputs[0], vector, vector};
 }
 
+// What a batch norm can be joined with: activations whose slope follows from the sign of their
+// input and bounds.
+void expect_rectifier(ActivationKind kind, double slope) {
+  expect_activation(kind, slope);
+  if (kind == ActivationKind::kIdentity || kind == ActivationKind::kRelu ||
+      kind == ActivationKind::kRelu6 || kind == ActivationKind::kLeakyRelu)
+    return;
+  fail<ArgumentError>("activation is ", activation_name(kind),
+                      ", expected identity, relu, relu6 or leaky_relu");
+}
+
 // The backward forms give all three results, in the order of the forward form's inputs.
 void set_three(GradientContext& context, Symbol first) {
   for (int i = 0; i < 3; ++i) context.set_grad_input(i, GradientContext::result(first, i));
@@ -99,6 +110,46 @@ std::vector<TensorSpec> BatchNormTrainGrad::infer(Specs inputs) const {
 }
 
 void BatchNormTrainGrad::gradient(GradientContext&) const { no_gradient(); }
+
+// ---- Training in two halves
+
+std::vector<TensorSpec> BatchNormStatistics::infer(Specs inputs) const {
+  const std::vector<TensorSpec> whole = BatchNormTrain{eps, momentum}.infer(inputs);
+  return {whole[1], whole[2], whole[3], whole[4], whole[1], whole[1]};
+}
+
+void BatchNormStatistics::gradient(GradientContext&) const { no_gradient(); }
+
+std::vector<TensorSpec> BatchNormApply::infer(Specs inputs) const {
+  expect_inputs(inputs, epilogue.residual ? 5 : 4,
+                epilogue.residual ? "input, batch_mean, factor, offset, residual"
+                                  : "input, batch_mean, factor, offset");
+  expect_least_rank(inputs[0], "input", 2, "(..., C)");
+  expect_floats(inputs, {"input", "batch_mean", "factor", "offset", "residual"});
+  const std::int64_t channels = dim(inputs[0], -1);
+  expect_channels(inputs[1], "batch_mean", channels);
+  expect_channels(inputs[2], "factor", channels);
+  expect_channels(inputs[3], "offset", channels);
+  if (epilogue.residual) expect_shape(inputs[4], "residual", inputs[0].shape, "the input's shape");
+  expect_rectifier(epilogue.activation, epilogue.slope);
+  return {inputs[0]};
+}
+
+void BatchNormApply::gradient(GradientContext&) const { no_gradient(); }
+
+std::vector<TensorSpec> BatchNormApplyGrad::infer(Specs inputs) const {
+  expect_inputs(inputs, 7, "input, scale, batch_mean, batch_inv_std, factor, offset, grad_output");
+  expect_rectifier(activation, slope);
+  expect_least_rank(inputs[0], "input", 2, "(..., C)");
+  expect_floats(
+      inputs, {"input", "scale", "batch_mean", "batch_inv_std", "factor", "offset", "grad_output"});
+  const char* const names[] = {"scale", "batch_mean", "batch_inv_std", "factor", "offset"};
+  for (std::size_t i = 0; i < 5; ++i) expect_channels(inputs[i + 1], names[i], dim(inputs[0], -1));
+  expect_shape(inputs[6], "grad_output", inputs[0].shape, "the input's shape");
+  return {inputs[0], inputs[1], inputs[1]};
+}
+
+void BatchNormApplyGrad::gradient(GradientContext&) const { no_gradient(); }
 
 // ---- Inference
 

@@ -128,6 +128,12 @@ struct Work {
   void operator()(const ops::BatchNormTrain&) const { per_input(6); }
   // Two sums of products, then three terms.
   void operator()(const ops::BatchNormTrainGrad&) const { per_input(10); }
+  void operator()(const ops::BatchNormStatistics&) const { per_input(4); }
+  void operator()(const ops::BatchNormApply& op) const {
+    cost.other_flops =
+        plus(times(elements(out[0]), 2), epilogue_flops(op.epilogue, false, elements(out[0])));
+  }
+  void operator()(const ops::BatchNormApplyGrad&) const { per_input(14); }
   void operator()(const ops::BatchNormInference&) const { per_input(2); }
   void operator()(const ops::BatchNormInferenceGrad&) const { per_input(5); }
   void operator()(const ops::FoldBatchNorm&) const { per_input(1); }
@@ -173,6 +179,12 @@ struct Work {
       cost.other_flops = plus(cost.other_flops, times(elements(spec), 2));
     }
   }
+  template <class Update>
+  void dense_update(const Update& op) const {
+    (*this)(op.update);
+    cost.macs = times(elements(in[2]), taps(in[0]));
+    if (op.bias) cost.other_flops = plus(cost.other_flops, elements(in[2]));
+  }
   void operator()(const ops::SgdUpdate& op) const {
     per_output(2 + (op.momentum > 0.0 ? 2 : 0) + (op.nesterov ? 2 : 0) +
                (op.weight_decay > 0.0 ? 2 : 0) + (op.clipped ? 1 : 0));
@@ -180,6 +192,8 @@ struct Work {
   void operator()(const ops::AdamUpdate& op) const {
     per_output(12 + (op.weight_decay > 0.0 ? 2 : 0) + (op.clipped ? 1 : 0));
   }
+  void operator()(const ops::DenseSgdUpdate& op) const { dense_update(op); }
+  void operator()(const ops::DenseAdamUpdate& op) const { dense_update(op); }
   void operator()(const ops::MuonUpdate& op) const {
     const std::int64_t count = elements(in[0]), first = in[0].shape[0];
     const std::int64_t rest = first > 0 ? count / first : 0;

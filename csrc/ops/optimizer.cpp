@@ -135,4 +135,34 @@ std::vector<TensorSpec> EmaUpdate::infer(Specs inputs) const {
 
 void EmaUpdate::gradient(GradientContext&) const { no_gradient(); }
 
+namespace {
+
+// The update takes the gradient that the layer's tensors give; it stands where they stand.
+template <class Update>
+std::vector<TensorSpec> infer_dense_update(const Update& update, bool bias, Specs inputs) {
+  if (update.clipped) fail<ArgumentError>("clipped gradients must all be known before an update");
+  expect_inputs(inputs, 4, 8, "parameter, input, grad_output, and what the update takes");
+  const Specs layer = inputs.subspan(1, 2);
+  const std::vector<TensorSpec> gradients = DenseGradWeight{bias}.infer(layer);
+  std::vector<TensorSpec> rest = {inputs[0], gradients[0]};
+  rest.insert(rest.end(), inputs.begin() + 3, inputs.end());
+  std::vector<TensorSpec> results = update.infer(rest);
+  if (bias) results.push_back(gradients[1]);
+  return results;
+}
+
+}  // namespace
+
+std::vector<TensorSpec> DenseSgdUpdate::infer(Specs inputs) const {
+  return infer_dense_update(update, bias, inputs);
+}
+
+void DenseSgdUpdate::gradient(GradientContext&) const { no_gradient(); }
+
+std::vector<TensorSpec> DenseAdamUpdate::infer(Specs inputs) const {
+  return infer_dense_update(update, bias, inputs);
+}
+
+void DenseAdamUpdate::gradient(GradientContext&) const { no_gradient(); }
+
 }  // namespace pycnn::ops

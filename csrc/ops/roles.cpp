@@ -44,6 +44,12 @@ constexpr Entry kEntries[] = {
      {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)"}},
     {BatchNormTrainGrad::kName,
      {kRows, "scale (C)", "batch_mean (C)", "batch_inv_std (C)", "grad_output (..., C)"}},
+    {BatchNormStatistics::kName,
+     {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)"}},
+    {BatchNormApply::kName, {kRows, "batch_mean (C)", "factor (C)", "offset (C)"}},
+    {BatchNormApplyGrad::kName,
+     {kRows, "scale (C)", "batch_mean (C)", "batch_inv_std (C)", "factor (C)", "offset (C)",
+      "grad_output (..., C)"}},
     {BatchNormInference::kName,
      {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)"}},
     {BatchNormInferenceGrad::kName,
@@ -89,12 +95,19 @@ constexpr Entry kEntries[] = {
      {"parameter", "gradient", "learning_rate (1)", "step (1)", "mean", "variance", "factor ()"}},
     {MuonUpdate::kName, {"parameter", "gradient", "learning_rate (1)", "velocity", "factor ()"}},
     {EmaUpdate::kName, {"average", "value", "step (1)"}},
+    {DenseSgdUpdate::kName,
+     {"parameter (OUT, IN)", "input (..., IN)", "grad_output (..., OUT)", "learning_rate (1)",
+      "velocity"}},
+    {DenseAdamUpdate::kName,
+     {"parameter (OUT, IN)", "input (..., IN)", "grad_output (..., OUT)", "learning_rate (1)",
+      "step (1)", "mean", "variance"}},
 };
 static_assert(std::size(kEntries) == std::variant_size_v<AnyOp>, "one entry per op");
 
 bool has_residual(const Op& op) {
   if (const auto* conv = std::get_if<Conv2d>(&op)) return conv->epilogue.residual;
   if (const auto* dense = std::get_if<Dense>(&op)) return dense->epilogue.residual;
+  if (const auto* norm = std::get_if<BatchNormApply>(&op)) return norm->epilogue.residual;
   return false;
 }
 

@@ -16,7 +16,8 @@ from pycnn import _core, functional
 # Ops that have no function of their own, and where they come from.
 INTERNAL = {
     "Broadcast", "FoldBatchNorm", "BatchNormTrain", "BatchNormInference", "DropoutTrain", "Increment", "ClipFactor",
-    "SgdUpdate", "AdamUpdate", "MuonUpdate", "EmaUpdate", "Fill",
+    "SgdUpdate", "AdamUpdate", "MuonUpdate", "EmaUpdate", "Fill", "BatchNormStatistics", "BatchNormApply",
+    "DenseSgdUpdate", "DenseAdamUpdate",
 }  # fmt: skip
 
 

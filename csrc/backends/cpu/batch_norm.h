@@ -6,6 +6,22 @@
 // Nothing needs alignment; outputs may be the same memory as inputs of the same size.
 namespace pycnn::cpu {
 
+// An activation made of straight pieces, on vectors of floats: x below `low` becomes slope * x, or
+// 0 where `keep` is 0, and above `high` becomes `high`. NaN as a bound never holds. The slope is 1
+// between the bounds; at a bound and beyond it is `slope` and, behind `high`, 0.
+struct Rectifier {
+  float low, high, slope;
+  std::int32_t keep;  // all bits, or none where slope * x is to be 0 even for infinite x
+};
+
+// What a gradient passes on its way back: the slope of the rectifier at
+// (x - mean) * factor + offset.
+struct Gate {
+  const float* factor;
+  const float* offset;
+  Rectifier rectifier;
+};
+
 #define PYCNN_DECLARE_BATCH_NORM(ISA)                                                              \
   namespace ISA {                                                                                  \
   /* Per column: the mean as pivot + mean, since float alone may be too coarse for it, and the sum \
@@ -19,6 +35,17 @@ namespace pycnn::cpu {
   /* y = (x - mean) * factor + shift */                                                            \
   void normalize_rows(const float* x, float* y, std::int64_t rows, std::int64_t width,             \
                       const float* mean, const float* factor, const float* shift) noexcept;        \
+  /* y = rectifier((x - mean) * factor + shift + residual); `residual` may be null */              \
+  void apply_rows(const float* x, const float* residual, float* y, std::int64_t rows,              \
+                  std::int64_t width, const float* mean, const float* factor, const float* shift,  \
+                  const Rectifier& rectifier) noexcept;                                            \
+  /* As column_gradient_sums and gradient_rows, of what the gate leaves of g. */                   \
+  void gated_gradient_sums(const float* x, const float* g, std::int64_t rows, std::int64_t width,  \
+                           const float* mean, const Gate& gate, float* sum,                        \
+                           float* product) noexcept;                                               \
+  void gated_gradient_rows(const float* x, const float* g, float* grad_input, std::int64_t rows,   \
+                           std::int64_t width, const float* mean, const float* a, const float* b,  \
+                           const float* c, const Gate& gate) noexcept;                             \
   /* grad_input = a * g + b * (x - mean) + c */                                                    \
   void gradient_rows(const float* x, const float* g, float* grad_input, std::int64_t rows,         \
                      std::int64_t width, const float* mean, const float* a, const float* b,        \

@@ -74,45 +74,75 @@ void column_statistics(const float* x, Index rows, Index width, float* pivot, fl
   }
 }
 
-template <int kVectors>
+PYCNN_INLINE Vec rectified(Vec x, const Rectifier& r) {
+  const Vec low = broadcast(r.low), high = broadcast(r.high);
+  const Vec below = as_float(as_int(broadcast(r.slope) * x) & r.keep);
+  x = select(x < low, below, x);
+  return select(x > high, high, x);
+}
+
+// What the gate leaves of a gradient; `column` is its place in the row. Without kGated all.
+template <bool kGated>
+PYCNN_INLINE Vec passed(Vec grad, Vec centered, const Gate* gate, Index column, int lanes) {
+  if constexpr (!kGated) return grad;
+  const Rectifier& r = gate->rectifier;
+  const Vec y = fma(centered, load_lanes(gate->factor + column, lanes),
+                    load_lanes(gate->offset + column, lanes));
+  const Vec below = as_float(as_int(broadcast(r.slope) * grad) & r.keep);
+  return select(y >= broadcast(r.high), zero(), select(y <= broadcast(r.low), below, grad));
+}
+
+template <int kVectors, bool kGated>
 PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows, Index width,
-                                      bool first, const float* mean, float* sum, float* product,
-                                      int lanes) {
+                                      bool first, const float* mean, const Gate* gate, Index column,
+                                      float* sum, float* product, int lanes) {
   Vec sums[kVectors] = {}, products[kVectors] = {}, center[kVectors];
-  for (int v = 0; v < kVectors; ++v) center[v] = load_lanes(mean + v * kLanes, lanes);
+  for (int v = 0; v < kVectors; ++v) center[v] = load_lanes(mean + column + v * kLanes, lanes);
   for (Index r = 0; r < rows; ++r, x += width, g += width)
     for (int v = 0; v < kVectors; ++v) {
-      const Vec grad = load_lanes(g + v * kLanes, lanes);
+      const Index at = column + v * kLanes;
+      const Vec centered = load_lanes(x + at, lanes) - center[v];
+      const Vec grad = passed<kGated>(load_lanes(g + at, lanes), centered, gate, at, lanes);
       sums[v] += grad;
-      products[v] = fma(grad, load_lanes(x + v * kLanes, lanes) - center[v], products[v]);
+      products[v] = fma(grad, centered, products[v]);
     }
   for (int v = 0; v < kVectors; ++v) {
+    const Index at = column + v * kLanes;
     if (!first) {
-      sums[v] += load_lanes(sum + v * kLanes, lanes);
-      products[v] += load_lanes(product + v * kLanes, lanes);
+      sums[v] += load_lanes(sum + at, lanes);
+      products[v] += load_lanes(product + at, lanes);
     }
-    store_lanes(sum + v * kLanes, sums[v], lanes);
-    store_lanes(product + v * kLanes, products[v], lanes);
+    store_lanes(sum + at, sums[v], lanes);
+    store_lanes(product + at, products[v], lanes);
+  }
+}
+
+template <bool kGated>
+PYCNN_INLINE void gradient_sums(const float* x, const float* g, Index rows, Index width,
+                                const float* mean, const Gate* gate, float* sum, float* product) {
+  const Index block = batch_norm_block_rows(width);
+  for (Index begin = 0; begin < rows; begin += block) {
+    const Index count = begin + block < rows ? block : rows - begin;
+    const float *const from = x + begin * width, *const grads = g + begin * width;
+    const bool first = begin == 0;
+    Index c = 0;
+    for (; c + 4 * kLanes <= width; c += 4 * kLanes)
+      block_gradient_sums<4, kGated>(from, grads, count, width, first, mean, gate, c, sum, product,
+                                     kLanes);
+    for (; c < width; c += kLanes)
+      block_gradient_sums<1, kGated>(from, grads, count, width, first, mean, gate, c, sum, product,
+                                     c + kLanes <= width ? kLanes : static_cast<int>(width - c));
   }
 }
 
 void column_gradient_sums(const float* x, const float* g, Index rows, Index width,
                           const float* mean, float* sum, float* product) noexcept {
-  const Index block = batch_norm_block_rows(width);
-  for (Index begin = 0; begin < rows; begin += block) {
-    const Index count = begin + block < rows ? block : rows - begin;
-    const Index offset = begin * width;
-    Index c = 0;
-    for (; c + 4 * kLanes <= width; c += 4 * kLanes)
-      block_gradient_sums<4>(x + offset + c, g + offset + c, count, width, begin == 0, mean + c,
-                             sum + c, product + c, kLanes);
-    for (; c + kLanes <= width; c += kLanes)
-      block_gradient_sums<1>(x + offset + c, g + offset + c, count, width, begin == 0, mean + c,
-                             sum + c, product + c, kLanes);
-    if (c < width)
-      block_gradient_sums<1>(x + offset + c, g + offset + c, count, width, begin == 0, mean + c,
-                             sum + c, product + c, static_cast<int>(width - c));
-  }
+  gradient_sums<false>(x, g, rows, width, mean, nullptr, sum, product);
+}
+
+void gated_gradient_sums(const float* x, const float* g, Index rows, Index width, const float* mean,
+                         const Gate& gate, float* sum, float* product) noexcept {
+  gradient_sums<true>(x, g, rows, width, mean, &gate, sum, product);
 }
 
 PYCNN_INLINE Vec normalized(const float* x, const float* mean, const float* factor,
@@ -134,17 +164,54 @@ void normalize_rows(const float* x, float* y, Index rows, Index width, const flo
   }
 }
 
-void gradient_rows(const float* x, const float* g, float* grad_input, Index rows, Index width,
-                   const float* mean, const float* a, const float* b, const float* c) noexcept {
+template <bool kResidual>
+PYCNN_INLINE void apply(const float* x, const float* residual, float* y, Index rows, Index width,
+                        const float* mean, const float* factor, const float* shift,
+                        const Rectifier& rectifier) {
+  const Rectifier r = rectifier;
+  for (Index n = 0; n < rows; ++n, x += width, y += width, residual += kResidual ? width : 0)
+    for (Index c = 0; c < width; c += kLanes) {
+      const int lanes = c + kLanes <= width ? kLanes : static_cast<int>(width - c);
+      Vec value = normalized(x + c, mean + c, factor + c, shift + c, lanes);
+      if constexpr (kResidual) value += load_lanes(residual + c, lanes);
+      store_lanes(y + c, rectified(value, r), lanes);
+    }
+}
+
+void apply_rows(const float* x, const float* residual, float* y, Index rows, Index width,
+                const float* mean, const float* factor, const float* shift,
+                const Rectifier& rectifier) noexcept {
+  if (residual != nullptr)
+    apply<true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+  else
+    apply<false>(x, nullptr, y, rows, width, mean, factor, shift, rectifier);
+}
+
+template <bool kGated>
+PYCNN_INLINE void input_gradient(const float* x, const float* g, float* grad_input, Index rows,
+                                 Index width, const float* mean, const float* a, const float* b,
+                                 const float* c, const Gate* gate) {
   for (Index r = 0; r < rows; ++r, x += width, g += width, grad_input += width) {
     for (Index i = 0; i < width; i += kLanes) {
       const int lanes = i + kLanes <= width ? kLanes : static_cast<int>(width - i);
       const Vec centered = load_lanes(x + i, lanes) - load_lanes(mean + i, lanes);
+      const Vec grad = passed<kGated>(load_lanes(g + i, lanes), centered, gate, i, lanes);
       const Vec rest = fma(load_lanes(b + i, lanes), centered, load_lanes(c + i, lanes));
-      store_lanes(grad_input + i, fma(load_lanes(a + i, lanes), load_lanes(g + i, lanes), rest),
-                  lanes);
+      store_lanes(grad_input + i, fma(load_lanes(a + i, lanes), grad, rest), lanes);
     }
   }
+}
+
+void gradient_rows(const float* x, const float* g, float* grad_input, Index rows, Index width,
+                   const float* mean, const float* a, const float* b, const float* c) noexcept {
+  input_gradient<false>(x, g, grad_input, rows, width, mean, a, b, c, nullptr);
+}
+
+void gated_gradient_rows(const float* x, const float* g, float* grad_input, Index rows, Index width,
+                         const float* mean, const float* a, const float* b, const float* c,
+                         const Gate& gate) noexcept {
+  const Gate local = gate;
+  input_gradient<true>(x, g, grad_input, rows, width, mean, a, b, c, &local);
 }
 
 void scale_rows(const float* x, float* y, Index rows, Index width, const float* factor) noexcept {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/cpu/optimizer_steps.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
 #include "core/parallel.h"
@@ -22,12 +23,7 @@ template <const OptimizerFunctions& Functions>
 void vector_sgd(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::SgdUpdate>(args);
   const bool has_velocity = args.outputs.size() > 1;
-  SgdStep all{};
-  all.rate = static_cast<float>(scalar_of(args.inputs[2]) * op.rate_scale);
-  all.momentum = static_cast<float>(op.momentum);
-  all.weight_decay = static_cast<float>(op.weight_decay);
-  all.factor = static_cast<float>(factor_of(args, op.clipped));
-  all.nesterov = op.nesterov;
+  const SgdStep all = sgd_step(op, scalar_of(args.inputs[2]), factor_of(args, op.clipped));
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                   [&](std::int64_t begin, std::int64_t end) {
                     SgdStep step = all;
@@ -66,39 +62,16 @@ void reference_sgd(const KernelArgs& args) noexcept {
 
 // ---- Adam
 
-struct AdamCoefficients {
-  double factor, weight_decay, shrink, mean_weight, variance_weight, step_size, inverse_correction;
-};
-
-AdamCoefficients adam_coefficients(const KernelArgs& args) noexcept {
+AdamCoefficients coefficients_of(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::AdamUpdate>(args);
-  const double rate = scalar_of(args.inputs[2]) * op.rate_scale;
-  const double t = static_cast<double>(*args.inputs[3].as<const std::int64_t>()) + 1.0;
-  AdamCoefficients result{};
-  result.factor = factor_of(args, op.clipped);
-  result.weight_decay = op.decoupled ? 0.0 : op.weight_decay;
-  result.shrink = op.decoupled ? 1.0 - rate * op.weight_decay : 1.0;
-  result.mean_weight = 1.0 - op.beta1;
-  result.variance_weight = 1.0 - op.beta2;
-  result.step_size = rate / (1.0 - std::pow(op.beta1, t));
-  result.inverse_correction = 1.0 / std::sqrt(1.0 - std::pow(op.beta2, t));
-  return result;
+  return adam_coefficients(op, scalar_of(args.inputs[2]), *args.inputs[3].as<const std::int64_t>(),
+                           factor_of(args, op.clipped));
 }
 
 template <const OptimizerFunctions& Functions>
 void vector_adam(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::AdamUpdate>(args);
-  const AdamCoefficients c = adam_coefficients(args);
-  AdamStep all{};
-  all.factor = static_cast<float>(c.factor);
-  all.weight_decay = static_cast<float>(c.weight_decay);
-  all.shrink = static_cast<float>(c.shrink);
-  all.mean_weight = static_cast<float>(c.mean_weight);
-  all.beta2 = static_cast<float>(op.beta2);
-  all.variance_weight = static_cast<float>(c.variance_weight);
-  all.step_size = static_cast<float>(c.step_size);
-  all.inverse_correction = static_cast<float>(c.inverse_correction);
-  all.eps = static_cast<float>(op.eps);
+  const AdamStep all = adam_step(op, coefficients_of(args));
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                   [&](std::int64_t begin, std::int64_t end) {
                     AdamStep step = all;
@@ -116,7 +89,7 @@ void vector_adam(const KernelArgs& args) noexcept {
 
 void reference_adam(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::AdamUpdate>(args);
-  const AdamCoefficients c = adam_coefficients(args);
+  const AdamCoefficients c = coefficients_of(args);
   with_float(args.inputs[0].spec->dtype, [&](auto type) {
     using T = decltype(type);
     for (std::int64_t i = 0; i < count_of(args.outputs[0]); ++i) {

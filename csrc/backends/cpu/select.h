@@ -41,6 +41,12 @@ Selection select(const ops::BatchNormTrain&, const Problem&);
 std::vector<std::string> variants(const ops::BatchNormTrain&);
 Selection select(const ops::BatchNormTrainGrad&, const Problem&);
 std::vector<std::string> variants(const ops::BatchNormTrainGrad&);
+Selection select(const ops::BatchNormStatistics&, const Problem&);
+std::vector<std::string> variants(const ops::BatchNormStatistics&);
+Selection select(const ops::BatchNormApply&, const Problem&);
+std::vector<std::string> variants(const ops::BatchNormApply&);
+Selection select(const ops::BatchNormApplyGrad&, const Problem&);
+std::vector<std::string> variants(const ops::BatchNormApplyGrad&);
 Selection select(const ops::BatchNormInference&, const Problem&);
 std::vector<std::string> variants(const ops::BatchNormInference&);
 Selection select(const ops::BatchNormInferenceGrad&, const Problem&);
@@ -119,5 +125,9 @@ Selection select(const ops::AdamUpdate&, const Problem&);
 std::vector<std::string> variants(const ops::AdamUpdate&);
 Selection select(const ops::EmaUpdate&, const Problem&);
 std::vector<std::string> variants(const ops::EmaUpdate&);
+Selection select(const ops::DenseSgdUpdate&, const Problem&);
+std::vector<std::string> variants(const ops::DenseSgdUpdate&);
+Selection select(const ops::DenseAdamUpdate&, const Problem&);
+std::vector<std::string> variants(const ops::DenseAdamUpdate&);
 
 }  // namespace pycnn::cpu

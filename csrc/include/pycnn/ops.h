@@ -292,6 +292,37 @@ struct BatchNormTrainGrad {
   PYCNN_OP("batch_norm_train_grad")
 };
 
+/// The first half of BatchNormTrain: what it measures. compile/split_batch_norm makes both halves.
+/// inputs:  as BatchNorm
+/// outputs: batch_mean (C); batch_inv_std (C); new_running_mean (C); new_running_var (C);
+///          factor (C) = scale * batch_inv_std; offset (C) = shift - factor * (mean - batch_mean),
+///          which is shift but for what the type of batch_mean cannot hold of the mean
+struct BatchNormStatistics {
+  double eps = 1e-5;
+  double momentum = 0.1;
+  PYCNN_OP("batch_norm_statistics", eps, momentum)
+};
+
+/// The second half: output = activation((input - batch_mean) * factor + offset + residual). Equal
+/// inputs give equal bits, so that a result may be computed again instead of kept.
+/// inputs:  input (..., C) float; batch_mean, factor, offset (C); with epilogue.residual, last, a
+///          tensor of the input's shape
+/// outputs: output (..., C). The activation is the identity, relu, relu6 or leaky_relu.
+struct BatchNormApply {
+  Epilogue epilogue;
+  PYCNN_OP("batch_norm_apply", epilogue)
+};
+
+/// Gradient of both halves and of the activation, whose slope follows from the input.
+/// inputs:  input (..., C); scale, batch_mean, batch_inv_std, factor, offset (C);
+///          grad_output (..., C)
+/// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
+struct BatchNormApplyGrad {
+  ActivationKind activation = ActivationKind::kRelu;
+  double slope = 0.01;
+  PYCNN_OP("batch_norm_apply_grad", activation, slope)
+};
+
 /// output = (input - running_mean) / sqrt(running_var + eps) * scale + shift
 /// inputs: as BatchNorm. outputs: output (..., C)
 struct BatchNormInference {
@@ -594,6 +625,23 @@ struct AdamUpdate {
   PYCNN_OP("adam_update", beta1, beta2, eps, weight_decay, decoupled, rate_scale, clipped)
 };
 
+/// DenseGradWeight and the SgdUpdate or AdamUpdate that alone takes its result, for some rows of
+/// the weight at a time, so that the whole gradient never stands in memory (compile/fuse_update).
+/// inputs:  parameter (OUT, IN); input (..., IN); grad_output (..., OUT); then as the update from
+/// its
+///          learning_rate on, without factor
+/// outputs: as the update; with bias, last, grad_bias (OUT)
+struct DenseSgdUpdate {
+  bool bias = false;
+  SgdUpdate update;
+  PYCNN_OP("dense_sgd_update", bias, update)
+};
+struct DenseAdamUpdate {
+  bool bias = false;
+  AdamUpdate update;
+  PYCNN_OP("dense_adam_update", bias, update)
+};
+
 /// Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon): momentum whose singular values
 /// are all brought to about 1. The parameter counts as the matrix (first axis, all others), rows by
 /// columns:
@@ -640,15 +688,16 @@ using AnyOp = std::variant<
     ops::DenseGradWeight, ops::MaxPool2d, ops::MaxPool2dGrad, ops::AvgPool2d, ops::AvgPool2dGrad,
     ops::AdaptiveAvgPool2d, ops::AdaptiveAvgPool2dGrad, ops::GlobalAvgPool2d,
     ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad, ops::BatchNorm,
-    ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormInference,
-    ops::BatchNormInferenceGrad, ops::FoldBatchNorm, ops::LocalResponseNorm,
-    ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
-    ops::Multiply, ops::Affine, ops::Cast, ops::Fill, ops::Dropout, ops::DropoutTrain,
-    ops::NormalizeImage, ops::Softmax, ops::SoftmaxGrad, ops::LogSoftmax, ops::LogSoftmaxGrad,
-    ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad, ops::MeanSquaredError,
-    ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::Broadcast, ops::Concat,
-    ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take, ops::TakeGrad, ops::Increment,
-    ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate>;
+    ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormStatistics, ops::BatchNormApply,
+    ops::BatchNormApplyGrad, ops::BatchNormInference, ops::BatchNormInferenceGrad,
+    ops::FoldBatchNorm, ops::LocalResponseNorm, ops::LocalResponseNormGrad, ops::Activation,
+    ops::ActivationGrad, ops::Add, ops::Subtract, ops::Multiply, ops::Affine, ops::Cast, ops::Fill,
+    ops::Dropout, ops::DropoutTrain, ops::NormalizeImage, ops::Softmax, ops::SoftmaxGrad,
+    ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad,
+    ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::Broadcast,
+    ops::Concat, ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take, ops::TakeGrad,
+    ops::Increment, ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate, ops::MuonUpdate,
+    ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in

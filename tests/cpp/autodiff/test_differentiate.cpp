@@ -218,6 +218,9 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "global_max_pool2d_grad",
                                              "batch_norm",
                                              "batch_norm_train_grad",
+                                             "batch_norm_statistics",
+                                             "batch_norm_apply",
+                                             "batch_norm_apply_grad",
                                              "batch_norm_inference_grad",
                                              "fold_batch_norm",
                                              "local_response_norm_grad",
@@ -232,7 +235,9 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "sgd_update",
                                              "adam_update",
                                              "muon_update",
-                                             "ema_update"});
+                                             "ema_update",
+                                             "dense_sgd_update",
+                                             "dense_adam_update"});
 }
 
 TEST_CASE("recorded batch norm and dropout ask for a mode first") {

@@ -242,3 +242,89 @@ TEST_CASE("a NaN gradient reaches its parameter and no other") {
   check_kernels(ops::SgdUpdate{}, {p, g, rate(0.1)}, verify);
   check_kernels(ops::AdamUpdate{}, {p, g, rate(0.1), number(0), zeros, zeros}, verify);
 }
+
+TEST_CASE("a dense layer's gradient and update in one: as the two") {
+  // Two pieces of rows, the last of one row; then single ones.
+  struct Case {
+    std::int64_t images, in, out;
+    bool bias, momentum;
+  };
+  for (const Case& c : {Case{2, 66000, 17, true, true}, Case{3, 7, 5, false, false},
+                        Case{33, 257, 65, true, false}, Case{1, 70, 33, false, true}})
+    for (const bool wide : {false, true}) {
+      if (wide && c.in > 1000) continue;
+      CAPTURE(c.in);
+      const auto tensor = [&](const Shape& shape, std::uint64_t seed) {
+        const HostTensor narrow = random_tensor(shape, seed);
+        return wide ? to_float64(narrow) : narrow;
+      };
+      const HostTensor p = tensor({c.out, c.in}, 1), x = tensor({c.images, c.in}, 2),
+                       g = tensor({c.images, c.out}, 3), v = tensor({c.out, c.in}, 4),
+                       w = tensor({c.out, c.in}, 5);
+      const auto gradient = [&](std::size_t i) {
+        const std::size_t o = i / static_cast<std::size_t>(c.in),
+                          k = i % static_cast<std::size_t>(c.in);
+        Expected sum{0.0, 0.0};
+        for (std::size_t n = 0; n < static_cast<std::size_t>(c.images); ++n) {
+          const double term = g[n * static_cast<std::size_t>(c.out) + o] *
+                              x[n * static_cast<std::size_t>(c.in) + k];
+          sum.value += term, sum.magnitude += std::abs(term);
+        }
+        return sum;
+      };
+      const auto check_bias = [&](const HostTensor& bias) {
+        for (std::size_t o = 0; o < bias.size(); ++o) {
+          double sum = 0, magnitude = 0;
+          for (std::size_t n = 0; n < static_cast<std::size_t>(c.images); ++n) {
+            sum += g[n * bias.size() + o];
+            magnitude += std::abs(g[n * bias.size() + o]);
+          }
+          CHECK(is_close(bias, o, sum, magnitude, sum_units(static_cast<double>(c.images))));
+        }
+      };
+      const double units = sum_units(static_cast<double>(c.images)) + kElementwiseUnits;
+      ops::DenseSgdUpdate sgd{c.bias, {c.momentum ? 0.9 : 0.0, c.momentum, 0.01, 2.0, false}};
+      std::vector<HostTensor> inputs = {p, x, g, rate(0.1)};
+      if (c.momentum) inputs.push_back(v);
+      check_kernels(sgd, inputs, [&](const std::vector<HostTensor>& out) {
+        int wrong = 0;
+        for (std::size_t i = 0; i<p.size(); i += p.size()> 100000 ? 97 : 1) {
+          const Expected sum = gradient(i);
+          const double step = sum.value + 0.01 * p[i];
+          const double size = sum.magnitude + std::abs(p[i]) + std::abs(v[i]);
+          const double velocity = c.momentum ? 0.9 * v[i] + step : step;
+          const double move = c.momentum ? step + 0.9 * velocity : step;
+          wrong += is_close(out[0], i, p[i] - rate(0.1)[0] * 2.0 * move, size, units) ? 0 : 1;
+          if (c.momentum) wrong += is_close(out[1], i, velocity, size, units) ? 0 : 1;
+        }
+        CHECK(wrong == 0);
+        if (c.bias) check_bias(out.back());
+      });
+      if (c.in > 1000 && c.bias) continue;  // the pieces are those of SGD
+      HostTensor second = w;
+      for (std::size_t i = 0; i < second.size(); ++i) second.set(i, std::abs(w[i]) + 0.5);
+      const ops::DenseAdamUpdate adam{c.bias, {0.9, 0.99, 1e-6, 0.02, true, 1.0, false}};
+      check_kernels(
+          adam, {p, x, g, rate(0.1), number(3), v, second},
+          [&](const std::vector<HostTensor>& out) {
+            int wrong = 0;
+            for (std::size_t i = 0; i<p.size(); i += p.size()> 100000 ? 97 : 1) {
+              const Expected sum = gradient(i);
+              const double mean = 0.9 * v[i] + 0.1 * sum.value;
+              const double variance = 0.99 * second[i] + 0.01 * sum.value * sum.value;
+              const double rate_now = rate(0.1)[0];
+              const double moved = mean / (1 - std::pow(0.9, 4)) /
+                                   (std::sqrt(variance / (1 - std::pow(0.99, 4))) + 1e-6);
+              const double size = std::abs(p[i]) + sum.magnitude + std::abs(v[i]);
+              wrong += is_close(out[1], i, mean, size, units) ? 0 : 1;
+              wrong += is_close(out[2], i, variance, size * size + second[i], units) ? 0 : 1;
+              wrong += is_close(out[0], i, (1 - rate_now * 0.02) * p[i] - rate_now * moved,
+                                size + 1.0, units)
+                           ? 0
+                           : 1;
+            }
+            CHECK(wrong == 0);
+            if (c.bias) check_bias(out.back());
+          });
+    }
+}

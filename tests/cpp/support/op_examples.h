@@ -69,6 +69,11 @@ inline std::vector<OpExample> op_examples() {
       {ops::BatchNorm{1e-3, 0.25, true}, norm},
       {ops::BatchNormTrain{1e-3, 0.25}, norm},
       {ops::BatchNormTrainGrad{}, norm_grad},
+      {ops::BatchNormStatistics{1e-3, 0.25}, norm},
+      {ops::BatchNormApply{}, {image, c6, c6, c6}},
+      {ops::BatchNormApply{epilogue}, {image, c6, c6, c6, image}},
+      {ops::BatchNormApplyGrad{ActivationKind::kLeakyRelu, 0.25},
+       {image, c6, c6, c6, c6, c6, image}},
       {ops::BatchNormInference{1e-3}, norm},
       {ops::BatchNormInferenceGrad{1e-3}, norm_grad},
       {ops::FoldBatchNorm{1e-3}, {weight, f32({4}), f32({4}), f32({4}), f32({4}), f32({4})}},
@@ -124,5 +129,10 @@ inline std::vector<OpExample> op_examples() {
       {ops::MuonUpdate{0.9, false, 0.01, 3, 0.5, true},
        {f32({3, 2}), f32({3, 2}), f32({1}), f32({3, 2}), f32({})}},
       {ops::EmaUpdate{0.99}, {f32({2, 3}), f32({2, 3}), i64({1})}},
+      {ops::DenseSgdUpdate{true, {0.9, true, 5e-4, 2.0, false}},
+       {f32({7, 3}), f32({5, 3}), f32({5, 7}), f32({1}), f32({7, 3})}},
+      {ops::DenseSgdUpdate{}, {f32({7, 3}), f32({5, 2, 3}), f32({5, 2, 7}), f32({1})}},
+      {ops::DenseAdamUpdate{false, {0.8, 0.99, 1e-6, 0.01, true, 0.5, false}},
+       {f32({7, 3}), f32({5, 3}), f32({5, 7}), f32({1}), i64({1}), f32({7, 3}), f32({7, 3})}},
   };
 }

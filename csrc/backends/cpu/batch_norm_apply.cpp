@@ -1,0 +1,191 @@
+#include <limits>
+
+#include "backends/cpu/batch_norm_matrix.h"
+#include "backends/cpu/select.h"
+
+// Batch norm of training in two halves: statistics, then one pass that normalises, adds a residual
+// and activates; and the gradient of both, which looks at the input once more to see where the
+// activation was open, so that its result need not be kept.
+namespace pycnn::cpu {
+namespace batch_norm {
+namespace {
+
+// ---- BatchNormStatistics
+
+void statistics_reference(const KernelArgs& args) noexcept {
+  const Layout l = layout_of(*args.inputs[0].spec);
+  const auto& op = op_of<ops::BatchNormStatistics>(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    for (std::int64_t c = 0; c < l.channels; ++c) {
+      const ref::Column<T> x{args.inputs[0].as<const T>(), l.rows, l.channels, c};
+      const ref::Moments m = ref::moments(x);
+      const double inv_std = 1.0 / std::sqrt(m.variance + op.eps);
+      const double factor = inv_std * args.inputs[1].as<const T>()[c];
+      const double lost = m.mean - static_cast<double>(static_cast<T>(m.mean));
+      args.outputs[4].as<T>()[c] = static_cast<T>(factor);
+      args.outputs[5].as<T>()[c] = static_cast<T>(args.inputs[2].as<const T>()[c] - lost * factor);
+      finish_statistics<T>(args, 0, op.momentum, c, l.rows, m.mean, m.variance, inv_std);
+    }
+  });
+}
+
+template <class Isa>
+void statistics(const KernelArgs& args) noexcept {
+  const Layout l = layout_of(*args.inputs[0].spec);
+  const Scratch scratch(args, l);
+  measure<Isa, 0>(args, op_of<ops::BatchNormStatistics>(args), l, scratch,
+                  [&](std::int64_t c, double, double factor, double offset) {
+                    args.outputs[4].as<float>()[c] = static_cast<float>(factor);
+                    args.outputs[5].as<float>()[c] = static_cast<float>(offset);
+                  });
+}
+
+// ---- Activations
+
+Rectifier rectifier_of(ActivationKind kind, double slope) noexcept {
+  constexpr float kNever = std::numeric_limits<float>::quiet_NaN();
+  switch (kind) {
+    case ActivationKind::kRelu:
+      return {0.0f, kNever, 0.0f, 0};
+    case ActivationKind::kRelu6:
+      return {0.0f, 6.0f, 0.0f, 0};
+    case ActivationKind::kLeakyRelu:
+      return {0.0f, kNever, static_cast<float>(slope), -1};
+    default:
+      return {kNever, kNever, 1.0f, -1};
+  }
+}
+
+template <class T>
+T rectified(const Rectifier& r, T x) noexcept {
+  if (x < T(r.low)) return r.keep == 0 ? T(0) : T(r.slope) * x;
+  return x > T(r.high) ? T(r.high) : x;
+}
+
+// Not 0 * gradient: where the activation is closed, not even an infinite one passes.
+template <class T>
+T passed(const Rectifier& r, T y, T grad) noexcept {
+  if (y >= T(r.high)) return T(0);
+  if (y <= T(r.low)) return r.keep == 0 ? T(0) : T(r.slope) * grad;
+  return grad;
+}
+
+// ---- BatchNormApply
+
+void apply_reference(const KernelArgs& args) noexcept {
+  const Layout l = layout_of(*args.inputs[0].spec);
+  const Epilogue& epilogue = op_of<ops::BatchNormApply>(args).epilogue;
+  const Rectifier rectifier = rectifier_of(epilogue.activation, epilogue.slope);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    for (std::int64_t i = 0; i < l.rows * l.channels; ++i) {
+      const auto c = i % l.channels;
+      const auto value = [&](std::size_t input, std::int64_t at) -> double {
+        return args.inputs[input].as<const T>()[at];
+      };
+      double y = (value(0, i) - value(1, c)) * value(2, c) + value(3, c);
+      if (epilogue.residual) y += value(4, i);
+      args.outputs[0].as<T>()[i] = rectified(rectifier, static_cast<T>(y));
+    }
+  });
+}
+
+// Vectors of channels (inputs first, first + 1, ...) repeated to whole rows of the matrix.
+void repeat_channels(const KernelArgs& args, const Layout& l, const Scratch& scratch,
+                     std::size_t first, std::int64_t coefficient, std::int64_t count) noexcept {
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < l.channels; ++c)
+      scratch.set(coefficient + i, c,
+                  args.inputs[first + static_cast<std::size_t>(i)].as<const float>()[c]);
+}
+
+template <class Isa>
+void apply(const KernelArgs& args) noexcept {
+  const Layout l = layout_of(*args.inputs[0].spec);
+  const Scratch scratch(args, l);
+  const Epilogue& epilogue = op_of<ops::BatchNormApply>(args).epilogue;
+  const Rectifier rectifier = rectifier_of(epilogue.activation, epilogue.slope);
+  const auto* const input = args.inputs[0].as<const float>();
+  const auto* const residual = epilogue.residual ? args.inputs[4].as<const float>() : nullptr;
+  auto* const output = args.outputs[0].as<float>();
+  repeat_channels(args, l, scratch, 1, 0, 3);
+  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
+    const Chunk chunk = chunk_of(l, k);
+    Isa::apply_rows(input + chunk.offset, residual == nullptr ? nullptr : residual + chunk.offset,
+                    output + chunk.offset, chunk.rows, chunk.width, scratch.coefficient(0),
+                    scratch.coefficient(1), scratch.coefficient(2), rectifier);
+  });
+}
+
+// ---- BatchNormApplyGrad
+
+struct ApplyGrad : TrainGrad {
+  using OpType = ops::BatchNormApplyGrad;
+  static constexpr std::size_t kGradOutput = 6;
+};
+
+void apply_grad_reference(const KernelArgs& args) noexcept {
+  const Layout l = layout_of(*args.inputs[0].spec);
+  const auto& op = op_of<ops::BatchNormApplyGrad>(args);
+  const Rectifier rectifier = rectifier_of(op.activation, op.slope);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto vector = [&](std::size_t input, std::int64_t c) -> double {
+      return args.inputs[input].as<const T>()[c];
+    };
+    for (std::int64_t c = 0; c < l.channels; ++c) {
+      const ref::Column<T> x{args.inputs[0].as<const T>(), l.rows, l.channels, c};
+      const ref::Column<T> g{args.inputs[6].as<const T>(), l.rows, l.channels, c};
+      const double mean = vector(2, c);
+      const auto gated = [&](std::int64_t r) -> double {
+        const auto y = static_cast<T>((x[r] - mean) * vector(4, c) + vector(5, c));
+        return passed(rectifier, y, static_cast<T>(g[r]));
+      };
+      ref::GradientSums sums;
+      for (std::int64_t r = 0; r < l.rows; ++r) {
+        sums.sum += gated(r);
+        sums.product += gated(r) * (x[r] - mean);
+      }
+      const Coefficients k = finish_gradient<ApplyGrad, T>(args, c, l.rows, sums);
+      for (std::int64_t r = 0; r < l.rows; ++r)
+        args.outputs[0].as<T>()[r * l.channels + c] =
+            static_cast<T>(k.a * gated(r) + k.b * (x[r] - mean) + k.c);
+    }
+  });
+}
+
+template <class Isa>
+void apply_grad(const KernelArgs& args) noexcept {
+  const Layout l = layout_of(*args.inputs[0].spec);
+  const Scratch scratch(args, l);
+  const auto& op = op_of<ops::BatchNormApplyGrad>(args);
+  repeat_channels(args, l, scratch, 4, 4, 2);
+  const Gate gate{scratch.coefficient(4), scratch.coefficient(5),
+                  rectifier_of(op.activation, op.slope)};
+  input_gradient<ApplyGrad>(
+      args, l, scratch,
+      [&](const float* x, const float* g, const Chunk& chunk, float* sum, float* product) {
+        Isa::gated_gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0), gate, sum,
+                                 product);
+      },
+      [&](const float* x, const float* g, float* to, const Chunk& chunk) {
+        Isa::gated_gradient_rows(x, g, to, chunk.rows, chunk.width, scratch.coefficient(0),
+                                 scratch.coefficient(1), scratch.coefficient(2),
+                                 scratch.coefficient(3), gate);
+      });
+}
+
+}  // namespace
+}  // namespace batch_norm
+
+PYCNN_BATCH_NORM_OP(ops::BatchNormStatistics, "batch_norm_statistics",
+                    batch_norm::statistics_reference, batch_norm::statistics<Isa>, 0, 0,
+                    batch_norm::bit(3), batch_norm::bit(4), 0, 0)
+PYCNN_BATCH_NORM_OP(ops::BatchNormApply, "batch_norm_apply", batch_norm::apply_reference,
+                    batch_norm::apply<Isa>, batch_norm::bit(0) | batch_norm::bit(4))
+PYCNN_BATCH_NORM_OP(ops::BatchNormApplyGrad, "batch_norm_apply_grad",
+                    batch_norm::apply_grad_reference, batch_norm::apply_grad<Isa>,
+                    batch_norm::bit(0) | batch_norm::bit(6), 0, 0)
+
+}  // namespace pycnn::cpu
