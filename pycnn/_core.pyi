@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'Cast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseGradInput', 'DenseGradWeight', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
+__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormApply', 'BatchNormApplyGrad', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormStatistics', 'BatchNormTrain', 'BatchNormTrainGrad', 'BlockTensor', 'Broadcast', 'Cast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseAdamUpdate', 'DenseGradInput', 'DenseGradWeight', 'DenseSgdUpdate', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
 class Initializer:
     """
     How a fresh parameter gets its values.
@@ -279,9 +279,15 @@ def AvgPool2dGrad(**kwargs) -> Op:
     ...
 def BatchNorm(**kwargs) -> Op:
     ...
+def BatchNormApply(**kwargs) -> Op:
+    ...
+def BatchNormApplyGrad(**kwargs) -> Op:
+    ...
 def BatchNormInference(**kwargs) -> Op:
     ...
 def BatchNormInferenceGrad(**kwargs) -> Op:
+    ...
+def BatchNormStatistics(**kwargs) -> Op:
     ...
 def BatchNormTrain(**kwargs) -> Op:
     ...
@@ -303,9 +309,13 @@ def Conv2dGradWeight(**kwargs) -> Op:
     ...
 def Dense(**kwargs) -> Op:
     ...
+def DenseAdamUpdate(**kwargs) -> Op:
+    ...
 def DenseGradInput(**kwargs) -> Op:
     ...
 def DenseGradWeight(**kwargs) -> Op:
+    ...
+def DenseSgdUpdate(**kwargs) -> Op:
     ...
 def Dropout(**kwargs) -> Op:
     ...
@@ -381,7 +391,7 @@ def clock_hertz() -> float:
     """
     Cycles a second of this core.
     """
-def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, dtype: str, emulate_bfloat16: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> Program:
+def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, recompute: str, dtype: str, emulate_bfloat16: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None) -> Program:
     ...
 def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
     """
@@ -395,7 +405,7 @@ def measure_peaks(*, isa: str, threads: typing.SupportsInt | typing.SupportsInde
     """
     Highest rates that plain loops reach.
     """
-def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, winograd: bool, dtype: str, emulate_bfloat16: bool, loss: str, optimizer: Optimizer | None) -> dict:
+def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, winograd: bool, recompute: str, dtype: str, emulate_bfloat16: bool, loss: str, optimizer: Optimizer | None) -> dict:
     """
     What compile would take.
     """
@@ -411,5 +421,5 @@ def variants(op_name: str, device: str = 'cpu') -> list[str]:
     """
 def write_checkpoint(path: str, tensors: collections.abc.Mapping[str, Tensor], metadata: collections.abc.Mapping[str, str]) -> None:
     ...
-op_names: tuple = ('conv2d', 'conv2d_grad_input', 'conv2d_grad_weight', 'dense', 'dense_grad_input', 'dense_grad_weight', 'max_pool2d', 'max_pool2d_grad', 'avg_pool2d', 'avg_pool2d_grad', 'adaptive_avg_pool2d', 'adaptive_avg_pool2d_grad', 'global_avg_pool2d', 'global_avg_pool2d_grad', 'global_max_pool2d', 'global_max_pool2d_grad', 'batch_norm', 'batch_norm_train', 'batch_norm_train_grad', 'batch_norm_inference', 'batch_norm_inference_grad', 'fold_batch_norm', 'local_response_norm', 'local_response_norm_grad', 'activation', 'activation_grad', 'add', 'subtract', 'multiply', 'affine', 'cast', 'fill', 'dropout', 'dropout_train', 'normalize_image', 'softmax', 'softmax_grad', 'log_softmax', 'log_softmax_grad', 'softmax_cross_entropy', 'softmax_cross_entropy_grad', 'mean_squared_error', 'mean_squared_error_grad', 'top_k_correct', 'reduce', 'broadcast', 'concat', 'slice', 'pad', 'reshape', 'transpose', 'take', 'take_grad', 'increment', 'clip_factor', 'sgd_update', 'adam_update', 'muon_update', 'ema_update')
+op_names: tuple = ('conv2d', 'conv2d_grad_input', 'conv2d_grad_weight', 'dense', 'dense_grad_input', 'dense_grad_weight', 'max_pool2d', 'max_pool2d_grad', 'avg_pool2d', 'avg_pool2d_grad', 'adaptive_avg_pool2d', 'adaptive_avg_pool2d_grad', 'global_avg_pool2d', 'global_avg_pool2d_grad', 'global_max_pool2d', 'global_max_pool2d_grad', 'batch_norm', 'batch_norm_train', 'batch_norm_train_grad', 'batch_norm_statistics', 'batch_norm_apply', 'batch_norm_apply_grad', 'batch_norm_inference', 'batch_norm_inference_grad', 'fold_batch_norm', 'local_response_norm', 'local_response_norm_grad', 'activation', 'activation_grad', 'add', 'subtract', 'multiply', 'affine', 'cast', 'fill', 'dropout', 'dropout_train', 'normalize_image', 'softmax', 'softmax_grad', 'log_softmax', 'log_softmax_grad', 'softmax_cross_entropy', 'softmax_cross_entropy_grad', 'mean_squared_error', 'mean_squared_error_grad', 'top_k_correct', 'reduce', 'broadcast', 'concat', 'slice', 'pad', 'reshape', 'transpose', 'take', 'take_grad', 'increment', 'clip_factor', 'sgd_update', 'adam_update', 'muon_update', 'ema_update', 'dense_sgd_update', 'dense_adam_update')
 version: str = '0.1.0'

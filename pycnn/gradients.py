@@ -28,6 +28,7 @@ def value_and_grad(
     winograd: bool = True,
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
+    recompute: str = "cheap",
 ) -> Callable[..., tuple[Any, Any]]:
     """Return a function that computes a scalar function's value and its gradients.
 
@@ -47,6 +48,8 @@ def value_and_grad(
         dtype: "float32", or "bfloat16" for activations and their gradients; the value and the gradients that are given
             back are float32 (see `compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
+        recompute: "none", "cheap" or "sqrt": what is computed again instead of kept for the backward pass (see
+            `Trainer`). The bits are the same.
 
     Returns:
         A function of arrays. float64 arrays run everything in float64 with the reference kernels. It returns
@@ -92,6 +95,7 @@ def value_and_grad(
                 winograd=winograd,
                 dtype=dtype,
                 emulate_bfloat16=emulate_bfloat16,
+                recompute=recompute,
             )
         program, wanted = programs[key]
         results = program.run(*_used(program, given))
@@ -119,6 +123,7 @@ def gradient_program(
     winograd: bool = True,
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
+    recompute: str = "cheap",
     double: bool = False,
 ) -> tuple[Program, list[str]]:
     """Compile a scalar function and its gradients for arguments of given shapes and types.
@@ -167,6 +172,7 @@ def gradient_program(
         winograd=winograd,
         dtype=dtype,
         emulate_bfloat16=emulate_bfloat16,
+        recompute=recompute,
     )
     return program, wanted
 

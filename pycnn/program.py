@@ -14,7 +14,17 @@ from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, trace
 
-__all__ = ["COMPUTED", "GroupSpec", "OptimizerSpec", "Program", "Variables", "compile", "compile_traced", "plan_memory"]
+__all__ = [
+    "COMPUTED",
+    "GroupSpec",
+    "OptimizerSpec",
+    "Program",
+    "Variables",
+    "check_recompute",
+    "compile",
+    "compile_traced",
+    "plan_memory",
+]
 
 
 @dataclass(frozen=True)
@@ -307,6 +317,7 @@ def compile_traced(
     winograd: bool = True,
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
+    recompute: str = "cheap",
     fuse: bool = True,
     reuse_memory: bool = True,
     memory_limit_bytes: int = 0,
@@ -330,6 +341,10 @@ def compile_traced(
         dtype: "float32", or "bfloat16" for activations and their gradients (see `compile`). Inputs, outputs,
             parameters, norms and losses stay as they are.
         emulate_bfloat16: Compute in bfloat16 where the processor cannot, too; slow.
+        recompute: Which results of the forward pass a graph with gradients computes again instead of keeping them for
+            the backward pass; the bits are the same. "none"; "cheap": what one pass over kept values gives, such as
+            normalised and activated ones; "sqrt": nearly all, segment by segment (Chen et al. 2016, "Training deep nets
+            with sublinear memory cost"), which runs most of the forward pass twice.
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
@@ -359,6 +374,7 @@ def compile_traced(
         winograd=_check_flag(winograd, "winograd"),
         dtype=check_dtype(dtype, allowed=COMPUTED),
         emulate_bfloat16=_check_flag(emulate_bfloat16, "emulate_bfloat16"),
+        recompute=check_recompute(recompute),
         fuse=fuse,
         reuse_memory=reuse_memory,
         memory_limit_bytes=memory_limit_bytes,
@@ -381,6 +397,7 @@ def plan_memory(
     winograd: bool = True,
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
+    recompute: str = "cheap",
 ) -> dict[str, Any]:
     """Plan the memory of a recorded network: no weight is drawn, nothing is run, and no limit holds.
 
@@ -403,6 +420,7 @@ def plan_memory(
         winograd=_check_flag(winograd, "winograd"),
         dtype=check_dtype(dtype, allowed=COMPUTED),
         emulate_bfloat16=_check_flag(emulate_bfloat16, "emulate_bfloat16"),
+        recompute=check_recompute(recompute),
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
     )
@@ -439,6 +457,17 @@ def _check_flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ArgumentError(f"{name}: {value!r} is not True or False")
     return bool(value)
+
+
+def check_recompute(recompute: Any) -> str:
+    """Refuse what is no way of computing results again.
+
+    Raises:
+        ArgumentError: It is not "none", "cheap" or "sqrt".
+    """
+    if not isinstance(recompute, str) or recompute not in ("none", "cheap", "sqrt"):
+        raise ArgumentError(f"recompute: {recompute!r} is not one of 'none', 'cheap', 'sqrt'")
+    return recompute
 
 
 def _check_device(device: Any) -> str:

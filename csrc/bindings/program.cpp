@@ -186,9 +186,10 @@ void bind_program(py::module_& m) {
       "compile",
       [](const Graph& graph, VariablesHolder& variables, const std::string& mode,
          const std::string& device, const std::string& isa, std::int64_t threads,
-         std::map<std::string, std::string> pins, bool winograd, const std::string& dtype,
-         bool emulate_bfloat16, bool fuse, bool reuse_memory, std::size_t memory_limit_bytes,
-         const std::string& loss, std::optional<Optimizer> optimizer) {
+         std::map<std::string, std::string> pins, bool winograd, const std::string& recompute,
+         const std::string& dtype, bool emulate_bfloat16, bool fuse, bool reuse_memory,
+         std::size_t memory_limit_bytes, const std::string& loss,
+         std::optional<Optimizer> optimizer) {
         CompileOptions options;
         options.mode = parse_mode(mode);
         options.device = device;
@@ -198,6 +199,7 @@ void bind_program(py::module_& m) {
         options.winograd = winograd;
         options.dtype = parse_dtype(dtype);
         options.emulate_bfloat16 = emulate_bfloat16;
+        options.recompute = parse_recompute(recompute);
         options.fuse = fuse;
         options.reuse_memory = reuse_memory;
         options.memory_limit_bytes = memory_limit_bytes;
@@ -208,14 +210,16 @@ void bind_program(py::module_& m) {
       },
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
       py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"),
-      py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("fuse"), py::arg("reuse_memory"),
-      py::arg("memory_limit_bytes"), py::arg("loss"), py::arg("optimizer"));
+      py::arg("recompute"), py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("fuse"),
+      py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"),
+      py::arg("optimizer"));
 
   m.def(
       "plan_memory",
       [](const Graph& graph, const std::string& mode, const std::string& device,
-         const std::string& isa, std::int64_t threads, bool winograd, const std::string& dtype,
-         bool emulate_bfloat16, const std::string& loss, std::optional<Optimizer> optimizer) {
+         const std::string& isa, std::int64_t threads, bool winograd, const std::string& recompute,
+         const std::string& dtype, bool emulate_bfloat16, const std::string& loss,
+         std::optional<Optimizer> optimizer) {
         CompileOptions options;
         options.mode = parse_mode(mode);
         options.device = device;
@@ -224,6 +228,7 @@ void bind_program(py::module_& m) {
         options.winograd = winograd;
         options.dtype = parse_dtype(dtype);
         options.emulate_bfloat16 = emulate_bfloat16;
+        options.recompute = parse_recompute(recompute);
         options.loss = loss;
         options.optimizer = std::move(optimizer);
         MemoryPlan plan;
@@ -237,8 +242,9 @@ void bind_program(py::module_& m) {
         return result;
       },
       py::arg("graph"), py::kw_only(), py::arg("mode"), py::arg("device"), py::arg("isa"),
-      py::arg("threads"), py::arg("winograd"), py::arg("dtype"), py::arg("emulate_bfloat16"),
-      py::arg("loss"), py::arg("optimizer"), "What compile would take.");
+      py::arg("threads"), py::arg("winograd"), py::arg("recompute"), py::arg("dtype"),
+      py::arg("emulate_bfloat16"), py::arg("loss"), py::arg("optimizer"),
+      "What compile would take.");
 
   m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",
         "Kernel variants of an op, best first.");

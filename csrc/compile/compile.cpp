@@ -27,10 +27,18 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   }
   if (options.fuse && options.mode == Mode::kInference) graph = fold_batch_norm(graph);
   graph = drop_unused(graph);
-  if (options.fuse) graph = fuse_epilogue(graph);
+  if (options.fuse) {
+    graph = split_batch_norm(graph, options.variants);
+    graph = fuse_epilogue(graph);
+    graph = fuse_batch_norm_gradient(graph);
+    graph = fuse_update(graph, options.variants);
+  }
+  std::map<std::string, std::string> pins = options.variants;
+  graph = recompute(graph, options.recompute, pins);
 
   check_sizes(graph);
-  const KernelChoice choice = kernel_choice(recorded, graph, options);
+  KernelChoice choice = kernel_choice(recorded, graph, options);
+  choice.pins = std::move(pins);
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
   hasten_updates(schedule);

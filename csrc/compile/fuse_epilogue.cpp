@@ -1,5 +1,6 @@
-// Walks over additions and activations and asks whether a layer's result ends there. The fused
-// layer takes the place of the last op that joins it, where all its inputs are there.
+// Walks over additions and activations and asks whether a layer's or batch norm's result ends
+// there. The fused layer takes the place of the last op that joins it, where all its inputs are
+// there.
 #include <optional>
 
 #include "compile/passes.h"
@@ -13,12 +14,14 @@ const Epilogue* epilogue_of(const Node& node) {
   if (node.kind != NodeKind::kOp) return nullptr;
   if (const auto* conv = std::get_if<ops::Conv2d>(&node.op)) return &conv->epilogue;
   if (const auto* dense = std::get_if<ops::Dense>(&node.op)) return &dense->epilogue;
+  if (const auto* norm = std::get_if<ops::BatchNormApply>(&node.op)) return &norm->epilogue;
   return nullptr;
 }
 
 Op with_epilogue(Op op, const Epilogue& epilogue) {
   if (auto* conv = std::get_if<ops::Conv2d>(&op)) conv->epilogue = epilogue;
   if (auto* dense = std::get_if<ops::Dense>(&op)) dense->epilogue = epilogue;
+  if (auto* norm = std::get_if<ops::BatchNormApply>(&op)) norm->epilogue = epilogue;
   return op;
 }
 
@@ -63,10 +66,17 @@ class Fuser {
     return fused->epilogue.activation == ActivationKind::kIdentity ? &*fused : nullptr;
   }
 
+  // Of a batch norm the gradient must see from its input where the activation was open.
+  bool takes(int layer, ActivationKind kind) const {
+    return !std::holds_alternative<ops::BatchNormApply>(editor_.source_node(layer).op) ||
+           kind == ActivationKind::kIdentity || kind == ActivationKind::kRelu ||
+           kind == ActivationKind::kRelu6 || kind == ActivationKind::kLeakyRelu;
+  }
+
   void join(std::size_t index, const Node& node) {
     if (const auto* activation = std::get_if<ops::Activation>(&node.op)) {
       const Fused* before = layer_before(node.inputs[0]);
-      if (before == nullptr) return;
+      if (before == nullptr || !takes(before->layer, activation->kind)) return;
       Fused fused = *before;
       fused.epilogue.activation = activation->kind;
       fused.epilogue.slope = activation->slope;

@@ -13,6 +13,8 @@ bool is_update(const ScheduleStep& step) {
   return std::holds_alternative<ops::SgdUpdate>(step.op) ||
          std::holds_alternative<ops::AdamUpdate>(step.op) ||
          std::holds_alternative<ops::MuonUpdate>(step.op) ||
+         std::holds_alternative<ops::DenseSgdUpdate>(step.op) ||
+         std::holds_alternative<ops::DenseAdamUpdate>(step.op) ||
          std::holds_alternative<ops::EmaUpdate>(step.op);
 }
 

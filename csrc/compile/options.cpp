@@ -64,6 +64,25 @@ void require_variables(const Graph& graph, const Variables& variables) {
 
 }  // namespace
 
+const char* recompute_name(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::kNone:
+      return "none";
+    case Recompute::kCheap:
+      return "cheap";
+    case Recompute::kSqrt:
+      return "sqrt";
+  }
+  return "none";
+}
+
+Recompute parse_recompute(std::string_view name) {
+  for (const Recompute each : {Recompute::kNone, Recompute::kCheap, Recompute::kSqrt})
+    if (name == recompute_name(each)) return each;
+  throw ArgumentError("recompute: '" + std::string(name) +
+                      "' is not one of 'none', 'cheap', 'sqrt'");
+}
+
 void check_options(const Graph& graph, const CompileOptions& options) {
   if (options.device != "cpu")
     throw DeviceError("compile: device '" + options.device +

@@ -30,8 +30,23 @@ Graph fold_batch_norm(const Graph& graph);
 // Keeps what outputs and assignments need.
 Graph drop_unused(const Graph& graph);
 
-// Joins residual additions and activations to the convolution or dense layer before them.
+// Parts batch norms of training into statistics and one pass that applies them. `pins` are
+// CompileOptions::variants: what is pinned to a kernel stays whole.
+Graph split_batch_norm(const Graph& graph, const std::map<std::string, std::string>& pins);
+
+// Joins residual additions and activations to the convolution, dense layer or BatchNormApply before
+// them.
 Graph fuse_epilogue(const Graph& graph);
+
+// Joins the gradient of an activation to that of the batch norm before it.
+Graph fuse_batch_norm_gradient(const Graph& graph);
+
+// Joins the gradient of a large dense layer's weight to the update that takes it.
+Graph fuse_update(const Graph& graph, const std::map<std::string, std::string>& pins);
+
+// Has results of the forward pass computed again where the backward pass first needs them. A kernel
+// that `pins` names for a node is named for its repetition, too.
+Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::string>& pins);
 
 // For each node whether its value depends on no input and on no variable that the graph assigns, so
 // that it need not be computed in every run. Leaves are never in.

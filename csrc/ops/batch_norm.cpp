@@ -47,6 +47,20 @@ std::vector<TensorSpec> infer_backward(Specs inputs, const char* second, const c
   return {inputs[0], vector, vector};
 }
 
+// Inputs 1, 2, ...: one value per channel of input 0.
+void expect_vectors(Specs inputs, std::initializer_list<const char*> names) {
+  std::size_t i = 1;
+  for (const char* name : names) {
+    expect_parameter_type(inputs[i], name, inputs[0]);
+    expect_channels(inputs[i++], name, dim(inputs[0], -1));
+  }
+}
+
+void expect_like_input(Specs inputs, std::size_t i, const char* name) {
+  expect_dtype(inputs[i], name, inputs[0].dtype);
+  expect_shape(inputs[i], name, inputs[0].shape, "the input's shape");
+}
+
 // What a batch norm can be joined with: activations whose slope follows from the sign of their
 // input and bounds.
 void expect_rectifier(ActivationKind kind, double slope) {
@@ -125,12 +139,9 @@ std::vector<TensorSpec> BatchNormApply::infer(Specs inputs) const {
                 epilogue.residual ? "input, batch_mean, factor, offset, residual"
                                   : "input, batch_mean, factor, offset");
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
-  expect_floats(inputs, {"input", "batch_mean", "factor", "offset", "residual"});
-  const std::int64_t channels = dim(inputs[0], -1);
-  expect_channels(inputs[1], "batch_mean", channels);
-  expect_channels(inputs[2], "factor", channels);
-  expect_channels(inputs[3], "offset", channels);
-  if (epilogue.residual) expect_shape(inputs[4], "residual", inputs[0].shape, "the input's shape");
+  expect_image_type(inputs[0], "input");
+  expect_vectors(inputs, {"batch_mean", "factor", "offset"});
+  if (epilogue.residual) expect_like_input(inputs, 4, "residual");
   expect_rectifier(epilogue.activation, epilogue.slope);
   return {inputs[0]};
 }
@@ -141,11 +152,9 @@ std::vector<TensorSpec> BatchNormApplyGrad::infer(Specs inputs) const {
   expect_inputs(inputs, 7, "input, scale, batch_mean, batch_inv_std, factor, offset, grad_output");
   expect_rectifier(activation, slope);
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
-  expect_floats(
-      inputs, {"input", "scale", "batch_mean", "batch_inv_std", "factor", "offset", "grad_output"});
-  const char* const names[] = {"scale", "batch_mean", "batch_inv_std", "factor", "offset"};
-  for (std::size_t i = 0; i < 5; ++i) expect_channels(inputs[i + 1], names[i], dim(inputs[0], -1));
-  expect_shape(inputs[6], "grad_output", inputs[0].shape, "the input's shape");
+  expect_image_type(inputs[0], "input");
+  expect_vectors(inputs, {"scale", "batch_mean", "batch_inv_std", "factor", "offset"});
+  expect_like_input(inputs, 6, "grad_output");
   return {inputs[0], inputs[1], inputs[1]};
 }
 

@@ -75,6 +75,7 @@ def bench(
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
     winograd: bool = True,
+    recompute: str = "cheap",
     peaks: str | None = "keep",
     report: Callable[[str], object] | None = None,
 ) -> BenchReport:
@@ -94,6 +95,7 @@ def bench(
         dtype: "float32", or "bfloat16" for activations and their gradients (see `pycnn.compile`).
         emulate_bfloat16: Time what bfloat16 takes where the processor lacks it; steps are held against float32's peak.
         winograd: As of `pycnn.compile`.
+        recompute: What a training step computes again instead of keeping it (see `pycnn.Trainer`).
         peaks: Hold the times against what the machine can do at most (see `machine_peaks`): "keep" takes the peaks of
             the cache or measures them for it, "renew" measures, None leaves them out.
         report: Is told what takes time besides.
@@ -129,7 +131,8 @@ def bench(
     state = net.state_dict()
     arrays = _arrays(net, shape, train, seed)
     try:
-        programs = [_compile(net, arrays, train, device=device, threads=count, isa=isa, **numerics) for count in counts]
+        options: dict[str, Any] = {"device": device, "isa": isa, "recompute": recompute, **numerics}
+        programs = [_compile(net, arrays, train, threads=count, **options) for count in counts]
         limits = [
             None
             if peaks is None

@@ -226,6 +226,16 @@ def numerics(args: argparse.Namespace) -> dict[str, Any]:
     return {"dtype": args.dtype, "emulate_bfloat16": args.emulate_bfloat16, "winograd": args.winograd}
 
 
+def add_recompute(parser: argparse._ActionsContainer) -> None:
+    """Add `--recompute`."""
+    parser.add_argument(
+        "--recompute",
+        choices=("none", "cheap", "sqrt"),
+        help="what a training step computes again instead of keeping it in memory; the same bits (default: cheap, what "
+        "one pass gives; sqrt: nearly all, for a third more time)",
+    )
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     group = parser.add_argument_group("common options")

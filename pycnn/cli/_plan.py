@@ -64,6 +64,7 @@ class Plan:
                 self.fit,
                 device=self.args.device,
                 threads=threads,
+                recompute=self.args.recompute or "cheap",
                 loss=_nets.own_loss(net),
                 normalize=not _nets.is_file(self.recipe.net),
             )
@@ -80,6 +81,7 @@ class Plan:
             **keys,
             "ensemble": args.ensemble,
             "threads": args.threads,
+            "recompute": args.recompute,
             "device": args.device,
             "output": None if args.output is None else str(args.output.resolve()),
             "option": option,

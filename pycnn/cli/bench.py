@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     peaks.add_argument("--measure-peaks", action="store_true", help="measure the machine's peaks anew")
     peaks.add_argument("--no-peaks", action="store_true", help="neither measure nor use the machine's peaks")
     _options.add_numerics(parser)
+    _options.add_recompute(parser)
     parser.add_argument("--threads", type=_options.thread_list, metavar="N,M", help="one number or several to compare")
     parser.add_argument("--isa", choices=("baseline", "avx2", "avx512"), help="instruction set (default: the best)")
     parser.add_argument("--rounds", type=_options.count, default=7, metavar="N", help="of about 0.1 s (default: 7)")
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if args.roofline is not None and args.no_peaks:
         raise UsageError("--roofline draws the machine's peaks; leave --no-peaks out")
     picture = _picture(args)
+    if args.recompute is not None and not args.train:
+        raise UsageError("--recompute is for training steps; give --train too")
     options = _nets.parse_options(args.option)
     before = None if args.compare is None else _read(args.compare)
     net = _nets.find(args.net, options)
@@ -90,6 +93,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         rounds=args.rounds,
         seed=args.seed,
         **_options.numerics(args),
+        recompute=args.recompute or "cheap",
         peaks=None if args.no_peaks else "renew" if args.measure_peaks else "keep",
         report=output.progress,
     )

@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="train N nets with seeds of their own, and measure the average of their probabilities too",
     )
+    _options.add_recompute(parser)
     parser.add_argument(
         "--verify-determinism",
         action="store_true",

@@ -156,6 +156,7 @@ class ProgramSet:
         device: str,
         threads: int | None,
         numerics: Mapping[str, Any],
+        recompute: str,
         optimizer: Callable[[], OptimizerSpec] | None,
     ) -> None:
         self._net = net
@@ -164,6 +165,7 @@ class ProgramSet:
         self._device = device
         self._threads = threads
         self._numerics = dict(numerics)
+        self._recompute = recompute
         self._optimizer = optimizer
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
@@ -255,6 +257,7 @@ class ProgramSet:
             device=self._device,
             threads=self._threads,
             **self._numerics,
+            recompute=self._recompute,
         )
         soft = objective.name == "cross_entropy" and not labelled
         return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)

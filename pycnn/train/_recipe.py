@@ -207,6 +207,7 @@ class Recipe:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        recompute: str = "cheap",
         loss: Any = None,
         normalize: bool = True,
     ) -> Trainer:
@@ -217,6 +218,7 @@ class Recipe:
             train: The training images, or how many there are.
             device: As `Trainer`.
             threads: As `Trainer`.
+            recompute: As `Trainer`.
             loss: As `Trainer`.
             normalize: Give the net the recipe's mean and std; False for a net that has its own.
 
@@ -230,7 +232,8 @@ class Recipe:
                     "recipe: 'mean' or 'std' is 'computed', and there are no images to compute it from\n"
                     "  hint: give make_trainer the training images, not their number"
                 )
-            return self.with_statistics(train).make_trainer(net, train, device=device, threads=threads, loss=loss)
+            settled = self.with_statistics(train)
+            return settled.make_trainer(net, train, device=device, threads=threads, recompute=recompute, loss=loss)
         count = train if isinstance(train, int) else len(train)
         batches = count // self.batch_size if self.drop_last else -(-count // self.batch_size)
         has_norm = normalize and bool(self.mean or self.std)
@@ -244,6 +247,7 @@ class Recipe:
             winograd=self.winograd,
             device=device,
             threads=threads,
+            recompute=recompute,
             seed=self.seed,
             clip_norm=self.clip_norm or None,
             ema_decay=self.ema or None,

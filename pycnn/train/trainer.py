@@ -26,7 +26,7 @@ from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
-from pycnn.program import COMPUTED, OptimizerSpec, Variables
+from pycnn.program import COMPUTED, OptimizerSpec, Variables, check_recompute
 from pycnn.tensor import Tensor
 from pycnn.tracing import check_dtype
 from pycnn.train import _checkpoint, _loop
@@ -69,6 +69,10 @@ class Trainer:
         winograd: Whether training and evaluation may use Winograd's algorithms for 3x3 and 5x5 convolutions, which are
             faster and round more (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly (see `pycnn.compile`).
+        recompute: What a training step computes again instead of keeping it for the backward pass; results have the
+            same bits. "none"; "cheap": what one pass over kept values gives, such as batch norms applied to a kept
+            result; "sqrt": nearly all, segment by segment (Chen et al. 2016, "Training deep nets with sublinear memory
+            cost", arXiv:1604.06174): the least memory, for about a third more time.
         normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
 
     Attributes:
@@ -102,6 +106,7 @@ class Trainer:
         threads: int | None = None,
         winograd: bool = True,
         emulate_bfloat16: bool = False,
+        recompute: str = "cheap",
         seed: int = 0,
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
@@ -163,7 +168,12 @@ class Trainer:
         self._epochs = 0
         self._callbacks: tuple[Callback, ...] = ()
         self._callback_states: list[dict[str, Any]] = []
-        options: dict[str, Any] = {"device": device, "threads": threads, "numerics": self.numerics}
+        options: dict[str, Any] = {
+            "device": device,
+            "threads": threads,
+            "numerics": self.numerics,
+            "recompute": check_recompute(recompute),
+        }
         self._training = ProgramSet(net, objective, self.variables, **options, optimizer=self._spec)
         self._measuring = ProgramSet(net, objective, self.variables, **options, optimizer=None)
         self.variables["train.seed"] = np.array([seed], np.int64)

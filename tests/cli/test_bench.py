@@ -91,6 +91,18 @@ def test_thread_counts_and_instruction_set_are_settings(run):
     assert values["timings"][0]["threads"] == 1
 
 
+def test_what_a_training_step_computes_again_is_a_setting(run):
+    def again(*words):
+        result = run("bench", "cifar_resnet20", "--train", "--batch", "2", "--layers", "--json", *words, *QUICK).json
+        return sum(".again" in layer["name"] for layer in result["layers"])
+
+    assert again("--recompute", "none") == 0
+    assert again("--recompute", "sqrt") > again() > 0
+    refused = run("bench", "lenet5", "--recompute", "sqrt", *QUICK)
+    assert refused.code == 2
+    assert "--recompute is for training steps; give --train too" in refused.err
+
+
 def test_saved_net_is_timed_too(run, model):
     assert run("bench", model, "--train", "--batch", "2", "--json", *QUICK).json["name"] == "GraphModule"
 

@@ -57,6 +57,16 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(run):
     assert weights(1) == weights(1) != weights(2)
 
 
+def test_what_is_computed_again_changes_no_weight(run, tmp_path):
+    def weights(*words):
+        return run("train", "--epochs", "1", "--json", *words).json["weights_fingerprint"]
+
+    folder = tmp_path / "run"
+    assert weights("--recompute", "sqrt", "--run-dir", folder) == weights("--recompute", "none") == weights()
+    assert 'recompute = "sqrt"' in (folder / "config.toml").read_text()
+    assert run("train", "--recompute", "all").code == 2
+
+
 def test_saved_net_knows_its_classes_and_where_it_comes_from(model):
     net = pycnn.load(model)
     assert json.loads(net.metadata["class_names"]) == [str(i) for i in range(10)]

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,19 @@ struct Optimizer {
   std::optional<double> ema_decay;  ///< keep exponential averages `ema.NAME` of the parameters
 };
 
+/// Which results of the forward pass are computed again for the backward pass instead of kept. All
+/// give the same bits; a choice depends on the shapes alone.
+enum class Recompute : std::uint8_t {
+  kNone,
+  kCheap,  ///< what one pass over kept values gives: normalised and activated, added, concatenated
+  kSqrt,   ///< all but what joins about sqrt(n) segments of n layers (Chen et al. 2016,
+           ///< arXiv:1604.06174): most of the forward pass runs twice
+};
+
+/// "none", "cheap", "sqrt" and back (ArgumentError for another name).
+PYCNN_API const char* recompute_name(Recompute recompute);
+PYCNN_API Recompute parse_recompute(std::string_view name);
+
 struct CompileOptions {
   Mode mode = Mode::kInference;
   std::string device = "cpu";
@@ -71,6 +85,7 @@ struct CompileOptions {
   bool fuse = true;  ///< fold batch norm (inference), join epilogues
   bool reuse_memory =
       true;  ///< share arena space between tensors that never live together; in-place where allowed
+  Recompute recompute = Recompute::kCheap;  ///< graphs with gradients only
   std::size_t memory_limit_bytes =
       0;  ///< 0: what the machine has left. More than this in arena and scratch: MemoryLimitError
   /// Training: the graph output to minimise and how. Without an optimizer only the forward pass in

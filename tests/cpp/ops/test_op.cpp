@@ -84,6 +84,7 @@ TEST_CASE("an empty batch passes through every op that does not average over it"
       if (spec.shape.size() == 3 && spec.shape[0] == 5) spec.shape[0] = 0;
     }
     const bool averages = std::holds_alternative<ops::BatchNormTrain>(example.op) ||
+                          std::holds_alternative<ops::BatchNormStatistics>(example.op) ||
                           std::holds_alternative<ops::SoftmaxCrossEntropy>(example.op) ||
                           std::holds_alternative<ops::SoftmaxCrossEntropyGrad>(example.op) ||
                           std::holds_alternative<ops::MeanSquaredError>(example.op) ||
