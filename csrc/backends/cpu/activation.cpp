@@ -173,6 +173,13 @@ void vector_gradient(const KernelArgs& args) noexcept {
                   });
 }
 
+// These give zero, a bound, or what they were given.
+Results results_of(ActivationKind kind) noexcept {
+  const bool exact = kind == ActivationKind::kIdentity || kind == ActivationKind::kRelu ||
+                     kind == ActivationKind::kRelu6;
+  return exact ? Results::kExact : Results::kRounded;
+}
+
 template <const ActivationFunctions& Functions>
 void bfloat16_forward(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::Activation>(args);
@@ -180,12 +187,15 @@ void bfloat16_forward(const KernelArgs& args) noexcept {
   auto* output = args.outputs[0].as<BFloat16>();
   const ActivationFunctions::Forward function = forward_of(Functions, op.kind);
   const auto slope = static_cast<float>(op.slope);
+  const Results results = results_of(op.kind);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                   [=](std::int64_t begin, std::int64_t end) {
-                    in_pieces(*Functions.convert, input + begin, output + begin, end - begin,
-                              [=](float* values, std::int64_t, std::int64_t n) {
-                                if (function != nullptr) function(values, values, n, slope);
-                              });
+                    in_pieces(
+                        *Functions.convert, input + begin, output + begin, end - begin,
+                        [=](float* values, std::int64_t, std::int64_t n) {
+                          if (function != nullptr) function(values, values, n, slope);
+                        },
+                        results);
                   });
 }
 
@@ -197,13 +207,16 @@ void bfloat16_gradient(const KernelArgs& args) noexcept {
   auto* grad_input = args.outputs[0].as<BFloat16>();
   const ActivationFunctions::Gradient function = gradient_of(Functions, op.kind);
   const auto slope = static_cast<float>(op.slope);
+  const Results results = results_of(op.kind);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                   [=](std::int64_t begin, std::int64_t end) {
-                    in_pieces(*Functions.convert, grad_output + begin, output + begin,
-                              grad_input + begin, end - begin,
-                              [=](float* grad, const float* y, std::int64_t n) {
-                                if (function != nullptr) function(y, grad, grad, n, slope);
-                              });
+                    in_pieces(
+                        *Functions.convert, grad_output + begin, output + begin, grad_input + begin,
+                        end - begin,
+                        [=](float* grad, const float* y, std::int64_t n) {
+                          if (function != nullptr) function(y, grad, grad, n, slope);
+                        },
+                        results);
                   });
 }
 

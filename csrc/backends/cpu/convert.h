@@ -10,6 +10,8 @@ namespace pycnn::cpu {
 struct ConvertFunctions {
   void (*widen)(const BFloat16* x, float* y, std::int64_t n);
   void (*narrow)(const float* x, BFloat16* y, std::int64_t n);
+  // The same where nothing is to be rounded: cuts off what lies below a bfloat16.
+  void (*cut)(const float* x, BFloat16* y, std::int64_t n);
   // To the nearest bfloat16, as a float.
   void (*round)(const float* x, float* y, std::int64_t n);
 };

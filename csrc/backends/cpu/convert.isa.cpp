@@ -19,12 +19,21 @@ void widen(const BFloat16* x, float* y, std::int64_t n) {
 void narrow(const float* x, BFloat16* y, std::int64_t n) {
   map(x, y, n, [](Vec v) { return v; });
 }
+void cut(const float* x, BFloat16* y, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const HalfVec half = __builtin_convertvector((UVec)as_int(load(x + i)) >> 16, HalfVec);
+    __builtin_memcpy(y + i, &half, sizeof half);
+  }
+  if (const int rest = static_cast<int>(n - i))
+    store_partial(y + i, load_partial(x + i, rest), rest);
+}
 void round(const float* x, float* y, std::int64_t n) {
   map(x, y, n, [](Vec v) { return round_to_bfloat16(v); });
 }
 
 }  // namespace
 
-extern const ConvertFunctions kConvert = {widen, narrow, round};
+extern const ConvertFunctions kConvert = {widen, narrow, cut, round};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -38,8 +38,9 @@ struct Widened {
   std::string variant;
   std::vector<std::byte> plan_memory;
   const std::byte* plan = nullptr;  // of the inner kernel
-  std::int64_t images = 0;          // run one by one; 0: all at once
-  std::size_t worker_scratch = 0;   // of each thread, with images
+  void (*store)(const float*, BFloat16*, std::int64_t) = nullptr;
+  std::int64_t images = 0;         // run one by one; 0: all at once
+  std::size_t worker_scratch = 0;  // of each thread, with images
 };
 
 const ConvertFunctions& functions_of(Isa isa) {
@@ -98,8 +99,8 @@ void run_widened(const KernelArgs& args) noexcept {
   for (std::size_t i = 0; i < args.outputs.size(); ++i) {
     if (widened.outputs[i].offset == kNowhere) continue;
     for_pieces(args.threads, args.outputs[i], [&](std::int64_t begin, std::int64_t n) {
-      widened.functions->narrow(outputs[i].as<const float>() + begin,
-                                args.outputs[i].as<BFloat16>() + begin, n);
+      widened.store(outputs[i].as<const float>() + begin, args.outputs[i].as<BFloat16>() + begin,
+                    n);
     });
   }
 }
@@ -129,8 +130,8 @@ void run_images(const KernelArgs& args) noexcept {
                        1,
                        widened.plan});
     for (std::size_t i = 0; i < args.outputs.size(); ++i)
-      functions.narrow(outputs[i].as<const float>(), first_of(args.outputs[i], n),
-                       count_of(outputs[i]));
+      widened.store(outputs[i].as<const float>(), first_of(args.outputs[i], n),
+                    count_of(outputs[i]));
   });
 }
 
@@ -225,6 +226,9 @@ Selection widen(std::string_view op, const Problem& problem,
   Selection selection = select(inner);
   widened->inner = std::move(selection.kernel);
   widened->functions = &functions_of(problem.isa);
+  // The largest of some bfloat16 is one.
+  const bool exact = op == ops::MaxPool2d::kName || op == ops::GlobalMaxPool2d::kName;
+  widened->store = exact ? widened->functions->cut : widened->functions->narrow;
   widened->variant = std::string(widened->inner.variant) + std::string(kWidenedSuffix);
 
   const std::vector<std::byte>& plan = widened->inner.plan;
