@@ -76,6 +76,24 @@ def test_any_number_of_threads_gives_the_same_bits():
     assert len(found) == 1
 
 
+def test_computing_results_again_gives_the_same_bits():
+    found = set()
+    for recompute in ("none", "cheap", "sqrt"):
+        trainer = make(recompute=recompute, **EMULATED)
+        trainer.fit(small_data(), epochs=2, batch_size=8, progress=False)
+        found.add(trainer.fingerprint())
+    assert len(found) == 1
+
+
+def test_batch_norm_and_what_goes_by_element_have_kernels_for_it():
+    trainer = make(**EMULATED)
+    x, y = small_data(8)
+    trainer.train_batch(x, y)
+    (program,) = (p.program for p in trainer._training._programs.values())
+    widened = {step["op"] for step in program.steps() if step["variant"].endswith(".widened")}
+    assert widened <= {"conv2d", "conv2d_grad_weight", "dense", "dense_grad_input", "dense_grad_weight"}
+
+
 @pytest.mark.parametrize(
     ("written", "read", "text"),
     [

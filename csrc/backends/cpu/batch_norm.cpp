@@ -26,23 +26,28 @@ void train_reference(const KernelArgs& args) noexcept {
   });
 }
 
+// By the coefficients 0 to 2: mean, factor and shift.
+template <class Isa>
+void normalize(const KernelArgs& args, const Layout& l, const Scratch& scratch) noexcept {
+  for_pieces<Isa>(
+      args, l, scratch, args.inputs[0], nullptr, &args.outputs[0],
+      [&](std::int64_t, const Chunk& piece, std::int64_t, const float* x, const float*, float* y) {
+        Isa::normalize_rows(x, y, piece.rows, piece.width, scratch.coefficient(0),
+                            scratch.coefficient(1), scratch.coefficient(2));
+      });
+}
+
 template <class Isa>
 void train(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
-  const auto* const input = args.inputs[0].as<const float>();
-  auto* const output = args.outputs[0].as<float>();
   measure<Isa, 1>(args, op_of<ops::BatchNormTrain>(args), l, scratch,
                   [&](std::int64_t c, double mean, double factor, double offset) {
                     scratch.set(0, c, mean);
                     scratch.set(1, c, factor);
                     scratch.set(2, c, offset);
                   });
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
-    const Chunk chunk = chunk_of(l, k);
-    Isa::normalize_rows(input + chunk.offset, output + chunk.offset, chunk.rows, chunk.width,
-                        scratch.coefficient(0), scratch.coefficient(1), scratch.coefficient(2));
-  });
+  normalize<Isa>(args, l, scratch);
 }
 
 // ---- BatchNormTrainGrad, BatchNormInferenceGrad
@@ -88,10 +93,11 @@ template <class Isa, class Grad>
 void grad(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
-  input_gradient<Grad>(
+  input_gradient<Isa, Grad>(
       args, l, scratch,
-      [&](const float* x, const float* g, const Chunk& chunk, float* sum, float* product) {
-        Isa::column_gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0), sum,
+      [&](const float* x, const float* g, const Chunk& chunk, bool first, float* sum,
+          float* product) {
+        Isa::column_gradient_sums(x, g, chunk.rows, chunk.width, first, scratch.coefficient(0), sum,
                                   product);
       },
       [&](const float* x, const float* g, float* to, const Chunk& chunk) {
@@ -133,8 +139,6 @@ void inference(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
   const double eps = op_of<ops::BatchNormInference>(args).eps;
-  const auto* const input = args.inputs[0].as<const float>();
-  auto* const output = args.outputs[0].as<float>();
   for (std::int64_t c = 0; c < l.channels; ++c) {
     scratch.set(0, c, args.inputs[3].as<const float>()[c]);
     scratch.set(1, c,
@@ -142,11 +146,7 @@ void inference(const KernelArgs& args) noexcept {
                                  args.inputs[4].as<const float>()[c], eps));
     scratch.set(2, c, args.inputs[2].as<const float>()[c]);
   }
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
-    const Chunk chunk = chunk_of(l, k);
-    Isa::normalize_rows(input + chunk.offset, output + chunk.offset, chunk.rows, chunk.width,
-                        scratch.coefficient(0), scratch.coefficient(1), scratch.coefficient(2));
-  });
+  normalize<Isa>(args, l, scratch);
 }
 
 // ---- FoldBatchNorm: runs once a change of the weights, so one plain kernel serves all types

@@ -26,12 +26,13 @@ struct Gate {
   namespace ISA {                                                                                  \
   /* Per column: the mean as pivot + mean, since float alone may be too coarse for it, and the sum \
      of (x - mean)^2. Two passes over blocks of rows; blocks are joined by the formula of Chan,    \
-     Golub and LeVeque (1979). `rows` is at least 1. */                                            \
-  void column_statistics(const float* x, std::int64_t rows, std::int64_t width, float* pivot,      \
-                         float* mean, float* m2) noexcept;                                         \
-  /* Per column: sum of g, and sum of g * (x - mean). */                                           \
+     Golub and LeVeque (1979). `rows` is at least 1. Continues what `before` rows                  \
+     began, whole blocks of batch_norm_block_rows. */                                              \
+  void column_statistics(const float* x, std::int64_t rows, std::int64_t width,                    \
+                         std::int64_t before, float* pivot, float* mean, float* m2) noexcept;      \
+  /* Per column: sum of g, and sum of g * (x - mean). Not `first`: continues likewise. */          \
   void column_gradient_sums(const float* x, const float* g, std::int64_t rows, std::int64_t width, \
-                            const float* mean, float* sum, float* product) noexcept;               \
+                            bool first, const float* mean, float* sum, float* product) noexcept;   \
   /* y = (x - mean) * factor + shift */                                                            \
   void normalize_rows(const float* x, float* y, std::int64_t rows, std::int64_t width,             \
                       const float* mean, const float* factor, const float* shift) noexcept;        \
@@ -41,7 +42,7 @@ struct Gate {
                   const Rectifier& rectifier) noexcept;                                            \
   /* As column_gradient_sums and gradient_rows, of what the gate leaves of g. */                   \
   void gated_gradient_sums(const float* x, const float* g, std::int64_t rows, std::int64_t width,  \
-                           const float* mean, const Gate& gate, float* sum,                        \
+                           bool first, const float* mean, const Gate& gate, float* sum,            \
                            float* product) noexcept;                                               \
   void gated_gradient_rows(const float* x, const float* g, float* grad_input, std::int64_t rows,   \
                            std::int64_t width, const float* mean, const float* a, const float* b,  \

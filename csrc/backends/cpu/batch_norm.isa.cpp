@@ -57,19 +57,19 @@ PYCNN_INLINE void block_statistics(const float* x, Index rows, Index width, Inde
   }
 }
 
-void column_statistics(const float* x, Index rows, Index width, float* pivot, float* mean,
-                       float* m2) noexcept {
+void column_statistics(const float* x, Index rows, Index width, Index before, float* pivot,
+                       float* mean, float* m2) noexcept {
   const Index block = batch_norm_block_rows(width);
   for (Index begin = 0; begin < rows; begin += block) {
     const Index count = begin + block < rows ? block : rows - begin;
     const float* const p = x + begin * width;
     Index c = 0;
     for (; c + 4 * kLanes <= width; c += 4 * kLanes)
-      block_statistics<4>(p + c, count, width, begin, pivot + c, mean + c, m2 + c, kLanes);
+      block_statistics<4>(p + c, count, width, before + begin, pivot + c, mean + c, m2 + c, kLanes);
     for (; c + kLanes <= width; c += kLanes)
-      block_statistics<1>(p + c, count, width, begin, pivot + c, mean + c, m2 + c, kLanes);
+      block_statistics<1>(p + c, count, width, before + begin, pivot + c, mean + c, m2 + c, kLanes);
     if (c < width)
-      block_statistics<1>(p + c, count, width, begin, pivot + c, mean + c, m2 + c,
+      block_statistics<1>(p + c, count, width, before + begin, pivot + c, mean + c, m2 + c,
                           static_cast<int>(width - c));
   }
 }
@@ -119,12 +119,13 @@ PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows
 
 template <bool kGated>
 PYCNN_INLINE void gradient_sums(const float* x, const float* g, Index rows, Index width,
-                                const float* mean, const Gate* gate, float* sum, float* product) {
+                                bool from_zero, const float* mean, const Gate* gate, float* sum,
+                                float* product) {
   const Index block = batch_norm_block_rows(width);
   for (Index begin = 0; begin < rows; begin += block) {
     const Index count = begin + block < rows ? block : rows - begin;
     const float *const from = x + begin * width, *const grads = g + begin * width;
-    const bool first = begin == 0;
+    const bool first = from_zero && begin == 0;
     Index c = 0;
     for (; c + 4 * kLanes <= width; c += 4 * kLanes)
       block_gradient_sums<4, kGated>(from, grads, count, width, first, mean, gate, c, sum, product,
@@ -135,14 +136,14 @@ PYCNN_INLINE void gradient_sums(const float* x, const float* g, Index rows, Inde
   }
 }
 
-void column_gradient_sums(const float* x, const float* g, Index rows, Index width,
+void column_gradient_sums(const float* x, const float* g, Index rows, Index width, bool first,
                           const float* mean, float* sum, float* product) noexcept {
-  gradient_sums<false>(x, g, rows, width, mean, nullptr, sum, product);
+  gradient_sums<false>(x, g, rows, width, first, mean, nullptr, sum, product);
 }
 
-void gated_gradient_sums(const float* x, const float* g, Index rows, Index width, const float* mean,
-                         const Gate& gate, float* sum, float* product) noexcept {
-  gradient_sums<true>(x, g, rows, width, mean, &gate, sum, product);
+void gated_gradient_sums(const float* x, const float* g, Index rows, Index width, bool first,
+                         const float* mean, const Gate& gate, float* sum, float* product) noexcept {
+  gradient_sums<true>(x, g, rows, width, first, mean, &gate, sum, product);
 }
 
 PYCNN_INLINE Vec normalized(const float* x, const float* mean, const float* factor,

@@ -106,16 +106,14 @@ void apply(const KernelArgs& args) noexcept {
   const Scratch scratch(args, l);
   const Epilogue& epilogue = op_of<ops::BatchNormApply>(args).epilogue;
   const Rectifier rectifier = rectifier_of(epilogue.activation, epilogue.slope);
-  const auto* const input = args.inputs[0].as<const float>();
-  const auto* const residual = epilogue.residual ? args.inputs[4].as<const float>() : nullptr;
-  auto* const output = args.outputs[0].as<float>();
+  const TensorView* const residual = epilogue.residual ? &args.inputs[4] : nullptr;
   repeat_channels(args, l, scratch, 1, 0, 3);
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
-    const Chunk chunk = chunk_of(l, k);
-    Isa::apply_rows(input + chunk.offset, residual == nullptr ? nullptr : residual + chunk.offset,
-                    output + chunk.offset, chunk.rows, chunk.width, scratch.coefficient(0),
-                    scratch.coefficient(1), scratch.coefficient(2), rectifier);
-  });
+  for_pieces<Isa>(args, l, scratch, args.inputs[0], residual, &args.outputs[0],
+                  [&](std::int64_t, const Chunk& piece, std::int64_t, const float* x,
+                      const float* more, float* y) {
+                    Isa::apply_rows(x, more, y, piece.rows, piece.width, scratch.coefficient(0),
+                                    scratch.coefficient(1), scratch.coefficient(2), rectifier);
+                  });
 }
 
 // ---- BatchNormApplyGrad
@@ -163,11 +161,12 @@ void apply_grad(const KernelArgs& args) noexcept {
   repeat_channels(args, l, scratch, 4, 4, 2);
   const Gate gate{scratch.coefficient(4), scratch.coefficient(5),
                   rectifier_of(op.activation, op.slope)};
-  input_gradient<ApplyGrad>(
+  input_gradient<Isa, ApplyGrad>(
       args, l, scratch,
-      [&](const float* x, const float* g, const Chunk& chunk, float* sum, float* product) {
-        Isa::gated_gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0), gate, sum,
-                                 product);
+      [&](const float* x, const float* g, const Chunk& chunk, bool first, float* sum,
+          float* product) {
+        Isa::gated_gradient_sums(x, g, chunk.rows, chunk.width, first, scratch.coefficient(0), gate,
+                                 sum, product);
       },
       [&](const float* x, const float* g, float* to, const Chunk& chunk) {
         Isa::gated_gradient_rows(x, g, to, chunk.rows, chunk.width, scratch.coefficient(0),

@@ -5,7 +5,9 @@
 
 #include "backends/cpu/batch_norm.h"
 #include "backends/cpu/batch_norm_reference.h"
+#include "backends/cpu/convert.h"
 #include "backends/cpu/vector_variants.h"
+#include "backends/cpu/widened.h"
 #include "core/parallel.h"
 
 // What the kernels of batch norm share.
@@ -67,7 +69,9 @@ inline Chunk chunk_of(const Layout& l, std::int64_t k) noexcept {
   return {begin * l.width, std::min(l.chunk_rows, l.packed_rows - begin), l.width};
 }
 
-// Scratch: up to three numbers a column and chunk, then the columns' coefficients.
+// Scratch: up to three numbers a column and chunk, then the columns' coefficients; of bfloat16,
+// blocks of two tensors for each thread, as floats.
+constexpr std::int64_t kWideTensors = 2;
 constexpr std::int64_t kPartials = 3;
 constexpr std::int64_t kCoefficients = 6;
 struct Scratch {
@@ -82,6 +86,15 @@ struct Scratch {
   }
   float* coefficient(std::int64_t i) const noexcept {
     return base + (kPartials * layout->chunks + i) * layout->width;
+  }
+  static std::int64_t wide_floats(const Layout& l) noexcept {
+    return batch_norm_block_rows(l.width) * l.width;
+  }
+  static std::size_t wide_bytes(const Layout& l, int threads) noexcept {
+    return static_cast<std::size_t>(kWideTensors * threads * wide_floats(l)) * sizeof(float);
+  }
+  float* wide(std::int64_t tensor, int worker) const noexcept {
+    return coefficient(kCoefficients) + (kWideTensors * worker + tensor) * wide_floats(*layout);
   }
   // Channel c's coefficient in all its columns.
   void set(std::int64_t i, std::int64_t c, double value) const noexcept {
@@ -111,6 +124,40 @@ void for_columns(const Layout& l, std::int64_t begin, std::int64_t end, F&& f) n
   }
 }
 
+// Calls f(k, piece, rows before it in chunk k, first, second, output) for pieces of all chunks,
+// those of one chunk in order: with whole chunks as they lie, or, of bfloat16, with blocks that are
+// widened and then stored. Only `first` must be there. `output` may lie on either input.
+template <class Isa, class F>
+void for_pieces(const KernelArgs& args, const Layout& l, const Scratch& scratch,
+                const TensorView& first, const TensorView* second, const TensorView* output,
+                F&& f) noexcept {
+  if (first.spec->dtype != DType::kBFloat16) {
+    parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
+      const Chunk chunk = chunk_of(l, k);
+      const auto at = [&](const TensorView* view) {
+        return view != nullptr ? view->as<float>() + chunk.offset : nullptr;
+      };
+      f(k, chunk, std::int64_t{0}, at(&first), at(second), at(output));
+    });
+    return;
+  }
+  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int worker) {
+    const Chunk chunk = chunk_of(l, k);
+    const std::int64_t block = batch_norm_block_rows(chunk.width);
+    for (std::int64_t row = 0; row < chunk.rows; row += block) {
+      const Chunk piece{chunk.offset + row * chunk.width, std::min(block, chunk.rows - row),
+                        chunk.width};
+      const std::int64_t n = piece.rows * piece.width;
+      float* const a = scratch.wide(0, worker);
+      float* const b = second != nullptr ? scratch.wide(1, worker) : nullptr;
+      Isa::kConvert.widen(first.as<const BFloat16>() + piece.offset, a, n);
+      if (b != nullptr) Isa::kConvert.widen(second->as<const BFloat16>() + piece.offset, b, n);
+      f(k, piece, row, a, b, output != nullptr ? a : nullptr);
+      if (output != nullptr) Isa::kConvert.narrow(a, output->as<BFloat16>() + piece.offset, n);
+    }
+  });
+}
+
 // ---- Statistics of the batch
 
 // What follows from a channel's moments, for the fast kernels and the references. The outputs mean,
@@ -137,14 +184,15 @@ void finish_statistics(const KernelArgs& args, std::size_t first, double momentu
 template <class Isa, std::size_t kFirst, class OpType, class Put>
 void measure(const KernelArgs& args, const OpType& op, const Layout& l, const Scratch& scratch,
              Put&& put) noexcept {
-  const auto* const input = args.inputs[0].as<const float>();
   const auto* const scale = args.inputs[1].as<const float>();
   const auto* const shift = args.inputs[2].as<const float>();
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
-    const Chunk chunk = chunk_of(l, k);
-    Isa::column_statistics(input + chunk.offset, chunk.rows, chunk.width, scratch.partial(0, k),
-                           scratch.partial(1, k), scratch.partial(2, k));
-  });
+  for_pieces<Isa>(args, l, scratch, args.inputs[0], nullptr, nullptr,
+                  [&](std::int64_t k, const Chunk& piece, std::int64_t before, const float* x,
+                      const float*, float*) {
+                    Isa::column_statistics(x, piece.rows, piece.width, before,
+                                           scratch.partial(0, k), scratch.partial(1, k),
+                                           scratch.partial(2, k));
+                  });
   for_channel_blocks(args, l, [&](std::int64_t begin, std::int64_t end) {
     double mean[kChannelBlock] = {}, m2[kChannelBlock] = {};
     for_columns(l, begin, end,
@@ -225,22 +273,19 @@ Coefficients finish_gradient(const KernelArgs& args, std::int64_t c, std::int64_
   return k;
 }
 
-// A gradient's two passes over the input: sums(x, g, chunk, sum, product) of a chunk, then
-// rows(x, g, to, chunk). Coefficients 0 to 3 are the mean and those of `Coefficients`.
-template <class Grad, class Sums, class Rows>
+// A gradient's two passes over the input: sums(x, g, piece, first of its chunk, sum, product), then
+// rows(x, g, to, piece). Coefficients 0 to 3 are the mean and those of `Coefficients`.
+template <class Isa, class Grad, class Sums, class Rows>
 void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scratch, Sums&& sums_of,
                     Rows&& rows) noexcept {
-  const auto* const input = args.inputs[0].as<const float>();
-  const TensorView& gradient = args.inputs[Grad::kGradOutput];
-  const auto* const grad_output = gradient.as<const float>();
-  auto* const grad_input = args.outputs[0].as<float>();
+  const TensorView &input = args.inputs[0], &grad_output = args.inputs[Grad::kGradOutput];
   for (std::int64_t c = 0; c < l.channels; ++c)
     scratch.set(0, c, Grad::template mean<float>(args, c));
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
-    const Chunk chunk = chunk_of(l, k);
-    sums_of(input + chunk.offset, grad_output + chunk.offset, chunk, scratch.partial(0, k),
-            scratch.partial(1, k));
-  });
+  for_pieces<Isa>(args, l, scratch, input, &grad_output, nullptr,
+                  [&](std::int64_t k, const Chunk& piece, std::int64_t before, const float* x,
+                      const float* g, float*) {
+                    sums_of(x, g, piece, before == 0, scratch.partial(0, k), scratch.partial(1, k));
+                  });
   for_channel_blocks(args, l, [&](std::int64_t begin, std::int64_t end) {
     ref::GradientSums sums[kChannelBlock] = {};
     for_columns(l, begin, end,
@@ -259,10 +304,9 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
       scratch.set(3, c, k.c);
     }
   });
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
-    const Chunk chunk = chunk_of(l, k);
-    rows(input + chunk.offset, grad_output + chunk.offset, grad_input + chunk.offset, chunk);
-  });
+  for_pieces<Isa>(args, l, scratch, input, &grad_output, &args.outputs[0],
+                  [&](std::int64_t, const Chunk& piece, std::int64_t, const float* x,
+                      const float* g, float* to) { rows(x, g, to, piece); });
 }
 
 // ---- Variants
@@ -278,6 +322,7 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
     static constexpr auto gated_gradient_sums = ISA::gated_gradient_sums;   \
     static constexpr auto gated_gradient_rows = ISA::gated_gradient_rows;   \
     static constexpr auto scale_rows = ISA::scale_rows;                     \
+    static constexpr const ConvertFunctions& kConvert = ISA::kConvert;      \
   };
 PYCNN_IF_AVX512(PYCNN_BATCH_NORM_ISA(Avx512, avx512))
 PYCNN_IF_AVX2(PYCNN_BATCH_NORM_ISA(Avx2, avx2))
@@ -289,7 +334,9 @@ constexpr std::uint32_t bit(int input) { return 1u << input; }
 template <KernelFunction kRun, std::uint32_t... kInPlace>
 Kernel with_scratch(const auto& op, const Problem& problem) {
   Kernel kernel = plain_kernel<kRun, kInPlace...>(op, problem);
-  kernel.scratch_bytes = Scratch::bytes(layout_of(problem.inputs[0]));
+  const Layout l = layout_of(problem.inputs[0]);
+  kernel.scratch_bytes = Scratch::bytes(l);
+  if (has_bfloat16(problem)) kernel.scratch_bytes += Scratch::wide_bytes(l, problem.threads);
   return kernel;
 }
 
@@ -305,11 +352,11 @@ Kernel with_scratch(const auto& op, const Problem& problem) {
     static constexpr KernelFunction kRun = RUN;                                                   \
     static constexpr Variant<OP> kAll[] = {                                                       \
         PYCNN_IF_AVX512({NAME ".chunked.avx512", Isa::kAvx512, accept_float32,                    \
-                         batch_norm::with_scratch<kRun<batch_norm::Avx512>, __VA_ARGS__>},)       \
+                         batch_norm::with_scratch<kRun<batch_norm::Avx512>, __VA_ARGS__>, Images::kAny},)       \
         PYCNN_IF_AVX2({NAME ".chunked.avx2", Isa::kAvx2, accept_float32,                          \
-                       batch_norm::with_scratch<kRun<batch_norm::Avx2>, __VA_ARGS__>},)           \
+                       batch_norm::with_scratch<kRun<batch_norm::Avx2>, __VA_ARGS__>, Images::kAny},)           \
         {NAME ".chunked.baseline", Isa::kBaseline, accept_float32,                                \
-         batch_norm::with_scratch<kRun<batch_norm::Baseline>, __VA_ARGS__>},                      \
+         batch_norm::with_scratch<kRun<batch_norm::Baseline>, __VA_ARGS__>, Images::kAny},                      \
         {NAME ".reference", Isa::kBaseline, accept_all, plain_kernel<REFERENCE>}};                \
   };                                                                                              \
   PYCNN_DEFINE_SELECT(OP)
