@@ -185,11 +185,14 @@ def train_plan(plan: Plan, output: Output, file: Path | None, *, resume: bool) -
     _run_folder.check_plot(plan)
     writers = _run_folder.callbacks(plan, output)
     trainer = plan.trainer(plan.net, args.threads)
-    program = pycnn.compile(plan.net, (1, *plan.image_shape), device=args.device, threads=args.threads)
+    # Refuses what this machine cannot compute in before anything is written.
+    program = pycnn.compile(
+        plan.net, (1, *plan.image_shape), device=args.device, threads=args.threads, **trainer.numerics
+    )
     output.progress(
         f"training {recipe.net} on {len(plan.fit):,} images of {recipe.data}: {recipe.optimizer}, "
         f"{recipe.schedule} rate from {recipe.lr:g}, batches of {recipe.batch_size}, augmentation "
-        f"{_shown(recipe.augment)}; seed {recipe.seed}, {program.threads} threads, {program.isa}"
+        f"{_shown(recipe.augment)}; seed {recipe.seed}, {program.threads} threads, {program.isa}, {recipe.dtype}"
     )
     _run_folder.prepare(plan)
     started = time.perf_counter()

@@ -109,6 +109,16 @@ def test_training_in_bfloat16(run, tmp_path):
     assert result.json["weights_fingerprint"] != plain["weights_fingerprint"]
     measured = run("evaluate", tmp_path / "net.safetensors", "--dtype", "bfloat16", "--emulate-bfloat16", "--json").json
     assert measured["accuracy"] == result.json["test_accuracy"]
+    assert ", bfloat16" in result.err
+
+
+@pytest.mark.skipif(bool(pc.config.machine()["bfloat16_units"]), reason="this processor has a unit for bfloat16")
+def test_training_in_bfloat16_without_a_unit_is_refused_before_anything_is_written(run, tmp_path):
+    result = run("train", "--dtype", "bfloat16", "--epochs", "1", "--run-dir", tmp_path / "run")
+    assert result.code == 1
+    assert "AMX or AVX512-BF16" in result.err
+    assert "emulate" in result.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_resumed_runs_keep_every_setting(run, tmp_path):
