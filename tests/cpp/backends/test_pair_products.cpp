@@ -1,0 +1,215 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/pair_products.h"
+#include "core/bfloat16_units.h"
+#include "core/cpu_features.h"
+#include "core/half.h"
+
+using namespace pycnn;
+using namespace pycnn::cpu;
+
+namespace {
+
+struct NamedUnit {
+  std::string name;
+  const PairUnit* loops;
+};
+
+std::vector<NamedUnit> units() {
+  std::vector<NamedUnit> list = {{"portable", &portable::kPairUnit}};
+#if PYCNN_HAVE_AVX512
+  if (best_isa() == Isa::kAvx512 && has_avx512_bf16()) {
+    list.push_back({"avx512_bf16", &avx512_bf16::kPairUnit});
+    if (has_amx_bf16()) list.push_back({"amx", &amx::kPairUnit});
+  }
+#endif
+  return list;
+}
+
+float widened(BFloat16 x) { return float_from_bfloat16(x.bits); }
+BFloat16 narrowed(float x) { return {bfloat16_from_float(x)}; }
+
+// Whole numbers: sums are exact in any order.
+std::vector<BFloat16> whole(std::size_t count, std::mt19937& random) {
+  std::uniform_int_distribution<int> draw(-4, 4);
+  std::vector<BFloat16> values(count);
+  for (BFloat16& x : values) x = narrowed(static_cast<float>(draw(random)));
+  return values;
+}
+
+const BFloat16& at(const std::vector<BFloat16>& values, Index i) {
+  return values[static_cast<std::size_t>(i)];
+}
+
+struct TileCase {
+  Index steps, pairs, channels, tiles;
+  bool blocks_first, own_steps;
+  bool residual;
+  int activation;  // 0: none, 1: relu, 2: relu6 by a function
+};
+
+void check_tiles(const TileCase& c, std::mt19937& random) {
+  CAPTURE(c.steps);
+  CAPTURE(c.pairs);
+  CAPTURE(c.channels);
+  CAPTURE(c.tiles);
+  const Index blocks = (c.channels + 31) / 32, row = 2 * c.pairs + 5, halves = 2 * c.tiles;
+  std::vector<Index> steps, starts, rows;
+  for (Index i = 0; i < c.steps * (c.own_steps ? blocks : 1); ++i) steps.push_back(i * 7 % 40);
+  for (Index h = 0; h < halves; ++h) starts.push_back((halves - 1 - h) * 16 * row);
+  // Every fifth row is nobody's.
+  for (Index r = 0; r < 32 * c.tiles; ++r) rows.push_back(r % 5 == 3 ? -1 : r * c.channels);
+  const auto size = [](Index n) { return static_cast<std::size_t>(n); };
+  const auto input = whole(size(halves * 16 * row + 128), random);
+  const auto weights = whole(size(blocks * c.steps * 2 * c.pairs * 32), random);
+  const auto residual = whole(size(32 * c.tiles * c.channels), random);
+  std::vector<float> bias(size(blocks * 32));
+  for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<float>(i % 7) - 3;
+
+  std::vector<BFloat16> expected(residual.size(), narrowed(77));
+  for (Index r = 0; r < 32 * c.tiles; ++r) {
+    if (rows[size(r)] < 0) continue;
+    for (Index k = 0; k < c.channels; ++k) {
+      double sum = bias[size(k)];
+      for (Index s = 0; s < c.steps; ++s)
+        for (Index e = 0; e < 2 * c.pairs; ++e) {
+          const Index step = steps[size(s + (c.own_steps ? k / 32 * c.steps : 0))];
+          const Index from = starts[size(r / 16)] + step + r % 16 * row + e;
+          const Index block = k / 32 * c.steps + s, half = k / 16 % 2;
+          const Index to = ((block * 2 + half) * c.pairs + e / 2) * 32 + k % 16 * 2 + e % 2;
+          sum += widened(at(input, from)) * widened(at(weights, to));
+        }
+      const Index out = r * c.channels + k;
+      if (c.residual) sum += widened(at(residual, out));
+      if (c.activation > 0) sum = std::max(sum, 0.0);
+      if (c.activation > 1) sum = std::min(sum, 6.0);
+      expected[size(out)] = narrowed(static_cast<float>(sum));
+    }
+  }
+  for (const NamedUnit& unit : units()) {
+    CAPTURE(unit.name);
+    std::vector<BFloat16> output(residual.size(), narrowed(77));
+    PairTiles job;
+    job.input = input.data(), job.input_row = row;
+    job.halves = starts.data(), job.rows = rows.data(), job.tiles = c.tiles;
+    job.steps = steps.data(), job.step_count = c.steps, job.pairs = c.pairs;
+    job.step_pitch = c.own_steps ? c.steps : 0;
+    job.weights = weights.data();
+    job.block_end = blocks, job.channels = c.channels, job.blocks_first = c.blocks_first;
+    job.bias = bias.data(), job.output = output.data();
+    job.residual = c.residual ? residual.data() : nullptr;
+    job.relu = c.activation == 1;
+    job.activation = c.activation == 2 ? unit.loops->activation->relu6 : nullptr;
+    unit.loops->tiles(job);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < output.size(); ++i)
+      wrong += widened(output[i]) != widened(expected[i]);
+    CHECK(wrong == 0);
+  }
+}
+
+template <class Run>
+void check_same(std::size_t count, Run&& run) {
+  const auto wanted = run(portable::kPairUnit, std::vector<BFloat16>(count, narrowed(5)));
+  for (const NamedUnit& unit : units()) {
+    CAPTURE(unit.name);
+    const auto found = run(*unit.loops, std::vector<BFloat16>(count, narrowed(5)));
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < count; ++i) wrong += found[i].bits != wanted[i].bits;
+    CHECK(wrong == 0);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("pair products: tiles are the sums of their formula, however many steps there are") {
+  std::mt19937 random(1);
+  int n = 0;
+  for (const Index steps : {1, 2, 3, 4, 7, 8, 16, 21, 32, 33, 70}) {
+    const bool odd = n % 2 == 1;
+    check_tiles({steps, odd ? 16 : 5, odd ? 70 : 33, 1 + n % 3, odd, false, n % 3 == 0, n % 3},
+                random);
+    ++n;
+  }
+  check_tiles({2, 16, 64, 1, true, true, true, 2}, random);
+  check_tiles({9, 16, 40, 2, false, true, false, 1}, random);
+  check_tiles({1, 1, 1, 1, false, false, true, 0}, random);
+}
+
+TEST_CASE("pair products: sums over pixels, new ones and added ones") {
+  std::mt19937 random(2);
+  constexpr Index kRows = 2, kColumns = 3, kSteps = 3;
+  const std::vector<Index> taps = {0, 32 * 5};
+  const Index a_half = kSteps * kPairHalf, b_half = (kSteps + 1) * kPairHalf;
+  const auto a = whole(static_cast<std::size_t>(2 * kRows * a_half), random);
+  const auto b = whole(static_cast<std::size_t>(2 * kColumns * b_half), random);
+  for (const NamedUnit& unit : units()) {
+    CAPTURE(unit.name);
+    std::vector<float> sums(kRows * (kColumns * 2 * 1024 + 8), 3.0f);
+    PairSums job;
+    job.a = a.data(), job.a_half = a_half, job.b = b.data(), job.b_half = b_half;
+    job.row_blocks = kRows, job.column_blocks = kColumns;
+    job.taps = taps.data(), job.tap_count = 2, job.steps = kSteps;
+    job.sums = sums.data(), job.sums_row = kColumns * 2 * 1024 + 8;
+    unit.loops->sums(job);
+    job.accumulate = true;
+    unit.loops->sums(job);
+    std::size_t wrong = 0;
+    for (Index r = 0; r < kRows * 32; ++r)
+      for (Index c = 0; c < kColumns * 32; ++c)
+        for (Index t = 0; t < 2; ++t) {
+          double sum = 0;
+          for (Index k = 0; k < kSteps * 32; ++k)
+            sum += widened(at(a, r / 16 * a_half + k / 32 * kPairHalf + r % 16 * 32 + k % 32)) *
+                   widened(at(b, c / 16 * b_half + taps[static_cast<std::size_t>(t)] + k / 2 * 32 +
+                                     c % 16 * 2 + k % 2));
+          const Index tile = r / 32 * job.sums_row + (c / 32 * 2 + t) * 1024;
+          wrong += sums[static_cast<std::size_t>(tile + r % 32 * 32 + c % 32)] != 2 * sum;
+        }
+    CHECK(wrong == 0);
+    CHECK(sums.back() == 3.0f);
+  }
+}
+
+TEST_CASE("pair products: every unit prepares operands with the same bits") {
+  std::mt19937 random(3);
+  const auto pixels = whole(40 * 50, random);
+  std::vector<const BFloat16*> pointers(64, nullptr);
+  for (std::size_t i = 0; i < 40; ++i)
+    if (i % 7 != 3) pointers[i] = pixels.data() + i * 50;
+  for (const Index channels : {1, 16, 17, 47}) {
+    CAPTURE(channels);
+    PixelPairs job;
+    job.pixels = pointers.data(), job.pairs = 32, job.first_channel = 3, job.channels = channels;
+    job.group_pitch = 1024 + 32;
+    for (const bool transpose : {false, true})
+      check_same(3 * 1056, [&](const PairUnit& unit, std::vector<BFloat16> to) {
+        job.to = to.data();
+        (transpose ? unit.transpose : unit.interleave)(job);
+        return to;
+      });
+  }
+  std::vector<float> weights(50 * 50);
+  std::normal_distribution<float> draw;
+  for (float& x : weights) x = draw(random);
+  for (const Index columns : {0, 1, 9, 16})
+    for (const Index elements : {1, 2, 15, 16, 21, 32})
+      for (const bool rows : {false, true}) {
+        CAPTURE(columns);
+        CAPTURE(elements);
+        PairWeights job;
+        job.from = weights.data(), job.pairs = elements < 16 ? 8 : 16;
+        job.columns = columns, job.column_pitch = rows ? 50 : 1;
+        job.elements = elements, job.element_pitch = rows ? 1 : 50;
+        check_same(544, [&](const PairUnit& unit, std::vector<BFloat16> to) {
+          job.to = to.data();
+          unit.pack(job);
+          return to;
+        });
+      }
+}
