@@ -144,13 +144,14 @@ PYCNN_INLINE __m512i woven(__m512i halves) {
   return _mm512_permutexvar_epi16(order, halves);
 }
 
+PYCNN_INLINE __m256i pixel_at(const BFloat16* pixel, Index channel, __mmask16 wanted) {
+  return pixel ? _mm256_maskz_loadu_epi16(wanted, pixel + channel) : _mm256_setzero_si256();
+}
+
 PYCNN_INLINE __m512i two_pixels(const BFloat16* const* pixels, Index channel, __mmask16 wanted) {
-  // A load of nothing may have any address.
-  const BFloat16* const first = pixels[0];
-  const BFloat16* const second = pixels[1];
-  const __m256i low = _mm256_maskz_loadu_epi16(first ? wanted : 0, first + channel);
-  const __m256i high = _mm256_maskz_loadu_epi16(second ? wanted : 0, second + channel);
-  return woven(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+  const __m256i first = pixel_at(pixels[0], channel, wanted);
+  const __m256i second = pixel_at(pixels[1], channel, wanted);
+  return woven(_mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1));
 }
 
 PYCNN_INLINE __mmask16 channels_from(Index channels, Index first) {
