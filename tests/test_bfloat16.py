@@ -77,6 +77,29 @@ def test_gradients_are_those_of_float32_within_bfloat16(name):
     assert all(gradient.dtype == np.float32 for gradient in found.values())
 
 
+PORTABLE = {
+    op: f"{op}.bfloat16.portable"
+    for name in ("conv2d", "dense")
+    for op in (name, f"{name}_grad_input", f"{name}_grad_weight")
+}
+
+
+def test_kernels_for_bfloat16_compute_what_is_emulated():
+    net, x, y = make("resnet")
+
+    def loss(x):
+        return functional.cross_entropy(net(x), y)
+
+    results = []
+    for pins in ({}, PORTABLE):
+        value, (to_input, _) = pc.value_and_grad(loss, parameters=(), **EMULATED, variants=pins)(x)
+        results.append((value, to_input))
+    (value, to_input), (found, found_to_input) = results
+    assert abs(found - value) <= tolerances.BFLOAT16_SCORES * abs(value)
+    error = np.linalg.norm(found_to_input - to_input) / np.linalg.norm(to_input)
+    assert error <= tolerances.BFLOAT16_GRADIENT["plain"]
+
+
 LAYERS = {
     "conv2d": lambda x: functional.conv2d(x, WEIGHT, padding=1),
     "max_pool2d": lambda x: functional.max_pool2d(x, kernel_size=3, stride=2, padding=1),
