@@ -42,7 +42,8 @@ struct WeightGradPlan {
   Index bias = 0;
   // Both operands are copied to blocks before they are multiplied, so many pixels at a time; 0: no.
   Index blocked_pixels = 0;
-  Index copy_floats = 0;  // of a worker: input rows; the blocks follow
+  Index inputs_in_place = 0;  // of the two, the gradient alone: few channels are near as they are
+  Index copy_floats = 0;      // of a worker: input rows; the blocks follow
   Index worker_floats = 0, workers = 1;
 
   const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
@@ -65,10 +66,12 @@ constexpr Index kMaxChunks = 32;
 constexpr Index kPartFloats = 2 * 1024 * 1024;  // of all parts together
 constexpr Index kSmallPart = 32 * 1024;
 constexpr Index kBufferFloats = 96 * 1024;
+constexpr Index kGradFloats = 64 * 1024;   // of a unit, which every tap reads again from L2
 constexpr Index kUnitFloats = 64 * 1024;   // of both operands, where a unit can have any length
 constexpr Index kBlockedPixels = 192;      // of which a block of each side stays in a near cache
 constexpr Index kMinBlocked = 16;          // channels of both sides
 constexpr Index kMinBlockedOutputs = 128;  // likewise, when both are copied to blocks
+constexpr Index kMinCopied = 48;           // output channels, when the gradient alone is copied
 constexpr Index kMinOutputs = 28;          // output channels that repay a pass over the input
 
 double lane_use(Index count, Index lanes) {
@@ -116,9 +119,12 @@ void plan_units(WeightGradPlan& plan) {
     return;
   }
   plan.unit_rows = plan.rows;
-  if (!in.direct)
-    for (Index n = 2; plan.unit_rows > 1 && in.buffer_floats(plan.unit_rows) > kBufferFloats; ++n)
-      plan.unit_rows = ceil_div(plan.rows, n);
+  auto fits = [&](Index rows) {
+    return (in.direct || in.buffer_floats(rows) <= kBufferFloats) &&
+           (can_block(plan) || rows * plan.columns * plan.out_channels <= kGradFloats);
+  };
+  for (Index n = 2; plan.unit_rows > 1 && !fits(plan.unit_rows); ++n)
+    plan.unit_rows = ceil_div(plan.rows, n);
   plan.image_units = ceil_div(plan.rows, plan.unit_rows);
   plan.units = plan.images * plan.image_units;
 }
@@ -156,7 +162,10 @@ void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
 
 void plan_blocks(WeightGradPlan& plan) {
   const Index width = plan.block_width;
-  if (!can_block(plan)) return;
+  plan.inputs_in_place = plan.lanes == WeightLanes::kOutputs && plan.in.column_step() < width;
+  // Few inputs: the gradient alone is worth a copy when several taps read it.
+  const bool gradient = plan.inputs_in_place && plan.taps > 1 && plan.group_outputs() >= kMinCopied;
+  if (!can_block(plan) && !gradient) return;
   plan.blocked_pixels = kBlockedPixels;
   const Index grads = plan.packed() ? width : ceil_div(plan.group_outputs(), width) * width;
   plan.worker_floats = kBlockedPixels * (grads + ceil_div(plan.run, width) * width);
@@ -252,15 +261,16 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   }
 }
 
-// A product of blocks, c[i][j] (+)= sum over pixels of a[i / width][pixel][i % width] times b's.
+// A product of blocks, c[i][j] (+)= sum over pixels of a[i / width][pixel][i % width] times b's;
+// blocks of a are at a_block from one another.
 void multiply_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels,
-                     const OuterTiles& whole) {
-  const Index width = plan.block_width, block = whole.columns * width;
+                     const OuterTiles& whole, Index a_block) {
+  const Index width = plan.block_width, block = whole.rows * whole.columns * width;
   OuterTiles tiles = whole;
   for (Index j = 0; j < whole.n; j += width, tiles.b += block) {
     tiles.n = std::min(width, whole.n - j);
     tiles.a = whole.a;
-    for (Index i = 0; i < whole.m; i += width, tiles.a += block) {
+    for (Index i = 0; i < whole.m; i += width, tiles.a += a_block) {
       tiles.m = std::min(width, whole.m - i);
       tiles.c = whole.c + i * whole.c_pitch + j;
       kernels.outer(tiles);
@@ -289,6 +299,15 @@ void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, co
   tiles.accumulate = unit.accumulate;
   for (Index t = 0; t < plan.taps; ++t) {
     inputs.from = unit.input + outputs.group * plan.group_inputs() + plan.offsets()[t];
+    if (plan.inputs_in_place) {
+      tiles.rows = unit.rows, tiles.columns = unit.columns;
+      tiles.a = inputs.from, tiles.m = plan.run;
+      tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
+      tiles.b = grads.to, tiles.n = channels, tiles.b_row = unit.columns * width;
+      tiles.c = part + t * plan.run * width, tiles.c_pitch = width;
+      multiply_blocks(plan, kernels, tiles, width);
+      continue;
+    }
     kernels.block(inputs);
     if (plan.packed()) {
       tiles.a = inputs.to, tiles.m = plan.run, tiles.b = grads.to, tiles.n = channels;
@@ -298,7 +317,7 @@ void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, co
       tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
       tiles.c_pitch = plan.filter();
     }
-    multiply_blocks(plan, kernels, tiles);
+    multiply_blocks(plan, kernels, tiles, pixels * width);
   }
 }
 

@@ -185,6 +185,16 @@ inline std::vector<Case> nasty_cases() {
       {.n = 5, .h = 7, .w = 7, .ic = 64, .oc = 96, .kh = 1, .kw = 1},
       {.n = 2, .h = 9, .w = 9, .ic = 40, .oc = 33, .kh = 1, .kw = 1, .stride = {2, 2}},
       {.n = 1, .h = 40, .w = 40, .ic = 64, .oc = 64, .padding = {1, 1, 1, 1}},
+      {.n = 2, .h = 40, .w = 41, .ic = 3, .oc = 50, .padding = {1, 1, 1, 1}},
+      {.n = 1,
+       .h = 31,
+       .w = 43,
+       .ic = 3,
+       .oc = 20,
+       .kh = 11,
+       .kw = 11,
+       .stride = {4, 4},
+       .padding = {2, 2, 2, 2}},
   };
   cases.insert(cases.end(), more.begin(), more.end());
   return cases;
