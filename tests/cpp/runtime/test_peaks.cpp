@@ -1,11 +1,13 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "backends/cpu/fastest_rate.h"
+#include "core/bfloat16_units.h"
 #include "pycnn/error.h"
 #include "pycnn/program.h"
 
@@ -28,6 +30,17 @@ TEST_CASE("peaks are rates, from the nearest level to memory, on every instructi
       CHECK(std::isfinite(compute.flops));
       CHECK(compute.flops > 0.0);
     }
+    // AMX may be there and not be granted by the system.
+    const auto has_unit = [&](const char* unit) {
+      return std::any_of(peaks.compute.begin(), peaks.compute.end(),
+                         [&](const MachinePeaks::Compute& compute) {
+                           return compute.dtype == "bfloat16" && compute.unit == unit;
+                         });
+    };
+#if defined(__linux__)
+    CHECK(has_unit("avx512_bf16") == (isa == "avx512" && has_avx512_bf16()));
+#endif
+    if (has_unit("amx_bf16")) CHECK((isa == "avx512" && has_amx_bf16()));
     REQUIRE(peaks.memory.size() >= 2);
     CHECK(peaks.memory.front().level == "L1");
     CHECK(peaks.memory.back().level == "memory");
