@@ -73,7 +73,7 @@ def policy(name: str, image_shape: Shape) -> Transform | None:
 
     Example:
         >>> policy("mirror+mixup", (32, 32, 3))
-        Compose(steps=(RandomHorizontalFlip(p=0.5), Mixup(alpha=0.2)))
+        Compose(steps=(RandomHorizontalFlip(p=0.5, alternate=False), Mixup(alpha=0.2)))
     """
     names = check_policy(name)
     steps = [step for key, make in _STEPS.items() if key in names for step in make(image_shape)]
