@@ -16,12 +16,19 @@ namespace pycnn {
 struct TensorView {
   void* data = nullptr;
   const TensorSpec* spec = nullptr;
+  // Elements from one position of all axes but the last to the next, where the tensor is a part of
+  // a larger one; 0: they follow one another. Kernels that do not declare it see 0.
+  std::int64_t pixel_pitch = 0;
 
   template <class T>
   T* as() const noexcept {
     return static_cast<T*>(data);
   }
   std::int64_t dim(int axis) const noexcept { return spec->shape[static_cast<std::size_t>(axis)]; }
+  // Of a tensor of at least one axis.
+  std::int64_t pitch() const noexcept {
+    return pixel_pitch != 0 ? pixel_pitch : spec->shape.back();
+  }
 };
 
 struct KernelArgs {
@@ -55,6 +62,10 @@ struct Kernel {
   PackedInput packed;
   // Bit i of entry o: output o may be the same memory as input i (same size; the input dies here).
   std::vector<std::uint32_t> in_place;
+  // Bit i: input (output) i may have a TensorView::pixel_pitch. What lies between the pixels of an
+  // output belongs to others, who write it meanwhile.
+  std::uint32_t strided_inputs = 0;
+  std::uint32_t strided_outputs = 0;
   // Small immutable data computed at selection (tables of offsets, block sizes); the program owns
   // it, 64-byte aligned.
   std::vector<std::byte> plan;

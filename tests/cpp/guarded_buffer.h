@@ -16,6 +16,27 @@ enum class Guard {
   kBefore,  // the buffer starts right after it (and is page-aligned): finds starting too early
 };
 
+// Pixels of `bytes` bytes each, `pitch` bytes apart: a part of a larger tensor. Nothing lies behind
+// the last one.
+struct PixelLayout {
+  std::size_t count = 0, bytes = 0, pitch = 0;
+
+  std::size_t span() const { return count == 0 ? 0 : (count - 1) * pitch + bytes; }
+  void spread(const std::byte* from, std::byte* to) const {
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * pitch, from + i * bytes, bytes);
+  }
+  void gather(const std::byte* from, std::byte* to) const {
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * bytes, from + i * pitch, bytes);
+  }
+  // Whether all bytes between the pixels are those of GuardedBuffer::fill_nan.
+  bool gaps_are_intact(const std::byte* data) const {
+    for (std::size_t i = 0; i + 1 < count; ++i)
+      for (std::size_t b = bytes; b < pitch; ++b)
+        if (data[i * pitch + b] != std::byte{0xFF}) return false;
+    return true;
+  }
+};
+
 // Memory that ends at, or starts after, a page without access rights: a stray access is a fault at
 // once, also through masked vector loads, which AddressSanitizer does not see. A buffer that ends
 // at the page is only as aligned as its size makes it: round the size up where a kernel is promised

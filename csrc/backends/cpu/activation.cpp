@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backends/cpu/bfloat16_pieces.h"
+#include "backends/cpu/pixel_runs.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
 #include "backends/cpu/widened.h"
@@ -143,14 +144,14 @@ void vector_forward(const KernelArgs& args) noexcept {
   const ActivationFunctions::Forward function = forward_of(Functions, op.kind);
   if (function == nullptr && input == output) return;
   const auto slope = static_cast<float>(op.slope);
-  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
-                  [=](std::int64_t begin, std::int64_t end) {
-                    if (function != nullptr)
-                      function(input + begin, output + begin, end - begin, slope);
-                    else
-                      std::memcpy(output + begin, input + begin,
-                                  static_cast<std::size_t>(end - begin) * sizeof(float));
-                  });
+  parallel_runs(args.threads, {&args.inputs[0], &args.outputs[0]},
+                [&](const std::int64_t* at, std::int64_t n) {
+                  if (function != nullptr)
+                    function(input + at[0], output + at[1], n, slope);
+                  else
+                    std::memcpy(output + at[1], input + at[0],
+                                static_cast<std::size_t>(n) * sizeof(float));
+                });
 }
 
 template <const ActivationFunctions& Functions>
@@ -162,15 +163,14 @@ void vector_gradient(const KernelArgs& args) noexcept {
   const ActivationFunctions::Gradient function = gradient_of(Functions, op.kind);
   if (function == nullptr && grad_output == grad_input) return;
   const auto slope = static_cast<float>(op.slope);
-  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
-                  [=](std::int64_t begin, std::int64_t end) {
-                    if (function != nullptr)
-                      function(output + begin, grad_output + begin, grad_input + begin, end - begin,
-                               slope);
-                    else
-                      std::memcpy(grad_input + begin, grad_output + begin,
-                                  static_cast<std::size_t>(end - begin) * sizeof(float));
-                  });
+  parallel_runs(args.threads, {&args.inputs[0], &args.inputs[1], &args.outputs[0]},
+                [&](const std::int64_t* at, std::int64_t n) {
+                  if (function != nullptr)
+                    function(output + at[0], grad_output + at[1], grad_input + at[2], n, slope);
+                  else
+                    std::memcpy(grad_input + at[2], grad_output + at[1],
+                                static_cast<std::size_t>(n) * sizeof(float));
+                });
 }
 
 // These give zero, a bound, or what they were given.
@@ -188,15 +188,15 @@ void bfloat16_forward(const KernelArgs& args) noexcept {
   const ActivationFunctions::Forward function = forward_of(Functions, op.kind);
   const auto slope = static_cast<float>(op.slope);
   const Results results = results_of(op.kind);
-  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
-                  [=](std::int64_t begin, std::int64_t end) {
-                    in_pieces(
-                        *Functions.convert, input + begin, output + begin, end - begin,
-                        [=](float* values, std::int64_t, std::int64_t n) {
-                          if (function != nullptr) function(values, values, n, slope);
-                        },
-                        results);
-                  });
+  parallel_runs(args.threads, {&args.inputs[0], &args.outputs[0]},
+                [&](const std::int64_t* at, std::int64_t count) {
+                  in_pieces(
+                      *Functions.convert, input + at[0], output + at[1], count,
+                      [=](float* values, std::int64_t, std::int64_t n) {
+                        if (function != nullptr) function(values, values, n, slope);
+                      },
+                      results);
+                });
 }
 
 template <const ActivationFunctions& Functions>
@@ -208,16 +208,16 @@ void bfloat16_gradient(const KernelArgs& args) noexcept {
   const ActivationFunctions::Gradient function = gradient_of(Functions, op.kind);
   const auto slope = static_cast<float>(op.slope);
   const Results results = results_of(op.kind);
-  parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
-                  [=](std::int64_t begin, std::int64_t end) {
-                    in_pieces(
-                        *Functions.convert, grad_output + begin, output + begin, grad_input + begin,
-                        end - begin,
-                        [=](float* grad, const float* y, std::int64_t n) {
-                          if (function != nullptr) function(y, grad, grad, n, slope);
-                        },
-                        results);
-                  });
+  parallel_runs(args.threads, {&args.inputs[0], &args.inputs[1], &args.outputs[0]},
+                [&](const std::int64_t* at, std::int64_t count) {
+                  in_pieces(
+                      *Functions.convert, grad_output + at[1], output + at[0], grad_input + at[2],
+                      count,
+                      [=](float* grad, const float* y, std::int64_t n) {
+                        if (function != nullptr) function(y, grad, grad, n, slope);
+                      },
+                      results);
+                });
 }
 
 Kernel make_kernel(KernelFunction run, std::uint32_t in_place) {
@@ -227,18 +227,25 @@ Kernel make_kernel(KernelFunction run, std::uint32_t in_place) {
   return kernel;
 }
 
+Kernel strided(Kernel kernel, std::uint32_t inputs) {
+  kernel.strided_inputs = inputs;
+  kernel.strided_outputs = 1;
+  return kernel;
+}
+
 template <const ActivationFunctions& Functions>
 Kernel make_forward(const ops::Activation&, const Problem& problem) {
-  return make_kernel(
-      has_bfloat16(problem) ? bfloat16_forward<Functions> : vector_forward<Functions>, 0b1);
+  const auto run = has_bfloat16(problem) ? bfloat16_forward<Functions> : vector_forward<Functions>;
+  return strided(make_kernel(run, 0b1), 0b1);
 }
 Kernel make_forward_reference(const ops::Activation&, const Problem&) {
   return make_kernel(reference_forward, 0b1);
 }
 template <const ActivationFunctions& Functions>
 Kernel make_gradient(const ops::ActivationGrad&, const Problem& problem) {
-  return make_kernel(
-      has_bfloat16(problem) ? bfloat16_gradient<Functions> : vector_gradient<Functions>, 0b11);
+  const auto run =
+      has_bfloat16(problem) ? bfloat16_gradient<Functions> : vector_gradient<Functions>;
+  return strided(make_kernel(run, 0b11), 0b11);
 }
 Kernel make_gradient_reference(const ops::ActivationGrad&, const Problem&) {
   return make_kernel(reference_gradient, 0b11);

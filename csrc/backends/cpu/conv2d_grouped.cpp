@@ -133,7 +133,7 @@ void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first
   tiles.plane_pitch = vectors.shared() ? plan.lanes.plane_pitch : 0;
   tiles.output_column = plan.out_stride[1] * plan.out_channels;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
-  const Index out_row = output_start(plan, work.chunk, pass) + n * plan.out_image +
+  const Index out_row = output_start(plan, work.tensors, work.chunk, pass) + n * plan.out_image +
                         row * plan.out_stride[0] * plan.out_columns * plan.out_channels;
   const float* const input = work.image_buffer(n) + row * plan.in.row_step();
   for (Index v = first_vector; v < vector_end; ++v) {

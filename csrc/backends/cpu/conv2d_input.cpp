@@ -9,6 +9,7 @@ ConvInput make_conv_input(const Shape& image, const Pair& stride, const TapRange
                           const Pair& output_size, bool merge) {
   ConvInput in;
   in.height = image[1], in.width = image[2], in.channels = image[3];
+  in.image_pixel = in.channels;
   in.stride = stride;
   in.first_row = taps.first_row, in.first_column = taps.first_column;
   in.tap_rows = taps.last_row - taps.first_row + 1;
@@ -38,13 +39,13 @@ void ConvInput::copy_rows(const float* image, Index output_row, Index output_row
       std::fill_n(to, row_pitch, 0.0f);
       continue;
     }
-    const float* from = image + (row * width + first_column + begin) * channels;
+    const float* from = image + (row * width + first_column + begin) * image_pixel;
     std::fill_n(to, begin * pixel_pitch, 0.0f);
-    if (pixel_pitch == channels) {
+    if (pixel_pitch == channels && image_pixel == channels) {
       std::memcpy(to + begin * pixel_pitch, from,
                   static_cast<std::size_t>(end - begin) * pixel_bytes);
     } else {
-      for (Index column = begin; column < end; ++column, from += channels)
+      for (Index column = begin; column < end; ++column, from += image_pixel)
         std::memcpy(to + column * pixel_pitch, from, pixel_bytes);
     }
     std::fill_n(to + end * pixel_pitch, (buffer_columns - end) * pixel_pitch, 0.0f);

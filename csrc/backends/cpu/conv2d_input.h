@@ -22,9 +22,19 @@ struct ConvInput {
   Index direct = 0;       // a flag; plans have no padding bytes, so that equal ones compare equal
   Index pixel_pitch = 0;  // floats from pixel to pixel and from row to row, image or copy
   Index row_pitch = 0;
+  Index image_pixel = 0;  // floats from pixel to pixel of the image
 
   Index buffer_rows(Index output_rows) const { return (output_rows - 1) * stride[0] + tap_rows; }
   Index buffer_floats(Index output_rows) const { return buffer_rows(output_rows) * row_pitch; }
+  Index image_floats() const { return height * width * image_pixel; }
+  // The same for an image whose pixels lie apart. One that is read in place must have its only tap
+  // at the anchor, for the offsets of taps stay.
+  ConvInput with_pixels(Index pitch) const {
+    ConvInput result = *this;
+    result.image_pixel = pitch;
+    if (direct) result.pixel_pitch = pitch, result.row_pitch = width * pitch;
+    return result;
+  }
   Index row_step() const { return stride[0] * row_pitch; }
   Index column_step() const { return stride[1] * pixel_pitch; }
   // Offset of a tap from the anchor of its output pixel.

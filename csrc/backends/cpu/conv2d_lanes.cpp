@@ -110,7 +110,7 @@ void run_pass(const WindowPlan& plan, const LaneKernels& kernels, const WindowTe
               const WindowChunk& chunk, const Pass& pass, const Slice& slice, const float* buffer) {
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
   const Index row_floats = pass.columns * plan.out_channels;
-  const Index out_start = output_start(plan, chunk, pass) + slice.first;
+  const Index out_start = output_start(plan, tensors, chunk, pass) + slice.first;
   const Index out_row = plan.out_stride[0] * plan.out_columns * plan.out_channels;
   LaneTiles tiles;
   tiles.taps = plan.offsets() + pass.tap, tiles.tap_count = pass.taps;

@@ -62,7 +62,7 @@ void pack_filters(const KernelArgs& args) noexcept {
 }
 
 void run_image(const ScatterPlan& plan, const ScatterKernels& kernels, const float* weights,
-               const float* grad_output, float* grad_input, float* buffer) {
+               const float* grad_output, Index grad_pixel, float* grad_input, float* buffer) {
   float* const image = buffer;
   float* const products = buffer + plan.image_floats;
   std::fill_n(image, plan.image_floats, 0.0f);
@@ -71,8 +71,8 @@ void run_image(const ScatterPlan& plan, const ScatterKernels& kernels, const flo
     const Index rows = std::min(plan.row_block, plan.grad_rows - row);
     WindowTiles tiles;
     tiles.rows = 1, tiles.columns = rows * plan.grad_columns;
-    tiles.input = grad_output + row * plan.grad_columns * plan.grad_channels;
-    tiles.input_column = plan.grad_channels;
+    tiles.input = grad_output + row * plan.grad_columns * grad_pixel;
+    tiles.input_column = grad_pixel;
     tiles.taps = &kNoOffset, tiles.tap_count = 1, tiles.run = plan.grad_channels;
     tiles.weights = weights;
     tiles.block_end = plan.blocks(), tiles.channels = plan.filter();
@@ -106,13 +106,14 @@ void run_scatter(const KernelArgs& args, const ScatterKernels& kernels) {
   const ScatterPlan& plan = *reinterpret_cast<const ScatterPlan*>(args.plan);
   const float* grad_output = args.inputs[0].as<const float>();
   const float* weights = args.inputs[1].as<const float>();
+  const Index grad_pixel = args.inputs[0].pitch();
   float* grad_input = args.outputs[0].as<float>();
   auto run_chunk = [&](std::int64_t chunk, int worker) {
     float* buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;
     const Index end = std::min((chunk + 1) * plan.image_block, plan.images);
     for (Index n = chunk * plan.image_block; n < end; ++n)
       run_image(plan, kernels, weights,
-                grad_output + n * plan.grad_rows * plan.grad_columns * plan.grad_channels,
+                grad_output + n * plan.grad_rows * plan.grad_columns * grad_pixel, grad_pixel,
                 grad_input + n * plan.rows * plan.columns * plan.channels, buffer);
   };
   parallel_for(args.threads, ceil_div(plan.images, plan.image_block), run_chunk);
@@ -198,6 +199,7 @@ Kernel make_scatter_kernel(const ops::Conv2dGradInput& op, const Problem& proble
   kernel.packed = {
       1, static_cast<std::size_t>(plan.padded_filter() * plan.grad_channels) * sizeof(float),
       pack_filters, 0, entry.kernels->format};
+  kernel.strided_inputs = 1;
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, offsets.data(), offsets.size());
   return kernel;

@@ -174,8 +174,10 @@ void plan_blocks(WeightGradPlan& plan) {
 // ---- Running
 
 struct Tensors {
+  ConvInput in;  // of `input`
   const float* input;
   const float* grad_output;
+  Index grad_pixel;  // floats from pixel to pixel
   float* grad_weight;
   float* grad_bias;
   float* buffers;
@@ -196,23 +198,24 @@ struct Unit {
   const float* input;
   const float* grad;
   Index rows, columns;
-  Index input_row, input_column, grad_row;
+  Index input_row, input_column, grad_row, grad_column;
   bool accumulate;
 };
 
 Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, float* buffer) {
-  const ConvInput& in = plan.in;
+  const ConvInput& in = tensors.in;
   Unit unit;
   unit.input_row = in.row_step(), unit.input_column = in.column_step();
-  const Index image_floats = in.height * in.width * in.channels;
+  unit.grad_column = tensors.grad_pixel;
+  const Index image_floats = in.image_floats();
   if (plan.flat) {
     const Index first = index * plan.unit_rows, pixels = plan.rows * plan.columns;
     if (pixels == 1) unit.input_column = image_floats;
     unit.rows = 1;
     unit.columns = std::min(plan.unit_rows, plan.images * pixels - first);
     unit.input = in.anchor(tensors.input, 0) + first * unit.input_column;
-    unit.grad = tensors.grad_output + first * plan.out_channels;
-    unit.grad_row = unit.columns * plan.out_channels;
+    unit.grad = tensors.grad_output + first * unit.grad_column;
+    unit.grad_row = unit.columns * unit.grad_column;
     return unit;
   }
   const Index image = index / plan.image_units, row = index % plan.image_units * plan.unit_rows;
@@ -224,8 +227,8 @@ Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, fl
     in.copy_rows(from, row, unit.rows, buffer);
     unit.input = buffer;
   }
-  unit.grad = tensors.grad_output + (image * plan.rows + row) * plan.columns * plan.out_channels;
-  unit.grad_row = plan.columns * plan.out_channels;
+  unit.grad_row = plan.columns * unit.grad_column;
+  unit.grad = tensors.grad_output + (image * plan.rows + row) * unit.grad_row;
   return unit;
 }
 
@@ -247,11 +250,11 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
       tiles.a = tap, tiles.m = plan.run;
       tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
       tiles.b = grad, tiles.n = outputs.end - outputs.begin;
-      tiles.b_row = unit.grad_row, tiles.b_column = plan.out_channels;
+      tiles.b_row = unit.grad_row, tiles.b_column = unit.grad_column;
       tiles.c = part + t * plan.run * plan.block_width, tiles.c_pitch = plan.block_width;
     } else {
       tiles.a = grad, tiles.m = outputs.end - outputs.begin;
-      tiles.a_row = unit.grad_row, tiles.a_column = plan.out_channels;
+      tiles.a_row = unit.grad_row, tiles.a_column = unit.grad_column;
       tiles.b = tap, tiles.n = plan.run;
       tiles.b_row = unit.input_row, tiles.b_column = unit.input_column;
       tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
@@ -287,7 +290,7 @@ void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, co
   PixelBlocks grads;
   grads.from = unit.grad + outputs.begin, grads.to = blocks, grads.channels = channels;
   grads.rows = unit.rows, grads.columns = unit.columns;
-  grads.row = unit.grad_row, grads.column = plan.out_channels;
+  grads.row = unit.grad_row, grads.column = unit.grad_column;
   kernels.block(grads);
   PixelBlocks inputs;
   inputs.to = blocks + ceil_div(channels, width) * width * pixels, inputs.channels = plan.run;
@@ -334,7 +337,7 @@ void each_piece(const WeightGradPlan& plan, const Unit& unit, F&& f) {
       piece.rows = std::min(rows, unit.rows - row);
       piece.columns = unit.columns * (p + 1) / pieces - column;
       piece.input += row * unit.input_row + column * unit.input_column;
-      piece.grad += row * unit.grad_row + column * plan.out_channels;
+      piece.grad += row * unit.grad_row + column * unit.grad_column;
       piece.accumulate = unit.accumulate || row > 0 || p > 0;
       f(piece);
     }
@@ -346,7 +349,7 @@ void add_products(const WeightGradPlan& plan, const WeightGradKernels& kernels, 
   products.input = unit.input + outputs.begin / plan.group_outputs() * plan.group_inputs();
   products.input_row = unit.input_row, products.input_column = unit.input_column;
   products.grad = unit.grad + outputs.begin;
-  products.grad_row = unit.grad_row, products.grad_column = plan.out_channels;
+  products.grad_row = unit.grad_row, products.grad_column = unit.grad_column;
   products.rows = unit.rows, products.columns = unit.columns;
   products.taps = plan.offsets(), products.tap_count = plan.taps;
   products.group_inputs = plan.group_inputs(), products.group_outputs = plan.group_outputs();
@@ -361,7 +364,7 @@ void add_bias(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   ColumnSums sums;
   sums.b = unit.grad + outputs.begin;
   sums.rows = unit.rows, sums.columns = unit.columns;
-  sums.b_row = unit.grad_row, sums.b_column = plan.out_channels;
+  sums.b_row = unit.grad_row, sums.b_column = unit.grad_column;
   sums.n = outputs.end - outputs.begin;
   sums.sums = bias_part + outputs.begin, sums.accumulate = unit.accumulate;
   kernels.column_sums(sums);
@@ -455,6 +458,8 @@ void combine(const WeightGradPlan& plan, const WeightGradKernels& kernels, const
 void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
   const WeightGradPlan& plan = *reinterpret_cast<const WeightGradPlan*>(args.plan);
   Tensors tensors;
+  tensors.in = plan.in.with_pixels(args.inputs[0].pitch());
+  tensors.grad_pixel = args.inputs[1].pitch();
   tensors.input = args.inputs[0].as<const float>();
   tensors.grad_output = args.inputs[1].as<const float>();
   tensors.grad_weight = args.outputs[0].as<float>();
@@ -524,6 +529,10 @@ Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
                        plan.parts_in_scratch() * plan.part_pitch() +
                        (plan.bias ? (plan.parts - 1) * plan.out_channels : 0);
   kernel.scratch_bytes = static_cast<std::size_t>(floats) * sizeof(float);
+  const bool at_anchor =
+      plan.run == plan.group_inputs() &&
+      std::all_of(offsets.begin(), offsets.end(), [](Index offset) { return offset == 0; });
+  kernel.strided_inputs = (!plan.in.direct || at_anchor ? 0b01 : 0) | 0b10;
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, offsets.data(), offsets.size());
   return kernel;

@@ -96,23 +96,23 @@ void activate_tiles(const WindowPlan& plan, const WindowKernels& kernels,
 }
 
 void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const WindowTensors& tensors,
-              const WindowChunk& chunk, const Pass& pass, const float* buffer) {
-  const ConvInput& in = plan.in;
+              const ConvInput& in, const WindowChunk& chunk, const Pass& pass,
+              const float* buffer) {
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
   if (rows <= 0) return;
-  const Index out_at = output_start(plan, chunk, pass);
+  const Index out_at = output_start(plan, tensors, chunk, pass);
   WindowTiles tiles;
   tiles.images = chunk.images, tiles.rows = rows, tiles.columns = pass.columns;
-  tiles.input_image = in.direct ? plan.input_image : in.buffer_floats(plan.row_block);
+  tiles.input_image = in.direct ? in.image_floats() : in.buffer_floats(plan.row_block);
   tiles.input_row = in.row_step(), tiles.input_column = in.column_step();
   tiles.taps = plan.offsets() + pass.tap, tiles.tap_count = pass.taps, tiles.run = pass.run;
   tiles.channels = plan.group_channels;
-  tiles.output_image = plan.out_image;
-  tiles.output_row = plan.out_stride[0] * plan.out_columns * plan.out_channels;
-  tiles.output_column = plan.out_stride[1] * plan.out_channels;
+  tiles.output_image = plan.out_pixels * tensors.output_pixel;
+  tiles.output_row = plan.out_stride[0] * plan.out_columns * tensors.output_pixel;
+  tiles.output_column = plan.out_stride[1] * tensors.output_pixel;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
   const float* anchor =
-      in.direct ? in.anchor(tensors.input + chunk.image * plan.input_image, chunk.row) : buffer;
+      in.direct ? in.anchor(tensors.input + chunk.image * in.image_floats(), chunk.row) : buffer;
   for (Index block = chunk.block; block < chunk.block_end;) {
     const Index group = block / plan.blocks, first = group * plan.blocks;
     const Index channel = group * plan.group_channels;
@@ -132,18 +132,19 @@ void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const Window
 void run_window(const KernelArgs& args, const WindowKernels& kernels) {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
   const WindowTensors tensors = tensors_of(plan, args);
+  const ConvInput in = plan.in.with_pixels(tensors.input_pixel);
   zero_output(plan, tensors, args.threads);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = nullptr;
-    if (!plan.in.direct) {
+    if (!in.direct) {
       buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;
       for (Index n = 0; n < chunk.images; ++n)
-        plan.in.copy_rows(tensors.input + (chunk.image + n) * plan.input_image, chunk.row,
-                          chunk.rows, buffer + n * plan.in.buffer_floats(plan.row_block));
+        in.copy_rows(tensors.input + (chunk.image + n) * in.image_floats(), chunk.row, chunk.rows,
+                     buffer + n * in.buffer_floats(plan.row_block));
     }
     for (Index p = 0; p < plan.pass_count; ++p)
-      run_pass(plan, kernels, tensors, chunk, plan.passes()[p], buffer);
+      run_pass(plan, kernels, tensors, in, chunk, plan.passes()[p], buffer);
   };
   parallel_for(args.threads, chunk_count(plan), run_chunk);
 }
@@ -178,6 +179,15 @@ const WindowRun kWindowAvx512 = {run_avx512, &kAvx512Kernels};
 Kernel make_window_kernel(const WindowProblem& window, int threads, const WindowRun& entry) {
   Kernel kernel = plan_window_kernel(window, {}, entry.kernels->lanes, threads);
   kernel.run = entry.run;
+  const auto& plan = *reinterpret_cast<const WindowPlan*>(kernel.plan.data());
+  const bool at_anchor =
+      std::all_of(plan.offsets(), plan.offsets() + plan.offset_count,
+                  [](Index offset) { return offset == 0; }) &&
+      std::all_of(plan.passes(), plan.passes() + plan.pass_count,
+                  [&](const Pass& pass) { return pass.run == plan.in_channels; });
+  kernel.strided_inputs = !plan.in.direct || at_anchor;
+  // A residual lies as the output does; pixels without a tap are cleared in one go.
+  kernel.strided_outputs = plan.residual_input < 0 && !plan.zero_fill;
   kernel.packed.pack = pack_weights;
   kernel.packed.format =
       window.transposed ? entry.kernels->transposed_format : entry.kernels->format;

@@ -233,7 +233,9 @@ WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
   return {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-          optional(plan.bias_input), optional(plan.residual_input), args.outputs[0].as<float>()};
+          optional(plan.bias_input),        optional(plan.residual_input),
+          args.outputs[0].as<float>(),      args.inputs[0].pitch(),
+          args.outputs[0].pitch()};
 }
 
 WindowChunk chunk_at(const WindowPlan& plan, Index index) {
@@ -258,7 +260,8 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
   plan.images = w.input[0];
   plan.input_image = w.input[1] * w.input[2] * w.input[3];
   plan.out_columns = w.output[2], plan.out_channels = w.output[3];
-  plan.out_image = w.output[1] * w.output[2] * w.output[3];
+  plan.out_pixels = w.output[1] * w.output[2];
+  plan.out_image = plan.out_pixels * w.output[3];
   plan.groups = w.groups;
   plan.in_channels = w.input[3] / w.groups, plan.group_channels = w.output[3] / w.groups;
   plan.kernel_size = w.kernel_size, plan.transposed = w.transposed;
@@ -295,10 +298,11 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
   return kernel;
 }
 
-Index output_start(const WindowPlan& plan, const WindowChunk& chunk, const Pass& pass) {
+Index output_start(const WindowPlan& plan, const WindowTensors& tensors, const WindowChunk& chunk,
+                   const Pass& pass) {
   const Index row = pass.first_row + chunk.row * plan.out_stride[0];
-  return chunk.image * plan.out_image +
-         (row * plan.out_columns + pass.first_column) * plan.out_channels;
+  const Index pixel = chunk.image * plan.out_pixels + row * plan.out_columns + pass.first_column;
+  return pixel * tensors.output_pixel;
 }
 
 void zero_output(const WindowPlan& plan, const WindowTensors& tensors, int threads) {

@@ -36,7 +36,7 @@ struct Pass {
 struct WindowPlan {
   ConvInput in;
   Index images = 0, input_image = 0;
-  Index out_columns = 0, out_channels = 0, out_image = 0;
+  Index out_columns = 0, out_channels = 0, out_image = 0, out_pixels = 0;
   Pair out_stride = {1, 1};  // output pixels from one pixel of a pass to the next
   Index groups = 1, in_channels = 0, group_channels = 0;  // per group: read, written
   Pair kernel_size = {1, 1};
@@ -97,6 +97,7 @@ struct WindowTensors {
   const float* bias;
   const float* residual;
   float* output;
+  Index input_pixel, output_pixel;  // floats from pixel to pixel
 };
 
 // What one chunk computes.
@@ -113,7 +114,8 @@ WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args);
 Index chunk_count(const WindowPlan& plan);
 WindowChunk chunk_at(const WindowPlan& plan, Index index);
 // First output element of a pass in this chunk.
-Index output_start(const WindowPlan& plan, const WindowChunk& chunk, const Pass& pass);
+Index output_start(const WindowPlan& plan, const WindowTensors& tensors, const WindowChunk& chunk,
+                   const Pass& pass);
 // Clears the output, when some of its pixels have no tap.
 void zero_output(const WindowPlan& plan, const WindowTensors& tensors, int threads);
 

@@ -127,9 +127,9 @@ Chunk chunk_at(const WinogradPlan& plan, Index index) {
 
 // Tiles from `tile` on, to the planes of their chunk.
 void transform_inputs(const WinogradPlan& plan, const WinogradTransforms& transforms,
-                      const float* input, Index tile, Index tiles, float* points) {
+                      const WindowTensors& tensors, Index tile, Index tiles, float* points) {
   for (Index t = tile; t < tile + tiles; ++t) {
-    WinogradInput job = input_of(plan.tiles, input, t);
+    WinogradInput job = input_of(plan.tiles, tensors.input, tensors.input_pixel, t);
     job.points = points + t % plan.chunk_tiles * plan.in_pitch;
     job.plane = plan.in_plane, job.block_pitch = plan.block_width;
     transforms.input(job);
@@ -160,15 +160,15 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
   WinogradOutput job;
   job.plane = plan.out_plane;
   job.channels = std::min(chunk.block_end * plan.block_width, plan.tiles.out_channels) - channel;
-  job.pixel_pitch = plan.tiles.out_channels;
-  job.row_pitch = plan.tiles.out_columns * plan.tiles.out_channels;
+  job.pixel_pitch = tensors.output_pixel;
+  job.row_pitch = plan.tiles.out_columns * tensors.output_pixel;
   job.bias = tensors.bias ? tensors.bias + channel : nullptr;
   job.activation = plan.tile_activation, job.slope = plan.slope;
   for (Index t = 0; t < chunk.tiles; ++t) {
     const WinogradPlace place = place_of(plan.tiles, chunk.tile + t);
     const Index at =
         ((place.image * plan.tiles.out_rows + place.row) * plan.tiles.out_columns + place.column) *
-            plan.tiles.out_channels +
+            tensors.output_pixel +
         channel;
     job.points = points + t * plan.out_pitch;
     job.rows = std::min(plan.tiles.tile, plan.tiles.out_rows - place.row);
@@ -188,14 +188,15 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
   const WindowTensors tensors = {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-                                 optional(plan.bias_input), optional(plan.residual_input),
-                                 args.outputs[0].as<float>()};
+                                 optional(plan.bias_input),        optional(plan.residual_input),
+                                 args.outputs[0].as<float>(),      args.inputs[0].pitch(),
+                                 args.outputs[0].pitch()};
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   if (plan.shared()) {
     auto transform = [&](std::int64_t begin, std::int64_t end) {
       for (Index tile = begin; tile < end; ++tile)
-        transform_inputs(plan, transforms, tensors.input, tile, 1,
+        transform_inputs(plan, transforms, tensors, tile, 1,
                          scratch + tile / plan.chunk_tiles * plan.in_floats());
     };
     parallel_ranges(args.threads, plan.tiles.count(), 4, transform);
@@ -205,8 +206,7 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     const Chunk chunk = chunk_at(plan, index);
     float* in = scratch + (plan.shared() ? index % plan.chunks : worker) * plan.in_floats();
     float* out = scratch + ins * plan.in_floats() + worker * plan.out_floats();
-    if (!plan.shared())
-      transform_inputs(plan, transforms, tensors.input, chunk.tile, chunk.tiles, in);
+    if (!plan.shared()) transform_inputs(plan, transforms, tensors, chunk.tile, chunk.tiles, in);
     multiply(plan, kernels, tensors.weights, chunk, in, out);
     transform_outputs(plan, kernels, tensors, chunk, out);
   };
@@ -293,6 +293,8 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
   kernel.packed.pack = entry.pack;
   kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
   if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.strided_inputs = 1;
+  kernel.strided_outputs = plan.residual_input < 0;  // which lies as the output does
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -36,12 +36,14 @@ inline WinogradPlace place_of(const WinogradTiles& tiles, Index index) {
   return {rest / tiles.rows, rest % tiles.rows * tiles.tile, column * tiles.tile};
 }
 
-// The input of tile `index`; where its points go is left open.
-inline WinogradInput input_of(const WinogradTiles& tiles, const float* input, Index index) {
+// The input of tile `index`, of pixels `pitch` floats apart; where its points go is left open.
+inline WinogradInput input_of(const WinogradTiles& tiles, const float* input, Index pitch,
+                              Index index) {
   const WinogradPlace place = place_of(tiles, index);
   WinogradInput job;
   job.rows = tiles.in_rows, job.columns = tiles.in_columns, job.channels = tiles.in_channels;
-  job.image = input + place.image * tiles.in_rows * tiles.in_columns * tiles.in_channels;
+  job.pixel_pitch = pitch;
+  job.image = input + place.image * tiles.in_rows * tiles.in_columns * pitch;
   job.row = place.row + tiles.first_row, job.column = place.column + tiles.first_column;
   return job;
 }

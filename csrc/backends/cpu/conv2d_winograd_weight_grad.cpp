@@ -47,6 +47,7 @@ constexpr Index kMinWeights = 512;  // per tap; fewer do not repay the transform
 struct Operands {
   const float* input;
   const float* grad_output;
+  Index input_pixel, grad_pixel;  // floats from pixel to pixel
   float* in_points;
   float* grad_points;
   float* sums;
@@ -63,15 +64,16 @@ void transform_tile(const WinogradGradPlan& plan, const WinogradTransforms& tran
                     const Operands& operands, const Step& step, Index tile) {
   const WinogradTiles& tiles = plan.tiles;
   const Index at = (tile - step.first) * plan.block_width;
-  WinogradInput job = input_of(tiles, operands.input, tile);
+  WinogradInput job = input_of(tiles, operands.input, operands.input_pixel, tile);
   job.block_pitch = plan.block_pitch();
   job.points = operands.in_points + at, job.plane = plan.in_plane();
   transforms.input(job);
 
   const WinogradPlace place = place_of(tiles, tile);
   job.rows = tiles.out_rows, job.columns = tiles.out_columns, job.channels = tiles.out_channels;
+  job.pixel_pitch = operands.grad_pixel;
   job.image =
-      operands.grad_output + place.image * tiles.out_rows * tiles.out_columns * tiles.out_channels;
+      operands.grad_output + place.image * tiles.out_rows * tiles.out_columns * job.pixel_pitch;
   job.row = place.row, job.column = place.column;
   job.points = operands.grad_points + at, job.plane = plan.grad_plane();
   transforms.gradient(job);
@@ -134,6 +136,8 @@ void run_weight_grad(const KernelArgs& args, const WinogradGradKernels& kernels)
   Operands operands;
   operands.input = args.inputs[0].as<const float>();
   operands.grad_output = args.inputs[1].as<const float>();
+  operands.input_pixel = args.inputs[0].pitch();
+  operands.grad_pixel = args.inputs[1].pitch();
   operands.in_points = reinterpret_cast<float*>(args.scratch);
   operands.grad_points = operands.in_points + tiles.points() * plan.in_plane();
   operands.sums = operands.grad_points + tiles.points() * plan.grad_plane();
@@ -218,6 +222,7 @@ Kernel make_winograd_weight_grad_kernel(const WeightGradProblem& p, const Winogr
   const Index floats =
       plan.tiles.points() * (plan.in_plane() + plan.grad_plane() + plan.sum_plane());
   kernel.scratch_bytes = static_cast<std::size_t>(floats) * sizeof(float);
+  kernel.strided_inputs = 0b11;
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/broadcast_plan.h"
+#include "backends/cpu/pixel_runs.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
 #include "backends/cpu/widened.h"
@@ -76,9 +77,23 @@ void run_short_rows(const KernelArgs& args, const BroadcastPlan& plan, int repea
                   });
 }
 
+bool is_apart(const KernelArgs& args) noexcept {
+  return args.inputs[0].pixel_pitch != 0 || args.inputs[1].pixel_pitch != 0 ||
+         args.outputs[0].pixel_pitch != 0;
+}
+
 template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
 void run_vector(const KernelArgs& args) noexcept {
   const BinaryFunctions& functions = Functions.*kOperation;
+  if (is_apart(args)) {
+    const auto* const a = args.inputs[0].as<const float>();
+    const auto* const b = args.inputs[1].as<const float>();
+    auto* const output = args.outputs[0].as<float>();
+    return parallel_runs(args.threads, {&args.inputs[0], &args.inputs[1], &args.outputs[0]},
+                         [&](const std::int64_t* at, std::int64_t n) {
+                           functions.arrays(a + at[0], b + at[1], output + at[2], n);
+                         });
+  }
   const BroadcastPlan& plan = plan_of(args);
   if (plan.rank == 2 && plan.inner() < kShortRow && plan.inner_stride(0) == 1 &&
       plan.inner_stride(1) == 1) {
@@ -194,11 +209,14 @@ Kernel make_binary_kernel(KernelFunction run, const Problem& problem) {
   return kernel;
 }
 
+// Of inputs that have the output's shape, pixels may lie apart.
 template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
 Kernel make_binary(const Problem& problem) {
-  return make_binary_kernel(has_bfloat16(problem) ? run_bfloat16<Functions, kOperation>
-                                                  : run_vector<Functions, kOperation>,
-                            problem);
+  if (has_bfloat16(problem))
+    return make_binary_kernel(run_bfloat16<Functions, kOperation>, problem);
+  Kernel kernel = make_binary_kernel(run_vector<Functions, kOperation>, problem);
+  if (kernel.in_place[0] == 0b11) kernel.strided_inputs = 0b11, kernel.strided_outputs = 1;
+  return kernel;
 }
 template <const ElementwiseFunctions& Functions>
 Kernel make_add(const ops::Add&, const Problem& problem) {

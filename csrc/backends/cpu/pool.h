@@ -4,7 +4,8 @@
 // Inner loops of pooling, built once per instruction set (pool_*.isa.cpp). float32, channels last,
 // no alignment needed. Vectors run over the channels of one pixel. A pixel whose channels do not
 // fill a vector may be written with a full vector all the same, since what spills lands in cells
-// that the same call writes later; full vectors never pass the `_end` pointers.
+// that the same call writes later; full vectors never pass the `_end` pointers. An `output_end` at
+// `output` thus forbids them, where others write between the pixels.
 namespace pycnn::cpu {
 
 struct PoolColumns {
@@ -17,6 +18,8 @@ struct PoolColumns {
   std::int64_t left;
   std::int64_t interior_begin;  // windows in [begin, end) need no look at the image's border
   std::int64_t interior_end;
+  std::int64_t input_pitch;   // floats from pixel to pixel of the image
+  std::int64_t output_pitch;  // and from window to window
 };
 
 // One row of output windows. `input` points at column 0 of the row of the first tap inside the

@@ -96,15 +96,15 @@ PYCNN_INLINE Window clipped_window(const PoolColumns& g, const float* input, Ind
   const Index first = start < 0 ? (-start + g.dilation - 1) / g.dilation : 0;
   Index end = start < g.input_width ? (g.input_width - start + g.dilation - 1) / g.dilation : first;
   if (end > g.kernel) end = g.kernel;
-  return {input + (start + first * g.dilation) * g.channels, taps, end - first, row_step,
-          g.dilation * g.channels};
+  return {input + (start + first * g.dilation) * g.input_pitch, taps, end - first, row_step,
+          g.dilation * g.input_pitch};
 }
 
 // For windows wholly inside the columns of the image.
 PYCNN_INLINE Window interior_window(const PoolColumns& g, const float* input, Index taps,
                                     Index row_step, Index ow) {
-  return {input + (ow * g.stride - g.left) * g.channels, taps, g.kernel, row_step,
-          g.dilation * g.channels};
+  return {input + (ow * g.stride - g.left) * g.input_pitch, taps, g.kernel, row_step,
+          g.dilation * g.input_pitch};
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -39,7 +39,10 @@ const char* accept_wide(const auto& op, const Problem& p) {
 // ---- AvgPool2d
 
 PoolGeometry forward_geometry(const KernelArgs& args) noexcept {
-  return pool_geometry(op_of<ops::AvgPool2d>(args), *args.inputs[0].spec, *args.outputs[0].spec);
+  PoolGeometry g =
+      pool_geometry(op_of<ops::AvgPool2d>(args), *args.inputs[0].spec, *args.outputs[0].spec);
+  g.input_pitch = args.inputs[0].pitch(), g.output_pitch = args.outputs[0].pitch();
+  return g;
 }
 
 void forward_reference(const KernelArgs& args) noexcept {
@@ -70,11 +73,11 @@ void forward_direct(const KernelArgs& args) noexcept {
       const Taps v = g.rows.taps(oh);
       PoolRow row{};
       row.input = input + n * g.input_image() + (v.start + v.first) * g.input_row();
-      row.input_end = input + g.images * g.input_image();
+      row.input_end = input + g.input_size();
       row.row_step = g.input_row();
       row.taps = v.end - v.first;
       row.output = output + i * g.output_row();
-      row.output_end = output + end * g.output_row();
+      row.output_end = g.output_pitch == g.channels ? output + end * g.output_row() : row.output;
       row.columns = &columns;
       row.divisors = divisors + oh * g.columns.output;
       kRow(row);
@@ -91,14 +94,17 @@ Kernel make_forward(const ops::AvgPool2d& op, const Problem& problem) {
   kernel.plan = window_table(g, [&](std::int64_t oh, std::int64_t ow) {
     return static_cast<float>(mean_cells(g, op, oh, ow));
   });
+  kernel.strided_inputs = kernel.strided_outputs = 1;
   return kernel;
 }
 
 // ---- AvgPool2dGrad
 
 PoolGeometry grad_geometry(const KernelArgs& args) noexcept {
-  return pool_geometry(op_of<ops::AvgPool2dGrad>(args).pool, *args.outputs[0].spec,
-                       *args.inputs[0].spec);
+  PoolGeometry g = pool_geometry(op_of<ops::AvgPool2dGrad>(args).pool, *args.outputs[0].spec,
+                                 *args.inputs[0].spec);
+  g.output_pitch = args.inputs[0].pitch();
+  return g;
 }
 
 void grad_reference(const KernelArgs& args) noexcept {
@@ -128,7 +134,7 @@ void grad_gather(const KernelArgs& args) noexcept {
       const std::int64_t n = i / g.rows.input, ih = i % g.rows.input;
       AvgPoolGradRow row{};
       row.grad_output = grad_output + n * g.output_image();
-      row.grad_output_end = grad_output + g.images * g.output_image();
+      row.grad_output_end = grad_output + g.output_size();
       row.scales = reinterpret_cast<const float*>(args.plan);
       row.first_row = g.rows.first_window(ih);
       row.end_row = g.rows.end_window(ih);
@@ -149,6 +155,7 @@ Kernel make_grad(const ops::AvgPool2dGrad& op, const Problem& problem) {
   kernel.plan = window_table(g, [&](std::int64_t oh, std::int64_t ow) {
     return static_cast<float>(1.0 / static_cast<double>(mean_cells(g, op.pool, oh, ow)));
   });
+  kernel.strided_inputs = 1;
   return kernel;
 }
 

@@ -17,7 +17,7 @@ template <int KH, int KW>
 PYCNN_INLINE void mean_pixel(const PoolRow& r, const Window& w, Index ow) {
   const Index channels = r.columns->channels;
   const float* const last = last_tap<KH, KW>(w);
-  float* const output = r.output + ow * channels;
+  float* const output = r.output + ow * r.columns->output_pitch;
   const Vec divisor = broadcast(r.divisors[ow]);
   for (Index c = 0; c < channels; c += kLanes) {
     if (c + kLanes <= channels ||
@@ -33,10 +33,10 @@ PYCNN_INLINE void mean_pixel(const PoolRow& r, const Window& w, Index ow) {
 static void mean_edge(const PoolRow& r, Index begin, Index end) noexcept {
   for (Index ow = begin; ow < end; ++ow) {
     const Window w = clipped_window(*r.columns, r.input, r.taps, r.row_step, ow);
-    if (w.taps_w > 0)
+    if (w.taps_h > 0 && w.taps_w > 0)
       mean_pixel<0, 0>(r, w, ow);
     else
-      fill(r.output + ow * r.columns->channels, r.columns->channels, 0.0f);
+      fill(r.output + ow * r.columns->output_pitch, r.columns->channels, 0.0f);
   }
 }
 
@@ -49,10 +49,7 @@ PYCNN_INLINE void mean_interior(const PoolRow& r) {
 
 void avg_pool_row(const PoolRow& r) noexcept {
   const PoolColumns& g = *r.columns;
-  if (r.taps <= 0) {
-    fill(r.output, g.output_width * g.channels, 0.0f);
-    return;
-  }
+  if (r.taps <= 0) return mean_edge(r, 0, g.output_width);
   mean_edge(r, 0, g.interior_begin);
   if (r.taps == 2 && g.kernel == 2)
     mean_interior<2, 2>(r);
@@ -68,10 +65,10 @@ PYCNN_INLINE Vec sum_gradients(const AvgPoolGradRow& r, Index begin, Index end, 
   const PoolColumns& g = *r.columns;
   Vec sum = zero();
   for (Index oh = r.first_row; oh < r.end_row; ++oh) {
-    const float* const grad = r.grad_output + oh * g.output_width * g.channels + c;
+    const float* const grad = r.grad_output + oh * g.output_width * g.output_pitch + c;
     const float* const scales = r.scales + oh * g.output_width;
     for (Index ow = begin; ow < end; ++ow)
-      sum += load_lanes(grad + ow * g.channels, lanes) * broadcast(scales[ow]);
+      sum += load_lanes(grad + ow * g.output_pitch, lanes) * broadcast(scales[ow]);
   }
   return sum;
 }
@@ -94,9 +91,9 @@ PYCNN_INLINE void scale_cell(const float* grad, float scale, float* cell, Index 
 static void disjoint_grad_row(const AvgPoolGradRow& r) noexcept {
   const PoolColumns& g = *r.columns;
   const float* const scales = r.scales + r.first_row * g.output_width;
-  const float* grad = r.grad_output + r.first_row * g.output_width * g.channels;
+  const float* grad = r.grad_output + r.first_row * g.output_width * g.output_pitch;
   Index done = 0;
-  for (Index ow = 0; ow < g.output_width; ++ow, grad += g.channels) {
+  for (Index ow = 0; ow < g.output_width; ++ow, grad += g.output_pitch) {
     const Index start = ow * g.stride - g.left;
     const Index end = start + g.kernel < g.input_width ? start + g.kernel : g.input_width;
     if (start > done) {
@@ -126,7 +123,7 @@ void avg_pool_grad_row(const AvgPoolGradRow& r) noexcept {
     while (end < g.output_width && end * g.stride - g.left <= iw) ++end;
     while (begin < end && begin * g.stride - g.left + g.kernel <= iw) ++begin;
     const float* const last =
-        r.grad_output + ((r.end_row - 1) * g.output_width + end - 1) * g.channels;
+        r.grad_output + ((r.end_row - 1) * g.output_width + end - 1) * g.output_pitch;
     float* const grad_input = r.grad_input + iw * g.channels;
     for (Index c = 0; c < g.channels; c += kLanes) {
       if (c + kLanes <= g.channels ||

@@ -14,7 +14,10 @@ namespace {
 // ---- MaxPool2d
 
 PoolGeometry forward_geometry(const KernelArgs& args) noexcept {
-  return pool_geometry(op_of<ops::MaxPool2d>(args), *args.inputs[0].spec, *args.outputs[0].spec);
+  PoolGeometry g =
+      pool_geometry(op_of<ops::MaxPool2d>(args), *args.inputs[0].spec, *args.outputs[0].spec);
+  g.input_pitch = args.inputs[0].pitch(), g.output_pitch = args.outputs[0].pitch();
+  return g;
 }
 
 void forward_reference(const KernelArgs& args) noexcept {
@@ -43,11 +46,11 @@ void forward_direct(const KernelArgs& args) noexcept {
       PoolRow row{};
       row.input =
           input + n * g.input_image() + (v.start + v.first * g.rows.dilation) * g.input_row();
-      row.input_end = input + g.images * g.input_image();
+      row.input_end = input + g.input_size();
       row.row_step = g.rows.dilation * g.input_row();
       row.taps = v.end - v.first;
       row.output = output + i * g.output_row();
-      row.output_end = output + end * g.output_row();
+      row.output_end = g.output_pitch == g.channels ? output + end * g.output_row() : row.output;
       row.columns = &columns;
       kRow(row);
     }
@@ -56,11 +59,20 @@ void forward_direct(const KernelArgs& args) noexcept {
   parallel_ranges(args.threads, g.images * g.rows.output, chunk_items(floats), body);
 }
 
+template <void (*kRow)(const PoolRow&) noexcept>
+Kernel make_forward(const ops::MaxPool2d& op, const Problem& problem) {
+  Kernel kernel = plain_kernel<forward_direct<kRow>>(op, problem);
+  kernel.strided_inputs = kernel.strided_outputs = 1;
+  return kernel;
+}
+
 // ---- MaxPool2dGrad
 
 PoolGeometry grad_geometry(const KernelArgs& args) noexcept {
-  return pool_geometry(op_of<ops::MaxPool2dGrad>(args).pool, *args.inputs[0].spec,
-                       *args.inputs[1].spec);
+  PoolGeometry g = pool_geometry(op_of<ops::MaxPool2dGrad>(args).pool, *args.inputs[0].spec,
+                                 *args.inputs[1].spec);
+  g.output_pitch = args.inputs[1].pitch();
+  return g;
 }
 
 void grad_reference(const KernelArgs& args) noexcept {
@@ -90,7 +102,7 @@ MaxPoolGradRow grad_row(const KernelArgs& args, const PoolGeometry& g, const Poo
   row.row_step = g.rows.dilation * g.input_row();
   row.taps = v.end - v.first;
   row.grad_output = grad_output + (n * g.rows.output + oh) * g.output_row();
-  row.grad_output_end = grad_output + g.images * g.output_image();
+  row.grad_output_end = grad_output + g.output_size();
   row.grad_input = args.outputs[0].as<float>() + first;
   row.channel_count = g.channels;
   row.columns = &columns;
@@ -167,6 +179,13 @@ void grad_overlapping(const KernelArgs& args) noexcept {
   parallel_ranges(args.threads, g.images * blocks, chunk_items(2 * pixels * block), body);
 }
 
+template <KernelFunction kRun>
+Kernel make_grad(const ops::MaxPool2dGrad& op, const Problem& problem) {
+  Kernel kernel = plain_kernel<kRun>(op, problem);
+  kernel.strided_inputs = 0b10;
+  return kernel;
+}
+
 template <const char* (*kAccept)(const ops::MaxPool2dGrad&, const Problem&)>
 const char* accept_wide_grad(const ops::MaxPool2dGrad& op, const Problem& p) {
   return few_channels(p.inputs[0]) ? kFewChannels : kAccept(op, p);
@@ -197,11 +216,11 @@ template <>
 struct VariantList<ops::MaxPool2d> {
   static constexpr Variant<ops::MaxPool2d> kAll[] = {
       PYCNN_IF_AVX512({"max_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
-                       plain_kernel<forward_direct<avx512::max_pool_row>>}, )  //
+                       make_forward<avx512::max_pool_row>}, )  //
       PYCNN_IF_AVX2({"max_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
-                     plain_kernel<forward_direct<avx2::max_pool_row>>}, )  //
+                     make_forward<avx2::max_pool_row>}, )  //
       {"max_pool2d.direct.baseline", Isa::kBaseline, accept_float32,
-       plain_kernel<forward_direct<baseline::max_pool_row>>},
+       make_forward<baseline::max_pool_row>},
       {"max_pool2d.reference", Isa::kBaseline, accept_all, plain_kernel<forward_reference>}};
 };
 PYCNN_DEFINE_SELECT(ops::MaxPool2d)
@@ -211,17 +230,17 @@ struct VariantList<ops::MaxPool2dGrad> {
   static constexpr Variant<ops::MaxPool2dGrad> kAll[] = {
       PYCNN_IF_AVX512(
           {"max_pool2d_grad.disjoint.avx512", Isa::kAvx512, accept_wide_grad<accept_disjoint>,
-           plain_kernel<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
+           make_grad<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
           {"max_pool2d_grad.overlapping.avx512", Isa::kAvx512, accept_wide_grad<accept_overlapping>,
-           plain_kernel<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
+           make_grad<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
       PYCNN_IF_AVX2({"max_pool2d_grad.disjoint.avx2", Isa::kAvx2, accept_disjoint,
-                     plain_kernel<grad_disjoint<avx2::max_pool_grad_row_disjoint>>},
+                     make_grad<grad_disjoint<avx2::max_pool_grad_row_disjoint>>},
                     {"max_pool2d_grad.overlapping.avx2", Isa::kAvx2, accept_overlapping,
-                     plain_kernel<grad_overlapping<avx2::max_pool_grad_row_overlapping>>}, )  //
+                     make_grad<grad_overlapping<avx2::max_pool_grad_row_overlapping>>}, )  //
       {"max_pool2d_grad.disjoint.baseline", Isa::kBaseline, accept_disjoint,
-       plain_kernel<grad_disjoint<baseline::max_pool_grad_row_disjoint>>},
+       make_grad<grad_disjoint<baseline::max_pool_grad_row_disjoint>>},
       {"max_pool2d_grad.overlapping.baseline", Isa::kBaseline, accept_overlapping,
-       plain_kernel<grad_overlapping<baseline::max_pool_grad_row_overlapping>>},
+       make_grad<grad_overlapping<baseline::max_pool_grad_row_overlapping>>},
       {"max_pool2d_grad.reference", Isa::kBaseline, accept_all, plain_kernel<grad_reference>}};
 };
 PYCNN_DEFINE_SELECT(ops::MaxPool2dGrad)

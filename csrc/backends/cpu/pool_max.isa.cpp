@@ -65,7 +65,7 @@ static void max_edge(const PoolRow& r, Index begin, Index end) noexcept {
   const PoolColumns& g = *r.columns;
   for (Index ow = begin; ow < end; ++ow) {
     const Window w = clipped_window(g, r.input, r.taps, r.row_step, ow);
-    float* const output = r.output + ow * g.channels;
+    float* const output = r.output + ow * g.output_pitch;
     if (w.taps_h <= 0 || w.taps_w <= 0)
       fill(output, g.channels, -__builtin_inff());
     else
@@ -83,24 +83,21 @@ PYCNN_INLINE void max_interior(const PoolRow& r) {
     for (; roomy > ow; --roomy) {
       const Window w = interior_window(g, r.input, r.taps, r.row_step, roomy - 1);
       if (r.input_end - last_tap<KH, KW>(w) >= kLanes &&
-          r.output_end - (r.output + (roomy - 1) * g.channels) >= kLanes)
+          r.output_end - (r.output + (roomy - 1) * g.output_pitch) >= kLanes)
         break;
     }
     for (; ow < roomy; ++ow)
-      store(r.output + ow * g.channels,
+      store(r.output + ow * g.output_pitch,
             largest<KH, KW>(interior_window(g, r.input, r.taps, r.row_step, ow), 0, kLanes));
   }
   for (; ow < g.interior_end; ++ow)
     max_pixel<KH, KW>(interior_window(g, r.input, r.taps, r.row_step, ow), g.channels, r.input_end,
-                      r.output + ow * g.channels, r.output_end);
+                      r.output + ow * g.output_pitch, r.output_end);
 }
 
 void max_pool_row(const PoolRow& r) noexcept {
   const PoolColumns& g = *r.columns;
-  if (r.taps <= 0) {
-    fill(r.output, g.output_width * g.channels, -__builtin_inff());
-    return;
-  }
+  if (r.taps <= 0) return max_edge(r, 0, g.output_width);
   max_edge(r, 0, g.interior_begin);
   if (r.taps == 2 && g.kernel == 2)
     max_interior<2, 2>(r);
@@ -170,13 +167,14 @@ PYCNN_INLINE bool may_spill(const MaxPoolGradRow& r, Index ow, Index c) {
   Index reach = g.output_width * g.stride - g.left;
   if (reach > g.input_width) reach = g.input_width;
   const Index room = (reach - ((ow + 1) * g.stride - g.left - 1)) * g.channels;
-  return room >= c + kLanes && r.grad_output_end - (r.grad_output + ow * g.channels) >= c + kLanes;
+  return room >= c + kLanes &&
+         r.grad_output_end - (r.grad_output + ow * g.output_pitch) >= c + kLanes;
 }
 
 template <int KH, int KW, bool kAdd>
 PYCNN_INLINE void grad_pixel(const MaxPoolGradRow& r, const Window& w, Index ow) {
   float* const grad = r.grad_input + (w.first - r.input);
-  const float* const grad_output = r.grad_output + ow * r.columns->channels;
+  const float* const grad_output = r.grad_output + ow * r.columns->output_pitch;
   const Index whole = r.channel_count / kLanes * kLanes;
   if (whole < r.channel_count) {
     if (!kAdd && KH > 0 && may_spill(r, ow, whole))
@@ -207,7 +205,7 @@ PYCNN_INLINE void grad_interior(const MaxPoolGradRow& r) {
     for (; ow < roomy; ++ow) {
       const Window w = interior_window(g, r.input, r.taps, r.row_step, ow);
       give_to_winner<KH, KW, kAdd>(w, r.grad_input + (w.first - r.input),
-                                   r.grad_output + ow * g.channels, 0, kLanes);
+                                   r.grad_output + ow * g.output_pitch, 0, kLanes);
     }
   }
   for (; ow < g.interior_end; ++ow)

@@ -73,11 +73,20 @@ struct PoolGeometry {
   std::int64_t channels = 0;
   PoolAxis rows;
   PoolAxis columns;
+  std::int64_t input_pitch = 0;  // elements from pixel to pixel; more than `channels` if apart
+  std::int64_t output_pitch = 0;
 
-  std::int64_t input_row() const noexcept { return columns.input * channels; }
-  std::int64_t output_row() const noexcept { return columns.output * channels; }
+  std::int64_t input_row() const noexcept { return columns.input * input_pitch; }
+  std::int64_t output_row() const noexcept { return columns.output * output_pitch; }
   std::int64_t input_image() const noexcept { return rows.input * input_row(); }
   std::int64_t output_image() const noexcept { return rows.output * output_row(); }
+  // From the first element to the end of the last.
+  std::int64_t input_size() const noexcept {
+    return images * input_image() - (input_pitch - channels);
+  }
+  std::int64_t output_size() const noexcept {
+    return images * output_image() - (output_pitch - channels);
+  }
 };
 
 // `image` is the larger tensor, (N, H, W, C), `pooled` the smaller one, (N, OH, OW, C).
@@ -88,7 +97,7 @@ PoolGeometry pool_geometry(const PoolOp& op, const TensorSpec& image,
   if constexpr (requires { op.dilation; }) dilation = op.dilation;
   PoolGeometry g;
   g.images = image.shape[0];
-  g.channels = image.shape[3];
+  g.channels = g.input_pitch = g.output_pitch = image.shape[3];
   g.rows = {image.shape[1], pooled.shape[1], op.kernel_size[0], op.stride[0],
             dilation[0],    op.padding.top,  op.padding.bottom};
   g.columns = {image.shape[2], pooled.shape[2], op.kernel_size[1], op.stride[1],
@@ -98,8 +107,9 @@ PoolGeometry pool_geometry(const PoolOp& op, const TensorSpec& image,
 
 inline PoolColumns pool_columns(const PoolGeometry& g) noexcept {
   const PoolAxis& w = g.columns;
-  return {g.channels, w.input,  w.output,           w.kernel,        w.stride,
-          w.dilation, w.before, w.interior_begin(), w.interior_end()};
+  return {g.channels,       w.input,       w.output,      w.kernel,
+          w.stride,         w.dilation,    w.before,      w.interior_begin(),
+          w.interior_end(), g.input_pitch, g.output_pitch};
 }
 
 // AVX-512 vectors that hold few channels are mostly waste, and their loads cross cache lines; then

@@ -57,7 +57,34 @@ Plan plan_slice(const ops::Slice& op, const Problem& problem) {
   return plan;
 }
 
+// From pixels that lie apart, one by one.
+void slice_pixels(const KernelArgs& args) noexcept {
+  const auto& begin = op_of<ops::Slice>(args).begin;
+  const Shape &in = args.inputs[0].spec->shape, &out = args.outputs[0].spec->shape;
+  const auto item = static_cast<std::int64_t>(item_bytes(args.inputs[0].spec->dtype));
+  const std::int64_t bytes = out.back() * item;
+  if (bytes == 0) return;
+  RunAxes outer;
+  outer.rank = static_cast<int>(out.size()) - 1;
+  std::int64_t step = args.inputs[0].pitch() * item, first = begin.back() * item;
+  for (std::size_t a = out.size() - 1; a-- > 0; step *= in[a]) {
+    outer.size[a] = outer.inside[a] = out[a];
+    outer.input_step[a] = step;
+    first += begin[a] * step;
+  }
+  const auto* const input = args.inputs[0].as<const std::byte>() + first;
+  auto* const output = args.outputs[0].as<std::byte>();
+  auto body = [&](std::int64_t from, std::int64_t to) {
+    RunCursor cursor(outer, from);
+    for (std::int64_t r = from; r < to; ++r, cursor.next())
+      std::memcpy(output + r * bytes, input + cursor.input_offset(),
+                  static_cast<std::size_t>(bytes));
+  };
+  parallel_ranges(args.threads, outer.count(), run_grain(bytes), body);
+}
+
 void slice_copy(const KernelArgs& args) noexcept {
+  if (args.inputs[0].pixel_pitch != 0) return slice_pixels(args);
   const auto& plan = *reinterpret_cast<const Plan*>(args.plan);
   const auto* const input = args.inputs[0].as<const std::byte>() + plan.first;
   auto* const output = args.outputs[0].as<std::byte>();
@@ -78,6 +105,7 @@ const char* accept_rank(const ops::Slice&, const Problem& problem) {
 Kernel make_slice(const ops::Slice& op, const Problem& problem) {
   Kernel kernel = plain_kernel<slice_copy>(op, problem);
   kernel.plan = plan_bytes(plan_slice(op, problem));
+  kernel.strided_inputs = 1;
   return kernel;
 }
 

@@ -16,6 +16,7 @@ namespace pycnn::cpu {
 struct WinogradInput {
   const float* image = nullptr;
   Index rows = 0, columns = 0, channels = 0;  // of the image
+  Index pixel_pitch = 0;                      // floats from pixel to pixel
   Index row = 0, column = 0;                  // the tile's first pixel; may be outside
   float* points = nullptr;                    // the tile in the first plane
   Index plane = 0;                            // floats from one plane to the next

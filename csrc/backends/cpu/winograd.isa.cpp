@@ -196,7 +196,7 @@ template <class Transform>
 void image_tile(const WinogradInput& job) {
   constexpr Index kSide = Transform::kSide;
   Window window;
-  window.row_pitch = job.columns * job.channels, window.pixel_pitch = job.channels;
+  window.row_pitch = job.columns * job.pixel_pitch, window.pixel_pitch = job.pixel_pitch;
   window.first = job.image + job.row * window.row_pitch + job.column * window.pixel_pitch;
   window.rows = inside(job.row, job.rows, kSide);
   window.columns = inside(job.column, job.columns, kSide);

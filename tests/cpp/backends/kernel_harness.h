@@ -18,7 +18,7 @@
 
 // Runs a kernel in every way in which it must give the same bits: each variant that this machine
 // has, 1 to 3 threads, buffers that end at and start after a forbidden page, results on top of
-// inputs where the kernel says so.
+// inputs and pixels apart from one another where the kernel says so.
 namespace pycnn::testing {
 
 struct HostTensor {
@@ -118,7 +118,21 @@ struct KernelRun {
   Guard guard = Guard::kAfter;
   int alias_output = -1;  // this output lies on ...
   int alias_input = -1;   // ... this input
+  // Bit i: the pixels of input (output) i lie apart.
+  std::uint32_t apart_inputs = 0;
+  std::uint32_t apart_outputs = 0;
 };
+
+// The pixels of a tensor, with 3 more elements between them if `apart`.
+inline PixelLayout layout_of(const TensorSpec& spec, bool apart) {
+  const std::size_t bytes = byte_size(spec);
+  if (!apart || spec.shape.empty() || bytes == 0) return {1, bytes, bytes};
+  const std::size_t pixel = static_cast<std::size_t>(spec.shape.back()) * item_bytes(spec.dtype);
+  return {bytes / pixel, pixel, pixel + 3 * item_bytes(spec.dtype)};
+}
+inline std::int64_t pixel_pitch_of(const TensorSpec& spec, bool apart) {
+  return apart && !spec.shape.empty() ? spec.shape.back() + 3 : 0;
+}
 
 // The selected kernel of a problem; throws what select throws.
 template <class OpType>
@@ -146,22 +160,27 @@ std::vector<HostTensor> run_kernel(const OpType& op, const std::vector<HostTenso
   const Kernel kernel = select_kernel(op, input_specs, output_specs, run).kernel;
   if (chosen != nullptr) *chosen = kernel;
 
+  const auto bit = [](std::uint32_t bits, std::size_t i) { return i < 32 && (bits >> i & 1u); };
   std::vector<GuardedBuffer> buffers;
   std::vector<TensorView> in, out;
   buffers.reserve(inputs.size() + output_specs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    buffers.emplace_back(inputs[i].bytes.size(), run.guard);
-    buffers.back().copy_from(inputs[i].bytes.data());
+    const bool apart = bit(run.apart_inputs, i);
+    const PixelLayout layout = layout_of(input_specs[i], apart);
+    buffers.emplace_back(layout.span(), run.guard);
+    layout.spread(inputs[i].bytes.data(), buffers.back().data());
     if (static_cast<int>(i) != run.alias_input) buffers.back().make_read_only();
-    in.push_back({buffers.back().data(), &input_specs[i]});
+    in.push_back({buffers.back().data(), &input_specs[i], pixel_pitch_of(input_specs[i], apart)});
   }
   for (std::size_t i = 0; i < output_specs.size(); ++i) {
     if (static_cast<int>(i) == run.alias_output) {
       out.push_back({in[static_cast<std::size_t>(run.alias_input)].data, &output_specs[i]});
       continue;
     }
-    buffers.emplace_back(byte_size(output_specs[i]), run.guard);
-    out.push_back({buffers.back().data(), &output_specs[i]});
+    const bool apart = bit(run.apart_outputs, i);
+    buffers.emplace_back(layout_of(output_specs[i], apart).span(), run.guard);
+    out.push_back(
+        {buffers.back().data(), &output_specs[i], pixel_pitch_of(output_specs[i], apart)});
   }
   GuardedBuffer scratch((kernel.scratch_bytes + 63) / 64 * 64, run.guard);
   GuardedBuffer plan((kernel.plan.size() + 63) / 64 * 64, run.guard);
@@ -183,8 +202,10 @@ std::vector<HostTensor> run_kernel(const OpType& op, const std::vector<HostTenso
   std::vector<HostTensor> results;
   for (std::size_t i = 0; i < output_specs.size(); ++i) {
     results.emplace_back(output_specs[i]);
-    if (!results.back().bytes.empty())
-      std::memcpy(results.back().bytes.data(), out[i].data, results.back().bytes.size());
+    if (results.back().bytes.empty()) continue;
+    const PixelLayout layout = layout_of(output_specs[i], bit(run.apart_outputs, i));
+    CHECK(layout.gaps_are_intact(static_cast<const std::byte*>(out[i].data)));
+    layout.gather(static_cast<const std::byte*>(out[i].data), results.back().bytes.data());
   }
   return results;
 }
@@ -194,6 +215,29 @@ inline bool same_bits(const std::vector<HostTensor>& a, const std::vector<HostTe
                     [](const HostTensor& x, const HostTensor& y) {
                       return x.spec == y.spec && x.bytes == y.bytes;
                     });
+}
+
+// One by one and all together, the pixels of what may lie apart do.
+template <class OpType>
+void check_apart(const OpType& op, const std::vector<HostTensor>& inputs, KernelRun run,
+                 const Kernel& kernel, const std::vector<HostTensor>& expected) {
+  const auto check = [&](std::uint32_t in, std::uint32_t out) {
+    if (in == 0 && out == 0) return;
+    CAPTURE(in);
+    CAPTURE(out);
+    run.apart_inputs = in, run.apart_outputs = out;
+    for (const Guard guard : {Guard::kAfter, Guard::kBefore})
+      for (const int threads : {1, 3}) {
+        run.guard = guard, run.threads = threads;
+        CHECK(same_bits(run_kernel(op, inputs, run), expected));
+      }
+  };
+  const auto has = [](std::uint32_t bits, std::uint32_t i) { return bits & 1u << i; };
+  for (std::uint32_t i = 0; i < std::min<std::size_t>(inputs.size(), 32); ++i)
+    check(has(kernel.strided_inputs, i), 0);
+  for (std::uint32_t o = 0; o < std::min<std::size_t>(expected.size(), 32); ++o)
+    check(0, has(kernel.strided_outputs, o));
+  check(kernel.strided_inputs, kernel.strided_outputs);
 }
 
 // Runs everything there is for one problem and hands each variant's results to `verify`.
@@ -231,6 +275,7 @@ void check_kernels(const OpType& op, const std::vector<HostTensor>& inputs,
         CHECK(same_bits(run_kernel(op, inputs, run), first));
         run.alias_output = run.alias_input = -1;
       }
+    check_apart(op, inputs, run, kernel, first);
   }
   CHECK(ran > 0);
 }

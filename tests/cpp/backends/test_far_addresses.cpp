@@ -153,7 +153,7 @@ TEST_CASE("tiles beyond 2^31 elements are transformed as those before") {
     cpu::WinogradInput job;
     job.image = near_image.data(), job.points = near_planes.data(), job.plane = plane;
     job.block_pitch = 2 * cpu::baseline::kGemmLanes;
-    job.rows = job.columns = points, job.channels = kChannels;
+    job.rows = job.columns = points, job.channels = job.pixel_pitch = kChannels;
     transforms->input(job);
     job.image = memory.data(), job.points = far_planes.data();
     job.rows = kRows, job.columns = kColumns, job.row = kRow, job.column = kColumns - points;
