@@ -43,6 +43,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   prepack_weights(schedule);
   hasten_updates(schedule);
   hasten_labels(schedule);
+  if (options.reuse_memory) join_parts(schedule);
   ProgramPlan plan = plan_memory(std::move(schedule), options.reuse_memory);
   plan.isa = choice.isa;
   plan.warnings = choice.warnings;

@@ -75,6 +75,10 @@ void hasten_updates(Schedule& schedule);
 // Puts the steps first that make labels, so that these can be looked at before anything is written.
 void hasten_labels(Schedule& schedule);
 
+// Spares concats and slices their copies: what is joined is made where the result has it, a slice
+// is read where it is, as far as the kernels around them can work on pixels that lie apart.
+void join_parts(Schedule& schedule);
+
 // Gives every value its place. With `reuse`, values that never live together share memory and
 // kernels work in place where they can.
 ProgramPlan plan_memory(Schedule schedule, bool reuse);

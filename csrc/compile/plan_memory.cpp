@@ -1,11 +1,12 @@
 // Places for the values of a schedule.
 //
-// Values that are the same memory under several names (aliases, results made in place) form one
-// storage. Inputs, variables and what is prepared live outside of the run's arena. An assigned
-// value is written straight into its variable where the kernel may overwrite what it reads there
-// and nobody needs the old value afterwards; an output straight into the caller's array. All other
-// assignments and outputs are copied by steps at the end of the run: first outputs, then
-// assignments, so that an output that is a variable has the value from before the run.
+// Values that are the same memory under several names (aliases, results made in place), or parts of
+// one another, form one storage. Inputs, variables and what is prepared live outside of the run's
+// arena. An assigned value is written straight into its variable where the kernel may overwrite
+// what it reads there and nobody needs the old value afterwards; an output straight into the
+// caller's array. All other assignments and outputs are copied by steps at the end of the run:
+// first outputs, then assignments, so that an output that is a variable has the value from before
+// the run.
 #include <algorithm>
 
 #include "compile/arena.h"
@@ -24,6 +25,7 @@ struct Storage {
   int first = -1;
   int last = -1;
   int output = -1;  // of the first step
+  bool has_parts = false;
 };
 
 std::int64_t bytes_of(const TensorSpec& spec) { return static_cast<std::int64_t>(byte_size(spec)); }
@@ -80,10 +82,17 @@ class Planner {
     variable_reads_.resize(schedule_.variables.size(), -1);
     variable_storage_.resize(schedule_.variables.size(), -1);
     for (const ScheduleValue& value : schedule_.values) {
-      of_value_.push_back(value.alias_of >= 0 ? of_value_[static_cast<std::size_t>(value.alias_of)]
-                                              : add_storage(value));
+      const bool own = value.alias_of < 0 && value.part_of < 0;
+      of_value_.push_back(own ? add_storage(value) : -1);
       if (value.kind == ScheduleValue::Kind::kVariable)
         variable_storage_[static_cast<std::size_t>(value.index)] = of_value_.back();
+    }
+    // A whole may come after its parts.
+    for (std::size_t v = 0; v < of_value_.size(); ++v) {
+      const int root = root_of(static_cast<int>(v));
+      const int whole = schedule_.value(root).part_of;
+      of_value_[v] = of_value_[static_cast<std::size_t>(whole >= 0 ? whole : root)];
+      if (whole >= 0) storage(of_value_[v]).has_parts = true;
     }
   }
 
@@ -97,8 +106,10 @@ class Planner {
       const ScheduleStep& step = schedule_.run[static_cast<std::size_t>(i)];
       for (const int value : step.inputs) read(value, i);
       for (std::size_t o = 0; o < step.outputs.size(); ++o) {
-        storage(storage_of(step.outputs[o])).first = i;
-        storage(storage_of(step.outputs[o])).output = static_cast<int>(o);
+        Storage& made = storage(storage_of(step.outputs[o]));
+        if (made.first >= 0) continue;  // by the maker of another part
+        made.first = i;
+        made.output = static_cast<int>(o);
       }
     }
     for (const auto& [name, value] : schedule_.outputs) read(value, makes_);
@@ -107,14 +118,14 @@ class Planner {
 
   // Whether a step's output may be the memory that is storage s to all inputs that are.
   bool may_overwrite(const ScheduleStep& step, std::size_t output, int s) {
-    if (output >= step.kernel.in_place.size()) return false;
+    if (output >= step.kernel.in_place.size() || is_part(step.outputs[output])) return false;
     if (storage(s).bytes != byte_size(schedule_.value(step.outputs[output]).spec)) return false;
     const std::uint32_t allowed = step.kernel.in_place[output];
     bool reads = false;
     for (std::size_t i = 0; i < step.inputs.size(); ++i) {
       if (storage_of(step.inputs[i]) != s) continue;
       const bool packed = static_cast<int>(i) == step.kernel.packed.input;
-      if (i >= 32 || packed || (allowed >> i & 1u) == 0) return false;
+      if (i >= 32 || packed || (allowed >> i & 1u) == 0 || is_part(step.inputs[i])) return false;
       reads = true;
     }
     return reads;
@@ -124,7 +135,7 @@ class Planner {
 
   bool fits_variable(int s, int variable) {
     const Storage& value = storage(s);
-    if (!reuse_ || value.place.space != Space::kArena) return false;
+    if (!reuse_ || value.place.space != Space::kArena || value.has_parts) return false;
     if (value.first < schedule_.label_steps) return false;  // the run may end behind these
     const int last_read = variable_reads_[static_cast<std::size_t>(variable)];
     if (last_read != value.first) return last_read < value.first;
@@ -184,6 +195,8 @@ class Planner {
     while (schedule_.value(value).alias_of >= 0) value = schedule_.value(value).alias_of;
     return value;
   }
+
+  bool is_part(int value) const { return schedule_.value(root_of(value)).part_of >= 0; }
 
   int add_value(const TensorSpec& spec, Space space, int index) {
     ScheduleValue value;
@@ -293,6 +306,13 @@ class Planner {
     }
   }
 
+  Operand operand(int value, const TensorSpec& spec) {
+    const ScheduleValue& root = schedule_.value(root_of(value));
+    Operand result{storage(storage_of(value)).place, spec, root.pixel_pitch};
+    result.place.offset += static_cast<std::size_t>(root.part_begin) * item_bytes(root.spec.dtype);
+    return result;
+  }
+
   Step finished(ScheduleStep& from) {
     Step step;
     step.name = std::move(from.name);
@@ -302,11 +322,11 @@ class Planner {
     step.kernel = std::move(from.kernel);
     step.refused = std::move(from.refused);
     for (std::size_t i = 0; i < from.inputs.size(); ++i)
-      step.inputs.push_back({storage(storage_of(from.inputs[i])).place, from.input_specs[i]});
+      step.inputs.push_back(operand(from.inputs[i], from.input_specs[i]));
     std::vector<TensorSpec> output_specs;
     for (const int value : from.outputs) {
       output_specs.push_back(schedule_.value(value).spec);
-      step.outputs.push_back({storage(storage_of(value)).place, output_specs.back()});
+      step.outputs.push_back(operand(value, output_specs.back()));
     }
     if (step.op_name == op_name(step.op)) {
       step.cost = cost(step.op, from.input_specs, output_specs);

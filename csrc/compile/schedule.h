@@ -14,8 +14,13 @@ struct ScheduleValue {
   enum class Kind : std::uint8_t { kInput, kVariable, kResult };
   Kind kind = Kind::kResult;
   TensorSpec spec;
-  int index = -1;         // kInput, kVariable: which
-  int alias_of = -1;      // kResult: the value whose memory this is, under another shape
+  int index = -1;     // kInput, kVariable: which
+  int alias_of = -1;  // kResult: the value whose memory this is, under another shape
+  // kResult: the value in whose memory this has a part, from element `part_begin` on, and the
+  // TensorView::pixel_pitch there. No alias, and no part itself.
+  int part_of = -1;
+  std::int64_t part_begin = 0;
+  std::int64_t pixel_pitch = 0;
   bool prepared = false;  // kResult: of a prepare step
 };
 

@@ -10,6 +10,8 @@ std::string bytes_text(std::size_t bytes) {
   return std::to_string(bytes / kKibi / kKibi) + " MiB";
 }
 
+std::string behind(std::size_t offset) { return offset == 0 ? "" : "+" + std::to_string(offset); }
+
 std::string place_text(const ProgramPlan& plan, const Place& place) {
   const auto index = static_cast<std::size_t>(place.index);
   switch (place.space) {
@@ -20,17 +22,24 @@ std::string place_text(const ProgramPlan& plan, const Place& place) {
     case Place::Space::kVariable:
       return "variable '" + plan.variable_names[index] + "'";
     case Place::Space::kInput:
-      return "input '" + plan.inputs[index].first + "'";
+      return "input '" + plan.inputs[index].first + "'" + behind(place.offset);
     case Place::Space::kOutput:
-      return "output '" + plan.outputs[index].first + "'";
+      return "output '" + plan.outputs[index].first + "'" + behind(place.offset);
   }
   return {};
+}
+
+// "arena+128 of 256 a pixel": a part of a larger tensor.
+std::string operand_text(const ProgramPlan& plan, const Operand& operand) {
+  std::string text = place_text(plan, operand.place);
+  if (operand.pixel_pitch != 0) text += " of " + std::to_string(operand.pixel_pitch) + " a pixel";
+  return text;
 }
 
 std::string places_text(const ProgramPlan& plan, const std::vector<Operand>& operands) {
   std::string text;
   for (const Operand& operand : operands)
-    text += (text.empty() ? "" : ", ") + place_text(plan, operand.place);
+    text += (text.empty() ? "" : ", ") + operand_text(plan, operand);
   return text;
 }
 

@@ -18,8 +18,8 @@ struct Place {
     kArena,     // offset in the memory of one run
     kPrepared,  // offset in memory that lives as long as the program
     kVariable,  // index: variable
-    kInput,     // index: array of the caller
-    kOutput,    // index: array of the caller
+    kInput,     // index: array of the caller; offset in it
+    kOutput,    // likewise
   };
   Space space = Space::kArena;
   int index = 0;
@@ -30,6 +30,7 @@ struct Place {
 struct Operand {
   Place place;
   TensorSpec spec;
+  std::int64_t pixel_pitch = 0;  // as TensorView::pixel_pitch
 };
 
 struct Step {

@@ -91,7 +91,8 @@ Program::State::State(ProgramPlan program_plan)
       for (const Operand& operand : *operands) {
         const bool input = operand.place.space == Place::Space::kInput;
         if (input || operand.place.space == Place::Space::kOutput)
-          patches_.push_back({view, !input, static_cast<std::size_t>(operand.place.index)});
+          patches_.push_back(
+              {view, !input, static_cast<std::size_t>(operand.place.index), operand.place.offset});
         ++view;
       }
     }
@@ -119,7 +120,7 @@ void Program::State::place_plans() {
 }
 
 TensorView Program::State::view_of(const Operand& operand, std::byte* arena) const {
-  TensorView view{nullptr, &operand.spec};
+  TensorView view{nullptr, &operand.spec, operand.pixel_pitch};
   const auto index = static_cast<std::size_t>(operand.place.index);
   switch (operand.place.space) {
     case Place::Space::kArena:
@@ -277,9 +278,11 @@ void Program::State::run(std::span<const void* const> inputs, std::span<void* co
   const VariableLocks::Hold hold(locks_);
   Lease lease(*this);
   Workspace& workspace = *lease;
-  for (const Patch& patch : patches_)
-    workspace.views[patch.view].data =
+  for (const Patch& patch : patches_) {
+    void* const array =
         patch.output ? outputs[patch.index] : const_cast<void*>(inputs[patch.index]);
+    workspace.views[patch.view].data = static_cast<std::byte*>(array) + patch.offset;
+  }
 
   if (plan.prepare.empty()) {
     run_steps(workspace);

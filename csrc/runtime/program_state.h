@@ -44,6 +44,7 @@ struct Program::State {
     std::size_t view;
     bool output;
     std::size_t index;
+    std::size_t offset;
   };
   class Lease;
 
