@@ -60,7 +60,7 @@ void forward_direct(const KernelArgs& args) noexcept {
 }
 
 template <void (*kRow)(const PoolRow&) noexcept>
-Kernel make_forward(const ops::MaxPool2d& op, const Problem& problem) {
+Kernel make_max(const ops::MaxPool2d& op, const Problem& problem) {
   Kernel kernel = plain_kernel<forward_direct<kRow>>(op, problem);
   kernel.strided_inputs = kernel.strided_outputs = 1;
   return kernel;
@@ -180,7 +180,7 @@ void grad_overlapping(const KernelArgs& args) noexcept {
 }
 
 template <KernelFunction kRun>
-Kernel make_grad(const ops::MaxPool2dGrad& op, const Problem& problem) {
+Kernel make_max_grad(const ops::MaxPool2dGrad& op, const Problem& problem) {
   Kernel kernel = plain_kernel<kRun>(op, problem);
   kernel.strided_inputs = 0b10;
   return kernel;
@@ -216,11 +216,11 @@ template <>
 struct VariantList<ops::MaxPool2d> {
   static constexpr Variant<ops::MaxPool2d> kAll[] = {
       PYCNN_IF_AVX512({"max_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
-                       make_forward<avx512::max_pool_row>}, )  //
+                       make_max<avx512::max_pool_row>}, )  //
       PYCNN_IF_AVX2({"max_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
-                     make_forward<avx2::max_pool_row>}, )  //
+                     make_max<avx2::max_pool_row>}, )  //
       {"max_pool2d.direct.baseline", Isa::kBaseline, accept_float32,
-       make_forward<baseline::max_pool_row>},
+       make_max<baseline::max_pool_row>},
       {"max_pool2d.reference", Isa::kBaseline, accept_all, plain_kernel<forward_reference>}};
 };
 PYCNN_DEFINE_SELECT(ops::MaxPool2d)
@@ -230,17 +230,17 @@ struct VariantList<ops::MaxPool2dGrad> {
   static constexpr Variant<ops::MaxPool2dGrad> kAll[] = {
       PYCNN_IF_AVX512(
           {"max_pool2d_grad.disjoint.avx512", Isa::kAvx512, accept_wide_grad<accept_disjoint>,
-           make_grad<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
+           make_max_grad<grad_disjoint<avx512::max_pool_grad_row_disjoint>>},
           {"max_pool2d_grad.overlapping.avx512", Isa::kAvx512, accept_wide_grad<accept_overlapping>,
-           make_grad<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
+           make_max_grad<grad_overlapping<avx512::max_pool_grad_row_overlapping>>}, )  //
       PYCNN_IF_AVX2({"max_pool2d_grad.disjoint.avx2", Isa::kAvx2, accept_disjoint,
-                     make_grad<grad_disjoint<avx2::max_pool_grad_row_disjoint>>},
+                     make_max_grad<grad_disjoint<avx2::max_pool_grad_row_disjoint>>},
                     {"max_pool2d_grad.overlapping.avx2", Isa::kAvx2, accept_overlapping,
-                     make_grad<grad_overlapping<avx2::max_pool_grad_row_overlapping>>}, )  //
+                     make_max_grad<grad_overlapping<avx2::max_pool_grad_row_overlapping>>}, )  //
       {"max_pool2d_grad.disjoint.baseline", Isa::kBaseline, accept_disjoint,
-       make_grad<grad_disjoint<baseline::max_pool_grad_row_disjoint>>},
+       make_max_grad<grad_disjoint<baseline::max_pool_grad_row_disjoint>>},
       {"max_pool2d_grad.overlapping.baseline", Isa::kBaseline, accept_overlapping,
-       make_grad<grad_overlapping<baseline::max_pool_grad_row_overlapping>>},
+       make_max_grad<grad_overlapping<baseline::max_pool_grad_row_overlapping>>},
       {"max_pool2d_grad.reference", Isa::kBaseline, accept_all, plain_kernel<grad_reference>}};
 };
 PYCNN_DEFINE_SELECT(ops::MaxPool2dGrad)
