@@ -124,8 +124,8 @@ def test_gradients_equal_torch(name, training):
         return total
 
     value, (found, by_name) = pc.value_and_grad(score, parameters=(), training=training)(images, labels)
-    # Each of up to 94 batch norms divides by a spread that a few pixels of a few images estimate: when the images change
-    # by a unit in their last place, PyTorch's own gradients of the deepest net here move by up to 5e-12.
+    # Each of up to 94 batch norms divides by a spread that a few pixels of a few images estimate: when the images
+    # change by a unit in their last place, PyTorch's own gradients of the deepest net here move by up to 5e-12.
     length = 10**9 if training else 10**6
     assert_close(value, loss.item(), "loss", length=length)
     assert_close(found, inputs.grad.permute(0, 2, 3, 1).numpy(), "grad of the images", length=length)
