@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <type_traits>
 
 #include "backends/cpu/batch_norm.h"
 #include "backends/cpu/batch_norm_reference.h"
@@ -70,8 +69,8 @@ inline Chunk chunk_of(const Layout& l, std::int64_t k) noexcept {
   return {begin * l.width, std::min(l.chunk_rows, l.packed_rows - begin), l.width};
 }
 
-// Scratch: up to three numbers a column and chunk, then the columns' coefficients; of bfloat16 and
-// where pixels may lie apart, blocks of two tensors for each thread, as floats.
+// Scratch: up to three numbers a column and chunk, then the columns' coefficients; of bfloat16,
+// blocks of two tensors for each thread, as floats.
 constexpr std::int64_t kWideTensors = 2;
 constexpr std::int64_t kPartials = 3;
 constexpr std::int64_t kCoefficients = 6;
@@ -125,31 +124,14 @@ void for_columns(const Layout& l, std::int64_t begin, std::int64_t end, F&& f) n
   }
 }
 
-// `count` floats from element `begin` on of a tensor whose pixels lie apart.
-inline void gather_pixels(const TensorView& from, std::int64_t channels, std::int64_t begin,
-                          std::int64_t count, float* to) noexcept {
-  const float* pixel = from.as<const float>() + begin / channels * from.pitch();
-  for (; count > 0; count -= channels, pixel += from.pitch(), to += channels)
-    std::copy_n(pixel, channels, to);
-}
-inline void scatter_pixels(const float* from, std::int64_t channels, std::int64_t begin,
-                           std::int64_t count, const TensorView& to) noexcept {
-  float* pixel = to.as<float>() + begin / channels * to.pitch();
-  for (; count > 0; count -= channels, pixel += to.pitch(), from += channels)
-    std::copy_n(from, channels, pixel);
-}
-
 // Calls f(k, piece, rows before it in chunk k, first, second, output) for pieces of all chunks,
-// those of one chunk in order: with whole chunks as they lie, or, of bfloat16 and of pixels that
-// lie apart, with blocks that are copied and then stored. Only `first` must be there. `output` may
-// lie on either input. Pixels of `first` lie close.
+// those of one chunk in order: with whole chunks as they lie, or, of bfloat16, with blocks that are
+// widened and then stored. Only `first` must be there. `output` may lie on either input.
 template <class Isa, class F>
 void for_pieces(const KernelArgs& args, const Layout& l, const Scratch& scratch,
                 const TensorView& first, const TensorView* second, const TensorView* output,
                 F&& f) noexcept {
-  const bool second_apart = second != nullptr && second->pixel_pitch != 0;
-  const bool output_apart = output != nullptr && output->pixel_pitch != 0;
-  if (first.spec->dtype != DType::kBFloat16 && !second_apart && !output_apart) {
+  if (first.spec->dtype != DType::kBFloat16) {
     parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
       const Chunk chunk = chunk_of(l, k);
       const auto at = [&](const TensorView* view) {
@@ -167,16 +149,6 @@ void for_pieces(const KernelArgs& args, const Layout& l, const Scratch& scratch,
                         chunk.width};
       const std::int64_t n = piece.rows * piece.width;
       float* const a = scratch.wide(0, worker);
-      if (first.spec->dtype != DType::kBFloat16) {
-        const auto at = [&](const TensorView* view) {
-          return view != nullptr ? view->as<float>() + piece.offset : nullptr;
-        };
-        float* const more = second_apart ? scratch.wide(1, worker) : at(second);
-        if (second_apart) gather_pixels(*second, l.channels, piece.offset, n, more);
-        f(k, piece, row, at(&first), more, output_apart ? a : at(output));
-        if (output_apart) scatter_pixels(a, l.channels, piece.offset, n, *output);
-        continue;
-      }
       float* const b = second != nullptr ? scratch.wide(1, worker) : nullptr;
       Isa::kConvert.widen(first.as<const BFloat16>() + piece.offset, a, n);
       if (b != nullptr) Isa::kConvert.widen(second->as<const BFloat16>() + piece.offset, b, n);
@@ -364,13 +336,7 @@ Kernel with_scratch(const auto& op, const Problem& problem) {
   Kernel kernel = plain_kernel<kRun, kInPlace...>(op, problem);
   const Layout l = layout_of(problem.inputs[0]);
   kernel.scratch_bytes = Scratch::bytes(l);
-  using OpType = std::remove_cvref_t<decltype(op)>;
-  if (!has_bfloat16(problem)) {
-    kernel.strided_inputs = std::is_same_v<OpType, ops::BatchNormApplyGrad> ? bit(6) : 0;
-    kernel.strided_outputs = std::is_same_v<OpType, ops::BatchNormApply> ? bit(0) : 0;
-  }
-  if (has_bfloat16(problem) || kernel.strided_inputs != 0 || kernel.strided_outputs != 0)
-    kernel.scratch_bytes += Scratch::wide_bytes(l, problem.threads);
+  if (has_bfloat16(problem)) kernel.scratch_bytes += Scratch::wide_bytes(l, problem.threads);
   return kernel;
 }
 
