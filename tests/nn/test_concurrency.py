@@ -208,8 +208,8 @@ def test_program_dropped_while_another_thread_runs_it_finishes_the_run():
 @pytest.mark.parametrize("what", ["inference", "training"])
 def test_other_threads_of_python_go_on_while_the_core_computes(what):
     net = nn.Sequential(nn.Conv2d(3, 32, 5), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(32, 3))
-    x = RNG.random((16, 64, 64, 3), np.float32)
-    y = np.arange(16) % 3
+    x = RNG.random((64, 64, 64, 3), np.float32)
+    y = np.arange(64) % 3
     trainer = pc.Trainer(net, optimizer=optim.SGD(0.01), threads=1)
     program = pc.compile(net, x.shape, threads=1, variants={"conv2d": "reference"})
     run = {"inference": lambda: program(x), "training": lambda: trainer.step(x, y)}[what]
