@@ -23,9 +23,11 @@ struct PixelLayout {
 
   std::size_t span() const { return count == 0 ? 0 : (count - 1) * pitch + bytes; }
   void spread(const std::byte* from, std::byte* to) const {
+    if (bytes == 0) return;  // the pointers may be null
     for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * pitch, from + i * bytes, bytes);
   }
   void gather(const std::byte* from, std::byte* to) const {
+    if (bytes == 0) return;
     for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * bytes, from + i * pitch, bytes);
   }
   // Whether all bytes between the pixels are those of GuardedBuffer::fill_nan.
