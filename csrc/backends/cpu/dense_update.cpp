@@ -48,7 +48,7 @@ const float* gradient_of_piece(const KernelArgs& args, const DenseUpdatePlan& pl
     std::memcpy(grads + n * rows, grad_output + n * plan.outputs,
                 static_cast<std::size_t>(rows) * sizeof(float));
   const bool whole = rows == plan.rows;
-  const TensorView inputs[] = {args.inputs[kInput], {grads, nullptr}};
+  const TensorView inputs[] = {args.inputs[kInput], {grads, nullptr, rows}};
   const TensorView outputs[] = {{gradient, nullptr}, {bias, nullptr}};
   KernelArgs inner;
   inner.inputs = inputs;
