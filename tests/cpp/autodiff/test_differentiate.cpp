@@ -183,7 +183,9 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
       for (TensorSpec spec : example.inputs) {
         const bool rate = std::holds_alternative<ops::SgdUpdate>(example.op) ||
                           std::holds_alternative<ops::AdamUpdate>(example.op) ||
-                          std::holds_alternative<ops::MuonUpdate>(example.op);
+                          std::holds_alternative<ops::MuonUpdate>(example.op) ||
+                          std::holds_alternative<ops::DenseSgdUpdate>(example.op) ||
+                          std::holds_alternative<ops::DenseAdamUpdate>(example.op);
         if (wide && !rate && spec.dtype == DType::kFloat32) spec.dtype = DType::kFloat64;
         inputs.push_back(graph.input("in" + std::to_string(inputs.size()), spec));
         const bool statistic = (std::holds_alternative<ops::BatchNormTrain>(example.op) ||
@@ -192,8 +194,10 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
         if (is_floating(spec.dtype) && !statistic) wrt.push_back(inputs.back());
       }
       if (wrt.empty()) continue;
-      const Symbol out = graph.add(example.op, inputs, "op", "here.py:1");
+      Symbol out = graph.add(example.op, inputs, "op", "here.py:1");
       if (!is_floating(graph.spec(out).dtype)) continue;
+      if (graph.spec(out).dtype == DType::kBFloat16)
+        out = graph.add(ops::Cast{DType::kFloat32}, {out}, "wide");
       const Symbol loss = sum_of(graph, out);
       const std::string before = graph.text();
       INFO(before);
