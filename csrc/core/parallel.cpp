@@ -53,9 +53,12 @@ constexpr std::int64_t kMillisecond = 1000 * kMicrosecond;
 constexpr std::int64_t kHelperSpin = 40 * kMicrosecond;
 constexpr std::int64_t kCallerSpin = 50 * kMicrosecond;
 // A stall is time that the caller slept for helpers that did not run either. Such helpers share
-// their core with somebody else, so for kAloneFactor times as long the caller does without them:
-// waiting stays below a tenth.
+// their core with somebody else. Every machine has something to do now and then, so kForgiven of it
+// passes, once in kForgetFactor times as long. Beyond that the caller does without helpers for
+// kAloneFactor times as long as it stood still: waiting stays below a tenth.
 constexpr std::int64_t kMinStall = 50 * kMicrosecond;
+constexpr std::int64_t kForgiven = 8 * kMillisecond;
+constexpr std::int64_t kForgetFactor = 30;
 constexpr std::int64_t kAloneFactor = 15;
 constexpr std::int64_t kMinAlone = 1 * kMillisecond;
 constexpr std::int64_t kMaxAlone = 200 * kMillisecond;
@@ -263,6 +266,9 @@ struct Process {
   std::atomic<bool> held{false};
   Team* team = nullptr;
   std::int64_t alone_until = 0;
+  // Stalls that are not forgotten yet, and when the last one ended.
+  std::int64_t stalled = 0;
+  std::int64_t last_stall = 0;
   bool watches_fork = false;
 };
 constinit Process process;
@@ -272,6 +278,7 @@ constinit Process process;
 void after_fork_in_child() noexcept {
   process.team = nullptr;
   process.alone_until = 0;
+  process.stalled = 0;
   process.held.store(false);
 }
 
@@ -395,6 +402,17 @@ void stay_alone(std::int64_t duration) noexcept {
   process.alone_until = now_ns() + std::clamp(duration, kMinAlone, kMaxAlone);
 }
 
+void note_stall(std::int64_t stall) noexcept {
+  const std::int64_t now = now_ns();
+  const std::int64_t forgotten = (now - process.last_stall) / kForgetFactor;
+  process.stalled = std::max<std::int64_t>(process.stalled - forgotten, 0) + stall;
+  process.last_stall = now;
+  if (process.stalled <= kForgiven) return;
+  // What exceeds it is paid for by the time alone.
+  process.stalled = kForgiven;
+  stay_alone(kAloneFactor * stall);
+}
+
 void run_together(Team& team, int threads, std::int64_t chunks, const Body& body) noexcept {
   team.body = &body;
   team.chunks = chunks;
@@ -413,7 +431,7 @@ void run_together(Team& team, int threads, std::int64_t chunks, const Body& body
   }
   if (team.unfinished.fetch_sub(done) != done) {
     const std::int64_t stall = await_helpers(team);
-    if (stall > kMinStall) stay_alone(kAloneFactor * stall);
+    if (stall > kMinStall) note_stall(stall);
   }
   if (team.crowded.load(std::memory_order_relaxed)) {
     team.crowded.store(false, std::memory_order_relaxed);

@@ -10,9 +10,9 @@
 // the thread count decides who computes a chunk, never what is computed.
 //
 // The calling thread always takes part and never waits for a helper that holds no chunk. Helpers
-// spin for some microseconds and then sleep. When a helper that holds a chunk was stalled (its core
-// was taken away), the caller goes on alone for a while, long enough that such waits stay a small
-// part of the time.
+// spin for some microseconds and then sleep. When helpers that hold a chunk are stalled (their core
+// was taken away) again and again, the caller goes on alone for a while, long enough that such waits
+// stay a small part of the time.
 namespace pycnn {
 
 /// Calls `body(chunk, worker)` for every chunk in [0, chunks) exactly once, on up to `threads`
