@@ -19,6 +19,10 @@ KINKS = 0.05
 # by tile and window: plain sums (tile 1) and Winograd's. Twice what was measured, see docs/design.md.
 CONVOLUTION = {(1, 3): 4.4e-6, (2, 3): 1.8e-6, (4, 3): 3.2e-5, (1, 5): 6.6e-6, (2, 5): 2e-5}
 
+# Share of the largest by which results and gradients of a small net in float64 may move when its sums are made
+# otherwise: twice what they move by when each value of the images changes by one unit in the last place.
+NET_IN_FLOAT64 = 2.0**-46
+
 # Half the distance from 1 to the next bfloat16.
 BFLOAT16 = 2.0**-8
 # Of whole nets in bfloat16, against float32, about twice what was measured on the nets of tests/test_bfloat16.py (see

@@ -166,11 +166,12 @@ def test_gradients_through_joined_batch_norms_agree_with_the_parts():
     pins = {"batch_norm_train": "batch_norm_train.reference"}
     value, (grad, by_name) = pycnn.value_and_grad(loss, parameters=(), training=True)(x)
     expected, (wanted, wanted_by_name) = pycnn.value_and_grad(loss, parameters=(), training=True, variants=pins)(x)
-    np.testing.assert_allclose(value, expected, rtol=1e-9)
-    np.testing.assert_allclose(grad, wanted, rtol=0, atol=1e-8 * np.abs(wanted).max())
+    share = tolerances.NET_IN_FLOAT64
+    tolerances.assert_within(value, expected, share * abs(expected))
+    tolerances.assert_within(grad, wanted, share * np.abs(wanted).max())
     largest = max(np.abs(array).max() for array in wanted_by_name.values())
     for name, array in wanted_by_name.items():
-        np.testing.assert_allclose(by_name[name], array, rtol=0, atol=1e-8 * largest, err_msg=name)
+        tolerances.assert_within(by_name[name], array, share * largest, name)
 
 
 @pytest.mark.parametrize("value", ["all", "Sqrt", "", None, True, 1])

@@ -1,8 +1,8 @@
 #include "backends/cpu/activation.h"
 
-#include <cmath>
 #include <cstring>
 
+#include "backends/cpu/activation_reference.h"
 #include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/pixel_runs.h"
 #include "backends/cpu/select.h"
@@ -11,89 +11,7 @@
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
-namespace {
 
-template <class T>
-T activate(ActivationKind kind, T x, T slope) {
-  switch (kind) {
-    case ActivationKind::kIdentity:
-      return x;
-    case ActivationKind::kRelu:
-      return x < T(0) ? T(0) : x;
-    case ActivationKind::kRelu6:
-      return x < T(0) ? T(0) : x > T(6) ? T(6) : x;
-    case ActivationKind::kLeakyRelu:
-      return x > T(0) ? x : slope * x;
-    case ActivationKind::kSigmoid: {
-      const T e = std::exp(-std::abs(x));
-      return (x < T(0) ? e : T(1)) / (T(1) + e);
-    }
-    case ActivationKind::kTanh:
-      return std::tanh(x);
-    case ActivationKind::kScaledTanh:
-      return T(1.7159) * std::tanh(x * T(2.0 / 3.0));
-  }
-  return x;
-}
-
-// df/dx from y = f(x); see activation.isa.cpp for the forms chosen.
-template <class T>
-T activation_slope(ActivationKind kind, T y, T slope) {
-  switch (kind) {
-    case ActivationKind::kIdentity:
-      return T(1);
-    case ActivationKind::kRelu:
-      return y <= T(0) ? T(0) : T(1);
-    case ActivationKind::kRelu6:
-      return y <= T(0) || y >= T(6) ? T(0) : T(1);
-    case ActivationKind::kLeakyRelu:
-      return y > T(0) ? T(1) : slope;
-    case ActivationKind::kSigmoid:
-      return y * (T(1) - y);
-    case ActivationKind::kTanh:
-      return T(1) - y * y;
-    case ActivationKind::kScaledTanh:
-      return T(1.7159 * 2.0 / 3.0) - T(2.0 / 3.0 / 1.7159) * y * y;
-  }
-  return T(1);
-}
-
-void reference_forward(const KernelArgs& args) noexcept {
-  const auto& op = op_of<ops::Activation>(args);
-  with_float(args.inputs[0].spec->dtype, [&](auto type) {
-    using T = decltype(type);
-    const T* input = args.inputs[0].as<const T>();
-    T* output = args.outputs[0].as<T>();
-    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t i = begin; i < end; ++i)
-                        output[i] = activate(op.kind, input[i], static_cast<T>(op.slope));
-                    });
-  });
-}
-
-void reference_gradient(const KernelArgs& args) noexcept {
-  const auto& op = op_of<ops::ActivationGrad>(args);
-  with_float(args.inputs[0].spec->dtype, [&](auto type) {
-    using T = decltype(type);
-    const T* output = args.inputs[0].as<const T>();
-    const T* grad_output = args.inputs[1].as<const T>();
-    T* grad_input = args.outputs[0].as<T>();
-    const T slope = static_cast<T>(op.slope);
-    const bool rectifies = op.kind == ActivationKind::kRelu || op.kind == ActivationKind::kRelu6;
-    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t i = begin; i < end; ++i) {
-                        // Not 0 * gradient: where relu is closed, not even an infinite one passes.
-                        const T d = activation_slope(op.kind, output[i], slope);
-                        const bool closed = rectifies && d == T(0);
-                        grad_input[i] = closed ? T(0) : grad_output[i] * d;
-                      }
-                    });
-  });
-}
-
-// Null for the identity.
 ActivationFunctions::Forward forward_of(const ActivationFunctions& functions,
                                         ActivationKind kind) noexcept {
   switch (kind) {
@@ -115,6 +33,39 @@ ActivationFunctions::Forward forward_of(const ActivationFunctions& functions,
   return nullptr;
 }
 
+namespace {
+
+void reference_forward(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Activation>(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* input = args.inputs[0].as<const T>();
+    T* output = args.outputs[0].as<T>();
+    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i)
+                        output[i] = activated(op.kind, input[i], static_cast<T>(op.slope));
+                    });
+  });
+}
+
+void reference_gradient(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::ActivationGrad>(args);
+  with_float(args.inputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* output = args.inputs[0].as<const T>();
+    const T* grad_output = args.inputs[1].as<const T>();
+    T* grad_input = args.outputs[0].as<T>();
+    const T slope = static_cast<T>(op.slope);
+    parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t i = begin; i < end; ++i)
+                        grad_input[i] = passed_back(op.kind, output[i], grad_output[i], slope);
+                    });
+  });
+}
+
+// Null for the identity.
 ActivationFunctions::Gradient gradient_of(const ActivationFunctions& functions,
                                           ActivationKind kind) noexcept {
   switch (kind) {

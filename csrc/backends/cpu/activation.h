@@ -3,6 +3,10 @@
 
 #include "backends/cpu/convert.h"
 
+namespace pycnn {
+enum class ActivationKind : std::uint8_t;  // ops.h has more than .isa.cpp files may see
+}
+
 // Contract of activation.isa.cpp: unaligned arrays of n floats; results may lie on either input.
 namespace pycnn::cpu {
 
@@ -14,6 +18,10 @@ struct ActivationFunctions {
   Gradient relu_grad, relu6_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad;
   const ConvertFunctions* convert;
 };
+
+// The function of a kind; null for the identity.
+ActivationFunctions::Forward forward_of(const ActivationFunctions& functions,
+                                        ActivationKind kind) noexcept;
 
 namespace baseline {
 extern const ActivationFunctions kActivation;

@@ -1,5 +1,6 @@
 #include <limits>
 
+#include "backends/cpu/activation_reference.h"
 #include "backends/cpu/batch_norm_matrix.h"
 #include "backends/cpu/select.h"
 
@@ -57,26 +58,11 @@ Rectifier rectifier_of(ActivationKind kind, double slope) noexcept {
   }
 }
 
-template <class T>
-T rectified(const Rectifier& r, T x) noexcept {
-  if (x < T(r.low)) return r.keep == 0 ? T(0) : T(r.slope) * x;
-  return x > T(r.high) ? T(r.high) : x;
-}
-
-// Not 0 * gradient: where the activation is closed, not even an infinite one passes.
-template <class T>
-T passed(const Rectifier& r, T y, T grad) noexcept {
-  if (y >= T(r.high)) return T(0);
-  if (y <= T(r.low)) return r.keep == 0 ? T(0) : T(r.slope) * grad;
-  return grad;
-}
-
 // ---- BatchNormApply
 
 void apply_reference(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Epilogue& epilogue = op_of<ops::BatchNormApply>(args).epilogue;
-  const Rectifier rectifier = rectifier_of(epilogue.activation, epilogue.slope);
   with_float(args.inputs[0].spec->dtype, [&](auto type) {
     using T = decltype(type);
     for (std::int64_t i = 0; i < l.rows * l.channels; ++i) {
@@ -86,7 +72,8 @@ void apply_reference(const KernelArgs& args) noexcept {
       };
       double y = (value(0, i) - value(1, c)) * value(2, c) + value(3, c);
       if (epilogue.residual) y += value(4, i);
-      args.outputs[0].as<T>()[i] = rectified(rectifier, static_cast<T>(y));
+      args.outputs[0].as<T>()[i] =
+          activated(epilogue.activation, static_cast<T>(y), static_cast<T>(epilogue.slope));
     }
   });
 }
@@ -126,7 +113,6 @@ struct ApplyGrad : TrainGrad {
 void apply_grad_reference(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const auto& op = op_of<ops::BatchNormApplyGrad>(args);
-  const Rectifier rectifier = rectifier_of(op.activation, op.slope);
   with_float(args.inputs[0].spec->dtype, [&](auto type) {
     using T = decltype(type);
     const auto vector = [&](std::size_t input, std::int64_t c) -> double {
@@ -138,7 +124,8 @@ void apply_grad_reference(const KernelArgs& args) noexcept {
       const double mean = vector(2, c);
       const auto gated = [&](std::int64_t r) -> double {
         const auto y = static_cast<T>((x[r] - mean) * vector(4, c) + vector(5, c));
-        return passed(rectifier, y, static_cast<T>(g[r]));
+        // Of a rectifier the slope is the same at its input.
+        return passed_back(op.activation, y, static_cast<T>(g[r]), static_cast<T>(op.slope));
       };
       ref::GradientSums sums;
       for (std::int64_t r = 0; r < l.rows; ++r) {

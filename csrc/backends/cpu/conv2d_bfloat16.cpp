@@ -258,25 +258,6 @@ void add_image(const PairPlan& plan, const PairPass& pass, Index rows, Index inp
     }
 }
 
-ActivationFunctions::Forward function_of(ActivationKind kind, const ActivationFunctions& all) {
-  switch (kind) {
-    case ActivationKind::kRelu6:
-      return all.relu6;
-    case ActivationKind::kLeakyRelu:
-      return all.leaky_relu;
-    case ActivationKind::kSigmoid:
-      return all.sigmoid;
-    case ActivationKind::kTanh:
-      return all.tanh;
-    case ActivationKind::kScaledTanh:
-      return all.scaled_tanh;
-    case ActivationKind::kIdentity:
-    case ActivationKind::kRelu:
-      break;
-  }
-  return nullptr;
-}
-
 void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors& tensors,
                    const PairChunk& chunk, const PairPass& pass, const BFloat16* input,
                    RowTable table) {
@@ -308,7 +289,7 @@ void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors
   job.bias = tensors.bias;
   job.output = tensors.output, job.residual = tensors.residual;
   job.relu = plan.activation == ActivationKind::kRelu;
-  job.activation = function_of(plan.activation, *unit.activation);
+  job.activation = job.relu ? nullptr : forward_of(*unit.activation, plan.activation);
   job.slope = plan.slope;
   unit.tiles(job);
 }

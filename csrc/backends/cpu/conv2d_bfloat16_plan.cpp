@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/cpu/conv2d_taps.h"
+
 namespace pycnn::cpu {
 namespace {
 
@@ -12,33 +14,9 @@ constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
 constexpr Index kLeastPixels = 64, kMostPixels = 768;  // of a chunk, in place
 
-struct AxisPlace {
-  Index kernel;  // index in the weight
-  Index input;   // position relative to output index 0 of the pass
-};
-
-struct PassPlaces {
-  std::vector<AxisPlace> rows, columns;
-};
-
-// Taps along one axis, ascending in the input, of the pass with this residue.
-std::vector<AxisPlace> axis_places(const WindowProblem& w, int axis, Index residue) {
-  std::vector<AxisPlace> places;
-  for (Index k = 0; k < w.kernel_size[axis]; ++k) {
-    if (!w.transposed) {
-      places.push_back({k, k * w.dilation[axis] - w.padding[axis]});
-      continue;
-    }
-    const Index distance = residue + w.padding[axis] - k * w.dilation[axis];
-    if (distance % w.stride[axis] == 0) places.push_back({k, distance / w.stride[axis]});
-  }
-  if (w.transposed) std::reverse(places.begin(), places.end());
-  return places;
-}
-
 struct PairLists {
   std::vector<PairPass> passes;
-  std::vector<PassPlaces> places;  // of each pass
+  std::vector<PassTaps> places;  // of each pass
   std::vector<Index> offsets;
   std::vector<PairStepPlan> steps;
   std::vector<PairTap> taps;
@@ -62,7 +40,7 @@ void find_passes(const WindowProblem& w, PairPlan& plan, PairLists& lists) {
   const Index columns = std::min(plan.out_stride[1], plan.out_columns);
   for (Index row = 0; row < rows; ++row)
     for (Index column = 0; column < columns; ++column) {
-      PassPlaces places{axis_places(w, 0, row), axis_places(w, 1, column)};
+      PassTaps places{axis_taps(w, 0, row), axis_taps(w, 1, column)};
       if (places.rows.empty() || places.columns.empty()) {
         plan.zero_fill = 1;
         continue;
@@ -77,10 +55,8 @@ void find_passes(const WindowProblem& w, PairPlan& plan, PairLists& lists) {
 }
 
 bool neighbours(const PairLists& lists) {
-  for (const PassPlaces& places : lists.places)
-    for (std::size_t i = 1; i < places.columns.size(); ++i)
-      if (places.columns[i].input != places.columns[i - 1].input + 1) return false;
-  return true;
+  return std::all_of(lists.places.begin(), lists.places.end(),
+                     [](const PassTaps& places) { return follow_one_another(places.columns); });
 }
 
 // Loads of one output pixel, merged and not.
@@ -91,7 +67,7 @@ struct StepCounts {
 StepCounts count_steps(const PairPlan& plan, const PairLists& lists) {
   StepCounts counts;
   const Index even = ceil_div(plan.channels, 2) * 2;
-  for (const PassPlaces& places : lists.places) {
+  for (const PassTaps& places : lists.places) {
     const auto rows = static_cast<Index>(places.rows.size());
     const auto columns = static_cast<Index>(places.columns.size());
     counts.runs += rows * ceil_div(columns * even, kPairStep);
@@ -125,7 +101,7 @@ void choose_copy(const PairLists& lists, PairPlan& plan) {
   Index last_row = 0, last_column = 0;
   plan.first_row = plan.first_column = 0;
   bool first = true;
-  for (const PassPlaces& places : lists.places) {
+  for (const PassTaps& places : lists.places) {
     const Index row = places.rows.front().input, column = places.columns.front().input;
     plan.first_row = first ? row : std::min(plan.first_row, row);
     plan.first_column = first ? column : std::min(plan.first_column, column);
@@ -165,9 +141,9 @@ void find_planes(const PairLists& lists, const PairPlan& plan, std::vector<PairP
     planes.push_back({0, 0});
     return;
   }
-  for (const PassPlaces& places : lists.places)
-    for (const AxisPlace& row : places.rows)
-      for (const AxisPlace& column : places.columns) {
+  for (const PassTaps& places : lists.places)
+    for (const AxisTap& row : places.rows)
+      for (const AxisTap& column : places.columns) {
         const PairPlane plane{(row.input - plan.first_row) % plan.stride[0],
                               (column.input - plan.first_column) % plan.stride[1]};
         const bool known = std::any_of(planes.begin(), planes.end(), [&](const PairPlane& other) {
@@ -214,13 +190,13 @@ ReadBlocks blocks_read(const PairPlan& plan, Index block) {
   return {begin / kPairStep, ceil_div(end, kPairStep) - begin / kPairStep};
 }
 
-void add_block_steps(const PairPlan& plan, const PassPlaces& places, const ReadBlocks& read,
+void add_block_steps(const PairPlan& plan, const PassTaps& places, const ReadBlocks& read,
                      PairLists& lists) {
   // The cache lines of one block of channels serve all taps before the next block's turn.
   for (Index b = read.first; b < read.first + read.count; ++b) {
     Index tap = 0;
-    for (const AxisPlace& row : places.rows)
-      for (const AxisPlace& column : places.columns) {
+    for (const AxisTap& row : places.rows)
+      for (const AxisTap& column : places.columns) {
         lists.offsets.push_back(b * plan.block_pitch +
                                 tap_offset(plan, lists, row.input, column.input));
         lists.steps.push_back({tap++, b * kPairStep, 0});
@@ -230,16 +206,15 @@ void add_block_steps(const PairPlan& plan, const PassPlaces& places, const ReadB
 
 void add_steps(const PairPlan& plan, std::size_t index, PairLists& lists) {
   PairPass& pass = lists.passes[index];
-  const PassPlaces& places = lists.places[index];
+  const PassTaps& places = lists.places[index];
   pass.tap = static_cast<Index>(lists.taps.size());
   pass.step = static_cast<Index>(lists.offsets.size());
-  for (const AxisPlace& row : places.rows)
-    for (const AxisPlace& column : places.columns)
-      lists.taps.push_back({row.kernel, column.kernel});
+  for (const AxisTap& row : places.rows)
+    for (const AxisTap& column : places.columns) lists.taps.push_back({row.kernel, column.kernel});
   const auto tap_columns = static_cast<Index>(places.columns.size());
   if (plan.layout == PairLayout::kRuns) {
     Index tap = 0;
-    for (const AxisPlace& row : places.rows) {
+    for (const AxisTap& row : places.rows) {
       add_run(plan, tap_offset(plan, lists, row.input, places.columns.front().input), tap,
               tap_columns * plan.pixel, lists);
       tap += tap_columns;
@@ -266,7 +241,7 @@ void choose_pairs(const PairLists& lists, PairPlan& plan) {
   Index shortest = kPairStep;
   if (plan.layout == PairLayout::kInPlace) shortest = std::min(shortest, plan.pixel);
   if (plan.layout == PairLayout::kRuns) {
-    for (const PassPlaces& places : lists.places) {
+    for (const PassTaps& places : lists.places) {
       const auto taps = static_cast<Index>(places.columns.size());
       shortest = std::min(shortest, plan.pixel * taps);
       plan.merged_taps = std::max(plan.merged_taps, taps);
@@ -289,7 +264,7 @@ void choose_pair_chunks(const PairLists& lists, bool single, PairPlan& plan) {
   double image_flops = 0;
   Index weights = 0;
   for (std::size_t i = 0; i < lists.passes.size(); ++i) {
-    const PassPlaces& places = lists.places[i];
+    const PassTaps& places = lists.places[i];
     const auto taps = static_cast<Index>(places.rows.size() * places.columns.size());
     const Index products = taps * plan.group_reads * plan.out_channels;
     image_flops += 2.0 * static_cast<double>(lists.passes[i].rows * lists.passes[i].columns) *

@@ -1,35 +1,14 @@
 #include "backends/cpu/conv2d_reference.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "backends/cpu/activation_reference.h"
 #include "backends/cpu/variant.h"
 
 namespace pycnn::cpu {
 namespace {
 
 using Index = std::int64_t;
-
-template <class T>
-T activate(T x, const Epilogue& epilogue) {
-  switch (epilogue.activation) {
-    case ActivationKind::kIdentity:
-      return x;
-    case ActivationKind::kRelu:
-      return x < 0 ? T{0} : x;
-    case ActivationKind::kRelu6:
-      return x < 0 ? T{0} : x > 6 ? T{6} : x;
-    case ActivationKind::kLeakyRelu:
-      return x > 0 ? x : static_cast<T>(epilogue.slope) * x;
-    case ActivationKind::kSigmoid:
-      return 1 / (1 + std::exp(-x));
-    case ActivationKind::kTanh:
-      return std::tanh(x);
-    case ActivationKind::kScaledTanh:
-      return static_cast<T>(1.7159) * std::tanh(x * static_cast<T>(2.0 / 3.0));
-  }
-  return x;
-}
 
 // The optional last inputs of a forward op.
 template <class T>
@@ -120,7 +99,7 @@ void conv2d(const KernelArgs& args) noexcept {
     meet([&](Index i, Index k) { sum += input[i] * weight[k]; });
     if (extras.bias) sum += extras.bias[channel];
     if (extras.residual) sum += extras.residual[at];
-    output[at] = activate(sum, op.epilogue);
+    output[at] = activated(op.epilogue.activation, sum, static_cast<T>(op.epilogue.slope));
   });
 }
 
@@ -181,7 +160,7 @@ void dense(const KernelArgs& args) noexcept {
       const Index at = row * m.out + o;
       if (extras.bias) sum += extras.bias[o];
       if (extras.residual) sum += extras.residual[at];
-      output[at] = activate(sum, op.epilogue);
+      output[at] = activated(op.epilogue.activation, sum, static_cast<T>(op.epilogue.slope));
     }
 }
 

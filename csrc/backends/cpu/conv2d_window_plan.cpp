@@ -4,37 +4,11 @@
 #include <cmath>
 
 #include "backends/cpu/conv2d_grouped_rows.h"
+#include "backends/cpu/conv2d_taps.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
 namespace {
-
-struct AxisTap {
-  Index kernel = 0;  // index in the weight
-  Index input = 0;   // position relative to output index 0 of the pass
-};
-
-// Taps along one axis, ascending in the input, of the pass with this residue.
-std::vector<AxisTap> axis_taps(const WindowProblem& w, int axis, Index residue) {
-  std::vector<AxisTap> taps;
-  const Index stride = w.stride[axis], dilation = w.dilation[axis], padding = w.padding[axis];
-  for (Index k = 0; k < w.kernel_size[axis]; ++k) {
-    if (!w.transposed) {
-      taps.push_back({k, k * dilation - padding});
-    } else {
-      const Index distance = residue + padding - k * dilation;
-      if (distance % stride == 0) taps.push_back({k, distance / stride});
-    }
-  }
-  if (w.transposed) std::reverse(taps.begin(), taps.end());
-  return taps;
-}
-
-bool contiguous(const std::vector<AxisTap>& taps) {
-  for (std::size_t i = 1; i < taps.size(); ++i)
-    if (taps[i].input != taps[i - 1].input + 1) return false;
-  return true;
-}
 
 struct Lists {
   std::vector<Pass> passes;
@@ -42,14 +16,10 @@ struct Lists {
   std::vector<KernelTap> kernel_taps;
 };
 
-struct PassTaps {
-  std::vector<AxisTap> rows, columns;
-};
-
 // One row of taps, as runs of three neighbours where that many are left, else of one.
 void add_group_runs(const WindowPlan& plan, Index row, const std::vector<AxisTap>& columns,
                     Lists& lists) {
-  const bool joined = contiguous(columns) && plan.in.stride[1] == 1;
+  const bool joined = follow_one_another(columns) && plan.in.stride[1] == 1;
   for (std::size_t first = 0; first < columns.size();) {
     const Index taps = joined && columns.size() - first >= 3 ? 3 : 1;
     const Index offset = plan.in.tap_offset(row, columns[first].input);
@@ -69,7 +39,7 @@ void add_pass(const WindowPlan& plan, const Pass& place, const PassTaps& taps, b
   Pass pass = place;
   pass.kernel_tap = static_cast<Index>(lists.kernel_taps.size());
   pass.tap = static_cast<Index>(lists.offsets.size());
-  const bool merged = merge && contiguous(taps.columns);
+  const bool merged = merge && follow_one_another(taps.columns);
   for (const AxisTap& row : taps.rows) {
     if (plan.lanes.grouped) add_group_runs(plan, row.input, taps.columns, lists);
     for (const AxisTap& column : taps.columns) {
@@ -144,7 +114,7 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
     range.first_column = std::min(range.first_column, taps[i].columns.front().input);
     range.last_column = std::max(range.last_column, taps[i].columns.back().input);
     most = {std::max(most[0], places[i].rows), std::max(most[1], places[i].columns)};
-    all_contiguous = all_contiguous && contiguous(taps[i].columns);
+    all_contiguous = all_contiguous && follow_one_another(taps[i].columns);
   }
   const bool merge =
       !plan.lanes.used && w.groups == 1 && all_contiguous && plan.in_channels < kMergeBelow;
@@ -331,20 +301,9 @@ TileActivation tile_activation(ActivationKind kind) {
 }
 
 void activate(ActivationKind kind, const ActivationFunctions& functions, const FloatRuns& runs) {
-  ActivationFunctions::Forward function = nullptr;
-  switch (kind) {
-    case ActivationKind::kSigmoid:
-      function = functions.sigmoid;
-      break;
-    case ActivationKind::kTanh:
-      function = functions.tanh;
-      break;
-    case ActivationKind::kScaledTanh:
-      function = functions.scaled_tanh;
-      break;
-    default:
-      return;
-  }
+  if (tile_activation(kind) != TileActivation::kIdentity) return;
+  const auto function = forward_of(functions, kind);
+  if (function == nullptr) return;
   if (runs.count == runs.pitch) return function(runs.first, runs.first, runs.runs * runs.count, 0);
   for (Index i = 0; i < runs.runs; ++i) {
     float* p = runs.first + i * runs.pitch;

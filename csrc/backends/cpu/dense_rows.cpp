@@ -42,31 +42,10 @@ Kernel make_kernel(const DenseRowPlan& plan, const Problem& problem, KernelFunct
   return kernel;
 }
 
-ActivationFunctions::Forward function_of(const ActivationFunctions& functions,
-                                         ActivationKind kind) {
-  switch (kind) {
-    case ActivationKind::kIdentity:
-      return nullptr;
-    case ActivationKind::kRelu:
-      return functions.relu;
-    case ActivationKind::kRelu6:
-      return functions.relu6;
-    case ActivationKind::kLeakyRelu:
-      return functions.leaky_relu;
-    case ActivationKind::kSigmoid:
-      return functions.sigmoid;
-    case ActivationKind::kTanh:
-      return functions.tanh;
-    case ActivationKind::kScaledTanh:
-      return functions.scaled_tanh;
-  }
-  return nullptr;
-}
-
 void run_forward(const KernelArgs& args, const DenseRowKernels& kernels) {
   const DenseRowPlan& plan = *reinterpret_cast<const DenseRowPlan*>(args.plan);
   const Epilogue& epilogue = std::get_if<ops::Dense>(args.op)->epilogue;
-  const auto function = function_of(*kernels.activation, epilogue.activation);
+  const auto function = forward_of(*kernels.activation, epilogue.activation);
   const float slope = static_cast<float>(epilogue.slope);
   const bool has_bias = args.inputs.size() > (epilogue.residual ? 3u : 2u);
   const float* bias = has_bias ? args.inputs[2].as<const float>() : nullptr;

@@ -12,7 +12,7 @@ const std::vector<Shape> kShapes = {{2, 1, 1, 1},  {3, 5, 4, 1},   {1, 3, 1, 3},
 const std::vector<Epilogue> kEpilogues = {
     {false, ActivationKind::kIdentity, 0.01}, {false, ActivationKind::kRelu, 0.01},
     {true, ActivationKind::kRelu, 0.01},      {true, ActivationKind::kIdentity, 0.01},
-    {false, ActivationKind::kRelu6, 0.01},    {true, ActivationKind::kLeakyRelu, 0.25}};
+    {false, ActivationKind::kRelu6, 0.01},    {true, ActivationKind::kLeakyRelu, 0.3}};
 
 double activated(const Epilogue& epilogue, double x) {
   switch (epilogue.activation) {

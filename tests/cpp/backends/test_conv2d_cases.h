@@ -171,6 +171,7 @@ inline std::vector<Case> nasty_cases() {
       {.n = 1, .h = 3, .w = 1, .ic = 2, .oc = 2049, .kh = 1, .kw = 1},
       {.n = 1, .h = 3, .w = 3, .ic = 1000, .oc = 1000, .padding = {1, 1, 1, 1}, .groups = 1000},
       {.n = 0, .padding = {1, 1, 1, 1}},
+      {.n = 0, .ic = 5, .kh = 1, .kw = 1},
       {.n = 1, .h = 28, .w = 28, .ic = 1, .oc = 6, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
       {.n = 3, .h = 14, .w = 14, .ic = 6, .oc = 16, .kh = 5, .kw = 5},
       {.n = 2,
