@@ -17,6 +17,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError, FileError, FormatError, LabelError, ShapeError
 from pycnn.nn.files import load
 from pycnn.nn.module import Module
+from pycnn.program import check_numerics
 from pycnn.textfile import write_text
 
 __all__ = ["Ensemble"]
@@ -42,7 +43,8 @@ class Ensemble:
 
     Raises:
         ArgumentError: There is no net, something is no `pycnn.nn.Module`, or the files of two nets name other classes
-            or another order of them.
+            or another order of them; or `emulate_bfloat16` or `winograd` is not True or False.
+        DTypeError: `dtype` is none of these.
 
     Example:
         >>> import pycnn as pc
@@ -61,7 +63,7 @@ class Ensemble:
         winograd: bool = True,
     ) -> None:
         self.nets = tuple(nets)
-        self._numerics: dict[str, Any] = {"dtype": dtype, "emulate_bfloat16": emulate_bfloat16, "winograd": winograd}
+        self._numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
         if not self.nets:
             raise ArgumentError("Ensemble: there is no net, one or more are needed")
         for position, net in enumerate(self.nets):

@@ -20,6 +20,7 @@ __all__ = [
     "OptimizerSpec",
     "Program",
     "Variables",
+    "check_numerics",
     "check_recompute",
     "compile",
     "compile_traced",
@@ -371,9 +372,7 @@ def compile_traced(
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
         variants=dict(variants or {}),
-        winograd=_check_flag(winograd, "winograd"),
-        dtype=check_dtype(dtype, allowed=COMPUTED),
-        emulate_bfloat16=_check_flag(emulate_bfloat16, "emulate_bfloat16"),
+        **check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd),
         recompute=check_recompute(recompute),
         fuse=fuse,
         reuse_memory=reuse_memory,
@@ -417,9 +416,7 @@ def plan_memory(
         device=_check_device(device),
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
-        winograd=_check_flag(winograd, "winograd"),
-        dtype=check_dtype(dtype, allowed=COMPUTED),
-        emulate_bfloat16=_check_flag(emulate_bfloat16, "emulate_bfloat16"),
+        **check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd),
         recompute=check_recompute(recompute),
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
@@ -457,6 +454,23 @@ def _check_flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ArgumentError(f"{name}: {value!r} is not True or False")
     return bool(value)
+
+
+def check_numerics(*, dtype: Any, emulate_bfloat16: Any, winograd: Any) -> dict[str, Any]:
+    """Refuse what does not say how numbers are multiplied and kept.
+
+    Returns:
+        The three as arguments of `compile_traced`.
+
+    Raises:
+        DTypeError: `dtype` is neither "float32" nor "bfloat16".
+        ArgumentError: One of the others is not True or False.
+    """
+    return {
+        "dtype": check_dtype(dtype, allowed=COMPUTED),
+        "emulate_bfloat16": _check_flag(emulate_bfloat16, "emulate_bfloat16"),
+        "winograd": _check_flag(winograd, "winograd"),
+    }
 
 
 def check_recompute(recompute: Any) -> str:

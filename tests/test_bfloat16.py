@@ -268,3 +268,24 @@ def test_options_that_do_not_go_together():
             pc.Trainer(net, dtype=dtype)
     with pytest.raises(ArgumentError, match="emulate_bfloat16: 1 is not True or False"):
         pc.compile(net, x.shape, "bfloat16", emulate_bfloat16=1)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, x, **numerics: pc.Trainer(net, **numerics),
+        lambda net, x, **numerics: pc.Ensemble([net], **numerics),
+        lambda net, x, **numerics: net.predict(x, **numerics),
+        lambda net, x, **numerics: net.predict_proba(x, **numerics),
+    ],
+    ids=["Trainer", "Ensemble", "predict", "predict_proba"],
+)
+def test_wrong_numerics_are_refused_where_they_are_given(use):
+    net, x, _ = make("lenet5")
+    with pytest.raises(DTypeError, match=r"unknown; expected one of float32, bfloat16"):
+        use(net, x, dtype=["float32"])
+    with pytest.raises(DTypeError, match=r"'float64' is not accepted here"):
+        use(net, x, dtype="float64")
+    for name in ("winograd", "emulate_bfloat16"):
+        with pytest.raises(ArgumentError, match=f"{name}: 1 is not True or False"):
+            use(net, x, **{name: 1})

@@ -25,9 +25,9 @@ from pycnn.config import clock_ghz, machine
 from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.optim import SGD
-from pycnn.program import COMPUTED, Program, compile_traced
+from pycnn.program import Program, check_numerics, compile_traced
 from pycnn.tensor import expect_memory
-from pycnn.tracing import Symbol, check_dtype, trace
+from pycnn.tracing import Symbol, trace
 from pycnn.version import __version__
 
 __all__ = ["bench", "environment"]
@@ -124,8 +124,8 @@ def bench(
         raise ArgumentError(f"bench: net is {net!r}, expected a Module, for example pycnn.models.create('lenet5')")
     if peaks not in ("keep", "renew", None):
         raise ArgumentError(f"bench: peaks is {peaks!r}, expected 'keep', 'renew' or None")
-    dtype = check_dtype(dtype, allowed=COMPUTED)
-    numerics = {"dtype": dtype, "emulate_bfloat16": emulate_bfloat16, "winograd": winograd}
+    numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
+    dtype = numerics["dtype"]
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))
     state = net.state_dict()
@@ -147,7 +147,7 @@ def bench(
             timings=tuple(map(_with_work, timings, programs, limits, [dtype] * len(programs))),
             environment=environment(),
             dtype=dtype,
-            winograd=bool(winograd),
+            winograd=numerics["winograd"],
             rounds=rounds,
             clock=clock,
             peaks=tuple(limit for limit in limits if limit is not None),

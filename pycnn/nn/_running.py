@@ -13,7 +13,7 @@ from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
-from pycnn.program import Program, compile_traced
+from pycnn.program import Program, check_numerics, compile_traced
 from pycnn.tensor import as_array, as_plain, expect_memory, stack_level
 from pycnn.tracing import Symbol, trace
 
@@ -287,6 +287,7 @@ def _scores(net: Module, result: Any) -> Symbol:
 
 def predict(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
     """Index of the largest score of each image, int64; `numerics` as of `make_runner`."""
+    numerics = check_numerics(**numerics)
 
     def classes(part: Any) -> np.ndarray:
         scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **numerics)
@@ -306,6 +307,8 @@ def ends_in_softmax(symbol: Symbol) -> bool:
 def predict_proba(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
     """Probability of each class, float32; `numerics` as of `make_runner`."""
     from pycnn import functional
+
+    numerics = check_numerics(**numerics)
 
     def finish(result: Any) -> Symbol:
         scores = _scores(net, result)

@@ -26,9 +26,8 @@ from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
-from pycnn.program import COMPUTED, OptimizerSpec, Variables, check_recompute
+from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute
 from pycnn.tensor import Tensor
-from pycnn.tracing import check_dtype
 from pycnn.train import _checkpoint, _loop
 from pycnn.train._batches import as_dataset, as_target, check_labels
 from pycnn.train._files import make_directory
@@ -126,11 +125,7 @@ class Trainer:
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
         #: How numbers are multiplied and kept: arguments of `pycnn.program.compile_traced`.
-        self.numerics: dict[str, Any] = {
-            "dtype": check_dtype(dtype, allowed=COMPUTED),
-            "winograd": winograd,
-            "emulate_bfloat16": emulate_bfloat16,
-        }
+        self.numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
         names = [name for name, _ in net.named_tensors()] if isinstance(net, files.GraphModule) else []
@@ -616,7 +611,7 @@ class Trainer:
             "clip_norm": self.clip_norm,
             "auxiliary_weight": self.auxiliary_weight,
             "dtype": self.numerics["dtype"],
-            "winograd": bool(self.numerics["winograd"]),
+            "winograd": self.numerics["winograd"],
         }
 
     def state(self) -> dict[str, Any]:
