@@ -20,11 +20,14 @@ struct ConvInput {
   Index tap_rows = 0;        // rows from the topmost to the lowest tap
   Index buffer_columns = 0;  // columns that the taps of one output row touch
   Index direct = 0;       // a flag; plans have no padding bytes, so that equal ones compare equal
+  Index gathered = 0;     // likewise: the copy holds the stride's pixels alone
   Index pixel_pitch = 0;  // floats from pixel to pixel and from row to row, image or copy
   Index row_pitch = 0;
   Index image_pixel = 0;  // floats from pixel to pixel of the image
 
-  Index buffer_rows(Index output_rows) const { return (output_rows - 1) * stride[0] + tap_rows; }
+  // Pixels of image or copy from one output pixel to the next.
+  Index step(int axis) const { return gathered ? 1 : stride[axis]; }
+  Index buffer_rows(Index output_rows) const { return (output_rows - 1) * step(0) + tap_rows; }
   Index buffer_floats(Index output_rows) const { return buffer_rows(output_rows) * row_pitch; }
   Index image_floats() const { return height * width * image_pixel; }
   // The same for an image whose pixels lie apart. One that is read in place must have its only tap
@@ -35,8 +38,8 @@ struct ConvInput {
     if (direct) result.pixel_pitch = pitch, result.row_pitch = width * pitch;
     return result;
   }
-  Index row_step() const { return stride[0] * row_pitch; }
-  Index column_step() const { return stride[1] * pixel_pitch; }
+  Index row_step() const { return step(0) * row_pitch; }
+  Index column_step() const { return step(1) * pixel_pitch; }
   // Offset of a tap from the anchor of its output pixel.
   Index tap_offset(Index row, Index column) const {
     return (row - first_row) * row_pitch + (column - first_column) * pixel_pitch;
@@ -57,6 +60,9 @@ struct TapRange {
 // `merge`: taps of one row are to be read as one run, so pixels must follow one another.
 ConvInput make_conv_input(const Shape& image, const Pair& stride, const TapRange& taps,
                           const Pair& output_size, bool merge);
+// Has a single strided tap read a copy in which the pixels between are left out: in place they would
+// take part in the caches all the same.
+void gather_pixels(ConvInput& in, const Pair& output_size);
 
 // Runs shorter than this are worth merging across the taps of a row.
 constexpr Index kMergeBelow = 32;

@@ -120,6 +120,9 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
       !plan.lanes.used && w.groups == 1 && all_contiguous && plan.in_channels < kMergeBelow;
   const Pair in_stride = w.transposed ? Pair{1, 1} : w.stride;
   plan.in = make_conv_input(w.input, in_stride, range, most, merge);
+  const bool single = range.first_row == range.last_row && range.first_column == range.last_column;
+  if (plan.in.direct && single && in_stride[1] > 1 && !plan.lanes.used)
+    gather_pixels(plan.in, most);
   if (plan.lanes.grouped) {
     const Index inputs = plan.lanes.width / plan.group_channels * plan.in_channels;
     plan.lanes.plane_pitch = plan_group_rows(
