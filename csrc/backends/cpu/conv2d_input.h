@@ -60,8 +60,8 @@ struct TapRange {
 // `merge`: taps of one row are to be read as one run, so pixels must follow one another.
 ConvInput make_conv_input(const Shape& image, const Pair& stride, const TapRange& taps,
                           const Pair& output_size, bool merge);
-// Has a single strided tap read a copy in which the pixels between are left out: in place they would
-// take part in the caches all the same.
+// Has a single strided tap read a copy in which the pixels between are left out: in place they
+// would take part in the caches all the same.
 void gather_pixels(ConvInput& in, const Pair& output_size);
 
 // Runs shorter than this are worth merging across the taps of a row.

@@ -9,9 +9,12 @@
 namespace pycnn::cpu {
 
 struct WeightGradKernels {
-  Index lanes;
+  Index lanes, scalars;
+  Index pixels;  // of which a block and a panel stay in the nearest cache
   void (*outer)(const OuterTiles&);
+  void (*panels)(const OuterTiles&);
   void (*block)(const PixelBlocks&);
+  void (*panel)(const PixelBlocks&);
   void (*column_sums)(const ColumnSums&);
   void (*products)(const LaneProducts&);
   void (*add)(float* to, const float* from, Index count);
@@ -43,6 +46,7 @@ struct WeightGradPlan {
   // Both operands are copied to blocks before they are multiplied, so many pixels at a time; 0: no.
   Index blocked_pixels = 0;
   Index inputs_in_place = 0;  // of the two, the gradient alone: few channels are near as they are
+  Index copied_grads = 0;     // floats
   Index copy_floats = 0;      // of a worker: input rows; the blocks follow
   Index worker_floats = 0, workers = 1;
 
@@ -68,9 +72,8 @@ constexpr Index kSmallPart = 32 * 1024;
 constexpr Index kBufferFloats = 96 * 1024;
 constexpr Index kGradFloats = 64 * 1024;   // of a unit, which every tap reads again from L2
 constexpr Index kUnitFloats = 64 * 1024;   // of both operands, where a unit can have any length
-constexpr Index kBlockedPixels = 192;      // of which a block of each side stays in a near cache
 constexpr Index kMinBlocked = 16;          // channels of both sides
-constexpr Index kMinBlockedOutputs = 128;  // likewise, when both are copied to blocks
+constexpr Index kMinBlockedOutputs = 256;  // likewise, when both are copied to blocks
 constexpr Index kMinCopied = 48;           // output channels, when the gradient alone is copied
 constexpr Index kMinOutputs = 28;          // output channels that repay a pass over the input
 
@@ -101,7 +104,7 @@ bool can_block(const WeightGradPlan& plan) {
   return plan.run >= kMinBlocked && plan.group_outputs() >= kMinBlocked;
 }
 
-void plan_units(WeightGradPlan& plan) {
+void plan_units(WeightGradPlan& plan, const WeightGradKernels& kernels) {
   const ConvInput& in = plan.in;
   const Index image = in.height * in.width * in.channels;
   const Index pixels = plan.rows * plan.columns;
@@ -113,7 +116,7 @@ void plan_units(WeightGradPlan& plan) {
   if (plan.flat) {
     plan.unit_rows =
         can_block(plan)
-            ? kBlockedPixels
+            ? kernels.pixels
             : std::clamp<Index>(kUnitFloats / (in.channels + plan.out_channels), 64, 512);
     plan.units = ceil_div(plan.images * pixels, plan.unit_rows);
     return;
@@ -160,15 +163,19 @@ void plan_parts(WeightGradPlan& plan, Index lanes, Index threads) {
   }
 }
 
-void plan_blocks(WeightGradPlan& plan) {
+void plan_blocks(WeightGradPlan& plan, const WeightGradKernels& kernels) {
   const Index width = plan.block_width;
   plan.inputs_in_place = plan.lanes == WeightLanes::kOutputs && plan.in.column_step() < width;
   // Few inputs: the gradient alone is worth a copy when several taps read it.
   const bool gradient = plan.inputs_in_place && plan.taps > 1 && plan.group_outputs() >= kMinCopied;
   if (!can_block(plan) && !gradient) return;
-  plan.blocked_pixels = kBlockedPixels;
-  const Index grads = plan.packed() ? width : ceil_div(plan.group_outputs(), width) * width;
-  plan.worker_floats = kBlockedPixels * (grads + ceil_div(plan.run, width) * width);
+  plan.blocked_pixels = kernels.pixels;
+  auto floats = [&](Index channels, bool panels) {
+    const Index cut = panels ? kernels.scalars : width;
+    return ceil_div(kernels.pixels * ceil_div(channels, cut) * cut + kernels.lanes, 16) * 16;
+  };
+  plan.copied_grads = floats(plan.packed() ? width : plan.group_outputs(), !plan.packed());
+  plan.worker_floats = plan.copied_grads + floats(plan.run, plan.packed());
 }
 
 // ---- Running
@@ -264,25 +271,8 @@ void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, cons
   }
 }
 
-// A product of blocks, c[i][j] (+)= sum over pixels of a[i / width][pixel][i % width] times b's;
-// blocks of a are at a_block from one another.
-void multiply_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels,
-                     const OuterTiles& whole, Index a_block) {
-  const Index width = plan.block_width, block = whole.rows * whole.columns * width;
-  OuterTiles tiles = whole;
-  for (Index j = 0; j < whole.n; j += width, tiles.b += block) {
-    tiles.n = std::min(width, whole.n - j);
-    tiles.a = whole.a;
-    for (Index i = 0; i < whole.m; i += width, tiles.a += a_block) {
-      tiles.m = std::min(width, whole.m - i);
-      tiles.c = whole.c + i * whole.c_pitch + j;
-      kernels.outer(tiles);
-    }
-  }
-}
-
-// As add_unit, by way of blocks: neighbouring pixels then lie next to one another, however many
-// channels there are.
+// As add_unit, by way of copies in which neighbouring pixels lie next to one another, however many
+// channels there are: panels of what multiplies, blocks of what fills vectors.
 void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
                 const Outputs& outputs, float* part, float* blocks) {
   const Index width = plan.block_width, channels = outputs.end - outputs.begin;
@@ -291,27 +281,16 @@ void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, co
   grads.from = unit.grad + outputs.begin, grads.to = blocks, grads.channels = channels;
   grads.rows = unit.rows, grads.columns = unit.columns;
   grads.row = unit.grad_row, grads.column = unit.grad_column;
-  kernels.block(grads);
+  (plan.packed() ? kernels.block : kernels.panel)(grads);
   PixelBlocks inputs;
-  inputs.to = blocks + ceil_div(channels, width) * width * pixels, inputs.channels = plan.run;
+  inputs.to = blocks + plan.copied_grads, inputs.channels = plan.run;
   inputs.rows = unit.rows, inputs.columns = unit.columns;
   inputs.row = unit.input_row, inputs.column = unit.input_column;
   OuterTiles tiles;
-  tiles.rows = 1, tiles.columns = pixels;
-  tiles.a_column = width, tiles.b_column = width;
+  tiles.columns = pixels;
   tiles.accumulate = unit.accumulate;
   for (Index t = 0; t < plan.taps; ++t) {
     inputs.from = unit.input + outputs.group * plan.group_inputs() + plan.offsets()[t];
-    if (plan.inputs_in_place) {
-      tiles.rows = unit.rows, tiles.columns = unit.columns;
-      tiles.a = inputs.from, tiles.m = plan.run;
-      tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
-      tiles.b = grads.to, tiles.n = channels, tiles.b_row = unit.columns * width;
-      tiles.c = part + t * plan.run * width, tiles.c_pitch = width;
-      multiply_blocks(plan, kernels, tiles, width);
-      continue;
-    }
-    kernels.block(inputs);
     if (plan.packed()) {
       tiles.a = inputs.to, tiles.m = plan.run, tiles.b = grads.to, tiles.n = channels;
       tiles.c = part + t * plan.run * width, tiles.c_pitch = width;
@@ -320,7 +299,15 @@ void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, co
       tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
       tiles.c_pitch = plan.filter();
     }
-    multiply_blocks(plan, kernels, tiles, pixels * width);
+    if (plan.inputs_in_place) {
+      tiles.a = inputs.from, tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
+      tiles.b_row = unit.columns * width, tiles.b_column = width;
+      tiles.rows = unit.rows, tiles.columns = unit.columns;
+      kernels.outer(tiles);
+    } else {
+      (plan.packed() ? kernels.panel : kernels.block)(inputs);
+      kernels.panels(tiles);
+    }
   }
 }
 
@@ -479,20 +466,26 @@ void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
   combine(plan, kernels, tensors, args.threads);
 }
 
-constexpr WeightGradKernels kBaselineKernels = {baseline::kGemmLanes,    baseline::outer_tiles,
-                                                baseline::block_pixels,  baseline::column_sums,
-                                                baseline::lane_products, baseline::add_floats};
+constexpr WeightGradKernels kBaselineKernels = {
+    baseline::kGemmLanes,   baseline::kGemmScalars, 256,
+    baseline::outer_tiles,  baseline::panel_tiles,  baseline::block_pixels,
+    baseline::panel_pixels, baseline::column_sums,  baseline::lane_products,
+    baseline::add_floats};
 void run_baseline(const KernelArgs& args) noexcept { run_weight_grad(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
-constexpr WeightGradKernels kAvx2Kernels = {avx2::kGemmLanes,    avx2::outer_tiles,
-                                            avx2::block_pixels,  avx2::column_sums,
-                                            avx2::lane_products, avx2::add_floats};
+constexpr WeightGradKernels kAvx2Kernels = {
+    avx2::kGemmLanes,   avx2::kGemmScalars, 256,
+    avx2::outer_tiles,  avx2::panel_tiles,  avx2::block_pixels,
+    avx2::panel_pixels, avx2::column_sums,  avx2::lane_products,
+    avx2::add_floats};
 void run_avx2(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr WeightGradKernels kAvx512Kernels = {avx512::kGemmLanes,    avx512::outer_tiles,
-                                              avx512::block_pixels,  avx512::column_sums,
-                                              avx512::lane_products, avx512::add_floats};
+constexpr WeightGradKernels kAvx512Kernels = {
+    avx512::kGemmLanes,   avx512::kGemmScalars, 192,
+    avx512::outer_tiles,  avx512::panel_tiles,  avx512::block_pixels,
+    avx512::panel_pixels, avx512::column_sums,  avx512::lane_products,
+    avx512::add_floats};
 void run_avx512(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx512Kernels); }
 #endif
 
@@ -515,10 +508,10 @@ Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
   plan.in.channels = p.input[3];
   std::vector<Index> offsets;
   plan_input(p, plan, offsets);
-  plan_units(plan);
+  plan_units(plan, *entry.kernels);
   plan_parts(plan, entry.kernels->lanes, p.per_thread ? std::max(threads, 1) : 0);
   plan.workers = std::max(threads, 1);
-  plan_blocks(plan);
+  plan_blocks(plan, *entry.kernels);
   if (!plan.in.direct)
     plan.copy_floats = ceil_div(plan.in.buffer_floats(plan.unit_rows), 16) * 16 + 16;
   plan.worker_floats += plan.copy_floats;

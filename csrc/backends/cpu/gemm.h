@@ -44,7 +44,8 @@ struct WindowTiles {
   float slope = 0;
 };
 
-// c[i][j] (+)= sum over pixels of a[pixel][i] * b[pixel][j].
+// c[i][j] (+)= sum over pixels of a[pixel][i] * b[pixel][j]. For panel_tiles a is what panel_pixels
+// has copied, and b what block_pixels has; of rows and steps only `columns` counts.
 struct OuterTiles {
   const float* a = nullptr;
   const float* b = nullptr;
@@ -66,7 +67,9 @@ struct RowDots {
   bool accumulate = false;
 };
 
-// Copies pixels to [block of channels][pixel][2 * lanes].
+// Copies pixels to [block of channels][pixel][2 * lanes] (block_pixels), or to [panel of
+// channels][pixel][kGemmScalars] (panel_pixels), for which `to` must have kGemmLanes floats to
+// spare.
 struct PixelBlocks {
   const float* from = nullptr;
   Index rows = 0, columns = 0, row = 0, column = 0;  // pixels and the steps between them
@@ -92,20 +95,22 @@ struct ScatterColumns {
   Index output_column = 0;
 };
 
-#define PYCNN_DECLARE_GEMM(ISA, LANES)                        \
+#define PYCNN_DECLARE_GEMM(ISA, LANES, SCALARS)               \
   namespace ISA {                                             \
-  constexpr Index kGemmLanes = LANES;                         \
+  constexpr Index kGemmLanes = LANES, kGemmScalars = SCALARS; \
   void window_tiles(const WindowTiles& job);                  \
   void outer_tiles(const OuterTiles& job);                    \
+  void panel_tiles(const OuterTiles& job);                    \
+  void panel_pixels(const PixelBlocks& job);                  \
   void block_pixels(const PixelBlocks& job);                  \
   void row_dots(const RowDots& job);                          \
   void column_sums(const ColumnSums& job);                    \
   void scatter_columns(const ScatterColumns& job);            \
   void add_floats(float* to, const float* from, Index count); \
   }
-PYCNN_DECLARE_GEMM(baseline, 4)
-PYCNN_DECLARE_GEMM(avx2, 8)
-PYCNN_DECLARE_GEMM(avx512, 16)
+PYCNN_DECLARE_GEMM(baseline, 4, 6)
+PYCNN_DECLARE_GEMM(avx2, 8, 6)
+PYCNN_DECLARE_GEMM(avx512, 16, 14)
 #undef PYCNN_DECLARE_GEMM
 
 }  // namespace pycnn::cpu

@@ -7,6 +7,7 @@ namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
 constexpr int kMaxScalars = kVectorRegisters == 32 ? 14 : 6;
+static_assert(kGemmScalars == kMaxScalars);
 constexpr Index kBlock = 2 * kLanes;
 
 template <bool kFull>
@@ -126,6 +127,40 @@ void outer_tiles(const OuterTiles& job) {
     for_each_part(job, [&](const OuterTiles& part) { for_each_block(part, run_tile); });
   else
     for_each_block(job, [&](const OuterTiles& block) { for_each_part(block, run_tile); });
+}
+
+void panel_tiles(const OuterTiles& job) {
+  OuterTiles tile = job;
+  tile.rows = 1, tile.a_column = kMaxScalars, tile.b_column = kBlock;
+  for (Index j = 0; j < job.n; j += kBlock, tile.b += job.columns * kBlock) {
+    tile.n = job.n - j < kBlock ? job.n - j : kBlock;
+    tile.a = job.a, tile.c = job.c + j;
+    for (Index i = 0; i < job.m; i += kMaxScalars) {
+      tile.m = job.m - i < kMaxScalars ? job.m - i : kMaxScalars;
+      run_tile(tile);
+      tile.a += job.columns * kMaxScalars, tile.c += kMaxScalars * job.c_pitch;
+    }
+  }
+}
+
+void panel_pixels(const PixelBlocks& job) {
+  constexpr int kVectors = (kMaxScalars + kLanes - 1) / kLanes;
+  float* to = job.to;
+  for (Index c = 0; c < job.channels; c += kMaxScalars) {
+    const Index left = job.channels - c;
+    for (Index row = 0; row < job.rows; ++row) {
+      const float* from = job.from + row * job.row + c;
+      for (Index column = 0; column < job.columns; ++column, from += job.column, to += kMaxScalars)
+        // What a vector holds beyond the panel is overwritten by the next pixel.
+        for (int i = 0; i < kVectors * kLanes; i += kLanes) {
+          const Index rest = left - i;
+          if (rest >= kLanes)
+            store(to + i, load(from + i));
+          else if (rest > 0)
+            store(to + i, load_partial(from + i, static_cast<int>(rest)));
+        }
+    }
+  }
 }
 
 void block_pixels(const PixelBlocks& job) {
