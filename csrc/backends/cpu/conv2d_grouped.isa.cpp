@@ -55,23 +55,7 @@ PYCNN_INLINE void finish(const GroupTiles& job, float* output, Vec (&sum)[MR]) {
     for (int i = 0; i < MR; ++i)
       sum[i] = sum[i] + load_partial(residual + i * job.output_column, lanes);
   }
-  switch (job.activation) {
-    case TileActivation::kIdentity:
-      break;
-    case TileActivation::kRelu:
-#pragma GCC unroll 12
-      for (int i = 0; i < MR; ++i) sum[i] = activated<TileActivation::kRelu>(sum[i], 0);
-      break;
-    case TileActivation::kRelu6:
-#pragma GCC unroll 12
-      for (int i = 0; i < MR; ++i) sum[i] = activated<TileActivation::kRelu6>(sum[i], 0);
-      break;
-    case TileActivation::kLeakyRelu:
-#pragma GCC unroll 12
-      for (int i = 0; i < MR; ++i)
-        sum[i] = activated<TileActivation::kLeakyRelu>(sum[i], job.slope);
-      break;
-  }
+  activate(job.activation, job.slope, reinterpret_cast<Vec(&)[MR][1]>(sum));
   if (lanes == kLanes) {
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i) store(output + i * job.output_column, sum[i]);

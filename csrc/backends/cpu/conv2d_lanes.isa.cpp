@@ -13,14 +13,6 @@ struct Tile {
   Index last_valid;  // of the last pixel of the tile
 };
 
-template <TileActivation kActivation, int MR, int NV>
-PYCNN_INLINE void activate(float slope, Vec (&sum)[MR][NV]) {
-#pragma GCC unroll 12
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 3
-    for (int v = 0; v < NV; ++v) sum[i][v] = activated<kActivation>(sum[i][v], slope);
-}
-
 // Valid lanes of vector v of pixel i.
 template <int MR>
 PYCNN_INLINE int valid_lanes(const LaneTiles& job, const Tile& tile, int i, int v) {
@@ -45,19 +37,7 @@ PYCNN_INLINE void finish(const LaneTiles& job, const Tile& tile, Vec (&sum)[MR][
         sum[i][v] = sum[i][v] + load_partial(residual + i * job.output_column + v * kLanes,
                                              valid_lanes<MR>(job, tile, i, v));
   }
-  switch (job.activation) {
-    case TileActivation::kIdentity:
-      break;
-    case TileActivation::kRelu:
-      activate<TileActivation::kRelu>(job.slope, sum);
-      break;
-    case TileActivation::kRelu6:
-      activate<TileActivation::kRelu6>(job.slope, sum);
-      break;
-    case TileActivation::kLeakyRelu:
-      activate<TileActivation::kLeakyRelu>(job.slope, sum);
-      break;
-  }
+  activate(job.activation, job.slope, sum);
   if (job.valid - tile.lane >= NV * kLanes && tile.last_valid - tile.lane >= NV * kLanes) {
 #pragma GCC unroll 12
     for (int i = 0; i < MR; ++i)

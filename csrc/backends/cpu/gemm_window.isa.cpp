@@ -28,42 +28,40 @@ PYCNN_INLINE Vec broadcast_at(const char* p) {
   return broadcast(x);
 }
 
-template <TileActivation kActivation, int MR, int NV>
+// One step after the other over all sums, which stay in registers.
+template <bool kFull, int MR, int NV>
 PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR][NV]) {
   constexpr int kFirst = (MR + 1) / 2;
-  const bool full = tile.lanes == NV * kLanes;
-  Vec bias[NV];
+  auto output = [&](int i, int v) {
+    return (i < kFirst ? tile.output_first + i * job.output_column
+                       : tile.output_second + (i - kFirst) * job.output_column) +
+           v * kLanes;
+  };
+  auto read = [&](const float* from, int v) {
+    return kFull ? load(from) : load_partial(from, lanes_of(tile.lanes, v));
+  };
 #pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v)
-    bias[v] = !job.bias ? zero()
-              : full    ? load(job.bias + tile.channel + v * kLanes)
-                     : load_partial(job.bias + tile.channel + v * kLanes, lanes_of(tile.lanes, v));
-  if (full) {
+  for (int v = 0; v < NV; ++v) {
+    const Vec bias = job.bias ? read(job.bias + tile.channel + v * kLanes, v) : zero();
 #pragma GCC unroll 14
-    for (int i = 0; i < MR; ++i) {
-      float* out = i < kFirst ? tile.output_first + i * job.output_column
-                              : tile.output_second + (i - kFirst) * job.output_column;
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        Vec x = sum[i][v] + bias[v];
-        if (job.residual) x = x + load(job.residual + (out - job.output) + v * kLanes);
-        store(out + v * kLanes, activated<kActivation>(x, job.slope));
-      }
-    }
-    return;
+    for (int i = 0; i < MR; ++i) sum[i][v] = sum[i][v] + bias;
   }
+  if (job.residual)
 #pragma GCC unroll 14
-  for (int i = 0; i < MR; ++i) {
-    float* out = i < kFirst ? tile.output_first + i * job.output_column
-                            : tile.output_second + (i - kFirst) * job.output_column;
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v)
+        sum[i][v] = sum[i][v] + read(job.residual + (output(i, v) - job.output), v);
+  activate(job.activation, job.slope, sum);
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
-      const int n = lanes_of(tile.lanes, v);
-      Vec x = sum[i][v] + bias[v];
-      if (job.residual) x = x + load_partial(job.residual + (out - job.output) + v * kLanes, n);
-      store_partial(out + v * kLanes, activated<kActivation>(x, job.slope), n);
+      if constexpr (kFull)
+        store(output(i, v), sum[i][v]);
+      else
+        store_partial(output(i, v), sum[i][v], lanes_of(tile.lanes, v));
     }
-  }
 }
 
 // `blocks` > 1 puts several blocks of weights side by side: with few pixels one block alone has too
@@ -112,16 +110,10 @@ void tile_kernel(const WindowTiles& job, const Tile& tile) {
     } while (a != end);
   }
 
-  switch (job.activation) {
-    case TileActivation::kIdentity:
-      return finish<TileActivation::kIdentity>(job, tile, sum);
-    case TileActivation::kRelu:
-      return finish<TileActivation::kRelu>(job, tile, sum);
-    case TileActivation::kRelu6:
-      return finish<TileActivation::kRelu6>(job, tile, sum);
-    case TileActivation::kLeakyRelu:
-      return finish<TileActivation::kLeakyRelu>(job, tile, sum);
-  }
+  if (tile.lanes == kVectors * kLanes)
+    finish<true>(job, tile, sum);
+  else
+    finish<false>(job, tile, sum);
 }
 
 using TileKernel = void (*)(const WindowTiles&, const Tile&);

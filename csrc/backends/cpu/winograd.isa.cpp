@@ -214,7 +214,7 @@ void image_tile(const WinogradInput& job) {
     }
 }
 
-template <int TILE, int POINTS, TileActivation kActivation, bool kWhole>
+template <int TILE, int POINTS, bool kWhole>
 void transform_output(const WinogradOutput& job) {
   constexpr int kPoints = POINTS;
   for (Index c = 0; c < job.channels; c += kLanes) {
@@ -229,47 +229,35 @@ void transform_output(const WinogradOutput& job) {
     }
     const Vec bias = job.bias ? load_partial(job.bias + c, lanes) : zero();
     for (Index i = 0; i < (kWhole ? TILE : job.rows); ++i) {
-      Vec y[TILE];
-      output_axis<TILE, POINTS>(half + i * kPoints, y, 1);
-      float* out = job.output + i * job.row_pitch + c;
+      Vec sum[1][TILE];
+      output_axis<TILE, POINTS>(half + i * kPoints, sum[0], 1);
+      float* const out = job.output + i * job.row_pitch + c;
+      const int columns = kWhole ? TILE : static_cast<int>(job.columns);
 #pragma GCC unroll 4
-      for (int j = 0; j < TILE; ++j, out += job.pixel_pitch) {
-        if constexpr (!kWhole)
-          if (j >= job.columns) break;
-        Vec sum = y[j] + bias;
-        if (job.residual) {
-          const float* other = job.residual + (out - job.output);
-          sum = sum + (kWhole ? load(other) : load_partial(other, lanes));
-        }
-        sum = activated<kActivation>(sum, job.slope);
+      for (int j = 0; j < TILE; ++j) {
+        sum[0][j] = sum[0][j] + bias;
+        if (!job.residual || j >= columns) continue;
+        const float* other = job.residual + (out - job.output) + j * job.pixel_pitch;
+        sum[0][j] = sum[0][j] + (kWhole ? load(other) : load_partial(other, lanes));
+      }
+      activate(job.activation, job.slope, sum);
+#pragma GCC unroll 4
+      for (int j = 0; j < TILE; ++j) {
+        if (j >= columns) break;
         if constexpr (kWhole)
-          store(out, sum);
+          store(out + j * job.pixel_pitch, sum[0][j]);
         else
-          store_partial(out, sum, lanes);
+          store_partial(out + j * job.pixel_pitch, sum[0][j], lanes);
       }
     }
   }
 }
 
-template <int TILE, int POINTS, TileActivation kActivation>
-PYCNN_INLINE void output_with(const WinogradOutput& job) {
-  const bool whole = job.rows == TILE && job.columns == TILE && job.channels % kLanes == 0;
-  return whole ? transform_output<TILE, POINTS, kActivation, true>(job)
-               : transform_output<TILE, POINTS, kActivation, false>(job);
-}
-
 template <int TILE, int POINTS>
 void output_tile(const WinogradOutput& job) {
-  switch (job.activation) {
-    case TileActivation::kIdentity:
-      return output_with<TILE, POINTS, TileActivation::kIdentity>(job);
-    case TileActivation::kRelu:
-      return output_with<TILE, POINTS, TileActivation::kRelu>(job);
-    case TileActivation::kRelu6:
-      return output_with<TILE, POINTS, TileActivation::kRelu6>(job);
-    case TileActivation::kLeakyRelu:
-      return output_with<TILE, POINTS, TileActivation::kLeakyRelu>(job);
-  }
+  const bool whole = job.rows == TILE && job.columns == TILE && job.channels % kLanes == 0;
+  return whole ? transform_output<TILE, POINTS, true>(job)
+               : transform_output<TILE, POINTS, false>(job);
 }
 
 // ---- Weights
