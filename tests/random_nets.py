@@ -6,22 +6,29 @@ import numpy as np
 
 from pycnn import functional, nn
 
-# Most values of one image that a net computes, so that nets stay quick.
-_MOST = 6000
-
 
 class RandomNet(nn.Module):
     """A directed graph of layers, drawn from a seed: every layer reads values that any earlier one made.
 
     Attributes:
+        MOST: Most values of one image that a layer makes, so that nets stay quick.
+        SIDES: Of images: the least, and one more than the most.
+        OUTPUTS: Channels that convolutions and dense layers may make.
+        HIDDEN: Units of a dense layer before the last one; 0: there is none.
         image: (H, W, C) that it takes.
         story: One line for each layer, to be shown when something is wrong.
     """
 
+    MOST = 6000
+    SIDES = (3, 12)
+    OUTPUTS = (1, 3, 5, 8, 16, 17, 24)
+    HIDDEN = 0
+
     def __init__(self, seed: int, *, layers: int = 9, classes: int = 5) -> None:
         super().__init__()
         rng = np.random.default_rng(seed)
-        self.image = (int(rng.integers(3, 12)), int(rng.integers(3, 12)), int(rng.choice([1, 2, 3, 8, 16])))
+        sides = rng.integers(*self.SIDES, 2)
+        self.image = (int(sides[0]), int(sides[1]), int(rng.choice([1, 2, 3, 8, 16])))
         self.story = [f"seed {seed}: image {self.image}"]
         self._steps: list[tuple[list[int], str | None, object]] = []
         shapes, left = [self.image], layers
@@ -41,7 +48,8 @@ class RandomNet(nn.Module):
         read = {i for inputs, _, _ in self._steps for i in inputs}
         self._ends = [i for i in range(1, len(shapes)) if i not in read]
         features = int(np.prod(shapes[-1])) + sum(shapes[i][2] for i in self._ends)
-        self.head = nn.Linear(features, classes)
+        self.hidden = nn.Linear(features, self.HIDDEN) if self.HIDDEN else None
+        self.head = nn.Linear(self.HIDDEN or features, classes)
 
     def _draw(self, rng, shapes):
         # Mostly what was made last, so that nets are deep.
@@ -52,10 +60,14 @@ class RandomNet(nn.Module):
         beside = [i for i, other in enumerate(shapes) if other[:2] == (height, width)]
         kind = rng.choice(
             ["conv", "conv", "conv", "winograd", "grouped", "pointwise", "norm", "norm", "activation", "pool"]
-            + ["concat", "concat", "slice", "slice", "add", "multiply", "pad", "response", "dropout", "rows"]
+            + ["concat", "concat", "slice", "slice", "add", "multiply", "pad", "response", "dropout", "rows", "dense"]
         )
         if kind in ("conv", "winograd", "grouped", "pointwise"):
             return self._conv(rng, kind, at, shape)
+        if kind == "dense":
+            out = int(rng.choice(self.OUTPUTS))
+            made = (height, width, out)
+            return None if np.prod(made) > self.MOST else ([at], nn.Linear(channels, out), None, made)
         if kind == "norm":
             return [at], nn.BatchNorm2d(channels), None, shape
         if kind == "activation":
@@ -75,9 +87,9 @@ class RandomNet(nn.Module):
                 """channels side by side"""
                 return functional.concat(list(parts))
 
-            return None if height * width * total > _MOST else (inputs, None, join, (height, width, total))
+            return None if height * width * total > self.MOST else (inputs, None, join, (height, width, total))
         if kind == "rows":
-            if 2 * height * width * channels > _MOST:
+            if 2 * height * width * channels > self.MOST:
                 return None
 
             def stack(*parts):
@@ -105,7 +117,7 @@ class RandomNet(nn.Module):
                 return functional.pad(x, before=(0, *around), after=(0, *around))
 
             grown = (height + 2 * around[0], width + 2 * around[1], channels + 2 * around[2])
-            return None if np.prod(grown) > _MOST else ([at], None, pad, grown)
+            return None if np.prod(grown) > self.MOST else ([at], None, pad, grown)
         other = int(rng.choice(same))
         if kind == "add":
 
@@ -125,7 +137,7 @@ class RandomNet(nn.Module):
         height, width, channels = shape
         kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
         stride, dilation, groups = int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 1, 2])), 1
-        out = int(rng.choice([1, 3, 5, 8, 16, 17, 24]))
+        out = int(rng.choice(self.OUTPUTS))
         padding = (int(rng.integers(kernel[0])), int(rng.integers(kernel[1])))
         if kind == "winograd":
             side = int(rng.choice([3, 5]))
@@ -142,7 +154,7 @@ class RandomNet(nn.Module):
         window = [(k - 1) * dilation + 1 for k in kernel]
         sides = [(n + 2 * p - k) // stride + 1 for n, p, k in zip((height, width), padding, window, strict=True)]
         made = (*sides, out)
-        if min(sides) < 1 or np.prod(made) > _MOST:
+        if min(sides) < 1 or np.prod(made) > self.MOST:
             return None
         layer = nn.Conv2d(
             channels,
@@ -172,4 +184,5 @@ class RandomNet(nn.Module):
             parts = [values[i] for i in inputs]
             values.append(function(*parts) if name is None else getattr(self, name)(*parts))
         ends = [functional.global_avg_pool2d(values[i]) for i in self._ends]
-        return self.head(functional.concat([functional.flatten(values[-1]), *ends]))
+        x = functional.concat([functional.flatten(values[-1]), *ends])
+        return self.head(x if self.hidden is None else functional.relu(self.hidden(x)))
