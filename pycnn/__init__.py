@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.version import __version__
 
 if TYPE_CHECKING:
-    from pycnn import data, errors, functional, inspect, models, nn, optim, testing, train, transfer
+    from pycnn import data, errors, functional, inspect, models, nn, onnx, optim, testing, train, transfer
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.ensemble import Ensemble
@@ -72,6 +72,7 @@ __all__ = [
     "manual_seed",
     "models",
     "nn",
+    "onnx",
     "optim",
     "save",
     "testing",
@@ -80,7 +81,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-_MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "optim", "testing", "train", "transfer")
+_MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "onnx", "optim", "testing", "train", "transfer")
 _HOMES = {
     "Ensemble": "ensemble",
     "Parameter": "tensor",

@@ -1,4 +1,4 @@
-"""Small text files (histories, settings), written so that a crash leaves the old file or the new one."""
+"""Files written whole (histories, settings, exported nets): a crash leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from pycnn.arguments import as_path
 from pycnn.errors import FileError
 
-__all__ = ["clear_strays", "write_text"]
+__all__ = ["clear_strays", "write_bytes", "write_text"]
 
 # A process that shares the folder from another machine has a number that means nothing here; no write takes so long.
 _STALE_SECONDS = 3600.0
@@ -62,15 +62,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         ArgumentError: The path holds a null character.
         FileError: The system refused; an older file at the path is intact.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file as `write_text` does.
+
+    Raises:
+        ArgumentError: The path holds a null character.
+        FileError: The system refused; an older file at the path is intact.
+    """
     target = as_path(path, who="write")
     stem = target.name[:_MAX_STEM]
     temporary = target.parent / f"{stem}.tmp.{os.getpid()}"
     try:
         if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(data)
             return
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         final = target.resolve()

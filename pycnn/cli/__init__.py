@@ -27,6 +27,7 @@ COMMANDS = {
     "visualize": "look inside of a net: feature maps, filters, saliency, Grad-CAM, mistakes",
     "transfer": "use a trained net for pictures of your own: advice, features, fine-tuning, one table",
     "history": "train LeNet to ResNeXt on the same data with the same budget; one chart",
+    "export": "write a net as an ONNX file",
     "bench": "time a net, whole and layer by layer; compare with an earlier run",
     "data": "look at a data set: images per class, sizes, mean and deviation, broken files",
     "doctor": "what this machine offers, what pycnn chose and why, how fast it is",

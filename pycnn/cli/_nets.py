@@ -13,7 +13,7 @@ from pycnn.cli._options import UsageError, as_usage, parse_value
 from pycnn.cli._output import Output
 from pycnn.data._files import open_regular
 from pycnn.errors import FormatError
-from pycnn.nn.files import GraphModule, load
+from pycnn.nn.files import FileModule, GraphModule, load
 from pycnn.nn.module import Module
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find",
     "fit_to_data",
     "is_file",
+    "is_onnx",
     "known_options",
     "load_file",
     "own_loss",
@@ -71,13 +72,21 @@ def create(name: str, options: dict[str, Any]) -> Module:
         return models.create(name, **options)
 
 
-def load_file(path: str) -> GraphModule:
-    """Load a model file; an image in its place is told.
+def is_onnx(path: str) -> bool:
+    """Whether a name is that of an ONNX file."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def load_file(path: str) -> FileModule:
+    """Load a model file, of pycnn's own or ONNX; an image in its place is told.
 
     Raises:
         FileError: The file cannot be read.
         FormatError: It is no model file.
+        UnsupportedError: It is an ONNX file that uses what is not supported, or onnx is not installed.
     """
+    if is_onnx(path):
+        return pycnn.onnx.load(path, input_layout="NHWC", scores=True)
     try:
         return load(path)
     except FormatError as error:

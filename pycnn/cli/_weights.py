@@ -48,6 +48,8 @@ def find(net: str, args: argparse.Namespace, *, fresh: bool = False) -> Module:
         ShapeError: Likewise, as their shapes tell.
     """
     options = _nets.parse_options(args.option)
+    if args.weights is None and _nets.is_onnx(net):
+        return _onnx(net, args)
     if args.weights is None:
         alone = {"--sha256": args.sha256, "--normalize": args.normalize, "--option": args.option and not fresh}
         given = next((name for name, value in alone.items() if value), None)
@@ -70,6 +72,20 @@ def find(net: str, args: argparse.Namespace, *, fresh: bool = False) -> Module:
         )
     made = _nets.create(net, options)
     load_weights(made, args.weights, sha256=args.sha256)
+    if args.normalize == "imagenet":
+        made.normalization = _IMAGENET
+    return made
+
+
+def _onnx(path: str, args: argparse.Namespace) -> Module:
+    for name, value in (("--sha256", args.sha256), ("--option", args.option)):
+        if value:
+            raise UsageError(f"{name} goes with --weights")
+    made = _nets.load_file(path)
+    if args.normalize is None and made.input_range is None:
+        raise UsageError(
+            f"'{path}' does not tell what its net expects of pixels; add --normalize imagenet, or none for 0..1"
+        )
     if args.normalize == "imagenet":
         made.normalization = _IMAGENET
     return made

@@ -14,7 +14,7 @@ import numpy as np
 from pycnn.errors import ArgumentError, Error
 from pycnn.nn._memory import Budget, MemoryPlan, fit_batch, plan
 from pycnn.nn.auxiliary import collect_auxiliary
-from pycnn.nn.files import GraphModule
+from pycnn.nn.files import FileModule
 from pycnn.nn.module import Call, Module, _first_symbol, watch_calls
 from pycnn.nn.receptive_field import receptive_fields
 from pycnn.nn.summary import BOTTLENECK_RATIO, Bottleneck, Row, Share, Summary
@@ -126,7 +126,7 @@ class _Recording:
         self.result = dict(traced.graph.outputs())["output"].node
         self.fields = receptive_fields(self.nodes)
         # A loaded net has no layers to call: its nodes are the rows.
-        self.calls = [call for call in calls if not call.children and not isinstance(call.module, GraphModule)]
+        self.calls = [call for call in calls if not call.children and not isinstance(call.module, FileModule)]
         self.owner = self._owners()
         self.users = Counter(s.node for node in self.nodes for s in node["inputs"])
         self.in_use = self._in_use()
@@ -233,7 +233,7 @@ class _Draft:
 
 
 def _rows(recording: _Recording, net: Module, depth: int | None, compact: bool) -> list[Row]:
-    modules = {} if isinstance(net, GraphModule) else dict(net.named_modules())
+    modules = {} if isinstance(net, FileModule) else dict(net.named_modules())
     drafts: dict[Any, _Draft] = {}
     key_of: dict[int, Any] = {}
     for index in recording.data_nodes():

@@ -18,13 +18,37 @@ from pycnn.program import Variables
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, inline, trace
 
-__all__ = ["GraphModule", "load", "save"]
+__all__ = ["FileModule", "GraphModule", "load", "save"]
 
 # Metadata entry: the nodes that are results of heads for training, and the weights of their losses.
 _AUXILIARY = "pycnn.auxiliary"
 
 
-class GraphModule(Module):
+class FileModule(Module):
+    """Base of networks that a file describes: they have parameters, and no layers that are called.
+
+    Attributes:
+        metadata: Text entries of the file.
+    """
+
+    # Files describe networks of float32 images.
+    converts_uint8 = True
+    metadata: dict[str, str]
+
+    def _hold(self, name: str, parameter: Parameter) -> None:
+        """Make a parameter an attribute; dots in its name lead through modules without layers."""
+        *path, last = name.split(".")
+        holder: Module = self
+        for part in path:
+            child = vars(holder).get(part)
+            if not isinstance(child, Module):
+                child = Module()
+                setattr(holder, part, child)
+            holder = child
+        setattr(holder, last, parameter)
+
+
+class GraphModule(FileModule):
     """A network that is given by its recorded graph; what `load` returns.
 
     It can be called, trained, frozen, saved and used as a layer like any other module. Its parameters have the names
@@ -39,26 +63,13 @@ class GraphModule(Module):
         FormatError: The graph has not exactly one input, or lacks a node of `auxiliary`.
     """
 
-    # The graph was recorded for float32 images.
-    converts_uint8 = True
-    #: Text entries of the file that the network came from.
-    metadata: dict[str, str]
-
     def __init__(
         self, text: str, parameters: Mapping[str, Parameter], auxiliary: Mapping[str, float] | None = None
     ) -> None:
         self.metadata = {}
         _check_names(parameters)
         for name, parameter in parameters.items():
-            *path, last = name.split(".")
-            holder: Module = self
-            for part in path:
-                child = vars(holder).get(part)
-                if not isinstance(child, Module):
-                    child = Module()
-                    setattr(holder, part, child)
-                holder = child
-            setattr(holder, last, parameter)
+            self._hold(name, parameter)
         nodes = _core.Graph.parse(text).nodes()
         names = {node["name"] for node in nodes if node["kind"] == "op"}
         for name in auxiliary or {}:
@@ -152,7 +163,7 @@ def save(
     with collect_auxiliary() as heads:
         traced = trace(lambda x: net(x), {"x": ((1, *shape), "float32")}, root=net)
     check_kept_names(traced.parameters, who="save")
-    own = net.metadata if isinstance(net, GraphModule) else {}
+    own = net.metadata if isinstance(net, FileModule) else {}
     entries = {name: text for name, text in own.items() if name != "trainer"}
     entries |= {**_range.as_text(net), **_text_metadata(metadata)}
     if heads:

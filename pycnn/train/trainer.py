@@ -128,7 +128,7 @@ class Trainer:
         self.numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
-        names = [name for name, _ in net.named_tensors()] if isinstance(net, files.GraphModule) else []
+        names = [name for name, _ in net.named_tensors()] if isinstance(net, files.FileModule) else []
         names += [f"{name}.*" for name, _ in net.named_children() if not names]
         files.check_kept_names(names, who="Trainer")
         self.net = net

@@ -1,0 +1,339 @@
+"""What each op of a recorded net becomes in an ONNX file; images are (N, C, H, W) there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn.errors import UnsupportedError
+from pycnn.onnx._view import View, align
+from pycnn.onnx._writer import Value, Writer
+
+__all__ = ["FIRST_OPSET", "NCHW", "exported", "exporter_of"]
+
+#: The oldest opset that is written: softmax along one axis, axes of sums as an input.
+FIRST_OPSET = 13
+#: (N, C, H, W) in axes of (N, H, W, C).
+NCHW = (0, 3, 1, 2)
+
+Shape = tuple[int, ...]
+Exporter = Callable[[Writer, Mapping[str, Any], list[View], Shape], View]
+_EXPORTERS: dict[str, Exporter] = {}
+
+
+def _exports(name: str) -> Callable[[Exporter], Exporter]:
+    def register(function: Exporter) -> Exporter:
+        _EXPORTERS[name] = function
+        return function
+
+    return register
+
+
+def exported() -> tuple[str, ...]:
+    """Names of the ops that can be written."""
+    return tuple(sorted(_EXPORTERS))
+
+
+def exporter_of(op: str, node: str) -> Exporter:
+    """How an op is written.
+
+    Raises:
+        UnsupportedError: It cannot be.
+    """
+    if op not in _EXPORTERS:
+        raise UnsupportedError(
+            f"onnx.export: '{node}': {op} cannot be exported\n  hint: what can is {', '.join(exported())}"
+        )
+    return _EXPORTERS[op]
+
+
+def _images(value: Value) -> View:
+    """A view (N, H, W, C) of a value (N, C, H, W)."""
+    n, c, h, w = value.shape
+    return View(value, NCHW, (n, h, w, c))
+
+
+def _image_shape(shape: Shape) -> Shape:
+    n, h, w, c = shape
+    return n, c, h, w
+
+
+def _pads(padding: Sequence[int]) -> list[int]:
+    top, bottom, left, right = padding
+    return [top, left, bottom, right]
+
+
+def _refused(writer: Writer, why: str) -> UnsupportedError:
+    return UnsupportedError(f"onnx.export: '{writer.scope}': {why}")
+
+
+# ---- Images
+
+
+@_exports("conv2d")
+def _conv2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    weight = x[1].in_order(NCHW)
+    inputs = [x[0].in_order(NCHW), weight, *(bias.as_plain() for bias in x[2:])]
+    result = w.node(
+        "Conv",
+        inputs,
+        _image_shape(shape),
+        kernel_shape=list(weight.shape[2:]),
+        strides=list(a["stride"]),
+        pads=_pads(a["padding"]),
+        dilations=list(a["dilation"]),
+        group=a["groups"],
+    )
+    return _images(result)
+
+
+def _windows(a: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kernel_shape": list(a["kernel_size"]),
+        "strides": list(a["stride"]),
+        "pads": _pads(a["padding"]),
+        "ceil_mode": int(a["ceil_mode"]),
+    }
+
+
+@_exports("max_pool2d")
+def _max_pool2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    dilations = list(a["dilation"])
+    return _images(w.node("MaxPool", [x[0].in_order(NCHW)], _image_shape(shape), dilations=dilations, **_windows(a)))
+
+
+@_exports("avg_pool2d")
+def _avg_pool2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    include = int(a["count_include_pad"])
+    value = x[0].in_order(NCHW)
+    return _images(w.node("AveragePool", [value], _image_shape(shape), count_include_pad=include, **_windows(a)))
+
+
+@_exports("adaptive_avg_pool2d")
+def _adaptive_avg_pool2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    (h, width), (rows, columns) = x[0].shape[1:3], a["output_size"]
+    if (h, width) == (rows, columns):
+        return x[0]
+    if h % rows or width % columns:
+        raise _refused(w, f"windows of several sizes, {(h, width)} to {(rows, columns)}, do not exist in ONNX")
+    kernel = [h // rows, width // columns]
+    value = x[0].in_order(NCHW)
+    return _images(w.node("AveragePool", [value], _image_shape(shape), kernel_shape=kernel, strides=kernel))
+
+
+def _global(op: str) -> Exporter:
+    def export(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+        pooled = w.node(op, [x[0].in_order(NCHW)], (*shape, 1, 1))
+        return View.plain(w.node("Flatten", [pooled], shape, axis=1))
+
+    return export
+
+
+_EXPORTERS["global_avg_pool2d"] = _global("GlobalAveragePool")
+_EXPORTERS["global_max_pool2d"] = _global("GlobalMaxPool")
+
+
+def _channels_second(view: View) -> tuple[int, ...]:
+    return (0, len(view.shape) - 1, *range(1, len(view.shape) - 1))
+
+
+@_exports("batch_norm")
+def _batch_norm(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    order = _channels_second(x[0])
+    inputs = [x[0].in_order(order), *(view.as_plain() for view in x[1:])]
+    momentum = 1.0 - a["momentum"]
+    sizes = [shape[axis] for axis in order]
+    return View(w.node("BatchNormalization", inputs, sizes, epsilon=a["eps"], momentum=momentum), order, shape)
+
+
+@_exports("local_response_norm")
+def _local_response_norm(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    if a["size"] % 2 == 0:
+        raise _refused(w, f"local_response_norm over {a['size']} channels; ONNX places an even number otherwise")
+    order = _channels_second(x[0])
+    sizes = [shape[axis] for axis in order]
+    numbers = {"size": a["size"], "alpha": a["alpha"], "beta": a["beta"], "bias": a["k"]}
+    return View(w.node("LRN", [x[0].in_order(order)], sizes, **numbers), order, shape)
+
+
+@_exports("normalize_image")
+def _normalize_image(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    channels = shape[-1]
+    std = np.broadcast_to(np.asarray(a["std"] or [1.0], np.float64), (channels,))
+    mean = np.broadcast_to(np.asarray(a["mean"] or [0.0], np.float64), (channels,))
+    order = _channels_second(x[0])
+    behind = (1,) * (len(shape) - 2)
+    # As the core computes it, x * factor + offset.
+    factor, offset = ((v).astype(np.float32).reshape(channels, *behind) for v in (a["scale"] / std, -mean / std))
+    value = x[0].in_order(order)
+    product = w.node("Mul", [value, w.literal(factor)], value.shape)
+    return View(w.node("Add", [product, w.literal(offset)], value.shape), order, shape)
+
+
+# ---- Matrices
+
+
+@_exports("dense")
+def _dense(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    if len(x[0].shape) == 2:
+        inputs = [x[0].as_plain(), x[1].as_plain(), *(bias.as_plain() for bias in x[2:])]
+        return View.plain(w.node("Gemm", inputs, shape, transB=1))
+    product = w.node("MatMul", [x[0].as_plain(), x[1].in_order((1, 0))], shape)
+    return View.plain(w.node("Add", [product, x[2].as_plain()], shape) if len(x) > 2 else product)
+
+
+# ---- Element by element
+
+
+def _map(w: Writer, op: str, view: View, inputs: Sequence[str] = (), **attributes: Any) -> View:
+    value = view.symbol
+    return View(w.node(op, [value, *inputs], value.shape, **attributes), view.axes, view.shape)
+
+
+@_exports("activation")
+def _activation(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    kind, view = a["kind"], x[0]
+    if kind == "identity":
+        return view
+    if kind == "relu6":
+        return _map(w, "Clip", view, [w.number(0.0), w.number(6.0)])
+    if kind == "leaky_relu":
+        return _map(w, "LeakyRelu", view, alpha=a["slope"])
+    if kind == "scaled_tanh":
+        inner = _map(w, "Mul", view, [w.number(2.0 / 3.0)])
+        return _map(w, "Mul", _map(w, "Tanh", inner), [w.number(1.7159)])
+    names = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+    if kind not in names:
+        raise _refused(w, f"the activation {kind} cannot be exported")
+    return _map(w, names[kind], view)
+
+
+def _softmax(op: str) -> Exporter:
+    def export(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+        return _map(w, op, x[0], axis=x[0].axes.index(len(shape) - 1))
+
+    return export
+
+
+_EXPORTERS["softmax"] = _softmax("Softmax")
+_EXPORTERS["log_softmax"] = _softmax("LogSoftmax")
+
+
+def _joined(op: str) -> Exporter:
+    def export(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+        values, axes, _ = align(x)
+        sizes = np.broadcast_shapes(*(value.shape for value in values))
+        return View(w.node(op, values, sizes), axes, shape)
+
+    return export
+
+
+_EXPORTERS["add"] = _joined("Add")
+_EXPORTERS["subtract"] = _joined("Sub")
+_EXPORTERS["multiply"] = _joined("Mul")
+
+
+@_exports("affine")
+def _affine(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    view = x[0]
+    if a["scale"] != 1.0:
+        view = _map(w, "Mul", view, [w.number(a["scale"])])
+    if a["offset"] != 0.0:
+        view = _map(w, "Add", view, [w.number(a["offset"])])
+    return view
+
+
+@_exports("dropout")
+def _dropout(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    return _map(w, "Dropout", x[0], [w.number(a["p"])])
+
+
+# ---- Sums
+
+
+@_exports("reduce")
+def _reduce(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    view, keep = x[0], bool(a["keep_dims"])
+    places = sorted(view.axes.index(axis) for axis in a["axes"])
+    left = [axis for axis in view.axes if keep or axis not in a["axes"]]
+    sizes = [1 if axis in a["axes"] else view.shape[axis] for axis in left]
+    if not places:
+        return View(view.symbol, view.axes, shape)
+    op = {"sum": "ReduceSum", "mean": "ReduceMean"}[a["kind"]]
+    if op == "ReduceSum" or w.opset >= 18:
+        value = w.node(op, [view.symbol, w.integers(places)], sizes, keepdims=int(keep))
+    else:
+        value = w.node(op, [view.symbol], sizes, axes=places, keepdims=int(keep))
+    if keep:
+        return View(value, left, shape)
+    names = sorted(left)
+    return View(value, [names.index(axis) for axis in left], shape)
+
+
+# ---- Moving
+
+
+@_exports("reshape")
+def _reshape(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    return x[0].reshaped(shape)
+
+
+@_exports("transpose")
+def _transpose(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    return x[0].transposed(a["permutation"])
+
+
+@_exports("concat")
+def _concat(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    axis, order = a["axis"] % len(shape), x[0].axes
+    values = [view.in_order(order) for view in x]
+    sizes = [shape[place] for place in order]
+    return View(w.node("Concat", values, sizes, axis=order.index(axis)), order, shape)
+
+
+@_exports("slice")
+def _slice(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    view, value = x[0], x[0].symbol
+    cuts = [
+        (begin, begin + shape[axis], view.axes.index(axis))
+        for axis, begin in enumerate(a["begin"])
+        if shape[axis] != view.shape[axis]
+    ]
+    if not cuts:
+        return view
+    lists = [w.integers(numbers) for numbers in zip(*cuts, strict=True)]
+    return View(w.node("Slice", [value, *lists], [shape[axis] for axis in view.axes]), view.axes, shape)
+
+
+@_exports("pad")
+def _pad(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    order = x[0].axes
+    pads = w.integers([*(a["before"][axis] for axis in order), *(a["after"][axis] for axis in order)])
+    sizes = [shape[axis] for axis in order]
+    return View(w.node("Pad", [x[0].symbol, pads, w.number(a["value"])], sizes), order, shape)
+
+
+@_exports("broadcast")
+def _broadcast(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    return View.plain(w.node("Expand", [x[0].as_plain(), w.integers(shape)], shape))
+
+
+@_exports("take")
+def _take(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    value, indices = x[0].as_plain(), list(a["indices"])
+    if -1 in indices:
+        # ONNX has no rows of zeros to take: one is put behind the others.
+        zeros = w.literal(np.zeros((1, *value.shape[1:]), np.float32))
+        indices = [value.shape[0] if index == -1 else index for index in indices]
+        value = w.node("Concat", [value, zeros], (value.shape[0] + 1, *value.shape[1:]), axis=0)
+    return View.plain(w.node("Gather", [value, w.integers(indices)], shape, axis=0))
+
+
+@_exports("fill")
+def _fill(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    if math.prod(shape) > 2**20:
+        raise _refused(w, f"a constant of shape {shape} is too large")
+    return View.plain(w.literal(np.full(shape, a["value"], np.float32)))

@@ -1,0 +1,309 @@
+"""A net that is given by an ONNX file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn.errors import ArgumentError, DTypeError, Error, GraphError, ShapeError, UnsupportedError
+from pycnn.nn import _names, _range
+from pycnn.nn.files import FileModule
+from pycnn.nn.module import RESERVED
+from pycnn.onnx._file import read
+from pycnn.onnx._fold import fold, fold_network, leave_out_softmax
+from pycnn.onnx._network import Network, Node
+from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, Values, find
+from pycnn.onnx._tensors import MOST_ELEMENTS
+from pycnn.onnx._view import IMAGE, View
+from pycnn.tensor import Parameter
+from pycnn.tracing import Symbol, scope, trace
+
+__all__ = ["OnnxModule", "load"]
+
+_LAYOUTS = ("NCHW", "NHWC")
+# Axes in which a parameter of each role lies in memory, where it has as many.
+_ORDERS = {CONVOLUTION: IMAGE, DENSE: (1, 0)}
+
+
+def load(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview,
+    *,
+    input_layout: str = "NCHW",
+    scores: bool = False,
+) -> OnnxModule:
+    """Read a network from an ONNX file.
+
+    What is supported is listed in docs/onnx.md: the operators of convolutional classifiers, of opsets 6 to 22. What a
+    file computes from constants and shapes alone is computed while loading. Images lie channels last inside, so the
+    network is transposed once at its input, and not at all with ``input_layout="NHWC"``.
+
+    Args:
+        source: Path of the file, or its bytes. Tensors in other files are found by path only, below its folder.
+        input_layout: How inputs of four axes are given: "NCHW" as the file declares them, or "NHWC".
+        scores: Give class scores (N, classes), as training with cross-entropy wants them: a softmax at the end is left
+            out, as are axes of size 1 behind the classes. Otherwise the result is what the file declares.
+
+    Returns:
+        A net that takes and gives what the file declares, any number of images. Weights are parameters under the names
+        that they have in the file, so it can be trained, frozen, saved and looked at like any other. Filters and
+        matrices have the shapes of `nn.Conv2d` and `nn.Linear`.
+
+    Raises:
+        FileError: The file cannot be read.
+        FormatError: It is no ONNX model, or is malformed.
+        UnsupportedError: It uses an operator, a version or an attribute that is not supported; the message names the
+            node. Or the package onnx is not installed.
+        ShapeError: The shapes of a node do not go together; the message names it.
+        ArgumentError: An attribute is out of its range, or `input_layout` is unknown.
+
+    Example:
+        >>> import pycnn
+        >>> net = pycnn.onnx.load("squeezenet.onnx", input_layout="NHWC")  # doctest: +SKIP
+        >>> net(photographs).shape  # doctest: +SKIP
+        (8, 1000)
+    """
+    if input_layout not in _LAYOUTS:
+        raise ArgumentError(f"onnx.load: input_layout {input_layout!r} is not one of {', '.join(_LAYOUTS)}")
+    network = read(source)
+    if scores:
+        leave_out_softmax(network)
+    sources = fold_network(network)
+    return OnnxModule(network, sources, input_layout=input_layout, scores=scores)
+
+
+class OnnxModule(FileModule):
+    """A network that is given by an ONNX graph; what `pycnn.onnx.load` returns.
+
+    Args:
+        network: The checked graph, after `fold_network`.
+        sources: For constants that were computed, what they come from; gives their names.
+        input_layout: "NCHW" or "NHWC".
+        scores: Whether results lose axes of size 1 behind the second.
+
+    Raises:
+        UnsupportedError: A node is not supported.
+    """
+
+    def __init__(
+        self, network: Network, sources: Mapping[str, str], *, input_layout: str, scores: bool = False
+    ) -> None:
+        self.metadata = dict(network.metadata)
+        object.__setattr__(self, "input_range", _range.from_text(self.metadata.pop(_range.METADATA_NAME, None)))
+        for node in network.nodes:
+            find(node)
+        for given in network.inputs:
+            if given.dtype not in ("float32", "uint8"):
+                raise UnsupportedError(
+                    f"{network.where}: input '{given.name}' has element type {given.dtype}, supported are float32 and "
+                    "uint8"
+                )
+        self.converts_uint8 = all(given.dtype == "float32" for given in network.inputs)
+        #: The graph, its learned arrays with axes and shape in the file, the layout, `scores`; a tuple, so that
+        #: layers may have any other name.
+        self._recorded = (network, _parameters(network), input_layout, scores)
+        taken: set[str] = set()
+        for name, (parameter, _, _) in self._recorded[1].items():
+            parameter.name = self._place(parameter, sources.get(name, name), name, taken)
+            network.constants.pop(name)
+        self._try_declared_shape()
+
+    @property
+    def input_layout(self) -> str:
+        """How inputs of four axes are given: "NCHW" or "NHWC"."""
+        return self._recorded[2]
+
+    # ---- Names
+
+    def _place(self, parameter: Parameter, wanted: str, name: str, taken: set[str]) -> str:
+        """Make a parameter an attribute under its name in the file, or the closest that is possible."""
+        for candidate in _candidates(wanted, name):
+            parts = candidate.split(".")
+            above = {".".join(parts[:i]) for i in range(1, len(parts))}
+            if any(_names.refusal(part, RESERVED) for part in parts):
+                continue
+            # Neither a parameter above another one, nor one with others below it.
+            if candidate in taken or above & taken or any(name.startswith(f"{candidate}.") for name in taken):
+                continue
+            self._hold(candidate, parameter)
+            taken.add(candidate)
+            return candidate
+        raise AssertionError("unreachable: there is always a number that is not taken")
+
+    # ---- Recording
+
+    def _try_declared_shape(self) -> None:
+        """Record the net once, as the file declares its inputs, so that what cannot be computed is told at once."""
+        network, _, layout, _ = self._recorded
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+        for given in network.inputs:
+            shape = (1, *given.shape[1:]) if given.shape[:1] == (None,) else given.shape
+            if None in shape or 0 in shape:
+                return
+            shapes[given.name] = (_laid_out(shape, layout), given.dtype)
+        numbered = {f"input{i}": spec for i, spec in enumerate(shapes.values())}
+        trace(lambda **symbols: self(*symbols.values()), numbered, root=self)
+        if len(shapes) == 1:
+            ((laid_out, _),) = shapes.values()
+            self._remember_input(laid_out[1:])
+
+    def forward(self, *inputs: Symbol) -> Any:
+        """Record the nodes of the file.
+
+        Args:
+            inputs: In the file's order and shapes; with ``input_layout="NHWC"``, those of four axes channels last.
+
+        Returns:
+            The symbol of the result; of several, a dict of them by name.
+        """
+        network, parameters, layout, scores = self._recorded
+        if len(inputs) != len(network.inputs):
+            names = ", ".join(given.name for given in network.inputs)
+            raise ArgumentError(f"onnx: {len(inputs)} inputs given, the file has {len(network.inputs)} ({names})")
+        batch = None
+        views = {}
+        for given, symbol in zip(network.inputs, inputs, strict=True):
+            views[given.name] = view = self._input(given, symbol, layout)
+            if batch is None and given.shape and given.shape[0] is not None:
+                batch = (given.shape[0], view.shape[0])
+        values = Values(network.constants, parameters, batch)
+        for name, view in views.items():
+            values.set(name, view)
+        for node in network.nodes:
+            _record(node, values)
+        found = {name: values.named_view(name) for name in network.outputs}
+        if scores:
+            found = {name: _without_ones(view) for name, view in found.items()}
+        results = {name: view.as_plain() for name, view in found.items()}
+        if len(results) == 1:
+            (result,) = results.values()
+            return result
+        return results
+
+    def _input(self, given: Any, symbol: Symbol, layout: str) -> View:
+        if not isinstance(symbol, Symbol):
+            raise GraphError(f"onnx: input '{given.name}' is {type(symbol).__name__}, expected a Symbol")
+        declared = _laid_out(given.shape, layout)
+        shape = tuple(symbol.shape)
+        # The number of images is free, whatever the file says.
+        fits = len(shape) == len(declared) and all(
+            size is None or size == have for size, have in list(zip(declared, shape, strict=True))[1:]
+        )
+        if not fits:
+            shown = ", ".join("?" if size is None else str(size) for size in declared)
+            raise ShapeError(f"onnx: input '{given.name}' is {shape}, the file declares ({shown})")
+        if str(symbol.dtype) not in (given.dtype, "float64" if given.dtype == "float32" else given.dtype):
+            raise DTypeError(f"onnx: input '{given.name}' is {symbol.dtype}, the file declares {given.dtype}")
+        if layout == "NHWC" and len(shape) == 4:
+            n, h, w, c = shape
+            return View(symbol, IMAGE, (n, c, h, w))
+        return View.plain(symbol)
+
+    def extra_repr(self) -> str:
+        """The file's inputs and outputs."""
+        network, _, layout, _ = self._recorded
+        inputs = ", ".join(
+            f"{given.name} ({', '.join('?' if n is None else str(n) for n in given.shape)})" for given in network.inputs
+        )
+        return f"{inputs} -> {', '.join(network.outputs)}; opset {network.opset}, {len(network.nodes)} nodes, {layout}"
+
+
+def _without_ones(view: View) -> View:
+    """(N, classes) of (N, classes, 1, 1)."""
+    return view.reshaped(view.shape[:2]) if view.rank > 2 and set(view.shape[2:]) == {1} else view
+
+
+def _record(node: Node, values: Values) -> None:
+    """Record one node, or compute it where all that it reads is known."""
+    given = [values.get(node, i) if name else None for i, name in enumerate(node.inputs)]
+    try:
+        results = None
+        if all(value is None or isinstance(value, np.ndarray) for value in given):
+            results = fold(node, given)
+        if results is None:
+            with scope(_scope_name(node.name)):
+                results = find(node).convert(values, node)
+    except Error as error:
+        if str(error).startswith("onnx"):
+            raise
+        raise type(error)(f"onnx: {node}: {error}") from error
+    listed = results if isinstance(results, list) else [results]
+    for name, value in zip(node.outputs, listed, strict=False):
+        if not name:
+            continue
+        if isinstance(value, View) and math.prod(value.shape) > MOST_ELEMENTS:
+            raise node.bad_shape(f"a result of shape {value.shape} has more than {MOST_ELEMENTS} elements")
+        values.set(name, value)
+
+
+def _scope_name(name: str) -> str:
+    """A node's name as graphs can write it."""
+    return "".join(c if c.isprintable() else "_" for c in name)
+
+
+def _laid_out(shape: Sequence[Any], layout: str) -> tuple[Any, ...]:
+    if layout == "NHWC" and len(shape) == 4:
+        return (shape[0], shape[2], shape[3], shape[1])
+    return tuple(shape)
+
+
+def _candidates(wanted: str, name: str) -> Iterator[str]:
+    """Names for a parameter, the best first."""
+    for text in (wanted, name):
+        clean = ".".join(part for part in _scope_name(text).split(".") if part) or "value"
+        if _names.clash([clean]):
+            clean = clean.replace(".", "_")
+        yield clean
+        yield ".".join(f"{part}_" if _names.refusal(part, RESERVED) else part for part in clean.split("."))
+        yield clean.replace(".", "_")
+    number = 2
+    while True:
+        yield f"{clean.replace('.', '_')}_{number}"
+        number += 1
+
+
+def _parameters(network: Network) -> dict[str, tuple[Parameter, Any, Any]]:
+    """What a network learns: the floating-point constants that nodes use as weights.
+
+    Returns:
+        For each constant a parameter, the order in which its axes lie in memory, and its shape in the file.
+    """
+    roles: dict[str, str] = {}
+    for node in network.nodes:
+        for index, role in find(node).roles(node).items():
+            if index >= len(node.inputs) or node.inputs[index] not in network.constants:
+                continue
+            name = node.inputs[index]
+            if network.constants[name].dtype != np.float32 or not _is_learned(node, index, name, network):
+                continue
+            # What two nodes use is laid out for the first, and transposed for the second.
+            roles.setdefault(name, role)
+    result = {}
+    for name, role in roles.items():
+        array = network.constants[name]
+        order = _ORDERS.get(role, ())
+        axes = order if len(order) == array.ndim else tuple(range(array.ndim))
+        result[name] = (
+            Parameter(
+                [array.shape[axis] for axis in axes],
+                init=array.transpose(axes),
+                layout="conv" if role == CONVOLUTION and len(axes) == 4 else "plain",
+                trainable=role != BUFFER,
+            ),
+            axes,
+            array.shape,
+        )
+    return result
+
+
+_WEIGHED = ("Add", "Sub", "Mul", "Div", "Sum")
+
+
+def _is_learned(node: Node, index: int, name: str, network: Network) -> bool:
+    """Whether a constant is a weight and not one of a formula's numbers."""
+    if node.op not in _WEIGHED:
+        return True
+    return network.constants[name].size > 1 and name not in network.literals

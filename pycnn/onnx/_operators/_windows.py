@@ -1,0 +1,116 @@
+"""What convolutions and poolings share: images of one or two axes, and how windows lie on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pycnn.onnx._network import Node
+from pycnn.onnx._view import IMAGE, View
+
+__all__ = ["Windows", "as_images", "from_images"]
+
+
+def as_images(node: Node, view: View, what: str = "input") -> View:
+    """The view as one of (N, C, H, W); rows of (N, C, L) become images of height 1.
+
+    Raises:
+        UnsupportedError: It has another number of axes.
+    """
+    if view.rank == 3:
+        n, c, length = view.shape
+        return view.reshaped((n, c, 1, length))
+    if view.rank != 4:
+        raise node.unsupported(f"{what} of shape {view.shape}; supported are (N, C, H, W) and (N, C, L)")
+    return view
+
+
+def from_images(symbol: Any, rank: int) -> View:
+    """A view of images that lie channels last, with as many axes as the node's input had."""
+    n, h, w, c = symbol.shape
+    view = View(symbol, IMAGE, (n, c, h, w))
+    return view.reshaped((n, c, w)) if rank == 3 else view
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How windows lie on an image, each pair (vertical, horizontal).
+
+    Attributes:
+        kernel: Size of the window.
+        stride: Distance of the windows.
+        dilation: Distance of a window's cells.
+        padding: (top, bottom, left, right).
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, node: Node, size: Sequence[int], kernel: Sequence[int], rank: int) -> Windows:
+        """Read the attributes of a node.
+
+        Args:
+            node: A convolution or pooling.
+            size: (H, W) of the image.
+            kernel: Of the window, one number for each axis that the node's input has.
+            rank: Axes of the node's input.
+
+        Raises:
+            ArgumentError: An attribute is out of range.
+        """
+        axes = rank - 2
+        kernel = _pair(node, "kernel_shape", kernel, axes)
+        stride = _pair(node, "strides", node.integers("strides", (1,) * axes), axes)
+        dilation = _pair(node, "dilations", node.integers("dilations", (1,) * axes), axes)
+        pads = node.integers("pads", (0,) * (2 * axes))
+        if len(pads) != 2 * axes or any(pad < 0 for pad in pads):
+            raise node.bad_argument(f"pads {pads} must be {2 * axes} numbers, none negative")
+        auto = node.text("auto_pad", "NOTSET")
+        if auto in ("SAME_UPPER", "SAME_LOWER", "VALID") and any(pads):
+            raise node.bad_argument(f"auto_pad {auto} does not go with pads {pads}")
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            sides = [_same(auto, *of) for of in zip(size, kernel, stride, dilation, strict=True)]
+            padding = (*sides[0], *sides[1])
+        elif auto in ("NOTSET", "VALID"):
+            before, after = ((0,) * (2 - axes) + pads[:axes], (0,) * (2 - axes) + pads[axes:])
+            padding = (before[0], after[0], before[1], after[1])
+        else:
+            raise node.bad_argument(f"auto_pad {auto!r} is not one of NOTSET, SAME_UPPER, SAME_LOWER, VALID")
+        return cls(kernel, stride, dilation, padding)
+
+    def count(self, axis: int, size: int, *, ceil: bool) -> int:
+        """Windows along an axis; with `ceil` also one that reaches over the end, if it begins before it."""
+        before, after = self.padding[2 * axis : 2 * axis + 2]
+        room = size + before + after - self.reach(axis)
+        stride = self.stride[axis]
+        count = (-(-room // stride) if ceil else room // stride) + 1
+        return count - 1 if ceil and (count - 1) * stride >= size + before else count
+
+    def reach(self, axis: int) -> int:
+        """Cells from the first to the last of a window."""
+        return (self.kernel[axis] - 1) * self.dilation[axis] + 1
+
+    def padding_to(self, size: Sequence[int], counts: Sequence[int]) -> tuple[int, int, int, int]:
+        """Padding with which exactly so many windows fit."""
+        after = []
+        for axis, count in enumerate(counts):
+            end = (count - 1) * self.stride[axis] + self.reach(axis)
+            after.append(max(0, end - size[axis] - self.padding[2 * axis]))
+        return self.padding[0], after[0], self.padding[2], after[1]
+
+
+def _pair(node: Node, name: str, values: Sequence[int], axes: int) -> tuple[int, int]:
+    if len(values) != axes or any(not 1 <= value < 2**31 for value in values):
+        raise node.bad_argument(f"{name} {tuple(values)} must be {axes} positive numbers")
+    first, second = values if axes == 2 else (1, *values)
+    return int(first), int(second)
+
+
+def _same(auto: str, size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    total = max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
+    less, more = total // 2, total - total // 2
+    return (less, more) if auto == "SAME_UPPER" else (more, less)
