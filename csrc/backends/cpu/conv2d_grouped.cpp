@@ -10,6 +10,7 @@ namespace pycnn::cpu {
 
 struct GroupKernels {
   Index lanes;
+  bool pick_lanes;
   void (*tiles)(const GroupTiles&);
   void (*copy)(const GroupRow&);
   const ActivationFunctions* activation;
@@ -22,16 +23,24 @@ namespace {
 constexpr Index kMaxGroup = 64;           // channels; wider groups are as good as convolutions
 constexpr Index kMinDepthwise = 16;       // columns
 constexpr Index kNearWeights = 4 * 1024;  // floats that leave room for input rows in L1
+constexpr Index kAllWeights = 24 * 1024;  // floats that leave room for rows of all groups in L2
 
-Lanes choose_lanes(const WindowProblem& w, Index lanes) {
+Lanes choose_lanes(const WindowProblem& w, const GroupKernels& kernels) {
   const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
-  const GroupVectors vectors{lanes, outputs};
+  const GroupVectors vectors{kernels.lanes, outputs};
   Lanes result;
   result.used = result.grouped = true;
   result.shared = vectors.shared();
-  result.pattern = vectors.count(w.output[3]) * lanes;
-  result.width = std::min(w.output[3],
-                          (vectors.shared() ? lanes / outputs : groups_of_block(inputs)) * outputs);
+  result.planes = vectors.shared() && !kernels.pick_lanes;
+  result.pattern = vectors.count(w.output[3]) * kernels.lanes;
+  const Index weights = w.output[3] * inputs * w.kernel_size[0] * w.kernel_size[1];
+  // Rows of all groups are read in one go where no block ends within a group.
+  if (!result.planes && weights <= kAllWeights &&
+      (kInputBlock % inputs == 0 || inputs % kInputBlock == 0))
+    result.width = w.output[3];
+  else
+    result.width = std::min(
+        w.output[3], (result.planes ? kernels.lanes / outputs : groups_of_block(inputs)) * outputs);
   return result;
 }
 
@@ -117,7 +126,7 @@ void copy_rows(const Work& work, Index n, Index first, Index end) {
   rows.output_row = work.chunk.row;
   rows.first_channel = work.slice.first_group * plan.in_channels;
   rows.plane_pitch = plan.lanes.plane_pitch;
-  rows.group = plan.lanes.shared ? plan.in_channels : 0;
+  rows.group = plan.lanes.planes ? plan.in_channels : 0;
   copy_group_rows(plan.in, rows, first, end, work.kernels.copy);
 }
 
@@ -130,7 +139,8 @@ void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first
   GroupTiles tiles;
   tiles.columns = pass.columns, tiles.stride = plan.in.stride[1];
   tiles.runs = plan.offsets() + pass.tap, tiles.run_count = pass.taps / kGroupRunIndices;
-  tiles.plane_pitch = vectors.shared() ? plan.lanes.plane_pitch : 0;
+  tiles.plane_pitch = plan.lanes.planes ? plan.lanes.plane_pitch : 0;
+  tiles.group = vectors.shared() && !plan.lanes.planes ? plan.in_channels : 0;
   tiles.output_column = plan.out_stride[1] * plan.out_channels;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
   const Index out_row = output_start(plan, work.tensors, work.chunk, pass) + n * plan.out_image +
@@ -139,8 +149,10 @@ void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first
   for (Index v = first_vector; v < vector_end; ++v) {
     const Index channel = vectors.first(v), out = out_row + channel;
     tiles.input = input;
-    if (!vectors.shared())
-      tiles.input += (channel / vectors.group - work.slice.first_group) * plan.in_channels;
+    if (!plan.lanes.planes) {
+      const Index first = (channel / vectors.group - work.slice.first_group) * plan.in_channels;
+      tiles.input += first / kInputBlock * plan.lanes.plane_pitch + first % kInputBlock;
+    }
     tiles.weights = work.tensors.weights + pass.weights + v * vector_weights;
     tiles.lanes = vectors.valid(v, plan.out_channels);
     tiles.output = work.tensors.output + out;
@@ -195,7 +207,7 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
     for (Index block = chunk.block; block < chunk.block_end; ++block) {
       const Work work{plan,  kernels, tensors, chunk, vectors, slice_at(plan, vectors, block),
                       buffer};
-      if (slice_weights <= kNearWeights)
+      if (plan.lanes.width == plan.out_channels || slice_weights <= kNearWeights)
         run_by_rows(work);
       else
         run_by_vectors(work);
@@ -204,20 +216,32 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   parallel_for(args.threads, chunk_count(plan), run_chunk);
 }
 
-constexpr GroupKernels kBaselineKernels = {
-    baseline::kGemmLanes,   baseline::group_tiles,     baseline::copy_group_row,
-    &baseline::kActivation, "conv2d.grouped.baseline", "conv2d_grad_input.grouped.baseline"};
+constexpr GroupKernels kBaselineKernels = {baseline::kGemmLanes,
+                                           baseline::kPickLanes,
+                                           baseline::group_tiles,
+                                           baseline::copy_group_row,
+                                           &baseline::kActivation,
+                                           "conv2d.grouped.baseline",
+                                           "conv2d_grad_input.grouped.baseline"};
 void run_baseline(const KernelArgs& args) noexcept { run_grouped(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
-constexpr GroupKernels kAvx2Kernels = {avx2::kGemmLanes,      avx2::group_tiles,
-                                       avx2::copy_group_row,  &avx2::kActivation,
-                                       "conv2d.grouped.avx2", "conv2d_grad_input.grouped.avx2"};
+constexpr GroupKernels kAvx2Kernels = {avx2::kGemmLanes,
+                                       avx2::kPickLanes,
+                                       avx2::group_tiles,
+                                       avx2::copy_group_row,
+                                       &avx2::kActivation,
+                                       "conv2d.grouped.avx2",
+                                       "conv2d_grad_input.grouped.avx2"};
 void run_avx2(const KernelArgs& args) noexcept { run_grouped(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr GroupKernels kAvx512Kernels = {
-    avx512::kGemmLanes,   avx512::group_tiles,     avx512::copy_group_row,
-    &avx512::kActivation, "conv2d.grouped.avx512", "conv2d_grad_input.grouped.avx512"};
+constexpr GroupKernels kAvx512Kernels = {avx512::kGemmLanes,
+                                         avx512::kPickLanes,
+                                         avx512::group_tiles,
+                                         avx512::copy_group_row,
+                                         &avx512::kActivation,
+                                         "conv2d.grouped.avx512",
+                                         "conv2d_grad_input.grouped.avx512"};
 void run_avx512(const KernelArgs& args) noexcept { run_grouped(args, kAvx512Kernels); }
 #endif
 
@@ -246,7 +270,8 @@ void copy_group_rows(const ConvInput& in, const GroupRows& rows, Index first, In
   const Index planes = in.row_pitch / rows.plane_pitch;
   GroupRow job;
   job.columns = column_end - begin, job.channels = in.channels;
-  job.group = rows.group, job.plane_pitch = rows.plane_pitch;
+  job.group = rows.group, job.blocks = rows.group > 0 ? 1 : planes;
+  job.plane_pitch = rows.plane_pitch;
   job.end = rows.image + in.height * in.width * in.channels;
   for (Index r = first; r < end; ++r) {
     float* const to = rows.buffer + r * in.row_pitch;
@@ -261,11 +286,9 @@ void copy_group_rows(const ConvInput& in, const GroupRows& rows, Index first, In
       float* const plane = to + p * rows.plane_pitch;
       std::fill_n(plane, begin * in.pixel_pitch, 0.0f);
       std::fill(plane + column_end * in.pixel_pitch, plane + rows.plane_pitch, 0.0f);
-      if (rows.group > 0 && p > 0) continue;  // all planes at once
-      job.to = plane + begin * in.pixel_pitch;
-      copy(job);
-      job.from += kInputBlock;
     }
+    job.to = to + begin * in.pixel_pitch;
+    copy(job);
   }
 }
 
@@ -288,7 +311,7 @@ const char* refuse_grouped(const WindowProblem& w, Index lanes) {
 
 Kernel make_grouped_kernel(const WindowProblem& window, int threads, const GroupRunner& entry) {
   Kernel kernel =
-      plan_window_kernel(window, choose_lanes(window, entry.lanes), entry.lanes, threads);
+      plan_window_kernel(window, choose_lanes(window, *entry.kernels), entry.lanes, threads);
   kernel.run = entry.run;
   kernel.packed.pack = pack_weights;
   kernel.packed.format =

@@ -2,9 +2,10 @@
 #include "backends/cpu/conv2d_window.h"
 
 // Convolutions in groups of up to 64 channels. A vector holds output channels of one group, or of
-// several whole groups that are smaller; the input rows of a few groups at a time are copied to
-// blocks of sixteen channels, zeros around them, which stay in the near caches until all of their
-// outputs are done.
+// several whole groups that are smaller; input rows are copied to blocks of sixteen channels, zeros
+// around them, which stay in the near caches until all of their outputs are done. Rows of all
+// groups are copied and used at a time where their weights are few, so that memory is read and
+// written from end to end, else those of a few groups.
 //
 // Forward and gradient for the input; numerics as in gemm.h.
 namespace pycnn::cpu {

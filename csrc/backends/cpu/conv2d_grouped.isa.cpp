@@ -4,8 +4,8 @@
 
 // A tile is MR pixels of one vector of output channels. An input pixel, once in a register, is
 // multiplied with all taps of its run that it meets: at stride 1 a pixel serves three
-// multiply-adds, so that loads do not hold them back. (Lanes of small groups are filled while rows
-// are copied: shuffles here would compete with the multiply-adds.)
+// multiply-adds, so that loads do not hold them back. (Where shuffles compete with the
+// multiply-adds, lanes of small groups are filled while rows are copied.)
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
@@ -16,11 +16,34 @@ struct Tile {
   float* output;
 };
 
+// How the lanes of a vector get their input channel.
+enum class Source { kBroadcast, kPlanes, kPick };
+
+// Lanes of a vector of whole groups take their own group's channel.
+PYCNN_INLINE Vec take_channel(Vec x, IVec from) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // Groups lie within the halves of the vector; `from` counts modulo four.
+  return (Vec)_mm256_permutevar_ps((__m256)x, (__m256i)from);
+#else
+  return take_lanes(x, from);
+#endif
+}
+
+template <Source kSource>
+PYCNN_INLINE Vec pixel_at(const float* x, IVec from) {
+  if constexpr (kSource == Source::kBroadcast) return broadcast(*x);
+  if constexpr (kSource == Source::kPick) return take_channel(load(x), from);
+  return load(x);
+}
+
 // One run: returns the weights of the next.
-template <int MR, int S, bool kPlanes, int T>
-PYCNN_INLINE const float* add_run(const float* x, Index channels, Index plane_pitch, const float* w,
-                                  Vec (&sum)[MR]) {
-  constexpr int kPitch = kPlanes ? kLanes : kInputBlock;
+template <int MR, int S, Source kSource, int T>
+PYCNN_INLINE const float* add_run(const GroupTiles& job, const float* x, Index channels,
+                                  const float* w, Vec (&sum)[MR]) {
+  constexpr int kPitch = kSource == Source::kPlanes ? kLanes : kInputBlock;
+  IVec from = {};
+  if constexpr (kSource == Source::kPick)
+    for (int lane = 0; lane < kLanes; ++lane) from[lane] = lane & -static_cast<int>(job.group);
   const float* const end = w + channels * T * kLanes;
   do {
     Vec wv[T];
@@ -28,14 +51,17 @@ PYCNN_INLINE const float* add_run(const float* x, Index channels, Index plane_pi
     for (int t = 0; t < T; ++t) wv[t] = load(w + t * kLanes);
 #pragma GCC unroll 32
     for (int j = 0; j < (MR - 1) * S + T; ++j) {
-      const Vec pixel = kPlanes ? load(x + j * kPitch) : broadcast(x[j * kPitch]);
+      const Vec pixel = pixel_at<kSource>(x + j * kPitch, from);
 #pragma GCC unroll 3
       for (int t = 0; t < T; ++t) {
         const int i = (j - t) / S;
         if (j >= t && (j - t) % S == 0 && i < MR) sum[i] = fma(pixel, wv[t], sum[i]);
       }
     }
-    x += kPlanes ? plane_pitch : 1;
+    if constexpr (kSource == Source::kPick)
+      from += 1;
+    else
+      x += kSource == Source::kPlanes ? job.plane_pitch : 1;
     w += T * kLanes;
     // Keeps the compiler from turning each address into an induction variable of its own.
     asm volatile("" : "+r"(x), "+r"(w));
@@ -65,7 +91,7 @@ PYCNN_INLINE void finish(const GroupTiles& job, float* output, Vec (&sum)[MR]) {
   }
 }
 
-template <int MR, int S, bool kPlanes>
+template <int MR, int S, Source kSource>
 void tile_kernel(const GroupTiles& job, const Tile& tile) {
   Vec sum[MR];
 #pragma GCC unroll 12
@@ -76,9 +102,9 @@ void tile_kernel(const GroupTiles& job, const Tile& tile) {
     const float* x = tile.input + run[0];
     // At stride 2 no pixel meets two neighbouring taps.
     if (S == 1 && run[1] == 3)
-      w = add_run < MR, S, kPlanes, S == 1 ? 3 : 1 > (x, run[2], job.plane_pitch, w, sum);
+      w = add_run < MR, S, kSource, S == 1 ? 3 : 1 > (job, x, run[2], w, sum);
     else
-      w = add_run<MR, S, kPlanes, 1>(x, run[2], job.plane_pitch, w, sum);
+      w = add_run<MR, S, kSource, 1>(job, x, run[2], w, sum);
   }
   finish(job, tile.output, sum);
 }
@@ -86,24 +112,14 @@ void tile_kernel(const GroupTiles& job, const Tile& tile) {
 using TileKernel = void (*)(const GroupTiles&, const Tile&);
 
 // Index: pixels - 1.
-template <int S, bool kPlanes>
+template <int S, Source kSource>
 struct Kernels {
   static constexpr TileKernel kList[] = {
-      tile_kernel<1, S, kPlanes>,  tile_kernel<2, S, kPlanes>,  tile_kernel<3, S, kPlanes>,
-      tile_kernel<4, S, kPlanes>,  tile_kernel<5, S, kPlanes>,  tile_kernel<6, S, kPlanes>,
-      tile_kernel<7, S, kPlanes>,  tile_kernel<8, S, kPlanes>,  tile_kernel<9, S, kPlanes>,
-      tile_kernel<10, S, kPlanes>, tile_kernel<11, S, kPlanes>, tile_kernel<12, S, kPlanes>};
+      tile_kernel<1, S, kSource>,  tile_kernel<2, S, kSource>,  tile_kernel<3, S, kSource>,
+      tile_kernel<4, S, kSource>,  tile_kernel<5, S, kSource>,  tile_kernel<6, S, kSource>,
+      tile_kernel<7, S, kSource>,  tile_kernel<8, S, kSource>,  tile_kernel<9, S, kSource>,
+      tile_kernel<10, S, kSource>, tile_kernel<11, S, kSource>, tile_kernel<12, S, kSource>};
 };
-
-// Lanes of a vector of whole groups take their own group's channel.
-PYCNN_INLINE Vec take_channel(Vec x, IVec from) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-  // Groups lie within the halves of the vector; `from` counts modulo four.
-  return (Vec)_mm256_permutevar_ps((__m256)x, (__m256i)from);
-#else
-  return take_lanes(x, from);
-#endif
-}
 
 // What lies beyond the end is of no use to anybody, but must not be read.
 PYCNN_INLINE Vec load_before(const float* p, const float* end) {
@@ -113,7 +129,7 @@ PYCNN_INLINE Vec load_before(const float* p, const float* end) {
 }
 
 template <int kGroup>
-void copy_planes(const GroupRow& job, Index first, Index last, bool whole) {
+[[maybe_unused]] void copy_planes(const GroupRow& job, Index first, Index last, bool whole) {
   IVec from[kGroup];
   for (int k = 0; k < kGroup; ++k)
     for (int lane = 0; lane < kLanes; ++lane) from[k][lane] = (lane & -kGroup) + k;
@@ -127,39 +143,42 @@ void copy_planes(const GroupRow& job, Index first, Index last, bool whole) {
   }
 }
 
-void copy_block(const GroupRow& job, Index first, Index last, bool whole) {
+// Pixel by pixel: what is read lies in one run.
+void copy_blocks(const GroupRow& job, Index first, Index last, bool whole) {
   const float* p = job.from + first * job.channels;
   float* to = job.to + first * kInputBlock;
   for (Index column = first; column < last; ++column, p += job.channels, to += kInputBlock)
+    for (Index block = 0; block < job.blocks; ++block)
 #pragma GCC unroll 4
-    for (int c = 0; c < static_cast<int>(kInputBlock); c += kLanes)
-      store(to + c, whole ? load(p + c) : load_before(p + c, job.end));
+      for (int c = 0; c < static_cast<int>(kInputBlock); c += kLanes) {
+        const float* from = p + block * kInputBlock + c;
+        store(to + block * job.plane_pitch + c, whole ? load(from) : load_before(from, job.end));
+      }
 }
 
 void copy_columns(const GroupRow& job, Index first, Index last, bool whole) {
-  switch (job.group) {
-    case 1:
-      return copy_planes<1>(job, first, last, whole);
-    case 2:
-      return copy_planes<2>(job, first, last, whole);
-#if defined(__AVX2__) || defined(__AVX512F__)
-    case 4:
-      return copy_planes<4>(job, first, last, whole);
-#endif
+  if constexpr (!kPickLanes) switch (job.group) {
+      case 1:
+        return copy_planes<1>(job, first, last, whole);
+      case 2:
+        return copy_planes<2>(job, first, last, whole);
 #if defined(__AVX512F__)
-    case 8:
-      return copy_planes<8>(job, first, last, whole);
+      case 4:
+        return copy_planes<4>(job, first, last, whole);
+      case 8:
+        return copy_planes<8>(job, first, last, whole);
 #endif
-    default:
-      return copy_block(job, first, last, whole);
-  }
+      default:
+        break;
+    }
+  copy_blocks(job, first, last, whole);
 }
 
 }  // namespace
 
 void copy_group_row(const GroupRow& job) {
   // Near the end of the image whole vectors may reach beyond it.
-  const Index reach = job.group > 0 ? kLanes : kInputBlock;
+  const Index reach = job.group > 0 ? kLanes : job.blocks * kInputBlock;
   const Index left = job.end - job.from - reach;
   Index whole = left < 0 ? 0 : left / job.channels + 1;
   if (whole > job.columns) whole = job.columns;
@@ -168,10 +187,11 @@ void copy_group_row(const GroupRow& job) {
 }
 
 void group_tiles(const GroupTiles& job) {
+  constexpr Source kSmall = kPickLanes ? Source::kPick : Source::kPlanes;
   const bool planes = job.plane_pitch > 0;
-  const TileKernel* kernels = planes            ? Kernels<1, true>::kList
-                              : job.stride == 1 ? Kernels<1, false>::kList
-                                                : Kernels<2, false>::kList;
+  const TileKernel* kernels = planes || job.group > 0 ? Kernels<1, kSmall>::kList
+                              : job.stride == 1       ? Kernels<1, Source::kBroadcast>::kList
+                                                      : Kernels<2, Source::kBroadcast>::kList;
   const Index pixel = job.stride * (planes ? kLanes : kInputBlock);
   const Index tiles = (job.columns + kMaxPixels - 1) / kMaxPixels;
   Index column = 0;

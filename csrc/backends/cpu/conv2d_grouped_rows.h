@@ -37,7 +37,7 @@ struct GroupRows {
   Index output_row;     // the first that the buffer serves
   Index first_channel;  // of the input
   Index plane_pitch;
-  Index group;  // as GroupRow's
+  Index group;  // as GroupRow's: 0 for blocks
 };
 
 // What a copy holds: blocks of input channels, or planes of vectors of this length.

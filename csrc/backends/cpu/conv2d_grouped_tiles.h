@@ -3,9 +3,11 @@
 
 // Contract of conv2d_grouped.isa.cpp.
 //
-// Groups that fill vectors read copies of input rows in blocks of kInputBlock channels: the pixels
-// of a block follow one another. Smaller groups read planes instead: plane k holds, for each pixel,
-// one vector whose lane l is the channel k of the group of output channel l.
+// Copies of input rows lie in blocks of kInputBlock channels: the pixels of a block follow one
+// another. Groups that are smaller than a vector pick each lane's channel from a vector of the
+// block while they multiply, where the instruction set has units to spare for that (kPickLanes).
+// Elsewhere they read planes instead: plane k holds, for each pixel, one vector whose lane l is the
+// channel k of the group of output channel l.
 namespace pycnn::cpu {
 
 constexpr Index kInputBlock = 16;
@@ -15,14 +17,15 @@ constexpr Index kInputBlock = 16;
 //   output[pixel][lane] = sum over runs, then channels k, then taps t of
 //       input[run offset + (pixel * stride + t) * pitch + at(k)] * weights[run][k][t][lane]
 //
-// Blocks: pitch is kInputBlock and at(k) = k. Planes: pitch is the vector's length and at(k) =
-// k * plane_pitch + lane.
+// Blocks: pitch is kInputBlock and at(k) = k, or, of smaller groups, lane - lane % group + k.
+// Planes: pitch is the vector's length and at(k) = k * plane_pitch + lane.
 struct GroupTiles {
   const float* input = nullptr;
   Index columns = 0, stride = 1;  // stride: 1, or 2 in blocks
   const Index* runs = nullptr;    // offset, taps (1; 3 at stride 1) and channels of each
   Index run_count = 0;
   Index plane_pitch = 0;  // 0: blocks
+  Index group = 0;        // blocks: channels of groups that are smaller than a vector, else 0
   const float* weights = nullptr;
   Index lanes = 0;  // output channels of the vector
   float* output = nullptr;
@@ -33,14 +36,15 @@ struct GroupTiles {
   float slope = 0;
 };
 
-// Copies pixels of one row to a block, or to the planes of one vector.
+// Copies pixels of one row to blocks, or to the planes of one vector.
 struct GroupRow {
   const float* from = nullptr;
   const float* end = nullptr;       // of what may be read
   Index columns = 0, channels = 0;  // channels: floats from pixel to pixel
-  Index group = 0;                  // channels of a group, a power of two below the lanes; 0: block
+  Index group = 0;   // channels of a group, a power of two below the lanes; 0: blocks
+  Index blocks = 1;  // neighbours in the input
   float* to = nullptr;
-  Index plane_pitch = 0;
+  Index plane_pitch = 0;  // from plane to plane, or block to block
 };
 
 // Weight gradient of one vector of output channels and one run of taps, from blocks.
@@ -61,15 +65,16 @@ struct GroupProducts {
   bool accumulate = false;  // else sums are overwritten
 };
 
-#define PYCNN_DECLARE_GROUPED(ISA)               \
+#define PYCNN_DECLARE_GROUPED(ISA, PICK_LANES)   \
   namespace ISA {                                \
+  constexpr bool kPickLanes = PICK_LANES;        \
   void group_tiles(const GroupTiles& job);       \
   void copy_group_row(const GroupRow& job);      \
   void group_products(const GroupProducts& job); \
   }
-PYCNN_DECLARE_GROUPED(baseline)
-PYCNN_DECLARE_GROUPED(avx2)
-PYCNN_DECLARE_GROUPED(avx512)
+PYCNN_DECLARE_GROUPED(baseline, false)
+PYCNN_DECLARE_GROUPED(avx2, true)
+PYCNN_DECLARE_GROUPED(avx512, false)
 #undef PYCNN_DECLARE_GROUPED
 
 }  // namespace pycnn::cpu

@@ -126,7 +126,7 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
   if (plan.lanes.grouped) {
     const Index inputs = plan.lanes.width / plan.group_channels * plan.in_channels;
     plan.lanes.plane_pitch = plan_group_rows(
-        plan.in, plan.lanes.shared ? GroupLayout{plan.in_channels, plan.block_width / 2}
+        plan.in, plan.lanes.planes ? GroupLayout{plan.in_channels, plan.block_width / 2}
                                    : GroupLayout{ceil_div(inputs, kInputBlock), 0});
   } else if (plan.lanes.used) {
     spread_over_lanes(plan, range, most);
@@ -137,8 +137,9 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
   return lists;
 }
 
-constexpr Index kBufferFloats = 96 * 1024;   // of a worker's copy of input rows: stays in L2
-constexpr Index kLargeWeights = 128 * 1024;  // floats; beyond, they do not stay in L2
+constexpr Index kBufferFloats = 96 * 1024;       // of a worker's copy of input rows: stays in L2
+constexpr Index kGroupBufferFloats = 64 * 1024;  // likewise of all groups, beside their weights
+constexpr Index kLargeWeights = 128 * 1024;      // floats; beyond, they do not stay in L2
 constexpr Index kWantedChunks = 16;
 
 // Borders depend on the shapes alone. Small images are taken several at a time, large ones are cut
@@ -154,8 +155,9 @@ void choose_chunks(const Lists& lists, WindowPlan& plan) {
   }
   const Index all_blocks =
       plan.lanes.used ? ceil_div(plan.out_channels, plan.lanes.width) : plan.blocks * plan.groups;
+  const Index most_floats = plan.lanes.grouped ? kGroupBufferFloats : kBufferFloats;
   auto fits = [&](Index images, Index block) {
-    return images * plan.in.buffer_floats(block) <= kBufferFloats;
+    return images * plan.in.buffer_floats(block) <= most_floats;
   };
   Index& block = plan.row_block;
   block = rows;

@@ -15,7 +15,8 @@ struct KernelTap {
 struct Lanes {
   Index used = 0;
   Index grouped = 0;  // rows are copied as conv2d_grouped_tiles.h describes
-  Index shared = 0;   // grouped: several groups share a vector, and rows are copied to planes
+  Index shared = 0;   // grouped: several groups share a vector
+  Index planes = 0;   // grouped: rows are copied to planes, not to blocks
   Index flat = 0;     // a row of output is one run of floats; else pixels start at a vector each
   Index pattern = 0;  // floats until the output channels repeat, a multiple of the lanes
   Index width = 0;    // output channels whose rows are copied at a time
