@@ -6,6 +6,12 @@ import numpy as np
 
 from pycnn import functional, nn
 
+# Kinds of layers, and how often each is drawn.
+_SHARES = {"conv": 3, "winograd": 2, "grouped": 1, "pointwise": 1, "dense": 1, "norm": 2, "activation": 1}
+_SHARES |= {"response": 1, "dropout": 1}
+_SHARES |= {"pool": 1, "concat": 2, "slice": 2, "rows": 1, "pad": 1, "add": 1, "multiply": 1}
+_KINDS = [kind for kind, share in _SHARES.items() for _ in range(share)]
+
 
 class RandomNet(nn.Module):
     """A directed graph of layers, drawn from a seed: every layer reads values that any earlier one made.
@@ -24,11 +30,11 @@ class RandomNet(nn.Module):
     OUTPUTS = (1, 3, 5, 8, 16, 17, 24)
     HIDDEN = 0
 
-    def __init__(self, seed: int, *, layers: int = 9, classes: int = 5) -> None:
+    def __init__(self, seed: int, *, layers: int = 12, classes: int = 5) -> None:
         super().__init__()
         rng = np.random.default_rng(seed)
         sides = rng.integers(*self.SIDES, 2)
-        self.image = (int(sides[0]), int(sides[1]), int(rng.choice([1, 2, 3, 8, 16])))
+        self.image = (int(sides[0]), int(sides[1]), int(rng.choice([1, 2, 3, 16, 32])))
         self.story = [f"seed {seed}: image {self.image}"]
         self._steps: list[tuple[list[int], str | None, object]] = []
         shapes, left = [self.image], layers
@@ -53,16 +59,15 @@ class RandomNet(nn.Module):
 
     def _draw(self, rng, shapes):
         # Mostly what was made last, so that nets are deep.
-        pick = lambda: len(shapes) - 1 if rng.random() < 0.6 else int(rng.integers(len(shapes)))  # noqa: E731
-        at = pick()
+        at = len(shapes) - 1 if rng.random() < 0.6 else int(rng.integers(len(shapes)))
         height, width, channels = shape = shapes[at]
         same = [i for i, other in enumerate(shapes) if other == shape]
         beside = [i for i, other in enumerate(shapes) if other[:2] == (height, width)]
-        kind = rng.choice(
-            ["conv", "conv", "conv", "winograd", "grouped", "pointwise", "norm", "norm", "activation", "pool"]
-            + ["concat", "concat", "slice", "slice", "add", "multiply", "pad", "response", "dropout", "rows", "dense"]
-        )
-        if kind in ("conv", "winograd", "grouped", "pointwise"):
+        kind = rng.choice(_KINDS)
+        if kind == "winograd":
+            fitting = [i for i, other in enumerate(shapes) if other[2] >= 16 and min(other[:2]) >= 4]
+            return self._conv(rng, kind, at := int(rng.choice(fitting)), shapes[at]) if fitting else None
+        if kind in ("conv", "grouped", "pointwise"):
             return self._conv(rng, kind, at, shape)
         if kind == "dense":
             out = int(rng.choice(self.OUTPUTS))
