@@ -22,6 +22,7 @@ def value_and_grad(
     parameters: Sequence[Parameter] | None = None,
     training: bool = False,
     relu_rule: str = "exact",
+    device: str = "cpu",
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
@@ -41,6 +42,7 @@ def value_and_grad(
         relu_rule: "exact" gives gradients. "guided" lets only positive gradients pass back through an open ReLU or
             ReLU6 (guided back-propagation, Springenberg et al. 2015), "deconvnet" positive gradients through any
             (Zeiler and Fergus 2014): pictures of what a unit responds to, not derivatives.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         isa: Instruction set; None takes the best.
         threads: None chooses.
         variants: Kernel variants to pin.
@@ -59,6 +61,7 @@ def value_and_grad(
     Raises:
         GraphError: The result is not a scalar, does not depend on an argument, or an op has no gradient.
         ArgumentError: `relu_rule` is not one of these, or `fn` cannot be called.
+        DeviceError: The device cannot be used; the text says what is missing.
         DTypeError: `dtype` is none of these, or "bfloat16" with float64 arrays.
         UnsupportedError: bfloat16 without AMX or AVX512-BF16.
 
@@ -89,6 +92,7 @@ def value_and_grad(
                 parameters,
                 training=training,
                 relu_rule=relu_rule,
+                device=device,
                 isa=isa,
                 threads=threads,
                 variants=variants,
@@ -117,6 +121,7 @@ def gradient_program(
     *,
     training: bool = False,
     relu_rule: str = "exact",
+    device: str = "cpu",
     isa: str | None = None,
     threads: int | None = None,
     variants: dict[str, str] | None = None,
@@ -166,6 +171,7 @@ def gradient_program(
     extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
     program = compile_traced(
         extended,
+        device=device,
         isa=isa,
         threads=threads,
         variants=variants,

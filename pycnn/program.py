@@ -331,7 +331,7 @@ def compile_traced(
         mode: "inference" or "training" (batch statistics, dropout).
         loss: In training, the output to minimise.
         optimizer: In training, the update to append; None runs only the forward pass.
-        device: "cpu".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         threads: At most this many. None or 0 chooses: the smallest of PYCNN_NUM_THREADS, OMP_NUM_THREADS, CPU affinity,
             cgroup quota and physical cores (see `pycnn doctor`). A number goes before the variables and the cores; more
             than affinity and quota allow is clamped, with a warning once.
@@ -488,7 +488,7 @@ def _check_device(device: Any) -> str:
     if device == "auto":
         return "cpu"
     if not isinstance(device, str):
-        raise ArgumentError(f"device: {device!r} is not one of 'cpu', 'auto'")
+        raise ArgumentError(f"device: {device!r} is not one of 'cpu', 'cuda', 'cuda:N', 'auto'")
     return device
 
 
@@ -515,7 +515,7 @@ def compile(
             images as decoded, in float32; "float64" runs the slow reference kernels. bfloat16 has float32's range and 8
             bits of precision. Sums, norms, softmax and what is given back are float32, as are inputs and parameters;
             scores differ from float32's by about a hundredth of the largest. It needs AMX or AVX512-BF16.
-        device: "cpu".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         threads: At most this many; None chooses (see `compile_traced`).
         isa: "baseline", "avx2" or "avx512"; None takes the best.
         variants: Kernel variants to pin, by node name, op name or "*".

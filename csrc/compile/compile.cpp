@@ -16,7 +16,7 @@ struct Planned {
 };
 
 Planned run_passes(const Graph& recorded, const CompileOptions& options) {
-  check_options(recorded, options);
+  const DeviceChoice device = check_options(recorded, options);
   Graph graph = specialize(recorded, options.mode);
   if (options.dtype == DType::kBFloat16) graph = lower_precision(graph);
   if (options.optimizer) {
@@ -31,7 +31,8 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     graph = split_batch_norm(graph, options.variants);
     graph = fuse_epilogue(graph);
     graph = fuse_batch_norm_gradient(graph);
-    graph = fuse_update(graph, options.variants);
+    // For caches: elsewhere nothing computes a gradient by rows.
+    if (device.module == nullptr) graph = fuse_update(graph, options.variants);
   }
   std::map<std::string, std::string> pins = options.variants;
   graph = recompute(graph, options.recompute, pins);
@@ -39,12 +40,14 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   check_sizes(graph);
   KernelChoice choice = kernel_choice(recorded, graph, options);
   choice.pins = std::move(pins);
+  choice.backend = device.backend;
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
   hasten_updates(schedule);
   hasten_labels(schedule);
   if (options.reuse_memory) join_parts(schedule);
   ProgramPlan plan = plan_memory(std::move(schedule), options.reuse_memory);
+  plan.device = device;
   plan.isa = choice.isa;
   plan.warnings = choice.warnings;
   return {std::move(graph), std::move(plan)};

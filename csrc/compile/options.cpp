@@ -28,12 +28,12 @@ bool is_op_name(const std::string& name) {
   return std::any_of(ops.begin(), ops.end(), [&](const Op& op) { return name == op_name(op); });
 }
 
-void check_dtype(const CompileOptions& options) {
+void check_dtype(const CompileOptions& options, const DeviceChoice& device) {
   if (options.dtype == DType::kFloat32) return;
   if (options.dtype != DType::kBFloat16)
     throw DTypeError(std::string("compile: dtype is ") + long_name(options.dtype) +
                      ", expected float32 or bfloat16");
-  if (options.emulate_bfloat16) return;
+  if (options.emulate_bfloat16 || device.module != nullptr) return;
   const bool has_unit = has_amx_bf16() || has_avx512_bf16();
   const Isa isa = parse_isa(options.isa);
   // The units' kernels hold their sums in vectors of AVX-512.
@@ -83,15 +83,14 @@ Recompute parse_recompute(std::string_view name) {
                       "' is not one of 'none', 'cheap', 'sqrt'");
 }
 
-void check_options(const Graph& graph, const CompileOptions& options) {
-  if (options.device != "cpu")
-    throw DeviceError("compile: device '" + options.device +
-                      "' is unknown or this pycnn was built without it; there is 'cpu'");
-  check_dtype(options);
+DeviceChoice check_options(const Graph& graph, const CompileOptions& options) {
+  const DeviceChoice device = find_device("compile", options.device);
+  check_dtype(options, device);
   if (options.optimizer && options.mode != Mode::kTraining)
     throw ArgumentError("compile: an optimizer needs the training mode");
   if (graph.outputs().empty() && graph.assignments().empty())
     throw GraphError("compile: the graph has no outputs; mark them with set_output");
+  return device;
 }
 
 std::size_t tensor_bytes(const Graph& graph) {
@@ -155,6 +154,8 @@ void check_memory(const ProgramPlan& plan, const Graph& graph, const Variables& 
   // What a run gives back is the caller's memory, which must be had too.
   std::size_t results = 0;
   for (const auto& [name, symbol] : graph.outputs()) results += byte_size(graph.spec(symbol));
+  // A device is asked for its own when the program is made.
+  if (plan.device.module != nullptr) return;
   const std::size_t all = wanted + plan.prepared_bytes + state + results;
   if (all < kCheckedBytes) return;
   const std::size_t available = available_memory();

@@ -1,4 +1,5 @@
 #pragma once
+#include "backends/devices.h"
 #include "compile/passes.h"
 #include "pycnn/graph.h"
 #include "pycnn/program.h"
@@ -6,9 +7,9 @@
 // What compile does around its passes: options, limits, variables.
 namespace pycnn {
 
-// Throws DeviceError for a device that is not there, ArgumentError for options that contradict one
-// another, GraphError for a graph without results.
-void check_options(const Graph& graph, const CompileOptions& options);
+// The device that is asked for. Throws DeviceError for one that is not there, ArgumentError for
+// options that contradict one another, GraphError for a graph without results.
+DeviceChoice check_options(const Graph& graph, const CompileOptions& options);
 // Of all tensors of a graph, at most 2^62.
 std::size_t tensor_bytes(const Graph& graph);
 // Throws MemoryLimitError when all tensors together are beyond any machine.

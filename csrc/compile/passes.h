@@ -58,6 +58,7 @@ struct KernelChoice {
   std::map<std::string, std::string> pins = {};  // CompileOptions::variants
   std::vector<std::string> warnings = {};        // for Program::warnings
   bool winograd = true;
+  const Backend* backend = &cpu_backend();
 };
 
 // Asks the backend for a kernel for each op; ops that only rename memory become aliases. `prepared`

@@ -105,7 +105,7 @@ class Selector {
       return text;
     };
     try {
-      return cpu_backend().select(node.op, problem);
+      return choice_.backend->select(node.op, problem);
     } catch (const UnsupportedError& error) {
       throw UnsupportedError(where(error.what()));
     } catch (const ArgumentError& error) {

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "backends/backend.h"
+#include "backends/devices.h"
 #include "core/bfloat16_units.h"
 #include "core/cpu_features.h"
 #include "core/memory.h"
@@ -26,7 +26,7 @@ Machine machine() {
                           {"cgroup_quota", choice.cgroup_quota},
                           {"physical_cores", choice.physical_cores}};
   result.warnings = choice.warnings;
-  result.devices = {cpu_backend().name};
+  result.devices = usable_devices();
   result.available_memory_bytes = available_memory();
 #if defined(__clang__)
   result.compiler = "clang " __clang_version__;
@@ -39,15 +39,11 @@ Machine machine() {
 }
 
 std::vector<std::string> variants(const std::string& op_name, const std::string& device) {
-  if (device != "cpu")
-    throw DeviceError("variants: device '" + device +
-                      "' is unknown or this pycnn was built "
-                      "without it; there is 'cpu'");
   const std::vector<Op>& all = each_op();
   const auto found = std::find_if(all.begin(), all.end(),
                                   [&](const Op& op) { return op_name == pycnn::op_name(op); });
   if (found == all.end()) throw ArgumentError("variants: there is no op '" + op_name + "'");
-  return cpu_backend().variants(*found);
+  return find_device("variants", device).backend->variants(*found);
 }
 
 }  // namespace pycnn

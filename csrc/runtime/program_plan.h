@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "backends/devices.h"
 #include "pycnn/ops.h"
 #include "pycnn/program.h"
 #include "pycnn/tensor.h"
@@ -60,6 +61,7 @@ struct ProgramPlan {
   std::size_t unshared_bytes = 0;
   std::size_t prepared_bytes = 0;
   std::size_t scratch_bytes = 0;
+  DeviceChoice device;  // where it runs; no module: the CPU
   Isa isa = Isa::kBaseline;
   int threads = 1;
   std::string graph_text;

@@ -75,7 +75,9 @@ Program::State::State(ProgramPlan program_plan)
       variables_(plan.variables),
       locks_(plan.variables, plan.variable_names, plan.assigned),
       label_checks_(label_checks(plan)),
-      prepared_(bytes_tensor(plan.prepared_bytes)),
+      device_(plan.device.module != nullptr ? std::make_unique<DeviceProgram>(plan, label_checks_)
+                                            : nullptr),
+      prepared_(bytes_tensor(device_ != nullptr ? 0 : plan.prepared_bytes)),
       prepare_ns_(plan.prepare.size()),
       prepared_versions_(plan.prepare_reads.size(), 0),
       tuner_(plan.run.size(), plan.threads),
@@ -83,6 +85,7 @@ Program::State::State(ProgramPlan program_plan)
                   {[](void* self) noexcept { static_cast<State*>(self)->idle_mutex_.lock(); },
                    [](void* self) noexcept { static_cast<State*>(self)->idle_mutex_.unlock(); },
                    [](void* self) noexcept { static_cast<State*>(self)->renew_after_fork(); }}) {
+  if (device_ != nullptr) return;
   place_plans();
   prepare_calls_ = make_calls(plan.prepare, prepare_views_, nullptr, nullptr);
   std::size_t view = 0;
@@ -276,6 +279,10 @@ void Program::State::run(std::span<const void* const> inputs, std::span<void* co
   for (const LabelCheck& check : label_checks_.inputs)
     check_labels(check, inputs[static_cast<std::size_t>(check.labels.place.index)]);
   const VariableLocks::Hold hold(locks_);
+  if (device_ != nullptr) {
+    device_->run(inputs, outputs, profiler);
+    return;
+  }
   Lease lease(*this);
   Workspace& workspace = *lease;
   for (const Patch& patch : patches_) {

@@ -7,6 +7,7 @@
 
 #include "backends/backend.h"
 #include "core/fork.h"
+#include "runtime/device_program.h"
 #include "runtime/label_checks.h"
 #include "runtime/profiler.h"
 #include "runtime/program_plan.h"
@@ -62,6 +63,7 @@ struct Program::State {
   std::vector<Tensor> variables_;
   const VariableLocks locks_;
   const LabelChecks label_checks_;
+  const std::unique_ptr<DeviceProgram> device_;  // null: on the CPU, by all that follows
   std::vector<Patch> patches_;
   Tensor plan_memory_;
   std::vector<const std::byte*> prepare_plans_;

@@ -89,7 +89,7 @@ def bench(
         layers: Time every step of the program too.
         threads: At most this many, or several numbers to compare. Default: chosen (see `pycnn doctor`).
         isa: "baseline", "avx2" or "avx512". Default: the best.
-        device: "cpu".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         rounds: How many, of about 0.1 s for each number of threads.
         seed: Of the images.
         dtype: "float32", or "bfloat16" for activations and their gradients (see `pycnn.compile`).
@@ -133,9 +133,10 @@ def bench(
     try:
         options: dict[str, Any] = {"device": device, "isa": isa, "recompute": recompute, **numerics}
         programs = [_compile(net, arrays, train, threads=count, **options) for count in counts]
+        # The peaks are the processor's; a GPU is not held against them.
         limits = [
             None
-            if peaks is None
+            if peaks is None or device not in ("cpu", "auto")
             else machine_peaks(threads=p.threads, isa=p.isa, renew=peaks == "renew", report=report)
             for p in programs
         ]

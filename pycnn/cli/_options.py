@@ -239,7 +239,7 @@ def add_recompute(parser: argparse._ActionsContainer) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     group = parser.add_argument_group("common options")
-    group.add_argument("--device", default="cpu", help="cpu or auto (default: cpu)")
+    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     if "--threads" not in known:
         group.add_argument("--threads", type=count, metavar="N", help="at most N threads (default: see pycnn doctor)")
     if "--seed" not in known:

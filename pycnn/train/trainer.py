@@ -53,7 +53,7 @@ class Trainer:
         dtype: "float32", or "bfloat16": activations and their gradients take half the memory, and are multiplied faster
             (see `pycnn.compile`). Weights, what the optimizer keeps, norms and losses stay float32, so no scaling of
             the loss is needed.
-        device: "cpu".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         threads: At most this many; None chooses. The result does not depend on it.
         seed: Of shuffling, augmentation and dropout. Fresh weights follow `pycnn.manual_seed`.
         schedule: Learning rate over time, of `pycnn.optim`. Default: constant.

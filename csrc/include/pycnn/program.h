@@ -62,8 +62,16 @@ enum class Recompute : std::uint8_t {
 PYCNN_API const char* recompute_name(Recompute recompute);
 PYCNN_API Recompute parse_recompute(std::string_view name);
 
+/// Names of devices for CompileOptions::device.
+struct Device {
+  static std::string cpu() { return "cpu"; }
+  /// The NVIDIA GPU of that number, as the driver counts them.
+  static std::string cuda(int index = 0) { return "cuda:" + std::to_string(index); }
+};
+
 struct CompileOptions {
   Mode mode = Mode::kInference;
+  /// "cpu", "cuda" (the first GPU) or "cuda:N": see Device. DeviceError says what is missing.
   std::string device = "cpu";
   std::string isa = "auto";  ///< "auto" "baseline" "avx2" "avx512", capped by PYCNN_MAX_ISA
   /// 0: the smallest of PYCNN_NUM_THREADS, OMP_NUM_THREADS, CPU affinity, cgroup quota and physical
@@ -195,7 +203,7 @@ struct Machine {
   int threads = 1;  ///< chosen by 0
   std::string threads_reason;
   std::map<std::string, int> thread_limits;  ///< each input to the choice; 0 says nothing
-  std::vector<std::string> devices;          ///< "cpu"
+  std::vector<std::string> devices;          ///< "cpu", then the usable GPUs: "cuda:0" ...
   std::string compiler;
   std::vector<std::string> warnings;       ///< variables of the environment that hold nonsense
   std::size_t available_memory_bytes = 0;  ///< left now, swap and limits of this process counted

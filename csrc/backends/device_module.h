@@ -1,0 +1,93 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "pycnn/ops.h"
+
+// What the engine wants of a device with memory of its own, as a table of functions that a module,
+// loaded on demand, fills in. The core holds no code of any vendor. Module and core are built from
+// the same sources by compilers of one ABI, which `DeviceModuleHead` is there to check before
+// anything else of the table is touched. Nothing throws across the table.
+namespace pycnn {
+
+// One queue of work on one device; work runs in the order in which it was given. Of the module.
+struct DeviceQueue;
+// Work that was recorded instead of run, to be replayed as one. Of the module.
+struct DeviceRecording;
+
+// What a kernel of a device really gets; the views hold addresses of the device.
+struct DeviceKernelArgs : KernelArgs {
+  DeviceQueue* queue = nullptr;
+};
+
+struct DeviceFacts {
+  std::string name;        // "NVIDIA H100"
+  std::string capability;  // "9.0"
+  std::size_t memory_bytes = 0;
+};
+
+struct DeviceModuleHead {
+  std::uint32_t layout = 0;
+  std::uint32_t op_count = 0;
+  std::uint32_t op_bytes = 0;
+  std::uint32_t selection_bytes = 0;
+  std::uint32_t problem_bytes = 0;
+  const char* version = "";  // of pycnn
+  bool matches(const DeviceModuleHead& other) const {
+    return layout == other.layout && op_count == other.op_count && op_bytes == other.op_bytes &&
+           selection_bytes == other.selection_bytes && problem_bytes == other.problem_bytes;
+  }
+};
+
+struct DeviceModule {
+  DeviceModuleHead head;  // first, in every version
+  // Whether device `index` can be used. `facts` say what it is, `problem` what is missing.
+  bool (*probe)(int index, DeviceFacts& facts, std::string& problem) noexcept;
+  // Whether there is a kernel for the problem; otherwise `refusal` says why not. A kernel's `run`
+  // takes DeviceKernelArgs and only gives work to the queue.
+  bool (*select)(const Op&, const Problem&, Selection&, std::string& refusal) noexcept;
+  std::vector<std::string> (*variants)(const Op&) noexcept;
+
+  // Null, with the reason in `problem`, when the device cannot be had.
+  DeviceQueue* (*open)(int index, std::string& problem) noexcept;
+  void (*close)(DeviceQueue*) noexcept;
+  // Aligned to 256 bytes. Null: there is no memory left.
+  void* (*allocate)(DeviceQueue*, std::size_t bytes) noexcept;
+  void (*release)(DeviceQueue*, void*) noexcept;
+  std::size_t (*free_bytes)(DeviceQueue*) noexcept;
+  // To the device, within it and back, in the queue's order. Host memory must stay as it is until
+  // `wait`.
+  void (*copy_in)(DeviceQueue*, void* device, const void* host, std::size_t bytes) noexcept;
+  void (*copy_within)(DeviceQueue*, void* target, const void* source, std::size_t bytes) noexcept;
+  void (*copy_out)(DeviceQueue*, void* host, const void* device, std::size_t bytes) noexcept;
+  // Until all work is done. False, with what the device said, when some of it failed since the last
+  // time.
+  bool (*wait)(DeviceQueue*, std::string& problem) noexcept;
+
+  // Work given between the two is recorded and not run. Null: it cannot be recorded, and was lost.
+  void (*begin_recording)(DeviceQueue*) noexcept;
+  DeviceRecording* (*end_recording)(DeviceQueue*, std::string& problem) noexcept;
+  void (*replay)(DeviceQueue*, DeviceRecording*) noexcept;
+  void (*forget)(DeviceRecording*) noexcept;
+};
+
+// Name and type of the one function that a module exports.
+constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
+using DeviceModuleEntry = const DeviceModule* (*)();
+
+// Raised whenever DeviceModule or what it passes changes its layout.
+constexpr std::uint32_t kDeviceModuleLayout = 1;
+
+inline DeviceModuleHead device_module_head(const char* version) {
+  return {kDeviceModuleLayout,
+          static_cast<std::uint32_t>(std::variant_size_v<AnyOp>),
+          static_cast<std::uint32_t>(sizeof(Op)),
+          static_cast<std::uint32_t>(sizeof(Selection)),
+          static_cast<std::uint32_t>(sizeof(Problem)),
+          version};
+}
+
+}  // namespace pycnn
