@@ -39,3 +39,11 @@ if(PYCNN_BUILD_PYTHON)
   install(TARGETS _core LIBRARY DESTINATION pycnn COMPONENT python)
   install(TARGETS _image LIBRARY DESTINATION pycnn/data COMPONENT python)
 endif()
+
+# Beside the library, where the loader looks.
+if(PYCNN_WITH_CUDA)
+  install(TARGETS pycnn_cuda LIBRARY DESTINATION ${PYCNN_INSTALL_LIBDIR} COMPONENT cpp)
+  if(PYCNN_BUILD_PYTHON)
+    add_dependencies(_core pycnn_cuda)
+  endif()
+endif()

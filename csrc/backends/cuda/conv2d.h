@@ -1,0 +1,46 @@
+#pragma once
+#include "backends/cuda/curve.h"
+#include "backends/cuda/numbers.h"
+
+namespace pycnn {
+struct DeviceQueue;
+}
+
+// Convolutions and their gradients as products of matrices that are never built (implicit GEMM),
+// for every stride, dilation and number of groups. A dense layer is one of 1x1 images. Weights are
+// float32 and, beside bfloat16 images, rounded to that when they are multiplied; sums are float32.
+namespace pycnn::cuda {
+
+struct ConvShape {
+  int images, height, width, in_channels;   // input
+  int out_height, out_width, out_channels;  // output
+  int kernel_height, kernel_width;
+  int stride_y, stride_x, top, left, dilation_y, dilation_x;
+  int groups;
+
+  PYCNN_BOTH int in_group() const { return in_channels / groups; }
+  PYCNN_BOTH int out_group() const { return out_channels / groups; }
+  PYCNN_BOTH std::int64_t pixels() const { return std::int64_t{images} * out_height * out_width; }
+  // Multiply-adds of one result.
+  PYCNN_BOTH int window() const { return kernel_height * kernel_width * in_group(); }
+  PYCNN_BOTH std::int64_t weights() const { return std::int64_t{out_channels} * window(); }
+};
+
+// output = activate(sum + bias + residual)
+struct ConvEpilogue {
+  const float* bias;     // null: none
+  const void* residual;  // null: none
+  Curve curve;
+};
+void conv2d(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
+            const float* weight, const ConvEpilogue& epilogue, void* output);
+void conv2d_grad_input(DeviceQueue& queue, Image image, const ConvShape& shape,
+                       const void* grad_output, const float* weight, void* grad_input);
+
+// The pixels are summed in chunks that depend on the shape alone, and these in order.
+std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias);
+void conv2d_grad_weight(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
+                        const void* grad_output, float* grad_weight, float* grad_bias,
+                        void* scratch);
+
+}  // namespace pycnn::cuda

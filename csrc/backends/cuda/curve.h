@@ -1,0 +1,69 @@
+#pragma once
+#include <cmath>
+
+#include "backends/cuda/numbers.h"
+
+// The element-wise non-linearities: values, and slopes from the value alone.
+namespace pycnn::cuda {
+
+enum class CurveKind : std::uint8_t {
+  kIdentity,
+  kRelu,
+  kRelu6,
+  kLeakyRelu,
+  kSigmoid,
+  kTanh,
+  kScaledTanh
+};
+
+struct Curve {
+  CurveKind kind = CurveKind::kIdentity;
+  float slope = 0.0f;
+};
+
+PYCNN_BOTH float activate(const Curve& curve, float x) {
+  switch (curve.kind) {
+    case CurveKind::kIdentity:
+      return x;
+    case CurveKind::kRelu:
+      return x < 0.0f ? 0.0f : x;
+    case CurveKind::kRelu6:
+      return x < 0.0f ? 0.0f : x > 6.0f ? 6.0f : x;
+    case CurveKind::kLeakyRelu:
+      return x > 0.0f ? x : curve.slope * x;
+    case CurveKind::kSigmoid: {
+      const float e = expf(-fabsf(x));  // never overflows
+      return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+    }
+    case CurveKind::kTanh:
+      return tanhf(x);
+    case CurveKind::kScaledTanh:
+      return 1.7159f * tanhf(x * static_cast<float>(2.0 / 3.0));
+  }
+  return x;
+}
+
+// What comes back through y = activate(x). Not 0 * gradient: where the curve is flat, not even an
+// infinite gradient passes.
+PYCNN_BOTH float passed(const Curve& curve, float y, float gradient) {
+  switch (curve.kind) {
+    case CurveKind::kIdentity:
+      return gradient;
+    case CurveKind::kRelu:
+      return y <= 0.0f ? 0.0f : gradient;
+    case CurveKind::kRelu6:
+      return y <= 0.0f || y >= 6.0f ? 0.0f : gradient;
+    case CurveKind::kLeakyRelu:
+      return y > 0.0f ? gradient : curve.slope * gradient;
+    case CurveKind::kSigmoid:
+      return gradient * (y * (1.0f - y));
+    case CurveKind::kTanh:
+      return gradient * (1.0f - y * y);
+    case CurveKind::kScaledTanh:
+      return gradient * (static_cast<float>(1.7159 * 2.0 / 3.0) -
+                         static_cast<float>(2.0 / 3.0 / 1.7159) * y * y);
+  }
+  return gradient;
+}
+
+}  // namespace pycnn::cuda

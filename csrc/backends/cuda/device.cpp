@@ -1,0 +1,175 @@
+// Memory, streams and graphs of a GPU, by the CUDA runtime, which is linked statically.
+#include "backends/cuda/device.h"
+
+#include <cuda_runtime_api.h>
+
+#include "backends/cuda/queue.h"
+
+namespace pycnn::cuda {
+namespace {
+
+constexpr int kLeastCapability = 80;  // 10 times the major version; kernels are built from here on
+
+std::string cuda_version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+std::string text_of(cudaError_t error) {
+  return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")";
+}
+
+bool has_driver(std::string& problem) {
+  int driver = 0;
+  const cudaError_t error = cudaDriverGetVersion(&driver);
+  if (error != cudaSuccess || driver == 0) {
+    problem = "no usable GPU: there is no NVIDIA driver (libcuda.so.1) on this machine";
+    return false;
+  }
+  if (driver / 1000 < CUDART_VERSION / 1000) {
+    problem = "no usable GPU: the NVIDIA driver is too old, it serves CUDA " +
+              cuda_version(driver) + " and pycnn needs " +
+              cuda_version(CUDART_VERSION / 1000 * 1000);
+    return false;
+  }
+  return true;
+}
+
+bool has_device(int index, std::string& problem) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    problem = "no usable GPU: the NVIDIA driver sees none (CUDA_VISIBLE_DEVICES may hide them)";
+    return false;
+  }
+  if (error != cudaSuccess) {
+    problem = "no usable GPU: " + text_of(error);
+    return false;
+  }
+  if (index >= count) {
+    problem = "there is no GPU " + std::to_string(index) + ", the driver sees " +
+              std::to_string(count) + " (counted from 0)";
+    return false;
+  }
+  return true;
+}
+
+// A queue's calls may come from any thread, and each has a current device.
+void enter(const DeviceQueue* queue) { (void)cudaSetDevice(queue->device); }
+
+}  // namespace
+
+bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
+  if (!has_driver(problem) || !has_device(index, problem)) return false;
+  cudaDeviceProp properties{};
+  const cudaError_t error = cudaGetDeviceProperties(&properties, index);
+  if (error != cudaSuccess) {
+    problem = "GPU " + std::to_string(index) + " cannot be used: " + text_of(error);
+    return false;
+  }
+  facts.name = properties.name;
+  facts.capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
+  facts.memory_bytes = properties.totalGlobalMem;
+  if (properties.major * 10 + properties.minor < kLeastCapability) {
+    problem = "GPU " + std::to_string(index) + " (" + facts.name + ") is too old: it has compute " +
+              "capability " + facts.capability + ", pycnn needs 8.0 (Ampere) or newer";
+    return false;
+  }
+  return true;
+}
+
+DeviceQueue* open(int index, std::string& problem) noexcept {
+  auto* queue = new DeviceQueue;
+  queue->device = index;
+  enter(queue);
+  const cudaError_t error = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
+  if (error == cudaSuccess) return queue;
+  problem = "GPU " + std::to_string(index) + " cannot be used: " + text_of(error);
+  delete queue;
+  return nullptr;
+}
+
+void close(DeviceQueue* queue) noexcept {
+  enter(queue);
+  (void)cudaStreamSynchronize(queue->stream);
+  (void)cudaStreamDestroy(queue->stream);
+  delete queue;
+}
+
+void* allocate(DeviceQueue* queue, std::size_t bytes) noexcept {
+  enter(queue);
+  void* memory = nullptr;
+  if (cudaMalloc(&memory, bytes > 0 ? bytes : 1) == cudaSuccess) return memory;
+  (void)cudaGetLastError();  // that it failed is told; the next call shall not tell it again
+  return nullptr;
+}
+
+void release(DeviceQueue* queue, void* memory) noexcept {
+  enter(queue);
+  (void)cudaFree(memory);
+}
+
+std::size_t free_bytes(DeviceQueue* queue) noexcept {
+  enter(queue);
+  std::size_t free = 0, total = 0;
+  return cudaMemGetInfo(&free, &total) == cudaSuccess ? free : 0;
+}
+
+namespace {
+void copy(DeviceQueue* queue, void* target, const void* source, std::size_t bytes,
+          cudaMemcpyKind kind) {
+  if (bytes == 0) return;
+  enter(queue);
+  note(*queue, cudaMemcpyAsync(target, source, bytes, kind, queue->stream));
+}
+}  // namespace
+
+void copy_in(DeviceQueue* queue, void* device, const void* host, std::size_t bytes) noexcept {
+  copy(queue, device, host, bytes, cudaMemcpyHostToDevice);
+}
+void copy_within(DeviceQueue* queue, void* target, const void* source, std::size_t bytes) noexcept {
+  copy(queue, target, source, bytes, cudaMemcpyDeviceToDevice);
+}
+void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t bytes) noexcept {
+  copy(queue, host, device, bytes, cudaMemcpyDeviceToHost);
+}
+
+bool wait(DeviceQueue* queue, std::string& problem) noexcept {
+  enter(queue);
+  note(*queue, cudaStreamSynchronize(queue->stream));
+  const cudaError_t failure = queue->failure;
+  queue->failure = cudaSuccess;
+  if (failure == cudaSuccess) return true;
+  problem = text_of(failure);
+  return false;
+}
+
+void begin_recording(DeviceQueue* queue) noexcept {
+  enter(queue);
+  note(*queue, cudaStreamBeginCapture(queue->stream, cudaStreamCaptureModeThreadLocal));
+}
+
+DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcept {
+  enter(queue);
+  cudaGraph_t graph = nullptr;
+  note(*queue, cudaStreamEndCapture(queue->stream, &graph));
+  cudaGraphExec_t executable = nullptr;
+  if (queue->failure == cudaSuccess) note(*queue, cudaGraphInstantiate(&executable, graph, 0));
+  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  if (queue->failure == cudaSuccess) return new DeviceRecording{executable};
+  problem = text_of(queue->failure);
+  queue->failure = cudaSuccess;
+  (void)cudaGetLastError();
+  return nullptr;
+}
+
+void replay(DeviceQueue* queue, DeviceRecording* recording) noexcept {
+  enter(queue);
+  note(*queue, cudaGraphLaunch(recording->graph, queue->stream));
+}
+
+void forget(DeviceRecording* recording) noexcept {
+  (void)cudaGraphExecDestroy(recording->graph);
+  delete recording;
+}
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,200 @@
+#include "backends/cuda/elementwise.h"
+
+#include <bit>
+#include <cmath>
+
+#include "backends/cuda/glue.h"
+#include "backends/cuda/move.h"
+#include "core/half.h"
+
+namespace pycnn::cuda {
+namespace {
+
+void run_activation(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Activation>(args);
+  activation(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data, args.outputs[0].data,
+             curve_of(op.kind, op.slope), count_of(args.outputs[0]));
+}
+
+void run_activation_grad(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::ActivationGrad>(args);
+  activation_grad(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data,
+                  args.inputs[1].data, args.outputs[0].data, curve_of(op.kind, op.slope),
+                  count_of(args.outputs[0]));
+}
+
+// Steps of an input that is broadcast to `result`, aligned at the last axis.
+void set_steps(const Shape& input, const Shape& result, std::int64_t (&step)[kMaxAxes]) {
+  const std::size_t missing = result.size() - input.size();
+  std::int64_t next = 1;
+  for (std::size_t axis = result.size(); axis-- > 0;) {
+    const std::int64_t size = axis < missing ? 1 : input[axis - missing];
+    step[axis] = size == 1 ? 0 : next;
+    next *= size;
+  }
+}
+
+template <Pairing kPairing>
+void run_pair(const KernelArgs& args) noexcept {
+  const Shape& a = args.inputs[0].spec->shape;
+  const Shape& b = args.inputs[1].spec->shape;
+  const Shape& result = args.outputs[0].spec->shape;
+  PairParams p{};
+  p.pairing = kPairing;
+  p.a = args.inputs[0].data;
+  p.b = args.inputs[1].data;
+  p.output = args.outputs[0].data;
+  p.count = count_of(args.outputs[0]);
+  p.same_shape = a == b;
+  p.axes = static_cast<int>(result.size());
+  for (std::size_t axis = 0; axis < result.size(); ++axis) p.shape[axis] = result[axis];
+  set_steps(a, result, p.a_step);
+  set_steps(b, result, p.b_step);
+  combine_pair(queue_of(args), image_of(args.outputs[0]), p);
+}
+
+void run_affine(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::Affine>(args);
+  affine(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data, args.outputs[0].data,
+         static_cast<float>(op.scale), static_cast<float>(op.offset), count_of(args.outputs[0]));
+}
+
+void run_cast(const KernelArgs& args) noexcept {
+  cast(queue_of(args), image_of(args.inputs[0]), image_of(args.outputs[0]), args.inputs[0].data,
+       args.outputs[0].data, count_of(args.outputs[0]));
+}
+
+std::uint64_t bits_of(double value, DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return std::bit_cast<std::uint32_t>(static_cast<float>(value));
+    case DType::kFloat64:
+      return std::bit_cast<std::uint64_t>(value);
+    case DType::kBFloat16:
+      return bfloat16_from_float(static_cast<float>(value));
+    case DType::kFloat16:
+      return float16_from_float(static_cast<float>(value));
+    case DType::kUInt8:
+    case DType::kInt32:
+    case DType::kInt64:
+      return static_cast<std::uint64_t>(static_cast<std::int64_t>(value));
+  }
+  return 0;
+}
+
+void run_fill(const KernelArgs& args) noexcept {
+  const TensorView& output = args.outputs[0];
+  fill(queue_of(args), output.data, item_size(output.spec->dtype),
+       bits_of(op_of<ops::Fill>(args).value, output.spec->dtype), count_of(output));
+}
+
+void run_dropout(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::DropoutTrain>(args);
+  DropoutParams p{};
+  p.input = args.inputs[0].data;
+  p.seed = args.inputs[1].as<const std::int64_t>();
+  p.step = args.inputs[2].as<const std::int64_t>();
+  p.output = args.outputs[0].data;
+  p.stream = static_cast<std::uint64_t>(op.stream);
+  // k * 2^-24 >= p for whole k is k >= ceil(p * 2^24); the product is exact.
+  p.threshold = static_cast<std::uint32_t>(std::ceil(op.p * 0x1p24));
+  p.scale = static_cast<float>(1.0 / (1.0 - op.p));
+  p.count = count_of(args.outputs[0]);
+  dropout(queue_of(args), image_of(args.inputs[0]), p);
+}
+
+double value_of(const std::vector<double>& list, std::int64_t channel, double missing) {
+  if (list.empty()) return missing;
+  return list[list.size() == 1 ? 0 : static_cast<std::size_t>(channel)];
+}
+
+// One coefficient serves all channels where mean and deviation do.
+std::int64_t pattern_of(const ops::NormalizeImage& op, const TensorSpec& spec) {
+  return op.mean.size() > 1 || op.std.size() > 1 ? channels_of(spec) : 1;
+}
+
+void run_normalize(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::NormalizeImage>(args);
+  NormalizeParams p{};
+  p.input = args.inputs[0].data;
+  p.bytes = args.inputs[0].spec->dtype == DType::kUInt8;
+  p.output = args.outputs[0].data;
+  p.count = count_of(args.outputs[0]);
+  p.channels = static_cast<int>(pattern_of(op, *args.outputs[0].spec));
+  for (int c = 0; c < p.channels; ++c) {
+    const double deviation = value_of(op.std, c, 1.0);
+    p.scale[c] = static_cast<float>(op.scale / deviation);
+    p.offset[c] = static_cast<float>(-value_of(op.mean, c, 0.0) / deviation);
+  }
+  normalize_image(queue_of(args), image_of(args.outputs[0]), p);
+}
+
+void run_increment(const KernelArgs& args) noexcept {
+  increment(queue_of(args), args.inputs[0].as<const std::int64_t>(),
+            args.outputs[0].as<std::int64_t>());
+}
+
+template <Pairing kPairing>
+Choice select_pair(const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  if (problem.outputs[0].shape.size() > kMaxAxes) return refuse("more than 8 axes");
+  std::uint32_t in_place = 0;
+  for (std::size_t i = 0; i < 2; ++i)
+    if (problem.inputs[i] == problem.outputs[0]) in_place |= 1u << i;
+  return {run_pair<kPairing>, 0, {in_place}};
+}
+
+}  // namespace
+
+Choice select(const ops::Activation& op, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  if (!has_curve(op.kind)) return refuse(kNoCurve);
+  return {run_activation, 0, {1u << 0}};
+}
+
+Choice select(const ops::ActivationGrad& op, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  if (!has_curve(op.kind)) return refuse(kNoCurve);
+  return {run_activation_grad, 0, {1u << 0 | 1u << 1}};
+}
+
+Choice select(const ops::Add&, const Problem& problem) {
+  return select_pair<Pairing::kAdd>(problem);
+}
+Choice select(const ops::Subtract&, const Problem& problem) {
+  return select_pair<Pairing::kSubtract>(problem);
+}
+Choice select(const ops::Multiply&, const Problem& problem) {
+  return select_pair<Pairing::kMultiply>(problem);
+}
+
+Choice select(const ops::Affine&, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  return {run_affine, 0, {1u << 0}};
+}
+
+Choice select(const ops::Cast&, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  return {run_cast};
+}
+
+Choice select(const ops::Fill&, const Problem&) { return {run_fill}; }
+
+Choice select(const ops::DropoutTrain&, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  return {run_dropout, 0, {1u << 0}};
+}
+
+Choice select(const ops::NormalizeImage& op, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  const DType input = problem.inputs[0].dtype;
+  if (input != DType::kUInt8 && input != DType::kFloat32)
+    return refuse("images are neither uint8 nor float32");
+  if (pattern_of(op, problem.outputs[0]) > kMaxImageChannels)
+    return refuse("more than 16 channels have a mean or deviation of their own");
+  return {run_normalize};
+}
+
+Choice select(const ops::Increment&, const Problem&) { return {run_increment, 0, {1u << 0}}; }
+
+}  // namespace pycnn::cuda

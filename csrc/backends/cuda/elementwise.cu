@@ -1,0 +1,240 @@
+#include "backends/cuda/elementwise.h"
+#include "backends/cuda/map.h"
+#include "backends/cuda/philox.h"
+
+namespace pycnn::cuda {
+namespace {
+
+template <class T>
+struct Activate {
+  static constexpr int kWidth = kVector<T>;
+  const T* input;
+  T* output;
+  Curve curve;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float x[kWidth];
+    load(input + begin, n, x);
+    for (float& value : x) value = activate(curve, value);
+    store(output + begin, n, x);
+  }
+};
+
+template <class T>
+struct ActivateGrad {
+  static constexpr int kWidth = kVector<T>;
+  const T* output;
+  const T* grad_output;
+  T* grad_input;
+  Curve curve;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float y[kWidth], g[kWidth];
+    load(output + begin, n, y);
+    load(grad_output + begin, n, g);
+    for (int i = 0; i < kWidth; ++i) g[i] = passed(curve, y[i], g[i]);
+    store(grad_input + begin, n, g);
+  }
+};
+
+template <class T>
+struct Affine {
+  static constexpr int kWidth = kVector<T>;
+  const T* input;
+  T* output;
+  float scale, offset;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float x[kWidth];
+    load(input + begin, n, x);
+    for (float& value : x) value = value * scale + offset;
+    store(output + begin, n, x);
+  }
+};
+
+PYCNN_BOTH float paired(Pairing pairing, float a, float b) {
+  return pairing == Pairing::kAdd ? a + b : pairing == Pairing::kSubtract ? a - b : a * b;
+}
+
+template <class T>
+struct PairRuns {
+  static constexpr int kWidth = kVector<T>;
+  PairParams p;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float a[kWidth], b[kWidth];
+    load(static_cast<const T*>(p.a) + begin, n, a);
+    load(static_cast<const T*>(p.b) + begin, n, b);
+    for (int i = 0; i < kWidth; ++i) a[i] = paired(p.pairing, a[i], b[i]);
+    store(static_cast<T*>(p.output) + begin, n, a);
+  }
+};
+
+template <class T>
+struct PairElements {
+  static constexpr int kWidth = 1;
+  PairParams p;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    std::int64_t rest = at, a = 0, b = 0;
+    for (int axis = p.axes - 1; axis >= 0; --axis) {
+      const std::int64_t i = rest % p.shape[axis];
+      rest /= p.shape[axis];
+      a += i * p.a_step[axis];
+      b += i * p.b_step[axis];
+    }
+    narrow(paired(p.pairing, widened(static_cast<const T*>(p.a)[a]),
+                  widened(static_cast<const T*>(p.b)[b])),
+           static_cast<T*>(p.output)[at]);
+  }
+};
+
+template <class From, class To>
+struct Cast {
+  static constexpr int kWidth = 8;
+  const From* input;
+  To* output;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float low[4], high[4];
+    load(input + begin, n < 4 ? n : 4, low);
+    store(output + begin, n < 4 ? n : 4, low);
+    if (n <= 4) return;
+    load(input + begin + 4, n - 4, high);
+    store(output + begin + 4, n - 4, high);
+  }
+};
+
+template <class T>
+struct Dropout {
+  static constexpr int kWidth = kVector<T>;
+  DropoutParams p;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    const std::uint64_t key = static_cast<std::uint64_t>(*p.seed) ^ p.stream;
+    const auto step = static_cast<std::uint64_t>(*p.step);
+    float x[kWidth];
+    load(static_cast<const T*>(p.input) + begin, n, x);
+    for (int i = 0; i < kWidth; i += 4) {
+      const PhiloxWords words = philox(key, static_cast<std::uint64_t>(begin + i) / 4, step);
+      for (int j = 0; j < 4; ++j)
+        x[i + j] = (words.word[j] >> 8) >= p.threshold ? x[i + j] * p.scale : 0.0f;
+    }
+    store(static_cast<T*>(p.output) + begin, n, x);
+  }
+};
+
+template <class From, class To>
+struct Normalize {
+  static constexpr int kWidth = kVector<To>;
+  NormalizeParams p;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float x[kWidth];
+    int c = static_cast<int>(begin % p.channels);
+    for (int i = 0; i < kWidth; ++i) {
+      x[i] = i < n
+                 ? widened(static_cast<const From*>(p.input)[begin + i]) * p.scale[c] + p.offset[c]
+                 : 0.0f;
+      c = c + 1 == p.channels ? 0 : c + 1;
+    }
+    store(static_cast<To*>(p.output) + begin, n, x);
+  }
+};
+
+struct Increment {
+  static constexpr int kWidth = 1;
+  const std::int64_t* input;
+  std::int64_t* output;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const { output[at] = input[at] + 1; }
+};
+
+struct SquaredErrorGrad {
+  static constexpr int kWidth = 4;
+  const float* input;
+  const float* target;
+  const float* grad_loss;
+  float factor;
+  float* grad_input;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float x[kWidth], y[kWidth];
+    load(input + begin, n, x);
+    load(target + begin, n, y);
+    const float scale = factor * *grad_loss;
+    for (int i = 0; i < kWidth; ++i) x[i] = (x[i] - y[i]) * scale;
+    store(grad_input + begin, n, x);
+  }
+};
+
+}  // namespace
+
+void activation(DeviceQueue& queue, Image image, const void* input, void* output, Curve curve,
+                std::int64_t count) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue, Activate<T>{static_cast<const T*>(input), static_cast<T*>(output), curve},
+               count);
+  });
+}
+
+void activation_grad(DeviceQueue& queue, Image image, const void* output, const void* grad_output,
+                     void* grad_input, Curve curve, std::int64_t count) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue,
+               ActivateGrad<T>{static_cast<const T*>(output), static_cast<const T*>(grad_output),
+                               static_cast<T*>(grad_input), curve},
+               count);
+  });
+}
+
+void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,
+            float offset, std::int64_t count) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue,
+               Affine<T>{static_cast<const T*>(input), static_cast<T*>(output), scale, offset},
+               count);
+  });
+}
+
+void combine_pair(DeviceQueue& queue, Image image, const PairParams& params) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    if (params.same_shape)
+      launch_map(queue, PairRuns<T>{params}, params.count);
+    else
+      launch_map(queue, PairElements<T>{params}, params.count);
+  });
+}
+
+void cast(DeviceQueue& queue, Image from, Image to, const void* input, void* output,
+          std::int64_t count) {
+  with_image(from, [&](auto from_type) {
+    with_image(to, [&](auto to_type) {
+      using From = decltype(from_type);
+      using To = decltype(to_type);
+      launch_map(queue, Cast<From, To>{static_cast<const From*>(input), static_cast<To*>(output)},
+                 count);
+    });
+  });
+}
+
+void dropout(DeviceQueue& queue, Image image, const DropoutParams& params) {
+  with_image(image,
+             [&](auto type) { launch_map(queue, Dropout<decltype(type)>{params}, params.count); });
+}
+
+void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& params) {
+  with_image(output, [&](auto type) {
+    using To = decltype(type);
+    if (params.bytes)
+      launch_map(queue, Normalize<std::uint8_t, To>{params}, params.count);
+    else
+      launch_map(queue, Normalize<float, To>{params}, params.count);
+  });
+}
+
+void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output) {
+  launch_map(queue, Increment{input, output}, 1);
+}
+
+void squared_error_grad(DeviceQueue& queue, const float* input, const float* target,
+                        const float* grad_loss, float factor, float* grad_input,
+                        std::int64_t count) {
+  launch_map(queue, SquaredErrorGrad{input, target, grad_loss, factor, grad_input}, count);
+}
+
+}  // namespace pycnn::cuda

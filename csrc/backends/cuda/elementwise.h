@@ -1,0 +1,73 @@
+#pragma once
+#include "backends/cuda/curve.h"
+#include "backends/cuda/numbers.h"
+
+namespace pycnn {
+struct DeviceQueue;
+}
+
+// Kernels that make each element of the result from those at its place. Results may lie on inputs.
+namespace pycnn::cuda {
+
+void activation(DeviceQueue& queue, Image image, const void* input, void* output, Curve curve,
+                std::int64_t count);
+void activation_grad(DeviceQueue& queue, Image image, const void* output, const void* grad_output,
+                     void* grad_input, Curve curve, std::int64_t count);
+
+void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,
+            float offset, std::int64_t count);
+
+enum class Pairing : std::uint8_t { kAdd, kSubtract, kMultiply };
+
+// With broadcasting: elements of `a` and `b` from one place of an axis of the result to the next.
+constexpr int kMaxAxes = 8;
+struct PairParams {
+  Pairing pairing;
+  const void* a;
+  const void* b;
+  void* output;
+  std::int64_t count;
+  bool same_shape;
+  int axes;
+  std::int64_t shape[kMaxAxes];
+  std::int64_t a_step[kMaxAxes];
+  std::int64_t b_step[kMaxAxes];
+};
+void combine_pair(DeviceQueue& queue, Image image, const PairParams& params);
+
+void cast(DeviceQueue& queue, Image from, Image to, const void* input, void* output,
+          std::int64_t count);
+
+struct DropoutParams {
+  const void* input;
+  const std::int64_t* seed;
+  const std::int64_t* step;
+  void* output;
+  std::uint64_t stream;
+  std::uint32_t threshold;  // of the high 24 bits of a word, at least which keep an element
+  float scale;
+  std::int64_t count;
+};
+void dropout(DeviceQueue& queue, Image image, const DropoutParams& params);
+
+// output = input * scale[c] + offset[c], of at most kMaxImageChannels channels.
+constexpr int kMaxImageChannels = 16;
+struct NormalizeParams {
+  const void* input;
+  bool bytes;  // of uint8, else float32
+  void* output;
+  std::int64_t count;
+  int channels;
+  float scale[kMaxImageChannels];
+  float offset[kMaxImageChannels];
+};
+void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& params);
+
+void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output);
+
+// grad_input = (input - target) * factor * *grad_loss
+void squared_error_grad(DeviceQueue& queue, const float* input, const float* target,
+                        const float* grad_loss, float factor, float* grad_input,
+                        std::int64_t count);
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,52 @@
+#pragma once
+#include <cstdint>
+
+#include "backends/cuda/block.h"
+#include "backends/cuda/queue.h"
+
+// Gives a kernel (block.h) to a queue. By nvcc it runs on the GPU; in the build for tests, without
+// CUDA, it runs here.
+#if !defined(PYCNN_CUDA_EMULATED)
+namespace pycnn::cuda {
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads) run_kernel(const Kernel kernel) {
+  __shared__ typename Kernel::Shared shared;
+  typename Kernel::Registers registers;
+  Block<Kernel> block(static_cast<std::int64_t>(blockIdx.x), shared, &registers, false);
+  kernel(block);
+}
+
+// At most 2^31 - 1 blocks.
+template <class Kernel>
+void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
+  if (blocks <= 0) return;
+  run_kernel<Kernel><<<static_cast<unsigned>(blocks), Kernel::kThreads, 0, queue.stream>>>(kernel);
+  note(queue, cudaGetLastError());
+}
+
+}  // namespace pycnn::cuda
+#else
+#include <vector>
+
+namespace pycnn::cuda {
+
+template <class Kernel>
+void run_on_host(const Kernel& kernel, std::int64_t blocks, bool backwards) {
+  std::vector<typename Kernel::Registers> registers(Kernel::kThreads);
+  // Not on the stack: a tile may be larger than a thread's.
+  std::vector<typename Kernel::Shared> shared(1);
+  for (std::int64_t i = 0; i < blocks; ++i) {
+    Block<Kernel> block(backwards ? blocks - 1 - i : i, shared[0], registers.data(), backwards);
+    kernel(block);
+  }
+}
+
+template <class Kernel>
+void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
+  submit(queue,
+         [kernel, blocks, backwards = queue.backwards] { run_on_host(kernel, blocks, backwards); });
+}
+
+}  // namespace pycnn::cuda
+#endif

@@ -1,0 +1,42 @@
+#pragma once
+#include "backends/cuda/numbers.h"
+
+namespace pycnn {
+struct DeviceQueue;
+}
+
+// Moving elements about, and sums over axes.
+namespace pycnn::cuda {
+
+constexpr int kMaxBoxAxes = 8;
+
+// For each place of the box: output[sum of place * output_step] = input[sum of place * input_step].
+// A step of 0 repeats.
+struct BoxParams {
+  const void* input;
+  void* output;
+  int axes;
+  std::int64_t shape[kMaxBoxAxes];
+  std::int64_t input_step[kMaxBoxAxes];
+  std::int64_t output_step[kMaxBoxAxes];
+  std::int64_t count;
+};
+void copy_box(DeviceQueue& queue, int item_bytes, const BoxParams& params);
+
+// output[0 .. count) = value, the low bytes of which are an element of 1, 2, 4 or 8 bytes.
+void fill(DeviceQueue& queue, void* output, int item_bytes, std::uint64_t value,
+          std::int64_t count);
+
+// The sum (or, with `mean`, the mean) over the axes `reduced` for each place of the axes `kept`.
+struct ReduceParams {
+  const float* input;
+  float* output;
+  int kept, reduced;
+  std::int64_t kept_shape[kMaxBoxAxes], kept_step[kMaxBoxAxes];
+  std::int64_t reduced_shape[kMaxBoxAxes], reduced_step[kMaxBoxAxes];
+  std::int64_t outputs, terms;
+  bool mean;
+};
+void reduce(DeviceQueue& queue, const ReduceParams& params);
+
+}  // namespace pycnn::cuda

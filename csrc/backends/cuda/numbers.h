@@ -1,0 +1,107 @@
+#pragma once
+#include <cstdint>
+#if !defined(__CUDA_ARCH__)
+#include <cstring>
+#endif
+
+#include "backends/cuda/block.h"
+#include "core/bfloat16.h"
+
+// Element types of images, and what every kernel does with them: load as float, 16 bytes at a time,
+// and round once when storing.
+namespace pycnn::cuda {
+
+enum class Image : std::uint8_t { kFloat32, kBFloat16 };
+
+// Calls f with a value of the C++ type.
+template <class F>
+void with_image(Image image, const F& f) {
+  if (image == Image::kBFloat16)
+    f(BFloat16{});
+  else
+    f(float{});
+}
+
+PYCNN_BOTH std::uint32_t bits_of(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(value);
+#else
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+PYCNN_BOTH float float_of(std::uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+PYCNN_BOTH float widened(float value) { return value; }
+PYCNN_BOTH float widened(BFloat16 value) {
+  return float_of(static_cast<std::uint32_t>(value.bits) << 16);
+}
+PYCNN_BOTH float widened(std::uint8_t value) { return static_cast<float>(value); }
+
+// To nearest, ties to even; NaN stays NaN (core/half.h).
+PYCNN_BOTH void narrow(float value, float& to) { to = value; }
+PYCNN_BOTH void narrow(float value, BFloat16& to) {
+  const std::uint32_t bits = bits_of(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
+    to.bits = static_cast<std::uint16_t>((bits >> 16) | 0x0040u);
+  else
+    to.bits = static_cast<std::uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// What is left of a value once it was stored as a T.
+template <class T>
+PYCNN_BOTH float rounded(float value) {
+  T stored{};
+  narrow(value, stored);
+  return widened(stored);
+}
+
+PYCNN_BOTH bool is_nan(float value) { return value != value; }
+
+constexpr int kVectorBytes = 16;
+template <class T>
+constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(T));
+
+template <class T, int Count>
+struct alignas(sizeof(T) * Count) Pack {
+  T element[Count];
+};
+
+template <class T>
+PYCNN_BOTH bool is_aligned(const T* data) {
+  return reinterpret_cast<std::uintptr_t>(data) % kVectorBytes == 0;
+}
+
+// `n` of at most Count elements; one access where all of an aligned vector is wanted.
+template <int Count, class T>
+PYCNN_BOTH void load(const T* from, int n, float (&to)[Count]) {
+  if (n == Count && Count * sizeof(T) <= kVectorBytes && is_aligned(from)) {
+    const auto pack = *reinterpret_cast<const Pack<T, Count>*>(from);
+    for (int i = 0; i < Count; ++i) to[i] = widened(pack.element[i]);
+  } else {
+    for (int i = 0; i < Count; ++i) to[i] = i < n ? widened(from[i]) : 0.0f;
+  }
+}
+
+template <int Count, class T>
+PYCNN_BOTH void store(T* to, int n, const float (&from)[Count]) {
+  if (n == Count && Count * sizeof(T) <= kVectorBytes && is_aligned(to)) {
+    Pack<T, Count> pack;
+    for (int i = 0; i < Count; ++i) narrow(from[i], pack.element[i]);
+    *reinterpret_cast<Pack<T, Count>*>(to) = pack;
+  } else {
+    for (int i = 0; i < n && i < Count; ++i) narrow(from[i], to[i]);
+  }
+}
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,137 @@
+#include <cmath>
+
+#include "backends/cuda/launch.h"
+#include "backends/cuda/numbers.h"
+#include "backends/cuda/optimizer.h"
+
+// One thread of a block works out, in float64, what is the same for all elements.
+namespace pycnn::cuda {
+namespace {
+
+constexpr int kWidth = 4;
+
+template <class Rule>
+struct Update {
+  static constexpr int kThreads = 256;
+  static constexpr std::int64_t kTile = std::int64_t{kThreads} * kWidth;
+  struct Shared {
+    typename Rule::Step step;
+  };
+  struct Registers {};
+  Rule rule;
+
+  PYCNN_BOTH void operator()(Block<Update>& block) const {
+    auto& step = block.shared().step;
+    block.each([&](int thread, Registers&) {
+      if (thread == 0) step = rule.step();
+    });
+    const std::int64_t tile = block.index() * kTile;
+    block.last([&](int thread, Registers&) {
+      const std::int64_t begin = tile + std::int64_t{thread} * kWidth;
+      const std::int64_t left = rule.p.count - begin;
+      if (left > 0) rule.apply(step, begin, left < kWidth ? static_cast<int>(left) : kWidth);
+    });
+  }
+};
+
+template <class Rule>
+void launch_update(DeviceQueue& queue, const Rule& rule) {
+  constexpr std::int64_t kTile = Update<Rule>::kTile;
+  launch(queue, Update<Rule>{rule}, (rule.p.count + kTile - 1) / kTile);
+}
+
+struct Sgd {
+  struct Step {
+    float rate, factor;
+  };
+  SgdParams p;
+
+  PYCNN_BOTH Step step() const {
+    return {static_cast<float>(static_cast<double>(*p.learning_rate) *
+                               static_cast<double>(p.rate_scale)),
+            p.factor != nullptr ? *p.factor : 1.0f};
+  }
+  PYCNN_BOTH void apply(const Step& step, std::int64_t begin, int n) const {
+    float x[kWidth], g[kWidth];
+    load(p.parameter + begin, n, x);
+    load(p.gradient + begin, n, g);
+    for (int i = 0; i < kWidth; ++i) g[i] = step.factor * g[i] + p.weight_decay * x[i];
+    if (p.velocity != nullptr) {
+      float v[kWidth];
+      load(p.velocity + begin, n, v);
+      for (int i = 0; i < kWidth; ++i) {
+        v[i] = p.momentum * v[i] + g[i];
+        g[i] = p.nesterov ? g[i] + p.momentum * v[i] : v[i];
+      }
+      store(p.new_velocity + begin, n, v);
+    }
+    for (int i = 0; i < kWidth; ++i) x[i] -= step.rate * g[i];
+    store(p.new_parameter + begin, n, x);
+  }
+};
+
+struct Adam {
+  struct Step {
+    float factor, weight_decay, shrink, mean_weight, beta2, variance_weight, size, correction, eps;
+  };
+  AdamParams p;
+
+  PYCNN_BOTH Step step() const {
+    const double rate = static_cast<double>(*p.learning_rate) * p.rate_scale;
+    const double t = static_cast<double>(*p.step) + 1.0;
+    Step s{};
+    s.factor = p.factor != nullptr ? *p.factor : 1.0f;
+    s.weight_decay = p.decoupled ? 0.0f : static_cast<float>(p.weight_decay);
+    s.shrink = p.decoupled ? static_cast<float>(1.0 - rate * p.weight_decay) : 1.0f;
+    s.mean_weight = static_cast<float>(1.0 - p.beta1);
+    s.beta2 = static_cast<float>(p.beta2);
+    s.variance_weight = static_cast<float>(1.0 - p.beta2);
+    s.size = static_cast<float>(rate / (1.0 - pow(p.beta1, t)));
+    s.correction = static_cast<float>(1.0 / sqrt(1.0 - pow(p.beta2, t)));
+    s.eps = static_cast<float>(p.eps);
+    return s;
+  }
+  PYCNN_BOTH void apply(const Step& s, std::int64_t begin, int n) const {
+    float x[kWidth], g[kWidth], m[kWidth], v[kWidth];
+    load(p.parameter + begin, n, x);
+    load(p.gradient + begin, n, g);
+    load(p.mean + begin, n, m);
+    load(p.variance + begin, n, v);
+    for (int i = 0; i < kWidth; ++i) {
+      g[i] = s.factor * g[i] + s.weight_decay * x[i];
+      m[i] += s.mean_weight * (g[i] - m[i]);
+      v[i] = s.beta2 * v[i] + s.variance_weight * g[i] * g[i];
+      x[i] = s.shrink * x[i] - s.size * (m[i] / (sqrtf(v[i]) * s.correction + s.eps));
+    }
+    store(p.new_mean + begin, n, m);
+    store(p.new_variance + begin, n, v);
+    store(p.new_parameter + begin, n, x);
+  }
+};
+
+struct Ema {
+  using Step = float;
+  EmaParams p;
+
+  // The decay is limited while there are few steps.
+  PYCNN_BOTH Step step() const {
+    const auto step = static_cast<double>(*p.step);
+    const double limit = (1.0 + step) / (10.0 + step);
+    return static_cast<float>(1.0 - (p.decay < limit ? p.decay : limit));
+  }
+  PYCNN_BOTH void apply(Step weight, std::int64_t begin, int n) const {
+    float a[kWidth], x[kWidth];
+    load(p.average + begin, n, a);
+    load(p.value + begin, n, x);
+    for (int i = 0; i < kWidth; ++i) a[i] += weight * (x[i] - a[i]);
+    store(p.output + begin, n, a);
+  }
+};
+
+}  // namespace
+
+void sgd(DeviceQueue& queue, const SgdParams& params) { launch_update(queue, Sgd{params}); }
+void adam(DeviceQueue& queue, const AdamParams& params) { launch_update(queue, Adam{params}); }
+void ema(DeviceQueue& queue, const EmaParams& params) { launch_update(queue, Ema{params}); }
+
+}  // namespace pycnn::cuda

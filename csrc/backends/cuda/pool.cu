@@ -1,0 +1,541 @@
+// A thread has a vector of adjacent channels of one pixel, or one channel where these do not divide
+// into vectors.
+#include <cmath>
+#include <type_traits>
+
+#include "backends/cuda/columns.h"
+#include "backends/cuda/map.h"
+#include "backends/cuda/pool.h"
+
+namespace pycnn::cuda {
+namespace {
+
+struct Range {
+  std::int64_t begin, end;
+};
+
+PYCNN_BOTH std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+PYCNN_BOTH std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+// The taps of window o that lie in the image.
+PYCNN_BOTH Range taps_of(const PoolAxis& axis, std::int64_t o) {
+  const std::int64_t start = o * axis.stride - axis.before;
+  const std::int64_t first = start < 0 ? (axis.dilation - 1 - start) / axis.dilation : 0;
+  const std::int64_t end =
+      start < axis.input ? (axis.input - start + axis.dilation - 1) / axis.dilation : first;
+  return {first, least(axis.kernel, end)};
+}
+
+// The tap by which window o holds pixel i, or -1.
+PYCNN_BOTH std::int64_t tap_at(const PoolAxis& axis, std::int64_t o, std::int64_t i) {
+  const std::int64_t distance = i - (o * axis.stride - axis.before);
+  if (distance < 0 || distance % axis.dilation != 0) return -1;
+  const std::int64_t tap = distance / axis.dilation;
+  return tap < axis.kernel ? tap : -1;
+}
+
+// Windows that may hold pixel i.
+PYCNN_BOTH Range windows_at(const PoolAxis& axis, std::int64_t i) {
+  const std::int64_t reach = (axis.kernel - 1) * axis.dilation;
+  const std::int64_t below = i + axis.before - reach;
+  return {below <= 0 ? 0 : (below + axis.stride - 1) / axis.stride,
+          least(axis.output, (i + axis.before) / axis.stride + 1)};
+}
+
+// Cells of window o that count towards a mean (ops/window.h: what lies beyond the padding never
+// counts).
+PYCNN_BOTH std::int64_t mean_cells(const PoolAxis& axis, std::int64_t o, bool count_padding) {
+  const std::int64_t start = o * axis.stride - axis.before;
+  const std::int64_t end = least(start + axis.kernel, axis.input + axis.after);
+  return most(1, count_padding ? end - start : least(end, axis.input) - most(start, 0));
+}
+
+// Channels [c, c + Width) of pixel (h, w) of image n.
+struct Spot {
+  std::int64_t n, h, w, c;
+};
+template <int Width>
+PYCNN_BOTH Spot spot_of(std::int64_t at, std::int64_t rows, std::int64_t columns,
+                        std::int64_t channels) {
+  const std::int64_t vectors = channels / Width;
+  Spot spot{};
+  spot.c = at % vectors * Width;
+  at /= vectors;
+  spot.w = at % columns;
+  at /= columns;
+  spot.h = at % rows;
+  spot.n = at / rows;
+  return spot;
+}
+
+template <class T, int Width>
+PYCNN_BOTH void load_all(const T* from, float (&to)[Width]) {
+  load(from, Width, to);
+}
+
+// NaN beats everything, and the first of equals stays.
+PYCNN_BOTH bool beats(float x, float best) { return x > best || (is_nan(x) && !is_nan(best)); }
+
+// The tap (row-major) that wins window (oh, ow) for each channel, and its value.
+template <class T, int Width>
+struct Winners {
+  float value[Width];
+  std::int64_t tap[Width];
+
+  PYCNN_BOTH Winners(const PoolShape& s, const T* image, std::int64_t oh, std::int64_t ow) {
+    const Range v = taps_of(s.rows, oh), h = taps_of(s.columns, ow);
+    for (int i = 0; i < Width; ++i) {
+      value[i] = -INFINITY;
+      tap[i] = -1;
+    }
+    for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
+      for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
+        const std::int64_t ih = oh * s.rows.stride - s.rows.before + kh * s.rows.dilation;
+        const std::int64_t iw = ow * s.columns.stride - s.columns.before + kw * s.columns.dilation;
+        float x[Width];
+        load_all(image + (ih * s.columns.input + iw) * s.channels, x);
+        for (int i = 0; i < Width; ++i) {
+          if (tap[i] >= 0 && !beats(x[i], value[i])) continue;
+          value[i] = x[i];
+          tap[i] = kh * s.columns.kernel + kw;
+        }
+      }
+    }
+  }
+};
+
+template <class T, int Width>
+struct MaxPool {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  const T* input;
+  T* output;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.channels + o.c;
+    const Winners<T, Width> winners(s, image, o.h, o.w);
+    store(output + at * Width, Width, winners.value);
+  }
+};
+
+template <class T, int Width>
+struct MaxPoolGrad {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  const T* input;
+  const T* grad_output;
+  T* grad_input;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
+    const T* image = input + i.n * s.rows.input * s.columns.input * s.channels + i.c;
+    const Range v = windows_at(s.rows, i.h), h = windows_at(s.columns, i.w);
+    float sum[Width] = {};
+    for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
+      const std::int64_t kh = tap_at(s.rows, oh, i.h);
+      if (kh < 0) continue;
+      for (std::int64_t ow = h.begin; ow < h.end; ++ow) {
+        const std::int64_t kw = tap_at(s.columns, ow, i.w);
+        if (kw < 0) continue;
+        const Winners<T, Width> winners(s, image, oh, ow);
+        float g[Width];
+        load_all(
+            grad_output + ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.channels + i.c,
+            g);
+        for (int j = 0; j < Width; ++j)
+          if (winners.tap[j] == kh * s.columns.kernel + kw) sum[j] += g[j];
+      }
+    }
+    store(grad_input + at * Width, Width, sum);
+  }
+};
+
+template <class T, int Width>
+struct AvgPool {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  bool count_padding;
+  const T* input;
+  T* output;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.channels + o.c;
+    const Range v = taps_of(s.rows, o.h), h = taps_of(s.columns, o.w);
+    float sum[Width] = {};
+    for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
+      for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
+        const std::int64_t ih = o.h * s.rows.stride - s.rows.before + kh;
+        const std::int64_t iw = o.w * s.columns.stride - s.columns.before + kw;
+        float x[Width];
+        load_all(image + (ih * s.columns.input + iw) * s.channels, x);
+        for (int j = 0; j < Width; ++j) sum[j] += x[j];
+      }
+    }
+    const auto cells = static_cast<float>(mean_cells(s.rows, o.h, count_padding) *
+                                          mean_cells(s.columns, o.w, count_padding));
+    for (float& value : sum) value /= cells;
+    store(output + at * Width, Width, sum);
+  }
+};
+
+template <class T, int Width>
+struct AvgPoolGrad {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  bool count_padding;
+  const T* grad_output;
+  T* grad_input;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
+    const Range v = windows_at(s.rows, i.h), h = windows_at(s.columns, i.w);
+    float sum[Width] = {};
+    for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
+      for (std::int64_t ow = h.begin; ow < h.end; ++ow) {
+        const auto cells = static_cast<float>(mean_cells(s.rows, oh, count_padding) *
+                                              mean_cells(s.columns, ow, count_padding));
+        float g[Width];
+        load_all(
+            grad_output + ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.channels + i.c,
+            g);
+        for (int j = 0; j < Width; ++j) sum[j] += g[j] / cells;
+      }
+    }
+    store(grad_input + at * Width, Width, sum);
+  }
+};
+
+PYCNN_BOTH Range even_window(const PoolAxis& axis, std::int64_t o) {
+  return {o * axis.input / axis.output, ((o + 1) * axis.input + axis.output - 1) / axis.output};
+}
+// Windows that hold pixel i: window o does when o * input / output < i + 1 and
+// (o + 1) * input / output > i.
+PYCNN_BOTH Range even_windows_at(const PoolAxis& axis, std::int64_t i) {
+  return {i * axis.output / axis.input, ((i + 1) * axis.output + axis.input - 1) / axis.input};
+}
+
+template <class T, int Width>
+struct AdaptiveAvgPool {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  const T* input;
+  T* output;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.channels + o.c;
+    const Range v = even_window(s.rows, o.h), h = even_window(s.columns, o.w);
+    float sum[Width] = {};
+    for (std::int64_t ih = v.begin; ih < v.end; ++ih) {
+      for (std::int64_t iw = h.begin; iw < h.end; ++iw) {
+        float x[Width];
+        load_all(image + (ih * s.columns.input + iw) * s.channels, x);
+        for (int j = 0; j < Width; ++j) sum[j] += x[j];
+      }
+    }
+    const auto cells = static_cast<float>((v.end - v.begin) * (h.end - h.begin));
+    for (float& value : sum) value /= cells;
+    store(output + at * Width, Width, sum);
+  }
+};
+
+template <class T, int Width>
+struct AdaptiveAvgPoolGrad {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  const T* grad_output;
+  T* grad_input;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
+    const Range v = even_windows_at(s.rows, i.h), h = even_windows_at(s.columns, i.w);
+    float sum[Width] = {};
+    for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
+      for (std::int64_t ow = h.begin; ow < h.end; ++ow) {
+        const Range rows = even_window(s.rows, oh), columns = even_window(s.columns, ow);
+        const auto cells =
+            static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
+        float g[Width];
+        load_all(
+            grad_output + ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.channels + i.c,
+            g);
+        for (int j = 0; j < Width; ++j) sum[j] += g[j] / cells;
+      }
+    }
+    store(grad_input + at * Width, Width, sum);
+  }
+};
+
+template <class T>
+struct PixelTerm {
+  static constexpr int kSums = 1;
+  const T* input;
+  std::int64_t channels;
+  PYCNN_BOTH void operator()(std::int64_t pixel, std::int64_t c, float (&values)[1]) const {
+    values[0] = widened(input[pixel * channels + c]);
+  }
+};
+
+template <class T>
+struct PixelMean {
+  T* output;
+  std::int64_t pixels, channels;
+  PYCNN_BOTH void operator()(std::int64_t n, std::int64_t c, const double (&sums)[1]) const {
+    narrow(static_cast<float>(sums[0] / static_cast<double>(pixels)), output[n * channels + c]);
+  }
+};
+
+template <class T>
+struct SpreadMean {
+  static constexpr int kWidth = 1;
+  const T* grad_output;
+  T* grad_input;
+  std::int64_t pixels, channels;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t n = at / channels / pixels;
+    narrow(widened(grad_output[n * channels + at % channels]) / static_cast<float>(pixels),
+           grad_input[at]);
+  }
+};
+
+// One channel of one image.
+template <class T>
+struct GlobalMax {
+  static constexpr int kWidth = 1;
+  const T* input;
+  const T* grad_output;  // null: the maximum is wanted
+  T* output;
+  std::int64_t pixels, channels;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t first = at / channels * pixels * channels + at % channels;
+    float best = -INFINITY;
+    std::int64_t winner = -1;
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+      const float x = widened(input[first + pixel * channels]);
+      if (winner >= 0 && !beats(x, best)) continue;
+      best = x;
+      winner = pixel;
+    }
+    if (grad_output == nullptr) {
+      narrow(best, output[at]);
+      return;
+    }
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel)
+      narrow(pixel == winner ? widened(grad_output[at]) : 0.0f, output[first + pixel * channels]);
+  }
+};
+
+// k + alpha / size * the sum of squares around channel c.
+template <class T>
+PYCNN_BOTH float denominator(const ResponseNorm& norm, const T* pixel, std::int64_t c,
+                             std::int64_t channels) {
+  float sum = 0.0f;
+  for (std::int64_t j = most(c - norm.before, 0); j <= least(c + norm.after, channels - 1); ++j) {
+    const float x = widened(pixel[j]);
+    sum += x * x;
+  }
+  return norm.k + norm.alpha_over_size * sum;
+}
+
+template <class T>
+struct Response {
+  static constexpr int kWidth = 1;
+  ResponseNorm norm;
+  const T* input;
+  T* output;
+  std::int64_t channels;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t c = at % channels;
+    narrow(widened(input[at]) * powf(denominator(norm, input + (at - c), c, channels), -norm.beta),
+           output[at]);
+  }
+};
+
+// d_j is the denominator of channel j:
+//   grad_input[c] = g[c] d_c^-beta
+//                   - 2 alpha beta / size x[c] * sum of g[j] x[j] d_j^(-beta - 1) over all j whose
+//                     window holds c
+template <class T>
+struct ResponseGrad {
+  static constexpr int kWidth = 1;
+  ResponseNorm norm;
+  const T* input;
+  const T* grad_output;
+  T* grad_input;
+  std::int64_t channels;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t c = at % channels;
+    const T* x = input + (at - c);
+    const T* g = grad_output + (at - c);
+    float sum = 0.0f;
+    for (std::int64_t j = most(c - norm.after, 0); j <= least(c + norm.before, channels - 1); ++j)
+      sum += widened(g[j]) * widened(x[j]) *
+             powf(denominator(norm, x, j, channels), -norm.beta - 1.0f);
+    const float straight = widened(g[c]) * powf(denominator(norm, x, c, channels), -norm.beta);
+    narrow(straight - 2.0f * norm.alpha_over_size * norm.beta * widened(x[c]) * sum,
+           grad_input[at]);
+  }
+};
+
+// f(type, width): by vectors where the channels divide into them.
+template <class F>
+void with_vectors(Image image, std::int64_t channels, const F& f) {
+  with_image(image, [&](auto type) {
+    constexpr int kWidth = kVector<decltype(type)>;
+    if (channels % kWidth == 0)
+      f(type, std::integral_constant<int, kWidth>{});
+    else
+      f(type, std::integral_constant<int, 1>{});
+  });
+}
+
+std::int64_t input_count(const PoolShape& s) {
+  return s.images * s.rows.input * s.columns.input * s.channels;
+}
+std::int64_t output_count(const PoolShape& s) {
+  return s.images * s.rows.output * s.columns.output * s.channels;
+}
+
+}  // namespace
+
+void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
+              void* output) {
+  with_vectors(image, shape.channels, [&](auto type, auto width) {
+    using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue,
+               MaxPool<T, kWidth>{shape, static_cast<const T*>(input), static_cast<T*>(output)},
+               output_count(shape) / kWidth);
+  });
+}
+
+void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
+                   const void* grad_output, void* grad_input) {
+  with_vectors(image, shape.channels, [&](auto type, auto width) {
+    using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(
+        queue,
+        MaxPoolGrad<T, kWidth>{shape, static_cast<const T*>(input),
+                               static_cast<const T*>(grad_output), static_cast<T*>(grad_input)},
+        input_count(shape) / kWidth);
+  });
+}
+
+void avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
+              const void* input, void* output) {
+  with_vectors(image, shape.channels, [&](auto type, auto width) {
+    using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue,
+               AvgPool<T, kWidth>{shape, count_padding, static_cast<const T*>(input),
+                                  static_cast<T*>(output)},
+               output_count(shape) / kWidth);
+  });
+}
+
+void avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
+                   const void* grad_output, void* grad_input) {
+  with_vectors(image, shape.channels, [&](auto type, auto width) {
+    using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue,
+               AvgPoolGrad<T, kWidth>{shape, count_padding, static_cast<const T*>(grad_output),
+                                      static_cast<T*>(grad_input)},
+               input_count(shape) / kWidth);
+  });
+}
+
+void adaptive_avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
+                       void* output) {
+  with_vectors(image, shape.channels, [&](auto type, auto width) {
+    using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(
+        queue,
+        AdaptiveAvgPool<T, kWidth>{shape, static_cast<const T*>(input), static_cast<T*>(output)},
+        output_count(shape) / kWidth);
+  });
+}
+
+void adaptive_avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape,
+                            const void* grad_output, void* grad_input) {
+  with_vectors(image, shape.channels, [&](auto type, auto width) {
+    using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue,
+               AdaptiveAvgPoolGrad<T, kWidth>{shape, static_cast<const T*>(grad_output),
+                                              static_cast<T*>(grad_input)},
+               input_count(shape) / kWidth);
+  });
+}
+
+std::int64_t global_avg_pool_scratch_bytes(std::int64_t images, std::int64_t pixels,
+                                           std::int64_t channels) {
+  return column_scratch_bytes({images, pixels, channels}, 1);
+}
+
+void global_avg_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                     std::int64_t channels, const void* input, void* output, void* scratch) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_column_sums(queue, PixelTerm<T>{static_cast<const T*>(input), channels},
+                       PixelMean<T>{static_cast<T*>(output), pixels, channels},
+                       {images, pixels, channels}, static_cast<float*>(scratch));
+  });
+}
+
+void global_avg_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                          std::int64_t channels, const void* grad_output, void* grad_input) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue,
+               SpreadMean<T>{static_cast<const T*>(grad_output), static_cast<T*>(grad_input),
+                             pixels, channels},
+               images * pixels * channels);
+  });
+}
+
+void global_max_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                     std::int64_t channels, const void* input, void* output) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue,
+               GlobalMax<T>{static_cast<const T*>(input), nullptr, static_cast<T*>(output), pixels,
+                            channels},
+               images * channels);
+  });
+}
+
+void global_max_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                          std::int64_t channels, const void* input, const void* grad_output,
+                          void* grad_input) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue,
+               GlobalMax<T>{static_cast<const T*>(input), static_cast<const T*>(grad_output),
+                            static_cast<T*>(grad_input), pixels, channels},
+               images * channels);
+  });
+}
+
+void response_norm(DeviceQueue& queue, Image image, const ResponseNorm& norm, const void* input,
+                   void* output, std::int64_t pixels, std::int64_t channels) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue,
+               Response<T>{norm, static_cast<const T*>(input), static_cast<T*>(output), channels},
+               pixels * channels);
+  });
+}
+
+void response_norm_grad(DeviceQueue& queue, Image image, const ResponseNorm& norm,
+                        const void* input, const void* grad_output, void* grad_input,
+                        std::int64_t pixels, std::int64_t channels) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(
+        queue,
+        ResponseGrad<T>{norm, static_cast<const T*>(input), static_cast<const T*>(grad_output),
+                        static_cast<T*>(grad_input), channels},
+        pixels * channels);
+  });
+}
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,59 @@
+#pragma once
+#include "backends/cuda/numbers.h"
+
+namespace pycnn {
+struct DeviceQueue;
+}
+
+// Pooling of images (N, H, W, C). Gradients are gathered: each pixel asks the windows that hold it.
+namespace pycnn::cuda {
+
+// Along one axis of the image.
+struct PoolAxis {
+  std::int64_t input, output, kernel, stride, dilation, before, after;
+};
+struct PoolShape {
+  std::int64_t images, channels;
+  PoolAxis rows, columns;
+};
+
+void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
+              void* output);
+void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
+                   const void* grad_output, void* grad_input);
+void avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
+              const void* input, void* output);
+void avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
+                   const void* grad_output, void* grad_input);
+
+// Windows that cover the image evenly; of the axes only input and output count.
+void adaptive_avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
+                       void* output);
+void adaptive_avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape,
+                            const void* grad_output, void* grad_input);
+
+// Over `pixels` pixels of each image.
+std::int64_t global_avg_pool_scratch_bytes(std::int64_t images, std::int64_t pixels,
+                                           std::int64_t channels);
+void global_avg_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                     std::int64_t channels, const void* input, void* output, void* scratch);
+void global_avg_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                          std::int64_t channels, const void* grad_output, void* grad_input);
+void global_max_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                     std::int64_t channels, const void* input, void* output);
+void global_max_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
+                          std::int64_t channels, const void* input, const void* grad_output,
+                          void* grad_input);
+
+// Across channels, over [c - before, c + after]; the formula stands at ops::LocalResponseNorm.
+struct ResponseNorm {
+  int before, after;
+  float alpha_over_size, beta, k;
+};
+void response_norm(DeviceQueue& queue, Image image, const ResponseNorm& norm, const void* input,
+                   void* output, std::int64_t pixels, std::int64_t channels);
+void response_norm_grad(DeviceQueue& queue, Image image, const ResponseNorm& norm,
+                        const void* input, const void* grad_output, void* grad_input,
+                        std::int64_t pixels, std::int64_t channels);
+
+}  // namespace pycnn::cuda

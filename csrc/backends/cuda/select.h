@@ -1,0 +1,101 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "backends/device_module.h"
+
+// Which ops there are kernels for. `select` says for a problem which function gives the work to the
+// queue, or why there is none.
+namespace pycnn::cuda {
+
+struct Choice {
+  KernelFunction run = nullptr;
+  std::size_t scratch_bytes = 0;
+  std::vector<std::uint32_t> in_place = {};  // as Kernel::in_place
+  const char* refusal = "";                  // when there is no `run`
+};
+
+inline Choice refuse(const char* reason) { return {nullptr, 0, {}, reason}; }
+
+// What `select` gives for an op without a kernel of any kind.
+struct NoKernel : Choice {
+  NoKernel() : Choice(refuse("there is no kernel for this op")) {}
+};
+template <class OpType>
+NoKernel select(const OpType&, const Problem&) {
+  return {};
+}
+
+// conv2d.cpp
+Choice select(const ops::Conv2d&, const Problem&);
+Choice select(const ops::Conv2dGradInput&, const Problem&);
+Choice select(const ops::Conv2dGradWeight&, const Problem&);
+Choice select(const ops::Dense&, const Problem&);
+Choice select(const ops::DenseGradInput&, const Problem&);
+Choice select(const ops::DenseGradWeight&, const Problem&);
+
+// pool.cpp
+Choice select(const ops::MaxPool2d&, const Problem&);
+Choice select(const ops::MaxPool2dGrad&, const Problem&);
+Choice select(const ops::AvgPool2d&, const Problem&);
+Choice select(const ops::AvgPool2dGrad&, const Problem&);
+Choice select(const ops::AdaptiveAvgPool2d&, const Problem&);
+Choice select(const ops::AdaptiveAvgPool2dGrad&, const Problem&);
+Choice select(const ops::GlobalAvgPool2d&, const Problem&);
+Choice select(const ops::GlobalAvgPool2dGrad&, const Problem&);
+Choice select(const ops::GlobalMaxPool2d&, const Problem&);
+Choice select(const ops::GlobalMaxPool2dGrad&, const Problem&);
+Choice select(const ops::LocalResponseNorm&, const Problem&);
+Choice select(const ops::LocalResponseNormGrad&, const Problem&);
+
+// batch_norm.cpp
+Choice select(const ops::BatchNormTrain&, const Problem&);
+Choice select(const ops::BatchNormTrainGrad&, const Problem&);
+Choice select(const ops::BatchNormStatistics&, const Problem&);
+Choice select(const ops::BatchNormApply&, const Problem&);
+Choice select(const ops::BatchNormApplyGrad&, const Problem&);
+Choice select(const ops::BatchNormInference&, const Problem&);
+Choice select(const ops::BatchNormInferenceGrad&, const Problem&);
+Choice select(const ops::FoldBatchNorm&, const Problem&);
+
+// elementwise.cpp
+Choice select(const ops::Activation&, const Problem&);
+Choice select(const ops::ActivationGrad&, const Problem&);
+Choice select(const ops::Add&, const Problem&);
+Choice select(const ops::Subtract&, const Problem&);
+Choice select(const ops::Multiply&, const Problem&);
+Choice select(const ops::Affine&, const Problem&);
+Choice select(const ops::Cast&, const Problem&);
+Choice select(const ops::Fill&, const Problem&);
+Choice select(const ops::DropoutTrain&, const Problem&);
+Choice select(const ops::NormalizeImage&, const Problem&);
+Choice select(const ops::Increment&, const Problem&);
+
+// softmax.cpp
+Choice select(const ops::Softmax&, const Problem&);
+Choice select(const ops::SoftmaxGrad&, const Problem&);
+Choice select(const ops::LogSoftmax&, const Problem&);
+Choice select(const ops::LogSoftmaxGrad&, const Problem&);
+Choice select(const ops::SoftmaxCrossEntropy&, const Problem&);
+Choice select(const ops::SoftmaxCrossEntropyGrad&, const Problem&);
+Choice select(const ops::MeanSquaredError&, const Problem&);
+Choice select(const ops::MeanSquaredErrorGrad&, const Problem&);
+Choice select(const ops::TopKCorrect&, const Problem&);
+
+// move.cpp
+Choice select(const ops::Reduce&, const Problem&);
+Choice select(const ops::Broadcast&, const Problem&);
+Choice select(const ops::Concat&, const Problem&);
+Choice select(const ops::Slice&, const Problem&);
+Choice select(const ops::Pad&, const Problem&);
+Choice select(const ops::Reshape&, const Problem&);
+Choice select(const ops::Transpose&, const Problem&);
+
+// optimizer.cpp
+Choice select(const ops::SgdUpdate&, const Problem&);
+Choice select(const ops::AdamUpdate&, const Problem&);
+Choice select(const ops::EmaUpdate&, const Problem&);
+Choice select(const ops::ClipFactor&, const Problem&);
+
+}  // namespace pycnn::cuda

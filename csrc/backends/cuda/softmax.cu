@@ -1,0 +1,313 @@
+// A block has a row.
+#include <cmath>
+
+#include "backends/cuda/map.h"
+#include "backends/cuda/numbers.h"
+#include "backends/cuda/softmax.h"
+#include "backends/cuda/totals.h"
+
+namespace pycnn::cuda {
+namespace {
+
+constexpr int kRowThreads = 128;
+
+struct Larger {
+  PYCNN_BOTH float operator()(float a, float b) const { return a > b || is_nan(a) ? a : b; }
+};
+
+struct RowShared {
+  float value[kRowThreads];
+  float largest, sum;
+};
+
+// Leaves the row's largest value and the sum of exp(x - largest).
+template <class BlockType>
+PYCNN_BOTH void row_sums(BlockType& block, const float* row, std::int64_t classes) {
+  RowShared& shared = block.shared();
+  using Registers = typename BlockType::Registers;
+  block.each([&](int thread, Registers&) {
+    float largest = -INFINITY;
+    for (std::int64_t c = thread; c < classes; c += kRowThreads)
+      largest = Larger{}(row[c], largest);
+    shared.value[thread] = largest;
+  });
+  combine_threads<kRowThreads>(block, shared.value, Larger{});
+  block.each([&](int thread, Registers&) {
+    if (thread == 0) shared.largest = shared.value[0];
+  });
+  block.each([&](int thread, Registers&) {
+    float sum = 0.0f;
+    for (std::int64_t c = thread; c < classes; c += kRowThreads)
+      sum += expf(row[c] - shared.largest);
+    shared.value[thread] = sum;
+  });
+  combine_threads<kRowThreads>(block, shared.value, Plus{});
+  block.each([&](int thread, Registers&) {
+    if (thread == 0) shared.sum = shared.value[0];
+  });
+}
+
+struct SoftmaxRows {
+  static constexpr int kThreads = kRowThreads;
+  using Shared = RowShared;
+  struct Registers {};
+  const float* input;
+  float* output;
+  std::int64_t classes;
+  bool log;
+
+  PYCNN_BOTH void operator()(Block<SoftmaxRows>& block) const {
+    const float* const row = input + block.index() * classes;
+    float* const to = output + block.index() * classes;
+    row_sums(block, row, classes);
+    const Shared& shared = block.shared();
+    block.last([&](int thread, Registers&) {
+      for (std::int64_t c = thread; c < classes; c += kThreads) {
+        const float x = row[c] - shared.largest;
+        to[c] = log ? x - logf(shared.sum) : expf(x) / shared.sum;
+      }
+    });
+  }
+};
+
+// softmax: y * (g - sum of g * y). log softmax: g - exp(y) * sum of g.
+struct SoftmaxGradRows {
+  static constexpr int kThreads = kRowThreads;
+  using Shared = RowShared;
+  struct Registers {};
+  const float* output;
+  const float* grad_output;
+  float* grad_input;
+  std::int64_t classes;
+  bool log;
+
+  PYCNN_BOTH void operator()(Block<SoftmaxGradRows>& block) const {
+    const std::int64_t first = block.index() * classes;
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      float sum = 0.0f;
+      for (std::int64_t c = first + thread; c < first + classes; c += kThreads)
+        sum += log ? grad_output[c] : grad_output[c] * output[c];
+      shared.value[thread] = sum;
+    });
+    combine_threads<kThreads>(block, shared.value, Plus{});
+    block.last([&](int thread, Registers&) {
+      const float sum = shared.value[0];
+      for (std::int64_t c = first + thread; c < first + classes; c += kThreads)
+        grad_input[c] =
+            log ? grad_output[c] - expf(output[c]) * sum : output[c] * (grad_output[c] - sum);
+    });
+  }
+};
+
+PYCNN_BOTH std::int64_t label_of(const Labels& labels, std::int64_t row) {
+  return labels.wide != nullptr ? labels.wide[row] : labels.narrow[row];
+}
+
+// What the row should be at class c; NaN for a label that is no class.
+PYCNN_BOTH float wanted(const Labels& labels, float smoothing, std::int64_t row, std::int64_t c,
+                        std::int64_t classes) {
+  float target = 0.0f;
+  if (labels.soft != nullptr) {
+    target = labels.soft[row * classes + c];
+  } else {
+    const std::int64_t label = label_of(labels, row);
+    if (label < 0 || label >= classes) return float_of(0x7FC00000u);
+    target = label == c ? 1.0f : 0.0f;
+  }
+  return (1.0f - smoothing) * target + smoothing / static_cast<float>(classes);
+}
+
+struct CrossEntropyRows {
+  static constexpr int kThreads = kRowThreads;
+  using Shared = RowShared;
+  struct Registers {};
+  const float* logits;
+  Labels labels;
+  float smoothing;
+  float* losses;
+  std::int64_t classes;
+
+  PYCNN_BOTH void operator()(Block<CrossEntropyRows>& block) const {
+    const float* const row = logits + block.index() * classes;
+    row_sums(block, row, classes);
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      float loss = 0.0f;
+      for (std::int64_t c = thread; c < classes; c += kThreads) {
+        const float target = wanted(labels, smoothing, block.index(), c, classes);
+        const float log_p = (row[c] - shared.largest) - logf(shared.sum);
+        if (target != 0.0f || fabsf(log_p) != INFINITY) loss -= target * log_p;
+      }
+      shared.value[thread] = loss;
+    });
+    combine_threads<kThreads>(block, shared.value, Plus{});
+    block.last([&](int thread, Registers&) {
+      if (thread == 0) losses[block.index()] = shared.value[0];
+    });
+  }
+};
+
+struct CrossEntropyGradRows {
+  static constexpr int kThreads = kRowThreads;
+  using Shared = RowShared;
+  struct Registers {};
+  const float* logits;
+  Labels labels;
+  float smoothing;
+  const float* grad_loss;
+  float* grad_logits;
+  std::int64_t rows, classes;
+
+  PYCNN_BOTH void operator()(Block<CrossEntropyGradRows>& block) const {
+    const std::int64_t n = block.index();
+    const float* const row = logits + n * classes;
+    row_sums(block, row, classes);
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      float total = 0.0f;
+      for (std::int64_t c = thread; c < classes; c += kThreads)
+        total += wanted(labels, smoothing, n, c, classes);
+      shared.value[thread] = total;
+    });
+    combine_threads<kThreads>(block, shared.value, Plus{});
+    block.last([&](int thread, Registers&) {
+      const float scale = *grad_loss / static_cast<float>(rows), total = shared.value[0];
+      for (std::int64_t c = thread; c < classes; c += kThreads) {
+        const float probability = expf(row[c] - shared.largest) / shared.sum;
+        grad_logits[n * classes + c] =
+            (probability * total - wanted(labels, smoothing, n, c, classes)) * scale;
+      }
+    });
+  }
+};
+
+struct ValueTerm {
+  const float* values;
+  PYCNN_BOTH double operator()(std::int64_t i) const { return static_cast<double>(values[i]); }
+};
+struct SquareTerm {
+  const float* values;
+  PYCNN_BOTH double operator()(std::int64_t i) const {
+    const auto value = static_cast<double>(values[i]);
+    return value * value;
+  }
+};
+struct DistanceTerm {
+  const float* a;
+  const float* b;
+  PYCNN_BOTH double operator()(std::int64_t i) const {
+    const double distance = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    return distance * distance;
+  }
+};
+// 1 for a row whose label is among its k largest scores; nothing ranks before or after a NaN.
+struct RankTerm {
+  const float* scores;
+  Labels labels;
+  std::int64_t k, classes;
+  PYCNN_BOTH double operator()(std::int64_t row) const {
+    const std::int64_t label = label_of(labels, row);
+    if (label < 0 || label >= classes) return 0.0;
+    const float* const s = scores + row * classes;
+    const float own = s[label];
+    if (is_nan(own)) return 0.0;
+    std::int64_t rank = 0;
+    for (std::int64_t c = 0; c < classes; ++c)
+      rank += s[c] > own || (s[c] == own && c < label) ? 1 : 0;
+    return rank < k ? 1.0 : 0.0;
+  }
+};
+
+struct StoreQuotient {
+  float* to;
+  double divisor;
+  PYCNN_BOTH void operator()(std::int64_t, double sum) const {
+    *to = static_cast<float>(sum / divisor);
+  }
+};
+
+struct ClipRule {
+  static constexpr int kWidth = 1;
+  const double* totals;
+  int count;
+  double max_norm;
+  float* factor;
+  float* norm;
+  // A norm that is not finite gives NaN: a broken step shows.
+  PYCNN_BOTH void operator()(std::int64_t, int) const {
+    double sum = 0.0;
+    for (int i = 0; i < count; ++i) sum += totals[i];
+    const double length = sqrt(sum);
+    double result = 1.0;
+    if (max_norm <= 1.7976931348623157e308) {
+      if (!(length <= 1.7976931348623157e308))
+        result = static_cast<double>(float_of(0x7FC00000u));
+      else if (length > max_norm)
+        result = max_norm / length;
+    }
+    *factor = static_cast<float>(result);
+    *norm = static_cast<float>(length);
+  }
+};
+
+}  // namespace
+
+void softmax(DeviceQueue& queue, const float* input, float* output, std::int64_t rows,
+             std::int64_t classes, bool log) {
+  launch(queue, SoftmaxRows{input, output, classes, log}, rows);
+}
+
+void softmax_grad(DeviceQueue& queue, const float* output, const float* grad_output,
+                  float* grad_input, std::int64_t rows, std::int64_t classes, bool log) {
+  launch(queue, SoftmaxGradRows{output, grad_output, grad_input, classes, log}, rows);
+}
+
+std::int64_t total_scratch_bytes(std::int64_t count) {
+  return total_pieces(count) * static_cast<std::int64_t>(sizeof(double));
+}
+
+std::int64_t cross_entropy_scratch_bytes(std::int64_t rows) {
+  return total_scratch_bytes(rows) + rows * static_cast<std::int64_t>(sizeof(float));
+}
+
+void cross_entropy(DeviceQueue& queue, const float* logits, const Labels& labels, float smoothing,
+                   float* loss, std::int64_t rows, std::int64_t classes, void* scratch) {
+  auto* const pieces = static_cast<double*>(scratch);
+  auto* const losses = reinterpret_cast<float*>(pieces + total_pieces(rows));
+  launch(queue, CrossEntropyRows{logits, labels, smoothing, losses, classes}, rows);
+  launch_total(queue, ValueTerm{losses}, StoreQuotient{loss, static_cast<double>(rows)}, rows,
+               pieces);
+}
+
+void cross_entropy_grad(DeviceQueue& queue, const float* logits, const Labels& labels,
+                        float smoothing, const float* grad_loss, float* grad_logits,
+                        std::int64_t rows, std::int64_t classes) {
+  launch(queue,
+         CrossEntropyGradRows{logits, labels, smoothing, grad_loss, grad_logits, rows, classes},
+         rows);
+}
+
+void mean_squared_error(DeviceQueue& queue, const float* input, const float* target, float* loss,
+                        std::int64_t count, void* scratch) {
+  launch_total(queue, DistanceTerm{input, target}, StoreQuotient{loss, static_cast<double>(count)},
+               count, static_cast<double*>(scratch));
+}
+
+void top_k_correct(DeviceQueue& queue, const float* scores, const Labels& labels, std::int64_t k,
+                   float* count, std::int64_t rows, std::int64_t classes, void* scratch) {
+  launch_total(queue, RankTerm{scores, labels, k, classes}, StoreQuotient{count, 1.0}, rows,
+               static_cast<double*>(scratch));
+}
+
+void sum_of_squares(DeviceQueue& queue, const float* values, std::int64_t count, double* total,
+                    void* scratch) {
+  launch_total(queue, SquareTerm{values}, KeepPiece{total}, count, static_cast<double*>(scratch));
+}
+
+void clip_factor(DeviceQueue& queue, const double* totals, int count, double max_norm,
+                 float* factor, float* norm) {
+  launch_map(queue, ClipRule{totals, count, max_norm, factor, norm}, 1);
+}
+
+}  // namespace pycnn::cuda

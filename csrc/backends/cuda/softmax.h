@@ -1,0 +1,42 @@
+#pragma once
+#include <cstdint>
+
+namespace pycnn {
+struct DeviceQueue;
+}
+
+// Over the last axis of float32 matrices (rows, classes), and the losses.
+namespace pycnn::cuda {
+
+void softmax(DeviceQueue& queue, const float* input, float* output, std::int64_t rows,
+             std::int64_t classes, bool log);
+void softmax_grad(DeviceQueue& queue, const float* output, const float* grad_output,
+                  float* grad_input, std::int64_t rows, std::int64_t classes, bool log);
+
+struct Labels {
+  const std::int64_t* wide = nullptr;  // one of the three is given
+  const std::int32_t* narrow = nullptr;
+  const float* soft = nullptr;
+};
+
+// `scratch`: total_scratch_bytes(rows) after rows floats.
+std::int64_t cross_entropy_scratch_bytes(std::int64_t rows);
+void cross_entropy(DeviceQueue& queue, const float* logits, const Labels& labels, float smoothing,
+                   float* loss, std::int64_t rows, std::int64_t classes, void* scratch);
+void cross_entropy_grad(DeviceQueue& queue, const float* logits, const Labels& labels,
+                        float smoothing, const float* grad_loss, float* grad_logits,
+                        std::int64_t rows, std::int64_t classes);
+
+std::int64_t total_scratch_bytes(std::int64_t count);
+void mean_squared_error(DeviceQueue& queue, const float* input, const float* target, float* loss,
+                        std::int64_t count, void* scratch);
+void top_k_correct(DeviceQueue& queue, const float* scores, const Labels& labels, std::int64_t k,
+                   float* count, std::int64_t rows, std::int64_t classes, void* scratch);
+
+// The sum of squares of one of the gradients, in float64: called for each, then finished.
+void sum_of_squares(DeviceQueue& queue, const float* values, std::int64_t count, double* total,
+                    void* scratch);
+void clip_factor(DeviceQueue& queue, const double* totals, int count, double max_norm,
+                 float* factor, float* norm);
+
+}  // namespace pycnn::cuda

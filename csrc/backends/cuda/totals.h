@@ -1,0 +1,77 @@
+#pragma once
+#include "backends/cuda/launch.h"
+
+// One sum over many elements, in float64: blocks leave the sums of equal pieces, and a last block
+// adds these. The order depends on the count alone.
+namespace pycnn::cuda {
+
+constexpr int kTotalThreads = 256;
+constexpr std::int64_t kTotalPiece = 16 * kTotalThreads;
+
+inline std::int64_t total_pieces(std::int64_t count) {
+  return (count + kTotalPiece - 1) / kTotalPiece;
+}
+
+// shared[0] becomes the sum of shared[0 .. Threads), Threads being a power of two.
+template <int Threads, class BlockType, class Value, class Combine>
+PYCNN_BOTH void combine_threads(BlockType& block, Value* shared, const Combine& combine) {
+  for (int half = Threads / 2; half > 0; half /= 2)
+    block.each([&](int thread, typename BlockType::Registers&) {
+      if (thread < half) shared[thread] = combine(shared[thread], shared[thread + half]);
+    });
+}
+
+struct Plus {
+  template <class Value>
+  PYCNN_BOTH Value operator()(Value a, Value b) const {
+    return a + b;
+  }
+};
+
+// Term: double operator()(element). Finish: operator()(sum), once.
+template <class Term, class Finish>
+struct Total {
+  static constexpr int kThreads = kTotalThreads;
+  struct Shared {
+    double sum[kThreads];
+  };
+  struct Registers {};
+  Term term;
+  Finish finish;
+  std::int64_t count, piece;
+
+  PYCNN_BOTH void operator()(Block<Total>& block) const {
+    Shared& shared = block.shared();
+    const std::int64_t begin = block.index() * piece;
+    const std::int64_t end = begin + piece < count ? begin + piece : count;
+    block.each([&](int thread, Registers&) {
+      double sum = 0.0;
+      for (std::int64_t i = begin + thread; i < end; i += kThreads) sum += term(i);
+      shared.sum[thread] = sum;
+    });
+    combine_threads<kThreads>(block, shared.sum, Plus{});
+    block.last([&](int thread, Registers&) {
+      if (thread == 0) finish(block.index(), shared.sum[0]);
+    });
+  }
+};
+
+struct KeepPiece {
+  double* pieces;
+  PYCNN_BOTH void operator()(std::int64_t piece, double sum) const { pieces[piece] = sum; }
+};
+struct PieceTerm {
+  const double* pieces;
+  PYCNN_BOTH double operator()(std::int64_t piece) const { return pieces[piece]; }
+};
+
+// `pieces`: total_pieces(count) of them. finish(0, sum) is called once, for an empty sum too.
+template <class Term, class Finish>
+void launch_total(DeviceQueue& queue, const Term& term, const Finish& finish, std::int64_t count,
+                  double* pieces) {
+  const std::int64_t parts = total_pieces(count);
+  launch(queue, Total<Term, KeepPiece>{term, {pieces}, count, kTotalPiece}, parts);
+  launch(queue, Total<PieceTerm, Finish>{{pieces}, finish, parts, parts}, 1);
+}
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,462 @@
+// The kernels of the CUDA module, run by the host, against the CPU's references in float64: their
+// arithmetic of tiles, borders and counters, and their order of sums. What only a GPU shows (races
+// within a step of a block, alignment of its accesses) is not seen here.
+#include "backends/cuda/cuda_module.h"
+#include "backends/kernel_harness.h"
+
+using namespace pycnn;           // NOLINT(google-build-using-namespace)
+using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
+
+namespace {
+
+using Tensors = std::vector<HostTensor>;
+
+// Relative to the largest value of a tensor.
+constexpr double kFloat32Error = 1e-5, kBFloat16Error = 1.0 / 128;
+
+struct OnDevice {
+  int device = 0;
+  int alias_output = -1, alias_input = -1;  // the output lies on the input
+};
+
+Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<TensorSpec>& outputs,
+                      const OnDevice& how, Kernel& kernel) {
+  const DeviceModule& module = cuda_module();
+  std::string problem_text;
+  DeviceQueue* const queue = module.open(how.device, problem_text);
+  const std::vector<TensorSpec> specs = specs_of(inputs);
+  Problem problem;
+  problem.inputs = specs;
+  problem.outputs = outputs;
+  Selection selection;
+  std::string refusal;
+  const bool selected = module.select(op, problem, selection, refusal);
+  INFO(refusal);
+  REQUIRE(selected);
+  kernel = selection.kernel;
+
+  std::vector<void*> memory;
+  const auto allocate = [&](std::size_t bytes) {
+    memory.push_back(module.allocate(queue, bytes));
+    return memory.back();
+  };
+  std::vector<TensorView> in, out;
+  for (const HostTensor& input : inputs) {
+    in.push_back({allocate(input.bytes.size()), &input.spec, 0});
+    module.copy_in(queue, in.back().data, input.bytes.data(), input.bytes.size());
+  }
+  for (std::size_t o = 0; o < outputs.size(); ++o)
+    out.push_back({static_cast<int>(o) == how.alias_output
+                       ? in[static_cast<std::size_t>(how.alias_input)].data
+                       : allocate(byte_size(outputs[o])),
+                   &outputs[o], 0});
+  DeviceKernelArgs args;
+  args.op = &op;
+  args.inputs = in;
+  args.outputs = out;
+  args.scratch = static_cast<std::byte*>(allocate(kernel.scratch_bytes));
+  args.queue = queue;
+  kernel.run(args);
+  Tensors results;
+  for (std::size_t o = 0; o < outputs.size(); ++o) {
+    results.emplace_back(outputs[o]);
+    module.copy_out(queue, results[o].bytes.data(), out[o].data, results[o].bytes.size());
+  }
+  CHECK(module.wait(queue, problem_text));
+  for (void* const block : memory) module.release(queue, block);
+  module.close(queue);
+  return results;
+}
+
+void check_close(const HostTensor& actual, const HostTensor& expected) {
+  REQUIRE(actual.size() == expected.size());
+  const double error = actual.spec.dtype == DType::kBFloat16 ? kBFloat16Error : kFloat32Error;
+  double largest = 0.0;
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    if (std::isfinite(expected[i])) largest = std::max(largest, std::abs(expected[i]));
+  int wrong = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const bool same_special = std::isnan(expected[i])
+                                  ? std::isnan(actual[i])
+                                  : std::isinf(expected[i]) && actual[i] == expected[i];
+    if (!same_special && !(std::abs(actual[i] - expected[i]) <= error * largest)) {
+      if (wrong++ == 0) {
+        CAPTURE(i);
+        CHECK(actual[i] == expected[i]);  // shows the first
+      }
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+// In both orders of threads and blocks, and with results on inputs where the kernel allows it, the
+// bits are the same; they are near those of the float64 reference.
+// Input `keep` is float32 for the reference, too.
+template <class OpType>
+void check(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
+  const std::string name = OpType::kName;
+  CAPTURE(name);
+  Tensors wide;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    wide.push_back(i == keep ? inputs[i] : to_float64(inputs[i]));
+  const Tensors expected = run_kernel(op, wide, {"reference"});
+  const std::vector<TensorSpec> outputs = op.infer(specs_of(inputs));
+  Kernel kernel;
+  const Tensors actual = run_on_device(op, inputs, outputs, {}, kernel);
+  for (std::size_t o = 0; o < expected.size(); ++o) {
+    CAPTURE(o);
+    check_close(actual[o], expected[o]);
+  }
+  CHECK(same_bits(run_on_device(op, inputs, outputs, {other_device()}, kernel), actual));
+  for (std::size_t o = 0; o < kernel.in_place.size(); ++o)
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if ((kernel.in_place[o] >> i & 1u) == 0) continue;
+      const OnDevice how{0, static_cast<int>(o), static_cast<int>(i)};
+      CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), actual));
+    }
+}
+
+HostTensor integers(const std::vector<std::int64_t>& values, DType dtype = DType::kInt64) {
+  HostTensor tensor(TensorSpec{{static_cast<std::int64_t>(values.size())}, dtype});
+  for (std::size_t i = 0; i < values.size(); ++i) tensor.set(i, static_cast<double>(values[i]));
+  return tensor;
+}
+
+// Of bfloat16's precision, so that rounding a weight once more changes nothing.
+HostTensor coarse(Shape shape, std::uint64_t seed) {
+  return random_integers(std::move(shape), seed, 16);
+}
+
+constexpr DType kImages[] = {DType::kFloat32, DType::kBFloat16};
+
+ops::Conv2d conv(Pair stride, Padding padding, Pair dilation = {1, 1}, std::int64_t groups = 1) {
+  ops::Conv2d op;
+  op.stride = stride;
+  op.padding = padding;
+  op.dilation = dilation;
+  op.groups = groups;
+  return op;
+}
+
+void check_conv(const ops::Conv2d& op, const Shape& input, const Shape& weight, bool bias) {
+  for (const DType dtype : kImages) {
+    Tensors forward = {random_tensor(input, 1, -2, 2, dtype), coarse(weight, 2)};
+    if (bias) forward.push_back(random_tensor({weight[0]}, 3));
+    check(op, forward);
+    const Shape output = op.infer(specs_of({forward[0], forward[1]}))[0].shape;
+    const HostTensor grad_output = random_tensor(output, 4, -2, 2, dtype);
+    ops::Conv2dGradInput grad_input;
+    grad_input.stride = op.stride;
+    grad_input.padding = op.padding;
+    grad_input.dilation = op.dilation;
+    grad_input.groups = op.groups;
+    grad_input.input_size = {input[1], input[2]};
+    check(grad_input, {grad_output, forward[1]});
+    ops::Conv2dGradWeight grad_weight;
+    grad_weight.stride = op.stride;
+    grad_weight.padding = op.padding;
+    grad_weight.dilation = op.dilation;
+    grad_weight.groups = op.groups;
+    grad_weight.kernel_size = {weight[1], weight[2]};
+    grad_weight.bias = bias;
+    check(grad_weight, {forward[0], grad_output});
+  }
+}
+
+}  // namespace
+
+TEST_CASE("cuda kernels: convolutions and their gradients") {
+  check_conv({}, {1, 1, 1, 1}, {1, 1, 1, 1}, true);
+  check_conv(conv({1, 1}, {1, 1, 1, 1}), {2, 7, 5, 3}, {5, 3, 3, 3}, false);
+  check_conv(conv({2, 3}, {0, 2, 1, 0}), {2, 9, 11, 4}, {7, 3, 2, 4}, true);
+  check_conv(conv({1, 2}, {2, 2, 3, 3}, {2, 3}), {1, 8, 9, 2}, {3, 3, 2, 2}, true);
+  check_conv(conv({2, 2}, {1, 1, 1, 1}, {1, 1}, 3), {2, 6, 6, 6}, {9, 3, 3, 2}, true);
+  check_conv(conv({1, 1}, {1, 1, 1, 1}, {1, 1}, 8), {1, 5, 6, 8}, {8, 3, 3, 1}, false);
+  check_conv({}, {3, 9, 9, 70}, {66, 1, 1, 70}, true);  // over the border of a tile
+  check_conv(conv({4, 4}, {1, 0, 0, 1}), {1, 13, 13, 3}, {4, 2, 2, 3},
+             true);  // pixels that no window has
+  check_conv(conv({1, 1}, {2, 2, 2, 2}), {2, 34, 33, 2}, {3, 5, 5, 2}, true);  // chunks of pixels
+}
+
+TEST_CASE("cuda kernels: an empty batch") { check_conv({}, {0, 4, 4, 3}, {2, 3, 3, 3}, true); }
+
+TEST_CASE("cuda kernels: what joins a convolution") {
+  for (const DType dtype : kImages) {
+    ops::Conv2d op;
+    op.epilogue = {true, ActivationKind::kRelu, 0.0};
+    check(op, {random_tensor({2, 5, 6, 4}, 1, -2, 2, dtype), coarse({6, 2, 2, 4}, 2),
+               random_tensor({6}, 3), random_tensor({2, 4, 5, 6}, 4, -9, 9, dtype)});
+    op.epilogue = {true, ActivationKind::kLeakyRelu, 0.2};
+    check(op, {random_tensor({2, 5, 6, 4}, 5, -2, 2, dtype), coarse({6, 2, 2, 4}, 6),
+               random_tensor({2, 4, 5, 6}, 7, -9, 9, dtype)});
+  }
+}
+
+TEST_CASE("cuda kernels: dense layers") {
+  for (const DType dtype : kImages)
+    for (const Shape& shape : {Shape{1, 1}, Shape{3, 17}, Shape{2, 3, 65}, Shape{130, 33}}) {
+      const std::int64_t inputs = shape.back();
+      const HostTensor x = random_tensor(shape, 1, -2, 2, dtype), w = coarse({71, inputs}, 2);
+      Shape out = shape;
+      out.back() = 71;
+      const HostTensor g = random_tensor(out, 3, -2, 2, dtype);
+      check(ops::Dense{}, {x, w});
+      ops::Dense tanh;
+      tanh.epilogue.activation = ActivationKind::kRelu6;
+      check(tanh, {x, w, random_tensor({71}, 4)});
+      check(ops::DenseGradInput{}, {g, w});
+      check(ops::DenseGradWeight{true}, {x, g});
+      check(ops::DenseGradWeight{false}, {x, g});
+    }
+}
+
+TEST_CASE("cuda kernels: pools and their gradients") {
+  for (const DType dtype : kImages)
+    for (const Shape& shape : {Shape{2, 7, 6, 8}, Shape{1, 5, 9, 3}, Shape{3, 4, 4, 16}}) {
+      const HostTensor x = random_integers(shape, 1, 9, dtype);  // with ties
+      const auto gradient_of = [&](const auto& op) {
+        return random_tensor(op.infer(specs_of({x}))[0].shape, 2, -2, 2, dtype);
+      };
+      for (const ops::MaxPool2d& op :
+           {ops::MaxPool2d{}, ops::MaxPool2d{{3, 3}, {2, 2}, {1, 1, 1, 1}},
+            ops::MaxPool2d{{3, 2}, {1, 3}, {1, 0, 0, 1}, {1, 2}},
+            ops::MaxPool2d{{3, 3}, {2, 2}, {0, 0, 0, 0}, {1, 1}, true}}) {
+        check(op, {x});
+        check(ops::MaxPool2dGrad{op}, {x, gradient_of(op)});
+      }
+      for (const bool count_padding : {true, false})
+        for (const ops::AvgPool2d& op :
+             {ops::AvgPool2d{{2, 2}, {2, 2}, {}, false, count_padding},
+              ops::AvgPool2d{{3, 3}, {2, 1}, {1, 1, 1, 0}, true, count_padding}}) {
+          check(op, {x});
+          check(ops::AvgPool2dGrad{op, {shape[1], shape[2]}}, {gradient_of(op)});
+        }
+      for (const Pair size : {Pair{1, 1}, Pair{3, 2}, Pair{7, 11}}) {
+        check(ops::AdaptiveAvgPool2d{size}, {x});
+        check(ops::AdaptiveAvgPool2dGrad{{shape[1], shape[2]}},
+              {gradient_of(ops::AdaptiveAvgPool2d{size})});
+      }
+      check(ops::GlobalAvgPool2d{}, {x});
+      check(ops::GlobalAvgPool2dGrad{{shape[1], shape[2]}}, {gradient_of(ops::GlobalAvgPool2d{})});
+      check(ops::GlobalMaxPool2d{}, {x});
+      check(ops::GlobalMaxPool2dGrad{}, {x, gradient_of(ops::GlobalMaxPool2d{})});
+    }
+}
+
+TEST_CASE("cuda kernels: NaN wins a window") {
+  HostTensor x = random_tensor({1, 4, 4, 4}, 1);
+  x.set(5, kNaN);
+  x.set(21, -kInfinity);
+  check(ops::MaxPool2d{}, {x});
+  check(ops::GlobalMaxPool2d{}, {x});
+}
+
+TEST_CASE("cuda kernels: local response normalisation") {
+  for (const DType dtype : kImages)
+    for (const std::int64_t size : {1, 2, 5}) {
+      const HostTensor x = random_tensor({2, 3, 2, 9}, 1, -2, 2, dtype);
+      const ops::LocalResponseNorm op{size, 0.3, 0.75, 2.0};
+      check(op, {x});
+      check(ops::LocalResponseNormGrad{op}, {x, random_tensor({2, 3, 2, 9}, 2, -2, 2, dtype)});
+    }
+}
+
+TEST_CASE("cuda kernels: batch norm") {
+  for (const DType dtype : kImages)
+    for (const Shape& shape : {Shape{2, 3, 3, 5}, Shape{3, 33}, Shape{1100, 8}}) {
+      const std::int64_t c = shape.back();
+      const HostTensor x = random_tensor(shape, 1, -1, 3, dtype);
+      const HostTensor g = random_tensor(shape, 2, -2, 2, dtype);
+      const HostTensor residual = random_tensor(shape, 3, -2, 2, dtype);
+      const auto vector = [&](std::uint64_t seed, double low = -2.0) {
+        return random_tensor({c}, seed, low, 2.0);
+      };
+      const HostTensor scale = vector(4), shift = vector(5), mean = vector(6), var = vector(7, 0.5);
+      check(ops::BatchNormTrain{1e-3, 0.2}, {x, scale, shift, mean, var});
+      check(ops::BatchNormStatistics{1e-3, 0.2}, {x, scale, shift, mean, var});
+      check(ops::BatchNormInference{1e-3}, {x, scale, shift, mean, var});
+      check(ops::BatchNormTrainGrad{}, {x, scale, mean, var, g});
+      check(ops::BatchNormInferenceGrad{1e-3}, {x, scale, mean, var, g});
+      for (const ActivationKind kind : {ActivationKind::kIdentity, ActivationKind::kRelu,
+                                        ActivationKind::kRelu6, ActivationKind::kLeakyRelu}) {
+        check(ops::BatchNormApply{{false, kind, 0.1}}, {x, mean, scale, shift});
+        check(ops::BatchNormApply{{true, kind, 0.1}}, {x, mean, scale, shift, residual});
+        check(ops::BatchNormApplyGrad{kind, 0.1}, {x, scale, mean, var, scale, shift, g});
+      }
+    }
+  check(ops::FoldBatchNorm{1e-3},
+        {random_tensor({5, 3, 2, 4}, 1), random_tensor({5}, 2), random_tensor({5}, 3),
+         random_tensor({5}, 4), random_tensor({5}, 5, 0.5), random_tensor({5}, 6)});
+  check(ops::FoldBatchNorm{1e-3},
+        {random_tensor({5, 7}, 1), random_tensor({5}, 2), random_tensor({5}, 3),
+         random_tensor({5}, 4), random_tensor({5}, 5, 0.5)});
+}
+
+TEST_CASE("cuda kernels: statistics of values far from zero") {
+  const HostTensor x = random_tensor({700, 4}, 1, 4000.0, 4001.0);
+  const HostTensor one(Shape{4}, {1, 1, 1, 1}), zero(Shape{4}, {0, 0, 0, 0});
+  Tensors wide;
+  for (const HostTensor& input : {x, one, zero, zero, one}) wide.push_back(to_float64(input));
+  const ops::BatchNormTrain op;
+  const Tensors expected = run_kernel(op, wide, {"reference"});
+  Kernel kernel;
+  const Tensors actual = run_on_device(op, {x, one, zero, zero, one},
+                                       op.infer(specs_of({x, one, zero, zero, one})), {}, kernel);
+  for (std::size_t i = 0; i < x.size(); ++i) CHECK(std::abs(actual[0][i] - expected[0][i]) < 2e-5);
+}
+
+TEST_CASE("cuda kernels: element by element") {
+  for (const DType dtype : kImages)
+    for (const std::int64_t n : {0, 1, 5, 8, 31, 2049}) {
+      const HostTensor x = random_tensor({n}, 1, -8, 8, dtype);
+      const HostTensor y = random_tensor({n}, 2, -2, 2, dtype);
+      for (const ActivationKind kind :
+           {ActivationKind::kIdentity, ActivationKind::kRelu, ActivationKind::kRelu6,
+            ActivationKind::kLeakyRelu, ActivationKind::kSigmoid, ActivationKind::kTanh,
+            ActivationKind::kScaledTanh}) {
+        CAPTURE(activation_name(kind));
+        check(ops::Activation{kind, 0.1}, {x});
+        check(ops::ActivationGrad{kind, 0.1}, {x, y});
+      }
+      check(ops::Add{}, {x, y});
+      check(ops::Subtract{}, {x, y});
+      check(ops::Multiply{}, {x, y});
+      check(ops::Affine{1.5, -0.25}, {x});
+      check(ops::Cast{DType::kFloat32}, {x});
+      for (const double p : {0.0, 0.3, 0.75})
+        check(ops::DropoutTrain{p, -77}, {y, integers({123456789012345}), integers({9})});
+    }
+  HostTensor special(Shape{5}, {kNaN, kInfinity, -kInfinity, 0.0, -3.0});
+  check(ops::Activation{ActivationKind::kRelu}, {special});
+  check(ops::Activation{ActivationKind::kRelu6}, {special});
+  check(ops::Activation{ActivationKind::kSigmoid}, {special});
+}
+
+TEST_CASE("cuda kernels: a cast to bfloat16 rounds as the CPU's does") {
+  HostTensor x = random_tensor({4001}, 1, -3, 3);
+  x.set(0, kNaN);
+  x.set(1, kInfinity);
+  x.set(2, 0x1.01p0);  // a tie, to even
+  x.set(3, 0x1.03p0);
+  Kernel kernel;
+  const ops::Cast op{DType::kBFloat16};
+  CHECK(same_bits(run_on_device(op, {x}, op.infer(specs_of({x})), {}, kernel),
+                  run_kernel(op, {x}, {"reference"})));
+}
+
+TEST_CASE("cuda kernels: broadcasting") {
+  for (const DType dtype : kImages) {
+    const HostTensor a = random_tensor({2, 3, 1, 5}, 1, -2, 2, dtype);
+    const HostTensor b = random_tensor({3, 4, 1}, 2, -2, 2, dtype);
+    check(ops::Add{}, {a, b});
+    check(ops::Subtract{}, {b, a});
+    check(ops::Multiply{}, {a, random_tensor({}, 3, -2, 2, dtype)});
+    check(ops::Broadcast{{2, 2, 3, 4, 5}}, {random_tensor({3, 1, 5}, 4, -2, 2, dtype)});
+  }
+}
+
+TEST_CASE("cuda kernels: images to numbers") {
+  HostTensor bytes(TensorSpec{{2, 3, 3, 3}, DType::kUInt8});
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes.set(i, static_cast<double>(i * 37 % 256));
+  check(ops::NormalizeImage{1.0 / 255, {0.4, 0.5, 0.6}, {0.2, 0.25, 0.3}}, {bytes});
+  check(ops::NormalizeImage{1.0 / 255, {0.4}, {}}, {bytes});
+  check(ops::NormalizeImage{2.0, {}, {0.3}}, {random_tensor({5, 7}, 1)});
+}
+
+TEST_CASE("cuda kernels: softmax, losses and ranks") {
+  for (const std::int64_t classes : {1, 3, 10, 300}) {
+    const HostTensor x = random_tensor({5, classes}, 1, -9, 9);
+    const HostTensor g = random_tensor({5, classes}, 2);
+    check(ops::Softmax{}, {x});
+    check(ops::LogSoftmax{}, {x});
+    check(ops::SoftmaxGrad{}, {random_tensor({5, classes}, 3, 0, 1), g});
+    check(ops::LogSoftmaxGrad{}, {random_tensor({5, classes}, 3, -9, 0), g});
+    const HostTensor labels = integers({0, classes - 1, classes / 2, classes / 3, 0});
+    const HostTensor soft = random_tensor({5, classes}, 4, 0, 1);
+    const HostTensor grad_loss(Shape{}, {0.7});
+    for (const double smoothing : {0.0, 0.1})
+      for (const HostTensor& target :
+           {labels, integers({0, 0, classes - 1, 0, 0}, DType::kInt32), soft}) {
+        check(ops::SoftmaxCrossEntropy{smoothing}, {x, target});
+        check(ops::SoftmaxCrossEntropyGrad{smoothing}, {x, target, grad_loss});
+      }
+    for (const std::int64_t k : {1, 2, 5})
+      if (k <= classes) check(ops::TopKCorrect{k}, {random_integers({5, classes}, 5, 2), labels});
+    check(ops::MeanSquaredError{}, {x, g});
+    check(ops::MeanSquaredErrorGrad{}, {x, g, grad_loss});
+  }
+}
+
+TEST_CASE("cuda kernels: labels that are no class make the loss NaN") {
+  check(ops::SoftmaxCrossEntropy{}, {random_tensor({2, 4}, 1), integers({1, 4})});
+  check(ops::TopKCorrect{1}, {random_tensor({2, 4}, 1), integers({-1, 4})});
+}
+
+TEST_CASE("cuda kernels: optimizers") {
+  for (const std::int64_t n : {1, 3, 1030}) {
+    const HostTensor p = random_tensor({n}, 1), g = random_tensor({n}, 2), rate(Shape{1}, {0.03}),
+                     v = random_tensor({n}, 3), positive = random_tensor({n}, 4, 0.1, 2.0),
+                     factor(Shape{}, {0.4});
+    const HostTensor step = integers({12});
+    constexpr std::size_t kRate = 2;
+    check(ops::SgdUpdate{}, {p, g, rate}, kRate);
+    check(ops::SgdUpdate{0.0, false, 0.01, 0.5, true}, {p, g, rate, factor}, kRate);
+    check(ops::SgdUpdate{0.9, false, 0.01}, {p, g, rate, v}, kRate);
+    check(ops::SgdUpdate{0.9, true, 0.0, 2.0, true}, {p, g, rate, v, factor}, kRate);
+    check(ops::AdamUpdate{}, {p, g, rate, step, v, positive}, kRate);
+    check(ops::AdamUpdate{0.8, 0.9, 1e-5, 0.1, true, 0.5, true},
+          {p, g, rate, step, v, positive, factor}, kRate);
+    check(ops::EmaUpdate{0.99}, {p, g, step});
+    check(ops::EmaUpdate{0.2}, {p, g, step});
+    check(ops::ClipFactor{1.0}, {p, random_tensor({5000}, 5), g});
+    check(ops::ClipFactor{1e9}, {p});
+    check(ops::ClipFactor{kInfinity}, {p, g});
+  }
+  Kernel kernel;
+  const Tensors next = run_on_device(ops::Increment{}, {integers({41})},
+                                     {TensorSpec{{1}, DType::kInt64}}, {}, kernel);
+  CHECK(next[0].as<std::int64_t>()[0] == 42);
+}
+
+TEST_CASE("cuda kernels: moving data") {
+  for (const DType dtype : kImages) {
+    const HostTensor x = random_tensor({2, 3, 4, 5}, 1, -2, 2, dtype);
+    check(ops::Transpose{{0, 3, 1, 2}}, {x});
+    check(ops::Slice{{0, 1, 2, 1}, {2, 2, 1, -1}}, {x});
+    check(ops::Pad{{0, 1, 2, 0}, {1, 0, 3, 0}, 0.5}, {x});
+    check(ops::Concat{-1}, {x, random_tensor({2, 3, 4, 1}, 2, -2, 2, dtype), x});
+    check(ops::Concat{1}, {x, random_tensor({2, 2, 4, 5}, 2, -2, 2, dtype)});
+  }
+  const HostTensor x = random_tensor({2, 3, 4, 5}, 1);
+  for (const std::vector<std::int64_t>& axes :
+       {std::vector<std::int64_t>{0}, {1, 2}, {3}, {0, 1, 2, 3}})
+    for (const Reduction kind : {Reduction::kSum, Reduction::kMean})
+      check(ops::Reduce{kind, axes, axes.size() == 1}, {x});
+  Kernel kernel;
+  const ops::Fill fill{{3, 7}, DType::kInt32, -5.0};
+  const Tensors filled = run_on_device(fill, {}, fill.infer({}), {}, kernel);
+  for (std::size_t i = 0; i < 21; ++i) CHECK(filled[0][i] == -5.0);
+  const ops::Reshape reshape{{4, -1}};
+  const HostTensor flat = random_tensor({2, 6}, 3);
+  CHECK(run_on_device(reshape, {flat}, reshape.infer(specs_of({flat})), {}, kernel)[0].bytes ==
+        flat.bytes);
+}
+
+TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
+  const DeviceModule& module = cuda_module();
+  const auto refusal_of = [&](const Op& op, const std::vector<TensorSpec>& inputs) {
+    Problem problem;
+    problem.inputs = inputs;
+    Selection selection;
+    std::string refusal;
+    CHECK(!module.select(op, problem, selection, refusal));
+    return refusal;
+  };
+  const TensorSpec matrix{{2, 3}, DType::kFloat32};
+  CHECK(refusal_of(ops::MuonUpdate{}, {matrix}) ==
+        "muon_update: not on cuda yet: there is no kernel for this op");
+  CHECK(refusal_of(ops::Softmax{}, {{{2, 3}, DType::kFloat64}}) ==
+        "softmax: not on cuda yet: float64 is computed on the CPU only");
+  CHECK(module.variants(ops::MuonUpdate{}).empty());
+  CHECK(module.variants(ops::Softmax{}) == std::vector<std::string>{"softmax.cuda"});
+}

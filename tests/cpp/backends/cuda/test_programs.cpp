@@ -1,0 +1,181 @@
+// Whole programs on the emulated device (support/emulated_device.cpp) beside the CPU's: places in
+// memory, copies, prepared weights, recorded runs, and variables that both share.
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include "backends/cuda/cuda_module.h"
+#include "compile/nets.h"
+#include "pycnn/error.h"
+#include "pycnn/program.h"
+
+namespace pycnn {
+namespace {
+
+using Results = std::map<std::string, Tensor>;
+
+Results inputs_of(int batch) {
+  return {{"x", test::random_tensor({batch, 8, 8, 2}, 9)}, {"y", test::labels(batch, 4)}};
+}
+
+CompileOptions options_for(const std::string& device) {
+  testing::cuda_module();
+  CompileOptions options = test::training_options();
+  options.device = device;
+  options.optimizer->momentum = 0.9;
+  options.optimizer->clip_norm = 5.0;
+  options.optimizer->ema_decay = 0.95;
+  return options;
+}
+
+struct Training {
+  std::vector<double> losses;
+  Variables variables;
+};
+
+Training train(const CompileOptions& options, int steps) {
+  const Graph graph = test::small_net(16, true, 0.25);
+  Training training;
+  create_variables(graph, training.variables, 1);
+  const Program program = compile(graph, training.variables, options);
+  training.variables["train.learning_rate"].mutable_data<float>()[0] = 0.02f;
+  for (int step = 0; step < steps; ++step)
+    training.losses.push_back(*program.run(inputs_of(16)).at("loss").data<float>());
+  return training;
+}
+
+void check_alike(const Training& actual, const Training& expected, double loss_error,
+                 double variable_error) {
+  for (std::size_t i = 0; i < expected.losses.size(); ++i) {
+    CAPTURE(i);
+    CHECK(actual.losses[i] == doctest::Approx(expected.losses[i]).epsilon(loss_error));
+  }
+  for (const auto& [name, tensor] : expected.variables) {
+    CAPTURE(name);
+    if (is_floating(tensor.dtype()))
+      CHECK(test::difference(actual.variables.at(name), tensor) < variable_error);
+    else
+      CHECK(test::same_bits(actual.variables.at(name), tensor));
+  }
+}
+
+TEST_CASE("cuda programs: a training goes as the CPU's does, dropout's masks included") {
+  const Training cpu = train(options_for("cpu"), 6);
+  const Training gpu = train(options_for("cuda"), 6);
+  check_alike(gpu, cpu, 1e-4, 1e-3);
+  CHECK(gpu.losses.back() < gpu.losses.front());
+}
+
+TEST_CASE("cuda programs: the order of threads and shared memory change no bit") {
+  const Training forwards = train(options_for(Device::cuda(0)), 4);
+  CHECK(test::same_bits(train(options_for(Device::cuda(testing::other_device())), 4).variables,
+                        forwards.variables));
+  CompileOptions separate = options_for("cuda");
+  separate.reuse_memory = false;
+  CHECK(test::same_bits(train(separate, 4).variables, forwards.variables));
+}
+
+TEST_CASE("cuda programs: Adam, whole batch norms and no fusion train as on the CPU") {
+  CompileOptions options = options_for("cuda");
+  options.fuse = false;
+  options.optimizer->kind = Optimizer::Kind::kAdamW;
+  options.optimizer->weight_decay = 0.01;
+  CompileOptions on_cpu = options;
+  on_cpu.device = "cpu";
+  const Training gpu = train(options, 3), cpu = train(on_cpu, 3);
+  for (std::size_t i = 0; i < cpu.losses.size(); ++i)
+    CHECK(gpu.losses[i] == doctest::Approx(cpu.losses[i]).epsilon(1e-4));
+  // Not the biases before a batch norm: their gradients are rounding errors, which Adam makes
+  // large.
+  for (const char* const name : {"fc.weight", "conv2.weight", "train.step"}) {
+    CAPTURE(name);
+    const Tensor& expected = cpu.variables.at(name);
+    if (is_floating(expected.dtype()))
+      CHECK(test::difference(gpu.variables.at(name), expected) < 5e-3);
+    else
+      CHECK(test::same_bits(gpu.variables.at(name), expected));
+  }
+}
+
+TEST_CASE("cuda programs: bfloat16 trains about as float32 does") {
+  CompileOptions options = options_for("cuda");
+  const Training wide = train(options, 6);
+  options.dtype = DType::kBFloat16;
+  const Training narrow = train(options, 6);
+  for (std::size_t i = 0; i < wide.losses.size(); ++i)
+    CHECK(narrow.losses[i] == doctest::Approx(wide.losses[i]).epsilon(0.03));
+}
+
+TEST_CASE("cuda programs: inference follows what a CPU program trains, and the other way round") {
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables variables;
+  create_variables(graph, variables, 1);
+  const Program on_cpu = compile(graph, variables, options_for("cpu"));
+  const Program on_gpu = compile(graph, variables, options_for("cuda"));
+  variables["train.learning_rate"].mutable_data<float>()[0] = 0.02f;
+  CompileOptions infer;
+  const Program cpu_infer = compile(graph, variables, infer);
+  infer.device = "cuda";
+  const Program gpu_infer = compile(graph, variables, infer);
+  const Results inputs = inputs_of(16);
+  for (int step = 0; step < 4; ++step) {
+    (step % 2 == 0 ? on_cpu : on_gpu).run(inputs);
+    for (const auto& [name, tensor] : cpu_infer.run(inputs)) {
+      CAPTURE(name);
+      CHECK(test::difference(gpu_infer.run(inputs).at(name), tensor) < 1e-4);
+    }
+  }
+  CHECK(*variables.at("train.step").data<std::int64_t>() == 4);
+}
+
+TEST_CASE("cuda programs: a wrong label is refused before anything is written") {
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables variables;
+  create_variables(graph, variables, 1);
+  const Program program = compile(graph, variables, options_for("cuda"));
+  Results inputs = inputs_of(16);
+  inputs.at("y").mutable_data<std::int64_t>()[3] = 4;
+  CHECK_THROWS_AS(program.run(inputs), LabelError);
+  CHECK(*variables.at("train.step").data<std::int64_t>() == 0);
+}
+
+TEST_CASE("cuda programs: a profile has every step, and profiled runs compute the same") {
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables plain, profiled;
+  create_variables(graph, plain, 1);
+  create_variables(graph, profiled, 1);
+  const Program first = compile(graph, plain, options_for("cuda"));
+  const Program second = compile(graph, profiled, options_for("cuda"));
+  second.start_profile();
+  for (int step = 0; step < 2; ++step) {
+    first.run(inputs_of(16));
+    second.run(inputs_of(16));
+  }
+  const std::vector<StepProfile> profile = second.profile();
+  CHECK(profile.size() == second.steps().size());
+  for (const StepProfile& step : profile)
+    if (step.phase == "run") CHECK(step.runs == 2);
+  CHECK(test::same_bits(plain, profiled));
+}
+
+TEST_CASE("cuda programs: too little memory and unknown devices are errors that say so") {
+  testing::cuda_module();
+  if (!testing::is_emulated()) return;
+  Graph graph;
+  const Symbol x = graph.input("x", {{1 << 20, 512}});
+  graph.set_output("y", graph.add(ops::Activation{}, {x}));
+  Variables variables;
+  CompileOptions options;
+  options.device = "cuda";
+  CHECK_THROWS_AS(compile(graph, variables, options), MemoryLimitError);
+  options.device = "cuda:2";
+  CHECK_THROWS_WITH_AS(compile(graph, variables, options),
+                       "compile: device 'cuda:2' cannot be used: there is no GPU 2", DeviceError);
+  setenv("PYCNN_CUDA_MODULE", testing::cuda_module_file(), 1);
+  CHECK(machine().devices == std::vector<std::string>{"cpu", "cuda:0", "cuda:1"});
+  unsetenv("PYCNN_CUDA_MODULE");
+  CHECK(variants("conv2d", "cuda") == std::vector<std::string>{"conv2d.cuda"});
+}
+
+}  // namespace
+}  // namespace pycnn

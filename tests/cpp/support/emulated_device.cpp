@@ -1,0 +1,73 @@
+// The device's side of the CUDA module for tests: memory is the host's, work is done at once.
+// Device 0 runs blocks and threads in their order, device 1 backwards, so that what depends on the
+// order differs.
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "backends/cuda/device.h"
+#include "backends/cuda/queue.h"
+
+namespace pycnn::cuda {
+namespace {
+constexpr int kDevices = 2;
+constexpr std::size_t kAlignment = 256, kMemoryBytes = std::size_t{1} << 30;
+}  // namespace
+
+bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
+  if (index >= kDevices) {
+    problem = "there is no GPU " + std::to_string(index);
+    return false;
+  }
+  facts = {"emulated", "8.0", kMemoryBytes};
+  return true;
+}
+
+DeviceQueue* open(int index, std::string&) noexcept {
+  auto* queue = new DeviceQueue;
+  queue->backwards = index == 1;
+  return queue;
+}
+void close(DeviceQueue* queue) noexcept { delete queue; }
+
+// Filled with NaN (of float32 and bfloat16): what is read before it was written shows.
+void* allocate(DeviceQueue*, std::size_t bytes) noexcept {
+  if (bytes > kMemoryBytes) return nullptr;
+  void* memory = ::operator new (bytes + 1, std::align_val_t{kAlignment}, std::nothrow);
+  if (memory != nullptr) std::memset(memory, 0xFF, bytes);
+  return memory;
+}
+void release(DeviceQueue*, void* memory) noexcept {
+  ::operator delete (memory, std::align_val_t{kAlignment});
+}
+std::size_t free_bytes(DeviceQueue*) noexcept { return kMemoryBytes; }
+
+namespace {
+void copy(DeviceQueue* queue, void* target, const void* source, std::size_t bytes) {
+  if (bytes > 0) submit(*queue, [=] { std::memmove(target, source, bytes); });
+}
+}  // namespace
+
+void copy_in(DeviceQueue* queue, void* device, const void* host, std::size_t bytes) noexcept {
+  copy(queue, device, host, bytes);
+}
+void copy_within(DeviceQueue* queue, void* target, const void* source, std::size_t bytes) noexcept {
+  copy(queue, target, source, bytes);
+}
+void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t bytes) noexcept {
+  copy(queue, host, device, bytes);
+}
+bool wait(DeviceQueue*, std::string&) noexcept { return true; }
+
+void begin_recording(DeviceQueue* queue) noexcept {
+  queue->recording = std::make_unique<DeviceRecording>();
+}
+DeviceRecording* end_recording(DeviceQueue* queue, std::string&) noexcept {
+  return queue->recording.release();
+}
+void replay(DeviceQueue*, DeviceRecording* recording) noexcept {
+  for (const std::function<void()>& work : recording->work) work();
+}
+void forget(DeviceRecording* recording) noexcept { delete recording; }
+
+}  // namespace pycnn::cuda

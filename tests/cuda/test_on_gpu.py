@@ -1,0 +1,70 @@
+"""Nets on a GPU beside the CPU. Nothing here runs without one; `tools/gpu_check.sh` runs it where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pycnn
+from pycnn.config import manual_seed
+
+pytestmark = pytest.mark.cuda
+
+STEPS = 20
+# name, image, classes, batch: one of each family of layers
+NETS = [
+    ("lenet5", (28, 28, 1), 10, 16),
+    ("cifar_alexnet", (32, 32, 3), 10, 8),
+    ("cifar_vgg", (32, 32, 3), 10, 8),
+    ("cifar_googlenet", (32, 32, 3), 10, 8),
+    ("cifar_resnext", (32, 32, 3), 10, 8),
+    ("cifar_resnet20", (32, 32, 3), 10, 8),
+    ("resnet18", (64, 64, 3), 10, 4),
+    ("mobilenet_v2", (64, 64, 3), 10, 4),
+]
+
+
+def losses(name, image, classes, batch, device, **options) -> tuple[list[float], dict[str, np.ndarray]]:
+    manual_seed(1)
+    net = pycnn.models.create(name, num_classes=classes, input_shape=image)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, *image), dtype=np.float32)
+    y = rng.integers(0, classes, batch)
+    optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
+    trainer = pycnn.Trainer(net, optimizer=optimizer, device=device, seed=0, **options)
+    values = [float(trainer.step(x, y)["loss"]) for _ in range(STEPS)]
+    return values, {key: np.array(value) for key, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)
+def test_twenty_steps_give_the_losses_of_the_cpu(name, image, classes, batch):
+    expected, _ = losses(name, image, classes, batch, "cpu")
+    actual, _ = losses(name, image, classes, batch, "cuda")
+    np.testing.assert_allclose(actual, expected, rtol=0.02)
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)
+def test_two_trainings_have_the_same_bits(name, image, classes, batch):
+    (first_losses, first), (second_losses, second) = (losses(name, image, classes, batch, "cuda") for _ in range(2))
+    assert first_losses == second_losses
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)
+def test_bfloat16_trains_about_as_the_cpu_in_float32(name, image, classes, batch):
+    expected, _ = losses(name, image, classes, batch, "cpu")
+    actual, _ = losses(name, image, classes, batch, "cuda", dtype="bfloat16")
+    np.testing.assert_allclose(actual[:5], expected[:5], rtol=0.05)
+
+
+@pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)
+def test_inference_gives_the_scores_of_the_cpu(name, image, classes, batch):
+    manual_seed(1)
+    net = pycnn.models.create(name, num_classes=classes, input_shape=image)
+    x = np.random.default_rng(0).standard_normal((batch, *image), dtype=np.float32)
+    expected = pycnn.compile(net, x.shape)(x)
+    program = pycnn.compile(net, x.shape, device="cuda")
+    for _ in range(3):  # by single launches, recorded, replayed
+        actual = program(x)
+        assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
