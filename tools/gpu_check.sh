@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
+#   tools/gpu_check.sh OUTPUT_DIR
+# Each phase has its own time limit and leaves OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table comes last.
+# It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. The build stays in build-gpu/.
+set -uo pipefail
+out=${1:?folder for logs and results}
+cd "$(dirname "$0")/.."
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+root=$PWD
+build=$root/build-gpu
+python=$(command -v python3 || command -v python)
+rows=()
+
+# phase NAME SECONDS COMMAND...: runs it with that limit, notes how it ended.
+phase() {
+  local name=$1 limit=$2 begin=$SECONDS code
+  shift 2
+  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+  code=$?
+  case $code in
+    0) result=ok ;;
+    77) result=skipped ;;
+    124 | 137) result="over ${limit} s" ;;
+    *) result="failed ($code)" ;;
+  esac
+  rows+=("$(printf '%-10s %-12s %4d s  %s' "$name" "$result" $((SECONDS - begin)) "$(grep -a . "$out/$name.log" | tail -1 | cut -c1-90)")")
+  return $code
+}
+
+table() {
+  printf '\n%-10s %-12s %6s  %s\n' phase result time 'last line'
+  printf '%s\n' "${rows[@]}"
+  if [ -s "$out/times.txt" ]; then tail -n 14 "$out/times.txt"; fi
+}
+
+probe() {
+  uname -sr && nproc
+  "$python" --version
+  cmake --version | head -1
+  nvcc --version 2>/dev/null | tail -1
+  "$python" -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)' || echo "no torch"
+  if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
+    echo "no GPU"
+    exit 77
+  fi
+  nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.max.sm,power.limit --format=csv,noheader
+}
+
+ceilings() {
+  "$python" tools/gpu_ceilings.py "$out/ceilings.json"
+}
+
+build() {
+  local nvcc
+  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+  [ -x "$nvcc" ] || { echo "no nvcc"; exit 77; }
+  local doctest=OFF
+  if echo '#include <doctest/doctest.h>' | c++ -E -x c++ - >/dev/null 2>&1; then doctest=ON; fi
+  local python_targets="_core"
+  if "$python" -c 'import Cython' 2>/dev/null; then python_targets="_core _image"; fi
+  "$python" -c 'import pybind11' 2>/dev/null || { echo "no pybind11"; exit 77; }
+  cmake -S . -B "$build" -G Ninja -DSKBUILD=2 -DPYCNN_WITH_CUDA=ON -DPYCNN_BUILD_PYTHON=ON -DBUILD_SHARED_LIBS=ON \
+    -DPYCNN_UNITY_BUILD=OFF -DCMAKE_CUDA_COMPILER="$nvcc" -DPython_EXECUTABLE="$python" \
+    -DCMAKE_CUDA_ARCHITECTURES="${GPU_ARCHITECTURES:-native}" \
+    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" || exit
+  # shellcheck disable=SC2086
+  cmake --build "$build" --target $python_targets pycnn_cuda || exit
+  rm -rf "$build/stage"
+  mkdir -p "$build/stage"
+  cp -r pycnn "$build/stage/"
+  local component
+  for component in cpp python; do cmake --install "$build" --component $component --prefix "$build/stage" >/dev/null; done
+  PYTHONPATH=$build/stage "$python" -P -c 'from pycnn.config import machine; print("devices:", *machine()["devices"])'
+  echo $doctest >"$build/doctest"
+}
+
+kernel_tests() {
+  [ "$(cat "$build/doctest" 2>/dev/null)" = ON ] || { echo "no doctest: the kernels' own tests are left out"; exit 77; }
+  cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CPU_ISAS=avx2 >/dev/null || exit
+  cmake --build "$build/tests" --target pycnn_cuda_tests || exit
+  PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal &&
+    echo "all kernels agree with the CPU's references"
+}
+
+sanitizer() {
+  local tool=/usr/local/cuda/bin/compute-sanitizer
+  [ -x "$tool" ] || { echo "no compute-sanitizer"; exit 77; }
+  [ -x "$build/tests/tests/cpp/pycnn_cuda_tests" ] || { echo "no tests of kernels were built"; exit 77; }
+  local check
+  for check in memcheck racecheck; do
+    PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout 40 "$tool" --tool $check --error-exitcode 9 \
+      "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case='cuda kernels: convolutions*,cuda kernels: softmax*,cuda kernels: batch norm' || exit
+  done
+  echo "memcheck and racecheck found nothing"
+}
+
+net_tests() {
+  PYTHONPATH=$build/stage "$python" -P -m pytest -q -x tests/cuda
+}
+
+times() {
+  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out/times.json" | tee "$out/times.txt"
+}
+
+export -f probe ceilings build kernel_tests sanitizer net_tests times
+export out build python root
+if ! phase probe 30 bash -c probe; then
+  table
+  echo "no GPU: nothing else was run"
+  exit 0
+fi
+phase ceilings 30 bash -c ceilings
+phase build 150 bash -c build
+phase kernels 90 bash -c kernel_tests
+phase nets 90 bash -c net_tests
+phase sanitizer 90 bash -c sanitizer
+phase times 120 bash -c times
+table

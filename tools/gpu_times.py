@@ -1,0 +1,115 @@
+"""Training steps on a GPU, pycnn beside PyTorch at its best, in turns in one process.
+
+    python tools/gpu_times.py OUTPUT.json
+
+Both compute in bfloat16 (PyTorch by autocast, channels last), from images that are on the host for pycnn and on the GPU
+for PyTorch. PyTorch's best is the faster of eager and one CUDA graph. What pycnn has no kernels for says so.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pycnn
+
+# name (of torchvision, too), image, batch
+NETS = [("resnet18", 224, 64), ("resnet50", 224, 32), ("vgg16", 224, 16), ("alexnet", 224, 64)]
+STEPS, ROUNDS = 10, 3
+
+
+def pycnn_step(name: str, size: int, batch: int) -> Any:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, size, size, 3), dtype=np.float32)
+    y = rng.integers(0, 1000, batch)
+    optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
+    trainer = pycnn.Trainer(pycnn.models.create(name), optimizer=optimizer, device="cuda", dtype="bfloat16")
+    return lambda: trainer.step(x, y)
+
+
+def torch_steps(name: str, size: int, batch: int) -> dict[str, Any]:
+    import torch
+    import torchvision
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    net = getattr(torchvision.models, name)().cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
+    x = torch.randn(batch, 3, size, size, device="cuda").to(memory_format=torch.channels_last)
+    y = torch.randint(0, 1000, (batch,), device="cuda")
+
+    def work() -> None:
+        optimizer.zero_grad(set_to_none=False)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+
+    def eager() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(5):
+            work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+
+    def replay() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return {"eager": eager, "graph": replay}
+
+
+def seconds(step: Any) -> float:
+    begin = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return (time.perf_counter() - begin) / STEPS
+
+
+def compare(name: str, size: int, batch: int) -> dict[str, Any]:
+    steps = {"pycnn": pycnn_step(name, size, batch)}
+    try:
+        steps.update(torch_steps(name, size, batch))
+    except ImportError as error:
+        print(f"# {name}: no PyTorch to compare with ({error})")
+    times: dict[str, list[float]] = {key: [] for key in steps}
+    for step in steps.values():
+        for _ in range(5):
+            step()
+    for _ in range(ROUNDS):
+        for key, step in steps.items():
+            times[key].append(seconds(step))
+    return {"net": name, "batch": batch, **{key: batch / statistics.median(values) for key, values in times.items()}}
+
+
+def main() -> int:
+    rows = []
+    print(f"{'training, bfloat16, images/s':32} {'pycnn':>10} {'torch':>10} {'ratio':>7}")
+    for name, size, batch in NETS:
+        try:
+            row = compare(name, size, batch)
+        except pycnn.Error as error:
+            print(f"{name} batch {batch}: {str(error).splitlines()[0]}")
+            continue
+        rows.append(row)
+        peers = [row[key] for key in ("eager", "graph") if key in row]
+        best = f"{max(peers):10.0f} {row['pycnn'] / max(peers):7.2f}" if peers else f"{'-':>10} {'-':>7}"
+        print(f"{name + f' batch {batch}':32} {row['pycnn']:10.0f} {best}", flush=True)
+    Path(sys.argv[1]).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
