@@ -72,12 +72,18 @@ class Symbol:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Symbol:
-        """Divide by a number."""
+        """Divide by a symbol, an array or a number."""
         if isinstance(other, int | float):
             if other == 0:
                 raise ZeroDivisionError("division of a Symbol by zero")
             return emit(_core.Affine(scale=1.0 / float(other)), [self])
-        return NotImplemented
+        return self._binary(_core.Binary(kind="divide"), other)
+
+    def __rtruediv__(self, other: Any) -> Symbol:
+        """Divide an array or a number."""
+        if isinstance(other, int | float):
+            return float(other) * emit(_core.Unary(kind="reciprocal"), [self])
+        return self._binary(_core.Binary(kind="divide"), other, swapped=True)
 
     def __neg__(self) -> Symbol:
         """Negate."""

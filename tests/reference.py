@@ -99,6 +99,22 @@ def conv2d_grad_input(grad, weight, input_shape, *, stride=1, padding=0, dilatio
     return padded[:, top : top + height, left : left + width]
 
 
+def conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+    """Each pixel adds its share to a window of a canvas, from which the padding is cut."""
+    x, weight = f64(x), f64(weight)
+    (n, height, width, channels), (_, kh, kw, per_group) = x.shape, weight.shape
+    (sh, sw), (dh, dw), (more_h, more_w) = pair(stride), pair(dilation), pair(output_padding)
+    top, bottom, left, right = sides(padding)
+    rows, columns = (height - 1) * sh + (kh - 1) * dh + 1, (width - 1) * sw + (kw - 1) * dw + 1
+    canvas = np.zeros((n, rows + more_h, columns + more_w, groups * per_group))
+    for i, j, c in itertools.product(range(kh), range(kw), range(channels)):
+        first = c // (channels // groups) * per_group
+        place = canvas[:, i * dh : i * dh + (height - 1) * sh + 1 : sh, j * dw : j * dw + (width - 1) * sw + 1 : sw]
+        place[..., first : first + per_group] += x[..., c : c + 1] * weight[c, i, j]
+    result = canvas[:, top : rows + more_h - bottom, left : columns + more_w - right]
+    return result if bias is None else result + f64(bias)
+
+
 def conv2d_grad_weight(x, grad, kernel, *, stride=1, padding=0, dilation=1, groups=1):
     x, grad = f64(x), f64(grad)
     in_channels, per_group = x.shape[3] // groups, grad.shape[3] // groups
@@ -267,6 +283,63 @@ def adaptive_avg_pool2d_grad(grad, shape):
     return result
 
 
+def lp_pool2d(x, *, norm_type, kernel_size, stride=None, padding=0, ceil_mode=False):
+    stride = kernel_size if stride is None else stride
+    cells = window_cells(np.abs(f64(x)), 0.0, kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
+    return sum(cell**norm_type for _, _, cell in cells) ** (1 / norm_type)
+
+
+def resize_axis(x, axis, size, *, scale=None, mode, grid, rounding="floor"):
+    """One axis of an image after the other: the operation is separable."""
+    given = x.shape[axis]
+    scale = size / given if scale is None else scale
+    i = np.arange(size, dtype=np.float64)
+    place = {
+        "half_pixel": (i + 0.5) / scale - 0.5,
+        "pytorch_half_pixel": (i + 0.5) / scale - 0.5 if size > 1 else i * 0,
+        "asymmetric": i / scale,
+        "align_corners": i * (given - 1) / (size - 1) if size > 1 else i * 0,
+    }[grid]
+    if mode == "bilinear":
+        place = np.clip(place, 0, given - 1)
+        before = np.minimum(place.astype(int), max(given - 2, 0))
+        share = (place - before).reshape([-1 if k == axis else 1 for k in range(x.ndim)])
+        after = np.minimum(before + 1, given - 1)
+        return np.take(x, before, axis) * (1 - share) + np.take(x, after, axis) * share
+    nearest = {
+        "floor": np.floor(place),
+        "ceil": np.ceil(place),
+        "round_down": np.ceil(place - 0.5),
+        "round_up": np.floor(place + 0.5),
+    }[rounding]
+    return np.take(x, np.clip(nearest, 0, given - 1).astype(int), axis)
+
+
+def resize(x, *, size, mode, grid, rounding="floor"):
+    for axis in (1, 2):
+        x = resize_axis(f64(x), axis, size[axis - 1], mode=mode, grid=grid, rounding=rounding)
+    return x
+
+
+def normalized(x, axes, eps):
+    x = f64(x)
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def instance_norm(x, weight=1.0, bias=0.0, *, eps=1e-5):
+    return normalized(x, tuple(range(1, x.ndim - 1)), eps) * weight + bias
+
+
+def group_norm(x, groups, weight=1.0, bias=0.0, *, eps=1e-5):
+    grouped = x.reshape(*x.shape[:-1], groups, -1)
+    axes = (*range(1, x.ndim - 1), x.ndim)
+    return normalized(grouped, axes, eps).reshape(x.shape) * weight + bias
+
+
+def layer_norm(x, weight=1.0, bias=0.0, *, axes=-1, eps=1e-5):
+    return normalized(x, axes, eps) * weight + bias
+
+
 def global_avg_pool2d(x):
     return f64(x).mean(axis=(1, 2))
 
@@ -351,6 +424,66 @@ def tanh(x):
 
 def scaled_tanh(x):
     return 1.7159 * np.tanh(2.0 / 3.0 * f64(x))
+
+
+def erf(x):
+    return np.vectorize(math.erf, otypes=[float])(f64(x))
+
+
+def softplus(x, *, beta=1.0):
+    x = beta * f64(x)
+    return (np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))) / beta
+
+
+def elu(x, *, alpha=1.0):
+    return np.where(f64(x) > 0, x, alpha * np.expm1(np.minimum(f64(x), 0)))
+
+
+def celu(x, *, alpha=1.0):
+    return np.where(f64(x) > 0, x, alpha * np.expm1(np.minimum(f64(x), 0) / alpha))
+
+
+def selu(x):
+    return 1.0507009873554804934193349852946 * elu(x, alpha=1.6732632423543772848170429916717)
+
+
+def silu(x):
+    return f64(x) * sigmoid(x)
+
+
+def mish(x):
+    return f64(x) * np.tanh(softplus(x))
+
+
+def gelu(x, *, approximate="none"):
+    x = f64(x)
+    if approximate == "tanh":
+        return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+    return x * np.vectorize(math.erfc, otypes=[float])(-x / math.sqrt(2)) / 2
+
+
+def hardsigmoid(x, *, alpha=1 / 6, beta=0.5):
+    return np.clip(alpha * f64(x) + beta, 0, 1)
+
+
+def hardswish(x):
+    return f64(x) * hardsigmoid(x)
+
+
+def softsign(x):
+    return f64(x) / (1 + np.abs(f64(x)))
+
+
+def threshold(x, *, threshold, value):
+    return np.where((f64(x) > threshold) | np.isnan(x), x, value)
+
+
+def clip(x, *, min=-math.inf, max=math.inf):
+    return np.clip(f64(x), min, max)
+
+
+def prelu(x, weight):
+    return np.where(f64(x) > 0, x, f64(weight) * x)
 
 
 def affine(x, *, scale=1.0, offset=0.0):

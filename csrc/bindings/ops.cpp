@@ -36,6 +36,14 @@ py::object field_to(const Field& field) {
     return py::str(activation_name(field));
   else if constexpr (std::is_same_v<Field, Reduction>)
     return py::str(reduction_name(field));
+  else if constexpr (std::is_same_v<Field, UnaryKind>)
+    return py::str(unary_name(field));
+  else if constexpr (std::is_same_v<Field, BinaryKind>)
+    return py::str(binary_name(field));
+  else if constexpr (std::is_same_v<Field, ResizeMode>)
+    return py::str(resize_mode_name(field));
+  else if constexpr (std::is_same_v<Field, ResizeGrid>)
+    return py::str(resize_grid_name(field));
   else if constexpr (std::is_same_v<Field, DType>)
     return py::str(long_name(field));
   else if constexpr (std::is_same_v<Field, Shape> || std::is_same_v<Field, std::vector<double>>)
@@ -55,6 +63,14 @@ void field_from(const py::handle& value, Field& field) {
     field = parse_activation(value.cast<std::string>());
   } else if constexpr (std::is_same_v<Field, Reduction>) {
     field = parse_reduction(value.cast<std::string>());
+  } else if constexpr (std::is_same_v<Field, UnaryKind>) {
+    field = parse_unary(value.cast<std::string>());
+  } else if constexpr (std::is_same_v<Field, BinaryKind>) {
+    field = parse_binary(value.cast<std::string>());
+  } else if constexpr (std::is_same_v<Field, ResizeMode>) {
+    field = parse_resize_mode(value.cast<std::string>());
+  } else if constexpr (std::is_same_v<Field, ResizeGrid>) {
+    field = parse_resize_grid(value.cast<std::string>());
   } else if constexpr (std::is_same_v<Field, DType>) {
     field = parse_dtype(value.cast<std::string>());
   } else {

@@ -20,16 +20,16 @@ bool is_one_of(const Op& op) {
 bool begins(const Op& op) { return is_one_of<ops::Conv2d, ops::Dense>(op); }
 
 bool is_elementwise_pair(const Op& op) {
-  return is_one_of<ops::Add, ops::Subtract, ops::Multiply>(op);
+  return is_one_of<ops::Add, ops::Subtract, ops::Multiply, ops::Binary>(op);
 }
 
 bool follows(const Op& op) {
   return is_elementwise_pair(op) ||
          is_one_of<ops::MaxPool2d, ops::AvgPool2d, ops::AdaptiveAvgPool2d, ops::GlobalAvgPool2d,
-                   ops::GlobalMaxPool2d, ops::BatchNorm, ops::BatchNormTrain,
-                   ops::BatchNormInference, ops::LocalResponseNorm, ops::Activation, ops::Affine,
-                   ops::Dropout, ops::DropoutTrain, ops::Broadcast, ops::Concat, ops::Slice,
-                   ops::Pad, ops::Reshape, ops::Transpose>(op);
+                   ops::GlobalMaxPool2d, ops::Resize2d, ops::BatchNorm, ops::BatchNormTrain,
+                   ops::BatchNormInference, ops::LocalResponseNorm, ops::Activation, ops::Unary,
+                   ops::Affine, ops::Dropout, ops::DropoutTrain, ops::Broadcast, ops::Concat,
+                   ops::Slice, ops::Pad, ops::Reshape, ops::Transpose>(op);
 }
 
 // Whether input i is an image, and not a parameter or a counter.

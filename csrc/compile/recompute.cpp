@@ -95,9 +95,9 @@ class Recomputer {
   static bool is_cheap(const Op& op) {
     return std::holds_alternative<ops::BatchNormApply>(op) ||
            std::holds_alternative<ops::BatchNormInference>(op) ||
-           std::holds_alternative<ops::Activation>(op) || std::holds_alternative<ops::Add>(op) ||
-           std::holds_alternative<ops::Concat>(op) || std::holds_alternative<ops::Cast>(op) ||
-           std::holds_alternative<ops::NormalizeImage>(op);
+           std::holds_alternative<ops::Activation>(op) || std::holds_alternative<ops::Unary>(op) ||
+           std::holds_alternative<ops::Add>(op) || std::holds_alternative<ops::Concat>(op) ||
+           std::holds_alternative<ops::Cast>(op) || std::holds_alternative<ops::NormalizeImage>(op);
   }
 
   // Below the first result that the backward pass reads are layers that are not trained: these

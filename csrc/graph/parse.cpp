@@ -112,7 +112,13 @@ void read(Cursor& in, DType& value) { read_word(in, value, "a dtype", parse_dtyp
 void read(Cursor& in, ActivationKind& value) {
   read_word(in, value, "an activation", parse_activation);
 }
-void read(Cursor& in, Reduction& value) { read_word(in, value, "sum or mean", parse_reduction); }
+void read(Cursor& in, Reduction& value) {
+  read_word(in, value, "sum, mean or max", parse_reduction);
+}
+void read(Cursor& in, UnaryKind& value) { read_word(in, value, "a function", parse_unary); }
+void read(Cursor& in, BinaryKind& value) { read_word(in, value, "a function", parse_binary); }
+void read(Cursor& in, ResizeMode& value) { read_word(in, value, "a mode", parse_resize_mode); }
+void read(Cursor& in, ResizeGrid& value) { read_word(in, value, "a grid", parse_resize_grid); }
 
 template <class... Values>
 void read_tuple(Cursor& in, Values&... values) {

@@ -22,6 +22,10 @@ std::string value_text(bool value) { return ops::cat(value); }
 std::string value_text(DType value) { return short_name(value); }
 std::string value_text(ActivationKind value) { return activation_name(value); }
 std::string value_text(Reduction value) { return reduction_name(value); }
+std::string value_text(UnaryKind value) { return unary_name(value); }
+std::string value_text(BinaryKind value) { return binary_name(value); }
+std::string value_text(ResizeMode value) { return resize_mode_name(value); }
+std::string value_text(ResizeGrid value) { return resize_grid_name(value); }
 std::string value_text(const Pair& value) { return ops::cat(value); }
 std::string value_text(const Padding& value) { return ops::cat(value); }
 std::string value_text(const std::vector<std::int64_t>& value) { return list_text(value); }

@@ -64,6 +64,10 @@ struct Work {
       cost.other_flops = elements(image);
   }
 
+  void resize(const ops::Resize2d& op, const TensorSpec& resized) const {
+    if (op.mode == ResizeMode::kBilinear) cost.other_flops = times(elements(resized), 7);
+  }
+
   // A stride beyond the window leaves rows and columns out that nobody has to read.
   template <class Window>
   void skip_between_windows(const Window& op, const TensorSpec& image, const TensorSpec& outputs,
@@ -118,6 +122,8 @@ struct Work {
   void operator()(const ops::AvgPool2dGrad& op) const { per_input(window(op.pool)); }
   void operator()(const ops::AdaptiveAvgPool2d&) const { adaptive(in[0]); }
   void operator()(const ops::AdaptiveAvgPool2dGrad&) const { adaptive(out[0]); }
+  void operator()(const ops::Resize2d& op) const { resize(op, out[0]); }
+  void operator()(const ops::Resize2dGrad& op) const { resize(op.resize, in[0]); }
   void operator()(const ops::GlobalAvgPool2d&) const { per_input(1); }
   void operator()(const ops::GlobalMaxPool2d&) const { per_input(1); }
   void operator()(const ops::GlobalAvgPool2dGrad&) const { per_output(1); }
@@ -146,6 +152,9 @@ struct Work {
   void operator()(const ops::Add&) const { per_output(1); }
   void operator()(const ops::Subtract&) const { per_output(1); }
   void operator()(const ops::Multiply&) const { per_output(1); }
+  void operator()(const ops::Unary&) const { per_output(1); }
+  void operator()(const ops::UnaryGrad&) const { per_output(2); }
+  void operator()(const ops::Binary&) const { per_output(1); }
   void operator()(const ops::Affine&) const { per_output(2); }
   void operator()(const ops::Cast&) const { per_output(1); }
   void operator()(const ops::Fill&) const {}
@@ -163,6 +172,7 @@ struct Work {
   void operator()(const ops::MeanSquaredErrorGrad&) const { per_input(2); }
   void operator()(const ops::TopKCorrect&) const { per_input(1); }
   void operator()(const ops::Reduce&) const { per_input(1); }
+  void operator()(const ops::ArgMax&) const { per_input(1); }
 
   void operator()(const ops::Broadcast&) const {}
   void operator()(const ops::Concat&) const {}

@@ -30,7 +30,63 @@ struct ReductionEntry {
   Reduction kind;
   const char* name;
 };
-constexpr ReductionEntry kReductions[] = {{Reduction::kSum, "sum"}, {Reduction::kMean, "mean"}};
+constexpr ReductionEntry kReductions[] = {
+    {Reduction::kSum, "sum"}, {Reduction::kMean, "mean"}, {Reduction::kMax, "max"}};
+
+struct UnaryEntry {
+  UnaryKind kind;
+  const char* name;
+};
+constexpr UnaryEntry kUnaries[] = {{UnaryKind::kAbs, "abs"},
+                                   {UnaryKind::kCelu, "celu"},
+                                   {UnaryKind::kClip, "clip"},
+                                   {UnaryKind::kElu, "elu"},
+                                   {UnaryKind::kErf, "erf"},
+                                   {UnaryKind::kExp, "exp"},
+                                   {UnaryKind::kGelu, "gelu"},
+                                   {UnaryKind::kGeluTanh, "gelu_tanh"},
+                                   {UnaryKind::kHardSigmoid, "hard_sigmoid"},
+                                   {UnaryKind::kHardSwish, "hard_swish"},
+                                   {UnaryKind::kLog, "log"},
+                                   {UnaryKind::kMish, "mish"},
+                                   {UnaryKind::kPower, "power"},
+                                   {UnaryKind::kReciprocal, "reciprocal"},
+                                   {UnaryKind::kReciprocalSqrt, "reciprocal_sqrt"},
+                                   {UnaryKind::kSelu, "selu"},
+                                   {UnaryKind::kSilu, "silu"},
+                                   {UnaryKind::kSoftplus, "softplus"},
+                                   {UnaryKind::kSoftsign, "softsign"},
+                                   {UnaryKind::kSqrt, "sqrt"},
+                                   {UnaryKind::kThreshold, "threshold"}};
+
+struct BinaryEntry {
+  BinaryKind kind;
+  const char* name;
+};
+constexpr BinaryEntry kBinaries[] = {
+    {BinaryKind::kDivide, "divide"},   {BinaryKind::kMaximum, "maximum"},
+    {BinaryKind::kMinimum, "minimum"}, {BinaryKind::kPower, "power"},
+    {BinaryKind::kPrelu, "prelu"},     {BinaryKind::kPreluSlope, "prelu_slope"},
+    {BinaryKind::kEqual, "equal"},     {BinaryKind::kStep, "step"}};
+
+struct ResizeModeEntry {
+  ResizeMode kind;
+  const char* name;
+};
+constexpr ResizeModeEntry kResizeModes[] = {{ResizeMode::kBilinear, "bilinear"},
+                                            {ResizeMode::kNearestFloor, "nearest_floor"},
+                                            {ResizeMode::kNearestCeil, "nearest_ceil"},
+                                            {ResizeMode::kNearestRoundDown, "nearest_round_down"},
+                                            {ResizeMode::kNearestRoundUp, "nearest_round_up"}};
+
+struct ResizeGridEntry {
+  ResizeGrid kind;
+  const char* name;
+};
+constexpr ResizeGridEntry kResizeGrids[] = {{ResizeGrid::kHalfPixel, "half_pixel"},
+                                            {ResizeGrid::kPytorchHalfPixel, "pytorch_half_pixel"},
+                                            {ResizeGrid::kAsymmetric, "asymmetric"},
+                                            {ResizeGrid::kAlignCorners, "align_corners"}};
 
 struct ReluRuleEntry {
   ReluRule kind;
@@ -129,6 +185,18 @@ const char* reduction_name(Reduction kind) { return name_in(kReductions, kind); 
 Reduction parse_reduction(std::string_view name) {
   return parse_in(kReductions, "reduction", name);
 }
+
+const char* unary_name(UnaryKind kind) { return name_in(kUnaries, kind); }
+UnaryKind parse_unary(std::string_view name) { return parse_in(kUnaries, "kind", name); }
+
+const char* binary_name(BinaryKind kind) { return name_in(kBinaries, kind); }
+BinaryKind parse_binary(std::string_view name) { return parse_in(kBinaries, "kind", name); }
+
+const char* resize_mode_name(ResizeMode mode) { return name_in(kResizeModes, mode); }
+ResizeMode parse_resize_mode(std::string_view name) { return parse_in(kResizeModes, "mode", name); }
+
+const char* resize_grid_name(ResizeGrid grid) { return name_in(kResizeGrids, grid); }
+ResizeGrid parse_resize_grid(std::string_view name) { return parse_in(kResizeGrids, "grid", name); }
 
 const char* relu_rule_name(ReluRule rule) { return name_in(kReluRules, rule); }
 

@@ -19,7 +19,7 @@ std::vector<TensorSpec> Reduce::infer(Specs inputs) const {
   expect_inputs(inputs, 1, "input");
   const TensorSpec& input = inputs[0];
   expect_float(input, "input");
-  if (kind != Reduction::kSum && kind != Reduction::kMean) {
+  if (kind > Reduction::kMax) {
     fail<ArgumentError>("reduction kind ", static_cast<int>(kind), " is unknown");
   }
   std::int64_t last = -1;
@@ -32,8 +32,9 @@ std::vector<TensorSpec> Reduce::infer(Specs inputs) const {
     }
     last = axis;
   }
-  if (kind == Reduction::kMean && reduced_count(*this, input.shape) == 0) {
-    fail<ShapeError>("the mean of input ", input.shape, " over axes ", axes, " has no elements");
+  if (kind != Reduction::kSum && reduced_count(*this, input.shape) == 0) {
+    fail<ShapeError>("the ", reduction_name(kind), " of input ", input.shape, " over axes ", axes,
+                     " has no elements");
   }
   TensorSpec output{{}, input.dtype};
   auto next = axes.begin();
@@ -61,7 +62,18 @@ void Reduce::gradient(GradientContext& context) const {
   Shape kept = shape;
   for (const std::int64_t axis : axes) kept[static_cast<std::size_t>(axis)] = 1;
   const Shape& reduced = context.output_spec().shape;
-  if (reduced != kept) grad = context.emit(reshape_to(reduced, kept), {grad});
+  const auto in_kept = [&](Symbol value) {
+    return reduced == kept ? value : context.emit(reshape_to(reduced, kept), {value});
+  };
+  grad = in_kept(grad);
+  if (kind == Reduction::kMax) {
+    const Symbol largest =
+        context.emit(Binary{BinaryKind::kEqual}, {context.input(0), in_kept(context.output())});
+    const Symbol count = context.emit(Reduce{Reduction::kSum, axes, true}, {largest});
+    const Symbol share = context.emit(Binary{BinaryKind::kDivide}, {grad, count});
+    context.set_grad_input(0, context.emit(Multiply{}, {largest, share}));
+    return;
+  }
   context.set_grad_input(0, context.emit(Broadcast{shape}, {grad}));
 }
 

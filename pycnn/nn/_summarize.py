@@ -266,7 +266,7 @@ def _rows(recording: _Recording, net: Module, depth: int | None, compact: bool) 
 
 def _op_kind(op: Any) -> str:
     """Name of an op; of an activation, which one."""
-    return str(op.attributes()["kind"]) if op.name == "activation" else str(op.name)
+    return str(op.attributes()["kind"]) if op.name in ("activation", "unary", "binary") else str(op.name)
 
 
 def _row(draft: _Draft, recording: _Recording, overwriting: set[int], counted: set[int]) -> Row:
@@ -307,7 +307,7 @@ def _own_parameters(draft: _Draft, recording: _Recording, counted: set[int]) -> 
                 counted.add(source)
                 size = math.prod(recording.nodes[source]["outputs"][0][0])
                 total += size
-                weights += size if position == 1 and node["op"].name in ("conv2d", "dense") else 0
+                weights += size if position == 1 and node["op"].name in ("conv2d", "conv2d_grad_input", "dense") else 0
     return total, weights
 
 

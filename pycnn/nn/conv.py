@@ -1,4 +1,4 @@
-"""Convolution."""
+"""Convolution and its transpose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pycnn.nn._arguments import (
 from pycnn.nn.module import Module
 from pycnn.tensor import Initializer, Parameter
 
-__all__ = ["Conv2d"]
+__all__ = ["Conv2d", "ConvTranspose2d"]
 
 
 class Conv2d(Module):
@@ -160,6 +160,143 @@ class Conv2d(Module):
             parts.append(f"padding={short_sides(self.padding)}")
         if self.dilation != (1, 1):
             parts.append(f"dilation={short_pair(self.dilation)}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if not self._with_bias:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class ConvTranspose2d(Module):
+    """Spread each pixel over a window of learned numbers (Zeiler et al. 2010).
+
+    What `Conv2d` with the same arguments does to its gradient: it brings images from the size of
+    that layer's output to the size of its input.
+
+    Args:
+        in_channels: Channels of the input. Left out: taken from the first input.
+        out_channels: Channels of the output; must be given.
+        kernel_size: Window in pixels, one number or (vertical, horizontal); must be given.
+        stride: Distance of the windows of neighbouring pixels.
+        padding: Pixels that are cut off: one number, (vertical, horizontal) or (top, bottom, left,
+            right).
+        output_padding: Pixels more at the bottom and right, below the stride.
+        groups: Input and output channels are cut into this many independent groups.
+        bias: Whether to add a learned number per output channel.
+        dilation: Distance of the window's cells in pixels.
+        weight_init: Rule of `pycnn.nn.init`. Default: uniform in ±1/sqrt(fan), fan being the window
+            times the output channels of a group, as PyTorch.
+        bias_init: Rule, given the weight's fans. Default: the same.
+
+    Attributes:
+        weight: (IC, OC / groups, KH, KW) in `state_dict` and files.
+        bias: (OC), or None.
+
+    Shape:
+        ``(N, H, W, IC)`` -> ``(N, OH, OW, OC)``, OH = (H - 1) * stride - top - bottom
+        + (KH - 1) * dilation + output_padding + 1, OW likewise.
+
+    Raises:
+        ArgumentError: An argument is out of range, or channels are no multiple of `groups`.
+        ShapeError: While recording: the channels differ, or the geometry leaves no output.
+
+    Example:
+        >>> ConvTranspose2d(64, 32, kernel_size=2, stride=2)
+        ConvTranspose2d(64, 32, kernel_size=2, stride=2)
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        kernel_size: int | Pair | None = None,
+        stride: int | Pair = 1,
+        padding: int | Pair | Sides = 0,
+        output_padding: int | Pair = 0,
+        *,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | Pair = 1,
+        weight_init: init.Rule | Initializer | None = None,
+        bias_init: init.Rule | Initializer | None = None,
+    ) -> None:
+        who = "ConvTranspose2d"
+        if out_channels is None or kernel_size is None:
+            lacking = "out_channels" if out_channels is None else "kernel_size"
+            raise ArgumentError(
+                f"{who}: {lacking} must be given\n  hint: only in_channels may be left out, "
+                f"{who}(out_channels=64, kernel_size=2)"
+            )
+        self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
+        self.out_channels = as_count(out_channels, who=who, name="out_channels")
+        self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
+        self.stride = as_pair(stride, who=who, name="stride")
+        self.padding = as_sides(padding, who=who)
+        self.output_padding = as_pair(output_padding, who=who, name="output_padding", low=0)
+        self.dilation = as_pair(dilation, who=who, name="dilation")
+        self.groups = as_count(groups, who=who, name="groups")
+        if any(extra >= step for extra, step in zip(self.output_padding, self.stride, strict=True)):
+            raise ArgumentError(
+                f"{who}: output_padding {short_pair(self.output_padding)} must be below stride "
+                f"{short_pair(self.stride)}"
+            )
+        self._rules = (
+            init.as_rule(weight_init, who=who, name="weight_init"),
+            init.as_rule(bias_init, who=who, name="bias_init"),
+        )
+        self._with_bias = bool(bias)
+        if self.out_channels % self.groups:
+            raise ArgumentError(f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}")
+        self.weight = None
+        self.bias = None
+        if self.in_channels is not None:
+            self._create(self.in_channels)
+
+    def is_built(self) -> bool:
+        """Whether the parameters exist."""
+        return self.weight is not None
+
+    def infer_sizes(self, x: Any) -> None:
+        """Create the parameters for this input."""
+        self._create(int(x.shape[-1]))
+
+    def _create(self, in_channels: int) -> None:
+        if in_channels % self.groups:
+            raise ArgumentError(f"ConvTranspose2d: in_channels {in_channels} is no multiple of groups {self.groups}")
+        self.in_channels = in_channels
+        shape = (in_channels, *self.kernel_size, self.out_channels // self.groups)
+        fans = init.fans_of(Parameter(shape, layout="conv"))
+        weight_rule, bias_rule = self._rules
+        self.weight = Parameter(shape, init=weight_rule(fans), layout="conv")
+        if self._with_bias:
+            self.bias = Parameter((self.out_channels,), init=bias_rule(fans))
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.conv_transpose2d(
+            x,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={short_pair(self.kernel_size)}",
+        ]
+        pairs = (("stride", self.stride, 1), ("output_padding", self.output_padding, 0), ("dilation", self.dilation, 1))
+        parts += [f"{name}={short_pair(pair)}" for name, pair, default in pairs if pair != (default, default)]
+        if self.padding != (0, 0, 0, 0):
+            parts.append(f"padding={short_sides(self.padding)}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if not self._with_bias:

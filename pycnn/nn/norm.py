@@ -1,4 +1,4 @@
-"""Normalisation: of batches, across channels, and of the images that come in."""
+"""Normalisation: of batches, of single images, across channels, and of the images that come in."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from pycnn import functional
 from pycnn.arguments import as_number
-from pycnn.errors import ArgumentError
+from pycnn.errors import ArgumentError, ShapeError
 from pycnn.nn._arguments import as_count, as_optional_count
 from pycnn.nn.module import Module
 from pycnn.tensor import Initializer, Parameter
 
-__all__ = ["BatchNorm2d", "LocalResponseNorm", "Normalize"]
+__all__ = ["BatchNorm2d", "GroupNorm", "InstanceNorm2d", "LayerNorm", "LocalResponseNorm", "Normalize"]
 
 
 class BatchNorm2d(Module):
@@ -107,6 +107,152 @@ class BatchNorm2d(Module):
         if self.frozen:
             parts.append("frozen=True")
         return ", ".join(parts)
+
+
+class _OwnStatistics(Module):
+    """Scale and shift per channel after a normalisation by an image's own statistics."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, channels: int | None, *, eps: float, affine: bool) -> None:
+        self.eps = as_number(eps, who=type(self).__name__, name="eps", low=0.0, above=True)
+        self.affine = bool(affine)
+        self.weight = self.bias = None
+        self._channels = as_optional_count(channels, who=type(self).__name__, name="channels")
+        if self._channels is not None:
+            self._create(self._channels)
+
+    def is_built(self) -> bool:
+        """Whether the parameters exist."""
+        return self._channels is not None
+
+    def infer_sizes(self, x: Any) -> None:
+        """Create the parameters for this input."""
+        self._create(int(x.shape[-1]))
+
+    def _create(self, channels: int) -> None:
+        self._channels = channels
+        if self.affine:
+            self.weight = Parameter((channels,), init=Initializer("constant", 1.0))
+            self.bias = Parameter((channels,), init=Initializer("constant", 0.0))
+
+    def _checked(self, x: Any) -> Any:
+        if x.shape[-1] != self._channels:
+            who = type(self).__name__
+            raise ShapeError(f"{who}: input {x.shape} has {x.shape[-1]} channels, the layer has {self._channels}")
+        return x
+
+    def _options(self) -> str:
+        eps = "" if self.eps == 1e-5 else f", eps={self.eps:g}"
+        return eps if self.affine == self._default_affine else f"{eps}, affine={self.affine}"
+
+    _default_affine = True
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        return f"{self._channels}{self._options()}"
+
+
+class InstanceNorm2d(_OwnStatistics):
+    """Normalise each channel of each image by its own mean and variance (Ulyanov et al. 2016).
+
+    While training and otherwise alike: there are no running statistics.
+
+    Args:
+        num_features: Channels. Left out: taken from the first input.
+        eps: Added to the (biased) variance, above 0.
+        affine: Whether each channel has a learned scale and shift.
+
+    Attributes:
+        weight: (C), the scale, starts at 1; None without `affine`.
+        bias: (C), the shift, starts at 0; None without `affine`.
+
+    Shape:
+        ``(N, H, W, C)`` -> the same.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: While recording: another number of channels.
+    """
+
+    _default_affine = False
+
+    def __init__(self, num_features: int | None = None, *, eps: float = 1e-5, affine: bool = False) -> None:
+        super().__init__(num_features, eps=eps, affine=affine)
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.instance_norm(self._checked(x), self.weight, self.bias, eps=self.eps)
+
+
+class GroupNorm(_OwnStatistics):
+    """Normalise groups of neighbouring channels of each image by mean and variance (Wu, He 2018).
+
+    Args:
+        num_groups: Into how many groups the channels are cut.
+        num_channels: Channels, a multiple of `num_groups`. Left out: taken from the first input.
+        eps: Added to the (biased) variance, above 0.
+        affine: Whether each channel has a learned scale and shift.
+
+    Attributes:
+        weight: (C), the scale, starts at 1; None without `affine`.
+        bias: (C), the shift, starts at 0; None without `affine`.
+
+    Shape:
+        ``(N, ..., C)`` -> the same.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: While recording: another number of channels.
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int | None = None, *, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        self.num_groups = as_count(num_groups, who="GroupNorm", name="num_groups")
+        super().__init__(num_channels, eps=eps, affine=affine)
+
+    def _create(self, channels: int) -> None:
+        if channels % self.num_groups:
+            raise ArgumentError(f"GroupNorm: {channels} channels are no multiple of num_groups {self.num_groups}")
+        super()._create(channels)
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.group_norm(self._checked(x), self.num_groups, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        return f"{self.num_groups}, {super().extra_repr()}"
+
+
+class LayerNorm(_OwnStatistics):
+    """Normalise each pixel over its channels (Ba et al. 2016).
+
+    Args:
+        normalized_shape: Channels. Left out: taken from the first input.
+        eps: Added to the (biased) variance, above 0.
+        affine: Whether each channel has a learned scale and shift.
+
+    Attributes:
+        weight: (C), the scale, starts at 1; None without `affine`.
+        bias: (C), the shift, starts at 0; None without `affine`.
+
+    Shape:
+        ``(..., C)`` -> the same.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: While recording: another number of channels.
+    """
+
+    def __init__(self, normalized_shape: int | None = None, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(normalized_shape, eps=eps, affine=affine)
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.layer_norm(self._checked(x), self.weight, self.bias, eps=self.eps)
 
 
 class LocalResponseNorm(Module):

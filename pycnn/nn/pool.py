@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_number
 from pycnn.errors import ArgumentError
 from pycnn.nn._arguments import Pair, Sides, as_pair, as_sides, short_pair, short_sides
 from pycnn.nn.module import Module
 
-__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d"]
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "LPPool2d", "MaxPool2d"]
 
 
 class _Pool2d(Module):
@@ -133,6 +134,54 @@ class AvgPool2d(_Pool2d):
             ceil_mode=self.ceil_mode,
             count_include_pad=self.count_include_pad,
         )
+
+
+class LPPool2d(_Pool2d):
+    """The p-norm of each window: ``(sum of |x|**p)**(1/p)``; padding counts as zeros.
+
+    Args:
+        norm_type: The p, above 0.
+        kernel_size: Window in pixels, one number or (vertical, horizontal).
+        stride: Step in pixels. Default: the window.
+        padding: At most half of the window at each side: one number, (vertical, horizontal) or
+            (top, bottom, left, right).
+        ceil_mode: Round the output size up; no window starts in the bottom or right padding.
+
+    Shape:
+        ``(N, H, W, C)`` -> ``(N, OH, OW, C)``, OH = floor((H + top + bottom - KH) / stride) + 1,
+        OW likewise.
+
+    Raises:
+        ArgumentError: An argument is out of range.
+        ShapeError: While recording: the geometry leaves no output.
+    """
+
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair | Sides = 0,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.norm_type = as_number(norm_type, who="LPPool2d", name="norm_type", low=0.0, above=True)
+
+    def forward(self, x: Any) -> Any:
+        """Record the layer."""
+        return functional.lp_pool2d(
+            x,
+            norm_type=self.norm_type,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+        )
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        return f"norm_type={self.norm_type:g}, {super().extra_repr()}"
 
 
 class AdaptiveAvgPool2d(Module):

@@ -132,6 +132,8 @@ def _behind(node: dict[str, Any], nodes: Sequence[dict[str, Any]], field: Recept
         window = attributes["kernel_size"] if name != "conv2d" else _shape(node["inputs"][1], nodes)[1:3]
         top, _, left, _ = attributes["padding"]
         return field.through(window, attributes["stride"], attributes.get("dilation", (1, 1)), (-top, -left))
+    if name in ("conv2d_grad_input", "resize2d"):
+        return None  # fields of neighbouring units are at several distances
     if name == "adaptive_avg_pool2d":
         # Windows of one size at one distance only where the image divides.
         pairs = list(zip(before[1:3], after[1:3], strict=True))

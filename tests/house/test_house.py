@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ INTERNAL = {
 
 
 # Ops with one kernel only, which moves data or counts and serves every element type.
-SINGLE_KERNEL = {"Broadcast", "Fill", "Increment", "Reshape", "Take", "TopKCorrect"}
+SINGLE_KERNEL = {"ArgMax", "Broadcast", "Fill", "Increment", "Reshape", "Take", "TopKCorrect"}
 
 
 def op_names() -> list[str]:
@@ -60,7 +61,7 @@ def test_every_cpp_source_is_in_a_list(root):
 def test_every_op_has_a_function(name):
     if name in INTERNAL or name.endswith("Grad") or "Grad" in name:
         return
-    source = inspect.getsource(functional)
+    source = "".join(file.read_text() for file in Path(functional.__file__).parent.glob("*.py"))
     assert f"_core.{name}(" in source or f"_core.{name}(" in inspect.getsource(pycnn.tracing), name
 
 

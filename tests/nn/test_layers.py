@@ -34,6 +34,35 @@ def image(n=2, h=9, w=8, c=4):
         (lambda: nn.BatchNorm2d(), (2, 9, 8, 4)),
         (lambda: nn.LocalResponseNorm(), (2, 9, 8, 4)),
         (lambda: nn.Pad((1, 2, 3, 4)), (2, 12, 15, 4)),
+        (lambda: nn.Pad(2, mode="reflect"), (2, 13, 12, 4)),
+        (lambda: nn.Upsample(scale_factor=2), (2, 18, 16, 4)),
+        (lambda: nn.Upsample((5, 3), mode="bilinear", align_corners=True), (2, 5, 3, 4)),
+        (lambda: nn.ConvTranspose2d(4, 6, 2, stride=2), (2, 18, 16, 6)),
+        (lambda: nn.ConvTranspose2d(out_channels=6, kernel_size=3, stride=2, padding=1, groups=2), (2, 17, 15, 6)),
+        (lambda: nn.LPPool2d(2, 2), (2, 4, 4, 4)),
+        (lambda: nn.InstanceNorm2d(affine=True), (2, 9, 8, 4)),
+        (lambda: nn.InstanceNorm2d(4), (2, 9, 8, 4)),
+        (lambda: nn.GroupNorm(2), (2, 9, 8, 4)),
+        (lambda: nn.LayerNorm(4), (2, 9, 8, 4)),
+        (lambda: nn.PReLU(4), (2, 9, 8, 4)),
+        *[
+            (layer, (2, 9, 8, 4))
+            for layer in (
+                nn.CELU,
+                nn.ELU,
+                nn.GELU,
+                nn.Hardsigmoid,
+                nn.Hardswish,
+                nn.Hardtanh,
+                nn.Mish,
+                nn.PReLU,
+                nn.SELU,
+                nn.SiLU,
+                nn.Softplus,
+                nn.Softsign,
+                lambda: nn.Threshold(0.5, 0.0),
+            )
+        ],
         (lambda: nn.Flatten(), (2, 288)),
         (lambda: nn.Identity(), (2, 9, 8, 4)),
         (lambda: nn.Dropout(0.5), (2, 9, 8, 4)),
@@ -198,3 +227,62 @@ def test_layers_agree_with_pytorch(kind):
     np.testing.assert_allclose(ours(x), expected, rtol=2e-5, atol=2e-5 * scale)
     if ours.state_dict():
         theirs.load_state_dict({k: torch.from_numpy(v) for k, v in ours.state_dict().items()})
+
+
+def test_transposed_convolution_is_torchs():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
+    ours = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
+    ours.load_state_dict({name: value.detach().numpy() for name, value in theirs.state_dict().items()})
+    x = image()
+    expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).detach().numpy()
+    np.testing.assert_allclose(ours(x), expected, rtol=0, atol=1e-6)
+    bound = 1 / np.sqrt(3 * 9)  # as torch: the window times the output channels of a group
+    fresh = nn.ConvTranspose2d(64, 6, 3, groups=2).weight.numpy()
+    assert 0.95 * bound < np.abs(fresh).max() <= bound
+
+
+def test_layers_of_their_own_kind_are_saved_and_trained(tmp_path):
+    net = nn.Sequential(
+        nn.ConvTranspose2d(4, 6, 2, stride=2),
+        nn.GroupNorm(3),
+        nn.PReLU(6),
+        nn.Upsample(scale_factor=0.5, mode="bilinear"),
+        nn.InstanceNorm2d(affine=True),
+        nn.Mish(),
+        nn.GlobalAvgPool2d(),
+        nn.LayerNorm(),
+        nn.Linear(None, 3),
+    )
+    x = image(8)
+    labels = np.arange(8) % 3
+    trainer = pc.Trainer(net, optimizer=pc.optim.Adam(0.01))
+    history = trainer.fit((x, labels), epochs=8, batch_size=8, progress=False)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    net.save(tmp_path / "net.safetensors")
+    assert np.array_equal(pc.load(tmp_path / "net.safetensors").predict(x), net.predict(x))
+    rows = str(net.summary((9, 8, 4)))
+    assert "mish" in rows
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nn.ConvTranspose2d(4), "out_channels must be given"),
+        (lambda: nn.ConvTranspose2d(4, 6, 3, output_padding=1), "output_padding 1 must be below stride 1"),
+        (lambda: nn.ConvTranspose2d(3, 6, 3, groups=2), "in_channels 3 is no multiple of groups 2"),
+        (lambda: nn.Upsample(), "either size or scale_factor"),
+        (lambda: nn.Upsample(2, mode="cubic"), "'cubic'"),
+        (lambda: nn.Upsample(2, align_corners=True), "align_corners is for mode 'bilinear'"),
+        (lambda: nn.GroupNorm(3, 4), "4 channels are no multiple of num_groups 3"),
+        (lambda: nn.GELU("erf"), "'erf'"),
+        (lambda: nn.Softplus(0), "beta"),
+        (lambda: nn.Hardtanh(1, 0), "max_val"),
+        (lambda: nn.Pad(1, mode="wrap"), "'wrap'"),
+        (lambda: nn.PReLU(3)(image()), "has 4 channels, weight is for 3"),
+        (lambda: nn.LayerNorm(3)(image()), "has 4 channels, the layer has 3"),
+    ],
+)
+def test_wrong_arguments_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -10,7 +10,7 @@ import reference
 import tolerances
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_paths import ISAS, Path, gradients, integers, isas, paths, reals, run
+from kernel_paths import ISAS, Path, distinct, gradients, integers, isas, paths, reals, run
 
 from pycnn import functional
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
@@ -39,6 +39,25 @@ def test_sum_and_mean_over_every_choice_of_axes(shape, path):
             magnitude = np.abs(reference.f64(x)).mean(axis=axes, keepdims=keep_dims) if axes else np.abs(x)
             found = run(lambda x: functional.mean(x, **options), x, path=path)
             tolerances.assert_within(found, expected, tolerances.sum_bound(magnitude, count), f"{axes}")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("path", paths("reduce"))
+def test_max_over_every_choice_of_axes(shape, path):
+    x = reals(np.random.default_rng(0), shape) - 3
+    for axes in subsets(len(shape)):
+        found = run(lambda x: functional.max(x, axes=axes), x, path=path)
+        tolerances.assert_exact(found, x.max(axis=axes) if axes else x, f"{axes}")
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 2), (), None])
+def test_gradient_of_max_goes_to_the_largest_which_share_it(axes):
+    x = distinct(np.random.default_rng(0), (3, 4, 5))
+    check_gradients(lambda x: functional.max(x, axes=axes, keep_dims=True), x)
+    check_gradients(lambda x: functional.max(x, axes=axes), x)
+    same = np.array([[1, 3, 3], [2, 2, 2]], np.float32)
+    (found,) = gradients(lambda x: functional.max(x, axes=1), same, grad=np.array([1, 3], np.float32))
+    tolerances.assert_exact(found, [[0, 0.5, 0.5], [1, 1, 1]])
 
 
 def test_no_axes_means_all_and_negative_axes_count_from_the_end():
@@ -113,6 +132,27 @@ def test_random_sums_are_exact(shape, data, isa):
     tolerances.assert_exact(found, x.sum(axis=axes, dtype=np.float64))
 
 
+# ---- Where the largest is
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 17), (2, 3, 5, 9)], ids=str)
+def test_arg_max_is_numpys_along_every_axis(shape):
+    x = integers(np.random.default_rng(0), shape, -1, 2)
+    for axis in range(-len(shape), len(shape)):
+        found = run(lambda x: functional.arg_max(x, axis=axis), x)
+        tolerances.assert_bits(np.asarray(found), np.asarray(x.argmax(axis=axis), np.int64))
+        last = run(lambda x: functional.arg_max(x, axis=axis, last=True, keep_dims=True), x)
+        expected = x.shape[axis] - 1 - np.flip(x, axis).argmax(axis=axis, keepdims=True)
+        tolerances.assert_bits(last, expected.astype(np.int64))
+
+
+def test_arg_max_refuses_what_has_none():
+    with pytest.raises(ShapeError, match="is empty"):
+        functional.arg_max(np.zeros((2, 0), np.float32))
+    with pytest.raises(ShapeError, match="axis 2 is not one of input"):
+        functional.arg_max(np.zeros((2, 3), np.float32), axis=2)
+
+
 # ---- Broadcast
 
 BROADCASTS = [
@@ -152,6 +192,8 @@ def test_rejects_axes_out_of_range_or_named_twice():
 def test_rejects_a_mean_of_nothing():
     with pytest.raises(ShapeError, match=r"the mean of input \(0, 3\).* has no elements"):
         functional.mean(np.zeros((0, 3), np.float32))
+    with pytest.raises(ShapeError, match=r"the max of input \(0, 3\).* has no elements"):
+        functional.max(np.zeros((0, 3), np.float32))
 
 
 def test_rejects_integers_and_impossible_broadcasts():

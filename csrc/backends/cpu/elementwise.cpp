@@ -1,7 +1,7 @@
 #include "backends/cpu/elementwise.h"
 
 #include <algorithm>
-#include <type_traits>
+#include <cmath>
 
 #include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/broadcast_plan.h"
@@ -24,18 +24,58 @@ const BroadcastPlan& plan_of(const KernelArgs& args) noexcept {
   return *reinterpret_cast<const BroadcastPlan*>(args.plan);
 }
 
-template <class OpType, class T>
-T apply(T a, T b) {
-  if constexpr (std::is_same_v<OpType, ops::Add>)
-    return a + b;
-  else if constexpr (std::is_same_v<OpType, ops::Subtract>)
-    return a - b;
-  else
-    return a * b;
+template <class T>
+T apply(const ops::Add&, T a, T b) {
+  return a + b;
+}
+template <class T>
+T apply(const ops::Subtract&, T a, T b) {
+  return a - b;
+}
+template <class T>
+T apply(const ops::Multiply&, T a, T b) {
+  return a * b;
+}
+template <class T>
+T apply(const ops::Binary& op, T a, T b) {
+  switch (op.kind) {
+    case BinaryKind::kDivide:
+      return a / b;
+    case BinaryKind::kMaximum:
+      return a > b || a != a ? a : b;
+    case BinaryKind::kMinimum:
+      return a < b || a != a ? a : b;
+    case BinaryKind::kPower:
+      return std::pow(a, b);
+    case BinaryKind::kPrelu:
+      return a > T(0) ? a : b * a;
+    case BinaryKind::kPreluSlope:
+      return a > T(0) ? T(1) : b;
+    case BinaryKind::kEqual:
+      return a == b ? T(1) : T(0);
+    case BinaryKind::kStep:
+      return a > b ? T(1) : a == b ? T(0.5) : T(0);
+  }
+  return a;
+}
+
+// The vector functions of an op.
+const BinaryFunctions& functions_of(const ElementwiseFunctions& functions, const ops::Add&) {
+  return functions.add;
+}
+const BinaryFunctions& functions_of(const ElementwiseFunctions& functions, const ops::Subtract&) {
+  return functions.subtract;
+}
+const BinaryFunctions& functions_of(const ElementwiseFunctions& functions, const ops::Multiply&) {
+  return functions.multiply;
+}
+const BinaryFunctions& functions_of(const ElementwiseFunctions& functions, const ops::Binary& op) {
+  return functions.binary[static_cast<std::size_t>(op.kind)];
 }
 
 template <class OpType>
 void reference(const KernelArgs& args) noexcept {
+  const auto& op = op_of<OpType>(args);
   const BroadcastPlan& plan = plan_of(args);
   with_float(args.outputs[0].spec->dtype, [&](auto type) {
     using T = decltype(type);
@@ -44,8 +84,8 @@ void reference(const KernelArgs& args) noexcept {
     T* output = args.outputs[0].as<T>();
     auto segment = [&](std::int64_t at, const std::int64_t* from, std::int64_t n) {
       for (std::int64_t i = 0; i < n; ++i)
-        output[at + i] = apply<OpType>(a[from[0] + i * plan.inner_stride(0)],
-                                       b[from[1] + i * plan.inner_stride(1)]);
+        output[at + i] =
+            apply(op, a[from[0] + i * plan.inner_stride(0)], b[from[1] + i * plan.inner_stride(1)]);
     };
     parallel_ranges(
         args.threads, plan.count, kElementGrain,
@@ -82,9 +122,9 @@ bool is_apart(const KernelArgs& args) noexcept {
          args.outputs[0].pixel_pitch != 0;
 }
 
-template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
+template <const ElementwiseFunctions& Functions, class OpType>
 void run_vector(const KernelArgs& args) noexcept {
-  const BinaryFunctions& functions = Functions.*kOperation;
+  const BinaryFunctions& functions = functions_of(Functions, op_of<OpType>(args));
   if (is_apart(args)) {
     const auto* const a = args.inputs[0].as<const float>();
     const auto* const b = args.inputs[1].as<const float>();
@@ -119,9 +159,9 @@ void run_vector(const KernelArgs& args) noexcept {
 }
 
 // Inputs that do not vary along the innermost axis are single values.
-template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
+template <const ElementwiseFunctions& Functions, class OpType>
 void run_bfloat16(const KernelArgs& args) noexcept {
-  const BinaryFunctions& functions = Functions.*kOperation;
+  const BinaryFunctions& functions = functions_of(Functions, op_of<OpType>(args));
   const ConvertFunctions& convert = *Functions.convert;
   const BroadcastPlan& plan = plan_of(args);
   const auto* a = args.inputs[0].as<const BFloat16>();
@@ -210,25 +250,12 @@ Kernel make_binary_kernel(KernelFunction run, const Problem& problem) {
 }
 
 // Of inputs that have the output's shape, pixels may lie apart.
-template <const ElementwiseFunctions& Functions, BinaryFunctions ElementwiseFunctions::*kOperation>
-Kernel make_binary(const Problem& problem) {
-  if (has_bfloat16(problem))
-    return make_binary_kernel(run_bfloat16<Functions, kOperation>, problem);
-  Kernel kernel = make_binary_kernel(run_vector<Functions, kOperation>, problem);
+template <const ElementwiseFunctions& Functions, class OpType>
+Kernel make_binary(const OpType&, const Problem& problem) {
+  if (has_bfloat16(problem)) return make_binary_kernel(run_bfloat16<Functions, OpType>, problem);
+  Kernel kernel = make_binary_kernel(run_vector<Functions, OpType>, problem);
   if (kernel.in_place[0] == 0b11) kernel.strided_inputs = 0b11, kernel.strided_outputs = 1;
   return kernel;
-}
-template <const ElementwiseFunctions& Functions>
-Kernel make_add(const ops::Add&, const Problem& problem) {
-  return make_binary<Functions, &ElementwiseFunctions::add>(problem);
-}
-template <const ElementwiseFunctions& Functions>
-Kernel make_subtract(const ops::Subtract&, const Problem& problem) {
-  return make_binary<Functions, &ElementwiseFunctions::subtract>(problem);
-}
-template <const ElementwiseFunctions& Functions>
-Kernel make_multiply(const ops::Multiply&, const Problem& problem) {
-  return make_binary<Functions, &ElementwiseFunctions::multiply>(problem);
 }
 template <class OpType>
 Kernel make_reference(const OpType&, const Problem& problem) {
@@ -252,11 +279,13 @@ Kernel make_affine_reference(const ops::Affine&, const Problem&) {
 
 }  // namespace
 
-PYCNN_DEFINE_VARIANTS(ops::Add, "add", accept_float32, make_add, kElementwise, make_reference,
+PYCNN_DEFINE_VARIANTS(ops::Add, "add", accept_float32, make_binary, kElementwise, make_reference,
                       Images::kAny)
-PYCNN_DEFINE_VARIANTS(ops::Subtract, "subtract", accept_float32, make_subtract, kElementwise,
+PYCNN_DEFINE_VARIANTS(ops::Subtract, "subtract", accept_float32, make_binary, kElementwise,
                       make_reference, Images::kAny)
-PYCNN_DEFINE_VARIANTS(ops::Multiply, "multiply", accept_float32, make_multiply, kElementwise,
+PYCNN_DEFINE_VARIANTS(ops::Multiply, "multiply", accept_float32, make_binary, kElementwise,
+                      make_reference, Images::kAny)
+PYCNN_DEFINE_VARIANTS(ops::Binary, "binary", accept_float32, make_binary, kElementwise,
                       make_reference, Images::kAny)
 PYCNN_DEFINE_VARIANTS(ops::Affine, "affine", accept_float32, make_affine, kElementwise,
                       make_affine_reference, Images::kAny)

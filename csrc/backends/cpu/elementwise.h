@@ -14,6 +14,7 @@ struct BinaryFunctions {
 
 struct ElementwiseFunctions {
   BinaryFunctions add, subtract, multiply;
+  BinaryFunctions binary[8];  // by BinaryKind
   void (*affine)(const float* input, float scale, float offset, float* output, std::int64_t n);
   const ConvertFunctions* convert;
 };

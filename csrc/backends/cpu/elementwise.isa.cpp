@@ -14,6 +14,35 @@ struct Difference {
 struct Product {
   PYCNN_INLINE Vec apply(Vec a, Vec b) { return a * b; }
 };
+struct Quotient {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) { return a / b; }
+};
+struct Maximum {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) { return select((a > b) | (a != a), a, b); }
+};
+struct Minimum {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) { return select((a < b) | (a != a), a, b); }
+};
+struct Power {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) {
+    for (int i = 0; i < kLanes; ++i) a[i] = __builtin_powf(a[i], b[i]);
+    return a;
+  }
+};
+struct Prelu {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) { return select(a > zero(), a, b * a); }
+};
+struct PreluSlope {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) { return select(a > zero(), broadcast(1.0f), b); }
+};
+struct Equal {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) { return select(a == b, broadcast(1.0f), zero()); }
+};
+struct Step {
+  PYCNN_INLINE Vec apply(Vec a, Vec b) {
+    return select(a > b, broadcast(1.0f), select(a == b, broadcast(0.5f), zero()));
+  }
+};
 
 template <class F>
 void arrays(const float* a, const float* b, float* y, std::int64_t n) {
@@ -41,6 +70,9 @@ void scalar_array(float a, const float* b, float* y, std::int64_t n) {
     store_partial(y + i, F::apply(first, load_partial(b + i, rest)), rest);
 }
 
+template <class F>
+constexpr BinaryFunctions functions_of = {arrays<F>, array_scalar<F>, scalar_array<F>};
+
 void affine(const float* x, float scale, float offset, float* y, std::int64_t n) {
   const Vec s = broadcast(scale), o = broadcast(offset);
   std::int64_t i = 0;
@@ -52,9 +84,11 @@ void affine(const float* x, float scale, float offset, float* y, std::int64_t n)
 }  // namespace
 
 extern const ElementwiseFunctions kElementwise = {
-    {arrays<Sum>, array_scalar<Sum>, scalar_array<Sum>},
-    {arrays<Difference>, array_scalar<Difference>, scalar_array<Difference>},
-    {arrays<Product>, array_scalar<Product>, scalar_array<Product>},
+    functions_of<Sum>,
+    functions_of<Difference>,
+    functions_of<Product>,
+    {functions_of<Quotient>, functions_of<Maximum>, functions_of<Minimum>, functions_of<Power>,
+     functions_of<Prelu>, functions_of<PreluSlope>, functions_of<Equal>, functions_of<Step>},
     affine,
     &kConvert};
 

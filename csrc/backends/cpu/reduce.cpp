@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
@@ -158,13 +159,68 @@ void run_vector(const KernelArgs& args) noexcept {
       [&](std::int64_t begin, std::int64_t end) { combine(layout, partial, output, begin, end); });
 }
 
-// Any axes: walks the input once and adds to float64 sums in scratch.
+// ---- Maxima, which need no order: NaN and the largest stay whatever they are compared with.
+
+// Columns of a unit, and partial maxima of a row.
+constexpr std::int64_t kMaxColumns = 1024;
+constexpr std::int64_t kMaxLanes = 16;
+
+template <class T>
+T larger(T a, T b) noexcept {
+  return b > a || b != b ? b : a;
+}
+
+float largest_of(const float* x, std::int64_t n) noexcept {
+  float lanes[kMaxLanes];
+  std::fill_n(lanes, kMaxLanes, x[0]);
+  std::int64_t i = 0;
+  for (; i + kMaxLanes <= n; i += kMaxLanes)
+    for (std::int64_t lane = 0; lane < kMaxLanes; ++lane)
+      lanes[lane] = larger(lanes[lane], x[i + lane]);
+  for (; i < n; ++i) lanes[0] = larger(lanes[0], x[i]);
+  for (std::int64_t lane = 1; lane < kMaxLanes; ++lane) lanes[0] = larger(lanes[0], lanes[lane]);
+  return lanes[0];
+}
+
+void run_max(const KernelArgs& args) noexcept {
+  const auto& layout = *reinterpret_cast<const Layout*>(args.plan);
+  const std::int64_t n = layout.reduced, inner = layout.inner;
+  const auto* input = args.inputs[0].as<const float>();
+  auto* output = args.outputs[0].as<float>();
+  if (inner == 1) {
+    parallel_ranges(args.threads, layout.outer, row_grain(n),
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t o = begin; o < end; ++o)
+                        output[o] = largest_of(input + o * n, n);
+                    });
+    return;
+  }
+  const std::int64_t units = ceil_div(inner, kMaxColumns);
+  auto run = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t unit = begin; unit < end; ++unit) {
+      const std::int64_t o = unit / units, column = unit % units * kMaxColumns;
+      const std::int64_t columns = std::min(kMaxColumns, inner - column);
+      const float* x = input + o * n * inner + column;
+      float* const y = output + o * inner + column;
+      std::copy_n(x, columns, y);
+      for (std::int64_t r = 1; r < n; ++r) {
+        x += inner;
+        for (std::int64_t i = 0; i < columns; ++i) y[i] = larger(y[i], x[i]);
+      }
+    }
+  };
+  parallel_ranges(args.threads, layout.outer * units, row_grain(n * std::min(inner, kMaxColumns)),
+                  run);
+}
+
+// Any axes: walks the input once and adds to float64 sums in scratch, or keeps maxima there.
 void reference(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::Reduce>(args);
   const Shape& shape = args.inputs[0].spec->shape;
   const std::int64_t outputs = count_of(args.outputs[0]);
   auto* sums = reinterpret_cast<double*>(args.scratch);
-  std::fill_n(sums, outputs, 0.0);
+  const bool maximum = op.kind == Reduction::kMax;
+  std::fill_n(sums, outputs, maximum ? -std::numeric_limits<double>::infinity() : 0.0);
   std::int64_t divisor = 1;
   if (op.kind == Reduction::kMean)
     for (std::int64_t axis : op.axes) divisor *= shape[static_cast<std::size_t>(axis)];
@@ -185,7 +241,8 @@ void reference(const KernelArgs& args) noexcept {
         }
         rest /= size;
       }
-      sums[at] += input[i];
+      const auto value = static_cast<double>(input[i]);
+      sums[at] = maximum ? larger(sums[at], value) : sums[at] + value;
     }
     for (std::int64_t i = 0; i < outputs; ++i)
       args.outputs[0].as<T>()[i] = static_cast<T>(sums[i] / static_cast<double>(divisor));
@@ -205,10 +262,11 @@ Kernel make_vector(const ops::Reduce& op, const Problem& problem) {
   Kernel kernel;
   const bool short_rows =
       layout.inner == 1 && layout.outer > 1 && layout.reduced > 0 && layout.reduced < kShortRow;
-  kernel.run = short_rows ? run_short_rows<Functions> : run_vector<Functions>;
+  const bool maximum = op.kind == Reduction::kMax;
+  kernel.run = maximum ? run_max : short_rows ? run_short_rows<Functions> : run_vector<Functions>;
   kernel.plan.resize(sizeof layout);
   std::memcpy(kernel.plan.data(), &layout, sizeof layout);
-  if (layout.row_units > 1)
+  if (layout.row_units > 1 && !maximum)
     kernel.scratch_bytes =
         static_cast<std::size_t>(layout.row_units * layout.outer * layout.inner) * sizeof(float);
   kernel.in_place = {0};

@@ -69,7 +69,64 @@ struct Epilogue {
   bool operator==(const Epilogue&) const = default;
 };
 
-enum class Reduction : std::uint8_t { kSum, kMean };
+enum class Reduction : std::uint8_t { kSum, kMean, kMax };
+
+/// Element-wise functions of one number with constants a and b, which stand alone (ActivationKind
+/// has those that join a convolution). NaN stays NaN. At a kink the derivative is that of one side,
+/// of kClip 1 on its bounds, of kAbs 0 at 0.
+enum class UnaryKind : std::uint8_t {
+  kAbs,
+  kCelu,  ///< x > 0 ? x : a * (exp(x / a) - 1), a > 0, Barron 2017
+  kClip,  ///< min(max(x, a), b)
+  kElu,   ///< x > 0 ? x : a * (exp(x) - 1), Clevert et al. 2015
+  kErf,   ///< the error function
+  kExp,
+  kGelu,         ///< x * (1 + erf(x / sqrt(2))) / 2, Hendrycks, Gimpel 2016
+  kGeluTanh,     ///< x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2, same paper
+  kHardSigmoid,  ///< min(max(a * x + b, 0), 1)
+  kHardSwish,    ///< x * min(max(x / 6 + 1/2, 0), 1), Howard et al. 2019
+  kLog,
+  kMish,            ///< x * tanh(log(1 + exp(x))), Misra 2019
+  kPower,           ///< x^a
+  kReciprocal,      ///< 1 / x
+  kReciprocalSqrt,  ///< 1 / sqrt(x)
+  kSelu,            ///< 1.0507 * (x > 0 ? x : 1.6733 * (exp(x) - 1)), Klambauer et al. 2017
+  kSilu,            ///< x / (1 + exp(-x)), Hendrycks, Gimpel 2016
+  kSoftplus,        ///< log(1 + exp(a * x)) / a, a > 0
+  kSoftsign,        ///< x / (1 + |x|)
+  kSqrt,
+  kThreshold,  ///< x > a ? x : b
+};
+
+/// Element-wise functions of two numbers a and b beyond sum, difference and product.
+enum class BinaryKind : std::uint8_t {
+  kDivide,      ///< a / b
+  kMaximum,     ///< NaN wins
+  kMinimum,     ///< NaN wins
+  kPower,       ///< a^b
+  kPrelu,       ///< a > 0 ? a : b * a, He et al. 2015
+  kPreluSlope,  ///< a > 0 ? 1 : b
+  kEqual,       ///< a == b ? 1 : 0
+  kStep,        ///< a > b ? 1 : a == b ? 1/2 : 0
+};
+
+/// How a resized image takes its pixels from the given one.
+enum class ResizeMode : std::uint8_t {
+  kBilinear,          ///< between the four nearest
+  kNearestFloor,      ///< the one at or before the place
+  kNearestCeil,       ///< the one at or behind it
+  kNearestRoundDown,  ///< the nearest, of two the former
+  kNearestRoundUp,    ///< the nearest, of two the latter
+};
+
+/// Which place in the given image a pixel i of the resized one stands for, along an axis of N
+/// pixels that becomes one of M. The scale is M / N unless given.
+enum class ResizeGrid : std::uint8_t {
+  kHalfPixel,         ///< (i + 1/2) / scale - 1/2
+  kPytorchHalfPixel,  ///< the same, but 0 if M is 1
+  kAsymmetric,        ///< i / scale
+  kAlignCorners,      ///< i * (N - 1) / (M - 1), 0 if M is 1
+};
 
 /// What comes back through relu and relu6, given grad_output. The gradient is kExact; the others
 /// make pictures of what a unit responds to.
@@ -238,6 +295,23 @@ struct AdaptiveAvgPool2dGrad {
   PYCNN_OP("adaptive_avg_pool2d_grad", input_size)
 };
 
+/// Other numbers of rows and columns. Places outside the image count as the pixel at its border.
+/// inputs: input (N, H, W, C) float. outputs: output (N, OH, OW, C) with OH, OW from output_size.
+struct Resize2d {
+  Pair output_size = {1, 1};
+  ResizeMode mode = ResizeMode::kBilinear;
+  ResizeGrid grid = ResizeGrid::kHalfPixel;
+  std::vector<double> scales;  ///< of rows and columns; empty: output_size over the input's size
+  PYCNN_OP("resize2d", output_size, mode, grid, scales)
+};
+
+/// inputs: grad_output (N, OH, OW, C). outputs: grad_input (N, H, W, C) with H, W from input_size
+struct Resize2dGrad {
+  Resize2d resize;
+  Pair input_size = {0, 0};
+  PYCNN_OP("resize2d_grad", resize, input_size)
+};
+
 /// inputs: input (N, H, W, C) float. outputs: mean over H and W, (N, C)
 struct GlobalAvgPool2d {
   PYCNN_OP("global_avg_pool2d")
@@ -366,7 +440,7 @@ struct LocalResponseNormGrad {
   PYCNN_OP("local_response_norm_grad", norm)
 };
 
-// ---- Element-wise: ops/activation.cpp, ops/elementwise.cpp
+// ---- Element-wise: ops/activation.cpp, ops/elementwise.cpp, ops/unary.cpp, ops/binary.cpp
 
 /// inputs: input, any shape, float. outputs: output, same
 struct Activation {
@@ -396,6 +470,30 @@ struct Subtract {
 /// a * b with NumPy broadcasting.
 struct Multiply {
   PYCNN_OP("multiply")
+};
+
+/// inputs: input, any shape, float. outputs: output, same
+struct Unary {
+  UnaryKind kind = UnaryKind::kSilu;
+  double a = 1.0;
+  double b = 0.0;
+  PYCNN_OP("unary", kind, a, b)
+};
+
+/// inputs: input; grad_output. outputs: grad_input, 0 where the function is flat, whatever the
+/// grad_output
+struct UnaryGrad {
+  UnaryKind kind = UnaryKind::kSilu;
+  double a = 1.0;
+  double b = 0.0;
+  PYCNN_OP("unary_grad", kind, a, b)
+};
+
+/// kind(a, b) with NumPy broadcasting. inputs: a, b float. outputs: the broadcast shape. Of two
+/// equal numbers, minimum and maximum give either half of the gradient.
+struct Binary {
+  BinaryKind kind = BinaryKind::kDivide;
+  PYCNN_OP("binary", kind)
 };
 
 /// output = scale * input + offset with constant scalars.
@@ -508,15 +606,26 @@ struct TopKCorrect {
   PYCNN_OP("top_k_correct", k)
 };
 
-// ---- Reductions: ops/reduce.cpp
+// ---- Reductions: ops/reduce.cpp, ops/arg_max.cpp
 
 /// inputs: input float. outputs: input's shape with `axes` (sorted, distinct, not negative)
-/// removed, or 1 with keep_dims
+/// removed, or 1 with keep_dims. Of a maximum, NaN wins, and equal largest elements share the
+/// gradient evenly.
 struct Reduce {
   Reduction kind = Reduction::kSum;
   std::vector<std::int64_t> axes;
   bool keep_dims = false;
   PYCNN_OP("reduce", kind, axes, keep_dims)
+};
+
+/// Where along `axis` (negative counts from the end) the largest element is: the first of equal
+/// ones, or with `last` the last; NaN counts as largest. inputs: input float, the axis not empty.
+/// outputs: i64, input's shape without the axis, or 1 there with keep_dims. No gradient.
+struct ArgMax {
+  std::int64_t axis = -1;
+  bool keep_dims = false;
+  bool last = false;
+  PYCNN_OP("arg_max", axis, keep_dims, last)
 };
 
 /// NumPy broadcast to `shape`. inputs: input. outputs: (shape)
@@ -686,18 +795,19 @@ struct EmaUpdate {
 using AnyOp = std::variant<
     ops::Conv2d, ops::Conv2dGradInput, ops::Conv2dGradWeight, ops::Dense, ops::DenseGradInput,
     ops::DenseGradWeight, ops::MaxPool2d, ops::MaxPool2dGrad, ops::AvgPool2d, ops::AvgPool2dGrad,
-    ops::AdaptiveAvgPool2d, ops::AdaptiveAvgPool2dGrad, ops::GlobalAvgPool2d,
-    ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad, ops::BatchNorm,
-    ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormStatistics, ops::BatchNormApply,
-    ops::BatchNormApplyGrad, ops::BatchNormInference, ops::BatchNormInferenceGrad,
-    ops::FoldBatchNorm, ops::LocalResponseNorm, ops::LocalResponseNormGrad, ops::Activation,
-    ops::ActivationGrad, ops::Add, ops::Subtract, ops::Multiply, ops::Affine, ops::Cast, ops::Fill,
+    ops::AdaptiveAvgPool2d, ops::AdaptiveAvgPool2dGrad, ops::Resize2d, ops::Resize2dGrad,
+    ops::GlobalAvgPool2d, ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad,
+    ops::BatchNorm, ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormStatistics,
+    ops::BatchNormApply, ops::BatchNormApplyGrad, ops::BatchNormInference,
+    ops::BatchNormInferenceGrad, ops::FoldBatchNorm, ops::LocalResponseNorm,
+    ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
+    ops::Multiply, ops::Unary, ops::UnaryGrad, ops::Binary, ops::Affine, ops::Cast, ops::Fill,
     ops::Dropout, ops::DropoutTrain, ops::NormalizeImage, ops::Softmax, ops::SoftmaxGrad,
     ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad,
-    ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::Broadcast,
-    ops::Concat, ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take, ops::TakeGrad,
-    ops::Increment, ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate, ops::MuonUpdate,
-    ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate>;
+    ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::ArgMax,
+    ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take,
+    ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate,
+    ops::MuonUpdate, ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in
@@ -728,6 +838,14 @@ PYCNN_API const char* activation_name(ActivationKind kind);
 PYCNN_API ActivationKind parse_activation(std::string_view name);
 PYCNN_API const char* reduction_name(Reduction kind);
 PYCNN_API Reduction parse_reduction(std::string_view name);
+PYCNN_API const char* unary_name(UnaryKind kind);
+PYCNN_API UnaryKind parse_unary(std::string_view name);
+PYCNN_API const char* binary_name(BinaryKind kind);
+PYCNN_API BinaryKind parse_binary(std::string_view name);
+PYCNN_API const char* resize_mode_name(ResizeMode mode);
+PYCNN_API ResizeMode parse_resize_mode(std::string_view name);
+PYCNN_API const char* resize_grid_name(ResizeGrid grid);
+PYCNN_API ResizeGrid parse_resize_grid(std::string_view name);
 PYCNN_API const char* relu_rule_name(ReluRule rule);
 PYCNN_API ReluRule parse_relu_rule(std::string_view name);
 

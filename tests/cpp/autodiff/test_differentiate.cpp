@@ -229,6 +229,8 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "fold_batch_norm",
                                              "local_response_norm_grad",
                                              "activation_grad",
+                                             "unary_grad",
+                                             "binary",  // that serves gradients
                                              "dropout",
                                              "softmax_grad",
                                              "log_softmax_grad",

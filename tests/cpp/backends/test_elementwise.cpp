@@ -44,28 +44,27 @@ const std::vector<ShapePair> kPairs = {
     {{3, 0}, {3, 1}},
 };
 
+// Results within so many units of the last place of the formula; 0: correctly rounded.
 template <class OpType, class F>
-void check_binary(F formula) {
+void check_binary(F formula, const OpType& op = {}, double least = -2.0, double units = 0.0) {
   for (const ShapePair& pair : kPairs) {
     CAPTURE(to_string(pair.a));
     CAPTURE(to_string(pair.b));
-    const HostTensor a = random_tensor(pair.a, 1), b = random_tensor(pair.b, 2);
+    const HostTensor a = random_tensor(pair.a, 1, least), b = random_tensor(pair.b, 2);
     auto verify = [&](const HostTensor& x, const HostTensor& y, const HostTensor& out) {
       int wrong = 0;
       for (std::size_t i = 0; i < out.size(); ++i) {
         const double wanted = formula(x[source_index(x.spec.shape, out.spec.shape, i)],
                                       y[source_index(y.spec.shape, out.spec.shape, i)]);
-        // One operation, correctly rounded.
         HostTensor rounded(TensorSpec{{}, out.spec.dtype});
         rounded.set(0, wanted);
-        wrong += out[i] == rounded[0] ? 0 : 1;
+        wrong += out[i] == rounded[0] || is_close(out, i, wanted, std::abs(wanted), units) ? 0 : 1;
       }
       CHECK(wrong == 0);
     };
-    check_kernels(OpType{}, {a, b},
-                  [&](const std::vector<HostTensor>& out) { verify(a, b, out[0]); });
+    check_kernels(op, {a, b}, [&](const std::vector<HostTensor>& out) { verify(a, b, out[0]); });
     const HostTensor wide_a = to_float64(a), wide_b = to_float64(b);
-    check_kernels(OpType{}, {wide_a, wide_b},
+    check_kernels(op, {wide_a, wide_b},
                   [&](const std::vector<HostTensor>& out) { verify(wide_a, wide_b, out[0]); });
   }
 }
@@ -80,6 +79,39 @@ TEST_CASE("subtract broadcasts as NumPy") {
 }
 TEST_CASE("multiply broadcasts as NumPy") {
   check_binary<ops::Multiply>([](double a, double b) { return a * b; });
+}
+
+TEST_CASE("divide, maximum, minimum, power and those of prelu broadcast as NumPy") {
+  const auto check = [](BinaryKind kind, auto formula, double least = -2.0, double units = 0.0) {
+    CAPTURE(binary_name(kind));
+    check_binary<ops::Binary>(formula, {kind}, least, units);
+  };
+  check(BinaryKind::kDivide, [](double a, double b) { return a / b; });
+  check(BinaryKind::kMaximum, [](double a, double b) { return std::max(a, b); });
+  check(BinaryKind::kMinimum, [](double a, double b) { return std::min(a, b); });
+  check(
+      BinaryKind::kPower, [](double a, double b) { return std::pow(a, b); }, 0.01, 2.0);
+  check(BinaryKind::kPrelu, [](double a, double b) { return a > 0 ? a : b * a; });
+  check(BinaryKind::kPreluSlope, [](double a, double b) { return a > 0 ? 1.0 : b; });
+  check(BinaryKind::kEqual, [](double a, double b) { return a == b ? 1.0 : 0.0; });
+  check(BinaryKind::kStep, [](double a, double b) { return a > b ? 1.0 : a == b ? 0.5 : 0.0; });
+}
+
+TEST_CASE("maximum and minimum give NaN wherever there is one, and equal numbers are seen") {
+  const HostTensor a({5}, {kNaN, 1.0, 2.0, kInfinity, -0.0}), b({5}, {1.0, kNaN, 2.0, 3.0, 0.0});
+  for (const BinaryKind kind : {BinaryKind::kMaximum, BinaryKind::kMinimum})
+    check_kernels(ops::Binary{kind}, {a, b}, [](const std::vector<HostTensor>& y) {
+      CHECK(std::isnan(y[0][0]));
+      CHECK(std::isnan(y[0][1]));
+      CHECK(y[0][2] == 2.0);
+    });
+  const double equal[] = {0, 0, 1, 0, 1}, step[] = {0, 0, 0.5, 1, 0.5};
+  check_kernels(ops::Binary{BinaryKind::kEqual}, {a, b}, [&](const std::vector<HostTensor>& y) {
+    for (std::size_t i = 0; i < 5; ++i) CHECK(y[0][i] == equal[i]);
+  });
+  check_kernels(ops::Binary{BinaryKind::kStep}, {a, b}, [&](const std::vector<HostTensor>& y) {
+    for (std::size_t i = 0; i < 5; ++i) CHECK(y[0][i] == step[i]);
+  });
 }
 
 TEST_CASE("add of odd sizes, NaN and infinities") {

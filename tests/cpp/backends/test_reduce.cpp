@@ -6,7 +6,7 @@ using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
 namespace {
 
 struct Sums {
-  std::vector<double> sum, magnitude;
+  std::vector<double> sum, magnitude, largest;
   double terms = 1.0;
 };
 
@@ -27,6 +27,7 @@ Sums expected_sums(const HostTensor& x, const std::vector<std::int64_t>& axes) {
   }
   result.sum.assign(outputs, 0.0);
   result.magnitude.assign(outputs, 0.0);
+  result.largest.assign(outputs, -kInfinity);
   for (std::size_t i = 0; i < x.size(); ++i) {
     std::size_t rest = i, at = 0;
     for (std::size_t k = shape.size(); k-- > 0;) {
@@ -36,6 +37,7 @@ Sums expected_sums(const HostTensor& x, const std::vector<std::int64_t>& axes) {
     }
     result.sum[at] += x[i];
     result.magnitude[at] += std::abs(x[i]);
+    result.largest[at] = std::max(result.largest[at], x[i]);
   }
   return result;
 }
@@ -118,6 +120,32 @@ TEST_CASE("sums and means of reals stay within the condition bound") {
                            expected.magnitude[i] / expected.terms, sum_units(expected.terms)));
         });
   }
+}
+
+TEST_CASE("maxima are exact over any axes, and NaN wins") {
+  for (const Case& c : kCases) {
+    CAPTURE(to_string(c.shape));
+    const HostTensor x = random_tensor(c.shape, 5, -3.0, -1.0);
+    const Sums expected = expected_sums(x, c.axes);
+    if (expected.terms == 0.0) continue;
+    for (const HostTensor& input : {x, to_float64(x)})
+      check_kernels(ops::Reduce{Reduction::kMax, c.axes}, {input},
+                    [&](const std::vector<HostTensor>& y) {
+                      int wrong = 0;
+                      for (std::size_t i = 0; i < y[0].size(); ++i)
+                        wrong += y[0][i] == expected.largest[i] ? 0 : 1;
+                      CHECK(wrong == 0);
+                    });
+  }
+  HostTensor x = random_tensor({70, 33}, 1);
+  x.set(33 * 41 + 32, kNaN);
+  x.set(33 * 41 + 5, kInfinity);
+  check_kernels(ops::Reduce{Reduction::kMax, {0}}, {x}, [](const std::vector<HostTensor>& y) {
+    for (std::size_t i = 0; i < 33; ++i) CHECK(std::isnan(y[0][i]) == (i == 32));
+  });
+  check_kernels(ops::Reduce{Reduction::kMax, {1}}, {x}, [](const std::vector<HostTensor>& y) {
+    for (std::size_t i = 0; i < 70; ++i) CHECK(std::isnan(y[0][i]) == (i == 41));
+  });
 }
 
 TEST_CASE("long sums of one sign lose little") {

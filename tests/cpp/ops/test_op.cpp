@@ -116,10 +116,33 @@ TEST_CASE("activation and reduction names read back") {
     const auto kind = static_cast<ActivationKind>(i);
     CHECK(parse_activation(activation_name(kind)) == kind);
   }
-  CHECK(parse_reduction(reduction_name(Reduction::kSum)) == Reduction::kSum);
-  CHECK(parse_reduction(reduction_name(Reduction::kMean)) == Reduction::kMean);
+  for (const Reduction kind : {Reduction::kSum, Reduction::kMean, Reduction::kMax})
+    CHECK(parse_reduction(reduction_name(kind)) == kind);
   check_error<ArgumentError>([] { parse_activation("relU"); }, {"'relU'", "relu", "scaled_tanh"});
   check_error<ArgumentError>([] { parse_reduction(""); }, {"''", "sum, mean"});
+}
+
+TEST_CASE("names of functions and ways of resizing read back") {
+  for (int i = 0; i <= static_cast<int>(UnaryKind::kThreshold); ++i) {
+    const auto kind = static_cast<UnaryKind>(i);
+    CHECK(parse_unary(unary_name(kind)) == kind);
+  }
+  for (int i = 0; i <= static_cast<int>(BinaryKind::kStep); ++i) {
+    const auto kind = static_cast<BinaryKind>(i);
+    CHECK(parse_binary(binary_name(kind)) == kind);
+  }
+  for (int i = 0; i <= static_cast<int>(ResizeMode::kNearestRoundUp); ++i) {
+    const auto mode = static_cast<ResizeMode>(i);
+    CHECK(parse_resize_mode(resize_mode_name(mode)) == mode);
+  }
+  for (int i = 0; i <= static_cast<int>(ResizeGrid::kAlignCorners); ++i) {
+    const auto grid = static_cast<ResizeGrid>(i);
+    CHECK(parse_resize_grid(resize_grid_name(grid)) == grid);
+  }
+  check_error<ArgumentError>([] { parse_unary("cosh"); }, {"'cosh'", "abs", "threshold"});
+  check_error<ArgumentError>([] { parse_binary("modulo"); }, {"'modulo'", "divide", "step"});
+  check_error<ArgumentError>([] { parse_resize_mode("cubic"); }, {"'cubic'", "bilinear"});
+  check_error<ArgumentError>([] { parse_resize_grid("tf"); }, {"'tf'", "align_corners"});
 }
 
 TEST_CASE("attributes that are not numbers or out of range are refused with their value") {
@@ -161,6 +184,21 @@ TEST_CASE("attributes that are not numbers or out of range are refused with thei
   }
   refused(ops::Activation{static_cast<ActivationKind>(77)}, image, {"77"});
   refused(ops::Affine{1.0, kInf}, image, {"offset is inf"});
+  refused(ops::Unary{static_cast<UnaryKind>(77)}, image, {"77"});
+  refused(ops::Unary{UnaryKind::kClip, kNan}, image, {"a is nan"});
+  refused(ops::Unary{UnaryKind::kThreshold, 0.0, kNan}, image, {"b is nan"});
+  refused(ops::Unary{UnaryKind::kSoftplus, 0.0}, image, {"a is 0"});
+  refused(ops::Unary{UnaryKind::kCelu, -1.0}, image, {"a is -1"});
+  refused(ops::Unary{UnaryKind::kElu, kInf}, image, {"a is inf"});
+  refused(ops::Unary{UnaryKind::kPower, kInf}, image, {"a is inf"});
+  refused(ops::Unary{UnaryKind::kHardSigmoid, 0.2, kInf}, image, {"b is inf"});
+  refused(ops::Resize2d{{0, 3}}, image, {"output_size"});
+  refused(ops::Resize2d{{3, 3}, static_cast<ResizeMode>(9)}, image, {"9"});
+  refused(ops::Resize2d{{3, 3}, ResizeMode::kBilinear, static_cast<ResizeGrid>(9)}, image, {"9"});
+  refused(ops::Resize2d{{3, 3}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {1.0}}, image,
+          {"scales has 1"});
+  refused(ops::Resize2d{{3, 3}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {1.0, 0.0}}, image,
+          {"scales is 0"});
   refused(ops::LocalResponseNorm{0}, image, {"size is 0"});
   refused(ops::LocalResponseNorm{5, kNan}, image, {"alpha is nan"});
   refused(ops::LocalResponseNorm{5, -1.0}, image, {"alpha is -1"});
