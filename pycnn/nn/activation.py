@@ -279,20 +279,20 @@ class PReLU(Module):
     """
 
     def __init__(self, num_parameters: int = 1, *, init: float = 0.25) -> None:
-        self.num_parameters = as_count(num_parameters, who="PReLU", name="num_parameters")
+        self.slopes = as_count(num_parameters, who="PReLU", name="num_parameters")
         self.init = as_number(init, who="PReLU", name="init")
-        self.weight = Parameter((self.num_parameters,), init=Initializer("constant", self.init))
+        self.weight = Parameter((self.slopes,), init=Initializer("constant", self.init))
 
     def forward(self, x: Any) -> Any:
         """Record the layer."""
-        if self.num_parameters not in (1, x.shape[-1]):
-            raise ShapeError(f"PReLU: input {x.shape} has {x.shape[-1]} channels, weight is for {self.num_parameters}")
+        if self.slopes not in (1, x.shape[-1]):
+            raise ShapeError(f"PReLU: input {x.shape} has {x.shape[-1]} channels, weight is for {self.slopes}")
         return functional.prelu(x, self.weight)
 
     def extra_repr(self) -> str:
         """Arguments that differ from the defaults."""
         start = "" if self.init == 0.25 else f", init={self.init:g}"
-        return f"{self.num_parameters}{start}"
+        return f"{self.slopes}{start}"
 
 
 class Sigmoid(Module):

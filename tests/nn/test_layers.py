@@ -258,11 +258,10 @@ def test_layers_of_their_own_kind_are_saved_and_trained(tmp_path):
     labels = np.arange(8) % 3
     trainer = pc.Trainer(net, optimizer=pc.optim.Adam(0.01))
     history = trainer.fit((x, labels), epochs=8, batch_size=8, progress=False)
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history["loss"][-1] < history["loss"][0]
     net.save(tmp_path / "net.safetensors")
     assert np.array_equal(pc.load(tmp_path / "net.safetensors").predict(x), net.predict(x))
-    rows = str(net.summary((9, 8, 4)))
-    assert "mish" in rows
+    assert net.summary((9, 8, 4)).macs > 0
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,6 @@ TEST_CASE("unary functions let NaN through and do not overflow") {
         }
         double wanted = f.value(x[i]);
         if (std::abs(wanted) > 3.4028235677973366e38) wanted = std::copysign(kInfinity, wanted);
-        if (f.kind == UnaryKind::kSoftsign) wanted = std::copysign(1.0, wanted);
         if (std::abs(wanted) < 1e-30) {
           CHECK(std::abs(y[0][i]) <= 1e-30);
         } else {
