@@ -26,8 +26,8 @@ T sigmoid(T x) {
 }
 
 template <class T>
-T softplus(T x) {
-  return (x < T(0) ? T(0) : x) + std::log1p(std::exp(-std::abs(x)));
+T softplus(T x, T a = T(1)) {
+  return (x < T(0) ? T(0) : x) + std::log1p(std::exp(-std::abs(a * x))) / a;
 }
 
 // Not std::min and std::max, which let NaN become a bound.
@@ -80,7 +80,7 @@ T value_of(UnaryKind kind, T x, T a, T b) {
     case UnaryKind::kSilu:
       return x * sigmoid(x);
     case UnaryKind::kSoftplus:
-      return softplus(a * x) / a;
+      return softplus(x, a);
     case UnaryKind::kSoftsign:
       return x / (T(1) + std::abs(x));
     case UnaryKind::kSqrt:

@@ -99,10 +99,8 @@ __attribute__((noinline)) Vec value_of(UnaryForm form, Vec x, Vec a, Vec b) {
       return one / sqrt(x);
     case UnaryForm::kSilu:
       return x * sigmoid(x);
-    case UnaryForm::kSoftplus: {
-      const Vec scaled = a * x;
-      return (at_least(scaled, zero()) + log1p(exp(-abs(scaled)))) / a;
-    }
+    case UnaryForm::kSoftplus:
+      return at_least(x, zero()) + log1p(exp(-abs(a * x))) / a;
     case UnaryForm::kSoftsign:
       return x / (one + abs(x));
     case UnaryForm::kSqrt:
