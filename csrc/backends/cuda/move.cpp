@@ -157,7 +157,8 @@ Choice select(const ops::Pad&, const Problem& problem) {
   if (!is_image_type(problem.inputs[0].dtype)) return refuse("neither float32 nor bfloat16");
   return take_box(run_pad, problem);
 }
-Choice select(const ops::Reduce&, const Problem& problem) {
+Choice select(const ops::Reduce& op, const Problem& problem) {
+  if (op.kind == Reduction::kMax) return refuse("maxima over axes");
   if (const char* const reason = unfit_type(problem, true)) return refuse(reason);
   return take_box(run_reduce, problem);
 }
