@@ -239,7 +239,9 @@ def _constant(trace_: _Trace, value: Any, like: Symbol | None) -> Symbol:
     dtype = array.dtype.name
     if array.dtype.kind == "f" and like is not None and like.dtype in ("float32", "float64"):
         dtype = like.dtype
-    parameter = Parameter(array.shape, init=np.ascontiguousarray(array), trainable=False, dtype=dtype)
+    # Not ascontiguousarray, which gives numbers an axis.
+    values = np.require(array, requirements="C")
+    parameter = Parameter(array.shape, init=values, trainable=False, dtype=dtype)
     parameter.name = f"{_CONSTANT}{trace_.constants}"
     trace_.constants += 1
     return symbol_of(parameter)

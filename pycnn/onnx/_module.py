@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -169,7 +170,8 @@ class OnnxModule(FileModule):
             views[given.name] = view = self._input(given, symbol, layout)
             if batch is None and given.shape and given.shape[0] is not None:
                 batch = (given.shape[0], view.shape[0])
-        values = Values(network.constants, parameters, batch)
+        uses = Counter(name for node in network.nodes for name in node.inputs) + Counter(network.outputs)
+        values = Values(network.constants, parameters, batch, uses)
         for name, view in views.items():
             values.set(name, view)
         for node in network.nodes:

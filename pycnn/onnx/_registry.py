@@ -106,6 +106,7 @@ class Values:
         constants: Arrays by name.
         parameters: Learned arrays by name; they come before constants.
         batch: Images that the file was written for and images that there are; None where the file leaves it open.
+        uses: How many inputs and outputs have a name.
     """
 
     def __init__(
@@ -113,11 +114,17 @@ class Values:
         constants: Mapping[str, np.ndarray],
         parameters: Mapping[str, tuple[Parameter, tuple[int, ...], tuple[int, ...]]],
         batch: tuple[int, int] | None,
+        uses: Mapping[str, int],
     ) -> None:
         self.batch = batch
+        self._uses = uses
         self._constants = constants
         self._parameters = parameters
         self._known: dict[str, Any] = {}
+
+    def uses(self, name: str) -> int:
+        """How many nodes and outputs read a value."""
+        return self._uses.get(name, 0)
 
     def set(self, name: str, value: Value) -> None:
         """Say what a name stands for."""

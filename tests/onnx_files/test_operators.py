@@ -355,3 +355,27 @@ def test_operators_of_opset_6():
     ]
     found = ours(model(nodes, {"x": x.shape}, ["y"], {"s": scale}, 6), x)[0]
     np.testing.assert_allclose(found, np.clip((x * scale[:, None, None])[:, 1:, 1:3], 0, 6), **close(1))
+
+
+def test_a_bias_that_is_added_joins_its_layer():
+    """As files of Keras have it: Conv and Add, MatMul and Add."""
+    rng = np.random.default_rng(17)
+    shapes = {"w": (4, 3, 3, 3), "b": (1, 4, 1, 1), "m": (4 * 16, 5), "c": (5,)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["conv"]),
+        helper.make_node("Add", ["conv", "b"], ["biased"]),
+        helper.make_node("Relu", ["biased"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("MatMul", ["f", "m"], ["product"]),
+        helper.make_node("Add", ["c", "product"], ["y"]),
+    ]
+    data = model(nodes, {"x": (2, 3, 6, 6)}, ["y"], weights)
+    x = rng.standard_normal((2, 3, 6, 6)).astype(np.float32)
+    np.testing.assert_allclose(ours(data, x)[0], peer(data, x)[0], rtol=1e-5, atol=1e-4)
+    steps = [step["op"] for step in pycnn.compile(pycnn.onnx.load(data), x.shape).steps() if step["phase"] == "run"]
+    assert steps == ["transpose", "conv2d", "transpose", "dense"]
+    # A product that something else reads too is not computed twice.
+    both = model(nodes, {"x": (2, 3, 6, 6)}, ["y", "product"], weights)
+    steps = [step["op"] for step in pycnn.compile(pycnn.onnx.load(both), x.shape).steps() if step["phase"] == "run"]
+    assert steps.count("dense") == 1

@@ -15,7 +15,7 @@ from pycnn.onnx._network import Node
 from pycnn.onnx._registry import Values
 from pycnn.onnx._view import View
 
-__all__ = ["joined_product", "joined_sum", "remember_tanh", "with_constant"]
+__all__ = ["joined_bias", "joined_product", "joined_sum", "remember_tanh", "with_constant"]
 
 # functional.scaled_tanh: 1.7159 tanh(2x / 3), LeCun et al. 1998.
 _INNER, _OUTER = np.float32(2.0 / 3.0), np.float32(1.7159)
@@ -76,3 +76,21 @@ def joined_sum(values: Values, node: Node) -> View | None:
 
 def _map(view: View, function: Any) -> View:
     return View(function(view.symbol), view.axes, view.shape)
+
+
+def joined_bias(values: Values, node: Node) -> View | None:
+    """A convolution or product of matrices and a sum with one number for each channel, as files of Keras write them."""
+    for index in (0, 1):
+        made = getattr(values.get(node, index), "made", None)
+        if made is None or made[0] != "linear" or values.uses(node.inputs[index]) != 1:
+            continue
+        if values.single(values.get(node, 1 - index)) is not None:
+            continue
+        _, axis, channels, with_bias = made
+        other = values.view(node, 1 - index)
+        rank = values.view(node, index).rank
+        wide = (1,) * (rank - other.rank) + other.shape
+        if len(wide) == rank and wide[axis] == channels and set(wide[:axis] + wide[axis + 1 :]) <= {1}:
+            result: View = with_bias(other.reshaped((channels,)).as_plain())
+            return result
+    return None

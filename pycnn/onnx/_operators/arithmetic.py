@@ -9,7 +9,7 @@ import numpy as np
 
 from pycnn import functional
 from pycnn.onnx._network import Node
-from pycnn.onnx._operators._chains import joined_product, joined_sum, with_constant
+from pycnn.onnx._operators._chains import joined_bias, joined_product, joined_sum, with_constant
 from pycnn.onnx._registry import PLAIN, Values, operator
 from pycnn.onnx._shapes import legacy_shape
 from pycnn.onnx._view import View, align
@@ -63,7 +63,8 @@ def _binary(
 
 @operator("Add", _SINCE, roles={0: PLAIN, 1: PLAIN})
 def _add(values: Values, node: Node) -> View:
-    return joined_sum(values, node) or _binary(values, node, functional.add, lambda number, left: {"offset": number})
+    joined = joined_sum(values, node) or joined_bias(values, node)
+    return joined or _binary(values, node, functional.add, lambda number, left: {"offset": number})
 
 
 @operator("Sub", _SINCE, roles={0: PLAIN, 1: PLAIN})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pycnn import functional
 from pycnn.onnx._network import Node
 from pycnn.onnx._operators._windows import Windows, as_images, from_images
@@ -24,13 +26,23 @@ def _conv(values: Values, node: Node) -> View:
     bias = values.optional_view(node, 2)
     if bias is not None and bias.shape != filters.shape[:1]:
         raise node.bad_shape(f"bias {bias.shape} for a weight {filters.shape}")
-    result = functional.conv2d(
-        images.in_order(IMAGE),
-        as_images(node, filters, "weight").in_order(IMAGE),
-        None if bias is None else bias.as_plain(),
-        stride=windows.stride,
-        padding=windows.padding,
-        dilation=windows.dilation,
-        groups=node.integer("group", 1),
-    )
-    return from_images(result, given.rank)
+    x, weight = images.in_order(IMAGE), as_images(node, filters, "weight").in_order(IMAGE)
+
+    def convolve(bias: Any) -> View:
+        result = functional.conv2d(
+            x,
+            weight,
+            bias,
+            stride=windows.stride,
+            padding=windows.padding,
+            dilation=windows.dilation,
+            groups=node.integer("group", 1),
+        )
+        return from_images(result, given.rank)
+
+    if bias is not None:
+        return convolve(bias.as_plain())
+    result = convolve(None)
+    # A bias that is added next joins.
+    result.made = ("linear", 1, filters.shape[0], convolve)
+    return result

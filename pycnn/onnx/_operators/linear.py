@@ -53,4 +53,8 @@ def _matmul(values: Values, node: Node) -> View:
         raise node.unsupported(f"factors of shapes {a.shape} and {b.shape}; supported is (..., K) by (K, N)")
     if a.shape[-1] != b.shape[0]:
         raise node.bad_shape(f"inner sizes {a.shape[-1]} and {b.shape[0]} differ")
-    return View.plain(functional.linear(a.as_plain(), b.transposed((1, 0)).as_plain()))
+    x, weight = a.as_plain(), b.transposed((1, 0)).as_plain()
+    result = View.plain(functional.linear(x, weight))
+    # A bias that is added next joins.
+    result.made = ("linear", a.rank - 1, b.shape[1], lambda bias: View.plain(functional.linear(x, weight, bias)))
+    return result
