@@ -148,7 +148,8 @@ def _write(
         view = values[symbol.node, symbol.output]
         # What an imported net gives are (N, C, H, W) already.
         value = view.in_order(NCHW) if view.rank == 4 and not isinstance(net, OnnxModule) else view.as_plain()
-        results.append(_output(writer, name, value))
+        dtype = traced.graph.spec(symbol)[1]
+        results.append(_output(writer, name, value, dtype))
     given_shape = [shape[axis] for axis in order]
     given = [helper.make_tensor_value_info("input", helper.TensorProto.FLOAT, [_BATCH, *given_shape[1:]])]
     return writer, (given, results)
@@ -188,12 +189,13 @@ def _stored(writer: Writer, name: str, traced: Traced) -> View:
     return View(value, NCHW if parameter.layout == "conv" else range(array.ndim), parameter.shape)
 
 
-def _output(writer: Writer, name: str, value: Value) -> Any:
+def _output(writer: Writer, name: str, value: Value, dtype: str) -> Any:
     """Give a result its name in the file."""
     name = writer.unique(name)
     value = _renamed(writer, value, name)
     shape: list[int | str] = [_BATCH, *value.shape[1:]] if value.shape else []
-    return writer.helper.make_tensor_value_info(name, writer.helper.TensorProto.FLOAT, shape)
+    kind = writer.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return writer.helper.make_tensor_value_info(name, kind, shape)
 
 
 def _renamed(writer: Writer, value: Value, name: str) -> Value:

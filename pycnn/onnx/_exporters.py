@@ -90,6 +90,53 @@ def _conv2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> Vie
     return _images(result)
 
 
+@_exports("conv2d_grad_input")
+def _conv_transpose2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    value, weight = x[0].in_order(NCHW), x[1].in_order(NCHW)
+    top, bottom, left, right = a["padding"]
+    # The size that ONNX works out itself, less that of the result.
+    more = [
+        size - ((given - 1) * stride - pads + (kernel - 1) * dilation + 1)
+        for size, given, stride, pads, kernel, dilation in zip(
+            shape[1:3], value.shape[2:], a["stride"], (top + bottom, left + right), weight.shape[2:], a["dilation"],
+            strict=True,
+        )
+    ]  # fmt: skip
+    result = w.node(
+        "ConvTranspose",
+        [value, weight],
+        _image_shape(shape),
+        kernel_shape=list(weight.shape[2:]),
+        strides=list(a["stride"]),
+        pads=_pads(a["padding"]),
+        dilations=list(a["dilation"]),
+        output_padding=more,
+        group=a["groups"],
+    )
+    return _images(result)
+
+
+@_exports("resize2d")
+def _resize2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    value, mode = x[0].in_order(NCHW), a["mode"]
+    roundings = {"floor": "floor", "ceil": "ceil", "round_down": "round_prefer_floor", "round_up": "round_prefer_ceil"}
+    attributes: dict[str, Any] = {"coordinate_transformation_mode": a["grid"]}
+    if mode == "bilinear":
+        attributes["mode"] = "linear"
+    else:
+        attributes |= {"mode": "nearest", "nearest_mode": roundings[mode.removeprefix("nearest_")]}
+    scales = list(a["scales"])
+    if not scales and w.opset >= 18:
+        inputs = [value, "", "", w.integers(shape[1:3])]
+        return _images(w.node("Resize", inputs, _image_shape(shape), axes=[2, 3], **attributes))
+    scales = scales or [new / old for new, old in zip(shape[1:3], value.shape[2:], strict=True)]
+    exact = [float(np.float32(scale)) for scale in scales]
+    if [math.floor(scale * size) for scale, size in zip(exact, value.shape[2:], strict=True)] != list(shape[1:3]):
+        raise _refused(w, f"resize to {shape[1:3]} needs opset 18, where sizes of images are given alone")
+    scale = w.literal(np.array([1.0, 1.0, *scales], np.float32))
+    return _images(w.node("Resize", [value, "", scale], _image_shape(shape), **attributes))
+
+
 def _windows(a: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kernel_shape": list(a["kernel_size"]),
@@ -211,6 +258,60 @@ def _activation(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) ->
     return _map(w, names[kind], view)
 
 
+# Functions of one number: the operator, the opset that has it, and attributes from the op's a and b.
+_UNARY: dict[str, tuple[str, int, Callable[[float, float], dict[str, float]]]] = {
+    "abs": ("Abs", 6, lambda a, b: {}),
+    "celu": ("Celu", 12, lambda a, b: {"alpha": a}),
+    "elu": ("Elu", 6, lambda a, b: {"alpha": a}),
+    "erf": ("Erf", 9, lambda a, b: {}),
+    "exp": ("Exp", 6, lambda a, b: {}),
+    "gelu": ("Gelu", 20, lambda a, b: {}),
+    "hard_sigmoid": ("HardSigmoid", 6, lambda a, b: {"alpha": a, "beta": b}),
+    "hard_swish": ("HardSwish", 14, lambda a, b: {}),
+    "log": ("Log", 6, lambda a, b: {}),
+    "mish": ("Mish", 18, lambda a, b: {}),
+    "reciprocal": ("Reciprocal", 6, lambda a, b: {}),
+    "selu": ("Selu", 6, lambda a, b: {}),
+    "softsign": ("Softsign", 1, lambda a, b: {}),
+    "sqrt": ("Sqrt", 6, lambda a, b: {}),
+}
+
+
+@_exports("unary")
+def _unary(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    kind, view, first, second = a["kind"], x[0], float(a["a"]), float(a["b"])
+    if kind in _UNARY:
+        op, since, attributes = _UNARY[kind]
+        if w.opset < since:
+            raise _refused(w, f"{kind} is there from opset {since} on; the file has {w.opset}")
+        return _map(w, op, view, (), **attributes(first, second))
+    if kind == "gelu_tanh" and w.opset >= 20:
+        return _map(w, "Gelu", view, approximate="tanh")
+    if kind == "clip":
+        limits = [w.number(value) if math.isfinite(value) else "" for value in (first, second)]
+        return _map(w, "Clip", view, limits)
+    if kind == "power":
+        return _map(w, "Pow", view, [w.number(first)])
+    if kind == "reciprocal_sqrt":
+        return _map(w, "Reciprocal", _map(w, "Sqrt", view))
+    if kind == "silu":
+        gate = _map(w, "Sigmoid", view)
+        return View(w.node("Mul", [view.symbol, gate.symbol], view.symbol.shape), view.axes, view.shape)
+    if kind == "softplus" and first == 1.0:
+        return _map(w, "Softplus", view)
+    if kind == "threshold" and second == 0.0:
+        return _map(w, "ThresholdedRelu", view, alpha=first)
+    raise _refused(w, f"{kind} cannot be exported to opset {w.opset}")
+
+
+@_exports("binary")
+def _binary(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    names = {"divide": "Div", "maximum": "Max", "minimum": "Min", "power": "Pow", "prelu": "PRelu"}
+    if a["kind"] not in names:
+        raise _refused(w, f"{a['kind']} cannot be exported")
+    return _joined(names[a["kind"]])(w, a, x, shape)
+
+
 def _softmax(op: str) -> Exporter:
     def export(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
         return _map(w, op, x[0], axis=x[0].axes.index(len(shape) - 1))
@@ -262,7 +363,7 @@ def _reduce(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> Vie
     sizes = [1 if axis in a["axes"] else view.shape[axis] for axis in left]
     if not places:
         return View(view.symbol, view.axes, shape)
-    op = {"sum": "ReduceSum", "mean": "ReduceMean"}[a["kind"]]
+    op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[a["kind"]]
     if op == "ReduceSum" or w.opset >= 18:
         value = w.node(op, [view.symbol, w.integers(places)], sizes, keepdims=int(keep))
     else:
@@ -271,6 +372,18 @@ def _reduce(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> Vie
         return View(value, left, shape)
     names = sorted(left)
     return View(value, [names.index(axis) for axis in left], shape)
+
+
+@_exports("arg_max")
+def _arg_max(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    view = x[0]
+    axis = a["axis"] % view.rank
+    last, keep = int(a["last"]), bool(a["keep_dims"])
+    left = [each for each in view.axes if keep or each != axis]
+    sizes = [1 if each == axis else view.shape[each] for each in left]
+    place = view.axes.index(axis)
+    value = w.node("ArgMax", [view.symbol], sizes, axis=place, keepdims=int(keep), select_last_index=last)
+    return View(value, left if keep else [each - (each > axis) for each in left], shape)
 
 
 # ---- Moving

@@ -53,6 +53,7 @@ _FAMILIES = (
     "normalization",
     "pooling",
     "reduction",
+    "resizing",
     "shape",
 )
 

@@ -217,7 +217,10 @@ def test_every_version_of_opsets_6_to_22_is_in_the_table():
     for name, entry in operators().items():
         for opset in range(6, 23):
             try:
-                version = defs.get_schema(name, opset).since_version
+                schema = defs.get_schema(name, opset)
             except defs.SchemaError:
                 continue
-            assert version in entry.versions, f"{name} of opset {opset}"
+            version = schema.since_version
+            # The first Upsample was an experiment; later it was given up for Resize.
+            if not schema.deprecated and (name, version) != ("Upsample", 1):
+                assert version in entry.versions, f"{name} of opset {opset}"

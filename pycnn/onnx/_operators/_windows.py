@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pycnn.onnx._network import Node
@@ -81,6 +81,50 @@ class Windows:
         else:
             raise node.bad_argument(f"auto_pad {auto!r} is not one of NOTSET, SAME_UPPER, SAME_LOWER, VALID")
         return cls(kernel, stride, dilation, padding)
+
+    @classmethod
+    def spread(
+        cls, node: Node, size: Sequence[int], kernel: Sequence[int], rank: int
+    ) -> tuple[Windows, tuple[int, int]]:
+        """Read the attributes of a transposed convolution.
+
+        Returns:
+            The windows, and the pixels that the result has more at the bottom and right.
+
+        Raises:
+            ArgumentError: An attribute is out of range.
+        """
+        axes = rank - 2
+        auto = node.text("auto_pad", "NOTSET")
+        wanted = node.integers("output_shape", ())
+        same = auto in ("SAME_UPPER", "SAME_LOWER")
+        if same or wanted:
+            # The padding follows from the size of the result.
+            node = replace(node, attributes={**node.attributes, "auto_pad": "VALID", "pads": [0] * (2 * axes)})
+        windows = cls.of(node, size, kernel, rank)
+        more = node.integers("output_padding", (0,) * axes)
+        if len(more) != axes or any(extra < 0 for extra in more):
+            raise node.bad_argument(f"output_padding {more} must be {axes} numbers, none negative")
+        above, left = (more[0], more[1]) if axes == 2 else (0, more[0])
+        if not (same or wanted):
+            return windows, (above, left)
+        wanted = (
+            wanted[-axes:]
+            if wanted
+            else tuple(n * s for n, s in zip(size[-axes:], windows.stride[-axes:], strict=True))
+        )
+        if len(wanted) != axes:
+            raise node.bad_argument(f"output_shape {wanted} must be {axes} numbers")
+        padding: list[int] = []
+        extra = [above, left]
+        for axis, target in enumerate((1,) * (2 - axes) + tuple(wanted)):
+            total = (size[axis] - 1) * windows.stride[axis] + windows.reach(axis) + extra[axis] - target
+            if total < 0:
+                extra[axis], total = extra[axis] - total, 0
+            half = total // 2
+            padding += [half, total - half] if auto == "SAME_UPPER" else [total - half, half]
+        top, bottom, before, after = padding
+        return replace(windows, padding=(top, bottom, before, after)), (extra[0], extra[1])
 
     def count(self, axis: int, size: int, *, ceil: bool) -> int:
         """Windows along an axis; with `ceil` also one that reaches over the end, if it begins before it."""

@@ -1,15 +1,18 @@
-"""Activations, and softmax."""
+"""Activations and other functions of single numbers, and softmax."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from pycnn import functional
 from pycnn.onnx._network import Node, shortest
 from pycnn.onnx._operators._chains import remember_tanh
-from pycnn.onnx._registry import Values, operator
+from pycnn.onnx._operators.arithmetic import join
+from pycnn.onnx._registry import PLAIN, Values, operator
 from pycnn.onnx._shapes import checked_axis
 from pycnn.onnx._view import View
 
@@ -39,10 +42,81 @@ def _tanh(values: Values, node: Node) -> View:
     return result
 
 
-@operator("LeakyRelu", (6, 16), note="alpha of at least 0")
+@operator("LeakyRelu", (6, 16))
 def _leaky_relu(values: Values, node: Node) -> View:
     slope = node.number("alpha", 0.01)
+    if slope < 0:
+        return _map(values, node, lambda x: functional.prelu(x, np.full(1, slope, np.float32)))
     return _map(values, node, lambda x: functional.leaky_relu(x, negative_slope=slope))
+
+
+@operator("PRelu", (6, 7, 9, 16), roles={1: PLAIN})
+def _prelu(values: Values, node: Node) -> View:
+    view, slope = values.view(node, 0), values.view(node, 1)
+    if node.version < 7 and slope.rank == 1 and view.rank > 2:
+        # One slope for each channel, wherever numpy would put it.
+        slope = slope.reshaped((*slope.shape, *(1,) * (view.rank - 2)))
+    return join(node, [view, slope], functional.prelu)
+
+
+@operator("Elu", (6, 22))
+def _elu(values: Values, node: Node) -> View:
+    alpha = node.number("alpha", 1.0)
+    return _map(values, node, lambda x: functional.elu(x, alpha=alpha))
+
+
+# The constants of the paper, as float32.
+_SELU = (np.float32(1.6732632423543772), np.float32(1.0507009873554805))
+
+
+@operator("Selu", (6, 22))
+def _selu(values: Values, node: Node) -> View:
+    alpha, gamma = node.number("alpha", float(_SELU[0])), node.number("gamma", float(_SELU[1]))
+    if (np.float32(alpha), np.float32(gamma)) == _SELU:
+        return _map(values, node, functional.selu)
+    return _map(values, node, lambda x: functional.affine(functional.elu(x, alpha=alpha), scale=gamma))
+
+
+@operator("Celu", (12, 28))
+def _celu(values: Values, node: Node) -> View:
+    alpha = node.number("alpha", 1.0)
+    return _map(values, node, lambda x: functional.celu(x, alpha=alpha))
+
+
+@operator("HardSigmoid", (6, 22))
+def _hard_sigmoid(values: Values, node: Node) -> View:
+    alpha, beta = node.number("alpha", 0.2), node.number("beta", 0.5)
+    return _map(values, node, lambda x: functional.hardsigmoid(x, alpha=alpha, beta=beta))
+
+
+@operator("ThresholdedRelu", (10, 22))
+def _thresholded_relu(values: Values, node: Node) -> View:
+    alpha = node.number("alpha", 1.0)
+    return _map(values, node, lambda x: functional.threshold(x, threshold=alpha, value=0.0))
+
+
+@operator("Gelu", (20,))
+def _gelu(values: Values, node: Node) -> View:
+    approximate = node.text("approximate", "none")
+    return _map(values, node, lambda x: functional.gelu(x, approximate=approximate))
+
+
+def _enter(name: str, versions: Sequence[int], function: Callable[[Any], Any]) -> None:
+    """A function of single numbers without attributes."""
+    operator(name, versions)(lambda values, node: _map(values, node, function))
+
+
+_enter("Softplus", (1, 22), functional.softplus)
+_enter("Softsign", (1, 22), functional.softsign)
+_enter("HardSwish", (14, 22), functional.hardswish)
+_enter("Mish", (18, 22), functional.mish)
+_enter("Abs", (6, 13), functional.abs)
+_enter("Exp", (6, 13), functional.exp)
+_enter("Log", (6, 13), functional.log)
+_enter("Sqrt", (6, 13), functional.sqrt)
+_enter("Erf", (9, 13), functional.erf)
+_enter("Reciprocal", (6, 13), functional.reciprocal)
+_enter("Neg", (6, 13), lambda x: functional.affine(x, scale=-1.0))
 
 
 def _limits(values: Values, node: Node) -> tuple[float, float]:
@@ -62,7 +136,7 @@ def _clip(values: Values, node: Node) -> View:
         return _map(values, node, functional.relu6)
     if low == 0.0 and high > 3.4e38:
         return _map(values, node, functional.relu)
-    raise node.unsupported(f"limits {low} and {high} are not supported")
+    return _map(values, node, lambda x: functional.clip(x, min=low, max=high))
 
 
 def _softmax_of(values: Values, node: Node, function: Callable[[Any], Any]) -> View:

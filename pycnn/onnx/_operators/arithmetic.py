@@ -14,12 +14,17 @@ from pycnn.onnx._registry import PLAIN, Values, operator
 from pycnn.onnx._shapes import legacy_shape
 from pycnn.onnx._view import View, align
 
-__all__: list[str] = []
+__all__ = ["join"]
 
 _SINCE = (6, 7, 13, 14)
 
 
-def _join(node: Node, views: list[View], function: Callable[..., Any]) -> View:
+def join(node: Node, views: list[View], function: Callable[..., Any]) -> View:
+    """Apply a function of two tensors that are broadcast as NumPy does.
+
+    Raises:
+        ShapeError: Their shapes do not go together.
+    """
     try:
         symbols, axes, shape = align(views)
     except ValueError:
@@ -58,7 +63,7 @@ def _binary(
         rank = np.ndim(values.get(node, index))
         if affine is not None and rank <= other.rank:
             return View(functional.affine(other.symbol, **affine), other.axes, other.shape)
-    return _join(node, _operands(values, node), function)
+    return join(node, _operands(values, node), function)
 
 
 @operator("Add", _SINCE, roles={0: PLAIN, 1: PLAIN})
@@ -87,28 +92,30 @@ def _mul(values: Values, node: Node) -> View:
     return result
 
 
-@operator("Div", _SINCE, note="by constants")
+@operator("Div", _SINCE, roles={1: PLAIN})
 def _div(values: Values, node: Node) -> View:
-    divisor = values.known(node, 1, "the divisor")
-    if divisor.dtype.kind != "f":
-        raise node.unsupported(f"element type {divisor.dtype} is not supported")
-    with np.errstate(divide="ignore"):
-        reciprocal = np.float32(1.0) / divisor
-    if divisor.size == 1 and np.isfinite(reciprocal).all():
-        view = values.view(node, 0)
-        if divisor.ndim <= view.rank:
-            return View(functional.affine(view.symbol, scale=1.0 / float(divisor.reshape(()))), view.axes, view.shape)
-    values.set(node.inputs[1], reciprocal)
-    try:
-        return _join(node, _operands(values, node), functional.multiply)
-    finally:
-        values.set(node.inputs[1], divisor)
+    divisor = values.single(values.get(node, 1))
+    view = values.get(node, 0)
+    if divisor and np.ndim(values.get(node, 1)) <= (view.rank if isinstance(view, View) else -1):
+        return View(functional.affine(view.symbol, scale=1.0 / divisor), view.axes, view.shape)
+    return join(node, _operands(values, node), functional.divide)
+
+
+@operator("Pow", (1, 7, 12, 13, 15))
+def _pow(values: Values, node: Node) -> View:
+    view, exponent = values.view(node, 0), values.get(node, 1)
+    if isinstance(exponent, np.ndarray) and exponent.size == 1 and exponent.ndim <= view.rank:
+        number = float(exponent.reshape(()))
+        return View(functional.power(view.symbol, number), view.axes, view.shape)
+    if isinstance(exponent, np.ndarray) and exponent.dtype.kind == "i":
+        values.set(node.inputs[1], exponent.astype(np.float32))
+    return join(node, _operands(values, node), functional.power)
 
 
 def _chain(values: Values, node: Node, function: Any) -> View:
     result = values.view(node, 0)
     for index in range(1, len(node.inputs)):
-        result = _join(node, [result, values.view(node, index)], function)
+        result = join(node, [result, values.view(node, index)], function)
     return result
 
 
@@ -121,3 +128,13 @@ def _sum(values: Values, node: Node) -> View:
 def _mean(values: Values, node: Node) -> View:
     total = _chain(values, node, functional.add)
     return View(functional.affine(total.symbol, scale=1.0 / len(node.inputs)), total.axes, total.shape)
+
+
+@operator("Max", (6, 8, 12, 13))
+def _max(values: Values, node: Node) -> View:
+    return _chain(values, node, functional.maximum)
+
+
+@operator("Min", (6, 8, 12, 13))
+def _min(values: Values, node: Node) -> View:
+    return _chain(values, node, functional.minimum)

@@ -117,3 +117,41 @@ def _global_average_pool(values: Values, node: Node) -> View:
 def _global_max_pool(values: Values, node: Node) -> View:
     view = values.view(node, 0)
     return pooled(functional.global_max_pool2d(as_images(node, view).in_order(IMAGE)), view)
+
+
+@operator("LpPool", (2, 11, 18, 22))
+def _lp_pool(values: Values, node: Node) -> View:
+    view = values.view(node, 0)
+    images = as_images(node, view)
+    windows, ceil = _windows(node, view, images), bool(node.integer("ceil_mode", 0))
+    p, x = _norm(node), images.in_order(IMAGE)
+    counts = _counts(node, windows, images.shape[2:], ceil=ceil)
+    if windows.dilation == (1, 1) and not ceil:
+        result = functional.lp_pool2d(
+            x, norm_type=p, kernel_size=windows.kernel, stride=windows.stride, padding=windows.padding
+        )
+        return from_images(result, view.rank)
+    sums = functional.conv2d(
+        functional.power(functional.abs(x), p),
+        np.ones((images.shape[1], *windows.kernel, 1), np.float32),
+        stride=windows.stride,
+        padding=windows.padding_to(images.shape[2:], counts),
+        dilation=windows.dilation,
+        groups=images.shape[1],
+    )
+    return from_images(functional.power(sums, 1.0 / p), view.rank)
+
+
+def _norm(node: Node) -> float:
+    p = node.integer("p", 2)
+    if p < 1:
+        raise node.bad_argument(f"p {p} must be at least 1")
+    return float(p)
+
+
+@operator("GlobalLpPool", (2, 22))
+def _global_lp_pool(values: Values, node: Node) -> View:
+    view = values.view(node, 0)
+    p, x = _norm(node), as_images(node, view).in_order(IMAGE)
+    sums = functional.sum(functional.power(functional.abs(x), p), axes=(1, 2))
+    return pooled(functional.power(sums, 1.0 / p), view)

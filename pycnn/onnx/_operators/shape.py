@@ -57,6 +57,17 @@ def _cast(values: Values, node: Node) -> View:
     raise node.unsupported(f"from {have} to {to} is not supported")
 
 
+@operator("CastLike", (15, 19, 21, 23, 24, 25), note="of constants; of the same type")
+def _cast_like(values: Values, node: Node) -> Any:
+    value, like = values.get(node, 0), values.view(node, 1)
+    dtype = str(like.symbol.dtype)
+    if isinstance(value, np.ndarray):
+        return value.astype("float32" if dtype == "float64" else dtype)
+    if str(value.symbol.dtype) != dtype:
+        raise node.unsupported(f"from {value.symbol.dtype} to {dtype} is not supported")
+    return value
+
+
 @operator("Reshape", (5, *_LISTS), note="shapes that fold to constants")
 def _reshape(values: Values, node: Node) -> View:
     view = values.view(node, 0)
