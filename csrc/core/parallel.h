@@ -11,8 +11,8 @@
 //
 // The calling thread always takes part and never waits for a helper that holds no chunk. Helpers
 // spin for some microseconds and then sleep. When helpers that hold a chunk are stalled (their core
-// was taken away) again and again, the caller goes on alone for a while, long enough that such waits
-// stay a small part of the time.
+// was taken away) again and again, the caller goes on alone for a while, long enough that such
+// waits stay a small part of the time.
 namespace pycnn {
 
 /// Calls `body(chunk, worker)` for every chunk in [0, chunks) exactly once, on up to `threads`
