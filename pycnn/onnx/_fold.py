@@ -27,13 +27,17 @@ from pycnn.onnx._shapes import (
 )
 from pycnn.onnx._tensors import MOST_ELEMENTS, dtype_name
 
-__all__ = ["FOLDED", "fold", "fold_network", "leave_out_softmax"]
+__all__ = ["FOLDED", "add_computed", "fold", "fold_network", "leave_out_softmax"]
 
 Arrays = Sequence[Any]
 Fold = Callable[[Node, Arrays], Any]
 
 # What is computed may have that many elements; what a file holds or repeats may have more.
 _MOST_COMPUTED = 2**27
+# So many all of them together.
+_MOST_IN_ALL = 2**28
+# What looks at an array's shape, or at its numbers in another order, needs no memory for them.
+_WITHOUT_WORK = ("Shape", "Size", "Identity", "Dropout", "Transpose", "Expand", "Slice", "Gather", "Constant")
 _FOLDS: dict[str, Fold] = {}
 
 
@@ -69,6 +73,10 @@ def fold(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
     function = _FOLDS.get(node.op)
     if function is None:
         return None
+    if node.op not in _WITHOUT_WORK:
+        for array in arrays:
+            if array is not None:
+                _check_count(node, [array.size])
     try:
         with np.errstate(all="ignore"):
             result = function(node, arrays)
@@ -80,6 +88,20 @@ def fold(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
     return [np.asarray(value) for value in results]
 
 
+def add_computed(node: Node, results: Sequence[np.ndarray], computed: int) -> int:
+    """The number of elements computed so far, with a node's results.
+
+    Raises:
+        ShapeError: They are too many.
+    """
+    if node.op in _WITHOUT_WORK or node.op == "ConstantOfShape":
+        return computed
+    computed += sum(array.size for array in results)
+    if computed > _MOST_IN_ALL:
+        raise node.bad_shape(f"more than {_MOST_IN_ALL} numbers are computed from constants")
+    return computed
+
+
 def fold_network(network: Network) -> dict[str, str]:
     """Compute all nodes that depend on constants alone, and forget what no output needs.
 
@@ -89,6 +111,7 @@ def fold_network(network: Network) -> dict[str, str]:
     constants = network.constants
     sources: dict[str, str] = {}
     left: list[Node] = []
+    computed = 0
     for node in network.nodes:
         names = [name for name in node.inputs if name]
         results = None
@@ -97,6 +120,7 @@ def fold_network(network: Network) -> dict[str, str]:
         if results is None:
             left.append(node)
             continue
+        computed = add_computed(node, results, computed)
         floats = {name for name in names if constants[name].dtype.kind == "f"}
         for name, value in zip(node.outputs, results, strict=False):
             if not name:

@@ -15,7 +15,7 @@ from pycnn.nn import _names, _range
 from pycnn.nn.files import FileModule
 from pycnn.nn.module import RESERVED
 from pycnn.onnx._file import read
-from pycnn.onnx._fold import fold, fold_network, leave_out_softmax
+from pycnn.onnx._fold import add_computed, fold, fold_network, leave_out_softmax
 from pycnn.onnx._network import Network, Node
 from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, Values, find
 from pycnn.onnx._tensors import MOST_ELEMENTS
@@ -225,6 +225,8 @@ def _record(node: Node, values: Values) -> None:
         results = None
         if all(value is None or isinstance(value, np.ndarray) for value in given):
             results = fold(node, given)
+            if results is not None:
+                values.computed = add_computed(node, results, values.computed)
         if results is None:
             with scope(_scope_name(node.name)):
                 results = find(node).convert(values, node)

@@ -118,6 +118,8 @@ class Values:
         uses: Mapping[str, int],
     ) -> None:
         self.batch = batch
+        #: Numbers computed from constants so far.
+        self.computed = 0
         self._uses = uses
         self._constants = constants
         self._parameters = parameters

@@ -345,3 +345,30 @@ def test_flipped_bits_never_crash():
         except pycnn.Error as error:
             texts.add(str(error)[:4])
     assert texts == {"onnx"}
+
+
+def test_chains_of_constants_are_bounded():
+    # Each result is allowed; together they would take more memory than there is.
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["c0"])]
+    nodes += [helper.make_node("Add", ["c0", "c0"], [f"c{i}"]) for i in range(1, 40)]
+    nodes += [helper.make_node("Concat", [f"c{i}" for i in range(1, 40)], ["big"], axis=0)]
+    nodes += [
+        helper.make_node("ReduceSum", ["big"], ["total"], keepdims=0),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pycnn.onnx._fold._MOST_IN_ALL", 10_000)
+        refused(model(nodes, {"x": (1, 3)}, ["y"], {"s": np.array([300])}, 13), ShapeError)
+    # An operator that visits all of a constant that takes no memory itself.
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["c"]), helper.make_node("Neg", ["c"], ["d"])]
+    nodes += [
+        helper.make_node("ReduceSum", ["d"], ["total"], keepdims=0),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    refused(model(nodes, {"x": (1, 3)}, ["y"], {"s": np.array([2**30])}, 13), ShapeError)
+
+
+def test_windows_of_ones_are_bounded():
+    for op, opset, more in (("AveragePool", 19, {}), ("LpPool", 18, {"ceil_mode": 1})):
+        node = helper.make_node(op, ["x"], ["y"], kernel_shape=[30000, 30000], pads=[30000] * 4, **more)
+        refused(model([node], {"x": (1, 1, 4, 4)}, ["y"], {}, opset), UnsupportedError)

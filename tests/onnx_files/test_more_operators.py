@@ -217,3 +217,43 @@ def test_what_an_opset_lacks_is_told():
     given = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     found = pycnn.onnx.load(to_bytes(net, opset=20))(given)
     np.testing.assert_array_equal(found, net(x).transpose(0, 3, 1, 2))
+
+
+def test_constant_factors_below_zero():
+    # Not an image's normalization, whose deviations are above 0.
+    factor, offset = np.float32([1.5, -0.25, 2, -3]).reshape(4, 1, 1), normal(4, 1, 1)
+    nodes = [
+        onnx_models.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(array))
+        for name, array in (("m", factor), ("a", offset))
+    ]
+    nodes += [
+        onnx_models.helper.make_node("Mul", ["x", "m"], ["t"]),
+        onnx_models.helper.make_node("Add", ["t", "a"], ["y0"]),
+    ]
+    data = onnx_models.model(nodes, {"x": X.shape}, ["y0"], {}, 13)
+    np.testing.assert_allclose(ours(data, X)[0], X * factor + offset, rtol=1e-6, atol=1e-6)
+
+
+def test_old_files_say_which_axes_a_bias_has():
+    x, weight, column = normal(4, 4), normal(4, 4), normal(4)
+    nodes = [
+        onnx_models.helper.make_node("MatMul", ["x", "w"], ["t"]),
+        onnx_models.helper.make_node("Add", ["t", "a"], ["y0"], broadcast=1, axis=0),
+    ]
+    data = onnx_models.model(nodes, {"x": x.shape}, ["y0"], {"w": weight, "a": column}, 6)
+    np.testing.assert_allclose(ours(data, x)[0], x @ weight + column[:, None], rtol=1e-5, atol=1e-6)
+
+
+def test_division_by_numbers_without_a_reciprocal():
+    x = np.float32([[0, 1e-20, -1e-38]])
+    node = onnx_models.helper.make_node("Div", ["x", "d"], ["y0"])
+    data = onnx_models.model([node], {"x": x.shape}, ["y0"], {"d": np.float32(1e-39)}, 13)
+    np.testing.assert_allclose(ours(data, x)[0], x / np.float32(1e-39), rtol=1e-6)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("scales", [(0.6, 0.6), (0.7, 2), (1.5, 0.6), (2, 3), (1, 0.7)])
+def test_nearest_pixels_of_version_10(scales):
+    node = onnx_models.helper.make_node("Resize", ["x", "s"], ["y0"])
+    data = onnx_models.model([node], {"x": X.shape}, ["y0"], {"s": np.float32([1, 1, *scales])}, 10)
+    np.testing.assert_array_equal(ours(data, X)[0], peer(data, X)[0])

@@ -26,6 +26,8 @@ def with_constant(values: Values, node: Node) -> tuple[View, np.ndarray] | None:
     first, second = values.get(node, 0), values.get(node, 1)
     if isinstance(first, np.ndarray):
         first, second = second, first
+    if _lies_elsewhere(node):
+        return None
     usual = isinstance(first, View) and isinstance(second, np.ndarray) and second.dtype == np.float32
     return (first, second) if usual and second.ndim <= first.rank else None
 
@@ -36,6 +38,11 @@ def _per_channel(view: View, array: np.ndarray) -> np.ndarray | None:
     if view.rank < 2 or any(size != 1 for axis, size in enumerate(shape) if axis != 1):
         return None
     return np.broadcast_to(array.reshape(-1), view.shape[1:2]) if shape[1] in (1, view.shape[1]) else None
+
+
+def _lies_elsewhere(node: Node) -> bool:
+    """Whether an attribute says which axes the second operand has, as before opset 7."""
+    return node.version < 7 and "axis" in node.attributes
 
 
 def remember_tanh(values: Values, node: Node, result: View) -> None:
@@ -64,7 +71,7 @@ def joined_sum(values: Values, node: Node) -> View | None:
     if scale is not None and offset is not None and (factor.ndim == 0 or view.rank < 2):
         return _map(view, lambda x: functional.affine(x, scale=scale, offset=offset))
     a, b = _per_channel(view, factor), _per_channel(view, found[1])
-    if a is None or b is None or not (np.isfinite(a) & (a != 0) & np.isfinite(b)).all():
+    if a is None or b is None or not (np.isfinite(a) & (a > 0) & np.isfinite(b)).all():
         return None
     # The op divides by `std` and subtracts `mean` first, in float64; rounded to float32 these are a and b again.
     std = 1.0 / a.astype(np.float64)
@@ -80,6 +87,8 @@ def _map(view: View, function: Any) -> View:
 
 def joined_bias(values: Values, node: Node) -> View | None:
     """A convolution or product of matrices and a sum with one number for each channel, as files of Keras write them."""
+    if _lies_elsewhere(node):
+        return None
     for index in (0, 1):
         made = getattr(values.get(node, index), "made", None)
         if made is None or made[0] != "linear" or values.uses(node.inputs[index]) != 1:

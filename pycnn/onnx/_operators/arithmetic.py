@@ -96,7 +96,12 @@ def _mul(values: Values, node: Node) -> View:
 def _div(values: Values, node: Node) -> View:
     divisor = values.single(values.get(node, 1))
     view = values.get(node, 0)
-    if divisor and np.ndim(values.get(node, 1)) <= (view.rank if isinstance(view, View) else -1):
+    # The reciprocal of a number close to 0 or to the largest one is not a float32 of full precision.
+    if (
+        divisor
+        and 1e-37 < abs(divisor) < 1e37
+        and np.ndim(values.get(node, 1)) <= (view.rank if isinstance(view, View) else -1)
+    ):
         return View(functional.affine(view.symbol, scale=1.0 / divisor), view.axes, view.shape)
     return join(node, _operands(values, node), functional.divide)
 

@@ -78,6 +78,7 @@ def _average_pool(values: Values, node: Node) -> View:
             count_include_pad=include,
         )
         return from_images(result, view.rank)
+    _check_ones(node, windows, images.shape[1], counts)
     # Sums by a convolution of ones, each times the reciprocal of how many cells count.
     rows, columns = (_cells(windows, axis, images.shape[2 + axis], counts[axis], include) for axis in (0, 1))
     sums = functional.conv2d(
@@ -91,6 +92,16 @@ def _average_pool(values: Values, node: Node) -> View:
     with np.errstate(divide="ignore"):
         share = (1.0 / np.outer(rows, columns)).astype(np.float32)
     return from_images(functional.multiply(sums, share[None, :, :, None]), view.rank)
+
+
+_MOST_ONES = 2**24
+
+
+def _check_ones(node: Node, windows: Windows, channels: int, counts: tuple[int, int]) -> None:
+    """Refuse windows whose filter of ones, or whose count of cells, would take much memory."""
+    steps = max(count * size for count, size in zip(counts, windows.kernel, strict=True))
+    if max(channels * windows.kernel[0] * windows.kernel[1], steps, counts[0] * counts[1]) > _MOST_ONES:
+        raise node.unsupported(f"{counts} windows {windows.kernel} over {channels} channels are too many or too large")
 
 
 def _cells(windows: Windows, axis: int, size: int, count: int, include: bool) -> np.ndarray:
@@ -131,6 +142,7 @@ def _lp_pool(values: Values, node: Node) -> View:
             x, norm_type=p, kernel_size=windows.kernel, stride=windows.stride, padding=windows.padding
         )
         return from_images(result, view.rank)
+    _check_ones(node, windows, images.shape[1], counts)
     sums = functional.conv2d(
         functional.power(functional.abs(x), p),
         np.ones((images.shape[1], *windows.kernel, 1), np.float32),

@@ -17,6 +17,8 @@ __all__: list[str] = []
 _GRIDS = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
 _ROUNDINGS = {"round_prefer_floor": "round_down", "round_prefer_ceil": "round_up", "floor": "floor", "ceil": "ceil"}
 
+_VERSION_10 = ("floor", "ceil")
+
 
 def _scales(values: Values, node: Node, index: int) -> tuple[float, ...]:
     array = values.optional_known(node, index, "scales")
@@ -34,7 +36,13 @@ def _upsample(values: Values, node: Node) -> View:
 def _resize(values: Values, node: Node) -> View:
     if node.version < 11:
         scales = _scales(values, node, 1)
-        return _resized(values, node, range(len(scales)), scales, (), "asymmetric", "floor")
+        # Version 10 takes the pixel behind where it shrinks, and the one in front where it enlarges.
+        shrinks = [scale < 1.0 for scale in scales]
+        if len(scales) == 4 and shrinks[2] != shrinks[3] and node.text("mode", "nearest") == "nearest":
+            rows, columns = (*scales[:3], 1.0), (1.0, 1.0, 1.0, scales[3])
+            result = _resized(values, node, range(4), rows, (), "asymmetric", _VERSION_10[shrinks[2]])
+            return _resized_view(node, result, range(4), columns, (), "asymmetric", _VERSION_10[shrinks[3]])
+        return _resized(values, node, range(len(scales)), scales, (), "asymmetric", _VERSION_10[any(shrinks)])
     if node.integer("antialias", 0):
         raise node.unsupported("antialias is not supported")
     if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -59,7 +67,18 @@ def _resized(
     grid: str,
     rounding: str,
 ) -> View:
-    view = values.view(node, 0)
+    return _resized_view(node, values.view(node, 0), axes, scales, sizes, grid, rounding)
+
+
+def _resized_view(
+    node: Node,
+    view: View,
+    axes: Sequence[int],
+    scales: Sequence[float],
+    sizes: Sequence[int],
+    grid: str,
+    rounding: str,
+) -> View:
     mode = node.text("mode", "nearest")
     if view.rank != 4 or mode not in ("nearest", "linear"):
         raise node.unsupported(f"mode {mode} for {view.shape}; supported are nearest and linear for images")
