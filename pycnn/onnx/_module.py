@@ -234,6 +234,9 @@ def _record(node: Node, values: Values) -> None:
         if str(error).startswith("onnx"):
             raise
         raise type(error)(f"onnx: {node}: {error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        # NumPy's and Python's own, of constants that are no single number, no whole number or too large.
+        raise node.bad_argument(str(error)) from None
     listed = results if isinstance(results, list) else [results]
     for name, value in zip(node.outputs, listed, strict=False):
         if not name:

@@ -372,3 +372,22 @@ def test_windows_of_ones_are_bounded():
     for op, opset, more in (("AveragePool", 19, {}), ("LpPool", 18, {"ceil_mode": 1})):
         node = helper.make_node(op, ["x"], ["y"], kernel_shape=[30000, 30000], pads=[30000] * 4, **more)
         refused(model([node], {"x": (1, 1, 4, 4)}, ["y"], {}, opset), UnsupportedError)
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "opset"),
+    [
+        ("Clip", {"l": np.zeros(3, np.float32)}, 13),
+        ("Clip", {"l": np.zeros(0, np.float32)}, 13),
+        ("Pad", {"p": np.array([0] * 7 + [1]), "v": np.zeros(3, np.float32)}, 13),
+        ("Dropout", {"r": np.zeros(2, np.float32)}, 13),
+        ("LayerNormalization", {"s": np.zeros(3, np.float32)}, 17),
+        ("Unsqueeze", {"a": np.float32([np.nan])}, 13),
+        ("Reshape", {"a": np.float32([np.inf])}, 13),
+        ("Resize", {"roi": np.zeros(0, np.float32), "s": np.float32([1, 1, 1e30, 1])}, 13),
+    ],
+)
+def test_constants_of_another_shape_or_kind(op, constants, opset):
+    node = helper.make_node(op, ["x", *constants], ["y"], name="it")
+    text = refused(model([node], {"x": (1, 1, 4, 4)}, ["y"], constants, opset), ArgumentError, ShapeError)
+    assert "node 'it'" in text
