@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -94,10 +95,10 @@ class GuardedBuffer {
 
   // Whether the bytes between the buffer and the other end of its pages are as they were.
   bool border_is_intact() const noexcept {
-    const std::byte* const begin = accessible();
-    for (const std::byte* p = begin; p < begin + inner_; ++p)
-      if ((p < data() || p >= data() + bytes_) && *p != std::byte{kBorder}) return false;
-    return true;
+    const std::byte *const begin = accessible(), *const buffer = data();
+    const auto intact = [](std::byte b) { return b == std::byte{kBorder}; };
+    return std::all_of(begin, buffer, intact) &&
+           std::all_of(buffer + bytes_, begin + inner_, intact);
   }
 
  private:
