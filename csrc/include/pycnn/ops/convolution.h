@@ -1,0 +1,53 @@
+#pragma once
+#include "pycnn/ops/op.h"
+
+/// \file
+/// Convolution: csrc/ops/conv2d.cpp
+namespace pycnn::ops {
+
+/// Cross-correlation of images with filters.
+///
+///   output[n, oh, ow, oc] = bias[oc] + sum over (kh, kw, ic) of
+///       input[n, oh*SH - top + kh*DH, ow*SW - left + kw*DW, g*IC/G + ic] * weight[oc, kh, kw, ic],
+///       g = oc / (OC/G)
+///
+/// inputs:  input (N, H, W, IC) float; weight (OC, KH, KW, IC/G) float; optional bias (OC) float;
+///          with epilogue.residual, last, a tensor of the output's shape
+/// outputs: output (N, OH, OW, OC), OH = floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1, OW
+/// likewise
+struct Conv2d {
+  Pair stride = {1, 1};
+  Padding padding;
+  Pair dilation = {1, 1};
+  std::int64_t groups = 1;
+  Epilogue epilogue;
+  PYCNN_OP("conv2d", stride, padding, dilation, groups, epilogue)
+};
+
+/// Gradient of Conv2d for its input.
+/// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G)
+/// outputs: grad_input (N, H, W, IC) with H, W from input_size
+struct Conv2dGradInput {
+  Pair stride = {1, 1};
+  Padding padding;
+  Pair dilation = {1, 1};
+  std::int64_t groups = 1;
+  Pair input_size = {0, 0};
+  PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size)
+};
+
+/// Gradient of Conv2d for its weight and, with `bias`, for its bias.
+/// inputs:  input (N, H, W, IC); grad_output (N, OH, OW, OC)
+/// outputs: grad_weight (OC, KH, KW, IC/G) with KH, KW from kernel_size; with bias, grad_bias (OC)
+/// The batch is summed in chunks that depend on the shapes alone, combined in a fixed tree.
+struct Conv2dGradWeight {
+  Pair stride = {1, 1};
+  Padding padding;
+  Pair dilation = {1, 1};
+  std::int64_t groups = 1;
+  Pair kernel_size = {1, 1};
+  bool bias = false;
+  PYCNN_OP("conv2d_grad_weight", stride, padding, dilation, groups, kernel_size, bias)
+};
+
+}  // namespace pycnn::ops

@@ -1,0 +1,116 @@
+#pragma once
+#include "pycnn/ops/op.h"
+
+/// \file
+/// Normalisation: csrc/ops/batch_norm.cpp, ops/local_response_norm.cpp
+namespace pycnn::ops {
+
+/// Batch normalisation over all axes but the last (Ioffe, Szegedy 2015), as recorded:
+/// compile/specialize_mode replaces it by BatchNormTrain or BatchNormInference. `frozen` keeps the
+/// running statistics also while training.
+/// inputs:  input (..., C) float; scale (C); shift (C); running_mean (C); running_var (C)
+/// outputs: output (..., C)
+struct BatchNorm {
+  double eps = 1e-5;
+  double momentum = 0.1;  ///< running = (1 - momentum) * running + momentum * batch, as PyTorch
+  bool frozen = false;
+  PYCNN_OP("batch_norm", eps, momentum, frozen)
+};
+
+/// Normalises by the batch's own mean and (biased) variance; running_var takes the unbiased one.
+/// inputs:  as BatchNorm
+/// outputs: output (..., C); batch_mean (C); batch_inv_std (C), 1 / sqrt(var + eps);
+/// new_running_mean (C);
+///          new_running_var (C)
+/// Statistics in two passes or by Welford in chunks that depend on the shape alone. One value per
+/// channel: ArgumentError.
+struct BatchNormTrain {
+  double eps = 1e-5;
+  double momentum = 0.1;
+  PYCNN_OP("batch_norm_train", eps, momentum)
+};
+
+/// inputs:  input (..., C); scale (C); batch_mean (C); batch_inv_std (C); grad_output (..., C)
+/// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
+struct BatchNormTrainGrad {
+  PYCNN_OP("batch_norm_train_grad")
+};
+
+/// The first half of BatchNormTrain: what it measures. compile/split_batch_norm makes both halves.
+/// inputs:  as BatchNorm
+/// outputs: batch_mean (C); batch_inv_std (C); new_running_mean (C); new_running_var (C);
+///          factor (C) = scale * batch_inv_std; offset (C) = shift - factor * (mean - batch_mean),
+///          which is shift but for what the type of batch_mean cannot hold of the mean
+struct BatchNormStatistics {
+  double eps = 1e-5;
+  double momentum = 0.1;
+  PYCNN_OP("batch_norm_statistics", eps, momentum)
+};
+
+/// The second half: output = activation((input - batch_mean) * factor + offset + residual). Equal
+/// inputs give equal bits, so that a result may be computed again instead of kept.
+/// inputs:  input (..., C) float; batch_mean, factor, offset (C); with epilogue.residual, last, a
+///          tensor of the input's shape
+/// outputs: output (..., C). The activation is the identity, relu, relu6 or leaky_relu.
+struct BatchNormApply {
+  Epilogue epilogue;
+  PYCNN_OP("batch_norm_apply", epilogue)
+};
+
+/// Gradient of both halves and of the activation, whose slope follows from the input.
+/// inputs:  input (..., C); scale, batch_mean, batch_inv_std, factor, offset (C);
+///          grad_output (..., C)
+/// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
+struct BatchNormApplyGrad {
+  ActivationKind activation = ActivationKind::kRelu;
+  double slope = 0.01;
+  PYCNN_OP("batch_norm_apply_grad", activation, slope)
+};
+
+/// output = (input - running_mean) / sqrt(running_var + eps) * scale + shift
+/// inputs: as BatchNorm.
+/// outputs: output (..., C)
+struct BatchNormInference {
+  double eps = 1e-5;
+  PYCNN_OP("batch_norm_inference", eps)
+};
+
+/// inputs:  input (..., C); scale (C); running_mean (C); running_var (C); grad_output (..., C)
+/// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
+struct BatchNormInferenceGrad {
+  double eps = 1e-5;
+  PYCNN_OP("batch_norm_inference_grad", eps)
+};
+
+/// A batch norm of running statistics joined to the convolution or dense layer before it
+/// (compile/fold_batch_norm):
+///   folded_weight[oc, ...] = weight[oc, ...] * f[oc],  f = scale / sqrt(running_var + eps)
+///   folded_bias[oc] = (bias[oc] - running_mean[oc]) * f[oc] + shift[oc]
+/// inputs:  weight (OC, ...); scale, shift, running_mean, running_var (OC); optional bias (OC)
+/// outputs: folded_weight (OC, ...); folded_bias (OC)
+struct FoldBatchNorm {
+  double eps = 1e-5;
+  PYCNN_OP("fold_batch_norm", eps)
+};
+
+/// Across channels (Krizhevsky et al. 2012; alpha is divided by size, as PyTorch):
+///   output[..., c] = input[..., c] / (k + alpha / size * sum over j in [c - size/2, c +
+///   (size-1)/2] of input[..., j]^2)^beta
+/// inputs: input (..., C) float.
+/// outputs: output (..., C)
+struct LocalResponseNorm {
+  std::int64_t size = 5;
+  double alpha = 1e-4;
+  double beta = 0.75;
+  double k = 1.0;
+  PYCNN_OP("local_response_norm", size, alpha, beta, k)
+};
+
+/// inputs: input (..., C); grad_output (..., C).
+/// outputs: grad_input (..., C)
+struct LocalResponseNormGrad {
+  LocalResponseNorm norm;
+  PYCNN_OP("local_response_norm_grad", norm)
+};
+
+}  // namespace pycnn::ops

@@ -1,0 +1,104 @@
+#pragma once
+#include "pycnn/ops/op.h"
+
+/// \file
+/// Training: csrc/ops/optimizer.cpp. Added by compile/append_update; none has a gradient.
+namespace pycnn::ops {
+
+/// i64 (1) plus one.
+struct Increment {
+  PYCNN_OP("increment")
+};
+
+/// Factor that brings the global L2 norm of all inputs to at most max_norm: min(1, max_norm /
+/// norm). Squares are summed in float64 in a fixed order. max_norm of infinity only measures.
+/// inputs: one or more gradients.
+/// outputs: factor (); norm ()
+struct ClipFactor {
+  double max_norm = 1.0;
+  PYCNN_OP("clip_factor", max_norm)
+};
+
+/// Stochastic gradient descent as PyTorch's:
+///   g = factor * gradient + weight_decay * parameter;  velocity = momentum * velocity + g  (first
+///   step too: velocity 0) parameter -= learning_rate * rate_scale * (nesterov ? g + momentum *
+///   velocity : velocity)
+/// inputs:  parameter; gradient; learning_rate f32 (1); with momentum, velocity; with `clipped`,
+/// last, factor ()
+/// outputs: parameter; with momentum, velocity
+struct SgdUpdate {
+  double momentum = 0.0;
+  bool nesterov = false;
+  double weight_decay = 0.0;
+  double rate_scale = 1.0;
+  bool clipped = false;
+  PYCNN_OP("sgd_update", momentum, nesterov, weight_decay, rate_scale, clipped)
+};
+
+/// Adam (Kingma, Ba 2015) and, with decoupled weight decay, AdamW (Loshchilov, Hutter 2019), as
+/// PyTorch's.
+/// inputs:  parameter; gradient; learning_rate f32 (1); step i64 (1), 0 at the first update; mean;
+/// variance;
+///          with `clipped`, last, factor ()
+/// outputs: parameter; mean; variance
+struct AdamUpdate {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.0;
+  bool decoupled = false;
+  double rate_scale = 1.0;
+  bool clipped = false;
+  PYCNN_OP("adam_update", beta1, beta2, eps, weight_decay, decoupled, rate_scale, clipped)
+};
+
+/// DenseGradWeight and the SgdUpdate or AdamUpdate that alone takes its result, for some rows of
+/// the weight at a time, so that the whole gradient never stands in memory (compile/fuse_update).
+/// inputs:  parameter (OUT, IN); input (..., IN); grad_output (..., OUT); then as the update from
+/// its
+///          learning_rate on, without factor
+/// outputs: as the update; with bias, last, grad_bias (OUT)
+struct DenseSgdUpdate {
+  bool bias = false;
+  SgdUpdate update;
+  PYCNN_OP("dense_sgd_update", bias, update)
+};
+struct DenseAdamUpdate {
+  bool bias = false;
+  AdamUpdate update;
+  PYCNN_OP("dense_adam_update", bias, update)
+};
+
+/// Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon): momentum whose singular values
+/// are all brought to about 1. The parameter counts as the matrix (first axis, all others), rows by
+/// columns:
+///   g = factor * gradient;  velocity = momentum * velocity + g  (first step too: velocity 0)
+///   u = nesterov ? g + momentum * velocity : velocity
+///   x = u / max(|u|, 1e-7), transposed if there are more rows than columns; `iterations` times
+///   x = a x + (b s + c s s) x with s = x x^T and (a, b, c) = (3.4445, -4.7750, 2.0315)
+///   rate = learning_rate * rate_scale
+///   parameter = (1 - rate * weight_decay) * parameter - rate * sqrt(max(1, rows / columns)) * x
+/// |u| is the Frobenius norm.
+/// inputs:  parameter of two axes at least; gradient; learning_rate f32 (1); velocity; with
+///          `clipped`, last, factor ()
+/// outputs: parameter; velocity
+struct MuonUpdate {
+  double momentum = 0.95;
+  bool nesterov = true;
+  double weight_decay = 0.0;
+  std::int64_t iterations = 5;
+  double rate_scale = 1.0;
+  bool clipped = false;
+  PYCNN_OP("muon_update", momentum, nesterov, weight_decay, iterations, rate_scale, clipped)
+};
+
+/// average = decay * average + (1 - decay) * value, decay at most (1 + step) / (10 + step) so that
+/// early steps count.
+/// inputs: average; value; step i64 (1).
+/// outputs: average
+struct EmaUpdate {
+  double decay = 0.999;
+  PYCNN_OP("ema_update", decay)
+};
+
+}  // namespace pycnn::ops
