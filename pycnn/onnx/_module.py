@@ -13,11 +13,11 @@ import numpy as np
 from pycnn.errors import ArgumentError, DTypeError, Error, GraphError, ShapeError, UnsupportedError
 from pycnn.nn import _names, _range
 from pycnn.nn.files import FileModule
-from pycnn.nn.module import RESERVED
+from pycnn.nn.module import RESERVED, _first_symbol
 from pycnn.onnx._file import read
 from pycnn.onnx._fold import add_computed, fold, fold_network, leave_out_softmax
 from pycnn.onnx._network import Network, Node
-from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, Values, find
+from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, PLAIN, Values, find
 from pycnn.onnx._tensors import MOST_ELEMENTS
 from pycnn.onnx._view import IMAGE, View
 from pycnn.tensor import Parameter
@@ -89,6 +89,9 @@ class OnnxModule(FileModule):
         UnsupportedError: A node is not supported.
     """
 
+    # Who read the network, and what it came from, in messages.
+    _reader, _origin = "onnx", "the file"
+
     def __init__(
         self, network: Network, sources: Mapping[str, str], *, input_layout: str, scores: bool = False
     ) -> None:
@@ -146,7 +149,7 @@ class OnnxModule(FileModule):
                 return
             shapes[given.name] = (_laid_out(shape, layout), given.dtype)
         numbered = {f"input{i}": spec for i, spec in enumerate(shapes.values())}
-        trace(lambda **symbols: self(*symbols.values()), numbered, root=self)
+        trace(lambda **symbols: _first_symbol(self(*symbols.values())), numbered, root=self)
         if len(shapes) == 1:
             ((laid_out, _),) = shapes.values()
             self._remember_input(laid_out[1:])
@@ -163,7 +166,9 @@ class OnnxModule(FileModule):
         network, parameters, layout, scores = self._recorded
         if len(inputs) != len(network.inputs):
             names = ", ".join(given.name for given in network.inputs)
-            raise ArgumentError(f"onnx: {len(inputs)} inputs given, the file has {len(network.inputs)} ({names})")
+            raise ArgumentError(
+                f"{self._reader}: {len(inputs)} inputs given, {self._origin} has {len(network.inputs)} ({names})"
+            )
         batch = None
         views = {}
         for given, symbol in zip(network.inputs, inputs, strict=True):
@@ -187,7 +192,7 @@ class OnnxModule(FileModule):
 
     def _input(self, given: Any, symbol: Symbol, layout: str) -> View:
         if not isinstance(symbol, Symbol):
-            raise GraphError(f"onnx: input '{given.name}' is {type(symbol).__name__}, expected a Symbol")
+            raise GraphError(f"{self._reader}: input '{given.name}' is {type(symbol).__name__}, expected a Symbol")
         declared = _laid_out(given.shape, layout)
         shape = tuple(symbol.shape)
         # The number of images is free, whatever the file says.
@@ -196,9 +201,13 @@ class OnnxModule(FileModule):
         )
         if not fits:
             shown = ", ".join("?" if size is None else str(size) for size in declared)
-            raise ShapeError(f"onnx: input '{given.name}' is {shape}, the file declares ({shown})")
+            raise ShapeError(
+                f"{self._reader}: input '{given.name}' is {shape}, {self._origin} declares ({shown}) in {layout}"
+            )
         if str(symbol.dtype) not in (given.dtype, "float64" if given.dtype == "float32" else given.dtype):
-            raise DTypeError(f"onnx: input '{given.name}' is {symbol.dtype}, the file declares {given.dtype}")
+            raise DTypeError(
+                f"{self._reader}: input '{given.name}' is {symbol.dtype}, {self._origin} declares {given.dtype}"
+            )
         if layout == "NHWC" and len(shape) == 4:
             n, h, w, c = shape
             return View(symbol, IMAGE, (n, c, h, w))
@@ -231,9 +240,9 @@ def _record(node: Node, values: Values) -> None:
             with scope(_scope_name(node.name)):
                 results = find(node).convert(values, node)
     except Error as error:
-        if str(error).startswith("onnx"):
+        if str(error).startswith(node.reader):
             raise
-        raise type(error)(f"onnx: {node}: {error}") from error
+        raise type(error)(f"{node.reader}: {node}: {error}") from error
     except (ValueError, TypeError, OverflowError) as error:
         # NumPy's and Python's own, of constants that are no single number, no whole number or too large.
         raise node.bad_argument(str(error)) from None
@@ -284,10 +293,14 @@ def _parameters(network: Network) -> dict[str, tuple[Parameter, Any, Any]]:
             if index >= len(node.inputs) or node.inputs[index] not in network.constants:
                 continue
             name = node.inputs[index]
-            if network.constants[name].dtype != np.float32 or not _is_learned(node, index, name, network):
+            learned = role == BUFFER or _is_learned(node, index, name, network)
+            if network.constants[name].dtype != np.float32 or not learned:
                 continue
             # What two nodes use is laid out for the first, and transposed for the second.
             roles.setdefault(name, role)
+    for name in network.learned or ():
+        if name in network.constants:
+            roles.setdefault(name, PLAIN)
     result = {}
     for name, role in roles.items():
         array = network.constants[name]
@@ -311,6 +324,8 @@ _WEIGHED = ("Add", "Sub", "Mul", "Div", "Sum")
 
 def _is_learned(node: Node, index: int, name: str, network: Network) -> bool:
     """Whether a constant is a weight and not one of a formula's numbers."""
+    if network.learned is not None:
+        return name in network.learned
     if node.op not in _WEIGHED:
         return True
     return network.constants[name].size > 1 and name not in network.literals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,9 +40,16 @@ class Node:
     opset: int
     version: int
 
+    #: Who reads the network, for the beginning of messages.
+    reader: ClassVar[str] = "onnx"
+
     def __str__(self) -> str:
         """For the beginning of messages."""
         return f"node '{self.name}' ({self.op}, opset {self.opset})"
+
+    def own_operator(self) -> Any:
+        """How the node is converted, where that is no operator of ONNX."""
+        return None
 
     def has_input(self, index: int) -> bool:
         """Whether an optional input is there."""
@@ -70,15 +77,15 @@ class Node:
 
     def unsupported(self, why: str) -> UnsupportedError:
         """The error for what is legal and not there."""
-        return UnsupportedError(f"onnx: {self}: {why}")
+        return UnsupportedError(f"{self.reader}: {self}: {why}")
 
     def bad_shape(self, why: str) -> ShapeError:
         """The error for shapes that do not fit."""
-        return ShapeError(f"onnx: {self}: {why}")
+        return ShapeError(f"{self.reader}: {self}: {why}")
 
     def bad_argument(self, why: str) -> ArgumentError:
         """The error for an attribute out of its range."""
-        return ArgumentError(f"onnx: {self}: {why}")
+        return ArgumentError(f"{self.reader}: {self}: {why}")
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class Network:
         producer: Program that wrote the file.
         metadata: The file's own text entries.
         literals: Names of constants that stand in nodes, not among the initializers.
+        learned: Names of the constants that are trained, where that is known; None where it follows from their use.
     """
 
     where: str
@@ -121,3 +129,4 @@ class Network:
     producer: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     literals: set[str] = field(default_factory=set)
+    learned: frozenset[str] | None = None

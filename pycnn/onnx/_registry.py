@@ -85,6 +85,9 @@ def find(node: Node) -> Operator:
     Raises:
         UnsupportedError: It, or this version of it, is not known.
     """
+    own: Operator | None = node.own_operator()
+    if own is not None:
+        return own
     table = operators()
     found = table.get(node.op)
     if found is None:
