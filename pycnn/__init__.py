@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pycnn.version import __version__
 
 if TYPE_CHECKING:
-    from pycnn import data, errors, functional, inspect, models, nn, onnx, optim, testing, train, transfer
+    from pycnn import data, errors, functional, inspect, models, nn, onnx, optim, pytorch, testing, train, transfer
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.ensemble import Ensemble
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pycnn.nn.files import load, save
     from pycnn.nn.weights import load_weights
     from pycnn.program import Program, compile
+    from pycnn.pytorch import from_torch
     from pycnn.tensor import Parameter, Tensor
     from pycnn.tracing import Symbol
     from pycnn.train import Trainer
@@ -63,6 +64,7 @@ __all__ = [
     "compile",
     "data",
     "errors",
+    "from_torch",
     "functional",
     "grad",
     "inspect",
@@ -74,6 +76,7 @@ __all__ = [
     "nn",
     "onnx",
     "optim",
+    "pytorch",
     "save",
     "testing",
     "train",
@@ -81,7 +84,21 @@ __all__ = [
     "value_and_grad",
 ]
 
-_MODULES = ("data", "errors", "functional", "inspect", "models", "nn", "onnx", "optim", "testing", "train", "transfer")
+_MODULES = (
+    "data",
+    "errors",
+    "functional",
+    "inspect",
+    "models",
+    "nn",
+    "onnx",
+    "optim",
+    "pytorch",
+    "sklearn",  # not in __all__: it needs scikit-learn
+    "testing",
+    "train",
+    "transfer",
+)
 _HOMES = {
     "Ensemble": "ensemble",
     "Parameter": "tensor",
@@ -91,6 +108,7 @@ _HOMES = {
     "Trainer": "train",
     "bench": "benchmark",
     "compile": "program",
+    "from_torch": "pytorch",
     "grad": "gradients",
     "load": "nn.files",
     "load_weights": "nn.weights",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core
-from pycnn.errors import ArgumentError, DTypeError, ShapeError
+from pycnn.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, trace
 
@@ -142,6 +142,8 @@ class Variables:
 class Program:
     """A compiled network for fixed input shapes.
 
+    It cannot be pickled or copied: that is for the module, whose copy is compiled again where it is used.
+
     Calling it is safe from several threads at once in inference, and has the same bits as alone.
     """
 
@@ -188,6 +190,16 @@ class Program:
     def memory(self) -> dict[str, int]:
         """Bytes of the memory plan: arena, scratch, prepared (packed) weights, variables, arena without reuse."""
         return self._core.memory()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Refuse pickling and copying.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError(
+            "a compiled program cannot be pickled or copied; pickle or copy the module and compile that"
+        )
 
     def __call__(self, *arrays: Any) -> Any:
         """Run on arrays in the order of `inputs`.

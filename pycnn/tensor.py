@@ -205,9 +205,17 @@ class Tensor:
         """Return the DLPack device: the CPU."""
         return (1, 0)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the values."""
+        return _tensor_of, (self.numpy().copy(),)
+
     def __repr__(self) -> str:
         """Describe shape and type."""
         return f"Tensor(shape={self.shape}, dtype={self.dtype!r})"
+
+
+def _tensor_of(values: np.ndarray) -> Tensor:
+    return Tensor(_core.Tensor.from_array(values))
 
 
 @dataclass(frozen=True)
@@ -364,7 +372,15 @@ class Parameter:
         return array if dtype is None else array.astype(dtype)
 
     def __dlpack__(self, **arguments: Any) -> Any:
-        """Export a copy in the layout of files through DLPack, arguments as the array API standard's."""
+        """Export a copy in the layout of files through DLPack, arguments as the array API standard's.
+
+        `tensor` shares the values themselves, in memory layout.
+
+        Raises:
+            BufferError: `copy=False`.
+        """
+        if arguments.get("copy") is False:
+            raise BufferError("a parameter is exported as a copy; its .tensor shares the memory")
         return self.numpy().__dlpack__(**arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -256,3 +256,86 @@ X4 = np.ones((1, 4, 4, 3), np.float32)
 def test_bad_arguments_name_function_argument_and_value(call, text):
     with pytest.raises(pycnn.ArgumentError, match=f"^{text}"):
         call()
+
+
+def test_parameter_refuses_to_share_what_it_copies(net):
+    weight = next(iter(net.parameters()))
+    with pytest.raises(BufferError, match=r"\.tensor shares"):
+        np.from_dlpack(weight, copy=False)
+    assert not np.shares_memory(np.from_dlpack(weight), weight.tensor.numpy())
+
+
+def test_torch_reads_parameters_and_results(net):
+    torch = pytest.importorskip("torch")
+    weight = next(iter(net.parameters()))
+    x = np.random.default_rng(0).random((3, 7, 7, 2), dtype=np.float32)
+    shared, copied, result = (torch.from_dlpack(value) for value in (weight.tensor, weight, net(x)))
+    assert shared.data_ptr() == weight.tensor.numpy().ctypes.data
+    np.testing.assert_array_equal(copied.numpy(), weight.numpy())
+    np.testing.assert_array_equal(result.numpy(), net(x))
+
+
+def test_torch_tensors_are_taken_wherever_arrays_are(net):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).random((4, 7, 7, 2), dtype=np.float32)
+    tensor, labels = torch.from_numpy(x), torch.tensor([0, 1, 2, 0])
+    # What lies channels last in torch is read where it is.
+    channels_last = tensor.permute(0, 3, 1, 2).to(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for images in (tensor, channels_last):
+            np.testing.assert_array_equal(net(images), net(x))
+            np.testing.assert_array_equal(net.predict(images), net.predict(x))
+            np.testing.assert_array_equal(pycnn.compile(net, x.shape)(images), net(x))
+        np.testing.assert_array_equal(functional.relu(tensor - 0.5), functional.relu(x - np.float32(0.5)))
+    with pytest.warns(UserWarning, match="copied because it is not C-contiguous"):
+        np.testing.assert_array_equal(
+            net(tensor.flip(1).permute(0, 2, 1, 3)), net(x[:, ::-1].transpose(0, 2, 1, 3).copy())
+        )
+    dataset = pycnn.data.ArrayDataset(tensor, labels)
+    trainers = [pycnn.Trainer(copy.deepcopy(net), seed=0) for _ in range(3)]
+    losses = [trainers[0].step(tensor, labels)["loss"], trainers[1].step(x, labels.numpy())["loss"]]
+    history = trainers[2].fit(dataset, epochs=1, batch_size=4, progress=False)
+    assert losses[0] == losses[1]
+    assert len(history["loss"]) == 1
+    weight = next(iter(net.parameters()))
+    weight.copy_(torch.zeros(4, 2, 3, 3))
+    assert not weight.numpy().any()
+
+
+def test_torch_tensors_that_cannot_be_read_say_why(net):
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(1, 7, 7, 2)
+    for bad, text in (
+        (tensor.clone().requires_grad_(), "requires grad.*detach"),
+        (tensor.to("meta"), "meta device.*cpu"),
+        (tensor.bfloat16(), "BFloat16"),
+        (tensor.to_sparse(), "Sparse"),
+        (tensor.half(), "float16, expected float32 or uint8"),
+    ):
+        with pytest.raises(pycnn.DTypeError, match=text):
+            net(bad)
+
+
+def test_tensors_pickle_and_copy_with_memory_of_their_own(net):
+    tensor = next(iter(net.parameters())).tensor
+    for other in (copy.deepcopy(tensor), pickle.loads(pickle.dumps(tensor))):
+        np.testing.assert_array_equal(other.numpy(), tensor.numpy())
+        assert not np.shares_memory(other.numpy(), tensor.numpy())
+
+
+def test_what_is_compiled_refuses_to_be_pickled_and_says_what_to_do(net):
+    program, trainer = pycnn.compile(net, (1, 7, 7, 2)), pycnn.Trainer(net)
+    for value, text in ((program, "pickle or copy the module"), (trainer, "save_checkpoint")):
+        for function in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(pycnn.UnsupportedError, match=text):
+                function(value)
+
+
+def test_notebooks_show_a_net_as_its_table_or_tree(net):
+    assert "<table" in net._repr_html_()
+    assert "Conv2d" in net._repr_html_()
+    unknown = nn.Sequential(nn.Conv2d(None, 4, 3), nn.ReLU())
+    assert unknown._repr_html_().startswith("<pre>Sequential(")
+    copied = pickle.loads(pickle.dumps(net))
+    assert copied._repr_html_() == net._repr_html_()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pycnn.errors import ArgumentError, GraphError, ShapeError
+from pycnn.errors import ArgumentError, Error, GraphError, ShapeError
 from pycnn.nn import _names, _running
 from pycnn.nn.auxiliary import collect_auxiliary
 from pycnn.tensor import Parameter
@@ -722,6 +722,17 @@ class Module:
         for name, child in children:
             lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))
         return "\n".join([*lines, ")"])
+
+    def _repr_html_(self) -> str:
+        """Show the summary in notebooks, or the tree of layers where the size of the input is not known."""
+        from html import escape
+
+        if self.input_shape is not None:
+            try:
+                return self.summary()._repr_html_()
+            except Error:  # of a net that cannot be tabulated, which notebooks show all the same
+                pass
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 #: Names that mean something else in a module, or in a net that was loaded from a file.

@@ -18,7 +18,7 @@ import numpy as np
 from pycnn.arguments import as_integer, as_number, as_path
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
-from pycnn.errors import ArgumentError, FormatError, ShapeError
+from pycnn.errors import ArgumentError, FormatError, ShapeError, UnsupportedError
 from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.auxiliary import as_auxiliary_weight
@@ -180,6 +180,17 @@ class Trainer:
             dict(self.net.named_parameters()),
             clip_norm=self.clip_norm,
             ema_decay=self.ema_decay,
+        )
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Refuse pickling and copying.
+
+        Raises:
+            UnsupportedError: Always; says what to do.
+        """
+        raise UnsupportedError(
+            "a Trainer cannot be pickled or copied; save_checkpoint keeps all of its state, which load_checkpoint of "
+            "another trainer for a copy of the net reads"
         )
 
     # ---- One step
