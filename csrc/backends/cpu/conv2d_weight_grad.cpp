@@ -35,9 +35,10 @@ struct WeightGradPlan {
   Index images = 0, rows = 0, columns = 0;  // of the gradient of the output
   Index out_channels = 0, groups = 1;
   Index taps = 0, run = 0;
-  // Pixels of all images follow one another at fixed steps: they are one row.
-  Index flat = 0;
-  Index unit_rows = 1, image_units = 1, units = 0;  // flat: unit_rows counts pixels
+  // Pixels, or else rows, of all images follow one another at one step; then `line` is their number
+  // of pixels, 1 or that of a row, and unit_rows counts lines.
+  Index line = 0;
+  Index unit_rows = 1, image_units = 1, units = 0;
   WeightLanes lanes = WeightLanes::kInputs;
   Index block_width = 0, blocks = 0;  // of output channels, per group; of copies, for kInputs
   Index parts = 1, splits = 1;        // of the units; of the output channels
@@ -46,8 +47,8 @@ struct WeightGradPlan {
   // Both operands are copied to blocks before they are multiplied, so many pixels at a time; 0: no.
   Index blocked_pixels = 0;
   Index inputs_in_place = 0;  // of the two, the gradient alone: few channels are near as they are
-  Index copied_grads = 0;     // floats
-  Index copy_floats = 0;      // of a worker: input rows; the blocks follow
+  Index copied_grads = 0, copied_inputs = 0;  // floats
+  Index copy_floats = 0;                      // of a worker: input rows; the blocks follow
   Index worker_floats = 0, workers = 1;
 
   const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
@@ -55,6 +56,8 @@ struct WeightGradPlan {
   Index group_inputs() const { return in.channels / groups; }
   Index filter() const { return taps * run; }
   bool packed() const { return lanes != WeightLanes::kInputs; }
+  // Blocks of inputs are copied one by one, while the one before is multiplied.
+  bool in_turn() const { return line > 0 && taps == 1 && blocked_pixels > 0 && !packed(); }
   // Groups that are cut into blocks one by one.
   Index block_groups() const { return lanes == WeightLanes::kGroups ? 1 : groups; }
   Index block_channels() const { return out_channels / block_groups(); }
@@ -108,17 +111,20 @@ void plan_units(WeightGradPlan& plan, const WeightGradKernels& kernels) {
   const ConvInput& in = plan.in;
   const Index image = in.height * in.width * in.channels;
   const Index pixels = plan.rows * plan.columns;
-  // One pixel an image, or pixels at one step through rows and images.
-  const bool uniform =
-      pixels == 1 || (image == pixels * in.column_step() &&
-                      (plan.rows == 1 || in.row_step() == plan.columns * in.column_step()));
-  plan.flat = in.direct && uniform;
-  if (plan.flat) {
-    plan.unit_rows =
+  if (in.direct && (pixels == 1 || image == plan.rows * in.row_step())) {
+    const bool one_step =
+        pixels == 1 || (image == pixels * in.column_step() &&
+                        (plan.rows == 1 || in.row_step() == plan.columns * in.column_step()));
+    plan.line = one_step ? 1 : plan.columns;
+    const Index wanted =
         can_block(plan)
             ? kernels.pixels
             : std::clamp<Index>(kUnitFloats / (in.channels + plan.out_channels), 64, 512);
-    plan.units = ceil_div(plan.images * pixels, plan.unit_rows);
+    const Index lines = plan.images * pixels / plan.line;
+    // No short one at the end: each unit goes through all sums.
+    const Index units = ceil_div(lines, std::max<Index>(1, wanted / plan.line));
+    plan.unit_rows = ceil_div(lines, std::max<Index>(1, units));
+    plan.units = ceil_div(lines, std::max<Index>(1, plan.unit_rows));
     return;
   }
   plan.unit_rows = plan.rows;
@@ -169,13 +175,15 @@ void plan_blocks(WeightGradPlan& plan, const WeightGradKernels& kernels) {
   // Few inputs: the gradient alone is worth a copy when several taps read it.
   const bool gradient = plan.inputs_in_place && plan.taps > 1 && plan.group_outputs() >= kMinCopied;
   if (!can_block(plan) && !gradient) return;
-  plan.blocked_pixels = kernels.pixels;
+  const bool in_one = plan.line > 0;  // units are that long already
+  plan.blocked_pixels = in_one ? plan.unit_rows * plan.line : kernels.pixels;
   auto floats = [&](Index channels, bool panels) {
     const Index cut = panels ? kernels.scalars : width;
-    return ceil_div(kernels.pixels * ceil_div(channels, cut) * cut + kernels.lanes, 16) * 16;
+    return ceil_div(plan.blocked_pixels * ceil_div(channels, cut) * cut + kernels.lanes, 16) * 16;
   };
   plan.copied_grads = floats(plan.packed() ? width : plan.group_outputs(), !plan.packed());
-  plan.worker_floats = plan.copied_grads + floats(plan.run, plan.packed());
+  plan.copied_inputs = floats(plan.in_turn() ? width : plan.run, plan.packed());
+  plan.worker_floats = plan.copied_grads + plan.copied_inputs * (plan.in_turn() ? 2 : 1);
 }
 
 // ---- Running
@@ -202,11 +210,11 @@ struct Tensors {
 
 // Pixels that are summed in one go: input anchors and gradient.
 struct Unit {
-  const float* input;
-  const float* grad;
-  Index rows, columns;
-  Index input_row, input_column, grad_row, grad_column;
-  bool accumulate;
+  const float* input = nullptr;
+  const float* grad = nullptr;
+  Index rows = 0, columns = 0;
+  Index input_row = 0, input_column = 0, grad_row = 0, grad_column = 0;
+  bool accumulate = false;
 };
 
 Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, float* buffer) {
@@ -215,13 +223,19 @@ Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, fl
   unit.input_row = in.row_step(), unit.input_column = in.column_step();
   unit.grad_column = tensors.grad_pixel;
   const Index image_floats = in.image_floats();
-  if (plan.flat) {
-    const Index first = index * plan.unit_rows, pixels = plan.rows * plan.columns;
-    if (pixels == 1) unit.input_column = image_floats;
-    unit.rows = 1;
-    unit.columns = std::min(plan.unit_rows, plan.images * pixels - first);
-    unit.input = in.anchor(tensors.input, 0) + first * unit.input_column;
-    unit.grad = tensors.grad_output + first * unit.grad_column;
+  if (plan.line > 0) {
+    const Index first = index * plan.unit_rows;
+    const Index lines = plan.images * plan.rows * plan.columns / plan.line;
+    const Index count = std::min(plan.unit_rows, lines - first);
+    if (plan.line == 1) {
+      if (plan.columns == 1) unit.input_column = plan.rows == 1 ? image_floats : unit.input_row;
+      unit.rows = 1, unit.columns = count;
+      unit.input = in.anchor(tensors.input, 0) + first * unit.input_column;
+    } else {
+      unit.rows = count, unit.columns = plan.line;
+      unit.input = in.anchor(tensors.input, 0) + first * unit.input_row;
+    }
+    unit.grad = tensors.grad_output + first * plan.line * unit.grad_column;
     unit.grad_row = unit.columns * unit.grad_column;
     return unit;
   }
@@ -311,6 +325,59 @@ void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, co
   }
 }
 
+// The same for all units of a chunk, where pixels are one row and there is one tap: while a block
+// of inputs is multiplied, the next one is copied, and the gradients of the next unit come near.
+void add_blocks_in_turn(const WeightGradPlan& plan, const WeightGradKernels& kernels,
+                        const Tensors& tensors, Index first, Index end, const Outputs& outputs,
+                        float* part, float* blocks) {
+  const Index width = plan.block_width, count = ceil_div(plan.run, width);
+  float* copies[2] = {blocks + plan.copied_grads, blocks + plan.copied_grads + plan.copied_inputs};
+  auto inputs_of = [&](const Unit& unit, Index block) {
+    PixelBlocks inputs;
+    inputs.rows = unit.rows, inputs.columns = unit.columns;
+    inputs.row = unit.input_row, inputs.column = unit.input_column;
+    inputs.from =
+        unit.input + outputs.group * plan.group_inputs() + plan.offsets()[0] + block * width;
+    inputs.channels = std::min(width, plan.run - block * width);
+    return inputs;
+  };
+  auto grads_of = [&](const Unit& unit) {
+    PixelBlocks grads;
+    grads.rows = 1, grads.columns = unit.rows * unit.columns, grads.column = unit.grad_column;
+    grads.from = unit.grad + outputs.begin, grads.channels = outputs.end - outputs.begin;
+    return grads;
+  };
+  Unit unit = unit_at(plan, tensors, first, nullptr);
+  PixelBlocks inputs = inputs_of(unit, 0);
+  inputs.to = copies[0];
+  kernels.block(inputs);
+  int turn = 0;
+  for (Index u = first; u < end; ++u) {
+    const Unit next = u + 1 < end ? unit_at(plan, tensors, u + 1, nullptr) : Unit{};
+    PixelBlocks grads = grads_of(unit);
+    grads.to = blocks;
+    kernels.panel(grads);
+    const PixelBlocks next_grads = grads_of(next);
+    OuterTiles tiles;
+    tiles.a = blocks, tiles.columns = grads.columns, tiles.m = grads.channels;
+    tiles.accumulate = u != first;
+    tiles.c_pitch = plan.filter();
+    for (Index block = 0; block < count; ++block, turn ^= 1) {
+      tiles.b = copies[turn];
+      tiles.n = std::min(width, plan.run - block * width);
+      tiles.c = part + outputs.begin * plan.filter() + block * width;
+      tiles.copy = block + 1 < count ? inputs_of(unit, block + 1) : inputs_of(next, 0);
+      tiles.copy.to = copies[turn ^ 1];
+      tiles.fetch = next_grads;
+      const Index from = next_grads.columns * block / count;
+      tiles.fetch.from += from * next_grads.column;
+      tiles.fetch.columns = next_grads.columns * (block + 1) / count - from;
+      kernels.panels(tiles);
+    }
+    unit = next;
+  }
+}
+
 // Calls f with the parts of a unit that are copied to blocks at a time: some rows, or a piece of
 // one.
 template <class F>
@@ -346,8 +413,8 @@ void add_products(const WeightGradPlan& plan, const WeightGradKernels& kernels, 
   kernels.products(products);
 }
 
-void add_bias(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
-              const Outputs& outputs, float* bias_part) {
+void add_bias(const WeightGradKernels& kernels, const Unit& unit, const Outputs& outputs,
+              float* bias_part) {
   ColumnSums sums;
   sums.b = unit.grad + outputs.begin;
   sums.rows = unit.rows, sums.columns = unit.columns;
@@ -382,6 +449,13 @@ void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, con
   float* part = tensors.part(plan, index);
   const Index first = plan.units * index / plan.parts;
   const Index end = plan.units * (index + 1) / plan.parts;
+  const bool in_turn = plan.in_turn();
+  if (in_turn)
+    each_outputs(plan, split, [&](const Outputs& outputs, Index) {
+      add_blocks_in_turn(plan, kernels, tensors, first, end, outputs, part,
+                         buffer + plan.copy_floats);
+    });
+  if (in_turn && !plan.bias) return;
   for (Index u = first; u < end; ++u) {
     Unit unit = unit_at(plan, tensors, u, buffer);
     unit.accumulate = u != first;
@@ -389,13 +463,13 @@ void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, con
       const Index at = plan.packed() ? block * plan.filter() * plan.block_width : 0;
       if (plan.lanes == WeightLanes::kGroups)
         add_products(plan, kernels, unit, outputs, part + at);
-      else if (plan.blocked_pixels > 0)
+      else if (!in_turn && plan.blocked_pixels > 0)
         each_piece(plan, unit, [&](const Unit& piece) {
           add_blocks(plan, kernels, piece, outputs, part + at, buffer + plan.copy_floats);
         });
-      else
+      else if (!in_turn)
         add_unit(plan, kernels, unit, outputs, part + at);
-      if (plan.bias) add_bias(plan, kernels, unit, outputs, tensors.bias_part(plan, index));
+      if (plan.bias) add_bias(kernels, unit, outputs, tensors.bias_part(plan, index));
     });
   }
 }

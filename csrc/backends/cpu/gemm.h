@@ -44,6 +44,16 @@ struct WindowTiles {
   float slope = 0;
 };
 
+// Copies pixels to [block of channels][pixel][2 * lanes] (block_pixels), or to [panel of
+// channels][pixel][kGemmScalars] (panel_pixels), for which `to` must have kGemmLanes floats to
+// spare.
+struct PixelBlocks {
+  const float* from = nullptr;
+  Index rows = 0, columns = 0, row = 0, column = 0;  // pixels and the steps between them
+  Index channels = 0;
+  float* to = nullptr;
+};
+
 // c[i][j] (+)= sum over pixels of a[pixel][i] * b[pixel][j]. For panel_tiles a is what panel_pixels
 // has copied, and b what block_pixels has; of rows and steps only `columns` counts.
 struct OuterTiles {
@@ -55,6 +65,9 @@ struct OuterTiles {
   float* c = nullptr;
   Index c_pitch = 0;
   bool accumulate = false;  // else c is overwritten
+  // panel_tiles, between the tiles: a block that is copied as block_pixels does, pixels that come
+  // near.
+  PixelBlocks copy, fetch;
 };
 
 // sums[j][i] (+)= product of row j of b with row i of a, `count` contiguous floats each.
@@ -65,16 +78,6 @@ struct RowDots {
   float* sums = nullptr;
   Index sums_pitch = 0;
   bool accumulate = false;
-};
-
-// Copies pixels to [block of channels][pixel][2 * lanes] (block_pixels), or to [panel of
-// channels][pixel][kGemmScalars] (panel_pixels), for which `to` must have kGemmLanes floats to
-// spare.
-struct PixelBlocks {
-  const float* from = nullptr;
-  Index rows = 0, columns = 0, row = 0, column = 0;  // pixels and the steps between them
-  Index channels = 0;
-  float* to = nullptr;
 };
 
 // sums[j] (+)= sum over pixels of b[pixel][j].

@@ -117,6 +117,76 @@ PYCNN_INLINE void for_each_block(const OuterTiles& job, F f) {
   }
 }
 
+// A pixel of a block, of which there are `channels` left.
+PYCNN_INLINE void copy_pixel(const float* from, Index channels, float* to) {
+  if (channels >= kBlock) {
+    store(to, load(from));
+    store(to + kLanes, load(from + kLanes));
+    return;
+  }
+  for (Index i = 0; i < channels; i += kLanes) {
+    const int lanes = static_cast<int>(channels - i < kLanes ? channels - i : kLanes);
+    store(to + i, load_partial(from + i, lanes));
+  }
+}
+
+// Goes through pixels, row by row.
+struct Walk {
+  const PixelBlocks& pixels;
+  const float* at = pixels.from;
+  Index done = 0, column = 0;
+};
+
+template <class F>
+PYCNN_INLINE void walk(Walk& state, Index end, F f) {
+  const PixelBlocks& p = state.pixels;
+  while (state.done < end) {
+    const Index left = p.columns - state.column;
+    const Index count = end - state.done < left ? end - state.done : left;
+    for (Index i = 0; i < count; ++i, state.at += p.column) f(state.at);
+    state.done += count, state.column += count;
+    if (count == left) state.column = 0, state.at += p.row - p.columns * p.column;
+  }
+}
+
+// What panel_tiles does besides, in equal steps. A pixel comes near some pixels before it is
+// copied.
+struct Meanwhile {
+  Walk copy, copy_fetch, fetch;
+  Index steps, done = 0;
+};
+
+PYCNN_INLINE void step(Meanwhile& work) {
+  constexpr Index kAhead = 24;
+  ++work.done;
+  const PixelBlocks& copy = work.copy.pixels;
+  const Index channels = copy.channels, count = copy.rows * copy.columns;
+  const Index end = count * work.done / work.steps;
+  const Index near = end + kAhead < count ? end + kAhead : count;
+  float* to = copy.to + work.copy.done * kBlock;
+  if (channels == kBlock) {
+    walk(work.copy_fetch, near, [](const float* from) {
+      __builtin_prefetch(from);
+      __builtin_prefetch(from + kBlock - 1);
+    });
+    walk(work.copy, end, [&](const float* from) {
+      store(to, load(from));
+      store(to + kLanes, load(from + kLanes));
+      to += kBlock;
+    });
+  } else {
+    walk(work.copy, end, [&](const float* from) {
+      copy_pixel(from, channels, to);
+      to += kBlock;
+    });
+  }
+  const PixelBlocks& fetch = work.fetch.pixels;
+  walk(work.fetch, fetch.rows * fetch.columns * work.done / work.steps, [&](const float* from) {
+    constexpr Index kLine = 16;
+    for (Index i = 0; i < fetch.channels; i += kLine) __builtin_prefetch(from + i);
+  });
+}
+
 }  // namespace
 
 void outer_tiles(const OuterTiles& job) {
@@ -132,11 +202,14 @@ void outer_tiles(const OuterTiles& job) {
 void panel_tiles(const OuterTiles& job) {
   OuterTiles tile = job;
   tile.rows = 1, tile.a_column = kMaxScalars, tile.b_column = kBlock;
+  const Index tiles = (job.m + kMaxScalars - 1) / kMaxScalars * ((job.n + kBlock - 1) / kBlock);
+  Meanwhile meanwhile{{job.copy}, {job.copy}, {job.fetch}, tiles};
   for (Index j = 0; j < job.n; j += kBlock, tile.b += job.columns * kBlock) {
     tile.n = job.n - j < kBlock ? job.n - j : kBlock;
     tile.a = job.a, tile.c = job.c + j;
     for (Index i = 0; i < job.m; i += kMaxScalars) {
       tile.m = job.m - i < kMaxScalars ? job.m - i : kMaxScalars;
+      step(meanwhile);
       run_tile(tile);
       tile.a += job.columns * kMaxScalars, tile.c += kMaxScalars * job.c_pitch;
     }
@@ -145,43 +218,45 @@ void panel_tiles(const OuterTiles& job) {
 
 void panel_pixels(const PixelBlocks& job) {
   constexpr int kVectors = (kMaxScalars + kLanes - 1) / kLanes;
-  float* to = job.to;
-  for (Index c = 0; c < job.channels; c += kMaxScalars) {
-    const Index left = job.channels - c;
-    for (Index row = 0; row < job.rows; ++row) {
-      const float* from = job.from + row * job.row + c;
-      for (Index column = 0; column < job.columns; ++column, from += job.column, to += kMaxScalars)
-        // What a vector holds beyond the panel is overwritten by the next pixel.
-        for (int i = 0; i < kVectors * kLanes; i += kLanes) {
-          const Index rest = left - i;
-          if (rest >= kLanes)
-            store(to + i, load(from + i));
-          else if (rest > 0)
-            store(to + i, load_partial(from + i, static_cast<int>(rest)));
+  // All channels of a few pixels: many pixels at large steps drive one another out of the caches
+  // before the next panel wants the rest of their lines.
+  constexpr Index kFew = 8;
+  const Index pixels = job.rows * job.columns;
+  for (Index row = 0; row < job.rows; ++row)
+    for (Index first = 0; first < job.columns; first += kFew) {
+      const Index count = job.columns - first < kFew ? job.columns - first : kFew;
+      const float* few = job.from + row * job.row + first * job.column;
+      float* panel = job.to + (row * job.columns + first) * kMaxScalars;
+      for (Index c = 0; c < job.channels; c += kMaxScalars, panel += pixels * kMaxScalars) {
+        const float* from = few + c;
+        float* to = panel;
+        for (Index i = 0; i < count; ++i, from += job.column, to += kMaxScalars) {
+          // What a vector holds beyond the panel is overwritten by the next pixel. The last one has
+          // none: after it comes a panel that has its pixel already.
+          const bool last = row * job.columns + first + i + 1 == pixels;
+          const Index left =
+              last && job.channels - c > kMaxScalars ? kMaxScalars : job.channels - c;
+          for (int v = 0; v < kVectors * kLanes; v += kLanes) {
+            const Index rest = left - v;
+            if (rest >= kLanes)
+              store(to + v, load(from + v));
+            else if (rest > 0)
+              store_partial(to + v, load_partial(from + v, static_cast<int>(rest)),
+                            static_cast<int>(rest));
+          }
         }
+      }
     }
-  }
 }
 
 void block_pixels(const PixelBlocks& job) {
   float* to = job.to;
-  for (Index c = 0; c < job.channels; c += kBlock) {
-    const Index left = job.channels - c;
+  for (Index c = 0; c < job.channels; c += kBlock)
     for (Index row = 0; row < job.rows; ++row) {
       const float* from = job.from + row * job.row + c;
-      for (Index column = 0; column < job.columns; ++column, from += job.column, to += kBlock) {
-        if (left >= kBlock) {
-          store(to, load(from));
-          store(to + kLanes, load(from + kLanes));
-          continue;
-        }
-        for (Index i = 0; i < left; i += kLanes) {
-          const int lanes = static_cast<int>(left - i < kLanes ? left - i : kLanes);
-          store(to + i, load_partial(from + i, lanes));
-        }
-      }
+      for (Index column = 0; column < job.columns; ++column, from += job.column, to += kBlock)
+        copy_pixel(from, job.channels - c, to);
     }
-  }
 }
 
 void column_sums(const ColumnSums& job) {
