@@ -23,7 +23,95 @@ from pycnn.tensor import Initializer, Parameter
 __all__ = ["Conv2d", "ConvTranspose2d"]
 
 
-class Conv2d(Module):
+class _Filters(Module):
+    """Weights and arguments of both layers."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    padding: Sides
+    # Of the kernel in the hint of an error.
+    _usual_size = 3
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int | None,
+        kernel_size: int | Pair | None,
+        stride: int | Pair,
+        dilation: int | Pair,
+        groups: int,
+        bias: bool,
+        rules: tuple[init.Rule | Initializer | None, init.Rule | Initializer | None],
+    ) -> None:
+        who = type(self).__name__
+        if out_channels is None or kernel_size is None:
+            lacking = "out_channels" if out_channels is None else "kernel_size"
+            raise ArgumentError(
+                f"{who}: {lacking} must be given\n  hint: only in_channels may be left out, "
+                f"{who}(out_channels=64, kernel_size={self._usual_size})"
+            )
+        self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
+        self.out_channels = as_count(out_channels, who=who, name="out_channels")
+        self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
+        self.stride = as_pair(stride, who=who, name="stride")
+        self.dilation = as_pair(dilation, who=who, name="dilation")
+        self.groups = as_count(groups, who=who, name="groups")
+        self._rules = (
+            init.as_rule(rules[0], who=who, name="weight_init"),
+            init.as_rule(rules[1], who=who, name="bias_init"),
+        )
+        self._with_bias = bool(bias)
+        if self.out_channels % self.groups:
+            raise ArgumentError(f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}")
+        self.weight = None
+        self.bias = None
+        if self.in_channels is not None:
+            self._create(self.in_channels)
+
+    def is_built(self) -> bool:
+        """Whether the parameters exist."""
+        return self.weight is not None
+
+    def infer_sizes(self, x: Any) -> None:
+        """Create the parameters for this input."""
+        self._create(int(x.shape[-1]))
+
+    def _ends(self, in_channels: int) -> tuple[int, int]:
+        """First and last axis of the weight."""
+        return self.out_channels, in_channels // self.groups
+
+    def _create(self, in_channels: int) -> None:
+        if in_channels % self.groups:
+            who = type(self).__name__
+            raise ArgumentError(f"{who}: in_channels {in_channels} is no multiple of groups {self.groups}")
+        self.in_channels = in_channels
+        first, last = self._ends(in_channels)
+        shape = (first, *self.kernel_size, last)
+        fans = init.fans_of(Parameter(shape, layout="conv"))
+        weight_rule, bias_rule = self._rules
+        self.weight = Parameter(shape, init=weight_rule(fans), layout="conv")
+        if self._with_bias:
+            self.bias = Parameter((self.out_channels,), init=bias_rule(fans))
+
+    def _window_options(self) -> list[str]:
+        pairs = [(name, getattr(self, name)) for name in ("stride", "dilation")]
+        return [f"{name}={short_pair(pair)}" for name, pair in pairs if pair != (1, 1)]
+
+    def extra_repr(self) -> str:
+        """Arguments that differ from the defaults."""
+        parts = [f"{self.in_channels}, {self.out_channels}", f"kernel_size={short_pair(self.kernel_size)}"]
+        parts += self._window_options()
+        if self.padding != (0, 0, 0, 0):
+            parts.append(f"padding={short_sides(self.padding)}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if not self._with_bias:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class Conv2d(_Filters):
     """Cross-correlation of images with learned filters.
 
     ``output[n, oh, ow, oc] = bias[oc] + sum of input[n, oh*stride - top + kh*dilation, ..., ic] *
@@ -60,9 +148,6 @@ class Conv2d(Module):
         Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
     """
 
-    weight: Parameter | None
-    bias: Parameter | None
-
     def __init__(
         self,
         in_channels: int | None = None,
@@ -77,31 +162,10 @@ class Conv2d(Module):
         weight_init: init.Rule | Initializer | None = None,
         bias_init: init.Rule | Initializer | None = None,
     ) -> None:
-        who = "Conv2d"
-        if out_channels is None or kernel_size is None:
-            lacking = "out_channels" if out_channels is None else "kernel_size"
-            raise ArgumentError(
-                f"{who}: {lacking} must be given\n  hint: only in_channels may be left out, "
-                "Conv2d(out_channels=64, kernel_size=3)"
-            )
-        self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
-        self.out_channels = as_count(out_channels, who=who, name="out_channels")
-        self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
-        self.stride = as_pair(stride, who=who, name="stride")
-        self.dilation = as_pair(dilation, who=who, name="dilation")
-        self.padding = self._sides(padding)
-        self.groups = as_count(groups, who=who, name="groups")
-        self._rules = (
-            init.as_rule(weight_init, who=who, name="weight_init"),
-            init.as_rule(bias_init, who=who, name="bias_init"),
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, bias, (weight_init, bias_init)
         )
-        self._with_bias = bool(bias)
-        if self.out_channels % self.groups:
-            raise ArgumentError(f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}")
-        self.weight = None
-        self.bias = None
-        if self.in_channels is not None:
-            self._create(self.in_channels)
+        self.padding = self._sides(padding)
 
     def _sides(self, padding: Any) -> Sides:
         if padding == "valid":
@@ -116,26 +180,6 @@ class Conv2d(Module):
             raise ArgumentError(f"Conv2d: padding must be 'same', 'valid' or sizes, got {padding!r}")
         return as_sides(padding, who="Conv2d")
 
-    def is_built(self) -> bool:
-        """Whether the parameters exist."""
-        return self.weight is not None
-
-    def infer_sizes(self, x: Any) -> None:
-        """Create the parameters for this input."""
-        self._create(int(x.shape[-1]))
-
-    def _create(self, in_channels: int) -> None:
-        if in_channels % self.groups:
-            raise ArgumentError(f"Conv2d: in_channels {in_channels} is no multiple of groups {self.groups}")
-        self.in_channels = in_channels
-        shape = (self.out_channels, *self.kernel_size, in_channels // self.groups)
-        self.weight = Parameter(shape, layout="conv")
-        fans = init.fans_of(self.weight)
-        weight_rule, bias_rule = self._rules
-        self.weight = Parameter(shape, init=weight_rule(fans), layout="conv")
-        if self._with_bias:
-            self.bias = Parameter((self.out_channels,), init=bias_rule(fans))
-
     def forward(self, x: Any) -> Any:
         """Record the layer."""
         return functional.conv2d(
@@ -148,26 +192,8 @@ class Conv2d(Module):
             groups=self.groups,
         )
 
-    def extra_repr(self) -> str:
-        """Arguments that differ from the defaults."""
-        parts = [
-            f"{self.in_channels}, {self.out_channels}",
-            f"kernel_size={short_pair(self.kernel_size)}",
-        ]
-        if self.stride != (1, 1):
-            parts.append(f"stride={short_pair(self.stride)}")
-        if self.padding != (0, 0, 0, 0):
-            parts.append(f"padding={short_sides(self.padding)}")
-        if self.dilation != (1, 1):
-            parts.append(f"dilation={short_pair(self.dilation)}")
-        if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        if not self._with_bias:
-            parts.append("bias=False")
-        return ", ".join(parts)
 
-
-class ConvTranspose2d(Module):
+class ConvTranspose2d(_Filters):
     """Spread each pixel over a window of learned numbers (Zeiler et al. 2010).
 
     What `Conv2d` with the same arguments does to its gradient: it brings images from the size of
@@ -205,8 +231,7 @@ class ConvTranspose2d(Module):
         ConvTranspose2d(64, 32, kernel_size=2, stride=2)
     """
 
-    weight: Parameter | None
-    bias: Parameter | None
+    _usual_size = 2
 
     def __init__(
         self,
@@ -223,56 +248,20 @@ class ConvTranspose2d(Module):
         weight_init: init.Rule | Initializer | None = None,
         bias_init: init.Rule | Initializer | None = None,
     ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, bias, (weight_init, bias_init)
+        )
         who = "ConvTranspose2d"
-        if out_channels is None or kernel_size is None:
-            lacking = "out_channels" if out_channels is None else "kernel_size"
-            raise ArgumentError(
-                f"{who}: {lacking} must be given\n  hint: only in_channels may be left out, "
-                f"{who}(out_channels=64, kernel_size=2)"
-            )
-        self.in_channels = as_optional_count(in_channels, who=who, name="in_channels")
-        self.out_channels = as_count(out_channels, who=who, name="out_channels")
-        self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
-        self.stride = as_pair(stride, who=who, name="stride")
         self.padding = as_sides(padding, who=who)
         self.output_padding = as_pair(output_padding, who=who, name="output_padding", low=0)
-        self.dilation = as_pair(dilation, who=who, name="dilation")
-        self.groups = as_count(groups, who=who, name="groups")
         if any(extra >= step for extra, step in zip(self.output_padding, self.stride, strict=True)):
             raise ArgumentError(
                 f"{who}: output_padding {short_pair(self.output_padding)} must be below stride "
                 f"{short_pair(self.stride)}"
             )
-        self._rules = (
-            init.as_rule(weight_init, who=who, name="weight_init"),
-            init.as_rule(bias_init, who=who, name="bias_init"),
-        )
-        self._with_bias = bool(bias)
-        if self.out_channels % self.groups:
-            raise ArgumentError(f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}")
-        self.weight = None
-        self.bias = None
-        if self.in_channels is not None:
-            self._create(self.in_channels)
 
-    def is_built(self) -> bool:
-        """Whether the parameters exist."""
-        return self.weight is not None
-
-    def infer_sizes(self, x: Any) -> None:
-        """Create the parameters for this input."""
-        self._create(int(x.shape[-1]))
-
-    def _create(self, in_channels: int) -> None:
-        if in_channels % self.groups:
-            raise ArgumentError(f"ConvTranspose2d: in_channels {in_channels} is no multiple of groups {self.groups}")
-        self.in_channels = in_channels
-        shape = (in_channels, *self.kernel_size, self.out_channels // self.groups)
-        fans = init.fans_of(Parameter(shape, layout="conv"))
-        weight_rule, bias_rule = self._rules
-        self.weight = Parameter(shape, init=weight_rule(fans), layout="conv")
-        if self._with_bias:
-            self.bias = Parameter((self.out_channels,), init=bias_rule(fans))
+    def _ends(self, in_channels: int) -> tuple[int, int]:
+        return in_channels, self.out_channels // self.groups
 
     def forward(self, x: Any) -> Any:
         """Record the layer."""
@@ -287,18 +276,7 @@ class ConvTranspose2d(Module):
             groups=self.groups,
         )
 
-    def extra_repr(self) -> str:
-        """Arguments that differ from the defaults."""
-        parts = [
-            f"{self.in_channels}, {self.out_channels}",
-            f"kernel_size={short_pair(self.kernel_size)}",
-        ]
-        pairs = (("stride", self.stride, 1), ("output_padding", self.output_padding, 0), ("dilation", self.dilation, 1))
-        parts += [f"{name}={short_pair(pair)}" for name, pair, default in pairs if pair != (default, default)]
-        if self.padding != (0, 0, 0, 0):
-            parts.append(f"padding={short_sides(self.padding)}")
-        if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        if not self._with_bias:
-            parts.append("bias=False")
-        return ", ".join(parts)
+    def _window_options(self) -> list[str]:
+        pair = self.output_padding
+        extra = [f"output_padding={short_pair(pair)}"] if pair != (0, 0) else []
+        return super()._window_options() + extra
