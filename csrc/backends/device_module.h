@@ -18,9 +18,11 @@ struct DeviceQueue;
 // Work that was recorded instead of run, to be replayed as one. Of the module.
 struct DeviceRecording;
 
-// What a kernel of a device really gets; the views hold addresses of the device.
+// What a kernel of a device really gets; the views hold addresses of the device, and so does
+// `plan`: Kernel::plan was copied there.
 struct DeviceKernelArgs : KernelArgs {
   DeviceQueue* queue = nullptr;
+  const void* state = nullptr;  // Kernel::state, of the host
 };
 
 struct DeviceFacts {
@@ -79,7 +81,7 @@ constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
 using DeviceModuleEntry = const DeviceModule* (*)();
 
 // Raised whenever DeviceModule or what it passes changes its layout.
-constexpr std::uint32_t kDeviceModuleLayout = 1;
+constexpr std::uint32_t kDeviceModuleLayout = 2;
 
 inline DeviceModuleHead device_module_head(const char* version) {
   return {kDeviceModuleLayout,

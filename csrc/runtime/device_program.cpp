@@ -22,6 +22,7 @@ std::size_t operand_bytes(const Operand& operand) { return byte_size(operand.spe
 
 DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
     : plan_(plan), checks_(checks), session_(device_session(plan.device)) {
+  session_->check_process();
   const std::lock_guard lock(session_->mutex);
   for (const Tensor& variable : plan.variables)
     variables_.push_back(device_variable(session_, variable));
@@ -32,12 +33,14 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
   prepared_ = memory(plan.prepared_bytes);
   for (const auto& [name, spec] : plan.inputs) inputs_.push_back(memory(byte_size(spec)));
   for (const auto& [name, spec] : plan.outputs) outputs_.push_back(memory(byte_size(spec)));
+  place_kernel_plans();
   prepare_calls_ = make_calls(plan.prepare, prepare_views_);
   run_calls_ = make_calls(plan.run, run_views_);
   prepared_versions_.resize(plan.prepare_reads.size());
 }
 
 DeviceProgram::~DeviceProgram() {
+  if (!session_->is_of_this_process()) return;  // somebody else's thread may have held the mutex
   const std::lock_guard lock(session_->mutex);
   if (recording_ != nullptr) session_->module->forget(recording_);
 }
@@ -65,6 +68,25 @@ std::byte* DeviceProgram::address_of(const Place& place) const {
   return base + place.offset;
 }
 
+void DeviceProgram::place_kernel_plans() {
+  std::size_t bytes = 0;
+  for (const std::vector<Step>* steps : {&plan_.prepare, &plan_.run})
+    for (const Step& step : *steps) bytes += aligned_bytes(step.kernel.plan.size());
+  if (bytes == 0) return;
+  kernel_plans_ = std::make_unique<DeviceMemory>(session_, bytes);
+  std::byte* place = kernel_plans_->data();
+  for (const std::vector<Step>* steps : {&plan_.prepare, &plan_.run}) {
+    for (const Step& step : *steps) {
+      const std::vector<std::byte>& plan = step.kernel.plan;
+      if (plan.empty()) continue;
+      session_->module->copy_in(session_->queue, place, plan.data(), plan.size());
+      kernel_plan_of_[&step] = place;
+      place += aligned_bytes(plan.size());
+    }
+  }
+  wait();
+}
+
 std::vector<DeviceKernelArgs> DeviceProgram::make_calls(const std::vector<Step>& steps,
                                                         std::vector<TensorView>& views) {
   std::size_t operands = 0;
@@ -81,7 +103,10 @@ std::vector<DeviceKernelArgs> DeviceProgram::make_calls(const std::vector<Step>&
     args.inputs = {first, step.inputs.size()};
     args.outputs = {first + step.inputs.size(), step.outputs.size()};
     args.scratch = working_->data() + aligned_bytes(plan_.arena_bytes);
+    const auto kernel_plan = kernel_plan_of_.find(&step);
+    if (kernel_plan != kernel_plan_of_.end()) args.plan = kernel_plan->second;
     args.queue = session_->queue;
+    args.state = step.kernel.state.get();
     calls.push_back(args);
   }
   return calls;
@@ -181,6 +206,7 @@ void DeviceProgram::download(std::span<void* const> outputs) {
 
 void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* const> outputs,
                         Profiler& profiler) {
+  session_->check_process();
   const std::lock_guard lock(session_->mutex);
   try {
     upload(inputs);
@@ -201,10 +227,12 @@ void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* con
     wait();
     warm_ = true;
     download(outputs);
-  } catch (const Error&) {
-    // What the device holds of the assigned ones may be half a step further.
-    for (const int variable : plan_.assigned)
-      variables_[static_cast<std::size_t>(variable)]->forget();
+  } catch (...) {
+    // What the device holds of the assigned ones may be half a step further, and any copy to it may
+    // have failed. Nothing may be under way that reads the caller's arrays.
+    std::string again;
+    (void)session_->module->wait(session_->queue, again);
+    for (const std::shared_ptr<DeviceVariable>& variable : variables_) variable->forget();
     throw;
   }
 }

@@ -42,6 +42,7 @@ class DeviceProgram {
   };
 
   std::byte* address_of(const Place& place) const;
+  void place_kernel_plans();
   std::vector<DeviceKernelArgs> make_calls(const std::vector<Step>& steps,
                                            std::vector<TensorView>& views);
   void launch(const std::vector<Step>& steps, const std::vector<DeviceKernelArgs>& calls,
@@ -63,6 +64,8 @@ class DeviceProgram {
   std::unique_ptr<DeviceMemory> prepared_;
   std::vector<std::unique_ptr<DeviceMemory>> inputs_;
   std::vector<std::unique_ptr<DeviceMemory>> outputs_;
+  std::unique_ptr<DeviceMemory> kernel_plans_;  // of the steps that have one, one after another
+  std::map<const Step*, const std::byte*> kernel_plan_of_;
   std::vector<TensorView> prepare_views_, run_views_;
   std::vector<DeviceKernelArgs> prepare_calls_, run_calls_;
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads

@@ -1,5 +1,7 @@
 #include "runtime/device_session.h"
 
+#include <unistd.h>
+
 #include <map>
 #include <utility>
 
@@ -9,13 +11,26 @@ namespace pycnn {
 
 DeviceSession::DeviceSession(const DeviceChoice& device)
     : module(device.module),
-      name(std::string(device.backend->name) + ":" + std::to_string(device.index)) {
+      name(std::string(device.backend->name) + ":" + std::to_string(device.index)),
+      process_(::getpid()) {
   std::string problem;
   queue = module->open(device.index, problem);
   if (queue == nullptr) throw DeviceError("device '" + name + "' cannot be used: " + problem);
 }
 
-DeviceSession::~DeviceSession() { module->close(queue); }
+DeviceSession::~DeviceSession() {
+  if (is_of_this_process()) module->close(queue);
+}
+
+bool DeviceSession::is_of_this_process() const noexcept { return process_ == ::getpid(); }
+
+void DeviceSession::check_process() const {
+  if (is_of_this_process()) return;
+  throw DeviceError("device '" + name +
+                    "' was opened before this process was forked and cannot be used in it\n  hint: "
+                    "start processes with multiprocessing's 'spawn', or fork before anything is "
+                    "compiled for a GPU");
+}
 
 std::shared_ptr<DeviceSession> device_session(const DeviceChoice& device) {
   static std::mutex mutex;
@@ -41,7 +56,9 @@ DeviceMemory::DeviceMemory(std::shared_ptr<DeviceSession> session, std::size_t b
                          bytes, left);
 }
 
-DeviceMemory::~DeviceMemory() { session_->module->release(session_->queue, data_); }
+DeviceMemory::~DeviceMemory() {
+  if (session_->is_of_this_process()) session_->module->release(session_->queue, data_);
+}
 
 DeviceVariable::DeviceVariable(std::shared_ptr<DeviceSession> session, Tensor variable)
     : memory(session, variable.bytes()),

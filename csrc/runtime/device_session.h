@@ -19,10 +19,19 @@ class DeviceSession {
   DeviceSession(const DeviceSession&) = delete;
   DeviceSession& operator=(const DeviceSession&) = delete;
 
+  // Whether this is the process that opened the device. In a forked child no call to it works, not
+  // even one that gives something back.
+  bool is_of_this_process() const noexcept;
+  // Throws DeviceError in any other process.
+  void check_process() const;
+
   const DeviceModule* const module;
   const std::string name;  // "cuda:0"
   DeviceQueue* queue = nullptr;
   std::mutex mutex;  // held by a run: runs on one device take turns
+
+ private:
+  const std::int64_t process_;
 };
 
 // One for each device as long as somebody holds it.

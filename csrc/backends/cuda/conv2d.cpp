@@ -45,13 +45,24 @@ ConvShape dense_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outpu
 
 // Pixels and cells of windows are counted by 32 bits; coordinates reach beyond the image by the
 // padding and the window.
+constexpr std::int64_t kLargest = std::numeric_limits<std::int32_t>::max() / 4;
+
 const char* unfit(const Problem& problem) {
   if (const char* const type = unfit_type(problem)) return type;
   for (const Specs specs : {problem.inputs, problem.outputs})
     for (const TensorSpec& spec : specs)
-      if (count_of(spec) > std::numeric_limits<std::int32_t>::max() / 4)
-        return "a tensor has more than 2^29 elements";
+      if (count_of(spec) > kLargest) return "a tensor has more than 2^29 elements";
   return nullptr;
+}
+
+// Strides, dilations and paddings have no bound of their own where one window fits.
+template <class OpType>
+const char* unfit_window(const OpType& op, const Problem& problem) {
+  for (const std::int64_t size :
+       {op.stride[0], op.stride[1], op.dilation[0], op.dilation[1], op.padding.top,
+        op.padding.bottom, op.padding.left, op.padding.right})
+    if (size > kLargest) return "a stride, dilation or padding is more than 2^29";
+  return unfit(problem);
 }
 
 const char* unfit_epilogue(const Epilogue& epilogue) {
@@ -122,18 +133,18 @@ void run_dense_grad_weight(const KernelArgs& args) noexcept {
 }  // namespace
 
 Choice select(const ops::Conv2d& op, const Problem& problem) {
-  if (const char* const reason = unfit(problem)) return refuse(reason);
+  if (const char* const reason = unfit_window(op, problem)) return refuse(reason);
   if (const char* const reason = unfit_epilogue(op.epilogue)) return refuse(reason);
   return {run_forward};
 }
 
-Choice select(const ops::Conv2dGradInput&, const Problem& problem) {
-  if (const char* const reason = unfit(problem)) return refuse(reason);
+Choice select(const ops::Conv2dGradInput& op, const Problem& problem) {
+  if (const char* const reason = unfit_window(op, problem)) return refuse(reason);
   return {run_grad_input};
 }
 
 Choice select(const ops::Conv2dGradWeight& op, const Problem& problem) {
-  if (const char* const reason = unfit(problem)) return refuse(reason);
+  if (const char* const reason = unfit_window(op, problem)) return refuse(reason);
   const ConvShape shape =
       shape_of(op, problem.inputs[0].shape, problem.outputs[0].shape, problem.inputs[1].shape);
   return {run_grad_weight, scratch(conv2d_grad_weight_scratch_bytes(shape, op.bias))};

@@ -54,7 +54,11 @@ bool has_device(int index, std::string& problem) {
 }
 
 // A queue's calls may come from any thread, and each has a current device.
-void enter(const DeviceQueue* queue) { (void)cudaSetDevice(queue->device); }
+cudaError_t enter(const DeviceQueue* queue) { return cudaSetDevice(queue->device); }
+
+// The runtime keeps the last error of a thread until it is asked: once told, it shall not be found
+// again after the next launch.
+void forget_error() { (void)cudaGetLastError(); }
 
 }  // namespace
 
@@ -80,45 +84,48 @@ bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
 DeviceQueue* open(int index, std::string& problem) noexcept {
   auto* queue = new DeviceQueue;
   queue->device = index;
-  enter(queue);
-  const cudaError_t error = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
+  cudaError_t error = enter(queue);
+  if (error == cudaSuccess)
+    error = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
   if (error == cudaSuccess) return queue;
+  forget_error();
   problem = "GPU " + std::to_string(index) + " cannot be used: " + text_of(error);
   delete queue;
   return nullptr;
 }
 
 void close(DeviceQueue* queue) noexcept {
-  enter(queue);
+  (void)enter(queue);
   (void)cudaStreamSynchronize(queue->stream);
   (void)cudaStreamDestroy(queue->stream);
+  forget_error();
   delete queue;
 }
 
 void* allocate(DeviceQueue* queue, std::size_t bytes) noexcept {
-  enter(queue);
   void* memory = nullptr;
-  if (cudaMalloc(&memory, bytes > 0 ? bytes : 1) == cudaSuccess) return memory;
-  (void)cudaGetLastError();  // that it failed is told; the next call shall not tell it again
+  if (enter(queue) == cudaSuccess && cudaMalloc(&memory, bytes > 0 ? bytes : 1) == cudaSuccess)
+    return memory;
+  forget_error();
   return nullptr;
 }
 
 void release(DeviceQueue* queue, void* memory) noexcept {
-  enter(queue);
-  (void)cudaFree(memory);
+  if (enter(queue) != cudaSuccess || cudaFree(memory) != cudaSuccess) forget_error();
 }
 
 std::size_t free_bytes(DeviceQueue* queue) noexcept {
-  enter(queue);
   std::size_t free = 0, total = 0;
-  return cudaMemGetInfo(&free, &total) == cudaSuccess ? free : 0;
+  if (enter(queue) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess) return free;
+  forget_error();
+  return 0;
 }
 
 namespace {
 void copy(DeviceQueue* queue, void* target, const void* source, std::size_t bytes,
           cudaMemcpyKind kind) {
   if (bytes == 0) return;
-  enter(queue);
+  note(*queue, enter(queue));
   note(*queue, cudaMemcpyAsync(target, source, bytes, kind, queue->stream));
 }
 }  // namespace
@@ -134,36 +141,41 @@ void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t by
 }
 
 bool wait(DeviceQueue* queue, std::string& problem) noexcept {
-  enter(queue);
+  note(*queue, enter(queue));
   note(*queue, cudaStreamSynchronize(queue->stream));
   const cudaError_t failure = queue->failure;
   queue->failure = cudaSuccess;
   if (failure == cudaSuccess) return true;
+  forget_error();
   problem = text_of(failure);
   return false;
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {
-  enter(queue);
+  queue->earlier = queue->failure;
+  queue->failure = cudaSuccess;
+  note(*queue, enter(queue));
   note(*queue, cudaStreamBeginCapture(queue->stream, cudaStreamCaptureModeThreadLocal));
 }
 
 DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcept {
-  enter(queue);
+  note(*queue, enter(queue));
   cudaGraph_t graph = nullptr;
   note(*queue, cudaStreamEndCapture(queue->stream, &graph));
   cudaGraphExec_t executable = nullptr;
   if (queue->failure == cudaSuccess) note(*queue, cudaGraphInstantiate(&executable, graph, 0));
   if (graph != nullptr) (void)cudaGraphDestroy(graph);
-  if (queue->failure == cudaSuccess) return new DeviceRecording{executable};
-  problem = text_of(queue->failure);
-  queue->failure = cudaSuccess;
-  (void)cudaGetLastError();
+  // What failed before is not about the recording: `wait` shall still tell it.
+  const cudaError_t failure = queue->failure;
+  queue->failure = queue->earlier;
+  if (failure == cudaSuccess) return new DeviceRecording{executable};
+  problem = text_of(failure);
+  forget_error();
   return nullptr;
 }
 
 void replay(DeviceQueue* queue, DeviceRecording* recording) noexcept {
-  enter(queue);
+  note(*queue, enter(queue));
   note(*queue, cudaGraphLaunch(recording->graph, queue->stream));
 }
 

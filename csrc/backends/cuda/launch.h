@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <limits>
 
 #include "backends/cuda/block.h"
 #include "backends/cuda/queue.h"
@@ -17,10 +18,11 @@ __global__ void __launch_bounds__(Kernel::kThreads) run_kernel(const Kernel kern
   kernel(block);
 }
 
-// At most 2^31 - 1 blocks.
 template <class Kernel>
 void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
   if (blocks <= 0) return;
+  if (blocks > std::numeric_limits<std::int32_t>::max())
+    return note(queue, cudaErrorInvalidConfiguration);
   run_kernel<Kernel><<<static_cast<unsigned>(blocks), Kernel::kThreads, 0, queue.stream>>>(kernel);
   note(queue, cudaGetLastError());
 }

@@ -77,15 +77,16 @@ struct alignas(sizeof(T) * Count) Pack {
   T element[Count];
 };
 
-template <class T>
-PYCNN_BOTH bool is_aligned(const T* data) {
-  return reinterpret_cast<std::uintptr_t>(data) % kVectorBytes == 0;
+template <class T, int Count>
+PYCNN_BOTH bool is_one_access(const T* data) {
+  return Count * sizeof(T) <= kVectorBytes &&
+         reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<T, Count>) == 0;
 }
 
 // `n` of at most Count elements; one access where all of an aligned vector is wanted.
 template <int Count, class T>
 PYCNN_BOTH void load(const T* from, int n, float (&to)[Count]) {
-  if (n == Count && Count * sizeof(T) <= kVectorBytes && is_aligned(from)) {
+  if (n == Count && is_one_access<T, Count>(from)) {
     const auto pack = *reinterpret_cast<const Pack<T, Count>*>(from);
     for (int i = 0; i < Count; ++i) to[i] = widened(pack.element[i]);
   } else {
@@ -95,7 +96,7 @@ PYCNN_BOTH void load(const T* from, int n, float (&to)[Count]) {
 
 template <int Count, class T>
 PYCNN_BOTH void store(T* to, int n, const float (&from)[Count]) {
-  if (n == Count && Count * sizeof(T) <= kVectorBytes && is_aligned(to)) {
+  if (n == Count && is_one_access<T, Count>(to)) {
     Pack<T, Count> pack;
     for (int i = 0; i < Count; ++i) narrow(from[i], pack.element[i]);
     *reinterpret_cast<Pack<T, Count>*>(to) = pack;

@@ -10,6 +10,7 @@ struct DeviceQueue {
   int device = 0;
   cudaStream_t stream = nullptr;
   cudaError_t failure = cudaSuccess;  // the first since the last `wait`
+  cudaError_t earlier = cudaSuccess;  // while recording: the failure from before
 };
 
 struct DeviceRecording {
@@ -37,6 +38,7 @@ struct DeviceRecording {
 
 struct DeviceQueue {
   bool backwards = false;  // threads and blocks, to find what depends on their order
+  bool failed = false;     // since the last `wait`
   std::unique_ptr<DeviceRecording> recording;
 };
 

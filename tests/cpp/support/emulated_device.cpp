@@ -1,6 +1,6 @@
 // The device's side of the CUDA module for tests: memory is the host's, work is done at once.
 // Device 0 runs blocks and threads in their order, device 1 backwards, so that what depends on the
-// order differs.
+// order differs. $PYCNN_EMULATED_FAILURE names what fails: "copy_in", "wait" or "recording".
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -12,6 +12,11 @@ namespace pycnn::cuda {
 namespace {
 constexpr int kDevices = 2;
 constexpr std::size_t kAlignment = 256, kMemoryBytes = std::size_t{1} << 30;
+
+bool fails(const char* what) {
+  const char* const named = std::getenv("PYCNN_EMULATED_FAILURE");
+  return named != nullptr && std::strcmp(named, what) == 0;
+}
 }  // namespace
 
 bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
@@ -49,7 +54,10 @@ void copy(DeviceQueue* queue, void* target, const void* source, std::size_t byte
 }  // namespace
 
 void copy_in(DeviceQueue* queue, void* device, const void* host, std::size_t bytes) noexcept {
-  copy(queue, device, host, bytes);
+  if (fails("copy_in"))
+    queue->failed = true;
+  else
+    copy(queue, device, host, bytes);
 }
 void copy_within(DeviceQueue* queue, void* target, const void* source, std::size_t bytes) noexcept {
   copy(queue, target, source, bytes);
@@ -57,13 +65,21 @@ void copy_within(DeviceQueue* queue, void* target, const void* source, std::size
 void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t bytes) noexcept {
   copy(queue, host, device, bytes);
 }
-bool wait(DeviceQueue*, std::string&) noexcept { return true; }
+bool wait(DeviceQueue* queue, std::string& problem) noexcept {
+  const bool failed = queue->failed || fails("wait");
+  queue->failed = false;
+  if (failed) problem = "told to fail";
+  return !failed;
+}
 
 void begin_recording(DeviceQueue* queue) noexcept {
   queue->recording = std::make_unique<DeviceRecording>();
 }
-DeviceRecording* end_recording(DeviceQueue* queue, std::string&) noexcept {
-  return queue->recording.release();
+DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcept {
+  const std::unique_ptr<DeviceRecording> recording = std::move(queue->recording);
+  if (!fails("recording")) return new DeviceRecording(std::move(*recording));
+  problem = "told to fail";
+  return nullptr;
 }
 void replay(DeviceQueue*, DeviceRecording* recording) noexcept {
   for (const std::function<void()>& work : recording->work) work();

@@ -55,7 +55,13 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
   args.inputs = in;
   args.outputs = out;
   args.scratch = static_cast<std::byte*>(allocate(kernel.scratch_bytes));
+  if (!kernel.plan.empty()) {
+    void* const plan = allocate(kernel.plan.size());
+    module.copy_in(queue, plan, kernel.plan.data(), kernel.plan.size());
+    args.plan = static_cast<const std::byte*>(plan);
+  }
   args.queue = queue;
+  args.state = kernel.state.get();
   kernel.run(args);
   Tensors results;
   for (std::size_t o = 0; o < outputs.size(); ++o) {

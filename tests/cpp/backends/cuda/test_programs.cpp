@@ -1,5 +1,8 @@
 // Whole programs on the emulated device (support/emulated_device.cpp) beside the CPU's: places in
 // memory, copies, prepared weights, recorded runs, and variables that both share.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdlib>
 #include <string>
@@ -156,6 +159,92 @@ TEST_CASE("cuda programs: a profile has every step, and profiled runs compute th
   for (const StepProfile& step : profile)
     if (step.phase == "run") CHECK(step.runs == 2);
   CHECK(test::same_bits(plain, profiled));
+}
+
+// While it lives, that of the emulated device fails (support/emulated_device.cpp).
+struct Failing {
+  explicit Failing(const char* what) { setenv("PYCNN_EMULATED_FAILURE", what, 1); }
+  ~Failing() { unsetenv("PYCNN_EMULATED_FAILURE"); }
+  Failing(const Failing&) = delete;
+  Failing& operator=(const Failing&) = delete;
+};
+
+TEST_CASE("cuda programs: a step that failed has assigned nothing and can be repeated") {
+  if (!testing::is_emulated()) return;
+  const Training expected = train(options_for("cuda"), 4);
+  const Graph graph = test::small_net(16, true, 0.25);
+  Training actual;
+  create_variables(graph, actual.variables, 1);
+  const Program program = compile(graph, actual.variables, options_for("cuda"));
+  actual.variables["train.learning_rate"].mutable_data<float>()[0] = 0.02f;
+  for (int step = 0; step < 4; ++step) {
+    for (const char* const what : {"copy_in", "wait"}) {
+      const Failing failing(what);
+      CHECK_THROWS_WITH_AS(program.run(inputs_of(16)),
+                           "program: device 'cuda:0' failed: told to fail", DeviceError);
+      CHECK(*actual.variables.at("train.step").data<std::int64_t>() == step);
+    }
+    actual.losses.push_back(*program.run(inputs_of(16)).at("loss").data<float>());
+  }
+  CHECK(actual.losses == expected.losses);
+  CHECK(test::same_bits(actual.variables, expected.variables));
+}
+
+TEST_CASE("cuda programs: a variable whose copy failed is copied again") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables variables;
+  create_variables(graph, variables, 1);
+  CompileOptions options;
+  const Results expected = compile(graph, variables, options).run(inputs_of(16));
+  options.device = "cuda";
+  const Program program = compile(graph, variables, options);
+  {
+    const Failing failing("copy_in");
+    CHECK_THROWS_AS(program.run(inputs_of(16)), DeviceError);
+  }
+  for (const auto& [name, tensor] : program.run(inputs_of(16)))
+    CHECK(test::difference(tensor, expected.at(name)) < 1e-4);
+}
+
+TEST_CASE("cuda programs: what cannot be recorded runs by single launches") {
+  if (!testing::is_emulated()) return;
+  const Training expected = train(options_for("cuda"), 4);
+  const Failing failing("recording");
+  CHECK(test::same_bits(train(options_for("cuda"), 4).variables, expected.variables));
+}
+
+// The code with which a forked child ends.
+template <class Body>
+int in_child(const Body& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST_CASE("cuda programs: a forked child is told that the device is its parent's") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables variables;
+  create_variables(graph, variables, 1);
+  auto program = std::make_unique<Program>(compile(graph, variables, options_for("cuda")));
+  const auto is_told = [](const auto& body) {
+    try {
+      body();
+    } catch (const DeviceError& error) {
+      return std::string(error.what()).find("forked") != std::string::npos;
+    }
+    return false;
+  };
+  CHECK(in_child([&] {
+          const bool run = is_told([&] { program->run(inputs_of(16)); });
+          const bool compiled = is_told([&] { compile(graph, variables, options_for("cuda")); });
+          program.reset();  // gives nothing back
+          return run && compiled ? 7 : 1;
+        }) == 7);
+  program->run(inputs_of(16));
 }
 
 TEST_CASE("cuda programs: too little memory and unknown devices are errors that say so") {

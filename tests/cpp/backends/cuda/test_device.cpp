@@ -1,0 +1,160 @@
+// device.cpp with a runtime that fails when told to (support/fake_cuda): every failure is told
+// once, none is lost or told of later work, and nothing is left behind.
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "backends/cuda/device.cpp"
+
+namespace pycnn::cuda {
+namespace {
+
+struct Opened {
+  DeviceQueue* queue = nullptr;
+  Opened() {
+    fake_cuda() = {};
+    std::string problem;
+    queue = open(0, problem);
+    REQUIRE(queue != nullptr);
+  }
+  ~Opened() {
+    fake_cuda().failing.clear();
+    close(queue);
+    CHECK(fake_cuda().streams == 0);
+    CHECK(fake_cuda().allocations == 0);
+    CHECK(fake_cuda().graphs == 0);
+    CHECK(fake_cuda().executables == 0);
+    CHECK(fake_cuda().last == cudaSuccess);
+  }
+  Opened(const Opened&) = delete;
+  Opened& operator=(const Opened&) = delete;
+};
+
+std::string problem_of_probe(int index) {
+  DeviceFacts facts;
+  std::string problem;
+  CHECK(!probe(index, facts, problem));
+  return problem;
+}
+
+TEST_CASE("cuda device: what is missing is named") {
+  fake_cuda() = {};
+  DeviceFacts facts;
+  std::string problem;
+  CHECK(probe(0, facts, problem));
+  CHECK(facts.name == "fake");
+  CHECK(facts.capability == "9.0");
+  CHECK(problem_of_probe(1) == "there is no GPU 1, the driver sees 1 (counted from 0)");
+  fake_cuda().driver = 0;
+  CHECK(problem_of_probe(0).find("there is no NVIDIA driver") != std::string::npos);
+  fake_cuda().driver = 12080;
+  CHECK(problem_of_probe(0).find("serves CUDA 12.8 and pycnn needs 13.0") != std::string::npos);
+  fake_cuda() = {};
+  fake_cuda().devices = 0;
+  CHECK(problem_of_probe(0).find("the NVIDIA driver sees none") != std::string::npos);
+  fake_cuda() = {};
+  fake_cuda().properties.major = 7;
+  CHECK(problem_of_probe(0).find("compute capability 7.0, pycnn needs 8.0") != std::string::npos);
+  for (const char* const call : {"cudaGetDeviceCount", "cudaGetDeviceProperties"}) {
+    fake_cuda() = {};
+    fake_cuda().failing = {call};
+    CHECK(problem_of_probe(0).find("cudaErrorUnknown") != std::string::npos);
+  }
+}
+
+TEST_CASE("cuda device: a device that cannot be opened is no queue") {
+  for (const char* const call : {"cudaSetDevice", "cudaStreamCreateWithFlags"}) {
+    fake_cuda() = {};
+    fake_cuda().failing = {call};
+    std::string problem;
+    CHECK(open(0, problem) == nullptr);
+    CHECK(problem == "GPU 0 cannot be used: trouble (cudaErrorUnknown)");
+    CHECK(fake_cuda().last == cudaSuccess);
+  }
+}
+
+TEST_CASE("cuda device: memory that cannot be had is null, and later calls work") {
+  const Opened opened;
+  std::string problem;
+  for (const char* const call : {"cudaMalloc", "cudaSetDevice"}) {
+    fake_cuda().failing = {call};
+    CHECK(allocate(opened.queue, 8) == nullptr);
+    fake_cuda().failing.clear();
+    CHECK(cudaGetLastError() == cudaSuccess);
+  }
+  fake_cuda().failing = {"cudaMemGetInfo"};
+  CHECK(free_bytes(opened.queue) == 0);
+  fake_cuda().failing.clear();
+  void* const memory = allocate(opened.queue, 0);
+  CHECK(memory != nullptr);
+  release(opened.queue, memory);
+  CHECK(wait(opened.queue, problem));
+}
+
+TEST_CASE("cuda device: what failed is told by the next wait, once") {
+  const Opened opened;
+  std::vector<float> from = {1, 2, 3}, to(3);
+  std::string problem;
+  for (const char* const call :
+       {"cudaMemcpyAsync", "cudaSetDevice", "cudaStreamSynchronize", "cudaGraphLaunch"}) {
+    CAPTURE(call);
+    fake_cuda().failing = {call};
+    copy_in(opened.queue, to.data(), from.data(), 12);
+    DeviceRecording recording;
+    replay(opened.queue, &recording);
+    const bool late = std::string(call) == "cudaStreamSynchronize";
+    if (!late) fake_cuda().failing.clear();
+    CHECK(!wait(opened.queue, problem));
+    CHECK(problem == "trouble (cudaErrorUnknown)");
+    fake_cuda().failing.clear();
+    CHECK(wait(opened.queue, problem));
+    CHECK(cudaGetLastError() == cudaSuccess);
+  }
+}
+
+TEST_CASE("cuda device: a recording that fails leaves nothing behind, and single launches work") {
+  const Opened opened;
+  for (const char* const call :
+       {"cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"}) {
+    CAPTURE(call);
+    fake_cuda().failing = {call};
+    std::string problem;
+    begin_recording(opened.queue);
+    CHECK(end_recording(opened.queue, problem) == nullptr);
+    CHECK(problem == "trouble (cudaErrorUnknown)");
+    fake_cuda().failing.clear();
+    CHECK(!fake_cuda().capturing);
+    CHECK(wait(opened.queue, problem));
+  }
+}
+
+TEST_CASE("cuda device: what may not be recorded makes the recording fail") {
+  const Opened opened;
+  std::string problem;
+  begin_recording(opened.queue);
+  note(*opened.queue, cudaStreamSynchronize(opened.queue->stream));
+  CHECK(end_recording(opened.queue, problem) == nullptr);
+  CHECK(wait(opened.queue, problem));
+}
+
+TEST_CASE("cuda device: a copy that failed before a recording is not forgotten with it") {
+  const Opened opened;
+  std::vector<float> from = {1}, to = {0};
+  for (const bool recorded : {true, false}) {
+    std::string problem;
+    fake_cuda().failing = {"cudaMemcpyAsync"};
+    copy_in(opened.queue, to.data(), from.data(), 4);
+    fake_cuda().failing.clear();
+    if (!recorded) fake_cuda().failing = {"cudaGraphInstantiate"};
+    begin_recording(opened.queue);
+    DeviceRecording* const recording = end_recording(opened.queue, problem);
+    CHECK((recording != nullptr) == recorded);
+    fake_cuda().failing.clear();
+    if (recording != nullptr) forget(recording);
+    CHECK(!wait(opened.queue, problem));
+    CHECK(wait(opened.queue, problem));
+  }
+}
+
+}  // namespace
+}  // namespace pycnn::cuda

@@ -1,0 +1,137 @@
+#pragma once
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+#include <string>
+
+// The part of the CUDA runtime that backends/cuda/device.cpp calls, on the host: memory is the
+// host's and work is done at once. Calls named in `fake_cuda().failing` fail. Like the real one it
+// keeps the last error until it is asked for, and refuses what may not be captured.
+using cudaError_t = int;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100,
+                      cudaErrorStreamCaptureUnsupported = 900, cudaErrorUnknown = 999;
+constexpr int CUDART_VERSION = 13000;
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToDevice, cudaMemcpyDeviceToHost };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+constexpr unsigned cudaStreamNonBlocking = 1;
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor;
+  std::size_t totalGlobalMem;
+};
+using cudaStream_t = int*;
+using cudaGraph_t = int*;
+using cudaGraphExec_t = int*;
+
+struct FakeCuda {
+  std::set<std::string> failing;
+  int driver = 13000, devices = 1;
+  cudaDeviceProp properties{"fake", 9, 0, 1000};
+  cudaError_t last = cudaSuccess;
+  bool capturing = false;
+  int current = -1, streams = 0, allocations = 0, graphs = 0, executables = 0, launched = 0;
+
+  cudaError_t result(const char* call, bool capturable = false,
+                     cudaError_t error = cudaErrorUnknown) {
+    if (failing.count(call) > 0) return last = error;
+    if (capturing && !capturable) return last = cudaErrorStreamCaptureUnsupported;
+    return cudaSuccess;
+  }
+};
+inline FakeCuda& fake_cuda() {
+  static FakeCuda fake;
+  return fake;
+}
+
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == 2 ? "out of memory" : "trouble";
+}
+inline const char* cudaGetErrorName(cudaError_t error) {
+  return error == 2 ? "cudaErrorMemoryAllocation" : "cudaErrorUnknown";
+}
+inline cudaError_t cudaGetLastError() {
+  const cudaError_t last = fake_cuda().last;
+  fake_cuda().last = cudaSuccess;
+  return last;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = fake_cuda().driver;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = fake_cuda().devices;
+  return *count > 0 ? fake_cuda().result("cudaGetDeviceCount")
+                    : fake_cuda().last = cudaErrorNoDevice;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = fake_cuda().properties;
+  return fake_cuda().result("cudaGetDeviceProperties");
+}
+inline cudaError_t cudaSetDevice(int device) {
+  fake_cuda().current = device;
+  return fake_cuda().result("cudaSetDevice", true);
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const cudaError_t error = fake_cuda().result("cudaStreamCreateWithFlags");
+  if (error == cudaSuccess) *stream = &++fake_cuda().streams;
+  return error;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) {
+  --fake_cuda().streams;
+  return fake_cuda().result("cudaStreamDestroy");
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return fake_cuda().result("cudaStreamSynchronize");
+}
+inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  const cudaError_t error = fake_cuda().result("cudaMalloc", false, cudaErrorMemoryAllocation);
+  if (error != cudaSuccess) return error;
+  ++fake_cuda().allocations;
+  *memory = std::malloc(bytes);
+  return error;
+}
+inline cudaError_t cudaFree(void* memory) {
+  --fake_cuda().allocations;
+  std::free(memory);
+  return fake_cuda().result("cudaFree");
+}
+inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = *total = 1000;
+  return fake_cuda().result("cudaMemGetInfo");
+}
+inline cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
+                                   cudaMemcpyKind, cudaStream_t) {
+  const cudaError_t error = fake_cuda().result("cudaMemcpyAsync", true);
+  if (error == cudaSuccess && !fake_cuda().capturing) std::memmove(target, source, bytes);
+  return error;
+}
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  const cudaError_t error = fake_cuda().result("cudaStreamBeginCapture");
+  fake_cuda().capturing = error == cudaSuccess;
+  return error;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  const cudaError_t error = fake_cuda().result("cudaStreamEndCapture", true);
+  fake_cuda().capturing = false;
+  if (error == cudaSuccess) *graph = &++fake_cuda().graphs;
+  return error;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t,
+                                        unsigned long long) {
+  const cudaError_t error = fake_cuda().result("cudaGraphInstantiate");
+  if (error == cudaSuccess) *executable = &++fake_cuda().executables;
+  return error;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t) {
+  --fake_cuda().graphs;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) {
+  --fake_cuda().executables;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) {
+  ++fake_cuda().launched;
+  return fake_cuda().result("cudaGraphLaunch");
+}
