@@ -1,11 +1,10 @@
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
-#include <vector>
 
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
+#include "backends/resize_taps.h"
 #include "core/parallel.h"
 
 // Each row of the result is a weighted sum of a few rows of the given image, each column likewise:
@@ -13,98 +12,12 @@
 namespace pycnn::cpu {
 namespace {
 
-struct Tap {
-  std::int64_t source;
-  double weight;
-};
-
-// Of one axis: result i takes taps[first[i]] up to taps[first[i + 1]].
-struct Taps {
-  std::vector<std::int64_t> first = {0};
-  std::vector<Tap> taps;
-
-  std::int64_t begin(std::int64_t i) const { return first[static_cast<std::size_t>(i)]; }
-  std::int64_t end(std::int64_t i) const { return first[static_cast<std::size_t>(i) + 1]; }
-  const Tap& at(std::int64_t k) const { return taps[static_cast<std::size_t>(k)]; }
-};
+using resize_taps::axis_of;
+using resize_taps::Taps;
 
 struct Tables {
   Taps rows, columns;
 };
-
-struct Axis {
-  std::int64_t given, resized;
-  double scale;  // 0: resized / given
-};
-
-// Where result i lies in the given image. Without a scale the fraction is rounded once.
-double place_of(const ops::Resize2d& op, const Axis& axis, std::int64_t i) {
-  const auto x = static_cast<double>(i), given = static_cast<double>(axis.given),
-             resized = static_cast<double>(axis.resized);
-  switch (op.grid) {
-    case ResizeGrid::kAlignCorners:
-      return axis.resized == 1 ? 0.0 : x * (given - 1.0) / (resized - 1.0);
-    case ResizeGrid::kAsymmetric:
-      return axis.scale == 0.0 ? x * given / resized : x / axis.scale;
-    case ResizeGrid::kPytorchHalfPixel:
-      if (axis.resized == 1) return 0.0;
-      break;
-    case ResizeGrid::kHalfPixel:
-      break;
-  }
-  return axis.scale == 0.0 ? ((2.0 * x + 1.0) * given - resized) / (2.0 * resized)
-                           : (x + 0.5) / axis.scale - 0.5;
-}
-
-double nearest(ResizeMode mode, double place) {
-  switch (mode) {
-    case ResizeMode::kNearestCeil:
-      return std::ceil(place);
-    case ResizeMode::kNearestRoundDown:
-      return std::ceil(place - 0.5);
-    case ResizeMode::kNearestRoundUp:
-      return std::floor(place + 0.5);
-    default:
-      return std::floor(place);
-  }
-}
-
-Taps taps_of(const ops::Resize2d& op, const Axis& axis) {
-  const auto last = static_cast<double>(axis.given - 1);
-  Taps result;
-  const auto add = [&](double source, double weight) {
-    if (weight != 0.0)
-      result.taps.push_back({static_cast<std::int64_t>(std::clamp(source, 0.0, last)), weight});
-  };
-  for (std::int64_t i = 0; i < axis.resized; ++i) {
-    const double place = place_of(op, axis, i), before = std::floor(place);
-    if (op.mode != ResizeMode::kBilinear) {
-      add(nearest(op.mode, place), 1.0);
-    } else if (before < 0.0 || before >= last) {
-      add(place, 1.0);
-    } else {
-      add(before, 1.0 - (place - before));
-      add(before + 1.0, place - before);
-    }
-    result.first.push_back(static_cast<std::int64_t>(result.taps.size()));
-  }
-  return result;
-}
-
-// For each source the results that take it.
-Taps turned(const Taps& taps, std::int64_t sources) {
-  std::vector<std::vector<Tap>> lists(static_cast<std::size_t>(sources));
-  const auto count = static_cast<std::int64_t>(taps.first.size()) - 1;
-  for (std::int64_t i = 0; i < count; ++i)
-    for (std::int64_t k = taps.begin(i); k < taps.end(i); ++k)
-      lists[static_cast<std::size_t>(taps.at(k).source)].push_back({i, taps.at(k).weight});
-  Taps result;
-  for (const std::vector<Tap>& list : lists) {
-    result.taps.insert(result.taps.end(), list.begin(), list.end());
-    result.first.push_back(static_cast<std::int64_t>(result.taps.size()));
-  }
-  return result;
-}
 
 template <class T>
 void add_pixel(const T* x, T weight, bool first, std::int64_t channels, T* y) noexcept {
@@ -157,10 +70,6 @@ Kernel make_tables_kernel(std::shared_ptr<const Tables> tables) {
   std::memcpy(kernel.plan.data(), &address, sizeof address);
   kernel.state = std::move(tables);
   return kernel;
-}
-
-Axis axis_of(const ops::Resize2d& op, std::size_t i, std::int64_t given) {
-  return {given, op.output_size[i], op.scales.empty() ? 0.0 : op.scales[i]};
 }
 
 Kernel make_resize(const ops::Resize2d& op, const Problem& problem) {

@@ -34,13 +34,12 @@ void set_steps(const Shape& input, const Shape& result, std::int64_t (&step)[kMa
   }
 }
 
-template <Pairing kPairing>
-void run_pair(const KernelArgs& args) noexcept {
+void run_pair(const KernelArgs& args, Pairing pairing) {
   const Shape& a = args.inputs[0].spec->shape;
   const Shape& b = args.inputs[1].spec->shape;
   const Shape& result = args.outputs[0].spec->shape;
   PairParams p{};
-  p.pairing = kPairing;
+  p.pairing = pairing;
   p.a = args.inputs[0].data;
   p.b = args.inputs[1].data;
   p.output = args.outputs[0].data;
@@ -51,6 +50,22 @@ void run_pair(const KernelArgs& args) noexcept {
   set_steps(a, result, p.a_step);
   set_steps(b, result, p.b_step);
   combine_pair(queue_of(args), image_of(args.outputs[0]), p);
+}
+
+template <Pairing kPairing>
+void run_sum(const KernelArgs& args) noexcept {
+  run_pair(args, kPairing);
+}
+
+constexpr Pairing pairing_of(BinaryKind kind) {
+  return static_cast<Pairing>(static_cast<int>(Pairing::kDivide) + static_cast<int>(kind));
+}
+static_assert(pairing_of(BinaryKind::kDivide) == Pairing::kDivide &&
+              pairing_of(BinaryKind::kPrelu) == Pairing::kPrelu &&
+              pairing_of(BinaryKind::kStep) == Pairing::kStep);
+
+void run_binary(const KernelArgs& args) noexcept {
+  run_pair(args, pairing_of(op_of<ops::Binary>(args).kind));
 }
 
 void run_affine(const KernelArgs& args) noexcept {
@@ -134,14 +149,13 @@ void run_increment(const KernelArgs& args) noexcept {
             args.outputs[0].as<std::int64_t>());
 }
 
-template <Pairing kPairing>
-Choice select_pair(const Problem& problem) {
+Choice select_pair(KernelFunction run, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
   if (problem.outputs[0].shape.size() > kMaxAxes) return refuse("more than 8 axes");
   std::uint32_t in_place = 0;
   for (std::size_t i = 0; i < 2; ++i)
     if (problem.inputs[i] == problem.outputs[0]) in_place |= 1u << i;
-  return {run_pair<kPairing>, 0, {in_place}};
+  return {run, 0, {in_place}};
 }
 
 }  // namespace
@@ -159,13 +173,16 @@ Choice select(const ops::ActivationGrad& op, const Problem& problem) {
 }
 
 Choice select(const ops::Add&, const Problem& problem) {
-  return select_pair<Pairing::kAdd>(problem);
+  return select_pair(run_sum<Pairing::kAdd>, problem);
 }
 Choice select(const ops::Subtract&, const Problem& problem) {
-  return select_pair<Pairing::kSubtract>(problem);
+  return select_pair(run_sum<Pairing::kSubtract>, problem);
 }
 Choice select(const ops::Multiply&, const Problem& problem) {
-  return select_pair<Pairing::kMultiply>(problem);
+  return select_pair(run_sum<Pairing::kMultiply>, problem);
+}
+Choice select(const ops::Binary&, const Problem& problem) {
+  return select_pair(run_binary, problem);
 }
 
 Choice select(const ops::Affine&, const Problem& problem) {

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/map.h"
 #include "backends/cuda/philox.h"
@@ -49,11 +51,38 @@ struct Affine {
   }
 };
 
-PYCNN_BOTH float paired(Pairing pairing, float a, float b) {
-  return pairing == Pairing::kAdd ? a + b : pairing == Pairing::kSubtract ? a - b : a * b;
-}
+// Apart from the others, whose powf would take registers from these.
+struct RingPair {
+  PYCNN_BOTH float operator()(Pairing pairing, float a, float b) const {
+    return pairing == Pairing::kAdd ? a + b : pairing == Pairing::kSubtract ? a - b : a * b;
+  }
+};
+struct OtherPair {
+  PYCNN_BOTH float operator()(Pairing pairing, float a, float b) const {
+    switch (pairing) {
+      case Pairing::kDivide:
+        return a / b;
+      case Pairing::kMaximum:
+        return a > b || is_nan(a) ? a : b;
+      case Pairing::kMinimum:
+        return a < b || is_nan(a) ? a : b;
+      case Pairing::kPower:
+        return powf(a, b);
+      case Pairing::kPrelu:
+        return a > 0.0f ? a : b * a;
+      case Pairing::kPreluSlope:
+        return a > 0.0f ? 1.0f : b;
+      case Pairing::kEqual:
+        return a == b ? 1.0f : 0.0f;
+      case Pairing::kStep:
+        return a > b ? 1.0f : a == b ? 0.5f : 0.0f;
+      default:
+        return a;
+    }
+  }
+};
 
-template <class T>
+template <class T, class Function>
 struct PairRuns {
   static constexpr int kWidth = kVector<T>;
   PairParams p;
@@ -61,12 +90,12 @@ struct PairRuns {
     float a[kWidth], b[kWidth];
     load(static_cast<const T*>(p.a) + begin, n, a);
     load(static_cast<const T*>(p.b) + begin, n, b);
-    for (int i = 0; i < kWidth; ++i) a[i] = paired(p.pairing, a[i], b[i]);
+    for (int i = 0; i < kWidth; ++i) a[i] = Function{}(p.pairing, a[i], b[i]);
     store(static_cast<T*>(p.output) + begin, n, a);
   }
 };
 
-template <class T>
+template <class T, class Function>
 struct PairElements {
   static constexpr int kWidth = 1;
   PairParams p;
@@ -78,8 +107,8 @@ struct PairElements {
       a += i * p.a_step[axis];
       b += i * p.b_step[axis];
     }
-    narrow(paired(p.pairing, widened(static_cast<const T*>(p.a)[a]),
-                  widened(static_cast<const T*>(p.b)[b])),
+    narrow(Function{}(p.pairing, widened(static_cast<const T*>(p.a)[a]),
+                      widened(static_cast<const T*>(p.b)[b])),
            static_cast<T*>(p.output)[at]);
   }
 };
@@ -191,13 +220,22 @@ void affine(DeviceQueue& queue, Image image, const void* input, void* output, fl
 }
 
 void combine_pair(DeviceQueue& queue, Image image, const PairParams& params) {
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    if (params.same_shape)
-      launch_map(queue, PairRuns<T>{params}, params.count);
-    else
-      launch_map(queue, PairElements<T>{params}, params.count);
-  });
+  const auto combine = [&](auto function) {
+    using Function = decltype(function);
+    with_image(image, [&](auto type) {
+      using T = decltype(type);
+      if (params.same_shape)
+        launch_map(queue, PairRuns<T, Function>{params}, params.count);
+      else
+        launch_map(queue, PairElements<T, Function>{params}, params.count);
+    });
+  };
+  const bool ring = params.pairing == Pairing::kAdd || params.pairing == Pairing::kSubtract ||
+                    params.pairing == Pairing::kMultiply;
+  if (ring)
+    combine(RingPair{});
+  else
+    combine(OtherPair{});
 }
 
 void cast(DeviceQueue& queue, Image from, Image to, const void* input, void* output,

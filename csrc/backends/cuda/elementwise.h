@@ -17,7 +17,20 @@ void activation_grad(DeviceQueue& queue, Image image, const void* output, const 
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,
             float offset, std::int64_t count);
 
-enum class Pairing : std::uint8_t { kAdd, kSubtract, kMultiply };
+enum class Pairing : std::uint8_t {
+  kAdd,
+  kSubtract,
+  kMultiply,
+  // BinaryKind, in its order:
+  kDivide,
+  kMaximum,
+  kMinimum,
+  kPower,
+  kPrelu,
+  kPreluSlope,
+  kEqual,
+  kStep,
+};
 
 // With broadcasting: elements of `a` and `b` from one place of an axis of the result to the next.
 constexpr int kMaxAxes = 8;

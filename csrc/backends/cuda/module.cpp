@@ -21,7 +21,7 @@ bool select_kernel(const Op& op, const Problem& problem, Selection& selection,
   return std::visit(
       [&](const auto& alternative) {
         using T = std::decay_t<decltype(alternative)>;
-        const Choice choice = select(alternative, problem);
+        Choice choice = select(alternative, problem);
         if (choice.run == nullptr) {
           refusal = std::string(T::kName) + ": not on cuda yet: " + choice.refusal;
           return false;
@@ -29,7 +29,8 @@ bool select_kernel(const Op& op, const Problem& problem, Selection& selection,
         selection.kernel.variant = variant_name<T>().c_str();
         selection.kernel.run = choice.run;
         selection.kernel.scratch_bytes = choice.scratch_bytes;
-        selection.kernel.in_place = choice.in_place;
+        selection.kernel.in_place = std::move(choice.in_place);
+        selection.kernel.plan = std::move(choice.plan);
         return true;
       },
       op);

@@ -115,7 +115,7 @@ void run_reduce(const KernelArgs& args) noexcept {
   p.output = args.outputs[0].as<float>();
   p.outputs = count_of(args.outputs[0]);
   p.terms = 1;
-  p.mean = op.kind == Reduction::kMean;
+  p.maximum = op.kind == Reduction::kMax;
   std::size_t next = 0;
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
     if (next < op.axes.size() && op.axes[next] == static_cast<std::int64_t>(axis)) {
@@ -128,7 +128,24 @@ void run_reduce(const KernelArgs& args) noexcept {
       p.kept_step[p.kept++] = steps[axis];
     }
   }
+  p.divisor = op.kind == Reduction::kMean ? static_cast<double>(p.terms) : 1.0;
   reduce(queue_of(args), p);
+}
+
+void run_arg_max(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::ArgMax>(args);
+  const Shape& shape = args.inputs[0].spec->shape;
+  const auto axis = static_cast<std::size_t>(
+      op.axis < 0 ? op.axis + static_cast<std::int64_t>(shape.size()) : op.axis);
+  ArgMaxParams p{};
+  p.input = args.inputs[0].as<const float>();
+  p.output = args.outputs[0].as<std::int64_t>();
+  p.outputs = count_of(args.outputs[0]);
+  p.size = shape[axis];
+  p.inner = 1;
+  for (std::size_t i = axis + 1; i < shape.size(); ++i) p.inner *= shape[i];
+  p.last = op.last;
+  arg_max(queue_of(args), p);
 }
 
 // Any element type is moved.
@@ -157,10 +174,13 @@ Choice select(const ops::Pad&, const Problem& problem) {
   if (!is_image_type(problem.inputs[0].dtype)) return refuse("neither float32 nor bfloat16");
   return take_box(run_pad, problem);
 }
-Choice select(const ops::Reduce& op, const Problem& problem) {
-  if (op.kind == Reduction::kMax) return refuse("maxima over axes");
+Choice select(const ops::Reduce&, const Problem& problem) {
   if (const char* const reason = unfit_type(problem, true)) return refuse(reason);
   return take_box(run_reduce, problem);
+}
+Choice select(const ops::ArgMax&, const Problem& problem) {
+  if (const char* const reason = unfit_type(problem, true)) return refuse(reason);
+  return {run_arg_max};
 }
 
 }  // namespace pycnn::cuda

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "backends/cuda/map.h"
 #include "backends/cuda/move.h"
 #include "backends/cuda/totals.h"
@@ -35,46 +37,93 @@ struct Fill {
   }
 };
 
-// f with a value of an unsigned type of that size.
-template <class F>
-void with_word(int item_bytes, const F& f) {
-  switch (item_bytes) {
-    case 1:
-      return f(std::uint8_t{});
-    case 2:
-      return f(std::uint16_t{});
-    case 4:
-      return f(std::uint32_t{});
-    default:
-      return f(std::uint64_t{});
-  }
-}
+struct Largest {
+  PYCNN_BOTH double operator()(double a, double b) const { return b > a || b != b ? b : a; }
+};
 
 // A block has one result.
+template <class Combine>
 struct Reduce {
   static constexpr int kThreads = 128;
   struct Shared {
-    double sum[kThreads];
+    double result[kThreads];
   };
   struct Registers {};
   ReduceParams p;
+  double neutral;
 
   PYCNN_BOTH void operator()(Block<Reduce>& block) const {
     const float* const input =
         p.input + offset_of(block.index(), p.kept, p.kept_shape, p.kept_step);
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
-      double sum = 0.0;
+      double result = neutral;
       for (std::int64_t i = thread; i < p.terms; i += kThreads)
-        sum += static_cast<double>(input[offset_of(i, p.reduced, p.reduced_shape, p.reduced_step)]);
-      shared.sum[thread] = sum;
+        result = Combine{}(
+            result,
+            static_cast<double>(input[offset_of(i, p.reduced, p.reduced_shape, p.reduced_step)]));
+      shared.result[thread] = result;
     });
-    combine_threads<kThreads>(block, shared.sum, Plus{});
+    combine_threads<kThreads>(block, shared.result, Combine{});
     block.last([&](int thread, Registers&) {
-      if (thread != 0) return;
-      const double sum = shared.sum[0];
-      p.output[block.index()] =
-          static_cast<float>(p.mean ? sum / static_cast<double>(p.terms) : sum);
+      if (thread == 0) p.output[block.index()] = static_cast<float>(shared.result[0] / p.divisor);
+    });
+  }
+};
+
+// The larger value wins, NaN over all; of equal ones the one that comes first, or last.
+struct Place {
+  float value;
+  std::int64_t index;
+};
+PYCNN_BOTH bool wins(const Place& a, const Place& b, bool last) {
+  if (is_nan(a.value) != is_nan(b.value)) return is_nan(a.value);
+  if (a.value > b.value) return true;
+  if (a.value < b.value) return false;
+  return last ? a.index > b.index : a.index < b.index;
+}
+
+// A thread has one result.
+struct ArgMaxScan {
+  static constexpr int kWidth = 1;
+  ArgMaxParams p;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const float* const x = p.input + at / p.inner * p.size * p.inner + at % p.inner;
+    Place best{x[0], 0};
+    for (std::int64_t i = 1; i < p.size; ++i) {
+      const Place place{x[i * p.inner], i};
+      if (wins(place, best, p.last)) best = place;
+    }
+    p.output[at] = best.index;
+  }
+};
+
+// A block has one result, of a row of neighbours.
+struct ArgMaxRow {
+  static constexpr int kThreads = 128;
+  struct Shared {
+    Place best[kThreads];
+  };
+  struct Registers {};
+  ArgMaxParams p;
+
+  PYCNN_BOTH void operator()(Block<ArgMaxRow>& block) const {
+    const float* const x = p.input + block.index() * p.size;
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      // Threads beyond the row repeat its first place, which changes nothing.
+      Place best{x[thread < p.size ? thread : 0], thread < p.size ? thread : 0};
+      for (std::int64_t i = thread + kThreads; i < p.size; i += kThreads) {
+        const Place place{x[i], i};
+        if (wins(place, best, p.last)) best = place;
+      }
+      shared.best[thread] = best;
+    });
+    combine_threads<kThreads>(block, shared.best, [this](const Place& a, const Place& b) {
+      return wins(b, a, p.last) ? b : a;
+    });
+    block.last([&](int thread, Registers&) {
+      if (thread == 0) p.output[block.index()] = shared.best[0].index;
     });
   }
 };
@@ -95,7 +144,17 @@ void fill(DeviceQueue& queue, void* output, int item_bytes, std::uint64_t value,
 }
 
 void reduce(DeviceQueue& queue, const ReduceParams& params) {
-  launch(queue, Reduce{params}, params.outputs);
+  if (params.maximum)
+    launch(queue, Reduce<Largest>{params, -INFINITY}, params.outputs);
+  else
+    launch(queue, Reduce<Plus>{params, 0.0}, params.outputs);
+}
+
+void arg_max(DeviceQueue& queue, const ArgMaxParams& params) {
+  if (params.inner == 1)
+    launch(queue, ArgMaxRow{params}, params.outputs);
+  else
+    launch_map(queue, ArgMaxScan{params}, params.outputs);
 }
 
 }  // namespace pycnn::cuda

@@ -5,7 +5,7 @@ namespace pycnn {
 struct DeviceQueue;
 }
 
-// Moving elements about, and sums over axes.
+// Moving elements about, and sums and maxima over axes.
 namespace pycnn::cuda {
 
 constexpr int kMaxBoxAxes = 8;
@@ -27,7 +27,8 @@ void copy_box(DeviceQueue& queue, int item_bytes, const BoxParams& params);
 void fill(DeviceQueue& queue, void* output, int item_bytes, std::uint64_t value,
           std::int64_t count);
 
-// The sum (or, with `mean`, the mean) over the axes `reduced` for each place of the axes `kept`.
+// The sum over the axes `reduced`, through `divisor`, or the maximum, where NaN wins, for each
+// place of the axes `kept`.
 struct ReduceParams {
   const float* input;
   float* output;
@@ -35,8 +36,19 @@ struct ReduceParams {
   std::int64_t kept_shape[kMaxBoxAxes], kept_step[kMaxBoxAxes];
   std::int64_t reduced_shape[kMaxBoxAxes], reduced_step[kMaxBoxAxes];
   std::int64_t outputs, terms;
-  bool mean;
+  double divisor;
+  bool maximum;
 };
 void reduce(DeviceQueue& queue, const ReduceParams& params);
+
+// Where the largest element of the middle axis of (outer, size, inner) is: the first of equal ones
+// or, with `last`, the last; NaN counts as largest.
+struct ArgMaxParams {
+  const float* input;
+  std::int64_t* output;
+  std::int64_t outputs, size, inner;
+  bool last;
+};
+void arg_max(DeviceQueue& queue, const ArgMaxParams& params);
 
 }  // namespace pycnn::cuda

@@ -22,6 +22,21 @@ void with_image(Image image, const F& f) {
     f(float{});
 }
 
+// f with a value of an unsigned type of that size.
+template <class F>
+void with_word(int item_bytes, const F& f) {
+  switch (item_bytes) {
+    case 1:
+      return f(std::uint8_t{});
+    case 2:
+      return f(std::uint16_t{});
+    case 4:
+      return f(std::uint32_t{});
+    default:
+      return f(std::uint64_t{});
+  }
+}
+
 PYCNN_BOTH std::uint32_t bits_of(float value) {
 #if defined(__CUDA_ARCH__)
   return __float_as_uint(value);

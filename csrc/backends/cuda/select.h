@@ -13,10 +13,11 @@ struct Choice {
   KernelFunction run = nullptr;
   std::size_t scratch_bytes = 0;
   std::vector<std::uint32_t> in_place = {};  // as Kernel::in_place
+  std::vector<std::byte> plan = {};          // as Kernel::plan
   const char* refusal = "";                  // when there is no `run`
 };
 
-inline Choice refuse(const char* reason) { return {nullptr, 0, {}, reason}; }
+inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason}; }
 
 // What `select` gives for an op without a kernel of any kind.
 struct NoKernel : Choice {
@@ -65,6 +66,7 @@ Choice select(const ops::ActivationGrad&, const Problem&);
 Choice select(const ops::Add&, const Problem&);
 Choice select(const ops::Subtract&, const Problem&);
 Choice select(const ops::Multiply&, const Problem&);
+Choice select(const ops::Binary&, const Problem&);
 Choice select(const ops::Affine&, const Problem&);
 Choice select(const ops::Cast&, const Problem&);
 Choice select(const ops::Fill&, const Problem&);
@@ -85,6 +87,7 @@ Choice select(const ops::TopKCorrect&, const Problem&);
 
 // move.cpp
 Choice select(const ops::Reduce&, const Problem&);
+Choice select(const ops::ArgMax&, const Problem&);
 Choice select(const ops::Broadcast&, const Problem&);
 Choice select(const ops::Concat&, const Problem&);
 Choice select(const ops::Slice&, const Problem&);
@@ -92,9 +95,22 @@ Choice select(const ops::Pad&, const Problem&);
 Choice select(const ops::Reshape&, const Problem&);
 Choice select(const ops::Transpose&, const Problem&);
 
-// optimizer.cpp
+// unary.cpp
+Choice select(const ops::Unary&, const Problem&);
+Choice select(const ops::UnaryGrad&, const Problem&);
+
+// take.cpp
+Choice select(const ops::Take&, const Problem&);
+Choice select(const ops::TakeGrad&, const Problem&);
+
+// resize.cpp
+Choice select(const ops::Resize2d&, const Problem&);
+Choice select(const ops::Resize2dGrad&, const Problem&);
+
+// optimizer.cpp, muon.cpp
 Choice select(const ops::SgdUpdate&, const Problem&);
 Choice select(const ops::AdamUpdate&, const Problem&);
+Choice select(const ops::MuonUpdate&, const Problem&);
 Choice select(const ops::EmaUpdate&, const Problem&);
 Choice select(const ops::ClipFactor&, const Problem&);
 

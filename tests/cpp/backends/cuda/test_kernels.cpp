@@ -448,6 +448,126 @@ TEST_CASE("cuda kernels: moving data") {
         flat.bytes);
 }
 
+TEST_CASE("cuda kernels: functions of one number") {
+  for (const DType dtype : kImages)
+    for (const std::int64_t n : {1, 9, 2050}) {
+      const HostTensor wide = random_tensor({n}, 1, -6, 6, dtype);
+      const HostTensor positive = random_tensor({n}, 2, 0.25, 4, dtype);
+      const HostTensor g = random_tensor({n}, 3, -2, 2, dtype);
+      for (int kind = 0; kind <= static_cast<int>(UnaryKind::kThreshold); ++kind) {
+        const auto k = static_cast<UnaryKind>(kind);
+        CAPTURE(kind);
+        const bool needs_positive = k == UnaryKind::kLog || k == UnaryKind::kPower ||
+                                    k == UnaryKind::kReciprocal ||
+                                    k == UnaryKind::kReciprocalSqrt || k == UnaryKind::kSqrt;
+        const double a = k == UnaryKind::kClip ? -1.5 : k == UnaryKind::kHardSigmoid ? 0.2 : 1.25;
+        const HostTensor& x = needs_positive ? positive : wide;
+        check(ops::Unary{k, a, 0.5}, {x});
+        check(ops::UnaryGrad{k, a, 0.5}, {x, g});
+      }
+    }
+  const HostTensor special(Shape{5}, {kNaN, kInfinity, -kInfinity, 0.0, -3.0});
+  const HostTensor infinite(Shape{5}, {1.0, kInfinity, kInfinity, 2.0, kInfinity});
+  for (const UnaryKind kind :
+       {UnaryKind::kAbs, UnaryKind::kClip, UnaryKind::kExp, UnaryKind::kErf, UnaryKind::kHardSwish,
+        UnaryKind::kThreshold, UnaryKind::kSoftplus}) {
+    check(ops::Unary{kind, 0.5, 1.0}, {special});
+    check(ops::UnaryGrad{kind, 0.5, 1.0}, {special, infinite});
+  }
+}
+
+TEST_CASE("cuda kernels: functions of two numbers") {
+  for (const DType dtype : kImages)
+    for (int kind = 0; kind <= static_cast<int>(BinaryKind::kStep); ++kind) {
+      CAPTURE(kind);
+      const auto k = static_cast<BinaryKind>(kind);
+      const bool ties = k == BinaryKind::kEqual || k == BinaryKind::kStep;
+      const auto tensor = [&](Shape shape, std::uint64_t seed) {
+        return ties ? random_integers(std::move(shape), seed, 2, dtype)
+                    : random_tensor(std::move(shape), seed,
+                                    k == BinaryKind::kPower || k == BinaryKind::kDivide ? 0.5 : -2,
+                                    2, dtype);
+      };
+      check(ops::Binary{k}, {tensor({2, 3, 1, 5}, 1), tensor({3, 4, 1}, 2)});
+      check(ops::Binary{k}, {tensor({1031}, 3), tensor({1031}, 4)});
+      check(ops::Binary{k}, {tensor({2, 7}, 5), tensor({}, 6)});
+    }
+  const HostTensor a(Shape{4}, {kNaN, 1.0, kInfinity, -kInfinity});
+  const HostTensor b(Shape{4}, {1.0, kNaN, 3.0, 2.0});
+  for (const BinaryKind kind : {BinaryKind::kMaximum, BinaryKind::kMinimum, BinaryKind::kDivide})
+    check(ops::Binary{kind}, {a, b});
+}
+
+TEST_CASE("cuda kernels: maxima and where they are") {
+  for (const Shape& shape : {Shape{2, 3, 4, 5}, Shape{1, 1, 1, 1}, Shape{3, 300, 2, 129}}) {
+    const HostTensor x = random_integers(shape, 1, 3);  // with ties
+    for (const bool last : {false, true})
+      for (const std::int64_t axis : {0, 1, -1})
+        for (const bool keep : {false, true}) check(ops::ArgMax{axis, keep, last}, {x});
+    for (const std::vector<std::int64_t>& axes :
+         {std::vector<std::int64_t>{0}, {1, 2}, {3}, {0, 1, 2, 3}})
+      check(ops::Reduce{Reduction::kMax, axes, true}, {x});
+  }
+  HostTensor x = random_tensor({3, 200}, 1);
+  x.set(7, kNaN);
+  x.set(150, kNaN);
+  x.set(399, kInfinity);
+  for (std::size_t i = 400; i < 600; ++i) x.set(i, -kInfinity);
+  for (const bool last : {false, true})
+    for (const std::int64_t axis : {0, 1}) check(ops::ArgMax{axis, false, last}, {x});
+  for (const std::int64_t axis : {0, 1}) check(ops::Reduce{Reduction::kMax, {axis}}, {x});
+}
+
+TEST_CASE("cuda kernels: rows by number") {
+  const std::vector<std::int64_t> indices = {3, -1, 0, 3, 3, 1, -1};
+  for (const DType dtype : kImages) {
+    check(ops::Take{indices}, {random_tensor({4, 3, 5}, 1, -2, 2, dtype)});
+    check(ops::Take{indices}, {random_tensor({4}, 1, -2, 2, dtype)});
+    check(ops::Take{{}}, {random_tensor({3, 2}, 2, -2, 2, dtype)});
+  }
+  check(ops::TakeGrad{indices, 4}, {random_tensor({7, 3, 5}, 2)});
+  check(ops::TakeGrad{indices, 5}, {random_tensor({7}, 2)});
+  check(ops::TakeGrad{{}, 3}, {random_tensor({0, 2}, 2)});
+  Kernel kernel;
+  const HostTensor labels = integers({10, 20, 30});
+  const ops::Take op{{2, 2, -1, 0}};
+  const Tensors taken = run_on_device(op, {labels}, op.infer(specs_of({labels})), {}, kernel);
+  CHECK(same_bits(taken, {integers({30, 30, 0, 10})}));
+}
+
+TEST_CASE("cuda kernels: images of another size") {
+  for (const DType dtype : kImages)
+    for (const Shape& shape : {Shape{2, 5, 7, 3}, Shape{1, 1, 4, 8}, Shape{3, 6, 6, 1}})
+      for (const Pair size : {Pair{10, 14}, Pair{3, 4}, Pair{1, 1}, Pair{7, 5}})
+        for (int mode = 0; mode <= static_cast<int>(ResizeMode::kNearestRoundUp); ++mode)
+          for (int grid = 0; grid <= static_cast<int>(ResizeGrid::kPytorchHalfPixel); ++grid) {
+            const ops::Resize2d op{
+                size, static_cast<ResizeMode>(mode), static_cast<ResizeGrid>(grid), {}};
+            const HostTensor x = random_tensor(shape, 1, -2, 2, dtype);
+            check(op, {x});
+            const Shape output = op.infer(specs_of({x}))[0].shape;
+            check(ops::Resize2dGrad{op, {shape[1], shape[2]}},
+                  {random_tensor(output, 2, -2, 2, dtype)});
+          }
+  const ops::Resize2d scaled{{9, 8}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {1.7, 1.3}};
+  check(scaled, {random_tensor({1, 5, 6, 2}, 1)});
+  check(ops::Resize2dGrad{scaled, {5, 6}}, {random_tensor({1, 9, 8, 2}, 1)});
+}
+
+TEST_CASE("cuda kernels: Muon") {
+  const HostTensor rate(Shape{1}, {0.03}), factor(Shape{}, {0.4});
+  constexpr std::size_t kRate = 2;
+  for (const Shape& shape : {Shape{1, 1}, Shape{3, 5}, Shape{7, 2}, Shape{4, 3, 3, 2},
+                             Shape{70, 66}, Shape{66, 5, 14}}) {
+    const HostTensor p = random_tensor(shape, 1), g = random_tensor(shape, 2),
+                     v = random_tensor(shape, 3);
+    check(ops::MuonUpdate{}, {p, g, rate, v}, kRate);
+    check(ops::MuonUpdate{0.8, false, 0.1, 3, 2.0, true}, {p, g, rate, v, factor}, kRate);
+  }
+  const HostTensor zero(Shape{2, 3}, std::vector<double>(6, 0.0));
+  check(ops::MuonUpdate{}, {zero, zero, rate, zero}, kRate);
+}
+
 TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
   const DeviceModule& module = cuda_module();
   const auto refusal_of = [&](const Op& op, const std::vector<TensorSpec>& inputs) {
@@ -459,10 +579,15 @@ TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
     return refusal;
   };
   const TensorSpec matrix{{2, 3}, DType::kFloat32};
-  CHECK(refusal_of(ops::MuonUpdate{}, {matrix}) ==
-        "muon_update: not on cuda yet: there is no kernel for this op");
+  CHECK(refusal_of(ops::DenseSgdUpdate{}, {matrix}) ==
+        "dense_sgd_update: not on cuda yet: there is no kernel for this op");
   CHECK(refusal_of(ops::Softmax{}, {{{2, 3}, DType::kFloat64}}) ==
         "softmax: not on cuda yet: float64 is computed on the CPU only");
-  CHECK(module.variants(ops::MuonUpdate{}).empty());
+  const TensorSpec images{{1, 4, 4, 2}, DType::kFloat32}, weight{{3, 1, 1, 2}, DType::kFloat32};
+  for (const ops::Conv2d& op :
+       {conv({std::int64_t{1} << 33, 1}, {}), conv({1, 1}, {}, {1, std::int64_t{1} << 32})})
+    CHECK(refusal_of(op, {images, weight}) ==
+          "conv2d: not on cuda yet: a stride, dilation or padding is more than 2^29");
+  CHECK(module.variants(ops::DenseSgdUpdate{}).empty());
   CHECK(module.variants(ops::Softmax{}) == std::vector<std::string>{"softmax.cuda"});
 }

@@ -1,0 +1,45 @@
+#pragma once
+#include "backends/cuda/numbers.h"
+
+namespace pycnn {
+struct DeviceQueue;
+}
+
+// Functions of one number that stand alone (ops::Unary). Results may lie on inputs.
+namespace pycnn::cuda {
+
+// UnaryKind as it is in pycnn/ops.h, which takes nvcc seconds to read.
+enum class UnaryForm : std::uint8_t {
+  kAbs,
+  kCelu,
+  kClip,
+  kElu,
+  kErf,
+  kExp,
+  kGelu,
+  kGeluTanh,
+  kHardSigmoid,
+  kHardSwish,
+  kLog,
+  kMish,
+  kPower,
+  kReciprocal,
+  kReciprocalSqrt,
+  kSelu,
+  kSilu,
+  kSoftplus,
+  kSoftsign,
+  kSqrt,
+  kThreshold,
+};
+
+struct UnaryFunction {
+  UnaryForm form;
+  float a, b;
+};
+void unary(DeviceQueue& queue, Image image, const UnaryFunction& function, const void* input,
+           void* output, std::int64_t count);
+void unary_grad(DeviceQueue& queue, Image image, const UnaryFunction& function, const void* input,
+                const void* grad_output, void* grad_input, std::int64_t count);
+
+}  // namespace pycnn::cuda
