@@ -28,14 +28,18 @@ _CACHED_PROGRAMS = 8
 class Runner:
     """A program together with the form of what ``forward`` returned."""
 
-    __slots__ = ("form", "program")
+    __slots__ = ("form", "program", "read")
 
     def __init__(self, program: Program, form: Any) -> None:
         self.program = program
         self.form = form
+        # Inputs that no result depends on are not the program's: None if there are none.
+        used = {name for name, _, _ in program.inputs}
+        read = [index for index, name in enumerate(program.traced.inputs) if name in used]
+        self.read = read if len(read) < len(program.traced.inputs) else None
 
     def __call__(self, *arrays: np.ndarray) -> Any:
-        results = self.program.run(*arrays)
+        results = self.program.run(*(arrays if self.read is None else [arrays[index] for index in self.read]))
         if self.form is None:
             return results["output"]
         if isinstance(self.form, int):

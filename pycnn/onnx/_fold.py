@@ -25,7 +25,7 @@ from pycnn.onnx._shapes import (
     squeezed,
     unsqueezed,
 )
-from pycnn.onnx._tensors import MOST_ELEMENTS, dtype_name
+from pycnn.onnx._tensors import MOST_ELEMENTS, dtype_name, is_narrow
 
 __all__ = ["FOLDED", "add_computed", "fold", "fold_network", "leave_out_softmax"]
 
@@ -217,12 +217,18 @@ def _identity(node: Node, arrays: Arrays) -> Any:
 
 @_folds("Cast")
 def _cast(node: Node, arrays: Arrays) -> Any:
-    return arrays[0].astype(dtype_name(node.integer("to", 0), f"onnx: {node}"))
+    return _converted(node, arrays[0], dtype_name(node.integer("to", 0), f"onnx: {node}"))
 
 
 @_folds("CastLike")
 def _cast_like(node: Node, arrays: Arrays) -> Any:
-    return arrays[0].astype(arrays[1].dtype)
+    return _converted(node, arrays[0], arrays[1].dtype.name)
+
+
+def _converted(node: Node, array: np.ndarray, dtype: str) -> np.ndarray:
+    if is_narrow(dtype) and array.dtype.name != dtype:
+        raise node.unsupported(f"constants are not turned into {dtype}")
+    return array if is_narrow(dtype) else array.astype(dtype)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -316,11 +322,26 @@ def _where(node: Node, arrays: Arrays) -> Any:
 @_folds("DequantizeLinear")
 def _dequantize(node: Node, arrays: Arrays) -> Any:
     x, scale = arrays[:2]
-    zero = arrays[2] if len(arrays) > 2 and arrays[2] is not None else np.zeros((), x.dtype)
-    if node.integer("block_size", 0):
-        raise node.unsupported("blocked quantization is not supported")
-    scale, zero = (per_axis(node, part, x.ndim) for part in (scale, zero))
-    return ((x.astype(np.int64) - zero.astype(np.int64)) * scale).astype(scale.dtype)
+    zero = arrays[2] if len(arrays) > 2 and arrays[2] is not None else np.zeros((), np.int8)
+    output = node.integer("output_dtype", 0)
+    dtype = dtype_name(output, f"onnx: {node}") if output else scale.dtype.name
+    if is_narrow(dtype):
+        raise node.unsupported(f"results of element type {dtype} are not supported")
+    scale, zero = (_for_each(node, part, x.shape) for part in (scale, zero))
+    # Integers and 8-bit floats are float64, and so are their differences; the product is rounded once.
+    return ((x.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)).astype(dtype)
+
+
+def _for_each(node: Node, part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """One number, one for each index of an axis, or one for each block of it, as numpy broadcasts it over a tensor."""
+    block = node.integer("block_size", 0)
+    if not block or part.size == 1:
+        return per_axis(node, part, len(shape))
+    axis = checked_axis(node, node.integer("axis", 1), len(shape))
+    expected = tuple(-(-size // block) if i == axis else size for i, size in enumerate(shape)) if block > 0 else ()
+    if part.shape != expected:
+        raise node.bad_shape(f"scale or zero point of shape {part.shape} for blocks of {block} along axis {axis}")
+    return np.take(part, np.arange(shape[axis]) // block, axis)
 
 
 def per_axis(node: Node, part: np.ndarray, rank: int) -> np.ndarray:

@@ -14,10 +14,13 @@ from pycnn.onnx._network import Node, shortest
 from pycnn.onnx._view import View
 from pycnn.tensor import Parameter
 
-__all__ = ["BUFFER", "CONVOLUTION", "DENSE", "PLAIN", "Operator", "Values", "find", "operator", "operators"]
+__all__ = ["BUFFER", "CONVOLUTION", "DENSE", "INTEGERS", "PLAIN", "Operator", "Values", "find", "operator", "operators"]
 
 #: How a parameter lies in memory: filters channels last, matrices (OUT, IN), all else as in the file.
 CONVOLUTION, DENSE, PLAIN, BUFFER = "conv", "dense", "plain", "buffer"
+
+#: Element types of results that are no floating-point numbers.
+INTEGERS = ("int32", "int64", "uint8")
 
 Value = Any  # a View, or an array whose numbers are known
 Converter = Callable[["Values", Node], Any]
@@ -162,7 +165,7 @@ class Values:
         if isinstance(value, np.ndarray):
             if value.dtype == np.float64:
                 value = value.astype(np.float32)
-            if value.dtype != np.float32:
+            if value.dtype != np.float32 and (node is not None or value.dtype.name not in INTEGERS):
                 raise (node or _nobody(name)).unsupported(
                     f"'{name}' has element type {value.dtype}; tensors of a network are float32"
                 )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from pycnn.errors import FileError, FormatError, UnsupportedError
+from pycnn.optional import optional
 
-__all__ = ["MOST_ELEMENTS", "TensorReader", "dtype_name"]
+__all__ = ["MOST_ELEMENTS", "TensorReader", "dtype_name", "is_narrow"]
 
 #: No tensor of a network has more.
 MOST_ELEMENTS = 2**31
@@ -31,6 +32,21 @@ _TYPES = {
     12: ("uint64_data", "uint32"),
     13: ("uint64_data", "uint64"),
 }
+# Types that NumPy lacks: how many bits an element has, and the name in the package ml_dtypes. Files hold their bits as
+# unsigned numbers; several elements share a byte, the first in its lowest bits.
+_NARROW = {
+    16: (16, "bfloat16"),
+    17: (8, "float8_e4m3fn"),
+    18: (8, "float8_e4m3fnuz"),
+    19: (8, "float8_e5m2"),
+    20: (8, "float8_e5m2fnuz"),
+    21: (4, "uint4"),
+    22: (4, "int4"),
+    23: (4, "float4_e2m1fn"),
+    24: (8, "float8_e8m0fnu"),
+    25: (2, "uint2"),
+    26: (2, "int2"),
+}
 # Later versions of the format may add some.
 _LAST_TYPE = 64
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
@@ -41,14 +57,21 @@ def dtype_name(number: int, where: str) -> str:
     """NumPy's name of an ONNX element type.
 
     Raises:
-        UnsupportedError: Texts, complex numbers, 8-bit floats and others.
+        UnsupportedError: Texts, complex numbers and others.
         FormatError: There is no such type.
     """
     if number in _TYPES:
         return _TYPES[number][1]
+    if number in _NARROW:
+        return _NARROW[number][1]
     if 1 <= number <= _LAST_TYPE:
         raise UnsupportedError(f"{where}: element type {number} of ONNX is not supported")
     raise FormatError(f"{where}: there is no element type {number}")
+
+
+def is_narrow(dtype: str) -> bool:
+    """Whether it is one of the types that NumPy lacks: read from files, not made here."""
+    return any(dtype == name for _, name in _NARROW.values())
 
 
 def check_sizes(sizes: tuple[int, ...], where: str) -> int:
@@ -85,16 +108,26 @@ class TensorReader:
         """
         if tensor.HasField("segment"):
             raise FormatError(f"{where}: is a segment of a tensor")
-        name = dtype_name(tensor.data_type, where)
         sizes = tuple(tensor.dims)
         count = check_sizes(sizes, where)
-        typed = _TYPES[tensor.data_type][0]
+        if tensor.data_type in _NARROW:
+            bits, name = _NARROW[tensor.data_type]
+            dtype = _narrow_type(name, where)
+            held = np.dtype(np.uint16 if bits == 16 else np.uint8)
+            units = self._values(tensor, "int32_data", held, (-(-count * bits // (8 * held.itemsize)),), where)
+            return _unpacked(units, dtype, bits, count).reshape(sizes)
+        name = dtype_name(tensor.data_type, where)
+        return self._values(tensor, _TYPES[tensor.data_type][0], np.dtype(name), sizes, where)
+
+    def _values(self, tensor: Any, typed: str, dtype: np.dtype, sizes: tuple[int, ...], where: str) -> np.ndarray:
+        """The numbers of a tensor, in whichever field they lie."""
+        name, count = dtype.name, math.prod(sizes)
         filled = [field for field in _FIELDS if len(getattr(tensor, field))]
         external = tensor.data_location == _EXTERNAL
         if len(filled) + tensor.HasField("raw_data") + external > 1 and (filled or len(tensor.raw_data)):
             raise FormatError(f"{where}: has values in more than one field")
         if external:
-            return self._external(tensor, np.dtype(name), sizes, count, where)
+            return self._external(tensor, dtype, sizes, count, where)
         if filled and filled[0] != typed:
             raise FormatError(f"{where}: values in {filled[0]}, expected {typed} for {name}")
         if filled:
@@ -103,8 +136,8 @@ class TensorReader:
                 raise FormatError(f"{where}: shape {sizes} needs {count} values, there are {values.size}")
             if name == "float16":
                 return values.astype(np.uint16).view(np.float16).reshape(sizes)
-            return values.astype(name).reshape(sizes)
-        return _from_bytes(tensor.raw_data, np.dtype(name), sizes, count, where)
+            return values.astype(dtype).reshape(sizes)
+        return _from_bytes(tensor.raw_data, dtype, sizes, count, where)
 
     def _external(self, tensor: Any, dtype: np.dtype, sizes: tuple[int, ...], count: int, where: str) -> np.ndarray:
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -116,6 +149,26 @@ class TensorReader:
         if "length" in entries and _whole(entries["length"], f"{where}: length") != length:
             raise FormatError(f"{where}: length {entries['length']}, shape {sizes} of {dtype} has {length} bytes")
         return _from_bytes(_read_beneath(self._folder, location, offset, length, where), dtype, sizes, count, where)
+
+
+def _narrow_type(name: str, where: str) -> np.dtype:
+    types = optional("ml_dtypes", extra="onnx", who=f"{where}: element type {name}")
+    if not hasattr(types, name):
+        raise UnsupportedError(f"{where}: element type {name} needs a newer version of the package ml_dtypes")
+    return np.dtype(getattr(types, name))
+
+
+def _unpacked(units: np.ndarray, dtype: np.dtype, bits: int, count: int) -> np.ndarray:
+    """Elements of a type that NumPy lacks, from the unsigned numbers that hold their bits."""
+    if bits < 8:
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        units = (units[:, None] >> shifts & (1 << bits) - 1).reshape(-1)[:count]
+        if dtype.name.startswith("int"):
+            # The highest bit is the sign.
+            return ((units ^ 1 << bits - 1).astype(np.int8) - (1 << bits - 1)).astype(dtype)
+        if dtype.name.startswith("uint"):
+            return units.astype(dtype)
+    return units.view(dtype)
 
 
 def _from_bytes(data: bytes, dtype: np.dtype, sizes: tuple[int, ...], count: int, where: str) -> np.ndarray:

@@ -108,11 +108,15 @@ def _div(values: Values, node: Node) -> View:
 
 @operator("Pow", (1, 7, 12, 13, 15))
 def _pow(values: Values, node: Node) -> View:
-    view, exponent = values.view(node, 0), values.get(node, 1)
+    base, exponent = values.get(node, 0), values.get(node, 1)
+    if isinstance(base, np.ndarray) and base.dtype.kind in "iu":
+        # Else it would have been computed while loading.
+        raise node.unsupported(f"the exponent of {base.dtype} ('{node.inputs[1]}') is not constant")
+    view = values.view(node, 0)
     if isinstance(exponent, np.ndarray) and exponent.size == 1 and exponent.ndim <= view.rank:
         number = float(exponent.reshape(()))
         return View(functional.power(view.symbol, number), view.axes, view.shape)
-    if isinstance(exponent, np.ndarray) and exponent.dtype.kind == "i":
+    if isinstance(exponent, np.ndarray) and exponent.dtype.kind in "iu":
         values.set(node.inputs[1], exponent.astype(np.float32))
     return join(node, _operands(values, node), functional.power)
 

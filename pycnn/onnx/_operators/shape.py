@@ -27,6 +27,8 @@ from pycnn.onnx._view import View
 
 __all__: list[str] = []
 
+# ONNX's number of float32.
+_FLOAT = 1
 _LISTS = (13, 14, 19, 21, 23, 24, 25)
 
 
@@ -45,7 +47,7 @@ def _size(values: Values, node: Node) -> np.ndarray:
     return np.asarray(math.prod(values.view(node, 0).shape), np.int64)
 
 
-@operator("Cast", (6, 9, 13, 19, 21, 23, 24, 25), note="to float32; others where they fold")
+@operator("Cast", (6, 9, 13, 19, 21, 23, 24, 25, 28), note="to float32; others where they fold")
 def _cast(values: Values, node: Node) -> View:
     to = dtype_name(node.integer("to", 0), f"onnx: {node}")
     view = values.view(node, 0)
@@ -288,29 +290,38 @@ def _mirror(node: Node, view: View, mode: str, before: list[int], after: list[in
     return view
 
 
-@operator("DepthToSpace", (1, 11, 13))
+@operator("DepthToSpace", (1, 11, 13, 28))
 def _depth_to_space(values: Values, node: Node) -> View:
     view = values.view(node, 0)
     n, c, h, w = _image_shape(node, view)
     b = node.integer("blocksize", 0)
     if b < 1 or c % (b * b):
         raise node.bad_argument(f"blocksize {b} for {c} channels")
-    if node.text("mode", "DCR") == "DCR":
+    if _block_order(node) == "DCR":
         parts = view.reshaped((n, b, b, c // (b * b), h, w)).transposed((0, 3, 4, 1, 5, 2))
     else:
         parts = view.reshaped((n, c // (b * b), b, b, h, w)).transposed((0, 1, 4, 2, 5, 3))
     return parts.reshaped((n, c // (b * b), h * b, w * b))
 
 
-@operator("SpaceToDepth", (1, 13))
+@operator("SpaceToDepth", (1, 13, 28))
 def _space_to_depth(values: Values, node: Node) -> View:
     view = values.view(node, 0)
     n, c, h, w = _image_shape(node, view)
     b = node.integer("blocksize", 0)
     if b < 1 or h % b or w % b:
         raise node.bad_argument(f"blocksize {b} for an image ({h}, {w})")
-    parts = view.reshaped((n, c, h // b, b, w // b, b)).transposed((0, 3, 5, 1, 2, 4))
+    order = (0, 3, 5, 1, 2, 4) if _block_order(node) == "DCR" else (0, 1, 3, 5, 2, 4)
+    parts = view.reshaped((n, c, h // b, b, w // b, b)).transposed(order)
     return parts.reshaped((n, c * b * b, h // b, w // b))
+
+
+def _block_order(node: Node) -> str:
+    """Whether the channels of a block's pixels lie apart, "DCR", or next to each other, "CRD"."""
+    mode = node.text("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        raise node.bad_argument(f"mode {mode!r} is not one of DCR, CRD")
+    return mode
 
 
 def _image_shape(node: Node, view: View) -> tuple[int, int, int, int]:
@@ -320,7 +331,7 @@ def _image_shape(node: Node, view: View) -> tuple[int, int, int, int]:
     return n, c, h, w
 
 
-@operator("QuantizeLinear", (10, 13, 19, 21, 23, 24, 25), note="in front of DequantizeLinear; both fold to nothing")
+@operator("QuantizeLinear", (10, 13, 19, 21, 23, 24, 25, 28), note="in front of DequantizeLinear; both fold to nothing")
 def _quantize(values: Values, node: Node) -> View:
     view = values.view(node, 0)
     result = View(view.symbol, view.axes, view.shape)
@@ -331,14 +342,22 @@ def _quantize(values: Values, node: Node) -> View:
 def _scale(values: Values, node: Node) -> tuple[Any, ...]:
     zero = values.optional_known(node, 2, "the zero point")
     parts = (values.known(node, 1, "the scale"), np.zeros(()) if zero is None else zero)
-    return (node.integer("axis", 1), *(part.astype(np.float64).tolist() for part in parts))
+    return (node.integer("axis", 1), node.integer("block_size", 0), *(part.astype(np.float64).tolist() for part in parts))
 
 
-@operator("DequantizeLinear", (10, 13, 19, 21, 23, 24, 25), note="of constants, and behind QuantizeLinear")
+@operator(
+    "DequantizeLinear", (10, 13, 19, 21, 23, 24, 25, 28), note="of constants, and behind QuantizeLinear"
+)
 def _dequantize(values: Values, node: Node) -> View:
+    if isinstance(values.get(node, 0), np.ndarray):
+        # Else it would have been computed while loading.
+        values.known(node, 1, "the scale of a constant")
+        values.optional_known(node, 2, "the zero point of a constant")
     view = values.view(node, 0)
     if view.scale is None:
         raise node.unsupported("the input is neither constant nor the result of QuantizeLinear")
     if view.scale != _scale(values, node):
         raise node.unsupported("scale and zero point are not those of the QuantizeLinear in front of it")
+    if node.integer("output_dtype", 0) not in (0, _FLOAT):
+        raise node.unsupported("results of another element type than float32 are not supported")
     return View(view.symbol, view.axes, view.shape)
