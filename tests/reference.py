@@ -115,6 +115,46 @@ def conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_paddin
     return result if bias is None else result + f64(bias)
 
 
+def triple(value):
+    return (value,) * 3 if np.isscalar(value) else tuple(value)
+
+
+def conv3d(x, weight, bias=None, *, stride=1, padding=(0,) * 6, dilation=1, groups=1):
+    """For each cell of the window the product of what all results see there; padding has six numbers."""
+    x, weight = f64(x), f64(weight)
+    steps, gaps, kernel = triple(stride), triple(dilation), weight.shape[1:4]
+    x = np.pad(x, [(0, 0), *zip(padding[::2], padding[1::2], strict=True), (0, 0)])
+    counts = [(x.shape[1 + i] - (kernel[i] - 1) * gaps[i] - 1) // steps[i] + 1 for i in range(3)]
+    result = np.zeros((x.shape[0], *counts, weight.shape[0]))
+    each, channels = weight.shape[0] // groups, weight.shape[4]
+    for cell in itertools.product(*map(range, kernel)):
+        at = [slice(c * g, c * g + (n - 1) * s + 1, s) for c, g, n, s in zip(cell, gaps, counts, steps, strict=True)]
+        seen = x[:, at[0], at[1], at[2]]
+        for g in range(groups):
+            filters = weight[g * each : (g + 1) * each, cell[0], cell[1], cell[2]]
+            result[..., g * each : (g + 1) * each] += seen[..., g * channels : (g + 1) * channels] @ filters.T
+    return result if bias is None else result + f64(bias)
+
+
+def conv_transpose3d(x, weight, bias=None, *, stride=1, padding=(0,) * 6, output_padding=0, dilation=1, groups=1):
+    """Each cell adds its share to a window of a canvas, from which the padding is cut."""
+    x, weight = f64(x), f64(weight)
+    steps, gaps, more, kernel = triple(stride), triple(dilation), triple(output_padding), weight.shape[1:4]
+    sizes = [(x.shape[1 + i] - 1) * steps[i] + (kernel[i] - 1) * gaps[i] + 1 + more[i] for i in range(3)]
+    each, channels = weight.shape[4], weight.shape[0] // groups
+    canvas = np.zeros((x.shape[0], *sizes, each * groups))
+    for place in np.ndindex(*x.shape[1:4]):
+        for cell in itertools.product(*map(range, kernel)):
+            d, h, w = (p * s + c * g for p, s, c, g in zip(place, steps, cell, gaps, strict=True))
+            for g in range(groups):
+                filters = weight[g * channels : (g + 1) * channels, cell[0], cell[1], cell[2]]
+                given = x[:, place[0], place[1], place[2], g * channels : (g + 1) * channels]
+                canvas[:, d, h, w, g * each : (g + 1) * each] += given @ filters
+    front, back, top, bottom, left, right = padding
+    result = canvas[:, front : sizes[0] - back, top : sizes[1] - bottom, left : sizes[2] - right]
+    return result if bias is None else result + f64(bias)
+
+
 def conv2d_grad_weight(x, grad, kernel, *, stride=1, padding=0, dilation=1, groups=1):
     x, grad = f64(x), f64(grad)
     in_channels, per_group = x.shape[3] // groups, grad.shape[3] // groups

@@ -51,6 +51,14 @@ from pycnn.functional._basic import (
     top_k_correct,
     transpose,
 )
+from pycnn.functional._comparison import (
+    equal,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    where,
+)
 from pycnn.functional._elementwise import (
     abs,
     celu,
@@ -82,10 +90,17 @@ from pycnn.functional._images import (
     lp_pool2d,
     resize,
 )
+from pycnn.functional._matmul import (
+    matmul,
+)
 from pycnn.functional._norms import (
     group_norm,
     instance_norm,
     layer_norm,
+)
+from pycnn.functional._volumes import (
+    conv3d,
+    conv_transpose3d,
 )
 
 __all__ = [
@@ -102,17 +117,22 @@ __all__ = [
     "clip",
     "concat",
     "conv2d",
+    "conv3d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "divide",
     "dropout",
     "elu",
+    "equal",
     "erf",
     "exp",
     "flatten",
     "gelu",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "greater",
+    "greater_equal",
     "group_norm",
     "hardsigmoid",
     "hardswish",
@@ -121,11 +141,14 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "leaky_relu",
+    "less",
+    "less_equal",
     "linear",
     "local_response_norm",
     "log",
     "log_softmax",
     "lp_pool2d",
+    "matmul",
     "max",
     "max_pool2d",
     "maximum",
@@ -162,4 +185,5 @@ __all__ = [
     "threshold",
     "top_k_correct",
     "transpose",
+    "where",
 ]

@@ -22,6 +22,7 @@ _MOST_NODES = 1_000_000
 # Protocol buffers hold no more.
 _MOST_BYTES = 2**31
 _DEFAULT_DOMAINS = ("", "ai.onnx")
+_OUTPUTS = ("float32", "int64", "int32", "uint8")
 # AttributeProto.AttributeType: the field, and how it becomes Python.
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 
@@ -173,8 +174,8 @@ class _Checker:
         if not value.type.HasField("tensor_type"):
             raise UnsupportedError(f"{where}: is no tensor")
         dtype = dtype_name(value.type.tensor_type.elem_type, where)
-        if dtype not in ("float32", "int64"):
-            raise UnsupportedError(f"{where}: has element type {dtype}, supported are float32 and int64")
+        if dtype not in _OUTPUTS:
+            raise UnsupportedError(f"{where}: has element type {dtype}, supported are {', '.join(_OUTPUTS)}")
 
     def _node(self, node: Any, index: int, opset: int, known: set[str], later: set[str]) -> Node:
         name = node.name or next((output for output in node.output if output), f"#{index}")

@@ -25,17 +25,17 @@ from pycnn.onnx._shapes import (
     squeezed,
     unsqueezed,
 )
-from pycnn.onnx._tensors import MOST_ELEMENTS, dtype_name, is_narrow
+from pycnn.onnx._tensors import MOST_AXES, MOST_ELEMENTS, dtype_name, is_narrow
 
 __all__ = ["FOLDED", "add_computed", "fold", "fold_network", "leave_out_softmax"]
 
 Arrays = Sequence[Any]
 Fold = Callable[[Node, Arrays], Any]
 
-# What is computed may have that many elements; what a file holds or repeats may have more.
-_MOST_COMPUTED = 2**27
+# What is computed may have that many bytes; what a file holds or repeats may have more.
+_MOST_COMPUTED = 2**29
 # So many all of them together.
-_MOST_IN_ALL = 2**28
+_MOST_IN_ALL = 2**30
 # What looks at an array's shape, or at its numbers in another order, needs no memory for them.
 _WITHOUT_WORK = ("Shape", "Size", "Identity", "Dropout", "Transpose", "Expand", "Slice", "Gather", "Constant")
 _FOLDS: dict[str, Fold] = {}
@@ -50,10 +50,15 @@ def _folds(*names: str) -> Callable[[Fold], Fold]:
     return register
 
 
-def _check_count(node: Node, sizes: Sequence[int], most: int = _MOST_COMPUTED) -> tuple[int, ...]:
-    if len(sizes) > 8 or any(size < 0 for size in sizes) or math.prod(sizes) > most:
+def _check_count(node: Node, sizes: Sequence[int], most: int) -> tuple[int, ...]:
+    if len(sizes) > MOST_AXES or any(size < 0 for size in sizes) or math.prod(sizes) > most:
         raise node.bad_shape(f"a result of shape {tuple(sizes)[:16]} is out of range")
     return tuple(int(size) for size in sizes)
+
+
+def _check_bytes(node: Node, sizes: Sequence[int], *arrays: np.ndarray) -> None:
+    """Refuse what would take too much memory, as an array of one of these arrays' element types."""
+    _check_count(node, sizes, _MOST_COMPUTED // max(array.dtype.itemsize for array in arrays))
 
 
 def fold(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
@@ -76,7 +81,7 @@ def fold(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
     if node.op not in _WITHOUT_WORK:
         for array in arrays:
             if array is not None:
-                _check_count(node, [array.size])
+                _check_bytes(node, [array.size], array)
     try:
         with np.errstate(all="ignore"):
             result = function(node, arrays)
@@ -84,21 +89,24 @@ def fold(node: Node, arrays: Arrays) -> list[np.ndarray] | None:
         raise
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError, MemoryError) as error:
         raise node.bad_shape(f"cannot be computed from its constants ({error})") from None
-    results = result if isinstance(result, list) else [result]
-    return [np.asarray(value) for value in results]
+    results = [np.asarray(value) for value in (result if isinstance(result, list) else [result])]
+    for value in results:
+        if value.ndim > MOST_AXES:
+            raise node.bad_shape(f"a result of shape {value.shape[:16]} has more than {MOST_AXES} axes")
+    return results
 
 
 def add_computed(node: Node, results: Sequence[np.ndarray], computed: int) -> int:
-    """The number of elements computed so far, with a node's results.
+    """The bytes computed so far, with a node's results.
 
     Raises:
         ShapeError: They are too many.
     """
     if node.op in _WITHOUT_WORK or node.op == "ConstantOfShape":
         return computed
-    computed += sum(array.size for array in results)
+    computed += sum(array.nbytes for array in results)
     if computed > _MOST_IN_ALL:
-        raise node.bad_shape(f"more than {_MOST_IN_ALL} numbers are computed from constants")
+        raise node.bad_shape(f"more than {_MOST_IN_ALL} bytes are computed from constants")
     return computed
 
 
@@ -203,7 +211,7 @@ def _size(node: Node, arrays: Arrays) -> Any:
 def _range(node: Node, arrays: Arrays) -> Any:
     start, limit, delta = (array.reshape(()) for array in arrays)
     count = max(0, math.ceil((limit - start) / delta))
-    _check_count(node, [count])
+    _check_bytes(node, [count], np.zeros(0, np.int64))
     return (start + np.arange(count) * delta).astype(start.dtype)
 
 
@@ -252,6 +260,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "LessOrEqual": np.less_equal,
     "And": np.logical_and,
     "Or": np.logical_or,
+    "Xor": np.logical_xor,
 }
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "Abs": np.abs,
@@ -277,7 +286,7 @@ def _binary(node: Node, arrays: Arrays) -> Any:
         return np.mod(a, b)
     if node.version < 7 and node.integer("broadcast", 0):
         b = legacy_operand(node, a.shape, b)
-    _check_count(node, np.broadcast_shapes(a.shape, b.shape))
+    _check_bytes(node, np.broadcast_shapes(a.shape, b.shape), a, b)
     result = _BINARY[node.op](a, b)
     return result if result.dtype == bool else result.astype(a.dtype, copy=False)
 
@@ -297,7 +306,7 @@ def _unary(node: Node, arrays: Arrays) -> Any:
 def _variadic(node: Node, arrays: Arrays) -> Any:
     result = arrays[0]
     for array in arrays[1:]:
-        _check_count(node, np.broadcast_shapes(result.shape, array.shape))
+        _check_bytes(node, np.broadcast_shapes(result.shape, array.shape), result, array)
         result = _VARIADIC[node.op](result, array)
     return result
 
@@ -315,7 +324,7 @@ def _clip(node: Node, arrays: Arrays) -> Any:
 
 @_folds("Where")
 def _where(node: Node, arrays: Arrays) -> Any:
-    _check_count(node, np.broadcast_shapes(*(array.shape for array in arrays)))
+    _check_bytes(node, np.broadcast_shapes(*(array.shape for array in arrays)), *arrays[1:])
     return np.where(*arrays)
 
 
@@ -327,9 +336,11 @@ def _dequantize(node: Node, arrays: Arrays) -> Any:
     dtype = dtype_name(output, f"onnx: {node}") if output else scale.dtype.name
     if is_narrow(dtype):
         raise node.unsupported(f"results of element type {dtype} are not supported")
-    scale, zero = (_for_each(node, part, x.shape) for part in (scale, zero))
-    # Integers and 8-bit floats are float64, and so are their differences; the product is rounded once.
-    return ((x.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)).astype(dtype)
+    # Exact differences, so that the product alone is rounded.
+    wide = np.float32 if dtype == "float32" and x.dtype.itemsize <= 2 else np.float64
+    _check_bytes(node, [x.size], np.zeros(0, wide))
+    scale, zero = (_for_each(node, part, x.shape).astype(wide) for part in (scale, zero))
+    return ((x.astype(wide) - zero) * scale).astype(dtype)
 
 
 def _for_each(node: Node, part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -361,7 +372,7 @@ def per_axis(node: Node, part: np.ndarray, rank: int) -> np.ndarray:
 def _gather(node: Node, arrays: Arrays) -> Any:
     x, indices = arrays
     axis = checked_axis(node, node.integer("axis", 0), x.ndim)
-    _check_count(node, x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
+    _check_bytes(node, x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x)
     return np.take(x, indices, axis)
 
 
@@ -401,7 +412,7 @@ def _transpose(node: Node, arrays: Arrays) -> Any:
 
 @_folds("Concat")
 def _concat(node: Node, arrays: Arrays) -> Any:
-    _check_count(node, [sum(array.size for array in arrays)])
+    _check_bytes(node, [sum(array.size for array in arrays)], *arrays)
     return np.concatenate(arrays, checked_axis(node, node.integer("axis", 1), arrays[0].ndim))
 
 
@@ -442,7 +453,7 @@ def _tile(node: Node, arrays: Arrays) -> Any:
     repeats = [int(count) for count in arrays[1]]
     if len(repeats) != arrays[0].ndim:
         raise node.bad_shape(f"{len(repeats)} repeats for {arrays[0].ndim} axes")
-    _check_count(node, [size * count for size, count in zip(arrays[0].shape, repeats, strict=True)])
+    _check_bytes(node, [size * count for size, count in zip(arrays[0].shape, repeats, strict=True)], arrays[0])
     return np.tile(arrays[0], repeats)
 
 

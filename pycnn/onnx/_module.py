@@ -18,7 +18,7 @@ from pycnn.onnx._file import read
 from pycnn.onnx._fold import add_computed, fold, fold_network, leave_out_softmax
 from pycnn.onnx._network import Network, Node
 from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, PLAIN, Values, find
-from pycnn.onnx._tensors import MOST_ELEMENTS
+from pycnn.onnx._tensors import MOST_AXES, MOST_ELEMENTS
 from pycnn.onnx._view import IMAGE, View
 from pycnn.tensor import Parameter
 from pycnn.tracing import Symbol, scope, trace
@@ -26,8 +26,8 @@ from pycnn.tracing import Symbol, scope, trace
 __all__ = ["OnnxModule", "load"]
 
 _LAYOUTS = ("NCHW", "NHWC")
-# Axes in which a parameter of each role lies in memory, where it has as many.
-_ORDERS = {CONVOLUTION: IMAGE, DENSE: (1, 0)}
+# Axes in which a parameter of each role and number of axes lies in memory; others lie as in the file.
+_ORDERS = {(CONVOLUTION, 4): IMAGE, (CONVOLUTION, 5): (0, 2, 3, 4, 1), (DENSE, 2): (1, 0)}
 
 
 def load(
@@ -250,6 +250,8 @@ def _record(node: Node, values: Values) -> None:
     for name, value in zip(node.outputs, listed, strict=False):
         if not name:
             continue
+        if isinstance(value, View) and value.rank > MOST_AXES:
+            raise node.bad_shape(f"a result of shape {value.shape[:16]} has more than {MOST_AXES} axes")
         if isinstance(value, View) and math.prod(value.shape) > MOST_ELEMENTS:
             raise node.bad_shape(f"a result of shape {value.shape} has more than {MOST_ELEMENTS} elements")
         values.set(name, value)
@@ -304,8 +306,7 @@ def _parameters(network: Network) -> dict[str, tuple[Parameter, Any, Any]]:
     result = {}
     for name, role in roles.items():
         array = network.constants[name]
-        order = _ORDERS.get(role, ())
-        axes = order if len(order) == array.ndim else tuple(range(array.ndim))
+        axes = _ORDERS.get((role, array.ndim), tuple(range(array.ndim)))
         result[name] = (
             Parameter(
                 [array.shape[axis] for axis in axes],

@@ -21,6 +21,8 @@ CONVOLUTION, DENSE, PLAIN, BUFFER = "conv", "dense", "plain", "buffer"
 
 #: Element types of results that are no floating-point numbers.
 INTEGERS = ("int32", "int64", "uint8")
+# Operators that read truth values.
+_LOGICAL = ("And", "Cast", "Identity", "Not", "Or", "Where", "Xor")
 
 Value = Any  # a View, or an array whose numbers are known
 Converter = Callable[["Values", Node], Any]
@@ -51,6 +53,7 @@ _OPERATORS: dict[str, Operator] = {}
 _FAMILIES = (
     "activation",
     "arithmetic",
+    "comparison",
     "convolution",
     "linear",
     "normalization",
@@ -124,7 +127,7 @@ class Values:
         uses: Mapping[str, int],
     ) -> None:
         self.batch = batch
-        #: Numbers computed from constants so far.
+        #: Bytes computed from constants so far.
         self.computed = 0
         self._uses = uses
         self._constants = constants
@@ -170,6 +173,10 @@ class Values:
                     f"'{name}' has element type {value.dtype}; tensors of a network are float32"
                 )
             value = self._known[name] = View.plain(to_symbol(np.array(value, order="C")))
+        if value.logical and (node is None or node.op not in _LOGICAL):
+            raise (node or _nobody(name)).unsupported(
+                f"'{name}' is of truth values; supported in {', '.join(_LOGICAL)}"
+            )
         if value.scale is not None and (node is None or node.op != "DequantizeLinear"):
             raise (node or _nobody(name)).unsupported(
                 f"'{name}' is quantized; networks compute with floats: DequantizeLinear must follow"

@@ -12,11 +12,12 @@ import numpy as np
 from pycnn.errors import FileError, FormatError, UnsupportedError
 from pycnn.optional import optional
 
-__all__ = ["MOST_ELEMENTS", "TensorReader", "dtype_name", "is_narrow"]
+__all__ = ["MOST_AXES", "MOST_ELEMENTS", "TensorReader", "dtype_name", "is_narrow"]
 
 #: No tensor of a network has more.
 MOST_ELEMENTS = 2**31
-_MOST_AXES = 8
+#: Nor more axes.
+MOST_AXES = 8
 # TensorProto.DataType, the field that holds such numbers one by one, and NumPy's name.
 _TYPES = {
     1: ("float_data", "float32"),
@@ -80,8 +81,8 @@ def check_sizes(sizes: tuple[int, ...], where: str) -> int:
     Raises:
         FormatError: A size is negative, or there are too many axes or elements.
     """
-    if len(sizes) > _MOST_AXES or any(size < 0 for size in sizes):
-        raise FormatError(f"{where}: shape {sizes[:16]} must have at most {_MOST_AXES} axes, none negative")
+    if len(sizes) > MOST_AXES or any(size < 0 for size in sizes):
+        raise FormatError(f"{where}: shape {sizes[:16]} must have at most {MOST_AXES} axes, none negative")
     count = math.prod(sizes)
     if count > MOST_ELEMENTS:
         raise FormatError(f"{where}: shape {sizes} has {count} elements, more than {MOST_ELEMENTS}")

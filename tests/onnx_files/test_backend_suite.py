@@ -46,12 +46,11 @@ def cases() -> list[Any]:
         return list(node._NodeTestCases)
 
 
-def is_of_floats(case: Any) -> bool:
+def has_known_results(case: Any) -> bool:
     graph = case.model.graph
     kinds = {value.type.tensor_type.elem_type for value in graph.output}
-    return kinds <= {TensorProto.FLOAT, TensorProto.INT64} and all(
-        value.type.HasField("tensor_type") for value in graph.input
-    )
+    known = {TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8}
+    return kinds <= known and all(value.type.HasField("tensor_type") for value in graph.input)
 
 
 def with_constants(model: Any, given: Any, *, floats: bool) -> tuple[bytes, list[int]]:
@@ -121,7 +120,7 @@ def test_every_case_passes_or_is_refused():
     counts = {"passed": 0, "refused": 0, "wrong": 0}
     wrong = {}
     for case in cases():
-        if is_of_floats(case):
+        if has_known_results(case):
             result, why = outcome(case)
             counts[result] += 1
             if result == "wrong":
@@ -132,4 +131,4 @@ def test_every_case_passes_or_is_refused():
 
 
 # As many as pass today: fewer is a loss.
-LEAST_PASSED = 340
+LEAST_PASSED = 430

@@ -1,4 +1,4 @@
-"""What convolutions and poolings share: images of one or two axes, and how windows lie on them."""
+"""What convolutions and poolings share: rows, images and volumes, and how windows lie on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 from pycnn.onnx._network import Node
 from pycnn.onnx._view import IMAGE, View
 
-__all__ = ["Windows", "as_images", "from_images"]
+__all__ = ["VOLUME", "Windows", "as_images", "from_images", "part"]
+
+#: (N, D, H, W, C), in axes of (N, C, D, H, W).
+VOLUME = (0, 2, 3, 4, 1)
 
 
 def as_images(node: Node, view: View, what: str = "input") -> View:
@@ -22,7 +25,9 @@ def as_images(node: Node, view: View, what: str = "input") -> View:
         n, c, length = view.shape
         return view.reshaped((n, c, 1, length))
     if view.rank != 4:
-        raise node.unsupported(f"{what} of shape {view.shape}; supported are (N, C, H, W) and (N, C, L)")
+        raise node.unsupported(
+            f"{what} of shape {view.shape}; supported are (N, C, L), (N, C, H, W) and (N, C, D, H, W)"
+        )
     return view
 
 
@@ -31,6 +36,28 @@ def from_images(symbol: Any, rank: int) -> View:
     n, h, w, c = symbol.shape
     view = View(symbol, IMAGE, (n, c, h, w))
     return view.reshaped((n, c, w)) if rank == 3 else view
+
+
+def part(node: Node, axes: Sequence[int]) -> Node:
+    """The node with its attributes of some of a volume's three axes only.
+
+    Raises:
+        ArgumentError: An attribute has not three numbers, or six.
+    """
+    attributes = dict(node.attributes)
+    for name in ("kernel_shape", "strides", "dilations", "pads", "output_padding"):
+        if name not in attributes:
+            continue
+        values, both = attributes[name], (0, 3) if name == "pads" else (0,)
+        if len(values) != 3 * len(both):
+            raise node.bad_argument(f"{name} {tuple(values)} must be {3 * len(both)} numbers")
+        attributes[name] = [values[side + axis] for side in both for axis in axes]
+    if "output_shape" in attributes:
+        wanted = attributes["output_shape"][-3:]
+        if len(wanted) != 3:
+            raise node.bad_argument(f"output_shape {tuple(wanted)} must be 3 numbers")
+        attributes["output_shape"] = [wanted[axis] for axis in axes]
+    return replace(node, attributes=attributes)
 
 
 @dataclass(frozen=True)
@@ -125,6 +152,11 @@ class Windows:
             padding += [half, total - half] if auto == "SAME_UPPER" else [total - half, half]
         top, bottom, before, after = padding
         return replace(windows, padding=(top, bottom, before, after)), (extra[0], extra[1])
+
+    def turned(self) -> Windows:
+        """The windows of a row as those of a column."""
+        top, bottom, left, right = self.padding
+        return Windows(self.kernel[::-1], self.stride[::-1], self.dilation[::-1], (left, right, top, bottom))
 
     def count(self, axis: int, size: int, *, ceil: bool) -> int:
         """Windows along an axis; with `ceil` also one that reaches over the end, if it begins before it."""

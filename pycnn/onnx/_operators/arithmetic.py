@@ -14,7 +14,7 @@ from pycnn.onnx._registry import PLAIN, Values, operator
 from pycnn.onnx._shapes import legacy_shape
 from pycnn.onnx._view import View, align
 
-__all__ = ["join"]
+__all__ = ["join", "placed"]
 
 _SINCE = (6, 7, 13, 14)
 
@@ -33,8 +33,8 @@ def join(node: Node, views: list[View], function: Callable[..., Any]) -> View:
     return View(function(*symbols), axes, shape)
 
 
-def _operands(values: Values, node: Node) -> list[View]:
-    a, b = values.view(node, 0), values.view(node, 1)
+def placed(node: Node, a: View, b: View) -> list[View]:
+    """Two operands as NumPy broadcasts them; before opset 7 attributes said where the axes of the second lie."""
     if node.version < 7 and node.integer("broadcast", 0):
         axis = node.integer("axis", a.rank - b.rank)
         if not -a.rank <= axis <= a.rank:
@@ -64,6 +64,10 @@ def _binary(
         if affine is not None and rank <= other.rank:
             return View(functional.affine(other.symbol, **affine), other.axes, other.shape)
     return join(node, _operands(values, node), function)
+
+
+def _operands(values: Values, node: Node) -> list[View]:
+    return placed(node, values.view(node, 0), values.view(node, 1))
 
 
 @operator("Add", _SINCE, roles={0: PLAIN, 1: PLAIN})

@@ -46,11 +46,11 @@ def _gemm(values: Values, node: Node) -> View:
     return View(functional.add(*symbols), axes, shape)
 
 
-@operator("MatMul", (1, 9, 13), roles={1: DENSE}, note="(..., K) by (K, N)")
+@operator("MatMul", (1, 9, 13), roles={1: DENSE})
 def _matmul(values: Values, node: Node) -> View:
     a, b = values.view(node, 0), values.view(node, 1)
     if a.rank < 2 or b.rank != 2:
-        raise node.unsupported(f"factors of shapes {a.shape} and {b.shape}; supported is (..., K) by (K, N)")
+        return View.plain(functional.matmul(a.as_plain(), b.as_plain()))
     if a.shape[-1] != b.shape[0]:
         raise node.bad_shape(f"inner sizes {a.shape[-1]} and {b.shape[0]} differ")
     x, weight = a.as_plain(), b.transposed((1, 0)).as_plain()

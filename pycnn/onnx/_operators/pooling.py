@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from pycnn import functional
 from pycnn.onnx._network import Node
-from pycnn.onnx._operators._windows import Windows, as_images, from_images
+from pycnn.onnx._operators._windows import VOLUME, Windows, as_images, from_images, part
 from pycnn.onnx._registry import Values, operator
 from pycnn.onnx._view import IMAGE, View
 
 __all__: list[str] = []
 
 
-def _windows(node: Node, view: View, images: View) -> Windows:
+Pool = Callable[[Node, Any, Windows], Any]
+
+
+def _pooled(node: Node, view: View, pool: Pool) -> View:
+    """Pool rows, images or volumes.
+
+    Args:
+        node: The node.
+        view: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        pool: Pools images (N, H, W, C). Volumes are pooled by planes, and the results along the depth.
+    """
     kernel = node.integers("kernel_shape", ())
-    return Windows.of(node, images.shape[2:], kernel, view.rank)
+    if view.rank != 5:
+        images = as_images(node, view)
+        return from_images(
+            pool(node, images.in_order(IMAGE), Windows.of(node, images.shape[2:], kernel, view.rank)), view.rank
+        )
+    n, c, d, h, w = view.shape
+    if 0 in view.shape[1:]:
+        raise node.bad_shape(f"input {view.shape} has an empty axis")
+    plane, depth = part(node, (1, 2)), part(node, (0,))
+    windows = Windows.of(plane, (h, w), plane.integers("kernel_shape", ()), 4)
+    planes = functional.reshape(view.in_order(VOLUME), shape=(-1, h, w, c))
+    planes = pool(node, planes, windows)
+    rows, columns = planes.shape[1:3]
+    along = Windows.of(depth, (1, d), depth.integers("kernel_shape", ()), 3).turned()
+    stacks = pool(node, functional.reshape(planes, shape=(-1, d, rows * columns, c)), along)
+    result = functional.reshape(stacks, shape=(-1, stacks.shape[1], rows, columns, c))
+    return View(result, VOLUME, (n, c, *result.shape[1:4]))
 
 
 def _is_usual(windows: Windows) -> bool:
@@ -26,11 +54,29 @@ def _is_usual(windows: Windows) -> bool:
     return 2 * max(top, bottom) <= kh and 2 * max(left, right) <= kw
 
 
-def _counts(node: Node, windows: Windows, size: tuple[int, ...], *, ceil: bool) -> tuple[int, int]:
+def _counts(node: Node, windows: Windows, size: Sequence[int], *, ceil: bool) -> tuple[int, int]:
     counts = windows.count(0, size[0], ceil=ceil), windows.count(1, size[1], ceil=ceil)
     if min(counts) < 1:
         raise node.bad_shape(f"windows {windows.kernel} do not fit into an image {size} with pads {windows.padding}")
     return counts
+
+
+def _check_cells(node: Node, windows: Windows, size: Sequence[int], counts: Sequence[int]) -> None:
+    """Refuse windows without a cell inside the image, of which programs give one 0, one NaN, one infinity."""
+    for axis, name in ((0, "height"), (1, "width")):
+        before, after = windows.padding[2 * axis : 2 * axis + 2]
+        step, gap = windows.stride[axis], windows.dilation[axis]
+        if (gap <= size[axis] and max(before, after) < windows.reach(axis)) or not before + after:
+            continue
+        if counts[axis] > _MOST_ONES:
+            raise node.bad_shape(f"{counts[axis]} windows with pads {windows.padding} are too many")
+        begins = np.arange(counts[axis], dtype=np.int64) * step - before
+        first = np.where(begins < 0, -(begins // gap), 0)
+        if ((first >= windows.kernel[axis]) | (begins + first * gap >= size[axis])).any():
+            raise node.unsupported(
+                f"a window has no cell inside the image along its {name}: kernel {windows.kernel}, dilation "
+                f"{windows.dilation}, stride {windows.stride}, pads {windows.padding}, image {tuple(size)}"
+            )
 
 
 def _pad(images: Any, padding: tuple[int, int, int, int], value: float) -> Any:
@@ -42,14 +88,16 @@ def _pad(images: Any, padding: tuple[int, int, int, int], value: float) -> Any:
 def _max_pool(values: Values, node: Node) -> View:
     if node.wants(1):
         raise node.unsupported("Indices are not supported")
-    view = values.view(node, 0)
-    images = as_images(node, view)
-    windows, ceil = _windows(node, view, images), bool(node.integer("ceil_mode", 0))
-    x, padding = images.in_order(IMAGE), windows.padding
-    counts = _counts(node, windows, images.shape[2:], ceil=ceil)
+    return _pooled(node, values.view(node, 0), _max)
+
+
+def _max(node: Node, x: Any, windows: Windows) -> Any:
+    size, padding, ceil = x.shape[1:3], windows.padding, bool(node.integer("ceil_mode", 0))
+    counts = _counts(node, windows, size, ceil=ceil)
+    _check_cells(node, windows, size, counts)
     if not _is_usual(windows):
-        x, padding, ceil = _pad(x, windows.padding_to(images.shape[2:], counts), -np.inf), (0, 0, 0, 0), False
-    result = functional.max_pool2d(
+        x, padding, ceil = _pad(x, windows.padding_to(size, counts), -np.inf), (0, 0, 0, 0), False
+    return functional.max_pool2d(
         x,
         kernel_size=windows.kernel,
         stride=windows.stride,
@@ -57,19 +105,19 @@ def _max_pool(values: Values, node: Node) -> View:
         dilation=windows.dilation,
         ceil_mode=ceil,
     )
-    return from_images(result, view.rank)
 
 
 @operator("AveragePool", (1, 7, 10, 11, 19, 22))
 def _average_pool(values: Values, node: Node) -> View:
-    view = values.view(node, 0)
-    images = as_images(node, view)
-    windows, ceil = _windows(node, view, images), bool(node.integer("ceil_mode", 0))
-    include = bool(node.integer("count_include_pad", 0))
-    x = images.in_order(IMAGE)
-    counts = _counts(node, windows, images.shape[2:], ceil=ceil)
+    return _pooled(node, values.view(node, 0), _average)
+
+
+def _average(node: Node, x: Any, windows: Windows) -> Any:
+    ceil, include = bool(node.integer("ceil_mode", 0)), bool(node.integer("count_include_pad", 0))
+    size, channels = x.shape[1:3], x.shape[3]
+    counts = _counts(node, windows, size, ceil=ceil)
     if _is_usual(windows) and windows.dilation == (1, 1):
-        result = functional.avg_pool2d(
+        return functional.avg_pool2d(
             x,
             kernel_size=windows.kernel,
             stride=windows.stride,
@@ -77,21 +125,26 @@ def _average_pool(values: Values, node: Node) -> View:
             ceil_mode=ceil,
             count_include_pad=include,
         )
-        return from_images(result, view.rank)
-    _check_ones(node, windows, images.shape[1], counts)
+    if not include:
+        _check_cells(node, windows, size, counts)
+    _check_ones(node, windows, channels, counts)
     # Sums by a convolution of ones, each times the reciprocal of how many cells count.
-    rows, columns = (_cells(windows, axis, images.shape[2 + axis], counts[axis], include) for axis in (0, 1))
-    sums = functional.conv2d(
+    rows, columns = (_cells(windows, axis, size[axis], counts[axis], include) for axis in (0, 1))
+    share = (1.0 / np.outer(rows, columns)).astype(np.float32)
+    return functional.multiply(_sums(x, windows, counts), share[None, :, :, None])
+
+
+def _sums(x: Any, windows: Windows, counts: Sequence[int]) -> Any:
+    """The sum of each window, by a convolution of ones."""
+    channels = x.shape[3]
+    return functional.conv2d(
         x,
-        np.ones((images.shape[1], *windows.kernel, 1), np.float32),
+        np.ones((channels, *windows.kernel, 1), np.float32),
         stride=windows.stride,
-        padding=windows.padding_to(images.shape[2:], counts),
+        padding=windows.padding_to(x.shape[1:3], counts),
         dilation=windows.dilation,
-        groups=images.shape[1],
+        groups=channels,
     )
-    with np.errstate(divide="ignore"):
-        share = (1.0 / np.outer(rows, columns)).astype(np.float32)
-    return from_images(functional.multiply(sums, share[None, :, :, None]), view.rank)
 
 
 _MOST_ONES = 2**24
@@ -118,40 +171,41 @@ def pooled(symbol: Any, view: View) -> View:
     return View(symbol, (0, 1), (*view.shape[:2], *(1,) * (view.rank - 2)))
 
 
+def _flat_images(node: Node, view: View) -> Any:
+    """(N, H, W, C) of whatever lies behind the channels."""
+    if view.rank < 3:
+        raise node.bad_shape(f"input {view.shape}, expected (N, C, ...) of 3 axes at least")
+    n, c, *sizes = view.shape
+    return view.reshaped((n, c, math.prod(sizes[:-1]), sizes[-1])).in_order(IMAGE)
+
+
 @operator("GlobalAveragePool", (1, 22))
 def _global_average_pool(values: Values, node: Node) -> View:
     view = values.view(node, 0)
-    return pooled(functional.global_avg_pool2d(as_images(node, view).in_order(IMAGE)), view)
+    return pooled(functional.global_avg_pool2d(_flat_images(node, view)), view)
 
 
 @operator("GlobalMaxPool", (1, 22))
 def _global_max_pool(values: Values, node: Node) -> View:
     view = values.view(node, 0)
-    return pooled(functional.global_max_pool2d(as_images(node, view).in_order(IMAGE)), view)
+    return pooled(functional.global_max_pool2d(_flat_images(node, view)), view)
 
 
 @operator("LpPool", (2, 11, 18, 22))
 def _lp_pool(values: Values, node: Node) -> View:
-    view = values.view(node, 0)
-    images = as_images(node, view)
-    windows, ceil = _windows(node, view, images), bool(node.integer("ceil_mode", 0))
-    p, x = _norm(node), images.in_order(IMAGE)
-    counts = _counts(node, windows, images.shape[2:], ceil=ceil)
+    return _pooled(node, values.view(node, 0), _lp)
+
+
+def _lp(node: Node, x: Any, windows: Windows) -> Any:
+    p, ceil = _norm(node), bool(node.integer("ceil_mode", 0))
+    counts = _counts(node, windows, x.shape[1:3], ceil=ceil)
     if windows.dilation == (1, 1) and not ceil:
-        result = functional.lp_pool2d(
+        return functional.lp_pool2d(
             x, norm_type=p, kernel_size=windows.kernel, stride=windows.stride, padding=windows.padding
         )
-        return from_images(result, view.rank)
-    _check_ones(node, windows, images.shape[1], counts)
-    sums = functional.conv2d(
-        functional.power(functional.abs(x), p),
-        np.ones((images.shape[1], *windows.kernel, 1), np.float32),
-        stride=windows.stride,
-        padding=windows.padding_to(images.shape[2:], counts),
-        dilation=windows.dilation,
-        groups=images.shape[1],
-    )
-    return from_images(functional.power(sums, 1.0 / p), view.rank)
+    _check_ones(node, windows, x.shape[3], counts)
+    sums = _sums(functional.power(functional.abs(x), p), windows, counts)
+    return functional.power(sums, 1.0 / p)
 
 
 def _norm(node: Node) -> float:
@@ -164,6 +218,6 @@ def _norm(node: Node) -> float:
 @operator("GlobalLpPool", (2, 22))
 def _global_lp_pool(values: Values, node: Node) -> View:
     view = values.view(node, 0)
-    p, x = _norm(node), as_images(node, view).in_order(IMAGE)
+    p, x = _norm(node), _flat_images(node, view)
     sums = functional.sum(functional.power(functional.abs(x), p), axes=(1, 2))
     return pooled(functional.power(sums, 1.0 / p), view)

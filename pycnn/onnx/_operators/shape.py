@@ -10,6 +10,7 @@ import numpy as np
 
 from pycnn import functional
 from pycnn.onnx._network import Node, shortest
+from pycnn.onnx._operators.comparison import differs_from_zero
 from pycnn.onnx._registry import Values, operator
 from pycnn.onnx._shapes import (
     checked_axis,
@@ -51,7 +52,12 @@ def _size(values: Values, node: Node) -> np.ndarray:
 def _cast(values: Values, node: Node) -> View:
     to = dtype_name(node.integer("to", 0), f"onnx: {node}")
     view = values.view(node, 0)
-    have = str(view.symbol.dtype)
+    have = "bool" if view.logical else str(view.symbol.dtype)
+    if (have, to) in (("bool", "float32"), ("float32", "bool")):
+        symbol = view.symbol if have == "bool" else differs_from_zero(view.symbol)
+        result = View(symbol, view.axes, view.shape)
+        result.logical = to == "bool"
+        return result
     if to == have:
         return view
     if have == "uint8" and to == "float32":
@@ -71,12 +77,12 @@ def _cast_like(values: Values, node: Node) -> Any:
 
 
 @operator("Reshape", (5, *_LISTS), note="shapes that fold to constants")
-def _reshape(values: Values, node: Node) -> View:
+def _reshape(values: Values, node: Node) -> View | np.ndarray:
     view = values.view(node, 0)
     wanted = values.integers(node, 1, "shape") or ()
     sizes = reshaped_sizes(node, view.shape, _for_this_batch(values, view, wanted))
     if 0 in sizes and sizes != view.shape:
-        raise node.unsupported(f"tensors without elements, {view.shape} to {sizes}, are not supported")
+        return np.zeros(sizes, str(view.symbol.dtype))
     return view.reshaped(sizes)
 
 
@@ -342,12 +348,14 @@ def _quantize(values: Values, node: Node) -> View:
 def _scale(values: Values, node: Node) -> tuple[Any, ...]:
     zero = values.optional_known(node, 2, "the zero point")
     parts = (values.known(node, 1, "the scale"), np.zeros(()) if zero is None else zero)
-    return (node.integer("axis", 1), node.integer("block_size", 0), *(part.astype(np.float64).tolist() for part in parts))
+    return (
+        node.integer("axis", 1),
+        node.integer("block_size", 0),
+        *(part.astype(np.float64).tolist() for part in parts),
+    )
 
 
-@operator(
-    "DequantizeLinear", (10, 13, 19, 21, 23, 24, 25, 28), note="of constants, and behind QuantizeLinear"
-)
+@operator("DequantizeLinear", (10, 13, 19, 21, 23, 24, 25, 28), note="of constants, and behind QuantizeLinear")
 def _dequantize(values: Values, node: Node) -> View:
     if isinstance(values.get(node, 0), np.ndarray):
         # Else it would have been computed while loading.
