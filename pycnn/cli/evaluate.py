@@ -53,10 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="side that files are brought to before the net's window is cut from the middle (default: that window; "
         "with --ten-crop an eighth more)",
     )
-    parser.add_argument(
+    several = parser.add_mutually_exclusive_group()
+    several.add_argument(
         "--ten-crop",
-        action="store_true",
+        dest="crops",
+        action="store_const",
+        const=10,
         help="average the probabilities of ten windows of each image: corners and middle, mirrored too",
+    )
+    several.add_argument(
+        "--mirror",
+        dest="crops",
+        action="store_const",
+        const=2,
+        help="average the probabilities of each image and its mirror image",
     )
     _options.add_numerics(parser)
     _weights.add_arguments(parser)
@@ -73,7 +83,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     nets = [_weights.find(path, args) for path in paths]
     shape = _shared_shape(paths, nets)
     side = args.image_size
-    if side is None and args.ten_crop and args.data in ("digits", "folder"):
+    if side is None and args.crops == 10 and args.data in ("digits", "folder"):
         side = round(max(shape[:2]) * _MARGIN)
     if side is not None and side < max(shape[:2]):
         raise UsageError(f"--image-size {side} is below the net's {shape[0]}x{shape[1]}")
@@ -85,7 +95,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     for path, net in zip(paths, nets, strict=True):
         _nets.check_classes(path, net, tuple(images.class_names), output)
     is_exact = images.image_shape[:2] == shape[:2]
-    if is_exact and args.ten_crop:
+    if is_exact and args.crops == 10:
         raise UsageError(
             f"--ten-crop: the images have {shape[0]}x{shape[1]} pixels, as many as the net sees; they must be larger"
         )
@@ -120,8 +130,8 @@ def _measure(
 ) -> dict[str, Any]:
     images = data.part(args.split)
     started = time.perf_counter()
-    if args.ten_crop:
-        measured = _ten_crops(args, Ensemble([net], **_options.numerics(args)), images)
+    if args.crops is not None:
+        measured = _crops(args, Ensemble([net], **_options.numerics(args)), images)
     else:
         trainer = Trainer(
             net,
@@ -139,6 +149,7 @@ def _measure(
         "data": args.data,
         "split": args.split,
         "images": len(images),
+        "crops": args.crops or 1,
         "skipped_images": data.skipped,
         "accuracy": measured["accuracy"],
         "loss": measured["loss"],
@@ -149,9 +160,9 @@ def _measure(
     }
 
 
-def _ten_crops(args: argparse.Namespace, nets: Ensemble, images: Dataset) -> dict[str, float]:
+def _crops(args: argparse.Namespace, nets: Ensemble, images: Dataset) -> dict[str, float]:
     height, width, _ = nets.nets[0].input_shape or (0, 0, 0)
-    return evaluate_crops(nets, images, size=(height, width), crops=10, batch_size=args.batch_size)
+    return evaluate_crops(nets, images, size=(height, width), crops=args.crops, batch_size=args.batch_size)
 
 
 def _largest_class(images: Dataset) -> float:
@@ -178,9 +189,9 @@ def _together(
     started = time.perf_counter()
     numerics = _options.numerics(args)
     ensemble = Ensemble(nets, **numerics)
-    if args.ten_crop:
-        members = [_ten_crops(args, Ensemble([net], **numerics), images)["accuracy"] for net in nets]
-        measured: dict[str, Any] = {**_ten_crops(args, ensemble, images), "members": members}
+    if args.crops is not None:
+        members = [_crops(args, Ensemble([net], **numerics), images)["accuracy"] for net in nets]
+        measured: dict[str, Any] = {**_crops(args, ensemble, images), "members": members}
     else:
         measured = ensemble.evaluate(images, batch_size=args.batch_size, transform=window)
     seconds = time.perf_counter() - started
@@ -189,6 +200,7 @@ def _together(
         "data": args.data,
         "split": args.split,
         "images": len(images),
+        "crops": args.crops or 1,
         "skipped_images": data.skipped,
         "accuracy": measured["accuracy"],
         "loss": measured["loss"],

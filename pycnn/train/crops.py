@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from pycnn.data import Dataset, Loader
-from pycnn.data.transforms import five_crop, ten_crop
+from pycnn.data.transforms import five_crop, mirror_pair, ten_crop
 from pycnn.errors import ArgumentError, ShapeError
 from pycnn.train._batches import as_dataset, check_labels
 
 __all__ = ["evaluate_crops", "predict_crops"]
 
-_CROPS = {5: five_crop, 10: ten_crop}
+_CROPS = {2: mirror_pair, 5: five_crop, 10: ten_crop}
 
 
 class Classifier(Protocol):
@@ -31,9 +31,10 @@ def predict_crops(
 
     Args:
         net: A net, or anything with `predict_proba`.
-        images: Images (N, H, W, C), uint8 or float32, larger than the net's input.
+        images: Images (N, H, W, C), uint8 or float32, at least as large as the net's input.
         size: Side, or (height, width), of the crops in pixels: the net's input.
-        crops: 10 for the four corners, the middle and their mirror images; 5 without these.
+        crops: 10 for the four corners, the middle and their mirror images; 5 without these; 2 for the middle and its
+            mirror image.
         batch_size: Crops per run of the net; the result does not depend on it.
 
     Returns:
@@ -53,7 +54,7 @@ def predict_crops(
     """
     cut = _CROPS.get(crops) if isinstance(crops, int) else None
     if cut is None:
-        raise ArgumentError(f"predict_crops: crops must be 5 or 10, got {crops!r}")
+        raise ArgumentError(f"predict_crops: crops must be 2, 5 or 10, got {crops!r}")
     windows = cut(images, size)
     count = len(windows)
     flat = windows.reshape(count * crops, *windows.shape[2:])
@@ -74,10 +75,10 @@ def evaluate_crops(
 
     Args:
         net: A net, or anything with `predict_proba`.
-        data: A data set of images larger than the net's input, for example ``ImageFolder(DIR, size=256)``
+        data: A data set of images at least as large as the net's input, for example ``ImageFolder(DIR, size=256)``
             for crops of 224; or ``(images, labels)``.
         size: Side, or (height, width), of the crops in pixels.
-        crops: 10 or 5.
+        crops: 10, 5 or 2.
         batch_size: Crops per run of the net.
 
     Returns:

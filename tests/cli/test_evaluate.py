@@ -14,7 +14,7 @@ def test_evaluate_agrees_with_python(run, model, has_types):
     result = run("evaluate", model, "--json")
     values = result.json
     has_types(
-        values, schema=str, file=str, weights=type(None), data=str, split=str, images=int, skipped_images=int,
+        values, schema=str, file=str, weights=type(None), data=str, split=str, images=int, crops=int, skipped_images=int,
         accuracy=float, loss=float,
         largest_class=float, seconds=float, images_per_second=float, weights_fingerprint=str,
     )  # fmt: skip
@@ -63,6 +63,17 @@ def test_ten_crops_are_averaged(run, model):
     assert refused.code == 2
     assert "28x28" in refused.err
     assert run("evaluate", model, "--image-size", "20").code == 2
+
+
+def test_an_image_and_its_mirror_image_are_averaged(run, model):
+    mirrored = run("evaluate", model, "--mirror", "--json").json
+    _, test = pycnn.data.digits(seed=0, size=28)
+    net = pycnn.load(model)
+    images = np.stack([test[i][0] for i in range(len(test))])
+    scores = (net.predict_proba(images) + net.predict_proba(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+    assert mirrored["accuracy"] == (scores.argmax(axis=1) == test.labels).mean()
+    assert mirrored["crops"] == 2
+    assert run("evaluate", model, "--mirror", "--ten-crop").code == 2
 
 
 @pytest.mark.parametrize("words", [(), ("--ten-crop",), ("--ensemble", "--ten-crop"), ("--ensemble",)])

@@ -32,7 +32,7 @@ from pycnn.data.transforms._mixup import Mixup
 from pycnn.data.transforms._normalize import Normalize
 from pycnn.data.transforms._policies import POLICIES, policy
 from pycnn.data.transforms._resized_crop import RandomResizedCrop
-from pycnn.data.transforms._ten_crop import five_crop, ten_crop
+from pycnn.data.transforms._ten_crop import five_crop, mirror_pair, ten_crop
 from pycnn.data.transforms._warp import ElasticDistortion, RandomAffine
 from pycnn.data.transforms._window import (
     CenterCrop,
@@ -63,6 +63,7 @@ __all__ = [
     "Resize",
     "Transform",
     "five_crop",
+    "mirror_pair",
     "policy",
     "ten_crop",
 ]

@@ -1,4 +1,4 @@
-"""Crops for evaluation: four corners and the middle, and their mirror images."""
+"""Crops for evaluation: the middle, or the four corners too, and their mirror images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def five_crop(images: ArrayLike, size: int | tuple[int, int]) -> Images:
         DTypeError: Neither uint8 nor float32.
         ArgumentError: `size` is out of range.
     """
-    return _crops(images, size, "five_crop", mirror=False)
+    return _crops(images, size, "five_crop", corners=True, mirror=False)
 
 
 def ten_crop(images: ArrayLike, size: int | tuple[int, int]) -> Images:
@@ -51,10 +51,28 @@ def ten_crop(images: ArrayLike, size: int | tuple[int, int]) -> Images:
         >>> ten_crop(np.zeros((2, 256, 256, 3), np.uint8), 224).shape
         (2, 10, 224, 224, 3)
     """
-    return _crops(images, size, "ten_crop", mirror=True)
+    return _crops(images, size, "ten_crop", corners=True, mirror=True)
 
 
-def _crops(images: ArrayLike, size: int | tuple[int, int], who: str, *, mirror: bool) -> Images:
+def mirror_pair(images: ArrayLike, size: int | tuple[int, int]) -> Images:
+    """The central window of each image, then its mirror image.
+
+    Args:
+        images: uint8 or float32.
+        size: Side, or (height, width), of the window in pixels; at most the image.
+
+    Shape:
+        images ``(N, H, W, C)`` -> ``(N, 2, height, width, C)``.
+
+    Raises:
+        ShapeError: The window does not fit, or not channels-last images.
+        DTypeError: Neither uint8 nor float32.
+        ArgumentError: `size` is out of range.
+    """
+    return _crops(images, size, "mirror_pair", corners=False, mirror=True)
+
+
+def _crops(images: ArrayLike, size: int | tuple[int, int], who: str, *, corners: bool, mirror: bool) -> Images:
     height, width = as_size(size, who=who)
     array = as_array(images, who=who, name="images")
     check_image_shape(array.shape, who=who)
@@ -65,10 +83,10 @@ def _crops(images: ArrayLike, size: int | tuple[int, int], who: str, *, mirror: 
     bottom, right = rows - height, columns - width
     # The middle as torchvision rounds it: half an odd margin goes to the even number.
     middle = (round(bottom / 2), round(right / 2))
-    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), middle]
-    out = np.empty((count, 10 if mirror else 5, height, width, channels), array.dtype)
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), middle] if corners else [middle]
+    out = np.empty((count, len(places) * (2 if mirror else 1), height, width, channels), array.dtype)
     for n, (top, left) in enumerate(places):
         out[:, n] = array[:, top : top + height, left : left + width]
     if mirror:
-        out[:, 5:] = out[:, :5, :, ::-1]
+        out[:, len(places) :] = out[:, : len(places), :, ::-1]
     return out
