@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,23 @@ def test_the_core_leaves_the_process_and_the_order_of_sums_alone(root):
             code,
         )
         assert not found, (path, found)
+
+
+def project(root) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_extra_that_an_error_names_exists(root):
+    sources = [file.read_text() for file in (root / "pycnn").rglob("*.py")]
+    named = {name for text in sources for name in re.findall(r'extra="(\w+)"', text)}
+    named |= {name for text in sources for name in re.findall(r"pycnn\[(\w+)\]", text)}
+    assert len(named) > 4
+    assert named <= set(project(root)["project"]["optional-dependencies"])
+
+
+def test_wheels_are_built_for_every_python_that_is_promised(root):
+    settings = project(root)
+    prefix = "Programming Language :: Python :: 3."
+    promised = [c.removeprefix(prefix) for c in settings["project"]["classifiers"] if c.startswith(prefix)]
+    assert settings["tool"]["cibuildwheel"]["build"] == [f"cp3{minor}-*" for minor in promised]
+    assert settings["project"]["requires-python"] == f">=3.{promised[0]}"

@@ -1,0 +1,86 @@
+"""Looks into a wheel, then installs it into a bare virtual environment and uses it.
+
+    python tools/check_wheel.py WHEEL [--python INTERPRETER]
+
+Of a repaired wheel (tag manylinux) it also demands that nothing is bundled: libpycnn keeps its name, and no second OpenMP
+runtime comes along under another one.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_BYTES = 5_000_000  # compressed
+NEEDED = (
+    "pycnn/py.typed",
+    "pycnn/_core.pyi",
+    "pycnn/data/_image.pyi",
+    "pycnn/data/digits.npz",
+    "pycnn/data/DIGITS_LICENSE",
+    "pycnn/include/pycnn/pycnn.h",
+    "pycnn/include/pycnn/export.h",
+    "pycnn/lib/libpycnn.so",
+    "pycnn/lib/cmake/pycnn/pycnnConfig.cmake",
+    "pycnn/lib/cmake/pycnn/pycnnTargets.cmake",
+)
+
+
+def version() -> str:
+    return (ROOT / "pycnn" / "version.py").read_text().split('__version__ = "')[1].split('"')[0]
+
+
+def problems(wheel: Path) -> list[str]:
+    """What is wrong with the file."""
+    found = []
+    size = wheel.stat().st_size
+    if size > MOST_BYTES:
+        found.append(f"{size} bytes, the limit is {MOST_BYTES}")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+    found += [f"lacks {name}" for name in NEEDED if name not in names]
+    if f"\nVersion: {version()}\n" not in text:
+        found.append(f"its version is not that of pycnn/version.py, {version()}")
+    libraries = sorted(Path(name).name for name in names if ".so" in Path(name).name)
+    if [name.split(".")[0] for name in libraries] != ["_core", "_image", "libpycnn"]:
+        found.append(f"its libraries are {libraries}, expected _core, _image and libpycnn alone")
+    for suffix in (".pyx", ".pxi", ".cpp", ".pyc"):
+        found += [f"holds {name}" for name in names if name.endswith(suffix)]
+    if "-manylinux" in wheel.name and any("libgomp" in name for name in names):
+        found.append("holds an OpenMP runtime")
+    return found
+
+
+def try_out(wheel: Path, python: str) -> None:
+    """Install the wheel and what it needs, and nothing else, and run tools/smoke_install.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        inside = f"{folder}/bin/python"
+        quiet = ("--quiet", "--disable-pip-version-check")
+        subprocess.run([inside, "-m", "pip", "install", *quiet, str(wheel.resolve())], check=True)
+        script = ROOT / "tools" / "smoke_install.py"
+        subprocess.run([inside, "-P", str(script), version()], check=True, cwd=folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check a wheel")
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the virtual environment")
+    arguments = parser.parse_args()
+    found = problems(arguments.wheel)
+    for problem in found:
+        print(f"{arguments.wheel.name}: {problem}")
+    if found:
+        return 1
+    try_out(arguments.wheel, arguments.python)
+    print(f"{arguments.wheel.name}: {arguments.wheel.stat().st_size} bytes, ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
