@@ -8,11 +8,21 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import pycnn as pc
+
+
+def refusal(use: Callable[[], object]) -> str:
+    """What is said where an optional package is missing."""
+    try:
+        use()
+    except pc.UnsupportedError as error:
+        return str(error)
+    return ""
 
 
 def main() -> None:
@@ -39,14 +49,10 @@ def main() -> None:
     bits = [pc.compile(conv, x.shape, threads=threads)(x) for threads in (1, 2)]
     np.testing.assert_array_equal(*bits)
 
-    for missing, use in (("onnx", lambda: pc.onnx.load(b"")), ("sklearn", lambda: pc.sklearn)):
-        if importlib.util.find_spec(missing) is None:
-            try:
-                use()
-            except pc.UnsupportedError as error:
-                assert f"pip install 'pycnn[{missing}]'" in str(error), error
-            else:
-                raise AssertionError(missing)
+    uses = {"onnx": lambda: pc.onnx.load(b""), "sklearn": lambda: pc.sklearn, "torch": lambda: pc.from_torch(0, (1,))}
+    for package, use in uses.items():
+        if importlib.util.find_spec(package) is None:
+            assert f"pip install 'pycnn[{package}]'" in refusal(use)
     command = [sys.executable, "-P", "-m", "pycnn", "--cmake-dir"]
     folder = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
     assert (folder / "pycnnConfig.cmake").is_file(), folder

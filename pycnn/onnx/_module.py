@@ -91,6 +91,8 @@ class OnnxModule(FileModule):
 
     # Who read the network, and what it came from, in messages.
     _reader, _origin = "onnx", "the file"
+    # Whether the number of images that the network declares means nothing.
+    _any_batch = False
 
     def __init__(
         self, network: Network, sources: Mapping[str, str], *, input_layout: str, scores: bool = False
@@ -200,7 +202,8 @@ class OnnxModule(FileModule):
             size is None or size == have for size, have in list(zip(declared, shape, strict=True))[1:]
         )
         if not fits:
-            shown = ", ".join("?" if size is None else str(size) for size in declared)
+            known = (None, *declared[1:]) if self._any_batch else declared
+            shown = ", ".join("?" if size is None else str(size) for size in known)
             raise ShapeError(
                 f"{self._reader}: input '{given.name}' is {shape}, {self._origin} declares ({shown}) in {layout}"
             )

@@ -163,6 +163,7 @@ class TorchModule(OnnxModule):
     """
 
     _reader, _origin = "from_torch", "the module"
+    _any_batch = True
 
     def __init__(
         self, network: Network, sources: Mapping[str, str], *, input_layout: str, form: Any = 0, name: str = ""

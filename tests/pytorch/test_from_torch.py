@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -454,9 +455,17 @@ def test_bad_arguments_are_told():
         pycnn.from_torch(module, (1, 8, 8, 3))
     net = pycnn.from_torch(module, (1, 3, 8, 8))
     with pytest.raises(
-        pycnn.ShapeError, match=r"from_torch: input 'input' is \(2, 3, 9, 9\), the module declares \(13"
+        pycnn.ShapeError,
+        match=r"from_torch: input 'input' is \(2, 3, 9, 9\), the module declares \(\?, 3, 8, 8\) in NCHW",
     ):
         net(np.zeros((2, 3, 9, 9), np.float32))
+
+
+def test_the_documentation_lists_every_operator(root):
+    from pycnn.pytorch._operators import TRANSLATIONS
+
+    text = (root / "docs" / "pytorch.md").read_text(encoding="utf-8").partition("## Operators")[2]
+    assert set(re.findall(r"`(\w+)`", text)) == {name.partition(".")[0] for name in TRANSLATIONS}
 
 
 def test_without_torch_the_error_says_how_to_get_it(monkeypatch):
