@@ -6,6 +6,7 @@ libpycnn must have its own name, and nothing else may be bundled: above all no s
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,13 +56,14 @@ def problems(wheel: Path) -> list[str]:
 
 def try_out(wheel: Path, python: str) -> None:
     """Install the wheel and what it needs, and nothing else, and run tools/smoke_install.py."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([python, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "venv", folder], check=True, env=bare)
         inside = f"{folder}/bin/python"
         quiet = ("--quiet", "--disable-pip-version-check")
-        subprocess.run([inside, "-m", "pip", "install", *quiet, str(wheel.resolve())], check=True)
+        subprocess.run([inside, "-m", "pip", "install", *quiet, str(wheel.resolve())], check=True, env=bare)
         script = ROOT / "tools" / "smoke_install.py"
-        subprocess.run([inside, "-P", str(script), version()], check=True, cwd=folder)
+        subprocess.run([inside, "-P", str(script), version()], check=True, cwd=folder, env=bare)
 
 
 def main() -> int:
