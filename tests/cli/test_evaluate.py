@@ -14,8 +14,8 @@ def test_evaluate_agrees_with_python(run, model, has_types):
     result = run("evaluate", model, "--json")
     values = result.json
     has_types(
-        values, schema=str, file=str, weights=type(None), data=str, split=str, images=int, crops=int, skipped_images=int,
-        accuracy=float, loss=float,
+        values, schema=str, file=str, weights=type(None), data=str, split=str, images=int, crops=int,
+        skipped_images=int, accuracy=float, loss=float,
         largest_class=float, seconds=float, images_per_second=float, weights_fingerprint=str,
     )  # fmt: skip
     assert values["schema"] == "pycnn.evaluate/1"

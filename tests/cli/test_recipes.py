@@ -225,7 +225,7 @@ def test_ensemble_is_trained_measured_saved_and_measured_again(run, tmp_path, ha
 
     measured = run("evaluate", listing, "--json").json
     has_types(
-        measured, schema=str, files=list, data=str, split=str, images=int, accuracy=float, loss=float,
+        measured, schema=str, files=list, data=str, split=str, images=int, crops=int, accuracy=float, loss=float,
         member_accuracies=list, largest_class=float, seconds=float, skipped_images=int,
     )  # fmt: skip
     assert measured["schema"] == "pycnn.evaluate-ensemble/1"
