@@ -1,5 +1,6 @@
 #include "core/json.h"
 
+#include <algorithm>
 #include <charconv>
 #include <system_error>
 #include <utility>
@@ -294,6 +295,37 @@ std::uint64_t JsonReader::read_uint64() {
   if (result.ec != std::errc())
     fail("number " + std::string(digits.substr(0, kShown)) + " does not fit in 64 bits");
   position_ += digits.size();
+  return value;
+}
+
+double JsonReader::read_double() {
+  value_starts();
+  const char first = next_char("a number");
+  if (first != '-' && !is_digit(first)) fail(describe(first) + " where a number is expected");
+  std::size_t end = position_ + (first == '-' ? 1 : 0);
+  const auto skip_digits = [&](const char* after) {
+    const std::size_t start = end;
+    while (end < text_.size() && is_digit(text_[end])) ++end;
+    if (end == start) fail(std::string("number without digits ") + after);
+  };
+  const std::size_t whole = end;
+  skip_digits("after its sign");
+  if (end - whole > 1 && text_[whole] == '0') fail("number with a leading zero");
+  if (end < text_.size() && text_[end] == '.') {
+    ++end;
+    skip_digits("after its point");
+  }
+  if (end < text_.size() && (text_[end] == 'e' || text_[end] == 'E')) {
+    ++end;
+    if (end < text_.size() && (text_[end] == '+' || text_[end] == '-')) ++end;
+    skip_digits("in its exponent");
+  }
+  double value = 0.0;
+  const auto result = std::from_chars(text_.data() + position_, text_.data() + end, value);
+  if (result.ec != std::errc())
+    fail("number " + std::string(text_.substr(position_, std::min(end - position_, kShown))) +
+         " does not fit in a double");
+  position_ = end;
   return value;
 }
 

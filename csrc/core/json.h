@@ -43,6 +43,8 @@ class PYCNN_API JsonReader {
   // Whole numbers only: 1.0 and 1e3 are refused.
   std::int64_t read_int64();
   std::uint64_t read_uint64();
+  // Any number; one that no double can hold is refused.
+  double read_double();
   bool read_boolean();
   void read_null();
 

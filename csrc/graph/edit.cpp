@@ -54,7 +54,14 @@ void GraphEditor::map_outputs(int node, Symbol first) {
 Symbol GraphEditor::keep(int node) {
   const Node& old = source_node(node);
   if (old.kind == NodeKind::kOp) return replace(node, old.op, mapped(old.inputs));
-  const Symbol copy = result_.leaf(old.kind, old.name, old.outputs[0], old.initializer, old.layout);
+  return keep(node, old.outputs[0]);
+}
+
+Symbol GraphEditor::keep(int node, TensorSpec spec) {
+  const Node& old = source_node(node);
+  if (old.kind == NodeKind::kOp) our_fault("the spec of op '" + old.name + "' is inferred");
+  const Symbol copy =
+      result_.leaf(old.kind, old.name, std::move(spec), old.initializer, old.layout);
   result_.nodes_.back().origin = old.origin;
   map_outputs(node, copy);
   return copy;

@@ -48,6 +48,8 @@ class GraphEditor {
 
   // Copies a node with its inputs mapped; its symbols map to the copy. Returns the first output.
   Symbol keep(int node);
+  // The same for an input, parameter or buffer that takes another spec.
+  Symbol keep(int node, TensorSpec spec);
   // Adds `op` on `inputs` (symbols of the new graph) in place of an op node, under its name and
   // origin. Output i of the old one maps to output i of the new one, as far as both exist.
   Symbol replace(int node, Op op, std::vector<Symbol> inputs);

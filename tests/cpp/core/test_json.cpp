@@ -157,6 +157,24 @@ TEST_CASE("numbers that do not fit are refused") {
   CHECK_THROWS_WITH(read("-1"), "test: number -1 is negative, at byte 0");
 }
 
+TEST_CASE("fractions and exponents are read where a double is asked for") {
+  const auto read = [](const std::string& text) {
+    JsonReader reader(text, "test");
+    const double value = reader.read_double();
+    reader.end();
+    return value;
+  };
+  CHECK(read("0.3") == 0.3);
+  CHECK(read("-12.5e+1") == -125.0);
+  CHECK(read(" 1E-5 ") == 1e-5);
+  CHECK(read("7") == 7.0);
+  for (const char* wrong : {"", "-", "01", "1.", ".5", "1e", "1e+", "+1", "NaN", "1e999", "0x1"}) {
+    INFO(std::string(wrong));
+    CHECK_THROWS_AS(read(wrong), FormatError);
+  }
+  CHECK_THROWS_WITH(read("1e999"), "test: number 1e999 does not fit in a double, at byte 0");
+}
+
 TEST_CASE("deep nesting is refused without deep recursion") {
   const auto nested = [](std::size_t depth) {
     return std::string(depth, '[') + std::string(depth, ']');

@@ -37,6 +37,24 @@ struct Net {
 
 }  // namespace
 
+TEST_CASE("a leaf may be kept with another spec, and what follows is inferred again") {
+  const Net net;
+  GraphEditor editor(net.graph);
+  for (int i = 0; i < editor.size(); ++i) {
+    if (i == net.x.node)
+      editor.keep(i, f32({5, 9, 8, 3}));
+    else
+      editor.keep(i);
+  }
+  const Graph wider = editor.finish();
+  CHECK(wider.spec(wider.find("x")) == f32({5, 9, 8, 3}));
+  CHECK(wider.spec(wider.find("conv1")) == f32({5, 7, 6, 4}));
+  GraphEditor other(net.graph);
+  other.keep(net.x.node);
+  other.keep(net.weight.node);
+  CHECK_THROWS_AS(other.keep(net.conv.node, f32({1})), InternalError);
+}
+
 TEST_CASE("keeping every node gives the same graph") {
   const Net net;
   GraphEditor editor(net.graph);
