@@ -20,14 +20,14 @@ namespace pycnn {
 /// Named tensors, and texts beside them. Both are UTF-8; names are not empty and hold no control
 /// characters.
 struct Checkpoint {
-  std::map<std::string, Tensor> tensors;
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, Tensor> tensors;        ///< by name
+  std::map<std::string, std::string> metadata;  ///< texts by key
 };
 
 /// What a file holds, without the values.
 struct CheckpointInfo {
-  std::map<std::string, TensorSpec> tensors;
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, TensorSpec> tensors;    ///< by name, shapes as in the file
+  std::map<std::string, std::string> metadata;  ///< texts by key
 };
 
 /// Throws FileError when the file cannot be read and FormatError when it is not a valid safetensors
@@ -54,13 +54,13 @@ PYCNN_API void write_checkpoint(const std::string& path, const Checkpoint& check
 /// the graph under their names and in memory layout, and may have more under `optim.`, `train.` and
 /// `ema.`: training state.
 struct Model {
-  Graph graph;
-  std::map<std::string, Tensor> variables;
-  std::map<std::string, std::string> metadata;
+  Graph graph;                                  ///< as recorded, for training and inference
+  std::map<std::string, Tensor> variables;      ///< copies of a Model share these
+  std::map<std::string, std::string> metadata;  ///< further texts: names of classes and so on
 };
 
-/// Convolution weights, and training state of the same shape kept for them (`optim.<slot>.<name>`,
-/// `ema.<name>`), are stored as (OC, IC / groups, KH, KW). Throws ArgumentError listing the
+/// Convolution weights, and training state of the same shape kept for them (`optim.SLOT.NAME`,
+/// `ema.NAME`), are stored as (OC, IC / groups, KH, KW). Throws ArgumentError listing the
 /// variables that are missing, unexpected or of another shape or type, and what `write_checkpoint`
 /// throws. The entries `pycnn.graph`, `pycnn.format` and `pycnn.checksum` of the metadata belong to
 /// the file: given ones are ignored.

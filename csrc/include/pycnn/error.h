@@ -14,7 +14,7 @@ namespace pycnn {
 class PYCNN_API Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
-  Error(const Error&) = default;
+  Error(const Error&) = default;  ///< Shares the text.
   ~Error() override;
 };
 
@@ -77,11 +77,11 @@ class PYCNN_API LabelError : public Error {
 /// The operating system refused a file operation. `code()` is errno, `path()` the file.
 class PYCNN_API FileError : public Error {
  public:
-  FileError(const std::string& message, std::string path, int code);
-  FileError(const FileError&) = default;
+  FileError(const std::string& message, std::string path, int code);  ///< `code` is an errno.
+  FileError(const FileError&) = default;                              ///< Shares the text.
   ~FileError() override;
-  int code() const noexcept { return code_; }
-  const std::string& path() const noexcept { return path_; }
+  int code() const noexcept { return code_; }  ///< errno of the call that was refused.
+  const std::string& path() const noexcept { return path_; }  ///< As the caller gave it.
 
  private:
   std::string path_;
@@ -93,10 +93,10 @@ class PYCNN_API FileError : public Error {
 class PYCNN_API MemoryLimitError : public Error {
  public:
   MemoryLimitError(const std::string& message, std::size_t wanted_bytes,
-                   std::size_t available_bytes);
-  MemoryLimitError(const MemoryLimitError&) = default;
+                   std::size_t available_bytes);        ///< `message` should say both numbers.
+  MemoryLimitError(const MemoryLimitError&) = default;  ///< Shares the text.
   ~MemoryLimitError() override;
-  std::size_t wanted_bytes() const noexcept { return wanted_bytes_; }
+  std::size_t wanted_bytes() const noexcept { return wanted_bytes_; }  ///< What was asked for.
   /// The limit that was set, or what the machine had left.
   std::size_t available_bytes() const noexcept { return available_bytes_; }
 

@@ -14,7 +14,7 @@
 /// execution. A graph knows nothing of devices, of training against inference, of fusion or of
 /// memory.
 namespace pycnn {
-
+/// What a node is.
 enum class NodeKind : std::uint8_t {
   kInput,      ///< given anew at every run
   kParameter,  ///< lives between runs and is trained
@@ -26,25 +26,25 @@ enum class NodeKind : std::uint8_t {
 /// How a parameter stands in files. In memory a convolution weight is (OC, KH, KW, IC / groups); on
 /// disk and in `state_dict` it is (OC, IC / groups, KH, KW), as other frameworks have it.
 enum class ParameterLayout : std::uint8_t { kPlain, kConvWeight };
-
+/// One step of a recorded network, or one of its leaves.
 struct Node {
-  std::string name;  ///< unique within the graph
-  NodeKind kind = NodeKind::kOp;
+  std::string name;                 ///< unique within the graph
+  NodeKind kind = NodeKind::kOp;    ///< decides which fields count
   Op op;                            ///< kOp only
   std::vector<Symbol> inputs;       ///< kOp only
   std::vector<TensorSpec> outputs;  ///< one for the other kinds
   std::string origin;               ///< "file:line" of the user's code, may be empty
-  ParameterLayout layout = ParameterLayout::kPlain;
+  ParameterLayout layout = ParameterLayout::kPlain;  ///< kParameter only
   Initializer initializer;  ///< kParameter, kBuffer; not part of the text form
 };
 
 /// A variable that takes a new value when a run has ended: running statistics, parameters under
 /// training.
 struct Assignment {
-  Symbol variable;
-  Symbol value;
+  Symbol variable;  ///< a parameter or buffer
+  Symbol value;     ///< what it becomes, of the same spec
 };
-
+/// A recorded network. Copies are independent; symbols belong to the graph that made them.
 class PYCNN_API Graph {
  public:
   Graph();
@@ -53,8 +53,8 @@ class PYCNN_API Graph {
   /// backslash.
   Symbol input(std::string name, TensorSpec spec);
   Symbol parameter(std::string name, TensorSpec spec, Initializer init = {},
-                   ParameterLayout layout = ParameterLayout::kPlain);
-  Symbol buffer(std::string name, TensorSpec spec, Initializer init = {});
+                   ParameterLayout layout = ParameterLayout::kPlain);       ///< As `input`.
+  Symbol buffer(std::string name, TensorSpec spec, Initializer init = {});  ///< As `input`.
 
   /// Adds an op and returns its first output. The node is called `name` ("conv1"), or after the op
   /// when empty; a taken name gets a suffix ("conv1_1"). Throws what the op's `infer` throws,
@@ -64,21 +64,21 @@ class PYCNN_API Graph {
 
   /// Makes a symbol a result of the graph. Names are unique among outputs.
   void set_output(std::string name, Symbol value);
-  void clear_outputs();
+  void clear_outputs();  ///< What only they needed stays recorded, but is not computed.
   /// Specs must agree. A variable is assigned at most once.
   void assign(Symbol variable, Symbol value);
-  void clear_assignments();
+  void clear_assignments();  ///< No variable is assigned any more.
 
-  const TensorSpec& spec(Symbol symbol) const;
-  const Node& node(Symbol symbol) const;
-  const std::vector<Node>& nodes() const { return nodes_; }
+  const TensorSpec& spec(Symbol symbol) const;  ///< Throws GraphError for a foreign symbol.
+  const Node& node(Symbol symbol) const;        ///< The node it is a result of; likewise.
+  const std::vector<Node>& nodes() const { return nodes_; }  ///< By Symbol::node.
   const std::vector<std::pair<std::string, Symbol>>& outputs() const { return outputs_; }
-  const std::vector<Assignment>& assignments() const { return assignments_; }
-  std::uint32_t id() const { return id_; }
+  const std::vector<Assignment>& assignments() const { return assignments_; }  ///< In order.
+  std::uint32_t id() const { return id_; }  ///< Symbol::graph of its symbols.
   /// The input, parameter, buffer or op node of this name. Throws GraphError naming the closest
   /// ones when there is none.
   Symbol find(std::string_view name) const;
-  bool contains(std::string_view name) const;
+  bool contains(std::string_view name) const;  ///< Whether `find` finds it.
 
   /// The same graph for other input sizes; every spec is inferred again. Names not given keep their
   /// shape.
@@ -103,7 +103,7 @@ class PYCNN_API Graph {
   std::set<int> assigned_;  // nodes
   std::uint32_t id_;
 };
-
+/// What a program is for.
 enum class Mode : std::uint8_t { kInference, kTraining };
 
 /// Replaces the ops that mean different things in training and inference (batch norm, dropout) by
@@ -123,7 +123,7 @@ PYCNN_API Graph lower_precision(const Graph& graph);
 
 /// How `differentiate` works; the default gives gradients.
 struct GradientOptions {
-  ReluRule relu_rule = ReluRule::kExact;
+  ReluRule relu_rule = ReluRule::kExact;  ///< other rules are for pictures, not for training
 };
 
 /// Extends the graph by the gradients of a scalar with respect to each of `wrt` (inputs, parameters
@@ -134,3 +134,6 @@ PYCNN_API std::vector<Symbol> differentiate(Graph& graph, Symbol loss, std::span
                                             const GradientOptions& options = {});
 
 }  // namespace pycnn
+
+/// \fn pycnn::Graph::outputs() const
+/// Results and their names, in the order in which `set_output` was called.

@@ -28,9 +28,9 @@ PYCNN_API void create_variables(const Graph& graph, Variables& variables, std::u
 /// one that none names belongs to the optimizer's own settings.
 struct ParameterGroup {
   std::vector<std::string> names;  ///< exact names of parameters
-  double weight_decay = 0.0;
-  double rate_scale = 1.0;
-  bool frozen = false;  ///< no gradient is computed, no update made
+  double weight_decay = 0.0;       ///< in place of the optimizer's
+  double rate_scale = 1.0;         ///< factor on the learning rate
+  bool frozen = false;             ///< no gradient is computed, no update made
 };
 
 /// Which update `compile` appends. The learning rate is not here: it is the variable
@@ -39,13 +39,13 @@ struct Optimizer {
   /// kMuon orthogonalises the momentum of parameters of two axes and more. The others are updated
   /// as by kSgd, without weight decay unless a group says so.
   enum class Kind : std::uint8_t { kSgd, kAdam, kAdamW, kMuon };
-  Kind kind = Kind::kSgd;
+  Kind kind = Kind::kSgd;                         ///< the rule
   double momentum = 0.0;                          ///< kSgd, kMuon
   bool nesterov = false;                          ///< kSgd, kMuon
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;  ///< kAdam, kAdamW
-  double weight_decay = 0.0;
-  std::vector<ParameterGroup> groups;
-  std::optional<double> clip_norm;  ///< limit of the global L2 norm of the gradients
+  double weight_decay = 0.0;                      ///< factor of the weights in the gradient
+  std::vector<ParameterGroup> groups;             ///< exceptions, the first that fits counts
+  std::optional<double> clip_norm;                ///< limit of the global L2 norm of the gradients
   std::optional<double> ema_decay;  ///< keep exponential averages `ema.NAME` of the parameters
 };
 
@@ -60,17 +60,17 @@ enum class Recompute : std::uint8_t {
 
 /// "none", "cheap", "sqrt" and back (ArgumentError for another name).
 PYCNN_API const char* recompute_name(Recompute recompute);
-PYCNN_API Recompute parse_recompute(std::string_view name);
+PYCNN_API Recompute parse_recompute(std::string_view name);  ///< See `recompute_name`.
 
 /// Names of devices for CompileOptions::device.
 struct Device {
-  static std::string cpu() { return "cpu"; }
+  static std::string cpu() { return "cpu"; }  ///< The processors.
   /// The NVIDIA GPU of that number, as the driver counts them.
   static std::string cuda(int index = 0) { return "cuda:" + std::to_string(index); }
 };
-
+/// How a graph becomes a program.
 struct CompileOptions {
-  Mode mode = Mode::kInference;
+  Mode mode = Mode::kInference;  ///< kTraining for an optimizer
   /// "cpu", "cuda" (the first GPU) or "cuda:N": see Device. DeviceError says what is missing.
   std::string device = "cpu";
   std::string isa = "auto";  ///< "auto" "baseline" "avx2" "avx512", capped by PYCNN_MAX_ISA
@@ -99,23 +99,23 @@ struct CompileOptions {
   /// Training: the graph output to minimise and how. Without an optimizer only the forward pass in
   /// training mode runs.
   std::string loss = "loss";
-  std::optional<Optimizer> optimizer;
+  std::optional<Optimizer> optimizer;  ///< kTraining only
 };
 
 /// One line of `Program::profile`.
 struct StepProfile {
-  std::string name;  ///< of the node
-  std::string op;
-  std::string variant;  ///< "conv2d.implicit_gemm.avx512"
-  std::string phase;    ///< "prepare" (only when variables changed) or "run"
-  std::int64_t runs = 0;
-  double total_seconds = 0.0;
-  double min_seconds = 0.0;
-  Cost cost;  ///< of one run; `bytes` with packed weights as packed
+  std::string name;            ///< of the node
+  std::string op;              ///< as in the graph's text
+  std::string variant;         ///< "conv2d.implicit_gemm.avx512"
+  std::string phase;           ///< "prepare" (only when variables changed) or "run"
+  std::int64_t runs = 0;       ///< that were timed
+  double total_seconds = 0.0;  ///< of all of them
+  double min_seconds = 0.0;    ///< of the fastest
+  Cost cost;                   ///< of one run; `bytes` with packed weights as packed
   /// Better variants that were refused, best first, each with the reason.
   std::vector<std::pair<std::string, std::string>> refused;
 };
-
+/// Bytes that a program takes.
 struct MemoryReport {
   std::size_t arena_bytes = 0;     ///< activations and gradients, per concurrent run
   std::size_t scratch_bytes = 0;   ///< kernels' working space, per concurrent run
@@ -138,12 +138,12 @@ struct MemoryReport {
 class PYCNN_API Program {
  public:
   struct State;
-  explicit Program(std::shared_ptr<State> state);
+  explicit Program(std::shared_ptr<State> state);  ///< For `compile`, which makes programs.
 
   /// In the order of the graph's inputs (only those that the outputs or assignments need) and
   /// outputs.
   const std::vector<std::pair<std::string, TensorSpec>>& inputs() const;
-  const std::vector<std::pair<std::string, TensorSpec>>& outputs() const;
+  const std::vector<std::pair<std::string, TensorSpec>>& outputs() const;  ///< See `inputs`.
 
   /// Fast path: contiguous arrays matching `inputs()` and `outputs()`, in that order. Throws
   /// ArgumentError when a count differs or a pointer is null, LabelError for an input of class
@@ -158,9 +158,9 @@ class PYCNN_API Program {
   std::string explain() const;
   /// The graph after all passes.
   std::string graph_text() const;
-  MemoryReport memory() const;
-  int threads() const;
-  std::string isa() const;
+  MemoryReport memory() const;  ///< What it takes.
+  int threads() const;          ///< At most this many work on a run.
+  std::string isa() const;      ///< Instruction set of its kernels: "avx2" ...
   /// What was not done as asked: a thread count that was clamped, a variable of the environment
   /// that holds nonsense. For the caller to show.
   const std::vector<std::string>& warnings() const;
@@ -168,7 +168,7 @@ class PYCNN_API Program {
   /// Times every step of the runs between `start_profile` and `profile` (steps then run with a
   /// clock around them).
   void start_profile() const;
-  std::vector<StepProfile> profile() const;
+  std::vector<StepProfile> profile() const;  ///< Ends it; see `start_profile`.
   /// The same lines without times: what a run consists of, and what each step costs.
   std::vector<StepProfile> steps() const;
 
@@ -181,11 +181,11 @@ class PYCNN_API Program {
 /// and `ema.*` where they are missing.
 PYCNN_API Program compile(const Graph& graph, Variables& variables,
                           const CompileOptions& options = {});
-
+/// What `plan_memory` found.
 struct MemoryPlan {
-  MemoryReport memory;
-  std::string isa;  ///< the plan depends on it and on the threads
-  int threads = 1;
+  MemoryReport memory;  ///< bytes
+  std::string isa;      ///< the plan depends on it and on the threads
+  int threads = 1;      ///< that a run would take
 };
 
 /// What `compile` would take, without making a variable and without memory for a run. There is no
@@ -194,21 +194,21 @@ PYCNN_API MemoryPlan plan_memory(const Graph& graph, const CompileOptions& optio
 
 /// What this machine offers: threads and why, instruction sets. For diagnostics.
 struct Machine {
-  std::string cpu;
+  std::string cpu;                ///< the processor's name
   std::vector<std::string> isas;  ///< usable here, ascending
   std::string isa;                ///< the one chosen by "auto"
   /// What multiplies bfloat16, ascending: "avx512_bf16", "amx_bf16". Empty: CompileOptions::dtype
   /// cannot be that.
   std::vector<std::string> bfloat16_units;
-  int threads = 1;  ///< chosen by 0
-  std::string threads_reason;
+  int threads = 1;                           ///< chosen by 0
+  std::string threads_reason;                ///< what decided
   std::map<std::string, int> thread_limits;  ///< each input to the choice; 0 says nothing
   std::vector<std::string> devices;          ///< "cpu", then the usable GPUs: "cuda:0" ...
-  std::string compiler;
-  std::vector<std::string> warnings;       ///< variables of the environment that hold nonsense
-  std::size_t available_memory_bytes = 0;  ///< left now, swap and limits of this process counted
+  std::string compiler;                      ///< that built the library
+  std::vector<std::string> warnings;         ///< variables of the environment that hold nonsense
+  std::size_t available_memory_bytes = 0;    ///< left now, swap and limits of this process counted
 };
-PYCNN_API Machine machine();
+PYCNN_API Machine machine();  ///< Looks at the machine as it is now.
 
 /// Highest rates that plain loops reached on this machine: what a step's time is held against.
 struct MachinePeaks {
@@ -226,11 +226,11 @@ struct MachinePeaks {
     double read_bytes = 0.0;         ///< a second
     double copy_bytes = 0.0;         ///< a second, those read and those written together
   };
-  std::string cpu;
-  std::string isa;
-  int threads = 1;
-  std::vector<Compute> compute;
-  std::vector<Memory> memory;  ///< nearest first
+  std::string cpu;               ///< the processor's name
+  std::string isa;               ///< of the loops
+  int threads = 1;               ///< that ran them
+  std::vector<Compute> compute;  ///< a rate for each unit
+  std::vector<Memory> memory;    ///< nearest first
   /// Others used the processors all the time that some rate was measured, so it may be too low.
   bool disturbed = false;
 };
@@ -251,3 +251,9 @@ PYCNN_API std::vector<std::string> variants(const std::string& op_name,
                                             const std::string& device = "cpu");
 
 }  // namespace pycnn
+
+/// \var pycnn::Optimizer::beta1
+/// kAdam, kAdamW: decay of the gradient's average.
+///
+/// \var pycnn::Optimizer::beta2
+/// kAdam, kAdamW: decay of the squared gradient's average.

@@ -12,7 +12,7 @@
 /// Element types, shapes and the reference-counted array that parameters, optimizer state and
 /// results live in.
 namespace pycnn {
-
+/// Types of elements.
 enum class DType : std::uint8_t { kFloat32, kFloat64, kBFloat16, kFloat16, kUInt8, kInt32, kInt64 };
 
 /// Sizes of the axes, outermost first. Images are (N, H, W, C).
@@ -20,12 +20,12 @@ using Shape = std::vector<std::int64_t>;
 
 /// What is known of a tensor before the program runs.
 struct TensorSpec {
-  Shape shape;
-  DType dtype = DType::kFloat32;
-  bool operator==(const TensorSpec&) const = default;
+  Shape shape;                                         ///< empty for a scalar
+  DType dtype = DType::kFloat32;                       ///< of the elements
+  bool operator==(const TensorSpec&) const = default;  ///< Same shape and type.
 };
 
-PYCNN_API std::size_t item_bytes(DType dtype) noexcept;
+PYCNN_API std::size_t item_bytes(DType dtype) noexcept;  ///< Of one element.
 /// Short name as used in graph text and messages: f32 f64 bf16 f16 u8 i32 i64.
 PYCNN_API const char* short_name(DType dtype) noexcept;
 /// NumPy-style name: float32 float64 bfloat16 float16 uint8 int32 int64.
@@ -38,7 +38,7 @@ PYCNN_API bool is_floating(DType dtype) noexcept;
 /// Product of the axes; 1 for a scalar. Throws ShapeError for a negative axis or a product over
 /// 2^62.
 PYCNN_API std::int64_t element_count(const Shape& shape);
-PYCNN_API std::size_t byte_size(const TensorSpec& spec);
+PYCNN_API std::size_t byte_size(const TensorSpec& spec);  ///< Throws as `element_count`.
 /// "(2, 28, 28, 1)".
 PYCNN_API std::string to_string(const Shape& shape);
 /// "f32(2, 28, 28, 1)".
@@ -55,12 +55,12 @@ class PYCNN_API Tensor {
   /// Zero-filled. Throws MemoryLimitError when the memory cannot be had.
   explicit Tensor(TensorSpec spec);
 
-  bool defined() const noexcept { return storage_ != nullptr; }
-  const TensorSpec& spec() const noexcept;
-  const Shape& shape() const noexcept { return spec().shape; }
-  DType dtype() const noexcept { return spec().dtype; }
-  std::int64_t size() const noexcept;
-  std::size_t bytes() const noexcept;
+  bool defined() const noexcept { return storage_ != nullptr; }  ///< False for an empty one.
+  const TensorSpec& spec() const noexcept;                       ///< Never changes.
+  const Shape& shape() const noexcept { return spec().shape; }   ///< Of `spec()`.
+  DType dtype() const noexcept { return spec().dtype; }          ///< Of `spec()`.
+  std::int64_t size() const noexcept;                            ///< Elements.
+  std::size_t bytes() const noexcept;                            ///< Of all elements.
 
   /// For reading. Never null for a defined tensor, also when it holds no element.
   const void* raw() const noexcept;
@@ -68,19 +68,19 @@ class PYCNN_API Tensor {
   /// values (packed or folded weights) derive it again before their next run.
   void* mutable_raw() noexcept;
   template <class T>
-  const T* data() const noexcept {
+  const T* data() const noexcept {  ///< `raw()`; T must be the type that `dtype()` says.
     return static_cast<const T*>(raw());
   }
   template <class T>
-  T* mutable_data() noexcept {
+  T* mutable_data() noexcept {  ///< `mutable_raw()`; T must be the type that `dtype()` says.
     return static_cast<T*>(mutable_raw());
   }
   /// Grows with every `mutable_raw`, `mark_written` and training step that wrote this tensor.
   std::uint64_t version() const noexcept;
-  void mark_written() noexcept;
+  void mark_written() noexcept;  ///< After writing through an older pointer.
 
-  Tensor clone() const;
-  bool shares_storage_with(const Tensor& other) const noexcept {
+  Tensor clone() const;  ///< Storage of its own. Throws MemoryLimitError.
+  bool shares_storage_with(const Tensor& other) const noexcept {  ///< Whether copies of one.
     return storage_ == other.storage_;
   }
 
@@ -93,7 +93,7 @@ class PYCNN_API Tensor {
 /// the values do not depend on thread count or on the order in which tensors are filled.
 struct Initializer {
   enum class Kind : std::uint8_t { kConstant, kUniform, kNormal, kTruncatedNormal };
-  Kind kind = Kind::kConstant;
+  Kind kind = Kind::kConstant;  ///< The law that values follow.
   /// kConstant: the value. kUniform: lower bound. kNormal, kTruncatedNormal (cut at two
   /// deviations): mean.
   double a = 0.0;
@@ -108,3 +108,6 @@ PYCNN_API void fill(Tensor& tensor, const Initializer& init, std::uint64_t seed,
 PYCNN_API std::uint64_t stream_of(std::string_view name) noexcept;
 
 }  // namespace pycnn
+
+/// \enum pycnn::Initializer::Kind
+/// The law that fresh values follow; what its numbers are is told with `a` and `b`.
