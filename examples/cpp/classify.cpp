@@ -20,25 +20,17 @@ void run(int argc, char** argv) {
       argc > 3 ? std::min<std::int64_t>(std::atoll(argv[3]), images.count) : images.count;
 
   pycnn::Model model = pycnn::load_model(argv[1]);
-  // The file holds the shapes it was recorded with; infer them again for this batch.
-  const pycnn::Node* input = nullptr;
-  for (const pycnn::Node& node : model.graph.nodes())
-    if (node.kind == pycnn::NodeKind::kInput) input = &node;
-  if (input == nullptr) throw pycnn::FormatError("the model has no input");
-  const pycnn::TensorSpec spec{{count, images.height, images.width, 1}, input->outputs[0].dtype};
+  // The file holds the shapes it was recorded with; these are inferred again for this batch.
+  const pycnn::Graph graph = pycnn::with_batch(model.graph, count, pycnn::DType::kUInt8);
+  const auto [input, recorded] = pycnn::image_input(graph);
+  const pycnn::TensorSpec spec{{count, images.height, images.width, 1}, recorded.dtype};
   const pycnn::Program program =
-      pycnn::compile(model.graph.with_inputs({{input->name, spec}}), model.variables);
+      pycnn::compile(graph.with_inputs({{input, spec}}), model.variables);
 
   pycnn::Tensor batch(spec);
-  const std::int64_t values = batch.size();
-  if (spec.dtype == pycnn::DType::kUInt8) {
-    std::copy_n(images.pixels.data(), values, batch.mutable_data<std::uint8_t>());
-  } else {
-    float* to = batch.mutable_data<float>();
-    for (std::int64_t i = 0; i < values; ++i) to[i] = static_cast<float>(images.pixels[i]) / 255.0f;
-  }
+  std::copy_n(images.pixels.data(), batch.size(), batch.mutable_data<std::uint8_t>());
 
-  const auto results = program.run({{input->name, batch}});
+  const auto results = program.run({{input, batch}});
   const pycnn::Tensor& scores = results.at(program.outputs()[0].first);
   const std::int64_t classes = scores.shape().back();
   for (std::int64_t n = 0; n < count; ++n) {
