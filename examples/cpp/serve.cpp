@@ -29,7 +29,7 @@ long resident_kib() {
   return resident * (::sysconf(_SC_PAGESIZE) / 1024);
 }
 
-constexpr int kWarmUp = 20;
+constexpr int kWarmUp = 100;
 constexpr std::size_t kRequests = 16;
 
 int run(const char* path, int threads, long runs) {
@@ -55,7 +55,7 @@ int run(const char* path, int threads, long runs) {
   }
 
   std::atomic<long> different{0}, failed{0};
-  std::latch warm(threads + 1), go(1), done(threads), leave(1);
+  std::latch ready(threads), warm(threads + 1), go(1), done(threads), leave(1);
   const auto serve = [&](std::size_t worker) {
     std::vector<std::byte> answer(output_bytes);
     const auto answer_one = [&](long i) {
@@ -69,6 +69,7 @@ int run(const char* path, int threads, long runs) {
       }
       if (std::memcmp(answer.data(), answers[request].data(), output_bytes) != 0) ++different;
     };
+    ready.arrive_and_wait();
     for (long i = 0; i < kWarmUp; ++i) answer_one(i);
     warm.arrive_and_wait();
     go.wait();
