@@ -108,7 +108,8 @@ class Variables:
 
     def __setitem__(self, name: str, values: Any) -> None:
         """Store a copy of an array, in memory layout, under a name; in place when the name is there already."""
-        array = np.ascontiguousarray(as_array(values, what=name))
+        # Not ascontiguousarray, which gives numbers an axis.
+        array = np.require(as_array(values, what=name), requirements="C")
         if name in self.core:
             Tensor(self.core[name]).copy_(array)
         else:

@@ -329,6 +329,28 @@ def lp_pool2d(x, *, norm_type, kernel_size, stride=None, padding=0, ceil_mode=Fa
     return sum(cell**norm_type for _, _, cell in cells) ** (1 / norm_type)
 
 
+def keys(distance, a):
+    """The cubic weights of Keys 1981."""
+    x = np.abs(distance)
+    near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def resize_matrix(given, size, place, *, mode, shrunk=1.0, cubic=-0.75, exclude_outside=False):
+    """(size, given): the share of each pixel in each result, from places; rows have a sum of 1."""
+    reach = math.ceil(3 / shrunk)
+    result = np.zeros((size, given))
+    for i, at in enumerate(place):
+        shares = np.zeros(given)
+        for source in range(math.floor(at) - reach, math.floor(at) + reach + 1):
+            distance = (source - at) * shrunk
+            share = keys(distance, cubic) if mode == "bicubic" else max(0.0, 1 - abs(distance))
+            if 0 <= source < given or not exclude_outside:
+                shares[min(max(source, 0), given - 1)] += share
+        result[i] = shares / shares.sum()
+    return result
+
+
 def resize_axis(x, axis, size, *, scale=None, mode, grid, rounding="floor"):
     """One axis of an image after the other: the operation is separable."""
     given = x.shape[axis]

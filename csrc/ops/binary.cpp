@@ -82,8 +82,10 @@ std::vector<TensorSpec> Binary::infer(Specs inputs) const {
 }
 
 void Binary::gradient(GradientContext& context) const {
-  // The last kinds serve the gradients of the others.
-  if (kind > BinaryKind::kPrelu) no_gradient();
+  // Steps: the gradient is 0 wherever there is one.
+  if (kind == BinaryKind::kEqual || kind == BinaryKind::kStep) return;
+  // Serves the gradients of the others.
+  if (kind == BinaryKind::kPreluSlope) no_gradient();
   const Rule rule{context};
   if (context.needs_grad(0)) context.set_grad_input(0, rule.summed(0, rule.by_a(kind)));
   if (context.needs_grad(1)) context.set_grad_input(1, rule.by_b(kind));

@@ -88,7 +88,6 @@ from pycnn.functional._elementwise import (
 from pycnn.functional._images import (
     conv_transpose2d,
     lp_pool2d,
-    resize,
 )
 from pycnn.functional._matmul import (
     matmul,
@@ -97,6 +96,10 @@ from pycnn.functional._norms import (
     group_norm,
     instance_norm,
     layer_norm,
+)
+from pycnn.functional._resize import (
+    crop_and_resize,
+    resize,
 )
 from pycnn.functional._volumes import (
     conv3d,
@@ -120,6 +123,7 @@ __all__ = [
     "conv3d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "crop_and_resize",
     "cross_entropy",
     "divide",
     "dropout",

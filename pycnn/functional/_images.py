@@ -1,4 +1,4 @@
-"""Transposed convolution, resizing, power-average pooling."""
+"""Transposed convolution and power-average pooling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycnn.functional._elementwise import abs, clip, power
 from pycnn.functional._run import apply, as_integer, as_number, as_padding, as_pair, shape_of
 
 
-def _image_shape(x: Any, who: str) -> tuple[int, ...]:
+def image_shape(x: Any, who: str) -> tuple[int, ...]:
     shape = shape_of(x)
     if len(shape) != 4:
         raise ShapeError(f"{who}: input has shape {shape}, expected (N, H, W, C)")
@@ -60,7 +60,7 @@ def conv_transpose2d(
     who = "conv_transpose2d"
     steps, gaps = as_pair(stride, f"{who}: stride"), as_pair(dilation, f"{who}: dilation")
     sides, more = as_padding(padding, f"{who}: padding"), as_pair(output_padding, f"{who}: output_padding")
-    shape, window = _image_shape(x, who), shape_of(weight)
+    shape, window = image_shape(x, who), shape_of(weight)
     if len(window) != 4:
         raise ShapeError(f"{who}: weight has shape {window}, expected (IC, KH, KW, OC / groups)")
     if shape[3] != window[0]:
@@ -85,72 +85,6 @@ def conv_transpose2d(
     )
     result = apply(op, [x, weight])
     return result if bias is None else add(result, bias)
-
-
-_GRIDS = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
-_ROUNDINGS = ("floor", "ceil", "round_down", "round_up")
-
-
-def resize(
-    x: Any,
-    *,
-    size: int | Sequence[int] | None = None,
-    scale_factor: float | Sequence[float] | None = None,
-    mode: str = "nearest",
-    grid: str | None = None,
-    rounding: str | None = None,
-) -> Any:
-    """Give images other numbers of rows and columns.
-
-    Along an axis of N pixels that becomes one of M, pixel i stands for a place in the given image; the scale is the
-    scale_factor, or M / N. Places outside the image count as the pixel at its border. Nothing is smoothed when
-    images become smaller.
-
-    Args:
-        x: Images (N, H, W, C).
-        size: (OH, OW), or one number for both.
-        scale_factor: What height and width are multiplied by, one number or two; given instead of size.
-        mode: "nearest", "nearest-exact" or "bilinear", as PyTorch's.
-        grid: "half_pixel", (i + 1/2) / scale - 1/2, the default but for "nearest"; "pytorch_half_pixel", the same but
-            0 if M is 1; "asymmetric", i / scale, the default for "nearest"; or "align_corners",
-            i * (N - 1) / (M - 1). ONNX's names.
-        rounding: Of the places of "nearest" and "nearest-exact": "floor" (default for "nearest"), "ceil", or the
-            nearest, of two the former, "round_down", or the latter, "round_up" (default for "nearest-exact").
-
-    Shape:
-        (N, H, W, C) -> (N, OH, OW, C); with scale_factor OH = floor(H * scale_factor), OW likewise.
-
-    Raises:
-        ArgumentError: Not one of size and scale_factor is given, or an argument is unknown or out of range.
-
-    Example:
-        >>> import numpy as np
-        >>> row = np.array([0, 4], np.float32).reshape(1, 1, 2, 1)
-        >>> resize(row, size=(1, 4), mode="bilinear").ravel().tolist()
-        [0.0, 1.0, 3.0, 4.0]
-    """
-    shape = _image_shape(x, "resize")
-    if mode not in ("nearest", "nearest-exact", "bilinear"):
-        raise ArgumentError(f"resize: mode {mode!r} is unknown, expected nearest, nearest-exact or bilinear")
-    if (size is None) == (scale_factor is None):
-        raise ArgumentError("resize: give either size or scale_factor")
-    scales: tuple[float, ...] = ()
-    if size is not None:
-        pair = as_pair(size, "resize: size")
-    else:
-        given = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor, scale_factor)
-        scales = tuple(as_number(value, "resize: scale_factor") for value in given)
-        if len(scales) != 2 or not all(0 < scale < math.inf for scale in scales):
-            raise ArgumentError(f"resize: scale_factor {scale_factor!r} must be one positive number or two")
-        pair = (math.floor(shape[1] * scales[0]), math.floor(shape[2] * scales[1]))
-    grid = grid or ("asymmetric" if mode == "nearest" else "half_pixel")
-    rounding = rounding or ("floor" if mode == "nearest" else "round_up")
-    if grid not in _GRIDS:
-        raise ArgumentError(f"resize: grid {grid!r} is unknown, expected one of {', '.join(_GRIDS)}")
-    if rounding not in _ROUNDINGS:
-        raise ArgumentError(f"resize: rounding {rounding!r} is unknown, expected one of {', '.join(_ROUNDINGS)}")
-    kind = mode if mode == "bilinear" else f"nearest_{rounding}"
-    return apply(_core.Resize2d(output_size=pair, mode=kind, grid=grid, scales=scales), [x])
 
 
 # Below this a sum of powers counts as zero, so that the gradient of its root stays finite.
@@ -198,7 +132,7 @@ def lp_pool2d(
     steps = window if stride is None else as_pair(stride, "lp_pool2d: stride")
     top, bottom, left, right = as_padding(padding, "lp_pool2d: padding")
     before, after = [top, left], [bottom, right]
-    shape = _image_shape(x, "lp_pool2d")
+    shape = image_shape(x, "lp_pool2d")
     if ceil_mode and min(steps) > 0:
         for i, size in enumerate(shape[1:3]):
             # Room for the last window, which must start before the padding behind the image.

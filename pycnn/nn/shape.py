@@ -81,8 +81,8 @@ class Upsample(Module):
         size: (OH, OW), or one number for both.
         scale_factor: What height and width are multiplied by, one number or two; given instead of
             size.
-        mode: "nearest", "nearest-exact" or "bilinear".
-        align_corners: In mode "bilinear": the centres of the corner pixels stay where they are, not
+        mode: "nearest", "nearest-exact", "bilinear" or "bicubic".
+        align_corners: In modes "bilinear" and "bicubic": the centres of the corner pixels stay where they are, not
             the corners.
 
     Shape:
@@ -107,10 +107,12 @@ class Upsample(Module):
         who = "Upsample"
         if (size is None) == (scale_factor is None):
             raise ArgumentError(f"{who}: give either size or scale_factor")
-        if mode not in ("nearest", "nearest-exact", "bilinear"):
-            raise ArgumentError(f"{who}: mode must be 'nearest', 'nearest-exact' or 'bilinear', got {mode!r}")
-        if align_corners and mode != "bilinear":
-            raise ArgumentError(f"{who}: align_corners is for mode 'bilinear', got {mode!r}")
+        if mode not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
+            raise ArgumentError(
+                f"{who}: mode must be 'nearest', 'nearest-exact', 'bilinear' or 'bicubic', got {mode!r}"
+            )
+        if align_corners and mode not in ("bilinear", "bicubic"):
+            raise ArgumentError(f"{who}: align_corners is for modes 'bilinear' and 'bicubic', got {mode!r}")
         self.size = None if size is None else as_pair(size, who=who, name="size")
         self.scale_factor: tuple[float, ...] | None = None
         if scale_factor is not None:

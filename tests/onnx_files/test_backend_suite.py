@@ -131,4 +131,4 @@ def test_every_case_passes_or_is_refused():
 
 
 # As many as pass today: fewer is a loss.
-LEAST_PASSED = 430
+LEAST_PASSED = 440

@@ -189,6 +189,110 @@ def test_products_of_stacks(opset):
         tolerances.assert_within(ours(data, a, b)[0], expected, tolerances.sum_bound(magnitude, 4))
 
 
+# ---- Resizing
+
+
+def places(grid, given, size, scale, region=(0.0, 1.0)):
+    """Where each result lies, by the formulas of ONNX's text."""
+    i, last = np.arange(size, dtype=np.float64), given - 1
+    if grid == "half_pixel_symmetric":
+        return given / 2 * (1 - size / (given * scale)) + (i + 0.5) / scale - 0.5
+    if grid == "pytorch_half_pixel" and size == 1:
+        return i * 0
+    if grid == "asymmetric":
+        return i / scale
+    if grid == "align_corners":
+        return i * last / (size - 1) if size > 1 else i * 0
+    if grid == "tf_crop_and_resize":
+        begin, end = region
+        return begin * last + i * (end - begin) * last / (size - 1) if size > 1 else i * 0 + (begin + end) / 2 * last
+    return (i + 0.5) / scale - 0.5
+
+
+RESIZINGS = [
+    # mode, grid, scales or sizes, further attributes
+    ("cubic", "half_pixel", [1.7, 0.6], {}),
+    ("cubic", "asymmetric", (5, 13), {"cubic_coeff_a": -0.5}),
+    ("cubic", "align_corners", (9, 1), {}),
+    ("cubic", "pytorch_half_pixel", (1, 11), {}),
+    ("cubic", "half_pixel", [2.3, 0.4], {"exclude_outside": 1}),
+    ("cubic", "half_pixel", [0.35, 1.9], {"antialias": 1}),
+    ("cubic", "half_pixel", (2, 3), {"antialias": 1, "exclude_outside": 1, "cubic_coeff_a": -0.5}),
+    ("linear", "half_pixel", [0.35, 0.7], {"antialias": 1}),
+    ("linear", "half_pixel", (3, 2), {"antialias": 1, "exclude_outside": 1}),
+    ("linear", "half_pixel", [1.3, 0.8], {"exclude_outside": 1}),
+    ("linear", "half_pixel_symmetric", [1.3, 0.7], {}),
+    ("cubic", "half_pixel_symmetric", [0.75, 2.4], {}),
+    ("linear", "tf_crop_and_resize", (6, 5), {"roi": (0.2, -0.3, 0.9, 1.4), "extrapolation_value": 2.5}),
+    ("cubic", "tf_crop_and_resize", (4, 1), {"roi": (1.0, 0.4, 0.0, 0.7), "extrapolation_value": -1.0}),
+]
+
+
+@pytest.mark.parametrize(("mode", "grid", "wanted", "more"), RESIZINGS)
+@pytest.mark.parametrize("rank", [3, 4, 5])
+def test_resizing(mode, grid, wanted, more, rank):
+    rng = np.random.default_rng(0)
+    x = normal(rng, 2, 3, *(4, 7, 6)[5 - rank :])
+    more = dict(more)
+    region = more.pop("roi", (0.0, 0.0, 1.0, 1.0))
+    axes = (rank - 2, rank - 1) if rank > 3 else (1, 2)
+    constants = {"r": np.float32(region)}
+    constants |= {"s": np.float32(wanted)} if isinstance(wanted, list) else {"z": np.array(wanted)}
+    names = ["x", "r", "s", ""] if isinstance(wanted, list) else ["x", "r", "", "z"]
+    node = onnx_models.helper.make_node(
+        "Resize", names[: 3 if isinstance(wanted, list) else 4], ["y0"], name="it", mode=mode, axes=axes,
+        coordinate_transformation_mode=grid, **more,
+    )  # fmt: skip
+    data = onnx_models.model([node], {"x": x.shape}, ["y0"], constants, 19)
+    found = ours(data, x)[0]
+    expected, outside = x.astype(np.float64), np.zeros((1,) * rank, bool)
+    for k, axis in enumerate(axes):
+        given = x.shape[axis]
+        size = math.floor(given * wanted[k]) if isinstance(wanted, list) else wanted[k]
+        scale = wanted[k] if isinstance(wanted, list) else size / given
+        at = places(grid, given, size, scale, (region[k], region[k + 2]))
+        shares = reference.resize_matrix(
+            given, size, at, mode="bicubic" if mode == "cubic" else "bilinear",
+            shrunk=min(scale, 1.0) if more.get("antialias") else 1.0, cubic=more.get("cubic_coeff_a", -0.75),
+            exclude_outside=bool(more.get("exclude_outside")),
+        )  # fmt: skip
+        expected = np.moveaxis(np.moveaxis(expected, axis, -1) @ shares.T, -1, axis)
+        shape = [-1 if i == axis else 1 for i in range(rank)]
+        outside = outside | ((at < -1e-6) | (at > given - 1 + 1e-6)).reshape(shape)
+    if grid == "tf_crop_and_resize":
+        expected = np.where(outside, more["extrapolation_value"], expected)
+    assert found.shape == expected.shape
+    # Scales and regions are float32 in the file.
+    np.testing.assert_allclose(found, expected, rtol=3e-5, atol=1e-5)
+
+
+def test_resizing_far_values_do_not_spread():
+    """An infinite pixel reaches only the results around it."""
+    x = np.zeros((1, 1, 1, 8), np.float32)
+    x[..., 0] = np.inf
+    node = onnx_models.helper.make_node("Resize", ["x", "", "s"], ["y0"], mode="cubic")
+    found = ours(onnx_models.model([node], {"x": x.shape}, ["y0"], {"s": np.float32([1, 1, 1, 2])}, 13), x)[0]
+    assert np.isfinite(found[..., 6:]).all()
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("sizes", [(5, 9), (9, 5), (20, 11)])
+def test_resizing_that_keeps_the_aspect(policy, sizes):
+    x = normal(np.random.default_rng(0), 1, 2, 7, 5)
+    node = onnx_models.helper.make_node(
+        "Resize", ["x", "", "", "z"], ["y0"], mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy
+    )
+    data = onnx_models.model([node], {"x": x.shape}, ["y0"], {"z": np.array(sizes)}, 19)
+    scale = (min if policy == "not_larger" else max)(sizes[0] / 7, sizes[1] / 5)
+    size = [math.floor(scale * n + 0.5) for n in (7, 5)]
+    expected = x.astype(np.float64)
+    for k, axis in enumerate((2, 3)):
+        at = places("half_pixel", x.shape[axis], size[k], scale)
+        shares = reference.resize_matrix(x.shape[axis], size[k], at, mode="bilinear")
+        expected = np.moveaxis(np.moveaxis(expected, axis, -1) @ shares.T, -1, axis)
+    np.testing.assert_allclose(ours(data, x)[0], expected, rtol=3e-5, atol=1e-5)
+
+
 # ---- Comparisons, no elements, shapes as results
 
 
@@ -292,3 +396,49 @@ def test_blocks_of_weights_have_their_scales():
     bad = onnx_models.model(nodes, {"x": (3, 10)}, ["y0"], {"q": array, "s": scale[:, :3], "z": zero}, 21)
     with pytest.raises(pycnn.ShapeError, match="'it'.*blocks of 3"):
         pycnn.onnx.load(bad)
+
+
+# ---- Training
+
+
+def test_a_net_of_volumes_stacks_and_choices_learns():
+    rng, make = np.random.default_rng(0), onnx_models.helper.make_node
+    weights = {
+        "w": normal(rng, 4, 1, 2, 3, 3) * 0.5,
+        "b": np.zeros(4, np.float32),
+        "turned": normal(rng, 4, 2, 2, 2, 2) * 0.3,
+        "m": normal(rng, 2, 4, 3) * 0.5,
+        "fc": normal(rng, 24, 2) * 0.3,
+    }
+    constants = {
+        "zero": np.float32(0),
+        "scales": np.float32([1, 1, 1, 0.5, 0.5]),
+        "shape": np.array([0, 2, 4, 4]),
+    }
+    nodes = [
+        make("Conv", ["x", "w", "b"], ["a"], pads=[0, 1, 1, 1, 1, 1]),
+        make("Less", ["a", "zero"], ["n"]),
+        make("Tanh", ["a"], ["e"]),
+        make("Where", ["n", "e", "a"], ["c"]),
+        make("MaxPool", ["c"], ["p"], kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+        make("ConvTranspose", ["p", "turned"], ["t"], strides=[2, 2, 2]),
+        make("Resize", ["t", "", "scales"], ["r"], mode="cubic"),
+        make("Reshape", ["r", "shape"], ["rows"]),
+        make("Transpose", ["rows"], ["columns"], perm=[0, 1, 3, 2]),
+        make("MatMul", ["rows", "columns"], ["s"]),
+        make("MatMul", ["s", "m"], ["k"]),
+        make("Flatten", ["k"], ["f"]),
+        make("Gemm", ["f", "fc"], ["y0"]),
+    ]
+    data = onnx_models.model(nodes, {"x": (None, 1, 4, 4, 4)}, ["y0"], weights | constants, 13)
+    images = normal(rng, 16, 1, 4, 4, 4)
+    labels = (images.mean(axis=(1, 2, 3, 4)) > 0).astype(np.int64)
+    net = pycnn.onnx.load(data)
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    trainer = pycnn.Trainer(net, optimizer=pycnn.optim.Adam(lr=0.01), seed=0)
+    first, *_, last = [trainer.step(images, labels)["loss"] for _ in range(20)]
+    assert last < 0.5 * first
+    after = net.state_dict()
+    assert set(before) == set(weights)
+    for name in weights:
+        assert not np.array_equal(before[name], after[name]), name

@@ -161,15 +161,57 @@ def test_resize_agrees_with_torch():
         tolerances.assert_within(functional.resize(x, **ours), expected, bound)
 
 
+SMOOTH = [
+    {"mode": "bicubic", "size": (3, 11)},
+    {"mode": "bicubic", "scale_factor": (1.7, 0.6), "cubic": -0.5, "exclude_outside": True},
+    {"mode": "bicubic", "size": (2, 9), "antialias": True},
+    {"mode": "bilinear", "size": (3, 2), "antialias": True, "exclude_outside": True},
+    {"mode": "bilinear", "scale_factor": (1.3, 0.7), "grid": "half_pixel_symmetric"},
+]
+
+
+@pytest.mark.parametrize("options", SMOOTH)
+def test_gradients_of_smooth_resizing_agree_with_finite_differences(options):
+    x = reals(np.random.default_rng(0), (2, 7, 5, 3), np.float64)
+    check_gradients(lambda x: functional.resize(x, **options), x)
+
+
+def test_gradients_of_a_resized_region_agree_with_finite_differences():
+    x = reals(np.random.default_rng(0), (2, 7, 5, 3), np.float64)
+    region = {"region": (0.1, -0.4, 0.9, 1.2), "size": (4, 6), "value": 0.5}
+    for mode in ("bilinear", "bicubic", "nearest"):
+        check_gradients(lambda x, mode=mode: functional.crop_and_resize(x, mode=mode, **region), x)
+
+
+def test_smooth_resizing_agrees_with_torch():
+    torch = pytest.importorskip("torch")
+    x = reals(np.random.default_rng(0), (2, 9, 7, 3))
+    image = torch.from_numpy(x).permute(0, 3, 1, 2)
+    like_pillow = {"antialias": True, "exclude_outside": True, "cubic": -0.5}
+    for ours, theirs in [
+        ({"size": (13, 4), "mode": "bicubic"}, {"align_corners": False}),
+        ({"size": (13, 4), "mode": "bicubic", "grid": "align_corners"}, {"align_corners": True}),
+        ({"size": (4, 3), "mode": "bicubic", **like_pillow}, {"antialias": True}),
+        ({"size": (2, 11), "mode": "bilinear", **like_pillow}, {"antialias": True}),
+    ]:
+        options = {key: ours[key] for key in ("size", "mode")}
+        expected = torch.nn.functional.interpolate(image, **options, **theirs).permute(0, 2, 3, 1).numpy()
+        bound = tolerances.elementwise_bound(16 * np.abs(x).max())  # its places are of float32
+        tolerances.assert_within(functional.resize(x, **ours), expected, bound)
+
+
 def test_resize_refuses_what_it_does_not_know():
     x = np.zeros((1, 4, 4, 1), np.float32)
     for options, words in [
-        ({}, "either size or scale_factor"),
-        ({"size": 2, "scale_factor": 2}, "either size or scale_factor"),
+        ({}, "size or scale_factor"),
         ({"size": 2, "mode": "cubic"}, "'cubic' is unknown"),
         ({"size": 2, "grid": "tf"}, "'tf' is unknown"),
         ({"size": 2, "rounding": "even"}, "'even' is unknown"),
         ({"size": 0}, "output_size"),
+        ({"size": 0, "mode": "bicubic"}, "output_size"),
+        ({"size": 2, "antialias": True}, "antialias does not go with mode 'nearest'"),
+        ({"size": 2**30, "mode": "bicubic"}, "are more than"),
+        ({"size": 2, "scale_factor": 1e-9, "mode": "bicubic"}, "leaves nothing of 4 pixels"),
         ({"scale_factor": (2.0, -1.0)}, "positive"),
         ({"scale_factor": 0.1}, "output_size"),
     ]:

@@ -246,6 +246,19 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "dense_adam_update"});
 }
 
+TEST_CASE("no gradient passes a comparison") {
+  for (const BinaryKind kind : {BinaryKind::kEqual, BinaryKind::kStep}) {
+    Graph graph;
+    const Symbol x = graph.input("x", f32({3})), y = graph.input("y", f32({3}));
+    const Symbol truth = graph.add(ops::Binary{kind}, {x, y}, "truth");
+    const Symbol loss = sum_of(graph, graph.add(ops::Multiply{}, {truth, x}, "chosen"));
+    const std::string text = added(graph, loss, {x});
+    CHECK(text.find("grad.chosen") != std::string::npos);
+    CHECK(text.find("grad.truth") == std::string::npos);
+    check_error<GraphError>([&] { added(graph, loss, {y}); }, {"'y' does not influence it"});
+  }
+}
+
 TEST_CASE("recorded batch norm and dropout ask for a mode first") {
   Graph graph;
   const Symbol x = graph.input("x", f32({4, 3}));

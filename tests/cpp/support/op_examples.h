@@ -99,7 +99,7 @@ inline std::vector<OpExample> op_examples() {
       {ops::Binary{BinaryKind::kDivide}, {f32({2, 1, 3}), f32({4, 1})}},
       {ops::Binary{BinaryKind::kPower}, {f32({3}), f32({2, 4, 3})}},
       {ops::Binary{BinaryKind::kMaximum}, {f32({}), f32({3})}},
-      {ops::Binary{BinaryKind::kStep}, {f32({3}), f32({3})}},
+      {ops::Binary{BinaryKind::kPreluSlope}, {f32({3}), f32({3})}},
       {ops::Affine{0.1, -2.5e-300}, {image}},
       {ops::Cast{DType::kBFloat16}, {image}},
       {ops::Fill{{2, 0, 3}, DType::kInt64, -9007199254740992.0}, {}},
