@@ -70,28 +70,29 @@ void take_over(Variables& made, const Variables& saved) {
   }
 }
 
-// A program for one number of images, and where it puts its results.
-struct BatchProgram {
-  BatchProgram(std::int64_t batch, Program compiled) : images(batch), program(std::move(compiled)) {
-    const auto& outputs = program.outputs();
-    values.resize(outputs.size());
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      arrays.push_back(&values[i]);
-      if (outputs[i].first == "loss") loss = i;
-      if (outputs[i].first == "correct") correct = i;
-    }
-  }
-
-  std::int64_t images;
-  Program program;
-  std::vector<float> values;
-  std::vector<void*> arrays;
-  std::size_t loss = 0, correct = 0;
-};
-
 }  // namespace
 
 struct Trainer::State {
+  // A program for one number of images, and where it puts its results.
+  struct BatchProgram {
+    BatchProgram(std::int64_t batch, Program compiled)
+        : images(batch), program(std::move(compiled)) {
+      const auto& outputs = program.outputs();
+      values.resize(outputs.size());
+      for (std::size_t i = 0; i < outputs.size(); ++i) {
+        arrays.push_back(&values[i]);
+        if (outputs[i].first == "loss") loss = i;
+        if (outputs[i].first == "correct") correct = i;
+      }
+    }
+
+    std::int64_t images;
+    Program program;
+    std::vector<float> values;
+    std::vector<void*> arrays;
+    std::size_t loss = 0, correct = 0;
+  };
+
   Model model;  // without training state
   TrainerOptions options;
   TrainedNames trained;
@@ -164,7 +165,7 @@ StepResult Trainer::step(const void* images, std::span<const std::int64_t> label
   const auto turn = state_->take_turn();
   if (labels.empty() || labels.data() == nullptr)
     throw ArgumentError("trainer: a step needs at least one label");
-  BatchProgram& batch = state_->program_for(static_cast<std::int64_t>(labels.size()));
+  State::BatchProgram& batch = state_->program_for(static_cast<std::int64_t>(labels.size()));
   const void* const inputs[] = {images, labels.data()};
   batch.program.run(inputs, batch.arrays);
   return {batch.values[batch.loss], std::llround(batch.values[batch.correct])};
