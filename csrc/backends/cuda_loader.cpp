@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "pycnn/error.h"
@@ -96,14 +97,22 @@ const DeviceModule* open_module(std::string& problem) {
 
 const DeviceModule* loaded = nullptr;
 
+// A backend is a table of plain functions, so each device has its own.
+template <int kIndex>
 Selection select_kernel(const Op& op, const Problem& problem) {
   Selection selection;
   std::string refusal;
-  if (!loaded->select(op, problem, selection, refusal)) throw UnsupportedError(refusal);
+  if (!loaded->select(kIndex, op, problem, selection, refusal)) throw UnsupportedError(refusal);
   return selection;
 }
 
 std::vector<std::string> list_variants(const Op& op) { return loaded->variants(op); }
+
+template <int... kIndices>
+const Backend& backend_of(int index, std::integer_sequence<int, kIndices...>) {
+  static const Backend backends[] = {{"cuda", select_kernel<kIndices>, list_variants}...};
+  return backends[index];
+}
 
 }  // namespace
 
@@ -116,9 +125,8 @@ const DeviceModule* load_cuda_module(std::string& problem) {
 
 bool has_cuda_module() { return !find_module().empty(); }
 
-const Backend& cuda_backend() {
-  static const Backend backend{"cuda", select_kernel, list_variants};
-  return backend;
+const Backend& cuda_backend(int index) {
+  return backend_of(index, std::make_integer_sequence<int, kMostCudaDevices>());
 }
 
 }  // namespace pycnn

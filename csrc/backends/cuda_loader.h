@@ -16,7 +16,9 @@ const DeviceModule* load_cuda_module(std::string& problem);
 // Whether there is a file that load_cuda_module would open.
 bool has_cuda_module();
 
-// The module as a backend. Call it only once load_cuda_module has given a module.
-const Backend& cuda_backend();
+// The module as the backend of one device. Call it only once load_cuda_module has given a module,
+// with an index below kMostCudaDevices.
+constexpr int kMostCudaDevices = 16;
+const Backend& cuda_backend(int index);
 
 }  // namespace pycnn

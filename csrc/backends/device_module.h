@@ -48,9 +48,9 @@ struct DeviceModule {
   DeviceModuleHead head;  // first, in every version
   // Whether device `index` can be used. `facts` say what it is, `problem` what is missing.
   bool (*probe)(int index, DeviceFacts& facts, std::string& problem) noexcept;
-  // Whether there is a kernel for the problem; otherwise `refusal` says why not. A kernel's `run`
-  // takes DeviceKernelArgs and only gives work to the queue.
-  bool (*select)(const Op&, const Problem&, Selection&, std::string& refusal) noexcept;
+  // Whether there is a kernel for the problem on device `index`; otherwise `refusal` says why not.
+  // A kernel's `run` takes DeviceKernelArgs and only gives work to the queue.
+  bool (*select)(int index, const Op&, const Problem&, Selection&, std::string& refusal) noexcept;
   std::vector<std::string> (*variants)(const Op&) noexcept;
 
   // Null, with the reason in `problem`, when the device cannot be had.
@@ -81,7 +81,7 @@ constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
 using DeviceModuleEntry = const DeviceModule* (*)();
 
 // Raised whenever DeviceModule or what it passes changes its layout.
-constexpr std::uint32_t kDeviceModuleLayout = 2;
+constexpr std::uint32_t kDeviceModuleLayout = 3;
 
 inline DeviceModuleHead device_module_head(const char* version) {
   return {kDeviceModuleLayout,

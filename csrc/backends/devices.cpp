@@ -30,12 +30,15 @@ DeviceChoice find_device(const std::string& who, const std::string& name) {
     throw DeviceError(who + ": device '" + name +
                       "' is unknown; there are 'cpu' and, with an NVIDIA GPU, 'cuda', 'cuda:0', "
                       "'cuda:1' and so on");
+  if (index >= kMostCudaDevices)
+    throw DeviceError(who + ": device '" + name + "' cannot be used: pycnn counts GPUs to " +
+                      std::to_string(kMostCudaDevices - 1));
   std::string problem;
   DeviceFacts facts;
   const DeviceModule* const module = load_cuda_module(problem);
   if (module == nullptr || !module->probe(index, facts, problem))
     throw DeviceError(who + ": device '" + name + "' cannot be used: " + problem);
-  return {&cuda_backend(), module, index};
+  return {&cuda_backend(index), module, index};
 }
 
 std::vector<std::string> usable_devices() {
@@ -44,7 +47,9 @@ std::vector<std::string> usable_devices() {
   if (!has_cuda_module()) return names;
   const DeviceModule* const module = load_cuda_module(problem);
   DeviceFacts facts;
-  for (int index = 0; module != nullptr && module->probe(index, facts, problem); ++index)
+  for (int index = 0;
+       module != nullptr && index < kMostCudaDevices && module->probe(index, facts, problem);
+       ++index)
     names.push_back(std::string(kCuda) + ":" + std::to_string(index));
   return names;
 }

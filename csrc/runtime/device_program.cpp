@@ -16,6 +16,9 @@ std::int64_t steady_ns() noexcept {
       .count();
 }
 
+// Where scratch begins in the working memory: aligned as libraries of a device want it.
+std::size_t scratch_place(const ProgramPlan& plan) { return (plan.arena_bytes + 255) / 256 * 256; }
+
 std::size_t operand_bytes(const Operand& operand) { return byte_size(operand.spec); }
 
 }  // namespace
@@ -29,7 +32,7 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
   const auto memory = [&](std::size_t bytes) {
     return std::make_unique<DeviceMemory>(session_, bytes);
   };
-  working_ = memory(aligned_bytes(plan.arena_bytes) + plan.scratch_bytes);
+  working_ = memory(scratch_place(plan) + plan.scratch_bytes);
   prepared_ = memory(plan.prepared_bytes);
   for (const auto& [name, spec] : plan.inputs) inputs_.push_back(memory(byte_size(spec)));
   for (const auto& [name, spec] : plan.outputs) outputs_.push_back(memory(byte_size(spec)));
@@ -102,7 +105,7 @@ std::vector<DeviceKernelArgs> DeviceProgram::make_calls(const std::vector<Step>&
     args.op = &step.op;
     args.inputs = {first, step.inputs.size()};
     args.outputs = {first + step.inputs.size(), step.outputs.size()};
-    args.scratch = working_->data() + aligned_bytes(plan_.arena_bytes);
+    args.scratch = working_->data() + scratch_place(plan_);
     const auto kernel_plan = kernel_plan_of_.find(&step);
     if (kernel_plan != kernel_plan_of_.end()) args.plan = kernel_plan->second;
     args.queue = session_->queue;

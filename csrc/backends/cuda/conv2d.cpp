@@ -2,46 +2,11 @@
 
 #include <limits>
 
+#include "backends/cuda/conv2d_problem.h"
 #include "backends/cuda/glue.h"
 
 namespace pycnn::cuda {
 namespace {
-
-int narrow_size(std::int64_t size) { return static_cast<int>(size); }
-
-// `input`, `output` and `weight` are the shapes of the forward op.
-template <class OpType>
-ConvShape shape_of(const OpType& op, const Shape& input, const Shape& weight, const Shape& output) {
-  ConvShape s{};
-  s.images = narrow_size(input[0]);
-  s.height = narrow_size(input[1]);
-  s.width = narrow_size(input[2]);
-  s.in_channels = narrow_size(input[3]);
-  s.out_height = narrow_size(output[1]);
-  s.out_width = narrow_size(output[2]);
-  s.out_channels = narrow_size(output[3]);
-  s.kernel_height = narrow_size(weight[1]);
-  s.kernel_width = narrow_size(weight[2]);
-  s.stride_y = narrow_size(op.stride[0]);
-  s.stride_x = narrow_size(op.stride[1]);
-  s.top = narrow_size(op.padding.top);
-  s.left = narrow_size(op.padding.left);
-  s.dilation_y = narrow_size(op.dilation[0]);
-  s.dilation_x = narrow_size(op.dilation[1]);
-  s.groups = narrow_size(op.groups);
-  return s;
-}
-
-// A dense layer as a convolution of images of one pixel.
-ConvShape dense_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
-  ConvShape s{};
-  s.images = narrow_size(rows);
-  s.height = s.width = s.out_height = s.out_width = s.kernel_height = s.kernel_width = 1;
-  s.in_channels = narrow_size(inputs);
-  s.out_channels = narrow_size(outputs);
-  s.stride_y = s.stride_x = s.dilation_y = s.dilation_x = s.groups = 1;
-  return s;
-}
 
 // Pixels and cells of windows are counted by 32 bits; coordinates reach beyond the image by the
 // padding and the window.
@@ -67,14 +32,6 @@ const char* unfit_window(const OpType& op, const Problem& problem) {
 
 const char* unfit_epilogue(const Epilogue& epilogue) {
   return has_curve(epilogue.activation) ? nullptr : kNoCurve;
-}
-
-// The bias, if any, is input 2; the residual the last.
-ConvEpilogue epilogue_of(const Epilogue& epilogue, const KernelArgs& args) {
-  const std::size_t parameters = args.inputs.size() - (epilogue.residual ? 1 : 0);
-  return {parameters > 2 ? args.inputs[2].as<const float>() : nullptr,
-          epilogue.residual ? args.inputs.back().data : nullptr,
-          curve_of(epilogue.activation, epilogue.slope)};
 }
 
 void run_forward(const KernelArgs& args) noexcept {
@@ -116,10 +73,6 @@ void run_dense_grad_input(const KernelArgs& args) noexcept {
                     dense_shape(rows_of(grad_output), channels_of(*args.outputs[0].spec),
                                 channels_of(grad_output)),
                     args.inputs[0].data, args.inputs[1].as<const float>(), args.outputs[0].data);
-}
-
-ConvShape dense_weight_shape(const TensorSpec& input, const TensorSpec& grad_output) {
-  return dense_shape(rows_of(grad_output), channels_of(input), channels_of(grad_output));
 }
 
 void run_dense_grad_weight(const KernelArgs& args) noexcept {

@@ -60,6 +60,26 @@ struct Forward {
   }
 };
 
+template <class T>
+struct AddEpilogue {
+  static constexpr int kWidth = kVector<T>;
+  std::int64_t channels;
+  ConvEpilogue epilogue;
+  T* output;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float y[kWidth], r[kWidth] = {};
+    load(output + begin, n, y);
+    if (epilogue.residual != nullptr) load(static_cast<const T*>(epilogue.residual) + begin, n, r);
+    std::int64_t c = begin % channels;
+    for (int i = 0; i < n && i < kWidth; ++i) {
+      if (epilogue.bias != nullptr) y[i] += epilogue.bias[c];
+      y[i] = activate(epilogue.curve, y[i] + r[i]);
+      c = c + 1 == channels ? 0 : c + 1;
+    }
+    store(output + begin, n, y);
+  }
+};
+
 // Rows are input pixels, columns input channels of a group, terms (tap, output channel).
 template <class T>
 struct GradInput {
@@ -213,6 +233,15 @@ void conv2d(DeviceQueue& queue, Image image, const ConvShape& shape, const void*
   });
 }
 
+void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
+                     const ConvEpilogue& epilogue, void* output) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue, AddEpilogue<T>{shape.out_channels, epilogue, static_cast<T*>(output)},
+               shape.pixels() * shape.out_channels);
+  });
+}
+
 void conv2d_grad_input(DeviceQueue& queue, Image image, const ConvShape& shape,
                        const void* grad_output, const float* weight, void* grad_input) {
   with_image(image, [&](auto type) {
@@ -228,7 +257,7 @@ std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias)
   const std::int64_t chunks = chunks_of(shape);
   const std::int64_t partials = chunks > 1 ? chunks * shape.weights() : 0;
   return partials * static_cast<std::int64_t>(sizeof(float)) +
-         (bias ? column_scratch_bytes(bias_shape(shape), BiasTerm<float>::kSums) : 0);
+         (bias ? conv2d_grad_bias_scratch_bytes(shape) : 0);
 }
 
 void conv2d_grad_weight(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
@@ -245,9 +274,22 @@ void conv2d_grad_weight(DeviceQueue& queue, Image image, const ConvShape& shape,
                                         chunks > 1 ? sums : grad_weight, chunks, chunk_pixels});
     if (chunks > 1)
       launch_map(queue, AddChunks{sums, grad_weight, chunks, shape.weights()}, shape.weights());
-    if (grad_bias != nullptr)
-      launch_column_sums(queue, BiasTerm<T>{gradient, shape.out_channels}, BiasFinish{grad_bias},
-                         bias_shape(shape), chunks > 1 ? sums + chunks * shape.weights() : sums);
+  });
+  if (grad_bias != nullptr)
+    conv2d_grad_bias(queue, image, shape, grad_output, grad_bias,
+                     chunks > 1 ? sums + chunks * shape.weights() : sums);
+}
+
+std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape& shape) {
+  return column_scratch_bytes(bias_shape(shape), BiasTerm<float>::kSums);
+}
+
+void conv2d_grad_bias(DeviceQueue& queue, Image image, const ConvShape& shape,
+                      const void* grad_output, float* grad_bias, void* scratch) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_column_sums(queue, BiasTerm<T>{static_cast<const T*>(grad_output), shape.out_channels},
+                       BiasFinish{grad_bias}, bias_shape(shape), static_cast<float*>(scratch));
   });
 }
 

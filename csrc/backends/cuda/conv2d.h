@@ -34,6 +34,9 @@ struct ConvEpilogue {
 };
 void conv2d(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
             const float* weight, const ConvEpilogue& epilogue, void* output);
+// output = activate(output + bias + residual), for a sum that was computed elsewhere.
+void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
+                     const ConvEpilogue& epilogue, void* output);
 void conv2d_grad_input(DeviceQueue& queue, Image image, const ConvShape& shape,
                        const void* grad_output, const float* weight, void* grad_input);
 
@@ -42,5 +45,8 @@ std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias)
 void conv2d_grad_weight(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
                         const void* grad_output, float* grad_weight, float* grad_bias,
                         void* scratch);
+std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape& shape);
+void conv2d_grad_bias(DeviceQueue& queue, Image image, const ConvShape& shape,
+                      const void* grad_output, float* grad_bias, void* scratch);
 
 }  // namespace pycnn::cuda

@@ -53,6 +53,16 @@ bool has_device(int index, std::string& problem) {
   return true;
 }
 
+// Of what failed since the queue was last asked, which is forgotten. Empty: nothing did.
+std::string told_failure(DeviceQueue& queue) {
+  std::string text;
+  if (queue.failure != cudaSuccess) text = text_of(queue.failure);
+  if (queue.library_failure != nullptr)
+    text += (text.empty() ? "" : ", ") + std::string(queue.library_failure);
+  queue.forget_failures();
+  return text;
+}
+
 // A queue's calls may come from any thread, and each has a current device.
 cudaError_t enter(const DeviceQueue* queue) { return cudaSetDevice(queue->device); }
 
@@ -143,17 +153,16 @@ void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t by
 bool wait(DeviceQueue* queue, std::string& problem) noexcept {
   note(*queue, enter(queue));
   note(*queue, cudaStreamSynchronize(queue->stream));
-  const cudaError_t failure = queue->failure;
-  queue->failure = cudaSuccess;
-  if (failure == cudaSuccess) return true;
+  if (!queue->failed()) return true;
   forget_error();
-  problem = text_of(failure);
+  problem = told_failure(*queue);
   return false;
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {
   queue->earlier = queue->failure;
-  queue->failure = cudaSuccess;
+  queue->earlier_library_failure = queue->library_failure;
+  queue->forget_failures();
   note(*queue, enter(queue));
   note(*queue, cudaStreamBeginCapture(queue->stream, cudaStreamCaptureModeThreadLocal));
 }
@@ -163,13 +172,13 @@ DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcep
   cudaGraph_t graph = nullptr;
   note(*queue, cudaStreamEndCapture(queue->stream, &graph));
   cudaGraphExec_t executable = nullptr;
-  if (queue->failure == cudaSuccess) note(*queue, cudaGraphInstantiate(&executable, graph, 0));
+  if (!queue->failed()) note(*queue, cudaGraphInstantiate(&executable, graph, 0));
   if (graph != nullptr) (void)cudaGraphDestroy(graph);
   // What failed before is not about the recording: `wait` shall still tell it.
-  const cudaError_t failure = queue->failure;
+  problem = told_failure(*queue);
   queue->failure = queue->earlier;
-  if (failure == cudaSuccess) return new DeviceRecording{executable};
-  problem = text_of(failure);
+  queue->library_failure = queue->earlier_library_failure;
+  if (problem.empty()) return new DeviceRecording{executable};
   forget_error();
   return nullptr;
 }

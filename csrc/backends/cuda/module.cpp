@@ -1,5 +1,6 @@
 // The module's one exported function.
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -9,28 +10,83 @@
 namespace pycnn::cuda {
 namespace {
 
-// One kernel an op so far, named after it.
+// Our own kernel of an op is named after it.
 template <class OpType>
-const std::string& variant_name() {
+const std::string& own_name() {
   static const std::string name = std::string(OpType::kName) + ".cuda";
   return name;
 }
 
-bool select_kernel(const Op& op, const Problem& problem, Selection& selection,
+// Best first.
+template <class OpType>
+std::vector<std::string> names_of() {
+  using Result = decltype(select(std::declval<const OpType&>(), std::declval<const Problem&>()));
+  std::vector<std::string> names;
+  if constexpr (kLibrary<OpType> != nullptr) names.emplace_back(kLibrary<OpType>);
+  if constexpr (!std::is_same_v<Result, NoKernel>) names.push_back(own_name<OpType>());
+  return names;
+}
+
+// Empty, or that the pin names none of them. "reference" is our own kernel.
+template <class OpType>
+std::string unknown_pin(std::string_view pinned) {
+  if (pinned.empty() || pinned == "reference") return {};
+  std::string known;
+  for (const std::string& name : names_of<OpType>()) {
+    if (name == pinned) return {};
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  return std::string(OpType::kName) + ": no kernel '" + std::string(pinned) +
+         "' on cuda, there is " + (known.empty() ? "none" : known);
+}
+
+void take(Choice&& choice, const char* variant, Kernel& kernel) {
+  kernel.variant = variant;
+  kernel.run = choice.run;
+  kernel.scratch_bytes = choice.scratch_bytes;
+  kernel.in_place = std::move(choice.in_place);
+  kernel.plan = std::move(choice.plan);
+  kernel.state = std::move(choice.state);
+}
+
+// Whether the library's kernel was taken; if not, `reason` says why not.
+template <class OpType>
+bool take_library(int device, const OpType& op, const Problem& problem, Selection& selection,
+                  std::string& reason) {
+  Choice choice = select_library(device, op, problem);
+  if (choice.run != nullptr) {
+    take(std::move(choice), kLibrary<OpType>, selection.kernel);
+    return true;
+  }
+  reason = choice.refusal;
+  selection.refused.push_back({kLibrary<OpType>, reason});
+  return false;
+}
+
+bool select_kernel(int device, const Op& op, const Problem& problem, Selection& selection,
                    std::string& refusal) noexcept {
   return std::visit(
       [&](const auto& alternative) {
         using T = std::decay_t<decltype(alternative)>;
-        Choice choice = select(alternative, problem);
-        if (choice.run == nullptr) {
-          refusal = std::string(T::kName) + ": not on cuda yet: " + choice.refusal;
+        refusal = unknown_pin<T>(problem.pinned);
+        if (!refusal.empty()) return false;
+        Choice own = select(alternative, problem);
+        if (own.run == nullptr) {
+          refusal = std::string(T::kName) + ": not on cuda yet: " + own.refusal;
           return false;
         }
-        selection.kernel.variant = variant_name<T>().c_str();
-        selection.kernel.run = choice.run;
-        selection.kernel.scratch_bytes = choice.scratch_bytes;
-        selection.kernel.in_place = std::move(choice.in_place);
-        selection.kernel.plan = std::move(choice.plan);
+        if constexpr (kLibrary<T> != nullptr) {
+          const bool pinned = problem.pinned == kLibrary<T>;
+          std::string reason;
+          if ((problem.pinned.empty() || pinned) &&
+              take_library(device, alternative, problem, selection, reason))
+            return true;
+          if (pinned) {
+            refusal = std::string(T::kName) + ": '" + kLibrary<T> + "' cannot be had: " + reason;
+            return false;
+          }
+        }
+        take(std::move(own), own_name<T>().c_str(), selection.kernel);
         return true;
       },
       op);
@@ -38,15 +94,7 @@ bool select_kernel(const Op& op, const Problem& problem, Selection& selection,
 
 std::vector<std::string> list_variants(const Op& op) noexcept {
   return std::visit(
-      [](const auto& alternative) -> std::vector<std::string> {
-        using T = std::decay_t<decltype(alternative)>;
-        using Result = decltype(select(alternative, std::declval<const Problem&>()));
-        if constexpr (std::is_same_v<Result, NoKernel>)
-          return {};
-        else
-          return {variant_name<T>()};
-      },
-      op);
+      [](const auto& alternative) { return names_of<std::decay_t<decltype(alternative)>>(); }, op);
 }
 
 }  // namespace

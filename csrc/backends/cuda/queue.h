@@ -10,7 +10,17 @@ struct DeviceQueue {
   int device = 0;
   cudaStream_t stream = nullptr;
   cudaError_t failure = cudaSuccess;  // the first since the last `wait`
-  cudaError_t earlier = cudaSuccess;  // while recording: the failure from before
+  // What a library said of a failure, in words that live as long as the process; null: nothing.
+  const char* library_failure = nullptr;
+  // While recording: the failures from before.
+  cudaError_t earlier = cudaSuccess;
+  const char* earlier_library_failure = nullptr;
+
+  bool failed() const { return failure != cudaSuccess || library_failure != nullptr; }
+  void forget_failures() {
+    failure = cudaSuccess;
+    library_failure = nullptr;
+  }
 };
 
 struct DeviceRecording {
@@ -20,6 +30,9 @@ struct DeviceRecording {
 namespace cuda {
 inline void note(DeviceQueue& queue, cudaError_t error) {
   if (error != cudaSuccess && queue.failure == cudaSuccess) queue.failure = error;
+}
+inline void note_library(DeviceQueue& queue, const char* failure) {
+  if (queue.library_failure == nullptr) queue.library_failure = failure;
 }
 }  // namespace cuda
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "backends/device_module.h"
@@ -14,10 +15,11 @@ struct Choice {
   std::size_t scratch_bytes = 0;
   std::vector<std::uint32_t> in_place = {};  // as Kernel::in_place
   std::vector<std::byte> plan = {};          // as Kernel::plan
-  const char* refusal = "";                  // when there is no `run`
+  const char* refusal = "";                  // when there is no `run`; lives as long as the process
+  std::shared_ptr<const void> state = {};    // as Kernel::state
 };
 
-inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason}; }
+inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}}; }
 
 // What `select` gives for an op without a kernel of any kind.
 struct NoKernel : Choice {
@@ -27,6 +29,36 @@ template <class OpType>
 NoKernel select(const OpType&, const Problem&) {
   return {};
 }
+
+// What there is of an op in NVIDIA's libraries, for one device. The name of that variant is
+// kLibrary<OpType>; null: there is none.
+template <class OpType>
+constexpr const char* kLibrary = nullptr;
+template <class OpType>
+NoKernel select_library(int, const OpType&, const Problem&) {
+  return {};
+}
+
+// conv2d_cudnn.cpp
+template <>
+inline constexpr const char* kLibrary<ops::Conv2d> = "conv2d.cudnn";
+template <>
+inline constexpr const char* kLibrary<ops::Conv2dGradInput> = "conv2d_grad_input.cudnn";
+template <>
+inline constexpr const char* kLibrary<ops::Conv2dGradWeight> = "conv2d_grad_weight.cudnn";
+// dense_cublaslt.cpp
+template <>
+inline constexpr const char* kLibrary<ops::Dense> = "dense.cublaslt";
+template <>
+inline constexpr const char* kLibrary<ops::DenseGradInput> = "dense_grad_input.cublaslt";
+template <>
+inline constexpr const char* kLibrary<ops::DenseGradWeight> = "dense_grad_weight.cublaslt";
+Choice select_library(int device, const ops::Conv2d&, const Problem&);
+Choice select_library(int device, const ops::Conv2dGradInput&, const Problem&);
+Choice select_library(int device, const ops::Conv2dGradWeight&, const Problem&);
+Choice select_library(int device, const ops::Dense&, const Problem&);
+Choice select_library(int device, const ops::DenseGradInput&, const Problem&);
+Choice select_library(int device, const ops::DenseGradWeight&, const Problem&);
 
 // conv2d.cpp
 Choice select(const ops::Conv2d&, const Problem&);

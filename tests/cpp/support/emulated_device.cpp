@@ -7,6 +7,7 @@
 
 #include "backends/cuda/device.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/select.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -70,6 +71,25 @@ bool wait(DeviceQueue* queue, std::string& problem) noexcept {
   queue->failed = false;
   if (failed) problem = "told to fail";
   return !failed;
+}
+
+// The libraries need a GPU.
+namespace {
+constexpr const char* kNoLibrary = "the device is emulated";
+}  // namespace
+Choice select_library(int, const ops::Conv2d&, const Problem&) { return refuse(kNoLibrary); }
+Choice select_library(int, const ops::Conv2dGradInput&, const Problem&) {
+  return refuse(kNoLibrary);
+}
+Choice select_library(int, const ops::Conv2dGradWeight&, const Problem&) {
+  return refuse(kNoLibrary);
+}
+Choice select_library(int, const ops::Dense&, const Problem&) { return refuse(kNoLibrary); }
+Choice select_library(int, const ops::DenseGradInput&, const Problem&) {
+  return refuse(kNoLibrary);
+}
+Choice select_library(int, const ops::DenseGradWeight&, const Problem&) {
+  return refuse(kNoLibrary);
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {

@@ -17,6 +17,7 @@ constexpr double kFloat32Error = 1e-5, kBFloat16Error = 1.0 / 128;
 struct OnDevice {
   int device = 0;
   int alias_output = -1, alias_input = -1;  // the output lies on the input
+  const char* pinned = "reference";         // our own kernel; empty: a library's, if there is one
 };
 
 Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<TensorSpec>& outputs,
@@ -28,9 +29,11 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
   Problem problem;
   problem.inputs = specs;
   problem.outputs = outputs;
+  problem.pinned = how.pinned;
+  problem.winograd = false;
   Selection selection;
   std::string refusal;
-  const bool selected = module.select(op, problem, selection, refusal);
+  const bool selected = module.select(how.device, op, problem, selection, refusal);
   INFO(refusal);
   REQUIRE(selected);
   kernel = selection.kernel;
@@ -95,6 +98,8 @@ void check_close(const HostTensor& actual, const HostTensor& expected) {
   CHECK(wrong == 0);
 }
 
+bool module_has_library(const Op& op) { return cuda_module().variants(op).size() > 1; }
+
 // In both orders of threads and blocks, and with results on inputs where the kernel allows it, the
 // bits are the same; they are near those of the float64 reference.
 // Input `keep` is float32 for the reference, too.
@@ -114,6 +119,14 @@ void check(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
     check_close(actual[o], expected[o]);
   }
   CHECK(same_bits(run_on_device(op, inputs, outputs, {other_device()}, kernel), actual));
+  if (!is_emulated() && module_has_library(op)) {
+    setenv("PYCNN_CUDA_DETERMINISTIC", "1", 1);  // nothing is timed
+    const OnDevice how{0, -1, -1, ""};
+    const Tensors library = run_on_device(op, inputs, outputs, how, kernel);
+    for (std::size_t o = 0; o < expected.size(); ++o) check_close(library[o], expected[o]);
+    CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), library));
+    run_on_device(op, inputs, outputs, {}, kernel);  // whose places for results are tried below
+  }
   for (std::size_t o = 0; o < kernel.in_place.size(); ++o)
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if ((kernel.in_place[o] >> i & 1u) == 0) continue;
@@ -570,12 +583,14 @@ TEST_CASE("cuda kernels: Muon") {
 
 TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
   const DeviceModule& module = cuda_module();
-  const auto refusal_of = [&](const Op& op, const std::vector<TensorSpec>& inputs) {
+  const auto refusal_of = [&](const Op& op, const std::vector<TensorSpec>& inputs,
+                              const char* pinned = "") {
     Problem problem;
     problem.inputs = inputs;
+    problem.pinned = pinned;
     Selection selection;
     std::string refusal;
-    CHECK(!module.select(op, problem, selection, refusal));
+    CHECK(!module.select(0, op, problem, selection, refusal));
     return refusal;
   };
   const TensorSpec matrix{{2, 3}, DType::kFloat32};
@@ -583,6 +598,8 @@ TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
         "dense_sgd_update: not on cuda yet: there is no kernel for this op");
   CHECK(refusal_of(ops::Softmax{}, {{{2, 3}, DType::kFloat64}}) ==
         "softmax: not on cuda yet: float64 is computed on the CPU only");
+  CHECK(refusal_of(ops::Softmax{}, {matrix}, "softmax.avx2") ==
+        "softmax: no kernel 'softmax.avx2' on cuda, there is softmax.cuda");
   const TensorSpec images{{1, 4, 4, 2}, DType::kFloat32}, weight{{3, 1, 1, 2}, DType::kFloat32};
   for (const ops::Conv2d& op :
        {conv({std::int64_t{1} << 33, 1}, {}), conv({1, 1}, {}, {1, std::int64_t{1} << 32})})

@@ -161,6 +161,26 @@ TEST_CASE("cuda programs: a profile has every step, and profiled runs compute th
   CHECK(test::same_bits(plain, profiled));
 }
 
+TEST_CASE("cuda programs: why no library was taken is told, and a kernel can be pinned") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables variables;
+  create_variables(graph, variables, 1);
+  CompileOptions options = options_for("cuda");
+  const std::string text = compile(graph, variables, options).explain();
+  CHECK(text.find("conv2d.cudnn") != std::string::npos);
+  CHECK(text.find("dense.cublaslt") != std::string::npos);
+  CHECK(text.find("the device is emulated") != std::string::npos);
+  options.variants = {{"conv2d", "conv2d.cuda"}, {"dense", "reference"}};
+  CHECK(compile(graph, variables, options).explain().find("conv2d.cuda") != std::string::npos);
+  options.variants = {{"conv2d", "conv2d.cudnn"}};
+  CHECK_THROWS_WITH_AS(compile(graph, variables, options),
+                       doctest::Contains("'conv2d.cudnn' cannot be had: the device is emulated"),
+                       UnsupportedError);
+  options.variants = {{"conv2d", "conv2d.reference"}};
+  CHECK_THROWS_AS(compile(graph, variables, options), Error);
+}
+
 // While it lives, that of the emulated device fails (support/emulated_device.cpp).
 struct Failing {
   explicit Failing(const char* what) { setenv("PYCNN_EMULATED_FAILURE", what, 1); }
@@ -263,7 +283,7 @@ TEST_CASE("cuda programs: too little memory and unknown devices are errors that 
   setenv("PYCNN_CUDA_MODULE", testing::cuda_module_file(), 1);
   CHECK(machine().devices == std::vector<std::string>{"cpu", "cuda:0", "cuda:1"});
   unsetenv("PYCNN_CUDA_MODULE");
-  CHECK(variants("conv2d", "cuda") == std::vector<std::string>{"conv2d.cuda"});
+  CHECK(variants("conv2d", "cuda") == std::vector<std::string>{"conv2d.cudnn", "conv2d.cuda"});
 }
 
 }  // namespace

@@ -1,0 +1,124 @@
+#pragma once
+#include "backends/cuda/conv2d.h"
+#include "backends/cuda/cudnn_graph.h"
+#include "backends/cuda/glue.h"
+
+// Convolutions as kernels are chosen for them, from the ops.
+namespace pycnn::cuda {
+
+struct ConvTask {
+  cudnn::Direction direction = cudnn::Direction::kForward;
+  Image image = Image::kFloat32;
+  ConvShape shape{};
+  int bottom = 0, right = 0;  // padding; top and left are in the shape
+  bool bias = false, residual = false;
+  Curve curve{};
+  bool winograd = true;  // Problem::winograd
+};
+
+// `input`, `output` and `weight` are the shapes of the forward op.
+template <class OpType>
+ConvShape shape_of(const OpType& op, const Shape& input, const Shape& weight, const Shape& output) {
+  const auto narrow_size = [](std::int64_t size) { return static_cast<int>(size); };
+  ConvShape s{};
+  s.images = narrow_size(input[0]);
+  s.height = narrow_size(input[1]);
+  s.width = narrow_size(input[2]);
+  s.in_channels = narrow_size(input[3]);
+  s.out_height = narrow_size(output[1]);
+  s.out_width = narrow_size(output[2]);
+  s.out_channels = narrow_size(output[3]);
+  s.kernel_height = narrow_size(weight[1]);
+  s.kernel_width = narrow_size(weight[2]);
+  s.stride_y = narrow_size(op.stride[0]);
+  s.stride_x = narrow_size(op.stride[1]);
+  s.top = narrow_size(op.padding.top);
+  s.left = narrow_size(op.padding.left);
+  s.dilation_y = narrow_size(op.dilation[0]);
+  s.dilation_x = narrow_size(op.dilation[1]);
+  s.groups = narrow_size(op.groups);
+  return s;
+}
+
+template <class OpType>
+ConvTask task_of(cudnn::Direction direction, const OpType& op, const Shape& input,
+                 const Shape& weight, const Shape& output, DType image) {
+  ConvTask task;
+  task.direction = direction;
+  task.image = image_of(image);
+  task.shape = shape_of(op, input, weight, output);
+  task.bottom = static_cast<int>(op.padding.bottom);
+  task.right = static_cast<int>(op.padding.right);
+  return task;
+}
+
+inline ConvTask task_of(const ops::Conv2d& op, const Problem& problem) {
+  ConvTask task =
+      task_of(cudnn::Direction::kForward, op, problem.inputs[0].shape, problem.inputs[1].shape,
+              problem.outputs[0].shape, problem.inputs[0].dtype);
+  task.residual = op.epilogue.residual;
+  task.bias = problem.inputs.size() > (task.residual ? 3u : 2u);
+  task.curve = curve_of(op.epilogue.activation, op.epilogue.slope);
+  return task;
+}
+inline ConvTask task_of(const ops::Conv2dGradInput& op, const Problem& problem) {
+  return task_of(cudnn::Direction::kGradInput, op, problem.outputs[0].shape,
+                 problem.inputs[1].shape, problem.inputs[0].shape, problem.inputs[0].dtype);
+}
+inline ConvTask task_of(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  ConvTask task =
+      task_of(cudnn::Direction::kGradWeight, op, problem.inputs[0].shape, problem.outputs[0].shape,
+              problem.inputs[1].shape, problem.inputs[0].dtype);
+  task.bias = op.bias;
+  return task;
+}
+
+// A dense layer as a convolution of images of one pixel.
+inline ConvShape dense_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+  ConvShape s{};
+  s.images = static_cast<int>(rows);
+  s.height = s.width = s.out_height = s.out_width = s.kernel_height = s.kernel_width = 1;
+  s.in_channels = static_cast<int>(inputs);
+  s.out_channels = static_cast<int>(outputs);
+  s.stride_y = s.stride_x = s.dilation_y = s.dilation_x = s.groups = 1;
+  return s;
+}
+
+inline ConvShape dense_weight_shape(const TensorSpec& input, const TensorSpec& grad_output) {
+  return dense_shape(rows_of(grad_output), channels_of(input), channels_of(grad_output));
+}
+
+inline ConvTask task_of(const ops::Dense& op, const Problem& problem) {
+  ConvTask task;
+  task.image = image_of(problem.inputs[0].dtype);
+  task.shape = dense_weight_shape(problem.inputs[0], problem.outputs[0]);
+  task.residual = op.epilogue.residual;
+  task.bias = problem.inputs.size() > (task.residual ? 3u : 2u);
+  task.curve = curve_of(op.epilogue.activation, op.epilogue.slope);
+  return task;
+}
+inline ConvTask task_of(const ops::DenseGradInput&, const Problem& problem) {
+  ConvTask task;
+  task.direction = cudnn::Direction::kGradInput;
+  task.image = image_of(problem.inputs[0].dtype);
+  task.shape = dense_weight_shape(problem.outputs[0], problem.inputs[0]);
+  return task;
+}
+inline ConvTask task_of(const ops::DenseGradWeight& op, const Problem& problem) {
+  ConvTask task;
+  task.direction = cudnn::Direction::kGradWeight;
+  task.image = image_of(problem.inputs[0].dtype);
+  task.shape = dense_weight_shape(problem.inputs[0], problem.inputs[1]);
+  task.bias = op.bias;
+  return task;
+}
+
+// The bias, if any, is input 2; the residual the last.
+inline ConvEpilogue epilogue_of(const Epilogue& epilogue, const KernelArgs& args) {
+  const std::size_t parameters = args.inputs.size() - (epilogue.residual ? 1 : 0);
+  return {parameters > 2 ? args.inputs[2].as<const float>() : nullptr,
+          epilogue.residual ? args.inputs.back().data : nullptr,
+          curve_of(epilogue.activation, epilogue.slope)};
+}
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,39 @@
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <vector>
+
+#include "backends/cuda/queue.h"
+
+// Times work on a GPU while a program is compiled, on a queue and in memory of its own.
+namespace pycnn::cuda {
+
+class DeviceTimer {
+ public:
+  explicit DeviceTimer(int device);
+  ~DeviceTimer();
+  DeviceTimer(const DeviceTimer&) = delete;
+  DeviceTimer& operator=(const DeviceTimer&) = delete;
+
+  bool works() const noexcept { return works_; }
+  DeviceQueue& queue() noexcept { return queue_; }
+  // Filled with small numbers of both image types; null: there is no memory left.
+  void* allocate(std::size_t bytes);
+
+  // Microseconds of one call of `work`, which gives work to the queue: of `repeats` calls recorded
+  // as one, the median of `rounds` replays. Negative: it failed.
+  double time_us(const std::function<void()>& work, int repeats, int rounds);
+
+ private:
+  bool succeeded(cudaError_t error);
+
+  DeviceQueue queue_;
+  bool works_ = false;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::vector<void*> memory_;
+};
+
+// What the choice of a kernel depends on: GPU and driver. Empty: the device cannot be asked.
+const char* device_identity(int device);
+
+}  // namespace pycnn::cuda

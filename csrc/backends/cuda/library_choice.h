@@ -1,0 +1,34 @@
+#pragma once
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/device_timer.h"
+
+// How a kernel of a library is chosen among many while a program is compiled.
+namespace pycnn::cuda {
+
+constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
+constexpr const char* kOwnKernel = "own";  // in the plan cache
+constexpr const char* kOwnWasFaster = "our own kernel was faster";
+
+// What users may ask of the libraries by variables of the environment.
+struct LibraryOptions {
+  bool tf32;           // $PYCNN_CUDA_TF32=1: float32 may be rounded to TF32
+  bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of the library, untimed
+};
+LibraryOptions library_options();
+
+// Refusals live as long as the process, as those in the code do.
+const char* kept_text(const std::string& text);
+
+std::int64_t aligned_scratch(std::int64_t bytes);
+
+// The fastest of `works`, of which the last is our own kernel: each is timed briefly, then the best
+// five at length. Negative: none works.
+using Work = std::function<void()>;
+int fastest_of(DeviceTimer& timer, const std::vector<Work>& works);
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,146 @@
+#include "backends/cuda/plan_cache.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+namespace pycnn::cuda {
+namespace {
+
+constexpr const char* kHeader = "pycnn cuda plans 1";
+
+// FNV-1a (Fowler, Noll, Vo).
+std::string checksum_of(const std::string& text) {
+  std::uint64_t hash = 0xCBF29CE484222325u;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(hash));
+  return digits;
+}
+
+// Tabs and line ends, which separate the parts, within them.
+std::string escaped(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    if (c == '\\')
+      result += "\\\\";
+    else if (c == '\n')
+      result += "\\n";
+    else if (c == '\t')
+      result += "\\t";
+    else
+      result += c;
+  }
+  return result;
+}
+
+std::string unescaped(const std::string& text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      result += text[i];
+      continue;
+    }
+    const char c = text[++i];
+    result += c == 'n' ? '\n' : c == 't' ? '\t' : c;
+  }
+  return result;
+}
+
+void make_folders(const std::string& file) {
+  for (std::size_t slash = file.find('/', 1); slash != std::string::npos;
+       slash = file.find('/', slash + 1))
+    (void)mkdir(file.substr(0, slash).c_str(), 0777);
+}
+
+const char* named(const char* variable) {
+  const char* const value = std::getenv(variable);
+  return value != nullptr && *value != '\0' ? value : nullptr;
+}
+
+}  // namespace
+
+PlanCache::PlanCache(std::string file) : file_(std::move(file)) {}
+
+std::optional<PlanCache::Entries> PlanCache::read() const {
+  std::ifstream stream(file_);
+  Entries entries;
+  if (!stream) return entries;
+  std::string line;
+  if (!std::getline(stream, line) || line != kHeader) return std::nullopt;
+  while (std::getline(stream, line)) {
+    const std::size_t first = line.find('\t');
+    const std::size_t second = first == std::string::npos ? first : line.find('\t', first + 1);
+    if (second == std::string::npos || stream.eof()) return std::nullopt;  // cut off
+    if (line.substr(0, first) != checksum_of(line.substr(first + 1))) return std::nullopt;
+    entries[unescaped(line.substr(first + 1, second - first - 1))] =
+        unescaped(line.substr(second + 1));
+  }
+  return entries;
+}
+
+void PlanCache::write(const Entries& entries) const {
+  make_folders(file_);
+  const std::string beside = file_ + "." + std::to_string(getpid()) + ".part";
+  {
+    std::ofstream stream(beside, std::ios::trunc);
+    stream << kHeader << '\n';
+    for (const auto& [key, value] : entries) {
+      const std::string line = escaped(key) + '\t' + escaped(value);
+      stream << checksum_of(line) << '\t' << line << '\n';
+    }
+    stream.close();
+    if (!stream) {
+      (void)std::remove(beside.c_str());
+      return;
+    }
+  }
+  if (std::rename(beside.c_str(), file_.c_str()) != 0) (void)std::remove(beside.c_str());
+}
+
+std::optional<std::string> PlanCache::find(const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  if (!loaded_ && !file_.empty()) {
+    std::optional<Entries> found = read();
+    if (!found)
+      std::fprintf(stderr, "pycnn: '%s' is damaged and is ignored: GPU kernels are timed anew\n",
+                   file_.c_str());
+    if (found) entries_.merge(*found);  // what was put meanwhile stays
+  }
+  loaded_ = true;
+  const auto entry = entries_.find(key);
+  return entry == entries_.end() ? std::nullopt : std::optional(entry->second);
+}
+
+void PlanCache::put(const std::string& key, const std::string& value) {
+  const std::lock_guard lock(mutex_);
+  entries_[key] = value;
+  if (file_.empty()) return;
+  Entries all = read().value_or(Entries{});
+  for (const auto& [own_key, own_value] : entries_) all[own_key] = own_value;
+  write(all);
+}
+
+std::string plan_cache_file() {
+  constexpr const char* kName = "/cuda_plans.txt";
+  if (const char* const file = named("PYCNN_CUDA_PLANS"))
+    return std::string(file) == "off" ? "" : file;
+  if (const char* const folder = named("PYCNN_CACHE")) return std::string(folder) + kName;
+  if (const char* const folder = named("XDG_CACHE_HOME"))
+    return std::string(folder) + "/pycnn" + kName;
+  if (const char* const home = named("HOME")) return std::string(home) + "/.cache/pycnn" + kName;
+  return {};
+}
+
+PlanCache& plan_cache() {
+  static PlanCache cache(plan_cache_file());
+  return cache;
+}
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,35 @@
+#pragma once
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+// Libraries of NVIDIA, loaded when they are first wanted and never closed, as the module itself.
+namespace pycnn::cuda {
+
+// The file that `variable` names, else `file` as the dynamic linker finds it: loaded already (by
+// PyTorch, say), in NVIDIA's wheel beside this package, or of the system. Null, with the reason,
+// when there is none or the variable is "off".
+inline void* open_library(const char* variable, const char* file, std::string& problem) {
+  const char* const named = std::getenv(variable);
+  if (named != nullptr && std::strcmp(named, "off") == 0) {
+    problem = std::string(variable) + " is off";
+    return nullptr;
+  }
+  const char* const path = named != nullptr && *named != '\0' ? named : file;
+  void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (library != nullptr) return library;
+  const char* const reason = dlerror();
+  problem = reason != nullptr ? reason : std::string("cannot load ") + path;
+  return nullptr;
+}
+
+template <class Function>
+bool find_function(void* library, const char* name, Function& function, std::string& problem) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  if (function == nullptr) problem = std::string("it has no function ") + name;
+  return function != nullptr;
+}
+
+}  // namespace pycnn::cuda

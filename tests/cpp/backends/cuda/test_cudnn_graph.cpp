@@ -1,0 +1,185 @@
+// What of cuDNN's use needs no GPU: the rules for engines and, where cuDNN is installed (name its
+// file in $PYCNN_CUDNN), graphs, engines and plans for a device that is only described.
+#include <dlfcn.h>
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "backends/cuda/cudnn_graph.h"
+
+namespace pycnn::cuda::cudnn {
+namespace {
+
+// An H100 as cuDNN describes devices.
+constexpr const char* kH100 = R"({"deviceName": "NVIDIA H100 80GB HBM3", "deviceVer": 900,
+  "driverVer": 13000, "cudaDeviceId": 0, "pciDeviceId": 590352606, "isTccDriver": 0,
+  "supportCoopLaunch": 1, "totalGlobalMem": 85000000000, "multiProcessorCount": 132,
+  "smCountOrigin": 0, "warpSize": 32, "maxGridSize": [2147483647, 65535, 65535],
+  "maxBlockSize": [1024, 1024, 64], "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048,
+  "maxCtasPerSM": 32, "regsPerBlock": 65536, "maxRegistersPerSM": 65536,
+  "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": 232448,
+  "reservedSharedMemoryPerBlock": 1024, "oversizedSharedMemoryPerBlock": 0,
+  "smClockRateKHz": 1980000, "memClockRateKHz": 2619000, "memoryBusWidth": 5120,
+  "l2CacheSize": 52428800})";
+
+// Null: there is none, and the test has nothing to do.
+const Functions* functions() {
+  // cuDNN is linked to the driver's library, of which its planner calls nothing.
+  static void* const driver = dlopen(PYCNN_FAKE_LIBCUDA, RTLD_NOW | RTLD_GLOBAL);
+  REQUIRE(driver != nullptr);
+  std::string problem;
+  const Functions* const found = load_cudnn(problem);
+  if (found == nullptr) MESSAGE("left out: ", problem);
+  CHECK(problem.empty() == (found != nullptr));
+  return found;
+}
+
+ConvShape shape(int images, int size, int in, int out, int kernel, int stride) {
+  ConvShape s{};
+  s.images = images;
+  s.height = s.width = size;
+  s.in_channels = in;
+  s.out_channels = out;
+  s.kernel_height = s.kernel_width = kernel;
+  s.stride_y = s.stride_x = stride;
+  s.top = s.left = kernel / 2;
+  s.out_height = s.out_width = (size + 2 * (kernel / 2) - kernel) / stride + 1;
+  s.dilation_y = s.dilation_x = s.groups = 1;
+  return s;
+}
+
+ConvProblem problem_of(Direction direction, Image image, const ConvShape& s) {
+  ConvProblem problem;
+  problem.direction = direction;
+  problem.image = image;
+  problem.shape = s;
+  problem.bottom = s.top;
+  problem.right = s.left;
+  return problem;
+}
+
+constexpr Direction kDirections[] = {Direction::kForward, Direction::kGradInput,
+                                     Direction::kGradWeight};
+
+TEST_CASE("cudnn: engines that break a rule are named unfit") {
+  const auto reason = [](std::vector<int> notes, Image image, EngineRules rules,
+                         std::vector<int> behavior = {}) {
+    const EngineFacts engine{0, std::move(notes), std::move(behavior)};
+    const char* const text = unfit_engine(engine, image, rules);
+    return std::string(text != nullptr ? text : "");
+  };
+  const Image wide = Image::kFloat32, narrow = Image::kBFloat16;
+  CHECK(reason({}, wide, {}).empty());
+  CHECK(reason({kNoteTensorCore}, wide, {}) == "it rounds to TF32");
+  CHECK(reason({kNoteDownConvertInputs}, wide, {}) == "it rounds to TF32");
+  CHECK(reason({kNoteTensorCore}, wide, {true, false}).empty());
+  CHECK(reason({kNoteTensorCore}, narrow, {}).empty());
+  CHECK(reason({kNoteTensorCore, kNoteNondeterministic}, narrow, {true, false}) ==
+        "its results differ from run to run");
+  CHECK(!reason({kNoteReducedPrecisionReduction}, narrow, {}).empty());
+  CHECK(!reason({kNoteFft}, wide, {}).empty());
+  CHECK(!reason({kNoteWinograd, kNoteWinogradTile6}, wide, {}).empty());
+  CHECK(reason({kNoteWinograd, kNoteWinogradTile4}, wide, {}).empty());
+  CHECK(!reason({kNoteWinograd, kNoteWinogradTile4}, wide, {false, false, false}).empty());
+  CHECK(reason({}, narrow, {}, {kNoteRuntimeCompilation}).empty());
+  CHECK(reason({}, narrow, {false, true}, {kNoteRuntimeCompilation}) ==
+        "it is compiled at run time");
+}
+
+TEST_CASE("cudnn: plans of all directions and types for a device that is described") {
+  const Functions* const f = functions();
+  if (f == nullptr) return;
+  const Descriptor h100 = device_properties(*f, kH100);
+  const Target target{nullptr, &h100};
+  for (const Image image : {Image::kFloat32, Image::kBFloat16})
+    for (const Direction direction : kDirections)
+      for (const ConvShape& s : {shape(4, 14, 64, 32, 3, 1), shape(4, 14, 64, 128, 1, 2)}) {
+        CAPTURE(static_cast<int>(image));
+        CAPTURE(static_cast<int>(direction));
+        const ConvGraph graph(*f, problem_of(direction, image, s), target);
+        const std::vector<Candidate> candidates = graph.candidates({});
+        REQUIRE(!candidates.empty());
+        int plans = 0;
+        for (const Candidate& candidate : candidates) {
+          CHECK(unfit_engine(candidate.engine, image, {}) == nullptr);
+          if (plans >= 2) continue;
+          const Descriptor plan = make_plan(*f, candidate, target);
+          ++plans;
+          CHECK(plan.integer(kPlanWorkspace) >= 0);
+          const std::string text = plan.text(kPlanJson);
+          CHECK(text.find("cudnnVersion") != std::string::npos);
+          const Descriptor again = read_plan(*f, text, target);
+          CHECK(again.integer(kPlanWorkspace) == plan.integer(kPlanWorkspace));
+          CHECK(again.text(kPlanJson) == text);
+        }
+        // More where TF32 is allowed.
+        if (image == Image::kFloat32)
+          CHECK(graph.candidates({true, false}).size() > candidates.size());
+      }
+}
+
+TEST_CASE("cudnn: what joins a convolution is joined by precompiled engines") {
+  const Functions* const f = functions();
+  if (f == nullptr) return;
+  const Descriptor h100 = device_properties(*f, kH100);
+  const Target target{nullptr, &h100};
+  for (const Image image : {Image::kFloat32, Image::kBFloat16})
+    for (const bool residual : {false, true})
+      for (const bool relu : {false, true}) {
+        CAPTURE(static_cast<int>(image));
+        CAPTURE(residual);
+        CAPTURE(relu);
+        ConvProblem problem = problem_of(Direction::kForward, image, shape(2, 9, 16, 24, 3, 1));
+        problem.bias = true;
+        problem.residual = residual;
+        problem.relu = relu;
+        const ConvGraph graph(*f, problem, target);
+        // Without tensor cores, float32 has few engines that join a sum.
+        const std::vector<Candidate> candidates = graph.candidates({true, true});
+        CHECK(!candidates.empty());
+        if (!candidates.empty()) CHECK(make_plan(*f, candidates[0], target).object() != nullptr);
+      }
+}
+
+TEST_CASE("cudnn: groups, dilation and unequal padding make graphs") {
+  const Functions* const f = functions();
+  if (f == nullptr) return;
+  const Descriptor h100 = device_properties(*f, kH100);
+  const Target target{nullptr, &h100};
+  ConvShape grouped = shape(2, 10, 32, 64, 3, 1);
+  grouped.groups = 4;
+  CHECK(!ConvGraph(*f, problem_of(Direction::kForward, Image::kBFloat16, grouped), target)
+             .candidates({})
+             .empty());
+  ConvShape dilated = shape(2, 12, 8, 8, 3, 1);
+  dilated.dilation_y = dilated.dilation_x = 2;
+  dilated.top = dilated.left = 2;
+  CHECK(!ConvGraph(*f, problem_of(Direction::kForward, Image::kFloat32, dilated), target)
+             .candidates({true, false})
+             .empty());
+  ConvShape uneven = shape(2, 12, 8, 8, 3, 2);
+  uneven.top = uneven.left = 0;
+  uneven.out_height = uneven.out_width = 6;
+  ConvProblem problem = problem_of(Direction::kForward, Image::kFloat32, uneven);
+  problem.bottom = problem.right = 1;
+  // Which engines there are is the library's business; the graph is one.
+  const ConvGraph graph(*f, problem, target);
+  (void)graph.candidates({true, false});
+}
+
+TEST_CASE("cudnn: sizes that contradict one another are an error that says where") {
+  const Functions* const f = functions();
+  if (f == nullptr) return;
+  const Descriptor h100 = device_properties(*f, kH100);
+  ConvShape wrong = shape(2, 9, 8, 8, 3, 1);
+  wrong.out_height = 3;
+  CHECK_THROWS_WITH_AS(
+      ConvGraph(*f, problem_of(Direction::kForward, Image::kFloat32, wrong), {nullptr, &h100}),
+      doctest::Contains("CUDNN_STATUS"), Error);
+  CHECK_THROWS_AS(device_properties(*f, "{}"), Error);
+  CHECK_THROWS_AS(read_plan(*f, "no plan", {nullptr, &h100}), Error);
+}
+
+}  // namespace
+}  // namespace pycnn::cuda::cudnn
