@@ -1,6 +1,7 @@
 """Training steps on a GPU, pycnn beside PyTorch at its best, in turns in one process.
 
     python tools/gpu_times.py OUTPUT.json
+    python tools/gpu_times.py --tune    # only compiles the nets, which chooses their kernels and keeps the choices
 
 Both compute in bfloat16 (PyTorch by autocast, channels last), from images that are on the host for pycnn and on the GPU
 for PyTorch. PyTorch's best is the faster of eager and one CUDA graph. What pycnn has no kernels for says so.
@@ -94,7 +95,17 @@ def compare(name: str, size: int, batch: int) -> dict[str, Any]:
     return {"net": name, "batch": batch, **{key: batch / statistics.median(values) for key, values in times.items()}}
 
 
+def tune() -> None:
+    for name, size, batch in NETS:
+        begin = time.perf_counter()
+        pycnn_step(name, size, batch)()
+        print(f"{name} batch {batch}: {time.perf_counter() - begin:.1f} s to compile and take a step", flush=True)
+
+
 def main() -> int:
+    if sys.argv[1] == "--tune":
+        tune()
+        return 0
     rows = []
     print(f"{'training, bfloat16, images/s':32} {'pycnn':>10} {'torch':>10} {'ratio':>7}")
     for name, size, batch in NETS:
