@@ -368,6 +368,32 @@ def test_chains_of_constants_are_bounded():
     refused(model(nodes, {"x": (1, 3)}, ["y"], {"s": np.array([2**30])}, 13), ShapeError)
 
 
+def test_more_axes_than_arrays_have_are_told():
+    node = helper.make_node("Unsqueeze", ["x", "a"], ["y"], name="it")
+    for count in (8, 54, 100):
+        data = model([node], {"x": (1, 4)}, ["y"], {"a": np.arange(count)}, 13)
+        assert "node 'it'" in refused(data, ShapeError)
+    constant = helper.make_node("Unsqueeze", ["c", "a"], ["d"], name="it")
+    nodes = [constant, helper.make_node("Add", ["x", "d"], ["y"])]
+    data = model(nodes, {"x": (1, 4)}, ["y"], {"c": np.ones(4, np.float32), "a": np.arange(54)}, 13)
+    assert "node 'it'" in refused(data, ShapeError)
+
+
+def test_constants_are_bounded_by_their_bytes():
+    nodes = [
+        helper.make_node("ConstantOfShape", ["s"], ["c"], value=onnx.numpy_helper.from_array(np.ones(1))),
+        helper.make_node("Neg", ["c"], ["d"], name="it"),
+        helper.make_node("ReduceSum", ["d"], ["total"], keepdims=0),
+        helper.make_node("Cast", ["total"], ["single"], to=1),
+        helper.make_node("Add", ["x", "single"], ["y"]),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pycnn.onnx._fold._MOST_COMPUTED", 8_000)
+        pycnn.onnx.load(model(nodes, {"x": (1, 3)}, ["y"], {"s": np.array([1000])}, 13))
+        data = model(nodes, {"x": (1, 3)}, ["y"], {"s": np.array([1001])}, 13)
+        assert "node 'it'" in refused(data, ShapeError)
+
+
 def test_windows_of_ones_are_bounded():
     for op, opset, more in (("AveragePool", 19, {}), ("LpPool", 18, {"ceil_mode": 1})):
         node = helper.make_node(op, ["x"], ["y"], kernel_shape=[30000, 30000], pads=[30000] * 4, **more)
