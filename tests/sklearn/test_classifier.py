@@ -24,7 +24,9 @@ EXPECTED_FAILURES: dict[str, str] = {}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@parametrize_with_checks([CNNClassifier(random_state=0)], expected_failed_checks=lambda _: EXPECTED_FAILURES)
+@parametrize_with_checks(
+    [CNNClassifier(epochs=10, learning_rate=4e-3, random_state=0)], expected_failed_checks=lambda _: EXPECTED_FAILURES
+)
 def test_scikit_learns_estimator_checks(estimator, check):
     check(estimator)
 
