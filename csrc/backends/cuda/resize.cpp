@@ -69,31 +69,39 @@ void run(const KernelArgs& args, const Shape& resized) {
 void run_resize(const KernelArgs& args) noexcept { run(args, args.outputs[0].spec->shape); }
 void run_resize_grad(const KernelArgs& args) noexcept { run(args, args.inputs[0].spec->shape); }
 
+// `resized`: the shape of the larger list's images, those of the forward op's result.
+Choice choose(KernelFunction run, const Shape& output, const Shape& resized,
+              const resize_taps::Taps& rows, const resize_taps::Taps& columns) {
+  const auto fits = [](const resize_taps::Taps& taps, std::int64_t places) {
+    return static_cast<std::int64_t>(taps.taps.size()) <= 2 * places;
+  };
+  if (!fits(rows, resized[1]) || !fits(columns, resized[2]))
+    return refuse("a pixel is made of more than two along an axis");
+  Choice choice{run};
+  choice.plan = plan_of(layout_of(output, resized[1], resized[2]), rows, columns);
+  return choice;
+}
+
 }  // namespace
 
 Choice select(const ops::Resize2d& op, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
   const Shape& input = problem.inputs[0].shape;
   const Shape& output = problem.outputs[0].shape;
-  Choice choice{run_resize};
-  choice.plan = plan_of(layout_of(output, output[1], output[2]),
-                        resize_taps::taps_of(op, resize_taps::axis_of(op, 0, input[1])),
-                        resize_taps::taps_of(op, resize_taps::axis_of(op, 1, input[2])));
-  return choice;
+  return choose(run_resize, output, output,
+                resize_taps::taps_of(op, resize_taps::axis_of(op, 0, input[1])),
+                resize_taps::taps_of(op, resize_taps::axis_of(op, 1, input[2])));
 }
 
 Choice select(const ops::Resize2dGrad& op, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
-  const Shape& resized = problem.inputs[0].shape;
   const auto taps = [&](std::size_t i) {
     const std::int64_t given = op.input_size[i];
     return resize_taps::turned(
         resize_taps::taps_of(op.resize, resize_taps::axis_of(op.resize, i, given)), given);
   };
-  Choice choice{run_resize_grad};
-  choice.plan =
-      plan_of(layout_of(problem.outputs[0].shape, resized[1], resized[2]), taps(0), taps(1));
-  return choice;
+  return choose(run_resize_grad, problem.outputs[0].shape, problem.inputs[0].shape, taps(0),
+                taps(1));
 }
 
 }  // namespace pycnn::cuda
