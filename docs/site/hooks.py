@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import posixpath
 import re
@@ -122,5 +123,6 @@ def _with_links(text: str, place: str, files: Files) -> str:
 
 
 def on_startup(**_: Any) -> None:
-    """Keep what pycnn measures of the machine out of the user's cache."""
+    """Import the installed package before mkdocstrings sees the sources; keep measurements out of the user's cache."""
+    importlib.import_module("pycnn.models")
     os.environ.setdefault("PYCNN_CACHE", tempfile.mkdtemp(prefix="pycnn-site-"))

@@ -27,17 +27,15 @@ def text_of(page: str) -> str:
 def test_page_runs_from_top_to_bottom(page, tmp_path):
     run = snippets.Snippets(page, tmp_path)
     found = snippets.blocks(text_of(page), page)
-    written = ""
     for block in found:
         if block.kind == "excerpt":
             assert snippets.excerpt_of(block, ROOT), (
                 f"{page}:{block.line}: no example or source holds this:\n{block.text}"
             )
         else:
-            written += run.run(block)
+            run.run(block)
     for name, _ in snippets.PICTURE.findall(text_of(page)):
         assert_shows_something(tmp_path / name)
-    assert str(ROOT) not in written
 
 
 def assert_shows_something(path: Path) -> None:
