@@ -25,6 +25,7 @@ from pycnn.nn import (
     Module,
     ReLU,
     Sequential,
+    init,
 )
 from pycnn.nn._arguments import as_count
 
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 _SHAPE = (32, 32, 3)
+# Seven layers without batch norm: by the default rule the signal dies away, and the loss stands still for long.
+_HE = init.he_normal()
 
 
 class CifarNet(Module):
@@ -86,19 +89,19 @@ def cifar_alexnet(num_classes: int = 10, *, input_shape: Sequence[int] | None = 
     shape = as_image_shape(input_shape, who=who, default=_SHAPE, smallest=16)
     classes = as_count(num_classes, who=who, name="num_classes")
     body = Sequential(
-        Conv2d(shape[2], 32, kernel_size=5, padding=2),
+        Conv2d(shape[2], 32, kernel_size=5, padding=2, weight_init=_HE),
         ReLU(),
         MaxPool2d(3, stride=2),
         LocalResponseNorm(5, alpha=5e-4, k=2.0),
-        Conv2d(32, 64, kernel_size=5, padding=2),
+        Conv2d(32, 64, kernel_size=5, padding=2, weight_init=_HE),
         ReLU(),
         MaxPool2d(3, stride=2),
         LocalResponseNorm(5, alpha=5e-4, k=2.0),
-        Conv2d(64, 96, kernel_size=3, padding=1),
+        Conv2d(64, 96, kernel_size=3, padding=1, weight_init=_HE),
         ReLU(),
-        Conv2d(96, 96, kernel_size=3, padding=1),
+        Conv2d(96, 96, kernel_size=3, padding=1, weight_init=_HE),
         ReLU(),
-        Conv2d(96, 64, kernel_size=3, padding=1),
+        Conv2d(96, 64, kernel_size=3, padding=1, weight_init=_HE),
         ReLU(),
         MaxPool2d(3, stride=2),
     )
@@ -108,7 +111,7 @@ def cifar_alexnet(num_classes: int = 10, *, input_shape: Sequence[int] | None = 
     head = Sequential(
         Flatten(),
         Dropout(dropout),
-        Linear(64 * side[0] * side[1], 256),
+        Linear(64 * side[0] * side[1], 256, weight_init=_HE),
         ReLU(),
         Dropout(dropout),
         Linear(256, classes),
