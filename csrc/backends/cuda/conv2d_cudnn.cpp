@@ -186,7 +186,8 @@ ConvProblem joined_problem(const ConvTask& task) {
 std::string key_of(const Link& link, int device, const ConvTask& task,
                    const cudnn::EngineRules& rules) {
   const ConvShape& s = task.shape;
-  std::string key = "cudnn " + std::to_string(link.functions->cudnnGetVersion()) + "; " +
+  std::string key = "pycnn " PYCNN_VERSION "; cudnn " +
+                    std::to_string(link.functions->cudnnGetVersion()) + "; " +
                     device_identity(device) + "; conv2d";
   for (const int number : {static_cast<int>(task.direction),
                            static_cast<int>(task.image),
@@ -334,9 +335,7 @@ std::shared_ptr<Plan> find_plan(int device, const ConvTask& task, std::string& w
     why = "cuDNN cannot use the device";
     return nullptr;
   }
-  // One choice at a time: others timed meanwhile would disturb it, and the handle is shared.
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(choice_mutex());  // under which the handle is used, too
   const LibraryOptions options = library_options();
   const cudnn::EngineRules rules{options.tf32, options.deterministic, task.winograd};
   const std::string key = key_of(link, device, task, rules);

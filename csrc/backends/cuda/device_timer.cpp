@@ -16,15 +16,13 @@ constexpr int kFilling = 0x3C;
 DeviceTimer::DeviceTimer(int device) {
   queue_.device = device;
   works_ = succeeded(cudaSetDevice(device)) &&
-           succeeded(cudaStreamCreateWithFlags(&queue_.stream, cudaStreamNonBlocking)) &&
-           succeeded(cudaEventCreate(&begin_)) && succeeded(cudaEventCreate(&end_));
+           succeeded(cudaStreamCreateWithFlags(&queue_.stream, cudaStreamNonBlocking));
 }
 
 DeviceTimer::~DeviceTimer() {
   if (queue_.stream != nullptr) (void)cudaStreamSynchronize(queue_.stream);
   for (void* const block : memory_) (void)cudaFree(block);
-  if (begin_ != nullptr) (void)cudaEventDestroy(begin_);
-  if (end_ != nullptr) (void)cudaEventDestroy(end_);
+  for (cudaEvent_t event : events_) (void)cudaEventDestroy(event);
   if (queue_.stream != nullptr) (void)cudaStreamDestroy(queue_.stream);
   (void)cudaGetLastError();
 }
@@ -42,13 +40,43 @@ void* DeviceTimer::allocate(std::size_t bytes) {
   return succeeded(cudaMemsetAsync(memory, kFilling, bytes, queue_.stream)) ? memory : nullptr;
 }
 
-double DeviceTimer::time_us(const std::function<void()>& work, int repeats, int rounds) {
+bool DeviceTimer::failed() {
+  const bool any = queue_.failed();
   queue_.forget_failures();
-  const auto failed = [&] {
-    const bool any = queue_.failed();
-    queue_.forget_failures();
-    return any;
-  };
+  return any;
+}
+
+bool DeviceTimer::has_events(int count) {
+  while (events_.size() < static_cast<std::size_t>(count)) {
+    cudaEvent_t event = nullptr;
+    if (!succeeded(cudaEventCreate(&event))) return false;
+    events_.push_back(event);
+  }
+  return true;
+}
+
+double DeviceTimer::elapsed_us(int event) {
+  const auto index = static_cast<std::size_t>(event);
+  float milliseconds = 0.0f;
+  const cudaError_t error = cudaEventElapsedTime(&milliseconds, events_[index - 1], events_[index]);
+  return succeeded(error) ? 1000.0 * static_cast<double>(milliseconds) : -1.0;
+}
+
+double DeviceTimer::once_us(const std::function<void()>& work) {
+  if (!has_events(2)) return -1.0;
+  queue_.forget_failures();
+  work();  // loads what is loaded late
+  if (!succeeded(cudaStreamSynchronize(queue_.stream)) || failed()) return -1.0;
+  bool good = succeeded(cudaEventRecord(events_[0], queue_.stream));
+  work();
+  good = good && succeeded(cudaEventRecord(events_[1], queue_.stream));
+  good = succeeded(cudaStreamSynchronize(queue_.stream)) && !failed() && good;
+  return good ? elapsed_us(1) : -1.0;
+}
+
+double DeviceTimer::time_us(const std::function<void()>& work, int repeats, int rounds) {
+  if (!has_events(rounds + 1)) return -1.0;
+  queue_.forget_failures();
   work();  // loads what is loaded late
   if (!succeeded(cudaStreamSynchronize(queue_.stream)) || failed()) return -1.0;
   if (!succeeded(cudaStreamBeginCapture(queue_.stream, cudaStreamCaptureModeThreadLocal)))
@@ -59,17 +87,16 @@ double DeviceTimer::time_us(const std::function<void()>& work, int repeats, int 
   bool good = succeeded(cudaStreamEndCapture(queue_.stream, &graph));
   good = !failed() && good && succeeded(cudaGraphInstantiate(&executable, graph, 0));
   if (graph != nullptr) (void)cudaGraphDestroy(graph);
-  std::vector<double> times;
-  for (int round = 0; good && round < rounds; ++round) {
-    float milliseconds = 0.0f;
-    good = succeeded(cudaEventRecord(begin_, queue_.stream)) &&
-           succeeded(cudaGraphLaunch(executable, queue_.stream)) &&
-           succeeded(cudaEventRecord(end_, queue_.stream)) &&
-           succeeded(cudaEventSynchronize(end_)) &&
-           succeeded(cudaEventElapsedTime(&milliseconds, begin_, end_));
-    times.push_back(1000.0 * static_cast<double>(milliseconds) / repeats);
-  }
+  for (int round = 0; good && round <= rounds; ++round)
+    good = succeeded(cudaGraphLaunch(executable, queue_.stream)) &&
+           succeeded(cudaEventRecord(events_[static_cast<std::size_t>(round)], queue_.stream));
+  good = succeeded(cudaStreamSynchronize(queue_.stream)) && good;
   if (executable != nullptr) (void)cudaGraphExecDestroy(executable);
+  std::vector<double> times;
+  for (int round = 1; good && round <= rounds; ++round) {
+    times.push_back(elapsed_us(round) / repeats);
+    good = times.back() >= 0.0;
+  }
   if (!good || times.empty()) return -1.0;
   std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
                    times.end());

@@ -21,15 +21,21 @@ class DeviceTimer {
   void* allocate(std::size_t bytes);
 
   // Microseconds of one call of `work`, which gives work to the queue: of `repeats` calls recorded
-  // as one, the median of `rounds` replays. Negative: it failed.
+  // as one, the median of `rounds` replays. These follow one that is not timed, so that the device
+  // does not wait for the host between them. Negative: it failed.
   double time_us(const std::function<void()>& work, int repeats, int rounds);
+  // Of one call by single launches, with their latency. Negative: it failed.
+  double once_us(const std::function<void()>& work);
 
  private:
   bool succeeded(cudaError_t error);
+  bool failed();
+  bool has_events(int count);
+  double elapsed_us(int event);  // from the one before; negative: it failed
 
   DeviceQueue queue_;
   bool works_ = false;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::vector<cudaEvent_t> events_;
   std::vector<void*> memory_;
 };
 

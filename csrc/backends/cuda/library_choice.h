@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct LibraryOptions {
   bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of the library, untimed
 };
 LibraryOptions library_options();
+
+// Held by a choice: two at a time, of whatever library, would disturb each other's times.
+std::mutex& choice_mutex();
 
 // Refusals live as long as the process, as those in the code do.
 const char* kept_text(const std::string& text);

@@ -1,13 +1,15 @@
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <set>
 #include <string>
 
-// The part of the CUDA runtime that backends/cuda/device.cpp calls, on the host: memory is the
-// host's and work is done at once. Calls named in `fake_cuda().failing` fail. Like the real one it
-// keeps the last error until it is asked for, and refuses what may not be captured.
+// The part of the CUDA runtime that device.cpp and device_timer.cpp of backends/cuda call, on the
+// host: memory is the host's and work is done at once, though a clock tells when the host gave it
+// and when a device would have done it. Calls named in `fake_cuda().failing` fail. Like the real
+// one it keeps the last error until it is asked for, and refuses what may not be captured.
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100,
                       cudaErrorStreamCaptureUnsupported = 900, cudaErrorUnknown = 999;
@@ -17,20 +19,36 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 constexpr unsigned cudaStreamNonBlocking = 1;
 struct cudaDeviceProp {
   char name[256];
-  int major, minor;
+  int major, minor, multiProcessorCount;
   std::size_t totalGlobalMem;
 };
 using cudaStream_t = int*;
 using cudaGraph_t = int*;
 using cudaGraphExec_t = int*;
+using cudaEvent_t = double*;
 
 struct FakeCuda {
   std::set<std::string> failing;
   int driver = 13000, devices = 1;
-  cudaDeviceProp properties{"fake", 9, 0, 1000};
+  cudaDeviceProp properties{"fake", 9, 0, 132, 1000};
   cudaError_t last = cudaSuccess;
   bool capturing = false;
-  int current = -1, streams = 0, allocations = 0, graphs = 0, executables = 0, launched = 0;
+  int current = -1, streams = 0, allocations = 0, graphs = 0, executables = 0, launched = 0,
+      events = 0;
+  // Microseconds: how far host and device are, and what the graph captured last takes.
+  double host = 0.0, device = 0.0, captured = 0.0;
+  bool uploaded = false;  // that graph
+
+  // Work that takes the device that long, given by a call that takes the host 5.
+  void work(double us) {
+    if (capturing) {
+      captured += us;
+      return;
+    }
+    host += 5.0;
+    run(us);
+  }
+  void run(double us) { device = std::max(device, host) + us; }
 
   cudaError_t result(const char* call, bool capturable = false,
                      cudaError_t error = cudaErrorUnknown) {
@@ -82,6 +100,7 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t) {
   return fake_cuda().result("cudaStreamDestroy");
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  fake_cuda().host = std::max(fake_cuda().host, fake_cuda().device);
   return fake_cuda().result("cudaStreamSynchronize");
 }
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
@@ -109,6 +128,7 @@ inline cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
   const cudaError_t error = fake_cuda().result("cudaStreamBeginCapture");
   fake_cuda().capturing = error == cudaSuccess;
+  fake_cuda().captured = 0.0;
   return error;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
@@ -121,6 +141,7 @@ inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t
                                         unsigned long long) {
   const cudaError_t error = fake_cuda().result("cudaGraphInstantiate");
   if (error == cudaSuccess) *executable = &++fake_cuda().executables;
+  fake_cuda().uploaded = false;
   return error;
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t) {
@@ -133,5 +154,36 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) {
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) {
   ++fake_cuda().launched;
+  fake_cuda().host += fake_cuda().uploaded ? 8.0 : 60.0;
+  fake_cuda().uploaded = true;
+  fake_cuda().run(fake_cuda().captured);
   return fake_cuda().result("cudaGraphLaunch");
+}
+inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+  const cudaError_t error = fake_cuda().result("cudaMemsetAsync", true);
+  if (error == cudaSuccess) std::memset(memory, value, bytes);
+  return error;
+}
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  const cudaError_t error = fake_cuda().result("cudaEventCreate", true);
+  if (error != cudaSuccess) return error;
+  ++fake_cuda().events;
+  *event = new double(0.0);
+  return error;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  --fake_cuda().events;
+  delete event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  const cudaError_t error = fake_cuda().result("cudaEventRecord", true);
+  fake_cuda().host += 1.0;
+  fake_cuda().run(0.0);
+  *event = fake_cuda().device;
+  return error;
+}
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  *milliseconds = static_cast<float>((*end - *begin) / 1000.0);
+  return fake_cuda().result("cudaEventElapsedTime");
 }

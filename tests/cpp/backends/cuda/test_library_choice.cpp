@@ -1,0 +1,104 @@
+// How the fastest kernel is found, with a runtime whose clock the tests know (support/fake_cuda):
+// the host's latency is no part of a time, and what fails is never chosen.
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "backends/cuda/device_timer.cpp"
+#include "backends/cuda/library_choice.cpp"
+
+namespace pycnn::cuda {
+namespace {
+
+// Work that takes the device `us`, and how often it was given.
+struct Timed {
+  DeviceTimer timer{0};
+  std::vector<int> calls;
+  std::vector<Work> works;
+
+  Timed() { fake_cuda() = {}; }
+  void add(double us, bool fails = false) {
+    const std::size_t index = works.size();
+    calls.push_back(0);
+    works.push_back([this, us, fails, index] {
+      ++calls[index];
+      fake_cuda().work(us);
+      if (fails) note_library(timer.queue(), "trouble");
+    });
+  }
+  int best() { return fastest_of(timer, works); }
+};
+
+TEST_CASE("cuda timer: latency of the host is not timed") {
+  Timed timed;
+  for (const double us : {4.0, 30.0, 2000.0}) {
+    timed.add(us);
+    CAPTURE(us);
+    CHECK(timed.timer.time_us(timed.works.back(), 3, 1) == doctest::Approx(us).epsilon(1e-3));
+    CHECK(timed.timer.time_us(timed.works.back(), 10, 5) == doctest::Approx(us).epsilon(1e-3));
+    CHECK(timed.timer.once_us(timed.works.back()) >= us);
+  }
+}
+
+TEST_CASE("cuda timer: nothing is left behind, whatever fails") {
+  for (const char* const call :
+       {"", "cudaStreamCreateWithFlags", "cudaMalloc", "cudaMemsetAsync", "cudaEventCreate",
+        "cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate", "cudaGraphLaunch",
+        "cudaEventRecord", "cudaStreamSynchronize", "cudaEventElapsedTime"}) {
+    CAPTURE(call);
+    fake_cuda() = {};
+    if (*call != '\0') fake_cuda().failing = {call};
+    {
+      DeviceTimer timer(0);
+      (void)timer.allocate(16);
+      const auto work = [] { fake_cuda().work(3.0); };
+      const bool good = timer.works() && timer.time_us(work, 3, 2) >= 0.0;
+      const bool unrelated =
+          std::string(call).find("Mem") != std::string::npos || std::string(call) == "cudaMalloc";
+      if (timer.works()) CHECK(good == (*call == '\0' || unrelated));
+      if (timer.works()) (void)timer.once_us(work);
+    }
+    CHECK(fake_cuda().last == cudaSuccess);
+    CHECK(fake_cuda().streams == 0);
+    CHECK(fake_cuda().allocations == 0);
+    CHECK(fake_cuda().graphs == 0);
+    CHECK(fake_cuda().executables == 0);
+    CHECK(fake_cuda().events == 0);
+  }
+}
+
+TEST_CASE("cuda choice: the fastest wins, our own kernel too where all are short") {
+  Timed timed;
+  for (const double us : {9.0, 5.0, 7.0, 6.0, 8.0, 10.0, 4.0}) timed.add(us);
+  CHECK(timed.best() == 6);
+  Timed library;
+  for (const double us : {9.0, 5.0, 7.0}) library.add(us);
+  CHECK(library.best() == 1);
+}
+
+TEST_CASE("cuda choice: our own kernel is not timed at length where it is slow") {
+  Timed timed;
+  timed.add(20.0);
+  timed.add(1e6);
+  CHECK(timed.best() == 0);
+  CHECK(timed.calls[1] == 2);
+}
+
+TEST_CASE("cuda choice: what fails is not chosen") {
+  Timed timed;
+  timed.add(1.0, true);
+  timed.add(9.0);
+  timed.add(30.0);
+  CHECK(timed.best() == 1);
+  Timed own;
+  own.add(1.0, true);
+  own.add(30.0);
+  CHECK(own.best() == 1);
+  Timed none;
+  none.add(1.0, true);
+  none.add(1.0, true);
+  CHECK(none.best() == -1);
+}
+
+}  // namespace
+}  // namespace pycnn::cuda
