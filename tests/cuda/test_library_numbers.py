@@ -20,6 +20,7 @@ CUDNN = {
         "kTypePointer": "TYPE_VOID_PTR",
         "kTypeConvolutionMode": "TYPE_CONVOLUTION_MODE",
         "kTypeHeuristicMode": "TYPE_HEUR_MODE",
+        "kTypeNanPropagation": "TYPE_NAN_PROPOGATION",
         "kTypeNumericalNote": "TYPE_NUMERICAL_NOTE",
         "kTypePointwiseMode": "TYPE_POINTWISE_MODE",
         "kTypeObject": "TYPE_BACKEND_DESCRIPTOR",
@@ -45,6 +46,7 @@ CUDNN = {
     "Attribute": {
         "kPointwiseMode": "ATTR_POINTWISE_MODE",
         "kPointwisePrecision": "ATTR_POINTWISE_MATH_PREC",
+        "kPointwiseNan": "ATTR_POINTWISE_NAN_PROPAGATION",
         "kConvolutionComputeType": "ATTR_CONVOLUTION_COMP_TYPE",
         "kConvolutionMode": "ATTR_CONVOLUTION_CONV_MODE",
         "kConvolutionDilations": "ATTR_CONVOLUTION_DILATIONS",
@@ -91,6 +93,7 @@ CUDNN = {
         "kCrossCorrelation": "CROSS_CORRELATION",
         "kAdd": "POINTWISE_ADD",
         "kRelu": "POINTWISE_RELU_FWD",
+        "kPropagateNan": "PROPAGATE_NAN",
         "kHeuristicsFallback": "HEUR_MODE_FALLBACK",
         "kHeuristicsModeA": "HEUR_MODE_A",
         "kNoteTensorCore": "NUMERICAL_NOTE_TENSOR_CORE",

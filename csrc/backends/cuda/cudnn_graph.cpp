@@ -257,9 +257,10 @@ ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, con
     const Descriptor* const output_tensor = intermediate(--left == 0);
     Descriptor pointwise(functions, kPointwise);
     pointwise.number(kPointwiseMode, kTypePointwiseMode, mode)
-        .number(kPointwisePrecision, kTypeDataType, kFloat32)
-        .finalize();
-    const Descriptor* const function = keep(std::move(pointwise));
+        .number(kPointwisePrecision, kTypeDataType, kFloat32);
+    // As our own relu: a training that diverged shall be seen.
+    if (mode == kRelu) pointwise.number(kPointwiseNan, kTypeNanPropagation, kPropagateNan);
+    const Descriptor* const function = keep(std::move(pointwise.finalize()));
     Descriptor operation(functions, kPointwiseOperation);
     operation.objects(kPointwiseDescriptor, {function})
         .objects(kPointwiseX, {result})

@@ -24,6 +24,7 @@ enum Type : int {  // cudnnBackendAttributeType_t
   kTypePointer = 6,
   kTypeConvolutionMode = 7,
   kTypeHeuristicMode = 8,
+  kTypeNanPropagation = 10,
   kTypeNumericalNote = 11,
   kTypePointwiseMode = 14,
   kTypeObject = 15,
@@ -51,6 +52,7 @@ enum Kind : int {  // cudnnBackendDescriptorType_t
 enum Attribute : int {  // cudnnBackendAttributeName_t
   kPointwiseMode = 0,
   kPointwisePrecision = 1,
+  kPointwiseNan = 2,
   kConvolutionComputeType = 100,
   kConvolutionMode = 101,
   kConvolutionDilations = 102,
@@ -98,6 +100,7 @@ enum Value : int {
   kCrossCorrelation = 1,
   kAdd = 0,
   kRelu = 100,
+  kPropagateNan = 1,
   kHeuristicsFallback = 2,
   kHeuristicsModeA = 3,
   kNoteTensorCore = 0,

@@ -29,6 +29,8 @@ namespace {
 using cublaslt::Functions;
 
 constexpr int kMostAlgorithms = 32;
+// What the arena gives is more than that, but not the 256 bytes that count without a wish.
+constexpr std::uint32_t kAlignment = 16;
 
 class Error : public std::runtime_error {
  public:
@@ -109,11 +111,9 @@ class Wishes {
     const std::uint32_t reductions = cublaslt::kReductionComputeType;
     set(cublaslt::kMaxWorkspaceBytes, workspace);
     set(cublaslt::kReductionSchemeMask, reductions);
-    // What the arena gives is more than that, but not the 256 bytes that count without this.
-    const std::uint32_t alignment = 16;
     for (const auto attribute : {cublaslt::kMinAlignmentA, cublaslt::kMinAlignmentB,
                                  cublaslt::kMinAlignmentC, cublaslt::kMinAlignmentD})
-      set(attribute, alignment);
+      set(attribute, kAlignment);
   }
   ~Wishes() { (void)f_.cublasLtMatmulPreferenceDestroy(object_); }
   Wishes(const Wishes&) = delete;
@@ -165,6 +165,10 @@ struct Product {
       if (epilogue == 0) epilogue = cublaslt::kEpilogueDefault;
     }
     desc.set(cublaslt::kEpilogue, epilogue);
+    // Algorithms are looked for before there is a bias: from this address the library takes how one
+    // will be aligned.
+    if (joined && task.bias)
+      desc.set(cublaslt::kBiasPointer, reinterpret_cast<const void*>(std::uintptr_t{kAlignment}));
   }
 };
 
@@ -289,7 +293,8 @@ std::optional<std::pair<cublaslt::Algorithm, std::int64_t>> algorithm_of(const s
 }
 
 std::string key_of(const Link& link, int device, const ConvTask& task, bool tf32) {
-  std::string key = "cublaslt " + std::to_string(link.functions->cublasLtGetVersion()) + "; " +
+  std::string key = "pycnn " PYCNN_VERSION "; cublaslt " +
+                    std::to_string(link.functions->cublasLtGetVersion()) + "; " +
                     device_identity(device) + "; dense";
   for (const int number :
        {static_cast<int>(task.direction), static_cast<int>(task.image), task.shape.images,
@@ -363,8 +368,7 @@ std::shared_ptr<Plan> find_plan(int device, const ConvTask& task, std::string& w
     why = "cuBLASLt cannot use the device";
     return nullptr;
   }
-  static std::mutex mutex;  // one choice at a time: others would disturb its times
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(choice_mutex());
   const LibraryOptions options = library_options();
   const std::string key = key_of(link, device, task, options.tf32);
   if (!options.deterministic) {

@@ -208,6 +208,10 @@ TEST_CASE("cuda kernels: what joins a convolution") {
     op.epilogue = {true, ActivationKind::kLeakyRelu, 0.2};
     check(op, {random_tensor({2, 5, 6, 4}, 5, -2, 2, dtype), coarse({6, 2, 2, 4}, 6),
                random_tensor({2, 4, 5, 6}, 7, -9, 9, dtype)});
+    op.epilogue = {false, ActivationKind::kRelu, 0.0};
+    HostTensor special = random_tensor({2, 5, 6, 4}, 8, -2, 2, dtype);
+    special.set(50, kNaN);  // stays one
+    check(op, {special, coarse({6, 2, 2, 4}, 9), random_tensor({6}, 10)});
   }
 }
 
@@ -223,6 +227,17 @@ TEST_CASE("cuda kernels: dense layers") {
       ops::Dense tanh;
       tanh.epilogue.activation = ActivationKind::kRelu6;
       check(tanh, {x, w, random_tensor({71}, 4)});
+      // What a library joins, too.
+      for (const ActivationKind kind : {ActivationKind::kIdentity, ActivationKind::kRelu})
+        for (const bool residual : {false, true}) {
+          ops::Dense joined;
+          joined.epilogue = {residual, kind, 0.0};
+          HostTensor special = x;
+          special.set(0, kNaN);  // stays one
+          Tensors inputs_of{residual ? x : special, w, random_tensor({71}, 5)};
+          if (residual) inputs_of.push_back(random_tensor(out, 6, -9, 9, dtype));
+          check(joined, inputs_of);
+        }
       check(ops::DenseGradInput{}, {g, w});
       check(ops::DenseGradWeight{true}, {x, g});
       check(ops::DenseGradWeight{false}, {x, g});
