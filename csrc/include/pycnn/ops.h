@@ -54,14 +54,14 @@ using AnyOp = std::variant<
 /// every file that holds a node.
 class PYCNN_API Op : public AnyOp {
  public:
-  Op();
+  Op();  ///< A Conv2d with default attributes.
   template <class T>
   requires requires { T::kName; }
-  Op(T op) : AnyOp(std::in_place_type<T>, std::move(op)) {}  // NOLINT: any op is an Op
-  Op(const Op& other);
-  Op(Op&& other) noexcept;
-  Op& operator=(const Op& other);
-  Op& operator=(Op&& other) noexcept;
+  Op(T op) : AnyOp(std::in_place_type<T>, std::move(op)) {}  ///< Any op is an Op.
+  Op(const Op& other);                                       ///< Same kind and attributes.
+  Op(Op&& other) noexcept;                                   ///< Likewise; `other` keeps its kind.
+  Op& operator=(const Op& other);                            ///< As the constructor.
+  Op& operator=(Op&& other) noexcept;                        ///< As the constructor.
   ~Op();
 };
 
@@ -72,8 +72,8 @@ PYCNN_API const std::vector<Op>& each_op();
 PYCNN_API const char* op_name(const Op& op);
 /// Result specs of an op; what `Graph::add` calls.
 PYCNN_API std::vector<TensorSpec> infer(const Op& op, Specs inputs);
-
-/// Names as they stand in graph text and in Python, and back (ArgumentError for an unknown one).
+/// Names in graph text and in Python, and back (ArgumentError for an unknown one).
+///@{
 PYCNN_API const char* activation_name(ActivationKind kind);
 PYCNN_API ActivationKind parse_activation(std::string_view name);
 PYCNN_API const char* reduction_name(Reduction kind);
@@ -88,13 +88,13 @@ PYCNN_API const char* resize_grid_name(ResizeGrid grid);
 PYCNN_API ResizeGrid parse_resize_grid(std::string_view name);
 PYCNN_API const char* relu_rule_name(ReluRule rule);
 PYCNN_API ReluRule parse_relu_rule(std::string_view name);
-
+///@}
 /// What one execution of an op has to do at least.
 struct Cost {
   std::int64_t macs = 0;         ///< multiply-adds of convolutions and dense layers; 0 for all else
   std::int64_t other_flops = 0;  ///< additions, comparisons, multiplications of everything else
   std::int64_t bytes = 0;        ///< inputs read once, outputs written once
 };
-PYCNN_API Cost cost(const Op& op, Specs inputs, Specs outputs);
+PYCNN_API Cost cost(const Op& op, Specs inputs, Specs outputs);  ///< Of one run, by the specs.
 
 }  // namespace pycnn

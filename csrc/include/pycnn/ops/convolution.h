@@ -16,11 +16,11 @@ namespace pycnn::ops {
 /// outputs: output (N, OH, OW, OC), OH = floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1, OW
 /// likewise
 struct Conv2d {
-  Pair stride = {1, 1};
-  Padding padding;
-  Pair dilation = {1, 1};
-  std::int64_t groups = 1;
-  Epilogue epilogue;
+  Pair stride = {1, 1};     ///< pixels from one window to the next, (vertical, horizontal)
+  Padding padding;          ///< rows and columns of zeros around the input
+  Pair dilation = {1, 1};   ///< pixels from one kernel cell to the next, (vertical, horizontal)
+  std::int64_t groups = 1;  ///< parts of the channels that do not mix; divides IC and OC
+  Epilogue epilogue;        ///< set by compilation alone; not differentiable once set
   PYCNN_OP("conv2d", stride, padding, dilation, groups, epilogue)
 };
 
@@ -28,11 +28,11 @@ struct Conv2d {
 /// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G)
 /// outputs: grad_input (N, H, W, IC) with H, W from input_size
 struct Conv2dGradInput {
-  Pair stride = {1, 1};
-  Padding padding;
-  Pair dilation = {1, 1};
-  std::int64_t groups = 1;
-  Pair input_size = {0, 0};
+  Pair stride = {1, 1};      ///< as of the Conv2d
+  Padding padding;           ///< as of the Conv2d
+  Pair dilation = {1, 1};    ///< as of the Conv2d
+  std::int64_t groups = 1;   ///< as of the Conv2d
+  Pair input_size = {0, 0};  ///< (H, W), which the output's size does not tell under a stride
   PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size)
 };
 
@@ -41,12 +41,12 @@ struct Conv2dGradInput {
 /// outputs: grad_weight (OC, KH, KW, IC/G) with KH, KW from kernel_size; with bias, grad_bias (OC)
 /// The batch is summed in chunks that depend on the shapes alone, combined in a fixed tree.
 struct Conv2dGradWeight {
-  Pair stride = {1, 1};
-  Padding padding;
-  Pair dilation = {1, 1};
-  std::int64_t groups = 1;
-  Pair kernel_size = {1, 1};
-  bool bias = false;
+  Pair stride = {1, 1};       ///< as of the Conv2d
+  Padding padding;            ///< as of the Conv2d
+  Pair dilation = {1, 1};     ///< as of the Conv2d
+  std::int64_t groups = 1;    ///< as of the Conv2d
+  Pair kernel_size = {1, 1};  ///< (KH, KW)
+  bool bias = false;          ///< whether grad_bias is a second result
   PYCNN_OP("conv2d_grad_weight", stride, padding, dilation, groups, kernel_size, bias)
 };
 

@@ -11,7 +11,7 @@ namespace pycnn::ops {
 ///          a tensor of the output's shape
 /// outputs: output (..., OUT)
 struct Dense {
-  Epilogue epilogue;
+  Epilogue epilogue;  ///< set by compilation alone; not differentiable once set
   PYCNN_OP("dense", epilogue)
 };
 
@@ -24,7 +24,7 @@ struct DenseGradInput {
 /// inputs: input (..., IN); grad_output (..., OUT).
 /// outputs: grad_weight (OUT, IN); with bias, grad_bias (OUT)
 struct DenseGradWeight {
-  bool bias = false;
+  bool bias = false;  ///< whether grad_bias is a second result
   PYCNN_OP("dense_grad_weight", bias)
 };
 

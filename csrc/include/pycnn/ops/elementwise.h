@@ -8,8 +8,8 @@ namespace pycnn::ops {
 /// inputs: input, any shape, float.
 /// outputs: output, same
 struct Activation {
-  ActivationKind kind = ActivationKind::kRelu;
-  double slope = 0.01;  ///< of kLeakyRelu, at least 0
+  ActivationKind kind = ActivationKind::kRelu;  ///< which function
+  double slope = 0.01;                          ///< of kLeakyRelu, at least 0
   PYCNN_OP("activation", kind, slope)
 };
 
@@ -17,8 +17,8 @@ struct Activation {
 /// inputs: output; grad_output.
 /// outputs: grad_input
 struct ActivationGrad {
-  ActivationKind kind = ActivationKind::kRelu;
-  double slope = 0.01;
+  ActivationKind kind = ActivationKind::kRelu;  ///< of the Activation
+  double slope = 0.01;                          ///< of kLeakyRelu, at least 0
   PYCNN_OP("activation_grad", kind, slope)
 };
 
@@ -42,18 +42,18 @@ struct Multiply {
 /// inputs: input, any shape, float.
 /// outputs: output, same
 struct Unary {
-  UnaryKind kind = UnaryKind::kSilu;
-  double a = 1.0;
-  double b = 0.0;
+  UnaryKind kind = UnaryKind::kSilu;  ///< which function
+  double a = 1.0;  ///< first constant of those kinds that name one; others ignore it
+  double b = 0.0;  ///< second constant, likewise
   PYCNN_OP("unary", kind, a, b)
 };
 
 /// inputs: input; grad_output.
 /// outputs: grad_input, 0 where the function is flat, whatever the grad_output
 struct UnaryGrad {
-  UnaryKind kind = UnaryKind::kSilu;
-  double a = 1.0;
-  double b = 0.0;
+  UnaryKind kind = UnaryKind::kSilu;  ///< of the Unary
+  double a = 1.0;                     ///< of the Unary
+  double b = 0.0;                     ///< of the Unary
   PYCNN_OP("unary_grad", kind, a, b)
 };
 
@@ -62,14 +62,14 @@ struct UnaryGrad {
 /// outputs: the broadcast shape. Of two equal numbers, minimum and maximum give either half of the
 /// gradient.
 struct Binary {
-  BinaryKind kind = BinaryKind::kDivide;
+  BinaryKind kind = BinaryKind::kDivide;  ///< which function
   PYCNN_OP("binary", kind)
 };
 
 /// output = scale * input + offset with constant scalars.
 struct Affine {
-  double scale = 1.0;
-  double offset = 0.0;
+  double scale = 1.0;   ///< finite
+  double offset = 0.0;  ///< finite
   PYCNN_OP("affine", scale, offset)
 };
 
@@ -78,7 +78,7 @@ struct Affine {
 /// inputs: input, any shape, f32, f64, bf16 or f16.
 /// outputs: output of dtype, one of these, same shape
 struct Cast {
-  DType dtype = DType::kFloat32;
+  DType dtype = DType::kFloat32;  ///< of the output
   PYCNN_OP("cast", dtype)
 };
 
@@ -86,9 +86,9 @@ struct Cast {
 /// inputs: none.
 /// outputs: (shape) of dtype
 struct Fill {
-  Shape shape;
-  DType dtype = DType::kFloat32;
-  double value = 0.0;
+  Shape shape;                    ///< of the output; empty for a scalar
+  DType dtype = DType::kFloat32;  ///< of the output, any
+  double value = 0.0;             ///< of every element; dtype must be able to hold it
   PYCNN_OP("fill", shape, dtype, value)
 };
 
@@ -107,7 +107,7 @@ struct Dropout {
 /// inputs: input float; seed i64 (1); step i64 (1).
 /// outputs: output
 struct DropoutTrain {
-  double p = 0.5;
+  double p = 0.5;  ///< probability of zero, in [0, 1)
   std::int64_t stream =
       0;  ///< tells the dropout layers of one program apart (hash of the layer's name)
   PYCNN_OP("dropout_train", p, stream)
@@ -119,10 +119,10 @@ struct DropoutTrain {
 /// outputs: (..., C) of dtype. mean and std are empty, or one value, or C values. The gradient
 /// exists for float inputs.
 struct NormalizeImage {
-  double scale = 1.0;
-  std::vector<double> mean;
-  std::vector<double> std;
-  DType dtype = DType::kFloat32;
+  double scale = 1.0;             ///< first factor; 1 / 255 brings u8 to [0, 1]
+  std::vector<double> mean;       ///< per channel, after scaling; empty: 0
+  std::vector<double> std;        ///< per channel, after scaling, above 0; empty: 1
+  DType dtype = DType::kFloat32;  ///< f32 or f64
   PYCNN_OP("normalize_image", scale, mean, std, dtype)
 };
 

@@ -44,7 +44,7 @@ struct SoftmaxCrossEntropy {
 /// inputs:  logits (N, C); labels or targets as above; grad_loss ()
 /// outputs: grad_logits (N, C). Targets get no gradient.
 struct SoftmaxCrossEntropyGrad {
-  double label_smoothing = 0.0;
+  double label_smoothing = 0.0;  ///< of the SoftmaxCrossEntropy
   PYCNN_OP("softmax_cross_entropy_grad", label_smoothing)
 };
 
@@ -66,7 +66,7 @@ struct MeanSquaredErrorGrad {
 /// inputs: scores (N, C) float; labels (N) i64 or i32.
 /// outputs: count () of the scores' type. No gradient.
 struct TopKCorrect {
-  std::int64_t k = 1;
+  std::int64_t k = 1;  ///< from 1 to C
   PYCNN_OP("top_k_correct", k)
 };
 

@@ -11,9 +11,9 @@ namespace pycnn::ops {
 /// inputs:  input (..., C) float; scale (C); shift (C); running_mean (C); running_var (C)
 /// outputs: output (..., C)
 struct BatchNorm {
-  double eps = 1e-5;
+  double eps = 1e-5;      ///< added to the variance, above 0
   double momentum = 0.1;  ///< running = (1 - momentum) * running + momentum * batch, as PyTorch
-  bool frozen = false;
+  bool frozen = false;    ///< normalises by the running statistics always
   PYCNN_OP("batch_norm", eps, momentum, frozen)
 };
 
@@ -25,8 +25,8 @@ struct BatchNorm {
 /// Statistics in two passes or by Welford in chunks that depend on the shape alone. One value per
 /// channel: ArgumentError.
 struct BatchNormTrain {
-  double eps = 1e-5;
-  double momentum = 0.1;
+  double eps = 1e-5;      ///< added to the variance, above 0
+  double momentum = 0.1;  ///< as of BatchNorm, in [0, 1]
   PYCNN_OP("batch_norm_train", eps, momentum)
 };
 
@@ -42,8 +42,8 @@ struct BatchNormTrainGrad {
 ///          factor (C) = scale * batch_inv_std; offset (C) = shift - factor * (mean - batch_mean),
 ///          which is shift but for what the type of batch_mean cannot hold of the mean
 struct BatchNormStatistics {
-  double eps = 1e-5;
-  double momentum = 0.1;
+  double eps = 1e-5;      ///< added to the variance, above 0
+  double momentum = 0.1;  ///< as of BatchNorm, in [0, 1]
   PYCNN_OP("batch_norm_statistics", eps, momentum)
 };
 
@@ -53,7 +53,7 @@ struct BatchNormStatistics {
 ///          tensor of the input's shape
 /// outputs: output (..., C). The activation is the identity, relu, relu6 or leaky_relu.
 struct BatchNormApply {
-  Epilogue epilogue;
+  Epilogue epilogue;  ///< residual and activation
   PYCNN_OP("batch_norm_apply", epilogue)
 };
 
@@ -62,8 +62,8 @@ struct BatchNormApply {
 ///          grad_output (..., C)
 /// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
 struct BatchNormApplyGrad {
-  ActivationKind activation = ActivationKind::kRelu;
-  double slope = 0.01;
+  ActivationKind activation = ActivationKind::kRelu;  ///< of the BatchNormApply
+  double slope = 0.01;                                ///< of kLeakyRelu, at least 0
   PYCNN_OP("batch_norm_apply_grad", activation, slope)
 };
 
@@ -71,14 +71,14 @@ struct BatchNormApplyGrad {
 /// inputs: as BatchNorm.
 /// outputs: output (..., C)
 struct BatchNormInference {
-  double eps = 1e-5;
+  double eps = 1e-5;  ///< added to the variance, above 0
   PYCNN_OP("batch_norm_inference", eps)
 };
 
 /// inputs:  input (..., C); scale (C); running_mean (C); running_var (C); grad_output (..., C)
 /// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
 struct BatchNormInferenceGrad {
-  double eps = 1e-5;
+  double eps = 1e-5;  ///< of the BatchNormInference
   PYCNN_OP("batch_norm_inference_grad", eps)
 };
 
@@ -89,7 +89,7 @@ struct BatchNormInferenceGrad {
 /// inputs:  weight (OC, ...); scale, shift, running_mean, running_var (OC); optional bias (OC)
 /// outputs: folded_weight (OC, ...); folded_bias (OC)
 struct FoldBatchNorm {
-  double eps = 1e-5;
+  double eps = 1e-5;  ///< of the BatchNorm folded
   PYCNN_OP("fold_batch_norm", eps)
 };
 
@@ -99,17 +99,17 @@ struct FoldBatchNorm {
 /// inputs: input (..., C) float.
 /// outputs: output (..., C)
 struct LocalResponseNorm {
-  std::int64_t size = 5;
-  double alpha = 1e-4;
-  double beta = 0.75;
-  double k = 1.0;
+  std::int64_t size = 5;  ///< channels in the sum, at least 1
+  double alpha = 1e-4;    ///< weight of the mean square, at least 0
+  double beta = 0.75;     ///< exponent, at least 0
+  double k = 1.0;         ///< keeps the divisor from 0, above 0
   PYCNN_OP("local_response_norm", size, alpha, beta, k)
 };
 
 /// inputs: input (..., C); grad_output (..., C).
 /// outputs: grad_input (..., C)
 struct LocalResponseNormGrad {
-  LocalResponseNorm norm;
+  LocalResponseNorm norm;  ///< what it is the gradient of
   PYCNN_OP("local_response_norm_grad", norm)
 };
 

@@ -13,23 +13,23 @@ namespace pycnn {
 
 /// A tensor that will exist when a program runs; valid only within the graph that made it.
 struct Symbol {
-  int node = -1;
-  int output = 0;
+  int node = -1;   ///< index in `Graph::nodes()`; -1 for none
+  int output = 0;  ///< which of the node's results, from 0
   /// Identity of the graph, to refuse foreign symbols.
   std::uint32_t graph = 0;
-  bool operator==(const Symbol&) const = default;
+  bool operator==(const Symbol&) const = default;  ///< Same tensor of the same graph.
 };
 
 class GradientContext;
-using Specs = std::span<const TensorSpec>;
+using Specs = std::span<const TensorSpec>;  ///< Of all inputs or results of an op, in order.
 
 /// (vertical, horizontal).
 using Pair = std::array<std::int64_t, 2>;
 
 /// Pixels added at each side of an image.
-struct Padding {
-  std::int64_t top = 0, bottom = 0, left = 0, right = 0;
-  bool operator==(const Padding&) const = default;
+struct Padding {                                          /// At this side, at least 0. @{
+  std::int64_t top = 0, bottom = 0, left = 0, right = 0;  ///@}
+  bool operator==(const Padding&) const = default;        ///< Same on every side.
 };
 
 /// Element-wise non-linearities. Used by ops::Activation and in the epilogue of convolution and
@@ -47,12 +47,12 @@ enum class ActivationKind : std::uint8_t {
 /// What joins a convolution or dense layer after the sum: `activation(sum + bias + residual)`. Only
 /// compile/fuse_epilogue sets it; the residual, if any, is the op's last input.
 struct Epilogue {
-  bool residual = false;
-  ActivationKind activation = ActivationKind::kIdentity;
-  double slope = 0.01;
-  bool operator==(const Epilogue&) const = default;
+  bool residual = false;  ///< whether a tensor of the output's shape is added
+  ActivationKind activation = ActivationKind::kIdentity;  ///< applied last
+  double slope = 0.01;                                    ///< of kLeakyRelu, at least 0
+  bool operator==(const Epilogue&) const = default;       ///< Same in every field.
 };
-
+/// What ops::Reduce makes of the elements along an axis.
 enum class Reduction : std::uint8_t { kSum, kMean, kMax };
 
 /// Element-wise functions of one number with constants a and b, which stand alone (ActivationKind
@@ -122,7 +122,7 @@ enum class ReluRule : std::uint8_t {
 
 namespace ops {
 
-// The attributes of an op that is part of another one stand among the other's own.
+/// The attributes of an op that is part of another one stand among the other's own.
 template <class Field, class V>
 void visit_field(const char* name, Field& field, V& v) {
   if constexpr (requires { Field::kName; })
@@ -131,8 +131,8 @@ void visit_field(const char* name, Field& field, V& v) {
     v(name, field);
 }
 
-// What an op's struct ends with: its name in graph text and its attributes. That makes `kName`,
-// `fields`, which calls v(name, value) for each attribute, and the two members of every op.
+/// What an op's struct ends with: its name in graph text and its attributes. That makes `kName`,
+/// `fields`, which calls v(name, value) for each attribute, and the two members of every op.
 // clang-format off
 #define PYCNN_OP(name, ...)                                                   \
   static constexpr const char* kName = name;                                  \

@@ -13,18 +13,18 @@ namespace pycnn::ops {
 /// inputs: input (N, H, W, C) float.
 /// outputs: output (N, OH, OW, C)
 struct MaxPool2d {
-  Pair kernel_size = {2, 2};
-  Pair stride = {2, 2};
-  Padding padding;
-  Pair dilation = {1, 1};
-  bool ceil_mode = false;
+  Pair kernel_size = {2, 2};  ///< (KH, KW), cells of a window
+  Pair stride = {2, 2};       ///< pixels from one window to the next, (vertical, horizontal)
+  Padding padding;            ///< pixels around the image, which never win
+  Pair dilation = {1, 1};  ///< pixels from one cell of a window to the next, (vertical, horizontal)
+  bool ceil_mode = false;  ///< adds a last window where the strides leave pixels over
   PYCNN_OP("max_pool2d", kernel_size, stride, padding, dilation, ceil_mode)
 };
 
 /// inputs: input (N, H, W, C); grad_output (N, OH, OW, C).
 /// outputs: grad_input (N, H, W, C)
 struct MaxPool2dGrad {
-  MaxPool2d pool;
+  MaxPool2d pool;  ///< what it is the gradient of
   PYCNN_OP("max_pool2d_grad", pool)
 };
 
@@ -33,19 +33,19 @@ struct MaxPool2dGrad {
 /// inputs: input (N, H, W, C) float.
 /// outputs: output (N, OH, OW, C)
 struct AvgPool2d {
-  Pair kernel_size = {2, 2};
-  Pair stride = {2, 2};
-  Padding padding;
-  bool ceil_mode = false;
-  bool count_include_pad = true;
+  Pair kernel_size = {2, 2};      ///< (KH, KW), cells of a window
+  Pair stride = {2, 2};           ///< pixels from one window to the next, (vertical, horizontal)
+  Padding padding;                ///< zeros around the image
+  bool ceil_mode = false;         ///< adds a last window where the strides leave pixels over
+  bool count_include_pad = true;  ///< whether the divisor counts cells in the padding
   PYCNN_OP("avg_pool2d", kernel_size, stride, padding, ceil_mode, count_include_pad)
 };
 
 /// inputs: grad_output (N, OH, OW, C).
 /// outputs: grad_input (N, H, W, C) with H, W from input_size
 struct AvgPool2dGrad {
-  AvgPool2d pool;
-  Pair input_size = {0, 0};
+  AvgPool2d pool;            ///< what it is the gradient of
+  Pair input_size = {0, 0};  ///< (H, W) of the image pooled
   PYCNN_OP("avg_pool2d_grad", pool, input_size)
 };
 
@@ -55,14 +55,14 @@ struct AvgPool2dGrad {
 /// outputs: output (N, OH, OW, C) with OH, OW from output_size. Costs nothing where H, W are OH,
 /// OW.
 struct AdaptiveAvgPool2d {
-  Pair output_size = {1, 1};
+  Pair output_size = {1, 1};  ///< (OH, OW)
   PYCNN_OP("adaptive_avg_pool2d", output_size)
 };
 
 /// inputs: grad_output (N, OH, OW, C).
 /// outputs: grad_input (N, H, W, C) with H, W from input_size
 struct AdaptiveAvgPool2dGrad {
-  Pair input_size = {0, 0};
+  Pair input_size = {0, 0};  ///< (H, W) of the image pooled
   PYCNN_OP("adaptive_avg_pool2d_grad", input_size)
 };
 
@@ -70,9 +70,9 @@ struct AdaptiveAvgPool2dGrad {
 /// inputs: input (N, H, W, C) float.
 /// outputs: output (N, OH, OW, C) with OH, OW from output_size.
 struct Resize2d {
-  Pair output_size = {1, 1};
-  ResizeMode mode = ResizeMode::kBilinear;
-  ResizeGrid grid = ResizeGrid::kHalfPixel;
+  Pair output_size = {1, 1};                 ///< (OH, OW)
+  ResizeMode mode = ResizeMode::kBilinear;   ///< how pixels are taken
+  ResizeGrid grid = ResizeGrid::kHalfPixel;  ///< where they are taken
   std::vector<double> scales;  ///< of rows and columns; empty: output_size over the input's size
   PYCNN_OP("resize2d", output_size, mode, grid, scales)
 };
@@ -80,8 +80,8 @@ struct Resize2d {
 /// inputs: grad_output (N, OH, OW, C).
 /// outputs: grad_input (N, H, W, C) with H, W from input_size
 struct Resize2dGrad {
-  Resize2d resize;
-  Pair input_size = {0, 0};
+  Resize2d resize;           ///< what it is the gradient of
+  Pair input_size = {0, 0};  ///< (H, W) of the image resized
   PYCNN_OP("resize2d_grad", resize, input_size)
 };
 
@@ -94,7 +94,7 @@ struct GlobalAvgPool2d {
 /// inputs: grad_output (N, C).
 /// outputs: grad_input (N, H, W, C) with H, W from input_size
 struct GlobalAvgPool2dGrad {
-  Pair input_size = {0, 0};
+  Pair input_size = {0, 0};  ///< (H, W) of the image pooled
   PYCNN_OP("global_avg_pool2d_grad", input_size)
 };
 

@@ -15,7 +15,7 @@ struct Increment {
 /// inputs: one or more gradients.
 /// outputs: factor (); norm ()
 struct ClipFactor {
-  double max_norm = 1.0;
+  double max_norm = 1.0;  ///< above 0
   PYCNN_OP("clip_factor", max_norm)
 };
 
@@ -27,11 +27,11 @@ struct ClipFactor {
 /// last, factor ()
 /// outputs: parameter; with momentum, velocity
 struct SgdUpdate {
-  double momentum = 0.0;
-  bool nesterov = false;
-  double weight_decay = 0.0;
-  double rate_scale = 1.0;
-  bool clipped = false;
+  double momentum = 0.0;      ///< in [0, 1]; 0: no velocity
+  bool nesterov = false;      ///< looks ahead along the velocity; needs a momentum
+  double weight_decay = 0.0;  ///< L2 penalty, at least 0
+  double rate_scale = 1.0;    ///< of the parameter's group, on the learning rate
+  bool clipped = false;       ///< whether factor, of ClipFactor, is an input; else 1
   PYCNN_OP("sgd_update", momentum, nesterov, weight_decay, rate_scale, clipped)
 };
 
@@ -42,13 +42,13 @@ struct SgdUpdate {
 ///          with `clipped`, last, factor ()
 /// outputs: parameter; mean; variance
 struct AdamUpdate {
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0.0;
-  bool decoupled = false;
-  double rate_scale = 1.0;
-  bool clipped = false;
+  double beta1 = 0.9;         ///< decay of mean, in [0, 1)
+  double beta2 = 0.999;       ///< decay of variance, in [0, 1)
+  double eps = 1e-8;          ///< added to the root of the corrected variance, above 0
+  double weight_decay = 0.0;  ///< at least 0
+  bool decoupled = false;     ///< AdamW: decay shrinks the parameter and is no part of g
+  double rate_scale = 1.0;    ///< of the parameter's group, on the learning rate
+  bool clipped = false;       ///< whether factor, of ClipFactor, is an input; else 1
   PYCNN_OP("adam_update", beta1, beta2, eps, weight_decay, decoupled, rate_scale, clipped)
 };
 
@@ -59,13 +59,13 @@ struct AdamUpdate {
 ///          learning_rate on, without factor
 /// outputs: as the update; with bias, last, grad_bias (OUT)
 struct DenseSgdUpdate {
-  bool bias = false;
-  SgdUpdate update;
+  bool bias = false;  ///< whether grad_bias is the last result
+  SgdUpdate update;   ///< not clipped: the norm would need whole gradients
   PYCNN_OP("dense_sgd_update", bias, update)
-};
+};  /// As DenseSgdUpdate, with Adam.
 struct DenseAdamUpdate {
-  bool bias = false;
-  AdamUpdate update;
+  bool bias = false;  ///< whether grad_bias is the last result
+  AdamUpdate update;  ///< not clipped: the norm would need whole gradients
   PYCNN_OP("dense_adam_update", bias, update)
 };
 
@@ -83,12 +83,12 @@ struct DenseAdamUpdate {
 ///          `clipped`, last, factor ()
 /// outputs: parameter; velocity
 struct MuonUpdate {
-  double momentum = 0.95;
-  bool nesterov = true;
-  double weight_decay = 0.0;
-  std::int64_t iterations = 5;
-  double rate_scale = 1.0;
-  bool clipped = false;
+  double momentum = 0.95;       ///< in [0, 1)
+  bool nesterov = true;         ///< looks ahead along the velocity; needs a momentum
+  double weight_decay = 0.0;    ///< decoupled, at least 0
+  std::int64_t iterations = 5;  ///< from 1 to 100; 5 bring the values near enough
+  double rate_scale = 1.0;      ///< of the parameter's group, on the learning rate
+  bool clipped = false;         ///< whether factor, of ClipFactor, is an input; else 1
   PYCNN_OP("muon_update", momentum, nesterov, weight_decay, iterations, rate_scale, clipped)
 };
 
@@ -97,7 +97,7 @@ struct MuonUpdate {
 /// inputs: average; value; step i64 (1).
 /// outputs: average
 struct EmaUpdate {
-  double decay = 0.999;
+  double decay = 0.999;  ///< in [0, 1]; 0.999 averages about 1000 steps
   PYCNN_OP("ema_update", decay)
 };
 
