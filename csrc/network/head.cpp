@@ -77,18 +77,20 @@ FreshParameters fresh_parameters(const Model& model, std::int64_t num_classes) {
 
 Graph resized(const Graph& graph, const FreshParameters& fresh) {
   GraphEditor editor(graph);
-  try {
-    for (int i = 0; i < editor.size(); ++i) {
-      const auto found = fresh.find(editor.source_node(i).name);
-      if (found == fresh.end())
-        editor.keep(i);
-      else
-        editor.keep(i, found->second.spec);
+  for (int i = 0; i < editor.size(); ++i) {
+    const auto found = fresh.find(editor.source_node(i).name);
+    if (found != fresh.end()) {
+      editor.keep(i, found->second.spec);
+      continue;
     }
-  } catch (const ShapeError& error) {
-    throw UnsupportedError(
-        std::string("replace_head: what follows the head has the old number of classes built in") +
-        "\n  " + error.what());
+    try {
+      editor.keep(i);
+    } catch (const ShapeError& error) {
+      throw UnsupportedError(
+          std::string(
+              "replace_head: what follows the head has the old number of classes built in") +
+          "\n  " + error.what());
+    }
   }
   return editor.finish();
 }

@@ -1,6 +1,7 @@
 #include "pycnn/trainer.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -25,9 +26,12 @@ Optimizer default_optimizer() {
 }
 
 void check_rate(double rate) {
-  if (!(rate >= 0.0) || std::isinf(rate))
-    throw ArgumentError("trainer: the learning rate is " + std::to_string(rate) +
-                        ", expected a finite number of at least 0");
+  // Steps take it as a float, in which a finite double may be infinite.
+  if (rate >= 0.0 && rate <= static_cast<double>(std::numeric_limits<float>::max())) return;
+  char text[32];
+  char* const end = std::to_chars(text, text + sizeof(text), rate).ptr;
+  throw ArgumentError("trainer: the learning rate is " + std::string(text, end) +
+                      ", expected a finite number of at least 0 that a float holds");
 }
 
 void check_options(const TrainerOptions& options) {

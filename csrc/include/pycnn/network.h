@@ -58,7 +58,7 @@ PYCNN_API std::vector<std::string> head_names(const Model& model);
 /// too. Training state and the classes' names are left out.
 ///
 /// Throws ArgumentError for `num_classes` below 1, UnsupportedError when what follows the head has
-/// the old number built in, and what `head_names` throws.
+/// the old number built in, ShapeError for far too many, and what `head_names` throws.
 PYCNN_API Model replace_head(const Model& model, std::int64_t num_classes, std::uint64_t seed = 0);
 
 }  // namespace pycnn

@@ -20,7 +20,7 @@ struct TrainerOptions {
   /// The update after each step; unset: SGD with momentum 0.9. Its groups may set weight decay and
   /// rates of parameters; which are frozen follows from `trained` and `frozen` below.
   std::optional<Optimizer> optimizer;
-  double learning_rate = 0.01;     ///< of the first step; finite, at least 0
+  double learning_rate = 0.01;     ///< of the first step; at least 0, finite as a float
   double label_smoothing = 0.0;    ///< in [0, 1], see ops::SoftmaxCrossEntropy
   std::int64_t batch_size = 32;    ///< images in a step; others are accepted and compiled when met
   DType images = DType::kFloat32;  ///< kUInt8: bytes, which become value / 255
@@ -74,7 +74,7 @@ class PYCNN_API Trainer {
 
   /// Of the next step.
   double learning_rate() const;
-  /// Takes effect from the next step on. Throws ArgumentError unless finite and at least 0.
+  /// Takes effect from the next step on. Throws ArgumentError unless a finite float of at least 0.
   void set_learning_rate(double rate);
   /// Steps made so far, those before a resumed file was saved included.
   std::int64_t steps() const;

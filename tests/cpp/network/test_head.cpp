@@ -60,6 +60,8 @@ TEST_CASE("a head of as many classes keeps its values, another drops the names o
 TEST_CASE("what has no head, or its number of classes elsewhere too, is refused") {
   const Model model = small_model();
   check_error<ArgumentError>([&] { replace_head(model, 0); }, {"num_classes is 0"});
+  // Too many is no fault of the layers behind.
+  check_error<ShapeError>([&] { replace_head(model, std::int64_t{1} << 60); }, {"'fc.weight'"});
   Model pooled;
   const Symbol x = pooled.graph.input("x", {{1, 4, 4, 2}});
   pooled.graph.set_output("output", pooled.graph.add(ops::GlobalAvgPool2d{}, {x}, "pool"));

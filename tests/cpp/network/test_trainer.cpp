@@ -207,6 +207,7 @@ TEST_CASE("options that cannot be are refused with their value") {
   refused([](TrainerOptions& o) { o.learning_rate = -1.0; }, {"learning rate", "-1"});
   refused([](TrainerOptions& o) { o.learning_rate = std::numeric_limits<double>::quiet_NaN(); },
           {"learning rate", "nan"});
+  refused([](TrainerOptions& o) { o.learning_rate = 1e39; }, {"learning rate", "1e+39", "float"});
   refused([](TrainerOptions& o) { o.batch_size = 0; }, {"batch_size is 0"});
   refused([](TrainerOptions& o) { o.seed = std::uint64_t{1} << 63; }, {"seed", "2^63"});
   refused([](TrainerOptions& o) { o.trained = {"fc.weights"}; },
@@ -239,6 +240,8 @@ TEST_CASE("a learning rate of zero changes no parameter, a new one counts from t
   train(trainer, 1);
   CHECK_FALSE(same_bits(before, model.variables.at("fc.weight")));
   check_error<ArgumentError>([&] { trainer.set_learning_rate(-0.1); }, {"-0.1"});
+  check_error<ArgumentError>([&] { trainer.set_learning_rate(1e300); }, {"1e+300"});
+  CHECK(trainer.learning_rate() == 0.5);
 }
 
 TEST_CASE("byte images train as their floats do") {
