@@ -111,6 +111,21 @@ void require_array(const void* data, std::size_t bytes, const TensorSpec& spec, 
                         std::to_string(wanted));
 }
 
+void require_struct_size(std::size_t given, std::size_t smallest, const char* who,
+                         const char* type) {
+  if (given < smallest || given > kMaxStructBytes)
+    throw ArgumentError(std::string(who) + ": struct_size is " + std::to_string(given) +
+                        ", expected sizeof(" + type + ")");
+}
+
+const char* to_c_text(const std::string& text, const char* who) {
+  if (const std::size_t zero = text.find('\0'); zero != std::string::npos)
+    throw UnsupportedError(
+        std::string(who) + ": the text '" + text.substr(0, std::min<std::size_t>(zero, 80)) +
+        "' goes on after a zero at its byte " + std::to_string(zero) + ", which a C text cannot");
+  return text.c_str();
+}
+
 pycnn_array_info describe(const std::string& name, const TensorSpec& spec) {
   if (spec.shape.size() > PYCNN_MAX_RANK)
     throw UnsupportedError("'" + name + "' has " + std::to_string(spec.shape.size()) +

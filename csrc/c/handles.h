@@ -55,9 +55,16 @@ void require_index(std::size_t index, std::size_t count, const char* who, const 
 void require_array(const void* data, std::size_t bytes, const TensorSpec& spec, const char* who,
                    const std::string& name);
 
+// The text as C has it. Throws UnsupportedError when it holds a zero, which would end it early.
+const char* to_c_text(const std::string& text, const char* who);
 pycnn_array_info describe(const std::string& name, const TensorSpec& spec);
 DType to_dtype(pycnn_dtype dtype, const char* who, const char* name);
 
+// No struct of options is larger; what is was not set by its init function.
+inline constexpr std::size_t kMaxStructBytes = 4096;
+// Throws ArgumentError for a size that no version of the struct `type` has.
+void require_struct_size(std::size_t given, std::size_t smallest, const char* who,
+                         const char* type);
 // The caller's part of a struct that a newer library may have extended, over the defaults.
 // Throws ArgumentError when init was not called.
 pycnn_compile_options complete(const pycnn_compile_options* given, const char* who);

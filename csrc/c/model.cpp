@@ -13,8 +13,6 @@ template <class Work>
 std::vector<std::string> names_or_error(std::exception_ptr& error, const Work& work) {
   try {
     return work();
-  } catch (const std::bad_alloc&) {
-    throw;
   } catch (const pycnn::Error&) {
     error = std::current_exception();
     return {};
@@ -86,7 +84,7 @@ pycnn_status tell_name(const pycnn_model* model, const char* who, std::size_t in
     const std::vector<std::string>& names = names_of(model, who, which);
     require(name, who, "name");
     require_index(index, names.size(), who, "index");
-    *name = names[index].c_str();
+    *name = to_c_text(names[index], who);
   });
 }
 
@@ -135,7 +133,8 @@ pycnn_status pycnn_model_metadata(const pycnn_model* model, const char* key, con
     require(key, "pycnn_model_metadata", "key");
     require(text, "pycnn_model_metadata", "text");
     const auto found = model->model.metadata.find(key);
-    *text = found == model->model.metadata.end() ? nullptr : found->second.c_str();
+    *text = found == model->model.metadata.end() ? nullptr
+                                                 : to_c_text(found->second, "pycnn_model_metadata");
   });
 }
 

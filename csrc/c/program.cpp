@@ -13,7 +13,7 @@ pycnn_compile_options complete(const pycnn_compile_options* given, const char* w
   (void)pycnn_compile_options_init(&options, sizeof(options));
   if (given == nullptr) return options;
   if (given->struct_size < offsetof(pycnn_compile_options, memory_limit_bytes) ||
-      given->struct_size > 4096)
+      given->struct_size > kMaxStructBytes)
     throw ArgumentError(std::string(who) +
                         ": the options were not set by pycnn_compile_options_init");
   std::memcpy(&options, given, std::min(sizeof(options), given->struct_size));
@@ -116,10 +116,8 @@ pycnn_status pycnn_compile_options_init(pycnn_compile_options* options, size_t s
   return guarded([&] {
     constexpr const char* kWho = "pycnn_compile_options_init";
     require(options, kWho, "options");
-    if (struct_size < offsetof(pycnn_compile_options, memory_limit_bytes))
-      throw pycnn::ArgumentError(std::string(kWho) + ": struct_size is " +
-                                 std::to_string(struct_size) +
-                                 ", expected sizeof(pycnn_compile_options)");
+    require_struct_size(struct_size, offsetof(pycnn_compile_options, memory_limit_bytes), kWho,
+                        "pycnn_compile_options");
     pycnn_compile_options defaults = {};
     defaults.struct_size = struct_size;
     defaults.batch = 1;

@@ -42,7 +42,8 @@ pycnn_trainer_options complete(const pycnn_trainer_options* given) {
   pycnn_trainer_options options = {};
   (void)pycnn_trainer_options_init(&options, sizeof(options));
   if (given == nullptr) return options;
-  if (given->struct_size < offsetof(pycnn_trainer_options, compile) || given->struct_size > 4096)
+  if (given->struct_size < offsetof(pycnn_trainer_options, compile) ||
+      given->struct_size > kMaxStructBytes)
     throw pycnn::ArgumentError(
         "pycnn_trainer_create: the options were not set by pycnn_trainer_options_init");
   std::memcpy(&options, given, std::min(sizeof(options), given->struct_size));
@@ -77,10 +78,8 @@ pycnn_status pycnn_trainer_options_init(pycnn_trainer_options* options, size_t s
   return guarded([&] {
     constexpr const char* kWho = "pycnn_trainer_options_init";
     require(options, kWho, "options");
-    if (struct_size < offsetof(pycnn_trainer_options, compile))
-      throw pycnn::ArgumentError(std::string(kWho) + ": struct_size is " +
-                                 std::to_string(struct_size) +
-                                 ", expected sizeof(pycnn_trainer_options)");
+    require_struct_size(struct_size, offsetof(pycnn_trainer_options, compile), kWho,
+                        "pycnn_trainer_options");
     pycnn_trainer_options defaults = {};
     defaults.struct_size = struct_size;
     defaults.learning_rate = 0.01;

@@ -16,7 +16,8 @@
  *
  * Handles are opaque. Each `pycnn_*_free` takes what a function of the same type gave, or NULL. A
  * program or trainer keeps what it needs of its model, which may be freed before it. Texts are
- * UTF-8 and end with a zero; those that come from a handle live as long as it.
+ * UTF-8 and end with a zero; those that come from a handle live as long as it. One that a file
+ * holds with a zero inside is ::PYCNN_UNSUPPORTED_ERROR.
  *
  * Threads: different handles are independent. A model may be used from any number of threads while
  * none trains it, a program by any number at once (::pycnn_program_run), a trainer by one at a
@@ -159,7 +160,8 @@ PYCNN_API int32_t pycnn_c_abi_version(void);
 /** "ShapeError" and so on; "unknown status" for a number that is none. Never NULL. */
 PYCNN_API const char* pycnn_status_name(pycnn_status status);
 /** The text of the last failure on this thread, "" before the first. Valid until the next failure
- * on this thread, at most 4095 bytes (longer ones are cut). Never NULL. */
+ * on this thread, at most 4095 bytes (longer ones are cut). Paths and names of devices are in it as
+ * they were given, UTF-8 or not. Never NULL. */
 PYCNN_API const char* pycnn_last_error(void);
 /** errno of the last failure on this thread if it was ::PYCNN_FILE_ERROR, else 0. */
 PYCNN_API int32_t pycnn_last_errno(void);
@@ -196,23 +198,26 @@ PYCNN_API pycnn_status pycnn_model_output(const pycnn_model* model, size_t index
 /** A text entry of the file's metadata; `*text` is NULL where there is none of this key. */
 PYCNN_API pycnn_status pycnn_model_metadata(const pycnn_model* model, const char* key,
                                             const char** text);
-/** Names of classes that the file has: as many as scores, or 0. ::PYCNN_FORMAT_ERROR when the entry
- * is damaged. */
+/** Names of classes that the file has, in the order of the scores; 0 when it has none. Nothing
+ * makes a file have as many as scores: compare before asking for one. ::PYCNN_FORMAT_ERROR when the
+ * entry is damaged. */
 PYCNN_API pycnn_status pycnn_model_class_count(const pycnn_model* model, size_t* count);
 /** The name of class `index`. */
 PYCNN_API pycnn_status pycnn_model_class_name(const pycnn_model* model, size_t index,
                                               const char** name);
 
 /** The model for another number of classes: the layer that gives the scores (and auxiliary heads')
- * starts anew, drawn from `seed`. All other weights are shared with `model`: training one trains
- * the other.
+ * starts anew, drawn from `seed`, and the names of classes are left out. A head of that many
+ * classes already keeps weights and names. All other weights are shared with `model`: training one
+ * trains the other.
  *
  * \param model The model; it stays as it is.
  * \param num_classes At least 1.
  * \param seed Of the fresh weights.
  * \param[out] result To be freed by ::pycnn_model_free.
  * \return ::PYCNN_GRAPH_ERROR when no dense layer or convolution gives the scores,
- * ::PYCNN_UNSUPPORTED_ERROR when what follows has the old number built in */
+ * ::PYCNN_UNSUPPORTED_ERROR when what follows has the old number built in, ::PYCNN_SHAPE_ERROR or
+ * ::PYCNN_MEMORY_LIMIT_ERROR for more classes than there can be weights for */
 PYCNN_API pycnn_status pycnn_model_replace_head(const pycnn_model* model, int64_t num_classes,
                                                 uint64_t seed, pycnn_model** result);
 /** Parameters of the layer that gives the scores: what to train alone for other classes. */
@@ -313,7 +318,7 @@ PYCNN_API pycnn_status pycnn_trainer_step(pycnn_trainer* trainer, pycnn_input im
                                           int64_t* correct);
 /** Steps made so far, those before a resumed file included. */
 PYCNN_API pycnn_status pycnn_trainer_steps(const pycnn_trainer* trainer, int64_t* steps);
-/** Sets the rate of the steps that follow: finite, at least 0. */
+/** Sets the rate of the steps that follow: at least 0, finite as a `float`. */
 PYCNN_API pycnn_status pycnn_trainer_set_learning_rate(pycnn_trainer* trainer, double rate);
 /** Writes network, weights and training state, atomically, to be loaded and trained on with
  * `resume`. ::PYCNN_FILE_ERROR */

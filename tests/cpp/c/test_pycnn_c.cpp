@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -203,40 +204,43 @@ TEST_CASE("C: null arguments, wrong sizes and indices are errors that name them"
   REQUIRE(pycnn_program_compile(h.model, nullptr, &h.program) == PYCNN_OK);
   REQUIRE(pycnn_trainer_create(h.model, nullptr, &h.trainer) == PYCNN_OK);
 
-  const std::pair<const char*, pycnn_status> null_handles[] = {
-      {"pycnn_model_save", pycnn_model_save(nullptr, "x")},
-      {"pycnn_model_input_count", pycnn_model_input_count(nullptr, &count)},
-      {"pycnn_model_input", pycnn_model_input(nullptr, 0, &info)},
-      {"pycnn_model_output_count", pycnn_model_output_count(nullptr, &count)},
-      {"pycnn_model_output", pycnn_model_output(nullptr, 0, &info)},
-      {"pycnn_model_metadata", pycnn_model_metadata(nullptr, "x", &text)},
-      {"pycnn_model_class_count", pycnn_model_class_count(nullptr, &count)},
-      {"pycnn_model_class_name", pycnn_model_class_name(nullptr, 0, &text)},
-      {"pycnn_model_replace_head", pycnn_model_replace_head(nullptr, 3, 0, &h.model)},
-      {"pycnn_model_head_count", pycnn_model_head_count(nullptr, &count)},
-      {"pycnn_model_head_name", pycnn_model_head_name(nullptr, 0, &text)},
-      {"pycnn_compile_options_init", pycnn_compile_options_init(nullptr, 1)},
-      {"pycnn_plan_memory", pycnn_plan_memory(nullptr, nullptr, nullptr)},
-      {"pycnn_program_compile", pycnn_program_compile(nullptr, nullptr, &h.program)},
-      {"pycnn_program_input_count", pycnn_program_input_count(nullptr, &count)},
-      {"pycnn_program_input", pycnn_program_input(nullptr, 0, &info)},
-      {"pycnn_program_output_count", pycnn_program_output_count(nullptr, &count)},
-      {"pycnn_program_output", pycnn_program_output(nullptr, 0, &info)},
-      {"pycnn_program_memory", pycnn_program_memory(nullptr, nullptr)},
-      {"pycnn_program_run", pycnn_program_run(nullptr, nullptr, 0, nullptr, 0)},
-      {"pycnn_trainer_options_init", pycnn_trainer_options_init(nullptr, 1)},
-      {"pycnn_trainer_create", pycnn_trainer_create(nullptr, nullptr, &h.trainer)},
-      {"pycnn_trainer_image", pycnn_trainer_image(nullptr, &info)},
+  const std::pair<const char*, std::function<pycnn_status()>> null_handles[] = {
+      {"pycnn_model_save", [&] { return pycnn_model_save(nullptr, "x"); }},
+      {"pycnn_model_input_count", [&] { return pycnn_model_input_count(nullptr, &count); }},
+      {"pycnn_model_input", [&] { return pycnn_model_input(nullptr, 0, &info); }},
+      {"pycnn_model_output_count", [&] { return pycnn_model_output_count(nullptr, &count); }},
+      {"pycnn_model_output", [&] { return pycnn_model_output(nullptr, 0, &info); }},
+      {"pycnn_model_metadata", [&] { return pycnn_model_metadata(nullptr, "x", &text); }},
+      {"pycnn_model_class_count", [&] { return pycnn_model_class_count(nullptr, &count); }},
+      {"pycnn_model_class_name", [&] { return pycnn_model_class_name(nullptr, 0, &text); }},
+      {"pycnn_model_replace_head",
+       [&] { return pycnn_model_replace_head(nullptr, 3, 0, &h.model); }},
+      {"pycnn_model_head_count", [&] { return pycnn_model_head_count(nullptr, &count); }},
+      {"pycnn_model_head_name", [&] { return pycnn_model_head_name(nullptr, 0, &text); }},
+      {"pycnn_compile_options_init", [&] { return pycnn_compile_options_init(nullptr, 1); }},
+      {"pycnn_plan_memory", [&] { return pycnn_plan_memory(nullptr, nullptr, nullptr); }},
+      {"pycnn_program_compile",
+       [&] { return pycnn_program_compile(nullptr, nullptr, &h.program); }},
+      {"pycnn_program_input_count", [&] { return pycnn_program_input_count(nullptr, &count); }},
+      {"pycnn_program_input", [&] { return pycnn_program_input(nullptr, 0, &info); }},
+      {"pycnn_program_output_count", [&] { return pycnn_program_output_count(nullptr, &count); }},
+      {"pycnn_program_output", [&] { return pycnn_program_output(nullptr, 0, &info); }},
+      {"pycnn_program_memory", [&] { return pycnn_program_memory(nullptr, nullptr); }},
+      {"pycnn_program_run", [&] { return pycnn_program_run(nullptr, nullptr, 0, nullptr, 0); }},
+      {"pycnn_trainer_options_init", [&] { return pycnn_trainer_options_init(nullptr, 1); }},
+      {"pycnn_trainer_create", [&] { return pycnn_trainer_create(nullptr, nullptr, &h.trainer); }},
+      {"pycnn_trainer_image", [&] { return pycnn_trainer_image(nullptr, &info); }},
       {"pycnn_trainer_step",
-       pycnn_trainer_step(nullptr, {nullptr, 0}, nullptr, 1, nullptr, nullptr)},
-      {"pycnn_trainer_steps", pycnn_trainer_steps(nullptr, nullptr)},
-      {"pycnn_trainer_set_learning_rate", pycnn_trainer_set_learning_rate(nullptr, 0.1)},
-      {"pycnn_trainer_save", pycnn_trainer_save(nullptr, "x")},
+       [&] {
+         return pycnn_trainer_step(nullptr, {nullptr, 0}, nullptr, 1, nullptr, nullptr);
+       }},
+      {"pycnn_trainer_steps", [&] { return pycnn_trainer_steps(nullptr, nullptr); }},
+      {"pycnn_trainer_set_learning_rate",
+       [&] { return pycnn_trainer_set_learning_rate(nullptr, 0.1); }},
+      {"pycnn_trainer_save", [&] { return pycnn_trainer_save(nullptr, "x"); }},
   };
-  for (const auto& [name, status] : null_handles) {
-    INFO(std::string(name));
-    CHECK(status == PYCNN_ARGUMENT_ERROR);
-  }
+  for (const auto& [name, call] : null_handles)
+    check_failed(call(), PYCNN_ARGUMENT_ERROR, {name, " is NULL"});
   pycnn_model_free(nullptr);
   pycnn_program_free(nullptr);
   pycnn_trainer_free(nullptr);
@@ -315,7 +319,14 @@ TEST_CASE("C: options that were not set, or hold nonsense, are refused") {
   CHECK(options.memory_limit_bytes == 10);
   CHECK(pycnn_program_compile(h.model, &options, &h.program) == PYCNN_OK);
 
+  check_failed(pycnn_compile_options_init(&options, 8), PYCNN_ARGUMENT_ERROR,
+               {"struct_size is 8", "sizeof(pycnn_compile_options)"});
+  check_failed(pycnn_compile_options_init(&options, SIZE_MAX), PYCNN_ARGUMENT_ERROR,
+               {"struct_size is 18446744073709551615"});
+
   pycnn_trainer_options training = {};
+  check_failed(pycnn_trainer_options_init(&training, SIZE_MAX), PYCNN_ARGUMENT_ERROR,
+               {"struct_size", "sizeof(pycnn_trainer_options)"});
   check_failed(pycnn_trainer_create(h.model, &training, &h.trainer), PYCNN_ARGUMENT_ERROR,
                {"pycnn_trainer_options_init"});
   REQUIRE(pycnn_trainer_options_init(&training, sizeof(training)) == PYCNN_OK);
@@ -332,6 +343,25 @@ TEST_CASE("C: options that were not set, or hold nonsense, are refused") {
   check_failed(pycnn_trainer_create(h.model, &training, &h.trainer), PYCNN_ARGUMENT_ERROR,
                {"options->frozen[1] is NULL"});
   CHECK(h.trainer == nullptr);
+}
+
+TEST_CASE("C: texts with a zero inside are refused rather than cut") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "zero.safetensors";
+  Model model = small_model();
+  model.metadata["class_names"] = R"(["a\u0000b", "a\u0000c", "d"])";
+  model.metadata["note"] = std::string("x\0y", 3);
+  save_model(path, model);
+  Handles h;
+  REQUIRE(pycnn_model_load(path.c_str(), &h.model) == PYCNN_OK);
+  const char* text = nullptr;
+  check_failed(pycnn_model_class_name(h.model, 0, &text), PYCNN_UNSUPPORTED_ERROR,
+               {"pycnn_model_class_name", "'a'", "byte 1"});
+  check_failed(pycnn_model_metadata(h.model, "note", &text), PYCNN_UNSUPPORTED_ERROR,
+               {"pycnn_model_metadata", "'x'"});
+  CHECK(text == nullptr);
+  CHECK(pycnn_model_class_name(h.model, 2, &text) == PYCNN_OK);
+  CHECK(text == std::string("d"));
 }
 
 TEST_CASE("C: errors are those of the thread that made them, and files tell errno") {
