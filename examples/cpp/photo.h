@@ -66,13 +66,13 @@ struct JpegErrors {
   char text[JMSG_LENGTH_MAX];
 };
 
-inline Photo read_jpeg(const std::string& path) {
+// `photo` is the caller's: a local object that changes after setjmp is undefined after longjmp.
+inline void read_jpeg(const std::string& path, Photo& photo) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              std::fclose);
   if (!file) throw std::runtime_error(path + ": cannot be opened");
   jpeg_decompress_struct jpeg = {};
   JpegErrors errors = {};
-  Photo photo;
   jpeg.err = jpeg_std_error(&errors.manager);
   errors.manager.error_exit = [](j_common_ptr common) {
     auto* const own = reinterpret_cast<JpegErrors*>(common->err);
@@ -104,7 +104,6 @@ inline Photo read_jpeg(const std::string& path) {
   }
   jpeg_finish_decompress(&jpeg);
   jpeg_destroy_decompress(&jpeg);
-  return photo;
 }
 #endif
 
@@ -118,7 +117,9 @@ inline Photo read_photo(const std::string& path) {
   if (start[0] == 'P' && (start[1] == '5' || start[1] == '6')) return read_ppm(file, path);
   if (start[0] == 0xFF && start[1] == 0xD8) {
 #ifdef HAVE_JPEG
-    return read_jpeg(path);
+    Photo photo;
+    read_jpeg(path, photo);
+    return photo;
 #else
     throw std::runtime_error(path + ": is a JPEG file; this program was built without libjpeg");
 #endif

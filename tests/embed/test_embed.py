@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -126,6 +127,11 @@ def test_examples_say_what_is_wrong_and_end_with_one(wheel_examples, trained, di
     assert "bad.safetensors: is neither" in fails(cpp / "classify_photo", trained, bad)
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00")
     assert "cut.jpg" in fails(cpp / "classify_photo", trained, tmp_path / "cut.jpg")
+    # One whose error comes after its pixels.
+    whole = io.BytesIO()
+    Image.new("L", (20, 20), 99).save(whole, "JPEG")
+    (tmp_path / "late.jpg").write_bytes(whole.getvalue()[:-2] + b"\xff\xc4\x00\x01\xff\xd9")
+    assert "late.jpg: " in fails(cpp / "classify_photo", trained, tmp_path / "late.jpg")
     (tmp_path / "cut.ppm").write_bytes(b"P6\n# a comment\n20 20\n255\n123")
     assert "ends inside its pixels" in fails(cpp / "classify_photo", trained, tmp_path / "cut.ppm")
     (tmp_path / "huge.ppm").write_bytes(b"P6\n100000 100000\n255\n")
