@@ -18,11 +18,7 @@ from pycnn.onnx._network import Input, Network, Node
 from pycnn.onnx._registry import Operator, operators
 from pycnn.pytorch._patterns import find_local_response_norms
 
-__all__ = ["BATCH", "AtenNode", "Reader"]
-
-#: Images that networks are recorded with: a number that hardly is the size of anything else, so that where it stands
-#: first in a shape it means the batch.
-BATCH = 13
+__all__ = ["AtenNode", "Reader"]
 
 # The newest meaning of ONNX operators that is used.
 _OPSET = 20
@@ -185,6 +181,11 @@ class Reader:
             raise self.unsupported("the operator is not supported")
         if operator_name.startswith(("_assert", "sym_")):
             return
+        if node.name in self.counting:
+            raise self.unsupported(
+                "a number in it changes with the number of images, which is free here\n"
+                "  hint: let shapes broadcast, and let mean() divide by the number"
+            )
         mutable = [a for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         self._begin(node, target._schema)
         arguments = self._arguments(node)
@@ -316,6 +317,8 @@ class Reader:
 
     #: Dotted names of all modules.
     module_names: frozenset[str] = frozenset()
+    #: Nodes that hold a number which changes with the number of images.
+    counting: frozenset[str] = frozenset()
 
     def _fresh(self, wanted: str) -> str:
         name, number = wanted, 2

@@ -14,7 +14,8 @@ from pycnn.onnx._fold import fold_network
 from pycnn.onnx._module import OnnxModule
 from pycnn.onnx._network import Network
 from pycnn.optional import optional
-from pycnn.pytorch._graph import BATCH, Reader
+from pycnn.pytorch._batch import BATCH, nodes_that_count_images
+from pycnn.pytorch._graph import Reader
 
 __all__ = ["TorchModule", "from_torch"]
 
@@ -41,8 +42,8 @@ def from_torch(module: Any, example_input: Any, *, input_layout: str = "NCHW") -
         A net that gives what the module gives: one array, or a tuple, list or dict of them.
 
     Raises:
-        UnsupportedError: The module uses an operator that is not supported; the message names the node, the operator
-            and the line that calls it. Or torch is not installed.
+        UnsupportedError: The module uses an operator that is not supported, or computes with the number of images; the
+            message names the node, the operator and the line that calls it. Or torch is not installed.
         GraphError: torch.export cannot record the module, for example because a branch depends on the images.
         ArgumentError: `module` is no `torch.nn.Module`, or `input_layout` is unknown.
         DTypeError: `example_input` is no array of float32, float64 or uint8.
@@ -61,14 +62,7 @@ def from_torch(module: Any, example_input: Any, *, input_layout: str = "NCHW") -
     if input_layout not in ("NCHW", "NHWC"):
         raise ArgumentError(f"from_torch: input_layout {input_layout!r} is not one of NCHW, NHWC")
     _check_norms(torch, module)
-    examples = _examples(torch, module, example_input)
-    with _evaluating(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            program = torch.export.export(module, tuple(examples), strict=False)
-        except Exception as error:
-            text = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise GraphError(f"from_torch: torch.export cannot record {type(module).__name__}: {text}") from error
+    program = _record(torch, module, _examples(torch, module, example_input, BATCH))
     tensors: dict[int, str] = {}
     for name, tensor in (*_all(module, "parameters"), *_all(module, "buffers")):
         tensors.setdefault(id(tensor), name)
@@ -76,6 +70,11 @@ def from_torch(module: Any, example_input: Any, *, input_layout: str = "NCHW") -
     parameters = dict(module.named_parameters())
     reader = Reader(torch, program, names, frozenset(parameters))
     reader.module_names = frozenset(name for name, _ in module.named_modules())
+    reader.counting = nodes_that_count_images(
+        program.graph,
+        lambda count: _record(torch, module, _examples(torch, module, example_input, count)).graph,
+        type(module).__name__,
+    )
     network, form = reader.read()
     _check_form(form)
     # Keeps what the outputs need.
@@ -83,6 +82,16 @@ def from_torch(module: Any, example_input: Any, *, input_layout: str = "NCHW") -
     result = TorchModule(network, sources, input_layout=input_layout, form=form, name=type(module).__name__)
     _freeze(result, {name for name, p in parameters.items() if not p.requires_grad}, _settled(module))
     return result
+
+
+def _record(torch: Any, module: Any, examples: list[Any]) -> Any:
+    with _evaluating(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(module, tuple(examples), strict=False)
+        except Exception as error:
+            text = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise GraphError(f"from_torch: torch.export cannot record {type(module).__name__}: {text}") from error
 
 
 def _all(module: Any, kind: str) -> Iterator[tuple[str, Any]]:
@@ -124,8 +133,8 @@ def _evaluating(module: Any) -> Iterator[None]:
             part.training = mode
 
 
-def _examples(torch: Any, module: Any, example: Any) -> list[Any]:
-    """One tensor for each input, with `BATCH` images."""
+def _examples(torch: Any, module: Any, example: Any, batch: int) -> list[Any]:
+    """One tensor for each input, with this many images."""
     is_shape = isinstance(example, tuple | list) and all(isinstance(n, int) for n in example)
     several = isinstance(example, tuple | list) and not is_shape
     given = list(example) if several else [torch.zeros(tuple(example)) if is_shape else example]
@@ -138,7 +147,7 @@ def _examples(torch: Any, module: Any, example: Any) -> list[Any]:
             raise DTypeError(f"from_torch: example_input is {tensor.dtype}, expected float32, float64 or uint8")
         if not tensor.ndim:
             raise DTypeError("from_torch: example_input is a single number, expected a batch (N, C, H, W)")
-        made = torch.zeros((BATCH, *tensor.shape[1:]), dtype=wanted if tensor.is_floating_point() else tensor.dtype)
+        made = torch.zeros((batch, *tensor.shape[1:]), dtype=wanted if tensor.is_floating_point() else tensor.dtype)
         results.append(made if first is None else made.to(first.device))
     return results
 

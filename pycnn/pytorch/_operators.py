@@ -17,7 +17,8 @@ from pycnn.onnx._operators._windows import as_images, from_images
 from pycnn.onnx._operators.normalization import channels_last
 from pycnn.onnx._registry import BUFFER, PLAIN, Operator, Values
 from pycnn.onnx._view import IMAGE, View
-from pycnn.pytorch._graph import BATCH, Reader
+from pycnn.pytorch._batch import BATCH
+from pycnn.pytorch._graph import Reader
 
 __all__ = ["OWN", "TRANSLATIONS"]
 

@@ -404,6 +404,18 @@ def test_a_view_that_would_see_a_change_in_place_is_refused():
         pycnn.from_torch(Apply(view, T.Conv2d(3, 2, 1)), (2, 3, 4, 5))
 
 
+# ---- The number of images
+
+
+def test_numbers_that_do_not_follow_from_the_number_of_images_are_kept():
+    def count(x):
+        rows = x.view(x.size(0), 2, -1) * 13 + 0.0625
+        wide = rows.mean(2, keepdim=True).expand(x.size(0), 2, 13)
+        return wide + torch.arange(13.0)
+
+    compare(Apply(count), (3, 4, 4, 5), training=False)
+
+
 # ---- Refusals
 
 
@@ -433,6 +445,11 @@ class Named(T.Module):
         (Apply(lambda x: x.flatten()), pycnn.UnsupportedError, "axis of images"),
         (Apply(lambda x: x.view(2, -1)), pycnn.UnsupportedError, "axis of images"),
         (Apply(lambda x: x.view(17, -1)), pycnn.GraphError, "torch.export cannot record"),
+        (Apply(lambda x: x / x.shape[0]), pycnn.UnsupportedError, r"aten.div.Tensor\): a number .*number of images"),
+        (Apply(lambda x: x - x.sum() / x.numel()), pycnn.UnsupportedError, r"aten.div.Tensor\): a number"),
+        (Apply(lambda x: x + torch.ones(len(x), 1, 1, 1)), pycnn.UnsupportedError, r"aten.ones.default\): a number"),
+        (Apply(lambda x: x + torch.ones(1).expand(x.shape[0], 1, 1, 1)), pycnn.UnsupportedError, "expand.*: a number"),
+        (Apply(lambda x: x * 2 if len(x) > 12 else x + 2), pycnn.GraphError, "other operators for another number"),
         (Apply(lambda x: x[1:]), pycnn.UnsupportedError, "axis of images cannot be cut"),
         (Apply(lambda x: x if x.sum() > 0 else -x), pycnn.GraphError, "torch.export cannot record"),
         (Apply(lambda x: x + torch.rand(1)), pycnn.UnsupportedError, "random numbers"),
