@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from pycnn import models, nn, optim
 from pycnn.arguments import as_integer, as_number
 from pycnn.errors import ArgumentError, LabelError
 from pycnn.sklearn._images import as_images, check_image_shape, shape_of_images
+from pycnn.tensor import Parameter
 from pycnn.train import Trainer
 
 __all__ = ["CNNClassifier"]
@@ -59,7 +60,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_features_in_: Size of X's second axis.
 
     Raises:
-        ArgumentError: In `fit`, an argument is out of range.
+        ArgumentError: In `fit`, an argument is out of range. X holds numbers beyond the range of float32.
         ShapeError: Images do not have the shape that was given or fitted.
         ValueError: X or y is none that scikit-learn accepts: NaN, no labels, a single class.
 
@@ -165,16 +166,19 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.net_ = self._make_net(len(classes), shape)
         axes = (0, 1, 2)
         mean, std = images.mean(axes, dtype=np.float64), images.std(axes, dtype=np.float64)
-        # A channel that is the same everywhere stays as it is.
-        self.net_.normalization = nn.Normalize(mean.tolist(), np.where(std > 1e-12, std, 1.0).tolist())
+        # A channel that is the same everywhere, but for the rounding of its mean, stays as it is.
+        varied = std > np.maximum(1e-7 * np.abs(mean), 1e-30)
+        self.net_.normalization = nn.Normalize(mean.tolist(), np.where(varied, std, 1.0).tolist())
         self._trainer: Trainer | None = None
         self.history_: Any = None
 
     def _make_net(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
         if isinstance(self.net, nn.Module):
             net = copy.deepcopy(self.net)
+            kept = {id(parameter) for parameter in net.parameters()}
             net.build(shape)
             nn.replace_head(net, classes)
+            self._draw(parameter for parameter in net.parameters() if id(parameter) not in kept)
             return net
         if self.net is None:
             net = _small_net(classes, shape)
@@ -189,10 +193,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(net, nn.Module):
             raise ArgumentError(f"CNNClassifier: net gave {type(net).__name__}, expected a pycnn.nn.Module")
         net.build(shape)
-        for parameter in net.parameters():
+        self._draw(net.parameters())
+        return net
+
+    def _draw(self, parameters: Iterable[Parameter]) -> None:
+        """Give fresh parameters values of this estimator's seed."""
+        for parameter in parameters:
             if parameter.initializer is not None:
                 parameter.draw(parameter.initializer, self._seed)
-        return net
 
     def _make_optimizer(self) -> optim.Optimizer:
         if isinstance(self.optimizer, optim.Optimizer):

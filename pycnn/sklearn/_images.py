@@ -56,6 +56,15 @@ def shape_of_images(shape: Sequence[int], wanted: tuple[int, int, int] | None) -
 
 
 def as_images(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Float32 images (N, H, W, C), without a copy of what is that already."""
+    """Float32 images (N, H, W, C), without a copy of what is that already.
+
+    Raises:
+        ArgumentError: A value is beyond what float32 holds.
+    """
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array.reshape(len(array), *shape), dtype=np.float32)
+        images = np.ascontiguousarray(array.reshape(len(array), *shape), dtype=np.float32)
+    # Whoever calls has refused values that are not finite before.
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4 and not np.isfinite(images).all():
+        largest = np.abs(array).max()
+        raise ArgumentError(f"CNNClassifier: X holds {largest:g}, beyond the range of float32 (3.4e38); scale it")
+    return images

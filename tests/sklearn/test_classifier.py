@@ -122,6 +122,48 @@ def test_nets_by_name_module_and_function(digits):
             CNNClassifier(bad).fit(x, y)
 
 
+def test_fresh_weights_follow_random_state_and_nothing_else():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((12, 5, 4)), np.arange(12) % 2
+    built = nn.Sequential(nn.Flatten(), nn.Linear(20, 6), nn.ReLU(), nn.Linear(6, 3)).build((5, 4, 1))
+    kept = built.state_dict()["1.weight"]
+    # A head for another number of classes, and a layer that is first built here.
+    for net in (built, nn.Sequential(nn.Flatten(), nn.Linear(None, 2))):
+
+        def fitted(seed, state, net=net):
+            pycnn.manual_seed(seed)
+            optimizer = pycnn.optim.SGD(lr=1e-4)
+            return CNNClassifier(net, epochs=1, optimizer=optimizer, random_state=state).fit(x, y).net_.state_dict()
+
+        first, again, other = fitted(1, 5), fitted(2, 5), fitted(1, 6)
+        last = max(name for name in first if name.endswith("weight"))
+        np.testing.assert_array_equal(first[last], again[last])
+        assert not np.array_equal(first[last], other[last])
+        if net is built:
+            np.testing.assert_allclose(first["1.weight"], kept, atol=1e-3)
+    pycnn.manual_seed(0)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_images_of_any_scale_are_learned_and_what_float32_cannot_hold_is_told(scale):
+    y = np.arange(40) % 2
+    x = np.random.default_rng(0).random((40, 8, 8)) + y[:, None, None]
+    model = CNNClassifier(epochs=5, random_state=0).fit(x * scale, y)
+    assert model.score(x * scale, y) == 1
+    with pytest.raises(pycnn.ArgumentError, match=r"X holds .*e\+39, beyond the range of float32"):
+        model.predict(x * 1e39)
+    with pytest.raises(pycnn.ArgumentError, match="beyond the range of float32"):
+        CNNClassifier(epochs=1).fit(x * 1e39, y)
+
+
+def test_a_channel_that_is_the_same_everywhere_stays_as_it_is():
+    x = np.full((8, 6, 6, 2), 0.1)
+    x[..., 1] = np.random.default_rng(0).random((8, 6, 6))
+    model = CNNClassifier(epochs=1, random_state=0).fit(x, np.arange(8) % 2)
+    assert model.net_.normalization.std[0] == 1
+    assert model.net_.normalization.std[1] < 0.5
+
+
 def test_partial_fit_goes_on_and_checks_its_classes(digits):
     x, y, x_test, y_test = digits
     model = CNNClassifier(random_state=0)
