@@ -191,7 +191,9 @@ class Tensor:
     ) -> Any:
         """Export through DLPack, arguments as the array API standard's.
 
-        Without a copy only for consumers of DLPack 1.0 and later, which learn that the memory is read-only.
+        Without a copy only for consumers of DLPack 1.0 and later, which learn that the memory is read-only. PyTorch
+        does not heed it: what is written through ``torch.from_dlpack(tensor)`` changes the values behind the back of
+        compiled programs; clone it first, or take the `Parameter`, which exports a copy.
 
         Raises:
             BufferError: `copy=False` and the consumer does not know read-only memory.
@@ -388,7 +390,15 @@ class Parameter:
         return (1, 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the values as an array."""
+        """Pickle the values as an array.
+
+        Those of a named parameter are drawn before, so that the seed where it is read does not matter.
+        """
+        if self.name:
+            _ = self.core
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state["_tensor"] = None if self._tensor is None else self._tensor.view().copy()
         return state
@@ -402,7 +412,7 @@ class Parameter:
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         """Copy with storage of its own."""
         copy = type(self).__new__(type(self))
-        copy.__setstate__(self.__getstate__())
+        copy.__setstate__(self._state())
         memo[id(self)] = copy
         return copy
 

@@ -172,6 +172,25 @@ def test_file_with_names_that_cannot_be_attributes_is_refused(tmp_path, names):
         pycnn.load(tmp_path / "net.safetensors")
 
 
+def test_a_pickled_net_has_its_weights_whatever_the_seed_where_it_is_read():
+    made = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GlobalAvgPool2d(), nn.Linear(4, 3)).build((7, 7, 2))
+    x = np.random.default_rng(0).random((3, 7, 7, 2), dtype=np.float32)
+    try:
+        pycnn.manual_seed(5)
+        data = pickle.dumps(made)  # before the first use, which would draw the weights
+        pycnn.manual_seed(6)
+        found = pickle.loads(data)(x)
+    finally:
+        pycnn.manual_seed(0)
+    np.testing.assert_array_equal(found, made(x))
+    pycnn.manual_seed(5)
+    try:
+        other = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GlobalAvgPool2d(), nn.Linear(4, 3)).build((7, 7, 2))
+        np.testing.assert_array_equal(found, other(x))
+    finally:
+        pycnn.manual_seed(0)
+
+
 def test_loaded_net_does_not_hold_its_weights_twice(net, tmp_path):
     net.save(tmp_path / "net.safetensors")
     loaded = pycnn.load(tmp_path / "net.safetensors")
