@@ -74,6 +74,11 @@ struct DeviceModule {
   DeviceRecording* (*end_recording)(DeviceQueue*, std::string& problem) noexcept;
   void (*replay)(DeviceQueue*, DeviceRecording*) noexcept;
   void (*forget)(DeviceRecording*) noexcept;
+
+  // What this thread gives to queues meanwhile is shown under that name by tools that watch the
+  // device. Ranges nest.
+  void (*begin_range)(const char* name) noexcept;
+  void (*end_range)() noexcept;
 };
 
 // Name and type of the one function that a module exports.
@@ -81,7 +86,7 @@ constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
 using DeviceModuleEntry = const DeviceModule* (*)();
 
 // Raised whenever DeviceModule or what it passes changes its layout.
-constexpr std::uint32_t kDeviceModuleLayout = 3;
+constexpr std::uint32_t kDeviceModuleLayout = 4;
 
 inline DeviceModuleHead device_module_head(const char* version) {
   return {kDeviceModuleLayout,

@@ -21,6 +21,22 @@ std::size_t scratch_place(const ProgramPlan& plan) { return (plan.arena_bytes + 
 
 std::size_t operand_bytes(const Operand& operand) { return byte_size(operand.spec); }
 
+// While it lives, tools that watch the device show work under that name.
+class Named {
+ public:
+  Named(const DeviceSession& session, const char* name) : module_(*session.module) {
+    module_.begin_range(name);
+  }
+  Named(const DeviceSession& session, const Step& step)
+      : Named(session, (step.name + " (" + step.kernel.variant + ")").c_str()) {}
+  ~Named() { module_.end_range(); }
+  Named(const Named&) = delete;
+  Named& operator=(const Named&) = delete;
+
+ private:
+  const DeviceModule& module_;
+};
+
 }  // namespace
 
 DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
@@ -118,6 +134,7 @@ std::vector<DeviceKernelArgs> DeviceProgram::make_calls(const std::vector<Step>&
 void DeviceProgram::launch(const std::vector<Step>& steps,
                            const std::vector<DeviceKernelArgs>& calls, Range range) {
   for (std::size_t i = range.begin; i < range.end; ++i) {
+    const Named named(*session_, steps[i]);
     // The runtime's own kernel is one of the host.
     if (steps[i].kernel.run == copy_kernel)
       session_->module->copy_within(session_->queue, calls[i].outputs[0].data,
@@ -147,6 +164,7 @@ void DeviceProgram::wait() {
 }
 
 void DeviceProgram::upload(std::span<const void* const> inputs) {
+  const Named named(*session_, "upload");
   for (const std::shared_ptr<DeviceVariable>& variable : variables_) variable->upload();
   for (std::size_t i = 0; i < inputs.size(); ++i)
     session_->module->copy_in(session_->queue, inputs_[i]->data(), inputs[i],
@@ -158,6 +176,7 @@ void DeviceProgram::prepare(Profiler& profiler) {
   for (const int variable : plan_.prepare_reads)
     versions.push_back(plan_.variables[static_cast<std::size_t>(variable)].version());
   if (prepared_once_ && versions == prepared_versions_) return;
+  const Named named(*session_, "prepare");
   const Range all{0, plan_.prepare.size()};
   prepared_once_ = false;
   if (profiler.running()) {
@@ -184,6 +203,7 @@ void DeviceProgram::check_computed_labels() {
 
 void DeviceProgram::launch_or_replay(Range range) {
   if (recording_ == nullptr && warm_ && records_) {
+    const Named named(*session_, "record");
     std::string problem;
     session_->module->begin_recording(session_->queue);
     launch(plan_.run, run_calls_, range);
@@ -197,6 +217,7 @@ void DeviceProgram::launch_or_replay(Range range) {
 }
 
 void DeviceProgram::download(std::span<void* const> outputs) {
+  const Named named(*session_, "download");
   for (std::size_t i = 0; i < outputs.size(); ++i)
     session_->module->copy_out(session_->queue, outputs[i], outputs_[i]->data(),
                                byte_size(plan_.outputs[i].second));
@@ -211,6 +232,7 @@ void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* con
                         Profiler& profiler) {
   session_->check_process();
   const std::lock_guard lock(session_->mutex);
+  const Named named(*session_, "pycnn run");
   try {
     upload(inputs);
     prepare(profiler);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backends/cuda/device.h"
+#include "backends/cuda/ranges.h"
 #include "backends/cuda/select.h"
 
 namespace pycnn::cuda {
@@ -120,6 +121,8 @@ extern "C" __attribute__((visibility("default"))) const pycnn::DeviceModule* pyc
       cuda::end_recording,
       cuda::replay,
       cuda::forget,
+      cuda::begin_range,
+      cuda::end_range,
   };
   return &module;
 }

@@ -1,12 +1,15 @@
 // The device's side of the CUDA module for tests: memory is the host's, work is done at once.
 // Device 0 runs blocks and threads in their order, device 1 backwards, so that what depends on the
-// order differs. $PYCNN_EMULATED_FAILURE names what fails: "copy_in", "wait" or "recording".
+// order differs. $PYCNN_EMULATED_FAILURE names what fails: "copy_in", "wait" or "recording". Ranges
+// are written to the file that $PYCNN_EMULATED_RANGES names.
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 #include "backends/cuda/device.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/ranges.h"
 #include "backends/cuda/select.h"
 
 namespace pycnn::cuda {
@@ -105,5 +108,18 @@ void replay(DeviceQueue*, DeviceRecording* recording) noexcept {
   for (const std::function<void()>& work : recording->work) work();
 }
 void forget(DeviceRecording* recording) noexcept { delete recording; }
+
+namespace {
+void write_range(const char* text) {
+  const char* const path = std::getenv("PYCNN_EMULATED_RANGES");
+  if (path == nullptr) return;
+  std::FILE* const file = std::fopen(path, "a");
+  if (file == nullptr) return;
+  (void)std::fprintf(file, "%s\n", text);
+  (void)std::fclose(file);
+}
+}  // namespace
+void begin_range(const char* name) noexcept { write_range(name); }
+void end_range() noexcept { write_range("end"); }
 
 }  // namespace pycnn::cuda

@@ -3,14 +3,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <string>
 
 #include "backends/cuda/cuda_module.h"
 #include "compile/nets.h"
 #include "pycnn/error.h"
 #include "pycnn/program.h"
+#include "support/temporary_directory.h"
 
 namespace pycnn {
 namespace {
@@ -232,6 +235,61 @@ TEST_CASE("cuda programs: what cannot be recorded runs by single launches") {
   const Training expected = train(options_for("cuda"), 4);
   const Failing failing("recording");
   CHECK(test::same_bits(train(options_for("cuda"), 4).variables, expected.variables));
+}
+
+// What the ranges of a run are called, each with those around it: "pycnn run/upload".
+std::vector<std::string> ranges_of(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> open, ranges;
+  for (std::string line; std::getline(file, line);) {
+    if (line == "end") {
+      REQUIRE(!open.empty());
+      open.pop_back();
+      continue;
+    }
+    open.push_back(open.empty() ? line : open.back() + "/" + line);
+    ranges.push_back(open.back());
+  }
+  CHECK(open.empty());
+  return ranges;
+}
+
+TEST_CASE("cuda programs: tools see runs and steps by name") {
+  if (!testing::is_emulated()) return;
+  const TemporaryDirectory directory;
+  const Graph graph = test::small_net(16, true, 0.25);
+  Variables variables;
+  create_variables(graph, variables, 1);
+  CompileOptions options;
+  options.device = "cuda";
+  const Program program = compile(graph, variables, options);
+  const auto ranges = [&](const char* name) {
+    const std::string path = (directory / name).string();
+    setenv("PYCNN_EMULATED_RANGES", path.c_str(), 1);
+    program.run(inputs_of(16));
+    unsetenv("PYCNN_EMULATED_RANGES");
+    return ranges_of(path);
+  };
+  const auto steps = [](const std::vector<std::string>& ranges, const std::string& start) {
+    return std::count_if(ranges.begin(), ranges.end(), [&](const std::string& range) {
+      return range.starts_with(start) && range.ends_with(".cuda)");
+    });
+  };
+  const std::vector<std::string> first = ranges("first");
+  REQUIRE(first.size() > 3);
+  CHECK(first[0] == "pycnn run");
+  CHECK(first[1] == "pycnn run/upload");
+  CHECK(first.back() == "pycnn run/download");
+  const auto all = steps(first, "pycnn run/");
+  CHECK(all > 3);
+  CHECK(steps(ranges("recorded"), "pycnn run/record/") > 3);
+  const std::vector<std::string> replayed = {"pycnn run", "pycnn run/upload", "pycnn run/download"};
+  CHECK(ranges("replayed") == replayed);
+  program.start_profile();  // by single launches
+  const std::vector<std::string> profiled = ranges("profiled");
+  CHECK(steps(profiled, "pycnn run/") > 3);
+  CHECK(steps(profiled, "pycnn run/record/") == 0);
+  (void)program.profile();
 }
 
 // The code with which a forked child ends.
