@@ -127,13 +127,20 @@ def _cache(net: Module) -> ProgramCache:
     return private.get("cache") or private.setdefault("cache", ProgramCache())
 
 
-def as_input(value: Any, *, who: str) -> np.ndarray:
+def as_input(value: Any, *, who: str, float16: bool = False) -> np.ndarray:
     """Array as a program takes it: float32 or uint8, contiguous, native byte order.
 
+    Args:
+        value: The array.
+        who: For messages.
+        float16: Whether float16 is what the net takes, and is converted without a warning.
+
     Raises:
-        DTypeError: Another element type; float64 alone is converted.
+        DTypeError: Another element type; of others float64 alone is converted.
     """
     array = as_array(value, what=who)
+    if float16 and array.dtype.kind == "f" and array.dtype.itemsize == 2:
+        array = array.astype(np.float32, order="C")
     if array.dtype.kind == "f" and array.dtype.itemsize == 8:
         return as_plain(array, "float32", what=who)
     native = array.dtype.newbyteorder("=")
@@ -244,7 +251,7 @@ def run(net: Module, inputs: tuple[Any, ...]) -> Any:
 def _run(
     net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None, **numerics: Any
 ) -> Any:
-    arrays = tuple(as_input(x, who=type(net).__name__ + " input") for x in inputs)
+    arrays = tuple(as_input(x, who=type(net).__name__ + " input", float16=net.converts_float16) for x in inputs)
     if net.input_range is not None:
         _range.check(net, arrays[0])
     key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays), tuple(sorted(numerics.items())))

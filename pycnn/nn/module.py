@@ -153,6 +153,8 @@ class Module:
     #: Whether uint8 images become float32 in 0..1 before ``forward``: True, False (the module does it
     #: itself or hands them on), or None: yes for a layer, no for a module that holds others.
     converts_uint8: bool | None = None
+    #: Whether float16 images are what the net takes; they become float32 before it is run.
+    converts_float16: bool = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         """Prepare the private state, so that subclasses need no ``super().__init__()``."""

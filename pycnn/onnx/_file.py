@@ -11,6 +11,7 @@ import numpy as np
 
 from pycnn.errors import FormatError, UnsupportedError
 from pycnn.onnx._network import Input, Network, Node
+from pycnn.onnx._results import OUTPUT_TYPES
 from pycnn.onnx._tensors import TensorReader, dtype_name
 from pycnn.optional import optional
 
@@ -22,7 +23,6 @@ _MOST_NODES = 1_000_000
 # Protocol buffers hold no more.
 _MOST_BYTES = 2**31
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-_OUTPUTS = ("float32", "int64", "int32", "uint8")
 # AttributeProto.AttributeType: the field, and how it becomes Python.
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 
@@ -108,9 +108,9 @@ class _Checker:
                 raise FormatError(f"{where}: output '{name}' is made by no node")
         if len(set(outputs)) != len(outputs):
             raise FormatError(f"{where}: an output is named twice")
-        for value in graph.output:
-            self._check_output(value)
         network.outputs = tuple(outputs)
+        network.output_types = tuple(self._output_type(value) for value in graph.output)
+        network.half = self._half(network)
         network.metadata = {entry.key: entry.value for entry in model.metadata_props}
         return network
 
@@ -169,13 +169,24 @@ class _Checker:
             sizes.append(size)
         return Input(value.name, tuple(sizes), dtype_name(kind.elem_type, where))
 
-    def _check_output(self, value: Any) -> None:
+    def _half(self, network: Network) -> str:
+        """Whether "no", "some" or "all" floating-point numbers are float16, but for what nodes hold themselves."""
+        numbers = [tensor.data_type for tensor in self.model.graph.initializer]
+        numbers += [node.integer("to", 0) for node in network.nodes if node.op == "Cast"]
+        types = {given.dtype for given in network.inputs} | set(network.output_types)
+        types |= {dtype_name(number, self.where) for number in numbers}
+        if "float16" not in types:
+            return "no"
+        return "some" if types & {"float32", "float64"} else "all"
+
+    def _output_type(self, value: Any) -> str:
         where = f"{self.where}: output '{value.name}'"
         if not value.type.HasField("tensor_type"):
             raise UnsupportedError(f"{where}: is no tensor")
         dtype = dtype_name(value.type.tensor_type.elem_type, where)
-        if dtype not in _OUTPUTS:
-            raise UnsupportedError(f"{where}: has element type {dtype}, supported are {', '.join(_OUTPUTS)}")
+        if dtype not in OUTPUT_TYPES:
+            raise UnsupportedError(f"{where}: has element type {dtype}, supported are {', '.join(OUTPUT_TYPES)}")
+        return dtype
 
     def _node(self, node: Any, index: int, opset: int, known: set[str], later: set[str]) -> Node:
         name = node.name or next((output for output in node.output if output), f"#{index}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from pycnn.onnx._shapes import (
 )
 from pycnn.onnx._tensors import MOST_AXES, MOST_ELEMENTS, dtype_name, is_narrow
 
-__all__ = ["FOLDED", "add_computed", "fold", "fold_network", "leave_out_softmax"]
+__all__ = ["FOLDED", "add_computed", "fold", "fold_network", "leave_out_softmax", "widened"]
 
 Arrays = Sequence[Any]
 Fold = Callable[[Node, Arrays], Any]
@@ -38,6 +38,7 @@ _MOST_COMPUTED = 2**29
 _MOST_IN_ALL = 2**30
 # What looks at an array's shape, or at its numbers in another order, needs no memory for them.
 _WITHOUT_WORK = ("Shape", "Size", "Identity", "Dropout", "Transpose", "Expand", "Slice", "Gather", "Constant")
+_SOFTMAX = ("Softmax", "LogSoftmax")
 _FOLDS: dict[str, Fold] = {}
 
 
@@ -142,8 +143,13 @@ def fold_network(network: Network) -> dict[str, str]:
                     sources[name] = sources.get(source, source)
     network.nodes = _needed(left, network)
     used = {name for node in network.nodes for name in node.inputs} | set(network.outputs)
-    network.constants = {name: value for name, value in constants.items() if name in used}
+    network.constants = {name: widened(value) for name, value in constants.items() if name in used}
     return sources
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """The array as networks compute with it: float16 becomes float32."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _needed(nodes: Sequence[Node], network: Network) -> list[Node]:
@@ -162,12 +168,22 @@ def _needed(nodes: Sequence[Node], network: Network) -> list[Node]:
 def leave_out_softmax(network: Network) -> None:
     """Let the outputs be what a softmax at the end of the network reads."""
     made = {name: node for node in network.nodes for name in node.outputs}
-    outputs = []
-    for name in network.outputs:
-        while name in made and made[name].op in ("Softmax", "LogSoftmax", "Identity"):
-            name = made[name].inputs[0]
-        outputs.append(name)
-    network.outputs = tuple(outputs)
+    network.outputs = tuple(_before_softmax(made, name) for name in network.outputs)
+
+
+def _before_softmax(made: Mapping[str, Node], name: str) -> str:
+    found = name
+    # Files of float16 often turn their scores back into float32 at the end.
+    while name in made and (made[name].op in (*_SOFTMAX, "Identity") or _is_float_cast(made[name])):
+        node = made[name]
+        name = node.inputs[0]
+        if node.op in _SOFTMAX:
+            found = name
+    return found
+
+
+def _is_float_cast(node: Node) -> bool:
+    return node.op == "Cast" and dtype_name(node.integer("to", 0), f"onnx: {node}") in ("float16", "float32")
 
 
 # ---- Making and measuring
@@ -478,6 +494,10 @@ def reduced_axes(node: Node, arrays: Arrays, rank: int) -> tuple[int, ...]:
 def _reduce(node: Node, arrays: Arrays) -> Any:
     x = arrays[0]
     axes = reduced_axes(node, arrays, x.ndim)
+    if x.dtype == bool and node.op in ("ReduceMax", "ReduceMin"):
+        # Of no truth values the largest is False and the smallest True.
+        function = np.any if node.op == "ReduceMax" else np.all
+        return np.asarray(function(x, axis=axes, keepdims=bool(node.integer("keepdims", 1))))
     return np.asarray(_REDUCTIONS[node.op](x, axis=axes, keepdims=bool(node.integer("keepdims", 1)))).astype(x.dtype)
 
 

@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import functional
 from pycnn.errors import ArgumentError, DTypeError, Error, GraphError, ShapeError, UnsupportedError
 from pycnn.nn import _names, _range
 from pycnn.nn.files import FileModule
 from pycnn.nn.module import RESERVED, _first_symbol
 from pycnn.onnx._file import read
-from pycnn.onnx._fold import add_computed, fold, fold_network, leave_out_softmax
+from pycnn.onnx._fold import add_computed, fold, fold_network, leave_out_softmax, widened
 from pycnn.onnx._network import Network, Node
 from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, PLAIN, Values, find
+from pycnn.onnx._results import as_declared, result_view
 from pycnn.onnx._tensors import MOST_AXES, MOST_ELEMENTS
 from pycnn.onnx._view import IMAGE, View
+from pycnn.program import compile_traced
 from pycnn.tensor import Parameter
-from pycnn.tracing import Symbol, scope, trace
+from pycnn.tracing import Symbol, is_tracing, scope, trace
 
 __all__ = ["OnnxModule", "load"]
 
@@ -102,12 +105,13 @@ class OnnxModule(FileModule):
         for node in network.nodes:
             find(node)
         for given in network.inputs:
-            if given.dtype not in ("float32", "uint8"):
+            if given.dtype not in ("float32", "float16", "uint8"):
                 raise UnsupportedError(
-                    f"{network.where}: input '{given.name}' has element type {given.dtype}, supported are float32 and "
-                    "uint8"
+                    f"{network.where}: input '{given.name}' has element type {given.dtype}, supported are float32, "
+                    "float16 and uint8"
                 )
-        self.converts_uint8 = all(given.dtype == "float32" for given in network.inputs)
+        self.converts_uint8 = all(given.dtype != "uint8" for given in network.inputs)
+        self.converts_float16 = any(given.dtype == "float16" for given in network.inputs)
         #: The graph, its learned arrays with axes and shape in the file, the layout, `scores`; a tuple, so that
         #: layers may have any other name.
         self._recorded = (network, _parameters(network), input_layout, scores)
@@ -139,6 +143,37 @@ class OnnxModule(FileModule):
             return candidate
         raise AssertionError("unreachable: there is always a number that is not taken")
 
+    # ---- Running
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Record this net (symbols) or run it for inference (arrays).
+
+        Args:
+            inputs: As the file declares them; those of float16 may be float32 too. None if all is constant.
+            named: Not accepted.
+
+        Returns:
+            Symbols, or arrays of the element types that the file declares; of several results, a dict by name.
+
+        Raises:
+            ShapeError: A shape is not the declared one.
+            DTypeError: The element type is not accepted.
+        """
+        network = self._recorded[0]
+        if is_tracing() or any(isinstance(value, Symbol) for value in inputs) or not network.output_types:
+            return super().__call__(*inputs, **named)
+        if inputs or named or network.inputs:
+            found = super().__call__(*inputs, **named)
+        else:
+            results = compile_traced(trace(self.forward, {}, root=self)).run()
+            found = results if len(network.outputs) > 1 else next(iter(results.values()))
+        if isinstance(found, dict):
+            return {
+                name: as_declared(found[name], dtype)
+                for name, dtype in zip(network.outputs, network.output_types, strict=True)
+            }
+        return as_declared(found, network.output_types[0])
+
     # ---- Recording
 
     def _try_declared_shape(self) -> None:
@@ -149,7 +184,8 @@ class OnnxModule(FileModule):
             shape = (1, *given.shape[1:]) if given.shape[:1] == (None,) else given.shape
             if None in shape or 0 in shape:
                 return
-            shapes[given.name] = (_laid_out(shape, layout), given.dtype)
+            dtype = "float32" if given.dtype == "float16" else given.dtype
+            shapes[given.name] = (_laid_out(shape, layout), dtype)
         numbered = {f"input{i}": spec for i, spec in enumerate(shapes.values())}
         trace(lambda **symbols: _first_symbol(self(*symbols.values())), numbered, root=self)
         if len(shapes) == 1:
@@ -178,12 +214,13 @@ class OnnxModule(FileModule):
             if batch is None and given.shape and given.shape[0] is not None:
                 batch = (given.shape[0], view.shape[0])
         uses = Counter(name for node in network.nodes for name in node.inputs) + Counter(network.outputs)
-        values = Values(network.constants, parameters, batch, uses)
+        values = Values(network.constants, parameters, batch, uses, half=network.half, outputs=network.outputs)
         for name, view in views.items():
             values.set(name, view)
         for node in network.nodes:
             _record(node, values)
-        found = {name: values.named_view(name) for name in network.outputs}
+        types = network.output_types or ("",) * len(network.outputs)
+        found = {name: result_view(values, name, dtype) for name, dtype in zip(network.outputs, types, strict=True)}
         if scores:
             found = {name: _without_ones(view) for name, view in found.items()}
         results = {name: view.as_plain() for name, view in found.items()}
@@ -207,7 +244,11 @@ class OnnxModule(FileModule):
             raise ShapeError(
                 f"{self._reader}: input '{given.name}' is {shape}, {self._origin} declares ({shown}) in {layout}"
             )
-        if str(symbol.dtype) not in (given.dtype, "float64" if given.dtype == "float32" else given.dtype):
+        if str(symbol.dtype) == given.dtype == "float16":
+            symbol = functional.cast(symbol, dtype="float32")
+        # Programs of float16 files may be given the wider numbers that they compute with.
+        wider = ("float32", "float64") if given.dtype != "uint8" else ()
+        if str(symbol.dtype) not in (given.dtype, *wider):
             raise DTypeError(
                 f"{self._reader}: input '{given.name}' is {symbol.dtype}, {self._origin} declares {given.dtype}"
             )
@@ -253,6 +294,8 @@ def _record(node: Node, values: Values) -> None:
     for name, value in zip(node.outputs, listed, strict=False):
         if not name:
             continue
+        if isinstance(value, np.ndarray):
+            value = widened(value)
         if isinstance(value, View) and value.rank > MOST_AXES:
             raise node.bad_shape(f"a result of shape {value.shape[:16]} has more than {MOST_AXES} axes")
         if isinstance(value, View) and math.prod(value.shape) > MOST_ELEMENTS:

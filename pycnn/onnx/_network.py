@@ -114,6 +114,8 @@ class Network:
         constants: Arrays by name; may be read-only views.
         inputs: What a caller gives.
         outputs: Names of the results.
+        output_types: Their element types, by NumPy's names; empty where nothing declares them.
+        half: Whether "no", "some" or "all" of its floating-point numbers are float16.
         producer: Program that wrote the file.
         metadata: The file's own text entries.
         literals: Names of constants that stand in nodes, not among the initializers.
@@ -130,3 +132,5 @@ class Network:
     metadata: dict[str, str] = field(default_factory=dict)
     literals: set[str] = field(default_factory=set)
     learned: frozenset[str] | None = None
+    output_types: tuple[str, ...] = ()
+    half: str = "no"

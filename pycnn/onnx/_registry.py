@@ -117,6 +117,8 @@ class Values:
         parameters: Learned arrays by name; they come before constants.
         batch: Images that the file was written for and images that there are; None where the file leaves it open.
         uses: How many inputs and outputs have a name.
+        half: Whether "no", "some" or "all" floating-point numbers of the file are float16.
+        outputs: Names of the network's results.
     """
 
     def __init__(
@@ -125,8 +127,12 @@ class Values:
         parameters: Mapping[str, tuple[Parameter, tuple[int, ...], tuple[int, ...]]],
         batch: tuple[int, int] | None,
         uses: Mapping[str, int],
+        *,
+        half: str = "no",
+        outputs: Sequence[str] = (),
     ) -> None:
-        self.batch = batch
+        self.batch, self.half = batch, half
+        self._outputs = outputs
         #: Bytes computed from constants so far.
         self.computed = 0
         self._uses = uses
@@ -137,6 +143,17 @@ class Values:
     def uses(self, name: str) -> int:
         """How many nodes and outputs read a value."""
         return self._uses.get(name, 0)
+
+    def is_only_output(self, name: str) -> bool:
+        """Whether a value is a result of the network, and no node reads it."""
+        return name in self._outputs and self.uses(name) == 1
+
+    def value(self, name: str) -> Value:
+        """What a name stands for: a `View`, or an array."""
+        known = self._known.get(name)
+        if known is None and name not in self._parameters:
+            return self._constants[name]
+        return self.named_view(name) if known is None else known
 
     def set(self, name: str, value: Value) -> None:
         """Say what a name stands for."""

@@ -39,6 +39,42 @@ def test_predict_tells_the_nets_probabilities(run, file, tmp_path):
     assert "does not tell what its net expects of pixels" in refused.err
 
 
+def test_predict_takes_a_float16_file(run, tmp_path):
+    weights = {"w": np.random.default_rng(2).standard_normal((10, 1, 8, 8)).astype(np.float16)}
+    helper, half = onnx_models.helper, onnx_models.TensorProto.FLOAT16
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("Softmax", ["f"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "half",
+        [helper.make_tensor_value_info("x", half, (1, 1, 8, 8))],
+        [helper.make_tensor_value_info("y", half, (1, 10))],
+        [onnx_models.numpy_helper.from_array(weights["w"], "w")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = onnx_models.IR_VERSION
+    (tmp_path / "half.onnx").write_bytes(made.SerializeToString())
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    words = (
+        "predict",
+        tmp_path / "half.onnx",
+        tmp_path / "image.png",
+        "--top-k",
+        "10",
+        "--normalize",
+        "none",
+        "--json",
+    )
+    found = {entry["index"]: entry["probability"] for entry in run(*words).json["predictions"][0]["classes"]}
+    scores = np.einsum("ochw,hw->o", weights["w"].astype(np.float64), pixels / 255)
+    expected = np.exp(scores - scores.max())
+    assert [found[i] for i in range(10)] == pytest.approx((expected / expected.sum()).tolist(), abs=1e-5)
+
+
 def test_evaluate_summary_and_bench_take_the_file(run, file):
     words = ("--data", "digits", "--normalize", "none", "--json")
     assert 0 <= run("evaluate", file, *words).json["accuracy"] <= 1

@@ -48,7 +48,7 @@ def _size(values: Values, node: Node) -> np.ndarray:
     return np.asarray(math.prod(values.view(node, 0).shape), np.int64)
 
 
-@operator("Cast", (6, 9, 13, 19, 21, 23, 24, 25, 28), note="to float32; others where they fold")
+@operator("Cast", (6, 9, 13, 19, 21, 23, 24, 25, 28), note="to float32, float16 and bool; others where they fold")
 def _cast(values: Values, node: Node) -> View:
     to = dtype_name(node.integer("to", 0), f"onnx: {node}")
     view = values.view(node, 0)
@@ -62,6 +62,12 @@ def _cast(values: Values, node: Node) -> View:
         return view
     if have == "uint8" and to == "float32":
         return View(functional.normalize_image(view.symbol), view.axes, view.shape)
+    if to == "float16" and have in ("float32", "float64"):
+        # Rounded as the file says; what follows computes with float32 again.
+        rounded = functional.cast(view.symbol, dtype="float16")
+        return View(functional.cast(rounded, dtype=have), view.axes, view.shape)
+    if to == "float64" and have == "float32" and values.is_only_output(node.outputs[0]):
+        return View(functional.cast(view.symbol, dtype="float64"), view.axes, view.shape)
     raise node.unsupported(f"from {have} to {to} is not supported")
 
 
@@ -69,7 +75,11 @@ def _cast(values: Values, node: Node) -> View:
 def _cast_like(values: Values, node: Node) -> Any:
     value, like = values.get(node, 0), values.view(node, 1)
     dtype = str(like.symbol.dtype)
+    if values.half == "some":
+        raise node.unsupported("in a file that has float16 and wider types is not supported; Cast is")
     if isinstance(value, np.ndarray):
+        if values.half == "all" and dtype != "uint8":
+            return value.astype(np.float16)
         return value.astype("float32" if dtype == "float64" else dtype)
     if str(value.symbol.dtype) != dtype:
         raise node.unsupported(f"from {value.symbol.dtype} to {dtype} is not supported")
