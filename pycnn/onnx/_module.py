@@ -214,7 +214,9 @@ class OnnxModule(FileModule):
             if batch is None and given.shape and given.shape[0] is not None:
                 batch = (given.shape[0], view.shape[0])
         uses = Counter(name for node in network.nodes for name in node.inputs) + Counter(network.outputs)
-        values = Values(network.constants, parameters, batch, uses, half=network.half, outputs=network.outputs)
+        values = Values(
+            network.constants, self._current(parameters), batch, uses, half=network.half, outputs=network.outputs
+        )
         for name, view in views.items():
             values.set(name, view)
         for node in network.nodes:
@@ -228,6 +230,17 @@ class OnnxModule(FileModule):
             (result,) = results.values()
             return result
         return results
+
+    def _current(self, recorded: Mapping[str, tuple[Parameter, Any, Any]]) -> dict[str, tuple[Parameter, Any, Any]]:
+        """The learned arrays with those that took the place of recorded ones, such as a head's fresh weights."""
+        held = dict(self.named_tensors())
+        result = {}
+        for name, (parameter, axes, shape) in recorded.items():
+            found = held.get(parameter.name, parameter)
+            if found is not parameter:
+                shape = tuple(found.shape[axes.index(axis)] for axis in range(len(axes)))
+            result[name] = found, axes, shape
+        return result
 
     def _input(self, given: Any, symbol: Symbol, layout: str) -> View:
         if not isinstance(symbol, Symbol):

@@ -13,7 +13,7 @@ import tolerances
 torch = pytest.importorskip("torch")
 
 import pycnn  # noqa: E402
-from pycnn import functional  # noqa: E402
+from pycnn import functional, nn  # noqa: E402
 
 T, F = torch.nn, torch.nn.functional
 pytestmark = pytest.mark.interop
@@ -361,6 +361,23 @@ def test_shared_weights_stay_shared_and_computed_ones_become_weights():
     assert len(list(net.parameters())) == 2
     x = images((3, 2, 5, 5), dtype=np.float32)
     agree(net(x), normed(torch.from_numpy(x)).detach().numpy(), "computed", np.float32)
+
+
+def test_a_head_for_other_classes_takes_the_place_of_the_old_one():
+    module = randomize(T.Sequential(T.Conv2d(3, 4, 3), T.ReLU(), T.Flatten(), T.Linear(36, 5)))
+    net = pycnn.from_torch(module, (1, 3, 5, 5))
+    assert nn.replace_head(net, 2) == ("3.weight", "3.bias")
+    assert {name: array.shape for name, array in net.state_dict().items()} == {
+        "0.weight": (4, 3, 3, 3), "0.bias": (4,), "3.weight": (2, 36), "3.bias": (2,)
+    }  # fmt: skip
+    module[3] = T.Linear(36, 2)
+    net.load_state_dict({name: tensor.detach() for name, tensor in module.state_dict().items()})
+    x = images((3, 3, 5, 5), dtype=np.float32)
+    for other in (net, pickle.loads(pickle.dumps(net))):
+        agree(other(x), module(torch.from_numpy(x)).detach().numpy(), "head", np.float32)
+    before = net.state_dict()["3.weight"]
+    pycnn.Trainer(net, optimizer=pycnn.optim.SGD(lr=0.1)).step(x, np.array([0, 1, 1]))
+    assert not np.array_equal(net.state_dict()["3.weight"], before)
 
 
 def test_several_inputs_and_results_keep_their_form():
