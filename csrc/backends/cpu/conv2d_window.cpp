@@ -95,9 +95,17 @@ void activate_tiles(const WindowPlan& plan, const WindowKernels& kernels,
     }
 }
 
+// The pixels of a chunk, where they follow one another.
+LineRuns read_pixels(const WindowPlan& plan, const WindowTensors& tensors, const ConvInput& in,
+                     const WindowChunk& chunk) {
+  const Index rows = std::min(chunk.rows, in.height - chunk.row);
+  return {in.anchor(tensors.input + chunk.image * in.image_floats(), chunk.row),
+          chunk.images * rows * in.width, plan.in_channels, in.pixel_pitch};
+}
+
 void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const WindowTensors& tensors,
-              const ConvInput& in, const WindowChunk& chunk, const Pass& pass,
-              const float* buffer) {
+              const ConvInput& in, const WindowChunk& chunk, const Pass& pass, const float* buffer,
+              const LineRuns& fetch) {
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
   if (rows <= 0) return;
   const Index out_at = output_start(plan, tensors, chunk, pass);
@@ -111,6 +119,7 @@ void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const Window
   tiles.output_row = plan.out_stride[0] * plan.out_columns * tensors.output_pixel;
   tiles.output_column = plan.out_stride[1] * tensors.output_pixel;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
+  tiles.fetch = fetch;
   const float* anchor =
       in.direct ? in.anchor(tensors.input + chunk.image * in.image_floats(), chunk.row) : buffer;
   for (Index block = chunk.block; block < chunk.block_end;) {
@@ -134,6 +143,7 @@ void run_window(const KernelArgs& args, const WindowKernels& kernels) {
   const WindowTensors tensors = tensors_of(plan, args);
   const ConvInput in = plan.in.with_pixels(tensors.input_pixel);
   zero_output(plan, tensors, args.threads);
+  const Index chunks = chunk_count(plan);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = nullptr;
@@ -143,10 +153,14 @@ void run_window(const KernelArgs& args, const WindowKernels& kernels) {
         in.copy_rows(tensors.input + (chunk.image + n) * in.image_floats(), chunk.row, chunk.rows,
                      buffer + n * in.buffer_floats(plan.row_block));
     }
+    // As a rule other threads take the chunks between.
+    const Index next = index + args.threads;
+    LineRuns fetch;
+    if (plan.fetch && next < chunks) fetch = read_pixels(plan, tensors, in, chunk_at(plan, next));
     for (Index p = 0; p < plan.pass_count; ++p)
-      run_pass(plan, kernels, tensors, in, chunk, plan.passes()[p], buffer);
+      run_pass(plan, kernels, tensors, in, chunk, plan.passes()[p], buffer, fetch);
   };
-  parallel_for(args.threads, chunk_count(plan), run_chunk);
+  parallel_for(args.threads, chunks, run_chunk);
 }
 
 constexpr WindowKernels kBaselineKernels = {baseline::kGemmLanes, baseline::window_tiles,

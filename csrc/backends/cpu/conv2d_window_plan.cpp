@@ -139,7 +139,9 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
 
 constexpr Index kBufferFloats = 96 * 1024;       // of a worker's copy of input rows: stays in L2
 constexpr Index kGroupBufferFloats = 64 * 1024;  // likewise of all groups, beside their weights
-constexpr Index kLargeWeights = 128 * 1024;      // floats; beyond, they do not stay in L2
+constexpr Index kFetchedFloats = 48 * 1024;      // of a chunk, while the next one comes near
+constexpr Index kMinFetched = 128;  // channels: with fewer, too little is computed for each line
+constexpr Index kLargeWeights = 128 * 1024;  // floats; beyond, they do not stay in L2
 constexpr Index kWantedChunks = 16;
 
 // Borders depend on the shapes alone. Small images are taken several at a time, large ones are cut
@@ -155,7 +157,12 @@ void choose_chunks(const Lists& lists, WindowPlan& plan) {
   }
   const Index all_blocks =
       plan.lanes.used ? ceil_div(plan.out_channels, plan.lanes.width) : plan.blocks * plan.groups;
-  const Index most_floats = plan.lanes.grouped ? kGroupBufferFloats : kBufferFloats;
+  plan.fetch = plan.in.direct && !plan.lanes.used && plan.groups == 1 &&
+               plan.in.stride == Pair{1, 1} && lists.offsets.size() == 1 &&
+               plan.in_channels >= kMinFetched && weights <= kLargeWeights;
+  const Index most_floats = plan.lanes.grouped ? kGroupBufferFloats
+                            : plan.fetch       ? kFetchedFloats
+                                               : kBufferFloats;
   auto fits = [&](Index images, Index block) {
     return images * plan.in.buffer_floats(block) <= most_floats;
   };

@@ -46,6 +46,7 @@ struct WindowPlan {
   Index block_width = 0, blocks = 0;  // of output channels, per group
   Lanes lanes;
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
+  Index fetch = 0;  // a flag: the pixels of the next chunk come near while one is computed
   Index worker_floats = 0;
   int bias_input = -1, residual_input = -1;
   TileActivation tile_activation = TileActivation::kIdentity;

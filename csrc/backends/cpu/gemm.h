@@ -21,6 +21,12 @@ using Index = std::int64_t;
 // `activate`.
 enum class TileActivation : std::uint8_t { kIdentity, kRelu, kRelu6, kLeakyRelu };
 
+// Runs of contiguous floats at a pitch from one another.
+struct LineRuns {
+  const float* from = nullptr;
+  Index runs = 0, count = 0, pitch = 0;
+};
+
 // Output channels come in blocks of 2 * lanes; the last one holds what is left, in one vector when
 // that is enough.
 //
@@ -42,6 +48,7 @@ struct WindowTiles {
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
+  LineRuns fetch;  // wanted soon: their lines are asked for between the tiles
 };
 
 // Copies pixels to [block of channels][pixel][2 * lanes] (block_pixels), or to [panel of

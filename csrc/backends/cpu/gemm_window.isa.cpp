@@ -136,6 +136,26 @@ constexpr TileKernel kTwoVectors[] = {
 #endif
 };
 
+// Asks for the lines of runs, an equal share at each of so many steps.
+struct Fetch {
+  LineRuns runs;
+  Index steps = 1, lines = 0;
+  Index due = 0, at = 0;
+};
+constexpr Index kLine = 16;
+
+Fetch make_fetch(const LineRuns& runs, Index steps) {
+  return {runs, steps, runs.runs * ((runs.count + kLine - 1) / kLine)};
+}
+
+PYCNN_INLINE void step(Fetch& fetch) {
+  for (fetch.due += fetch.lines; fetch.due >= fetch.steps; fetch.due -= fetch.steps) {
+    __builtin_prefetch(fetch.runs.from + fetch.at, 0, 2);  // into L2: L1 is full of this tile's
+    fetch.at += kLine;
+    if (fetch.at >= fetch.runs.count) fetch.at = 0, fetch.runs.from += fetch.runs.pitch;
+  }
+}
+
 // Blocks of weights from `block` on, for one group of tiles.
 struct BlockGroup {
   const TileKernel* kernels;
@@ -143,7 +163,7 @@ struct BlockGroup {
   int lanes;
 };
 
-void run_tiles(const WindowTiles& job, const BlockGroup& group) {
+void run_tiles(const WindowTiles& job, const BlockGroup& group, Fetch& fetch) {
   Tile tile;
   tile.channel = group.block * kBlock;
   tile.lanes = group.lanes;
@@ -154,6 +174,7 @@ void run_tiles(const WindowTiles& job, const BlockGroup& group) {
     tile.second = reinterpret_cast<const char*>(second);
     tile.output_first = out;
     tile.output_second = out_second;
+    if (fetch.lines > 0) step(fetch);
     group.kernels[pixels - 1](job, tile);
   };
   const bool paired = 2 * job.columns <= kMaxPixels;
@@ -216,20 +237,22 @@ void window_tiles(const WindowTiles& original) {
   const Index full_blocks = job.channels / kBlock;
   const bool few = job.images * job.rows == 1;
   Index block = job.block_begin;
+  Fetch fetch = make_fetch(job.fetch, (job.block_end - job.block_begin) * job.images * job.rows *
+                                          ((job.columns + kMaxPixels - 1) / kMaxPixels));
   while (block < job.block_end) {
     static constexpr TileKernel kFourBlocks[] = {tile_kernel<1, 2, 4>};
     static constexpr TileKernel kTwoBlocks[] = {tile_kernel<1, 2, 2>, tile_kernel<2, 2, 2>};
     const Index full_left = (job.block_end < full_blocks ? job.block_end : full_blocks) - block;
     if (few && job.columns == 1 && full_left >= 4 && kVectorRegisters == 32) {
-      run_tiles(job, {kFourBlocks, block, static_cast<int>(4 * kBlock)});
+      run_tiles(job, {kFourBlocks, block, static_cast<int>(4 * kBlock)}, fetch);
       block += 4;
     } else if (few && job.columns <= 2 && full_left >= 2) {
-      run_tiles(job, {kTwoBlocks, block, static_cast<int>(2 * kBlock)});
+      run_tiles(job, {kTwoBlocks, block, static_cast<int>(2 * kBlock)}, fetch);
       block += 2;
     } else {
       const Index left = job.channels - block * kBlock;
       const int lanes = static_cast<int>(left < kBlock ? left : kBlock);
-      run_tiles(job, {lanes <= kLanes ? kOneVector : kTwoVectors, block, lanes});
+      run_tiles(job, {lanes <= kLanes ? kOneVector : kTwoVectors, block, lanes}, fetch);
       ++block;
     }
   }
