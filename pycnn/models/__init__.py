@@ -35,6 +35,7 @@ _MODELS: dict[str, str] = {
     "cifar_resnet56": "cifar_resnet:cifar_resnet56",
     "cifar_resnet110": "cifar_resnet:cifar_resnet110",
     "cifar_resnext": "cifar_nets:cifar_resnext",
+    "cifar_speed": "cifar_speed:cifar_speed",
     "cifar_vgg": "cifar_nets:cifar_vgg",
     "densenet121": "densenet:densenet121",
     "densenet161": "densenet:densenet161",

@@ -15,6 +15,7 @@ from pycnn.train.history import History
 from pycnn.train.metrics import Metric
 from pycnn.train.tensorboard import TensorBoard
 from pycnn.train.trainer import Trainer
+from pycnn.train.whitening import whiten
 
 __all__ = [
     "CSVLogger",
@@ -33,4 +34,5 @@ __all__ = [
     "recipe",
     "recipes",
     "weights_fingerprint",
+    "whiten",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from difflib import get_close_matches
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 from pycnn import optim
 from pycnn.arguments import as_path
@@ -23,6 +23,7 @@ from pycnn.train._recipe_kinds import key
 from pycnn.train.callbacks import Callback, EarlyStopping
 from pycnn.train.metrics import as_metrics
 from pycnn.train.trainer import Trainer
+from pycnn.train.whitening import first_convolution, whiten
 
 __all__ = ["Recipe", "find_recipe", "keys_in_file", "recipe", "recipes"]
 
@@ -81,6 +82,11 @@ class Recipe:
         'of the images as 0..1: subtracted by the net\'s first layer; "computed": that of all training images',
     )
     std: list[float] | str = key([], kinds.numbers(positive=True), "likewise: divided by")
+    whiten: bool = key(
+        False,
+        kinds.flag,
+        "the first convolution of a fresh net starts as the whitening of the training images' patches",
+    )
     label_smoothing: float = key(0.0, kinds.number(high=1.0), "part of each label that is spread over all classes")
     auxiliary_weight: float = key(
         -1.0, kinds.number(low=-1.0), "of the losses of auxiliary heads while training; -1: as the net says"
@@ -220,11 +226,12 @@ class Recipe:
             threads: As `Trainer`.
             recompute: As `Trainer`.
             loss: As `Trainer`.
-            normalize: Give the net the recipe's mean and std; False for a net that has its own.
+            normalize: Give the net the recipe's mean and std, and whiten its first layer if the recipe says so; False
+                for a net that has its own.
 
         Raises:
-            ArgumentError: The net or this version does not go with a key, or mean or std is to be computed and `train`
-                is a number.
+            ArgumentError: The net or this version does not go with a key, or something is to be computed from the
+                images and `train` is a number.
         """
         if normalize and kinds.COMPUTED in (self.mean, self.std):
             if isinstance(train, int):
@@ -234,6 +241,14 @@ class Recipe:
                 )
             settled = self.with_statistics(train)
             return settled.make_trainer(net, train, device=device, threads=threads, recompute=recompute, loss=loss)
+        if normalize and self.whiten:
+            if isinstance(train, int):
+                raise ArgumentError(
+                    "recipe: 'whiten' is true, and there are no images to compute it from\n"
+                    "  hint: give make_trainer the training images, not their number"
+                )
+            mean, std = (cast(list[float], numbers) for numbers in (self.mean, self.std))  # settled above
+            whiten(first_convolution(net), train, mean=mean, std=std)
         count = train if isinstance(train, int) else len(train)
         batches = count // self.batch_size if self.drop_last else -(-count // self.batch_size)
         has_norm = normalize and bool(self.mean or self.std)

@@ -13,6 +13,7 @@ SIZES = {
     "cifar_vgg": (288_746, 38_634_752),
     "cifar_googlenet": (261_850, 38_570_176),
     "cifar_resnext": (359_898, 56_674_816),
+    "cifar_speed": (1_972_792, 118_147_360),
 }
 
 
@@ -91,6 +92,26 @@ def twin(name, torch):
     def pool_head(width):
         return t.Sequential(Pool(), t.Linear(width, 10))
 
+    class Speed(t.Module):
+        def __init__(self, before, channels):
+            super().__init__()
+            self.conv1 = t.Conv2d(before, channels, 3, padding=1, bias=False)
+            self.conv2 = t.Conv2d(channels, channels, 3, padding=1, bias=False)
+            self.norm1, self.norm2 = (t.BatchNorm2d(channels, momentum=0.4) for _ in range(2))
+
+        def forward(self, x):
+            x = t.functional.gelu(self.norm1(t.functional.max_pool2d(self.conv1(x), 2)))
+            return t.functional.gelu(self.norm2(self.conv2(x)))
+
+    if name == "cifar_speed":
+        net = t.Module()
+        net.conv1 = t.Conv2d(3, 24, 2)
+        net.layer1, net.layer2, net.layer3 = Speed(24, 64), Speed(64, 256), Speed(256, 256)
+        net.fc = t.Linear(256, 10, bias=False)
+        net.forward = lambda x: (
+            net.fc(net.layer3(net.layer2(net.layer1(t.functional.gelu(net.conv1(x))))).amax((2, 3))) / 9
+        )
+        return net.double()
     if name == "cifar_alexnet":
         steps = []
         for channels, before, size in ((32, 3, 5), (64, 32, 5)):
