@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, trace
 
 __all__ = [
+    "BUCKET_BYTES",
     "COMPUTED",
+    "GradientExchange",
     "GroupSpec",
     "OptimizerSpec",
     "Program",
@@ -26,6 +28,10 @@ __all__ = [
     "compile_traced",
     "plan_memory",
 ]
+
+
+#: Of gradients, that go to other processes at a time.
+BUCKET_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,22 @@ class OptimizerSpec:
             clip_norm=self.clip_norm,
             ema_decay=self.ema_decay,
         )
+
+
+class GradientExchange(Protocol):
+    """What stands between the gradients of a training program and its updates."""
+
+    def begin(self, bucket: int, gradients: np.ndarray) -> None:
+        """Take note that a bucket's gradients, float32 (N,), are there; they may be changed until `finish` returns.
+
+        Buckets come in order, in the thread of the run, while the backward pass is under way.
+        """
+
+    def finish(self) -> None:
+        """Return when each bucket holds what the updates are to take.
+
+        What is raised here ends the run, before a parameter has changed.
+        """
 
 
 class Variables:
@@ -335,6 +357,8 @@ def compile_traced(
     fuse: bool = True,
     reuse_memory: bool = True,
     memory_limit_bytes: int = 0,
+    exchange: GradientExchange | None = None,
+    bucket_bytes: int = BUCKET_BYTES,
 ) -> Program:
     """Compile a recorded network.
 
@@ -362,6 +386,8 @@ def compile_traced(
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
+        exchange: Gets the gradients of every run before the parameters are updated by them.
+        bucket_bytes: How many bytes of gradients it gets at a time; a larger gradient comes alone.
 
     Raises:
         ArgumentError: An option is out of range, or a variant is unknown.
@@ -392,6 +418,8 @@ def compile_traced(
         memory_limit_bytes=memory_limit_bytes,
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
+        exchange=exchange,
+        bucket_bytes=bucket_bytes,
     )
     _warn_once(core.warnings)
     return Program(core, single=traced.single, traced=traced, variables=variables, versions=versions)

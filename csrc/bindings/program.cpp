@@ -107,6 +107,38 @@ Optimizer::Kind parse_optimizer(const std::string& kind) {
   throw ArgumentError("optimizer: '" + kind + "' is not one of sgd, adam, adamw, muon");
 }
 
+// An object of Python with the methods begin(bucket, array) and finish().
+class PythonExchange : public GradientExchange {
+ public:
+  explicit PythonExchange(const py::object& object)
+      : begin_(object.attr("begin")), finish_(object.attr("finish")) {}
+  PythonExchange(const PythonExchange&) = delete;
+  PythonExchange& operator=(const PythonExchange&) = delete;
+  ~PythonExchange() override {
+    const py::gil_scoped_acquire gil;
+    begin_ = finish_ = py::object();
+  }
+
+  void begin(std::size_t bucket, std::span<float> gradients) override {
+    const py::gil_scoped_acquire gil;
+    // With a base, the array is a view.
+    begin_(bucket, py::array_t<float>(static_cast<py::ssize_t>(gradients.size()), gradients.data(),
+                                      py::none()));
+  }
+  void finish() override {
+    const py::gil_scoped_acquire gil;
+    finish_();
+  }
+
+ private:
+  py::object begin_, finish_;
+};
+
+std::shared_ptr<GradientExchange> make_exchange(const py::object& object) {
+  if (object.is_none()) return nullptr;
+  return std::make_shared<PythonExchange>(object);
+}
+
 void bind_optimizer(py::module_& m) {
   py::class_<ParameterGroup>(m, "ParameterGroup", "Parameters that share hyper-parameters.")
       .def(py::init([](std::vector<std::string> names, double weight_decay, double rate_scale,
@@ -189,8 +221,10 @@ void bind_program(py::module_& m) {
          std::map<std::string, std::string> pins, bool winograd, const std::string& recompute,
          const std::string& dtype, bool emulate_bfloat16, bool fuse, bool reuse_memory,
          std::size_t memory_limit_bytes, const std::string& loss,
-         std::optional<Optimizer> optimizer) {
+         std::optional<Optimizer> optimizer, const py::object& exchange, std::size_t bucket_bytes) {
         CompileOptions options;
+        options.exchange = make_exchange(exchange);
+        options.bucket_bytes = bucket_bytes;
         options.mode = parse_mode(mode);
         options.device = device;
         options.isa = isa;
@@ -211,8 +245,8 @@ void bind_program(py::module_& m) {
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
       py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"),
       py::arg("recompute"), py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("fuse"),
-      py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"),
-      py::arg("optimizer"));
+      py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"), py::arg("optimizer"),
+      py::arg("exchange") = py::none(), py::arg("bucket_bytes") = CompileOptions().bucket_bytes);
 
   m.def(
       "plan_memory",

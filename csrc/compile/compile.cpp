@@ -32,7 +32,8 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     graph = fuse_epilogue(graph);
     graph = fuse_batch_norm_gradient(graph);
     // For caches: elsewhere nothing computes a gradient by rows.
-    if (device.module == nullptr) graph = fuse_update(graph, options.variants);
+    // Whole gradients are exchanged.
+    if (device.module == nullptr && !options.exchange) graph = fuse_update(graph, options.variants);
   }
   std::map<std::string, std::string> pins = options.variants;
   graph = recompute(graph, options.recompute, pins);
@@ -43,10 +44,12 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   choice.backend = device.backend;
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
-  hasten_updates(schedule);
+  if (!options.exchange) hasten_updates(schedule);
   hasten_labels(schedule);
   if (options.reuse_memory) join_parts(schedule);
+  if (options.exchange) exchange_gradients(schedule, options.bucket_bytes);
   ProgramPlan plan = plan_memory(std::move(schedule), options.reuse_memory);
+  plan.exchange.exchange = options.exchange;
   plan.device = device;
   plan.isa = choice.isa;
   plan.warnings = choice.warnings;

@@ -88,6 +88,13 @@ DeviceChoice check_options(const Graph& graph, const CompileOptions& options) {
   check_dtype(options, device);
   if (options.optimizer && options.mode != Mode::kTraining)
     throw ArgumentError("compile: an optimizer needs the training mode");
+  if (options.exchange && !options.optimizer)
+    throw ArgumentError("compile: a gradient exchange needs an optimizer");
+  if (options.exchange && device.module != nullptr)
+    throw UnsupportedError(
+        "compile: gradients are exchanged between programs on the CPU only, the "
+        "device is " +
+        options.device);
   if (graph.outputs().empty() && graph.assignments().empty())
     throw GraphError("compile: the graph has no outputs; mark them with set_output");
   return device;

@@ -80,6 +80,10 @@ void hasten_labels(Schedule& schedule);
 // is read where it is, as far as the kernels around them can work on pixels that lie apart.
 void join_parts(Schedule& schedule);
 
+// Puts the gradients that updates take into buckets of about `bucket_bytes`, and the updates last,
+// for a GradientExchange. Throws UnsupportedError for gradients that are not float32.
+void exchange_gradients(Schedule& schedule, std::size_t bucket_bytes);
+
 // Gives every value its place. With `reuse`, values that never live together share memory and
 // kernels work in place where they can.
 ProgramPlan plan_memory(Schedule schedule, bool reuse);

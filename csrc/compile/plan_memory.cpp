@@ -291,6 +291,10 @@ class Planner {
   void fill_plan() {
     plan_.threads = schedule_.threads;
     plan_.label_steps = static_cast<std::size_t>(schedule_.label_steps);
+    plan_.exchange.steps = static_cast<std::size_t>(schedule_.exchange_steps);
+    for (const ScheduledBucket& bucket : schedule_.buckets)
+      plan_.exchange.buckets.push_back({static_cast<std::size_t>(bucket.steps),
+                                        operand(bucket.value, schedule_.value(bucket.value).spec)});
     plan_.inputs = std::move(schedule_.inputs);
     plan_.variable_names = std::move(schedule_.variables);
     for (ScheduleStep& step : schedule_.prepare) plan_.prepare.push_back(finished(step));

@@ -36,6 +36,12 @@ struct ScheduleStep {
   std::vector<TensorSpec> input_specs;
 };
 
+// See GradientExchange.
+struct ScheduledBucket {
+  int steps = 0;  // of the run, that come before
+  int value = -1;
+};
+
 struct Schedule {
   std::vector<ScheduleValue> values;
   std::vector<ScheduleStep> prepare;
@@ -45,6 +51,8 @@ struct Schedule {
   std::vector<std::pair<std::string, int>> outputs;  // values
   std::vector<std::pair<int, int>> assignments;      // variable, value
   int label_steps = 0;                               // first steps of the run, which make labels
+  std::vector<ScheduledBucket> buckets;              // of gradients to exchange
+  int exchange_steps = 0;  // before the first that reads what was exchanged
   int threads = 1;
 
   int add_value(ScheduleValue value) {

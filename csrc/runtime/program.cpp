@@ -37,6 +37,8 @@ void check_spec(const std::string& name, const TensorSpec& given, const TensorSp
 
 }  // namespace
 
+GradientExchange::~GradientExchange() = default;
+
 Program::Program(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
 Program make_program(ProgramPlan plan) {

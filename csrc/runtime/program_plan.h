@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,11 +47,25 @@ struct Step {
   Cost cost;
 };
 
+// When the gradients of a bucket stand in memory.
+struct GradientBucket {
+  std::size_t steps = 0;  // of the run, that come before
+  Operand gradients;      // f32 (N)
+};
+
+// A run's stops for a GradientExchange.
+struct ExchangePlan {
+  std::shared_ptr<GradientExchange> exchange;  // null: there are none
+  std::vector<GradientBucket> buckets;
+  std::size_t steps = 0;  // before the first that reads what was exchanged
+};
+
 struct ProgramPlan {
   // Results of `prepare` depend on variables only and are made again when one of them changes.
   std::vector<Step> prepare;
   std::vector<Step> run;
   std::size_t label_steps = 0;  // the first of the run: they make labels, to be looked at then
+  ExchangePlan exchange;
   std::vector<std::pair<std::string, TensorSpec>> inputs;
   std::vector<std::pair<std::string, TensorSpec>> outputs;
   std::vector<std::string> variable_names;

@@ -172,6 +172,7 @@ std::unique_ptr<Workspace> Program::State::make_workspace() const {
   const std::size_t arena_bytes = aligned_bytes(plan.arena_bytes);
   workspace->memory = bytes_tensor(arena_bytes + plan.scratch_bytes);
   auto* arena = static_cast<std::byte*>(workspace->memory.mutable_raw());
+  workspace->arena = arena;
   workspace->scratch = arena + arena_bytes;
   workspace->calls = make_calls(plan.run, workspace->views, arena, workspace->scratch);
   workspace->step_ns.resize(plan.run.size());
@@ -269,7 +270,28 @@ void Program::State::run_steps(Workspace& workspace) {
   call_range({0, plan.label_steps});
   for (const LabelCheck& check : label_checks_.computed)
     check_labels(check, workspace.calls[check.step].inputs[1].data);
-  call_range({plan.label_steps, plan.run.size()});
+  std::size_t done = plan.label_steps;
+  const auto call_until = [&](std::size_t end) {
+    call_range({done, end});
+    done = end;
+  };
+  if (plan.exchange.exchange != nullptr) {
+    try {
+      for (std::size_t b = 0; b < plan.exchange.buckets.size(); ++b) {
+        const GradientBucket& bucket = plan.exchange.buckets[b];
+        call_until(bucket.steps);
+        const TensorView gradients = view_of(bucket.gradients, workspace.arena);
+        plan.exchange.exchange->begin(
+            b, {gradients.as<float>(), static_cast<std::size_t>(gradients.dim(0))});
+      }
+      call_until(plan.exchange.steps);
+      plan.exchange.exchange->finish();
+    } catch (...) {
+      mark_assigned();  // running statistics are written
+      throw;
+    }
+  }
+  call_until(plan.run.size());
   if (profiled) profiler.record_run(workspace.step_ns);
   if (measuring.owns_lock()) tuner_.record(workspace.step_ns);
 }
@@ -305,6 +327,10 @@ void Program::State::run(std::span<const void* const> inputs, std::span<void* co
     }
     run_steps(workspace);
   }
+  mark_assigned();
+}
+
+void Program::State::mark_assigned() {
   for (const int variable : plan.assigned)
     variables_[static_cast<std::size_t>(variable)].mark_written();
 }

@@ -25,6 +25,7 @@ struct Workspace {
   std::vector<std::int64_t> step_ns;
   bool tuned = false;
 
+  std::byte* arena = nullptr;
   std::byte* scratch = nullptr;
 };
 
@@ -58,6 +59,7 @@ struct Program::State {
   bool is_prepared() const noexcept;
   void prepare(std::byte* scratch) noexcept;
   void run_steps(Workspace& workspace);
+  void mark_assigned();
   void renew_after_fork() noexcept;
 
   std::vector<Tensor> variables_;

@@ -18,7 +18,7 @@ from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn._running import StructureWatch, check_images
 from pycnn.nn.auxiliary import Auxiliary, collect_auxiliary, total_loss
 from pycnn.nn.module import Module
-from pycnn.program import OptimizerSpec, Program, Variables, compile_traced
+from pycnn.program import GradientExchange, OptimizerSpec, Program, Variables, compile_traced
 from pycnn.tracing import Symbol, freeze_statistics, trace
 from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
@@ -167,6 +167,8 @@ class ProgramSet:
         self._numerics = dict(numerics)
         self._recompute = recompute
         self._optimizer = optimizer
+        #: Gets the gradients before they are used; to be set before the first program is made.
+        self.exchange: GradientExchange | None = None
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
 
@@ -258,6 +260,7 @@ class ProgramSet:
             threads=self._threads,
             **self._numerics,
             recompute=self._recompute,
+            exchange=self.exchange,
         )
         soft = objective.name == "cross_entropy" and not labelled
         return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)

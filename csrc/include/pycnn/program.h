@@ -62,6 +62,25 @@ enum class Recompute : std::uint8_t {
 PYCNN_API const char* recompute_name(Recompute recompute);
 PYCNN_API Recompute parse_recompute(std::string_view name);  ///< See `recompute_name`.
 
+/// Adds up the gradients of several processes that train one net, each with a share of every batch.
+/// A training program that was compiled with one calls it in the thread of the run:
+///
+///     backward pass ... begin(0) ... begin(1) ... begin(n - 1), finish(), updates
+///
+/// Gradients travel in buckets, the last layers' first. Which gradient is where in them depends on
+/// the trained parameters alone, so that it is the same for every share of a batch.
+class PYCNN_API GradientExchange {
+ public:
+  virtual ~GradientExchange();
+  /// A bucket's gradients are there. The backward pass goes on when this returns, and leaves them
+  /// alone: they may be read and replaced, here or elsewhere, until `finish` returns. A few
+  /// elements between gradients belong to none and have any value.
+  virtual void begin(std::size_t bucket, std::span<float> gradients) = 0;
+  /// Returns when each bucket holds what the updates are to take. What this or `begin` throws ends
+  /// the run; no parameter has been changed then, running statistics may have been.
+  virtual void finish() = 0;
+};
+
 /// Names of devices for CompileOptions::device.
 struct Device {
   static std::string cpu() { return "cpu"; }  ///< The processors.
@@ -100,6 +119,9 @@ struct CompileOptions {
   /// training mode runs.
   std::string loss = "loss";
   std::optional<Optimizer> optimizer;  ///< kTraining only
+  /// Called between backward pass and updates; with an optimizer on the CPU, float32 parameters.
+  std::shared_ptr<GradientExchange> exchange;
+  std::size_t bucket_bytes = std::size_t{4} << 20;  ///< of `exchange`; a larger gradient is alone
 };
 
 /// One line of `Program::profile`.
