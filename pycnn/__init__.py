@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Any
 from pycnn.version import __version__
 
 if TYPE_CHECKING:
-    from pycnn import data, errors, functional, inspect, models, nn, onnx, optim, pytorch, testing, train, transfer
+    from pycnn import (
+        data,
+        dist,
+        errors,
+        functional,
+        inspect,
+        models,
+        nn,
+        onnx,
+        optim,
+        pytorch,
+        testing,
+        train,
+        transfer,
+    )
     from pycnn.benchmark import bench
     from pycnn.config import machine, manual_seed
     from pycnn.ensemble import Ensemble
@@ -63,6 +77,7 @@ __all__ = [
     "bench",
     "compile",
     "data",
+    "dist",
     "errors",
     "from_torch",
     "functional",
@@ -86,6 +101,7 @@ __all__ = [
 
 _MODULES = (
     "data",
+    "dist",
     "errors",
     "functional",
     "inspect",
