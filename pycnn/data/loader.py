@@ -29,6 +29,7 @@ from pycnn.data.datasets import ArrayDataset, Dataset, ReadableDataset
 from pycnn.data.transforms import Compose, Mixup, Normalize, Transform
 from pycnn.data.transforms._mixup import split_mixup
 from pycnn.data.transforms._resized_crop import split_crop
+from pycnn.dist._reduction import part_of
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.fork import renew_after_fork
 
@@ -66,16 +67,26 @@ class _Plan:
     epoch: int
     order: Index
     batch_size: int
+    shard: tuple[int, int]
 
     def make(self, number: int) -> Batch:
         start = number * self.batch_size
-        index = self.order[start : start + self.batch_size]
+        whole = self.order[start : start + self.batch_size]
+        part = part_of(len(whole), *self.shard)
+        index = whole[part] if part.start < part.stop else whole[:1]
         try:
-            images, labels = self._images(index), self.dataset.labels[index]
             if self.mixup is None:
-                return Batch(images, labels)
-            classes = len(self.dataset.class_names)
-            return Batch(*self.mixup.mix(images, labels, classes, self.seed, self.epoch, number))
+                return Batch(self._images(index), self.dataset.labels[index])
+            weight, partner = self.mixup.draw(len(whole), self.seed, self.epoch, number)
+            if len(index) == len(whole):
+                pairs = partner
+            else:  # partners are those of the whole batch
+                index = np.concatenate([index, whole[partner[part] if part.start < part.stop else partner[:1]]])
+                pairs = np.roll(np.arange(len(index)), len(index) // 2)
+            images, labels = self._images(index), self.dataset.labels[index]
+            images, targets = self.mixup.mix(images, labels, len(self.dataset.class_names), weight, pairs)
+            count = max(part.stop - part.start, 1)
+            return Batch(np.ascontiguousarray(images[:count]), targets[:count])
         except Exception as error:
             shown = ", ".join(str(i) for i in index[:8]) + (", ..." if len(index) > 8 else "")
             error.add_note(f"in batch {number} of epoch {self.epoch}, samples {shown}")
@@ -130,6 +141,9 @@ class Loader:
         prefetch: Batches prepared ahead, at least 1 and at least the number of workers.
         normalize: ``(mean, std)``, each a number or one per channel, or a `Normalize`: the images
             become float32. Default: they stay as they are.
+        shard: ``(rank, size)``: of every batch only the part of one of several processes, in the order of the ranks;
+            together they see what one would. Where a batch has fewer samples than there are ranks, those without one
+            get its first. See `pycnn.dist`.
 
     Shape:
         Each item is ``(images, labels)``: images ``(B, H, W, C)`` uint8 or float32, C-contiguous
@@ -164,6 +178,7 @@ class Loader:
         workers: int | None = None,
         prefetch: int = 2,
         normalize: Normalize | tuple[Any, Any] | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         who = "Loader"
         if not isinstance(dataset, Dataset):
@@ -194,6 +209,7 @@ class Loader:
         self.prefetch = as_integer(prefetch, who=who, name="prefetch", low=1, high=65536)
         if not len(self):
             raise ArgumentError(f"{who}: drop_last leaves no batch of {self.batch_size} from {len(dataset)} samples")
+        self.shard = _check_shard(shard, who=who)
         self.wait_seconds = 0.0
         self._epoch = 0
         self._position = 0
@@ -261,7 +277,14 @@ class Loader:
             self._epoch,
             order,
             self.batch_size,
+            self.shard,
         )
+
+    def samples(self, batch: int) -> tuple[int, int]:
+        """Samples of a batch of an epoch: in this loader's part of it, which may be 0, and in the whole."""
+        whole = min(self.batch_size, len(self.dataset) - batch * self.batch_size)
+        part = part_of(whole, *self.shard)
+        return part.stop - part.start, whole
 
     def _advance(self, iterator: _Iterator, position: int, waited: float) -> None:
         # Only the newest iterator moves the state; seek() detaches all of them.
@@ -343,6 +366,13 @@ class _Iterator(Iterator[Batch]):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _check_shard(shard: tuple[int, int], *, who: str) -> tuple[int, int]:
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise ArgumentError(f"{who}: shard must be (rank, size), got {shard!r}")
+    size = as_integer(shard[1], who=who, name="shard's size", low=1)
+    return as_integer(shard[0], who=who, name="shard's rank", low=0, high=size - 1), size
 
 
 def _default_workers(dataset: Dataset, transform: Transform | None) -> int:

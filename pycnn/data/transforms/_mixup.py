@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pycnn.arguments import as_integer, as_number
 from pycnn.data import _image
-from pycnn.data._checks import Images, Labels, as_array, as_images, as_labels, as_seed
+from pycnn.data._checks import Images, Index, Labels, as_array, as_images, as_labels, as_seed
 from pycnn.data._random import Draw, permutation
 from pycnn.data.transforms._base import Transform
 from pycnn.errors import ArgumentError, LabelError
@@ -83,19 +83,24 @@ class Mixup(Transform):
         if bad.size:
             raise LabelError(f"Mixup: label {target[bad[0]]} at position {bad[0]} is outside of 0..{classes - 1}")
         number = as_integer(batch, who=who, name="batch", low=0)
-        return self.mix(array, target, classes, as_seed(seed, who=who), as_seed(epoch, who=who, name="epoch"), number)
+        drawn = self.draw(len(array), as_seed(seed, who=who), as_seed(epoch, who=who, name="epoch"), number)
+        return self.mix(array, target, classes, *drawn)
 
     def weight(self, seed: int, epoch: int, batch: int) -> float:
         """The share w of each image itself, in 0..1."""
         return _beta(self.alpha, _uniforms(seed, epoch, batch))
 
-    def mix(
-        self, images: Images, labels: Labels, classes: int, seed: int, epoch: int, batch: int
-    ) -> tuple[Images, NDArray[np.float32]]:
-        """Blend a checked batch; see `__call__`."""
-        count = len(images)
-        share = np.float32(self.weight(seed, epoch, batch))
+    def draw(self, count: int, seed: int, epoch: int, batch: int) -> tuple[float, Index]:
+        """The weight, and each image's partner, of a batch of `count` images."""
         partner = permutation(count, seed=seed, epoch=epoch, stream=_PARTNER_STREAM + batch)
+        return self.weight(seed, epoch, batch), partner
+
+    def mix(
+        self, images: Images, labels: Labels, classes: int, weight: float, partner: Index
+    ) -> tuple[Images, NDArray[np.float32]]:
+        """Blend a checked batch with what `draw` gave; see `__call__`."""
+        count = len(images)
+        share = np.float32(weight)
         out = np.empty_like(images)
         size = math.prod(images.shape[1:])
         _image.mix(images.reshape(count, size), partner, np.full(count, share), out.reshape(count, size))
