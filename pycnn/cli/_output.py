@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pycnn.dist._environment import place
 from pycnn.errors import FileError
 
 __all__ = ["Output", "plain"]
@@ -40,7 +41,9 @@ class Output:
         #: What the JSON is a form of; usually the command.
         self.form = command
         self.json = json
-        self.quiet = quiet
+        #: Whether to write at all: of several processes (`pycnn.dist`) only the first does.
+        self.is_main = place().rank == 0
+        self.quiet = quiet or not self.is_main
 
     def record(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What `result` writes as JSON, with the name and version of its form."""
@@ -48,6 +51,8 @@ class Output:
 
     def result(self, values: Mapping[str, Any], text: str) -> None:
         """Write the result: the values as one line of JSON, or the text."""
+        if not self.is_main:
+            return
         try:
             print(json.dumps(self.record(values), allow_nan=False) if self.json else text, flush=True)
         except BrokenPipeError:

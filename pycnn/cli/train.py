@@ -194,7 +194,8 @@ def train_plan(plan: Plan, output: Output, file: Path | None, *, resume: bool) -
         f"{recipe.schedule} rate from {recipe.lr:g}, batches of {recipe.batch_size}, augmentation "
         f"{_shown(recipe.augment)}; seed {recipe.seed}, {program.threads} threads, {program.isa}, {recipe.dtype}"
     )
-    _run_folder.prepare(plan)
+    if output.is_main:
+        _run_folder.prepare(plan)
     started = time.perf_counter()
     try:
         trainer.fit(
@@ -217,13 +218,13 @@ def train_plan(plan: Plan, output: Output, file: Path | None, *, resume: bool) -
     seconds = time.perf_counter() - started
     if recipe.ema:
         trainer.use_averages()
-    if file is not None:
+    if file is not None and output.is_main:
         # Before anything that could fail: the training may have taken days.
         save(plan.net, file, metadata=plan.metadata(None))
     measured = trainer.evaluate(plan.data.test, transform=recipe.make_test_transform())
-    if file is not None:
+    if file is not None and output.is_main:
         save(plan.net, file, metadata=plan.metadata(measured["accuracy"]))
-    curves, failure = _run_folder.draw(plan, trainer, output)
+    curves, failure = _run_folder.draw(plan, trainer, output) if output.is_main else (None, None)
     return Done(trainer, program.threads, program.isa, seconds, measured["accuracy"], measured["loss"], curves, failure)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pycnn.arguments import as_path
 from pycnn.data import Dataset, Loader
+from pycnn.dist._group import on_all_ranks
 from pycnn.errors import FileError, TrainingError
 from pycnn.optim.schedules import ReduceOnPlateau
 from pycnn.tensor import stack_level
@@ -132,19 +133,20 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     batches = iter(()) if is_complete else iter(loader)
     try:
         for x, y in batches:
-            values = trainer.train_batch(x, y)
+            own, count = loader.samples(position.batch)
+            values = trainer.train_batch(x, y, samples=own, signal=interruption.received or 0)
             if not math.isfinite(values["loss"]):
-                _diverged(trainer, f"the loss is {values['loss']} at", position.batch + 1)
-            position.totals.add(values, len(x))
+                _diverged(trainer, f"the loss is {values['loss']}{trainer.lost} at", position.batch + 1)
+            position.totals.add(values, count)
             position.batch += 1
             elapsed = time.perf_counter() - started
-            progress.step(len(x), values["loss"], 100.0 * loader.wait_seconds / elapsed)
+            progress.step(count, values["loss"], 100.0 * loader.wait_seconds / elapsed)
             for callback in plan.callbacks:
                 callback.on_step_end(trainer, values)
-            if interruption.received is not None:
+            if received := _received(trainer, interruption):
                 _check_weights(trainer)
                 _save_last(trainer, plan)
-                interruption.act(interruption.received)
+                _act(trainer, interruption, received)
     finally:
         close = getattr(batches, "close", None)
         if close is not None:
@@ -159,10 +161,32 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     if plan.val is not None:
         measured = trainer.validate(plan.val, loader.batch_size, plan.val_transform)
         row.update({f"val_{name}": value for name, value in measured.items()})
+    if trainer.ranks is not None:
+        # So that all come to the same decisions.
+        row, _ = trainer.ranks.agree_on_epoch(row, stopping=False, signal=0)
     _close_epoch(trainer, plan, row)
+    if trainer.ranks is not None:
+        received = interruption.received or 0
+        _, trainer.stopping = trainer.ranks.agree_on_epoch(row, stopping=trainer.stopping, signal=received)
     progress.end(row)
-    if interruption.received is not None:
-        interruption.act(interruption.received)
+    if received := _received(trainer, interruption):
+        _act(trainer, interruption, received)
+
+
+def _received(trainer: Trainer, interruption: Interruption) -> int | None:
+    """The signal to act upon; of several ranks all act upon the one that any had received, at the same step."""
+    if trainer.ranks is not None:
+        return trainer.ranks.signal
+    return interruption.received
+
+
+def _act(trainer: Trainer, interruption: Interruption, received: int) -> None:
+    try:
+        interruption.act(received)
+    except BaseException as stop:
+        if trainer.ranks is not None:
+            on_all_ranks(stop)
+        raise
 
 
 def _images(loader: Loader) -> int:
@@ -197,6 +221,8 @@ def _save_last(trainer: Trainer, plan: Plan) -> None:
         path = plan.directory / "last.safetensors"
         if _save(plan, trainer.save_checkpoint, path):
             trainer.last_checkpoint = path
+    if trainer.ranks is not None:
+        trainer.ranks.barrier("checkpoint")
 
 
 def _save(plan: Plan, write: Callable[[Path], None], path: Path) -> bool:
@@ -221,12 +247,13 @@ def _check_weights(trainer: Trainer) -> None:
 
 def _diverged(trainer: Trainer, what: str, batch: int) -> NoReturn:
     kept = trainer.last_checkpoint
-    raise TrainingError(
+    error = TrainingError(
         f"fit: {what} step {trainer.steps} (epoch {trainer.position.epoch + 1}, "
         f"batch {batch}, learning rate {trainer.rate:g})\n  "
         + (f"last good checkpoint: {kept}" if kept else "no checkpoint was written")
         + "\n  hint: try a smaller learning rate or clip_norm"
     )
+    raise error if trainer.ranks is None else on_all_ranks(error)
 
 
 def checkpoint_path(directory: str | PathLike[str] | None) -> Path | None:

@@ -13,6 +13,7 @@ from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError
 from pycnn.textfile import write_text
 from pycnn.train._files import make_directory
+from pycnn.train._ranks import is_main
 
 if TYPE_CHECKING:
     from pycnn.train.trainer import Trainer
@@ -208,7 +209,7 @@ class ModelCheckpoint(_Monitor):
         except BaseException:
             self.written, self.best = before
             raise
-        for stale in old:
+        for stale in old if is_main() else ():
             with contextlib.suppress(OSError):  # It is older, and harms nobody.
                 (self.directory / stale).unlink()
 
@@ -233,6 +234,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write the table."""
+        if not is_main():
+            return
         make_directory(self.path.parent, who="CSVLogger")
         trainer.history.to_csv(self.path)
 
@@ -250,6 +253,8 @@ class JSONLines(Callback):
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write the lines."""
+        if not is_main():
+            return
         make_directory(self.path.parent, who="JSONLines")
         lines = "".join(json.dumps(row) + "\n" for row in trainer.history)
         write_text(self.path, lines)

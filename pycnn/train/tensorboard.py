@@ -9,6 +9,7 @@ from pycnn.arguments import as_path
 from pycnn.errors import ArgumentError
 from pycnn.optional import optional
 from pycnn.train._files import make_directory
+from pycnn.train._ranks import is_main
 from pycnn.train.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class TensorBoard(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Open the file."""
+        if not is_main():
+            return
         make_directory(self.directory, who="TensorBoard")
         # The name holds the second only: with the step, a quick resumption does not overwrite what it goes on from.
         more = {"purge_step": trainer.steps, "filename_suffix": f".{trainer.steps}"} if trainer.steps else {}
@@ -54,12 +57,14 @@ class TensorBoard(Callback):
 
     def on_step_end(self, trainer: Trainer, logs: dict[str, float]) -> None:
         """Write the loss of some steps."""
-        if self.every and trainer.steps % self.every == 0:
+        if self._writer is not None and self.every and trainer.steps % self.every == 0:
             self._writer.add_scalar("loss/step", logs["loss"], trainer.steps)
             self._writer.add_scalar("learning_rate/step", trainer.rate, trainer.steps)
 
     def on_epoch_end(self, trainer: Trainer, logs: dict[str, Any]) -> None:
         """Write an epoch, and see that it is on the disk."""
+        if self._writer is None:  # of several ranks only rank 0 has one
+            return
         for name, value in logs.items():
             if name in ("epoch", "seconds", "data_wait_percent"):
                 continue

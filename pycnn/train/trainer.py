@@ -28,7 +28,7 @@ from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
 from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute
 from pycnn.tensor import Tensor
-from pycnn.train import _checkpoint, _loop
+from pycnn.train import _checkpoint, _loop, _ranks
 from pycnn.train._batches import as_dataset, as_target, check_labels
 from pycnn.train._files import make_directory
 from pycnn.train._programs import ProgramSet, make_objective
@@ -156,6 +156,9 @@ class Trainer:
         self.last_checkpoint: Path | None = None
         self.steps = 0
         self._turn = turn_of(net)
+        self._device = device
+        self._ranks: _ranks.Ranks | None = None
+        self._has_joined = False
         #: Learning rate of the last step; None before the first.
         self.rate: float | None = None
         self._warned: set[str] = set()
@@ -229,23 +232,52 @@ class Trainer:
             ArgumentError: All parameters are frozen.
             TrainingError: Another thread is training with this trainer.
         """
-        with self._turn.take("step"):
+        with self._turn.take("step"), _ranks.joined(self.ranks, "step"):
             values = self.train_batch(x, y)
             if not math.isfinite(values["loss"]):
                 self._warn(
                     "loss",
-                    f"the loss is {values['loss']} at step {self.steps}; the weights are probably "
+                    f"the loss is {values['loss']}{self.lost} at step {self.steps}; the weights are probably "
                     "lost (try a smaller learning rate or clip_norm)",
                 )
             return values
 
-    def train_batch(self, x: Any, y: Any) -> dict[str, float]:
-        """What `step` does, for a caller that holds the trainer already."""
+    @property
+    def ranks(self) -> _ranks.Ranks | None:
+        """The processes that train this net together (see `pycnn.dist`); None when this one is alone.
+
+        Raises:
+            ArgumentError: There are several, and the device is no CPU.
+            UnsupportedError: There are several, but no mpi4py.
+        """
+        if not self._has_joined:
+            self._ranks, self._has_joined = _ranks.join(self._device), True
+            if self._ranks is not None:
+                self._training.exchange = self._ranks.exchange
+        return self._ranks
+
+    @property
+    def lost(self) -> str:
+        """On which of several ranks the loss of the last step was not finite, for messages."""
+        return "" if self.ranks is None else self.ranks.lost
+
+    def train_batch(self, x: Any, y: Any, *, samples: int | None = None, signal: int = 0) -> dict[str, float]:
+        """What `step` does, for a caller that holds the trainer already.
+
+        Args:
+            x: Images.
+            y: Targets.
+            samples: How many of the images count, all or none; only where there are several ranks.
+            signal: That has been received, which other ranks are to know.
+        """
         images = as_input(x, who="step: x")
         if not images.ndim or not len(images):
             raise ShapeError(f"step: x is {images.shape}, a batch needs at least one image")
         target = as_target(y, len(images), who="step")
+        ranks = self.ranks  # before a program is made
         program = self._training.get(images, target)
+        if ranks is not None:
+            ranks.begin_step(self, images, len(images) if samples is None else samples)
         if not self.steps & (self.steps - 1):  # the first ones, then ever more rarely: looking takes time
             if not self.steps:
                 _range.check(self.net, images)
@@ -257,6 +289,8 @@ class Trainer:
         before = None if "unchanged" in self._warned or self.steps else self._trainable()
         values = program.run(images, target, who="step")
         self.steps += 1
+        if ranks is not None:
+            values = ranks.end_step(self, values, signal)
         if before is not None and math.isfinite(values["loss"]) and self._trainable() == before:
             self.warn_unchanged("the first step")
         return values
@@ -357,11 +391,17 @@ class Trainer:
             transform=transform,
             drop_last=drop_last,
             workers=workers,
+            shard=(0, 1) if self.ranks is None else self.ranks.shard,
         )
+        if self.ranks is not None and loader.batch_size < self.ranks.shard[1]:
+            raise ArgumentError(
+                f"fit: batch_size {loader.batch_size} is shared among {self.ranks.shard[1]} ranks, expected at least "
+                "one image for each"
+            )
         directory = _loop.checkpoint_path(checkpoint_dir)
         if held_out is not None:
             warn_shared_files(data, held_out, who="fit", name="val")
-        with self._turn.take("fit"):
+        with self._turn.take("fit"), _ranks.joined(self.ranks, "fit"):
             self._check_data(loader, "fit: train")
             if held_out is not None:
                 self._check_data(Loader(held_out, 1, transform=val_transform, workers=0), "fit: val")
@@ -390,10 +430,14 @@ class Trainer:
                 last,
                 self._callbacks,
                 directory,
-                bool(progress),
+                bool(progress) and _ranks.is_main(),
                 on_save_error,
                 save_best,
             )
+            if self.ranks is not None:
+                same = {**own, "epochs": last, "epoch": self.position.epoch, "batch": self.position.batch}
+                same["val samples"] = None if held_out is None else len(held_out)
+                self.ranks.synchronise(self, "fit", loader.image_shape, same)
             _loop.run(self, plan)
         return self.history
 
@@ -500,15 +544,20 @@ class Trainer:
             ArgumentError: The data set is empty, or there are no averages.
         """
         dataset = as_dataset(data, who="evaluate")
-        if averages:
-            with self._turn.take("evaluate"), self.averaged():
-                return self._measure(dataset, batch_size, transform)
-        return self._measure(dataset, batch_size, transform)
+        with _ranks.joined(self.ranks, "evaluate"):
+            if averages:
+                with self._turn.take("evaluate"), self.averaged():
+                    return self._measure(dataset, batch_size, transform)
+            return self._measure(dataset, batch_size, transform)
 
     def _measure(self, dataset: Dataset, batch_size: int, transform: Any) -> dict[str, float]:
         who = "evaluate"
         totals = _loop.Totals()
-        for x, y in Loader(dataset, batch_size, shuffle=False, transform=transform):
+        shard = (0, 1) if self.ranks is None else self.ranks.shard
+        loader = Loader(dataset, batch_size, shuffle=False, transform=transform, shard=shard)
+        for batch, (x, y) in enumerate(loader):
+            if not loader.samples(batch)[0]:
+                continue  # a short batch, that other ranks measure
             target = as_target(y, len(x), who=who)
             _range.check(self.net, x)
             program = self._measuring.get(x, target)
@@ -516,6 +565,8 @@ class Trainer:
                 # All at once: in a batch, the position would not be that in the data set.
                 check_labels(np.asarray(dataset.labels), program.classes, who=who)
             totals.add(program.run(x, target, who=who), len(x))
+        if self.ranks is not None:
+            self.ranks.total(totals)
         return totals.means()
 
     def validate(self, dataset: Dataset, batch_size: int, transform: Any = None) -> dict[str, float]:
@@ -576,13 +627,14 @@ class Trainer:
     def save_checkpoint(self, path: str | PathLike[str]) -> None:
         """Write everything that is needed to go on exactly from here.
 
-        The file is a model file too: `pycnn.load` reads the net from it.
+        The file is a model file too: `pycnn.load` reads the net from it. Of several ranks, only rank 0 writes.
 
         Raises:
             FileError: The system refused; an older file at the path is intact.
             ArgumentError: No step was made yet.
         """
-        _checkpoint.write(self, path)
+        if _ranks.is_main():
+            _checkpoint.write(self, path)
 
     def save_best(self, path: str | PathLike[str]) -> None:
         """Write the net alone; with `ema_decay`, with the averaged weights.
@@ -590,6 +642,8 @@ class Trainer:
         Raises:
             FileError: The system refused; an older file at the path is intact.
         """
+        if not _ranks.is_main():
+            return
         metadata = _checkpoint.class_metadata(self.class_names)
         if self.ema_decay is None:
             files.save(self.net, path, metadata=metadata)
