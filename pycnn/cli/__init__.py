@@ -29,6 +29,7 @@ COMMANDS = {
     "history": "train LeNet to ResNeXt on the same data with the same budget; one chart",
     "export": "write a net as an ONNX file",
     "bench": "time a net, whole and layer by layer; compare with an earlier run",
+    "launch": "run a command in several processes that train one net together",
     "data": "look at a data set: images per class, sizes, mean and deviation, broken files",
     "doctor": "what this machine offers, what pycnn chose and why, how fast it is",
 }
@@ -115,6 +116,8 @@ def _report(name: str, error: BaseException, hint: str = "") -> None:
         import traceback
 
         traceback.print_exception(error)
+    from pycnn.dist._environment import place
+
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": '{error.filename}'" if error.filename else "")
@@ -122,7 +125,9 @@ def _report(name: str, error: BaseException, hint: str = "") -> None:
         error, (ValueError, RuntimeError, OSError, LookupError, ImportError, NotImplementedError, MemoryError)
     ):
         text = f"{type(error).__name__}: {text}"
-    lines = [f"pycnn {name}: error: {text}", *getattr(error, "__notes__", ())]
+    here = place()
+    who = name if here.size == 1 else f"{name}: rank {here.rank} of {here.size}"
+    lines = [f"pycnn {who}: error: {text}", *getattr(error, "__notes__", ())]
     if hint:
         lines.append(f"  hint: {hint}")
     print("\n".join(lines), file=sys.stderr)
