@@ -16,6 +16,7 @@ import numpy as np
 from pycnn.errors import UnsupportedError
 from pycnn.onnx._network import Input, Network, Node
 from pycnn.onnx._registry import Operator, operators
+from pycnn.pytorch._batch import Images
 from pycnn.pytorch._patterns import find_local_response_norms
 
 __all__ = ["AtenNode", "Reader"]
@@ -56,12 +57,19 @@ class Reader:
         names: For each learned array the name under which it is known; those that modules share have one.
         learned: Names of what is trained.
 
+        images: Where the number of images shows.
+
     Attributes:
         node: The node being read.
+        shapes: Sizes of every value.
+        truths: Names of values that are truth values.
     """
 
-    def __init__(self, torch: Any, program: Any, names: Mapping[str, str], learned: frozenset[str]) -> None:
+    def __init__(
+        self, torch: Any, program: Any, names: Mapping[str, str], learned: frozenset[str], images: Images
+    ) -> None:
         self._torch = torch
+        self._images = images
         self._program = program
         self._names = names
         self.learned = set(learned)
@@ -69,8 +77,10 @@ class Reader:
         self.nodes: list[AtenNode] = []
         self.constants: dict[str, np.ndarray] = {}
         self.literals: set[str] = set()
-        #: Sizes of every value.
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.truths: set[str] = set()
+        # For values that depend on the input, the axes whose sizes follow from the number of images.
+        self._free: dict[str, frozenset[int]] = {}
         # What each node of the exported graph stands for: the name of a value, or a list of them.
         self._values: dict[Any, Any] = {}
         # Values that do not depend on the input.
@@ -102,7 +112,7 @@ class Reader:
             self.node = node
             if node in norms:
                 self._begin(node)
-                self._values[node] = self._translate("local_response_norm.default", norms[node][0])
+                self._set(node, self._translate("local_response_norm.default", norms[node][0]))
             elif node.op == "call_function" and node not in joined:
                 self._call(node)
             elif node.op == "output":
@@ -142,8 +152,10 @@ class Reader:
             else:
                 value = node.meta["val"]
                 self.shapes[name] = tuple(value.shape)
+                self._free[name] = self._images.axes(node)[0]
                 dtype = str(value.dtype).removeprefix("torch.")
-                inputs.append(Input(name, tuple(value.shape), "float32" if value.dtype.is_floating_point else dtype))
+                shape = (None, *value.shape[1:])
+                inputs.append(Input(name, shape, "float32" if value.dtype.is_floating_point else dtype))
             self._taken.add(name)
             self._values[node] = name
         return inputs
@@ -165,7 +177,15 @@ class Reader:
     def _output(self, value: Any) -> str:
         if not isinstance(value, self._torch.fx.Node) or isinstance(self._values.get(value), list | type(None)):
             raise UnsupportedError(f"from_torch: the module returns {value!r}; outputs must be tensors")
-        return str(self._values[value])
+        name = str(self._values[value])
+        joined = [axis for axis in self.images_of(name) if self.shapes[name][axis] != self._images.batch]
+        if joined:
+            self.node = value
+            raise self.unsupported(
+                f"images and others lie together along axis {joined[0]} of a result of the module; the axis of images "
+                "must be one of its own\n  hint: flatten(1), or view(x.shape[0], ...)"
+            )
+        return name
 
     # ---- One node
 
@@ -181,7 +201,7 @@ class Reader:
             raise self.unsupported("the operator is not supported")
         if operator_name.startswith(("_assert", "sym_")):
             return
-        if node.name in self.counting:
+        if node.name in self._images.counting:
             raise self.unsupported(
                 "a number in it changes with the number of images, which is free here\n"
                 "  hint: let shapes broadcast, and let mean() divide by the number"
@@ -195,9 +215,20 @@ class Reader:
         if mutable:
             base = base.removesuffix("_")
         result = self._translate(f"{base}.{overload}", arguments)
-        self._values[node] = result
+        self._set(node, result)
         if mutable:
             self._change(node, arguments[mutable[0].name], result)
+
+    def _set(self, node: Any, result: Any) -> None:
+        """Say what a node that was translated stands for."""
+        self._values[node] = result
+        values = node.meta["val"]
+        names, values = (result, values) if isinstance(result, list) else ([result], [values])
+        for name, value, axes in zip(names, values, self._images.axes(node), strict=False):
+            if name is not None:
+                self._free[name] = axes
+                if value.dtype == self._torch.bool:
+                    self.truths.add(name)
 
     def _translate(self, name: str, arguments: Mapping[str, Any]) -> Any:
         from pycnn.pytorch._operators import TRANSLATIONS
@@ -263,7 +294,7 @@ class Reader:
         names = [name for value in arguments.values() for name in _flat(self._named(value), value, self._torch)]
         if any(name not in self._known for name in names):
             return False
-        if mutable:
+        if mutable and self.operator_name() != "detach_.default":
             raise self.unsupported("it changes a tensor in place that does not depend on the input")
         if self._torch.Tag.nondeterministic_seeded in node.target.tags:
             raise self.unsupported("random numbers that do not depend on the input are not supported")
@@ -317,8 +348,6 @@ class Reader:
 
     #: Dotted names of all modules.
     module_names: frozenset[str] = frozenset()
-    #: Nodes that hold a number which changes with the number of images.
-    counting: frozenset[str] = frozenset()
 
     def _fresh(self, wanted: str) -> str:
         name, number = wanted, 2
@@ -331,6 +360,29 @@ class Reader:
         """Sizes of the results of the operator being read."""
         value = self.node.meta["val"]
         return [tuple(v.shape) for v in value] if isinstance(value, list | tuple) else [tuple(value.shape)]
+
+    def result_images(self) -> frozenset[int]:
+        """Axes of the first result of the operator being read whose sizes follow from the number of images."""
+        return self._images.axes(self.node)[0]
+
+    def images_of(self, name: str) -> frozenset[int]:
+        """Axes of a value whose sizes follow from the number of images."""
+        return self._free.get(name, frozenset())
+
+    def known(self, name: str) -> np.ndarray | None:
+        """The numbers of a value that does not depend on the input."""
+        return self._as_array(name) if name in self._known else self.constants.get(name)
+
+    def checked_axis(self, name: str, axis: int) -> int:
+        """An axis counted from the front, of which parts are taken or which is added to.
+
+        Raises:
+            UnsupportedError: It is that of the images.
+        """
+        axis %= max(len(self.shapes[name]), 1)
+        if axis in self.images_of(name):
+            raise self.unsupported("the axis of images cannot be cut, padded or turned round")
+        return axis
 
     def emit(
         self, op: str, inputs: Sequence[Any], shape: Sequence[int] | None = None, *, version: int = 0, **attributes: Any

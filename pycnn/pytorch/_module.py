@@ -14,7 +14,7 @@ from pycnn.onnx._fold import fold_network
 from pycnn.onnx._module import OnnxModule
 from pycnn.onnx._network import Network
 from pycnn.optional import optional
-from pycnn.pytorch._batch import BATCH, nodes_that_count_images
+from pycnn.pytorch._batch import follow_images, recorded_batch
 from pycnn.pytorch._graph import Reader
 
 __all__ = ["TorchModule", "from_torch"]
@@ -62,19 +62,21 @@ def from_torch(module: Any, example_input: Any, *, input_layout: str = "NCHW") -
     if input_layout not in ("NCHW", "NHWC"):
         raise ArgumentError(f"from_torch: input_layout {input_layout!r} is not one of NCHW, NHWC")
     _check_norms(torch, module)
-    program = _record(torch, module, _examples(torch, module, example_input, BATCH))
+    batches = recorded_batch(sum(each.nbytes for each in _examples(torch, module, example_input, 1)))
+    program = _record(torch, module, _examples(torch, module, example_input, batches[0]))
     tensors: dict[int, str] = {}
     for name, tensor in (*_all(module, "parameters"), *_all(module, "buffers")):
         tensors.setdefault(id(tensor), name)
     names = {name: tensors[id(t)] for name, t in (*_all(module, "parameters"), *_all(module, "buffers"))}
     parameters = dict(module.named_parameters())
-    reader = Reader(torch, program, names, frozenset(parameters))
-    reader.module_names = frozenset(name for name, _ in module.named_modules())
-    reader.counting = nodes_that_count_images(
+    images = follow_images(
         program.graph,
         lambda count: _record(torch, module, _examples(torch, module, example_input, count)).graph,
+        batches,
         type(module).__name__,
     )
+    reader = Reader(torch, program, names, frozenset(parameters), images)
+    reader.module_names = frozenset(name for name, _ in module.named_modules())
     network, form = reader.read()
     _check_form(form)
     # Keeps what the outputs need.
@@ -147,8 +149,8 @@ def _examples(torch: Any, module: Any, example: Any, batch: int) -> list[Any]:
             raise DTypeError(f"from_torch: example_input is {tensor.dtype}, expected float32, float64 or uint8")
         if not tensor.ndim:
             raise DTypeError("from_torch: example_input is a single number, expected a batch (N, C, H, W)")
-        made = torch.zeros((batch, *tensor.shape[1:]), dtype=wanted if tensor.is_floating_point() else tensor.dtype)
-        results.append(made if first is None else made.to(first.device))
+        dtype, device = wanted if tensor.is_floating_point() else tensor.dtype, None if first is None else first.device
+        results.append(torch.empty((batch, *tensor.shape[1:]), dtype=dtype, device=device))
     return results
 
 
@@ -172,7 +174,6 @@ class TorchModule(OnnxModule):
     """
 
     _reader, _origin = "from_torch", "the module"
-    _any_batch = True
 
     def __init__(
         self, network: Network, sources: Mapping[str, str], *, input_layout: str, form: Any = 0, name: str = ""
