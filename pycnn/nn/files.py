@@ -16,7 +16,7 @@ from pycnn.nn.auxiliary import Auxiliary, add_auxiliary, collect_auxiliary, is_c
 from pycnn.nn.module import RESERVED, Module
 from pycnn.program import Variables
 from pycnn.tensor import Parameter
-from pycnn.tracing import Symbol, inline, trace
+from pycnn.tracing import Symbol, Traced, inline, trace
 
 __all__ = ["FileModule", "GraphModule", "load", "save"]
 
@@ -34,6 +34,14 @@ class FileModule(Module):
     # Files describe networks of float32 images.
     converts_uint8 = True
     metadata: dict[str, str]
+
+    def _check_saving(self, shape: tuple[int, ...], traced: Traced) -> None:
+        """Warn of what a file of this net cannot hold, before one is written.
+
+        Args:
+            shape: Of one input.
+            traced: The net as it is written, recorded with one image.
+        """
 
     def _hold(self, name: str, parameter: Parameter) -> None:
         """Make a parameter an attribute; dots in its name lead through modules without layers."""
@@ -163,6 +171,8 @@ def save(
     with collect_auxiliary() as heads:
         traced = trace(lambda x: net(x), {"x": ((1, *shape), "float32")}, root=net)
     check_kept_names(traced.parameters, who="save")
+    if isinstance(net, FileModule):
+        net._check_saving(shape, traced)
     own = net.metadata if isinstance(net, FileModule) else {}
     entries = {name: text for name, text in own.items() if name != "trainer"}
     entries |= {**_range.as_text(net), **_text_metadata(metadata)}

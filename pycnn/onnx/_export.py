@@ -13,9 +13,10 @@ from pycnn.errors import ArgumentError, UnsupportedError
 from pycnn.nn import _range
 from pycnn.nn.files import FileModule
 from pycnn.nn.module import Module
-from pycnn.onnx._exporters import FIRST_OPSET, NCHW, exporter_of
+from pycnn.onnx._exporters import FIRST_OPSET, exporter_of
 from pycnn.onnx._file import LATEST_OPSET
 from pycnn.onnx._module import OnnxModule
+from pycnn.onnx._nodes import NCHW
 from pycnn.onnx._view import IMAGE, View
 from pycnn.onnx._writer import Value, Writer
 from pycnn.optional import optional
@@ -28,8 +29,8 @@ __all__ = ["export", "to_bytes"]
 _DEFAULT_OPSET = 17
 _BATCH = "batch"
 _MOST_BYTES = 2**31 - 1
-# Two recordings that must give one file, whose batch is free.
-_RECORDED = (2, 3)
+# Two recordings that must give one file, whose batch is free: prime numbers, which other sizes are hardly multiples of.
+_RECORDED = (97, 101)
 
 
 def export(
@@ -126,7 +127,7 @@ def _write(
         The writer; descriptions of the inputs and of the outputs.
     """
     traced = prune(trace(lambda **given: _flat(net(*given.values())), {"input": (shape, "float32")}, root=net))
-    writer = Writer(helper, opset)
+    writer = Writer(helper, opset, shape[0])
     order = _order(net, shape, input_layout)
     values: dict[tuple[int, int], View] = {}
     nodes = traced.graph.nodes()

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 
 from pycnn.errors import UnsupportedError
-from pycnn.onnx._view import View, align
-from pycnn.onnx._writer import Value, Writer
+from pycnn.onnx._composed import compared, even_response_norm, formula, uneven_means
+from pycnn.onnx._nodes import NCHW, Shape, as_images, joined, mapped
+from pycnn.onnx._view import View
+from pycnn.onnx._writer import Writer
 
-__all__ = ["FIRST_OPSET", "NCHW", "exported", "exporter_of"]
+__all__ = ["FIRST_OPSET", "exported", "exporter_of"]
 
 #: The oldest opset that is written: softmax along one axis, axes of sums as an input.
 FIRST_OPSET = 13
-#: (N, C, H, W) in axes of (N, H, W, C).
-NCHW = (0, 3, 1, 2)
-
-Shape = tuple[int, ...]
 Exporter = Callable[[Writer, Mapping[str, Any], list[View], Shape], View]
 _EXPORTERS: dict[str, Exporter] = {}
 
@@ -32,6 +30,14 @@ def _exports(name: str) -> Callable[[Exporter], Exporter]:
     return register
 
 
+# Ops that a net does not predict with; the others without an exporter are gradients and updates.
+_WHY_NOT = {
+    "mean_squared_error": "is a loss; files hold nets as they predict",
+    "softmax_cross_entropy": "is a loss; files hold nets as they predict",
+    "top_k_correct": "measures scores against labels; files hold nets as they predict",
+}
+
+
 def exported() -> tuple[str, ...]:
     """Names of the ops that can be written."""
     return tuple(sorted(_EXPORTERS))
@@ -41,19 +47,12 @@ def exporter_of(op: str, node: str) -> Exporter:
     """How an op is written.
 
     Raises:
-        UnsupportedError: It cannot be.
+        UnsupportedError: It cannot be; the message says why.
     """
-    if op not in _EXPORTERS:
-        raise UnsupportedError(
-            f"onnx.export: '{node}': {op} cannot be exported\n  hint: what can is {', '.join(exported())}"
-        )
+    if op not in exported():
+        why = _WHY_NOT.get(op, "is a step of training; files hold nets as they predict")
+        raise UnsupportedError(f"onnx.export: '{node}': {op} {why}")
     return _EXPORTERS[op]
-
-
-def _images(value: Value) -> View:
-    """A view (N, H, W, C) of a value (N, C, H, W)."""
-    n, c, h, w = value.shape
-    return View(value, NCHW, (n, h, w, c))
 
 
 def _image_shape(shape: Shape) -> Shape:
@@ -87,7 +86,7 @@ def _conv2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> Vie
         dilations=list(a["dilation"]),
         group=a["groups"],
     )
-    return _images(result)
+    return as_images(result)
 
 
 @_exports("conv2d_grad_input")
@@ -113,7 +112,7 @@ def _conv_transpose2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Sha
         output_padding=more,
         group=a["groups"],
     )
-    return _images(result)
+    return as_images(result)
 
 
 @_exports("resize2d")
@@ -128,13 +127,13 @@ def _resize2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> V
     scales = list(a["scales"])
     if not scales and w.opset >= 18:
         inputs = [value, "", "", w.integers(shape[1:3])]
-        return _images(w.node("Resize", inputs, _image_shape(shape), axes=[2, 3], **attributes))
+        return as_images(w.node("Resize", inputs, _image_shape(shape), axes=[2, 3], **attributes))
     scales = scales or [new / old for new, old in zip(shape[1:3], value.shape[2:], strict=True)]
     exact = [float(np.float32(scale)) for scale in scales]
     if [math.floor(scale * size) for scale, size in zip(exact, value.shape[2:], strict=True)] != list(shape[1:3]):
         raise _refused(w, f"resize to {shape[1:3]} needs opset 18, where sizes of images are given alone")
     scale = w.literal(np.array([1.0, 1.0, *scales], np.float32))
-    return _images(w.node("Resize", [value, "", scale], _image_shape(shape), **attributes))
+    return as_images(w.node("Resize", [value, "", scale], _image_shape(shape), **attributes))
 
 
 def _windows(a: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,14 +148,14 @@ def _windows(a: Mapping[str, Any]) -> dict[str, Any]:
 @_exports("max_pool2d")
 def _max_pool2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     dilations = list(a["dilation"])
-    return _images(w.node("MaxPool", [x[0].in_order(NCHW)], _image_shape(shape), dilations=dilations, **_windows(a)))
+    return as_images(w.node("MaxPool", [x[0].in_order(NCHW)], _image_shape(shape), dilations=dilations, **_windows(a)))
 
 
 @_exports("avg_pool2d")
 def _avg_pool2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     include = int(a["count_include_pad"])
     value = x[0].in_order(NCHW)
-    return _images(w.node("AveragePool", [value], _image_shape(shape), count_include_pad=include, **_windows(a)))
+    return as_images(w.node("AveragePool", [value], _image_shape(shape), count_include_pad=include, **_windows(a)))
 
 
 @_exports("adaptive_avg_pool2d")
@@ -165,10 +164,10 @@ def _adaptive_avg_pool2d(w: Writer, a: Mapping[str, Any], x: list[View], shape: 
     if (h, width) == (rows, columns):
         return x[0]
     if h % rows or width % columns:
-        raise _refused(w, f"windows of several sizes, {(h, width)} to {(rows, columns)}, do not exist in ONNX")
+        return uneven_means(w, x[0], (rows, columns), shape)
     kernel = [h // rows, width // columns]
     value = x[0].in_order(NCHW)
-    return _images(w.node("AveragePool", [value], _image_shape(shape), kernel_shape=kernel, strides=kernel))
+    return as_images(w.node("AveragePool", [value], _image_shape(shape), kernel_shape=kernel, strides=kernel))
 
 
 def _global(op: str) -> Exporter:
@@ -199,7 +198,7 @@ def _batch_norm(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) ->
 @_exports("local_response_norm")
 def _local_response_norm(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     if a["size"] % 2 == 0:
-        raise _refused(w, f"local_response_norm over {a['size']} channels; ONNX places an even number otherwise")
+        return even_response_norm(w, a, x[0])
     order = _channels_second(x[0])
     sizes = [shape[axis] for axis in order]
     numbers = {"size": a["size"], "alpha": a["alpha"], "beta": a["beta"], "bias": a["k"]}
@@ -235,27 +234,22 @@ def _dense(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View
 # ---- Element by element
 
 
-def _map(w: Writer, op: str, view: View, inputs: Sequence[str] = (), **attributes: Any) -> View:
-    value = view.symbol
-    return View(w.node(op, [value, *inputs], value.shape, **attributes), view.axes, view.shape)
-
-
 @_exports("activation")
 def _activation(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     kind, view = a["kind"], x[0]
     if kind == "identity":
         return view
     if kind == "relu6":
-        return _map(w, "Clip", view, [w.number(0.0), w.number(6.0)])
+        return mapped(w, "Clip", view, [w.number(0.0), w.number(6.0)])
     if kind == "leaky_relu":
-        return _map(w, "LeakyRelu", view, alpha=a["slope"])
+        return mapped(w, "LeakyRelu", view, alpha=a["slope"])
     if kind == "scaled_tanh":
-        inner = _map(w, "Mul", view, [w.number(2.0 / 3.0)])
-        return _map(w, "Mul", _map(w, "Tanh", inner), [w.number(1.7159)])
+        inner = mapped(w, "Mul", view, [w.number(2.0 / 3.0)])
+        return mapped(w, "Mul", mapped(w, "Tanh", inner), [w.number(1.7159)])
     names = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
     if kind not in names:
         raise _refused(w, f"the activation {kind} cannot be exported")
-    return _map(w, names[kind], view)
+    return mapped(w, names[kind], view)
 
 
 # Functions of one number: the operator, the opset that has it, and attributes from the op's a and b.
@@ -282,39 +276,49 @@ def _unary(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View
     kind, view, first, second = a["kind"], x[0], float(a["a"]), float(a["b"])
     if kind in _UNARY:
         op, since, attributes = _UNARY[kind]
-        if w.opset < since:
-            raise _refused(w, f"{kind} is there from opset {since} on; the file has {w.opset}")
-        return _map(w, op, view, (), **attributes(first, second))
+        if w.opset >= since:
+            return mapped(w, op, view, (), **attributes(first, second))
     if kind == "gelu_tanh" and w.opset >= 20:
-        return _map(w, "Gelu", view, approximate="tanh")
+        return mapped(w, "Gelu", view, approximate="tanh")
     if kind == "clip":
         limits = [w.number(value) if math.isfinite(value) else "" for value in (first, second)]
-        return _map(w, "Clip", view, limits)
+        return mapped(w, "Clip", view, limits)
     if kind == "power":
-        return _map(w, "Pow", view, [w.number(first)])
+        return mapped(w, "Pow", view, [w.number(first)])
     if kind == "reciprocal_sqrt":
-        return _map(w, "Reciprocal", _map(w, "Sqrt", view))
+        return mapped(w, "Reciprocal", mapped(w, "Sqrt", view))
     if kind == "silu":
-        gate = _map(w, "Sigmoid", view)
+        gate = mapped(w, "Sigmoid", view)
         return View(w.node("Mul", [view.symbol, gate.symbol], view.symbol.shape), view.axes, view.shape)
-    if kind == "softplus" and first == 1.0:
-        return _map(w, "Softplus", view)
+    if kind == "softplus":
+        inner = mapped(w, "Softplus", view if first == 1.0 else mapped(w, "Mul", view, [w.number(first)]))
+        return inner if first == 1.0 else mapped(w, "Mul", inner, [w.number(1.0 / first)])
     if kind == "threshold" and second == 0.0:
-        return _map(w, "ThresholdedRelu", view, alpha=first)
-    raise _refused(w, f"{kind} cannot be exported to opset {w.opset}")
+        return mapped(w, "ThresholdedRelu", view, alpha=first)
+    return formula(w, kind, view, first, second)
 
 
 @_exports("binary")
 def _binary(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-    names = {"divide": "Div", "maximum": "Max", "minimum": "Min", "power": "Pow", "prelu": "PRelu"}
-    if a["kind"] not in names:
-        raise _refused(w, f"{a['kind']} cannot be exported")
-    return _joined(names[a["kind"]])(w, a, x, shape)
+    names = {"divide": "Div", "maximum": "Max", "minimum": "Min", "power": "Pow"}
+    if a["kind"] in names:
+        return _joined(names[a["kind"]])(w, a, x, shape)
+    # ONNX's slopes fit themselves to the input, not the other way round.
+    if a["kind"] == "prelu" and x[0].shape == tuple(shape):
+        return _joined("PRelu")(w, a, x, shape)
+    return compared(w, a["kind"], x, shape)
+
+
+def _with_axis(view: View, axis: int) -> Shape:
+    """The order of a view's axes, this one among them even if it was left out."""
+    return view.axes if axis in view.axes else (*view.axes, axis)
 
 
 def _softmax(op: str) -> Exporter:
     def export(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-        return _map(w, op, x[0], axis=x[0].axes.index(len(shape) - 1))
+        order = _with_axis(x[0], len(shape) - 1)
+        value = x[0].in_order(order)
+        return View(w.node(op, [value], value.shape, axis=order.index(len(shape) - 1)), order, shape)
 
     return export
 
@@ -325,9 +329,7 @@ _EXPORTERS["log_softmax"] = _softmax("LogSoftmax")
 
 def _joined(op: str) -> Exporter:
     def export(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-        values, axes, _ = align(x)
-        sizes = np.broadcast_shapes(*(value.shape for value in values))
-        return View(w.node(op, values, sizes), axes, shape)
+        return joined(w, op, x, shape)
 
     return export
 
@@ -341,15 +343,20 @@ _EXPORTERS["multiply"] = _joined("Mul")
 def _affine(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     view = x[0]
     if a["scale"] != 1.0:
-        view = _map(w, "Mul", view, [w.number(a["scale"])])
+        view = mapped(w, "Mul", view, [w.number(a["scale"])])
     if a["offset"] != 0.0:
-        view = _map(w, "Add", view, [w.number(a["offset"])])
+        view = mapped(w, "Add", view, [w.number(a["offset"])])
     return view
+
+
+@_exports("cast")
+def _cast(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
+    return mapped(w, "Cast", x[0], to=w.element_type(str(a["dtype"])))
 
 
 @_exports("dropout")
 def _dropout(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-    return _map(w, "Dropout", x[0], [w.number(a["p"])])
+    return mapped(w, "Dropout", x[0], [w.number(a["p"])])
 
 
 # ---- Sums
@@ -358,11 +365,11 @@ def _dropout(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> Vi
 @_exports("reduce")
 def _reduce(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     view, keep = x[0], bool(a["keep_dims"])
-    places = sorted(view.axes.index(axis) for axis in a["axes"])
+    places = sorted(view.axes.index(axis) for axis in a["axes"] if axis in view.axes)
     left = [axis for axis in view.axes if keep or axis not in a["axes"]]
     sizes = [1 if axis in a["axes"] else view.shape[axis] for axis in left]
     if not places:
-        return View(view.symbol, view.axes, shape)
+        return view if keep else view.reshaped(shape)
     op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[a["kind"]]
     if op == "ReduceSum" or w.opset >= 18:
         value = w.node(op, [view.symbol, w.integers(places)], sizes, keepdims=int(keep))
@@ -379,10 +386,12 @@ def _arg_max(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> Vi
     view = x[0]
     axis = a["axis"] % view.rank
     last, keep = int(a["last"]), bool(a["keep_dims"])
-    left = [each for each in view.axes if keep or each != axis]
+    order = _with_axis(view, axis)
+    left = [each for each in order if keep or each != axis]
     sizes = [1 if each == axis else view.shape[each] for each in left]
-    place = view.axes.index(axis)
-    value = w.node("ArgMax", [view.symbol], sizes, axis=place, keepdims=int(keep), select_last_index=last)
+    value = w.node(
+        "ArgMax", [view.in_order(order)], sizes, axis=order.index(axis), keepdims=int(keep), select_last_index=last
+    )
     return View(value, left if keep else [each - (each > axis) for each in left], shape)
 
 
@@ -401,7 +410,8 @@ def _transpose(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> 
 
 @_exports("concat")
 def _concat(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-    axis, order = a["axis"] % len(shape), x[0].axes
+    axis = a["axis"] % len(shape)
+    order = _with_axis(x[0], axis)
     values = [view.in_order(order) for view in x]
     sizes = [shape[place] for place in order]
     return View(w.node("Concat", values, sizes, axis=order.index(axis)), order, shape)
@@ -423,15 +433,20 @@ def _slice(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View
 
 @_exports("pad")
 def _pad(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-    order = x[0].axes
+    lacking = [axis for axis in range(len(shape)) if axis not in x[0].axes and shape[axis] != 1]
+    order = (*x[0].axes, *lacking)
     pads = w.integers([*(a["before"][axis] for axis in order), *(a["after"][axis] for axis in order)])
     sizes = [shape[axis] for axis in order]
-    return View(w.node("Pad", [x[0].symbol, pads, w.number(a["value"])], sizes), order, shape)
+    return View(w.node("Pad", [x[0].in_order(order), pads, w.number(a["value"])], sizes), order, shape)
 
 
 @_exports("broadcast")
 def _broadcast(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
-    return View.plain(w.node("Expand", [x[0].as_plain(), w.integers(shape)], shape))
+    value = x[0].as_plain()
+    # An axis that has its size already, such as that of the images, may have any.
+    kept = (0,) * (len(shape) - len(value.shape)) + value.shape
+    wanted = w.integers([1 if size == have else size for size, have in zip(shape, kept, strict=True)])
+    return View.plain(w.node("Expand", [value, wanted], shape))
 
 
 @_exports("take")
@@ -439,9 +454,10 @@ def _take(w: Writer, a: Mapping[str, Any], x: list[View], shape: Shape) -> View:
     value, indices = x[0].as_plain(), list(a["indices"])
     if -1 in indices:
         # ONNX has no rows of zeros to take: one is put behind the others.
-        zeros = w.literal(np.zeros((1, *value.shape[1:]), np.float32))
-        indices = [value.shape[0] if index == -1 else index for index in indices]
-        value = w.node("Concat", [value, zeros], (value.shape[0] + 1, *value.shape[1:]), axis=0)
+        rows, *behind = value.shape
+        indices = [rows if index == -1 else index for index in indices]
+        pads = w.integers([0] * len(value.shape) + [1] + [0] * len(behind))
+        value = w.node("Pad", [value, pads, w.number(0.0)], (rows + 1, *behind))
     return View.plain(w.node("Gather", [value, w.integers(indices)], shape, axis=0))
 
 

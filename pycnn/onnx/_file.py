@@ -110,6 +110,7 @@ class _Checker:
             raise FormatError(f"{where}: an output is named twice")
         network.outputs = tuple(outputs)
         network.output_types = tuple(self._output_type(value) for value in graph.output)
+        self._check_wide(network)
         network.half = self._half(network)
         network.metadata = {entry.key: entry.value for entry in model.metadata_props}
         return network
@@ -168,6 +169,15 @@ class _Checker:
                 raise FormatError(f"{where}: has a size of {size}")
             sizes.append(size)
         return Input(value.name, tuple(sizes), dtype_name(kind.elem_type, where))
+
+    def _check_wide(self, network: Network) -> None:
+        """Refuse results of float32 where all inputs are of float64 and no node turns one into the other."""
+        casts = any(node.op in ("Cast", "CastLike", "DequantizeLinear") for node in network.nodes)
+        if casts or not network.inputs or any(given.dtype != "float64" for given in network.inputs):
+            return
+        for name, dtype in zip(network.outputs, network.output_types, strict=True):
+            if dtype == "float32" and name not in network.constants:
+                raise FormatError(f"{self.where}: output '{name}' is declared as float32, the graph gives float64")
 
     def _half(self, network: Network) -> str:
         """Whether "no", "some" or "all" floating-point numbers are float16, but for what nodes hold themselves."""

@@ -234,9 +234,14 @@ def _range(node: Node, arrays: Arrays) -> Any:
 # ---- Element by element
 
 
-@_folds("Identity", "Dropout")
+@_folds("Identity")
 def _identity(node: Node, arrays: Arrays) -> Any:
     return arrays[0]
+
+
+@_folds("Dropout")
+def _dropout(node: Node, arrays: Arrays) -> Any:
+    return [arrays[0], np.ones(arrays[0].shape, bool if node.version >= 10 else arrays[0].dtype)]
 
 
 @_folds("Cast")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,20 +18,21 @@ from pycnn.nn.files import FileModule
 from pycnn.nn.module import RESERVED, _first_symbol
 from pycnn.onnx._file import read
 from pycnn.onnx._fold import add_computed, fold, fold_network, leave_out_softmax, widened
+from pycnn.onnx._images import check_images
 from pycnn.onnx._network import Network, Node
-from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, PLAIN, Values, find
+from pycnn.onnx._registry import BUFFER, CONVOLUTION, DENSE, KEEPS_WHOLE, PLAIN, Values, find
 from pycnn.onnx._results import as_declared, result_view
 from pycnn.onnx._tensors import MOST_AXES, MOST_ELEMENTS
 from pycnn.onnx._view import IMAGE, View
 from pycnn.program import compile_traced
-from pycnn.tensor import Parameter
-from pycnn.tracing import Symbol, is_tracing, scope, trace
+from pycnn.tensor import Parameter, stack_level
+from pycnn.tracing import Symbol, Traced, is_tracing, scope, trace
 
 __all__ = ["OnnxModule", "load"]
 
 _LAYOUTS = ("NCHW", "NHWC")
 # Axes in which a parameter of each role and number of axes lies in memory; others lie as in the file.
-_ORDERS = {(CONVOLUTION, 4): IMAGE, (CONVOLUTION, 5): (0, 2, 3, 4, 1), (DENSE, 2): (1, 0)}
+_ORDERS = {(CONVOLUTION, 4): IMAGE, (DENSE, 2): (1, 0)}
 
 
 def load(
@@ -94,8 +96,6 @@ class OnnxModule(FileModule):
 
     # Who read the network, and what it came from, in messages.
     _reader, _origin = "onnx", "the file"
-    # Whether the number of images that the network declares means nothing.
-    _any_batch = False
 
     def __init__(
         self, network: Network, sources: Mapping[str, str], *, input_layout: str, scores: bool = False
@@ -105,10 +105,10 @@ class OnnxModule(FileModule):
         for node in network.nodes:
             find(node)
         for given in network.inputs:
-            if given.dtype not in ("float32", "float16", "uint8"):
+            if given.dtype not in ("float32", "float64", "float16", "uint8"):
                 raise UnsupportedError(
                     f"{network.where}: input '{given.name}' has element type {given.dtype}, supported are float32, "
-                    "float16 and uint8"
+                    "float64, float16 and uint8"
                 )
         self.converts_uint8 = all(given.dtype != "uint8" for given in network.inputs)
         self.converts_float16 = any(given.dtype == "float16" for given in network.inputs)
@@ -184,7 +184,7 @@ class OnnxModule(FileModule):
             shape = (1, *given.shape[1:]) if given.shape[:1] == (None,) else given.shape
             if None in shape or 0 in shape:
                 return
-            dtype = "float32" if given.dtype == "float16" else given.dtype
+            dtype = "uint8" if given.dtype == "uint8" else "float32"
             shapes[given.name] = (_laid_out(shape, layout), dtype)
         numbered = {f"input{i}": spec for i, spec in enumerate(shapes.values())}
         trace(lambda **symbols: _first_symbol(self(*symbols.values())), numbered, root=self)
@@ -201,7 +201,25 @@ class OnnxModule(FileModule):
         Returns:
             The symbol of the result; of several, a dict of them by name.
         """
-        network, parameters, layout, scores = self._recorded
+        network, _, _, scores = self._recorded
+        values = self._record_nodes(inputs)
+        batch = values.batch
+        if batch is not None and batch[0] != batch[1] and batch[1] not in network.apart:
+            check_images(network, values, self._declared_sizes(inputs, batch[0]), batch)
+            network.apart.add(batch[1])
+        types = network.output_types or ("",) * len(network.outputs)
+        found = {name: result_view(values, name, dtype) for name, dtype in zip(network.outputs, types, strict=True)}
+        if scores:
+            found = {name: _without_ones(view) for name, view in found.items()}
+        results = {name: view.as_plain() for name, view in found.items()}
+        if len(results) == 1:
+            (result,) = results.values()
+            return result
+        return results
+
+    def _record_nodes(self, inputs: Sequence[Symbol]) -> Values:
+        """Record the nodes; gives all values."""
+        network, parameters, layout, _ = self._recorded
         if len(inputs) != len(network.inputs):
             names = ", ".join(given.name for given in network.inputs)
             raise ArgumentError(
@@ -215,21 +233,44 @@ class OnnxModule(FileModule):
                 batch = (given.shape[0], view.shape[0])
         uses = Counter(name for node in network.nodes for name in node.inputs) + Counter(network.outputs)
         values = Values(
-            network.constants, self._current(parameters), batch, uses, half=network.half, outputs=network.outputs
-        )
+            network.constants, self._current(parameters), batch, uses, half=network.half, wide=network.takes_float64,
+            outputs=network.outputs,
+        )  # fmt: skip
         for name, view in views.items():
             values.set(name, view)
         for node in network.nodes:
             _record(node, values)
-        types = network.output_types or ("",) * len(network.outputs)
-        found = {name: result_view(values, name, dtype) for name, dtype in zip(network.outputs, types, strict=True)}
-        if scores:
-            found = {name: _without_ones(view) for name, view in found.items()}
-        results = {name: view.as_plain() for name, view in found.items()}
-        if len(results) == 1:
-            (result,) = results.values()
-            return result
-        return results
+        return values
+
+    def _declared_sizes(self, inputs: Sequence[Symbol], count: int) -> dict[str, tuple[int, ...]]:
+        """Sizes of all values for another number of images."""
+        network = self._recorded[0]
+        found: dict[str, tuple[int, ...]] = {}
+
+        def record(**symbols: Symbol) -> Symbol:
+            values = self._record_nodes(list(symbols.values()))
+            names = {name for node in network.nodes for name in (*node.inputs, *node.outputs)}
+            found.update({name: shape for name in names if (shape := values.shape(name)) is not None})
+            return next(iter(symbols.values()))
+
+        specs = {f"input{i}": ((count, *x.shape[1:]), str(x.dtype)) for i, x in enumerate(inputs)}
+        trace(record, specs, root=self)
+        return found
+
+    def _check_saving(self, shape: tuple[int, ...], traced: Traced) -> None:
+        """Warn where the net has the number of images built in: a file has the graph of one image."""
+        known = _attributes(traced)
+        for count in (2, 3):
+            other = _attributes(trace(lambda x: self(x), {"x": ((count, *shape), "float32")}, root=self))
+            pairs = zip(known, other, strict=False)
+            differing = next((name for (name, *what), (_, *then) in pairs if what != then), "")
+            if differing or len(known) != len(other):
+                warnings.warn(
+                    f"save: '{differing}' has the number of images built in; the net in the file takes one image at a "
+                    f"time\n  hint: keep {self._origin} that it came from",
+                    stacklevel=stack_level(),
+                )
+                return
 
     def _current(self, recorded: Mapping[str, tuple[Parameter, Any, Any]]) -> dict[str, tuple[Parameter, Any, Any]]:
         """The learned arrays with those that took the place of recorded ones, such as a head's fresh weights."""
@@ -252,8 +293,7 @@ class OnnxModule(FileModule):
             size is None or size == have for size, have in list(zip(declared, shape, strict=True))[1:]
         )
         if not fits:
-            known = (None, *declared[1:]) if self._any_batch else declared
-            shown = ", ".join("?" if size is None else str(size) for size in known)
+            shown = ", ".join("?" if size is None else str(size) for size in declared)
             raise ShapeError(
                 f"{self._reader}: input '{given.name}' is {shape}, {self._origin} declares ({shown}) in {layout}"
             )
@@ -277,6 +317,11 @@ class OnnxModule(FileModule):
             f"{given.name} ({', '.join('?' if n is None else str(n) for n in given.shape)})" for given in network.inputs
         )
         return f"{inputs} -> {', '.join(network.outputs)}; opset {network.opset}, {len(network.nodes)} nodes, {layout}"
+
+
+def _attributes(traced: Traced) -> list[tuple[str, str, dict[str, Any]]]:
+    nodes = traced.graph.nodes()
+    return [(n["name"], n["op"].name, n["op"].attributes()) for n in nodes if n["kind"] == "op"]
 
 
 def _without_ones(view: View) -> View:
@@ -304,6 +349,14 @@ def _record(node: Node, values: Values) -> None:
         # NumPy's and Python's own, of constants that are no single number, no whole number or too large.
         raise node.bad_argument(str(error)) from None
     listed = results if isinstance(results, list) else [results]
+    first = given[0] if given else None
+    held = first.held if isinstance(first, View) else ""
+    if isinstance(first, np.ndarray) and first.dtype.kind in "iu":
+        held = first.dtype.name
+    if held and node.op in KEEPS_WHOLE:
+        for value in listed:
+            if isinstance(value, View):
+                value.held = held
     for name, value in zip(node.outputs, listed, strict=False):
         if not name:
             continue
@@ -355,7 +408,7 @@ def _parameters(network: Network) -> dict[str, tuple[Parameter, Any, Any]]:
                 continue
             name = node.inputs[index]
             learned = role == BUFFER or _is_learned(node, index, name, network)
-            if network.constants[name].dtype != np.float32 or not learned:
+            if network.constants[name].dtype not in (np.float32, np.float64) or not learned:
                 continue
             # What two nodes use is laid out for the first, and transposed for the second.
             roles.setdefault(name, role)
@@ -369,7 +422,7 @@ def _parameters(network: Network) -> dict[str, tuple[Parameter, Any, Any]]:
         result[name] = (
             Parameter(
                 [array.shape[axis] for axis in axes],
-                init=array.transpose(axes),
+                init=array.astype(np.float32, copy=False).transpose(axes),
                 layout="conv" if role == CONVOLUTION and len(axes) == 4 else "plain",
                 trainable=role != BUFFER,
             ),

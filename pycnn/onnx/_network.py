@@ -116,6 +116,7 @@ class Network:
         outputs: Names of the results.
         output_types: Their element types, by NumPy's names; empty where nothing declares them.
         half: Whether "no", "some" or "all" of its floating-point numbers are float16.
+        apart: Numbers of images, other than the declared one, of which it is known that each is treated alone.
         producer: Program that wrote the file.
         metadata: The file's own text entries.
         literals: Names of constants that stand in nodes, not among the initializers.
@@ -134,3 +135,9 @@ class Network:
     learned: frozenset[str] | None = None
     output_types: tuple[str, ...] = ()
     half: str = "no"
+    apart: set[int] = field(default_factory=set)
+
+    @property
+    def takes_float64(self) -> bool:
+        """Whether an input is of float64."""
+        return any(given.dtype == "float64" for given in self.inputs)

@@ -14,15 +14,34 @@ from pycnn.onnx._network import Node, shortest
 from pycnn.onnx._view import View
 from pycnn.tensor import Parameter
 
-__all__ = ["BUFFER", "CONVOLUTION", "DENSE", "INTEGERS", "PLAIN", "Operator", "Values", "find", "operator", "operators"]
+__all__ = [
+    "BUFFER",
+    "CONVOLUTION",
+    "DENSE",
+    "INTEGERS",
+    "KEEPS_WHOLE",
+    "PLAIN",
+    "Operator",
+    "Values",
+    "find",
+    "operator",
+    "operators",
+]
 
 #: How a parameter lies in memory: filters channels last, matrices (OUT, IN), all else as in the file.
 CONVOLUTION, DENSE, PLAIN, BUFFER = "conv", "dense", "plain", "buffer"
 
 #: Element types of results that are no floating-point numbers.
 INTEGERS = ("int32", "int64", "uint8")
+#: Operators that give numbers of what they read, never others, and so the integers that they read.
+KEEPS_WHOLE = (
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin",
+    "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)  # fmt: skip
 # Operators that read truth values.
 _LOGICAL = ("And", "Cast", "Identity", "Not", "Or", "Where", "Xor")
+# float32 holds all integers up to it.
+_MOST_WHOLE = 2**24
 
 Value = Any  # a View, or an array whose numbers are known
 Converter = Callable[["Values", Node], Any]
@@ -118,6 +137,7 @@ class Values:
         batch: Images that the file was written for and images that there are; None where the file leaves it open.
         uses: How many inputs and outputs have a name.
         half: Whether "no", "some" or "all" floating-point numbers of the file are float16.
+        wide: Whether the file takes float64, for which float32 stands here.
         outputs: Names of the network's results.
     """
 
@@ -129,9 +149,10 @@ class Values:
         uses: Mapping[str, int],
         *,
         half: str = "no",
+        wide: bool = False,
         outputs: Sequence[str] = (),
     ) -> None:
-        self.batch, self.half = batch, half
+        self.batch, self.half, self.wide = batch, half, wide
         self._outputs = outputs
         #: Bytes computed from constants so far.
         self.computed = 0
@@ -159,6 +180,11 @@ class Values:
         """Say what a name stands for."""
         self._known[name] = value
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Sizes of a tensor of the graph; None of what is constant."""
+        value = self._known.get(name)
+        return value.shape if isinstance(value, View) else None
+
     def get(self, node: Node, index: int) -> Value:
         """An input as it is: a `View`, or an array."""
         name = node.inputs[index]
@@ -183,6 +209,8 @@ class Values:
         if value is None:
             value = self._constants[name]
         if isinstance(value, np.ndarray):
+            if value.dtype.kind in "iu" and node is not None and node.op in KEEPS_WHOLE:
+                return self._held(value, name, node)
             if value.dtype == np.float64:
                 value = value.astype(np.float32)
             if value.dtype != np.float32 and (node is not None or value.dtype.name not in INTEGERS):
@@ -194,11 +222,23 @@ class Values:
             raise (node or _nobody(name)).unsupported(
                 f"'{name}' is of truth values; supported in {', '.join(_LOGICAL)}"
             )
+        if value.held and node is not None and node.op not in (*KEEPS_WHOLE, "Cast"):
+            raise node.unsupported(f"'{name}' is of {value.held}; tensors of a network are float32: Cast must follow")
         if value.scale is not None and (node is None or node.op != "DequantizeLinear"):
             raise (node or _nobody(name)).unsupported(
                 f"'{name}' is quantized; networks compute with floats: DequantizeLinear must follow"
             )
         return value
+
+    def _held(self, value: np.ndarray, name: str, node: Node) -> View:
+        """Integers as float32."""
+        from pycnn.tracing import to_symbol
+
+        if value.size and max(abs(int(value.min())), abs(int(value.max()))) > _MOST_WHOLE:
+            raise node.unsupported(f"'{name}' has numbers of {value.dtype} that float32 does not hold")
+        view = View.plain(to_symbol(np.array(value, np.float32, order="C")))
+        view.held = value.dtype.name
+        return view
 
     def optional_view(self, node: Node, index: int) -> View | None:
         """An input that may be left out."""

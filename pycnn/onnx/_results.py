@@ -34,14 +34,19 @@ def result_view(values: Values, name: str, dtype: str) -> View:
         UnsupportedError: Such results are not supported.
         FormatError: The graph gives another element type.
     """
+    value = values.value(name)
+    if isinstance(value, View) and value.held:
+        _check(name, dtype, value.held)
+        return value
     if dtype not in _HELD_AS and dtype != "float64":
         return values.named_view(name)
-    value = values.value(name)
     if isinstance(value, np.ndarray):
         return View.plain(to_symbol(np.array(_held(value, name, dtype), order="C")))
     if value.scale is not None:
         return values.named_view(name)
-    _check(name, dtype, "bool" if value.logical else str(value.symbol.dtype))
+    found = "bool" if value.logical else str(value.symbol.dtype)
+    if not (values.wide and (dtype, found) == ("float64", "float32")):
+        _check(name, dtype, found)
     return value
 
 
@@ -59,7 +64,7 @@ def _held(array: np.ndarray, name: str, dtype: str) -> np.ndarray:
 
 def as_declared(array: np.ndarray, dtype: str) -> np.ndarray:
     """A program's result with the element type that the file declares."""
-    if dtype not in _HELD_AS:
+    if not dtype or array.dtype == dtype:
         return array
     with np.errstate(over="ignore"):
         # What float16 does not hold becomes infinite.

@@ -34,15 +34,17 @@ class View:
     Attributes:
         scale: Of a quantized tensor, which stays floating-point here: scale and zero point; else None.
         logical: Whether its numbers are truth values, 1 and 0.
+        held: The element type of integers whose numbers float32 holds here; "" of floating-point numbers.
         made: How its numbers were made of another view's, for nodes that can be joined; see `_operators/_chains.py`.
     """
 
-    __slots__ = ("_orders", "axes", "logical", "made", "scale", "shape", "symbol")
+    __slots__ = ("_orders", "axes", "held", "logical", "made", "scale", "shape", "symbol")
 
     def __init__(self, symbol: Any, axes: Sequence[int], shape: Sequence[int]) -> None:
         self.symbol, self.axes, self.shape = symbol, tuple(axes), tuple(shape)
         self.scale: Any = None
         self.logical = False
+        self.held = ""
         self.made: tuple[Any, ...] | None = None
         self._orders: dict[tuple[int, ...], Any] = {}
 

@@ -33,6 +33,11 @@ class Value:
     def reshape(self, sizes: Sequence[int]) -> Value:
         """The value with other sizes; 0 keeps that of the first axis."""
         shape = [self.shape[0] if axis == 0 and size == 0 else size for axis, size in enumerate(sizes)]
+        sizes = list(sizes)
+        # An axis that grows with the number of images, where it is not the first one as it was.
+        grows = [axis for axis, size in enumerate(sizes) if size and size % self.writer.batch == 0]
+        if len(grows) == 1 and (sizes[0] != 0 or self.shape[0] % self.writer.batch != 0):
+            sizes[grows[0]] = -1
         return self.writer.node("Reshape", [self, self.writer.integers(sizes)], shape)
 
 
@@ -42,6 +47,7 @@ class Writer:
     Args:
         helper: The module onnx.helper.
         opset: Of ONNX's own domain.
+        batch: Images that the net was recorded with, a prime number.
 
     Attributes:
         nodes: NodeProtos in order.
@@ -49,8 +55,11 @@ class Writer:
         scope: Name of the op that is being written; begins the names of its nodes.
     """
 
-    def __init__(self, helper: Any, opset: int) -> None:
-        self.helper, self.opset = helper, opset
+    #: The format's number of bfloat16, which NumPy has not.
+    BFLOAT16 = 16
+
+    def __init__(self, helper: Any, opset: int, batch: int) -> None:
+        self.helper, self.opset, self.batch = helper, opset, batch
         self.nodes: list[Any] = []
         self.initializers: dict[str, np.ndarray] = {}
         self.scope = ""
@@ -87,6 +96,10 @@ class Writer:
             self._names.add(name)
             self.initializers[name] = np.asarray(numbers, np.int64)
         return name
+
+    def element_type(self, dtype: str) -> int:
+        """The format's number of an element type."""
+        return int(self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) if dtype != "bfloat16" else self.BFLOAT16)
 
     def number(self, value: float) -> str:
         """Write a float32 that an operator takes as an input."""

@@ -139,7 +139,7 @@ def test_every_case_passes_or_is_refused():
 
 
 # As many as pass today: fewer is a loss.
-LEAST_PASSED = 541
+LEAST_PASSED = 547
 
 
 @pytest.mark.interop

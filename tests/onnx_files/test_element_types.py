@@ -170,8 +170,56 @@ def test_what_cannot_be_exact_is_refused():
     wide = file(nodes, {"x": (FLOAT, (1, 2))}, {"y": TensorProto.DOUBLE})
     with pytest.raises(pycnn.UnsupportedError, match=r"node 'd' \(Cast, opset 17\): from float32 to float64"):
         pycnn.onnx.load(wide)
-    double = file(
-        [helper.make_node("Relu", ["x"], ["y"])], {"x": (TensorProto.DOUBLE, (1, 2))}, {"y": TensorProto.DOUBLE}
+
+
+def test_files_of_float64_are_computed_with_float32():
+    double = TensorProto.DOUBLE
+    weight = np.linspace(-1, 1, 3 * 4).reshape(4, 3)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Relu", ["h"], ["y"])]
+    net = pycnn.onnx.load(file(nodes, {"x": (double, (1, 3))}, {"y": double}, {"w": weight}))
+    x = np.random.default_rng(0).standard_normal((2, 3))
+    with pytest.warns(UserWarning, match="converted from float64 to float32"):
+        found = net(x)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, found.astype(np.float32))
+    np.testing.assert_allclose(found, np.maximum(x @ weight.T, 0), rtol=1e-5, atol=1e-6)
+    assert net.state_dict()["w"].dtype == np.float32
+
+
+def test_integers_that_are_only_moved_or_compared_stay_integers():
+    pooled = file(
+        [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2])],
+        {"x": (TensorProto.UINT8, (1, 1, 4, 4))}, {"y": TensorProto.UINT8},
+    )  # fmt: skip
+    x = np.random.default_rng(0).integers(0, 256, (1, 1, 4, 4), np.uint8)
+    found = pycnn.onnx.load(pooled)(x)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, x.reshape(1, 1, 2, 2, 2, 2).max(axis=(3, 5)))
+    nodes = [helper.make_node("Pad", ["c", "p"], ["y"], mode="edge"), helper.make_node("Relu", ["x"], ["z"])]
+    for number, error in ((2**24, None), (2**24 + 1, "numbers of int32 that float32 does not hold")):
+        constants = {"c": np.array([[1, -number]], np.int32), "p": np.array([0, 1, 0, 0], np.int64)}
+        data = file(nodes, {"x": (FLOAT, (1, 2))}, {"y": TensorProto.INT32, "z": FLOAT}, constants)
+        if error is None:
+            y = pycnn.onnx.load(data)(np.ones((1, 2), np.float32))["y"]
+            assert y.dtype == np.int32
+            np.testing.assert_array_equal(y, [[1, 1, -number]])
+        else:
+            with pytest.raises(pycnn.UnsupportedError, match=error):
+                pycnn.onnx.load(data)
+    squared = [helper.make_node("Pad", ["c", "p"], ["h"]), helper.make_node("Mul", ["h", "h"], ["y"])]
+    constants = {"c": np.array([[1, 2]], np.int32), "p": np.array([0, 1, 0, 0], np.int64)}
+    with pytest.raises(pycnn.UnsupportedError, match="'h' is of int32; tensors of a network are float32"):
+        pycnn.onnx.load(file(squared, {"x": (FLOAT, (1, 2))}, {"y": TensorProto.INT32}, constants))
+
+
+@pytest.mark.parametrize(("opset", "dtype"), [(7, FLOAT), (10, TensorProto.BOOL), (17, TensorProto.BOOL)])
+def test_the_mask_of_a_dropout_keeps_all(opset, dtype):
+    data = file(
+        [helper.make_node("Dropout", ["x"], ["y", "m"])], {"x": (FLOAT, (1, 3))}, {"y": FLOAT, "m": dtype}, {}, opset
     )
-    with pytest.raises(pycnn.UnsupportedError, match="element type float64"):
-        pycnn.onnx.load(double)
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    found = pycnn.onnx.load(data)(x)
+    np.testing.assert_array_equal(found["y"], x)
+    assert found["m"].dtype == (bool if opset >= 10 else np.float32)
+    assert found["m"].shape == (4, 3)
+    assert found["m"].all()

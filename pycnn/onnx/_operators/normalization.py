@@ -147,10 +147,8 @@ def _even_lrn(node: Node, x: Any, size: int) -> Any:
     return functional.multiply(x, factor)
 
 
-@operator("Dropout", (6, 7, 10, 12, 13, 22), note="without a mask; acts in training only")
-def _dropout(values: Values, node: Node) -> View:
-    if node.wants(1):
-        raise node.unsupported("the mask is not supported")
+@operator("Dropout", (6, 7, 10, 12, 13, 22), note="acts in training only; the mask is that of predictions")
+def _dropout(values: Values, node: Node) -> Any:
     view = values.view(node, 0)
     ratio = node.number("ratio", 0.5)
     if node.version >= 12:
@@ -161,4 +159,8 @@ def _dropout(values: Values, node: Node) -> View:
             raise node.unsupported("training_mode: random numbers while predicting are not supported")
     if not 0.0 <= ratio < 1.0:
         raise node.bad_argument(f"ratio {ratio} must be at least 0 and below 1")
-    return View(functional.dropout(view.symbol, p=ratio), view.axes, view.shape)
+    result = View(functional.dropout(view.symbol, p=ratio), view.axes, view.shape)
+    if not node.wants(1):
+        return result
+    # While predicting all is kept. Until opset 10 the mask was of numbers.
+    return [result, np.broadcast_to(np.ones((), bool if node.version >= 10 else np.float32), view.shape)]

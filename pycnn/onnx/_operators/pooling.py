@@ -88,7 +88,12 @@ def _pad(images: Any, padding: tuple[int, int, int, int], value: float) -> Any:
 def _max_pool(values: Values, node: Node) -> View:
     if node.wants(1):
         raise node.unsupported("Indices are not supported")
-    return _pooled(node, values.view(node, 0), _max)
+    view = values.view(node, 0)
+    if str(view.symbol.dtype) != "uint8":
+        return _pooled(node, view, _max)
+    result = _pooled(node, View(functional.normalize_image(view.symbol), view.axes, view.shape), _max)
+    result.held = "uint8"
+    return result
 
 
 def _max(node: Node, x: Any, windows: Windows) -> Any:

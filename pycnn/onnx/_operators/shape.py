@@ -23,10 +23,10 @@ from pycnn.onnx._shapes import (
     squeezed,
     unsqueezed,
 )
-from pycnn.onnx._tensors import dtype_name
+from pycnn.onnx._tensors import MOST_ELEMENTS, dtype_name
 from pycnn.onnx._view import View
 
-__all__: list[str] = []
+__all__ = ["expanded", "repeated"]
 
 # ONNX's number of float32.
 _FLOAT = 1
@@ -52,7 +52,9 @@ def _size(values: Values, node: Node) -> np.ndarray:
 def _cast(values: Values, node: Node) -> View:
     to = dtype_name(node.integer("to", 0), f"onnx: {node}")
     view = values.view(node, 0)
-    have = "bool" if view.logical else str(view.symbol.dtype)
+    have = "bool" if view.logical else view.held or str(view.symbol.dtype)
+    if view.held and to == "float32":
+        return View(view.symbol, view.axes, view.shape)
     if (have, to) in (("bool", "float32"), ("float32", "bool")):
         symbol = view.symbol if have == "bool" else differs_from_zero(view.symbol)
         result = View(symbol, view.axes, view.shape)
@@ -228,6 +230,30 @@ def _gather(values: Values, node: Node) -> View:
     return part.reshaped((*view.shape[:axis], *indices.shape, *view.shape[axis + 1 :]))
 
 
+def expanded(view: View, shape: Sequence[int]) -> View:
+    """The view repeated along axes of size 1, and along further ones in front, to a shape."""
+    shape = tuple(shape)
+    if shape == view.shape:
+        return view
+    wide = view.widened(len(shape))
+    order = (*(a for a in range(len(shape)) if a not in wide.axes), *wide.axes)
+    return View(functional.broadcast(wide.in_order(order), shape=[shape[a] for a in order]), order, shape)
+
+
+def repeated(view: View, counts: Sequence[int]) -> View:
+    """The view so many times along each axis, one copy behind the other; more counts than axes are of new ones."""
+    view = view.widened(max(view.rank, len(counts)))
+    shape = tuple(count * size for count, size in zip(counts, view.shape, strict=True))
+    if all(count == 1 or size == 1 for count, size in zip(counts, view.shape, strict=True)):
+        return expanded(view, shape)
+    for axis, count in enumerate(counts):
+        if count != 1:
+            front, size, behind = view.shape[:axis], view.shape[axis], view.shape[axis + 1 :]
+            apart = view.reshaped((*front, 1, size, *behind))
+            view = expanded(apart, (*front, count, size, *behind)).reshaped((*front, count * size, *behind))
+    return view
+
+
 @operator("Expand", (8, 13), note="shapes that fold to constants")
 def _expand(values: Values, node: Node) -> View:
     view = values.view(node, 0)
@@ -236,11 +262,22 @@ def _expand(values: Values, node: Node) -> View:
         shape = np.broadcast_shapes(view.shape, wanted)
     except ValueError:
         raise node.bad_shape(f"{view.shape} cannot be repeated to {wanted}") from None
-    if shape == view.shape:
-        return view
-    wide = view.widened(len(shape))
-    order = (*(a for a in range(len(shape)) if a not in wide.axes), *wide.axes)
-    return View(functional.broadcast(wide.in_order(order), shape=[shape[a] for a in order]), order, shape)
+    return expanded(view, shape)
+
+
+@operator("Tile", (6, 13), note="constant repeats")
+def _tile(values: Values, node: Node) -> View | np.ndarray:
+    view, counts = values.view(node, 0), values.integers(node, 1, "repeats") or ()
+    if len(counts) != view.rank or any(count < 1 for count in counts):
+        raise node.bad_argument(f"repeats {counts} for {view.rank} axes must be positive, one for each")
+    shape = tuple(count * size for count, size in zip(counts, view.shape, strict=True))
+    _check_count(node, shape)
+    return np.zeros(shape, np.float32) if 0 in shape else repeated(view, counts)
+
+
+def _check_count(node: Node, sizes: Sequence[int]) -> None:
+    if math.prod(sizes) > MOST_ELEMENTS:
+        raise node.bad_shape(f"a result of shape {tuple(sizes)} has more than {MOST_ELEMENTS} elements")
 
 
 @operator("Pad", (2, 11, 13, 18, 19, 21, 23, 24, 25))
