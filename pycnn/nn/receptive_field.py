@@ -96,6 +96,7 @@ def receptive_fields(nodes: Sequence[dict[str, Any]]) -> dict[int, ReceptiveFiel
         nodes: `Graph.nodes()` of a recorded, not specialised net.
     """
     fields: dict[int, ReceptiveField | None] = {}
+    reordered = _reordered(nodes)
     for index, node in enumerate(nodes):
         if node["kind"] == "input":
             fields[index] = ReceptiveField()
@@ -104,8 +105,8 @@ def receptive_fields(nodes: Sequence[dict[str, Any]]) -> dict[int, ReceptiveFiel
         sources = [fields[s.node] for s in node["inputs"] if s.node in fields]
         if not sources:
             continue
-        if _is_flattened(node, nodes):
-            fields[index] = fields[nodes[node["inputs"][0].node]["inputs"][0].node]
+        if index in reordered or (node["op"].name == "reshape" and node["inputs"][0].node in reordered):
+            fields[index] = fields[node["inputs"][0].node]
             continue
         field = merge(sources)
         fields[index] = None if field is None else _behind(node, nodes, field)
@@ -116,12 +117,21 @@ def _shape(symbol: Any, nodes: Sequence[dict[str, Any]]) -> tuple[int, ...]:
     return tuple(nodes[symbol.node]["outputs"][symbol.output][0])
 
 
-def _is_flattened(node: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> bool:
-    """Whether a map becomes a vector in another order of its axes: every number still sees what it saw."""
-    if node["op"].name != "reshape" or len(node["outputs"][0][0]) != 2:
-        return False
-    source = nodes[node["inputs"][0].node]
-    return bool(source["kind"] == "op" and source["op"].name == "transpose" and len(source["outputs"][0][0]) == 4)
+def _reordered(nodes: Sequence[dict[str, Any]]) -> set[int]:
+    """Transpositions of maps that only become vectors in another order of their axes: each number sees what it saw."""
+    found: dict[int, bool] = {}
+    for node in nodes:
+        for symbol in node["inputs"]:
+            flat = node["kind"] == "op" and node["op"].name == "reshape" and len(node["outputs"][0][0]) == 2
+            found[symbol.node] = found.get(symbol.node, True) and flat
+    return {
+        index
+        for index, flat in found.items()
+        if flat
+        and nodes[index]["kind"] == "op"
+        and nodes[index]["op"].name == "transpose"
+        and len(nodes[index]["outputs"][0][0]) == 4
+    }
 
 
 def _behind(node: dict[str, Any], nodes: Sequence[dict[str, Any]], field: ReceptiveField) -> ReceptiveField | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -185,7 +186,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         elif isinstance(self.net, str):
             net = models.create(self.net, num_classes=classes, input_shape=shape)
         elif callable(self.net):
-            net = self.net(num_classes=classes, input_shape=shape)
+            net = _called(self.net, classes, shape)
         else:
             raise ArgumentError(
                 f"CNNClassifier: net is {self.net!r}, expected a name, a Module or a function that makes one"
@@ -272,6 +273,26 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _called(make: Any, classes: int, shape: tuple[int, int, int]) -> Any:
+    """What a function or class gives for these classes and images.
+
+    Raises:
+        ArgumentError: It does not take them.
+    """
+    options = {"num_classes": classes, "input_shape": shape}
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        name = getattr(make, "__name__", repr(make))
+        raise ArgumentError(
+            f"CNNClassifier: net {name} does not take num_classes and input_shape by name ({error})\n"
+            "  hint: give an instance, or a function such as lambda num_classes, input_shape: ..."
+        ) from None
+    except ValueError:  # what is written in C may not tell
+        pass
+    return make(**options)
 
 
 def _small_net(classes: int, shape: tuple[int, int, int]) -> nn.Module:

@@ -128,6 +128,13 @@ def test_numbers_that_everybody_knows():
     assert nn.Sequential(*blocks).summary((64, 64, 1)).rows[-1].receptive_field == (427, 427)
 
 
+def test_a_flattened_map_in_another_order_sees_what_it_saw(tmp_path):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(None, 3)).build((6, 5, 1))
+    net.save(tmp_path / "net.safetensors")
+    rows = pc.load(tmp_path / "net.safetensors").summary((6, 5, 1)).rows
+    assert [row.receptive_field for row in rows] == [(3, 3), (3, 3), (3, 3), None]
+
+
 def test_what_sees_everything_has_no_field():
     class Gate(nn.Module):
         def __init__(self):

@@ -117,7 +117,8 @@ def test_nets_by_name_module_and_function(digits):
         lambda num_classes, input_shape: nn.Sequential(nn.Flatten(), nn.Linear(None, num_classes)), epochs=1
     )
     assert made.fit(x, y).predict(x).shape == (64,)
-    for bad, text in ((3, "net is 3"), (lambda **_: 3, "net gave int")):
+    told = r"net Sequential does not take num_classes and input_shape by name \(.*\)(.|\n)*give an instance"
+    for bad, text in ((3, "net is 3"), (lambda **_: 3, "net gave int"), (nn.Sequential, told)):
         with pytest.raises(pycnn.ArgumentError, match=text):
             CNNClassifier(bad).fit(x, y)
 
