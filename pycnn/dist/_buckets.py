@@ -57,8 +57,14 @@ class BucketExchange:
             TrainingError: Another rank did not come in time, or has failed.
         """
         with self._changed:
-            while self._open:
-                self._changed.wait()
+            try:
+                while self._open:
+                    self._changed.wait()
+            except BaseException as error:  # a signal: the sums end, and the gradients are let go
+                self._group.note_failure(f"{self.what}: {type(error).__name__}")
+                while self._open:
+                    self._changed.wait()
+                raise
             error, self._error = self._error, None
         if error is not None:
             raise error

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,14 @@ def on_all_ranks(error: E) -> E:
     """Mark an error that every rank raises at the same place: the others need not be told."""
     error.on_all_ranks = True  # type: ignore[attr-defined]
     return error
+
+
+class _Message(NamedTuple):
+    """On its way to or from a rank."""
+
+    peer: int
+    request: Any
+    comes: bool
 
 
 class Group:
@@ -94,7 +102,9 @@ class Group:
         self._sequence += 1
         text = json.dumps([self._sequence, what, value]).encode()
         values = [json.loads(text)[-1]] * self.size
-        sent = [(peer, self._records.Isend([text, self._mpi.BYTE], peer, _RECORD)) for peer in self._peers]
+        sent = [
+            _Message(peer, self._records.Isend([text, self._mpi.BYTE], peer, _RECORD), False) for peer in self._peers
+        ]
         elsewhere: dict[int, str] = {}
         waiting = self._waiting(what)
         missing = list(self._peers)
@@ -208,16 +218,26 @@ class Group:
         for start in range(0, len(data), _MESSAGE_BYTES):
             yield data[start : start + _MESSAGE_BYTES]
 
-    def _send(self, comm: Any, flat: np.ndarray, peer: int, tag: int) -> list[tuple[int, Any]]:
-        return [(peer, comm.Isend([piece, self._mpi.BYTE], peer, tag)) for piece in self._pieces(flat)]
+    def _send(self, comm: Any, flat: np.ndarray, peer: int, tag: int) -> list[_Message]:
+        pieces = self._pieces(flat)
+        return [_Message(peer, comm.Isend([piece, self._mpi.BYTE], peer, tag), False) for piece in pieces]
 
-    def _receive(self, comm: Any, flat: np.ndarray, peer: int, tag: int) -> list[tuple[int, Any]]:
-        return [(peer, comm.Irecv([piece, self._mpi.BYTE], peer, tag)) for piece in self._pieces(flat)]
+    def _receive(self, comm: Any, flat: np.ndarray, peer: int, tag: int) -> list[_Message]:
+        pieces = self._pieces(flat)
+        return [_Message(peer, comm.Irecv([piece, self._mpi.BYTE], peer, tag), True) for piece in pieces]
 
-    def _wait(self, requests: list[tuple[int, Any]], what: str) -> None:
-        waiting = self._waiting(what)
-        while requests := [(peer, request) for peer, request in requests if not request.Test()]:
-            waiting([peer for peer, _ in requests])
+    def _wait(self, messages: list[_Message], what: str) -> None:
+        try:
+            waiting = self._waiting(what)
+            while messages := [message for message in messages if not message.request.Test()]:
+                waiting([message.peer for message in messages])
+        except BaseException:
+            # Nothing may be written any more to memory that its owner is about to use otherwise.
+            for message in messages:
+                if message.comes:
+                    message.request.Cancel()
+            self._told += messages
+            raise
 
     def _waiting(self, what: str) -> Any:
         """A function to call, with the ranks that are waited for, whenever there is nothing to do."""
@@ -228,6 +248,8 @@ class Group:
 
         def wait(ranks: list[int]) -> None:
             nonlocal pause
+            if self.failure is not None:  # noted by another thread
+                raise TrainingError(f"{what}: {self.failure}")
             # Not asleep at first: most answers come at once.
             time.sleep(pause)
             pause = min(pause + 2e-6, _LONGEST_PAUSE_SECONDS)

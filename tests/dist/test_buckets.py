@@ -70,3 +70,31 @@ def test_an_error_is_raised_where_the_sums_are_waited_for_and_ends_the_others():
     exchange.begin(0, np.zeros(2, np.float32))
     exchange.finish()
     assert len(sums.calls) == 2
+
+
+def test_after_an_interruption_nobody_writes_to_the_gradients():
+    sums = Sums()
+    sums.go_on.clear()
+    failures = []
+
+    def note_failure(text):
+        failures.append(text)
+        sums.error = ConnectionError("given up")
+        sums.go_on.set()
+
+    sums.note_failure = note_failure
+    exchange = BucketExchange(sums)
+    exchange.what = "step 4"
+    exchange.begin(0, np.ones(2, np.float32))
+    wait = exchange._changed.wait
+
+    def interrupted():
+        exchange._changed.wait = wait
+        raise KeyboardInterrupt
+
+    exchange._changed.wait = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        exchange.finish()
+    assert failures == ["step 4: KeyboardInterrupt"]
+    assert exchange._open == 0
+    assert len(sums.calls) == 1

@@ -24,6 +24,9 @@ print(json.dumps({"rank": dist.rank(), "size": dist.size(), "print": made.finger
 def test_ranks_train_as_one_process_does(count, tmp_path):
     """Augmentation, mixup, clipping, averages; 45 images in batches of 6 leave a last one of 3."""
     rows = lines_of(run_ranks(count, TRAIN, tmp_path))
+    if count == 2:
+        again = lines_of(run_ranks(count, TRAIN, tmp_path))
+        assert rows[0]["print"] == again[0]["print"], "the same number of ranks gives the same bits"
     assert sorted(rows) == list(range(count))
     alone = namespace()["augmented"]()
     first = rows[0]
@@ -44,11 +47,6 @@ def test_ranks_train_as_one_process_does(count, tmp_path):
             assert_close(first["row"][name], value, name, steps=alone.steps)
     for name, value in alone.evaluate(namespace()["data"](11)).items():
         assert_close(first["measured"][name], value, name, steps=alone.steps)
-
-
-def test_the_same_ranks_give_the_same_bits(tmp_path):
-    prints = {lines_of(run_ranks(2, TRAIN, tmp_path))[0]["print"] for _ in range(2)}
-    assert len(prints) == 1
 
 
 def test_running_statistics_are_means_over_ranks_and_the_same_on_all(tmp_path):
