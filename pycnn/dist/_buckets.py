@@ -60,8 +60,8 @@ class BucketExchange:
             try:
                 while self._open:
                     self._changed.wait()
-            except BaseException as error:  # a signal: the sums end, and the gradients are let go
-                self._group.note_failure(f"{self.what}: {type(error).__name__}")
+            except BaseException as stop:  # a signal: the sums end, and the gradients are let go
+                self._group.note_failure(f"{self.what}: {type(stop).__name__}")
                 while self._open:
                     self._changed.wait()
                 raise
