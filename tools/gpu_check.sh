@@ -96,6 +96,16 @@ sanitizer() {
   echo "memcheck and racecheck found nothing"
 }
 
+# Our own products beside the libraries', in percent of the ceiling that was measured.
+kernel_times() {
+  [ "$(cat "$build/doctest" 2>/dev/null)" = ON ] || { echo "no doctest: the tests' build is left out, and this with it"; exit 77; }
+  cmake --build "$build/tests" --target pycnn_cuda_kernel_times >/dev/null || exit
+  local peak=0
+  if [ -s "$out/ceilings.json" ]; then peak=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["bfloat16_flops"] / 1e12)' "$out/ceilings.json"); fi
+  PYCNN_CUDA_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_kernel_times" "$peak" | tee "$out/kernel_times.txt"
+  [ "${PIPESTATUS[0]}" = 0 ] && echo "rates of kernels: kernel_times.txt"
+}
+
 # Nets of many shapes: to time every kernel for them would take minutes.
 net_tests() {
   PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q -x tests/cuda
@@ -110,7 +120,7 @@ times() {
   PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out/times.json" | tee "$out/times.txt"
 }
 
-export -f probe ceilings build kernel_tests sanitizer net_tests tune times
+export -f probe ceilings build kernel_tests kernel_times sanitizer net_tests tune times
 export out build python root
 export PYCNN_CUDA_PLANS=$out/cuda_plans.txt
 if ! phase probe 30 bash -c probe; then
@@ -121,8 +131,9 @@ fi
 phase ceilings 20 bash -c ceilings
 phase build 120 bash -c build
 phase kernels 80 bash -c kernel_tests
-phase nets 80 bash -c net_tests
+phase rates 40 bash -c kernel_times
+phase nets 70 bash -c net_tests
 phase sanitizer 60 bash -c sanitizer
-phase tune 90 bash -c tune
-phase times 110 bash -c times
+phase tune 80 bash -c tune
+phase times 95 bash -c times
 table

@@ -2,35 +2,11 @@
 #include <cstdint>
 
 #include "backends/cpu/convert.h"
+#include "backends/unary_form.h"
 
-// Contract of unary.isa.cpp: unaligned arrays of n floats; results may lie on either input.
-namespace pycnn::cpu {
-
-// UnaryKind as it is in pycnn/ops.h, whose standard containers have no place in a .isa.cpp. kPower
+// Contract of unary.isa.cpp: unaligned arrays of n floats; results may lie on either input. kPower
 // has no vector form.
-enum class UnaryForm : std::uint8_t {
-  kAbs,
-  kCelu,
-  kClip,
-  kElu,
-  kErf,
-  kExp,
-  kGelu,
-  kGeluTanh,
-  kHardSigmoid,
-  kHardSwish,
-  kLog,
-  kMish,
-  kPower,
-  kReciprocal,
-  kReciprocalSqrt,
-  kSelu,
-  kSilu,
-  kSoftplus,
-  kSoftsign,
-  kSqrt,
-  kThreshold,
-};
+namespace pycnn::cpu {
 
 struct UnaryFunctions {
   void (*value)(UnaryForm form, float a, float b, const float* input, float* output,

@@ -7,9 +7,7 @@
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
-constexpr float kSeluScale = 1.05070098735548049342f, kSeluAlpha = 1.67326324235437728482f;
-constexpr float kSqrtHalf = 0.70710678118654752440f;
-constexpr float kGeluFactor = 0.79788456080286535588f, kGeluCubic = 0.044715f;
+using namespace unary_constants;  // NOLINT(google-build-using-namespace)
 
 PYCNN_INLINE Vec all(float x) { return broadcast(x); }
 PYCNN_INLINE Vec at_most(Vec x, Vec limit) { return select(x > limit, limit, x); }

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 // How the kernels of this folder are written: for a block of threads at a time, in steps that end
@@ -21,8 +22,15 @@
 // Control flow around steps is that of the block, the same for all of its threads.
 #if defined(__CUDACC__)
 #define PYCNN_BOTH __host__ __device__ __forceinline__
+// Before a loop that must be unrolled, since it indexes registers.
+#define PYCNN_UNROLL _Pragma("unroll")
 #else
 #define PYCNN_BOTH inline
+#define PYCNN_UNROLL
+#endif
+
+#if defined(PYCNN_CUDA_EMULATED)
+#include "backends/cuda/emulated_copies.h"
 #endif
 
 namespace pycnn::cuda {
@@ -43,7 +51,7 @@ class Block {
   // A step: body(thread, registers) for every thread, then a barrier.
   template <class Body>
   PYCNN_BOTH void each(const Body& body) {
-    last(body);
+    alone(body);
 #if defined(__CUDA_ARCH__)
     __syncthreads();
 #endif
@@ -52,6 +60,13 @@ class Block {
   // A step that no other follows.
   template <class Body>
   PYCNN_BOTH void last(const Body& body) {
+    alone(body);
+  }
+
+  // A step without a barrier: what it does to shared memory may be seen by other threads only after
+  // the barrier of a later step.
+  template <class Body>
+  PYCNN_BOTH void alone(const Body& body) {
 #if defined(__CUDA_ARCH__)
     body(static_cast<int>(threadIdx.x), *registers_);
 #else
@@ -63,11 +78,56 @@ class Block {
 #endif
   }
 
+  // Of a lane of the warp that `thread` is in. On a GPU those of the calling thread: the others'
+  // are reached by instructions of the whole warp alone (tensor_core.h).
+  PYCNN_BOTH Registers& lane_registers([[maybe_unused]] int thread, [[maybe_unused]] int lane) {
+#if defined(__CUDA_ARCH__)
+    return *registers_;
+#else
+    return registers_[thread / 32 * 32 + lane];
+#endif
+  }
+
+  // 16 bytes from global to shared memory, both aligned to that, or zeros where they are not
+  // `wanted`. The copies of a thread since its last `commit_copies` are a group. A thread may read
+  // what it copied after a `wait_copies` that leaves that group no longer open, another thread
+  // after a barrier behind that.
+  PYCNN_BOTH void copy_async([[maybe_unused]] int thread, [[maybe_unused]] void* shared,
+                             [[maybe_unused]] const void* global, [[maybe_unused]] bool wanted) {
+#if defined(__CUDA_ARCH__)
+    const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(global),
+                 "r"(wanted ? 16 : 0)
+                 : "memory");
+#elif defined(PYCNN_CUDA_EMULATED)
+    copies_.copy(thread, shared, wanted ? global : nullptr);
+#endif
+  }
+  PYCNN_BOTH void commit_copies([[maybe_unused]] int thread) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#elif defined(PYCNN_CUDA_EMULATED)
+    copies_.commit(thread);
+#endif
+  }
+  // Until at most kOpen of the thread's groups, the latest ones, are open.
+  template <int kOpen>
+  PYCNN_BOTH void wait_copies([[maybe_unused]] int thread) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+#elif defined(PYCNN_CUDA_EMULATED)
+    copies_.wait(thread, kOpen);
+#endif
+  }
+
  private:
   std::int64_t index_;
   Shared& shared_;
   Registers* registers_;
   [[maybe_unused]] bool backwards_;
+#if defined(PYCNN_CUDA_EMULATED)
+  EmulatedCopies copies_;
+#endif
 };
 
 }  // namespace pycnn::cuda

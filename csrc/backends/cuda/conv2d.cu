@@ -1,62 +1,125 @@
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <type_traits>
+
 #include "backends/cuda/columns.h"
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_tiles.h"
 #include "backends/cuda/map.h"
-#include "backends/cuda/tiled_product.h"
 
 namespace pycnn::cuda {
 namespace {
 
-// A place in an image before a tap of the window is added to it.
-struct Spot {
-  std::int64_t offset;  // of the image's first element
-  int y, x;
-};
-struct Tap {
-  int y, x, channel;
+// Narrow groups are joined as long as a tile's width takes them.
+constexpr int kJoinedChannels = 64;
+
+GroupShape groups_of(const ConvShape& s) {
+  const int in = s.in_group(), out = s.out_group(), widest = in > out ? in : out;
+  int joined = 1;
+  for (int n = 2; n <= s.groups && n * widest <= kJoinedChannels; ++n)
+    if (s.groups % n == 0) joined = n;
+  return {joined, s.groups / joined, in * joined, out * joined, in, out};
+}
+
+ConvWindow window_y(const ConvShape& s) {
+  return {s.kernel_height, s.stride_y, s.top, s.dilation_y};
+}
+ConvWindow window_x(const ConvShape& s) {
+  return {s.kernel_width, s.stride_x, s.left, s.dilation_x};
+}
+
+// A convolution as it is multiplied, with a row of its window as one tap where channels are few.
+// The input's gradient, which gathers output channels, is not.
+struct Joined {
+  GroupShape g;
+  ConvWindow y, x;
+  bool rows;
+  int taps() const { return y.size * x.size; }
 };
 
-// Rows are output pixels, columns output channels of a group, terms the cells of a window.
+constexpr int kFewChannels = 8;
+
+Joined joined(const ConvShape& s) {
+  Joined result{groups_of(s), window_y(s), window_x(s), false};
+  result.rows = s.groups == 1 && s.dilation_x == 1 && s.kernel_width > 1 &&
+                s.in_channels < kFewChannels && s.in_channels % 4 != 0;
+  if (result.rows) {
+    result.g.in = result.g.in_narrow = s.kernel_width * s.in_channels;
+    result.x.size = 1;
+  }
+  return result;
+}
+
+// (group, output channel, tap, input channel) from the weights as they are stored, which it also
+// is but for the padding and the joined groups.
 template <class T>
-struct Forward {
-  static constexpr bool kAByDepth = true, kBByDepth = true;
-  std::int64_t rows, columns, batches;
-  ConvShape s;
-  const T* input;
+struct PackForward {
+  static constexpr int kWidth = kVector<T>;
+  GroupShape g;
+  int taps, padded;
   const float* weight;
-  ConvEpilogue epilogue;
-  T* output;
+  T* packed;
+  PYCNN_BOTH void operator()(std::int64_t begin, int) const {
+    const int channel = static_cast<int>(begin % padded);
+    std::int64_t rest = begin / padded;
+    const int tap = static_cast<int>(rest % taps);
+    rest /= taps;
+    const int n = static_cast<int>(rest % g.out), group = static_cast<int>(rest / g.out);
+    float values[kWidth];
+    PYCNN_UNROLL
+    for (int i = 0; i < kWidth; ++i)
+      values[i] = channel + i < g.in && g.is_diagonal(channel + i, n)
+                      ? weight[g.weight(group, n, tap, taps, channel + i)]
+                      : 0.0f;
+    store(packed + begin, kWidth, values);
+  }
+};
 
-  PYCNN_BOTH std::int64_t begin(std::int64_t) const { return 0; }
-  PYCNN_BOTH std::int64_t end(std::int64_t) const { return s.window(); }
+// (group, input channel, tap, output channel): 32 x 32 channels of a tap are turned in shared
+// memory, so that both sides go through memory by neighbours.
+template <class T>
+struct PackBackward {
+  static constexpr int kTile = 32, kThreads = 256, kStep = kThreads / kTile;
+  struct Shared {
+    float value[kTile][kTile + 1];
+  };
+  struct Registers {};
+  GroupShape g;
+  int taps, padded;
+  const float* weight;
+  T* packed;
 
-  PYCNN_BOTH Spot a_row(std::int64_t group, std::int64_t m) const {
-    const int pixel = static_cast<int>(m), ow = pixel % s.out_width;
-    const int oh = pixel / s.out_width % s.out_height, n = pixel / s.out_width / s.out_height;
-    return {std::int64_t{n} * s.height * s.width * s.in_channels + group * s.in_group(),
-            oh * s.stride_y - s.top, ow * s.stride_x - s.left};
+  PYCNN_BOTH static int tiles(int size) { return (size + kTile - 1) / kTile; }
+  PYCNN_BOTH std::int64_t blocks() const {
+    return std::int64_t{tiles(g.in)} * tiles(padded) * taps * g.groups;
   }
-  PYCNN_BOTH Tap a_depth(std::int64_t k) const {
-    const int cell = static_cast<int>(k), ic = cell % s.in_group(), tap = cell / s.in_group();
-    return {tap / s.kernel_width * s.dilation_y, tap % s.kernel_width * s.dilation_x, ic};
-  }
-  PYCNN_BOTH float a(const Spot& spot, const Tap& tap) const {
-    const int y = spot.y + tap.y, x = spot.x + tap.x;
-    if (y < 0 || y >= s.height || x < 0 || x >= s.width) return 0.0f;
-    return widened(
-        input[spot.offset + (std::int64_t{y} * s.width + x) * s.in_channels + tap.channel]);
-  }
-  PYCNN_BOTH std::int64_t b_column(std::int64_t group, std::int64_t n) const {
-    return (group * s.out_group() + n) * s.window();
-  }
-  PYCNN_BOTH std::int64_t b_depth(std::int64_t k) const { return k; }
-  PYCNN_BOTH float b(std::int64_t column, std::int64_t k) const {
-    return rounded<T>(weight[column + k]);
-  }
-  PYCNN_BOTH void store(std::int64_t group, std::int64_t m, std::int64_t n, float sum) const {
-    const std::int64_t oc = group * s.out_group() + n, at = m * s.out_channels + oc;
-    if (epilogue.bias != nullptr) sum += epilogue.bias[oc];
-    if (epilogue.residual != nullptr) sum += widened(static_cast<const T*>(epilogue.residual)[at]);
-    narrow(activate(epilogue.curve, sum), output[at]);
+  PYCNN_BOTH void operator()(Block<PackBackward>& block) const {
+    std::int64_t rest = block.index();
+    const int in0 = static_cast<int>(rest % tiles(g.in)) * kTile;
+    rest /= tiles(g.in);
+    const int out0 = static_cast<int>(rest % tiles(padded)) * kTile;
+    rest /= tiles(padded);
+    const int tap = static_cast<int>(rest % taps), group = static_cast<int>(rest / taps);
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      const int in = in0 + thread % kTile;
+      for (int line = thread / kTile; line < kTile; line += kStep) {
+        const int out = out0 + line;
+        shared.value[line][thread % kTile] = in < g.in && out < g.out && g.is_diagonal(in, out)
+                                                 ? weight[g.weight(group, out, tap, taps, in)]
+                                                 : 0.0f;
+      }
+    });
+    block.last([&](int thread, Registers&) {
+      const int out = out0 + thread % kTile;
+      for (int line = thread / kTile; line < kTile; line += kStep) {
+        const int in = in0 + line;
+        if (in < g.in && out < padded)
+          narrow(shared.value[thread % kTile][line],
+                 packed[((std::int64_t{group} * g.in + in) * taps + tap) * padded + out]);
+      }
+    });
   }
 };
 
@@ -77,104 +140,6 @@ struct AddEpilogue {
       c = c + 1 == channels ? 0 : c + 1;
     }
     store(output + begin, n, y);
-  }
-};
-
-// Rows are input pixels, columns input channels of a group, terms (tap, output channel).
-template <class T>
-struct GradInput {
-  static constexpr bool kAByDepth = true, kBByDepth = false;
-  std::int64_t rows, columns, batches;
-  ConvShape s;
-  const T* grad_output;
-  const float* weight;
-  T* grad_input;
-
-  PYCNN_BOTH std::int64_t begin(std::int64_t) const { return 0; }
-  PYCNN_BOTH std::int64_t end(std::int64_t) const {
-    return std::int64_t{s.kernel_height} * s.kernel_width * s.out_group();
-  }
-
-  PYCNN_BOTH Spot a_row(std::int64_t group, std::int64_t m) const {
-    const int pixel = static_cast<int>(m), w = pixel % s.width;
-    const int h = pixel / s.width % s.height, n = pixel / s.width / s.height;
-    return {std::int64_t{n} * s.out_height * s.out_width * s.out_channels + group * s.out_group(),
-            h + s.top, w + s.left};
-  }
-  PYCNN_BOTH Tap a_depth(std::int64_t k) const {
-    const int cell = static_cast<int>(k), oc = cell % s.out_group(), tap = cell / s.out_group();
-    return {tap / s.kernel_width * s.dilation_y, tap % s.kernel_width * s.dilation_x, oc};
-  }
-  // The output pixel whose window has this tap on the spot, if there is one.
-  PYCNN_BOTH float a(const Spot& spot, const Tap& tap) const {
-    const int y = spot.y - tap.y, x = spot.x - tap.x;
-    if (y < 0 || x < 0 || y % s.stride_y != 0 || x % s.stride_x != 0) return 0.0f;
-    const int oh = y / s.stride_y, ow = x / s.stride_x;
-    if (oh >= s.out_height || ow >= s.out_width) return 0.0f;
-    return widened(
-        grad_output[spot.offset + (std::int64_t{oh} * s.out_width + ow) * s.out_channels +
-                    tap.channel]);
-  }
-  PYCNN_BOTH std::int64_t b_column(std::int64_t group, std::int64_t n) const {
-    return group * s.out_group() * s.window() + n;
-  }
-  PYCNN_BOTH std::int64_t b_depth(std::int64_t k) const {
-    const std::int64_t oc = k % s.out_group(), tap = k / s.out_group();
-    return oc * s.window() + tap * s.in_group();
-  }
-  PYCNN_BOTH float b(std::int64_t column, std::int64_t depth) const {
-    return rounded<T>(weight[column + depth]);
-  }
-  PYCNN_BOTH void store(std::int64_t group, std::int64_t m, std::int64_t n, float sum) const {
-    narrow(sum, grad_input[m * s.in_channels + group * s.in_group() + n]);
-  }
-};
-
-// Rows are output channels of a group, columns (tap, input channel), terms output pixels. Each
-// chunk of pixels is a batch of its own.
-template <class T>
-struct GradWeight {
-  static constexpr bool kAByDepth = false, kBByDepth = false;
-  std::int64_t rows, columns, batches;
-  ConvShape s;
-  const T* input;
-  const T* grad_output;
-  float* sums;  // (chunk, weights)
-  std::int64_t chunks, chunk_pixels;
-
-  PYCNN_BOTH std::int64_t begin(std::int64_t batch) const { return batch % chunks * chunk_pixels; }
-  PYCNN_BOTH std::int64_t end(std::int64_t batch) const {
-    const std::int64_t end = begin(batch) + chunk_pixels;
-    return end < s.pixels() ? end : s.pixels();
-  }
-
-  PYCNN_BOTH std::int64_t a_row(std::int64_t batch, std::int64_t m) const {
-    return batch / chunks * s.out_group() + m;
-  }
-  PYCNN_BOTH std::int64_t a_depth(std::int64_t k) const { return k * s.out_channels; }
-  PYCNN_BOTH float a(std::int64_t oc, std::int64_t pixel) const {
-    return widened(grad_output[pixel + oc]);
-  }
-  PYCNN_BOTH Tap b_column(std::int64_t batch, std::int64_t n) const {
-    const int cell = static_cast<int>(n), ic = cell % s.in_group(), tap = cell / s.in_group();
-    return {tap / s.kernel_width * s.dilation_y, tap % s.kernel_width * s.dilation_x,
-            static_cast<int>(batch / chunks) * s.in_group() + ic};
-  }
-  PYCNN_BOTH Spot b_depth(std::int64_t k) const {
-    const int pixel = static_cast<int>(k), ow = pixel % s.out_width;
-    const int oh = pixel / s.out_width % s.out_height, n = pixel / s.out_width / s.out_height;
-    return {std::int64_t{n} * s.height * s.width * s.in_channels, oh * s.stride_y - s.top,
-            ow * s.stride_x - s.left};
-  }
-  PYCNN_BOTH float b(const Tap& tap, const Spot& spot) const {
-    const int y = spot.y + tap.y, x = spot.x + tap.x;
-    if (y < 0 || y >= s.height || x < 0 || x >= s.width) return 0.0f;
-    return widened(
-        input[spot.offset + (std::int64_t{y} * s.width + x) * s.in_channels + tap.channel]);
-  }
-  PYCNN_BOTH void store(std::int64_t batch, std::int64_t m, std::int64_t n, float sum) const {
-    const std::int64_t oc = batch / chunks * s.out_group() + m;
-    sums[batch % chunks * s.weights() + oc * s.window() + n] = sum;
   }
 };
 
@@ -208,28 +173,133 @@ struct BiasFinish {
 };
 
 // Enough blocks for the largest GPUs, each with a good piece of work.
-constexpr std::int64_t kWantedBlocks = 528, kLeastChunk = 1024;
+constexpr std::int64_t kWantedBlocks = 528, kLeastBlocks = kWantedBlocks / 2, kLeastChunk = 1024;
+
+std::int64_t tiles_of(std::int64_t rows, std::int64_t columns, std::int64_t tile_rows,
+                      std::int64_t tile_columns) {
+  return (rows + tile_rows - 1) / tile_rows * ((columns + tile_columns - 1) / tile_columns);
+}
+
+// $PYCNN_CUDA_TILE, "large", "medium" or "small": for tests and to time one beside another.
+std::optional<TileSize> named_tile() {
+  const char* const name = std::getenv("PYCNN_CUDA_TILE");
+  if (name == nullptr) return std::nullopt;
+  if (std::strcmp(name, "large") == 0) return TileSize::kLarge;
+  if (std::strcmp(name, "medium") == 0) return TileSize::kMedium;
+  if (std::strcmp(name, "small") == 0) return TileSize::kSmall;
+  return std::nullopt;
+}
+
+TileSize tile_of(std::int64_t rows, std::int64_t columns, std::int64_t products) {
+  if (const std::optional<TileSize> named = named_tile()) return *named;
+  const auto fills = [&](int tile_rows, int tile_columns) {
+    return tiles_of(rows, columns, tile_rows, tile_columns) * products >= kLeastBlocks;
+  };
+  if (columns > MediumTile::kColumns && fills(LargeTile::kRows, LargeTile::kColumns))
+    return TileSize::kLarge;
+  return fills(MediumTile::kRows, MediumTile::kColumns) ? TileSize::kMedium : TileSize::kSmall;
+}
+
+// Of a weight's gradient: as many chunks of pixels as there may be make up for few tiles.
+TileSize weight_tile_of(const GroupShape& g, int columns) {
+  if (const std::optional<TileSize> named = named_tile()) return *named;
+  const bool is_narrow = g.out <= SmallTile::kRows || columns <= SmallTile::kColumns;
+  return is_narrow ? TileSize::kSmall : TileSize::kLarge;
+}
 
 std::int64_t chunks_of(const ConvShape& s) {
-  constexpr std::int64_t kTile = 64;
-  const auto tiles = [](std::int64_t size) { return (size + kTile - 1) / kTile; };
-  const std::int64_t blocks = tiles(s.out_group()) * tiles(s.window()) * s.groups;
+  const Joined product = joined(s);
+  const GroupShape& g = product.g;
+  const int columns = product.taps() * g.in;
+  const int tile =
+      weight_tile_of(g, columns) == TileSize::kLarge ? LargeTile::kRows : SmallTile::kRows;
+  const std::int64_t blocks = tiles_of(g.out, columns, tile, tile) * g.groups;
   const std::int64_t wanted = (kWantedBlocks + blocks - 1) / blocks;
   const std::int64_t most = (s.pixels() + kLeastChunk - 1) / kLeastChunk;
   return wanted < most ? wanted : most > 1 ? most : 1;
+}
+
+template <class T>
+bool is_aligned(int channels, const void* images) {
+  return channels > 0 && channels % kVector<T> == 0 &&
+         reinterpret_cast<std::uintptr_t>(images) % kVectorBytes == 0;
+}
+
+template <class T>
+std::int64_t packed_count(const GroupShape& g, int columns, int channels, int taps) {
+  return std::int64_t{g.groups} * columns * taps * padded_channels<T>(channels);
+}
+
+// Weights that lie as they are multiplied.
+template <class T>
+bool is_packed(const GroupShape& g) {
+  return sizeof(T) == sizeof(float) && g.joined == 1 && g.in > 0 && g.in % kVector<T> == 0;
+}
+
+// f with a value of the element type and whether tensor cores are used.
+template <class F>
+void with_arithmetic(Arithmetic arithmetic, const F& f) {
+  switch (arithmetic) {
+    case Arithmetic::kFloat32:
+      return f(float{}, std::false_type{});
+    case Arithmetic::kTf32:
+      return f(float{}, std::true_type{});
+    case Arithmetic::kBFloat16:
+      return f(BFloat16{}, std::true_type{});
+  }
 }
 
 ColumnShape bias_shape(const ConvShape& s) { return {1, s.pixels(), s.out_channels}; }
 
 }  // namespace
 
-void conv2d(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
-            const float* weight, const ConvEpilogue& epilogue, void* output) {
-  with_image(image, [&](auto type) {
+std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape) {
+  const Joined product = joined(shape);
+  const GroupShape& g = product.g;
+  std::int64_t bytes = 0;
+  with_arithmetic(arithmetic, [&](auto type, auto) {
     using T = decltype(type);
-    launch_product(
-        queue, Forward<T>{shape.pixels(), shape.out_group(), shape.groups, shape,
-                          static_cast<const T*>(input), weight, epilogue, static_cast<T*>(output)});
+    if (!is_packed<T>(g))
+      bytes = packed_count<T>(g, g.out, g.in, product.taps()) * std::int64_t{sizeof(T)};
+  });
+  return bytes;
+}
+
+void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,
+            const float* weight, const ConvEpilogue& epilogue, void* output, void* scratch) {
+  const Joined product = joined(shape);
+  const GroupShape& g = product.g;
+  with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
+    using T = decltype(type);
+    const T* packed = nullptr;
+    if constexpr (sizeof(T) == sizeof(float)) packed = weight;
+    if (!is_packed<T>(g)) {
+      packed = static_cast<T*>(scratch);
+      launch_map(queue,
+                 PackForward<T>{g, product.taps(), padded_channels<T>(g.in), weight,
+                                static_cast<T*>(scratch)},
+                 packed_count<T>(g, g.out, g.in, product.taps()));
+    }
+    GatherSource<T, SmallTile> source{};
+    source.backward = false;
+    source.aligned = !product.rows && is_aligned<T>(g.in, input);
+    source.joins_rows = product.rows;
+    source.images = shape.images;
+    source.height = shape.height;
+    source.width = shape.width;
+    source.groups = g.groups;
+    source.channels = g.in;
+    source.columns = g.out;
+    source.pitch = shape.in_channels;
+    source.result_height = shape.out_height;
+    source.result_width = shape.out_width;
+    source.y = product.y;
+    source.x = product.x;
+    source.gathered = static_cast<const T*>(input);
+    source.weights = packed;
+    source.epilogue = epilogue;
+    source.result = static_cast<T*>(output);
+    multiply<T, tensor_cores.value>(queue, tile_of(shape.pixels(), g.out, g.groups), source);
   });
 }
 
@@ -242,14 +312,44 @@ void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
   });
 }
 
-void conv2d_grad_input(DeviceQueue& queue, Image image, const ConvShape& shape,
-                       const void* grad_output, const float* weight, void* grad_input) {
-  with_image(image, [&](auto type) {
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape) {
+  const GroupShape g = groups_of(shape);
+  std::int64_t bytes = 0;
+  with_arithmetic(arithmetic, [&](auto type, auto) {
     using T = decltype(type);
-    launch_product(queue, GradInput<T>{std::int64_t{shape.images} * shape.height * shape.width,
-                                       shape.in_group(), shape.groups, shape,
-                                       static_cast<const T*>(grad_output), weight,
-                                       static_cast<T*>(grad_input)});
+    bytes = packed_count<T>(g, g.in, g.out, shape.taps()) * std::int64_t{sizeof(T)};
+  });
+  return bytes;
+}
+
+void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                       const void* grad_output, const float* weight, void* grad_input,
+                       void* scratch) {
+  const GroupShape g = groups_of(shape);
+  with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
+    using T = decltype(type);
+    const PackBackward<T> pack{g, shape.taps(), padded_channels<T>(g.out), weight,
+                               static_cast<T*>(scratch)};
+    launch(queue, pack, pack.blocks());
+    GatherSource<T, SmallTile> source{};
+    source.backward = true;
+    source.aligned = is_aligned<T>(g.out, grad_output);
+    source.images = shape.images;
+    source.height = shape.out_height;
+    source.width = shape.out_width;
+    source.groups = g.groups;
+    source.channels = g.out;
+    source.columns = g.in;
+    source.pitch = shape.out_channels;
+    source.result_height = shape.height;
+    source.result_width = shape.width;
+    source.y = window_y(shape);
+    source.x = window_x(shape);
+    source.gathered = static_cast<const T*>(grad_output);
+    source.weights = static_cast<const T*>(scratch);
+    source.result = static_cast<T*>(grad_input);
+    const std::int64_t phases = std::int64_t{source.phases_y()} * source.phases_x() * g.groups;
+    multiply<T, tensor_cores.value>(queue, tile_of(source.most_rows(), g.in, phases), source);
   });
 }
 
@@ -260,23 +360,39 @@ std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias)
          (bias ? conv2d_grad_bias_scratch_bytes(shape) : 0);
 }
 
-void conv2d_grad_weight(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
-                        const void* grad_output, float* grad_weight, float* grad_bias,
-                        void* scratch) {
+void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                        const void* input, const void* grad_output, float* grad_weight,
+                        float* grad_bias, void* scratch) {
+  const Joined product = joined(shape);
+  const GroupShape& g = product.g;
   const std::int64_t chunks = chunks_of(shape);
-  const std::int64_t chunk_pixels = (shape.pixels() + chunks - 1) / chunks;
   auto* const sums = static_cast<float*>(scratch);
-  with_image(image, [&](auto type) {
+  with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
-    const auto* gradient = static_cast<const T*>(grad_output);
-    launch_product(queue, GradWeight<T>{shape.out_group(), shape.window(), shape.groups * chunks,
-                                        shape, static_cast<const T*>(input), gradient,
-                                        chunks > 1 ? sums : grad_weight, chunks, chunk_pixels});
+    WeightSource<T, SmallTile> source{};
+    source.group_shape = g;
+    source.input_aligned = !product.rows && is_aligned<T>(g.in, input);
+    source.joins_rows = product.rows;
+    source.pitch = shape.in_channels;
+    source.output_aligned = is_aligned<T>(g.out, grad_output);
+    source.height = shape.height;
+    source.width = shape.width;
+    source.out_height = shape.out_height;
+    source.out_width = shape.out_width;
+    source.pixels = static_cast<int>(shape.pixels());
+    source.y = product.y;
+    source.x = product.x;
+    source.input = static_cast<const T*>(input);
+    source.grad_output = static_cast<const T*>(grad_output);
+    source.sums = chunks > 1 ? sums : grad_weight;
+    source.chunks = static_cast<int>(chunks);
+    source.chunk_pixels = static_cast<int>((shape.pixels() + chunks - 1) / chunks);
+    multiply<T, tensor_cores.value>(queue, weight_tile_of(g, product.taps() * g.in), source);
     if (chunks > 1)
       launch_map(queue, AddChunks{sums, grad_weight, chunks, shape.weights()}, shape.weights());
   });
   if (grad_bias != nullptr)
-    conv2d_grad_bias(queue, image, shape, grad_output, grad_bias,
+    conv2d_grad_bias(queue, image_of(arithmetic), shape, grad_output, grad_bias,
                      chunks > 1 ? sums + chunks * shape.weights() : sums);
 }
 

@@ -6,9 +6,10 @@ namespace pycnn {
 struct DeviceQueue;
 }
 
-// Convolutions and their gradients as products of matrices that are never built (implicit GEMM),
-// for every stride, dilation and number of groups. A dense layer is one of 1x1 images. Weights are
-// float32 and, beside bfloat16 images, rounded to that when they are multiplied; sums are float32.
+// Convolutions and their gradients as products of matrices that are never built (implicit GEMM,
+// conv2d_tiles.h), for every stride, dilation and number of groups. A dense layer is one of 1x1
+// images. Weights are float32 and, beside bfloat16 images, rounded to that when they are
+// multiplied; sums are float32. Pixels of all images, and elements of one, are fewer than 2^31.
 namespace pycnn::cuda {
 
 struct ConvShape {
@@ -22,9 +23,22 @@ struct ConvShape {
   PYCNN_BOTH int out_group() const { return out_channels / groups; }
   PYCNN_BOTH std::int64_t pixels() const { return std::int64_t{images} * out_height * out_width; }
   // Multiply-adds of one result.
-  PYCNN_BOTH int window() const { return kernel_height * kernel_width * in_group(); }
+  PYCNN_BOTH int taps() const { return kernel_height * kernel_width; }
+  PYCNN_BOTH int window() const { return taps() * in_group(); }
   PYCNN_BOTH std::int64_t weights() const { return std::int64_t{out_channels} * window(); }
 };
+
+enum class Direction : std::uint8_t { kForward, kGradInput, kGradWeight };
+
+// How products are computed. kTf32: float32 images by tensor cores, rounded to 10 bits of mantissa.
+enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kBFloat16 };
+inline Image image_of(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::kBFloat16 ? Image::kBFloat16 : Image::kFloat32;
+}
+inline Arithmetic arithmetic_of(Image image, bool tf32) {
+  if (image == Image::kBFloat16) return Arithmetic::kBFloat16;
+  return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
+}
 
 // output = activate(sum + bias + residual)
 struct ConvEpilogue {
@@ -32,19 +46,23 @@ struct ConvEpilogue {
   const void* residual;  // null: none
   Curve curve;
 };
-void conv2d(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
-            const float* weight, const ConvEpilogue& epilogue, void* output);
+// Scratch holds the weights as they are multiplied.
+std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape);
+void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,
+            const float* weight, const ConvEpilogue& epilogue, void* output, void* scratch);
 // output = activate(output + bias + residual), for a sum that was computed elsewhere.
 void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
                      const ConvEpilogue& epilogue, void* output);
-void conv2d_grad_input(DeviceQueue& queue, Image image, const ConvShape& shape,
-                       const void* grad_output, const float* weight, void* grad_input);
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape);
+void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                       const void* grad_output, const float* weight, void* grad_input,
+                       void* scratch);
 
 // The pixels are summed in chunks that depend on the shape alone, and these in order.
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias);
-void conv2d_grad_weight(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
-                        const void* grad_output, float* grad_weight, float* grad_bias,
-                        void* scratch);
+void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                        const void* input, const void* grad_output, float* grad_weight,
+                        float* grad_bias, void* scratch);
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape& shape);
 void conv2d_grad_bias(DeviceQueue& queue, Image image, const ConvShape& shape,
                       const void* grad_output, float* grad_bias, void* scratch);

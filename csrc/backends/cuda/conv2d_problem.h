@@ -7,7 +7,7 @@
 namespace pycnn::cuda {
 
 struct ConvTask {
-  cudnn::Direction direction = cudnn::Direction::kForward;
+  Direction direction = Direction::kForward;
   Image image = Image::kFloat32;
   ConvShape shape{};
   int bottom = 0, right = 0;  // padding; top and left are in the shape
@@ -41,8 +41,8 @@ ConvShape shape_of(const OpType& op, const Shape& input, const Shape& weight, co
 }
 
 template <class OpType>
-ConvTask task_of(cudnn::Direction direction, const OpType& op, const Shape& input,
-                 const Shape& weight, const Shape& output, DType image) {
+ConvTask task_of(Direction direction, const OpType& op, const Shape& input, const Shape& weight,
+                 const Shape& output, DType image) {
   ConvTask task;
   task.direction = direction;
   task.image = image_of(image);
@@ -53,21 +53,20 @@ ConvTask task_of(cudnn::Direction direction, const OpType& op, const Shape& inpu
 }
 
 inline ConvTask task_of(const ops::Conv2d& op, const Problem& problem) {
-  ConvTask task =
-      task_of(cudnn::Direction::kForward, op, problem.inputs[0].shape, problem.inputs[1].shape,
-              problem.outputs[0].shape, problem.inputs[0].dtype);
+  ConvTask task = task_of(Direction::kForward, op, problem.inputs[0].shape, problem.inputs[1].shape,
+                          problem.outputs[0].shape, problem.inputs[0].dtype);
   task.residual = op.epilogue.residual;
   task.bias = problem.inputs.size() > (task.residual ? 3u : 2u);
   task.curve = curve_of(op.epilogue.activation, op.epilogue.slope);
   return task;
 }
 inline ConvTask task_of(const ops::Conv2dGradInput& op, const Problem& problem) {
-  return task_of(cudnn::Direction::kGradInput, op, problem.outputs[0].shape,
-                 problem.inputs[1].shape, problem.inputs[0].shape, problem.inputs[0].dtype);
+  return task_of(Direction::kGradInput, op, problem.outputs[0].shape, problem.inputs[1].shape,
+                 problem.inputs[0].shape, problem.inputs[0].dtype);
 }
 inline ConvTask task_of(const ops::Conv2dGradWeight& op, const Problem& problem) {
   ConvTask task =
-      task_of(cudnn::Direction::kGradWeight, op, problem.inputs[0].shape, problem.outputs[0].shape,
+      task_of(Direction::kGradWeight, op, problem.inputs[0].shape, problem.outputs[0].shape,
               problem.inputs[1].shape, problem.inputs[0].dtype);
   task.bias = op.bias;
   return task;
@@ -99,14 +98,14 @@ inline ConvTask task_of(const ops::Dense& op, const Problem& problem) {
 }
 inline ConvTask task_of(const ops::DenseGradInput&, const Problem& problem) {
   ConvTask task;
-  task.direction = cudnn::Direction::kGradInput;
+  task.direction = Direction::kGradInput;
   task.image = image_of(problem.inputs[0].dtype);
   task.shape = dense_weight_shape(problem.outputs[0], problem.inputs[0]);
   return task;
 }
 inline ConvTask task_of(const ops::DenseGradWeight& op, const Problem& problem) {
   ConvTask task;
-  task.direction = cudnn::Direction::kGradWeight;
+  task.direction = Direction::kGradWeight;
   task.image = image_of(problem.inputs[0].dtype);
   task.shape = dense_weight_shape(problem.inputs[0], problem.inputs[1]);
   task.bias = op.bias;

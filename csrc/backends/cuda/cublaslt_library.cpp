@@ -1,7 +1,5 @@
 #include "backends/cuda/cublaslt_library.h"
 
-#include <mutex>
-
 #include "backends/cuda/runtime_library.h"
 
 namespace pycnn::cuda {
@@ -28,16 +26,6 @@ const cublaslt::Functions* open(std::string& problem) {
 
 }  // namespace
 
-const cublaslt::Functions* load_cublaslt(std::string& problem) {
-  static std::mutex mutex;
-  static bool tried = false;
-  static const cublaslt::Functions* functions = nullptr;
-  static std::string reason;
-  const std::lock_guard lock(mutex);
-  if (!tried) functions = open(reason);
-  tried = true;
-  problem = reason;
-  return functions;
-}
+const cublaslt::Functions* load_cublaslt(std::string& problem) { return load_once(open, problem); }
 
 }  // namespace pycnn::cuda

@@ -51,8 +51,6 @@ class Descriptor {
   Object object_ = nullptr;
 };
 
-enum class Direction : std::uint8_t { kForward, kGradInput, kGradWeight };
-
 // All tensors are of the image type, weights and their gradient too; sums are float32.
 struct ConvProblem {
   Direction direction = Direction::kForward;

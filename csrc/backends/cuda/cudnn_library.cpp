@@ -1,7 +1,5 @@
 #include "backends/cuda/cudnn_library.h"
 
-#include <mutex>
-
 #include "backends/cuda/runtime_library.h"
 
 namespace pycnn::cuda {
@@ -32,16 +30,6 @@ const cudnn::Functions* open(std::string& problem) {
 
 }  // namespace
 
-const cudnn::Functions* load_cudnn(std::string& problem) {
-  static std::mutex mutex;
-  static bool tried = false;
-  static const cudnn::Functions* functions = nullptr;
-  static std::string reason;
-  const std::lock_guard lock(mutex);
-  if (!tried) functions = open(reason);
-  tried = true;
-  problem = reason;
-  return functions;
-}
+const cudnn::Functions* load_cudnn(std::string& problem) { return load_once(open, problem); }
 
 }  // namespace pycnn::cuda

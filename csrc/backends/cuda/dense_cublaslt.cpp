@@ -3,25 +3,14 @@
 //   output' (N, M) = weight' (K, N)^T input' (K, M)
 //   grad_input' (K, M) = weight' (K, N) grad_output' (N, M)
 //   grad_weight' (K, N) = input' (K, M) grad_output' (N, M)^T
-// Algorithms that split sums add them in float32 and in order. The choice is made as for
-// convolutions (conv2d_cudnn.cpp).
-#include <cuda_runtime_api.h>
-
-#include <array>
+// Algorithms that split sums add them in float32 and in order. They are chosen as library_kernel.h
+// tells.
 #include <cstdio>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <optional>
 #include <stdexcept>
 
-#include "backends/cuda/conv2d.h"
-#include "backends/cuda/conv2d_problem.h"
 #include "backends/cuda/cublaslt_library.h"
 #include "backends/cuda/elementwise.h"
-#include "backends/cuda/glue.h"
-#include "backends/cuda/library_choice.h"
-#include "backends/cuda/plan_cache.h"
+#include "backends/cuda/library_kernel.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -42,23 +31,6 @@ struct Link {
   cublaslt::Handle handle = nullptr;  // may be used by several threads at once
   std::string problem;
 };
-
-const Link& link_of(int device) {
-  static std::mutex mutex;
-  static auto* const links = new std::map<int, Link>;
-  const std::lock_guard lock(mutex);
-  const auto [entry, is_new] = links->try_emplace(device);
-  Link& link = entry->second;
-  if (!is_new) return link;
-  link.functions = load_cublaslt(link.problem);
-  if (link.functions == nullptr) return link;
-  if (cudaSetDevice(device) == cudaSuccess && link.functions->cublasLtCreate(&link.handle) == 0)
-    return link;
-  (void)cudaGetLastError();
-  link.functions = nullptr;
-  link.problem = "cuBLASLt cannot use the device";
-  return link;
-}
 
 void check(const Functions& f, cublaslt::Status status, const char* call) {
   if (status != 0) throw Error(std::string(call) + ": " + f.cublasLtGetStatusString(status));
@@ -148,15 +120,15 @@ struct Product {
           std::int64_t k, std::int64_t n)
       : desc(f, tf32 && task.image == Image::kFloat32 ? cublaslt::kComputeFastTf32
                                                       : cublaslt::kCompute32),
-        a(f, type(task.image), k, task.direction == cudnn::Direction::kGradWeight ? m : n),
-        b(f, type(task.image), task.direction == cudnn::Direction::kForward ? k : n, m),
+        a(f, type(task.image), k, task.direction == Direction::kGradWeight ? m : n),
+        b(f, type(task.image), task.direction == Direction::kForward ? k : n, m),
         // The gradient of a weight is float32, as the weight is.
-        d(f, task.direction == cudnn::Direction::kGradWeight ? cublaslt::kReal32 : type(task.image),
-          task.direction == cudnn::Direction::kForward ? n : k,
-          task.direction == cudnn::Direction::kGradWeight ? n : m) {
+        d(f, task.direction == Direction::kGradWeight ? cublaslt::kReal32 : type(task.image),
+          task.direction == Direction::kForward ? n : k,
+          task.direction == Direction::kGradWeight ? n : m) {
     const std::int32_t transpose = cublaslt::kTranspose;
-    if (task.direction == cudnn::Direction::kForward) desc.set(cublaslt::kTransA, transpose);
-    if (task.direction == cudnn::Direction::kGradWeight) desc.set(cublaslt::kTransB, transpose);
+    if (task.direction == Direction::kForward) desc.set(cublaslt::kTransA, transpose);
+    if (task.direction == Direction::kGradWeight) desc.set(cublaslt::kTransB, transpose);
     std::uint32_t epilogue = cublaslt::kEpilogueDefault;
     if (joined) {
       epilogue = 0;
@@ -179,11 +151,13 @@ struct Plan {
   bool joined, tf32;  // joined: the epilogue is the library's, the residual included
   cublaslt::Algorithm algorithm;
   std::int64_t workspace, weight, bias, partials, bytes;  // places in scratch
+
+  std::int64_t scratch_bytes() const { return bytes; }
 };
 
 // Relu and nothing are what epilogues of the library know.
 bool can_join(const ConvTask& task) {
-  return task.direction == cudnn::Direction::kForward &&
+  return task.direction == Direction::kForward &&
          (task.curve.kind == CurveKind::kIdentity || task.curve.kind == CurveKind::kRelu);
 }
 
@@ -191,7 +165,7 @@ std::shared_ptr<Plan> plan_of(const Link& link, const ConvTask& task, bool tf32,
                               const cublaslt::Algorithm& algorithm, std::int64_t workspace) {
   const bool narrow = task.image == Image::kBFloat16;
   Plan p{link, task, can_join(task), tf32, algorithm, workspace, 0, 0, 0, 0};
-  const bool reads_weight = task.direction != cudnn::Direction::kGradWeight;
+  const bool reads_weight = task.direction != Direction::kGradWeight;
   p.weight = aligned_scratch(workspace);
   p.bias = p.weight + aligned_scratch(narrow && reads_weight ? task.shape.weights() * 2 : 0);
   p.partials = p.bias + aligned_scratch(narrow && task.bias ? task.shape.out_channels * 2 : 0);
@@ -200,23 +174,13 @@ std::shared_ptr<Plan> plan_of(const Link& link, const ConvTask& task, bool tf32,
   return std::make_shared<Plan>(p);
 }
 
-// The tensors of one call.
-struct Call {
-  const void* input;
-  const void* output;  // or its gradient
-  const float* weight;
-  float* grad_weight;
-  float* grad_bias;
-  ConvEpilogue epilogue;
-};
-
-void run_plan(DeviceQueue& queue, const Plan& p, const Call& call, std::byte* scratch) {
+void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte* scratch) {
   const ConvTask& task = p.task;
   const ConvShape& s = task.shape;
   const Functions& f = *p.link.functions;
   const bool narrow = task.image == Image::kBFloat16;
   const void* weight = call.weight;
-  if (narrow && task.direction != cudnn::Direction::kGradWeight) {
+  if (narrow && task.direction != Direction::kGradWeight) {
     cast(queue, Image::kFloat32, Image::kBFloat16, weight, scratch + p.weight, s.weights());
     weight = scratch + p.weight;
   }
@@ -232,10 +196,10 @@ void run_plan(DeviceQueue& queue, const Plan& p, const Call& call, std::byte* sc
   const void* a = weight;
   const void* b = call.output;
   void* d = const_cast<void*>(call.input);
-  if (task.direction == cudnn::Direction::kForward) {
+  if (task.direction == Direction::kForward) {
     b = call.input;
     d = const_cast<void*>(call.output);
-  } else if (task.direction == cudnn::Direction::kGradWeight) {
+  } else if (task.direction == Direction::kGradWeight) {
     a = call.input;
     d = call.grad_weight;
   }
@@ -246,9 +210,9 @@ void run_plan(DeviceQueue& queue, const Plan& p, const Call& call, std::byte* sc
       &beta, residual ? call.epilogue.residual : d, product.d.object(), d, product.d.object(),
       &p.algorithm, scratch, static_cast<std::size_t>(p.workspace), queue.stream);
   if (status != 0) note_library(queue, f.cublasLtGetStatusString(status));
-  if (task.direction == cudnn::Direction::kGradWeight && call.grad_bias != nullptr)
+  if (task.direction == Direction::kGradWeight && call.grad_bias != nullptr)
     conv2d_grad_bias(queue, task.image, s, call.output, call.grad_bias, scratch + p.partials);
-  if (task.direction == cudnn::Direction::kForward && !p.joined)
+  if (task.direction == Direction::kForward && !p.joined)
     conv2d_epilogue(queue, task.image, s, call.epilogue, d);
 }
 
@@ -292,180 +256,60 @@ std::optional<std::pair<cublaslt::Algorithm, std::int64_t>> algorithm_of(const s
   return std::pair(algorithm, static_cast<std::int64_t>(workspace));
 }
 
-std::string key_of(const Link& link, int device, const ConvTask& task, bool tf32) {
-  std::string key = "pycnn " PYCNN_VERSION "; cublaslt " +
-                    std::to_string(link.functions->cublasLtGetVersion()) + "; " +
-                    device_identity(device) + "; dense";
-  for (const int number :
-       {static_cast<int>(task.direction), static_cast<int>(task.image), task.shape.images,
-        task.shape.in_channels, task.shape.out_channels, task.bias ? 1 : 0, task.residual ? 1 : 0,
-        static_cast<int>(task.curve.kind), tf32 ? 1 : 0})
-    key += " " + std::to_string(number);
-  return key;
-}
+struct CublasLt {
+  using Link = cuda::Link;
+  using Plan = cuda::Plan;
+  static constexpr const char* kName = "cuBLASLt";
+  static constexpr const char* kNoPlan = "cuBLASLt has no algorithm for it";
+  static constexpr const char* kNotGiven = "cuBLASLt could not be given work";
 
-void run_own(DeviceQueue& queue, const ConvTask& task, const Call& call, void* scratch) {
-  switch (task.direction) {
-    case cudnn::Direction::kForward:
-      return conv2d(queue, task.image, task.shape, call.input, call.weight, call.epilogue,
-                    const_cast<void*>(call.output));
-    case cudnn::Direction::kGradInput:
-      return conv2d_grad_input(queue, task.image, task.shape, call.output, call.weight,
-                               const_cast<void*>(call.input));
-    case cudnn::Direction::kGradWeight:
-      return conv2d_grad_weight(queue, task.image, task.shape, call.input, call.output,
-                                call.grad_weight, call.grad_bias, scratch);
+  static const Functions* load(std::string& problem) { return load_cublaslt(problem); }
+  static bool open(Link& link) { return link.functions->cublasLtCreate(&link.handle) == 0; }
+
+  static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
+    std::string key =
+        "cublaslt " + std::to_string(link.functions->cublasLtGetVersion()) + "; dense";
+    for (const int number :
+         {static_cast<int>(task.direction), static_cast<int>(task.image), task.shape.images,
+          task.shape.in_channels, task.shape.out_channels, task.bias ? 1 : 0, task.residual ? 1 : 0,
+          static_cast<int>(task.curve.kind), options.tf32 ? 1 : 0})
+      key += " " + std::to_string(number);
+    return key;
   }
-}
 
-// The fastest of the plans; null: our own kernel is. None: they could not be timed.
-std::optional<std::shared_ptr<Plan>> fastest(int device, const ConvTask& task,
-                                             const std::vector<std::shared_ptr<Plan>>& plans) {
-  const ConvShape& s = task.shape;
-  std::int64_t bytes = task.direction == cudnn::Direction::kGradWeight
-                           ? conv2d_grad_weight_scratch_bytes(s, task.bias)
-                           : 0;
-  for (const auto& plan : plans) bytes = std::max(bytes, plan->bytes);
-  DeviceTimer timer(device);
-  if (!timer.works()) return std::nullopt;
-  const std::int64_t item = task.image == Image::kBFloat16 ? 2 : 4;
-  const auto memory = [&](std::int64_t size) {
-    return timer.allocate(static_cast<std::size_t>(size));
-  };
-  const std::int64_t outputs = std::int64_t{s.images} * s.out_channels;
-  Call call{};
-  call.input = memory(std::int64_t{s.images} * s.in_channels * item);
-  call.output = memory(outputs * item);
-  auto* const weight = static_cast<float*>(memory(s.weights() * 4));
-  auto* const bias = static_cast<float*>(memory(std::int64_t{s.out_channels} * 4));
-  const void* const residual = task.residual ? memory(outputs * item) : bias;
-  auto* const scratch = static_cast<std::byte*>(memory(bytes));
-  if (call.input == nullptr || call.output == nullptr || weight == nullptr || bias == nullptr ||
-      residual == nullptr || scratch == nullptr)
-    return std::nullopt;
-  call.weight = call.grad_weight = weight;
-  call.grad_bias = task.bias ? bias : nullptr;
-  call.epilogue = {task.bias ? bias : nullptr, task.residual ? residual : nullptr, task.curve};
-  std::vector<Work> works;
-  for (const auto& plan : plans)
-    works.push_back([&, plan] { run_plan(timer.queue(), *plan, call, scratch); });
-  works.push_back([&] { run_own(timer.queue(), task, call, scratch); });
-  const int best = fastest_of(timer, works);
-  if (best < 0) return std::nullopt;
-  const auto index = static_cast<std::size_t>(best);
-  return index < plans.size() ? plans[index] : nullptr;
-}
-
-// Null: our own kernel is to be used; `why` says the reason.
-std::shared_ptr<Plan> find_plan(int device, const ConvTask& task, std::string& why) {
-  const Link& link = link_of(device);
-  if (link.functions == nullptr) {
-    why = link.problem;
-    return nullptr;
+  static std::vector<std::shared_ptr<Plan>> plans(const Link& link, const ConvTask& task,
+                                                  const LibraryOptions& options) {
+    std::vector<std::shared_ptr<Plan>> plans;
+    for (const cublaslt::Heuristic& found : algorithms_of(link, task, options.tf32))
+      plans.push_back(plan_of(link, task, options.tf32, found.algorithm,
+                              static_cast<std::int64_t>(found.workspace_bytes)));
+    return plans;
   }
-  if (cudaSetDevice(device) != cudaSuccess) {
-    (void)cudaGetLastError();
-    why = "cuBLASLt cannot use the device";
-    return nullptr;
+
+  static std::string text(const Plan& plan) { return text_of(plan); }
+  static std::shared_ptr<Plan> read(const Link& link, const ConvTask& task,
+                                    const LibraryOptions& options, const std::string& text) {
+    const auto algorithm = algorithm_of(text);
+    if (!algorithm) return nullptr;
+    return plan_of(link, task, options.tf32, algorithm->first, algorithm->second);
   }
-  const std::lock_guard lock(choice_mutex());
-  const LibraryOptions options = library_options();
-  const std::string key = key_of(link, device, task, options.tf32);
-  if (!options.deterministic) {
-    if (const std::optional<std::string> known = plan_cache().find(key)) {
-      if (*known == kOwnKernel) {
-        why = kOwnWasFaster;
-        return nullptr;
-      }
-      if (const auto algorithm = algorithm_of(*known))
-        return plan_of(link, task, options.tf32, algorithm->first, algorithm->second);
-    }
+
+  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch,
+                  bool) {
+    run_plan(queue, plan, call, scratch);
   }
-  std::vector<std::shared_ptr<Plan>> plans;
-  for (const cublaslt::Heuristic& found : algorithms_of(link, task, options.tf32))
-    plans.push_back(plan_of(link, task, options.tf32, found.algorithm,
-                            static_cast<std::int64_t>(found.workspace_bytes)));
-  if (plans.empty()) {
-    why = "cuBLASLt has no algorithm for it";
-    return nullptr;
-  }
-  if (options.deterministic) return plans.front();
-  const std::optional<std::shared_ptr<Plan>> best = fastest(device, task, plans);
-  if (!best) return plans.front();
-  plan_cache().put(key, *best == nullptr ? kOwnKernel : text_of(**best));
-  if (*best == nullptr) why = kOwnWasFaster;
-  return *best;
-}
-
-// ---- Kernels
-
-template <class Body>
-void guarded(const KernelArgs& args, const Body& body) noexcept {
-  try {
-    const auto& device_args = static_cast<const DeviceKernelArgs&>(args);
-    body(*static_cast<const Plan*>(device_args.state));
-  } catch (...) {
-    note_library(queue_of(args), "cuBLASLt could not be given work");
-  }
-}
-
-void run_dense(const KernelArgs& args) noexcept {
-  guarded(args, [&](const Plan& plan) {
-    Call call{};
-    call.input = args.inputs[0].data;
-    call.output = args.outputs[0].data;
-    call.weight = args.inputs[1].as<const float>();
-    call.epilogue = epilogue_of(op_of<ops::Dense>(args).epilogue, args);
-    run_plan(queue_of(args), plan, call, args.scratch);
-  });
-}
-
-void run_grad_input(const KernelArgs& args) noexcept {
-  guarded(args, [&](const Plan& plan) {
-    Call call{};
-    call.input = args.outputs[0].data;
-    call.output = args.inputs[0].data;
-    call.weight = args.inputs[1].as<const float>();
-    run_plan(queue_of(args), plan, call, args.scratch);
-  });
-}
-
-void run_grad_weight(const KernelArgs& args) noexcept {
-  guarded(args, [&](const Plan& plan) {
-    Call call{};
-    call.input = args.inputs[0].data;
-    call.output = args.inputs[1].data;
-    call.grad_weight = args.outputs[0].as<float>();
-    call.grad_bias = op_of<ops::DenseGradWeight>(args).bias ? args.outputs[1].as<float>() : nullptr;
-    run_plan(queue_of(args), plan, call, args.scratch);
-  });
-}
-
-Choice choose(int device, const ConvTask& task, KernelFunction run) {
-  if (task.shape.pixels() == 0 || task.shape.weights() == 0) return refuse("a tensor is empty");
-  std::string why;
-  std::shared_ptr<Plan> plan;
-  try {
-    plan = find_plan(device, task, why);
-  } catch (const std::exception& error) {
-    why = error.what();
-  }
-  if (plan == nullptr) return refuse(kept_text(why));
-  Choice choice{run, scratch(plan->bytes)};
-  choice.state = std::move(plan);
-  return choice;
-}
+};
 
 }  // namespace
 
 Choice select_library(int device, const ops::Dense& op, const Problem& problem) {
-  return choose(device, task_of(op, problem), run_dense);
+  return choose_library<CublasLt>(device, op, problem);
 }
 Choice select_library(int device, const ops::DenseGradInput& op, const Problem& problem) {
-  return choose(device, task_of(op, problem), run_grad_input);
+  return choose_library<CublasLt>(device, op, problem);
 }
 Choice select_library(int device, const ops::DenseGradWeight& op, const Problem& problem) {
-  return choose(device, task_of(op, problem), run_grad_weight);
+  return choose_library<CublasLt>(device, op, problem);
 }
 
 }  // namespace pycnn::cuda

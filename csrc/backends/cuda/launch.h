@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -18,12 +19,37 @@ __global__ void __launch_bounds__(Kernel::kThreads) run_kernel(const Kernel kern
   kernel(block);
 }
 
+// A kernel that says how many of its blocks shall fit one multiprocessor (kResidentBlocks) gets its
+// shared memory at the launch: it may be more than a GPU gives unasked.
+constexpr std::size_t kUnaskedShared = std::size_t{48} << 10;
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kResidentBlocks)
+    run_resident_kernel(const Kernel kernel) {
+  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  typename Kernel::Registers registers;
+  Block<Kernel> block(static_cast<std::int64_t>(blockIdx.x),
+                      *reinterpret_cast<typename Kernel::Shared*>(shared_bytes), &registers, false);
+  kernel(block);
+}
+
 template <class Kernel>
 void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
   if (blocks <= 0) return;
   if (blocks > std::numeric_limits<std::int32_t>::max())
     return note(queue, cudaErrorInvalidConfiguration);
-  run_kernel<Kernel><<<static_cast<unsigned>(blocks), Kernel::kThreads, 0, queue.stream>>>(kernel);
+  const auto grid = static_cast<unsigned>(blocks);
+  if constexpr (requires { Kernel::kResidentBlocks; }) {
+    constexpr std::size_t kBytes = sizeof(typename Kernel::Shared);
+    // No work of the stream, so allowed while it is recorded.
+    if constexpr (kBytes > kUnaskedShared)
+      note(queue, cudaFuncSetAttribute(reinterpret_cast<const void*>(&run_resident_kernel<Kernel>),
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       static_cast<int>(kBytes)));
+    run_resident_kernel<Kernel><<<grid, Kernel::kThreads, kBytes, queue.stream>>>(kernel);
+  } else {
+    run_kernel<Kernel><<<grid, Kernel::kThreads, 0, queue.stream>>>(kernel);
+  }
   note(queue, cudaGetLastError());
 }
 

@@ -10,16 +10,7 @@ namespace {
 constexpr std::size_t kTimedLong = 5;
 constexpr double kMostLatency = 100.0;  // microseconds until single launches have begun
 
-bool is_on(const char* variable) {
-  const char* const value = std::getenv(variable);
-  return value != nullptr && std::strcmp(value, "1") == 0;
-}
-
 }  // namespace
-
-LibraryOptions library_options() {
-  return {is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC")};
-}
 
 std::mutex& choice_mutex() {
   static std::mutex mutex;

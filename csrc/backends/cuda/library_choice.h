@@ -1,12 +1,11 @@
 #pragma once
-#include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "backends/cuda/device_timer.h"
+#include "backends/cuda/library_options.h"
 
 // How a kernel of a library is chosen among many while a program is compiled.
 namespace pycnn::cuda {
@@ -14,13 +13,6 @@ namespace pycnn::cuda {
 constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
 constexpr const char* kOwnKernel = "own";  // in the plan cache
 constexpr const char* kOwnWasFaster = "our own kernel was faster";
-
-// What users may ask of the libraries by variables of the environment.
-struct LibraryOptions {
-  bool tf32;           // $PYCNN_CUDA_TF32=1: float32 may be rounded to TF32
-  bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of the library, untimed
-};
-LibraryOptions library_options();
 
 // Held by a choice: two at a time, of whatever library, would disturb each other's times.
 std::mutex& choice_mutex();

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <utility>
 
+#include "backends/cuda/conv2d.h"
 #include "backends/cuda/map.h"
 #include "backends/cuda/muon.h"
 #include "backends/cuda/numbers.h"
-#include "backends/cuda/tiled_product.h"
 #include "backends/cuda/totals.h"
 
 namespace pycnn::cuda {
@@ -25,7 +25,7 @@ struct WidePlace {
   }
 };
 
-struct Direction {
+struct Momentum {
   static constexpr int kWidth = 1;
   MuonParams p;
   float* x;
@@ -67,32 +67,30 @@ struct Scale {
   }
 };
 
-// c = sum over k of a[m][k] * b[k][n], of dense matrices; `transposed`: b is given as b[n][k].
-template <bool kTransposed>
-struct Product {
-  static constexpr bool kAByDepth = true, kBByDepth = kTransposed;
-  std::int64_t rows, columns, batches, depth;
-  const float* left;
-  const float* right;
-  const float* square;  // null: none; else the result is the quintic's polynomial of it
-  float* result;
-
-  PYCNN_BOTH std::int64_t begin(std::int64_t) const { return 0; }
-  PYCNN_BOTH std::int64_t end(std::int64_t) const { return depth; }
-  PYCNN_BOTH std::int64_t a_row(std::int64_t, std::int64_t m) const { return m * depth; }
-  PYCNN_BOTH std::int64_t a_depth(std::int64_t k) const { return k; }
-  PYCNN_BOTH float a(std::int64_t row, std::int64_t k) const { return left[row + k]; }
-  PYCNN_BOTH std::int64_t b_column(std::int64_t, std::int64_t n) const {
-    return kTransposed ? n * depth : n;
-  }
-  PYCNN_BOTH std::int64_t b_depth(std::int64_t k) const { return kTransposed ? k : k * columns; }
-  PYCNN_BOTH float b(std::int64_t column, std::int64_t k) const { return right[column + k]; }
-  PYCNN_BOTH void store(std::int64_t, std::int64_t m, std::int64_t n, float sum) const {
-    const std::int64_t at = m * columns + n;
-    if (square != nullptr) sum = kCubic * square[at] + kQuintic * sum + (m == n ? kLinear : 0.0f);
-    result[at] = sum;
+// polynomial = a I + b square + c * (square square), which `polynomial` holds the last part of.
+struct Polynomial {
+  static constexpr int kWidth = 1;
+  std::int64_t side;
+  const float* square;
+  float* polynomial;
+  PYCNN_BOTH void operator()(std::int64_t i, int) const {
+    const float diagonal = i / side == i % side ? kLinear : 0.0f;
+    polynomial[i] = kCubic * square[i] + kQuintic * polynomial[i] + diagonal;
   }
 };
+
+// Products of float32 as those of dense layers: result[m][n] = sum over k of a[m][k] b[n][k].
+ConvShape product_shape(std::int64_t rows, std::int64_t depth, std::int64_t columns) {
+  ConvShape shape{};
+  shape.images = static_cast<int>(rows);
+  shape.in_channels = static_cast<int>(depth);
+  shape.out_channels = static_cast<int>(columns);
+  shape.height = shape.width = shape.out_height = shape.out_width = 1;
+  shape.kernel_height = shape.kernel_width = shape.stride_y = shape.stride_x = 1;
+  shape.dilation_y = shape.dilation_x = shape.groups = 1;
+  return shape;
+}
+constexpr Arithmetic kPlain = Arithmetic::kFloat32;
 
 struct Step {
   static constexpr int kWidth = 1;
@@ -107,17 +105,28 @@ struct Step {
   }
 };
 
-// Two wide matrices, two squares, then the sum's pieces and the scale.
+// Two wide matrices, two squares, the sum's pieces and the scale, then what products want.
 struct Scratch {
-  std::int64_t count, side;
-  static std::int64_t even(std::int64_t floats) { return (floats + 1) / 2 * 2; }
+  std::int64_t rows, columns;  // of the wide matrix
+  static std::int64_t aligned(std::int64_t floats) { return (floats + 3) / 4 * 4; }
 
   Scratch(std::int64_t first, std::int64_t rest)
-      : count(first * rest), side(first < rest ? first : rest) {}
-  std::int64_t floats() const { return 2 * even(count) + 2 * even(side * side); }
+      : rows(first < rest ? first : rest), columns(first < rest ? rest : first) {}
+  std::int64_t count() const { return rows * columns; }
+  ConvShape square() const { return product_shape(rows, columns, rows); }  // x x^T
+  ConvShape quartic() const { return product_shape(rows, rows, rows); }    // of squares
+  ConvShape step() const { return product_shape(rows, columns, rows); }    // its grad_input
+
+  std::int64_t wide() const { return aligned(count()); }
+  std::int64_t narrow() const { return aligned(rows * rows); }
+  std::int64_t sums() const { return aligned(2 * (total_pieces(count()) + 1)); }
+  std::int64_t floats() const { return 2 * wide() + 2 * narrow() + sums(); }
   std::int64_t bytes() const {
-    return floats() * static_cast<std::int64_t>(sizeof(float)) +
-           (total_pieces(count) + 1) * static_cast<std::int64_t>(sizeof(double));
+    std::int64_t products = conv2d_scratch_bytes(kPlain, square());
+    for (const std::int64_t other :
+         {conv2d_scratch_bytes(kPlain, quartic()), conv2d_grad_input_scratch_bytes(kPlain, step())})
+      if (other > products) products = other;
+    return floats() * static_cast<std::int64_t>(sizeof(float)) + products;
   }
 };
 
@@ -129,25 +138,28 @@ std::int64_t muon_scratch_bytes(std::int64_t first, std::int64_t rest) {
 
 void muon(DeviceQueue& queue, const MuonParams& params, void* scratch) {
   const Scratch sizes(params.first, params.rest);
-  if (sizes.count == 0) return;
-  const std::int64_t rows = sizes.side, columns = sizes.count / rows;
+  const std::int64_t count = sizes.count();
+  if (count == 0) return;
   auto* x = static_cast<float*>(scratch);
-  float* next = x + Scratch::even(sizes.count);
-  float* const square = next + Scratch::even(sizes.count);
-  float* const polynomial = square + Scratch::even(rows * rows);
-  auto* const pieces = reinterpret_cast<double*>(static_cast<float*>(scratch) + sizes.floats());
-  auto* const scale = reinterpret_cast<float*>(pieces + total_pieces(sizes.count));
+  float* next = x + sizes.wide();
+  float* const square = next + sizes.wide();
+  float* const polynomial = square + sizes.narrow();
+  auto* const pieces = reinterpret_cast<double*>(polynomial + sizes.narrow());
+  auto* const scale = reinterpret_cast<float*>(pieces + total_pieces(count));
+  void* const packed = static_cast<float*>(scratch) + sizes.floats();
 
-  launch_map(queue, Direction{params, x}, sizes.count);
-  launch_total(queue, SquareTerm{x}, StoreScale{scale}, sizes.count, pieces);
-  launch_map(queue, Scale{scale, x}, sizes.count);
+  launch_map(queue, Momentum{params, x}, count);
+  launch_total(queue, SquareTerm{x}, StoreScale{scale}, count, pieces);
+  launch_map(queue, Scale{scale, x}, count);
   for (std::int64_t i = 0; i < params.iterations; ++i) {
-    launch_product(queue, Product<true>{rows, rows, 1, columns, x, x, nullptr, square});
-    launch_product(queue, Product<false>{rows, rows, 1, rows, square, square, square, polynomial});
-    launch_product(queue, Product<false>{rows, columns, 1, rows, polynomial, x, nullptr, next});
+    conv2d(queue, kPlain, sizes.square(), x, x, {}, square, packed);
+    // A square is symmetric: its rows are its columns.
+    conv2d(queue, kPlain, sizes.quartic(), square, square, {}, polynomial, packed);
+    launch_map(queue, Polynomial{sizes.rows, square, polynomial}, sizes.rows * sizes.rows);
+    conv2d_grad_input(queue, kPlain, sizes.step(), polynomial, x, next, packed);
     std::swap(x, next);
   }
-  launch_map(queue, Step{params, x}, sizes.count);
+  launch_map(queue, Step{params, x}, count);
 }
 
 }  // namespace pycnn::cuda

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 
 // Libraries of NVIDIA, loaded when they are first wanted and never closed, as the module itself.
@@ -30,6 +31,20 @@ bool find_function(void* library, const char* name, Function& function, std::str
   function = reinterpret_cast<Function>(dlsym(library, name));
   if (function == nullptr) problem = std::string("it has no function ") + name;
   return function != nullptr;
+}
+
+// What `open` gives when it is first called, with the reason when that is null.
+template <class Functions>
+const Functions* load_once(const Functions* (*open)(std::string&), std::string& problem) {
+  static std::mutex mutex;
+  static bool tried = false;
+  static const Functions* functions = nullptr;
+  static std::string reason;
+  const std::lock_guard lock(mutex);
+  if (!tried) functions = open(reason);
+  tried = true;
+  problem = reason;
+  return functions;
 }
 
 }  // namespace pycnn::cuda

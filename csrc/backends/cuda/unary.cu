@@ -6,8 +6,7 @@
 namespace pycnn::cuda {
 namespace {
 
-constexpr float kSeluScale = 1.05070098735548049342f, kSeluAlpha = 1.67326324235437728482f;
-constexpr float kSqrtHalf = 0.70710678118654752440f, kGeluFactor = 0.79788456080286535588f;
+using namespace unary_constants;  // NOLINT(google-build-using-namespace)
 
 PYCNN_BOTH float sigmoid(float x) {
   const float e = expf(-fabsf(x));  // never overflows
@@ -24,7 +23,7 @@ PYCNN_BOTH float clip(float x, float low, float high) {
   return x > high ? high : x;
 }
 
-PYCNN_BOTH float gelu_inner(float x) { return kGeluFactor * (x + 0.044715f * x * x * x); }
+PYCNN_BOTH float gelu_inner(float x) { return kGeluFactor * (x + kGeluCubic * x * x * x); }
 
 PYCNN_BOTH float value_of(const UnaryFunction& f, float x) {
   switch (f.form) {
@@ -92,7 +91,7 @@ PYCNN_BOTH float slope_of(const UnaryFunction& f, float x) {
       return 0.5f * erfcf(x * -kSqrtHalf) + x * 0.39894228040143267794f * expf(-0.5f * x * x);
     case UnaryForm::kGeluTanh: {
       const float t = tanhf(gelu_inner(x));
-      const float inner = kGeluFactor * (1.0f + 3.0f * 0.044715f * x * x);
+      const float inner = kGeluFactor * (1.0f + 3.0f * kGeluCubic * x * x);
       return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
     }
     case UnaryForm::kHardSigmoid: {

@@ -1,5 +1,6 @@
 #pragma once
 #include "backends/cuda/numbers.h"
+#include "backends/unary_form.h"
 
 namespace pycnn {
 struct DeviceQueue;
@@ -7,31 +8,6 @@ struct DeviceQueue;
 
 // Functions of one number that stand alone (ops::Unary). Results may lie on inputs.
 namespace pycnn::cuda {
-
-// UnaryKind as it is in pycnn/ops.h, which takes nvcc seconds to read.
-enum class UnaryForm : std::uint8_t {
-  kAbs,
-  kCelu,
-  kClip,
-  kElu,
-  kErf,
-  kExp,
-  kGelu,
-  kGeluTanh,
-  kHardSigmoid,
-  kHardSwish,
-  kLog,
-  kMish,
-  kPower,
-  kReciprocal,
-  kReciprocalSqrt,
-  kSelu,
-  kSilu,
-  kSoftplus,
-  kSoftsign,
-  kSqrt,
-  kThreshold,
-};
 
 struct UnaryFunction {
   UnaryForm form;

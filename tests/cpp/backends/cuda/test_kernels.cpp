@@ -12,7 +12,16 @@ namespace {
 using Tensors = std::vector<HostTensor>;
 
 // Relative to the largest value of a tensor.
-constexpr double kFloat32Error = 1e-5, kBFloat16Error = 1.0 / 128;
+constexpr double kFloat32Error = 1e-5, kTf32Error = 1e-3, kBFloat16Error = 1.0 / 128;
+
+// A variable of the environment while it lives.
+struct Variable {
+  const char* name;
+  Variable(const char* variable, const char* value) : name(variable) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+};
 
 struct OnDevice {
   int device = 0;
@@ -79,7 +88,10 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
 
 void check_close(const HostTensor& actual, const HostTensor& expected) {
   REQUIRE(actual.size() == expected.size());
-  const double error = actual.spec.dtype == DType::kBFloat16 ? kBFloat16Error : kFloat32Error;
+  const bool tf32 = std::getenv("PYCNN_CUDA_TF32") != nullptr;
+  const double error = actual.spec.dtype == DType::kBFloat16 ? kBFloat16Error
+                       : tf32                                ? kTf32Error
+                                                             : kFloat32Error;
   double largest = 0.0;
   for (std::size_t i = 0; i < expected.size(); ++i)
     if (std::isfinite(expected[i])) largest = std::max(largest, std::abs(expected[i]));
@@ -195,6 +207,46 @@ TEST_CASE("cuda kernels: convolutions and their gradients") {
   check_conv(conv({4, 4}, {1, 0, 0, 1}), {1, 13, 13, 3}, {4, 2, 2, 3},
              true);  // pixels that no window has
   check_conv(conv({1, 1}, {2, 2, 2, 2}), {2, 34, 33, 2}, {3, 5, 5, 2}, true);  // chunks of pixels
+}
+
+// Every tile, which has borders of its own, on shapes that are no multiple of any; channels that
+// are and are not loaded by 16 bytes, narrow groups that are joined, taps that a stride leaves out.
+TEST_CASE("cuda kernels: tiles of convolutions") {
+  for (const char* const tf32 : {"0", "1"}) {
+    const Variable precision("PYCNN_CUDA_TF32", tf32);
+    for (const char* const tile : {"large", "medium", "small"}) {
+      CAPTURE(tf32);
+      CAPTURE(tile);
+      const Variable named("PYCNN_CUDA_TILE", tile);
+      check_conv(conv({2, 1}, {1, 1, 1, 1}), {2, 9, 10, 16}, {136, 3, 3, 16}, true);
+      check_conv(conv({1, 2}, {0, 1, 2, 1}, {2, 1}), {1, 12, 13, 9}, {10, 3, 2, 9}, false);
+      check_conv(conv({1, 1}, {1, 1, 1, 1}, {1, 1}, 4), {1, 7, 6, 16}, {32, 3, 3, 4}, true);
+      check_conv(conv({3, 2}, {1, 0, 0, 1}, {1, 3}, 5), {2, 8, 9, 15}, {10, 2, 3, 3}, false);
+    }
+  }
+}
+
+// Rows of windows that count as one tap: begin before, end behind and reach over both ends of an
+// image's row.
+TEST_CASE("cuda kernels: images of few channels") {
+  for (const std::int64_t channels : {1, 3, 5})
+    for (const std::int64_t images : {1, 3}) {
+      check_conv(conv({2, 2}, {3, 3, 3, 3}), {images, 13, 12, channels}, {10, 7, 7, channels},
+                 true);
+      check_conv(conv({1, 3}, {0, 1, 4, 2}, {2, 1}), {images, 7, 3, channels}, {5, 2, 9, channels},
+                 false);
+    }
+}
+
+TEST_CASE("cuda kernels: sums of many chunks, joined groups and not") {
+  const Variable named("PYCNN_CUDA_TILE", "large");
+  check_conv(conv({1, 1}, {1, 1, 1, 1}, {1, 1}, 12), {1, 48, 47, 24}, {24, 1, 1, 2}, true);
+  check_conv(conv({2, 2}, {1, 1, 1, 1}, {1, 1}, 2), {1, 5, 5, 144}, {140, 1, 1, 72}, true);
+}
+
+TEST_CASE("cuda kernels: results of many large tiles") {
+  const HostTensor x = random_tensor({1, 94, 93, 8}, 1, -2, 2, DType::kBFloat16);
+  check(ops::Conv2d{}, {x, coarse({512, 1, 1, 8}, 2)});
 }
 
 TEST_CASE("cuda kernels: an empty batch") { check_conv({}, {0, 4, 4, 3}, {2, 3, 3, 3}, true); }
@@ -596,6 +648,24 @@ TEST_CASE("cuda kernels: Muon") {
   check(ops::MuonUpdate{}, {zero, zero, rate, zero}, kRate);
 }
 
+// VGG-16's first layers at batch 256, of more elements than 2^29.
+TEST_CASE("cuda kernels: large batches are taken") {
+  const DeviceModule& module = cuda_module();
+  ops::Conv2d op;
+  op.padding = {1, 1, 1, 1};
+  const std::vector<TensorSpec> inputs = {{{1024, 224, 224, 64}, DType::kBFloat16},
+                                          {{64, 3, 3, 64}, DType::kFloat32}};
+  const std::vector<TensorSpec> outputs = op.infer(inputs);
+  Problem problem;
+  problem.inputs = inputs;
+  problem.outputs = outputs;
+  problem.pinned = "reference";
+  Selection selection;
+  std::string refusal;
+  CHECK(module.select(0, op, problem, selection, refusal));
+  CHECK(refusal.empty());
+}
+
 TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
   const DeviceModule& module = cuda_module();
   const auto refusal_of = [&](const Op& op, const std::vector<TensorSpec>& inputs,
@@ -620,6 +690,18 @@ TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
        {conv({std::int64_t{1} << 33, 1}, {}), conv({1, 1}, {}, {1, std::int64_t{1} << 32})})
     CHECK(refusal_of(op, {images, weight}) ==
           "conv2d: not on cuda yet: a stride, dilation or padding is more than 2^29");
+  const auto images_of = [](std::int64_t n, std::int64_t size, std::int64_t channels) {
+    return TensorSpec{{n, size, size, channels}, DType::kBFloat16};
+  };
+  const TensorSpec square{{64, 3, 3, 64}, DType::kFloat32};
+  CHECK(
+      refusal_of(ops::Conv2d{}, {images_of(1, 1 << 15, 64), square}) ==
+      "conv2d: not on cuda yet: an image has more than 2^31 elements or all images more than 2^31 "
+      "pixels");
+  CHECK(refusal_of(ops::Conv2d{}, {images_of(1, 1 << 14, 1), {{1, 16384, 16384, 1}}}) ==
+        "conv2d: not on cuda yet: a window has more than 2^27 elements");
+  CHECK(refusal_of(ops::Dense{}, {{{1, std::int64_t{1} << 28}}, {{1, std::int64_t{1} << 28}}}) ==
+        "dense: not on cuda yet: a matrix has more than 2^31 rows or 2^27 columns");
   CHECK(module.variants(ops::DenseSgdUpdate{}).empty());
   CHECK(module.variants(ops::Softmax{}) == std::vector<std::string>{"softmax.cuda"});
 }

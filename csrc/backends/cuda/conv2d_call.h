@@ -1,0 +1,67 @@
+#pragma once
+#include "backends/cuda/conv2d_problem.h"
+
+// A task's tensors in one call, and our own kernels for it.
+namespace pycnn::cuda {
+
+struct ConvCall {
+  const void* input;   // or what its gradient becomes
+  const void* output;  // or its gradient
+  const float* weight;
+  float* grad_weight;
+  float* grad_bias;  // null: none is wanted
+  ConvEpilogue epilogue;
+};
+
+template <class OpType>
+ConvCall call_of(const KernelArgs& args) {
+  const auto& op = op_of<OpType>(args);
+  ConvCall call{};
+  if constexpr (requires { op.epilogue; }) {
+    call.input = args.inputs[0].data;
+    call.output = args.outputs[0].data;
+    call.weight = args.inputs[1].as<const float>();
+    call.epilogue = epilogue_of(op.epilogue, args);
+  } else if constexpr (requires { op.bias; }) {
+    call.input = args.inputs[0].data;
+    call.output = args.inputs[1].data;
+    call.grad_weight = args.outputs[0].as<float>();
+    call.grad_bias = op.bias ? args.outputs[1].as<float>() : nullptr;
+  } else {
+    call.input = args.outputs[0].data;
+    call.output = args.inputs[0].data;
+    call.weight = args.inputs[1].as<const float>();
+  }
+  return call;
+}
+
+inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32) {
+  const Arithmetic arithmetic = arithmetic_of(task.image, tf32);
+  switch (task.direction) {
+    case Direction::kForward:
+      return conv2d_scratch_bytes(arithmetic, task.shape);
+    case Direction::kGradInput:
+      return conv2d_grad_input_scratch_bytes(arithmetic, task.shape);
+    case Direction::kGradWeight:
+      return conv2d_grad_weight_scratch_bytes(task.shape, task.bias);
+  }
+  return 0;
+}
+
+inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const ConvCall& call,
+                    void* scratch) {
+  const Arithmetic arithmetic = arithmetic_of(task.image, tf32);
+  switch (task.direction) {
+    case Direction::kForward:
+      return conv2d(queue, arithmetic, task.shape, call.input, call.weight, call.epilogue,
+                    const_cast<void*>(call.output), scratch);
+    case Direction::kGradInput:
+      return conv2d_grad_input(queue, arithmetic, task.shape, call.output, call.weight,
+                               const_cast<void*>(call.input), scratch);
+    case Direction::kGradWeight:
+      return conv2d_grad_weight(queue, arithmetic, task.shape, call.input, call.output,
+                                call.grad_weight, call.grad_bias, scratch);
+  }
+}
+
+}  // namespace pycnn::cuda

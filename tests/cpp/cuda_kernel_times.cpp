@@ -1,0 +1,209 @@
+// Times of convolutions and dense layers of known nets on a GPU: our own kernels in each tile
+// beside the library's choice, as a table and in percent of what the GPU can do.
+//
+//   pycnn_cuda_kernel_times [TFLOPS]     of bfloat16 products, measured; 0: no percentages
+//   pycnn_cuda_kernel_times --check      tiny shapes, once: whether it works (on the emulated
+//   device)
+//
+// Each is recorded many times as one, so that the host is no part of it; bfloat16 images. Times are
+// of what a step gives the device, casts of weights included.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "backends/cuda_loader.h"
+
+namespace pycnn {
+namespace {
+
+struct Layer {
+  const char* name;
+  std::int64_t images, size, in, out, kernel, stride, groups;
+};
+// ResNet-50 at batch 64, VGG-16 at 32, ResNeXt-50 at 64; size 1 and kernel 1: a dense layer.
+const std::vector<Layer> kLayers = {
+    {"resnet50 stem 7x7/2", 64, 224, 3, 64, 7, 2, 1},
+    {"resnet50 1x1 64-256", 64, 56, 64, 256, 1, 1, 1},
+    {"resnet50 3x3 64-64", 64, 56, 64, 64, 3, 1, 1},
+    {"resnet50 3x3 128-128/2", 64, 56, 128, 128, 3, 2, 1},
+    {"resnet50 3x3 256-256", 64, 14, 256, 256, 3, 1, 1},
+    {"resnet50 1x1 2048-512", 64, 7, 2048, 512, 1, 1, 1},
+    {"resnext50 3x3 128, 32", 64, 56, 128, 128, 3, 1, 32},
+    {"vgg16 3x3 512-512", 32, 28, 512, 512, 3, 1, 1},
+    {"vgg16 dense 25088-4096", 256, 1, 25088, 4096, 1, 1, 1},
+};
+const std::vector<Layer> kTiny = {{"conv", 1, 6, 8, 8, 3, 1, 1}, {"dense", 4, 1, 16, 8, 1, 1, 1}};
+
+struct Case {
+  Op op;
+  std::vector<TensorSpec> inputs, outputs;
+  const char* direction;
+};
+
+std::vector<Case> cases_of(const Layer& layer) {
+  const DType image = DType::kBFloat16, wide = DType::kFloat32;
+  std::vector<Case> cases;
+  const auto add = [&](auto op, std::vector<TensorSpec> inputs, const char* direction) {
+    std::vector<TensorSpec> outputs = op.infer(inputs);
+    cases.push_back({op, std::move(inputs), std::move(outputs), direction});
+  };
+  if (layer.size == 1) {
+    const TensorSpec x{{layer.images, layer.in}, image}, w{{layer.out, layer.in}, wide};
+    const TensorSpec y{{layer.images, layer.out}, image};
+    add(ops::Dense{}, {x, w}, "forward");
+    add(ops::DenseGradInput{}, {y, w}, "grad_input");
+    add(ops::DenseGradWeight{}, {x, y}, "grad_weight");
+    return cases;
+  }
+  ops::Conv2d conv;
+  const std::int64_t pad = layer.kernel / 2;
+  conv.stride = {layer.stride, layer.stride};
+  conv.padding = {pad, pad, pad, pad};
+  conv.groups = layer.groups;
+  const TensorSpec x{{layer.images, layer.size, layer.size, layer.in}, image};
+  const TensorSpec w{{layer.out, layer.kernel, layer.kernel, layer.in / layer.groups}, wide};
+  const TensorSpec y = conv.infer(std::vector{x, w})[0];
+  add(conv, {x, w}, "forward");
+  const auto same = [&](auto op) {
+    op.stride = conv.stride;
+    op.padding = conv.padding;
+    op.groups = conv.groups;
+    return op;
+  };
+  auto grad_input = same(ops::Conv2dGradInput{});
+  grad_input.input_size = {layer.size, layer.size};
+  // The gradient of images is of no use.
+  if (layer.in > 3) add(grad_input, {y, w}, "grad_input");
+  auto grad_weight = same(ops::Conv2dGradWeight{});
+  grad_weight.kernel_size = {layer.kernel, layer.kernel};
+  add(grad_weight, {x, y}, "grad_weight");
+  return cases;
+}
+
+double multiply_adds(const Layer& layer) {
+  const auto size = static_cast<double>(layer.size == 1 ? 1 : (layer.size - 1) / layer.stride + 1);
+  return static_cast<double>(layer.images) * size * size * static_cast<double>(layer.out) *
+         static_cast<double>(layer.kernel * layer.kernel * layer.in / layer.groups);
+}
+
+// Microseconds of one run; negative: there is no such kernel, or it failed, for which `reason`
+// tells.
+double time_of(const DeviceModule& module, const Case& timed, const char* pinned, int repeats,
+               std::string& reason) {
+  Problem problem;
+  problem.inputs = timed.inputs;
+  problem.outputs = timed.outputs;
+  problem.pinned = pinned;
+  Selection selection;
+  if (!module.select(0, timed.op, problem, selection, reason)) return -1.0;
+  const Kernel& kernel = selection.kernel;
+  if (*pinned == '\0' && !selection.refused.empty()) {
+    reason = selection.refused.front().reason;
+    return -1.0;
+  }
+  DeviceQueue* const queue = module.open(0, reason);
+  if (queue == nullptr) return -1.0;
+  std::vector<void*> memory;
+  const auto allocate = [&](std::size_t bytes) {
+    memory.push_back(module.allocate(queue, bytes));
+    // Small numbers of every type.
+    const std::vector<std::byte> filling(bytes, std::byte{0x3C});
+    if (memory.back() != nullptr && bytes > 0) {
+      module.copy_in(queue, memory.back(), filling.data(), bytes);
+      (void)module.wait(queue, reason);
+    }
+    return memory.back();
+  };
+  std::vector<TensorView> in, out;
+  for (const TensorSpec& spec : timed.inputs) in.push_back({allocate(byte_size(spec)), &spec, 0});
+  for (const TensorSpec& spec : timed.outputs) out.push_back({allocate(byte_size(spec)), &spec, 0});
+  DeviceKernelArgs args;
+  args.op = &timed.op;
+  args.inputs = in;
+  args.outputs = out;
+  args.scratch = static_cast<std::byte*>(allocate(kernel.scratch_bytes));
+  args.queue = queue;
+  args.state = kernel.state.get();
+  bool good = true;
+  for (const void* const block : memory) good = good && block != nullptr;
+  double us = -1.0;
+  if (!good) reason = "no memory";
+  if (good) {
+    kernel.run(args);
+    good = module.wait(queue, reason);
+    module.begin_recording(queue);
+    for (int i = 0; i < repeats; ++i) kernel.run(args);
+    DeviceRecording* const recording = module.end_recording(queue, reason);
+    if (good && recording != nullptr) {
+      module.replay(queue, recording);
+      good = module.wait(queue, reason);
+      const auto begin = std::chrono::steady_clock::now();
+      module.replay(queue, recording);
+      good = module.wait(queue, reason) && good;
+      const std::chrono::duration<double, std::micro> took =
+          std::chrono::steady_clock::now() - begin;
+      if (good) us = took.count() / repeats;
+    }
+    if (recording != nullptr) module.forget(recording);
+  }
+  for (void* const block : memory)
+    if (block != nullptr) module.release(queue, block);
+  module.close(queue);
+  return us;
+}
+
+int run(int count, char** arguments) {
+  const bool check = count > 1 && std::strcmp(arguments[1], "--check") == 0;
+  const double peak = count > 1 && !check ? std::atof(arguments[1]) : 0.0;
+  std::string problem;
+  const DeviceModule* const module = load_cuda_module(problem);
+  DeviceFacts facts;
+  if (module == nullptr || !module->probe(0, facts, problem)) {
+    std::printf("%s\n", problem.c_str());
+    return 77;
+  }
+  struct Column {
+    const char *title, *pinned, *tile;
+  };
+  const std::vector<Column> columns = {{"library", "", ""},
+                                       {"own", "reference", ""},
+                                       {"large", "reference", "large"},
+                                       {"medium", "reference", "medium"},
+                                       {"small", "reference", "small"}};
+  std::printf("%s, bfloat16, TFLOP/s", facts.name.c_str());
+  if (peak > 0.0) std::printf(" (percent of %.0f)", peak);
+  std::printf("\n%-36s", "");
+  for (const Column& column : columns) std::printf(" %13s", column.title);
+  std::printf("\n");
+  bool good = true;
+  for (const Layer& layer : check ? kTiny : kLayers)
+    for (const Case& timed : cases_of(layer)) {
+      std::printf("%-24s%-12s", layer.name, timed.direction);
+      for (const Column& column : columns) {
+        if (*column.tile != '\0') setenv("PYCNN_CUDA_TILE", column.tile, 1);
+        std::string reason;
+        const double us = time_of(*module, timed, column.pinned, check ? 1 : 20, reason);
+        unsetenv("PYCNN_CUDA_TILE");
+        const double rate = 2.0 * multiply_adds(layer) / us * 1e-6;
+        if (us < 0.0)
+          std::printf(" %13s", "-");
+        else if (peak > 0.0)
+          std::printf(" %6.1f (%3.0f%%)", rate, 100.0 * rate / peak);
+        else
+          std::printf(" %13.1f", rate);
+        // Without a library there is nothing to compare with; our own must work.
+        good = good && (us >= 0.0 || *column.pinned == '\0');
+        std::fflush(stdout);
+      }
+      std::printf("\n");
+    }
+  return good ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace pycnn
+
+int main(int count, char** arguments) { return pycnn::run(count, arguments); }
