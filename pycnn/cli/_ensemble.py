@@ -42,7 +42,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
         elif args.plot is not None and folder is None:
             own.plot = f"curves-{number}.png"
         plan = make_plan(own, recipe.override(seed=recipe.seed + number - 1), folder, data)
-        if data is None and run_dir is not None and args.resume is None:
+        if data is None and run_dir is not None and args.resume is None and output.is_main:
             make_directory(run_dir, who="--run-dir")
             write_text(run_dir / "config.toml", _options.to_toml({**plan.settings(), "ensemble": args.ensemble}))
         data = plan.data
@@ -62,7 +62,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
             }
         )
     assert plan is not None
-    if listing is not None:
+    if listing is not None and output.is_main:
         write_list(listing, [member["file"] for member in members])
     measured = Ensemble(nets).evaluate(plan.data.test, transform=recipe.make_test_transform())
     accuracies = [member["test_accuracy"] for member in members]

@@ -67,6 +67,8 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Say what the user should know, quiet or not."""
+        if not self.is_main:
+            return
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def suggest(self, text: str) -> None:

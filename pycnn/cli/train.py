@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pycnn
+from pycnn import dist
 from pycnn.cli import _data, _options, _recipe_options, _run_folder
 from pycnn.cli._determinism import VERIFIED_STEPS, verify
 from pycnn.cli._options import UsageError
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         output.suggest("pycnn train --recipe NAME")
         return 0
     recipe, run_dir = _settle(args, output)
+    dist.barrier()  # all ranks have seen what is there before one of them writes
     if args.ensemble is not None:
         from pycnn.cli._ensemble import train_ensemble
 
