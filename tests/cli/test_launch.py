@@ -72,15 +72,16 @@ def test_without_mpi4py_the_extra_is_named(monkeypatch, capsys):
 def test_launch_and_mpiexec_are_the_same_thing(tmp_path):
     launcher = mpiexec()
     train = ["train", "--epochs", "1", "--batch-size", "64", "--json"]
+    folder = ["--run-dir", "run"]
     pycnn = [sys.executable, "-P", "-m", "pycnn"]
     results = []
-    for number, command in enumerate(([*pycnn, "launch", "-n", "2", *train], [launcher, "-n", "2", *pycnn, *train])):
-        outcome = finished([*command, "--run-dir", f"run{number}"], environment(), tmp_path)
+    for command in ([*pycnn, "launch", "-n", "2", *train, *folder], [launcher, "-n", "2", *pycnn, *train]):
+        outcome = finished(command, environment(), tmp_path)
         assert outcome.code == 0, outcome.err
         lines = [line for line in outcome.out.splitlines() if line.startswith("{")]
         assert len(lines) == 1  # of rank 0 alone
         results.append(json.loads(lines[0]))
-        assert (tmp_path / f"run{number}" / "metrics.jsonl").read_text().count("\n") == 1
         assert outcome.err.count("epoch 1/1") == 1
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 1
     assert results[0]["weights_fingerprint"] == results[1]["weights_fingerprint"]
     assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
