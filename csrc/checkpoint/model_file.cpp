@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/training_state.h"
 #include "pycnn/checkpoint.h"
 #include "pycnn/error.h"
 
@@ -23,14 +24,14 @@ constexpr const char* kFormat = "pycnn.format";
 constexpr int kFormatVersion = 1;
 constexpr std::size_t kListed = 10;
 
-struct Variable {
+struct StoredVariable {
   TensorSpec spec;  // in memory
   bool conv_weight = false;
 };
-using Variables = std::map<std::string, Variable, std::less<>>;
+using StoredVariables = std::map<std::string, StoredVariable, std::less<>>;
 
-Variables variables_of(const Graph& graph) {
-  Variables variables;
+StoredVariables variables_of(const Graph& graph) {
+  StoredVariables variables;
   for (const Node& node : graph.nodes()) {
     if (node.kind != NodeKind::kParameter && node.kind != NodeKind::kBuffer) continue;
     const TensorSpec& spec = node.outputs.front();
@@ -43,20 +44,12 @@ Variables variables_of(const Graph& graph) {
 // (OC, KH, KW, IC) to (OC, IC, KH, KW).
 Shape disk_shape(const Shape& shape) { return {shape[0], shape[3], shape[1], shape[2]}; }
 
-bool begins(std::string_view text, std::string_view start) noexcept {
-  return text.substr(0, start.size()) == start;
-}
-
-bool is_training_state(std::string_view name) noexcept {
-  return begins(name, "optim.") || begins(name, "train.") || begins(name, "ema.");
-}
-
 // The variable that a tensor's layout follows: itself, or the one whose name ends the name of
 // training state. Of several the longest is meant: "optim.momentum.block.conv.weight" belongs to
 // "block.conv.weight", not to "conv.weight".
-const Variable* layout_owner(const Variables& variables, std::string_view name) {
+const StoredVariable* layout_owner(const StoredVariables& variables, std::string_view name) {
   if (const auto found = variables.find(name); found != variables.end()) return &found->second;
-  if (!begins(name, "optim.") && !begins(name, "ema.")) return nullptr;
+  if (!name.starts_with("optim.") && !name.starts_with("ema.")) return nullptr;
   for (auto dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.', dot + 1)) {
     if (const auto found = variables.find(name.substr(dot + 1)); found != variables.end())
       return &found->second;
@@ -126,8 +119,8 @@ struct Complaint {
 
 // What is wrong with a set of tensors for these variables; empty when nothing is. On disk,
 // convolution weights are expected in the layout of files.
-std::string disagreement(const Variables& variables, const std::map<std::string, Tensor>& tensors,
-                         bool on_disk) {
+std::string disagreement(const StoredVariables& variables,
+                         const std::map<std::string, Tensor>& tensors, bool on_disk) {
   Complaint missing{"missing", {}}, unexpected{"unexpected", {}}, mismatched{"mismatched", {}};
   for (const auto& [name, variable] : variables) {
     const auto found = tensors.find(name);
@@ -188,7 +181,7 @@ Graph parse_graph(const std::string& text, const std::string& where) {
 }  // namespace
 
 void save_model(const std::string& path, const Model& model) {
-  const Variables variables = variables_of(model.graph);
+  const StoredVariables variables = variables_of(model.graph);
   const std::string problem = disagreement(variables, model.variables, false);
   if (!problem.empty()) {
     throw ArgumentError("save '" + path + "': the variables do not fit the network" + problem);
@@ -198,7 +191,7 @@ void save_model(const std::string& path, const Model& model) {
   checkpoint.metadata[kGraph] = model.graph.text();
   checkpoint.metadata[kFormat] = std::to_string(kFormatVersion);
   for (const auto& [name, tensor] : model.variables) {
-    const Variable* const owner = layout_owner(variables, name);
+    const StoredVariable* const owner = layout_owner(variables, name);
     const bool convert =
         owner != nullptr && owner->conv_weight && tensor.shape() == owner->spec.shape;
     checkpoint.tensors.emplace_hint(checkpoint.tensors.end(), name,
@@ -227,11 +220,11 @@ Model load_model(const std::string& path) {
   Model model;
   model.graph = parse_graph(take(checkpoint.metadata, kGraph, where), where);
   model.metadata = std::move(checkpoint.metadata);
-  const Variables variables = variables_of(model.graph);
+  const StoredVariables variables = variables_of(model.graph);
   const std::string problem = disagreement(variables, checkpoint.tensors, true);
   if (!problem.empty()) throw FormatError(where + ": the tensors do not fit the network" + problem);
   for (auto& [name, tensor] : checkpoint.tensors) {
-    const Variable* const owner = layout_owner(variables, name);
+    const StoredVariable* const owner = layout_owner(variables, name);
     const bool convert =
         owner != nullptr && owner->conv_weight && tensor.shape() == disk_shape(owner->spec.shape);
     model.variables.emplace_hint(model.variables.end(), name,

@@ -1,6 +1,6 @@
 // What model files hold beside the network: metadata that Python writes as JSON, training state.
 #include "core/json.h"
-#include "network/training_graph.h"
+#include "core/training_state.h"
 #include "pycnn/error.h"
 #include "pycnn/network.h"
 

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <utility>
 
+#include "core/training_state.h"
 #include "network/training_graph.h"
 #include "pycnn/error.h"
 

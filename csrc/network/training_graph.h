@@ -8,11 +8,6 @@
 
 namespace pycnn {
 
-// Whether a variable belongs to a training rather than to a network.
-inline bool is_training_state(std::string_view name) noexcept {
-  return name.starts_with("optim.") || name.starts_with("train.") || name.starts_with("ema.");
-}
-
 // Which variables of a network a training changes: TrainerOptions::trained without `frozen`.
 // Throws ArgumentError for a pattern that fits none.
 class TrainedNames {
