@@ -6,16 +6,6 @@ namespace pycnn::cpu::PYCNN_ISA {
 
 using Index = std::int64_t;
 
-PYCNN_INLINE Vec load_lanes(const float* p, int lanes) {
-  return lanes == kLanes ? load(p) : load_partial(p, lanes);
-}
-PYCNN_INLINE void store_lanes(float* p, Vec v, int lanes) {
-  if (lanes == kLanes)
-    store(p, v);
-  else
-    store_partial(p, v, lanes);
-}
-
 // kVectors vectors side by side, or (kVectors = 1) a part of one: as many independent sums as hide
 // the latency of an addition.
 template <int kVectors>

@@ -14,10 +14,6 @@ struct Sums {
   float* to;
 };
 
-PYCNN_INLINE Vec load_lanes(const float* p, int n) {
-  return n == kLanes ? load(p) : load_partial(p, n);
-}
-
 template <int kCount, bool kShuffle>
 void sum_products(const LaneProducts& job, const Sums& sums) {
   const int lanes = static_cast<int>(job.lanes);

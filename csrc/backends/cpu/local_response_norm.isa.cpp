@@ -30,16 +30,6 @@ PYCNN_INLINE Vec times_power(Vec x, Vec d, Vec beta) {
 PYCNN_INLINE int lanes_at(Index c, Index channels) {
   return c + kLanes <= channels ? kLanes : static_cast<int>(channels - c);
 }
-PYCNN_INLINE Vec load_lanes(const float* p, int lanes) {
-  return lanes == kLanes ? load(p) : load_partial(p, lanes);
-}
-PYCNN_INLINE void store_lanes(float* p, Vec v, int lanes) {
-  if (lanes == kLanes)
-    store(p, v);
-  else
-    store_partial(p, v, lanes);
-}
-
 PYCNN_INLINE Vec window_sum(const float* first, Index size) {
   Vec sum = load(first);
   if (size == 5) {

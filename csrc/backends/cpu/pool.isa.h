@@ -54,16 +54,6 @@ PYCNN_INLINE Vec where_equal(IVec a, IVec b, Vec value) {
 
 PYCNN_INLINE IVec broadcast_index(int i) { return i - IVec{}; }
 
-PYCNN_INLINE Vec load_lanes(const float* p, int lanes) {
-  return lanes == kLanes ? load(p) : load_partial(p, lanes);
-}
-PYCNN_INLINE void store_lanes(float* p, Vec v, int lanes) {
-  if (lanes == kLanes)
-    store(p, v);
-  else
-    store_partial(p, v, lanes);
-}
-
 // The part of a window that lies inside the image.
 struct Window {
   const float* first;  // first tap inside the image, channel 0

@@ -4,17 +4,6 @@
 // Sums and maxima of one row, in an order that the length alone decides.
 namespace pycnn::cpu::PYCNN_ISA {
 
-// The first n lanes, zeros behind; n a constant kLanes is the plain load or store.
-PYCNN_INLINE Vec load_lanes(const float* p, int n) {
-  return n == kLanes ? load(p) : load_partial(p, n);
-}
-PYCNN_INLINE void store_lanes(float* p, Vec v, int n) {
-  if (n == kLanes)
-    store(p, v);
-  else
-    store_partial(p, v, n);
-}
-
 // v in the first n lanes, `other` behind.
 PYCNN_INLINE Vec keep_lanes(Vec v, int n, Vec other) {
   if (n == kLanes) return v;

@@ -85,6 +85,16 @@ PYCNN_INLINE void store_partial(float* p, Vec v, int n) {
     store_first(p, v, n);
 #endif
 }
+// The same where n may be a constant: kLanes is the plain load or store then.
+PYCNN_INLINE Vec load_lanes(const float* p, int n) {
+  return n == kLanes ? load(p) : load_partial(p, n);
+}
+PYCNN_INLINE void store_lanes(float* p, Vec v, int n) {
+  if (n == kLanes)
+    store(p, v);
+  else
+    store_partial(p, v, n);
+}
 
 // a * b + c. Fused on AVX2 and AVX-512; two roundings on the baseline.
 PYCNN_INLINE Vec fma(Vec a, Vec b, Vec c) {
