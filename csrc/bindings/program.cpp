@@ -64,20 +64,31 @@ py::list named_specs(const std::vector<std::pair<std::string, TensorSpec>>& spec
   return result;
 }
 
+// Dicts are filled entry by entry: the compiler takes long over one call with all of them.
 py::dict to_dict(const MemoryReport& r) {
-  using namespace py::literals;
-  return py::dict("arena_bytes"_a = r.arena_bytes, "scratch_bytes"_a = r.scratch_bytes,
-                  "prepared_bytes"_a = r.prepared_bytes, "variable_bytes"_a = r.variable_bytes,
-                  "unshared_bytes"_a = r.unshared_bytes);
+  py::dict d;
+  d["arena_bytes"] = r.arena_bytes;
+  d["scratch_bytes"] = r.scratch_bytes;
+  d["prepared_bytes"] = r.prepared_bytes;
+  d["variable_bytes"] = r.variable_bytes;
+  d["unshared_bytes"] = r.unshared_bytes;
+  return d;
 }
 
 py::dict to_dict(const StepProfile& s) {
-  using namespace py::literals;
-  return py::dict("name"_a = s.name, "op"_a = s.op, "variant"_a = s.variant, "phase"_a = s.phase,
-                  "runs"_a = s.runs, "total_seconds"_a = s.total_seconds,
-                  "min_seconds"_a = s.min_seconds, "macs"_a = s.cost.macs,
-                  "other_flops"_a = s.cost.other_flops, "bytes"_a = s.cost.bytes,
-                  "refused"_a = s.refused);
+  py::dict d;
+  d["name"] = s.name;
+  d["op"] = s.op;
+  d["variant"] = s.variant;
+  d["phase"] = s.phase;
+  d["runs"] = s.runs;
+  d["total_seconds"] = s.total_seconds;
+  d["min_seconds"] = s.min_seconds;
+  d["macs"] = s.cost.macs;
+  d["other_flops"] = s.cost.other_flops;
+  d["bytes"] = s.cost.bytes;
+  d["refused"] = s.refused;
+  return d;
 }
 
 py::list to_dicts(const std::vector<StepProfile>& steps) {
@@ -86,17 +97,52 @@ py::list to_dicts(const std::vector<StepProfile>& steps) {
   return result;
 }
 
+py::dict to_dict(const MachinePeaks::Compute& c) {
+  py::dict d;
+  d["dtype"] = c.dtype;
+  d["unit"] = c.unit;
+  d["flops"] = c.flops;
+  return d;
+}
+
+py::dict to_dict(const MachinePeaks::Memory& m) {
+  py::dict d;
+  d["level"] = m.level;
+  d["capacity_bytes"] = m.capacity_bytes;
+  d["buffer_bytes"] = m.buffer_bytes;
+  d["read_bytes"] = m.read_bytes;
+  d["copy_bytes"] = m.copy_bytes;
+  return d;
+}
+
 py::dict to_dict(const MachinePeaks& peaks) {
-  using namespace py::literals;
   py::list compute, memory;
-  for (const MachinePeaks::Compute& c : peaks.compute)
-    compute.append(py::dict("dtype"_a = c.dtype, "unit"_a = c.unit, "flops"_a = c.flops));
-  for (const MachinePeaks::Memory& m : peaks.memory)
-    memory.append(py::dict("level"_a = m.level, "capacity_bytes"_a = m.capacity_bytes,
-                           "buffer_bytes"_a = m.buffer_bytes, "read_bytes"_a = m.read_bytes,
-                           "copy_bytes"_a = m.copy_bytes));
-  return py::dict("cpu"_a = peaks.cpu, "isa"_a = peaks.isa, "threads"_a = peaks.threads,
-                  "compute"_a = compute, "memory"_a = memory, "disturbed"_a = peaks.disturbed);
+  for (const MachinePeaks::Compute& c : peaks.compute) compute.append(to_dict(c));
+  for (const MachinePeaks::Memory& m : peaks.memory) memory.append(to_dict(m));
+  py::dict d;
+  d["cpu"] = peaks.cpu;
+  d["isa"] = peaks.isa;
+  d["threads"] = peaks.threads;
+  d["compute"] = compute;
+  d["memory"] = memory;
+  d["disturbed"] = peaks.disturbed;
+  return d;
+}
+
+py::dict to_dict(const Machine& machine) {
+  py::dict d;
+  d["cpu"] = machine.cpu;
+  d["isas"] = machine.isas;
+  d["isa"] = machine.isa;
+  d["bfloat16_units"] = machine.bfloat16_units;
+  d["threads"] = machine.threads;
+  d["threads_reason"] = machine.threads_reason;
+  d["thread_limits"] = machine.thread_limits;
+  d["devices"] = machine.devices;
+  d["compiler"] = machine.compiler;
+  d["warnings"] = machine.warnings;
+  d["available_memory_bytes"] = machine.available_memory_bytes;
+  return d;
 }
 
 Optimizer::Kind parse_optimizer(const std::string& kind) {
@@ -283,18 +329,7 @@ void bind_program(py::module_& m) {
   m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",
         "Kernel variants of an op, best first.");
   m.def(
-      "machine",
-      [] {
-        using namespace py::literals;
-        const Machine d = machine();
-        return py::dict("cpu"_a = d.cpu, "isas"_a = d.isas, "isa"_a = d.isa,
-                        "bfloat16_units"_a = d.bfloat16_units, "threads"_a = d.threads,
-                        "threads_reason"_a = d.threads_reason, "thread_limits"_a = d.thread_limits,
-                        "devices"_a = d.devices, "compiler"_a = d.compiler,
-                        "warnings"_a = d.warnings,
-                        "available_memory_bytes"_a = d.available_memory_bytes);
-      },
-      "What this machine offers.");
+      "machine", [] { return to_dict(machine()); }, "What this machine offers.");
   m.def(
       "measure_peaks",
       [](const std::string& isa, std::int64_t threads, double seconds) {
