@@ -8,14 +8,17 @@ endif()
 set(PYCNN_FLAGS_avx2 -march=x86-64-v3)
 set(PYCNN_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
 
-# pycnn_add_isa_source(file.isa.cpp ...): adds each file once per instruction set to the library.
+# pycnn_add_isa_source([GROUP group] file.isa.cpp ...): adds each file once per instruction set to the library; with
+# PYCNN_UNITY_BUILD those of a group are compiled as one.
 function(pycnn_add_isa_source)
+  cmake_parse_arguments(PARSE_ARGV 0 isa "" "GROUP" "")
   # In any configuration, but for sanitizers, which take minutes to instrument unrolled loops.
   set(optimize -O3)
   if(PYCNN_SANITIZE)
     set(optimize "")
   endif()
-  list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  set(files ${isa_UNPARSED_ARGUMENTS})
+  list(TRANSFORM files PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
   foreach(isa IN ITEMS baseline LISTS PYCNN_CPU_ISAS)
     set(objects pycnn_cpu_${isa})
     if(NOT TARGET ${objects})
@@ -28,7 +31,11 @@ function(pycnn_add_isa_source)
       target_precompile_headers(${objects} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/simd.isa.h)
       target_sources(pycnn PRIVATE $<TARGET_OBJECTS:${objects}>)
     endif()
-    target_sources(${objects} PRIVATE ${ARGN})
+    target_sources(${objects} PRIVATE ${files})
+    if(PYCNN_UNITY_BUILD AND isa_GROUP)
+      set_target_properties(${objects} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+      set_source_files_properties(${files} TARGET_DIRECTORY ${objects} PROPERTIES UNITY_GROUP ${isa_GROUP})
+    endif()
   endforeach()
 endfunction()
 

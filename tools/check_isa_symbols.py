@@ -15,7 +15,7 @@ from pathlib import Path
 def leaks(build: Path) -> tuple[int, list[str]]:
     """Return the number of objects looked at and the leaking symbols."""
     bad, count = [], 0
-    for path in sorted(build.rglob("*.isa.cpp.o")):
+    for path in sorted(build.rglob("pycnn_cpu_*.dir/**/*.o")):
         folder = next(part for part in reversed(path.parts) if part.endswith(".dir"))
         isa = folder.removesuffix(".dir").removeprefix("pycnn_cpu_")
         count += 1
@@ -32,6 +32,6 @@ def leaks(build: Path) -> tuple[int, list[str]]:
 if __name__ == "__main__":
     objects, found = leaks(Path(sys.argv[1]))
     if objects == 0:
-        found = [f"no .isa.cpp.o objects below {sys.argv[1]}"]
+        found = [f"no objects of pycnn_cpu_* below {sys.argv[1]}"]
     print("\n".join(found) or f"isa symbols: ok ({objects} objects)")
     sys.exit(bool(found))
