@@ -17,7 +17,7 @@ std::int64_t padded(std::int64_t elements) {
   return (elements + kAlignedElements - 1) / kAlignedElements * kAlignedElements;
 }
 
-bool is_update(const ScheduleStep& step) {
+bool takes_gradient(const ScheduleStep& step) {
   return std::holds_alternative<ops::SgdUpdate>(step.op) ||
          std::holds_alternative<ops::AdamUpdate>(step.op) ||
          std::holds_alternative<ops::MuonUpdate>(step.op);
@@ -34,7 +34,7 @@ class Exchanger {
     find_facts();
     // The last layers' gradients are the first to be there.
     for (std::size_t i = schedule_.run.size(); i-- > first_update_;)
-      if (is_update(schedule_.run[i])) add(root_of(schedule_.run[i].inputs[1]));
+      if (takes_gradient(schedule_.run[i])) add(root_of(schedule_.run[i].inputs[1]));
     close_bucket();
     read_from_buckets();
     insert_copies();
@@ -65,7 +65,7 @@ class Exchanger {
     std::vector<bool> late(schedule_.run.size(), false);
     for (std::size_t i = 0; i < schedule_.run.size(); ++i) {
       const ScheduleStep& step = schedule_.run[i];
-      late[i] = is_update(step) || std::holds_alternative<ops::ClipFactor>(step.op) ||
+      late[i] = takes_gradient(step) || std::holds_alternative<ops::ClipFactor>(step.op) ||
                 std::any_of(step.inputs.begin(), step.inputs.end(), [&](int v) {
                   return late_value[static_cast<std::size_t>(root_of(v))];
                 });
@@ -148,7 +148,7 @@ class Exchanger {
         const int root = root_of(step.inputs[k]);
         const int exchanged =
             static_cast<std::size_t>(root) < facts_.size() ? facts(root).exchanged : -1;
-        if (exchanged >= 0 && exchanged != root && (clips || (is_update(step) && k == 1)))
+        if (exchanged >= 0 && exchanged != root && (clips || (takes_gradient(step) && k == 1)))
           step.inputs[k] = exchanged;
       }
     }
