@@ -19,6 +19,13 @@
 // other lanes' registers instead.
 namespace pycnn::cuda {
 
+// All lanes go on together: those that took other ways through a loop or a branch wait here.
+PYCNN_BOTH void converge_warp() {
+#if defined(__CUDA_ARCH__)
+  __syncwarp();
+#endif
+}
+
 // Four matrices of 8 rows of 16 bytes in shared memory: address(lane) is that of row lane % 8 of
 // matrix lane / 8, and register i is of matrix i: row lane / 4, bytes 4 * (lane % 4) and on.
 // kTransposed: of 16-bit elements, of the matrix whose rows are those columns.

@@ -165,6 +165,7 @@ struct TensorCores {
 
   template <class BlockType>
   PYCNN_BOTH static void accumulate(BlockType& block, const std::byte* a, const std::byte* b) {
+    converge_warp();  // loading the next stage may have parted them
     PYCNN_UNROLL
     for (int half = 0; half < 2; ++half) {
       block.alone([&](int thread, auto& own) { load(own.math, thread, a, b, half); });
