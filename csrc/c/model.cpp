@@ -101,6 +101,15 @@ pycnn_status pycnn_model_load(const char* path, pycnn_model** model) {
   });
 }
 
+pycnn_status pycnn_model_load_memory(const void* data, size_t bytes, pycnn_model** model) {
+  return guarded([&] {
+    require(data, "pycnn_model_load_memory", "data");
+    require(model, "pycnn_model_load_memory", "model");
+    *model =
+        make_handle(pycnn::parse_model({static_cast<const std::byte*>(data), bytes}, "memory"));
+  });
+}
+
 pycnn_status pycnn_model_save(const pycnn_model* model, const char* path) {
   return guarded([&] {
     require(model, "pycnn_model_save", "model");

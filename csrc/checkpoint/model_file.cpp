@@ -178,13 +178,24 @@ Graph parse_graph(const std::string& text, const std::string& where) {
   }
 }
 
-}  // namespace
+void check_version(std::map<std::string, std::string>& metadata, const std::string& where) {
+  const std::string format = take(metadata, kFormat, where);
+  const auto version = whole_number(format);
+  if (!version || *version < 1) {
+    throw FormatError(where + ": metadata '" + kFormat + "' is '" + format.substr(0, 64) +
+                      "', not a version number");
+  }
+  if (*version > kFormatVersion) {
+    throw FormatError(where + ": written by a newer pycnn: format " + format +
+                      ", this version reads up to " + std::to_string(kFormatVersion));
+  }
+}
 
-void save_model(const std::string& path, const Model& model) {
+Checkpoint to_checkpoint(const Model& model, const std::string& where) {
   const StoredVariables variables = variables_of(model.graph);
   const std::string problem = disagreement(variables, model.variables, false);
   if (!problem.empty()) {
-    throw ArgumentError("save '" + path + "': the variables do not fit the network" + problem);
+    throw ArgumentError(where + ": the variables do not fit the network" + problem);
   }
   Checkpoint checkpoint;
   checkpoint.metadata = model.metadata;
@@ -197,26 +208,11 @@ void save_model(const std::string& path, const Model& model) {
     checkpoint.tensors.emplace_hint(checkpoint.tensors.end(), name,
                                     convert ? to_disk(tensor) : tensor);
   }
-  write_checkpoint(path, checkpoint);
+  return checkpoint;
 }
 
-Model load_model(const std::string& path) {
-  const std::string where = "load '" + path + "'";
-  // The header alone tells most of what can be wrong, before the weights are read.
-  CheckpointInfo info = inspect_checkpoint(path);
-  const std::string format = take(info.metadata, kFormat, where);
-  const auto version = whole_number(format);
-  if (!version || *version < 1) {
-    throw FormatError(where + ": metadata '" + kFormat + "' is '" + format.substr(0, 64) +
-                      "', not a version number");
-  }
-  if (*version > kFormatVersion) {
-    throw FormatError(where + ": written by a newer pycnn: format " + format +
-                      ", this version reads up to " + std::to_string(kFormatVersion));
-  }
-
-  Checkpoint checkpoint = read_checkpoint(path);
-  checkpoint.metadata.erase(kFormat);
+// The version is checked already.
+Model to_model(Checkpoint checkpoint, const std::string& where) {
   Model model;
   model.graph = parse_graph(take(checkpoint.metadata, kGraph, where), where);
   model.metadata = std::move(checkpoint.metadata);
@@ -231,6 +227,33 @@ Model load_model(const std::string& path) {
                                  convert ? to_memory(tensor) : std::move(tensor));
   }
   return model;
+}
+
+}  // namespace
+
+void save_model(const std::string& path, const Model& model) {
+  write_checkpoint(path, to_checkpoint(model, "save '" + path + "'"));
+}
+
+std::vector<std::byte> serialize_model(const Model& model) {
+  return serialize_checkpoint(to_checkpoint(model, "serialize_model"));
+}
+
+Model load_model(const std::string& path) {
+  const std::string where = "load '" + path + "'";
+  // The header alone tells most of what can be wrong, before the weights are read.
+  CheckpointInfo info = inspect_checkpoint(path);
+  check_version(info.metadata, where);
+  Checkpoint checkpoint = read_checkpoint(path);
+  checkpoint.metadata.erase(kFormat);
+  return to_model(std::move(checkpoint), where);
+}
+
+Model parse_model(std::span<const std::byte> bytes, const std::string& name) {
+  const std::string where = "load '" + name + "'";
+  Checkpoint checkpoint = parse_checkpoint(bytes, name);
+  check_version(checkpoint.metadata, where);
+  return to_model(std::move(checkpoint), where);
 }
 
 }  // namespace pycnn

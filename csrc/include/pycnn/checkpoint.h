@@ -68,5 +68,10 @@ PYCNN_API void save_model(const std::string& path, const Model& model);
 /// The reverse. Throws FormatError when the file holds no network, was written by a newer version,
 /// or its tensors do not fit the graph (with the names), and what `read_checkpoint` throws.
 PYCNN_API Model load_model(const std::string& path);
+/// The same of a model file's bytes, of any alignment, which may be freed afterwards; `name` stands
+/// for the path in messages.
+PYCNN_API Model parse_model(std::span<const std::byte> bytes, const std::string& name);
+/// The bytes that `save_model` writes, and throws as it does.
+PYCNN_API std::vector<std::byte> serialize_model(const Model& model);
 
 }  // namespace pycnn

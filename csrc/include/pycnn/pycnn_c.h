@@ -30,7 +30,7 @@ extern "C" {
 
 /** Version of this interface: what this header declares. It grows when functions are added or
  * change their meaning; ::pycnn_c_abi_version tells that of the library that was loaded. */
-#define PYCNN_C_ABI_VERSION 1
+#define PYCNN_C_ABI_VERSION 2
 
 /** Most axes of an array. */
 #define PYCNN_MAX_RANK 8
@@ -175,6 +175,14 @@ PYCNN_API size_t pycnn_last_wanted_bytes(void);
  * \param[out] model To be freed by ::pycnn_model_free.
  * \return ::PYCNN_FILE_ERROR, ::PYCNN_FORMAT_ERROR (the text names tensor, field and byte) */
 PYCNN_API pycnn_status pycnn_model_load(const char* path, pycnn_model** model);
+/** Reads a model from the bytes of such a file, for example from a resource of the program. Nothing
+ * is written into them, and they may be freed afterwards.
+ *
+ * \param data The bytes, of any alignment; any content is safe.
+ * \param bytes How many.
+ * \param[out] model To be freed by ::pycnn_model_free.
+ * \return ::PYCNN_FORMAT_ERROR (the text names tensor, field and byte) */
+PYCNN_API pycnn_status pycnn_model_load_memory(const void* data, size_t bytes, pycnn_model** model);
 /** Writes the network and its weights as they are now, without training state, atomically: the
  * path holds all of the new file or what it held before.
  *

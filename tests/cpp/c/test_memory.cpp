@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <functional>
+#include <vector>
 
 #include "network/small_model.h"
 #include "pycnn/pycnn_c.h"
@@ -52,6 +53,9 @@ TEST_CASE("C: no memory is a status, wherever it runs out") {
   pycnn_trainer* trainer = nullptr;
   fail_each([&] { return pycnn_model_load(saved.path.c_str(), &model); });
   REQUIRE(model != nullptr);
+  const std::vector<std::byte> bytes = serialize_model(small_model());
+  fail_each([&] { return pycnn_model_load_memory(bytes.data(), bytes.size(), &other); },
+            [&] { pycnn_model_free(other); });
   fail_each([&] { return pycnn_model_replace_head(model, 5, 0, &other); },
             [&] { pycnn_model_free(other); });
   fail_each([&] { return pycnn_program_compile(model, nullptr, &program); });

@@ -3,12 +3,16 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <fstream>
 #include <functional>
+#include <iterator>
+#include <span>
 #include <string>
 #include <thread>
 
 #include "network/small_model.h"
 #include "pycnn/checkpoint.h"
+#include "pycnn/network.h"
 #include "pycnn/pycnn_c.h"
 #include "support/temporary_directory.h"
 
@@ -362,6 +366,28 @@ TEST_CASE("C: texts with a zero inside are refused rather than cut") {
   CHECK(text == nullptr);
   CHECK(pycnn_model_class_name(h.model, 2, &text) == PYCNN_OK);
   CHECK(text == std::string("d"));
+}
+
+TEST_CASE("C: a model of bytes is that of the file") {
+  const TemporaryDirectory directory;
+  std::ifstream stream(saved_model(directory), std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(stream)), {});
+  pycnn_model* model = nullptr;
+  check_failed(pycnn_model_load_memory(nullptr, 9, &model), PYCNN_ARGUMENT_ERROR,
+               {"pycnn_model_load_memory", "data is NULL"});
+  check_failed(pycnn_model_load_memory(bytes.data(), bytes.size(), nullptr), PYCNN_ARGUMENT_ERROR,
+               {"model is NULL"});
+  for (const std::size_t length : {std::size_t{0}, std::size_t{7}, bytes.size() - 1}) {
+    check_failed(pycnn_model_load_memory(bytes.data(), length, &model), PYCNN_FORMAT_ERROR,
+                 {"load 'memory'"});
+  }
+  CHECK(model == nullptr);
+  REQUIRE(pycnn_model_load_memory(bytes.data(), bytes.size(), &model) == PYCNN_OK);
+  const std::string again = directory / "again.safetensors";
+  CHECK(pycnn_model_save(model, again.c_str()) == PYCNN_OK);
+  pycnn_model_free(model);
+  const Model expected = without_training_state(parse_model(std::as_bytes(std::span(bytes)), "x"));
+  CHECK(test::same_bits(load_model(again).variables, expected.variables));
 }
 
 TEST_CASE("C: errors are those of the thread that made them, and files tell errno") {

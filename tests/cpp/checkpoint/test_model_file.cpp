@@ -1,7 +1,11 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <string>
+#include <vector>
 
 #include "pycnn/checkpoint.h"
 #include "pycnn/error.h"
@@ -172,6 +176,50 @@ TEST_CASE("tensors that do not fit are named when loading, the first ten of them
   CHECK_THROWS_WITH_AS(load_model(path),
                        doctest::Contains("'block.conv.bias' is f64(4), the network has f32(4)"),
                        FormatError);
+}
+
+TEST_CASE("a model in memory is the file's, and any other bytes are refused") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "net.safetensors";
+  const Model model = sample();
+  save_model(path, model);
+  const std::vector<std::byte> bytes = serialize_model(model);
+  std::ifstream stream(path, std::ios::binary);
+  const std::string file((std::istreambuf_iterator<char>(stream)), {});
+  REQUIRE(file.size() == bytes.size());
+  CHECK(std::memcmp(file.data(), bytes.data(), bytes.size()) == 0);
+
+  // Of any alignment, and not needed afterwards.
+  std::vector<std::byte> moved(bytes.size() + 1);
+  std::memcpy(moved.data() + 1, bytes.data(), bytes.size());
+  const Model loaded = parse_model({moved.data() + 1, bytes.size()}, "resource");
+  std::fill(moved.begin(), moved.end(), std::byte{0xFF});
+  CHECK(loaded.graph.text() == model.graph.text());
+  CHECK(loaded.metadata == model.metadata);
+  for (const auto& [name, tensor] : model.variables) CHECK(same(loaded.variables.at(name), tensor));
+
+  for (std::size_t length = 0; length < bytes.size(); length += 1 + length / 50) {
+    CHECK_THROWS_AS(parse_model({bytes.data(), length}, "resource"), FormatError);
+  }
+  for (std::size_t at = 0; at < bytes.size(); at += 7) {
+    std::vector<std::byte> damaged = bytes;
+    damaged[at] ^= std::byte{0x10};
+    try {
+      (void)parse_model(damaged, "resource");
+    } catch (const FormatError&) {
+    } catch (const UnsupportedError&) {
+    }
+  }
+  Checkpoint other = parse_checkpoint(bytes, "resource");
+  other.metadata["pycnn.format"] = "2";
+  CHECK_THROWS_WITH_AS(parse_model(serialize_checkpoint(other), "resource"),
+                       doctest::Contains("load 'resource': written by a newer pycnn: format 2"),
+                       FormatError);
+  Model incomplete = sample();
+  incomplete.variables.erase(incomplete.variables.begin());
+  CHECK_THROWS_WITH_AS(serialize_model(incomplete),
+                       doctest::Contains("serialize_model: the variables do not fit"),
+                       ArgumentError);
 }
 
 TEST_CASE("files that hold no network, or one of another version, are refused") {
