@@ -43,29 +43,30 @@ def check_images(network: Network, values: Values, written: Mapping[str, Shape],
         UnsupportedError: A node works along the axis of images; the message names it.
     """
     for node in network.nodes:
-        shapes = [values.shape(name) if name else None for name in (*node.inputs, *node.outputs)]
         names = (*node.inputs, *node.outputs)
-        free: list[set[int]] = []
-        for name, shape in zip(names, shapes, strict=True):
-            then = written.get(name)
-            if shape is None or then is None:
-                free.append(set())
-                continue
-            if len(shape) != len(then):
-                raise _mixed(node, batch)
-            free.append({axis for axis, (size, old) in enumerate(zip(shape, then, strict=True)) if size != old})
-        given, found = free[: len(node.inputs)], free[len(node.inputs) :]
-        if any(len(axes) > 1 for axes in found) or not any(given):
-            if any(len(axes) > 1 for axes in found):
-                raise _mixed(node, batch)
-            continue
-        if any(set(axes) & set(_worked(values, node, i, shapes)) for i, axes in enumerate(given)):
+        shapes = [values.shape(name) for name in names]
+        free = [_grown(node, shape, written.get(name), batch) for name, shape in zip(names, shapes, strict=True)]
+        count = len(node.inputs)
+        given, found = free[:count], free[count:]
+        if any(len(axes) > 1 for axes in found):
             raise _mixed(node, batch)
-        first, result = shapes[0], shapes[len(node.inputs)]
-        if node.op in ("Reshape", "Flatten") and given[0] and first is not None and result is not None:
+        if any(axes & set(_worked(values, node, i, shapes[i])) for i, axes in enumerate(given) if axes):
+            raise _mixed(node, batch)
+        first, result = shapes[0] if count else None, shapes[count]
+        if node.op in ("Reshape", "Flatten") and first is not None and result is not None and given[0]:
+            # Images stay apart if as many numbers lie in front of their axis as before.
             (old,), (new,) = given[0], found[0] or {-1}
             if new < 0 or math.prod(first[:old]) != math.prod(result[:new]):
                 raise _mixed(node, batch)
+
+
+def _grown(node: Node, shape: Shape | None, then: Shape | None, batch: tuple[int, int]) -> set[int]:
+    """Axes of a value whose sizes follow from the number of images."""
+    if shape is None or then is None:
+        return set()
+    if len(shape) != len(then):
+        raise _mixed(node, batch)
+    return {axis for axis, (size, old) in enumerate(zip(shape, then, strict=True)) if size != old}
 
 
 def _mixed(node: Node, batch: tuple[int, int]) -> Exception:
@@ -76,9 +77,8 @@ def _mixed(node: Node, batch: tuple[int, int]) -> Exception:
     )
 
 
-def _worked(values: Values, node: Node, index: int, shapes: Sequence[Shape | None]) -> Sequence[int]:
+def _worked(values: Values, node: Node, index: int, shape: Shape | None) -> Sequence[int]:
     """Axes of an input along which a node works."""
-    shape = shapes[index]
     if shape is None:
         return ()
     if node.op == "MatMul":
@@ -128,13 +128,21 @@ def _axis(values: Values, node: Node, shape: Shape) -> Sequence[int]:
     return [node.integer("axis", 0) % len(shape)]
 
 
-@_along("Slice", "Pad", "Resize", "Upsample", "Tile")
+@_along("Slice", "Resize", "Upsample", "Tile")
 def _resized(values: Values, node: Node, shape: Shape) -> Sequence[int]:
     result = values.shape(node.outputs[0])
     if result is None or len(result) != len(shape):
         return range(len(shape))
     turned = [axis for axis, step in _steps(values, node, len(shape)) if step != 1] if node.op == "Slice" else []
     return [axis for axis, (old, new) in enumerate(zip(shape, result, strict=True)) if old != new or axis in turned]
+
+
+@_along("Pad")
+def _padded(values: Values, node: Node, shape: Shape) -> Sequence[int]:
+    pads = node.integers("pads", ()) if node.version < 11 else values.integers(node, 1, "pads") or ()
+    named = values.integers(node, 3, "axes") if node.version >= 18 else None
+    axes = named or tuple(range(len(shape)))
+    return [axis % len(shape) for i, axis in enumerate(axes) if pads[i] or pads[len(axes) + i]]
 
 
 def _steps(values: Values, node: Node, rank: int) -> list[tuple[int, int]]:

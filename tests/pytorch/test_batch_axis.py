@@ -197,3 +197,24 @@ def test_frames_of_several_images_are_one_batch_and_apart_again():
     module = Frames()
     net = pycnn.from_torch(module, (1, 3, 2, 6, 6))
     assert _agrees(net, module, (3, 2, 6, 6), np.random.default_rng(0)) == len(BATCHES)
+
+
+def test_saving_a_net_with_the_number_of_images_built_in_warns(tmp_path):
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            y = x.flatten(2).transpose(1, 2)
+            return self.attention(y, y, y, need_weights=False)[0].mean(1)
+
+    module, rng = Attention().eval(), np.random.default_rng(0)
+    net = pycnn.from_torch(module, (1, 8, 3, 2))
+    assert _agrees(net, module, (8, 3, 2), rng) == len(BATCHES)
+    with pytest.warns(UserWarning, match="save: .* has the number of images built in; the net in the file takes one"):
+        net.save(tmp_path / "net.safetensors")
+    one = rng.standard_normal((1, 8, 3, 2)).astype(np.float32)
+    np.testing.assert_array_equal(pycnn.load(tmp_path / "net.safetensors")(one), net(one))
+    plain = pycnn.from_torch(torch.nn.Conv2d(8, 2, 1), (1, 8, 3, 2))
+    plain.save(tmp_path / "plain.safetensors")
