@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'ArgMax', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormApply', 'BatchNormApplyGrad', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormStatistics', 'BatchNormTrain', 'BatchNormTrainGrad', 'Binary', 'BlockTensor', 'Broadcast', 'Cast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseAdamUpdate', 'DenseGradInput', 'DenseGradWeight', 'DenseSgdUpdate', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'Program', 'Reduce', 'Reshape', 'Residual', 'Resize2d', 'Resize2dGrad', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Unary', 'UnaryGrad', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
+__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'ArgMax', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormApply', 'BatchNormApplyGrad', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormStatistics', 'BatchNormTrain', 'BatchNormTrainGrad', 'Binary', 'BlockTensor', 'Broadcast', 'Cast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseAdamUpdate', 'DenseGradInput', 'DenseGradWeight', 'DenseSgdUpdate', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'PendingRun', 'Program', 'Reduce', 'Reshape', 'Residual', 'Resize2d', 'Resize2dGrad', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Unary', 'UnaryGrad', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
 class Initializer:
     """
     How a fresh parameter gets its values.
@@ -224,10 +224,22 @@ class Variables:
         """
     def keys(self) -> list[str]:
         ...
+class PendingRun:
+    """
+    A run that was begun.
+    """
+    def wait(self) -> tuple:
+        """
+        Tuple of arrays, once they are there.
+        """
 class Program:
     """
     Compiled graph.
     """
+    def begin(self, *args) -> typing.Any:
+        """
+        As run, but gives a PendingRun.
+        """
     def explain(self) -> str:
         ...
     def graph_text(self) -> str:
@@ -252,6 +264,9 @@ class Program:
         ...
     @property
     def outputs(self) -> list:
+        ...
+    @property
+    def overlaps(self) -> bool:
         ...
     @property
     def threads(self) -> int:

@@ -13,10 +13,17 @@
 // anything else of the table is touched. Nothing throws across the table.
 namespace pycnn {
 
-// One queue of work on one device; work runs in the order in which it was given. Of the module.
+// A queue of work on one device. It has lanes: what is given goes to the lane in use, at first lane
+// 0. Work of one lane runs in the order in which it was given, that of several lanes side by side.
+// Of the module.
 struct DeviceQueue;
+// A place in a lane's work, for other lanes and the host to wait for. Of the module.
+struct DeviceEvent;
 // Work that was recorded instead of run, to be replayed as one. Of the module.
 struct DeviceRecording;
+
+constexpr int kDeviceLanes = 4;
+constexpr int kMainLane = 0, kCopyLane = 1, kFirstSideLane = 2;
 
 // What a kernel of a device really gets; the views hold addresses of the device, and so does
 // `plan`: Kernel::plan was copied there.
@@ -60,16 +67,37 @@ struct DeviceModule {
   void* (*allocate)(DeviceQueue*, std::size_t bytes) noexcept;
   void (*release)(DeviceQueue*, void*) noexcept;
   std::size_t (*free_bytes)(DeviceQueue*) noexcept;
-  // To the device, within it and back, in the queue's order. Host memory must stay as it is until
-  // `wait`.
+  // Host memory that copies are quick with and need no help of the host. Null: there is none left.
+  void* (*allocate_host)(DeviceQueue*, std::size_t bytes) noexcept;
+  void (*release_host)(DeviceQueue*, void*) noexcept;
+  // To the device, within it and back, in the lane's order. Host memory must stay as it is until
+  // they were waited for.
   void (*copy_in)(DeviceQueue*, void* device, const void* host, std::size_t bytes) noexcept;
   void (*copy_within)(DeviceQueue*, void* target, const void* source, std::size_t bytes) noexcept;
   void (*copy_out)(DeviceQueue*, void* host, const void* device, std::size_t bytes) noexcept;
-  // Until all work is done. False, with what the device said, when some of it failed since the last
-  // time.
+  // Until all work of all lanes is done. False, with what the device said, when some of it failed
+  // since this or `wait_for` was called last.
   bool (*wait)(DeviceQueue*, std::string& problem) noexcept;
+  // Whether something is known to have failed since then. Waits for nothing.
+  bool (*has_failed)(DeviceQueue*) noexcept;
 
-  // Work given between the two is recorded and not run. Null: it cannot be recorded, and was lost.
+  void (*use_lane)(DeviceQueue*, int lane) noexcept;
+  // Null, with the reason in `problem`, when there is none. A timed one costs more to mark.
+  DeviceEvent* (*make_event)(DeviceQueue*, bool timed, std::string& problem) noexcept;
+  void (*forget_event)(DeviceEvent*) noexcept;
+  // The event is reached when all that was given to the lane in use is done. Marking it again
+  // forgets the former place.
+  void (*mark)(DeviceQueue*, DeviceEvent*) noexcept;
+  // What the lane in use is given from now on waits for the event as it was marked last.
+  void (*follow)(DeviceQueue*, DeviceEvent*) noexcept;
+  // Until the event, as it was marked last, is reached. The result is that of `wait`.
+  bool (*wait_for)(DeviceQueue*, DeviceEvent*, std::string& problem) noexcept;
+  // Microseconds between two timed events that were reached. Negative: it cannot be told.
+  double (*elapsed_us)(DeviceQueue*, DeviceEvent* from, DeviceEvent* to) noexcept;
+
+  // Work given between the two is recorded and not run. It begins and ends on lane 0; another lane
+  // takes part once it follows an event marked in between, and lane 0 must follow its last one.
+  // Null: it cannot be recorded, and was lost.
   void (*begin_recording)(DeviceQueue*) noexcept;
   DeviceRecording* (*end_recording)(DeviceQueue*, std::string& problem) noexcept;
   void (*replay)(DeviceQueue*, DeviceRecording*) noexcept;
@@ -86,7 +114,7 @@ constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
 using DeviceModuleEntry = const DeviceModule* (*)();
 
 // Raised whenever DeviceModule or what it passes changes its layout.
-constexpr std::uint32_t kDeviceModuleLayout = 4;
+constexpr std::uint32_t kDeviceModuleLayout = 5;
 
 inline DeviceModuleHead device_module_head(const char* version) {
   return {kDeviceModuleLayout,

@@ -32,29 +32,56 @@ py::array new_array(const TensorSpec& spec, const std::string& output) {
                          wanted, available);
 }
 
-// The results, or None when an input needs conversion first (Python does that, with the messages).
-py::object run(const Program& program, const py::args& arrays) {
-  const auto& inputs = program.inputs();
-  const auto& outputs = program.outputs();
-  if (arrays.size() != inputs.size()) return py::none();
-  std::vector<const void*> from(inputs.size());
-  std::vector<void*> to(outputs.size());
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (!matches(arrays[i], inputs[i].second)) return py::none();
-    from[i] = py::reinterpret_borrow<py::array>(arrays[i]).data();
+// What a run reads and fills. False when an input needs conversion first: Python does that, with
+// the messages.
+struct Arrays {
+  std::vector<const void*> from;
+  std::vector<void*> to;
+  py::tuple results;
+
+  bool match(const Program& program, const py::args& arrays) {
+    const auto& inputs = program.inputs();
+    const auto& outputs = program.outputs();
+    if (arrays.size() != inputs.size()) return false;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if (!matches(arrays[i], inputs[i].second)) return false;
+      from.push_back(py::reinterpret_borrow<py::array>(arrays[i]).data());
+    }
+    results = py::tuple(outputs.size());
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      py::array array = new_array(outputs[i].second, outputs[i].first);
+      to.push_back(array.mutable_data());
+      results[i] = std::move(array);
+    }
+    return true;
   }
-  py::tuple results(outputs.size());
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const TensorSpec& spec = outputs[i].second;
-    py::array array = new_array(spec, outputs[i].first);
-    to[i] = array.mutable_data();
-    results[i] = std::move(array);
-  }
+};
+
+py::object run(const Program& program, const py::args& inputs) {
+  Arrays arrays;
+  if (!arrays.match(program, inputs)) return py::none();
   {
     py::gil_scoped_release nogil;
-    program.run(from, to);
+    program.run(arrays.from, arrays.to);
   }
-  return results;
+  return arrays.results;
+}
+
+struct BegunRun {
+  PendingRun run;
+  py::tuple results;  // filled by `wait`
+};
+
+py::object begin(const Program& program, const py::args& inputs) {
+  Arrays arrays;
+  if (!arrays.match(program, inputs)) return py::none();
+  BegunRun begun;
+  begun.results = arrays.results;
+  {
+    py::gil_scoped_release nogil;
+    begun.run = program.begin(arrays.from, arrays.to);
+  }
+  return py::cast(std::move(begun));
 }
 
 py::list named_specs(const std::vector<std::pair<std::string, TensorSpec>>& specs) {
@@ -245,9 +272,23 @@ void bind_program(py::module_& m) {
           },
           py::arg("graph"), py::arg("seed") = 0, "Makes what the graph names and the map lacks.");
 
+  py::class_<BegunRun>(m, "PendingRun", "A run that was begun.")
+      .def(
+          "wait",
+          [](BegunRun& begun) {
+            {
+              py::gil_scoped_release nogil;
+              begun.run.wait();
+            }
+            return begun.results;
+          },
+          "Tuple of arrays, once they are there.");
+
   py::class_<Program>(m, "Program", "Compiled graph.")
       .def("run", &run,
            "Arrays in, tuple of arrays out; None when an input does not match exactly.")
+      .def("begin", &begin, "As run, but gives a PendingRun.")
+      .def_property_readonly("overlaps", &Program::overlaps)
       .def_property_readonly("inputs", [](const Program& p) { return named_specs(p.inputs()); })
       .def_property_readonly("outputs", [](const Program& p) { return named_specs(p.outputs()); })
       .def_property_readonly("threads", &Program::threads)

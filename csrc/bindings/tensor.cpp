@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <memory>
 
 #include "bindings/module.h"
 
@@ -26,12 +27,12 @@ Tensor tensor_from(const py::array& array) {
   Tensor tensor(spec);
   if (!(array.flags() & py::array::c_style))
     throw ArgumentError("tensor: the array must be contiguous");
-  std::memcpy(tensor.mutable_raw(), array.data(), tensor.bytes());
+  std::memcpy(tensor.overwrite(), array.data(), tensor.bytes());
   return tensor;
 }
 
-py::buffer_info describe(const Tensor& tensor, bool read_only) {
-  const TensorSpec& spec = tensor.spec();
+// Read-only, over memory that somebody keeps.
+py::buffer_info describe(const void* memory, const TensorSpec& spec) {
   const auto item = static_cast<py::ssize_t>(item_bytes(spec.dtype));
   std::vector<py::ssize_t> shape(spec.shape.begin(), spec.shape.end()), strides(shape.size());
   py::ssize_t stride = item;
@@ -40,13 +41,31 @@ py::buffer_info describe(const Tensor& tensor, bool read_only) {
     stride *= shape[i] > 0 ? shape[i] : 1;
   }
   const py::dtype dtype = numpy_dtype(spec.dtype);
-  return {const_cast<void*>(tensor.raw()),
+  return {const_cast<void*>(memory),
           item,
           std::string(1, dtype.char_()),
           static_cast<py::ssize_t>(shape.size()),
           shape,
           strides,
-          read_only};
+          true};
+}
+
+// An array over the tensor's memory. As long as it lives, or any made of it, programs on a GPU copy
+// back what they write, so that it never shows older values.
+py::array view(const Tensor& tensor) {
+  (void)numpy_dtype(tensor.dtype());  // throws before anything is kept
+  std::unique_ptr<HostView> kept;
+  {
+    py::gil_scoped_release nogil;  // another thread's run on the device may have to end first
+    kept = std::make_unique<HostView>(tensor);
+  }
+  const void* const memory = kept->raw();
+  const py::capsule owner(kept.get(),
+                          [](void* pointer) { delete static_cast<HostView*>(pointer); });
+  (void)kept.release();
+  py::array array(describe(memory, tensor.spec()), owner);
+  array.attr("setflags")(py::arg("write") = false);
+  return array;
 }
 
 }  // namespace
@@ -70,7 +89,7 @@ void bind_tensor(py::module_& m) {
   });
   init.def_readonly("a", &Initializer::a).def_readonly("b", &Initializer::b);
 
-  py::class_<Tensor>(m, "Tensor", py::buffer_protocol(), "Shared array of the core.")
+  py::class_<Tensor>(m, "Tensor", "Shared array of the core.")
       .def(py::init([](const Shape& shape, const std::string& dtype) {
              return Tensor({shape, parse_dtype(dtype)});
            }),
@@ -80,7 +99,8 @@ void bind_tensor(py::module_& m) {
       .def_property_readonly("dtype", [](const Tensor& t) { return long_name(t.dtype()); })
       .def_property_readonly("bytes", &Tensor::bytes)
       .def_property_readonly("version", &Tensor::version)
-      .def("clone", &Tensor::clone, "A copy with its own storage.")
+      .def("clone", &Tensor::clone, py::call_guard<py::gil_scoped_release>(),
+           "A copy with its own storage.")
       .def("shares_storage_with", &Tensor::shares_storage_with, py::arg("other"))
       .def(
           "assign",
@@ -95,7 +115,7 @@ void bind_tensor(py::module_& m) {
                                ", the tensor " + long_name(t.dtype()));
             if (!(array.flags() & py::array::c_style))
               throw ArgumentError("assign: the array must be contiguous");
-            std::memcpy(t.mutable_raw(), array.data(), t.bytes());
+            std::memcpy(t.overwrite(), array.data(), t.bytes());
           },
           py::arg("array"), "Overwrites the values in place.")
       .def(
@@ -105,15 +125,7 @@ void bind_tensor(py::module_& m) {
             fill(t, init, seed, stream_of(name));
           },
           py::arg("init"), py::arg("seed"), py::arg("name"), "Draws fresh values.")
-      .def(
-          "view",
-          [](const py::object& self) {
-            py::array view(describe(self.cast<const Tensor&>(), true), self);
-            view.attr("setflags")(py::arg("write") = false);
-            return view;
-          },
-          "Read-only array over the same memory.")
-      .def_buffer([](Tensor& t) { return describe(t, true); });
+      .def("view", &view, "Read-only array over the same memory.");
 }
 
 }  // namespace pycnn::bindings

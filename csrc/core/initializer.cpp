@@ -119,7 +119,7 @@ void check(const Tensor& tensor, const Initializer& init) {
 
 void fill(Tensor& tensor, const Initializer& init, std::uint64_t seed, std::uint64_t stream) {
   check(tensor, init);
-  void* const data = tensor.mutable_raw();
+  void* const data = tensor.overwrite();
   const DType dtype = tensor.dtype();
   const std::int64_t size = tensor.size();
   const Philox philox(seed);

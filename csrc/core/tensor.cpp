@@ -4,11 +4,15 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <limits>
+#include <mutex>
 #include <new>
 #include <utility>
 
+#include "core/fork.h"
 #include "core/memory.h"
+#include "core/residence.h"
 #include "pycnn/error.h"
 
 #if defined(__linux__)
@@ -166,18 +170,74 @@ std::string to_string(const TensorSpec& spec) {
   return short_name(spec.dtype) + to_string(spec.shape);
 }
 
+namespace {
+
+// Of all tensors that are not at home: held while one is brought home or its residence ends.
+class Homecoming {
+ public:
+  // Never destroyed: tensors in static variables may outlive any other static.
+  static std::mutex& mutex() {
+    static Homecoming* const homecoming = new Homecoming;
+    return homecoming->mutex_;
+  }
+
+ private:
+  std::mutex mutex_;  // taken around a fork, so that it is free in the child
+  ForkHooks hooks_{&mutex_,
+                   {[](void* mutex) noexcept { static_cast<std::mutex*>(mutex)->lock(); },
+                    [](void* mutex) noexcept { static_cast<std::mutex*>(mutex)->unlock(); },
+                    [](void* mutex) noexcept { static_cast<std::mutex*>(mutex)->unlock(); }}};
+};
+
+// Where values are that could not be brought home.
+class Lost final : public Residence {
+ public:
+  void bring_home() override { throw DeviceError("the values of a tensor were lost"); }
+  static Lost& place() noexcept {
+    static Lost lost;
+    return lost;
+  }
+};
+
+std::atomic<std::int64_t> tensors_away{0};
+
+}  // namespace
+
 struct Tensor::Storage {
   TensorSpec spec;
   std::int64_t size = 0;
   std::size_t bytes = 0;
   void* data = nullptr;
   std::atomic<std::uint64_t> version{1};
+  std::atomic<Residence*> residence{nullptr};
+  std::atomic<int> views{0};
+  std::string why_lost;  // guarded by Homecoming's mutex
 
   Storage() = default;
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   ~Storage() {
+    settle(nullptr);
     if (data != nullptr) release(data, bytes);
+  }
+
+  void settle(Residence* at) noexcept {
+    const Residence* const before = residence.exchange(at);
+    if (before == nullptr && at != nullptr) tensors_away.fetch_add(1, std::memory_order_relaxed);
+    if (before != nullptr && at == nullptr) tensors_away.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  bool is_home() const noexcept { return residence.load() == nullptr; }
+
+  void bring_home() {
+    const std::lock_guard lock(Homecoming::mutex());
+    Residence* const at = residence.load();
+    if (at == &Lost::place()) throw DeviceError(why_lost);
+    if (at != nullptr) at->bring_home();
+  }
+
+  std::uint64_t count_version() noexcept {
+    return version.fetch_add(1, std::memory_order_acq_rel) + 1;
   }
 };
 
@@ -205,19 +265,41 @@ Tensor::Tensor(TensorSpec spec) {
 const TensorSpec& Tensor::spec() const noexcept { return storage_ ? storage_->spec : empty_spec(); }
 std::int64_t Tensor::size() const noexcept { return storage_ ? storage_->size : 0; }
 std::size_t Tensor::bytes() const noexcept { return storage_ ? storage_->bytes : 0; }
-const void* Tensor::raw() const noexcept { return storage_ ? storage_->data : nullptr; }
 
-void* Tensor::mutable_raw() noexcept {
-  mark_written();
-  return storage_ ? storage_->data : nullptr;
+const void* Tensor::raw() const {
+  if (!storage_) return nullptr;
+  if (!storage_->is_home()) storage_->bring_home();
+  return storage_->data;
+}
+
+void* Tensor::mutable_raw() {
+  if (!storage_) return nullptr;
+  if (!storage_->is_home()) storage_->bring_home();
+  storage_->count_version();
+  return storage_->data;
+}
+
+void* Tensor::overwrite() noexcept {
+  if (!storage_) return nullptr;
+  if (!storage_->is_home()) {
+    const std::lock_guard lock(Homecoming::mutex());
+    storage_->settle(nullptr);
+  }
+  storage_->count_version();
+  return storage_->data;
 }
 
 std::uint64_t Tensor::version() const noexcept {
   return storage_ ? storage_->version.load(std::memory_order_acquire) : 0;
 }
 
-void Tensor::mark_written() noexcept {
-  if (storage_) storage_->version.fetch_add(1, std::memory_order_acq_rel);
+void Tensor::mark_written() {
+  if (!storage_) return;
+  if (!storage_->is_home())
+    throw ArgumentError("tensor " + to_string(spec()) +
+                        ": marked as written, but since the pointer was taken a program on a GPU "
+                        "has written new values\n  hint: take mutable_raw() again before writing");
+  storage_->count_version();
 }
 
 Tensor Tensor::clone() const {
@@ -225,6 +307,65 @@ Tensor Tensor::clone() const {
   Tensor copy(spec());
   std::memcpy(copy.storage_->data, raw(), bytes());
   return copy;
+}
+
+HostView::HostView(Tensor tensor) : tensor_(std::move(tensor)) {
+  if (!tensor_.defined()) return;
+  // Counted first: a run that ends meanwhile brings its values home, or they are brought here.
+  tensor_.storage_->views.fetch_add(1);
+  try {
+    (void)tensor_.raw();
+  } catch (...) {
+    tensor_.storage_->views.fetch_sub(1);
+    throw;
+  }
+}
+
+HostView::~HostView() {
+  if (tensor_.defined()) tensor_.storage_->views.fetch_sub(1);
+}
+
+const void* HostView::raw() const noexcept { return TensorResidence::memory(tensor_); }
+
+void* TensorResidence::memory(const Tensor& tensor) noexcept {
+  return tensor.storage_ ? tensor.storage_->data : nullptr;
+}
+
+const Residence* TensorResidence::of(const Tensor& tensor) noexcept {
+  return tensor.storage_ ? tensor.storage_->residence.load() : nullptr;
+}
+
+bool TensorResidence::any() noexcept { return tensors_away.load(std::memory_order_relaxed) != 0; }
+
+std::uint64_t TensorResidence::move_to(const Tensor& tensor, Residence& residence) noexcept {
+  const std::uint64_t version = tensor.storage_->count_version();
+  tensor.storage_->settle(&residence);
+  return version;
+}
+
+void TensorResidence::come_home(const Tensor& tensor) noexcept { tensor.storage_->settle(nullptr); }
+
+void TensorResidence::leave(const Tensor& tensor, const Residence& residence) noexcept {
+  Tensor::Storage& storage = *tensor.storage_;
+  // Also where it is home already: a reader who found it away may be on its way to the residence.
+  const std::lock_guard lock(Homecoming::mutex());
+  Residence* const at = storage.residence.load();
+  if (at != &residence) return;
+  try {
+    at->bring_home();
+    return;
+  } catch (const std::exception& error) {
+    try {
+      storage.why_lost = error.what();
+    } catch (...) {
+      storage.why_lost.clear();
+    }
+  }
+  storage.settle(&Lost::place());
+}
+
+bool TensorResidence::is_viewed(const Tensor& tensor) noexcept {
+  return tensor.storage_->views.load() > 0;
 }
 
 }  // namespace pycnn

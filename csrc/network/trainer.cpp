@@ -46,7 +46,7 @@ void check_options(const TrainerOptions& options) {
 }
 
 void set_rate(Variables& variables, double rate) {
-  variables.at(kRate).mutable_data<float>()[0] = static_cast<float>(rate);
+  *static_cast<float*>(variables.at(kRate).overwrite()) = static_cast<float>(rate);
 }
 
 // Fills the state that `compile` made by what a file holds, which must be of the same kind.
@@ -71,7 +71,8 @@ void take_over(Variables& made, const Variables& saved) {
     if (found->second.spec() != tensor.spec())
       throw ArgumentError("trainer: resume: '" + name + "' is " + to_string(found->second.spec()) +
                           ", expected " + to_string(tensor.spec()));
-    std::memcpy(tensor.mutable_raw(), found->second.raw(), tensor.bytes());
+    const void* const values = found->second.raw();
+    std::memcpy(tensor.overwrite(), values, tensor.bytes());
   }
 }
 

@@ -1,10 +1,13 @@
 #include "runtime/device_program.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "pycnn/error.h"
 #include "runtime/copy_kernel.h"
+#include "runtime/device_recording.h"
 #include "runtime/device_session.h"
 
 namespace pycnn {
@@ -15,6 +18,12 @@ std::int64_t steady_ns() noexcept {
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
+
+// Runs under way at most: one is computed, one is copied, one is filled.
+constexpr std::size_t kMostSlots = 3;
+// Variables that change often are single numbers; these go through the slot, so that the caller may
+// change them again at once.
+constexpr std::size_t kSmallVariables = 4096;
 
 // Where scratch begins in the working memory: aligned as libraries of a device want it.
 std::size_t scratch_place(const ProgramPlan& plan) { return (plan.arena_bytes + 255) / 256 * 256; }
@@ -37,11 +46,59 @@ class Named {
   const DeviceModule& module_;
 };
 
+// While it lives, work goes to that lane.
+class OnLane {
+ public:
+  OnLane(const DeviceSession& session, int lane) : session_(session) {
+    session_.module->use_lane(session_.queue, lane);
+  }
+  ~OnLane() { session_.module->use_lane(session_.queue, kMainLane); }
+  OnLane(const OnLane&) = delete;
+  OnLane& operator=(const OnLane&) = delete;
+
+ private:
+  const DeviceSession& session_;
+};
+
+// Places of arrays one after another; `bytes` becomes those of all.
+std::vector<std::size_t> places_of(const std::vector<std::pair<std::string, TensorSpec>>& arrays,
+                                   std::size_t& bytes) {
+  std::vector<std::size_t> places;
+  for (const auto& [name, spec] : arrays) {
+    places.push_back(bytes);
+    bytes += (byte_size(spec) + 255) / 256 * 256;
+  }
+  return places;
+}
+
 }  // namespace
 
+struct DeviceProgram::Slot {
+  Slot(const std::shared_ptr<DeviceSession>& session, std::size_t input_bytes,
+       std::size_t output_bytes)
+      : staging(session, input_bytes + kSmallVariables),
+        inputs(session, input_bytes),
+        results(session, output_bytes),
+        arrived(session),
+        done(session) {}
+
+  const StagingMemory staging;  // inputs, then small variables
+  const DeviceMemory inputs;
+  const StagingMemory results;
+  const EventHolder arrived;  // the inputs, in `inputs`
+  const EventHolder done;     // the results, in `results`
+  std::uint64_t number = 0;   // of its run in the session
+  bool under_way = false;
+  std::shared_ptr<DeviceRun> run;  // whose results are there, or will be
+};
+
 DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
-    : plan_(plan), checks_(checks), session_(device_session(plan.device)) {
+    : plan_(plan),
+      checks_(checks),
+      session_(device_session(plan.device)),
+      own_run_(std::make_shared<DeviceRun>()) {
   session_->check_process();
+  variables_.reserve(plan.variables.size());  // for a variable may not end with the mutex held
   const std::lock_guard lock(session_->mutex);
   for (const Tensor& variable : plan.variables)
     variables_.push_back(device_variable(session_, variable));
@@ -50,18 +107,24 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
   };
   working_ = memory(scratch_place(plan) + plan.scratch_bytes);
   prepared_ = memory(plan.prepared_bytes);
-  for (const auto& [name, spec] : plan.inputs) inputs_.push_back(memory(byte_size(spec)));
-  for (const auto& [name, spec] : plan.outputs) outputs_.push_back(memory(byte_size(spec)));
+  input_places_ = places_of(plan.inputs, input_bytes_);
+  output_places_ = places_of(plan.outputs, output_bytes_);
+  inputs_ = memory(input_bytes_);
+  outputs_ = memory(output_bytes_);
+  slots_.reserve(kMostSlots);
+  slots_.push_back(make_slot());
   place_kernel_plans();
   prepare_calls_ = make_calls(plan.prepare, prepare_views_);
   run_calls_ = make_calls(plan.run, run_views_);
   prepared_versions_.resize(plan.prepare_reads.size());
+  recorder_ = std::make_unique<DeviceRecorder>(session_, plan.run, run_calls_, plan.label_steps);
 }
 
 DeviceProgram::~DeviceProgram() {
   if (!session_->is_of_this_process()) return;  // somebody else's thread may have held the mutex
   const std::lock_guard lock(session_->mutex);
-  if (recording_ != nullptr) session_->module->forget(recording_);
+  session_->drain();  // what it was given uses its memory
+  recorder_.reset();
 }
 
 std::byte* DeviceProgram::address_of(const Place& place) const {
@@ -78,10 +141,10 @@ std::byte* DeviceProgram::address_of(const Place& place) const {
       base = variables_[index]->memory.data();
       break;
     case Place::Space::kInput:
-      base = inputs_[index]->data();
+      base = inputs_->data() + input_places_[index];
       break;
     case Place::Space::kOutput:
-      base = outputs_[index]->data();
+      base = outputs_->data() + output_places_[index];
       break;
   }
   return base + place.offset;
@@ -103,7 +166,7 @@ void DeviceProgram::place_kernel_plans() {
       place += aligned_bytes(plan.size());
     }
   }
-  wait();
+  session_->wait();
 }
 
 std::vector<DeviceKernelArgs> DeviceProgram::make_calls(const std::vector<Step>& steps,
@@ -131,17 +194,19 @@ std::vector<DeviceKernelArgs> DeviceProgram::make_calls(const std::vector<Step>&
   return calls;
 }
 
+void DeviceProgram::launch_step(const Step& step, const DeviceKernelArgs& call) {
+  const Named named(*session_, step);
+  // The runtime's own kernel is one of the host.
+  if (step.kernel.run == copy_kernel)
+    session_->module->copy_within(session_->queue, call.outputs[0].data, call.inputs[0].data,
+                                  operand_bytes(step.outputs[0]));
+  else
+    step.kernel.run(call);
+}
+
 void DeviceProgram::launch(const std::vector<Step>& steps,
                            const std::vector<DeviceKernelArgs>& calls, Range range) {
-  for (std::size_t i = range.begin; i < range.end; ++i) {
-    const Named named(*session_, steps[i]);
-    // The runtime's own kernel is one of the host.
-    if (steps[i].kernel.run == copy_kernel)
-      session_->module->copy_within(session_->queue, calls[i].outputs[0].data,
-                                    calls[i].inputs[0].data, operand_bytes(steps[i].outputs[0]));
-    else
-      steps[i].kernel.run(calls[i]);
-  }
+  for (std::size_t i = range.begin; i < range.end; ++i) launch_step(steps[i], calls[i]);
 }
 
 void DeviceProgram::launch_timed(const std::vector<Step>& steps,
@@ -150,25 +215,97 @@ void DeviceProgram::launch_timed(const std::vector<Step>& steps,
   std::int64_t before = steady_ns();
   for (std::size_t i = range.begin; i < range.end; ++i) {
     launch(steps, calls, {i, i + 1});
-    wait();
+    session_->wait();
     const std::int64_t after = steady_ns();
     step_ns[i] = after - before;
     before = after;
   }
 }
 
-void DeviceProgram::wait() {
-  std::string problem;
-  if (!session_->module->wait(session_->queue, problem))
-    throw DeviceError("program: device '" + session_->name + "' failed: " + problem);
+std::unique_ptr<DeviceProgram::Slot> DeviceProgram::make_slot() {
+  return std::make_unique<Slot>(session_, input_bytes_, output_bytes_);
 }
 
-void DeviceProgram::upload(std::span<const void* const> inputs) {
+// Waits for the oldest run where no slot is free and no memory for one more.
+int DeviceProgram::free_slot() {
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (!slots_[i]->under_way) return static_cast<int>(i);
+  if (more_slots_ && slots_.size() < kMostSlots) {
+    try {
+      slots_.push_back(make_slot());
+      return static_cast<int>(slots_.size()) - 1;
+    } catch (const Error&) {
+      more_slots_ = false;
+    }
+  }
+  const auto oldest =
+      std::min_element(slots_.begin(), slots_.end(),
+                       [](const auto& a, const auto& b) { return a->number < b->number; });
+  const auto index = static_cast<std::size_t>(oldest - slots_.begin());
+  finish(index);
+  return static_cast<int>(index);
+}
+
+void DeviceProgram::finish(std::size_t index) {
+  Slot& slot = *slots_[index];
+  if (!slot.under_way) return;
+  session_->wait_for(slot.done.get(), slot.number);
+  slot.under_way = false;
+  recorder_->finish(index, true);
+}
+
+// Keeps results that somebody will still ask for.
+void DeviceProgram::vacate(Slot& slot) {
+  if (slot.run != nullptr && slot.run.use_count() > 1 && !slot.run->is_collected) {
+    slot.run->results.assign(slot.results.data(), slot.results.data() + output_bytes_);
+    slot.run->slot = -1;
+  }
+  slot.run = nullptr;
+}
+
+// Not with the mutex held: another device's is taken.
+void DeviceProgram::bring_home_from_elsewhere() {
+  if (!TensorResidence::any()) return;
+  for (const std::shared_ptr<DeviceVariable>& variable : variables_)
+    if (variable->is_elsewhere()) (void)variable->tensor().raw();
+}
+
+void DeviceProgram::stage(Slot& slot, std::span<const void* const> inputs) {
   const Named named(*session_, "upload");
-  for (const std::shared_ptr<DeviceVariable>& variable : variables_) variable->upload();
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    session_->module->copy_in(session_->queue, inputs_[i]->data(), inputs[i],
-                              byte_size(plan_.inputs[i].second));
+    if (const std::size_t bytes = byte_size(plan_.inputs[i].second); bytes > 0)
+      std::memcpy(slot.staging.data() + input_places_[i], inputs[i], bytes);
+  {
+    // The slot's last run is done, so nobody reads what is overwritten there.
+    const OnLane lane(*session_, kCopyLane);
+    session_->module->copy_in(session_->queue, slot.inputs.data(), slot.staging.data(),
+                              input_bytes_);
+    session_->module->mark(session_->queue, slot.arrived.get());
+  }
+  session_->module->follow(session_->queue, slot.arrived.get());
+  session_->module->copy_within(session_->queue, inputs_->data(), slot.inputs.data(), input_bytes_);
+  upload_variables(slot);
+}
+
+void DeviceProgram::upload_variables(Slot& slot) {
+  std::byte* small = slot.staging.data() + input_bytes_;
+  std::size_t left = kSmallVariables;
+  bool large = false;
+  for (std::size_t i = 0; i < variables_.size(); ++i) {
+    const std::shared_ptr<DeviceVariable>& variable = variables_[i];
+    if (!variable->is_old(plan_.variable_names[i])) continue;
+    const std::size_t bytes = variable->bytes();
+    if (aligned_bytes(bytes) <= left) {
+      std::memcpy(small, variable->host(), bytes);
+      variable->upload(small);
+      small += aligned_bytes(bytes);
+      left -= aligned_bytes(bytes);
+    } else {
+      variable->upload(variable->host());
+      large = true;
+    }
+  }
+  if (large) session_->wait();  // the caller may change it as soon as he has control
 }
 
 void DeviceProgram::prepare(Profiler& profiler) {
@@ -185,7 +322,6 @@ void DeviceProgram::prepare(Profiler& profiler) {
     profiler.record_prepare(step_ns);
   } else {
     launch(plan_.prepare, prepare_calls_, all);
-    wait();
   }
   prepared_versions_ = std::move(versions);
   prepared_once_ = true;
@@ -196,68 +332,143 @@ void DeviceProgram::check_computed_labels() {
     std::vector<std::byte> labels(operand_bytes(check.labels));
     session_->module->copy_out(session_->queue, labels.data(),
                                run_calls_[check.step].inputs[1].data, labels.size());
-    wait();
+    session_->wait();
     check_labels(check, labels.data());
   }
 }
 
-void DeviceProgram::launch_or_replay(Range range) {
-  if (recording_ == nullptr && warm_ && records_) {
-    const Named named(*session_, "record");
-    std::string problem;
-    session_->module->begin_recording(session_->queue);
-    launch(plan_.run, run_calls_, range);
-    recording_ = session_->module->end_recording(session_->queue, problem);
-    records_ = recording_ != nullptr;  // else by single launches, as before
-  }
-  if (recording_ != nullptr)
-    session_->module->replay(session_->queue, recording_);
-  else
-    launch(plan_.run, run_calls_, range);
+void DeviceProgram::launch_or_replay(Range range, std::size_t slot) {
+  const auto one = [&](std::size_t step, const DeviceKernelArgs& call) {
+    launch_step(plan_.run[step], call);
+  };
+  if (!warm_ || !recorder_->replay(slot, one)) launch(plan_.run, run_calls_, range);
 }
 
-void DeviceProgram::download(std::span<void* const> outputs) {
+void DeviceProgram::compute(Slot& slot, std::size_t index, Profiler& profiler) {
+  prepare(profiler);
+  const Range labels{0, plan_.label_steps}, rest{plan_.label_steps, plan_.run.size()};
+  // A step is not begun with what is known to be wrong.
+  session_->check_given();
+  if (profiler.running()) {
+    std::vector<std::int64_t> step_ns(plan_.run.size());
+    launch_timed(plan_.run, run_calls_, labels, step_ns);
+    check_computed_labels();
+    assigns_now_ = true;
+    launch_timed(plan_.run, run_calls_, rest, step_ns);
+    profiler.record_run(step_ns);
+  } else {
+    launch(plan_.run, run_calls_, labels);
+    check_computed_labels();
+    assigns_now_ = true;
+    launch_or_replay(rest, index);
+  }
   const Named named(*session_, "download");
-  for (std::size_t i = 0; i < outputs.size(); ++i)
-    session_->module->copy_out(session_->queue, outputs[i], outputs_[i]->data(),
-                               byte_size(plan_.outputs[i].second));
+  session_->module->copy_out(session_->queue, slot.results.data(), outputs_->data(), output_bytes_);
+  session_->module->mark(session_->queue, slot.done.get());
+  session_->check_given();
+  warm_ = true;
+}
+
+void DeviceProgram::give(DeviceRun& run, std::span<const void* const> inputs, Profiler& profiler) {
+  run.slot = free_slot();
+  run.failures = session_->failures();
+  run.is_collected = false;
+  const auto index = static_cast<std::size_t>(run.slot);
+  Slot& slot = *slots_[index];
+  vacate(slot);
+  slot.under_way = true;
+  stage(slot, inputs);
+  compute(slot, index, profiler);
+  // Not before: whoever waits meanwhile has not seen this run succeed.
+  slot.number = session_->next_run();
+}
+
+// The run's variables are on the device now.
+void DeviceProgram::assign(const Slot& slot) {
   for (const int variable : plan_.assigned)
-    variables_[static_cast<std::size_t>(variable)]->download();
-  wait();
+    variables_[static_cast<std::size_t>(variable)]->written_by(slot.number);
+  assigns_now_ = false;
+}
+
+// After a failure. What steps under way were to assign may be half a step further on the device.
+void DeviceProgram::give_up() noexcept {
+  session_->drain();
+  if (assigns_now_)
+    for (const int variable : plan_.assigned)
+      variables_[static_cast<std::size_t>(variable)]->spoil();
+  assigns_now_ = false;
+  prepared_once_ = false;
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    slots_[i]->under_way = false;
+    recorder_->finish(i, false);
+  }
+}
+
+void DeviceProgram::collect_locked(DeviceRun& run) {
+  if (run.is_collected) return;
+  if (run.slot >= 0) finish(static_cast<std::size_t>(run.slot));
+  session_->check_failures(run.failures);
+  const std::byte* const results = run.slot >= 0
+                                       ? slots_[static_cast<std::size_t>(run.slot)]->results.data()
+                                       : run.results.data();
+  for (std::size_t i = 0; i < run.outputs.size(); ++i)
+    if (const std::size_t bytes = byte_size(plan_.outputs[i].second); bytes > 0)
+      std::memcpy(run.outputs[i], results + output_places_[i], bytes);
   for (const int variable : plan_.assigned)
-    variables_[static_cast<std::size_t>(variable)]->settle();
+    variables_[static_cast<std::size_t>(variable)]->refresh_views();
+  run.is_collected = true;
 }
 
 void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* const> outputs,
                         Profiler& profiler) {
   session_->check_process();
+  bring_home_from_elsewhere();
+  const std::lock_guard lock(session_->mutex);
+  const Named named(*session_, "pycnn run");
+  DeviceRun& run = *own_run_;
+  run.outputs.assign(outputs.begin(), outputs.end());
+  try {
+    give(run, inputs, profiler);
+    Slot& slot = *slots_[static_cast<std::size_t>(run.slot)];
+    // Before anything is assigned or written: what a failed run assigns has still its old values on
+    // the host, if these were there.
+    finish(static_cast<std::size_t>(run.slot));
+    assign(slot);
+    collect_locked(run);
+  } catch (...) {
+    give_up();
+    throw;
+  }
+}
+
+std::shared_ptr<DeviceRun> DeviceProgram::begin(std::span<const void* const> inputs,
+                                                std::span<void* const> outputs,
+                                                Profiler& profiler) {
+  session_->check_process();
+  bring_home_from_elsewhere();
+  auto run = std::make_shared<DeviceRun>();
+  run->outputs.assign(outputs.begin(), outputs.end());
   const std::lock_guard lock(session_->mutex);
   const Named named(*session_, "pycnn run");
   try {
-    upload(inputs);
-    prepare(profiler);
-    const Range labels{0, plan_.label_steps}, rest{plan_.label_steps, plan_.run.size()};
-    if (profiler.running()) {
-      std::vector<std::int64_t> step_ns(plan_.run.size());
-      launch_timed(plan_.run, run_calls_, labels, step_ns);
-      check_computed_labels();
-      launch_timed(plan_.run, run_calls_, rest, step_ns);
-      profiler.record_run(step_ns);
-    } else {
-      launch(plan_.run, run_calls_, labels);
-      check_computed_labels();
-      launch_or_replay(rest);
-    }
-    // Before anything of the host is written: a run that failed has assigned nothing.
-    wait();
-    warm_ = true;
-    download(outputs);
+    give(*run, inputs, profiler);
+    Slot& slot = *slots_[static_cast<std::size_t>(run->slot)];
+    assign(slot);
+    slot.run = run;
   } catch (...) {
-    // What the device holds of the assigned ones may be half a step further, and any copy to it may
-    // have failed. Nothing may be under way that reads the caller's arrays.
-    std::string again;
-    (void)session_->module->wait(session_->queue, again);
-    for (const std::shared_ptr<DeviceVariable>& variable : variables_) variable->forget();
+    give_up();
+    throw;
+  }
+  return run;
+}
+
+void DeviceProgram::collect(DeviceRun& run) {
+  session_->check_process();
+  const std::lock_guard lock(session_->mutex);
+  try {
+    collect_locked(run);
+  } catch (...) {
+    give_up();
     throw;
   }
 }

@@ -12,15 +12,29 @@
 
 // A program on a device with memory of its own.
 //
-// Everything has a fixed place there: one arena, the caller's arrays, a copy of each variable. So a
-// run is the same list of launches every time; it is recorded once and replayed as one. A run ends
-// when the results are in the caller's arrays and what it assigned is in the host's variables, so
-// that programs of any device may share these.
+// Everything has a fixed place there: one arena, the inputs, the outputs, a copy of each variable.
+// So a run is the same list of launches every time; it is recorded once and replayed as one. What a
+// run assigns stays on the device until somebody reads it (core/residence.h).
+//
+// Runs overlap with what the host does. Each has a slot: staging memory, into which its inputs are
+// copied at once, and from which its results are fetched later. The inputs of a run go to the
+// device on a lane of their own while the run before it is computed, and the host waits for a
+// device only where it wants results or all slots are taken.
 namespace pycnn {
 
 class DeviceMemory;
+class DeviceRecorder;
 class DeviceSession;
 class DeviceVariable;
+
+// A run from when it is given to the device until the caller has its results.
+struct DeviceRun {
+  std::vector<void*> outputs;  // the caller's arrays
+  int slot = -1;               // in which it is; -1: in none any more
+  std::vector<std::byte> results;
+  std::uint64_t failures = 0;  // of the session, when it was given
+  bool is_collected = false;
+};
 
 class DeviceProgram {
  public:
@@ -31,30 +45,47 @@ class DeviceProgram {
   DeviceProgram& operator=(const DeviceProgram&) = delete;
 
   // The caller holds the variables' locks and has checked the arrays and the labels among them.
-  // Throws LabelError for labels that the program computes, and DeviceError; nothing is assigned
-  // then.
+  // Throws LabelError for labels that the program computes, and DeviceError. Nothing is assigned
+  // then, unless the device failed after others had assigned there: what it was to assign is lost.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, Profiler& profiler);
+
+  // The same in two parts. Nothing of the inputs is read after `begin`.
+  std::shared_ptr<DeviceRun> begin(std::span<const void* const> inputs,
+                                   std::span<void* const> outputs, Profiler& profiler);
+  void collect(DeviceRun& run);
 
  private:
   struct Range {  // of steps
     std::size_t begin;
     std::size_t end;
   };
+  struct Slot;
 
   std::byte* address_of(const Place& place) const;
   void place_kernel_plans();
   std::vector<DeviceKernelArgs> make_calls(const std::vector<Step>& steps,
                                            std::vector<TensorView>& views);
+  void launch_step(const Step& step, const DeviceKernelArgs& call);
   void launch(const std::vector<Step>& steps, const std::vector<DeviceKernelArgs>& calls,
               Range range);
   void launch_timed(const std::vector<Step>& steps, const std::vector<DeviceKernelArgs>& calls,
                     Range range, std::vector<std::int64_t>& step_ns);
-  void launch_or_replay(Range range);
-  void upload(std::span<const void* const> inputs);
+  void launch_or_replay(Range range, std::size_t slot);
+
+  std::unique_ptr<Slot> make_slot();
+  int free_slot();
+  void finish(std::size_t index);
+  void vacate(Slot& slot);
+  void bring_home_from_elsewhere();
+  void give(DeviceRun& run, std::span<const void* const> inputs, Profiler& profiler);
+  void stage(Slot& slot, std::span<const void* const> inputs);
+  void upload_variables(Slot& slot);
   void prepare(Profiler& profiler);
   void check_computed_labels();
-  void download(std::span<void* const> outputs);
-  void wait();
+  void compute(Slot& slot, std::size_t index, Profiler& profiler);
+  void assign(const Slot& slot);
+  void collect_locked(DeviceRun& run);
+  void give_up() noexcept;
 
   const ProgramPlan& plan_;
   const LabelChecks& checks_;
@@ -62,8 +93,9 @@ class DeviceProgram {
   std::vector<std::shared_ptr<DeviceVariable>> variables_;
   std::unique_ptr<DeviceMemory> working_;  // arena, then scratch
   std::unique_ptr<DeviceMemory> prepared_;
-  std::vector<std::unique_ptr<DeviceMemory>> inputs_;
-  std::vector<std::unique_ptr<DeviceMemory>> outputs_;
+  std::unique_ptr<DeviceMemory> inputs_, outputs_;
+  std::vector<std::size_t> input_places_, output_places_;  // in these, and in slots
+  std::size_t input_bytes_ = 0, output_bytes_ = 0;
   std::unique_ptr<DeviceMemory> kernel_plans_;  // of the steps that have one, one after another
   std::map<const Step*, const std::byte*> kernel_plan_of_;
   std::vector<TensorView> prepare_views_, run_views_;
@@ -71,10 +103,14 @@ class DeviceProgram {
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads
   bool prepared_once_ = false;
 
+  std::vector<std::unique_ptr<Slot>> slots_;
+  bool more_slots_ = true;
+  std::shared_ptr<DeviceRun> own_run_;  // of `run`, which allocates nothing
+  bool assigns_now_ = false;            // steps that assign were given for a run not yet counted
+
   // After one run by single launches, which loads what the device loads late.
   bool warm_ = false;
-  bool records_ = true;
-  DeviceRecording* recording_ = nullptr;
+  std::unique_ptr<DeviceRecorder> recorder_;
 };
 
 }  // namespace pycnn

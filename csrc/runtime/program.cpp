@@ -39,6 +39,17 @@ void check_spec(const std::string& name, const TensorSpec& given, const TensorSp
 
 GradientExchange::~GradientExchange() = default;
 
+struct PendingRun::State {
+  std::shared_ptr<Program::State> program;
+  std::shared_ptr<DeviceRun> run;
+};
+
+PendingRun::PendingRun(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+void PendingRun::wait() {
+  if (state_ != nullptr) state_->program->collect(*state_->run);
+}
+
 Program::Program(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
 Program make_program(ProgramPlan plan) {
@@ -51,6 +62,15 @@ const NamedSpecs& Program::outputs() const { return state_->plan.outputs; }
 void Program::run(std::span<const void* const> inputs, std::span<void* const> outputs) const {
   state_->run(inputs, outputs);
 }
+
+PendingRun Program::begin(std::span<const void* const> inputs,
+                          std::span<void* const> outputs) const {
+  std::shared_ptr<DeviceRun> run = state_->begin(inputs, outputs);
+  if (run == nullptr) return {};
+  return PendingRun(std::make_shared<PendingRun::State>(state_, std::move(run)));
+}
+
+bool Program::overlaps() const { return state_->overlaps(); }
 
 std::map<std::string, Tensor> Program::run(const std::map<std::string, Tensor>& inputs) const {
   check_names(inputs, this->inputs());

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <new>
 
+#include "core/residence.h"
 #include "pycnn/error.h"
 
 namespace pycnn {
@@ -135,7 +136,7 @@ TensorView Program::State::view_of(const Operand& operand, std::byte* arena) con
           static_cast<std::byte*>(const_cast<void*>(prepared_.raw())) + operand.place.offset;
       break;
     case Place::Space::kVariable:
-      view.data = const_cast<void*>(variables_[index].raw());
+      view.data = TensorResidence::memory(variables_[index]);
       break;
     case Place::Space::kInput:
     case Place::Space::kOutput:
@@ -296,15 +297,39 @@ void Program::State::run_steps(Workspace& workspace) {
   if (measuring.owns_lock()) tuner_.record(workspace.step_ns);
 }
 
-void Program::State::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
+void Program::State::check(std::span<const void* const> inputs,
+                           std::span<void* const> outputs) const {
   check_arrays(inputs, outputs);
   for (const LabelCheck& check : label_checks_.inputs)
     check_labels(check, inputs[static_cast<std::size_t>(check.labels.place.index)]);
+}
+
+std::shared_ptr<DeviceRun> Program::State::begin(std::span<const void* const> inputs,
+                                                 std::span<void* const> outputs) {
+  if (device_ == nullptr) {
+    run(inputs, outputs);
+    return nullptr;
+  }
+  check(inputs, outputs);
+  const VariableLocks::Hold hold(locks_);
+  return device_->begin(inputs, outputs, profiler);
+}
+
+void Program::State::collect(DeviceRun& run) { device_->collect(run); }
+
+bool Program::State::overlaps() const noexcept {
+  return device_ != nullptr && label_checks_.computed.empty();
+}
+
+void Program::State::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
+  check(inputs, outputs);
   const VariableLocks::Hold hold(locks_);
   if (device_ != nullptr) {
     device_->run(inputs, outputs, profiler);
     return;
   }
+  if (TensorResidence::any())
+    for (const Tensor& variable : variables_) (void)variable.raw();
   Lease lease(*this);
   Workspace& workspace = *lease;
   for (const Patch& patch : patches_) {

@@ -35,6 +35,11 @@ struct Program::State {
   State& operator=(const State&) = delete;
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
+  // Null: it was run.
+  std::shared_ptr<DeviceRun> begin(std::span<const void* const> inputs,
+                                   std::span<void* const> outputs);
+  void collect(DeviceRun& run);
+  bool overlaps() const noexcept;
   std::string explain();
 
   const ProgramPlan plan;
@@ -50,6 +55,7 @@ struct Program::State {
   };
   class Lease;
 
+  void check(std::span<const void* const> inputs, std::span<void* const> outputs) const;
   void check_arrays(std::span<const void* const> inputs, std::span<void* const> outputs) const;
   TensorView view_of(const Operand& operand, std::byte* arena) const;
   void place_plans();

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "core/fork.h"
+#include "core/residence.h"
 #include "pycnn/error.h"
 
 namespace pycnn {
@@ -74,7 +75,7 @@ struct VariableLocks::Registry {
 VariableLocks::VariableLocks(std::span<const Tensor> variables, std::span<const std::string> names,
                              std::span<const int> assigned) {
   for (std::size_t i = 0; i < variables.size(); ++i)
-    variables_.push_back({variables[i].raw(), nullptr, false, &names[i]});
+    variables_.push_back({TensorResidence::memory(variables[i]), nullptr, false, &names[i]});
   for (const int i : assigned) variables_[static_cast<std::size_t>(i)].written = true;
   // One entry for a tensor of several names; it is written if one of them is.
   std::sort(variables_.begin(), variables_.end(), [](const Variable& a, const Variable& b) {

@@ -91,13 +91,27 @@ bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
   return true;
 }
 
+static_assert(DeviceQueue::kLanes == kDeviceLanes);
+
+namespace {
+void destroy_lanes(DeviceQueue& queue) {
+  for (const cudaStream_t lane : queue.lanes) {
+    if (lane == nullptr) continue;
+    (void)cudaStreamSynchronize(lane);
+    (void)cudaStreamDestroy(lane);
+  }
+}
+}  // namespace
+
 DeviceQueue* open(int index, std::string& problem) noexcept {
   auto* queue = new DeviceQueue;
   queue->device = index;
   cudaError_t error = enter(queue);
-  if (error == cudaSuccess)
-    error = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
+  for (cudaStream_t& lane : queue->lanes)
+    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&lane, cudaStreamNonBlocking);
+  queue->stream = queue->lanes[kMainLane];
   if (error == cudaSuccess) return queue;
+  destroy_lanes(*queue);
   forget_error();
   problem = "GPU " + std::to_string(index) + " cannot be used: " + text_of(error);
   delete queue;
@@ -106,8 +120,7 @@ DeviceQueue* open(int index, std::string& problem) noexcept {
 
 void close(DeviceQueue* queue) noexcept {
   (void)enter(queue);
-  (void)cudaStreamSynchronize(queue->stream);
-  (void)cudaStreamDestroy(queue->stream);
+  destroy_lanes(*queue);
   forget_error();
   delete queue;
 }
@@ -131,6 +144,19 @@ std::size_t free_bytes(DeviceQueue* queue) noexcept {
   return 0;
 }
 
+void* allocate_host(DeviceQueue* queue, std::size_t bytes) noexcept {
+  void* memory = nullptr;
+  if (enter(queue) == cudaSuccess &&
+      cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocDefault) == cudaSuccess)
+    return memory;
+  forget_error();
+  return nullptr;
+}
+
+void release_host(DeviceQueue* queue, void* memory) noexcept {
+  if (enter(queue) != cudaSuccess || cudaFreeHost(memory) != cudaSuccess) forget_error();
+}
+
 namespace {
 void copy(DeviceQueue* queue, void* target, const void* source, std::size_t bytes,
           cudaMemcpyKind kind) {
@@ -150,13 +176,65 @@ void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t by
   copy(queue, host, device, bytes, cudaMemcpyDeviceToHost);
 }
 
+namespace {
+// After the host waited: whether all went well, otherwise what did not.
+bool told(DeviceQueue& queue, std::string& problem) {
+  if (!queue.failed()) return true;
+  forget_error();
+  problem = told_failure(queue);
+  return false;
+}
+}  // namespace
+
 bool wait(DeviceQueue* queue, std::string& problem) noexcept {
   note(*queue, enter(queue));
-  note(*queue, cudaStreamSynchronize(queue->stream));
-  if (!queue->failed()) return true;
+  for (const cudaStream_t lane : queue->lanes) note(*queue, cudaStreamSynchronize(lane));
+  return told(*queue, problem);
+}
+
+bool has_failed(DeviceQueue* queue) noexcept { return queue->failed(); }
+
+void use_lane(DeviceQueue* queue, int lane) noexcept { queue->stream = queue->lanes[lane]; }
+
+DeviceEvent* make_event(DeviceQueue* queue, bool timed, std::string& problem) noexcept {
+  cudaEvent_t event = nullptr;
+  cudaError_t error = enter(queue);
+  if (error == cudaSuccess)
+    error = cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming);
+  if (error == cudaSuccess) return new DeviceEvent{event};
   forget_error();
-  problem = told_failure(*queue);
-  return false;
+  problem = text_of(error);
+  return nullptr;
+}
+
+void forget_event(DeviceEvent* event) noexcept {
+  if (cudaEventDestroy(event->event) != cudaSuccess) forget_error();
+  delete event;
+}
+
+void mark(DeviceQueue* queue, DeviceEvent* event) noexcept {
+  note(*queue, enter(queue));
+  note(*queue, cudaEventRecord(event->event, queue->stream));
+}
+
+void follow(DeviceQueue* queue, DeviceEvent* event) noexcept {
+  note(*queue, enter(queue));
+  note(*queue, cudaStreamWaitEvent(queue->stream, event->event, 0));
+}
+
+bool wait_for(DeviceQueue* queue, DeviceEvent* event, std::string& problem) noexcept {
+  note(*queue, enter(queue));
+  note(*queue, cudaEventSynchronize(event->event));
+  return told(*queue, problem);
+}
+
+double elapsed_us(DeviceQueue* queue, DeviceEvent* from, DeviceEvent* to) noexcept {
+  float milliseconds = 0.0f;
+  if (enter(queue) == cudaSuccess &&
+      cudaEventElapsedTime(&milliseconds, from->event, to->event) == cudaSuccess)
+    return 1000.0 * static_cast<double>(milliseconds);
+  forget_error();
+  return -1.0;
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {

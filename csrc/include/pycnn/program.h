@@ -147,6 +147,21 @@ struct MemoryReport {
   std::size_t unshared_bytes = 0;  ///< what the arena would take without reuse
 };
 
+/// A run that `Program::begin` began; copies share it. Keeps the program alive.
+class PYCNN_API PendingRun {
+ public:
+  struct State;
+  PendingRun() = default;                             ///< Of no run; `wait` does nothing.
+  explicit PendingRun(std::shared_ptr<State> state);  ///< For Program::begin.
+  /// Returns when the results are in the arrays that `begin` was given, which must live until then.
+  /// May be called again. Throws DeviceError for what failed on the device, in this run or in one
+  /// before it.
+  void wait();
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
 /// A compiled graph: a flat list of steps over fixed memory. Copies share the same program.
 ///
 /// `run` may be called from several threads at once in inference (each call takes a working space
@@ -170,8 +185,19 @@ class PYCNN_API Program {
   /// Fast path: contiguous arrays matching `inputs()` and `outputs()`, in that order. Throws
   /// ArgumentError when a count differs or a pointer is null, LabelError for an input of class
   /// labels of which one is no class, TrainingError as above, DeviceError for what a device
-  /// refused; nothing has been written then. Input arrays are read only during the call.
+  /// refused; nothing has been written then, but for a step on a GPU after others: when that fails
+  /// half-way, what it was to write is lost (reading it throws DeviceError) until it is
+  /// overwritten. Input arrays are read only during the call.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs) const;
+  /// As `run`, but does not wait for a GPU: it may be in the midst of several runs, whose inputs
+  /// are copied to it meanwhile, and run follows run without a gap. The input arrays may be changed
+  /// as soon as it returns; the outputs are written by PendingRun::wait, in any order of runs. When
+  /// too many runs are under way, it waits for the oldest. On the CPU it is `run`. Throws what
+  /// `run` throws, also for what failed in a run before it; what fails later, `wait` tells.
+  PendingRun begin(std::span<const void* const> inputs, std::span<void* const> outputs) const;
+  /// Whether `begin` may return before the run has ended: on a GPU, unless labels that the program
+  /// computes have to be looked at.
+  bool overlaps() const;
   /// Checked and allocating. Throws ArgumentError for a missing or unknown name, ShapeError,
   /// DTypeError.
   std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs) const;

@@ -47,6 +47,10 @@ PYCNN_API std::string to_string(const TensorSpec& spec);
 /// A contiguous row-major array, aligned to 64 bytes. Copying a Tensor shares the storage; `clone`
 /// copies it.
 ///
+/// A program that trains on a GPU leaves there what it wrote, and whoever reads the tensor here
+/// next gets a copy of it first. If that fails, `raw` and all that read through it throw
+/// DeviceError.
+///
 /// A default-constructed Tensor is empty: `defined()` is false and only assignment is allowed.
 /// Reading from several threads is safe; writing needs the caller's own exclusion.
 class PYCNN_API Tensor {
@@ -62,22 +66,29 @@ class PYCNN_API Tensor {
   std::int64_t size() const noexcept;                            ///< Elements.
   std::size_t bytes() const noexcept;                            ///< Of all elements.
 
-  /// For reading. Never null for a defined tensor, also when it holds no element.
-  const void* raw() const noexcept;
+  /// For reading. Never null for a defined tensor, also when it holds no element. What is there are
+  /// the values of now: after a run on a GPU call it again, or keep a HostView.
+  const void* raw() const;
   /// For writing: counts a new version, so that programs which derived something from the old
-  /// values (packed or folded weights) derive it again before their next run.
-  void* mutable_raw() noexcept;
+  /// values (packed or folded weights, copies on a GPU) derive it again before their next run.
+  void* mutable_raw();
+  /// As `mutable_raw`, for writing every element: older values are given up unread, be they on a
+  /// GPU or lost there.
+  void* overwrite() noexcept;
   template <class T>
-  const T* data() const noexcept {  ///< `raw()`; T must be the type that `dtype()` says.
+  const T* data() const {  ///< `raw()`; T must be the type that `dtype()` says.
     return static_cast<const T*>(raw());
   }
   template <class T>
-  T* mutable_data() noexcept {  ///< `mutable_raw()`; T must be the type that `dtype()` says.
+  T* mutable_data() {  ///< `mutable_raw()`; T must be the type that `dtype()` says.
     return static_cast<T*>(mutable_raw());
   }
-  /// Grows with every `mutable_raw`, `mark_written` and training step that wrote this tensor.
+  /// Grows with every `mutable_raw`, `overwrite`, `mark_written` and training step that wrote this
+  /// tensor.
   std::uint64_t version() const noexcept;
-  void mark_written() noexcept;  ///< After writing through an older pointer.
+  /// After writing through an older pointer. Throws ArgumentError when a program on a GPU has
+  /// written the tensor since: then the pointer led to old values.
+  void mark_written();
 
   Tensor clone() const;  ///< Storage of its own. Throws MemoryLimitError.
   bool shares_storage_with(const Tensor& other) const noexcept {  ///< Whether copies of one.
@@ -85,8 +96,25 @@ class PYCNN_API Tensor {
   }
 
  private:
+  friend class HostView;
+  friend struct TensorResidence;
   struct Storage;
   std::shared_ptr<Storage> storage_;
+};
+
+/// A pointer for reading that may be kept while programs train the tensor on a GPU: as long as one
+/// exists, each of their runs ends with a copy of the tensor to the host, which takes time.
+class PYCNN_API HostView {
+ public:
+  /// Throws DeviceError where `Tensor::raw` does.
+  explicit HostView(Tensor tensor);
+  ~HostView();
+  HostView(const HostView&) = delete;
+  HostView& operator=(const HostView&) = delete;
+  const void* raw() const noexcept;  ///< The tensor's memory; null for an empty one.
+
+ private:
+  Tensor tensor_;
 };
 
 /// How a fresh parameter gets its values. Drawn from counters keyed by (seed, stream, element), so

@@ -1,11 +1,19 @@
-// The device's side of the CUDA module for tests: memory is the host's, work is done at once.
-// Device 0 runs blocks and threads in their order, device 1 backwards, so that what depends on the
-// order differs. $PYCNN_EMULATED_FAILURE names what fails: "copy_in", "wait" or "recording". Ranges
-// are written to the file that $PYCNN_EMULATED_RANGES names.
+// The device's side of the CUDA module for tests: memory is the host's, work is done when somebody
+// waits for it and not before, so that what the host touches too early shows.
+// Device 0 runs blocks and threads in their order and the last lane as far as it gets before the
+// others; device 1 runs them backwards and the first lane before the others, so that what depends
+// on an order differs. $PYCNN_EMULATED_FAILURE names what fails: "copy_in", "copy_out", "wait",
+// "recording", "allocate_host", "make_event" or "elapsed"; with "slow_lanes" it takes long to
+// follow an event, in a time that counts each piece of work as a microsecond. Ranges are written to
+// the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
+// $PYCNN_EMULATED_CALLS.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <set>
+#include <string>
 
 #include "backends/cuda/device.h"
 #include "backends/cuda/queue.h"
@@ -20,6 +28,102 @@ constexpr std::size_t kAlignment = 256, kMemoryBytes = std::size_t{1} << 30;
 bool fails(const char* what) {
   const char* const named = std::getenv("PYCNN_EMULATED_FAILURE");
   return named != nullptr && std::strcmp(named, what) == 0;
+}
+
+void append(const char* variable, const std::string& line) {
+  const char* const path = std::getenv(variable);
+  if (path == nullptr) return;
+  std::FILE* const file = std::fopen(path, "a");
+  if (file == nullptr) return;
+  (void)std::fprintf(file, "%s\n", line.c_str());
+  (void)std::fclose(file);
+}
+
+void count(const char* call, std::size_t bytes = 0) {
+  if (std::getenv("PYCNN_EMULATED_CALLS") != nullptr)
+    append("PYCNN_EMULATED_CALLS", std::string(call) + " " + std::to_string(bytes));
+}
+
+// What the work that runs takes: as long as any other, but for recordings.
+double work_us = 1.0;
+
+// Runs what can run, of the last lane that can go on or, backwards, of the first, until it is
+// enough or nothing can.
+template <class Enough>
+void run(LaneWork& work, bool backwards, const Enough& enough) {
+  std::vector<int> order;
+  for (auto& [lane, items] : work.lanes) order.push_back(lane);
+  if (!backwards) std::reverse(order.begin(), order.end());
+  while (!enough()) {
+    const auto ready = std::find_if(order.begin(), order.end(), [&](int lane) {
+      const std::deque<LaneWork::Item>& items = work.lanes[lane];
+      return !items.empty() && (items.front().follows == nullptr ||
+                                items.front().follows->reached >= items.front().number);
+    });
+    if (ready == order.end()) return;
+    std::deque<LaneWork::Item>& items = work.lanes[*ready];
+    const LaneWork::Item item = std::move(items.front());
+    items.pop_front();
+    double& clock = work.clocks[*ready];
+    if (item.work) {
+      work_us = 1.0;
+      item.work();
+      clock += work_us;
+    }
+    if (item.follows != nullptr)
+      clock = std::max(clock, item.follows->time) + (fails("slow_lanes") ? 50.0 : 0.0);
+    if (item.marks != nullptr) {
+      item.marks->reached = item.number;
+      item.marks->time = clock;
+    }
+  }
+}
+
+void run_all(DeviceQueue& queue) {
+  run(queue.work, queue.backwards, [] { return false; });
+}
+
+// With events of its own: a recording is replayed many times.
+LaneWork fresh_copy(const LaneWork& recorded) {
+  LaneWork copy = recorded;
+  std::map<const DeviceEvent::Count*, std::shared_ptr<DeviceEvent::Count>> fresh;
+  const auto renew = [&](std::shared_ptr<DeviceEvent::Count>& event) {
+    if (event == nullptr) return;
+    std::shared_ptr<DeviceEvent::Count>& own = fresh[event.get()];
+    if (own == nullptr) own = std::make_shared<DeviceEvent::Count>();
+    event = own;
+  };
+  for (auto& [lane, items] : copy.lanes) {
+    for (LaneWork::Item& item : items) {
+      renew(item.marks);
+      renew(item.follows);
+    }
+  }
+  return copy;
+}
+
+// Whether the lanes of a recording begin and end on the main one, as CUDA wants it.
+bool is_joined(const LaneWork& recorded) {
+  using Mark = std::pair<const DeviceEvent::Count*, std::uint64_t>;
+  std::set<Mark> marked, followed_by_main;
+  for (const auto& [lane, items] : recorded.lanes) {
+    for (const LaneWork::Item& item : items) {
+      if (item.marks != nullptr) marked.insert({item.marks.get(), item.number});
+      if (item.follows != nullptr && lane == kMainLane)
+        followed_by_main.insert({item.follows.get(), item.number});
+    }
+  }
+  for (const auto& [lane, items] : recorded.lanes) {
+    for (const LaneWork::Item& item : items)
+      if (item.follows != nullptr && !marked.contains({item.follows.get(), item.number}))
+        return false;
+    if (lane == kMainLane || items.empty()) continue;
+    const LaneWork::Item& last = items.back();
+    if (items.front().follows == nullptr || last.marks == nullptr ||
+        !followed_by_main.contains({last.marks.get(), last.number}))
+      return false;
+  }
+  return true;
 }
 }  // namespace
 
@@ -37,27 +141,57 @@ DeviceQueue* open(int index, std::string&) noexcept {
   queue->backwards = index == 1;
   return queue;
 }
-void close(DeviceQueue* queue) noexcept { delete queue; }
+void close(DeviceQueue* queue) noexcept {
+  run_all(*queue);
+  delete queue;
+}
 
+namespace {
 // Filled with NaN (of float32 and bfloat16): what is read before it was written shows.
-void* allocate(DeviceQueue*, std::size_t bytes) noexcept {
+void* allocate_filled(std::size_t bytes) {
   if (bytes > kMemoryBytes) return nullptr;
   void* memory = ::operator new (bytes + 1, std::align_val_t{kAlignment}, std::nothrow);
   if (memory != nullptr) std::memset(memory, 0xFF, bytes);
   return memory;
 }
-void release(DeviceQueue*, void* memory) noexcept {
+}  // namespace
+
+void* allocate(DeviceQueue*, std::size_t bytes) noexcept {
+  count("allocate", bytes);
+  return allocate_filled(bytes);
+}
+void release(DeviceQueue* queue, void* memory) noexcept {
+  run_all(*queue);  // as cudaFree does
   ::operator delete (memory, std::align_val_t{kAlignment});
 }
 std::size_t free_bytes(DeviceQueue*) noexcept { return kMemoryBytes; }
+void* allocate_host(DeviceQueue*, std::size_t bytes) noexcept {
+  count("allocate_host", bytes);
+  return fails("allocate_host") ? nullptr : allocate_filled(bytes);
+}
+void release_host(DeviceQueue*, void* memory) noexcept {
+  ::operator delete (memory, std::align_val_t{kAlignment});
+}
 
 namespace {
 void copy(DeviceQueue* queue, void* target, const void* source, std::size_t bytes) {
   if (bytes > 0) submit(*queue, [=] { std::memmove(target, source, bytes); });
 }
+
+bool told(DeviceQueue& queue, std::string& problem) {
+  const bool failed = queue.failed || fails("wait");
+  queue.failed = false;
+  if (failed) problem = "told to fail";
+  return !failed;
+}
+
+LaneWork& taker(DeviceQueue& queue) {
+  return queue.recording != nullptr ? *queue.recording->work : queue.work;
+}
 }  // namespace
 
 void copy_in(DeviceQueue* queue, void* device, const void* host, std::size_t bytes) noexcept {
+  count("copy_in", bytes);
   if (fails("copy_in"))
     queue->failed = true;
   else
@@ -67,13 +201,42 @@ void copy_within(DeviceQueue* queue, void* target, const void* source, std::size
   copy(queue, target, source, bytes);
 }
 void copy_out(DeviceQueue* queue, void* host, const void* device, std::size_t bytes) noexcept {
-  copy(queue, host, device, bytes);
+  count("copy_out", bytes);
+  if (fails("copy_out"))
+    queue->failed = true;
+  else
+    copy(queue, host, device, bytes);
 }
 bool wait(DeviceQueue* queue, std::string& problem) noexcept {
-  const bool failed = queue->failed || fails("wait");
-  queue->failed = false;
-  if (failed) problem = "told to fail";
-  return !failed;
+  count("wait");
+  run_all(*queue);
+  return told(*queue, problem);
+}
+bool has_failed(DeviceQueue* queue) noexcept { return queue->failed; }
+
+void use_lane(DeviceQueue* queue, int lane) noexcept { queue->lane = lane; }
+DeviceEvent* make_event(DeviceQueue*, bool, std::string& problem) noexcept {
+  if (!fails("make_event")) return new DeviceEvent;
+  problem = "told to fail";
+  return nullptr;
+}
+void forget_event(DeviceEvent* event) noexcept { delete event; }
+void mark(DeviceQueue* queue, DeviceEvent* event) noexcept {
+  taker(*queue).lanes[queue->lane].push_back(
+      {nullptr, event->count, nullptr, ++event->count->marked});
+}
+void follow(DeviceQueue* queue, DeviceEvent* event) noexcept {
+  taker(*queue).lanes[queue->lane].push_back(
+      {nullptr, nullptr, event->count, event->count->marked});
+}
+bool wait_for(DeviceQueue* queue, DeviceEvent* event, std::string& problem) noexcept {
+  count("wait_for");
+  run(queue->work, queue->backwards, [&] { return event->count->reached >= event->count->marked; });
+  return told(*queue, problem);
+}
+
+double elapsed_us(DeviceQueue*, DeviceEvent* from, DeviceEvent* to) noexcept {
+  return fails("elapsed") ? -1.0 : to->count->time - from->count->time;
 }
 
 // The libraries need a GPU.
@@ -100,26 +263,23 @@ void begin_recording(DeviceQueue* queue) noexcept {
 }
 DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcept {
   const std::unique_ptr<DeviceRecording> recording = std::move(queue->recording);
-  if (!fails("recording")) return new DeviceRecording(std::move(*recording));
-  problem = "told to fail";
-  return nullptr;
+  problem = fails("recording")            ? "told to fail"
+            : is_joined(*recording->work) ? ""
+                                          : "the lanes are not joined";
+  if (!problem.empty()) return nullptr;
+  return new DeviceRecording(std::move(*recording));
 }
-void replay(DeviceQueue*, DeviceRecording* recording) noexcept {
-  for (const std::function<void()>& work : recording->work) work();
+void replay(DeviceQueue* queue, DeviceRecording* recording) noexcept {
+  count("replay");
+  submit(*queue, [recorded = recording->work, backwards = queue->backwards] {
+    LaneWork work = fresh_copy(*recorded);
+    run(work, backwards, [] { return false; });
+    work_us = work.clocks[kMainLane];
+  });
 }
 void forget(DeviceRecording* recording) noexcept { delete recording; }
 
-namespace {
-void write_range(const char* text) {
-  const char* const path = std::getenv("PYCNN_EMULATED_RANGES");
-  if (path == nullptr) return;
-  std::FILE* const file = std::fopen(path, "a");
-  if (file == nullptr) return;
-  (void)std::fprintf(file, "%s\n", text);
-  (void)std::fclose(file);
-}
-}  // namespace
-void begin_range(const char* name) noexcept { write_range(name); }
-void end_range() noexcept { write_range("end"); }
+void begin_range(const char* name) noexcept { append("PYCNN_EMULATED_RANGES", name); }
+void end_range() noexcept { append("PYCNN_EMULATED_RANGES", "end"); }
 
 }  // namespace pycnn::cuda

@@ -2,6 +2,8 @@
 // once, none is lost or told of later work, and nothing is left behind.
 #include <doctest/doctest.h>
 
+#include <iterator>
+#include <set>
 #include <vector>
 
 #include "backends/cuda/device.cpp"
@@ -22,6 +24,8 @@ struct Opened {
     close(queue);
     CHECK(fake_cuda().streams == 0);
     CHECK(fake_cuda().allocations == 0);
+    CHECK(fake_cuda().host_allocations == 0);
+    CHECK(fake_cuda().events == 0);
     CHECK(fake_cuda().graphs == 0);
     CHECK(fake_cuda().executables == 0);
     CHECK(fake_cuda().last == cudaSuccess);
@@ -82,6 +86,15 @@ TEST_CASE("cuda device: memory that cannot be had is null, and later calls work"
     fake_cuda().failing.clear();
     CHECK(cudaGetLastError() == cudaSuccess);
   }
+  for (const char* const call : {"cudaHostAlloc", "cudaSetDevice"}) {
+    fake_cuda().failing = {call};
+    CHECK(allocate_host(opened.queue, 8) == nullptr);
+    fake_cuda().failing.clear();
+    CHECK(cudaGetLastError() == cudaSuccess);
+  }
+  void* const host = allocate_host(opened.queue, 0);
+  CHECK(host != nullptr);
+  release_host(opened.queue, host);
   fake_cuda().failing = {"cudaMemGetInfo"};
   CHECK(free_bytes(opened.queue) == 0);
   fake_cuda().failing.clear();
@@ -110,6 +123,76 @@ TEST_CASE("cuda device: what failed is told by the next wait, once") {
     CHECK(wait(opened.queue, problem));
     CHECK(cudaGetLastError() == cudaSuccess);
   }
+}
+
+TEST_CASE("cuda device: a queue that cannot have all its lanes is none") {
+  fake_cuda() = {};
+  fake_cuda().streams_left = 2;
+  std::string problem;
+  CHECK(open(0, problem) == nullptr);
+  CHECK(fake_cuda().streams == 0);
+  CHECK(fake_cuda().last == cudaSuccess);
+}
+
+TEST_CASE("cuda device: work goes to the lane in use") {
+  const Opened opened;
+  std::string problem;
+  const cudaStream_t main = opened.queue->stream;
+  for (int lane = kDeviceLanes - 1; lane >= 0; --lane) {
+    use_lane(opened.queue, lane);
+    CHECK(opened.queue->stream == opened.queue->lanes[lane]);
+    CHECK((opened.queue->stream == main) == (lane == kMainLane));
+  }
+  CHECK(wait(opened.queue, problem));
+  CHECK(fake_cuda().synchronized ==
+        std::set<cudaStream_t>(std::begin(opened.queue->lanes), std::end(opened.queue->lanes)));
+}
+
+TEST_CASE("cuda device: events that cannot be had, marked or waited for are told") {
+  const Opened opened;
+  std::string problem;
+  for (const char* const call : {"cudaEventCreateWithFlags", "cudaSetDevice"}) {
+    fake_cuda().failing = {call};
+    CHECK(make_event(opened.queue, false, problem) == nullptr);
+    CHECK(problem == "trouble (cudaErrorUnknown)");
+    fake_cuda().failing.clear();
+    CHECK(cudaGetLastError() == cudaSuccess);
+  }
+  DeviceEvent* const event = make_event(opened.queue, false, problem);
+  REQUIRE(event != nullptr);
+  CHECK(!has_failed(opened.queue));
+  for (const char* const call : {"cudaEventRecord", "cudaStreamWaitEvent"}) {
+    CAPTURE(call);
+    fake_cuda().failing = {call};
+    mark(opened.queue, event);
+    follow(opened.queue, event);
+    fake_cuda().failing.clear();
+    CHECK(has_failed(opened.queue));
+    CHECK(!wait_for(opened.queue, event, problem));
+    CHECK(problem == "trouble (cudaErrorUnknown)");
+    CHECK(!has_failed(opened.queue));
+    CHECK(wait_for(opened.queue, event, problem));
+    CHECK(cudaGetLastError() == cudaSuccess);
+  }
+  DeviceEvent* const later = make_event(opened.queue, true, problem);
+  mark(opened.queue, later);
+  CHECK(elapsed_us(opened.queue, event, later) > 0.0);
+  for (const char* const call : {"cudaEventElapsedTime", "cudaSetDevice"}) {
+    fake_cuda().failing = {call};
+    CHECK(elapsed_us(opened.queue, event, later) < 0.0);
+    fake_cuda().failing.clear();
+    CHECK(wait(opened.queue, problem));
+    CHECK(cudaGetLastError() == cudaSuccess);
+  }
+  forget_event(later);
+  fake_cuda().failing = {"cudaEventSynchronize"};
+  CHECK(!wait_for(opened.queue, event, problem));
+  fake_cuda().failing.clear();
+  CHECK(wait_for(opened.queue, event, problem));
+  fake_cuda().failing = {"cudaEventDestroy"};
+  forget_event(event);
+  fake_cuda().failing.clear();
+  CHECK(cudaGetLastError() == cudaSuccess);
 }
 
 TEST_CASE("cuda device: a recording that fails leaves nothing behind, and single launches work") {

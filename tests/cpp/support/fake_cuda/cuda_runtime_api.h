@@ -16,7 +16,8 @@ constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorN
 constexpr int CUDART_VERSION = 13000;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToDevice, cudaMemcpyDeviceToHost };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0, cudaEventDefault = 0,
+                   cudaEventDisableTiming = 2;
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
@@ -33,11 +34,13 @@ struct FakeCuda {
   cudaDeviceProp properties{"fake", 9, 0, 132, 1000};
   cudaError_t last = cudaSuccess;
   bool capturing = false;
-  int current = -1, streams = 0, allocations = 0, graphs = 0, executables = 0, launched = 0,
-      events = 0;
+  int current = -1, streams = 0, allocations = 0, host_allocations = 0, graphs = 0, executables = 0,
+      launched = 0, events = 0;
   // Microseconds: how far host and device are, and what the graph captured last takes.
   double host = 0.0, device = 0.0, captured = 0.0;
   bool uploaded = false;  // that graph
+  int streams_left = 1000;
+  std::set<cudaStream_t> synchronized;
 
   // Work that takes the device that long, given by a call that takes the host 5.
   void work(double us) {
@@ -92,14 +95,19 @@ inline cudaError_t cudaSetDevice(int device) {
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const cudaError_t error = fake_cuda().result("cudaStreamCreateWithFlags");
-  if (error == cudaSuccess) *stream = &++fake_cuda().streams;
+  if (error != cudaSuccess) return error;
+  if (fake_cuda().streams_left-- == 0) return fake_cuda().last = cudaErrorUnknown;
+  ++fake_cuda().streams;
+  *stream = new int(0);
   return error;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) {
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   --fake_cuda().streams;
+  delete stream;
   return fake_cuda().result("cudaStreamDestroy");
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  fake_cuda().synchronized.insert(stream);
   fake_cuda().host = std::max(fake_cuda().host, fake_cuda().device);
   return fake_cuda().result("cudaStreamSynchronize");
 }
@@ -114,6 +122,18 @@ inline cudaError_t cudaFree(void* memory) {
   --fake_cuda().allocations;
   std::free(memory);
   return fake_cuda().result("cudaFree");
+}
+inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  const cudaError_t error = fake_cuda().result("cudaHostAlloc", false, cudaErrorMemoryAllocation);
+  if (error != cudaSuccess) return error;
+  ++fake_cuda().host_allocations;
+  *memory = std::malloc(bytes);
+  return error;
+}
+inline cudaError_t cudaFreeHost(void* memory) {
+  --fake_cuda().host_allocations;
+  std::free(memory);
+  return fake_cuda().result("cudaFreeHost");
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *free = *total = 1000;
@@ -171,10 +191,24 @@ inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new double(0.0);
   return error;
 }
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  const cudaError_t error = fake_cuda().result("cudaEventCreateWithFlags", true);
+  if (error != cudaSuccess) return error;
+  ++fake_cuda().events;
+  *event = new double(0.0);
+  return error;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+  return fake_cuda().result("cudaStreamWaitEvent", true);
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  fake_cuda().host = std::max(fake_cuda().host, *event);
+  return fake_cuda().result("cudaEventSynchronize");
+}
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
   --fake_cuda().events;
   delete event;
-  return cudaSuccess;
+  return fake_cuda().result("cudaEventDestroy");
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
   const cudaError_t error = fake_cuda().result("cudaEventRecord", true);

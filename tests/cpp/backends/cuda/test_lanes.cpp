@@ -1,0 +1,105 @@
+// Steps side by side on lanes: the same bits, joined as CUDA wants it, kept only where quicker. The
+// emulated device goes through lanes in two opposite orders, and its time counts every piece of
+// work as a microsecond.
+#include <cstdlib>
+#include <string>
+
+#include "backends/cuda/training.h"
+
+namespace pycnn {
+namespace {
+
+using testing::Failing;
+using testing::inputs_of;
+using testing::options_for;
+using testing::Training;
+
+struct Lanes {
+  explicit Lanes(const char* count) { setenv("PYCNN_CUDA_LANES", count, 1); }
+  ~Lanes() { unsetenv("PYCNN_CUDA_LANES"); }
+  Lanes(const Lanes&) = delete;
+  Lanes& operator=(const Lanes&) = delete;
+};
+
+// Two blocks of four branches, joined by concatenation; weight gradients beside input gradients.
+Graph branches_net() {
+  Graph graph;
+  test::Layers layers{graph};
+  Symbol x = graph.input("x", {{16, 8, 8, 2}});
+  x = layers.relu(layers.norm(layers.conv(x, "stem", 8, 3), "stem_norm"));
+  for (const std::string block : {"a.", "b."}) {
+    const Symbol one = layers.relu(layers.conv(x, block + "one", 8, 1, true, 0));
+    Symbol three = layers.relu(layers.conv(x, block + "reduce3", 6, 1, true, 0));
+    three = layers.relu(layers.norm(layers.conv(three, block + "three", 8, 3), block + "norm3"));
+    Symbol five = layers.relu(layers.conv(x, block + "reduce5", 4, 1, true, 0));
+    five = layers.relu(layers.conv(five, block + "five", 8, 5, true, 2));
+    const Symbol pool = layers.relu(layers.conv(x, block + "pool", 8, 1, true, 0));
+    x = graph.add(ops::Concat{}, {one, three, five, pool}, block + "join");
+  }
+  const Symbol flat = graph.add(ops::Reshape{{16, -1}}, {x});
+  const Symbol scores = layers.dense(flat, "fc", 4);
+  const Symbol y = graph.input("y", {{16}, DType::kInt64});
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {scores, y}, "loss"));
+  return graph;
+}
+
+Training train(const std::string& device, int steps, DType dtype = DType::kFloat32) {
+  const Graph graph = branches_net();
+  Training training;
+  create_variables(graph, training.variables, 1);
+  CompileOptions options = options_for(device);
+  options.dtype = dtype;
+  const Program program = compile(graph, training.variables, options);
+  training.variables["train.learning_rate"].mutable_data<float>()[0] = 0.02f;
+  for (int step = 0; step < steps; ++step)
+    training.losses.push_back(*program.run(inputs_of(16)).at("loss").data<float>());
+  return training;
+}
+
+TEST_CASE("cuda lanes: steps side by side have the bits of steps one by one") {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    CAPTURE(long_name(dtype));
+    Training expected;
+    {
+      const Lanes one("1");
+      expected = train("cuda", 5, dtype);
+    }
+    CHECK(expected.losses.back() < expected.losses.front());
+    for (const char* const count : {"2", "3"}) {
+      const Lanes several(count);
+      for (const std::string& device : {Device::cuda(0), Device::cuda(testing::other_device())}) {
+        CAPTURE(count);
+        CAPTURE(device);
+        const Training actual = train(device, 5, dtype);
+        CHECK(actual.losses == expected.losses);
+        CHECK(test::same_bits(actual.variables, expected.variables));
+      }
+    }
+  }
+}
+
+TEST_CASE("cuda lanes: both ways are tried and give the same bits, whichever is kept") {
+  Training expected;
+  {
+    const Lanes one("1");
+    expected = train("cuda", 20);
+  }
+  CHECK(test::same_bits(train("cuda", 20).variables, expected.variables));
+  if (!testing::is_emulated()) return;
+  for (const char* const what : {"slow_lanes", "elapsed", "recording"}) {
+    CAPTURE(what);
+    const Failing failing(what);
+    CHECK(test::same_bits(train("cuda", 20).variables, expected.variables));
+  }
+}
+
+TEST_CASE("cuda lanes: a number of lanes that there is not is refused") {
+  for (const char* const count : {"0", "4", "two", "22"}) {
+    const Lanes lanes(count);
+    CHECK_THROWS_WITH_AS(train("cuda", 1), doctest::Contains("expected a number from 1 to 3"),
+                         ArgumentError);
+  }
+}
+
+}  // namespace
+}  // namespace pycnn
