@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pycnn.gradients import grad, value_and_grad
     from pycnn.nn.files import load, save
     from pycnn.nn.weights import load_weights
-    from pycnn.program import Program, compile
+    from pycnn.program import PendingRun, Program, compile
     from pycnn.pytorch import from_torch
     from pycnn.tensor import Parameter, Tensor
     from pycnn.tracing import Symbol
@@ -66,6 +66,7 @@ __all__ = [
     "LabelError",
     "MemoryLimitError",
     "Parameter",
+    "PendingRun",
     "Program",
     "ShapeError",
     "Symbol",
@@ -118,6 +119,7 @@ _MODULES = (
 _HOMES = {
     "Ensemble": "ensemble",
     "Parameter": "tensor",
+    "PendingRun": "program",
     "Program": "program",
     "Symbol": "tracing",
     "Tensor": "tensor",

@@ -20,6 +20,7 @@ __all__ = [
     "GradientExchange",
     "GroupSpec",
     "OptimizerSpec",
+    "PendingRun",
     "Program",
     "Variables",
     "check_numerics",
@@ -162,6 +163,23 @@ class Variables:
         return iter(self.keys())
 
 
+class PendingRun:
+    """A run that `Program.begin` began."""
+
+    def __init__(self, core: _core.PendingRun, order: list[str]) -> None:
+        """Wrap a run of the core."""
+        self._core = core
+        self._order = order
+
+    def wait(self) -> dict[str, np.ndarray]:
+        """Every output by name, once the run has ended; may be called again.
+
+        Raises:
+            DeviceError: Something failed on the device, in this run or in one before it.
+        """
+        return dict(zip(self._order, self._core.wait(), strict=True))
+
+
 class Program:
     """A compiled network for fixed input shapes.
 
@@ -184,6 +202,7 @@ class Program:
         # In double precision the parameters are copies, which must follow their originals.
         self._versions = versions or {}
         self._run = core.run if traced.parameter_dtype is None else self._run_on_copies
+        self._begin = core.begin if traced.parameter_dtype is None else self._begin_on_copies
         self._single = single
         self._order = [name for name, _, _ in core.outputs]
         self.traced = traced
@@ -247,17 +266,45 @@ class Program:
             results = self._run(*self._convert(arrays))
         return dict(zip(self._order, results, strict=True))
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether `begin` may return before the run has ended: on a GPU."""
+        return self._core.overlaps
+
+    def begin(self, *arrays: Any) -> PendingRun:
+        """Run without waiting for a GPU, which may have several runs under way (arguments as calling).
+
+        The arrays may be changed as soon as this returns. On the CPU the run has ended then.
+
+        Returns:
+            What `PendingRun.wait` takes the outputs from.
+
+        Raises:
+            DeviceError: Something failed in a run before. Others as calling.
+
+        Example:
+            >>> import numpy as np, pycnn
+            >>> program = pycnn.compile(pycnn.models.lenet5(), shape=(1, 28, 28, 1))
+            >>> runs = [program.begin(np.zeros((1, 28, 28, 1), np.float32)) for _ in range(3)]
+            >>> [run.wait()["output"].shape for run in runs]
+            [(1, 10), (1, 10), (1, 10)]
+        """
+        pending = None if _is_masked(arrays) else self._begin(*arrays)
+        if pending is None:
+            pending = self._begin(*self._convert(arrays))
+        return PendingRun(pending, self._order)
+
     def _run_plain(self, arrays: tuple[Any, ...]) -> Any:
         """Run on arrays as they are; None when they are not what the core reads."""
-        # The core would read a masked array's values and not its mask.
-        for array in arrays:
-            if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
-                return None
-        return self._run(*arrays)
+        return None if _is_masked(arrays) else self._run(*arrays)
 
     def _run_on_copies(self, *arrays: Any) -> Any:
         _copy_parameters(self.traced, self.variables, self._versions)
         return self._core.run(*arrays)
+
+    def _begin_on_copies(self, *arrays: Any) -> Any:
+        _copy_parameters(self.traced, self.variables, self._versions)
+        return self._core.begin(*arrays)
 
     def _convert(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         specs = self._core.inputs
@@ -314,6 +361,11 @@ class Program:
         ins = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in self.inputs)
         outs = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in self.outputs)
         return f"<Program {ins} -> {outs}; {self.isa}, {self.threads} threads>"
+
+
+def _is_masked(arrays: Sequence[Any]) -> bool:
+    # The core would read a masked array's values and not its mask.
+    return any(type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray) for array in arrays)
 
 
 def _check_conversion(array: np.ndarray, dtype: str, what: str) -> None:

@@ -140,7 +140,8 @@ class Tensor:
     """A named array of the core: a parameter's values, optimizer state, running statistics.
 
     Reading (`numpy`, `__array__`, `__dlpack__`, the buffer protocol of `numpy()`) shares the memory and is
-    read-only; `copy_` writes.
+    read-only; `copy_` writes. What a program on a GPU wrote is copied here first (DeviceError where that fails), and as
+    long as an array lives that shares the memory, after every run.
     """
 
     def __init__(self, core: _core.Tensor) -> None:

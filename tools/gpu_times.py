@@ -4,7 +4,8 @@
     python tools/gpu_times.py --tune    # only compiles the nets, which chooses their kernels and keeps the choices
 
 Both compute in bfloat16 (PyTorch by autocast, channels last), from images that are on the host for pycnn and on the GPU
-for PyTorch. PyTorch's best is the faster of eager and one CUDA graph. What pycnn has no kernels for says so.
+for PyTorch. Neither waits for a step before the next is given. PyTorch's best is the faster of eager and one CUDA
+graph. What pycnn has no kernels for says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,17 @@ def pycnn_step(name: str, size: int, batch: int) -> Any:
     y = rng.integers(0, 1000, batch)
     optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
     trainer = pycnn.Trainer(pycnn.models.create(name), optimizer=optimizer, device="cuda", dtype="bfloat16")
-    return lambda: trainer.step(x, y)
+
+    def steps(count: int) -> None:
+        begun: deque[Any] = deque()  # as `fit` does: the result of a step is looked at two steps later
+        for _ in range(count):
+            begun.append(trainer.begin_batch(x, y))
+            if len(begun) > 2:
+                begun.popleft().wait()
+        while begun:
+            begun.popleft().wait()
+
+    return steps
 
 
 def torch_steps(name: str, size: int, batch: int) -> dict[str, Any]:
@@ -52,8 +64,9 @@ def torch_steps(name: str, size: int, batch: int) -> dict[str, Any]:
         loss.backward()
         optimizer.step()
 
-    def eager() -> None:
-        work()
+    def eager(count: int) -> None:
+        for _ in range(count):
+            work()
         torch.cuda.synchronize()
 
     side = torch.cuda.Stream()
@@ -65,8 +78,9 @@ def torch_steps(name: str, size: int, batch: int) -> dict[str, Any]:
     with torch.cuda.graph(graph):
         work()
 
-    def replay() -> None:
-        graph.replay()
+    def replay(count: int) -> None:
+        for _ in range(count):
+            graph.replay()
         torch.cuda.synchronize()
 
     return {"eager": eager, "graph": replay}
@@ -74,8 +88,7 @@ def torch_steps(name: str, size: int, batch: int) -> dict[str, Any]:
 
 def seconds(step: Any) -> float:
     begin = time.perf_counter()
-    for _ in range(STEPS):
-        step()
+    step(STEPS)
     return (time.perf_counter() - begin) / STEPS
 
 
@@ -87,8 +100,7 @@ def compare(name: str, size: int, batch: int) -> dict[str, Any]:
         print(f"# {name}: no PyTorch to compare with ({error})")
     times: dict[str, list[float]] = {key: [] for key in steps}
     for step in steps.values():
-        for _ in range(5):
-            step()
+        step(20)  # pycnn's records and tries both ways of running the steps
     for _ in range(ROUNDS):
         for key, step in steps.items():
             times[key].append(seconds(step))
@@ -98,7 +110,7 @@ def compare(name: str, size: int, batch: int) -> dict[str, Any]:
 def tune() -> None:
     for name, size, batch in NETS:
         begin = time.perf_counter()
-        pycnn_step(name, size, batch)()
+        pycnn_step(name, size, batch)(1)
         print(f"{name} batch {batch}: {time.perf_counter() - begin:.1f} s to compile and take a step", flush=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pycnn.arguments import as_path
 from pycnn.data import Dataset, Loader
 from pycnn.dist._group import on_all_ranks
-from pycnn.errors import FileError, TrainingError
+from pycnn.errors import Error, FileError, TrainingError
 from pycnn.optim.schedules import ReduceOnPlateau
 from pycnn.tensor import stack_level
+from pycnn.train._programs import AHEAD, PendingMeans
 from pycnn.train._progress import Progress
 from pycnn.train._signals import Interruption
 from pycnn.train.callbacks import Callback, default_monitor, is_better
@@ -131,23 +133,40 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     loader.seek(position.epoch, 0 if is_complete else position.batch)
     progress.begin(position.epoch, _images(loader), images_before)
     batches = iter(()) if is_complete else iter(loader)
+    # Steps on a GPU are begun some ahead of what is known of them; not where a callback looks after each step.
+    ahead = 0 if any(_looks_at_steps(callback) for callback in plan.callbacks) else AHEAD
+    begun: deque[tuple[int, PendingMeans, int]] = deque()
+
+    def end_step() -> None:
+        step, pending, count = begun[0]
+        values = pending.wait()
+        if not math.isfinite(values["loss"]):
+            _diverged(trainer, f"the loss is {values['loss']}{trainer.lost} at", position.batch + 1, step)
+        begun.popleft()
+        position.totals.add(values, count)
+        position.batch += 1
+        elapsed = time.perf_counter() - started
+        progress.step(count, values["loss"], 100.0 * loader.wait_seconds / elapsed)
+        for callback in plan.callbacks:
+            callback.on_step_end(trainer, values)
+
     try:
         for x, y in batches:
-            own, count = loader.samples(position.batch)
-            values = trainer.train_batch(x, y, samples=own, signal=interruption.received or 0)
-            if not math.isfinite(values["loss"]):
-                _diverged(trainer, f"the loss is {values['loss']}{trainer.lost} at", position.batch + 1)
-            position.totals.add(values, count)
-            position.batch += 1
-            elapsed = time.perf_counter() - started
-            progress.step(count, values["loss"], 100.0 * loader.wait_seconds / elapsed)
-            for callback in plan.callbacks:
-                callback.on_step_end(trainer, values)
+            own, count = loader.samples(position.batch + len(begun))
+            pending = trainer.begin_batch(x, y, samples=own, signal=interruption.received or 0)
+            begun.append((trainer.steps, pending, count))
+            while len(begun) > (ahead if pending.overlaps else 0):
+                end_step()
             if received := _received(trainer, interruption):
+                while begun:
+                    end_step()
                 _check_weights(trainer)
                 _save_last(trainer, plan)
                 _act(trainer, interruption, received)
+        while begun:
+            end_step()
     finally:
+        _count(position, begun)
         close = getattr(batches, "close", None)
         if close is not None:
             close()
@@ -187,6 +206,23 @@ def _act(trainer: Trainer, interruption: Interruption, received: int) -> None:
         if trainer.ranks is not None:
             on_all_ranks(stop)
         raise
+
+
+def _looks_at_steps(callback: Callback) -> bool:
+    return getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
+
+
+def _count(position: Position, begun: deque[tuple[int, PendingMeans, int]]) -> None:
+    """Count steps that were made when something else broke the epoch off: training goes on after them."""
+    for _, pending, count in begun:
+        try:
+            values = pending.wait()
+        except Error:
+            return
+        if not math.isfinite(values["loss"]):
+            return
+        position.totals.add(values, count)
+        position.batch += 1
 
 
 def _images(loader: Loader) -> int:
@@ -242,13 +278,18 @@ def _check_weights(trainer: Trainer) -> None:
     lost = trainer.lost_weights()
     if lost:
         names = ", ".join(f"'{name}'" for name in lost[:3]) + (", ..." if len(lost) > 3 else "")
-        _diverged(trainer, f"{len(lost)} parameters hold NaN or infinity ({names}) after", trainer.position.batch)
+        _diverged(
+            trainer,
+            f"{len(lost)} parameters hold NaN or infinity ({names}) after",
+            trainer.position.batch,
+            trainer.steps,
+        )
 
 
-def _diverged(trainer: Trainer, what: str, batch: int) -> NoReturn:
+def _diverged(trainer: Trainer, what: str, batch: int, step: int) -> NoReturn:
     kept = trainer.last_checkpoint
     error = TrainingError(
-        f"fit: {what} step {trainer.steps} (epoch {trainer.position.epoch + 1}, "
+        f"fit: {what} step {step} (epoch {trainer.position.epoch + 1}, "
         f"batch {batch}, learning rate {trainer.rate:g})\n  "
         + (f"last good checkpoint: {kept}" if kept else "no checkpoint was written")
         + "\n  hint: try a smaller learning rate or clip_norm"

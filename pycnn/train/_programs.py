@@ -6,8 +6,8 @@ program minimises, and one further scalar for each metric.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +23,11 @@ from pycnn.tracing import Symbol, freeze_statistics, trace
 from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
 
-__all__ = ["BatchProgram", "Objective", "ProgramSet"]
+__all__ = ["AHEAD", "BatchProgram", "Objective", "PendingMeans", "ProgramSet", "in_turn"]
 
 _CACHED = 6
+#: Steps on a GPU that are begun before the result of one is looked at.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,18 @@ class BatchProgram:
             LabelError: A label is out of range.
             ArgumentError: A probability is negative.
         """
+        return self._means(self.program.run(*self._arrays(x, y, who)), len(x))
+
+    def begin(self, x: np.ndarray, y: np.ndarray, *, who: str) -> PendingMeans:
+        """What `run` does, but without waiting for a GPU."""
+        arrays = self._arrays(x, y, who)
+        if not self.program.overlaps:
+            means = self._means(self.program.run(*arrays), len(x))
+            return PendingMeans(len(x), lambda: means, overlaps=False)
+        pending = self.program.begin(*arrays)
+        return PendingMeans(len(x), lambda: self._means(pending.wait(), len(x)), overlaps=True)
+
+    def _arrays(self, x: np.ndarray, y: np.ndarray, who: str) -> list[np.ndarray]:
         arrays = [x, y]
         if self.classes is not None:
             check_labels(y, self.classes, who=who)
@@ -137,11 +151,38 @@ class BatchProgram:
                 arrays = [x, target, y] if len(self.program.inputs) == 3 else [x, target]
         elif self.probabilities:
             check_probabilities(y, who=who)
-        results = self.program.run(*arrays)
+        return arrays
+
+    def _means(self, results: Mapping[str, np.ndarray], samples: int) -> dict[str, float]:
         values = {"loss": float(results["loss"])}
         for metric in self.metrics:
-            values[metric.name] = metric.value(float(results[metric.name]), len(x))
+            values[metric.name] = metric.value(float(results[metric.name]), samples)
         return values
+
+
+@dataclass(frozen=True)
+class PendingMeans:
+    """Means over a batch, by name, of a run that may be under way on a GPU.
+
+    Attributes:
+        samples: In the batch.
+        wait: Gives them when they are there.
+        overlaps: Whether the run may be under way.
+    """
+
+    samples: int
+    wait: Callable[[], dict[str, float]]
+    overlaps: bool
+
+
+def in_turn(begun: Iterable[PendingMeans]) -> Iterator[PendingMeans]:
+    """Runs as they end; those of a GPU are taken from `begun` some steps ahead, so that it never waits for data."""
+    waiting: deque[PendingMeans] = deque()
+    for pending in begun:
+        waiting.append(pending)
+        while len(waiting) > (AHEAD if pending.overlaps else 0):
+            yield waiting.popleft()
+    yield from waiting
 
 
 class ProgramSet:

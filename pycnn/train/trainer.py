@@ -31,7 +31,7 @@ from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop, _ranks
 from pycnn.train._batches import as_dataset, as_target, check_labels
 from pycnn.train._files import make_directory
-from pycnn.train._programs import ProgramSet, make_objective
+from pycnn.train._programs import PendingMeans, ProgramSet, in_turn, make_objective
 from pycnn.train._turns import turn_of
 from pycnn.train.callbacks import Callback
 from pycnn.train.fingerprint import weights_fingerprint
@@ -261,8 +261,12 @@ class Trainer:
         """On which of several ranks the loss of the last step was not finite, for messages."""
         return "" if self.ranks is None else self.ranks.lost
 
-    def train_batch(self, x: Any, y: Any, *, samples: int | None = None, signal: int = 0) -> dict[str, float]:
-        """What `step` does, for a caller that holds the trainer already.
+    def train_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """What `step` does, for a caller that holds the trainer already."""
+        return self.begin_batch(x, y).wait()
+
+    def begin_batch(self, x: Any, y: Any, *, samples: int | None = None, signal: int = 0) -> PendingMeans:
+        """What `train_batch` does, but without waiting for a GPU.
 
         Args:
             x: Images.
@@ -287,13 +291,14 @@ class Trainer:
             self.variables["train.learning_rate"] = np.array([rate], np.float32)
             self.rate = rate
         before = None if "unchanged" in self._warned or self.steps else self._trainable()
-        values = program.run(images, target, who="step")
+        pending = program.begin(images, target, who="step")
         self.steps += 1
-        if ranks is not None:
-            values = ranks.end_step(self, values, signal)
-        if before is not None and math.isfinite(values["loss"]) and self._trainable() == before:
+        if ranks is not None:  # on the CPU, where the step has been made
+            values = ranks.end_step(self, pending.wait(), signal)
+            pending = PendingMeans(pending.samples, lambda: values, overlaps=False)
+        if before is not None and math.isfinite(pending.wait()["loss"]) and self._trainable() == before:
             self.warn_unchanged("the first step")
-        return values
+        return pending
 
     def _trainable(self) -> dict[str, int]:
         # Sums, for a copy of the weights may be as large as all activations.
@@ -555,16 +560,23 @@ class Trainer:
         totals = _loop.Totals()
         shard = (0, 1) if self.ranks is None else self.ranks.shard
         loader = Loader(dataset, batch_size, shuffle=False, transform=transform, shard=shard)
-        for batch, (x, y) in enumerate(loader):
-            if not loader.samples(batch)[0]:
-                continue  # a short batch, that other ranks measure
-            target = as_target(y, len(x), who=who)
-            _range.check(self.net, x)
-            program = self._measuring.get(x, target)
-            if program.classes is not None and not totals.samples:
-                # All at once: in a batch, the position would not be that in the data set.
-                check_labels(np.asarray(dataset.labels), program.classes, who=who)
-            totals.add(program.run(x, target, who=who), len(x))
+
+        def begun() -> Iterator[PendingMeans]:
+            first = True
+            for batch, (x, y) in enumerate(loader):
+                if not loader.samples(batch)[0]:
+                    continue  # a short batch, that other ranks measure
+                target = as_target(y, len(x), who=who)
+                _range.check(self.net, x)
+                program = self._measuring.get(x, target)
+                if program.classes is not None and first:
+                    # All at once: in a batch, the position would not be that in the data set.
+                    check_labels(np.asarray(dataset.labels), program.classes, who=who)
+                first = False
+                yield program.begin(x, target, who=who)
+
+        for pending in in_turn(begun()):
+            totals.add(pending.wait(), pending.samples)
         if self.ranks is not None:
             self.ranks.total(totals)
         return totals.means()
