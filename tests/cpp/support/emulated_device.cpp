@@ -226,6 +226,7 @@ void mark(DeviceQueue* queue, DeviceEvent* event) noexcept {
       {nullptr, event->count, nullptr, ++event->count->marked});
 }
 void follow(DeviceQueue* queue, DeviceEvent* event) noexcept {
+  count("follow");
   taker(*queue).lanes[queue->lane].push_back(
       {nullptr, nullptr, event->count, event->count->marked});
 }
