@@ -3,6 +3,7 @@
 #   tools/gpu_check.sh OUTPUT_DIR
 # Each phase has its own time limit and leaves OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table comes last.
 # It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. The build stays in build-gpu/.
+# doctest, which the kernels' own tests need, may lie in a folder of its own that DOCTEST_INCLUDE_DIR names.
 set -uo pipefail
 out=${1:?folder for logs and results}
 cd "$(dirname "$0")/.."
@@ -35,12 +36,28 @@ table() {
   if [ -s "$out/times.txt" ]; then tail -n 14 "$out/times.txt"; fi
 }
 
+# Says where NVIDIA's wheels have the libraries: an installed package finds them beside itself, what is staged here cannot.
+libraries() {
+  "$python" -P - <<'PYTHON'
+import importlib.util, os, pathlib, shlex
+
+spec = importlib.util.find_spec("nvidia")
+places = [pathlib.Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+for variable, file in (("PYCNN_CUDNN", "cudnn/lib/libcudnn.so.9"), ("PYCNN_CUBLASLT", "cu13/lib/libcublasLt.so.13")):
+    found = [place / file for place in places if (place / file).is_file()]
+    if found and variable not in os.environ:
+        print(f"export {variable}={shlex.quote(str(found[0]))}")
+PYTHON
+}
+
 probe() {
   uname -sr && nproc
   "$python" --version
   cmake --version | head -1
   nvcc --version 2>/dev/null | tail -1
   "$python" -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)' || echo "no torch"
+  echo "cuDNN: ${PYCNN_CUDNN:-as the system has it}"
+  echo "cuBLASLt: ${PYCNN_CUBLASLT:-as the system has it}"
   if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
     echo "no GPU"
     exit 77
@@ -57,7 +74,7 @@ build() {
   nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
   [ -x "$nvcc" ] || { echo "no nvcc"; exit 77; }
   local doctest=OFF
-  if echo '#include <doctest/doctest.h>' | c++ -E -x c++ - >/dev/null 2>&1; then doctest=ON; fi
+  if echo '#include <doctest/doctest.h>' | c++ ${DOCTEST_INCLUDE_DIR:+"-I$DOCTEST_INCLUDE_DIR"} -E -x c++ - >/dev/null 2>&1; then doctest=ON; fi
   local python_targets="_core"
   if "$python" -c 'import Cython' 2>/dev/null; then python_targets="_core _image"; fi
   "$python" -c 'import pybind11' 2>/dev/null || { echo "no pybind11"; exit 77; }
@@ -72,13 +89,24 @@ build() {
   cp -r pycnn "$build/stage/"
   local component
   for component in cpp python; do cmake --install "$build" --component $component --prefix "$build/stage" >/dev/null; done
-  PYTHONPATH=$build/stage "$python" -P -c 'from pycnn.config import machine; print("devices:", *machine()["devices"])'
   echo $doctest >"$build/doctest"
+  PYTHONPATH=$build/stage "$python" -P -c 'from pycnn.config import machine; print("devices:", *machine()["devices"])'
+  PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P - <<'PYTHON'
+# Whether kernels of NVIDIA's libraries can be had: without them all is computed, but not what is to be measured.
+import pycnn
+
+net = pycnn.nn.Sequential(pycnn.nn.Conv2d(8, 8, 3, padding=1), pycnn.nn.Flatten(), pycnn.nn.Linear(512, 16))
+text = pycnn.compile(net, (4, 8, 8, 8), device="cuda", dtype="bfloat16").explain()
+missing = [line.strip() for line in text.splitlines() if "not conv2d.cudnn" in line or "not dense.cublaslt" in line]
+print("\n".join(missing) or "cuDNN and cuBLASLt are used")
+raise SystemExit(1 if missing else 0)
+PYTHON
 }
 
 kernel_tests() {
   [ "$(cat "$build/doctest" 2>/dev/null)" = ON ] || { echo "no doctest: the kernels' own tests are left out"; exit 77; }
-  cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CPU_ISAS=avx2 >/dev/null || exit
+  cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CPU_ISAS=avx2 \
+    ${DOCTEST_INCLUDE_DIR:+"-DDOCTEST_INCLUDE_DIR=$DOCTEST_INCLUDE_DIR"} >/dev/null || exit
   cmake --build "$build/tests" --target pycnn_cuda_tests || exit
   PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal &&
     echo "all kernels agree with the CPU's references"
@@ -108,7 +136,7 @@ kernel_times() {
 
 # Nets of many shapes: to time every kernel for them would take minutes.
 net_tests() {
-  PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q -x tests/cuda
+  PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --maxfail=20 tests/cuda
 }
 
 # Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick.
@@ -118,11 +146,13 @@ tune() {
 
 times() {
   PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out/times.json" | tee "$out/times.txt"
+  return "${PIPESTATUS[0]}"
 }
 
 export -f probe ceilings build kernel_tests kernel_times sanitizer net_tests tune times
 export out build python root
 export PYCNN_CUDA_PLANS=$out/cuda_plans.txt
+eval "$(libraries)"
 if ! phase probe 30 bash -c probe; then
   table
   echo "no GPU: nothing else was run"

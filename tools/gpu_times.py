@@ -96,8 +96,8 @@ def compare(name: str, size: int, batch: int) -> dict[str, Any]:
     steps = {"pycnn": pycnn_step(name, size, batch)}
     try:
         steps.update(torch_steps(name, size, batch))
-    except ImportError as error:
-        print(f"# {name}: no PyTorch to compare with ({error})")
+    except (ImportError, RuntimeError) as error:
+        print(f"# {name}: no PyTorch to compare with ({str(error).splitlines()[0]})")
     times: dict[str, list[float]] = {key: [] for key in steps}
     for step in steps.values():
         step(20)  # pycnn's records and tries both ways of running the steps
