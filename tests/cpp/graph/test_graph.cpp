@@ -215,7 +215,7 @@ TEST_CASE("a hundred thousand outputs and assignments are recorded in linear tim
   }
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
   // Comparing each with all others takes half a minute.
-  CHECK(end.tv_sec - begin.tv_sec < 3);
+  CHECK(end.tv_sec - begin.tv_sec < 10);
   CHECK(graph.outputs().size() == kCount);
   CHECK(graph.assignments().size() == kCount);
   CHECK_THROWS_AS(graph.set_output("o77777", variables[0]), GraphError);
