@@ -79,6 +79,14 @@ void spread_over_lanes(WindowPlan& plan, const TapRange& taps, const Pair& outpu
   in.row_pitch = plan.in_channels * lanes.plane_pitch;
 }
 
+// Whether the pixels of one tile, in place, want the same few lines of the first-level cache at the
+// same time: their distance is a multiple of what one way of it holds, and they are more than it
+// has ways.
+bool pixels_share_sets(const WindowPlan& plan) {
+  constexpr Index kWayFloats = 1024, kLanesOfLargeTiles = 16;
+  return plan.in.pixel_pitch % kWayFloats == 0 && plan.block_width >= 2 * kLanesOfLargeTiles;
+}
+
 // All passes that have taps and pixels; also settles how the input is read.
 Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
   plan.out_stride = w.transposed ? w.stride : Pair{1, 1};
@@ -121,7 +129,7 @@ Lists make_passes(const WindowProblem& w, WindowPlan& plan) {
   const Pair in_stride = w.transposed ? Pair{1, 1} : w.stride;
   plan.in = make_conv_input(w.input, in_stride, range, most, merge);
   const bool single = range.first_row == range.last_row && range.first_column == range.last_column;
-  if (plan.in.direct && single && in_stride[1] > 1 && !plan.lanes.used)
+  if (plan.in.direct && single && !plan.lanes.used && (in_stride[1] > 1 || pixels_share_sets(plan)))
     gather_pixels(plan.in, most);
   if (plan.lanes.grouped) {
     const Index inputs = plan.lanes.width / plan.group_channels * plan.in_channels;
