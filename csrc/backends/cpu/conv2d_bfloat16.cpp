@@ -227,11 +227,12 @@ struct RowTable {
 };
 
 void add_in_place(const PairPlan& plan, const PairChunk& chunk, Index rows, RowTable& table) {
-  for (Index m = chunk.row; m < chunk.row + rows; m += kPairRows) {
+  const Index step = plan.rows_of_half(rows);
+  for (Index m = chunk.row; m < chunk.row + rows; m += step) {
     // Not beyond the tensor: rather some rows of the half before once more.
     const Index first = std::max<Index>(0, std::min(m, plan.height - kPairRows));
     Index* own = table.add(first * plan.pixel);
-    for (Index i = m; i < std::min(m + kPairRows, chunk.row + rows); ++i)
+    for (Index i = m; i < std::min(m + step, chunk.row + rows); ++i)
       own[i - first] = i * plan.out_channels;
   }
 }
@@ -241,19 +242,22 @@ void add_image(const PairPlan& plan, const PairPass& pass, Index rows, Index inp
   const Index row_step = plan.out_stride[0] * plan.out_columns * plan.out_channels;
   const Index column_step = plan.out_stride[1] * plan.out_channels;
   if (plan.counts_through(rows, pass)) {
+    const Index count = plan.counted_through(rows, pass), step = plan.rows_of_half(count);
     Index* const own = table.rows + table.count * kPairRows;
-    for (Index h = 0; h < plan.halves_through(rows, pass); ++h)
-      table.add(input + h * kPairRows * plan.row_step());
+    for (Index at = 0; at < count; at += step) table.add(input + at * plan.row_step());
     for (Index r = 0; r < rows; ++r)
-      for (Index c = 0; c < pass.columns; ++c)
-        own[r * plan.through() + c] = output + r * row_step + c * column_step;
+      for (Index c = 0; c < pass.columns; ++c) {
+        const Index at = r * plan.through() + c;
+        own[at / step * kPairRows + at % step] = output + r * row_step + c * column_step;
+      }
     return;
   }
-  const Index step = plan.layout == PairLayout::kRuns ? plan.stride[0] : 1;
+  const Index input_row = plan.layout == PairLayout::kRuns ? plan.stride[0] : 1;
+  const Index step = plan.rows_of_half(pass.columns);
   for (Index r = 0; r < rows; ++r)
-    for (Index c = 0; c < pass.columns; c += kPairRows) {
-      Index* own = table.add(input + r * step * plan.row_pitch + c * plan.row_step());
-      for (Index i = 0; i < std::min(kPairRows, pass.columns - c); ++i)
+    for (Index c = 0; c < pass.columns; c += step) {
+      Index* own = table.add(input + r * input_row * plan.row_pitch + c * plan.row_step());
+      for (Index i = 0; i < std::min(step, pass.columns - c); ++i)
         own[i] = output + r * row_step + (c + i) * column_step;
     }
 }
@@ -348,10 +352,11 @@ void pack(const KernelArgs& args) noexcept {
 
 }  // namespace
 
-const PairRun kPairsPortable = {run<portable::kPairUnit>, pack<portable::kPairUnit>};
+const PairRun kPairsPortable = {run<portable::kPairUnit>, pack<portable::kPairUnit>, kPairRows};
 #if PYCNN_HAVE_AVX512
-const PairRun kPairsAvx512 = {run<avx512_bf16::kPairUnit>, pack<avx512_bf16::kPairUnit>};
-const PairRun kPairsAmx = {run<amx::kPairUnit>, pack<amx::kPairUnit>};
+// Fourteen rows fill its registers.
+const PairRun kPairsAvx512 = {run<avx512_bf16::kPairUnit>, pack<avx512_bf16::kPairUnit>, 14};
+const PairRun kPairsAmx = {run<amx::kPairUnit>, pack<amx::kPairUnit>, kPairRows};
 #endif
 
 const char* refuse_avx512_bf16() {
@@ -368,7 +373,7 @@ const char* refuse_portable(const Problem& problem) {
 }
 
 Kernel make_pair_kernel(const WindowProblem& window, int threads, const PairRun& entry) {
-  Kernel kernel = plan_pair_kernel(window, threads);
+  Kernel kernel = plan_pair_kernel(window, threads, entry.most_rows);
   kernel.run = entry.run;
   kernel.packed.pack = entry.pack;
   kernel.packed.format = window.transposed ? "conv2d_grad_input.bfloat16" : "conv2d.bfloat16";

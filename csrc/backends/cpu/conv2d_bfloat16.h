@@ -14,7 +14,8 @@
 //   [32 channels][pixel][32], so that the 16 pixels of a load are 16 neighbouring cache lines. With
 //   a stride, pixels are sorted by their position modulo the stride: each tap again meets
 //   neighbours. Output pixels are counted through the padded rows; those that fall into padding are
-//   computed and dropped.
+//   computed and dropped. (Where rows are multiplied one by one, each output row is cut into pieces
+//   of up to 14 pixels instead.)
 // - Few channels are copied as they lie, and a load takes the pixels of a tap's whole row: sums of
 //   KW * C elements without an im2col.
 //
@@ -32,6 +33,7 @@ const char* refuse_portable(const Problem& problem);
 struct PairRun {
   KernelFunction run;
   KernelFunction pack;
+  Index most_rows;  // of a half
 };
 extern const PairRun kPairsPortable;
 #if PYCNN_HAVE_AVX512

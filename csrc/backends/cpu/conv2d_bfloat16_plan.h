@@ -55,6 +55,7 @@ struct PairPlan {
   Index pairs = 16;        // of a step
   Index steps_differ = 0;  // each block of output channels has its own steps
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
+  Index most_rows = kPairRows;  // of a half: fewer where a unit takes rows one by one
   Index copy_elements = 0, table_entries = 0;  // of a worker
   int bias_input = -1, residual_input = -1;
   ActivationKind activation = ActivationKind::kIdentity;
@@ -80,14 +81,24 @@ struct PairPlan {
     if (layout != PairLayout::kRuns) return columns;
     return stride == Pair{1, 1} ? columns : 0;
   }
-  // Rows of the operand, in halves of 16, that `rows` rows of a pass take.
+  // Whether a unit multiplies the wanted rows of a half alone.
+  bool exact() const { return most_rows < kPairRows; }
+  // Neighbours that one half takes of so many: then all halves have about as many.
+  Index rows_of_half(Index count) const {
+    return exact() ? ceil_div(count, ceil_div(count, most_rows)) : most_rows;
+  }
+  // Rows of the operand, in halves, that `rows` rows of a pass take.
   Index halves_by_row(Index rows, const PairPass& pass) const {
-    return rows * ceil_div(pass.columns, kPairRows);
+    return rows * ceil_div(pass.columns, most_rows);
+  }
+  Index counted_through(Index rows, const PairPass& pass) const {
+    return (rows - 1) * through() + pass.columns;
   }
   Index halves_through(Index rows, const PairPass& pass) const {
-    return ceil_div((rows - 1) * through() + pass.columns, kPairRows);
+    return ceil_div(counted_through(rows, pass), most_rows);
   }
   bool counts_through(Index rows, const PairPass& pass) const {
+    if (exact()) return through() == pass.columns;  // no row between is computed in vain
     return through() > 0 && halves_through(rows, pass) <= halves_by_row(rows, pass);
   }
   Index halves(Index rows, const PairPass& pass) const {
@@ -98,7 +109,7 @@ struct PairPlan {
 static_assert(std::has_unique_object_representations_v<PairPass>);
 
 // The bytes of Kernel::plan, and what follows from it; `run` and the packing function are left
-// open.
-Kernel plan_pair_kernel(const WindowProblem& window, int threads);
+// open. `most_rows`: of a half.
+Kernel plan_pair_kernel(const WindowProblem& window, int threads, Index most_rows);
 
 }  // namespace pycnn::cpu

@@ -1,5 +1,6 @@
-// The loops of pair_products.h with VDPBF16PS: 8 rows times 32 columns in registers, so that two
-// loads of weights and eight broadcasts serve sixteen products.
+// The loops of pair_products.h with VDPBF16PS: up to 14 rows times 32 columns in registers, so that
+// two loads of weights and fourteen broadcasts serve 28 products. A row costs what it costs: those
+// that nobody wants are left out, and short halves are taken together.
 #include <immintrin.h>
 
 #include "backends/cpu/pair_products.h"
@@ -9,13 +10,15 @@
 namespace pycnn::cpu::avx512_bf16 {
 namespace {
 
-constexpr int kRows = 8;
+constexpr int kMostRows = 14;
+constexpr int kSumRows = 8;  // of the square blocks of PairSums
 
+template <int ROWS>
 struct Sums {
-  __m512 low[kRows], high[kRows];
+  __m512 low[ROWS], high[ROWS];
 };
 
-PYCNN_INLINE __m512bh pair_at(const BFloat16* p) {
+PYCNN_INLINE __m512bh pair_at(const char* p) {
   std::int32_t pair;
   __builtin_memcpy(&pair, p, sizeof pair);
   return (__m512bh)_mm512_set1_epi32(pair);
@@ -23,18 +26,35 @@ PYCNN_INLINE __m512bh pair_at(const BFloat16* p) {
 
 PYCNN_INLINE __m512bh load(const BFloat16* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
-PYCNN_INLINE void multiply(Sums& sums, const BFloat16* a, Index a_row, const BFloat16* low,
+// Two groups of rows with one step, since two pointers and three multiples of the step reach
+// fourteen rows.
+struct Rows {
+  const char* first;
+  const char* second;
+  Index step;  // bytes
+};
+
+template <int ROWS>
+PYCNN_INLINE void multiply(Sums<ROWS>& sums, const Rows& rows, const BFloat16* low,
                            const BFloat16* high, Index pairs) {
-  const BFloat16* second = a + 4 * a_row;
+  constexpr int kFirst = ROWS / 2;
+  const Index step = rows.step, step3 = 3 * step, step5 = 5 * step;
+  const char* a = rows.first;
+  const char* b = rows.second;
   for (Index pair = 0; pair < pairs; ++pair) {
     const __m512bh l = load(low), h = load(high);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const __m512bh x = pair_at(r < 4 ? a + r * a_row : second + (r - 4) * a_row);
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      const int j = r < kFirst ? r : r - kFirst;
+      const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
+      const __m512bh x = pair_at((r < kFirst ? a : b) + at);
       sums.low[r] = _mm512_dpbf16_ps(sums.low[r], x, l);
       sums.high[r] = _mm512_dpbf16_ps(sums.high[r], x, h);
     }
-    a += 2, second += 2, low += kPairBlock, high += kPairBlock;
+    a += 2 * sizeof(BFloat16), b += 2 * sizeof(BFloat16);
+    low += kPairBlock, high += kPairBlock;
+    // Keeps the compiler from turning each address into an induction variable of its own.
+    asm volatile("" : "+r"(a), "+r"(b), "+r"(low), "+r"(high));
   }
 }
 
@@ -45,51 +65,151 @@ PYCNN_INLINE __m512 widened(__m256i bits) {
 // The larger one of x and floor; x where it is NaN.
 PYCNN_INLINE __m512 at_least(__m512 floor, __m512 x) { return _mm512_max_ps(floor, x); }
 
-void finish(const PairTiles& job, Sums& sums, const Index* rows, Index first) {
-  const Index left = job.channels - first;
-  const __mmask32 wanted = left >= kPairBlock ? ~0u : (1u << left) - 1u;
-  const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
-  alignas(64) float values[kRows][kPairBlock];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    if (job.residual && rows[r] >= 0) {
-      const __m512i bits = _mm512_maskz_loadu_epi16(wanted, job.residual + rows[r] + first);
-      sums.low[r] = _mm512_add_ps(sums.low[r], widened(_mm512_castsi512_si256(bits)));
-      sums.high[r] = _mm512_add_ps(sums.high[r], widened(_mm512_extracti64x4_epi64(bits, 1)));
-    }
+// By way of a copy: sums whose address is taken would live in memory all the time.
+template <int ROWS>
+PYCNN_INLINE void apply(const PairTiles& job, Sums<ROWS>& sums) {
+  alignas(64) float values[ROWS][kPairBlock];
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) {
     _mm512_store_ps(values[r], sums.low[r]);
     _mm512_store_ps(values[r] + 16, sums.high[r]);
   }
-  if (job.activation) job.activation(values[0], values[0], kRows * kPairBlock, job.slope);
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    if (rows[r] < 0) continue;
-    const __m512 low = at_least(floor, _mm512_load_ps(values[r]));
-    const __m512 high = at_least(floor, _mm512_load_ps(values[r] + 16));
-    _mm512_mask_storeu_epi16(job.output + rows[r] + first, wanted,
+  job.activation(values[0], values[0], ROWS * kPairBlock, job.slope);
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) {
+    sums.low[r] = _mm512_load_ps(values[r]);
+    sums.high[r] = _mm512_load_ps(values[r] + 16);
+  }
+}
+
+// Where the results of a strip of rows go: two groups, as in Rows.
+struct Places {
+  const Index* first;
+  const Index* second;
+};
+
+template <int ROWS>
+PYCNN_INLINE Index place_of(const Places& places, int r) {
+  return r < ROWS / 2 ? places.first[r] : places.second[r - ROWS / 2];
+}
+
+template <int ROWS>
+PYCNN_INLINE void finish(const PairTiles& job, Sums<ROWS>& sums, const Places& places,
+                         Index first) {
+  const Index left = job.channels - first;
+  const __mmask32 wanted = left >= kPairBlock ? ~0u : (1u << left) - 1u;
+  const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
+  if (job.residual)
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      const Index at = place_of<ROWS>(places, r);
+      if (at < 0) continue;
+      const __m512i bits = _mm512_maskz_loadu_epi16(wanted, job.residual + at + first);
+      sums.low[r] = _mm512_add_ps(sums.low[r], widened(_mm512_castsi512_si256(bits)));
+      sums.high[r] = _mm512_add_ps(sums.high[r], widened(_mm512_extracti64x4_epi64(bits, 1)));
+    }
+  if (job.activation) apply(job, sums);
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) {
+    const Index at = place_of<ROWS>(places, r);
+    if (at < 0) continue;
+    const __m512 low = at_least(floor, sums.low[r]), high = at_least(floor, sums.high[r]);
+    _mm512_mask_storeu_epi16(job.output + at + first, wanted,
                              (__m512i)_mm512_cvtne2ps_pbh(high, low));
   }
 }
 
-void run_tile(const PairTiles& job, Index tile, Index block) {
+// A strip of rows times a block of columns.
+struct Strip {
+  const BFloat16* first;
+  const BFloat16* second;
+  Places places;
+};
+
+template <int ROWS>
+void run_strip(const PairTiles& job, const Strip& strip, Index block) {
   const Index half = job.pairs * kPairBlock;
-  const BFloat16* const weights = job.weights + block * job.step_count * 2 * half;
+  const BFloat16* weights = job.weights + block * job.step_count * 2 * half;
   const Index* const steps = job.steps + block * job.step_pitch;
   const float* const bias = job.bias + block * kPairBlock;
-  for (Index first = 0; first < kPairBlock; first += kRows) {
-    const BFloat16* const input =
-        job.input + job.halves[2 * tile + first / kPairRows] + first % kPairRows * job.input_row;
-    Sums sums;
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      sums.low[r] = _mm512_loadu_ps(bias);
-      sums.high[r] = _mm512_loadu_ps(bias + 16);
+  Sums<ROWS> sums;
+  const __m512 low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) sums.low[r] = low, sums.high[r] = high;
+  // By the end of the sums they will have come.
+  if (job.residual)
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      const Index at = place_of<ROWS>(strip.places, r);
+      if (at >= 0) __builtin_prefetch(job.residual + at + block * kPairBlock);
     }
-    const BFloat16* from = weights;
-    for (Index s = 0; s < job.step_count; ++s, from += 2 * half)
-      multiply(sums, input + steps[s], job.input_row, from, from + half, job.pairs);
-    finish(job, sums, job.rows + tile * kPairBlock + first, block * kPairBlock);
+  Rows rows;
+  rows.step = job.input_row * static_cast<Index>(sizeof(BFloat16));
+  for (Index s = 0; s < job.step_count; ++s, weights += 2 * half) {
+    rows.first = reinterpret_cast<const char*>(strip.first + steps[s]);
+    rows.second = reinterpret_cast<const char*>(strip.second + steps[s]);
+    multiply(sums, rows, weights, weights + half, job.pairs);
   }
+  finish(job, sums, strip.places, block * kPairBlock);
+}
+
+using RunStrip = void (*)(const PairTiles&, const Strip&, Index);
+// Index: half of the rows.
+constexpr RunStrip kStrips[] = {nullptr,      run_strip<2>,  run_strip<4>,  run_strip<6>,
+                                run_strip<8>, run_strip<10>, run_strip<12>, run_strip<14>};
+
+// The wanted rows of a half.
+struct Wanted {
+  int begin, count;
+};
+
+PYCNN_INLINE Wanted wanted_rows(const Index* rows) {
+  const __mmask8 low = _mm512_cmpge_epi64_mask(_mm512_loadu_si512(rows), _mm512_setzero_si512());
+  const __mmask8 high =
+      _mm512_cmpge_epi64_mask(_mm512_loadu_si512(rows + 8), _mm512_setzero_si512());
+  const unsigned mask = low | static_cast<unsigned>(high) << 8;
+  if (mask == 0) return {0, 0};
+  const int begin = __builtin_ctz(mask);
+  return {begin, 32 - __builtin_clz(mask) - begin};
+}
+
+void run_rows(const PairTiles& job, const BFloat16* input, const Index* rows, int count,
+              Index block) {
+  const int group = (count + 1) / 2;
+  kStrips[group](job, {input, input + group * job.input_row, {rows, rows + group}}, block);
+}
+
+// A half by itself.
+void run_half(const PairTiles& job, const BFloat16* input, const Index* rows, Wanted wanted,
+              Index block) {
+  if (wanted.count == 0) return;
+  // An odd number takes a neighbour along, which must be one of the half's rows.
+  if (wanted.count % 2 == 1) {
+    if (wanted.begin > 0) --wanted.begin;
+    ++wanted.count;
+  }
+  input += wanted.begin * job.input_row, rows += wanted.begin;
+  if (wanted.count <= kMostRows) return run_rows(job, input, rows, wanted.count, block);
+  constexpr int kPart = kPairRows / 2;
+  run_rows(job, input, rows, kPart, block);
+  run_rows(job, input + kPart * job.input_row, rows + kPart, kPart, block);
+}
+
+void run_tile(const PairTiles& job, Index tile, Index block) {
+  const BFloat16* const first = job.input + job.halves[2 * tile];
+  const BFloat16* const second = job.input + job.halves[2 * tile + 1];
+  const Index* const first_rows = job.rows + tile * kPairBlock;
+  const Index* const second_rows = first_rows + kPairRows;
+  const Wanted one = wanted_rows(first_rows), two = wanted_rows(second_rows);
+  if (one.count == two.count && one.count > 0 && 2 * one.count <= kMostRows) {
+    const Strip strip = {first + one.begin * job.input_row,
+                         second + two.begin * job.input_row,
+                         {first_rows + one.begin, second_rows + two.begin}};
+    kStrips[one.count](job, strip, block);
+    return;
+  }
+  run_half(job, first, first_rows, one, block);
+  run_half(job, second, second_rows, two, block);
 }
 
 void tiles(const PairTiles& job) {
@@ -104,20 +224,24 @@ void tiles(const PairTiles& job) {
 }
 
 void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* to) {
-  for (Index first = 0; first < kPairBlock; first += kRows, to += kRows * kPairBlock) {
-    const BFloat16* rows = a + first / kPairRows * job.a_half + first % kPairRows * kPairStep;
+  for (Index first = 0; first < kPairBlock; first += kSumRows, to += kSumRows * kPairBlock) {
+    const BFloat16* from = a + first / kPairRows * job.a_half + first % kPairRows * kPairStep;
     const BFloat16* columns = b;
-    Sums sums;
+    Sums<kSumRows> sums;
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kSumRows; ++r) {
       sums.low[r] = job.accumulate ? _mm512_loadu_ps(to + r * kPairBlock) : _mm512_setzero_ps();
       sums.high[r] =
           job.accumulate ? _mm512_loadu_ps(to + r * kPairBlock + 16) : _mm512_setzero_ps();
     }
-    for (Index s = 0; s < job.steps; ++s, rows += kPairHalf, columns += kPairHalf)
-      multiply(sums, rows, kPairStep, columns, columns + job.b_half, 16);
+    for (Index s = 0; s < job.steps; ++s, from += kPairHalf, columns += kPairHalf) {
+      const Rows rows = {reinterpret_cast<const char*>(from),
+                         reinterpret_cast<const char*>(from + kSumRows / 2 * kPairStep),
+                         kPairStep * static_cast<Index>(sizeof(BFloat16))};
+      multiply(sums, rows, columns, columns + job.b_half, 16);
+    }
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kSumRows; ++r) {
       _mm512_storeu_ps(to + r * kPairBlock, sums.low[r]);
       _mm512_storeu_ps(to + r * kPairBlock + 16, sums.high[r]);
     }
