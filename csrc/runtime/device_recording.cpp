@@ -143,7 +143,8 @@ bool DeviceRecorder::record(Way&& way, const Launch& launch) {
   module.begin_range("record");
   module.begin_recording(session_->queue);
   try {
-    give(way, launch);
+    // Where it has not begun, what is given would run.
+    if (!module.has_failed(session_->queue)) give(way, launch);
   } catch (...) {
     module.use_lane(session_->queue, kMainLane);
     if (DeviceRecording* const part = module.end_recording(session_->queue, problem))

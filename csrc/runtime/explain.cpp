@@ -57,10 +57,18 @@ bool works_in_place(const Step& step) {
   return false;
 }
 
+std::string device_text(const ProgramPlan& plan) {
+  if (plan.device.module != nullptr)
+    return std::string(plan.device.backend->name) + ":" + std::to_string(plan.device.index);
+  return "cpu, " + std::string(isa_name(plan.isa)) + ", up to " + std::to_string(plan.threads) +
+         (plan.threads == 1 ? " thread" : " threads");
+}
+
 std::string step_text(const ProgramPlan& plan, std::size_t index, const Step& step, int threads) {
   std::string text = "  ";
-  text += std::to_string(index) + "  " + step.name + "  " + step.op_name + "  " +
-          step.kernel.variant + "  threads " + std::to_string(threads);
+  text +=
+      std::to_string(index) + "  " + step.name + "  " + step.op_name + "  " + step.kernel.variant;
+  if (plan.device.module == nullptr) text += "  threads " + std::to_string(threads);
   if (step.scratch_bytes > 0) text += "  scratch " + bytes_text(step.scratch_bytes);
   if (works_in_place(step)) text += "  in place";
   text += "\n       " + specs_text(step.inputs) + " -> " + specs_text(step.outputs);
@@ -76,12 +84,11 @@ std::string step_text(const ProgramPlan& plan, std::size_t index, const Step& st
 std::string Program::State::explain() {
   std::size_t variable_bytes = 0;
   for (const Tensor& variable : plan.variables) variable_bytes += variable.bytes();
-  std::string text =
-      "cpu, " + std::string(isa_name(plan.isa)) + ", up to " + std::to_string(plan.threads) +
-      (plan.threads == 1 ? " thread" : " threads") + "\narena " + bytes_text(plan.arena_bytes) +
-      " (" + bytes_text(plan.unshared_bytes) + " without sharing), scratch " +
-      bytes_text(plan.scratch_bytes) + ", prepared " + bytes_text(plan.prepared_bytes) +
-      ", variables " + bytes_text(variable_bytes) + "\n";
+  std::string text = device_text(plan) + "\narena " + bytes_text(plan.arena_bytes) + " (" +
+                     bytes_text(plan.unshared_bytes) + " without sharing), scratch " +
+                     bytes_text(plan.scratch_bytes) + ", prepared " +
+                     bytes_text(plan.prepared_bytes) + ", variables " + bytes_text(variable_bytes) +
+                     "\n";
   if (!plan.prepare.empty()) text += "prepare, when a variable has changed:\n";
   for (std::size_t i = 0; i < plan.prepare.size(); ++i)
     text += step_text(plan, i, plan.prepare[i], plan.threads);

@@ -81,6 +81,7 @@ struct DeviceRecording {
 struct DeviceQueue {
   bool backwards = false;  // threads and blocks, to find what depends on their order
   bool failed = false;     // since the last `wait`
+  bool earlier = false;    // while recording: that from before
   int lane = 0;
   LaneWork work;
   std::unique_ptr<DeviceRecording> recording;

@@ -3,9 +3,9 @@
 // Device 0 runs blocks and threads in their order and the last lane as far as it gets before the
 // others; device 1 runs them backwards and the first lane before the others, so that what depends
 // on an order differs. $PYCNN_EMULATED_FAILURE names what fails: "copy_in", "copy_out", "wait",
-// "recording", "allocate_host", "make_event" or "elapsed"; with "slow_lanes" it takes long to
-// follow an event, in a time that counts each piece of work as a microsecond. Ranges are written to
-// the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
+// "recording", "begin_recording", "allocate_host", "make_event" or "elapsed"; with "slow_lanes" it
+// takes long to follow an event, in a time that counts each piece of work as a microsecond. Ranges
+// are written to the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
 // $PYCNN_EMULATED_CALLS.
 #include <algorithm>
 #include <cstdio>
@@ -260,10 +260,18 @@ Choice select_library(int, const ops::DenseGradWeight&, const Problem&) {
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {
+  queue->earlier = queue->failed;
+  queue->failed = fails("begin_recording");
+  if (queue->failed) return;
   queue->recording = std::make_unique<DeviceRecording>();
 }
 DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcept {
   const std::unique_ptr<DeviceRecording> recording = std::move(queue->recording);
+  queue->failed = queue->earlier;
+  if (recording == nullptr) {
+    problem = "told to fail";
+    return nullptr;
+  }
   problem = fails("recording")            ? "told to fail"
             : is_joined(*recording->work) ? ""
                                           : "the lanes are not joined";

@@ -146,6 +146,8 @@ TEST_CASE("cuda programs: why no library was taken is told, and a kernel can be 
   CHECK(text.find("conv2d.cudnn") != std::string::npos);
   CHECK(text.find("dense.cublaslt") != std::string::npos);
   CHECK(text.find("the device is emulated") != std::string::npos);
+  CHECK(text.starts_with("cuda:0\narena "));
+  CHECK(text.find("threads") == std::string::npos);
   options.variants = {{"conv2d", "conv2d.cuda"}, {"dense", "reference"}};
   CHECK(compile(graph, variables, options).explain().find("conv2d.cuda") != std::string::npos);
   options.variants = {{"conv2d", "conv2d.cudnn"}};
@@ -202,8 +204,11 @@ TEST_CASE("cuda programs: a variable whose copy failed is copied again") {
 TEST_CASE("cuda programs: what cannot be recorded runs by single launches") {
   if (!testing::is_emulated()) return;
   const Training expected = train(options_for("cuda"), 4);
-  const Failing failing("recording");
-  CHECK(test::same_bits(train(options_for("cuda"), 4).variables, expected.variables));
+  for (const char* const what : {"recording", "begin_recording"}) {
+    CAPTURE(what);
+    const Failing failing(what);
+    CHECK(test::same_bits(train(options_for("cuda"), 4).variables, expected.variables));
+  }
 }
 
 // What the ranges of a run are called, each with those around it: "pycnn run/upload".
