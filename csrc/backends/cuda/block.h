@@ -100,7 +100,7 @@ class Block {
                  "r"(wanted ? 16 : 0)
                  : "memory");
 #elif defined(PYCNN_CUDA_EMULATED)
-    copies_.copy(thread, shared, wanted ? global : nullptr);
+    copies_.copy(thread, shared, global, wanted);
 #endif
   }
   PYCNN_BOTH void commit_copies([[maybe_unused]] int thread) {

@@ -11,8 +11,9 @@ namespace pycnn::cuda {
 namespace {
 
 // Pixels of all images, elements of one image and places within a window are counted by 32 bits;
-// coordinates reach beyond an image by the padding and the window.
-constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+// coordinates reach beyond an image by the padding and the window, and pixels beyond the last one
+// by a tile.
+constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max() - 255;
 constexpr std::int64_t kLargest = kMost / 4, kLargestWindow = kMost / 16;
 
 std::int64_t channels_or_one(const TensorSpec& spec) {

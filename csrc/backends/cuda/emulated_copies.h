@@ -1,20 +1,25 @@
 #pragma once
 #include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 // Copies to shared memory that do not wait, for tests on the host: as late as a GPU may be. Until a
 // thread waits for a copy its target holds NaN, so that what is read too early, or overwritten
-// while it is still wanted, shows.
+// while it is still wanted, shows. An address that a GPU would not take ends the process.
 namespace pycnn::cuda {
 
 class EmulatedCopies {
  public:
-  // `global` null: zeros.
-  void copy(int thread, void* shared, const void* global) {
+  // Zeros where it is not `wanted`; the address must be aligned all the same.
+  void copy(int thread, void* shared, const void* global, bool wanted) {
+    check(shared);
+    check(global);
     std::memset(shared, 0xFF, kBytes);
     Thread& of = state(thread);
-    of.copies.push_back({shared, global, of.groups});
+    of.copies.push_back({shared, wanted ? global : nullptr, of.groups});
   }
   void commit(int thread) { ++state(thread).groups; }
   void wait(int thread, int open) {
@@ -32,6 +37,11 @@ class EmulatedCopies {
 
  private:
   static constexpr std::size_t kBytes = 16;
+  static void check(const void* address) {
+    if (reinterpret_cast<std::uintptr_t>(address) % kBytes == 0) return;
+    (void)std::fprintf(stderr, "a copy to shared memory of %p, which is not aligned\n", address);
+    std::abort();
+  }
   struct Copy {
     void* shared;
     const void* global;

@@ -665,6 +665,16 @@ TEST_CASE("cuda kernels: large batches are taken") {
   std::string refusal;
   CHECK(module.select(0, op, problem, selection, refusal));
   CHECK(refusal.empty());
+  // Tiles reach beyond the last row, and their rows are numbers of 32 bits.
+  const std::int64_t rows = (std::int64_t{1} << 31) - 64;
+  for (const std::int64_t fewer : {0, 1024}) {
+    const std::vector<TensorSpec> matrix = {{{rows - fewer, 1}, DType::kBFloat16},
+                                            {{1, 1}, DType::kFloat32}};
+    const std::vector<TensorSpec> product = ops::Dense{}.infer(matrix);
+    problem.inputs = matrix;
+    problem.outputs = product;
+    CHECK(module.select(0, ops::Dense{}, problem, selection, refusal) == (fewer > 0));
+  }
 }
 
 TEST_CASE("cuda kernels: what there is none for is refused with a reason") {
