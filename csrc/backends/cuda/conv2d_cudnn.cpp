@@ -255,6 +255,10 @@ struct Cudnn {
                   bool is_choice) {
     run_plan(queue, is_choice ? plan.link.for_choices : plan.link.for_runs, plan, call, scratch);
   }
+  // The handle would keep the stream of the timer, which ends, and the next plans are made with it.
+  static void end_choice(const Link& link) {
+    (void)link.functions->cudnnSetStream(link.for_choices, nullptr);
+  }
 };
 
 }  // namespace

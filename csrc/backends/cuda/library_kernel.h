@@ -27,6 +27,7 @@
 //   plans(link, task, options)    best first; only the first with options.deterministic
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch, is_choice)
+//   end_choice(link)              before the queue ends that choices ran on
 namespace pycnn::cuda {
 
 // Never destroyed, since kernels use it until the process ends.
@@ -76,7 +77,8 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
 
 // The fastest of the plans; null: our own kernel is. None: they could not be timed.
 template <class Library, class Plan = typename Library::Plan>
-std::optional<std::shared_ptr<Plan>> fastest_plan(int device, const ConvTask& task, bool tf32,
+std::optional<std::shared_ptr<Plan>> fastest_plan(int device, const typename Library::Link& link,
+                                                  const ConvTask& task, bool tf32,
                                                   const std::vector<std::shared_ptr<Plan>>& plans) {
   std::int64_t scratch_bytes = own_scratch_bytes(task, tf32);
   for (const auto& plan : plans) scratch_bytes = std::max(scratch_bytes, plan->scratch_bytes());
@@ -91,6 +93,7 @@ std::optional<std::shared_ptr<Plan>> fastest_plan(int device, const ConvTask& ta
     works.push_back([&, plan] { Library::run(timer.queue(), *plan, *call, scratch, true); });
   works.push_back([&] { run_own(timer.queue(), task, tf32, *call, scratch); });
   const int best = fastest_of(timer, works);
+  Library::end_choice(link);
   if (best < 0) return std::nullopt;
   const auto index = static_cast<std::size_t>(best);
   return index < plans.size() ? plans[index] : nullptr;
@@ -129,7 +132,7 @@ std::shared_ptr<Plan> find_plan(int device, const ConvTask& task, std::string& w
   }
   if (options.deterministic) return plans.front();
   const std::optional<std::shared_ptr<Plan>> best =
-      fastest_plan<Library>(device, task, options.tf32, plans);
+      fastest_plan<Library>(device, link, task, options.tf32, plans);
   if (!best) return plans.front();
   // A plan without a text is chosen anew in the next process.
   const std::string text = *best == nullptr ? kOwnKernel : Library::text(**best);
