@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'ArgMax', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormApply', 'BatchNormApplyGrad', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormStatistics', 'BatchNormTrain', 'BatchNormTrainGrad', 'Binary', 'BlockTensor', 'Broadcast', 'Cast', 'ClipFactor', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseAdamUpdate', 'DenseGradInput', 'DenseGradWeight', 'DenseSgdUpdate', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'PendingRun', 'Program', 'Reduce', 'Reshape', 'Residual', 'Resize2d', 'Resize2dGrad', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Unary', 'UnaryGrad', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
+__all__: list[str] = ['Activation', 'ActivationGrad', 'AdamUpdate', 'AdaptiveAvgPool2d', 'AdaptiveAvgPool2dGrad', 'Add', 'Affine', 'ArgMax', 'AvgPool2d', 'AvgPool2dGrad', 'BatchNorm', 'BatchNormApply', 'BatchNormApplyGrad', 'BatchNormInference', 'BatchNormInferenceGrad', 'BatchNormStatistics', 'BatchNormTrain', 'BatchNormTrainGrad', 'Binary', 'BlockTensor', 'Broadcast', 'Cast', 'ClipFactor', 'Commit', 'Concat', 'Conv2d', 'Conv2dGradInput', 'Conv2dGradWeight', 'Dense', 'DenseAdamUpdate', 'DenseGradInput', 'DenseGradWeight', 'DenseSgdUpdate', 'Dropout', 'DropoutTrain', 'EmaUpdate', 'Fill', 'FoldBatchNorm', 'GlobalAvgPool2d', 'GlobalAvgPool2dGrad', 'GlobalMaxPool2d', 'GlobalMaxPool2dGrad', 'Graph', 'Inception', 'Increment', 'Initializer', 'LocalResponseNorm', 'LocalResponseNormGrad', 'LogSoftmax', 'LogSoftmaxGrad', 'LossScale', 'MaxPool2d', 'MaxPool2dGrad', 'MeanSquaredError', 'MeanSquaredErrorGrad', 'Multiply', 'MuonUpdate', 'NormalizeImage', 'Op', 'Optimizer', 'Pad', 'ParameterGroup', 'PendingRun', 'Program', 'Reduce', 'Reshape', 'Residual', 'Resize2d', 'Resize2dGrad', 'SgdUpdate', 'Slice', 'Softmax', 'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyGrad', 'SoftmaxGrad', 'Subtract', 'SymbolId', 'Take', 'TakeGrad', 'Tensor', 'TopKCorrect', 'Transpose', 'Unary', 'UnaryGrad', 'Variables', 'clock_hertz', 'compile', 'load_model', 'machine', 'measure_peaks', 'op_names', 'plan_memory', 'read_checkpoint', 'save_model', 'variants', 'version', 'write_checkpoint']
 class Initializer:
     """
     How a fresh parameter gets its values.
@@ -121,9 +121,9 @@ class Graph:
         ...
     def input(self, name: str, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: str) -> SymbolId:
         ...
-    def lower_precision(self) -> Graph:
+    def lower_precision(self, dtype: str) -> Graph:
         """
-        Activations as bfloat16.
+        Activations as bfloat16 or float16.
         """
     def nodes(self) -> list:
         """
@@ -318,6 +318,8 @@ def Cast(**kwargs) -> Op:
     ...
 def ClipFactor(**kwargs) -> Op:
     ...
+def Commit(**kwargs) -> Op:
+    ...
 def Concat(**kwargs) -> Op:
     ...
 def Conv2d(**kwargs) -> Op:
@@ -363,6 +365,8 @@ def LocalResponseNormGrad(**kwargs) -> Op:
 def LogSoftmax(**kwargs) -> Op:
     ...
 def LogSoftmaxGrad(**kwargs) -> Op:
+    ...
+def LossScale(**kwargs) -> Op:
     ...
 def MaxPool2d(**kwargs) -> Op:
     ...
@@ -448,5 +452,5 @@ def variants(op_name: str, device: str = 'cpu') -> list[str]:
     """
 def write_checkpoint(path: str, tensors: collections.abc.Mapping[str, Tensor], metadata: collections.abc.Mapping[str, str]) -> None:
     ...
-op_names: tuple = ('conv2d', 'conv2d_grad_input', 'conv2d_grad_weight', 'dense', 'dense_grad_input', 'dense_grad_weight', 'max_pool2d', 'max_pool2d_grad', 'avg_pool2d', 'avg_pool2d_grad', 'adaptive_avg_pool2d', 'adaptive_avg_pool2d_grad', 'resize2d', 'resize2d_grad', 'global_avg_pool2d', 'global_avg_pool2d_grad', 'global_max_pool2d', 'global_max_pool2d_grad', 'batch_norm', 'batch_norm_train', 'batch_norm_train_grad', 'batch_norm_statistics', 'batch_norm_apply', 'batch_norm_apply_grad', 'batch_norm_inference', 'batch_norm_inference_grad', 'fold_batch_norm', 'local_response_norm', 'local_response_norm_grad', 'activation', 'activation_grad', 'add', 'subtract', 'multiply', 'unary', 'unary_grad', 'binary', 'affine', 'cast', 'fill', 'dropout', 'dropout_train', 'normalize_image', 'softmax', 'softmax_grad', 'log_softmax', 'log_softmax_grad', 'softmax_cross_entropy', 'softmax_cross_entropy_grad', 'mean_squared_error', 'mean_squared_error_grad', 'top_k_correct', 'reduce', 'arg_max', 'broadcast', 'concat', 'slice', 'pad', 'reshape', 'transpose', 'take', 'take_grad', 'increment', 'clip_factor', 'sgd_update', 'adam_update', 'muon_update', 'ema_update', 'dense_sgd_update', 'dense_adam_update')
+op_names: tuple = ('conv2d', 'conv2d_grad_input', 'conv2d_grad_weight', 'dense', 'dense_grad_input', 'dense_grad_weight', 'max_pool2d', 'max_pool2d_grad', 'avg_pool2d', 'avg_pool2d_grad', 'adaptive_avg_pool2d', 'adaptive_avg_pool2d_grad', 'resize2d', 'resize2d_grad', 'global_avg_pool2d', 'global_avg_pool2d_grad', 'global_max_pool2d', 'global_max_pool2d_grad', 'batch_norm', 'batch_norm_train', 'batch_norm_train_grad', 'batch_norm_statistics', 'batch_norm_apply', 'batch_norm_apply_grad', 'batch_norm_inference', 'batch_norm_inference_grad', 'fold_batch_norm', 'local_response_norm', 'local_response_norm_grad', 'activation', 'activation_grad', 'add', 'subtract', 'multiply', 'unary', 'unary_grad', 'binary', 'affine', 'cast', 'fill', 'dropout', 'dropout_train', 'normalize_image', 'softmax', 'softmax_grad', 'log_softmax', 'log_softmax_grad', 'softmax_cross_entropy', 'softmax_cross_entropy_grad', 'mean_squared_error', 'mean_squared_error_grad', 'top_k_correct', 'reduce', 'arg_max', 'broadcast', 'concat', 'slice', 'pad', 'reshape', 'transpose', 'take', 'take_grad', 'increment', 'clip_factor', 'sgd_update', 'adam_update', 'muon_update', 'ema_update', 'dense_sgd_update', 'dense_adam_update', 'loss_scale', 'commit')
 version: str = '0.1.0'

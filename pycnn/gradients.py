@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pycnn.errors import ArgumentError, DTypeError, GraphError
-from pycnn.program import COMPUTED, Program, compile_traced
+from pycnn.program import COMPUTED, LOW_PRECISION, Program, compile_traced
 from pycnn.tensor import Parameter, as_array
 from pycnn.tracing import Traced, check_dtype, freeze_statistics, trace
 
@@ -47,8 +47,9 @@ def value_and_grad(
         threads: None chooses.
         variants: Kernel variants to pin.
         winograd: Whether 3x3 and 5x5 convolutions may use Winograd's algorithms (see `compile`).
-        dtype: "float32", or "bfloat16" for activations and their gradients; the value and the gradients that are given
-            back are float32 (see `compile`).
+        dtype: "float32"; "bfloat16" or "float16" for activations and their gradients; the value and the gradients that
+            are given back are float32 (see `compile`). In float16 what is below 6e-8 vanishes on the way back, unless
+            `fn` scales its result.
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
         recompute: "none", "cheap" or "sqrt": what is computed again instead of kept for the backward pass (see
             `Trainer`). The bits are the same.
@@ -62,8 +63,8 @@ def value_and_grad(
         GraphError: The result is not a scalar, does not depend on an argument, or an op has no gradient.
         ArgumentError: `relu_rule` is not one of these, or `fn` cannot be called.
         DeviceError: The device cannot be used; the text says what is missing.
-        DTypeError: `dtype` is none of these, or "bfloat16" with float64 arrays.
-        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
+        DTypeError: `dtype` is none of these, or one of 16 bits with float64 arrays.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
 
     Example:
         >>> import numpy as np, pycnn
@@ -141,9 +142,10 @@ def gradient_program(
     """
     names = [f"argument_{i}" for i in range(len(specs))]
     double = double or any(name == "float64" for _, name in specs)
-    lower = check_dtype(dtype, allowed=COMPUTED) == "bfloat16"
+    dtype = check_dtype(dtype, allowed=COMPUTED)
+    lower = dtype in LOW_PRECISION
     if lower and double:
-        raise DTypeError("grad: dtype is 'bfloat16', but arrays are float64; give float32")
+        raise DTypeError(f"grad: dtype is {dtype!r}, but arrays are float64; give float32")
     traced = trace(
         lambda **symbols: {"value": fn(*(symbols[name] for name in names))},
         dict(zip(names, specs, strict=True)),
@@ -152,7 +154,7 @@ def gradient_program(
     graph = freeze_statistics(traced).graph.specialize("training" if training else "inference")
     graph.clear_assignments()  # looking at gradients moves no running statistics
     if lower:
-        graph = graph.lower_precision()
+        graph = graph.lower_precision(dtype)
     loss = dict(graph.outputs())["value"]
     if graph.spec(loss)[0] != ():
         raise GraphError(f"grad: the function returns shape {graph.spec(loss)[0]}, expected a scalar ()")

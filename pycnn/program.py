@@ -12,7 +12,7 @@ import numpy as np
 from pycnn import _core
 from pycnn.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
-from pycnn.tracing import Traced, check_dtype, trace
+from pycnn.tracing import Traced, check_dtype, emit, trace
 
 __all__ = [
     "BUCKET_BYTES",
@@ -428,7 +428,7 @@ def compile_traced(
         variants: Kernel variants to pin, by node name, op name or "*".
         winograd: Let 3x3 and 5x5 convolutions of stride 1 and their gradients use Winograd's minimal filtering, which
             multiplies two to four times less and rounds more (see `compile`). False keeps to plain sums.
-        dtype: "float32", or "bfloat16" for activations and their gradients (see `compile`). Inputs, outputs,
+        dtype: "float32"; "bfloat16" or "float16" for activations and their gradients (see `compile`). Inputs, outputs,
             parameters, norms and losses stay as they are.
         emulate_bfloat16: Compute in bfloat16 where the processor cannot, too; slow.
         recompute: Which results of the forward pass a graph with gradients computes again instead of keeping them for
@@ -446,7 +446,7 @@ def compile_traced(
         DeviceError: The device or instruction set is not there.
         GraphError: The loss depends on no trainable parameter.
         MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
-        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
     """
     variables = Variables() if variables is None else variables
     versions: dict[str, int] = {}
@@ -500,7 +500,7 @@ def plan_memory(
 
     Raises:
         GraphError: The loss depends on no trainable parameter.
-        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
     """
     _check_threads(threads)
     return _core.plan_memory(
@@ -517,7 +517,9 @@ def plan_memory(
 
 
 # What activations may be computed in.
-COMPUTED = ("float32", "bfloat16")
+COMPUTED = ("float32", "bfloat16", "float16")
+# Of these, what takes 16 bits: inputs and parameters stay float32 beside it.
+LOW_PRECISION = ("bfloat16", "float16")
 # What the core takes as a count; it clamps far below.
 _MOST_THREADS = 2**62
 _warned: set[str] = set()
@@ -556,7 +558,7 @@ def check_numerics(*, dtype: Any, emulate_bfloat16: Any, winograd: Any) -> dict[
         The three as arguments of `compile_traced`.
 
     Raises:
-        DTypeError: `dtype` is neither "float32" nor "bfloat16".
+        DTypeError: `dtype` is none of `COMPUTED`.
         ArgumentError: One of the others is not True or False.
     """
     return {
@@ -607,7 +609,8 @@ def compile(
         dtype: "float32"; "bfloat16", which stores activations in half the memory and multiplies faster; "uint8" for
             images as decoded, in float32; "float64" runs the slow reference kernels. bfloat16 has float32's range and 8
             bits of precision. Sums, norms, softmax and what is given back are float32, as are inputs and parameters;
-            scores differ from float32's by about a hundredth of the largest. It needs AMX or AVX512-BF16.
+            scores differ from float32's by about a hundredth of the largest. It needs AMX or AVX512-BF16. "float16" is
+            the like on a GPU alone, with 11 bits of precision and numbers up to 65504 only.
         device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         threads: At most this many; None chooses (see `compile_traced`).
         isa: "baseline", "avx2" or "avx512"; None takes the best.
@@ -619,8 +622,8 @@ def compile(
             9e-7 on the small outputs, 3e-6 to 2e-5 on the large ones and 2e-6 to 1e-5 of 5x5 windows, against 3e-7 to
             3e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2 or 4x4. Transformed weights
             take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. False keeps to plain sums.
-        input_dtype: Of the array to call it with, where `dtype` is "bfloat16" (NumPy has none): "float32", the default,
-            or "uint8".
+        input_dtype: Of the array to call it with, where `dtype` is "bfloat16" (NumPy has none) or "float16": "float32",
+            the default, "uint8", or with the latter "float16".
         emulate_bfloat16: Let "bfloat16" run on any processor, by rounding what float32 kernels are given and give:
             slow, with the precision of the real thing, to see how accurate a net would be.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
@@ -632,7 +635,7 @@ def compile(
         ShapeError: A layer refuses the shape.
         ArgumentError: An option is out of range, or does not go with another.
         DTypeError: `dtype` or `input_dtype` is none of these.
-        UnsupportedError: bfloat16 without AMX or AVX512-BF16.
+        UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         DeviceError: The device or instruction set is not there.
         MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
 
@@ -646,15 +649,22 @@ def compile(
     name = check_dtype(dtype, allowed=(*COMPUTED, "uint8", "float64"))
     computed = name if name in COMPUTED else "float32"
     if input_dtype is not None:
-        if name != "bfloat16":
-            raise ArgumentError(f"compile: input_dtype goes with dtype='bfloat16'; {name!r} is the input's type too")
-        name = check_dtype(input_dtype, allowed=("float32", "uint8"))
-    elif name == "bfloat16":
+        if name not in LOW_PRECISION:
+            raise ArgumentError(
+                f"compile: input_dtype goes with dtype='bfloat16' and 'float16'; {name!r} is the input's type too"
+            )
+        name = check_dtype(input_dtype, allowed=("float32", "uint8", *(("float16",) if name == "float16" else ())))
+    elif name in LOW_PRECISION:
         name = "float32"
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise ShapeError(f"compile: shape is {shape!r}, expected the sizes of the input, (N, H, W, C) for images")
+
+    def widened(x: Any) -> Any:
+        # Exact, and undone at once where the net takes it in float16.
+        return emit(_core.Cast(dtype="float32"), [x]) if name == "float16" else x
+
     traced = trace(
-        lambda x: net(x),
+        lambda x: net(widened(x)),
         {"x": (tuple(shape), name)},
         root=net if hasattr(net, "named_parameters") else None,
         parameter_dtype="float64" if name == "float64" else None,

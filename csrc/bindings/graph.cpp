@@ -129,8 +129,11 @@ void bind_graph(py::module_& m) {
           [](const Graph& g, const std::string& mode) { return specialize(g, parse_mode(mode)); },
           py::arg("mode"))
       .def(
-          "lower_precision", [](const Graph& g) { return lower_precision(g); },
-          "Activations as bfloat16.")
+          "lower_precision",
+          [](const Graph& g, const std::string& dtype) {
+            return lower_precision(g, parse_dtype(dtype));
+          },
+          py::arg("dtype"), "Activations as bfloat16 or float16.")
       .def(
           "differentiate",
           [](Graph& g, const Symbol& loss, const std::vector<Symbol>& wrt,

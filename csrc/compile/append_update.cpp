@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "compile/passes.h"
@@ -12,6 +13,15 @@ namespace {
 constexpr double kSgdRate = 0.01;
 constexpr double kAdamRate = 0.001;
 constexpr double kMuonRate = 0.02;
+// About float16's largest number; halved until gradients fit.
+constexpr double kStartLossScale = 65536.0;
+
+TensorSpec scale_spec() { return {{}, DType::kFloat32}; }
+
+Symbol loss_scale(Graph& graph) {
+  return training_buffer(graph, kLossScaleName, scale_spec(),
+                         {Initializer::Kind::kConstant, kStartLossScale});
+}
 
 double start_rate(Optimizer::Kind kind) {
   switch (kind) {
@@ -67,10 +77,26 @@ class Updater {
     if (!optimizer_.clip_norm) return;
     factor_ = graph_.add(ops::ClipFactor{*optimizer_.clip_norm},
                          {gradients.begin(), gradients.end()}, "clip_factor");
-    const auto& outputs = graph_.outputs();
-    const bool taken = std::any_of(outputs.begin(), outputs.end(),
-                                   [](const auto& output) { return output.first == "grad_norm"; });
-    if (!taken) graph_.set_output("grad_norm", {factor_->node, 1, graph_.id()});
+    show_norm();
+  }
+
+  // Of gradients that are multiplied by the scale of the loss. The step commits what the graph
+  // assigns already, too: a forward pass that overflows spoils running statistics.
+  void unscale(std::span<const Symbol> gradients) {
+    ops::LossScale op;
+    if (optimizer_.clip_norm) op.max_norm = *optimizer_.clip_norm;
+    const Symbol measured = graph_.add(ops::ClipFactor{std::numeric_limits<double>::infinity()},
+                                       {gradients.begin(), gradients.end()}, "grad_norm");
+    const Symbol scale = loss_scale(graph_);
+    const Symbol good_steps = training_buffer(graph_, kGoodStepsName, counter_spec());
+    const std::vector<Assignment> before = graph_.assignments();
+    factor_ = graph_.add(op, {{measured.node, 1, graph_.id()}, scale, good_steps}, "loss_scale");
+    commits_ = true;
+    graph_.clear_assignments();
+    for (const Assignment& each : before) assign(each.variable, each.value);
+    graph_.assign(scale, {factor_->node, 2, graph_.id()});
+    graph_.assign(good_steps, {factor_->node, 3, graph_.id()});
+    if (optimizer_.clip_norm) show_norm();
   }
 
   void update(Symbol parameter, Symbol gradient) {
@@ -86,15 +112,28 @@ class Updater {
     graph_.assign(parameter, updated);
     if (!optimizer_.ema_decay) return;
     const Symbol average = training_buffer(graph_, kAveragePrefix + name, graph_.spec(parameter));
-    graph_.assign(average, graph_.add(ops::EmaUpdate{*optimizer_.ema_decay},
-                                      {average, updated, step_}, "ema_update." + name));
+    assign(average, graph_.add(ops::EmaUpdate{*optimizer_.ema_decay}, {average, updated, step_},
+                               "ema_update." + name));
   }
 
-  void count_step() {
-    graph_.assign(step_, graph_.add(ops::Increment{}, {step_}, "increment.step"));
-  }
+  void count_step() { assign(step_, graph_.add(ops::Increment{}, {step_}, "increment.step")); }
 
  private:
+  void show_norm() {
+    const auto& outputs = graph_.outputs();
+    const bool taken = std::any_of(outputs.begin(), outputs.end(),
+                                   [](const auto& output) { return output.first == "grad_norm"; });
+    if (!taken) graph_.set_output("grad_norm", {factor_->node, 1, graph_.id()});
+  }
+
+  // Of a value that knows nothing of steps that change nothing.
+  void assign(Symbol variable, Symbol value) {
+    if (commits_)
+      value = graph_.add(ops::Commit{}, {value, variable, *factor_},
+                         "commit." + graph_.node(variable).name);
+    graph_.assign(variable, value);
+  }
+
   Symbol apply(const std::string& name, Symbol parameter, Symbol gradient, double weight_decay,
                double rate_scale) {
     const std::string node_name = "update." + name;
@@ -145,6 +184,7 @@ class Updater {
   Symbol step_;
   Symbol rate_;
   std::optional<Symbol> factor_;
+  bool commits_ = false;  // whether a step may change nothing
 };
 
 }  // namespace
@@ -184,10 +224,18 @@ std::vector<Symbol> trained_parameters(const Graph& graph, Symbol loss,
   return parameters;
 }
 
+Symbol scaled_loss(Graph& graph, Symbol loss) {
+  const Symbol scale = loss_scale(graph);
+  return graph.add(ops::Multiply{}, {loss, scale}, "scaled_loss");
+}
+
 void append_update(Graph& graph, const Optimizer& optimizer, std::span<const Symbol> parameters,
-                   std::span<const Symbol> gradients) {
+                   std::span<const Symbol> gradients, bool scaled) {
   Updater updater(graph, optimizer);
-  updater.clip(gradients);
+  if (scaled)
+    updater.unscale(gradients);
+  else
+    updater.clip(gradients);
   for (std::size_t i = 0; i < parameters.size(); ++i) updater.update(parameters[i], gradients[i]);
   updater.count_step();
 }

@@ -18,12 +18,14 @@ struct Planned {
 Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   const DeviceChoice device = check_options(recorded, options);
   Graph graph = specialize(recorded, options.mode);
-  if (options.dtype == DType::kBFloat16) graph = lower_precision(graph);
+  if (options.dtype != DType::kFloat32) graph = lower_precision(graph, options.dtype);
   if (options.optimizer) {
     const Symbol loss = loss_of(graph, options.loss);
     const std::vector<Symbol> parameters = trained_parameters(graph, loss, *options.optimizer);
-    const std::vector<Symbol> gradients = differentiate(graph, loss, parameters);
-    append_update(graph, *options.optimizer, parameters, gradients);
+    const bool scaled = options.dtype == DType::kFloat16;
+    const std::vector<Symbol> gradients =
+        differentiate(graph, scaled ? scaled_loss(graph, loss) : loss, parameters);
+    append_update(graph, *options.optimizer, parameters, gradients, scaled);
   }
   if (options.fuse && options.mode == Mode::kInference) graph = fold_batch_norm(graph);
   graph = drop_unused(graph);

@@ -54,7 +54,7 @@ class UpdateFuser {
     if (node.kind != NodeKind::kOp || !std::holds_alternative<ops::DenseGradWeight>(node.op) ||
         element_count(node.outputs[0].shape) < kLeastWeights || uses_.is_result(i) ||
         // Kernels for bf16 are found for the gradient alone.
-        editor_.source().spec(node.inputs[0]).dtype == DType::kBFloat16 || is_pinned(node))
+        is_low_precision(editor_.source().spec(node.inputs[0]).dtype) || is_pinned(node))
       return -1;
     int update = -1;
     for (const int consumer : uses_.consumers(i)) {

@@ -1,4 +1,5 @@
-// Walks the graph in order. Convolutions and dense layers take their image as bf16 whatever it was;
+// Walks the graph in order. Convolutions and dense layers take their image in the low precision
+// (bf16 or f16) whatever it was;
 // ops that move images about or change them one by one follow what they are given; all others are
 // given f32. A cast is made where it is first needed and serves all that want it.
 #include <map>
@@ -6,6 +7,7 @@
 #include <tuple>
 
 #include "graph/edit.h"
+#include "pycnn/error.h"
 #include "pycnn/graph.h"
 
 namespace pycnn {
@@ -16,7 +18,7 @@ bool is_one_of(const Op& op) {
   return (std::holds_alternative<Ops>(op) || ...);
 }
 
-// Ops that multiply an image by a weight: these alone begin to compute in bf16.
+// Ops that multiply an image by a weight: these alone begin to compute in low precision.
 bool begins(const Op& op) { return is_one_of<ops::Conv2d, ops::Dense>(op); }
 
 bool is_elementwise_pair(const Op& op) {
@@ -43,7 +45,8 @@ bool is_image(const Op& op, std::size_t i, std::size_t count) {
 
 class Lowerer {
  public:
-  explicit Lowerer(const Graph& graph) : editor_(graph), varies_(graph.nodes().size(), false) {}
+  Lowerer(const Graph& graph, DType dtype)
+      : editor_(graph), dtype_(dtype), varies_(graph.nodes().size(), false) {}
 
   Graph result() {
     for (int i = 0; i < editor_.size(); ++i) {
@@ -75,9 +78,9 @@ class Lowerer {
       if (!is_image(node.op, i, node.inputs.size())) continue;
       const Symbol input = node.inputs[i];
       if (source_type(input) != DType::kFloat32) return false;
-      // The gradient of a parameter is a sum over many pixels, which bf16 would not hold.
+      // The gradient of a parameter is a sum over many pixels, which 16 bits would not hold.
       if (is_elementwise_pair(node.op) && !varies_[at(input)]) return false;
-      any = any || type_now(input) == DType::kBFloat16;
+      any = any || type_now(input) == dtype_;
     }
     return any;
   }
@@ -87,8 +90,7 @@ class Lowerer {
     std::vector<Symbol> inputs;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       const bool image = lower && is_image(node.op, i, node.inputs.size());
-      inputs.push_back(
-          as_type(node.inputs[i], image ? DType::kBFloat16 : source_type(node.inputs[i])));
+      inputs.push_back(as_type(node.inputs[i], image ? dtype_ : source_type(node.inputs[i])));
     }
     editor_.replace(index, node.op, std::move(inputs));
   }
@@ -111,12 +113,18 @@ class Lowerer {
   }
 
   GraphEditor editor_;
+  DType dtype_;
   std::vector<bool> varies_;  // with the inputs, by node
   std::map<std::tuple<int, int, DType>, std::optional<Symbol>> casts_;
 };
 
 }  // namespace
 
-Graph lower_precision(const Graph& graph) { return Lowerer(graph).result(); }
+Graph lower_precision(const Graph& graph, DType dtype) {
+  if (!is_low_precision(dtype))
+    throw DTypeError(std::string("lower_precision: dtype is ") + long_name(dtype) +
+                     ", expected bfloat16 or float16");
+  return Lowerer(graph, dtype).result();
+}
 
 }  // namespace pycnn

@@ -15,8 +15,9 @@ namespace {
 
 bool is_training_state(std::string_view name) {
   return name == kSeedName || name == kStepName || name == kLearningRateName ||
-         name.starts_with(kMomentumPrefix) || name.starts_with(kMeanPrefix) ||
-         name.starts_with(kVariancePrefix) || name.starts_with(kAveragePrefix);
+         name == kLossScaleName || name == kGoodStepsName || name.starts_with(kMomentumPrefix) ||
+         name.starts_with(kMeanPrefix) || name.starts_with(kVariancePrefix) ||
+         name.starts_with(kAveragePrefix);
 }
 
 bool is_variable(const Node& node) {
@@ -30,10 +31,17 @@ bool is_op_name(const std::string& name) {
 
 void check_dtype(const CompileOptions& options, const DeviceChoice& device) {
   if (options.dtype == DType::kFloat32) return;
-  if (options.dtype != DType::kBFloat16)
+  if (!is_low_precision(options.dtype))
     throw DTypeError(std::string("compile: dtype is ") + long_name(options.dtype) +
-                     ", expected float32 or bfloat16");
-  if (options.emulate_bfloat16 || device.module != nullptr) return;
+                     ", expected float32, bfloat16 or float16");
+  if (device.module != nullptr) return;
+  if (options.dtype == DType::kFloat16)
+    throw UnsupportedError(
+        "compile: dtype float16 is computed on GPUs only, the device is cpu\n  hint: bfloat16 "
+        "takes "
+        "as much memory and runs where the processor has AMX or AVX512-BF16; its range is "
+        "float32's, so that no loss needs scaling");
+  if (options.emulate_bfloat16) return;
   const bool has_unit = has_amx_bf16() || has_avx512_bf16();
   const Isa isa = parse_isa(options.isa);
   // The units' kernels hold their sums in vectors of AVX-512.

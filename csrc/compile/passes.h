@@ -19,9 +19,14 @@ namespace pycnn {
 std::vector<Symbol> trained_parameters(const Graph& graph, Symbol loss, const Optimizer& optimizer);
 
 // Adds the update of each parameter by its gradient, with the optimizer's state as buffers, and the
-// assignments that make them last. Counts `train.step`.
+// assignments that make them last. Counts `train.step`. Gradients may be `scaled`, those of
+// `scaled_loss`: then the scale follows them, and a step whose gradients are not all finite changes
+// no variable else.
 void append_update(Graph& graph, const Optimizer& optimizer, std::span<const Symbol> parameters,
-                   std::span<const Symbol> gradients);
+                   std::span<const Symbol> gradients, bool scaled = false);
+
+// The loss times the variable `train.loss_scale`, which lifts gradients into float16's range.
+Symbol scaled_loss(Graph& graph, Symbol loss);
 
 // Joins batch norms of running statistics to the convolution or dense layer before them, by a
 // FoldBatchNorm of their variables.

@@ -34,7 +34,7 @@ struct Rule {
   Symbol log_of_base() const {
     const DType type = context.input_spec(0).dtype;
     Symbol zero = context.emit(Fill{{}, parameter_type(type), 0.0}, {});
-    if (type == DType::kBFloat16) zero = context.emit(Cast{type}, {zero});
+    if (is_low_precision(type)) zero = context.emit(Cast{type}, {zero});
     const Symbol base = context.emit(Add{}, {a, binary(BinaryKind::kEqual, a, zero)});
     return unary(UnaryKind::kLog, 1.0, 0.0, base);
   }

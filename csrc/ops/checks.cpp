@@ -98,9 +98,9 @@ void expect_inputs(Specs inputs, std::size_t least, std::size_t most, const char
 
 namespace {
 
-void expect_type(const TensorSpec& spec, const char* name, bool bfloat16) {
+void expect_type(const TensorSpec& spec, const char* name, bool image) {
   if (spec.dtype == DType::kFloat32 || spec.dtype == DType::kFloat64) return;
-  if (bfloat16 && spec.dtype == DType::kBFloat16) return;
+  if (image && is_low_precision(spec.dtype)) return;
   const char* hint = "";
   if (spec.dtype == DType::kUInt8) {
     hint = "\n  hint: normalize_image turns u8 images into floating point";
@@ -108,7 +108,7 @@ void expect_type(const TensorSpec& spec, const char* name, bool bfloat16) {
     hint = "\n  hint: cast it to f32 first";
   }
   fail<DTypeError>(name, " is ", spec.dtype,
-                   bfloat16 ? ", expected f32, f64 or bf16" : ", expected f32 or f64", hint);
+                   image ? ", expected f32, f64, bf16 or f16" : ", expected f32 or f64", hint);
 }
 
 [[noreturn]] void types_differ(const TensorSpec& spec, const char* name, const TensorSpec& first,
@@ -117,11 +117,11 @@ void expect_type(const TensorSpec& spec, const char* name, bool bfloat16) {
                    "; both must be the same");
 }
 
-void expect_types(Specs inputs, std::initializer_list<const char*> names, bool bfloat16) {
+void expect_types(Specs inputs, std::initializer_list<const char*> names, bool image) {
   const char* const* name = names.begin();
   for (const TensorSpec& spec : inputs) {
     if (name == names.end()) return;
-    expect_type(spec, *name, bfloat16);
+    expect_type(spec, *name, image);
     if (spec.dtype != inputs[0].dtype) types_differ(spec, *name, inputs[0], *names.begin());
     ++name;
   }
@@ -145,8 +145,9 @@ void expect_parameter_type(const TensorSpec& spec, const char* name, const Tenso
                            const char* image_name) {
   expect_type(spec, name, false);
   if (spec.dtype == parameter_type(image.dtype)) return;
-  if (image.dtype != DType::kBFloat16) types_differ(spec, name, image, image_name);
-  fail<DTypeError>(name, " is ", spec.dtype, ", expected f32 beside ", image_name, " of bf16");
+  if (!is_low_precision(image.dtype)) types_differ(spec, name, image, image_name);
+  fail<DTypeError>(name, " is ", spec.dtype, ", expected f32 beside ", image_name, " of ",
+                   image.dtype);
 }
 
 void expect_dtype(const TensorSpec& spec, const char* name, DType dtype) {

@@ -89,12 +89,12 @@ inline void expect_inputs(Specs inputs, std::size_t count, const char* names) {
 void expect_float(const TensorSpec& spec, const char* name);
 // As expect_float, and all have the type of the first.
 void expect_floats(Specs inputs, std::initializer_list<const char*> names);
-// As expect_float and expect_floats, for images, which may also be bf16.
+// As expect_float and expect_floats, for images, which may also be bf16 or f16.
 void expect_image_type(const TensorSpec& spec, const char* name);
 void expect_image_types(Specs inputs, std::initializer_list<const char*> names);
 // Type of parameters, statistics and their gradients beside images of a type.
 inline DType parameter_type(DType image) {
-  return image == DType::kBFloat16 ? DType::kFloat32 : image;
+  return is_low_precision(image) ? DType::kFloat32 : image;
 }
 // DTypeError unless of the type that goes with the image's.
 void expect_parameter_type(const TensorSpec& spec, const char* name, const TensorSpec& image,

@@ -212,6 +212,8 @@ struct Work {
     per_output(4 + (op.nesterov ? 2 : 0) + (op.clipped ? 1 : 0));
   }
   void operator()(const ops::EmaUpdate&) const { per_output(3); }
+  void operator()(const ops::LossScale&) const { cost.other_flops = 4; }
+  void operator()(const ops::Commit&) const {}
 
   template <class Pool>
   static std::int64_t window(const Pool& op) {

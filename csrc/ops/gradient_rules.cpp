@@ -10,7 +10,7 @@ namespace {
 
 // Sums are made in f32 at least.
 Symbol in_float(GradientContext& context, Symbol value, DType dtype) {
-  return dtype == DType::kBFloat16 ? context.emit(Cast{DType::kFloat32}, {value}) : value;
+  return is_low_precision(dtype) ? context.emit(Cast{DType::kFloat32}, {value}) : value;
 }
 
 }  // namespace
@@ -37,7 +37,7 @@ Symbol sum_to(GradientContext& context, Symbol value, const TensorSpec& from, co
   }
   if (!reduce.axes.empty()) {
     value = context.emit(reduce, {in_float(context, value, from.dtype)});
-    if (from.dtype == DType::kBFloat16) value = context.emit(Cast{from.dtype}, {value});
+    if (is_low_precision(from.dtype)) value = context.emit(Cast{from.dtype}, {value});
   }
   return added == 0 ? value : context.emit(reshape_to(kept, to), {value});
 }

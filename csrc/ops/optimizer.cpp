@@ -69,6 +69,31 @@ std::vector<TensorSpec> ClipFactor::infer(Specs inputs) const {
 
 void ClipFactor::gradient(GradientContext&) const { no_gradient(); }
 
+std::vector<TensorSpec> LossScale::infer(Specs inputs) const {
+  if (growth_interval < 1)
+    fail<ArgumentError>("growth_interval is ", growth_interval, ", expected at least 1");
+  if (!(max_norm > 0.0))
+    fail<ArgumentError>("max_norm is ", max_norm, ", expected a number above 0");
+  expect_inputs(inputs, 3, "norm, scale, good_steps");
+  expect_floats(inputs.first(2), {"norm", "scale"});
+  expect_shape(inputs[0], "norm", {}, "a scalar");
+  expect_shape(inputs[1], "scale", {}, "a scalar");
+  expect_one(inputs[2], "good_steps", DType::kInt64);
+  return {inputs[0], inputs[0], inputs[1], inputs[2]};
+}
+
+void LossScale::gradient(GradientContext&) const { no_gradient(); }
+
+std::vector<TensorSpec> Commit::infer(Specs inputs) const {
+  expect_inputs(inputs, 3, "value, previous, factor");
+  expect_like(inputs[1], "previous", inputs[0], "the value's shape");
+  expect_float(inputs[2], "factor");
+  expect_shape(inputs[2], "factor", {}, "a scalar");
+  return {inputs[0]};
+}
+
+void Commit::gradient(GradientContext&) const { no_gradient(); }
+
 std::vector<TensorSpec> SgdUpdate::infer(Specs inputs) const {
   expect_within(momentum, "momentum", 0.0, 1.0);
   const bool velocity = momentum > 0.0;

@@ -107,6 +107,8 @@ constexpr Entry kEntries[] = {
     {DenseAdamUpdate::kName,
      {"parameter (OUT, IN)", "input (..., IN)", "grad_output (..., OUT)", "learning_rate (1)",
       "step (1)", "mean", "variance"}},
+    {LossScale::kName, {"norm ()", "scale ()", "good_steps (1)"}},
+    {Commit::kName, {"value", "previous", "factor ()"}},
 };
 static_assert(std::size(kEntries) == std::variant_size_v<AnyOp>, "one entry per op");
 

@@ -210,7 +210,8 @@ def add_numerics(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="float32",
         metavar="D",
-        help="element type of activations: float32 (default), or bfloat16, where the processor has AMX or AVX512-BF16",
+        help="element type of activations: float32 (default), bfloat16, where the processor has AMX or AVX512-BF16, or "
+        "float16, on a GPU",
     )
     parser.add_argument("--emulate-bfloat16", action="store_true", help="bfloat16 on any processor, slowly")
     parser.add_argument(

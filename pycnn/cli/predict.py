@@ -27,7 +27,7 @@ from pycnn.data._decode import decode, read_file, require_pillow
 from pycnn.nn import _range
 from pycnn.nn._running import ends_in_softmax
 from pycnn.nn.module import Module
-from pycnn.program import COMPUTED
+from pycnn.program import COMPUTED, LOW_PRECISION
 from pycnn.tracing import check_dtype
 
 __all__ = ["add_arguments", "run"]
@@ -95,7 +95,7 @@ def _probabilities(net: Module, images: np.ndarray, args: argparse.Namespace) ->
         return scores if ends_in_softmax(scores) else functional.softmax(scores)
 
     numerics = _options.numerics(args)
-    if check_dtype(numerics["dtype"], allowed=COMPUTED) == "bfloat16":
+    if check_dtype(numerics["dtype"], allowed=COMPUTED) in LOW_PRECISION:
         numerics["input_dtype"] = "uint8"
     else:
         numerics["dtype"] = "uint8"

@@ -174,6 +174,8 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"epoch": position.epoch + 1, **position.totals.means()}
     row["learning_rate"] = trainer.rate
+    if trainer.scales_loss:
+        row["loss_scale"] = trainer.loss_scale
     row["seconds"] = seconds
     row["images_per_second"] = (position.totals.samples - images_before) / max(seconds, 1e-9)
     row["data_wait_percent"] = 100.0 * loader.wait_seconds / max(seconds, 1e-9)
@@ -293,6 +295,7 @@ def _diverged(trainer: Trainer, what: str, batch: int, step: int) -> NoReturn:
         f"batch {batch}, learning rate {trainer.rate:g})\n  "
         + (f"last good checkpoint: {kept}" if kept else "no checkpoint was written")
         + "\n  hint: try a smaller learning rate or clip_norm"
+        + (", or bfloat16, whose range is float32's" if trainer.scales_loss else "")
     )
     raise error if trainer.ranks is None else on_all_ranks(error)
 

@@ -70,8 +70,8 @@ def _line(row: dict[str, Any], epochs: int) -> str:
             continue
         if key == "learning_rate":
             parts.append(f"rate {value:.3g}")
-        elif "loss" in key:
-            parts.append(f"{key} {value:.4f}")
+        elif key == "loss_scale":
+            parts.append(f"scale {value:g}")
         else:
             parts.append(f"{key} {value:.4f}")
     parts.append(f"{row['images_per_second']:.0f} images/s")

@@ -21,7 +21,7 @@ class History:
 
     Attributes:
         rows: A dict for each epoch: "epoch" (from 1), "loss", metrics, the same with "val_",
-            "learning_rate", "seconds", "images_per_second", "data_wait_percent".
+            "learning_rate", in float16 "loss_scale", "seconds", "images_per_second", "data_wait_percent".
         fingerprint: Of the weights after the last epoch; "" before.
     """
 

@@ -22,8 +22,9 @@ class TensorBoard(Callback):
     """Write losses, metrics, learning rate and speed as TensorBoard scalars.
 
     Per epoch (the step is the number of training steps so far): "loss/train", "loss/held_out", "accuracy/train",
-    "accuracy/held_out" and so on for other metrics, "learning_rate", "images_per_second". Per `every` steps:
-    "loss/step" and "learning_rate/step". A resumed training adds a file, which hides what an interrupted epoch left.
+    "accuracy/held_out" and so on for other metrics, "learning_rate", in float16 "loss_scale", "images_per_second". Per
+    `every` steps: "loss/step" and "learning_rate/step". A resumed training adds a file, which hides what an interrupted
+    epoch left.
 
     Args:
         directory: For the event files; ``tensorboard --logdir DIRECTORY`` shows them.
@@ -83,6 +84,6 @@ class TensorBoard(Callback):
 
 
 def _tag(name: str) -> str:
-    if name in ("learning_rate", "images_per_second"):
+    if name in ("learning_rate", "loss_scale", "images_per_second"):
         return name
     return f"{name.removeprefix('val_')}/{'held_out' if name.startswith('val_') else 'train'}"

@@ -52,7 +52,9 @@ class Trainer:
             that gives a scalar. Default: the net's own (``default_loss``), else cross-entropy.
         dtype: "float32", or "bfloat16": activations and their gradients take half the memory, and are multiplied faster
             (see `pycnn.compile`). Weights, what the optimizer keeps, norms and losses stay float32, so no scaling of
-            the loss is needed.
+            the loss is needed. "float16", on a GPU alone, has more precision and little range: the loss is multiplied
+            by a scale that starts at 65536. A step with a gradient that is not finite halves it and changes nothing
+            else; 2000 steps without one double it.
         device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         threads: At most this many; None chooses. The result does not depend on it.
         seed: Of shuffling, augmentation and dropout. Fresh weights follow `pycnn.manual_seed`.
@@ -76,7 +78,7 @@ class Trainer:
 
     Attributes:
         net: The net.
-        steps: Steps made so far.
+        steps: Steps made so far; in float16, with those that changed nothing.
         history: One row for each epoch of `fit`.
         variables: Arrays that the programs share: weights, optimizer state, averages, counters.
 
@@ -243,6 +245,18 @@ class Trainer:
             return values
 
     @property
+    def scales_loss(self) -> bool:
+        """Whether steps scale the loss: those in float16."""
+        return bool(self.numerics["dtype"] == "float16")
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by before gradients are computed: 1 but in float16 (see `dtype`)."""
+        if not self.scales_loss or "train.loss_scale" not in self.variables:
+            return 1.0
+        return float(self.variables["train.loss_scale"].numpy())
+
+    @property
     def ranks(self) -> _ranks.Ranks | None:
         """The processes that train this net together (see `pycnn.dist`); None when this one is alone.
 
@@ -290,7 +304,9 @@ class Trainer:
         if rate != self.rate:
             self.variables["train.learning_rate"] = np.array([rate], np.float32)
             self.rate = rate
-        before = None if "unchanged" in self._warned or self.steps else self._trainable()
+        # In float16 the first steps may be made in vain, until the scale of the loss fits.
+        looks = not self.steps and "unchanged" not in self._warned and not self.scales_loss
+        before = self._trainable() if looks else None
         pending = program.begin(images, target, who="step")
         self.steps += 1
         if ranks is not None:  # on the CPU, where the step has been made
@@ -309,7 +325,11 @@ class Trainer:
         self._warn(
             "unchanged",
             f"{what} changed no weight (learning rate {self.learning_rate:g}); all gradients are zero, or too "
-            "small for float32",
+            + (
+                f"large or small for float16 (the loss is scaled by {self.loss_scale:g})"
+                if self.scales_loss
+                else "small for float32"
+            ),
         )
 
     def lost_weights(self) -> list[str]:
@@ -589,8 +609,12 @@ class Trainer:
             return self._measure(dataset, batch_size, transform)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
-        """Class of each image, int64 (N,), computed as in training; see `pycnn.nn.Module.predict`."""
-        return self.net.predict(x, batch_size=batch_size, **self.numerics)
+        """Class of each image, int64 (N,), computed as in training; see `pycnn.nn.Module.predict`.
+
+        On the CPU, and so in float32 where training is in float16.
+        """
+        numerics = {**self.numerics, "dtype": "float32"} if self.scales_loss else self.numerics
+        return self.net.predict(x, batch_size=batch_size, **numerics)
 
     # ---- Averages
 

@@ -280,7 +280,7 @@ def test_command_draws_where_it_is_told(run, known_peaks, tmp_path, monkeypatch)
         ("--roofline {}/file/net.png", 2, "is no folder"),
         ("--roofline {}/net.png --no-peaks", 2, "--no-peaks"),
         ("--measure-peaks --no-peaks", 2, "not allowed with"),
-        ("--dtype float16", 1, "expected one of float32, bfloat16"),
+        ("--dtype float16", 1, "float16 is computed on GPUs only"),
         ("--dtype float64", 1, "expected one of float32, bfloat16"),
         ("--dtype nonsense", 1, "expected one of float32, bfloat16"),
     ],

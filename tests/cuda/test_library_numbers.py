@@ -89,6 +89,7 @@ CUDNN = {
     },
     "Value": {
         "kFloat32": "DATA_FLOAT",
+        "kFloat16": "DATA_HALF",
         "kBFloat16": "DATA_BFLOAT16",
         "kCrossCorrelation": "CROSS_CORRELATION",
         "kAdd": "POINTWISE_ADD",
@@ -126,6 +127,7 @@ CUBLASLT = {
     },
     "Value": {
         "kReal32": None,  # of the CUDA toolkit's library_types.h
+        "kRealFloat16": None,
         "kRealBFloat16": None,
         "kTranspose": "OP_T",
         "kCompute32": "COMPUTE_32F",

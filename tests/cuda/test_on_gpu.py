@@ -55,9 +55,10 @@ def test_two_trainings_have_the_same_bits(name, image, classes, batch):
 
 
 @pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)
-def test_bfloat16_trains_about_as_the_cpu_in_float32(name, image, classes, batch):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bits_train_about_as_the_cpu_in_float32(name, image, classes, batch, dtype):
     expected, _ = losses(name, image, classes, batch, "cpu")
-    actual, _ = losses(name, image, classes, batch, "cuda", dtype="bfloat16")
+    actual, _ = losses(name, image, classes, batch, "cuda", dtype=dtype)
     np.testing.assert_allclose(actual[:5], expected[:5], rtol=0.05)
 
 
@@ -74,7 +75,7 @@ def test_inference_gives_the_scores_of_the_cpu(name, image, classes, batch):
 
 
 @pytest.mark.parametrize("name", ["cifar_googlenet", "cifar_resnext"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_steps_side_by_side_have_the_bits_of_steps_one_by_one(monkeypatch, name, dtype):
     monkeypatch.setenv("PYCNN_CUDA_DETERMINISTIC", "1")  # the same kernels every time
     runs = []

@@ -19,12 +19,12 @@ from pycnn import _core, functional
 INTERNAL = {
     "Broadcast", "FoldBatchNorm", "BatchNormTrain", "BatchNormInference", "DropoutTrain", "Increment", "ClipFactor",
     "SgdUpdate", "AdamUpdate", "MuonUpdate", "EmaUpdate", "Fill", "BatchNormStatistics", "BatchNormApply",
-    "DenseSgdUpdate", "DenseAdamUpdate",
+    "DenseSgdUpdate", "DenseAdamUpdate", "LossScale", "Commit",
 }  # fmt: skip
 
 
 # Ops with one kernel only, which moves data or counts and serves every element type.
-SINGLE_KERNEL = {"ArgMax", "Broadcast", "Fill", "Increment", "Reshape", "Take", "TopKCorrect"}
+SINGLE_KERNEL = {"ArgMax", "Broadcast", "Commit", "Fill", "Increment", "LossScale", "Reshape", "Take", "TopKCorrect"}
 
 
 def op_names() -> list[str]:

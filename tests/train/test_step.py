@@ -279,7 +279,7 @@ def test_averages_are_those_of_the_weights():
     [
         ({"optimizer": "sgd"}, pc.ArgumentError, "optimizer"),
         ({"loss": "hinge"}, pc.ArgumentError, "'hinge'"),
-        ({"dtype": "float16"}, pc.DTypeError, "'float16' is not accepted here; expected one of float32, bfloat16"),
+        ({"dtype": "float64"}, pc.DTypeError, "'float64' is not accepted here; expected one of float32, bfloat16"),
         ({"seed": -1}, pc.ArgumentError, "seed"),
         ({"clip_norm": 0}, pc.ArgumentError, "clip_norm"),
         ({"ema_decay": 1.0}, pc.ArgumentError, "ema_decay"),

@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "core/bfloat16.h"
+#include "core/half_types.h"
 
 // Contract of convert.isa.cpp: unaligned arrays of n elements that do not overlap, but that `round`
 // may work in place.

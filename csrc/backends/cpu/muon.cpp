@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backends/cpu/optimizer.h"
+#include "backends/cpu/optimizer_steps.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
 #include "core/parallel.h"
@@ -45,6 +46,14 @@ MuonCoefficients coefficients_of(const KernelArgs& args, const MuonSizes& sizes)
       std::sqrt(std::max(1.0, static_cast<double>(sizes.first) / static_cast<double>(sizes.rest)));
   return {op.clipped ? scalar_of(args.inputs.back()) : 1.0, 1.0 - rate * op.weight_decay,
           rate * stretch};
+}
+
+// Whether the step changes nothing; then that is done.
+bool keeps(const KernelArgs& args, const MuonCoefficients& c) noexcept {
+  if (!(c.factor < 0.0)) return false;
+  keep_tensor(args.inputs[0], args.outputs[0]);
+  keep_tensor(args.inputs[3], args.outputs[1]);
+  return true;
 }
 
 // ---- float32
@@ -145,6 +154,7 @@ void vector_muon(const KernelArgs& args) noexcept {
   if (sizes.count() == 0) return;
   const Index rows = sizes.rows(), columns = sizes.columns();
   const MuonCoefficients c = coefficients_of(args, sizes);
+  if (keeps(args, c)) return;
   MuonScratch s(args.scratch, sizes);
   float* const direction = sizes.tall() ? s.transposed : s.x;
   // Not std::max, which would hide a norm that is NaN.
@@ -178,6 +188,7 @@ void reference_muon_of(const KernelArgs& args) noexcept {
   const MuonSizes sizes = sizes_of(args.inputs[0].spec->shape);
   const Index rows = sizes.rows(), columns = sizes.columns(), count = sizes.count();
   const MuonCoefficients c = coefficients_of(args, sizes);
+  if (keeps(args, c)) return;
   T* x = reinterpret_cast<T*>(args.scratch);
   T* next = x + count;
   T* const square = next + count;

@@ -17,13 +17,27 @@ double factor_of(const KernelArgs& args, bool clipped) noexcept {
   return clipped ? scalar_of(args.inputs.back()) : 1.0;
 }
 
+// Whether the step changes nothing: then output o, for each of `from`, is its input from[o].
+bool keeps(const KernelArgs& args, double factor,
+           std::initializer_list<std::size_t> from) noexcept {
+  if (!(factor < 0.0)) return false;
+  std::size_t o = 0;
+  for (const std::size_t i : from) {
+    if (o == args.outputs.size()) break;
+    keep_tensor(args.inputs[i], args.outputs[o++]);
+  }
+  return true;
+}
+
 // ---- SGD
 
 template <const OptimizerFunctions& Functions>
 void vector_sgd(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::SgdUpdate>(args);
   const bool has_velocity = args.outputs.size() > 1;
-  const SgdStep all = sgd_step(op, scalar_of(args.inputs[2]), factor_of(args, op.clipped));
+  const double factor = factor_of(args, op.clipped);
+  if (keeps(args, factor, {0, 3})) return;
+  const SgdStep all = sgd_step(op, scalar_of(args.inputs[2]), factor);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                   [&](std::int64_t begin, std::int64_t end) {
                     SgdStep step = all;
@@ -42,6 +56,7 @@ void vector_sgd(const KernelArgs& args) noexcept {
 void reference_sgd(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::SgdUpdate>(args);
   const bool has_velocity = args.outputs.size() > 1;
+  if (keeps(args, factor_of(args, op.clipped), {0, 3})) return;
   with_float(args.inputs[0].spec->dtype, [&](auto type) {
     using T = decltype(type);
     const T rate = static_cast<T>(scalar_of(args.inputs[2]) * op.rate_scale);
@@ -71,7 +86,9 @@ AdamCoefficients coefficients_of(const KernelArgs& args) noexcept {
 template <const OptimizerFunctions& Functions>
 void vector_adam(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::AdamUpdate>(args);
-  const AdamStep all = adam_step(op, coefficients_of(args));
+  const AdamCoefficients c = coefficients_of(args);
+  if (keeps(args, c.factor, {0, 4, 5})) return;
+  const AdamStep all = adam_step(op, c);
   parallel_ranges(args.threads, count_of(args.outputs[0]), kElementGrain,
                   [&](std::int64_t begin, std::int64_t end) {
                     AdamStep step = all;
@@ -90,6 +107,7 @@ void vector_adam(const KernelArgs& args) noexcept {
 void reference_adam(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::AdamUpdate>(args);
   const AdamCoefficients c = coefficients_of(args);
+  if (keeps(args, c.factor, {0, 4, 5})) return;
   with_float(args.inputs[0].spec->dtype, [&](auto type) {
     using T = decltype(type);
     for (std::int64_t i = 0; i < count_of(args.outputs[0]); ++i) {
@@ -145,6 +163,37 @@ void increment(const KernelArgs& args) noexcept {
   *args.outputs[0].as<std::int64_t>() = *args.inputs[0].as<const std::int64_t>() + 1;
 }
 
+// ---- Scale of the loss
+
+void loss_scale(const KernelArgs& args) noexcept {
+  constexpr double kSmallest = 0x1p-24, kLargest = 0x1p24;
+  const auto& op = op_of<ops::LossScale>(args);
+  double norm = scalar_of(args.inputs[0]), scale = scalar_of(args.inputs[1]), factor = -1.0;
+  std::int64_t good_steps = *args.inputs[2].as<const std::int64_t>();
+  if (std::isfinite(norm)) {
+    norm /= scale;
+    factor = (norm > op.max_norm ? op.max_norm / norm : 1.0) / scale;
+    if (++good_steps >= op.growth_interval) {
+      good_steps = 0;
+      scale = std::min(2.0 * scale, kLargest);
+    }
+  } else {
+    good_steps = 0;
+    scale = std::max(0.5 * scale, kSmallest);
+  }
+  with_float(args.outputs[0].spec->dtype, [&](auto type) {
+    using T = decltype(type);
+    *args.outputs[0].as<T>() = static_cast<T>(factor);
+    *args.outputs[1].as<T>() = static_cast<T>(norm);
+    *args.outputs[2].as<T>() = static_cast<T>(scale);
+  });
+  *args.outputs[3].as<std::int64_t>() = good_steps;
+}
+
+void commit(const KernelArgs& args) noexcept {
+  keep_tensor(args.inputs[scalar_of(args.inputs[2]) < 0.0 ? 1 : 0], args.outputs[0]);
+}
+
 // ---- Selection
 
 Kernel make_kernel(KernelFunction run, std::vector<std::uint32_t> in_place) {
@@ -183,6 +232,12 @@ Kernel make_ema_reference(const ops::EmaUpdate&, const Problem&) {
 Kernel make_increment(const ops::Increment&, const Problem&) {
   return make_kernel(increment, {1u << 0});
 }
+Kernel make_loss_scale(const ops::LossScale&, const Problem&) {
+  return make_kernel(loss_scale, {0, 1u << 0, 1u << 1, 1u << 2});
+}
+Kernel make_commit(const ops::Commit&, const Problem&) {
+  return make_kernel(commit, {1u << 0 | 1u << 1});
+}
 
 }  // namespace
 
@@ -193,5 +248,7 @@ PYCNN_DEFINE_VARIANTS(ops::AdamUpdate, "adam_update", accept_float32, make_adam,
 PYCNN_DEFINE_VARIANTS(ops::EmaUpdate, "ema_update", accept_float32, make_ema, kOptimizer,
                       make_ema_reference)
 PYCNN_DEFINE_SINGLE_VARIANT(ops::Increment, "increment.scalar", make_increment)
+PYCNN_DEFINE_SINGLE_VARIANT(ops::LossScale, "loss_scale.scalar", make_loss_scale)
+PYCNN_DEFINE_SINGLE_VARIANT(ops::Commit, "commit.copy", make_commit)
 
 }  // namespace pycnn::cpu

@@ -1,12 +1,21 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "backends/cpu/optimizer.h"
+#include "backends/cpu/vector_variants.h"
 #include "pycnn/ops.h"
 
 // The numbers of an update that are the same for all elements, worked out in float64.
 namespace pycnn::cpu {
+
+// For a step that changes nothing.
+inline void keep_tensor(const TensorView& from, const TensorView& to) noexcept {
+  if (from.data == to.data) return;
+  const std::size_t bytes = static_cast<std::size_t>(count_of(to)) * item_bytes(to.spec->dtype);
+  if (bytes != 0) std::memcpy(to.data, from.data, bytes);
+}
 
 inline SgdStep sgd_step(const ops::SgdUpdate& op, double learning_rate, double factor) noexcept {
   SgdStep step{};

@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "backends/cpu/activation.h"
-#include "core/bfloat16.h"
+#include "core/half_types.h"
 
 // The inner loops of convolution and dense layers in bfloat16, once per unit that multiplies it.
 // Such units take pairs of neighbours along the sum and add to float32: TDPBF16PS (AMX) 16 rows

@@ -141,5 +141,9 @@ Selection select(const ops::DenseSgdUpdate&, const Problem&);
 std::vector<std::string> variants(const ops::DenseSgdUpdate&);
 Selection select(const ops::DenseAdamUpdate&, const Problem&);
 std::vector<std::string> variants(const ops::DenseAdamUpdate&);
+Selection select(const ops::LossScale&, const Problem&);
+std::vector<std::string> variants(const ops::LossScale&);
+Selection select(const ops::Commit&, const Problem&);
+std::vector<std::string> variants(const ops::Commit&);
 
 }  // namespace pycnn::cpu

@@ -2,7 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/bfloat16.h"
+#include "core/half_types.h"
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>

@@ -1,5 +1,6 @@
 #include "backends/cpu/variant.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -23,6 +24,21 @@ bool takes(Images images, bool bfloat16) {
   return images == Images::kAny || (images == Images::kBFloat16) == bfloat16;
 }
 
+bool has_float16(const Problem& problem) {
+  const auto is_float16 = [](const TensorSpec& spec) { return spec.dtype == DType::kFloat16; };
+  return std::any_of(problem.inputs.begin(), problem.inputs.end(), is_float16) ||
+         std::any_of(problem.outputs.begin(), problem.outputs.end(), is_float16);
+}
+
+// Ops that convert any type or move it about.
+bool is_for_any_type(std::string_view op) {
+  for (const char* name : {ops::Cast::kName, ops::Fill::kName, ops::Broadcast::kName,
+                           ops::Concat::kName, ops::Slice::kName, ops::Pad::kName,
+                           ops::Reshape::kName, ops::Transpose::kName, ops::Take::kName})
+    if (op == name) return true;
+  return false;
+}
+
 [[noreturn]] void unknown_pin(const VariantChoice& choice, std::string_view pinned) {
   std::string names;
   for (const VariantHead& variant : choice.heads)
@@ -40,6 +56,10 @@ std::vector<Refusal> worth_telling(std::vector<Refusal> refused) {
 }  // namespace
 
 Selection choose_variant(const VariantChoice& choice, const Problem& problem) {
+  if (has_float16(problem) && !is_for_any_type(choice.op))
+    throw UnsupportedError(std::string(choice.op) +
+                           ": float16 is computed on GPUs only\n  hint: cast it to float32 or "
+                           "bfloat16 first");
   const bool bfloat16 = has_bfloat16(problem);
   std::string_view pinned = problem.pinned;
   const bool pins_widened = bfloat16 && pinned.ends_with(kWidenedSuffix);

@@ -246,6 +246,8 @@ void with_arithmetic(Arithmetic arithmetic, const F& f) {
       return f(float{}, std::true_type{});
     case Arithmetic::kBFloat16:
       return f(BFloat16{}, std::true_type{});
+    case Arithmetic::kFloat16:
+      return f(Float16{}, std::true_type{});
   }
 }
 

@@ -8,7 +8,7 @@ struct DeviceQueue;
 
 // Convolutions and their gradients as products of matrices that are never built (implicit GEMM,
 // conv2d_tiles.h), for every stride, dilation and number of groups. A dense layer is one of 1x1
-// images. Weights are float32 and, beside bfloat16 images, rounded to that when they are
+// images. Weights are float32 and, beside 16-bit images, rounded to their type when they are
 // multiplied; sums are float32. Pixels of all images, and elements of one, are fewer than 2^31.
 namespace pycnn::cuda {
 
@@ -31,11 +31,13 @@ struct ConvShape {
 enum class Direction : std::uint8_t { kForward, kGradInput, kGradWeight };
 
 // How products are computed. kTf32: float32 images by tensor cores, rounded to 10 bits of mantissa.
-enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kBFloat16 };
+enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kBFloat16, kFloat16 };
 inline Image image_of(Arithmetic arithmetic) {
+  if (arithmetic == Arithmetic::kFloat16) return Image::kFloat16;
   return arithmetic == Arithmetic::kBFloat16 ? Image::kBFloat16 : Image::kFloat32;
 }
 inline Arithmetic arithmetic_of(Image image, bool tf32) {
+  if (image == Image::kFloat16) return Arithmetic::kFloat16;
   if (image == Image::kBFloat16) return Arithmetic::kBFloat16;
   return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
 }

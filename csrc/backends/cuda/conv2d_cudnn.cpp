@@ -35,7 +35,7 @@ struct Plan {
 };
 
 Layout layout_of(const ConvProblem& problem, bool has_bias, std::int64_t workspace) {
-  const bool narrow = problem.image == Image::kBFloat16;
+  const bool narrow = is_narrow(problem.image);
   Layout layout;
   layout.weight = aligned_scratch(workspace);
   layout.bias = layout.weight + aligned_scratch(narrow ? problem.shape.weights() * 2 : 0);
@@ -77,7 +77,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
               std::byte* scratch) {
   const ConvProblem& p = plan.problem;
   const ConvShape& s = p.shape;
-  const bool narrow = p.image == Image::kBFloat16;
+  const bool narrow = is_narrow(p.image);
   void* const workspace = scratch;
   std::byte* const narrow_weight = scratch + plan.layout.weight;
   std::byte* const narrow_bias = scratch + plan.layout.bias;
@@ -86,8 +86,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
     execute(queue, handle, plan,
             {{cudnn::kInput, call.input}, {cudnn::kOutput, call.output}, {cudnn::kWeight, target}},
             workspace);
-    if (narrow)
-      cast(queue, Image::kBFloat16, Image::kFloat32, target, call.grad_weight, s.weights());
+    if (narrow) cast(queue, p.image, Image::kFloat32, target, call.grad_weight, s.weights());
     if (call.grad_bias != nullptr)
       conv2d_grad_bias(queue, p.image, s, call.output, call.grad_bias,
                        scratch + plan.layout.partials);
@@ -95,7 +94,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
   }
   const void* weight = call.weight;
   if (narrow) {
-    cast(queue, Image::kFloat32, Image::kBFloat16, weight, narrow_weight, s.weights());
+    cast(queue, Image::kFloat32, p.image, weight, narrow_weight, s.weights());
     weight = narrow_weight;
   }
   std::vector<Operand> operands = {
@@ -103,7 +102,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
   if (p.bias) {
     const void* bias = call.epilogue.bias;
     if (narrow) {
-      cast(queue, Image::kFloat32, Image::kBFloat16, bias, narrow_bias, s.out_channels);
+      cast(queue, Image::kFloat32, p.image, bias, narrow_bias, s.out_channels);
       bias = narrow_bias;
     }
     operands.push_back({cudnn::kBias, bias});

@@ -438,7 +438,7 @@ struct WeightSource {
 enum class TileSize : std::uint8_t { kLarge, kMedium, kSmall };
 
 // By the multiply-adds of CUDA cores, or by tensor cores (float as TF32): conv2d_float32.cu,
-// conv2d_tf32.cu and conv2d_bfloat16.cu.
+// conv2d_tf32.cu, conv2d_bfloat16.cu and conv2d_float16.cu.
 template <class T, bool kTensorCores>
 void multiply(DeviceQueue& queue, TileSize size, const GatherSource<T, SmallTile>& source);
 template <class T, bool kTensorCores>

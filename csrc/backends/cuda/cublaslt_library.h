@@ -34,6 +34,7 @@ enum PreferenceAttribute : int {  // cublasLtMatmulPreferenceAttributes_t
 
 enum Value : int {
   kReal32 = 0,
+  kRealFloat16 = 2,
   kRealBFloat16 = 14,
   kTranspose = 1,
   kCompute32 = 68,

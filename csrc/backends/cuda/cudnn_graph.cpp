@@ -8,7 +8,10 @@ namespace {
 constexpr std::int64_t kAlignment = 16;
 constexpr std::int64_t kMostConfigs = 100, kMostNotes = 32;
 
-int data_type(Image image) { return image == Image::kBFloat16 ? kBFloat16 : kFloat32; }
+int data_type(Image image) {
+  if (image == Image::kFloat16) return kFloat16;
+  return image == Image::kBFloat16 ? kBFloat16 : kFloat32;
+}
 
 // (N, C, H, W) that lies as (N, H, W, C), which is also how weights lie.
 struct Extent {

@@ -96,6 +96,7 @@ enum Attribute : int {  // cudnnBackendAttributeName_t
 
 enum Value : int {
   kFloat32 = 0,
+  kFloat16 = 2,
   kBFloat16 = 9,
   kCrossCorrelation = 1,
   kAdd = 0,

@@ -108,6 +108,7 @@ struct Product {
   Layout a, b, d;
 
   static int type(Image image) {
+    if (image == Image::kFloat16) return cublaslt::kRealFloat16;
     return image == Image::kBFloat16 ? cublaslt::kRealBFloat16 : cublaslt::kReal32;
   }
 
@@ -163,7 +164,7 @@ bool can_join(const ConvTask& task) {
 
 std::shared_ptr<Plan> plan_of(const Link& link, const ConvTask& task, bool tf32,
                               const cublaslt::Algorithm& algorithm, std::int64_t workspace) {
-  const bool narrow = task.image == Image::kBFloat16;
+  const bool narrow = is_narrow(task.image);
   Plan p{link, task, can_join(task), tf32, algorithm, workspace, 0, 0, 0, 0};
   const bool reads_weight = task.direction != Direction::kGradWeight;
   p.weight = aligned_scratch(workspace);
@@ -178,17 +179,17 @@ void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte
   const ConvTask& task = p.task;
   const ConvShape& s = task.shape;
   const Functions& f = *p.link.functions;
-  const bool narrow = task.image == Image::kBFloat16;
+  const bool narrow = is_narrow(task.image);
   const void* weight = call.weight;
   if (narrow && task.direction != Direction::kGradWeight) {
-    cast(queue, Image::kFloat32, Image::kBFloat16, weight, scratch + p.weight, s.weights());
+    cast(queue, Image::kFloat32, task.image, weight, scratch + p.weight, s.weights());
     weight = scratch + p.weight;
   }
   Product product(f, task, p.joined, p.tf32);
   if (p.joined && task.bias) {
     const void* bias = call.epilogue.bias;
     if (narrow) {
-      cast(queue, Image::kFloat32, Image::kBFloat16, bias, scratch + p.bias, s.out_channels);
+      cast(queue, Image::kFloat32, task.image, bias, scratch + p.bias, s.out_channels);
       bias = scratch + p.bias;
     }
     product.desc.set(cublaslt::kBiasPointer, bias);

@@ -54,23 +54,24 @@ inline int item_size(DType dtype) {
 }
 
 inline bool is_image_type(DType dtype) {
-  return dtype == DType::kFloat32 || dtype == DType::kBFloat16;
+  return dtype == DType::kFloat32 || is_low_precision(dtype);
 }
 inline Image image_of(DType dtype) {
+  if (dtype == DType::kFloat16) return Image::kFloat16;
   return dtype == DType::kBFloat16 ? Image::kBFloat16 : Image::kFloat32;
 }
 inline Image image_of(const TensorView& view) { return image_of(view.spec->dtype); }
 
 inline std::size_t scratch(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
 
-// Why kernels for float32 and bfloat16 do not take a problem: null, if they do. Indices of tensors
-// are 32 bits wide where pixels are counted.
+// Why kernels for float32 and the 16-bit types do not take a problem: null, if they do. Indices of
+// tensors are 32 bits wide where pixels are counted.
 inline const char* unfit_type(const Problem& problem, bool only_float32 = false) {
   for (const Specs specs : {problem.inputs, problem.outputs}) {
     for (const TensorSpec& spec : specs) {
       if (spec.dtype == DType::kFloat64) return "float64 is computed on the CPU only";
-      if (spec.dtype == DType::kFloat16) return "float16 is not computed";
-      if (only_float32 && spec.dtype == DType::kBFloat16) return "bfloat16 is not computed here";
+      if (only_float32 && is_low_precision(spec.dtype))
+        return "bfloat16 and float16 are not computed here";
     }
   }
   return nullptr;

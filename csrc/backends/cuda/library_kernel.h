@@ -52,7 +52,7 @@ const typename Library::Link& link_of(int device) {
 // The tensors of a call, for timing; there is none of them when there is not memory enough.
 inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& task) {
   const ConvShape& s = task.shape;
-  const std::int64_t item = task.image == Image::kBFloat16 ? 2 : 4;
+  const std::int64_t item = is_narrow(task.image) ? 2 : 4;
   bool there = true;
   const auto memory = [&](std::int64_t bytes) {
     void* const block = timer.allocate(static_cast<std::size_t>(bytes));

@@ -1,9 +1,8 @@
 #include "backends/cuda/move.h"
 
-#include <bit>
+#include <cstring>
 
 #include "backends/cuda/glue.h"
-#include "core/half.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -75,13 +74,20 @@ void run_slice(const KernelArgs& args) noexcept {
   copy(args, args.inputs[0], {from, first}, {to}, args.outputs[0].spec->shape);
 }
 
+std::uint32_t bits_of(float value, Image image) {
+  std::uint32_t bits = 0;
+  with_image(image, [&](auto element) {
+    narrow(value, element);
+    std::memcpy(&bits, &element, sizeof element);
+  });
+  return bits;
+}
+
 void run_pad(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::Pad>(args);
   const TensorView& output = args.outputs[0];
   const auto value = static_cast<float>(op.value);
-  fill(queue_of(args), output.data, item_size(output.spec->dtype),
-       output.spec->dtype == DType::kBFloat16 ? bfloat16_from_float(value)
-                                              : std::bit_cast<std::uint32_t>(value),
+  fill(queue_of(args), output.data, item_size(output.spec->dtype), bits_of(value, image_of(output)),
        count_of(output));
   const std::vector<std::int64_t> from = steps_of(args.inputs[0].spec->shape);
   const std::vector<std::int64_t> to = steps_of(output.spec->shape);
@@ -171,7 +177,7 @@ Choice select(const ops::Transpose&, const Problem& problem) {
 }
 
 Choice select(const ops::Pad&, const Problem& problem) {
-  if (!is_image_type(problem.inputs[0].dtype)) return refuse("neither float32 nor bfloat16");
+  if (!is_image_type(problem.inputs[0].dtype)) return refuse("no type of images");
   return take_box(run_pad, problem);
 }
 Choice select(const ops::Reduce&, const Problem& problem) {

@@ -31,6 +31,11 @@ struct Momentum {
   float* x;
   PYCNN_BOTH void operator()(std::int64_t i, int) const {
     const auto momentum = static_cast<float>(p.momentum);
+    if (p.factor != nullptr && *p.factor < 0.0f) {
+      p.new_velocity[i] = p.velocity[i];
+      x[WidePlace{p.first, p.rest}(i)] = 0.0f;
+      return;
+    }
     const float g = p.factor != nullptr ? *p.factor * p.gradient[i] : p.gradient[i];
     const float v = momentum * p.velocity[i] + g;
     p.new_velocity[i] = v;
@@ -97,6 +102,10 @@ struct Step {
   MuonParams p;
   const float* x;
   PYCNN_BOTH void operator()(std::int64_t i, int) const {
+    if (p.factor != nullptr && *p.factor < 0.0f) {
+      p.new_parameter[i] = p.parameter[i];
+      return;
+    }
     const double rate = static_cast<double>(*p.learning_rate) * p.rate_scale;
     const double ratio = static_cast<double>(p.first) / static_cast<double>(p.rest);
     const auto shrink = static_cast<float>(1.0 - rate * p.weight_decay);

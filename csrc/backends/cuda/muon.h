@@ -6,7 +6,8 @@ struct DeviceQueue;
 }
 
 // Muon's update of a float32 matrix; the formula stands at ops::MuonUpdate. Learning rate and
-// clipping factor are read on the device. Results may lie on the inputs that they replace.
+// factor are read on the device; where that is below 0, nothing
+// changes. Results may lie on the inputs that they replace.
 namespace pycnn::cuda {
 
 struct MuonParams {

@@ -5,21 +5,30 @@
 #endif
 
 #include "backends/cuda/block.h"
-#include "core/bfloat16.h"
+#include "core/half.h"
+#include "core/half_types.h"
 
 // Element types of images, and what every kernel does with them: load as float, 16 bytes at a time,
 // and round once when storing.
 namespace pycnn::cuda {
 
-enum class Image : std::uint8_t { kFloat32, kBFloat16 };
+// The numbers are part of what is kept of choices (plan_cache.h).
+enum class Image : std::uint8_t { kFloat32, kBFloat16, kFloat16 };
+
+// Whether it is of 16 bits, beside which weights are rounded to its type.
+constexpr bool is_narrow(Image image) { return image != Image::kFloat32; }
 
 // Calls f with a value of the C++ type.
 template <class F>
 void with_image(Image image, const F& f) {
-  if (image == Image::kBFloat16)
-    f(BFloat16{});
-  else
-    f(float{});
+  switch (image) {
+    case Image::kFloat32:
+      return f(float{});
+    case Image::kBFloat16:
+      return f(BFloat16{});
+    case Image::kFloat16:
+      return f(Float16{});
+  }
 }
 
 // f with a value of an unsigned type of that size.
@@ -61,6 +70,15 @@ PYCNN_BOTH float widened(float value) { return value; }
 PYCNN_BOTH float widened(BFloat16 value) {
   return float_of(static_cast<std::uint32_t>(value.bits) << 16);
 }
+PYCNN_BOTH float widened(Float16 value) {
+#if defined(__CUDA_ARCH__)
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+  return wide;
+#else
+  return float_from_float16(value.bits);
+#endif
+}
 PYCNN_BOTH float widened(std::uint8_t value) { return static_cast<float>(value); }
 
 // To nearest, ties to even; NaN stays NaN (core/half.h).
@@ -71,6 +89,13 @@ PYCNN_BOTH void narrow(float value, BFloat16& to) {
     to.bits = static_cast<std::uint16_t>((bits >> 16) | 0x0040u);
   else
     to.bits = static_cast<std::uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+PYCNN_BOTH void narrow(float value, Float16& to) {
+#if defined(__CUDA_ARCH__)
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(value));
+#else
+  to.bits = float16_from_float(value);
+#endif
 }
 
 // What is left of a value once it was stored as a T.

@@ -73,6 +73,20 @@ void run_clip(const KernelArgs& args) noexcept {
               args.outputs[1].as<float>());
 }
 
+void run_loss_scale(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::LossScale>(args);
+  loss_scale(queue_of(args), {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
+                              args.inputs[2].as<const std::int64_t>(), args.outputs[0].as<float>(),
+                              args.outputs[1].as<float>(), args.outputs[2].as<float>(),
+                              args.outputs[3].as<std::int64_t>(), op.growth_interval, op.max_norm});
+}
+
+void run_commit(const KernelArgs& args) noexcept {
+  const TensorView& output = args.outputs[0];
+  commit(queue_of(args), item_size(output.spec->dtype), args.inputs[0].data, args.inputs[1].data,
+         args.inputs[2].as<const float>(), output.data, count_of(output));
+}
+
 Choice take(KernelFunction run, const Problem& problem, std::vector<std::uint32_t> in_place) {
   if (const char* const reason = unfit_type(problem, true)) return refuse(reason);
   return {run, 0, std::move(in_place)};
@@ -88,6 +102,15 @@ Choice select(const ops::AdamUpdate&, const Problem& problem) {
 }
 Choice select(const ops::EmaUpdate&, const Problem& problem) {
   return take(run_ema, problem, {1u << 0});
+}
+
+Choice select(const ops::LossScale&, const Problem& problem) {
+  return take(run_loss_scale, problem, {0, 1u << 0, 1u << 1, 1u << 2});
+}
+
+Choice select(const ops::Commit&, const Problem& problem) {
+  if (problem.inputs[2].dtype != DType::kFloat32) return refuse("the factor is not float32");
+  return {run_commit, 0, {1u << 0 | 1u << 1}};
 }
 
 Choice select(const ops::ClipFactor&, const Problem& problem) {

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "backends/cuda/launch.h"
+#include "backends/cuda/map.h"
 #include "backends/cuda/numbers.h"
 #include "backends/cuda/optimizer.h"
 
@@ -54,6 +55,14 @@ struct Sgd {
   PYCNN_BOTH void apply(const Step& step, std::int64_t begin, int n) const {
     float x[kWidth], g[kWidth];
     load(p.parameter + begin, n, x);
+    if (step.factor < 0.0f) {
+      store(p.new_parameter + begin, n, x);
+      if (p.velocity != nullptr) {
+        load(p.velocity + begin, n, g);
+        store(p.new_velocity + begin, n, g);
+      }
+      return;
+    }
     load(p.gradient + begin, n, g);
     for (int i = 0; i < kWidth; ++i) g[i] = step.factor * g[i] + p.weight_decay * x[i];
     if (p.velocity != nullptr) {
@@ -97,7 +106,9 @@ struct Adam {
     load(p.gradient + begin, n, g);
     load(p.mean + begin, n, m);
     load(p.variance + begin, n, v);
-    for (int i = 0; i < kWidth; ++i) {
+    // A factor that is NaN shall be seen.
+    const bool keeps = s.factor < 0.0f;
+    for (int i = 0; i < kWidth && !keeps; ++i) {
       g[i] = s.factor * g[i] + s.weight_decay * x[i];
       m[i] += s.mean_weight * (g[i] - m[i]);
       v[i] = s.beta2 * v[i] + s.variance_weight * g[i] * g[i];
@@ -128,10 +139,63 @@ struct Ema {
   }
 };
 
+struct LossScaleRule {
+  static constexpr int kWidth = 1;
+  LossScaleParams p;
+
+  PYCNN_BOTH void operator()(std::int64_t, int) const {
+    constexpr double kSmallest = 1.0 / (1 << 24), kLargest = 1 << 24;
+    double norm = *p.norm, scale = *p.scale, factor = -1.0;
+    std::int64_t good_steps = *p.good_steps;
+    if (norm - norm == 0.0) {  // finite
+      norm /= scale;
+      factor = (norm > p.max_norm ? p.max_norm / norm : 1.0) / scale;
+      if (++good_steps >= p.growth_interval) {
+        good_steps = 0;
+        scale = 2.0 * scale < kLargest ? 2.0 * scale : kLargest;
+      }
+    } else {
+      good_steps = 0;
+      scale = 0.5 * scale > kSmallest ? 0.5 * scale : kSmallest;
+    }
+    *p.factor = static_cast<float>(factor);
+    *p.new_norm = static_cast<float>(norm);
+    *p.new_scale = static_cast<float>(scale);
+    *p.new_good_steps = good_steps;
+  }
+};
+
+template <class Word>
+struct Committed {
+  static constexpr int kWidth = 1;
+  const Word* value;
+  const Word* previous;
+  const float* factor;
+  Word* output;
+  PYCNN_BOTH void operator()(std::int64_t i, int) const {
+    output[i] = *factor < 0.0f ? previous[i] : value[i];
+  }
+};
+
 }  // namespace
 
 void sgd(DeviceQueue& queue, const SgdParams& params) { launch_update(queue, Sgd{params}); }
 void adam(DeviceQueue& queue, const AdamParams& params) { launch_update(queue, Adam{params}); }
 void ema(DeviceQueue& queue, const EmaParams& params) { launch_update(queue, Ema{params}); }
+
+void loss_scale(DeviceQueue& queue, const LossScaleParams& params) {
+  launch_map(queue, LossScaleRule{params}, 1);
+}
+
+void commit(DeviceQueue& queue, int item_bytes, const void* value, const void* previous,
+            const float* factor, void* output, std::int64_t count) {
+  with_word(item_bytes, [&](auto word) {
+    using Word = decltype(word);
+    launch_map(queue,
+               Committed<Word>{static_cast<const Word*>(value), static_cast<const Word*>(previous),
+                               factor, static_cast<Word*>(output)},
+               count);
+  });
+}
 
 }  // namespace pycnn::cuda

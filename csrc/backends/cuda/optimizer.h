@@ -5,7 +5,8 @@ namespace pycnn {
 struct DeviceQueue;
 }
 
-// Updates of float32 parameters. Learning rate, step and clipping factor are read on the device.
+// Updates of float32 parameters. Learning rate, step and factor are read on the device; where
+// a factor is below 0, nothing changes.
 // Every tensor may be written where it was read.
 namespace pycnn::cuda {
 
@@ -49,5 +50,23 @@ struct EmaParams {
   std::int64_t count;
 };
 void ema(DeviceQueue& queue, const EmaParams& params);
+
+// The formula stands at ops::LossScale.
+struct LossScaleParams {
+  const float* norm;
+  const float* scale;
+  const std::int64_t* good_steps;
+  float* factor;
+  float* new_norm;
+  float* new_scale;
+  std::int64_t* new_good_steps;
+  std::int64_t growth_interval;
+  double max_norm;
+};
+void loss_scale(DeviceQueue& queue, const LossScaleParams& params);
+
+// output = *factor < 0 ? previous : value, of elements of that size. It may lie on either.
+void commit(DeviceQueue& queue, int item_bytes, const void* value, const void* previous,
+            const float* factor, void* output, std::int64_t count);
 
 }  // namespace pycnn::cuda

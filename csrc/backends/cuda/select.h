@@ -145,5 +145,7 @@ Choice select(const ops::AdamUpdate&, const Problem&);
 Choice select(const ops::MuonUpdate&, const Problem&);
 Choice select(const ops::EmaUpdate&, const Problem&);
 Choice select(const ops::ClipFactor&, const Problem&);
+Choice select(const ops::LossScale&, const Problem&);
+Choice select(const ops::Commit&, const Problem&);
 
 }  // namespace pycnn::cuda

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #if !defined(__CUDA_ARCH__)
 #include <cstring>
 #endif
@@ -8,14 +9,15 @@
 #include "backends/cuda/numbers.h"
 
 // Instructions of a whole warp. What a lane holds of a matrix (a fragment) is as the PTX ISA says
-// of ldmatrix and mma.m16n8k16 (bfloat16) and mma.m16n8k8 (TF32); with g = lane / 4, t = lane % 4:
+// of ldmatrix and mma.m16n8k16 (bfloat16, float16) and mma.m16n8k8 (TF32); with g = lane / 4, t =
+// lane % 4:
 //
 //   A, 16 rows x 32 bytes of depth: register 0 holds row g, bytes 4t .. 4t+3; register 1 row g + 8;
 //                                   registers 2 and 3 the same 16 bytes further
 //   B, 8 columns likewise:          register 0 holds column g, bytes 4t .. 4t+3; register 1 16
 //   further sums, 16 x 8:                   0 and 1: row g, columns 2t and 2t+1; 2 and 3: row g + 8
 //
-// Four bytes of depth are two elements of bfloat16 or one of TF32. On the host each lane reads the
+// Four bytes of depth are two elements of 16 bits or one of TF32. On the host each lane reads the
 // other lanes' registers instead.
 namespace pycnn::cuda {
 
@@ -69,21 +71,30 @@ PYCNN_BOTH std::uint32_t rounded_tf32(std::uint32_t bits) {
 
 #if !defined(__CUDA_ARCH__)
 // Element `depth` of those that lanes hold of a row.
-inline float fragment_element(BFloat16, std::uint32_t bits, int depth) {
-  return widened(BFloat16{static_cast<std::uint16_t>(depth % 2 == 0 ? bits : bits >> 16)});
+template <class Element>
+float fragment_element(std::uint32_t bits, int depth) {
+  if constexpr (sizeof(Element) == 2)
+    return widened(Element{static_cast<std::uint16_t>(depth % 2 == 0 ? bits : bits >> 16)});
+  else
+    return float_of(bits);
 }
-inline float fragment_element(float, std::uint32_t bits, int) { return float_of(bits); }
 #endif
 
 // sum += A B of one warp. `lanes(lane)` are the registers of a lane, `a_of` and `b_of` find in them
-// the fragments. Element: BFloat16, or float for TF32.
+// the fragments. Element: BFloat16, Float16, or float for TF32.
 template <class Element, class Lanes, class AOf, class BOf>
 PYCNN_BOTH void multiply_add(int lane, const Lanes& lanes, const AOf& a_of, const BOf& b_of,
                              float (&sum)[4]) {
 #if defined(__CUDA_ARCH__)
   const std::uint32_t(&a)[4] = a_of(lanes(lane));
   const std::uint32_t(&b)[2] = b_of(lanes(lane));
-  if constexpr (sizeof(Element) == 2)
+  if constexpr (std::is_same_v<Element, Float16>)
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  else if constexpr (sizeof(Element) == 2)
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
         "{%8, %9}, {%0, %1, %2, %3};"
@@ -104,7 +115,7 @@ PYCNN_BOTH void multiply_add(int lane, const Lanes& lanes, const AOf& a_of, cons
       const int word = depth / kWord, half = word / 4;  // of 16 bytes
       const std::uint32_t a = a_of(lanes(row % 8 * 4 + word % 4))[2 * half + row / 8];
       const std::uint32_t b = b_of(lanes(column * 4 + word % 4))[half];
-      sum[i] += fragment_element(Element{}, a, depth) * fragment_element(Element{}, b, depth);
+      sum[i] += fragment_element<Element>(a, depth) * fragment_element<Element>(b, depth);
     }
   }
 #endif

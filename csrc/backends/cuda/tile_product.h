@@ -57,7 +57,8 @@ struct OperandTile {
   }
 };
 
-// Element: BFloat16, or float that is rounded to TF32. Each warp has an equal part of the tile.
+// Element: BFloat16, Float16, or float that is rounded to TF32. Each warp has an equal part of the
+// tile.
 template <class Element, class Tile, bool kDepthInner>
 struct TensorCores {
   static constexpr int kOwnRows = Tile::kRows / Tile::kWarpRows / 16;

@@ -112,14 +112,14 @@ enum class Mode : std::uint8_t { kInference, kTraining };
 /// (compile/specialize_mode.cpp)
 PYCNN_API Graph specialize(const Graph& graph, Mode mode);
 
-/// Stores activations as bf16: images on their way through convolutions, dense layers and what lies
-/// between them. Inputs, outputs, parameters, running statistics, softmax and losses stay as they
-/// are; casts stand where the two meet, and where an activation meets a parameter in an
-/// element-wise op, which is computed in f32. A later `differentiate` stores the gradients of
-/// activations as bf16 and those of parameters as f32. Gradients that the graph has already, and
-/// ops of other types than f32, stay. Comes back unchanged when done twice.
-/// (compile/lower_precision.cpp)
-PYCNN_API Graph lower_precision(const Graph& graph);
+/// Stores activations as bf16 or f16 (`dtype`; DTypeError for another): images on their way through
+/// convolutions, dense layers and what lies between them. Inputs, outputs, parameters, running
+/// statistics, softmax and losses stay as they are; casts stand where the two meet, and where an
+/// activation meets a parameter in an element-wise op, which is computed in f32. A later
+/// `differentiate` stores the gradients of activations in that type and those of parameters as f32.
+/// Gradients that the graph has already, and ops of other types than f32, stay. Comes back
+/// unchanged when done twice. (compile/lower_precision.cpp)
+PYCNN_API Graph lower_precision(const Graph& graph, DType dtype = DType::kBFloat16);
 
 /// How `differentiate` works; the default gives gradients.
 struct GradientOptions {

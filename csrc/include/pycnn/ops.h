@@ -26,9 +26,10 @@
 ///
 /// "float" below means f32 or f64, the same for all floating inputs of one op. The images of
 /// convolution, dense, pooling, normalisation, element-wise ops and dropout (activations, residuals
-/// and the gradients of these) may also be bf16: then parameters, statistics and their gradients
-/// are f32, and what is computed is computed in f32 and rounded when it is stored. Convolution and
-/// dense multiply weights rounded to bf16.
+/// and the gradients of these) may also be bf16 or f16: then parameters, statistics and their
+/// gradients are f32, and what is computed is computed in f32 and rounded when it is stored.
+/// Convolution and dense multiply weights rounded to the images' type. f16 is computed on GPUs
+/// only.
 namespace pycnn {
 
 /// Every op there is, a new one last in its family.
@@ -47,7 +48,8 @@ using AnyOp = std::variant<
     ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::ArgMax,
     ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take,
     ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate,
-    ops::MuonUpdate, ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate>;
+    ops::MuonUpdate, ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate, ops::LossScale,
+    ops::Commit>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in

@@ -104,7 +104,8 @@ struct CompileOptions {
   bool winograd = true;
   /// kFloat32 runs the graph as recorded. kBFloat16 stores activations and their gradients as bf16
   /// (see `lower_precision`) and multiplies in bf16 with sums in f32; without AMX or AVX512-BF16
-  /// that is an UnsupportedError. Any other type: DTypeError.
+  /// that is an UnsupportedError. kFloat16 likewise, on a GPU alone; its range is small, so
+  /// training scales the loss (ops::LossScale). Any other type: DTypeError.
   DType dtype = DType::kFloat32;
   /// Run bf16 on any processor: what is multiplied and stored is rounded likewise, by f32 kernels.
   /// Slow; to see how accurate a net is before it goes to a machine that has the units.
@@ -226,7 +227,8 @@ class PYCNN_API Program {
 
 /// Runs the passes of compile/compile.cpp. `variables` must hold what the graph names (see
 /// create_variables); training adds `train.step`, `train.seed`, `train.learning_rate`, `optim.*`
-/// and `ema.*` where they are missing.
+/// and `ema.*` where they are missing, in float16 also `train.loss_scale` and `train.good_steps`: a
+/// step whose gradients are not all finite changes no other variable and is not counted.
 PYCNN_API Program compile(const Graph& graph, Variables& variables,
                           const CompileOptions& options = {});
 /// What `plan_memory` found.

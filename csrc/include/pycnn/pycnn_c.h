@@ -119,7 +119,8 @@ typedef struct pycnn_compile_options {
   pycnn_dtype images; /**< PYCNN_FLOAT32 (default), or PYCNN_UINT8: bytes, read as value / 255 */
   int32_t threads;    /**< at most this many; 0 (default) chooses */
   const char* device; /**< "cpu" (default), "cuda" or "cuda:N" */
-  pycnn_dtype dtype;  /**< of activations: PYCNN_FLOAT32 (default) or PYCNN_BFLOAT16 */
+  pycnn_dtype dtype;  /**< of activations: PYCNN_FLOAT32 (default), PYCNN_BFLOAT16, or PYCNN_FLOAT16
+                           on a GPU */
   size_t memory_limit_bytes; /**< refuse what needs more for a run; 0 (default): what the machine
                                   has left */
 } pycnn_compile_options;

@@ -34,6 +34,10 @@ PYCNN_API const char* long_name(DType dtype) noexcept;
 PYCNN_API DType parse_dtype(std::string_view name);
 /// Whether the type is one of the floating-point ones.
 PYCNN_API bool is_floating(DType dtype) noexcept;
+/// Whether the type is bf16 or f16: images of these stand beside parameters of f32.
+constexpr bool is_low_precision(DType dtype) noexcept {
+  return dtype == DType::kBFloat16 || dtype == DType::kFloat16;
+}
 
 /// Product of the axes; 1 for a scalar. Throws ShapeError for a negative axis or a product over
 /// 2^62.

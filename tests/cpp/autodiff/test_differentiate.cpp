@@ -243,7 +243,9 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "muon_update",
                                              "ema_update",
                                              "dense_sgd_update",
-                                             "dense_adam_update"});
+                                             "dense_adam_update",
+                                             "loss_scale",
+                                             "commit"});
 }
 
 TEST_CASE("no gradient passes a comparison") {

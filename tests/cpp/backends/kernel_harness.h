@@ -56,9 +56,10 @@ struct HostTensor {
         return static_cast<double>(as<std::int64_t>()[i]);
       case DType::kBFloat16:
         return float_from_bfloat16(as<std::uint16_t>()[i]);
-      default:
-        throw DTypeError("no float16 here");
+      case DType::kFloat16:
+        return float_from_float16(as<std::uint16_t>()[i]);
     }
+    return 0.0;
   }
   void set(std::size_t i, double value) {
     switch (spec.dtype) {
@@ -80,8 +81,9 @@ struct HostTensor {
       case DType::kBFloat16:
         as<std::uint16_t>()[i] = bfloat16_from_float(static_cast<float>(value));
         break;
-      default:
-        throw DTypeError("no float16 here");
+      case DType::kFloat16:
+        as<std::uint16_t>()[i] = float16_from_float(static_cast<float>(value));
+        break;
     }
   }
 };

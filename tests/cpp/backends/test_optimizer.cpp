@@ -232,6 +232,64 @@ TEST_CASE("clip factor: neither overflow nor a lost NaN") {
                   [](const std::vector<HostTensor>& out) { CHECK(std::isnan(out[0][0])); });
 }
 
+TEST_CASE("scale of the loss: halved by what is not finite, doubled after enough good steps") {
+  struct Step {
+    double norm, scale;
+    std::int64_t good_steps;
+    double factor, new_norm, new_scale;
+    std::int64_t new_good_steps;
+  };
+  const double limit = 0x1p24;
+  for (const Step& s :
+       {Step{8.0, 1024.0, 3, 1.0 / 1024, 8.0 / 1024, 1024.0, 4},
+        Step{8.0, 4.0, 3, 1.0 / 8, 2.0, 4.0, 4},  // 2 is more than max_norm of 1
+        Step{0.0, 4.0, 9, 0.25, 0.0, 8.0, 0}, Step{0.0, limit, 9, 1.0 / limit, 0.0, limit, 0},
+        Step{kInfinity, 4.0, 9, -1.0, kInfinity, 2.0, 0}, Step{kNaN, 4.0, 5, -1.0, kNaN, 2.0, 0},
+        Step{kNaN, 1.0 / limit, 5, -1.0, kNaN, 1.0 / limit, 0}})
+    for (const DType dtype : {DType::kFloat32, DType::kFloat64})
+      check_kernels(
+          ops::LossScale{10, 1.0},
+          {scalar(s.norm, dtype), scalar(s.scale, dtype), number(s.good_steps)},
+          [&](const std::vector<HostTensor>& out) {
+            CHECK(out[0][0] == s.factor);
+            CHECK((out[1][0] == s.new_norm || (std::isnan(out[1][0]) && std::isnan(s.new_norm))));
+            CHECK(out[2][0] == s.new_scale);
+            CHECK(*out[3].as<std::int64_t>() == s.new_good_steps);
+          });
+}
+
+TEST_CASE("a step that changes nothing") {
+  for (const std::int64_t n : {1, 17, 20001})
+    for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+      // The gradient is what it is then.
+      HostTensor g(TensorSpec{{n}, dtype});
+      for (std::size_t i = 0; i < g.size(); ++i) g.set(i, i % 2 == 0 ? kNaN : kInfinity);
+      const HostTensor p = random_tensor({n}, 1, -2, 2, dtype),
+                       v = random_tensor({n}, 2, 0, 2, dtype),
+                       w = random_tensor({n}, 3, 0, 2, dtype), skip = scalar(-1.0, dtype);
+      const auto keeps = [&](const std::vector<HostTensor>& expected) {
+        return [=](const std::vector<HostTensor>& out) { CHECK(same_bits(out, expected)); };
+      };
+      check_kernels(ops::SgdUpdate{0.0, false, 0.1, 1.0, true}, {p, g, rate(0.1), skip},
+                    keeps({p}));
+      check_kernels(ops::SgdUpdate{0.9, true, 0.1, 1.0, true}, {p, g, rate(0.1), v, skip},
+                    keeps({p, v}));
+      check_kernels(ops::AdamUpdate{0.9, 0.99, 1e-8, 0.1, true, 1.0, true},
+                    {p, g, rate(0.1), number(3), v, w, skip}, keeps({p, v, w}));
+      const auto matrix = [&](HostTensor tensor) {
+        tensor.spec.shape = {n, 1};
+        return tensor;
+      };
+      check_kernels(ops::MuonUpdate{0.9, true, 0.1, 2, 1.0, true},
+                    {matrix(p), matrix(g), rate(0.1), matrix(v), skip},
+                    keeps({matrix(p), matrix(v)}));
+      check_kernels(ops::Commit{}, {v, p, skip}, keeps({p}));
+      check_kernels(ops::Commit{}, {v, p, scalar(0.25, dtype)}, keeps({v}));
+    }
+  check_kernels(ops::Commit{}, {number(4), number(3), scalar(-1.0, DType::kFloat32)},
+                [](const std::vector<HostTensor>& out) { CHECK(*out[0].as<std::int64_t>() == 3); });
+}
+
 TEST_CASE("a NaN gradient reaches its parameter and no other") {
   HostTensor g = random_tensor({40}, 1);
   g.set(37, kNaN);

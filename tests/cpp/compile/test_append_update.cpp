@@ -43,6 +43,59 @@ assign "train.step" = "increment.step"
 )");
 }
 
+TEST_CASE("a scaled loss: one factor unscales, clips and says whether the step counts") {
+  Recorded r = recorded();
+  const TensorSpec vector{{3}, DType::kFloat32};
+  const Symbol mean = r.graph.buffer("running_mean", vector);
+  r.graph.assign(mean, r.graph.input("new_mean", vector));
+  Optimizer optimizer;
+  optimizer.momentum = 0.9;
+  optimizer.clip_norm = 5.0;
+  optimizer.ema_decay = 0.5;
+  append_update(r.graph, optimizer, r.parameters, r.gradients, true);
+  CHECK(r.graph.text() == R"(pycnn.graph 1
+parameter "a" = f32(3)
+input "grad_a" = f32(3)
+parameter "b" = f32(3)
+input "grad_b" = f32(3)
+buffer "running_mean" = f32(3)
+input "new_mean" = f32(3)
+buffer "train.step" = i64(1)
+buffer "train.learning_rate" = f32(1)
+"grad_norm" = clip_factor("grad_a", "grad_b") {max_norm=inf} -> f32(), f32()
+buffer "train.loss_scale" = f32()
+buffer "train.good_steps" = i64(1)
+"loss_scale" = loss_scale("grad_norm":1, "train.loss_scale", "train.good_steps") {growth_interval=2000, max_norm=5} -> f32(), f32(), f32(), i64(1)
+"commit.running_mean" = commit("new_mean", "running_mean", "loss_scale") -> f32(3)
+buffer "optim.momentum.a" = f32(3)
+"update.a" = sgd_update("a", "grad_a", "train.learning_rate", "optim.momentum.a", "loss_scale") {momentum=0.9, nesterov=false, weight_decay=0, rate_scale=1, clipped=true} -> f32(3), f32(3)
+buffer "ema.a" = f32(3)
+"ema_update.a" = ema_update("ema.a", "update.a", "train.step") {decay=0.5} -> f32(3)
+"commit.ema.a" = commit("ema_update.a", "ema.a", "loss_scale") -> f32(3)
+buffer "optim.momentum.b" = f32(3)
+"update.b" = sgd_update("b", "grad_b", "train.learning_rate", "optim.momentum.b", "loss_scale") {momentum=0.9, nesterov=false, weight_decay=0, rate_scale=1, clipped=true} -> f32(3), f32(3)
+buffer "ema.b" = f32(3)
+"ema_update.b" = ema_update("ema.b", "update.b", "train.step") {decay=0.5} -> f32(3)
+"commit.ema.b" = commit("ema_update.b", "ema.b", "loss_scale") -> f32(3)
+"increment.step" = increment("train.step") -> i64(1)
+"commit.train.step" = commit("increment.step", "train.step", "loss_scale") -> i64(1)
+output "grad_norm" = "loss_scale":1
+assign "running_mean" = "commit.running_mean"
+assign "train.loss_scale" = "loss_scale":2
+assign "train.good_steps" = "loss_scale":3
+assign "optim.momentum.a" = "update.a":1
+assign "a" = "update.a"
+assign "ema.a" = "commit.ema.a"
+assign "optim.momentum.b" = "update.b":1
+assign "b" = "update.b"
+assign "ema.b" = "commit.ema.b"
+assign "train.step" = "commit.train.step"
+)");
+  Variables variables;
+  create_variables(r.graph, variables);
+  CHECK(*variables.at("train.loss_scale").data<float>() == 65536.0f);
+}
+
 TEST_CASE("momentum, groups, clipping and averages") {
   Recorded r = recorded();
   Optimizer optimizer;

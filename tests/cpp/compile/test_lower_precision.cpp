@@ -150,8 +150,59 @@ TEST_CASE("training keeps parameters and their state in f32") {
 TEST_CASE("other types are refused") {
   const Graph graph = small_net(2, false);
   CompileOptions options;
-  options.dtype = DType::kFloat16;
+  options.dtype = DType::kFloat64;
   CHECK_THROWS_AS(Compiled(graph, options), DTypeError);
+  CHECK_THROWS_AS(lower_precision(graph, DType::kFloat32), DTypeError);
+}
+
+TEST_CASE("float16 is refused on the CPU, with the alternative, emulated or not") {
+  for (const bool emulate : {false, true}) {
+    CompileOptions options;
+    options.dtype = DType::kFloat16;
+    options.emulate_bfloat16 = emulate;
+    try {
+      const Compiled compiled(small_net(2, false), options);
+      FAIL("was compiled");
+    } catch (const UnsupportedError& error) {
+      const std::string text = error.what();
+      CHECK(text.find("float16 is computed on GPUs only") != std::string::npos);
+      CHECK(text.find("bfloat16") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE(
+    "a graph that casts to float16 by itself is refused by the CPU's kernels, moves are not") {
+  const auto halved = [](const char* op) {
+    return Graph::parse(std::string(kHead) + R"("half" = cast("x") {dtype=f16} -> f16(2, 4)
+"moved" = reshape("half") {shape=(4, 2)} -> f16(4, 2)
+)" + op);
+  };
+  CHECK_NOTHROW(Compiled(halved(R"("wide" = cast("moved") {dtype=f32} -> f32(4, 2)
+output "y" = "wide"
+)"),
+                         {}));
+  CHECK_THROWS_AS(
+      Compiled(halved(R"("act" = activation("moved") {kind=relu, slope=0.01} -> f16(4, 2)
+"wide" = cast("act") {dtype=f32} -> f32(4, 2)
+output "y" = "wide"
+)"),
+               {}),
+      UnsupportedError);
+}
+
+TEST_CASE("float16 is lowered as bfloat16 is") {
+  for (const bool training : {false, true}) {
+    const Graph graph =
+        specialize(small_net(4, true), training ? Mode::kTraining : Mode::kInference);
+    std::string text = lower_precision(graph, DType::kFloat16).text();
+    CHECK(text.find("f16") != std::string::npos);
+    std::string expected = lower_precision(graph).text();
+    for (std::size_t at; (at = expected.find("bf16")) != std::string::npos;) expected.erase(at, 1);
+    CHECK(text == expected);
+    const Graph low = lower_precision(graph, DType::kFloat16);
+    CHECK(lower_precision(low, DType::kFloat16).text() == low.text());
+  }
 }
 
 TEST_CASE("an instruction set without the units is refused, with the alternatives") {

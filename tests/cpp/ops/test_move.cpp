@@ -33,7 +33,7 @@ TEST_CASE("element-wise ops broadcast as NumPy") {
       [] {
         run(ops::Add{}, {i64({3}), i64({3})});
       },
-      {"a is i64", "f32, f64 or bf16"});
+      {"a is i64", "f32, f64, bf16 or f16"});
 }
 
 TEST_CASE("broadcast only grows") {

@@ -1,4 +1,6 @@
 #pragma once
+#include <limits>
+
 #include "pycnn/ops/op.h"
 
 /// \file
@@ -19,19 +21,44 @@ struct ClipFactor {
   PYCNN_OP("clip_factor", max_norm)
 };
 
+/// Dynamic scaling of a loss whose gradients are f16 on their way: these were multiplied by
+/// `scale`, and `norm` is that of all of them. Gradients of a step that are not all finite are not
+/// to be taken: the factor is -1 then, which updates and Commit know as a step that changes
+/// nothing.
+///
+///   finite:  norm / scale; factor = min(1, max_norm / that) / scale; a good step more, and at
+///            growth_interval of them the scale is doubled and counting begins again
+///   else:    factor = -1; the scale is halved, no good steps
+///
+/// The scale stays within 2^-24 and 2^24.
+/// inputs:  norm (), of ClipFactor; scale (); good_steps i64 (1)
+/// outputs: factor (); norm (), of the gradients without the scale; scale (); good_steps
+struct LossScale {
+  std::int64_t growth_interval = 2000;                        ///< at least 1
+  double max_norm = std::numeric_limits<double>::infinity();  ///< as ClipFactor's
+  PYCNN_OP("loss_scale", growth_interval, max_norm)
+};
+
+/// value, or previous where the step changes nothing: factor is below 0.
+/// inputs:  value, of any type; previous, like it; factor ()
+/// outputs: like value
+struct Commit {
+  PYCNN_OP("commit")
+};
+
 /// Stochastic gradient descent as PyTorch's:
 ///   g = factor * gradient + weight_decay * parameter;  velocity = momentum * velocity + g  (first
 ///   step too: velocity 0) parameter -= learning_rate * rate_scale * (nesterov ? g + momentum *
 ///   velocity : velocity)
 /// inputs:  parameter; gradient; learning_rate f32 (1); with momentum, velocity; with `clipped`,
-/// last, factor ()
+/// last, factor (); where that is below 0, nothing changes
 /// outputs: parameter; with momentum, velocity
 struct SgdUpdate {
   double momentum = 0.0;      ///< in [0, 1]; 0: no velocity
   bool nesterov = false;      ///< looks ahead along the velocity; needs a momentum
   double weight_decay = 0.0;  ///< L2 penalty, at least 0
   double rate_scale = 1.0;    ///< of the parameter's group, on the learning rate
-  bool clipped = false;       ///< whether factor, of ClipFactor, is an input; else 1
+  bool clipped = false;       ///< whether factor, of ClipFactor or LossScale, is an input; else 1
   PYCNN_OP("sgd_update", momentum, nesterov, weight_decay, rate_scale, clipped)
 };
 
@@ -39,7 +66,7 @@ struct SgdUpdate {
 /// PyTorch's.
 /// inputs:  parameter; gradient; learning_rate f32 (1); step i64 (1), 0 at the first update; mean;
 /// variance;
-///          with `clipped`, last, factor ()
+///          with `clipped`, last, factor (); where that is below 0, nothing changes
 /// outputs: parameter; mean; variance
 struct AdamUpdate {
   double beta1 = 0.9;         ///< decay of mean, in [0, 1)
@@ -48,7 +75,7 @@ struct AdamUpdate {
   double weight_decay = 0.0;  ///< at least 0
   bool decoupled = false;     ///< AdamW: decay shrinks the parameter and is no part of g
   double rate_scale = 1.0;    ///< of the parameter's group, on the learning rate
-  bool clipped = false;       ///< whether factor, of ClipFactor, is an input; else 1
+  bool clipped = false;       ///< whether factor, of ClipFactor or LossScale, is an input; else 1
   PYCNN_OP("adam_update", beta1, beta2, eps, weight_decay, decoupled, rate_scale, clipped)
 };
 
@@ -80,7 +107,7 @@ struct DenseAdamUpdate {
 ///   parameter = (1 - rate * weight_decay) * parameter - rate * sqrt(max(1, rows / columns)) * x
 /// |u| is the Frobenius norm.
 /// inputs:  parameter of two axes at least; gradient; learning_rate f32 (1); velocity; with
-///          `clipped`, last, factor ()
+///          `clipped`, last, factor (); where that is below 0, nothing changes
 /// outputs: parameter; velocity
 struct MuonUpdate {
   double momentum = 0.95;       ///< in [0, 1)
@@ -88,7 +115,7 @@ struct MuonUpdate {
   double weight_decay = 0.0;    ///< decoupled, at least 0
   std::int64_t iterations = 5;  ///< from 1 to 100; 5 bring the values near enough
   double rate_scale = 1.0;      ///< of the parameter's group, on the learning rate
-  bool clipped = false;         ///< whether factor, of ClipFactor, is an input; else 1
+  bool clipped = false;         ///< whether factor, of ClipFactor or LossScale, is an input; else 1
   PYCNN_OP("muon_update", momentum, nesterov, weight_decay, iterations, rate_scale, clipped)
 };
 

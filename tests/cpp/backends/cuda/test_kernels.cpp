@@ -12,7 +12,8 @@ namespace {
 using Tensors = std::vector<HostTensor>;
 
 // Relative to the largest value of a tensor.
-constexpr double kFloat32Error = 1e-5, kTf32Error = 1e-3, kBFloat16Error = 1.0 / 128;
+constexpr double kFloat32Error = 1e-5, kTf32Error = 1e-3, kBFloat16Error = 1.0 / 128,
+                 kFloat16Error = 1.0 / 1024;
 
 // A variable of the environment while it lives.
 struct Variable {
@@ -89,9 +90,10 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
 void check_close(const HostTensor& actual, const HostTensor& expected) {
   REQUIRE(actual.size() == expected.size());
   const bool tf32 = std::getenv("PYCNN_CUDA_TF32") != nullptr;
-  const double error = actual.spec.dtype == DType::kBFloat16 ? kBFloat16Error
-                       : tf32                                ? kTf32Error
-                                                             : kFloat32Error;
+  const double error = actual.spec.dtype == DType::kBFloat16  ? kBFloat16Error
+                       : actual.spec.dtype == DType::kFloat16 ? kFloat16Error
+                       : tf32                                 ? kTf32Error
+                                                              : kFloat32Error;
   double largest = 0.0;
   for (std::size_t i = 0; i < expected.size(); ++i)
     if (std::isfinite(expected[i])) largest = std::max(largest, std::abs(expected[i]));
@@ -159,7 +161,7 @@ HostTensor coarse(Shape shape, std::uint64_t seed) {
   return random_integers(std::move(shape), seed, 16);
 }
 
-constexpr DType kImages[] = {DType::kFloat32, DType::kBFloat16};
+constexpr DType kImages[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 
 ops::Conv2d conv(Pair stride, Padding padding, Pair dilation = {1, 1}, std::int64_t groups = 1) {
   ops::Conv2d op;
@@ -426,9 +428,23 @@ TEST_CASE("cuda kernels: a cast to bfloat16 rounds as the CPU's does") {
   x.set(2, 0x1.01p0);  // a tie, to even
   x.set(3, 0x1.03p0);
   Kernel kernel;
-  const ops::Cast op{DType::kBFloat16};
-  CHECK(same_bits(run_on_device(op, {x}, op.infer(specs_of({x})), {}, kernel),
-                  run_kernel(op, {x}, {"reference"})));
+  x.set(4, 0x1.006p0);  // ties of float16
+  x.set(5, 0x1.002p0);
+  x.set(6, 65519.0);
+  x.set(7, 65520.0);  // infinity there
+  x.set(8, 0x1.8p-24);
+  x.set(9, 0x1p-25);
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    const ops::Cast op{dtype}, back{DType::kFloat32};
+    const Tensors narrow = run_on_device(op, {x}, op.infer(specs_of({x})), {}, kernel);
+    const Tensors expected = run_kernel(op, {x}, {"reference"});
+    for (std::size_t i = 1; i < x.size(); ++i)
+      CHECK(narrow[0].as<std::uint16_t>()[i] == expected[0].as<std::uint16_t>()[i]);
+    CHECK(std::isnan(narrow[0][0]));  // which one is the device's affair
+    const std::vector<TensorSpec> wide = {x.spec};
+    CHECK(same_bits(run_on_device(back, expected, wide, {}, kernel),
+                    run_kernel(back, expected, {"reference"})));
+  }
 }
 
 TEST_CASE("cuda kernels: broadcasting") {
@@ -493,12 +509,28 @@ TEST_CASE("cuda kernels: optimizers") {
     check(ops::AdamUpdate{}, {p, g, rate, step, v, positive}, kRate);
     check(ops::AdamUpdate{0.8, 0.9, 1e-5, 0.1, true, 0.5, true},
           {p, g, rate, step, v, positive, factor}, kRate);
+    const HostTensor skip(Shape{}, {-1.0});
+    HostTensor lost = g;
+    lost.set(0, kNaN);
+    check(ops::SgdUpdate{0.0, false, 0.01, 0.5, true}, {p, lost, rate, skip}, kRate);
+    check(ops::SgdUpdate{0.9, true, 0.01, 2.0, true}, {p, lost, rate, v, skip}, kRate);
+    check(ops::AdamUpdate{0.8, 0.9, 1e-5, 0.1, true, 0.5, true},
+          {p, lost, rate, step, v, positive, skip}, kRate);
+    for (const HostTensor& each : {skip, factor}) {
+      check(ops::Commit{}, {g, p, each});
+      check(ops::Commit{}, {step, integers({11}), each});
+    }
     check(ops::EmaUpdate{0.99}, {p, g, step});
     check(ops::EmaUpdate{0.2}, {p, g, step});
     check(ops::ClipFactor{1.0}, {p, random_tensor({5000}, 5), g});
     check(ops::ClipFactor{1e9}, {p});
     check(ops::ClipFactor{kInfinity}, {p, g});
   }
+  for (const double norm : {0.0, 8.0, 1e6, kInfinity, kNaN})
+    for (const double scale : {0x1p-24, 1024.0, 0x1p24})
+      for (const std::int64_t good_steps : {0, 9})
+        check(ops::LossScale{10, 1.0},
+              {HostTensor(Shape{}, {norm}), HostTensor(Shape{}, {scale}), integers({good_steps})});
   Kernel kernel;
   const Tensors next = run_on_device(ops::Increment{}, {integers({41})},
                                      {TensorSpec{{1}, DType::kInt64}}, {}, kernel);

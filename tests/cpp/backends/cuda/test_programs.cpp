@@ -75,13 +75,16 @@ TEST_CASE("cuda programs: Adam, whole batch norms and no fusion train as on the 
   }
 }
 
-TEST_CASE("cuda programs: bfloat16 trains about as float32 does") {
+TEST_CASE("cuda programs: 16 bits train about as float32 does") {
   CompileOptions options = options_for("cuda");
   const Training wide = train(options, 6);
-  options.dtype = DType::kBFloat16;
-  const Training narrow = train(options, 6);
-  for (std::size_t i = 0; i < wide.losses.size(); ++i)
-    CHECK(narrow.losses[i] == doctest::Approx(wide.losses[i]).epsilon(0.03));
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+    options.dtype = dtype;
+    const Training narrow = train(options, 6);
+    for (std::size_t i = 0; i < wide.losses.size(); ++i)
+      CHECK(narrow.losses[i] ==
+            doctest::Approx(wide.losses[i]).epsilon(dtype == DType::kFloat16 ? 0.004 : 0.03));
+  }
 }
 
 TEST_CASE("cuda programs: inference follows what a CPU program trains, and the other way round") {
