@@ -150,6 +150,6 @@ inline std::vector<OpExample> op_examples() {
       {ops::DenseAdamUpdate{false, {0.8, 0.99, 1e-6, 0.01, true, 0.5, false}},
        {f32({7, 3}), f32({5, 3}), f32({5, 7}), f32({1}), i64({1}), f32({7, 3}), f32({7, 3})}},
       {ops::LossScale{100, 2.0}, {f32({}), f32({}), i64({1})}},
-      {ops::Commit{}, {i64({2}), i64({2}), f32({})}},
+      {ops::Commit{}, {f32({2}), f32({2}), f32({})}},
   };
 }
