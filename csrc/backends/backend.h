@@ -93,12 +93,23 @@ struct Selection {
   std::vector<Refusal> refused;  // better variants and why not
 };
 
+// Convolutions of one image by the same window and without groups, which could be one.
+struct Siblings {
+  const ops::Conv2d* op = nullptr;
+  TensorSpec input;
+  Shape weight;                        // of the first
+  std::vector<std::int64_t> channels;  // results of each
+  bool training = false;               // gradients are wanted, too
+};
+
 struct Backend {
   const char* name;
   // Throws UnsupportedError when no variant accepts, ArgumentError for an unknown pinned name.
   Selection (*select)(const Op&, const Problem&);
   // Names of an op's variants, best first; the last is the reference.
   std::vector<std::string> (*variants)(const Op&);
+  // Whether siblings are computed faster as one, by their shapes alone.
+  bool (*merges)(const Siblings&);
 };
 
 const Backend& cpu_backend();

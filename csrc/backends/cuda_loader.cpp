@@ -107,10 +107,11 @@ Selection select_kernel(const Op& op, const Problem& problem) {
 }
 
 std::vector<std::string> list_variants(const Op& op) { return loaded->variants(op); }
+bool merges(const Siblings& siblings) { return loaded->merges(siblings); }
 
 template <int... kIndices>
 const Backend& backend_of(int index, std::integer_sequence<int, kIndices...>) {
-  static const Backend backends[] = {{"cuda", select_kernel<kIndices>, list_variants}...};
+  static const Backend backends[] = {{"cuda", select_kernel<kIndices>, list_variants, merges}...};
   return backends[index];
 }
 

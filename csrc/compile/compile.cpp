@@ -19,6 +19,8 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   const DeviceChoice device = check_options(recorded, options);
   Graph graph = specialize(recorded, options.mode);
   if (options.dtype != DType::kFloat32) graph = lower_precision(graph, options.dtype);
+  const bool training = options.optimizer.has_value();
+  if (options.fuse) graph = merge_siblings(graph, {device.backend, training, options.variants});
   if (options.optimizer) {
     const Symbol loss = loss_of(graph, options.loss);
     const std::vector<Symbol> parameters = trained_parameters(graph, loss, *options.optimizer);
@@ -27,6 +29,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
         differentiate(graph, scaled ? scaled_loss(graph, loss) : loss, parameters);
     append_update(graph, *options.optimizer, parameters, gradients, scaled);
   }
+  if (options.fuse && training) graph = concat_pads(graph);
   if (options.fuse && options.mode == Mode::kInference) graph = fold_batch_norm(graph);
   graph = drop_unused(graph);
   if (options.fuse) {

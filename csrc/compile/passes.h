@@ -32,6 +32,20 @@ Symbol scaled_loss(Graph& graph, Symbol loss);
 // FoldBatchNorm of their variables.
 Graph fold_batch_norm(const Graph& graph);
 
+// When siblings are merged.
+struct SiblingRule {
+  const Backend* backend = &cpu_backend();
+  bool training = false;
+  std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
+};
+
+// Makes one convolution of several that read the same image by the same window, with the batch
+// norms and activations that follow all of them alike; their results are slices of its own.
+Graph merge_siblings(const Graph& graph, const SiblingRule& rule);
+
+// Turns sums of tensors that are zero outside of one slice each into concatenations of the slices.
+Graph concat_pads(const Graph& graph);
+
 // Keeps what outputs and assignments need.
 Graph drop_unused(const Graph& graph);
 

@@ -88,8 +88,17 @@ class Recomputer {
   bool read_from(int node, int end) const {
     return last_use_[static_cast<std::size_t>(node)] >= end;
   }
+  // Filters of siblings, concatenated: there is one of them however large the batch is.
+  bool is_of_variables(int node) const {
+    const std::vector<Symbol>& inputs = editor_.source_node(node).inputs;
+    return !inputs.empty() && std::all_of(inputs.begin(), inputs.end(), [&](Symbol input) {
+      const NodeKind kind = editor_.source_node(input.node).kind;
+      return kind == NodeKind::kParameter || kind == NodeKind::kBuffer;
+    });
+  }
+
   bool may_drop(int node) const {
-    return is_op(node) && !uses_.is_result(node) && bytes(node) >= kSmall;
+    return is_op(node) && !uses_.is_result(node) && bytes(node) >= kSmall && !is_of_variables(node);
   }
 
   static bool is_cheap(const Op& op) {
@@ -97,7 +106,8 @@ class Recomputer {
            std::holds_alternative<ops::BatchNormInference>(op) ||
            std::holds_alternative<ops::Activation>(op) || std::holds_alternative<ops::Unary>(op) ||
            std::holds_alternative<ops::Add>(op) || std::holds_alternative<ops::Concat>(op) ||
-           std::holds_alternative<ops::Cast>(op) || std::holds_alternative<ops::NormalizeImage>(op);
+           std::holds_alternative<ops::Slice>(op) || std::holds_alternative<ops::Cast>(op) ||
+           std::holds_alternative<ops::NormalizeImage>(op);
   }
 
   // Below the first result that the backward pass reads are layers that are not trained: these

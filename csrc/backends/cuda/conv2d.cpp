@@ -76,6 +76,23 @@ Choice choose(const OpType& op, const Problem& problem) {
 
 }  // namespace
 
+// By the bytes that move. Each sibling but one is spared reading the image for its result and for
+// its weights' gradient, writing its part of the image's gradient and adding that up (two reads,
+// one write). In return all results are copied out of the merged ones, and their gradients
+// together: reads and writes of both. Forward alone the copies take what reading spares. Slices
+// begin at whole vectors of 16 bytes.
+bool merges_siblings(const Siblings& siblings) noexcept {
+  constexpr std::int64_t kSpared = 6, kCopied = 4, kVectorChannels = 8;
+  if (!siblings.training || siblings.op->stride != Pair{1, 1}) return false;
+  std::int64_t results = 0;
+  for (const std::int64_t channels : siblings.channels) {
+    if (channels % kVectorChannels != 0) return false;
+    results += channels;
+  }
+  const auto others = static_cast<std::int64_t>(siblings.channels.size()) - 1;
+  return kSpared * others * siblings.input.shape[3] > kCopied * results;
+}
+
 Choice select(const ops::Conv2d& op, const Problem& problem) {
   if (const char* const reason = unfit_conv(op, problem, problem.inputs[1])) return refuse(reason);
   if (const char* const reason = unfit_epilogue(op.epilogue)) return refuse(reason);

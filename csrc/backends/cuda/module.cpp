@@ -108,6 +108,7 @@ extern "C" __attribute__((visibility("default"))) const pycnn::DeviceModule* pyc
       cuda::probe,
       cuda::select_kernel,
       cuda::list_variants,
+      cuda::merges_siblings,
       cuda::open,
       cuda::close,
       cuda::allocate,

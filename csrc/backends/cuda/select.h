@@ -21,6 +21,8 @@ struct Choice {
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}}; }
 
+bool merges_siblings(const Siblings&) noexcept;  // DeviceModule::merges: conv2d.cpp
+
 // What `select` gives for an op without a kernel of any kind.
 struct NoKernel : Choice {
   NoKernel() : Choice(refuse("there is no kernel for this op")) {}

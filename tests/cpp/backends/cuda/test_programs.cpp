@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backends/cuda/training.h"
+#include "pycnn/composites.h"
 #include "pycnn/error.h"
 #include "pycnn/program.h"
 #include "support/temporary_directory.h"
@@ -51,6 +52,63 @@ TEST_CASE("cuda programs: the order of threads and shared memory change no bit")
   CompileOptions separate = options_for("cuda");
   separate.reuse_memory = false;
   CHECK(test::same_bits(train(separate, 4).variables, forwards.variables));
+}
+
+// A convolution, an inception block, then a classifier.
+Graph inception_net(bool batch_norm, std::int64_t branch) {
+  Graph graph;
+  test::Layers net{graph};
+  const composites::Inception block{.in_channels = 32,
+                                    .branch1 = branch,
+                                    .reduce3 = 8,
+                                    .branch3 = 8,
+                                    .reduce5 = 8,
+                                    .branch5 = 4,
+                                    .pool = 4,
+                                    .branch5_kernel = 5,
+                                    .batch_norm = batch_norm};
+  Symbol x = net.conv(graph.input("x", {{4, 6, 6, 2}, DType::kFloat32}), "stem", 32, 3);
+  std::vector<Symbol> tensors;
+  for (const composites::BlockTensor& tensor : composites::parameters(block))
+    tensors.push_back(
+        tensor.trainable
+            ? graph.parameter(tensor.name, tensor.spec, tensor.initializer, tensor.layout)
+            : graph.buffer(tensor.name, tensor.spec, tensor.initializer));
+  x = composites::build(block, graph, x, tensors, "", "");
+  x = net.dense(graph.add(ops::GlobalAvgPool2d{}, {x}), "fc", 4);
+  const Symbol y = graph.input("y", {{4}, DType::kInt64});
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {x, y}, "loss"));
+  return graph;
+}
+
+TEST_CASE("cuda programs: siblings are one convolution under training, as their shapes say") {
+  const Results inputs = {{"x", test::random_tensor({4, 6, 6, 2}, 9)}, {"y", test::labels(4, 4)}};
+  const auto merged = [](const Program& program) {
+    return program.graph_text().find("branch1.conv.merged") != std::string::npos;
+  };
+  for (const bool batch_norm : {false, true}) {
+    CAPTURE(batch_norm);
+    const Graph graph = inception_net(batch_norm, 16);
+    const test::Compiled cpu(graph, options_for("cpu")), gpu(graph, options_for("cuda"));
+    CHECK(!merged(cpu.program));
+    CHECK(merged(gpu.program));
+    for (int step = 0; step < 3; ++step) {
+      const float expected = *cpu.program.run(inputs).at("loss").data<float>();
+      CHECK(*gpu.program.run(inputs).at("loss").data<float>() ==
+            doctest::Approx(expected).epsilon(1e-4));
+    }
+    for (const auto& [name, tensor] : cpu.variables) {
+      CAPTURE(name);
+      if (is_floating(tensor.dtype()))
+        CHECK(test::difference(gpu.variables.at(name), tensor) < 1e-3);
+    }
+    CompileOptions infer;
+    infer.device = "cuda";
+    CHECK(!merged(test::Compiled(graph, infer).program));
+  }
+  // Slices would not begin at whole vectors, or the copies would take more than is spared.
+  for (const std::int64_t branch : {12, 128})
+    CHECK(!merged(test::Compiled(inception_net(true, branch), options_for("cuda")).program));
 }
 
 TEST_CASE("cuda programs: Adam, whole batch norms and no fusion train as on the CPU") {
