@@ -94,6 +94,8 @@ void check_close(const HostTensor& actual, const HostTensor& expected) {
                        : actual.spec.dtype == DType::kFloat16 ? kFloat16Error
                        : tf32                                 ? kTf32Error
                                                               : kFloat32Error;
+  // What float16 has no number for is half of its smallest one off.
+  const double least = actual.spec.dtype == DType::kFloat16 ? 0x1p-25 : 0.0;
   double largest = 0.0;
   for (std::size_t i = 0; i < expected.size(); ++i)
     if (std::isfinite(expected[i])) largest = std::max(largest, std::abs(expected[i]));
@@ -102,7 +104,7 @@ void check_close(const HostTensor& actual, const HostTensor& expected) {
     const bool same_special = std::isnan(expected[i])
                                   ? std::isnan(actual[i])
                                   : std::isinf(expected[i]) && actual[i] == expected[i];
-    if (!same_special && !(std::abs(actual[i] - expected[i]) <= error * largest)) {
+    if (!same_special && !(std::abs(actual[i] - expected[i]) <= error * largest + least)) {
       if (wrong++ == 0) {
         CAPTURE(i);
         CHECK(actual[i] == expected[i]);  // shows the first
