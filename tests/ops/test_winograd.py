@@ -268,8 +268,8 @@ def test_the_cases_reach_both_orders_of_work():
 
     for name in ("tile_2_split", "tile_4_split"):  # transformed inputs of all tiles
         assert scratch(name, 2) > scratch(name, 1)
-    # Those of one core.
-    assert scratch("tile_4_many", 40) == scratch("tile_4_many", 20)
+    # Those of one core, of which a chunk holds more or fewer by rounding.
+    assert scratch("tile_4_many", 40) < 1.1 * scratch("tile_4_many", 20)
 
 
 ACTIVATIONS = {
