@@ -1,4 +1,4 @@
-"""What pycnn may cost: size, start-up, memory. Times are of processors, and minima of several runs: a busy machine does not fail."""
+"""What pycnn may cost: size, start-up, memory. Times are of processors, minima of several runs: others may be busy."""
 
 from __future__ import annotations
 
