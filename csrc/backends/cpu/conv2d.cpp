@@ -149,7 +149,8 @@ const char* accept_avx512_bf16(const auto& op, const Problem& problem) {
 }
 
 // The sums of a row of taps lie side by side.
-const char* accept_grad_avx512_bf16(const ops::Conv2dGradWeight& op, const Problem& problem) {
+[[maybe_unused]] const char* accept_grad_avx512_bf16(const ops::Conv2dGradWeight& op,
+                                                     const Problem& problem) {
   constexpr Index kLeastOfGroup = kPairBlock / 4, kLeastOfRow = kPairBlock / 2;
   if (op.groups > 1 && problem.inputs[0].shape[3] / op.groups < kLeastOfGroup)
     return "groups fill less than a quarter of a block of channels";
