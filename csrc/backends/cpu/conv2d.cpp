@@ -70,7 +70,7 @@ Kernel make_lanes(const auto& op, const Problem& problem) {
 template <const GroupRunner& kRun>
 const char* accept_grouped(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
-  return refuse_grouped(window_of(op, problem), kRun.lanes);
+  return refuse_grouped(window_of(op, problem), kRun);
 }
 
 template <const GroupRunner& kRun>

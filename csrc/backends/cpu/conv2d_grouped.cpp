@@ -23,7 +23,11 @@ namespace {
 constexpr Index kMaxGroup = 64;           // channels; wider groups are as good as convolutions
 constexpr Index kMinDepthwise = 16;       // columns
 constexpr Index kNearWeights = 4 * 1024;  // floats that leave room for input rows in L1
-constexpr Index kAllWeights = 24 * 1024;  // floats that leave room for rows of all groups in L2
+constexpr Index kAllWeights = 80 * 1024;  // floats that leave room for rows of all groups in L2
+
+Index weight_floats(const WindowProblem& w) {
+  return w.output[3] * (w.input[3] / w.groups) * w.kernel_size[0] * w.kernel_size[1];
+}
 
 Lanes choose_lanes(const WindowProblem& w, const GroupKernels& kernels) {
   const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
@@ -33,9 +37,8 @@ Lanes choose_lanes(const WindowProblem& w, const GroupKernels& kernels) {
   result.shared = vectors.shared();
   result.planes = vectors.shared() && !kernels.pick_lanes;
   result.pattern = vectors.count(w.output[3]) * kernels.lanes;
-  const Index weights = w.output[3] * inputs * w.kernel_size[0] * w.kernel_size[1];
   // Rows of all groups are read in one go where no block ends within a group.
-  if (!result.planes && weights <= kAllWeights &&
+  if (!result.planes && weight_floats(w) <= kAllWeights &&
       (kInputBlock % inputs == 0 || inputs % kInputBlock == 0))
     result.width = w.output[3];
   else
@@ -113,6 +116,7 @@ struct Work {
   GroupVectors vectors;
   Slice slice;
   float* buffer;
+  Index next;  // the chunk that this worker will probably take then
 
   float* image_buffer(Index n) const { return buffer + n * plan.in.buffer_floats(plan.row_block); }
 };
@@ -130,9 +134,39 @@ void copy_rows(const Work& work, Index n, Index first, Index end) {
   copy_group_rows(plan.in, rows, first, end, work.kernels.copy);
 }
 
+// What the next row will read and write, in runs of whole image rows.
+struct RowFetch {
+  FloatRange input, output;
+};
+
+FloatRange image_rows(const float* image, Index row_floats, Index first, Index end, Index height) {
+  first = std::clamp<Index>(first, 0, height), end = std::clamp<Index>(end, first, height);
+  return {image + first * row_floats, (end - first) * row_floats};
+}
+
+// Part i of so many.
+FloatRange part_of(const FloatRange& range, Index i, Index parts) {
+  const Index first = range.count * i / parts;
+  return {range.from + first, range.count * (i + 1) / parts - first};
+}
+
+// Rows [first, end) of the copy of an image, as they lie in the image, and row `output_row` of the
+// passes.
+RowFetch fetch_of(const WindowPlan& plan, const WindowTensors& tensors, Index image,
+                  Index first_row, Index first, Index end, Index output_row) {
+  const ConvInput& in = plan.in;
+  const Index row = first_row * in.stride[0] + in.first_row;
+  const Index out_row = plan.out_columns * plan.out_channels;
+  return {
+      image_rows(tensors.input + image * plan.input_image, in.width * in.channels, row + first,
+                 row + end, in.height),
+      image_rows(tensors.output + image * plan.out_image, out_row, output_row * plan.out_stride[0],
+                 (output_row + 1) * plan.out_stride[0], plan.out_image / out_row)};
+}
+
 // One row of a pass, of image n of the chunk.
 void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first_vector,
-             Index vector_end) {
+             Index vector_end, const RowFetch& fetch) {
   const WindowPlan& plan = work.plan;
   const GroupVectors& vectors = work.vectors;
   const Index vector_weights = plan.in_channels * pass.kernel_taps * vectors.lanes;
@@ -158,15 +192,35 @@ void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first
     tiles.output = work.tensors.output + out;
     tiles.bias = work.tensors.bias ? work.tensors.bias + channel : nullptr;
     tiles.residual = work.tensors.residual ? work.tensors.residual + out : nullptr;
+    const Index part = v - first_vector, parts = vector_end - first_vector;
+    tiles.fetch_input = part_of(fetch.input, part, parts);
+    tiles.fetch_output = part_of(fetch.output, part, parts);
     work.kernels.tiles(tiles);
     activate(plan.activation, *work.kernels.activation,
              {tiles.output, pass.columns, tiles.lanes, tiles.output_column});
   }
 }
 
+// What follows row `row` of image n of the chunk: its next row, or the first of the next image or
+// chunk.
+RowFetch next_row(const Work& work, Index n, Index row, Index copied) {
+  const WindowPlan& plan = work.plan;
+  const WindowChunk& chunk = work.chunk;
+  if (row + 1 < chunk.rows)
+    return fetch_of(plan, work.tensors, chunk.image + n, chunk.row, copied,
+                    plan.in.buffer_rows(row + 2), chunk.row + row + 1);
+  if (n + 1 < chunk.images)
+    return fetch_of(plan, work.tensors, chunk.image + n + 1, chunk.row, 0, plan.in.buffer_rows(1),
+                    chunk.row);
+  if (work.next >= chunk_count(plan)) return {};
+  const WindowChunk next = chunk_at(plan, work.next);
+  return fetch_of(plan, work.tensors, next.image, next.row, 0, plan.in.buffer_rows(1), next.row);
+}
+
 // Row by row: what was just copied, and whole cache lines of output, are near.
 void run_by_rows(const Work& work) {
   const WindowPlan& plan = work.plan;
+  const bool whole = plan.lanes.width == plan.out_channels;
   for (Index n = 0; n < work.chunk.images; ++n) {
     Index copied = 0;
     for (Index row = 0; row < work.chunk.rows; ++row)
@@ -175,7 +229,9 @@ void run_by_rows(const Work& work) {
         if (work.chunk.row + row >= pass.rows) continue;
         const Index needed = plan.in.buffer_rows(row + 1);
         if (needed > copied) copy_rows(work, n, copied, needed), copied = needed;
-        run_row(work, pass, n, row, work.slice.vector, work.slice.vector_end);
+        RowFetch fetch;
+        if (whole && p == 0) fetch = next_row(work, n, row, copied);
+        run_row(work, pass, n, row, work.slice.vector, work.slice.vector_end, fetch);
       }
   }
 }
@@ -190,7 +246,7 @@ void run_by_vectors(const Work& work) {
     const Index rows = std::min(work.chunk.rows, pass.rows - work.chunk.row);
     for (Index v = work.slice.vector; v < work.slice.vector_end; ++v)
       for (Index n = 0; n < work.chunk.images; ++n)
-        for (Index row = 0; row < rows; ++row) run_row(work, pass, n, row, v, v + 1);
+        for (Index row = 0; row < rows; ++row) run_row(work, pass, n, row, v, v + 1, {});
   }
 }
 
@@ -205,8 +261,10 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;
     for (Index block = chunk.block; block < chunk.block_end; ++block) {
-      const Work work{plan,  kernels, tensors, chunk, vectors, slice_at(plan, vectors, block),
-                      buffer};
+      const Work work{plan,    kernels,
+                      tensors, chunk,
+                      vectors, slice_at(plan, vectors, block),
+                      buffer,  index + args.threads};
       if (plan.lanes.width == plan.out_channels || slice_weights <= kNearWeights)
         run_by_rows(work);
       else
@@ -292,18 +350,21 @@ void copy_group_rows(const ConvInput& in, const GroupRows& rows, Index first, In
   }
 }
 
-const char* refuse_grouped(const WindowProblem& w, Index lanes) {
+const char* refuse_grouped(const WindowProblem& w, const GroupRunner& entry) {
+  const Index lanes = entry.lanes;
   if (w.groups == 1) return "there is one group";
   const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
   const Index stride = w.transposed ? 1 : w.stride[1];
   if (std::max(inputs, outputs) > kMaxGroup) return "groups have more than 64 channels";
   if (w.kernel_size == Pair{1, 1}) return "copying rows does not pay for a window of 1x1";
-  // Measured on AVX2: per row, these cost more than they gain.
-  if (outputs >= 2 * lanes && w.stride[1] != 1) return "strided groups of two vectors or more";
+  // Measured on AVX2: slice by slice, these cost more than they gain.
+  if (outputs >= 2 * lanes && w.stride[1] != 1 && weight_floats(w) > kAllWeights)
+    return "strided groups of two vectors or more";
   if (outputs == 1 && w.output[2] < kMinDepthwise) return "short rows of single channels";
   if (outputs < lanes) {
     if (inputs != outputs || lanes % outputs != 0) return "groups do not fill the lanes";
-    if (stride > 1) return "groups share vectors and the stride is not 1";
+    if (stride > 1 && !entry.kernels->pick_lanes)
+      return "groups share vectors and the stride is not 1";
   }
   if (stride > 2) return "the stride is more than 2";
   return nullptr;

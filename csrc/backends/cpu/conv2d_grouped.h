@@ -26,7 +26,7 @@ extern const GroupRunner kGroupedAvx512;
 #endif
 
 // nullptr means yes.
-const char* refuse_grouped(const WindowProblem& window, Index lanes);
+const char* refuse_grouped(const WindowProblem& window, const GroupRunner& entry);
 // Reads inputs as make_window_kernel's does.
 Kernel make_grouped_kernel(const WindowProblem& window, int threads, const GroupRunner& entry);
 

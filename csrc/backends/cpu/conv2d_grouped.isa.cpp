@@ -9,7 +9,7 @@
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
-constexpr int kMaxPixels = 12;
+constexpr int kMaxPixels = kVectorRegisters == 32 ? 14 : 12;
 
 struct Tile {
   const float* input;
@@ -17,7 +17,7 @@ struct Tile {
 };
 
 // How the lanes of a vector get their input channel.
-enum class Source { kBroadcast, kPlanes, kPick };
+enum class Source { kBroadcast, kWhole, kPlanes, kPick };
 
 // Lanes of a vector of whole groups take their own group's channel.
 PYCNN_INLINE Vec take_channel(Vec x, IVec from) {
@@ -36,7 +36,7 @@ PYCNN_INLINE Vec pixel_at(const float* x, IVec from) {
   return load(x);
 }
 
-// One run: returns the weights of the next.
+// One run: returns the weights of the next. Taps whose pixels no other meets come one at a time.
 template <int MR, int S, Source kSource, int T>
 PYCNN_INLINE const float* add_run(const GroupTiles& job, const float* x, Index channels,
                                   const float* w, Vec (&sum)[MR]) {
@@ -73,20 +73,20 @@ template <int MR>
 PYCNN_INLINE void finish(const GroupTiles& job, float* output, Vec (&sum)[MR]) {
   const int lanes = static_cast<int>(job.lanes);
   const Vec bias = job.bias ? load_partial(job.bias, lanes) : zero();
-#pragma GCC unroll 12
+#pragma GCC unroll 14
   for (int i = 0; i < MR; ++i) sum[i] = sum[i] + bias;
   if (job.residual) {
     const float* residual = job.residual + (output - job.output);
-#pragma GCC unroll 12
+#pragma GCC unroll 14
     for (int i = 0; i < MR; ++i)
       sum[i] = sum[i] + load_partial(residual + i * job.output_column, lanes);
   }
   activate(job.activation, job.slope, reinterpret_cast<Vec(&)[MR][1]>(sum));
   if (lanes == kLanes) {
-#pragma GCC unroll 12
+#pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) store(output + i * job.output_column, sum[i]);
   } else {
-#pragma GCC unroll 12
+#pragma GCC unroll 14
     for (int i = 0; i < MR; ++i) store_partial(output + i * job.output_column, sum[i], lanes);
   }
 }
@@ -94,15 +94,16 @@ PYCNN_INLINE void finish(const GroupTiles& job, float* output, Vec (&sum)[MR]) {
 template <int MR, int S, Source kSource>
 void tile_kernel(const GroupTiles& job, const Tile& tile) {
   Vec sum[MR];
-#pragma GCC unroll 12
+#pragma GCC unroll 14
   for (int i = 0; i < MR; ++i) sum[i] = zero();
   const float* w = job.weights;
   const Index* const end = job.runs + 3 * job.run_count;
   for (const Index* run = job.runs; run != end; run += 3) {
     const float* x = tile.input + run[0];
-    // At stride 2 no pixel meets two neighbouring taps.
-    if (S == 1 && run[1] == 3)
-      w = add_run < MR, S, kSource, S == 1 ? 3 : 1 > (job, x, run[2], w, sum);
+    if (run[1] == 3)
+      w = add_run<MR, S, kSource, 3>(job, x, run[2], w, sum);
+    else if (run[1] == 2)
+      w = add_run<MR, S, kSource, 2>(job, x, run[2], w, sum);
     else
       w = add_run<MR, S, kSource, 1>(job, x, run[2], w, sum);
   }
@@ -118,8 +119,31 @@ struct Kernels {
       tile_kernel<1, S, kSource>,  tile_kernel<2, S, kSource>,  tile_kernel<3, S, kSource>,
       tile_kernel<4, S, kSource>,  tile_kernel<5, S, kSource>,  tile_kernel<6, S, kSource>,
       tile_kernel<7, S, kSource>,  tile_kernel<8, S, kSource>,  tile_kernel<9, S, kSource>,
-      tile_kernel<10, S, kSource>, tile_kernel<11, S, kSource>, tile_kernel<12, S, kSource>};
+      tile_kernel<10, S, kSource>, tile_kernel<11, S, kSource>, tile_kernel<12, S, kSource>,
+#if defined(__AVX512F__)
+      tile_kernel<13, S, kSource>, tile_kernel<14, S, kSource>,
+#endif
+  };
 };
+
+// Asks L2 for the lines of part t of a range. (L1 has this row's inputs and weights to hold.)
+PYCNN_INLINE void fetch_part(const FloatRange& range, Index t, Index parts) {
+  constexpr Index kLine = 16;
+  const Index lines = (range.count + kLine - 1) / kLine;
+  for (Index line = lines * t / parts; line < lines * (t + 1) / parts; ++line)
+    __builtin_prefetch(range.from + line * kLine, 0, 2);
+}
+
+template <int S>
+const TileKernel* kernels_of(const GroupTiles& job) {
+  if constexpr (kPickLanes) {
+    if (job.group == 1) return Kernels<S, Source::kWhole>::kList;
+    if (job.group > 1) return Kernels<S, Source::kPick>::kList;
+  } else if constexpr (S == 1) {
+    if (job.plane_pitch > 0) return Kernels<S, Source::kPlanes>::kList;
+  }
+  return Kernels<S, Source::kBroadcast>::kList;
+}
 
 // What lies beyond the end is of no use to anybody, but must not be read.
 PYCNN_INLINE Vec load_before(const float* p, const float* end) {
@@ -162,12 +186,6 @@ void copy_columns(const GroupRow& job, Index first, Index last, bool whole) {
         return copy_planes<1>(job, first, last, whole);
       case 2:
         return copy_planes<2>(job, first, last, whole);
-#if defined(__AVX512F__)
-      case 4:
-        return copy_planes<4>(job, first, last, whole);
-      case 8:
-        return copy_planes<8>(job, first, last, whole);
-#endif
       default:
         break;
     }
@@ -187,16 +205,15 @@ void copy_group_row(const GroupRow& job) {
 }
 
 void group_tiles(const GroupTiles& job) {
-  constexpr Source kSmall = kPickLanes ? Source::kPick : Source::kPlanes;
   const bool planes = job.plane_pitch > 0;
-  const TileKernel* kernels = planes || job.group > 0 ? Kernels<1, kSmall>::kList
-                              : job.stride == 1       ? Kernels<1, Source::kBroadcast>::kList
-                                                      : Kernels<2, Source::kBroadcast>::kList;
+  const TileKernel* const kernels = job.stride == 1 ? kernels_of<1>(job) : kernels_of<2>(job);
   const Index pixel = job.stride * (planes ? kLanes : kInputBlock);
   const Index tiles = (job.columns + kMaxPixels - 1) / kMaxPixels;
   Index column = 0;
   for (Index t = 0; t < tiles; ++t) {
     const Index end = job.columns * (t + 1) / tiles;
+    fetch_part(job.fetch_input, t, tiles);
+    fetch_part(job.fetch_output, t, tiles);
     kernels[end - column - 1](
         job, {job.input + column * pixel, job.output + column * job.output_column});
     column = end;

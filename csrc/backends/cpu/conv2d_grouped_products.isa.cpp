@@ -79,7 +79,7 @@ void slide(const GroupProducts& job, const float* input, float* to) {
   finish(job, to, sum);
 }
 
-template <int K, int T, int kGroup>
+template <int K, int T, int kGroup, int kFirst = 0>
 void step(const GroupProducts& job, const float* input, float* to) {
   Vec sum[K][T];
 #pragma GCC unroll 8
@@ -95,7 +95,7 @@ void step(const GroupProducts& job, const float* input, float* to) {
       for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
         for (int k = 0; k < K; ++k)
-          sum[k][t] = fma(channel_of<kGroup, 0>(x + t * kInputBlock, k), grad, sum[k][t]);
+          sum[k][t] = fma(channel_of<kGroup, kFirst>(x + t * kInputBlock, k), grad, sum[k][t]);
       y += job.grad_column;
       x += job.stride * kInputBlock;
     }
@@ -112,19 +112,34 @@ constexpr Kernel kSingle[] = {step<1, 1, 0>, step<2, 1, 0>, step<3, 1, 0>, step<
                               step<5, 1, 0>, step<6, 1, 0>, step<7, 1, 0>, step<8, 1, 0>};
 
 // Groups that are smaller than a vector.
-void add_small_groups(const GroupProducts& job) {
+template <int kGroup>
+[[maybe_unused]] void add_small_groups(const GroupProducts& job) {
+  if (job.taps == 1) return step<kGroup, 1, kGroup>(job, job.input, job.sums);
+  constexpr int kChannels = kGroup < 4 ? kGroup : 4;
+  if (job.stride == 1)
+    slide<kChannels, kGroup, 0>(job, job.input, job.sums);
+  else
+    step<kChannels, 3, kGroup>(job, job.input, job.sums);
+  if constexpr (kGroup == 8) {
+    float* const sums = job.sums + kChannels * 3 * kLanes;
+    if (job.stride == 1)
+      slide<kChannels, kGroup, kChannels>(job, job.input, sums);
+    else
+      step<kChannels, 3, kGroup, kChannels>(job, job.input, sums);
+  }
+}
+
+void add_groups(const GroupProducts& job) {
   switch (job.group) {
     case 2:
-      return (job.taps == 1 ? step<2, 1, 2> : slide<2, 2, 0>)(job, job.input, job.sums);
+      return add_small_groups<2>(job);
 #if defined(__AVX2__) || defined(__AVX512F__)
     case 4:
-      return (job.taps == 1 ? step<4, 1, 4> : slide<4, 4, 0>)(job, job.input, job.sums);
+      return add_small_groups<4>(job);
 #endif
 #if defined(__AVX512F__)
     case 8:
-      if (job.taps == 1) return step<8, 1, 8>(job, job.input, job.sums);
-      slide<4, 8, 0>(job, job.input, job.sums);
-      return slide<4, 8, 4>(job, job.input, job.sums + 4 * 3 * kLanes);
+      return add_small_groups<8>(job);
 #endif
     default:
       return;
@@ -134,7 +149,7 @@ void add_small_groups(const GroupProducts& job) {
 }  // namespace
 
 void group_products(const GroupProducts& job) {
-  if (job.group > 0) return add_small_groups(job);
+  if (job.group > 0) return add_groups(job);
   const Kernel* kernels = job.taps == 1 ? kSingle : job.stride == 1 ? kSliding : kStrided;
   const Index most = job.taps == 1 ? 8 : 4;
   const Index parts = (job.channels + most - 1) / most;

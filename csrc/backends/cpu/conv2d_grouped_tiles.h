@@ -12,6 +12,11 @@ namespace pycnn::cpu {
 
 constexpr Index kInputBlock = 16;
 
+struct FloatRange {
+  const float* from = nullptr;
+  Index count = 0;
+};
+
 // One vector of output channels of one row of output.
 //
 //   output[pixel][lane] = sum over runs, then channels k, then taps t of
@@ -22,7 +27,7 @@ constexpr Index kInputBlock = 16;
 struct GroupTiles {
   const float* input = nullptr;
   Index columns = 0, stride = 1;  // stride: 1, or 2 in blocks
-  const Index* runs = nullptr;    // offset, taps (1; 3 at stride 1) and channels of each
+  const Index* runs = nullptr;    // offset, taps (1 to 3) and channels of each
   Index run_count = 0;
   Index plane_pitch = 0;  // 0: blocks
   Index group = 0;        // blocks: channels of groups that are smaller than a vector, else 0
@@ -34,6 +39,8 @@ struct GroupTiles {
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
+  // Wanted soon, of the input and of the output: asked for between the tiles.
+  FloatRange fetch_input, fetch_output;
 };
 
 // Copies pixels of one row to blocks, or to the planes of one vector.
@@ -60,7 +67,7 @@ struct GroupProducts {
   Index grad_row = 0, grad_column = 0;
   Index rows = 0, columns = 0;
   Index taps = 1, channels = 0;  // taps: 1 or 3
-  Index group = 0;               // channels of smaller groups, 2 or more; the stride is 1
+  Index group = 0;               // channels of smaller groups, 2 or more
   float* sums = nullptr;
   bool accumulate = false;  // else sums are overwritten
 };
@@ -74,7 +81,7 @@ struct GroupProducts {
   }
 PYCNN_DECLARE_GROUPED(baseline, false)
 PYCNN_DECLARE_GROUPED(avx2, true)
-PYCNN_DECLARE_GROUPED(avx512, false)
+PYCNN_DECLARE_GROUPED(avx512, true)
 #undef PYCNN_DECLARE_GROUPED
 
 }  // namespace pycnn::cpu

@@ -320,7 +320,6 @@ const char* refuse_grouped(const WeightGradProblem& p, Index lanes) {
   if (outputs < lanes) {
     if (inputs != outputs || lanes % outputs != 0 || p.grad_output[3] % lanes != 0)
       return "groups do not fill the lanes";
-    if (p.stride[1] != 1) return "groups share vectors and the stride is not 1";
   } else if (outputs % lanes != 0) {
     return "groups do not fill the lanes";
   }

@@ -16,12 +16,15 @@ struct Lists {
   std::vector<KernelTap> kernel_taps;
 };
 
-// One row of taps, as runs of three neighbours where that many are left, else of one.
+// One row of taps, as runs of up to three neighbours whose pixels meet several of them: at stride 2
+// the outer two of three, and no two.
 void add_group_runs(const WindowPlan& plan, Index row, const std::vector<AxisTap>& columns,
                     Lists& lists) {
-  const bool joined = follow_one_another(columns) && plan.in.stride[1] == 1;
+  const Index stride = plan.in.stride[1];
+  const bool joined = follow_one_another(columns) && stride <= 2;
   for (std::size_t first = 0; first < columns.size();) {
-    const Index taps = joined && columns.size() - first >= 3 ? 3 : 1;
+    const Index left = static_cast<Index>(columns.size() - first);
+    const Index taps = !joined ? 1 : left >= 3 ? 3 : stride == 1 ? left : 1;
     const Index offset = plan.in.tap_offset(row, columns[first].input);
     // All planes are one run.
     const Index most = plan.lanes.shared ? plan.in_channels : kInputBlock;
