@@ -6,15 +6,31 @@ namespace pycnn::cpu::PYCNN_ISA {
 
 using Index = std::int64_t;
 
+// Blocks are read by columns, which the hardware does not see coming: at `row`, its place in the
+// next block is called into L2, where `ahead` is not 0. (L1 is full of this block.)
+template <int kVectors>
+PYCNN_INLINE void fetch_ahead(const float* row, Index ahead) {
+  if (ahead == 0) return;
+  for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + ahead + v * kLanes, 0, 2);
+}
+
+// From a block to the next: 0 where that is not whole.
+PYCNN_INLINE Index next_block(Index begin, Index block, Index rows, Index width) {
+  return begin + 2 * block <= rows ? block * width : 0;
+}
+
 // kVectors vectors side by side, or (kVectors = 1) a part of one: as many independent sums as hide
 // the latency of an addition.
 template <int kVectors>
-PYCNN_INLINE void block_statistics(const float* x, Index rows, Index width, Index rows_before,
-                                   float* pivot, float* mean, float* m2, int lanes) {
+PYCNN_INLINE void block_statistics(const float* x, Index rows, Index width, Index ahead,
+                                   Index rows_before, float* pivot, float* mean, float* m2,
+                                   int lanes) {
   Vec sum[kVectors] = {};
   const float* row = x;
-  for (Index r = 0; r < rows; ++r, row += width)
+  for (Index r = 0; r < rows; ++r, row += width) {
+    fetch_ahead<kVectors>(row, ahead);
     for (int v = 0; v < kVectors; ++v) sum[v] += load_lanes(row + v * kLanes, lanes);
+  }
   const Vec n = broadcast(static_cast<float>(rows));
   Vec center[kVectors], drift[kVectors] = {}, squares[kVectors] = {};
   for (int v = 0; v < kVectors; ++v) center[v] = sum[v] / n;
@@ -53,13 +69,14 @@ void column_statistics(const float* x, Index rows, Index width, Index before, fl
   for (Index begin = 0; begin < rows; begin += block) {
     const Index count = begin + block < rows ? block : rows - begin;
     const float* const p = x + begin * width;
+    const Index ahead = next_block(begin, block, rows, width), past = before + begin;
     Index c = 0;
     for (; c + 4 * kLanes <= width; c += 4 * kLanes)
-      block_statistics<4>(p + c, count, width, before + begin, pivot + c, mean + c, m2 + c, kLanes);
+      block_statistics<4>(p + c, count, width, ahead, past, pivot + c, mean + c, m2 + c, kLanes);
     for (; c + kLanes <= width; c += kLanes)
-      block_statistics<1>(p + c, count, width, before + begin, pivot + c, mean + c, m2 + c, kLanes);
+      block_statistics<1>(p + c, count, width, ahead, past, pivot + c, mean + c, m2 + c, kLanes);
     if (c < width)
-      block_statistics<1>(p + c, count, width, before + begin, pivot + c, mean + c, m2 + c,
+      block_statistics<1>(p + c, count, width, ahead, past, pivot + c, mean + c, m2 + c,
                           static_cast<int>(width - c));
   }
 }
@@ -84,11 +101,13 @@ PYCNN_INLINE Vec passed(Vec grad, Vec centered, const Gate* gate, Index column, 
 
 template <int kVectors, bool kGated>
 PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows, Index width,
-                                      bool first, const float* mean, const Gate* gate, Index column,
-                                      float* sum, float* product, int lanes) {
+                                      Index ahead, bool first, const float* mean, const Gate* gate,
+                                      Index column, float* sum, float* product, int lanes) {
   Vec sums[kVectors] = {}, products[kVectors] = {}, center[kVectors];
   for (int v = 0; v < kVectors; ++v) center[v] = load_lanes(mean + column + v * kLanes, lanes);
-  for (Index r = 0; r < rows; ++r, x += width, g += width)
+  for (Index r = 0; r < rows; ++r, x += width, g += width) {
+    fetch_ahead<kVectors>(x + column, ahead);
+    fetch_ahead<kVectors>(g + column, ahead);
     for (int v = 0; v < kVectors; ++v) {
       const Index at = column + v * kLanes;
       const Vec centered = load_lanes(x + at, lanes) - center[v];
@@ -96,6 +115,7 @@ PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows
       sums[v] += grad;
       products[v] = fma(grad, centered, products[v]);
     }
+  }
   for (int v = 0; v < kVectors; ++v) {
     const Index at = column + v * kLanes;
     if (!first) {
@@ -116,12 +136,14 @@ PYCNN_INLINE void gradient_sums(const float* x, const float* g, Index rows, Inde
     const Index count = begin + block < rows ? block : rows - begin;
     const float *const from = x + begin * width, *const grads = g + begin * width;
     const bool first = from_zero && begin == 0;
+    const Index ahead = next_block(begin, block, rows, width);
     Index c = 0;
     for (; c + 4 * kLanes <= width; c += 4 * kLanes)
-      block_gradient_sums<4, kGated>(from, grads, count, width, first, mean, gate, c, sum, product,
-                                     kLanes);
+      block_gradient_sums<4, kGated>(from, grads, count, width, ahead, first, mean, gate, c, sum,
+                                     product, kLanes);
     for (; c < width; c += kLanes)
-      block_gradient_sums<1, kGated>(from, grads, count, width, first, mean, gate, c, sum, product,
+      block_gradient_sums<1, kGated>(from, grads, count, width, ahead, first, mean, gate, c, sum,
+                                     product,
                                      c + kLanes <= width ? kLanes : static_cast<int>(width - c));
   }
 }
