@@ -6,7 +6,9 @@
 //   device)
 //
 // Each is recorded many times as one, so that the host is no part of it; bfloat16 images. Times are
-// of what a step gives the device, casts of weights included.
+// of what a step gives the device, what moves images for a rewritten convolution included; the
+// library's weights are packed before. A line ends with what the library's convolution was
+// rewritten to, if it was.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -92,7 +94,7 @@ double multiply_adds(const Layer& layer) {
 // Microseconds of one run; negative: there is no such kernel, or it failed, for which `reason`
 // tells.
 double time_of(const DeviceModule& module, const Case& timed, const char* pinned, int repeats,
-               std::string& reason) {
+               std::string& reason, std::string& rewrite) {
   Problem problem;
   problem.inputs = timed.inputs;
   problem.outputs = timed.outputs;
@@ -104,6 +106,8 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
     reason = selection.refused.front().reason;
     return -1.0;
   }
+  const std::string variant = kernel.variant;
+  if (const auto at = variant.find('+'); at != std::string::npos) rewrite = variant.substr(at + 1);
   DeviceQueue* const queue = module.open(0, reason);
   if (queue == nullptr) return -1.0;
   std::vector<void*> memory;
@@ -128,9 +132,21 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
   args.queue = queue;
   args.state = kernel.state.get();
   bool good = true;
+  // As a step finds it: made when the weights change.
+  const auto packed = static_cast<std::size_t>(kernel.packed.input);
+  TensorSpec packed_spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
+  TensorView packed_weight;
+  if (kernel.packed.input >= 0) packed_weight = {allocate(kernel.packed.bytes), &packed_spec, 0};
   for (const void* const block : memory) good = good && block != nullptr;
   double us = -1.0;
   if (!good) reason = "no memory";
+  if (good && kernel.packed.input >= 0) {
+    DeviceKernelArgs pack = args;
+    pack.inputs = std::span(in).subspan(packed, 1);
+    pack.outputs = {&packed_weight, 1};
+    kernel.packed.pack(pack);
+    in[packed].data = packed_weight.data;
+  }
   if (good) {
     kernel.run(args);
     good = module.wait(queue, reason);
@@ -182,10 +198,11 @@ int run(int count, char** arguments) {
   for (const Layer& layer : check ? kTiny : kLayers)
     for (const Case& timed : cases_of(layer)) {
       std::printf("%-24s%-12s", layer.name, timed.direction);
+      std::string rewrite;
       for (const Column& column : columns) {
         if (*column.tile != '\0') setenv("PYCNN_CUDA_TILE", column.tile, 1);
         std::string reason;
-        const double us = time_of(*module, timed, column.pinned, check ? 1 : 20, reason);
+        const double us = time_of(*module, timed, column.pinned, check ? 1 : 20, reason, rewrite);
         unsetenv("PYCNN_CUDA_TILE");
         const double rate = 2.0 * multiply_adds(layer) / us * 1e-6;
         if (us < 0.0)
@@ -198,7 +215,7 @@ int run(int count, char** arguments) {
         good = good && (us >= 0.0 || *column.pinned == '\0');
         std::fflush(stdout);
       }
-      std::printf("\n");
+      std::printf("%s%s\n", rewrite.empty() ? "" : "  ", rewrite.c_str());
     }
   return good ? 0 : 1;
 }

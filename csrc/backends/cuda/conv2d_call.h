@@ -8,6 +8,7 @@ struct ConvCall {
   const void* input;   // or what its gradient becomes
   const void* output;  // or its gradient
   const float* weight;
+  const void* packed;  // the weights as a library reads them, of the images' type; null: not made
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;

@@ -93,7 +93,9 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
     return;
   }
   const void* weight = call.weight;
-  if (narrow) {
+  if (call.packed != nullptr) {
+    weight = call.packed;
+  } else if (narrow) {
     cast(queue, Image::kFloat32, p.image, weight, narrow_weight, s.weights());
     weight = narrow_weight;
   }
@@ -254,6 +256,7 @@ struct Cudnn {
                   bool is_choice) {
     run_plan(queue, is_choice ? plan.link.for_choices : plan.link.for_runs, plan, call, scratch);
   }
+  static Image image(const Plan& plan) { return plan.problem.image; }
   // The handle would keep the stream of the timer, which ends, and the next plans are made with it.
   static void end_choice(const Link& link) {
     (void)link.functions->cudnnSetStream(link.for_choices, nullptr);

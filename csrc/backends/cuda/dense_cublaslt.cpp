@@ -181,7 +181,9 @@ void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte
   const Functions& f = *p.link.functions;
   const bool narrow = is_narrow(task.image);
   const void* weight = call.weight;
-  if (narrow && task.direction != Direction::kGradWeight) {
+  if (call.packed != nullptr) {
+    weight = call.packed;
+  } else if (narrow && task.direction != Direction::kGradWeight) {
     cast(queue, Image::kFloat32, task.image, weight, scratch + p.weight, s.weights());
     weight = scratch + p.weight;
   }
@@ -299,6 +301,7 @@ struct CublasLt {
                   bool) {
     run_plan(queue, plan, call, scratch);
   }
+  static Image image(const Plan& plan) { return plan.task.image; }
   static void end_choice(const Link&) {}
 };
 

@@ -8,15 +8,19 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "backends/cuda/conv2d_call.h"
+#include "backends/cuda/conv2d_rewrite.h"
+#include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_choice.h"
 #include "backends/cuda/plan_cache.h"
 
 // Convolutions and dense layers by a library of NVIDIA's. A plan is chosen while compiling: each
 // one that the library offers is timed, and our own kernel beside them; the choice is kept
-// (plan_cache.h). With $PYCNN_CUDA_DETERMINISTIC=1 nothing is timed and the first one taken.
+// (plan_cache.h). Where the library runs a shape badly, its plans for equal ones (conv2d_rewrite.h)
+// are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1 nothing is timed
+// and the first one taken.
 //
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
@@ -75,13 +79,83 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
   return there ? std::optional(call) : std::nullopt;
 }
 
-// The fastest of the plans; null: our own kernel is. None: they could not be timed.
-template <class Library, class Plan = typename Library::Plan>
-std::optional<std::shared_ptr<Plan>> fastest_plan(int device, const typename Library::Link& link,
-                                                  const ConvTask& task, bool tf32,
-                                                  const std::vector<std::shared_ptr<Plan>>& plans) {
+// A plan for a task or for what it was rewritten to: lives in Kernel::state.
+template <class Library>
+struct Chosen {
+  std::shared_ptr<const ConvRewrite> rewrite;  // null: none
+  std::shared_ptr<typename Library::Plan> plan;
+
+  std::int64_t scratch_bytes() const {
+    if (rewrite == nullptr) return plan->scratch_bytes();
+    return rewrite->scratch_bytes() +
+           std::max(plan->scratch_bytes(), finish_scratch_bytes(*rewrite));
+  }
+};
+
+template <class Library>
+void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
+                std::byte* scratch, bool is_choice) {
+  if (chosen.rewrite == nullptr) return Library::run(queue, *chosen.plan, call, scratch, is_choice);
+  run_rewritten(queue, *chosen.rewrite, call, scratch, [&](const ConvCall& moved, std::byte* rest) {
+    Library::run(queue, *chosen.plan, moved, rest, is_choice);
+  });
+}
+
+// In the plan cache, plans of a rewritten task begin with "@NAME@".
+inline std::string rewrite_mark(const ConvRewrite* rewrite) {
+  return rewrite != nullptr ? "@" + rewrite->name + "@" : "";
+}
+
+using RewriteList = std::vector<std::shared_ptr<const ConvRewrite>>;
+
+// What is tried for a task, null being the task itself; the first ones first where nothing is
+// timed.
+inline RewriteList rewrites_to_try(const ConvTask& task, const LibraryOptions& options) {
+  RewriteList list;
+  if (options.rewrites != Rewrites::kNever)
+    for (ConvRewrite& rewrite : rewrites_of(task))
+      list.push_back(std::make_shared<const ConvRewrite>(std::move(rewrite)));
+  if (options.rewrites == Rewrites::kAlways && !list.empty()) return list;
+  list.insert(needs_rewrite(task, options.tf32) ? list.end() : list.begin(), nullptr);
+  return list;
+}
+
+// All plans; only the first with options.deterministic.
+template <class Library>
+std::vector<Chosen<Library>> plans_to_try(const typename Library::Link& link, const ConvTask& task,
+                                          const RewriteList& rewrites,
+                                          const LibraryOptions& options) {
+  std::vector<Chosen<Library>> found;
+  for (const auto& rewrite : rewrites) {
+    for (auto& plan : Library::plans(link, rewrite != nullptr ? rewrite->task : task, options)) {
+      found.push_back({rewrite, std::move(plan)});
+      if (options.deterministic) return found;
+    }
+  }
+  return found;
+}
+
+template <class Library>
+std::optional<Chosen<Library>> read_chosen(const typename Library::Link& link, const ConvTask& task,
+                                           const RewriteList& rewrites,
+                                           const LibraryOptions& options, const std::string& text) {
+  for (const auto& rewrite : rewrites) {
+    const std::string mark = rewrite_mark(rewrite.get());
+    if (mark.empty() ? text.starts_with("@") : !text.starts_with(mark)) continue;
+    auto plan = Library::read(link, rewrite != nullptr ? rewrite->task : task, options,
+                              text.substr(mark.size()));
+    if (plan != nullptr) return Chosen<Library>{rewrite, std::move(plan)};
+  }
+  return std::nullopt;
+}
+
+// The fastest of the plans; without a plan: our own kernel is. None: they could not be timed.
+template <class Library>
+std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
+                                            const ConvTask& task, bool tf32,
+                                            const std::vector<Chosen<Library>>& plans) {
   std::int64_t scratch_bytes = own_scratch_bytes(task, tf32);
-  for (const auto& plan : plans) scratch_bytes = std::max(scratch_bytes, plan->scratch_bytes());
+  for (const auto& plan : plans) scratch_bytes = std::max(scratch_bytes, plan.scratch_bytes());
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
   const std::optional<ConvCall> call = timed_call(timer, task);
@@ -90,63 +164,88 @@ std::optional<std::shared_ptr<Plan>> fastest_plan(int device, const typename Lib
   if (!call || scratch == nullptr) return std::nullopt;
   std::vector<Work> works;
   for (const auto& plan : plans)
-    works.push_back([&, plan] { Library::run(timer.queue(), *plan, *call, scratch, true); });
+    works.push_back([&] { run_chosen<Library>(timer.queue(), plan, *call, scratch, true); });
   works.push_back([&] { run_own(timer.queue(), task, tf32, *call, scratch); });
   const int best = fastest_of(timer, works);
   Library::end_choice(link);
   if (best < 0) return std::nullopt;
   const auto index = static_cast<std::size_t>(best);
-  return index < plans.size() ? plans[index] : nullptr;
+  return index < plans.size() ? plans[index] : Chosen<Library>{};
 }
 
-// Null: our own kernel is to be used; `why` says the reason.
-template <class Library, class Plan = typename Library::Plan>
-std::shared_ptr<Plan> find_plan(int device, const ConvTask& task, std::string& why) {
+// Without a plan: our own kernel is to be used; `why` says the reason.
+template <class Library>
+Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
   const auto& link = link_of<Library>(device);
   if (link.functions == nullptr) {
     why = link.problem;
-    return nullptr;
+    return {};
   }
   if (cudaSetDevice(device) != cudaSuccess) {
     (void)cudaGetLastError();
     why = std::string(Library::kName) + " cannot use the device";
-    return nullptr;
+    return {};
   }
   const std::lock_guard lock(choice_mutex());  // under which handles for choices are used, too
   const LibraryOptions options = library_options();
-  const std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) +
-                          "; " + Library::key(link, task, options);
+  const RewriteList rewrites = rewrites_to_try(task, options);
+  std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
+                    Library::key(link, task, options);
+  // What was kept by those that did not know rewrites says nothing where there are some.
+  for (const auto& rewrite : rewrites) key += rewrite_mark(rewrite.get());
   if (!options.deterministic) {
     if (const std::optional<std::string> known = plan_cache().find(key)) {
       if (*known == kOwnKernel) {
         why = kOwnWasFaster;
-        return nullptr;
+        return {};
       }
-      if (auto plan = Library::read(link, task, options, *known)) return plan;
+      if (auto chosen = read_chosen<Library>(link, task, rewrites, options, *known)) return *chosen;
     }
   }
-  const std::vector<std::shared_ptr<Plan>> plans = Library::plans(link, task, options);
+  const auto plans = plans_to_try<Library>(link, task, rewrites, options);
   if (plans.empty()) {
     why = Library::kNoPlan;
-    return nullptr;
+    return {};
   }
   if (options.deterministic) return plans.front();
-  const std::optional<std::shared_ptr<Plan>> best =
-      fastest_plan<Library>(device, link, task, options.tf32, plans);
+  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans);
   if (!best) return plans.front();
   // A plan without a text is chosen anew in the next process.
-  const std::string text = *best == nullptr ? kOwnKernel : Library::text(**best);
-  if (!text.empty()) plan_cache().put(key, text);
-  if (*best == nullptr) why = kOwnWasFaster;
+  std::string text = kOwnKernel;
+  if (best->plan != nullptr) text = Library::text(*best->plan);
+  if (!text.empty()) plan_cache().put(key, rewrite_mark(best->rewrite.get()) + text);
+  if (best->plan == nullptr) why = kOwnWasFaster;
   return *best;
+}
+
+// Whether weights are read in a form of their own, made once per change.
+template <class OpType, class Library>
+bool packs_weight(const Chosen<Library>& chosen) {
+  if constexpr (requires(const OpType& op) { op.bias; })
+    return false;  // the gradient of weights
+  else
+    return chosen.rewrite != nullptr || is_narrow(Library::image(*chosen.plan));
+}
+
+template <class Library>
+void pack_for_library(const KernelArgs& args) noexcept {
+  const auto& device_args = static_cast<const DeviceKernelArgs&>(args);
+  const auto& chosen = *static_cast<const Chosen<Library>*>(device_args.state);
+  const auto* const weight = args.inputs[0].as<const float>();
+  if (chosen.rewrite != nullptr)
+    return pack_weight(queue_of(args), *chosen.rewrite, weight, args.outputs[0].data);
+  cast(queue_of(args), Image::kFloat32, Library::image(*chosen.plan), weight, args.outputs[0].data,
+       count_of(args.inputs[0]));
 }
 
 template <class Library, class OpType>
 void run_library(const KernelArgs& args) noexcept {
   try {
     const void* const state = static_cast<const DeviceKernelArgs&>(args).state;
-    Library::run(queue_of(args), *static_cast<const typename Library::Plan*>(state),
-                 call_of<OpType>(args), args.scratch, false);
+    ConvCall call = call_of<OpType>(args);
+    const auto& chosen = *static_cast<const Chosen<Library>*>(state);
+    if (packs_weight<OpType>(chosen)) call.packed = std::exchange(call.weight, nullptr);
+    run_chosen<Library>(queue_of(args), chosen, call, args.scratch, false);
   } catch (...) {
     note_library(queue_of(args), Library::kNotGiven);
   }
@@ -158,15 +257,27 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   task.winograd = problem.winograd;
   if (task.shape.pixels() == 0 || task.shape.weights() == 0) return refuse("a tensor is empty");
   std::string why;
-  std::shared_ptr<typename Library::Plan> plan;
+  Chosen<Library> chosen;
   try {
-    plan = find_plan<Library>(device, task, why);
+    chosen = find_plan<Library>(device, task, why);
   } catch (const std::exception& error) {
     why = error.what();
   }
-  if (plan == nullptr) return refuse(kept_text(why));
-  Choice choice{run_library<Library, OpType>, scratch(plan->scratch_bytes())};
-  choice.state = std::move(plan);
+  if (chosen.plan == nullptr) return refuse(kept_text(why));
+  Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
+  const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
+  if (!name.empty()) choice.variant = kept_text(kLibrary<OpType> + name);
+  if (packs_weight<OpType>(chosen)) {
+    choice.packed.input = 1;
+    choice.packed.bytes =
+        scratch(chosen.rewrite != nullptr ? chosen.rewrite->packed_bytes()
+                                          : task.shape.weights() * (is_narrow(task.image) ? 2 : 4));
+    choice.packed.pack = pack_for_library<Library>;
+    // The type of images, too: a weight may be read beside several.
+    choice.packed.format =
+        kept_text("weights" + std::to_string(static_cast<int>(task.image)) + name);
+  }
+  choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
   return choice;
 }
 

@@ -1,13 +1,20 @@
 #pragma once
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 // What users may ask of kernels by variables of the environment, read when a program is compiled.
 namespace pycnn::cuda {
 
+// Whether libraries are given other convolutions for one (conv2d_rewrite.h).
+enum class Rewrites : std::uint8_t { kTimed, kNever, kAlways };
+
 struct LibraryOptions {
   bool tf32;           // $PYCNN_CUDA_TF32=1: float32 may be rounded to TF32
   bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of a library, untimed
+  // $PYCNN_CUDA_REWRITES, "off" or "always": where there are any, for tests and times.
+  Rewrites rewrites = Rewrites::kTimed;
 };
 
 inline LibraryOptions library_options() {
@@ -15,7 +22,12 @@ inline LibraryOptions library_options() {
     const char* const value = std::getenv(variable);
     return value != nullptr && std::strcmp(value, "1") == 0;
   };
-  return {is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC")};
+  const char* const named = std::getenv("PYCNN_CUDA_REWRITES");
+  const std::string_view rewrites = named != nullptr ? named : "";
+  return {is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC"),
+          rewrites == "off"      ? Rewrites::kNever
+          : rewrites == "always" ? Rewrites::kAlways
+                                 : Rewrites::kTimed};
 }
 
 }  // namespace pycnn::cuda

@@ -42,12 +42,13 @@ std::string unknown_pin(std::string_view pinned) {
 }
 
 void take(Choice&& choice, const char* variant, Kernel& kernel) {
-  kernel.variant = variant;
+  kernel.variant = *choice.variant != '\0' ? choice.variant : variant;
   kernel.run = choice.run;
   kernel.scratch_bytes = choice.scratch_bytes;
   kernel.in_place = std::move(choice.in_place);
   kernel.plan = std::move(choice.plan);
   kernel.state = std::move(choice.state);
+  kernel.packed = choice.packed;
 }
 
 // Whether the library's kernel was taken; if not, `reason` says why not.

@@ -17,9 +17,12 @@ struct Choice {
   std::vector<std::byte> plan = {};          // as Kernel::plan
   const char* refusal = "";                  // when there is no `run`; lives as long as the process
   std::shared_ptr<const void> state = {};    // as Kernel::state
+  PackedInput packed = {};                   // as Kernel::packed
+  // Empty: the library's or our own one. Lives as long as the process.
+  const char* variant = "";
 };
 
-inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}}; }
+inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, ""}; }
 
 bool merges_siblings(const Siblings&) noexcept;  // DeviceModule::merges: conv2d.cpp
 

@@ -14,8 +14,13 @@
 #include <new>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "backends/cuda/conv2d_rewrite.h"
 #include "backends/cuda/device.h"
+#include "backends/cuda/elementwise.h"
+#include "backends/cuda/library_options.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/ranges.h"
 #include "backends/cuda/select.h"
@@ -240,23 +245,89 @@ double elapsed_us(DeviceQueue*, DeviceEvent* from, DeviceEvent* to) noexcept {
   return fails("elapsed") ? -1.0 : to->count->time - from->count->time;
 }
 
-// The libraries need a GPU.
+// The libraries need a GPU. With $PYCNN_EMULATED_REWRITE, a number, their place is taken by our own
+// kernels, which compute that one of the task's rewrites.
 namespace {
 constexpr const char* kNoLibrary = "the device is emulated";
+
+struct OwnRewrite {
+  ConvRewrite rewrite;
+  bool tf32;
+};
+const OwnRewrite& own_rewrite(const KernelArgs& args) {
+  return *static_cast<const OwnRewrite*>(static_cast<const DeviceKernelArgs&>(args).state);
+}
+
+// Our own kernels read weights of float32, so the packed ones of 16 bits are widened.
+std::int64_t wide_bytes(const ConvRewrite& rewrite) { return rewrite.weight.to_count() * 4; }
+
+template <class OpType>
+constexpr bool kReadsWeight = !requires(const OpType& op) {
+  op.bias;
+};
+
+template <class OpType>
+void run_own_rewrite(const KernelArgs& args) noexcept {
+  const OwnRewrite& own = own_rewrite(args);
+  DeviceQueue& queue = queue_of(args);
+  ConvCall call = call_of<OpType>(args);
+  if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)
+    call.packed = std::exchange(call.weight, nullptr);
+  run_rewritten(queue, own.rewrite, call, args.scratch,
+                [&](const ConvCall& moved, std::byte* rest) {
+                  ConvCall inner = moved;
+                  if (kReadsWeight<OpType>) {
+                    inner.weight = reinterpret_cast<const float*>(rest);
+                    cast(queue, own.rewrite.task.image, Image::kFloat32, moved.packed, rest,
+                         own.rewrite.weight.to_count());
+                    rest += wide_bytes(own.rewrite);
+                  }
+                  run_own(queue, own.rewrite.task, own.tf32, inner, rest);
+                });
+}
+
+void pack_own_rewrite(const KernelArgs& args) noexcept {
+  pack_weight(queue_of(args), own_rewrite(args).rewrite, args.inputs[0].as<const float>(),
+              args.outputs[0].data);
+}
+
+template <class OpType>
+Choice choose_rewrite(const OpType& op, const Problem& problem) {
+  const char* const number = std::getenv("PYCNN_EMULATED_REWRITE");
+  if (number == nullptr) return refuse(kNoLibrary);
+  const ConvTask task = task_of(op, problem);
+  const std::vector<ConvRewrite> rewrites = rewrites_of(task);
+  const auto index = static_cast<std::size_t>(std::atoi(number));
+  if (index >= rewrites.size()) return refuse("there are not that many rewrites");
+  const OwnRewrite own{rewrites[index], library_options().tf32};
+  const ConvRewrite& rewrite = own.rewrite;
+  const std::int64_t inner =
+      own_scratch_bytes(rewrite.task, own.tf32) + (wide_bytes(rewrite) + 255) / 256 * 256;
+  Choice choice{run_own_rewrite<OpType>,
+                scratch(rewrite.scratch_bytes() + std::max(inner, finish_scratch_bytes(rewrite)))};
+  static auto* const names = new std::set<std::string>;
+  choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
+  if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)
+    choice.packed = {1, scratch(rewrite.packed_bytes()), pack_own_rewrite, 0, choice.variant};
+  choice.state = std::make_shared<OwnRewrite>(own);
+  return choice;
+}
 }  // namespace
-Choice select_library(int, const ops::Conv2d&, const Problem&) { return refuse(kNoLibrary); }
-Choice select_library(int, const ops::Conv2dGradInput&, const Problem&) {
-  return refuse(kNoLibrary);
+Choice select_library(int, const ops::Conv2d& op, const Problem& p) {
+  return choose_rewrite(op, p);
 }
-Choice select_library(int, const ops::Conv2dGradWeight&, const Problem&) {
-  return refuse(kNoLibrary);
+Choice select_library(int, const ops::Conv2dGradInput& op, const Problem& p) {
+  return choose_rewrite(op, p);
 }
-Choice select_library(int, const ops::Dense&, const Problem&) { return refuse(kNoLibrary); }
-Choice select_library(int, const ops::DenseGradInput&, const Problem&) {
-  return refuse(kNoLibrary);
+Choice select_library(int, const ops::Conv2dGradWeight& op, const Problem& p) {
+  return choose_rewrite(op, p);
 }
-Choice select_library(int, const ops::DenseGradWeight&, const Problem&) {
-  return refuse(kNoLibrary);
+Choice select_library(int, const ops::Dense& op, const Problem& p) { return choose_rewrite(op, p); }
+Choice select_library(int, const ops::DenseGradInput& op, const Problem& p) {
+  return choose_rewrite(op, p);
+}
+Choice select_library(int, const ops::DenseGradWeight& op, const Problem& p) {
+  return choose_rewrite(op, p);
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {
