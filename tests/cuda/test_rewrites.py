@@ -1,5 +1,5 @@
-"""Programs whose convolutions are others than written (`conv2d_rewrite.h`): by libraries on a GPU, or by our own kernels with
-`PYCNN_CUDA_MODULE` naming the emulated module, `pycnn_cuda_emulated.so` among the C++ tests.
+"""Programs whose convolutions are others than written (`conv2d_rewrite.h`): by libraries on a GPU, or by our own kernels
+where `PYCNN_CUDA_MODULE` names the emulated module, `pycnn_cuda_emulated.so` among the C++ tests.
 """
 
 from __future__ import annotations
