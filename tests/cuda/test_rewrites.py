@@ -1,4 +1,4 @@
-"""Programs whose convolutions are others than written (`conv2d_rewrite.h`): by libraries on a GPU, or by our own kernels
+"""Programs whose convolutions are not as written (`conv2d_rewrite.h`): by libraries on a GPU, or by our own kernels
 where `PYCNN_CUDA_MODULE` names the emulated module, `pycnn_cuda_emulated.so` among the C++ tests.
 """
 
