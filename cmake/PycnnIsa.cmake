@@ -43,14 +43,15 @@ endfunction()
 set(PYCNN_FLAGS_avx512_bf16 ${PYCNN_FLAGS_avx512} -mavx512bf16)
 set(PYCNN_FLAGS_amx ${PYCNN_FLAGS_avx512_bf16} -mamx-tile -mamx-bf16)
 
-# pycnn_add_unit_source(unit file.isa.cpp): adds the file, compiled for that unit, to the library, if it is built for
-# AVX-512 at all.
-function(pycnn_add_unit_source unit file)
+# pycnn_add_unit_source(unit file.isa.cpp...): adds the files, compiled for that unit, to the library, if it is built
+# for AVX-512 at all.
+function(pycnn_add_unit_source unit)
   if(NOT avx512 IN_LIST PYCNN_CPU_ISAS)
     return()
   endif()
   set(objects pycnn_cpu_${unit})
-  add_library(${objects} OBJECT ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  add_library(${objects} OBJECT ${ARGN})
   target_compile_options(${objects} PRIVATE ${PYCNN_FLAGS_${unit}} -O3 -fno-math-errno -fno-exceptions)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     # GCC 12 warns of the undefined operands inside its own intrinsics (its bug 105593).

@@ -8,6 +8,7 @@
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
 #include "backends/cpu/conv2d_winograd.h"
+#include "backends/cpu/conv2d_winograd_bfloat16.h"
 #include "backends/cpu/conv2d_winograd_weight_grad.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
@@ -164,6 +165,26 @@ Kernel make_pairs(const auto& op, const Problem& problem) {
   return make_pair_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
+const char* accept_pair_tiles(const auto& op, const Problem& problem) {
+  if (!problem.winograd) return "winograd is off";
+  return refuse_pair_tiles(window_of(op, problem));
+}
+
+const char* accept_portable_tiles(const auto& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return accept_pair_tiles(op, problem);
+}
+
+[[maybe_unused]] const char* accept_avx512_bf16_tiles(const auto& op, const Problem& problem) {
+  if (const char* refused = refuse_avx512_bf16()) return refused;
+  return accept_pair_tiles(op, problem);
+}
+
+template <const PairTileRun& kRun>
+Kernel make_pair_tiles(const auto& op, const Problem& problem) {
+  return make_pair_tile_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
 template <const KernelFunction& kRun>
 Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
@@ -172,6 +193,8 @@ Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
 constexpr Variant<ops::Conv2d> kForward[] = {
 #if PYCNN_HAVE_AVX512
     {"conv2d.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>, Images::kBFloat16},
+    {"conv2d.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tiles,
+     make_pair_tiles<kPairTilesAvx512>, Images::kBFloat16},
     {"conv2d.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16, make_pairs<kPairsAvx512>,
      Images::kBFloat16},
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
@@ -192,6 +215,8 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
      make_lanes<kLanesBaseline>},
     {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
+    {"conv2d.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tiles,
+     make_pair_tiles<kPairTilesPortable>, Images::kBFloat16},
     {"conv2d.bfloat16.portable", Isa::kBaseline, accept_portable, make_pairs<kPairsPortable>,
      Images::kBFloat16},
     {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference},
@@ -201,6 +226,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #if PYCNN_HAVE_AVX512
     {"conv2d_grad_input.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>,
      Images::kBFloat16},
+    {"conv2d_grad_input.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tiles,
+     make_pair_tiles<kPairTilesAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16,
      make_pairs<kPairsAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
@@ -233,6 +260,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_scatter<kScatterBaseline>},
     {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_window<kWindowBaseline>},
+    {"conv2d_grad_input.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tiles,
+     make_pair_tiles<kPairTilesPortable>, Images::kBFloat16},
     {"conv2d_grad_input.bfloat16.portable", Isa::kBaseline, accept_portable,
      make_pairs<kPairsPortable>, Images::kBFloat16},
     {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference},

@@ -54,20 +54,27 @@ inline const WinogradTransforms& transforms_of(const WinogradTiles& tiles, const
                            : *set.four_by_three;
 }
 
-// For 3x3 windows tiles of 4, but for small images, where they would be padding for a large part.
-// Depends on one image alone, so that a batch has the bits of its images.
+// `tile`: outputs along one side.
 inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output, Index window,
-                                         Pair first) {
-  constexpr Index kSmallSide = 7;
+                                         Pair first, Index tile) {
   WinogradTiles tiles;
   tiles.images = input[0];
   tiles.in_rows = input[1], tiles.in_columns = input[2], tiles.in_channels = input[3];
   tiles.out_rows = output[1], tiles.out_columns = output[2], tiles.out_channels = output[3];
   tiles.first_row = first[0], tiles.first_column = first[1];
   tiles.window = window;
-  tiles.tile = window == 5 || std::min(output[1], output[2]) <= kSmallSide ? 2 : 4;
+  tiles.tile = tile;
   tiles.rows = ceil_div(output[1], tiles.tile), tiles.columns = ceil_div(output[2], tiles.tile);
   return tiles;
+}
+
+// For 3x3 windows tiles of 4, but for small images, where they would be padding for a large part.
+// Depends on one image alone, so that a batch has the bits of its images.
+inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output, Index window,
+                                         Pair first) {
+  constexpr Index kSmallSide = 7;
+  const bool small = window == 5 || std::min(output[1], output[2]) <= kSmallSide;
+  return make_winograd_tiles(input, output, window, first, small ? 2 : 4);
 }
 
 }  // namespace pycnn::cpu

@@ -1,69 +1,13 @@
 // The loops of pair_products.h with VDPBF16PS: up to 14 rows times 32 columns in registers, so that
 // two loads of weights and fourteen broadcasts serve 28 products. A row costs what it costs: those
 // that nobody wants are left out, and short halves are taken together.
-#include <immintrin.h>
-
 #include "backends/cpu/pair_products.h"
-
-#define PYCNN_INLINE static inline __attribute__((always_inline))
+#include "backends/cpu/pair_strip.isa.h"
 
 namespace pycnn::cpu::avx512_bf16 {
 namespace {
 
-constexpr int kMostRows = 14;
 constexpr int kSumRows = 8;  // of the square blocks of PairSums
-
-template <int ROWS>
-struct Sums {
-  __m512 low[ROWS], high[ROWS];
-};
-
-PYCNN_INLINE __m512bh pair_at(const char* p) {
-  std::int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return (__m512bh)_mm512_set1_epi32(pair);
-}
-
-PYCNN_INLINE __m512bh load(const BFloat16* p) { return (__m512bh)_mm512_loadu_si512(p); }
-
-// Two groups of rows with one step, since two pointers and three multiples of the step reach
-// fourteen rows.
-struct Rows {
-  const char* first;
-  const char* second;
-  Index step;  // bytes
-};
-
-template <int ROWS>
-PYCNN_INLINE void multiply(Sums<ROWS>& sums, const Rows& rows, const BFloat16* low,
-                           const BFloat16* high, Index pairs) {
-  constexpr int kFirst = ROWS / 2;
-  const Index step = rows.step, step3 = 3 * step, step5 = 5 * step;
-  const char* a = rows.first;
-  const char* b = rows.second;
-  for (Index pair = 0; pair < pairs; ++pair) {
-    const __m512bh l = load(low), h = load(high);
-#pragma GCC unroll 14
-    for (int r = 0; r < ROWS; ++r) {
-      const int j = r < kFirst ? r : r - kFirst;
-      const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
-      const __m512bh x = pair_at((r < kFirst ? a : b) + at);
-      sums.low[r] = _mm512_dpbf16_ps(sums.low[r], x, l);
-      sums.high[r] = _mm512_dpbf16_ps(sums.high[r], x, h);
-    }
-    a += 2 * sizeof(BFloat16), b += 2 * sizeof(BFloat16);
-    low += kPairBlock, high += kPairBlock;
-    // Keeps the compiler from turning each address into an induction variable of its own.
-    asm volatile("" : "+r"(a), "+r"(b), "+r"(low), "+r"(high));
-  }
-}
-
-PYCNN_INLINE __m512 widened(__m256i bits) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-
-// The larger one of x and floor; x where it is NaN.
-PYCNN_INLINE __m512 at_least(__m512 floor, __m512 x) { return _mm512_max_ps(floor, x); }
 
 // By way of a copy: sums whose address is taken would live in memory all the time.
 template <int ROWS>

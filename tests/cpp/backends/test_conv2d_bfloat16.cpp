@@ -40,6 +40,12 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
            Case{.n = 1, .h = 30, .w = 31, .ic = 33, .oc = 20, .stride = {2, 2}},
            Case{.n = 2, .h = 1, .w = 40, .ic = 130, .oc = 260, .kh = 1, .kw = 1},
            Case{.n = 1, .h = 9, .w = 9, .ic = 128, .oc = 64, .groups = 4},
+           // Winograd's tiles: odd sides, channels that fill no step or block, several chunks, and
+           // output channels that are shared out.
+           Case{.n = 3, .h = 7, .w = 10, .ic = 45, .oc = 70, .padding = {1, 1, 1, 1}},
+           Case{.n = 1, .h = 4, .w = 4, .ic = 32, .oc = 600, .padding = {1, 1, 1, 1}},
+           Case{.n = 2, .h = 41, .w = 38, .ic = 32, .oc = 33, .padding = {0, 1, 2, 0}},
+           Case{.n = 2, .h = 9, .w = 9, .ic = 530, .oc = 33},
        })
     check_exact_case(c, random);
 }
@@ -102,6 +108,7 @@ TEST_CASE("conv2d in bfloat16: the epilogue is computed in float32 and rounded o
   std::mt19937 random(5);
   for (const Case& c : {Case{.h = 9, .w = 8, .ic = 4, .oc = 33, .padding = {1, 1, 1, 1}},
                         Case{.n = 5, .h = 3, .w = 3, .ic = 64, .oc = 64, .kh = 1, .kw = 1},
+                        Case{.n = 1, .h = 7, .w = 6, .ic = 40, .oc = 45, .padding = {1, 1, 1, 1}},
                         Case{.n = 1, .h = 2, .w = 3, .ic = 40, .oc = 6, .kh = 1, .kw = 1}}) {
     CAPTURE(c.text());
     const Values input = whole_numbers(c.input(), random);

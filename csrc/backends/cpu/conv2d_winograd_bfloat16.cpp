@@ -1,0 +1,297 @@
+#include "backends/cpu/conv2d_winograd_bfloat16.h"
+
+#include <algorithm>
+
+#include "backends/cpu/conv2d_window_plan.h"
+#include "backends/cpu/conv2d_winograd.h"
+#include "backends/cpu/conv2d_winograd_tiles.h"
+#include "backends/cpu/winograd_pairs.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+
+// The inner loops of one unit.
+struct PairTileKernels {
+  const PairTileUnit* unit;
+  const WinogradSet* weights;  // in float32
+  const PairUnit* pairs;
+};
+
+namespace {
+
+struct PairTilePlan {
+  WinogradTiles tiles;
+  Index blocks = 0, steps = 0;  // of output channels, of input channels
+  Index chunk_tiles = 0, chunks = 0;
+  Index splits = 1;  // of the output channels
+  Index tile_pitch = 0, plane = 0, sum_plane = 0;
+  Index transposed = 0;
+  int bias_input = -1, residual_input = -1;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint8_t unused[3] = {};
+  float slope = 0;
+
+  // Several chunks share their points when the output channels are split: they are made first.
+  bool shared() const { return splits > 1; }
+  Index points() const { return kPairPoints * plane; }    // elements of a chunk
+  Index sums() const { return kPairPoints * sum_plane; }  // floats of a block of a chunk
+  Index step_weights() const { return 2 * kPairHalf; }
+  Index block_weights() const { return steps * step_weights(); }
+  Index weight_plane() const { return blocks * block_weights(); }
+};
+
+// ---- Planning
+
+constexpr Index kLeastChannels = 32;          // fewer do not repay the transforms
+constexpr Index kPointElements = 256 * 1024;  // of a chunk, in the second-level cache
+constexpr Index kStripTiles = 14;             // that a unit multiplies at once
+constexpr Index kLeastStrips = 2, kMostStrips = 6;
+constexpr Index kChunksWanted = 16;
+constexpr Index kLineElements = 32;
+
+void choose_tile_chunks(PairTilePlan& plan) {
+  const Index count = plan.tiles.count(), channels = plan.steps * kPairStep;
+  const Index strips = std::clamp(kPointElements / (kPairPoints * channels * kStripTiles),
+                                  kLeastStrips, kMostStrips);
+  plan.chunks = std::max<Index>(1, ceil_div(count, strips * kStripTiles));
+  plan.chunk_tiles = std::max<Index>(1, ceil_div(count, plan.chunks));
+  while (plan.chunks * plan.splits < kChunksWanted && plan.splits * 2 <= plan.blocks)
+    plan.splits *= 2;
+  // Odd numbers of cache lines, so that tiles and planes do not all fall into the same sets. Tiles
+  // are multiplied by twos.
+  const Index even = ceil_div(plan.chunk_tiles, 2) * 2;
+  plan.tile_pitch = (plan.steps | 1) * kLineElements;
+  plan.plane = even * plan.tile_pitch + kLineElements;
+  plan.sum_plane = even * kPairBlock + kWinogradLine;
+}
+
+const PairTilePlan& tile_plan_of(const KernelArgs& args) {
+  return *reinterpret_cast<const PairTilePlan*>(args.plan);
+}
+
+// ---- Packing: [point][block of output channels][step][half][pair][16][2]
+
+// A step of a block, whose points in float32 are [point][channel of the step][32].
+void round_points(const PairTilePlan& plan, const PairTileKernels& kernels, const float* points,
+                  BFloat16* to) {
+  for (Index p = 0; p < kPairPoints; ++p, points += kPairStep * kPairBlock)
+    for (Index half = 0; half < 2; ++half)
+      for (Index odd = 0; odd < 2; ++odd) {
+        PairWeights job;
+        job.from = points + odd * kPairBlock + half * 16;
+        job.columns = 16, job.column_pitch = 1;
+        job.elements = kPairStep / 2, job.element_pitch = 2 * kPairBlock;
+        job.pairs = kPairStep / 4;
+        job.to = to + p * plan.weight_plane() + half * kPairHalf + odd * kPairHalf / 2;
+        kernels.pairs->pack(job);
+      }
+}
+
+void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
+  const PairTilePlan& plan = tile_plan_of(args);
+  const Index in = plan.tiles.in_channels, out = plan.tiles.out_channels;
+  const Index taps = plan.tiles.taps();
+  WinogradWeights job;
+  job.weight = args.inputs[0].as<const float>();
+  job.flipped = plan.transposed;
+  job.tap_pitch = plan.transposed ? out : in;
+  job.read_pitch = plan.transposed ? taps * out : 1;
+  job.write_pitch = plan.transposed ? 1 : taps * in;
+  job.width = kPairBlock, job.plane = kPairStep * kPairBlock;
+  auto* packed = args.outputs[0].as<BFloat16>();
+  auto pack_step = [&](std::int64_t index, int) {
+    const Index block = index / plan.steps, step = index % plan.steps;
+    const Index channel = block * kPairBlock, first = step * kPairStep;
+    alignas(64) float points[kPairPoints * kPairStep * kPairBlock];
+    WinogradWeights part = job;
+    part.weight += channel * job.write_pitch + first * job.read_pitch;
+    part.valid = std::min(kPairBlock, out - channel);
+    part.read_channels = std::min(kPairStep, in - first);
+    part.points = points;
+    if (part.read_channels < kPairStep) std::fill(std::begin(points), std::end(points), 0.0f);
+    kernels.weights->two_by_three->weights(part);
+    round_points(plan, kernels, points,
+                 packed + block * plan.block_weights() + step * plan.step_weights());
+  };
+  parallel_for(args.threads, plan.blocks * plan.steps, pack_step);
+}
+
+// ---- Running
+
+struct TileChunk {
+  Index tile, tiles;       // of all images
+  Index block, block_end;  // of output channels
+};
+
+TileChunk tile_chunk_at(const PairTilePlan& plan, Index index) {
+  TileChunk chunk;
+  chunk.tile = index % plan.chunks * plan.chunk_tiles;
+  chunk.tiles = std::min(plan.chunk_tiles, plan.tiles.count() - chunk.tile);
+  const Index split = index / plan.chunks;
+  chunk.block = plan.blocks * split / plan.splits;
+  chunk.block_end = plan.blocks * (split + 1) / plan.splits;
+  return chunk;
+}
+
+struct TileTensors {
+  const BFloat16* input;
+  const BFloat16* weights;
+  const float* bias;         // filled up with zeros to whole blocks
+  const BFloat16* residual;  // lies as the output does
+  BFloat16* output;
+  Index input_pixel, output_pixel;  // elements from pixel to pixel
+};
+
+void transform_tile(const PairTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
+                    Index tile, BFloat16* points) {
+  const WinogradPlace place = place_of(plan.tiles, tile);
+  PairTileInput job;
+  job.rows = plan.tiles.in_rows, job.columns = plan.tiles.in_columns;
+  job.channels = plan.tiles.in_channels;
+  job.pixel_pitch = tensors.input_pixel;
+  job.image = tensors.input + place.image * job.rows * job.columns * job.pixel_pitch;
+  job.row = place.row + plan.tiles.first_row, job.column = place.column + plan.tiles.first_column;
+  job.points = points, job.plane = plan.plane;
+  unit.input(job);
+}
+
+void finish_block(const PairTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
+                  const TileChunk& chunk, Index block, const float* sums) {
+  const Index channel = block * kPairBlock;
+  PairTileOutput job;
+  job.plane = plan.sum_plane;
+  job.channels = std::min(kPairBlock, plan.tiles.out_channels - channel);
+  job.pixel_pitch = tensors.output_pixel;
+  job.row_pitch = plan.tiles.out_columns * tensors.output_pixel;
+  job.bias = tensors.bias + channel;
+  job.relu = plan.activation == ActivationKind::kRelu;
+  job.activation = job.relu ? nullptr : forward_of(*unit.activation, plan.activation);
+  job.slope = plan.slope;
+  for (Index t = 0; t < chunk.tiles; ++t) {
+    const WinogradPlace place = place_of(plan.tiles, chunk.tile + t);
+    const Index at =
+        ((place.image * plan.tiles.out_rows + place.row) * plan.tiles.out_columns + place.column) *
+            tensors.output_pixel +
+        channel;
+    job.sums = sums + t * kPairBlock;
+    job.rows = std::min(plan.tiles.tile, plan.tiles.out_rows - place.row);
+    job.columns = std::min(plan.tiles.tile, plan.tiles.out_columns - place.column);
+    job.output = tensors.output + at;
+    job.residual = tensors.residual ? tensors.residual + at : nullptr;
+    unit.output(job);
+  }
+}
+
+void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
+  const PairTilePlan& plan = tile_plan_of(args);
+  const PairTileUnit& unit = *kernels.unit;
+  float* const bias = reinterpret_cast<float*>(args.scratch);
+  float* const all_sums = bias + plan.blocks * kPairBlock;
+  auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
+  auto optional = [&](int i) -> const TensorView* {
+    return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
+  };
+  std::fill_n(bias, plan.blocks * kPairBlock, 0.0f);
+  if (const TensorView* view = optional(plan.bias_input))
+    std::copy_n(view->as<const float>(), plan.tiles.out_channels, bias);
+  const TensorView* residual = optional(plan.residual_input);
+  const TileTensors tensors = {args.inputs[0].as<const BFloat16>(),
+                               args.inputs[1].as<const BFloat16>(),
+                               bias,
+                               residual ? residual->as<const BFloat16>() : nullptr,
+                               args.outputs[0].as<BFloat16>(),
+                               args.inputs[0].pitch(),
+                               args.outputs[0].pitch()};
+  auto transform = [&](Index tile, BFloat16* points) {
+    transform_tile(plan, unit, tensors, tile, points + tile % plan.chunk_tiles * plan.tile_pitch);
+  };
+  if (plan.shared())
+    parallel_ranges(args.threads, plan.tiles.count(), 4, [&](std::int64_t begin, std::int64_t end) {
+      for (Index tile = begin; tile < end; ++tile)
+        transform(tile, all_points + tile / plan.chunk_tiles * plan.points());
+    });
+  auto run_chunk = [&](std::int64_t index, int worker) {
+    const TileChunk chunk = tile_chunk_at(plan, index);
+    BFloat16* points = all_points + (plan.shared() ? index % plan.chunks : worker) * plan.points();
+    float* sums = all_sums + worker * plan.sums();
+    if (!plan.shared())
+      for (Index tile = chunk.tile; tile < chunk.tile + chunk.tiles; ++tile)
+        transform(tile, points);
+    PairTileProducts job;
+    job.points = points, job.plane = plan.plane, job.tile_pitch = plan.tile_pitch;
+    job.tiles = ceil_div(chunk.tiles, 2) * 2, job.steps = plan.steps;
+    job.weight_plane = plan.weight_plane();
+    job.sums = sums, job.sum_plane = plan.sum_plane;
+    for (Index block = chunk.block; block < chunk.block_end; ++block) {
+      job.weights = tensors.weights + block * plan.block_weights();
+      unit.products(job);
+      finish_block(plan, unit, tensors, chunk, block, sums);
+    }
+  };
+  parallel_for(args.threads, plan.chunks * plan.splits, run_chunk);
+}
+
+template <const PairTileKernels& kKernels>
+void run(const KernelArgs& args) noexcept {
+  run_pair_tiles(args, kKernels);
+}
+template <const PairTileKernels& kKernels>
+void pack(const KernelArgs& args) noexcept {
+  pack_pair_tiles(args, kKernels);
+}
+
+constexpr PairTileKernels kPortableKernels = {&portable::kPairTiles, &baseline::kWinograd,
+                                              &portable::kPairUnit};
+#if PYCNN_HAVE_AVX512
+constexpr PairTileKernels kAvx512Kernels = {&avx512_bf16::kPairTiles, &avx512::kWinograd,
+                                            &avx512_bf16::kPairUnit};
+#endif
+
+}  // namespace
+
+const PairTileRun kPairTilesPortable = {run<kPortableKernels>, pack<kPortableKernels>};
+#if PYCNN_HAVE_AVX512
+const PairTileRun kPairTilesAvx512 = {run<kAvx512Kernels>, pack<kAvx512Kernels>};
+#endif
+
+const char* refuse_pair_tiles(const WindowProblem& w) {
+  if (w.kernel_size != Pair{3, 3}) return "the window is not 3x3";
+  if (const char* refused = refuse_winograd(w)) return refused;
+  if (std::min(w.input[3], w.output[3]) < kLeastChannels) return "fewer than 32 channels";
+  return nullptr;
+}
+
+Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTileRun& entry) {
+  PairTilePlan plan;
+  const Pair padding = w.transposed ? Pair{2 - w.padding[0], 2 - w.padding[1]} : w.padding;
+  plan.tiles = make_winograd_tiles(w.input, w.output, 3, {-padding[0], -padding[1]}, 2);
+  plan.transposed = w.transposed;
+  plan.blocks = ceil_div(plan.tiles.out_channels, kPairBlock);
+  plan.steps = ceil_div(plan.tiles.in_channels, kPairStep);
+  int next_input = 2;
+  if (w.bias) plan.bias_input = next_input++;
+  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.activation = w.epilogue.activation;
+  plan.slope = static_cast<float>(w.epilogue.slope);
+  choose_tile_chunks(plan);
+
+  Kernel kernel;
+  kernel.run = entry.run;
+  const Index workers = std::max(threads, 1), chunks = plan.shared() ? plan.chunks : workers;
+  kernel.scratch_bytes =
+      static_cast<std::size_t>(plan.blocks * kPairBlock + workers * plan.sums()) * sizeof(float) +
+      static_cast<std::size_t>(chunks * plan.points()) * sizeof(BFloat16);
+  kernel.packed.input = 1;
+  kernel.packed.bytes =
+      static_cast<std::size_t>(kPairPoints * plan.weight_plane()) * sizeof(BFloat16);
+  kernel.packed.pack = entry.pack;
+  kernel.packed.format =
+      w.transposed ? "conv2d_grad_input.winograd.bfloat16" : "conv2d.winograd.bfloat16";
+  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.strided_inputs = 1;
+  kernel.strided_outputs = plan.residual_input < 0;  // which lies as the output does
+  append_to_plan(kernel.plan, &plan, 1);
+  return kernel;
+}
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,91 @@
+// The loops of winograd_pairs.h as the formulas say, for any processor.
+#include "backends/cpu/winograd_pairs.h"
+
+#include <algorithm>
+
+#include "core/ceil_div.h"
+#include "core/half.h"
+
+namespace pycnn::cpu::portable {
+namespace {
+
+float value_of(BFloat16 x) { return float_from_bfloat16(x.bits); }
+BFloat16 nearest(float x) { return {bfloat16_from_float(x)}; }
+
+void input_axis(const float* x, float* y, Index step) {
+  y[0] = x[0] - x[2 * step];
+  y[step] = x[step] + x[2 * step];
+  y[2 * step] = x[2 * step] - x[step];
+  y[3 * step] = x[step] - x[3 * step];
+}
+
+void input(const PairTileInput& job) {
+  for (Index c = 0; c < ceil_div(job.channels, kPairStep) * kPairStep; ++c) {
+    float x[kPairPoints], half[kPairPoints];
+    for (Index p = 0; p < kPairPoints; ++p) {
+      const Index row = job.row + p / kPairTileSide, column = job.column + p % kPairTileSide;
+      const bool inside = row >= 0 && row < job.rows && column >= 0 && column < job.columns;
+      x[p] = inside && c < job.channels
+                 ? value_of(job.image[(row * job.columns + column) * job.pixel_pitch + c])
+                 : 0.0f;
+    }
+    for (Index i = 0; i < kPairTileSide; ++i)
+      input_axis(x + i * kPairTileSide, half + i * kPairTileSide, 1);
+    for (Index j = 0; j < kPairTileSide; ++j) input_axis(half + j, x + j, kPairTileSide);
+    BFloat16* to = job.points + c / kPairStep * kPairStep + place_in_step(c % kPairStep);
+    for (Index p = 0; p < kPairPoints; ++p) to[p * job.plane] = nearest(x[p]);
+  }
+}
+
+void products(const PairTileProducts& job) {
+  for (Index p = 0; p < kPairPoints; ++p)
+    for (Index t = 0; t < job.tiles; ++t) {
+      const BFloat16* from = job.points + p * job.plane + t * job.tile_pitch;
+      float* sums = job.sums + p * job.sum_plane + t * kPairBlock;
+      for (Index c = 0; c < kPairBlock; ++c) {
+        const BFloat16* weights =
+            job.weights + p * job.weight_plane + c / 16 * kPairHalf + c % 16 * 2;
+        sums[c] = 0;
+        for (Index e = 0; e < job.steps * kPairStep; ++e)
+          sums[c] +=
+              value_of(from[e]) *
+              value_of(
+                  weights[e / kPairStep * 2 * kPairHalf + e % kPairStep / 2 * kPairBlock + e % 2]);
+      }
+    }
+}
+
+void output_axis(const float* x, float* y, Index step) {
+  y[0] = x[0] + (x[step] + x[2 * step]);
+  y[1] = (x[step] - x[2 * step]) - x[3 * step];
+}
+
+void output(const PairTileOutput& job) {
+  float out[4][kPairBlock];
+  for (Index c = 0; c < kPairBlock; ++c) {
+    float x[kPairPoints], half[2 * kPairTileSide];
+    for (Index p = 0; p < kPairPoints; ++p) x[p] = job.sums[p * job.plane + c];
+    for (Index i = 0; i < kPairTileSide; ++i) output_axis(x + i * kPairTileSide, half + 2 * i, 1);
+    for (Index j = 0; j < 2; ++j) {
+      float y[2];
+      output_axis(half + j, y, 2);
+      out[j][c] = y[0] + job.bias[c], out[2 + j][c] = y[1] + job.bias[c];
+    }
+  }
+  for (Index i = 0; i < job.rows; ++i)
+    for (Index j = 0; j < job.columns; ++j) {
+      float* sums = out[2 * i + j];
+      const Index at = i * job.row_pitch + j * job.pixel_pitch;
+      if (job.residual)
+        for (Index c = 0; c < job.channels; ++c) sums[c] += value_of(job.residual[at + c]);
+      if (job.activation) job.activation(sums, sums, job.channels, job.slope);
+      for (Index c = 0; c < job.channels; ++c)
+        job.output[at + c] = nearest(job.relu && sums[c] < 0 ? 0.0f : sums[c]);
+    }
+}
+
+}  // namespace
+
+const PairTileUnit kPairTiles = {input, products, output, &baseline::kActivation};
+
+}  // namespace pycnn::cpu::portable

@@ -1,0 +1,203 @@
+// The loops of winograd_pairs.h with AVX-512 and VDPBF16PS.
+#include "backends/cpu/pair_strip.isa.h"
+#include "backends/cpu/winograd_pairs.h"
+
+namespace pycnn::cpu::avx512_bf16 {
+namespace {
+
+// ---- Input
+
+// 32 channels widened: the even ones and the odd ones, whose bits are where float32 has them.
+struct Channels {
+  __m512 even, odd;
+};
+
+PYCNN_INLINE Channels operator+(const Channels& a, const Channels& b) {
+  return {_mm512_add_ps(a.even, b.even), _mm512_add_ps(a.odd, b.odd)};
+}
+PYCNN_INLINE Channels operator-(const Channels& a, const Channels& b) {
+  return {_mm512_sub_ps(a.even, b.even), _mm512_sub_ps(a.odd, b.odd)};
+}
+
+PYCNN_INLINE Channels channels_of(__m512i bits) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(bits, upper))};
+}
+
+PYCNN_INLINE void store_channels(BFloat16* to, const Channels& x) {
+  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(x.odd, x.even));
+}
+
+// One row of a tile, transformed along it.
+struct TileRow {
+  Channels x[kPairTileSide];
+};
+
+struct TilePixels {
+  const BFloat16* first;
+  Index row_pitch, pixel_pitch;
+  __mmask32 channels;
+  unsigned inside;  // a bit for each pixel
+};
+
+template <bool WHOLE>
+PYCNN_INLINE TileRow row_of(const TilePixels& pixels, int row) {
+  Channels x[kPairTileSide];
+  const BFloat16* from = pixels.first + row * pixels.row_pitch;
+#pragma GCC unroll 4
+  for (int j = 0; j < kPairTileSide; ++j) {
+    if constexpr (WHOLE) {
+      x[j] = channels_of(_mm512_loadu_si512(from + j * pixels.pixel_pitch));
+    } else {
+      const bool there = pixels.inside >> (row * kPairTileSide + j) & 1;
+      const __m512i bits =
+          there ? _mm512_maskz_loadu_epi16(pixels.channels, from + j * pixels.pixel_pitch)
+                : _mm512_setzero_si512();
+      x[j] = channels_of(bits);
+    }
+  }
+  return {{x[0] - x[2], x[1] + x[2], x[2] - x[1], x[1] - x[3]}};
+}
+
+template <bool WHOLE>
+PYCNN_INLINE void transform(const TilePixels& pixels, BFloat16* points, Index plane) {
+  auto put = [&](int row, int column, const Channels& x) {
+    store_channels(points + (row * kPairTileSide + column) * plane, x);
+  };
+  const TileRow second = row_of<WHOLE>(pixels, 2), first = row_of<WHOLE>(pixels, 0);
+#pragma GCC unroll 4
+  for (int j = 0; j < kPairTileSide; ++j) put(0, j, first.x[j] - second.x[j]);
+  const TileRow middle = row_of<WHOLE>(pixels, 1);
+#pragma GCC unroll 4
+  for (int j = 0; j < kPairTileSide; ++j) {
+    put(1, j, middle.x[j] + second.x[j]);
+    put(2, j, second.x[j] - middle.x[j]);
+  }
+  const TileRow last = row_of<WHOLE>(pixels, 3);
+#pragma GCC unroll 4
+  for (int j = 0; j < kPairTileSide; ++j) put(3, j, middle.x[j] - last.x[j]);
+}
+
+void input(const PairTileInput& job) {
+  TilePixels pixels;
+  pixels.row_pitch = job.columns * job.pixel_pitch, pixels.pixel_pitch = job.pixel_pitch;
+  pixels.first = job.image + job.row * pixels.row_pitch + job.column * pixels.pixel_pitch;
+  pixels.inside = 0;
+  for (Index p = 0; p < kPairPoints; ++p) {
+    const Index row = job.row + p / kPairTileSide, column = job.column + p % kPairTileSide;
+    const bool there = row >= 0 && row < job.rows && column >= 0 && column < job.columns;
+    pixels.inside |= static_cast<unsigned>(there) << p;
+  }
+  BFloat16* points = job.points;
+  for (Index c = 0; c < job.channels; c += kPairStep, pixels.first += kPairStep) {
+    const Index left = job.channels - c;
+    pixels.channels = left >= kPairStep ? ~0u : (1u << left) - 1u;
+    if (pixels.inside == 0xFFFFu && left >= kPairStep)
+      transform<true>(pixels, points, job.plane);
+    else
+      transform<false>(pixels, points, job.plane);
+    points += kPairStep;
+  }
+}
+
+// ---- Products
+
+template <int ROWS>
+void run_tiles(const PairTileProducts& job, const BFloat16* points, const BFloat16* weights,
+               float* to) {
+  Sums<ROWS> sums;
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) sums.low[r] = sums.high[r] = _mm512_setzero_ps();
+  Rows rows;
+  rows.step = job.tile_pitch * static_cast<Index>(sizeof(BFloat16));
+  rows.first = reinterpret_cast<const char*>(points);
+  rows.second = rows.first + ROWS / 2 * rows.step;
+  constexpr Index kStepBytes = kPairStep * static_cast<Index>(sizeof(BFloat16));
+  for (Index s = 0; s < job.steps; ++s, weights += 2 * kPairHalf) {
+    multiply(sums, rows, weights, weights + kPairHalf, 16);
+    rows.first += kStepBytes, rows.second += kStepBytes;
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) {
+    _mm512_storeu_ps(to + r * kPairBlock, sums.low[r]);
+    _mm512_storeu_ps(to + r * kPairBlock + 16, sums.high[r]);
+  }
+}
+
+using RunTiles = void (*)(const PairTileProducts&, const BFloat16*, const BFloat16*, float*);
+// Index: half of the tiles.
+constexpr RunTiles kTiles[] = {nullptr,      run_tiles<2>,  run_tiles<4>,  run_tiles<6>,
+                               run_tiles<8>, run_tiles<10>, run_tiles<12>, run_tiles<14>};
+
+void products(const PairTileProducts& job) {
+  const Index pairs = job.tiles / 2, strips = (job.tiles + kMostRows - 1) / kMostRows;
+  for (Index p = 0; p < kPairPoints; ++p) {
+    const BFloat16* points = job.points + p * job.plane;
+    const BFloat16* weights = job.weights + p * job.weight_plane;
+    float* sums = job.sums + p * job.sum_plane;
+    for (Index strip = 0, done = 0; strip < strips; ++strip) {
+      const Index end = pairs * (strip + 1) / strips;
+      kTiles[end - done](job, points + 2 * done * job.tile_pitch, weights,
+                         sums + 2 * done * kPairBlock);
+      done = end;
+    }
+  }
+}
+
+// ---- Output
+
+// Of 2x2 outputs, 16 channels.
+struct Outputs {
+  __m512 x[4];
+};
+
+PYCNN_INLINE Outputs outputs_of(const float* sums, Index plane, __m512 bias) {
+  __m512 left[kPairTileSide], right[kPairTileSide];
+#pragma GCC unroll 4
+  for (int i = 0; i < kPairTileSide; ++i) {
+    const float* row = sums + i * kPairTileSide * plane;
+    const __m512 b = _mm512_loadu_ps(row + plane), c = _mm512_loadu_ps(row + 2 * plane);
+    left[i] = _mm512_add_ps(_mm512_loadu_ps(row), _mm512_add_ps(b, c));
+    right[i] = _mm512_sub_ps(_mm512_sub_ps(b, c), _mm512_loadu_ps(row + 3 * plane));
+  }
+  auto first = [&](const __m512(&x)[kPairTileSide]) {
+    return _mm512_add_ps(_mm512_add_ps(x[0], _mm512_add_ps(x[1], x[2])), bias);
+  };
+  auto second = [&](const __m512(&x)[kPairTileSide]) {
+    return _mm512_add_ps(_mm512_sub_ps(_mm512_sub_ps(x[1], x[2]), x[3]), bias);
+  };
+  return {{first(left), first(right), second(left), second(right)}};
+}
+
+void output(const PairTileOutput& job) {
+  const Outputs low = outputs_of(job.sums, job.plane, _mm512_loadu_ps(job.bias));
+  const Outputs high = outputs_of(job.sums + 16, job.plane, _mm512_loadu_ps(job.bias + 16));
+  const __mmask32 wanted = job.channels >= kPairBlock ? ~0u : (1u << job.channels) - 1u;
+  const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    if (i / 2 >= job.rows || i % 2 >= job.columns) continue;
+    const Index at = i / 2 * job.row_pitch + i % 2 * job.pixel_pitch;
+    __m512 x = low.x[i], y = high.x[i];
+    if (job.residual) {
+      const __m512i bits = _mm512_maskz_loadu_epi16(wanted, job.residual + at);
+      x = _mm512_add_ps(x, widened(_mm512_castsi512_si256(bits)));
+      y = _mm512_add_ps(y, widened(_mm512_extracti64x4_epi64(bits, 1)));
+    }
+    if (job.activation) {
+      alignas(64) float values[kPairBlock];
+      _mm512_store_ps(values, x), _mm512_store_ps(values + 16, y);
+      job.activation(values, values, kPairBlock, job.slope);
+      x = _mm512_load_ps(values), y = _mm512_load_ps(values + 16);
+    }
+    x = at_least(floor, x), y = at_least(floor, y);
+    _mm512_mask_storeu_epi16(job.output + at, wanted, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+  }
+}
+
+}  // namespace
+
+const PairTileUnit kPairTiles = {input, products, output, &avx512::kActivation};
+
+}  // namespace pycnn::cpu::avx512_bf16

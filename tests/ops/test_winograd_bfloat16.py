@@ -1,0 +1,156 @@
+"""Convolution of bfloat16 images by Winograd's minimal filtering, tiles of 2: its rounding, NaN, when it is chosen.
+
+tests/cpp/backends/test_conv2d_bfloat16.cpp has whole numbers, epilogues, batches and threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import tolerances
+from kernel_paths import bfloat16_paths, build, gradients, in_bfloat16, reals, run
+
+from pycnn import functional
+from pycnn.errors import UnsupportedError
+from pycnn.program import compile_traced
+from pycnn.tracing import trace
+
+OPS = ("conv2d", "conv2d_grad_input")
+paths = pytest.mark.parametrize("path", [p for p in bfloat16_paths(*OPS) if "winograd" in p.id])
+
+# Image, output channels, padding.
+CASES = {
+    "odd": ((2, 7, 9, 45), 70, 1),
+    "even": ((1, 8, 6, 64), 32, 1),
+    "unpadded": ((1, 6, 7, 33), 40, 0),
+    "four_pads": ((1, 9, 8, 40), 33, (0, 1, 2, 1)),
+    "smallest": ((3, 4, 4, 32), 32, 1),
+    "many": ((2, 31, 30, 32), 32, 1),
+    "deep": ((1, 5, 6, 300), 40, 1),
+    "empty_batch": ((0, 8, 8, 32), 32, 1),
+}
+cases = pytest.mark.parametrize(("shape", "out", "padding"), CASES.values(), ids=CASES)
+
+
+def bound_of(x, weight, padding, expected):
+    """Image and weight are rounded to bfloat16 after their transforms, the result at the end; sums are float32."""
+    magnitude = reference.winograd(x, weight, 2, padding=padding, magnitude=True)
+    once = tolerances.BFLOAT16
+    between = (2 * once + once**2) * magnitude + tolerances.winograd_bound(magnitude, x.shape[3])
+    return tolerances.bfloat16_bound(expected, between)
+
+
+def flipped(weight):
+    return np.ascontiguousarray(weight[:, ::-1, ::-1].transpose(3, 1, 2, 0))
+
+
+@cases
+@paths
+def test_forward_is_within_the_bound(shape, out, padding, path):
+    rng = np.random.default_rng(1)
+    x, weight = reference.bfloat16(reals(rng, shape)), reals(rng, (out, 3, 3, shape[3]))
+    expected = reference.conv2d(x, weight, padding=padding)
+    op = in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=padding))
+    tolerances.assert_within(run(op, x, weight, path=path), expected, bound_of(x, weight, padding, expected))
+
+
+@cases
+@paths
+def test_input_gradient_is_within_the_bound(shape, out, padding, path):
+    rng = np.random.default_rng(2)
+    x, weight = reference.bfloat16(reals(rng, shape)), reals(rng, (out, 3, 3, shape[3]))
+    expected_shape = reference.conv2d(x, weight, padding=padding).shape
+    grad = reference.bfloat16(reals(rng, expected_shape))
+    expected = reference.conv2d_grad_input(grad, weight, x.shape, padding=padding)
+    op = in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=padding))
+    (found,) = gradients(op, x, weight, grad=grad, path=path, wrt=(0,))
+    sides = tuple(2 - side for side in reference.sides(padding))
+    tolerances.assert_within(found, expected, bound_of(grad, flipped(weight), sides, expected))
+
+
+@pytest.mark.parametrize("channels", [32, 128, 512])
+@paths
+def test_the_error_is_about_twice_that_of_plain_sums(channels, path):
+    """As docs/design.md says: RMS error over RMS result, on inputs after ReLU and He's weights."""
+    rng = np.random.default_rng(channels)
+    x = reference.bfloat16(np.maximum(reals(rng, (1, 8, 8, channels)), 0))
+    weight = reals(rng, (32, 3, 3, channels)) * np.float32(np.sqrt(2 / 9 / channels))
+    expected = reference.conv2d(x, weight, padding=1)
+    plain = reference.bfloat16(reference.conv2d(x, reference.bfloat16(weight), padding=1))
+    found = run(in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=1)), x, weight, path=path)
+
+    def error(y):
+        return np.linalg.norm(y - expected) / np.linalg.norm(expected)
+
+    assert 0.0015 < error(plain) < error(found) < 2 * error(plain) < 0.006
+
+
+@paths
+def test_nan_reaches_the_tiles_that_see_it(path):
+    rng = np.random.default_rng(0)
+    x, weight = reference.bfloat16(reals(rng, (2, 7, 8, 33))), reals(rng, (40, 3, 3, 33))
+    op = in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=1))
+    clean = run(op, x, weight, path=path)
+    x[1, 4, 5, 2] = np.nan
+    hit = run(op, x, weight, path=path)
+    spoiled = np.zeros(clean.shape, bool)
+    spoiled[1, 2:6, 4:8] = True  # whole tiles of the field of rows 3 to 5, columns 4 to 6
+    assert np.isnan(hit[1, 3:6, 4:7]).all()
+    tolerances.assert_bits(hit[~spoiled], clean[~spoiled])
+
+
+@paths
+def test_images_may_be_slices_and_results_places_of_a_concat(path):
+    rng = np.random.default_rng(4)
+    x = reference.bfloat16(reals(rng, (2, 7, 9, 80)))
+    weights = reals(rng, (40, 3, 3, 40)), reals(rng, (33, 3, 3, 40))
+
+    def convolved(x, w):
+        return functional.relu(functional.conv2d(x, w, padding=1))
+
+    def parts(x, *weights):
+        x = functional.relu(x)
+        halves = (functional.slice(x, begin=(0, 0, 0, at), size=(-1, -1, -1, 40)) for at in (0, 40))
+        return functional.concat([convolved(half, w) for half, w in zip(halves, weights)])
+
+    whole = run(in_bfloat16(parts), x, *weights, path=path)
+    apart = [
+        run(in_bfloat16(convolved), np.maximum(x[..., at : at + 40], 0), w, path=path)
+        for at, w in zip((0, 40), weights)
+    ]
+    tolerances.assert_bits(whole, np.concatenate(apart, axis=3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "options", "reason"),
+    [
+        ((1, 8, 8, 31), 32, {}, "fewer than 32 channels"),
+        ((1, 8, 8, 32), 31, {}, "fewer than 32 channels"),
+        ((1, 3, 8, 32), 32, {}, "an output side is below 4"),
+        ((1, 8, 8, 32), 32, {"stride": 2}, "the stride is not 1"),
+        ((1, 8, 8, 32), 32, {"window": 5}, "the window is not 3x3"),
+    ],
+)
+def test_a_pin_that_does_not_fit_is_refused_with_the_reason(shape, out, options, reason):
+    geometry = dict(options)
+    window = geometry.pop("window", 3)
+
+    def op(x, w):
+        return functional.conv2d(functional.cast(x, dtype="bfloat16"), w, padding=window // 2, **geometry)
+
+    traced = trace(op, {"x": (shape, "float32"), "w": ((out, window, window, shape[3]), "float32")})
+    with pytest.raises(UnsupportedError, match=reason):
+        compile_traced(traced, variants={"conv2d": "conv2d.bfloat16.winograd.portable"})
+
+
+@paths
+def test_winograd_false_turns_it_off(path):
+    x, weight = np.zeros((1, 8, 8, 32), np.float32), np.zeros((32, 3, 3, 32), np.float32)
+    op = in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=1))
+    unit = path.pins["conv2d"].rpartition(".")[2]
+    if unit == "portable":
+        pytest.skip("only a pin chooses the portable loops")
+    assert f"conv2d.bfloat16.winograd.{unit}" in build(op, x, weight).explain()
+    explained = build(op, x, weight, winograd=False).explain()
+    assert f"conv2d.bfloat16.winograd.{unit}: winograd is off" in explained
