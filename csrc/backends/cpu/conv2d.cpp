@@ -141,9 +141,9 @@ const char* accept_portable(const auto&, const Problem& problem) {
 // Where AVX512_BF16 multiplies blocks of channels that are mostly filled up with zeros, float32's
 // kernels are quicker. (Not so for AMX, which is 16 times as fast as float32.)
 const char* accept_avx512_bf16(const auto& op, const Problem& problem) {
-  constexpr Index kLeastOfGroup = kPairBlock / 8, kLeastResults = kPairBlock / 2;
+  constexpr Index kLeastOfGroup = kPairBlock / 4, kLeastResults = kPairBlock / 2;
   if (op.groups > 1 && problem.inputs[0].shape[3] / op.groups < kLeastOfGroup)
-    return "groups fill less than an eighth of a block of channels";
+    return "groups fill less than a quarter of a block of channels";
   if (problem.outputs[0].shape[3] < kLeastResults)
     return "results fill less than half of a block of channels";
   return refuse_avx512_bf16();
@@ -152,9 +152,9 @@ const char* accept_avx512_bf16(const auto& op, const Problem& problem) {
 // The sums of a row of taps lie side by side.
 [[maybe_unused]] const char* accept_grad_avx512_bf16(const ops::Conv2dGradWeight& op,
                                                      const Problem& problem) {
-  constexpr Index kLeastOfGroup = kPairBlock / 4, kLeastOfRow = kPairBlock / 2;
+  constexpr Index kLeastOfGroup = kPairBlock / 2, kLeastOfRow = kPairBlock / 2;
   if (op.groups > 1 && problem.inputs[0].shape[3] / op.groups < kLeastOfGroup)
-    return "groups fill less than a quarter of a block of channels";
+    return "groups fill less than half of a block of channels";
   if (op.kernel_size[1] * problem.inputs[0].shape[3] < kLeastOfRow)
     return "a row of taps fills less than half of a block of channels";
   return refuse_avx512_bf16();
