@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "backends/cuda/conv2d_call.h"
 #include "backends/cuda/glue.h"
@@ -71,6 +72,16 @@ Choice choose(const OpType& op, const Problem& problem) {
   const OwnConv own{task_of(op, problem), library_options().tf32};
   Choice choice{run<OpType>, scratch(own_scratch_bytes(own.task, own.tf32))};
   choice.state = std::make_shared<OwnConv>(own);
+  const std::uint32_t image = conv2d_reads_parts(own.task.shape) ? 1 : 0;
+  switch (own.task.direction) {
+    case Direction::kForward:
+      return strided(std::move(choice),
+                     image | (own.task.residual ? 1u << (problem.inputs.size() - 1) : 0), 1);
+    case Direction::kGradInput:
+      return strided(std::move(choice), 1, 1);
+    case Direction::kGradWeight:
+      return strided(std::move(choice), image | 2, 0);
+  }
   return choice;
 }
 

@@ -160,9 +160,9 @@ template <class T>
 struct BiasTerm {
   static constexpr int kSums = 1;
   const T* grad_output;
-  std::int64_t channels;
+  std::int64_t pitch;
   PYCNN_BOTH void operator()(std::int64_t pixel, std::int64_t c, float (&values)[1]) const {
-    values[0] = widened(grad_output[pixel * channels + c]);
+    values[0] = widened(grad_output[pixel * pitch + c]);
   }
 };
 struct BiasFinish {
@@ -220,8 +220,8 @@ std::int64_t chunks_of(const ConvShape& s) {
 }
 
 template <class T>
-bool is_aligned(int channels, const void* images) {
-  return channels > 0 && channels % kVector<T> == 0 &&
+bool is_aligned(int channels, int pitch, const void* images) {
+  return channels > 0 && channels % kVector<T> == 0 && pitch % kVector<T> == 0 &&
          reinterpret_cast<std::uintptr_t>(images) % kVectorBytes == 0;
 }
 
@@ -255,6 +255,8 @@ ColumnShape bias_shape(const ConvShape& s) { return {1, s.pixels(), s.out_channe
 
 }  // namespace
 
+bool conv2d_reads_parts(const ConvShape& shape) { return !joined(shape).rows; }
+
 std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape) {
   const Joined product = joined(shape);
   const GroupShape& g = product.g;
@@ -284,7 +286,7 @@ void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, c
     }
     GatherSource<T, SmallTile> source{};
     source.backward = false;
-    source.aligned = !product.rows && is_aligned<T>(g.in, input);
+    source.aligned = !product.rows && is_aligned<T>(g.in, shape.input_pitch(), input);
     source.joins_rows = product.rows;
     source.images = shape.images;
     source.height = shape.height;
@@ -292,7 +294,9 @@ void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, c
     source.groups = g.groups;
     source.channels = g.in;
     source.columns = g.out;
-    source.pitch = shape.in_channels;
+    source.pitch = shape.input_pitch();
+    source.result_pitch = shape.output_pitch();
+    source.residual_pitch = shape.residual_pitch();
     source.result_height = shape.out_height;
     source.result_width = shape.out_width;
     source.y = product.y;
@@ -335,14 +339,15 @@ void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShap
     launch(queue, pack, pack.blocks());
     GatherSource<T, SmallTile> source{};
     source.backward = true;
-    source.aligned = is_aligned<T>(g.out, grad_output);
+    source.aligned = is_aligned<T>(g.out, shape.output_pitch(), grad_output);
     source.images = shape.images;
     source.height = shape.out_height;
     source.width = shape.out_width;
     source.groups = g.groups;
     source.channels = g.out;
     source.columns = g.in;
-    source.pitch = shape.out_channels;
+    source.pitch = shape.output_pitch();
+    source.result_pitch = source.residual_pitch = shape.input_pitch();
     source.result_height = shape.height;
     source.result_width = shape.width;
     source.y = window_y(shape);
@@ -373,10 +378,11 @@ void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvSha
     using T = decltype(type);
     WeightSource<T, SmallTile> source{};
     source.group_shape = g;
-    source.input_aligned = !product.rows && is_aligned<T>(g.in, input);
+    source.input_aligned = !product.rows && is_aligned<T>(g.in, shape.input_pitch(), input);
     source.joins_rows = product.rows;
-    source.pitch = shape.in_channels;
-    source.output_aligned = is_aligned<T>(g.out, grad_output);
+    source.pitch = shape.input_pitch();
+    source.output_pitch = shape.output_pitch();
+    source.output_aligned = is_aligned<T>(g.out, shape.output_pitch(), grad_output);
     source.height = shape.height;
     source.width = shape.width;
     source.out_height = shape.out_height;
@@ -406,7 +412,7 @@ void conv2d_grad_bias(DeviceQueue& queue, Image image, const ConvShape& shape,
                       const void* grad_output, float* grad_bias, void* scratch) {
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_column_sums(queue, BiasTerm<T>{static_cast<const T*>(grad_output), shape.out_channels},
+    launch_column_sums(queue, BiasTerm<T>{static_cast<const T*>(grad_output), shape.output_pitch()},
                        BiasFinish{grad_bias}, bias_shape(shape), static_cast<float*>(scratch));
   });
 }

@@ -18,7 +18,14 @@ struct ConvShape {
   int kernel_height, kernel_width;
   int stride_y, stride_x, top, left, dilation_y, dilation_x;
   int groups;
+  // Elements from pixel to pixel where images are parts of larger ones; 0: they follow one another.
+  int input_step, output_step, residual_step;
 
+  PYCNN_BOTH int input_pitch() const { return input_step != 0 ? input_step : in_channels; }
+  PYCNN_BOTH int output_pitch() const { return output_step != 0 ? output_step : out_channels; }
+  PYCNN_BOTH int residual_pitch() const {
+    return residual_step != 0 ? residual_step : out_channels;
+  }
   PYCNN_BOTH int in_group() const { return in_channels / groups; }
   PYCNN_BOTH int out_group() const { return out_channels / groups; }
   PYCNN_BOTH std::int64_t pixels() const { return std::int64_t{images} * out_height * out_width; }
@@ -48,6 +55,8 @@ struct ConvEpilogue {
   const void* residual;  // null: none
   Curve curve;
 };
+// Whether `input` may be a part of a larger image (input_step).
+bool conv2d_reads_parts(const ConvShape& shape);
 // Scratch holds the weights as they are multiplied.
 std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape);
 void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,

@@ -12,25 +12,34 @@ struct ConvCall {
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;
+  int input_step, output_step, residual_step;  // as ConvShape's
 };
 
 template <class OpType>
 ConvCall call_of(const KernelArgs& args) {
   const auto& op = op_of<OpType>(args);
   ConvCall call{};
+  const auto step = [](const TensorView& view) { return static_cast<int>(view.pixel_pitch); };
   if constexpr (requires { op.epilogue; }) {
     call.input = args.inputs[0].data;
     call.output = args.outputs[0].data;
+    call.input_step = step(args.inputs[0]);
+    call.output_step = step(args.outputs[0]);
+    if (op.epilogue.residual) call.residual_step = step(args.inputs.back());
     call.weight = args.inputs[1].as<const float>();
     call.epilogue = epilogue_of(op.epilogue, args);
   } else if constexpr (requires { op.bias; }) {
     call.input = args.inputs[0].data;
     call.output = args.inputs[1].data;
+    call.input_step = step(args.inputs[0]);
+    call.output_step = step(args.inputs[1]);
     call.grad_weight = args.outputs[0].as<float>();
     call.grad_bias = op.bias ? args.outputs[1].as<float>() : nullptr;
   } else {
     call.input = args.outputs[0].data;
     call.output = args.inputs[0].data;
+    call.input_step = step(args.outputs[0]);
+    call.output_step = step(args.inputs[0]);
     call.weight = args.inputs[1].as<const float>();
   }
   return call;
@@ -52,16 +61,20 @@ inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32) {
 inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const ConvCall& call,
                     void* scratch) {
   const Arithmetic arithmetic = arithmetic_of(task.image, tf32);
+  ConvShape shape = task.shape;
+  shape.input_step = call.input_step;
+  shape.output_step = call.output_step;
+  shape.residual_step = call.residual_step;
   switch (task.direction) {
     case Direction::kForward:
-      return conv2d(queue, arithmetic, task.shape, call.input, call.weight, call.epilogue,
+      return conv2d(queue, arithmetic, shape, call.input, call.weight, call.epilogue,
                     const_cast<void*>(call.output), scratch);
     case Direction::kGradInput:
-      return conv2d_grad_input(queue, arithmetic, task.shape, call.output, call.weight,
+      return conv2d_grad_input(queue, arithmetic, shape, call.output, call.weight,
                                const_cast<void*>(call.input), scratch);
     case Direction::kGradWeight:
-      return conv2d_grad_weight(queue, arithmetic, task.shape, call.input, call.output,
-                                call.grad_weight, call.grad_bias, scratch);
+      return conv2d_grad_weight(queue, arithmetic, shape, call.input, call.output, call.grad_weight,
+                                call.grad_bias, scratch);
   }
 }
 

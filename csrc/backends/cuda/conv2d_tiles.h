@@ -108,6 +108,7 @@ struct GatherSource {
   int images, height, width;      // of what is gathered
   int groups, channels, columns;  // of a group: gathered channels, result channels
   int pitch;                      // elements from pixel to pixel
+  int result_pitch, residual_pitch;
   int result_height, result_width;
   ConvWindow y, x;
   const T* gathered;
@@ -240,15 +241,16 @@ struct GatherSource {
     for (int row = thread / kAcross; row < Tile::kRows; row += Tile::kThreads / kAcross) {
       const int m = work.m0 + row;
       if (m >= work.rows) return;
-      const std::int64_t at = pixel_of(work, m) * groups * columns + channel;
+      const std::int64_t pixel = pixel_of(work, m);
       float sum[kVector<T>], residual[kVector<T>] = {};
       load_sums(sums + row * kSumPitch<Tile> + thread % kAcross * kVector<T>, sum);
       if (epilogue.residual != nullptr)
-        cuda::load(static_cast<const T*>(epilogue.residual) + at, count, residual);
+        cuda::load(static_cast<const T*>(epilogue.residual) + pixel * residual_pitch + channel,
+                   count, residual);
       PYCNN_UNROLL
       for (int i = 0; i < kVector<T>; ++i)
         sum[i] = activate(epilogue.curve, sum[i] + bias[i] + residual[i]);
-      cuda::store(result + at, count, sum);
+      cuda::store(result + pixel * result_pitch + channel, count, sum);
     }
   }
 
@@ -299,6 +301,7 @@ struct WeightSource {
   bool input_aligned, output_aligned;  // read by 16 bytes
   bool joins_rows;
   int pitch;  // elements from input pixel to input pixel
+  int output_pitch;
   int height, width, out_height, out_width, pixels;
   ConvWindow y, x;
   const T* input;
@@ -370,11 +373,9 @@ struct WeightSource {
     for (int i = 0; i < kOwnA; ++i) {
       const int line = line_a + i * kStepA, pixel = place.pixel + line;
       const bool wanted = place.has_row && pixel < work.end;
-      const T* const from =
-          wanted
-              ? grad_output +
-                    (std::int64_t{pixel} * group_shape.groups + work.group) * group_shape.out + row
-              : grad_output;
+      const T* const from = wanted ? grad_output + std::int64_t{pixel} * output_pitch +
+                                         work.group * group_shape.out + row
+                                   : grad_output;
       std::byte* const to = a + A::place(line, chunk_a);
       if (output_aligned)
         block.copy_async(thread, to, from, wanted);

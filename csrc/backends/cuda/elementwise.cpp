@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <span>
 
 #include "backends/cuda/glue.h"
 #include "backends/cuda/move.h"
@@ -10,14 +11,44 @@
 namespace pycnn::cuda {
 namespace {
 
+bool lie_apart(const KernelArgs& args) {
+  for (const std::span<const TensorView> views : {args.inputs, args.outputs})
+    for (const TensorView& view : views)
+      if (view.pixel_pitch != 0) return true;
+  return false;
+}
+
+// Of a kernel that declares `strided` for tensors of one shape.
+PixelParts parts_of(const KernelArgs& args) {
+  const TensorView &a = args.inputs[0], &output = args.outputs[0];
+  PixelParts p{};
+  p.a = a.data;
+  p.output = output.data;
+  p.pixels = rows_of(*output.spec);
+  p.channels = channels_of(*output.spec);
+  p.a_pitch = a.pitch();
+  p.output_pitch = output.pitch();
+  if (args.inputs.size() > 1) {
+    p.b = args.inputs[1].data;
+    p.b_pitch = args.inputs[1].pitch();
+  }
+  return p;
+}
+
 void run_activation(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::Activation>(args);
+  if (lie_apart(args))
+    return activation_parts(queue_of(args), image_of(args.inputs[0]), parts_of(args),
+                            curve_of(op.kind, op.slope));
   activation(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data, args.outputs[0].data,
              curve_of(op.kind, op.slope), count_of(args.outputs[0]));
 }
 
 void run_activation_grad(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::ActivationGrad>(args);
+  if (lie_apart(args))
+    return activation_grad_parts(queue_of(args), image_of(args.inputs[0]), parts_of(args),
+                                 curve_of(op.kind, op.slope));
   activation_grad(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data,
                   args.inputs[1].data, args.outputs[0].data, curve_of(op.kind, op.slope),
                   count_of(args.outputs[0]));
@@ -54,6 +85,8 @@ void run_pair(const KernelArgs& args, Pairing pairing) {
 
 template <Pairing kPairing>
 void run_sum(const KernelArgs& args) noexcept {
+  if (kPairing == Pairing::kAdd && lie_apart(args))
+    return add_parts(queue_of(args), image_of(args.outputs[0]), parts_of(args));
   run_pair(args, kPairing);
 }
 
@@ -163,17 +196,18 @@ Choice select_pair(KernelFunction run, const Problem& problem) {
 Choice select(const ops::Activation& op, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
   if (!has_curve(op.kind)) return refuse(kNoCurve);
-  return {run_activation, 0, {1u << 0}};
+  return strided({run_activation, 0, {1u << 0}}, 1, 1);
 }
 
 Choice select(const ops::ActivationGrad& op, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
   if (!has_curve(op.kind)) return refuse(kNoCurve);
-  return {run_activation_grad, 0, {1u << 0 | 1u << 1}};
+  return strided({run_activation_grad, 0, {1u << 0 | 1u << 1}}, 3, 1);
 }
 
 Choice select(const ops::Add&, const Problem& problem) {
-  return select_pair(run_sum<Pairing::kAdd>, problem);
+  const bool alike = problem.inputs[0] == problem.inputs[1];
+  return strided(select_pair(run_sum<Pairing::kAdd>, problem), alike ? 3 : 0, alike ? 1 : 0);
 }
 Choice select(const ops::Subtract&, const Problem& problem) {
   return select_pair(run_sum<Pairing::kSubtract>, problem);

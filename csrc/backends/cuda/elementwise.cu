@@ -37,6 +37,49 @@ struct ActivateGrad {
   }
 };
 
+// Of tensors whose pixels lie apart, by vectors of a pixel where the channels divide into them.
+template <class T, int Width, class Function>
+struct Parts {
+  static constexpr int kWidth = 1;
+  PixelParts p;
+  Function function;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t vectors = p.channels / Width;
+    const std::int64_t pixel = at / vectors, c = at % vectors * Width;
+    float a[Width], b[Width] = {};
+    load(static_cast<const T*>(p.a) + pixel * p.a_pitch + c, Width, a);
+    if (p.b != nullptr) load(static_cast<const T*>(p.b) + pixel * p.b_pitch + c, Width, b);
+    for (int i = 0; i < Width; ++i) a[i] = function(a[i], b[i]);
+    store(static_cast<T*>(p.output) + pixel * p.output_pitch + c, Width, a);
+  }
+};
+
+struct ActivateOne {
+  Curve curve;
+  PYCNN_BOTH float operator()(float x, float) const { return activate(curve, x); }
+};
+struct PassOne {
+  Curve curve;
+  PYCNN_BOTH float operator()(float y, float g) const { return passed(curve, y, g); }
+};
+struct AddOne {
+  PYCNN_BOTH float operator()(float a, float b) const { return a + b; }
+};
+
+template <class Function>
+void launch_parts(DeviceQueue& queue, Image image, const PixelParts& parts,
+                  const Function& function) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    constexpr int kWidth = kVector<T>;
+    const std::int64_t count = parts.pixels * parts.channels;
+    if (parts.channels % kWidth == 0)
+      launch_map(queue, Parts<T, kWidth, Function>{parts, function}, count / kWidth);
+    else
+      launch_map(queue, Parts<T, 1, Function>{parts, function}, count);
+  });
+}
+
 template <class T>
 struct Affine {
   static constexpr int kWidth = kVector<T>;
@@ -207,6 +250,16 @@ void activation_grad(DeviceQueue& queue, Image image, const void* output, const 
                                static_cast<T*>(grad_input), curve},
                count);
   });
+}
+
+void activation_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve) {
+  launch_parts(queue, image, parts, ActivateOne{curve});
+}
+void activation_grad_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve) {
+  launch_parts(queue, image, parts, PassOne{curve});
+}
+void add_parts(DeviceQueue& queue, Image image, const PixelParts& parts) {
+  launch_parts(queue, image, parts, AddOne{});
 }
 
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,

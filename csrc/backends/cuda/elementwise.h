@@ -14,6 +14,17 @@ void activation(DeviceQueue& queue, Image image, const void* input, void* output
 void activation_grad(DeviceQueue& queue, Image image, const void* output, const void* grad_output,
                      void* grad_input, Curve curve, std::int64_t count);
 
+// The same where pixels lie apart: `..._pitch` elements from one to the next.
+struct PixelParts {
+  const void* a;
+  const void* b;  // null: none
+  void* output;
+  std::int64_t pixels, channels, a_pitch, b_pitch, output_pitch;
+};
+void activation_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve);
+void activation_grad_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve);
+void add_parts(DeviceQueue& queue, Image image, const PixelParts& parts);
+
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,
             float offset, std::int64_t count);
 

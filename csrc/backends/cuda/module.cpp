@@ -49,6 +49,8 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.plan = std::move(choice.plan);
   kernel.state = std::move(choice.state);
   kernel.packed = choice.packed;
+  kernel.strided_inputs = choice.strided_inputs;
+  kernel.strided_outputs = choice.strided_outputs;
 }
 
 // Whether the library's kernel was taken; if not, `reason` says why not.

@@ -18,6 +18,16 @@ std::vector<std::int64_t> steps_of(const Shape& shape) {
   return steps;
 }
 
+// Of a tensor whose pixels may lie apart.
+std::vector<std::int64_t> steps_of(const TensorView& view) {
+  std::vector<std::int64_t> steps = steps_of(view.spec->shape);
+  const std::int64_t channels = channels_of(*view.spec);
+  if (view.pixel_pitch == 0 || channels == 0) return steps;
+  for (std::size_t axis = 0; axis + 1 < steps.size(); ++axis)
+    steps[axis] = steps[axis] / channels * view.pixel_pitch;
+  return steps;
+}
+
 // The box of `shape` between two tensors, each with its own steps and first element.
 struct Side {
   const std::vector<std::int64_t>& steps;
@@ -56,10 +66,10 @@ void run_concat(const KernelArgs& args) noexcept {
   const std::int64_t named = op_of<ops::Concat>(args).axis;
   const auto axis = static_cast<std::size_t>(
       named < 0 ? named + static_cast<std::int64_t>(output.size()) : named);
-  const std::vector<std::int64_t> to = steps_of(output);
+  const std::vector<std::int64_t> to = steps_of(args.outputs[0]);
   std::int64_t place = 0;
   for (const TensorView& input : args.inputs) {
-    const std::vector<std::int64_t> from = steps_of(input.spec->shape);
+    const std::vector<std::int64_t> from = steps_of(input);
     copy(args, input, {from}, {to, place * to[axis]}, input.spec->shape);
     place += input.spec->shape[axis];
   }
@@ -67,8 +77,8 @@ void run_concat(const KernelArgs& args) noexcept {
 
 void run_slice(const KernelArgs& args) noexcept {
   const auto& begin = op_of<ops::Slice>(args).begin;
-  const std::vector<std::int64_t> from = steps_of(args.inputs[0].spec->shape);
-  const std::vector<std::int64_t> to = steps_of(args.outputs[0].spec->shape);
+  const std::vector<std::int64_t> from = steps_of(args.inputs[0]);
+  const std::vector<std::int64_t> to = steps_of(args.outputs[0]);
   std::int64_t first = 0;
   for (std::size_t axis = 0; axis < begin.size(); ++axis) first += begin[axis] * from[axis];
   copy(args, args.inputs[0], {from, first}, {to}, args.outputs[0].spec->shape);
@@ -167,8 +177,12 @@ Choice take_box(KernelFunction run, const Problem& problem) {
 Choice select(const ops::Broadcast&, const Problem& problem) {
   return take_box(run_broadcast, problem);
 }
-Choice select(const ops::Concat&, const Problem& problem) { return take_box(run_concat, problem); }
-Choice select(const ops::Slice&, const Problem& problem) { return take_box(run_slice, problem); }
+Choice select(const ops::Concat&, const Problem& problem) {
+  return strided(take_box(run_concat, problem), ~0u, 1);
+}
+Choice select(const ops::Slice&, const Problem& problem) {
+  return strided(take_box(run_slice, problem), 1, 1);
+}
 Choice select(const ops::Reshape&, const Problem& problem) {
   return take_box(run_reshape, problem);
 }

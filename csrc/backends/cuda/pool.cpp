@@ -17,16 +17,25 @@ Pair dilation_of(const ops::AvgPool2d&) { return {1, 1}; }
 template <class Pool>
 PoolShape shape_of(const Pool& pool, const TensorView& input, const TensorView& output) {
   const Pair dilation = dilation_of(pool);
-  return {input.dim(0), input.dim(3),
+  return {input.dim(0),
+          input.dim(3),
           axis_of(input.dim(1), output.dim(1), pool.kernel_size[0], pool.stride[0], dilation[0],
                   pool.padding.top, pool.padding.bottom),
           axis_of(input.dim(2), output.dim(2), pool.kernel_size[1], pool.stride[1], dilation[1],
-                  pool.padding.left, pool.padding.right)};
+                  pool.padding.left, pool.padding.right),
+          input.pitch(),
+          output.pitch(),
+          input.pitch()};
 }
 
 PoolShape even_shape(const TensorView& input, const TensorView& output) {
-  return {input.dim(0), input.dim(3), axis_of(input.dim(1), output.dim(1), 0, 0, 1, 0, 0),
-          axis_of(input.dim(2), output.dim(2), 0, 0, 1, 0, 0)};
+  return {input.dim(0),
+          input.dim(3),
+          axis_of(input.dim(1), output.dim(1), 0, 0, 1, 0, 0),
+          axis_of(input.dim(2), output.dim(2), 0, 0, 1, 0, 0),
+          input.pitch(),
+          output.pitch(),
+          input.pitch()};
 }
 
 std::int64_t pixels_of(const TensorView& image) { return image.dim(1) * image.dim(2); }
@@ -38,9 +47,10 @@ void run_max(const KernelArgs& args) noexcept {
 }
 
 void run_max_grad(const KernelArgs& args) noexcept {
-  max_pool_grad(queue_of(args), image_of(args.inputs[0]),
-                shape_of(op_of<ops::MaxPool2dGrad>(args).pool, args.inputs[0], args.inputs[1]),
-                args.inputs[0].data, args.inputs[1].data, args.outputs[0].data);
+  PoolShape shape = shape_of(op_of<ops::MaxPool2dGrad>(args).pool, args.inputs[0], args.inputs[1]);
+  shape.grad_pitch = args.outputs[0].pitch();
+  max_pool_grad(queue_of(args), image_of(args.inputs[0]), shape, args.inputs[0].data,
+                args.inputs[1].data, args.outputs[0].data);
 }
 
 void run_avg(const KernelArgs& args) noexcept {
@@ -71,7 +81,7 @@ void run_adaptive_grad(const KernelArgs& args) noexcept {
 void run_global_avg(const KernelArgs& args) noexcept {
   const TensorView& input = args.inputs[0];
   global_avg_pool(queue_of(args), image_of(input), input.dim(0), pixels_of(input), input.dim(3),
-                  input.data, args.outputs[0].data, args.scratch);
+                  input.pitch(), input.data, args.outputs[0].data, args.scratch);
 }
 
 void run_global_avg_grad(const KernelArgs& args) noexcept {
@@ -120,24 +130,29 @@ Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_byt
 
 }  // namespace
 
-Choice select(const ops::MaxPool2d&, const Problem& problem) { return take(run_max, problem); }
-Choice select(const ops::MaxPool2dGrad&, const Problem& problem) {
-  return take(run_max_grad, problem);
+Choice select(const ops::MaxPool2d&, const Problem& problem) {
+  return strided(take(run_max, problem), 1, 1);
 }
-Choice select(const ops::AvgPool2d&, const Problem& problem) { return take(run_avg, problem); }
+Choice select(const ops::MaxPool2dGrad&, const Problem& problem) {
+  return strided(take(run_max_grad, problem), 3, 1);
+}
+Choice select(const ops::AvgPool2d&, const Problem& problem) {
+  return strided(take(run_avg, problem), 1, 1);
+}
 Choice select(const ops::AvgPool2dGrad&, const Problem& problem) {
-  return take(run_avg_grad, problem);
+  return strided(take(run_avg_grad, problem), 1, 1);
 }
 Choice select(const ops::AdaptiveAvgPool2d&, const Problem& problem) {
-  return take(run_adaptive, problem);
+  return strided(take(run_adaptive, problem), 1, 1);
 }
 Choice select(const ops::AdaptiveAvgPool2dGrad&, const Problem& problem) {
   return take(run_adaptive_grad, problem);
 }
 Choice select(const ops::GlobalAvgPool2d&, const Problem& problem) {
   const Shape& input = problem.inputs[0].shape;
-  return take(run_global_avg, problem,
-              global_avg_pool_scratch_bytes(input[0], input[1] * input[2], input[3]));
+  return strided(take(run_global_avg, problem,
+                      global_avg_pool_scratch_bytes(input[0], input[1] * input[2], input[3])),
+                 1, 0);
 }
 Choice select(const ops::GlobalAvgPool2dGrad&, const Problem& problem) {
   return take(run_global_avg_grad, problem);

@@ -68,6 +68,13 @@ PYCNN_BOTH Spot spot_of(std::int64_t at, std::int64_t rows, std::int64_t columns
   return spot;
 }
 
+// Of vector `at`, where pixels may lie apart.
+template <int Width>
+PYCNN_BOTH std::int64_t place_of(std::int64_t at, std::int64_t channels, std::int64_t pitch) {
+  const std::int64_t vectors = channels / Width;
+  return at / vectors * pitch + at % vectors * Width;
+}
+
 template <class T, int Width>
 PYCNN_BOTH void load_all(const T* from, float (&to)[Width]) {
   load(from, Width, to);
@@ -93,7 +100,7 @@ struct Winners {
         const std::int64_t ih = oh * s.rows.stride - s.rows.before + kh * s.rows.dilation;
         const std::int64_t iw = ow * s.columns.stride - s.columns.before + kw * s.columns.dilation;
         float x[Width];
-        load_all(image + (ih * s.columns.input + iw) * s.channels, x);
+        load_all(image + (ih * s.columns.input + iw) * s.input_pitch, x);
         for (int i = 0; i < Width; ++i) {
           if (tap[i] >= 0 && !beats(x[i], value[i])) continue;
           value[i] = x[i];
@@ -112,9 +119,9 @@ struct MaxPool {
   T* output;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
-    const T* image = input + o.n * s.rows.input * s.columns.input * s.channels + o.c;
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Winners<T, Width> winners(s, image, o.h, o.w);
-    store(output + at * Width, Width, winners.value);
+    store(output + place_of<Width>(at, s.channels, s.output_pitch), Width, winners.value);
   }
 };
 
@@ -127,7 +134,7 @@ struct MaxPoolGrad {
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
-    const T* image = input + i.n * s.rows.input * s.columns.input * s.channels + i.c;
+    const T* image = input + i.n * s.rows.input * s.columns.input * s.input_pitch + i.c;
     const Range v = windows_at(s.rows, i.h), h = windows_at(s.columns, i.w);
     float sum[Width] = {};
     for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
@@ -138,14 +145,14 @@ struct MaxPoolGrad {
         if (kw < 0) continue;
         const Winners<T, Width> winners(s, image, oh, ow);
         float g[Width];
-        load_all(
-            grad_output + ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.channels + i.c,
-            g);
+        load_all(grad_output +
+                     ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.output_pitch + i.c,
+                 g);
         for (int j = 0; j < Width; ++j)
           if (winners.tap[j] == kh * s.columns.kernel + kw) sum[j] += g[j];
       }
     }
-    store(grad_input + at * Width, Width, sum);
+    store(grad_input + place_of<Width>(at, s.channels, s.grad_pitch), Width, sum);
   }
 };
 
@@ -158,7 +165,7 @@ struct AvgPool {
   T* output;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
-    const T* image = input + o.n * s.rows.input * s.columns.input * s.channels + o.c;
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Range v = taps_of(s.rows, o.h), h = taps_of(s.columns, o.w);
     float sum[Width] = {};
     for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
@@ -166,14 +173,14 @@ struct AvgPool {
         const std::int64_t ih = o.h * s.rows.stride - s.rows.before + kh;
         const std::int64_t iw = o.w * s.columns.stride - s.columns.before + kw;
         float x[Width];
-        load_all(image + (ih * s.columns.input + iw) * s.channels, x);
+        load_all(image + (ih * s.columns.input + iw) * s.input_pitch, x);
         for (int j = 0; j < Width; ++j) sum[j] += x[j];
       }
     }
     const auto cells = static_cast<float>(mean_cells(s.rows, o.h, count_padding) *
                                           mean_cells(s.columns, o.w, count_padding));
     for (float& value : sum) value /= cells;
-    store(output + at * Width, Width, sum);
+    store(output + place_of<Width>(at, s.channels, s.output_pitch), Width, sum);
   }
 };
 
@@ -193,13 +200,13 @@ struct AvgPoolGrad {
         const auto cells = static_cast<float>(mean_cells(s.rows, oh, count_padding) *
                                               mean_cells(s.columns, ow, count_padding));
         float g[Width];
-        load_all(
-            grad_output + ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.channels + i.c,
-            g);
+        load_all(grad_output +
+                     ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.output_pitch + i.c,
+                 g);
         for (int j = 0; j < Width; ++j) sum[j] += g[j] / cells;
       }
     }
-    store(grad_input + at * Width, Width, sum);
+    store(grad_input + place_of<Width>(at, s.channels, s.grad_pitch), Width, sum);
   }
 };
 
@@ -220,19 +227,19 @@ struct AdaptiveAvgPool {
   T* output;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
-    const T* image = input + o.n * s.rows.input * s.columns.input * s.channels + o.c;
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Range v = even_window(s.rows, o.h), h = even_window(s.columns, o.w);
     float sum[Width] = {};
     for (std::int64_t ih = v.begin; ih < v.end; ++ih) {
       for (std::int64_t iw = h.begin; iw < h.end; ++iw) {
         float x[Width];
-        load_all(image + (ih * s.columns.input + iw) * s.channels, x);
+        load_all(image + (ih * s.columns.input + iw) * s.input_pitch, x);
         for (int j = 0; j < Width; ++j) sum[j] += x[j];
       }
     }
     const auto cells = static_cast<float>((v.end - v.begin) * (h.end - h.begin));
     for (float& value : sum) value /= cells;
-    store(output + at * Width, Width, sum);
+    store(output + place_of<Width>(at, s.channels, s.output_pitch), Width, sum);
   }
 };
 
@@ -266,9 +273,9 @@ template <class T>
 struct PixelTerm {
   static constexpr int kSums = 1;
   const T* input;
-  std::int64_t channels;
+  std::int64_t pitch;
   PYCNN_BOTH void operator()(std::int64_t pixel, std::int64_t c, float (&values)[1]) const {
-    values[0] = widened(input[pixel * channels + c]);
+    values[0] = widened(input[pixel * pitch + c]);
   }
 };
 
@@ -472,10 +479,11 @@ std::int64_t global_avg_pool_scratch_bytes(std::int64_t images, std::int64_t pix
 }
 
 void global_avg_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
-                     std::int64_t channels, const void* input, void* output, void* scratch) {
+                     std::int64_t channels, std::int64_t pitch, const void* input, void* output,
+                     void* scratch) {
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_column_sums(queue, PixelTerm<T>{static_cast<const T*>(input), channels},
+    launch_column_sums(queue, PixelTerm<T>{static_cast<const T*>(input), pitch},
                        PixelMean<T>{static_cast<T*>(output), pixels, channels},
                        {images, pixels, channels}, static_cast<float*>(scratch));
   });

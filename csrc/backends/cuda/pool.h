@@ -15,6 +15,9 @@ struct PoolAxis {
 struct PoolShape {
   std::int64_t images, channels;
   PoolAxis rows, columns;
+  // Elements from pixel to pixel of the forward op's input and output (or its gradient), and of the
+  // input's gradient.
+  std::int64_t input_pitch, output_pitch, grad_pitch;
 };
 
 void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
@@ -36,7 +39,8 @@ void adaptive_avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& sh
 std::int64_t global_avg_pool_scratch_bytes(std::int64_t images, std::int64_t pixels,
                                            std::int64_t channels);
 void global_avg_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
-                     std::int64_t channels, const void* input, void* output, void* scratch);
+                     std::int64_t channels, std::int64_t pitch, const void* input, void* output,
+                     void* scratch);
 void global_avg_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
                           std::int64_t channels, const void* grad_output, void* grad_input);
 void global_max_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,

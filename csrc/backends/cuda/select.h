@@ -20,9 +20,17 @@ struct Choice {
   PackedInput packed = {};                   // as Kernel::packed
   // Empty: the library's or our own one. Lives as long as the process.
   const char* variant = "";
+  std::uint32_t strided_inputs = 0, strided_outputs = 0;  // as Kernel's
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, ""}; }
+
+// A kernel that takes and makes tensors whose pixels lie apart.
+inline Choice strided(Choice choice, std::uint32_t inputs, std::uint32_t outputs) {
+  choice.strided_inputs = inputs;
+  choice.strided_outputs = outputs;
+  return choice;
+}
 
 bool merges_siblings(const Siblings&) noexcept;  // DeviceModule::merges: conv2d.cpp
 

@@ -28,7 +28,27 @@ struct OnDevice {
   int device = 0;
   int alias_output = -1, alias_input = -1;  // the output lies on the input
   const char* pinned = "reference";         // our own kernel; empty: a library's, if there is one
+  // Bit i: `gap` elements lie between the pixels of input (output) i.
+  std::uint32_t apart_inputs = 0, apart_outputs = 0;
+  int gap = 0;
 };
+
+// Pixels as they lie on the device, what is between them filled with ones.
+struct Places {
+  std::size_t pixels, pixel_bytes, stride;
+  std::int64_t pitch = 0;
+  std::size_t bytes() const { return pixels * stride; }
+};
+Places places_of(const TensorSpec& spec, std::uint32_t apart, std::size_t index, int gap) {
+  const std::size_t bytes = byte_size(spec);
+  if (index >= 32 || (apart >> index & 1u) == 0 || spec.shape.empty() || bytes == 0)
+    return {1, bytes, bytes};
+  const auto channels = static_cast<std::size_t>(spec.shape.back());
+  const std::size_t item = bytes / static_cast<std::size_t>(element_count(spec.shape));
+  const std::size_t pixel = channels * item;
+  return {bytes / pixel, pixel, pixel + static_cast<std::size_t>(gap) * item,
+          spec.shape.back() + gap};
+}
 
 Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<TensorSpec>& outputs,
                       const OnDevice& how, Kernel& kernel) {
@@ -54,15 +74,28 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
     return memory.back();
   };
   std::vector<TensorView> in, out;
-  for (const HostTensor& input : inputs) {
-    in.push_back({allocate(input.bytes.size()), &input.spec, 0});
-    module.copy_in(queue, in.back().data, input.bytes.data(), input.bytes.size());
+  std::vector<std::vector<std::byte>> kept;  // until the copies are done
+  const auto write = [&](void* target, const Places& places, const std::byte* values) {
+    std::vector<std::byte> bytes(places.bytes(), std::byte{0xFF});
+    for (std::size_t p = 0; p < places.pixels && values != nullptr; ++p)
+      std::memcpy(bytes.data() + p * places.stride, values + p * places.pixel_bytes,
+                  places.pixel_bytes);
+    kept.push_back(std::move(bytes));
+    module.copy_in(queue, target, kept.back().data(), kept.back().size());
+  };
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Places places = places_of(inputs[i].spec, how.apart_inputs, i, how.gap);
+    in.push_back({allocate(places.bytes()), &inputs[i].spec, places.pitch});
+    write(in.back().data, places, reinterpret_cast<const std::byte*>(inputs[i].bytes.data()));
   }
-  for (std::size_t o = 0; o < outputs.size(); ++o)
-    out.push_back({static_cast<int>(o) == how.alias_output
-                       ? in[static_cast<std::size_t>(how.alias_input)].data
-                       : allocate(byte_size(outputs[o])),
-                   &outputs[o], 0});
+  for (std::size_t o = 0; o < outputs.size(); ++o) {
+    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
+    const bool aliased = static_cast<int>(o) == how.alias_output;
+    out.push_back(
+        {aliased ? in[static_cast<std::size_t>(how.alias_input)].data : allocate(places.bytes()),
+         &outputs[o], places.pitch});
+    if (places.pitch != 0) write(out.back().data, places, nullptr);
+  }
   DeviceKernelArgs args;
   args.op = &op;
   args.inputs = in;
@@ -88,11 +121,26 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
   }
   kernel.run(args);
   Tensors results;
+  std::vector<std::vector<std::byte>> lying;
   for (std::size_t o = 0; o < outputs.size(); ++o) {
     results.emplace_back(outputs[o]);
-    module.copy_out(queue, results[o].bytes.data(), out[o].data, results[o].bytes.size());
+    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
+    lying.emplace_back(places.bytes());
+    module.copy_out(queue, lying.back().data(), out[o].data, places.bytes());
   }
   CHECK(module.wait(queue, problem_text));
+  for (std::size_t o = 0; o < outputs.size(); ++o) {
+    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
+    auto* const values = reinterpret_cast<std::byte*>(results[o].bytes.data());
+    bool others_kept = true;
+    for (std::size_t p = 0; p < places.pixels; ++p) {
+      const std::byte* const from = lying[o].data() + p * places.stride;
+      std::memcpy(values + p * places.pixel_bytes, from, places.pixel_bytes);
+      others_kept = others_kept && std::all_of(from + places.pixel_bytes, from + places.stride,
+                                               [](std::byte b) { return b == std::byte{0xFF}; });
+    }
+    CHECK(others_kept);
+  }
   for (void* const block : memory) module.release(queue, block);
   module.close(queue);
   return results;
@@ -161,6 +209,21 @@ void check(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
       const OnDevice how{0, static_cast<int>(o), static_cast<int>(i)};
       CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), actual));
     }
+  // Parts of larger images, of whole vectors and of none.
+  const std::uint32_t reads = kernel.strided_inputs, writes = kernel.strided_outputs;
+  for (const int gap : {8, 3}) {
+    if ((reads | writes) == 0) break;
+    CAPTURE(gap);
+    OnDevice how;
+    how.gap = gap;
+    for (const auto& [apart_inputs, apart_outputs] :
+         {std::pair{reads, 0u}, std::pair{0u, writes}, std::pair{reads, writes}}) {
+      if ((apart_inputs | apart_outputs) == 0) continue;
+      how.apart_inputs = apart_inputs;
+      how.apart_outputs = apart_outputs;
+      CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), actual));
+    }
+  }
 }
 
 HostTensor integers(const std::vector<std::int64_t>& values, DType dtype = DType::kInt64) {

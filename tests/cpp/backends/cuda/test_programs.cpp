@@ -111,6 +111,44 @@ TEST_CASE("cuda programs: siblings are one convolution under training, as their 
     CHECK(!merged(test::Compiled(inception_net(true, branch), options_for("cuda")).program));
 }
 
+int copies_in(const Program& program) {
+  const std::vector<StepProfile> steps = program.steps();
+  return static_cast<int>(std::count_if(steps.begin(), steps.end(), [](const StepProfile& step) {
+    return step.op == "concat" || step.op == "slice";
+  }));
+}
+
+TEST_CASE(
+    "cuda programs: branches are made where their concat has them, and their gradients read "
+    "there") {
+  const Results inputs = {{"x", test::random_tensor({4, 6, 6, 2}, 9)}, {"y", test::labels(4, 4)}};
+  for (const std::int64_t branch : {12, 17})
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      CAPTURE(branch);
+      CAPTURE(static_cast<int>(dtype));
+      const Graph graph = inception_net(false, branch);
+      CompileOptions options = options_for("cuda");
+      options.dtype = dtype;
+      CompileOptions copying = options;
+      copying.reuse_memory = false;
+      const test::Compiled apart(graph, copying), joined(graph, options);
+      CHECK(copies_in(apart.program) >= 5);
+      CHECK(copies_in(joined.program) == 0);
+      CHECK(joined.program.memory().arena_bytes < apart.program.memory().arena_bytes);
+      const test::Compiled cpu(graph, options_for("cpu"));
+      for (int step = 0; step < 3; ++step) {
+        const float expected = *cpu.program.run(inputs).at("loss").data<float>();
+        CHECK(*apart.program.run(inputs).at("loss").data<float>() ==
+              doctest::Approx(expected).epsilon(dtype == DType::kFloat32 ? 1e-4 : 0.02));
+        joined.program.run(inputs);
+      }
+      CHECK(test::same_bits(joined.variables, apart.variables));
+      options.mode = Mode::kInference;
+      options.optimizer.reset();
+      CHECK(copies_in(test::Compiled(graph, options).program) == 0);
+    }
+}
+
 TEST_CASE("cuda programs: Adam, whole batch norms and no fusion train as on the CPU") {
   CompileOptions options = options_for("cuda");
   options.fuse = false;
