@@ -92,7 +92,7 @@ def test_kernels_for_bfloat16_compute_what_is_emulated():
 
     results = []
     for pins in ({}, PORTABLE):
-        options = {**EMULATED, "variants": pins, "winograd": False}  # whose kernels round more than once
+        options = {**EMULATED, "variants": pins, "winograd": False}  # Winograd's kernels round more than once
         value, (to_input, _) = pc.value_and_grad(loss, parameters=(), **options)(x)
         results.append((value, to_input))
     (value, to_input), (found, found_to_input) = results

@@ -5,7 +5,8 @@
 
 Both compute in bfloat16 (PyTorch by autocast, channels last), from images that are on the host for pycnn and on the GPU
 for PyTorch. Neither waits for a step before the next is given. PyTorch's best is the faster of eager and one CUDA
-graph. What pycnn has no kernels for says so.
+graph, and the ratio is to that. A column of its own has pycnn in float16 with its scaled loss, of some nets: choosing
+their kernels takes as long again. What pycnn has no kernels for says so.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ import pycnn
 
 # name (of torchvision, too), image, batch
 NETS = [("resnet18", 224, 64), ("resnet50", 224, 32), ("vgg16", 224, 16), ("alexnet", 224, 64)]
+FLOAT16 = {"resnet18", "resnet50"}
 STEPS, ROUNDS = 10, 3
 
 
-def pycnn_step(name: str, size: int, batch: int) -> Any:
+def pycnn_step(name: str, size: int, batch: int, dtype: str = "bfloat16") -> Any:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, size, size, 3), dtype=np.float32)
     y = rng.integers(0, 1000, batch)
     optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
-    trainer = pycnn.Trainer(pycnn.models.create(name), optimizer=optimizer, device="cuda", dtype="bfloat16")
+    trainer = pycnn.Trainer(pycnn.models.create(name), optimizer=optimizer, device="cuda", dtype=dtype)
 
     def steps(count: int) -> None:
         begun: deque[Any] = deque()  # as `fit` does: the result of a step is looked at two steps later
@@ -95,6 +97,11 @@ def seconds(step: Any) -> float:
 def compare(name: str, size: int, batch: int) -> dict[str, Any]:
     steps = {"pycnn": pycnn_step(name, size, batch)}
     try:
+        if name in FLOAT16:
+            steps["float16"] = pycnn_step(name, size, batch, "float16")
+    except pycnn.Error as error:
+        print(f"# {name}: not in float16 ({str(error).splitlines()[0]})")
+    try:
         steps.update(torch_steps(name, size, batch))
     except (ImportError, RuntimeError) as error:
         print(f"# {name}: no PyTorch to compare with ({str(error).splitlines()[0]})")
@@ -108,10 +115,15 @@ def compare(name: str, size: int, batch: int) -> dict[str, Any]:
 
 
 def tune() -> None:
-    for name, size, batch in NETS:
-        begin = time.perf_counter()
-        pycnn_step(name, size, batch)(1)
-        print(f"{name} batch {batch}: {time.perf_counter() - begin:.1f} s to compile and take a step", flush=True)
+    # Those without a peer last: they are what a limit may cut off.
+    for dtype in ("bfloat16", "float16"):
+        for name, size, batch in NETS:
+            if dtype == "float16" and name not in FLOAT16:
+                continue
+            begin = time.perf_counter()
+            pycnn_step(name, size, batch, dtype)(1)
+            taken = time.perf_counter() - begin
+            print(f"{name} batch {batch}, {dtype}: {taken:.1f} s to compile and take a step", flush=True)
 
 
 def main() -> int:
@@ -119,7 +131,7 @@ def main() -> int:
         tune()
         return 0
     rows = []
-    print(f"{'training, bfloat16, images/s':32} {'pycnn':>10} {'torch':>10} {'ratio':>7}")
+    print(f"{'training, bfloat16, images/s':32} {'pycnn':>10} {'torch':>10} {'ratio':>7} {'float16':>10}")
     for name, size, batch in NETS:
         try:
             row = compare(name, size, batch)
@@ -129,7 +141,8 @@ def main() -> int:
         rows.append(row)
         peers = [row[key] for key in ("eager", "graph") if key in row]
         best = f"{max(peers):10.0f} {row['pycnn'] / max(peers):7.2f}" if peers else f"{'-':>10} {'-':>7}"
-        print(f"{name + f' batch {batch}':32} {row['pycnn']:10.0f} {best}", flush=True)
+        half = f"{row['float16']:10.0f}" if "float16" in row else f"{'-':>10}"
+        print(f"{name + f' batch {batch}':32} {row['pycnn']:10.0f} {best} {half}", flush=True)
     Path(sys.argv[1]).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -239,8 +239,12 @@ class Trainer:
             if not math.isfinite(values["loss"]):
                 self._warn(
                     "loss",
-                    f"the loss is {values['loss']}{self.lost} at step {self.steps}; the weights are probably "
-                    "lost (try a smaller learning rate or clip_norm)",
+                    f"the loss is {values['loss']}{self.lost} at step {self.steps}; "
+                    + (
+                        "the step changed no weight (the net may give numbers beyond float16; try bfloat16)"
+                        if self.scales_loss
+                        else "the weights are probably lost (try a smaller learning rate or clip_norm)"
+                    ),
                 )
             return values
 

@@ -172,7 +172,7 @@ def test_a_broken_image_spoils_neither_weights_nor_running_statistics():
     scale = training.loss_scale
     x, y = data(16)
     x[3, 2, 2, 0] = np.inf
-    with pytest.warns(RuntimeWarning, match="the loss is nan"):
+    with pytest.warns(RuntimeWarning, match="the loss is nan at step 4; the step changed no weight"):
         training.step(x, y)
     assert changed(before, arrays(training)) == OWN
     assert training.loss_scale == scale / 2
@@ -260,6 +260,20 @@ def test_history_and_progress_show_the_scale(capsys):
     assert f"scale {training.loss_scale:g}" in capsys.readouterr().err
     assert trainer("plain", dtype="bfloat16").fit(data(), epochs=1, progress=False).columns.count("loss_scale") == 0
     assert training.predict(data()[0]).shape == (48,)
+
+
+@pytest.mark.parametrize("scale", [0.0, -8.0, np.nan, np.inf])
+def test_a_scale_that_is_none_spoils_nothing_and_is_replaced(scale):
+    training = trainer("plain")
+    steps(training, 2)
+    before = arrays(training)
+    training.variables["train.loss_scale"] = np.array(scale, np.float32)
+    steps(training, 1)
+    assert changed(before, arrays(training)) == OWN
+    assert training.loss_scale == (2.0**24 if np.isnan(scale) or scale > 0 else 2.0**-24)
+    training.variables["train.loss_scale"] = np.array(512, np.float32)
+    steps(training, 1)
+    assert "0.weight" in changed(before, arrays(training))
 
 
 def test_an_epoch_in_vain_is_told():

@@ -44,7 +44,7 @@ struct PairTilePlan {
 
 constexpr Index kLeastChannels = 32;          // fewer do not repay the transforms
 constexpr Index kPointElements = 256 * 1024;  // of a chunk, in the second-level cache
-constexpr Index kStripTiles = 14;             // that a unit multiplies at once
+constexpr Index kStripTiles = kPairTilesAtOnce;
 constexpr Index kLeastStrips = 2, kMostStrips = 6;
 constexpr Index kChunksWanted = 16;
 constexpr Index kLineElements = 32;
@@ -69,9 +69,12 @@ const PairTilePlan& tile_plan_of(const KernelArgs& args) {
   return *reinterpret_cast<const PairTilePlan*>(args.plan);
 }
 
+constexpr Index kStepPoints = kPairPoints * kPairStep * kPairBlock;
+
 // ---- Packing: [point][block of output channels][step][half][pair][16][2]
 
-// A step of a block, whose points in float32 are [point][channel of the step][32].
+// A step of a block, whose points in float32 are [point][channel of the step][32]; even channels
+// first, as place_in_step says.
 void round_points(const PairTilePlan& plan, const PairTileKernels& kernels, const float* points,
                   BFloat16* to) {
   for (Index p = 0; p < kPairPoints; ++p, points += kPairStep * kPairBlock)
@@ -99,16 +102,16 @@ void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
   job.write_pitch = plan.transposed ? 1 : taps * in;
   job.width = kPairBlock, job.plane = kPairStep * kPairBlock;
   auto* packed = args.outputs[0].as<BFloat16>();
-  auto pack_step = [&](std::int64_t index, int) {
+  auto pack_step = [&](std::int64_t index, int worker) {
     const Index block = index / plan.steps, step = index % plan.steps;
     const Index channel = block * kPairBlock, first = step * kPairStep;
-    alignas(64) float points[kPairPoints * kPairStep * kPairBlock];
+    float* const points = reinterpret_cast<float*>(args.scratch) + worker * kStepPoints;
     WinogradWeights part = job;
     part.weight += channel * job.write_pitch + first * job.read_pitch;
     part.valid = std::min(kPairBlock, out - channel);
     part.read_channels = std::min(kPairStep, in - first);
     part.points = points;
-    if (part.read_channels < kPairStep) std::fill(std::begin(points), std::end(points), 0.0f);
+    if (part.read_channels < kPairStep) std::fill_n(points, kStepPoints, 0.0f);
     kernels.weights->two_by_three->weights(part);
     round_points(plan, kernels, points,
                  packed + block * plan.block_weights() + step * plan.step_weights());
@@ -240,18 +243,18 @@ void pack(const KernelArgs& args) noexcept {
   pack_pair_tiles(args, kKernels);
 }
 
-constexpr PairTileKernels kPortableKernels = {&portable::kPairTiles, &baseline::kWinograd,
-                                              &portable::kPairUnit};
+constexpr PairTileKernels kPortableTiles = {&portable::kPairTiles, &baseline::kWinograd,
+                                            &portable::kPairUnit};
 #if PYCNN_HAVE_AVX512
-constexpr PairTileKernels kAvx512Kernels = {&avx512_bf16::kPairTiles, &avx512::kWinograd,
-                                            &avx512_bf16::kPairUnit};
+constexpr PairTileKernels kAvx512PairTiles = {&avx512_bf16::kPairTiles, &avx512::kWinograd,
+                                              &avx512_bf16::kPairUnit};
 #endif
 
 }  // namespace
 
-const PairTileRun kPairTilesPortable = {run<kPortableKernels>, pack<kPortableKernels>};
+const PairTileRun kPairTilesPortable = {run<kPortableTiles>, pack<kPortableTiles>};
 #if PYCNN_HAVE_AVX512
-const PairTileRun kPairTilesAvx512 = {run<kAvx512Kernels>, pack<kAvx512Kernels>};
+const PairTileRun kPairTilesAvx512 = {run<kAvx512PairTiles>, pack<kAvx512PairTiles>};
 #endif
 
 const char* refuse_pair_tiles(const WindowProblem& w) {
@@ -284,6 +287,8 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(kPairPoints * plan.weight_plane()) * sizeof(BFloat16);
+  kernel.packed.pack_scratch_bytes =
+      static_cast<std::size_t>(workers * kStepPoints) * sizeof(float);
   kernel.packed.pack = entry.pack;
   kernel.packed.format =
       w.transposed ? "conv2d_grad_input.winograd.bfloat16" : "conv2d.winograd.bfloat16";

@@ -7,8 +7,8 @@
 // block's sums are transformed back, all in the cache of one core.
 //
 // Numerics: transformed images and weights are rounded to bfloat16, sums are float32: the error is
-// about twice that of the sums by definition (docs/design.md). Larger tiles would round too much.
-// A NaN or an infinity reaches the whole tile.
+// about 1.6 times that of the sums by definition (docs/design.md). Larger tiles would round too
+// much. A NaN or an infinity reaches the whole tile.
 namespace pycnn::cpu {
 
 struct PairTileRun {

@@ -11,6 +11,7 @@ static_assert(kGemmLanes == kLanes);
 
 constexpr int kMaxPixels = kVectorRegisters == 32 ? 14 : 6;
 constexpr Index kBlock = 2 * kLanes;
+constexpr Index kMinSteps = 8;  // of a tile whose lines are worth asking for
 
 struct Tile {
   const char* first = nullptr;  // anchors of the two pixel groups
@@ -64,6 +65,21 @@ PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR
     }
 }
 
+// Asks, bit by bit, for the lines that a tile will add to and write: all at once they would be in
+// the way of those that it reads.
+template <int MR, int NV>
+PYCNN_INLINE void fetch_pixel(const WindowTiles& job, const Tile& tile, int i) {
+  constexpr int kFirst = (MR + 1) / 2, kLineFloats = 16;
+  const float* const at = i < kFirst ? tile.output_first + i * job.output_column
+                                     : tile.output_second + (i - kFirst) * job.output_column;
+#pragma GCC unroll 8
+  for (int c = 0; c < NV * kLanes; c += kLineFloats) __builtin_prefetch(at + c, 1, 3);
+  if (job.residual == nullptr || job.residual == job.output) return;
+#pragma GCC unroll 8
+  for (int c = 0; c < NV * kLanes; c += kLineFloats)
+    __builtin_prefetch(job.residual + (at - job.output) + c, 0, 3);
+}
+
 // `blocks` > 1 puts several blocks of weights side by side: with few pixels one block alone has too
 // few independent sums to hide the latency of the multiply-add.
 template <int MR, int NV, int BLOCKS>
@@ -83,30 +99,40 @@ void tile_kernel(const WindowTiles& job, const Tile& tile) {
   const Index* tap = job.taps;
   const Index* const taps_end = tap + job.tap_count;
   const Index run_bytes = job.run * Index{sizeof(float)};
+  constexpr Index kStepBytes = 8 * sizeof(float);
+  const Index steps = job.tap_count * ((run_bytes + kStepBytes - 1) / kStepBytes);
+  const Index fetched = steps < kMinSteps ? 0 : (MR + steps - 1) / steps;  // pixels in each
+  int pixel = 0;
   for (; tap != taps_end; ++tap) {
     const Index offset = *tap * Index{sizeof(float)};
     const char* a = tile.first + offset;
     const char* b = tile.second + offset;
     const char* const end = a + run_bytes;
     do {
-      Vec wv[kVectors];
+      // A step of a few channels.
+      for (Index n = 0; n < fetched && pixel < MR; ++n)
+        fetch_pixel<MR, kVectors>(job, tile, pixel++);
+      const char* const step_end = end - a > kStepBytes ? a + kStepBytes : end;
+      do {
+        Vec wv[kVectors];
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v)
-        wv[v] = load(w + (v / NV) * block_pitch + (v % NV) * kLanes);
+        for (int v = 0; v < kVectors; ++v)
+          wv[v] = load(w + (v / NV) * block_pitch + (v % NV) * kLanes);
 #pragma GCC unroll 14
-      for (int i = 0; i < MR; ++i) {
-        const int j = i < kFirst ? i : i - kFirst;
-        const char* base = i < kFirst ? a : b;
-        const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
-        const Vec x = broadcast_at(base + at);
+        for (int i = 0; i < MR; ++i) {
+          const int j = i < kFirst ? i : i - kFirst;
+          const char* base = i < kFirst ? a : b;
+          const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
+          const Vec x = broadcast_at(base + at);
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(x, wv[v], sum[i][v]);
-      }
-      a += sizeof(float);
-      b += sizeof(float);
-      w += NV * kLanes;
-      // Keeps the compiler from turning each address into an induction variable of its own.
-      asm volatile("" : "+r"(a), "+r"(b), "+r"(w));
+          for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(x, wv[v], sum[i][v]);
+        }
+        a += sizeof(float);
+        b += sizeof(float);
+        w += NV * kLanes;
+        // Keeps the compiler from turning each address into an induction variable of its own.
+        asm volatile("" : "+r"(a), "+r"(b), "+r"(w));
+      } while (a != step_end);
     } while (a != end);
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "backends/cpu/optimizer_steps.h"
 #include "backends/cpu/select.h"
@@ -170,7 +171,11 @@ void loss_scale(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::LossScale>(args);
   double norm = scalar_of(args.inputs[0]), scale = scalar_of(args.inputs[1]), factor = -1.0;
   std::int64_t good_steps = *args.inputs[2].as<const std::int64_t>();
-  if (std::isfinite(norm)) {
+  if (!(scale >= kSmallest && scale <= kLargest)) {
+    norm = std::numeric_limits<double>::quiet_NaN();
+    scale = scale < kSmallest ? kSmallest : kLargest;
+    good_steps = 0;
+  } else if (std::isfinite(norm)) {
     norm /= scale;
     factor = (norm > op.max_norm ? op.max_norm / norm : 1.0) / scale;
     if (++good_steps >= op.growth_interval) {

@@ -13,6 +13,7 @@ namespace pycnn::cpu {
 
 constexpr Index kPairPoints = 16;  // of a tile of 2x2 outputs
 constexpr Index kPairTileSide = 4;
+constexpr Index kPairTilesAtOnce = 14;  // that a unit's registers hold
 
 // Where channel c of a step goes, and what is read into place p.
 constexpr Index place_in_step(Index channel) { return channel % 2 * (kPairStep / 2) + channel / 2; }

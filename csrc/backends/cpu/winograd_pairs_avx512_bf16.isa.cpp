@@ -5,6 +5,8 @@
 namespace pycnn::cpu::avx512_bf16 {
 namespace {
 
+static_assert(kPairTilesAtOnce == kMostRows);
+
 // ---- Input
 
 // 32 channels widened: the even ones and the odd ones, whose bits are where float32 has them.

@@ -147,7 +147,11 @@ struct LossScaleRule {
     constexpr double kSmallest = 1.0 / (1 << 24), kLargest = 1 << 24;
     double norm = *p.norm, scale = *p.scale, factor = -1.0;
     std::int64_t good_steps = *p.good_steps;
-    if (norm - norm == 0.0) {  // finite
+    if (!(scale >= kSmallest && scale <= kLargest)) {
+      norm = static_cast<double>(NAN);
+      scale = scale < kSmallest ? kSmallest : kLargest;
+      good_steps = 0;
+    } else if (norm - norm == 0.0) {  // finite
       norm /= scale;
       factor = (norm > p.max_norm ? p.max_norm / norm : 1.0) / scale;
       if (++good_steps >= p.growth_interval) {

@@ -245,7 +245,12 @@ TEST_CASE("scale of the loss: halved by what is not finite, doubled after enough
         Step{8.0, 4.0, 3, 1.0 / 8, 2.0, 4.0, 4},  // 2 is more than max_norm of 1
         Step{0.0, 4.0, 9, 0.25, 0.0, 8.0, 0}, Step{0.0, limit, 9, 1.0 / limit, 0.0, limit, 0},
         Step{kInfinity, 4.0, 9, -1.0, kInfinity, 2.0, 0}, Step{kNaN, 4.0, 5, -1.0, kNaN, 2.0, 0},
-        Step{kNaN, 1.0 / limit, 5, -1.0, kNaN, 1.0 / limit, 0}})
+        Step{kNaN, 1.0 / limit, 5, -1.0, kNaN, 1.0 / limit, 0},
+        // A scale that somebody set.
+        Step{0.0, 0.0, 5, -1.0, kNaN, 1.0 / limit, 0},
+        Step{3.0, -4.0, 5, -1.0, kNaN, 1.0 / limit, 0},
+        Step{3.0, 2.0 * limit, 9, -1.0, kNaN, limit, 0},
+        Step{3.0, kInfinity, 5, -1.0, kNaN, limit, 0}, Step{3.0, kNaN, 5, -1.0, kNaN, limit, 0}})
     for (const DType dtype : {DType::kFloat32, DType::kFloat64})
       check_kernels(
           ops::LossScale{10, 1.0},

@@ -30,7 +30,8 @@ struct ClipFactor {
 ///            growth_interval of them the scale is doubled and counting begins again
 ///   else:    factor = -1; the scale is halved, no good steps
 ///
-/// The scale stays within 2^-24 and 2^24.
+/// The scale stays within 2^-24 and 2^24. One beyond, which somebody set, is brought to the nearer
+/// limit (NaN to the upper one) by a step that changes nothing, whose norm is NaN.
 /// inputs:  norm (), of ClipFactor; scale (); good_steps i64 (1)
 /// outputs: factor (); norm (), of the gradients without the scale; scale (); good_steps
 struct LossScale {
