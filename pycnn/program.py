@@ -622,8 +622,8 @@ def compile(
             9e-7 on the small outputs, 3e-6 to 2e-5 on the large ones and 2e-6 to 1e-5 of 5x5 windows, against 3e-7 to
             3e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2 or 4x4. Transformed weights
             take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. With bfloat16, where AVX512-BF16 multiplies and
-            AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS result instead of 0.24 %.
-            False keeps to plain sums.
+            AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS result instead of
+            0.24 %. False keeps to plain sums.
         input_dtype: Of the array to call it with, where `dtype` is "bfloat16" (NumPy has none) or "float16": "float32",
             the default, "uint8", or with the latter "float16".
         emulate_bfloat16: Let "bfloat16" run on any processor, by rounding what float32 kernels are given and give:
