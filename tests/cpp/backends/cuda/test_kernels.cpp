@@ -133,7 +133,8 @@ Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<Ten
     const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
     auto* const values = reinterpret_cast<std::byte*>(results[o].bytes.data());
     bool others_kept = true;
-    for (std::size_t p = 0; p < places.pixels; ++p) {
+    const std::size_t pixels = results[o].bytes.empty() ? 0 : places.pixels;
+    for (std::size_t p = 0; p < pixels; ++p) {
       const std::byte* const from = lying[o].data() + p * places.stride;
       std::memcpy(values + p * places.pixel_bytes, from, places.pixel_bytes);
       others_kept = others_kept && std::all_of(from + places.pixel_bytes, from + places.stride,
