@@ -29,12 +29,12 @@ void train_reference(const KernelArgs& args) noexcept {
 // By the coefficients 0 to 2: mean, factor and shift.
 template <class Isa>
 void normalize(const KernelArgs& args, const Layout& l, const Scratch& scratch) noexcept {
-  for_pieces<Isa>(
-      args, l, scratch, args.inputs[0], nullptr, &args.outputs[0],
-      [&](std::int64_t, const Chunk& piece, std::int64_t, const float* x, const float*, float* y) {
-        Isa::normalize_rows(x, y, piece.rows, piece.width, scratch.coefficient(0),
-                            scratch.coefficient(1), scratch.coefficient(2));
-      });
+  for_chunks<Isa>(args, l, args.inputs[0], nullptr, &args.outputs[0],
+                  [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
+                      const auto*, auto* y) {
+                    functions.apply(x, nullptr, y, chunk.rows, chunk.width, scratch.coefficient(0),
+                                    scratch.coefficient(1), scratch.coefficient(2), nullptr);
+                  });
 }
 
 template <class Isa>
@@ -93,21 +93,7 @@ template <class Isa, class Grad>
 void grad(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
-  input_gradient<Isa, Grad>(
-      args, l, scratch,
-      [&](const float* x, const float* g, const Chunk& chunk, bool first, float* sum,
-          float* product) {
-        Isa::column_gradient_sums(x, g, chunk.rows, chunk.width, first, scratch.coefficient(0), sum,
-                                  product);
-      },
-      [&](const float* x, const float* g, float* to, const Chunk& chunk) {
-        if constexpr (Grad::kThroughStatistics)
-          Isa::gradient_rows(x, g, to, chunk.rows, chunk.width, scratch.coefficient(0),
-                             scratch.coefficient(1), scratch.coefficient(2),
-                             scratch.coefficient(3));
-        else
-          Isa::scale_rows(g, to, chunk.rows, chunk.width, scratch.coefficient(1));
-      });
+  input_gradient<Isa, Grad>(args, l, scratch, nullptr);
 }
 
 // ---- BatchNormInference

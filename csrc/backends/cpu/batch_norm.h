@@ -1,9 +1,13 @@
 #pragma once
 #include <cstdint>
 
+#include "core/half_types.h"
+
 // Inner loops of batch normalisation, built once per instruction set (batch_norm.isa.cpp). All work
-// on a matrix of contiguous rows of `width` floats; columns never mix, so NaN stays in its column.
-// Nothing needs alignment; outputs may be the same memory as inputs of the same size.
+// on a matrix of contiguous rows of `width` elements T, float or BFloat16; columns never mix, so
+// NaN stays in its column. What a column has in common is float, and so is all arithmetic: results
+// of BFloat16 are what those of float would be, rounded. Nothing needs alignment; outputs may be
+// the same memory as inputs of the same size.
 namespace pycnn::cpu {
 
 // An activation made of straight pieces, on vectors of floats: x below `low` becomes slope * x, or
@@ -12,6 +16,7 @@ namespace pycnn::cpu {
 struct Rectifier {
   float low, high, slope;
   std::int32_t keep;  // all bits, or none where slope * x is to be 0 even for infinite x
+  bool is_relu;       // low is 0, and all below becomes it
 };
 
 // What a gradient passes on its way back: the slope of the rectifier at
@@ -22,48 +27,39 @@ struct Gate {
   Rectifier rectifier;
 };
 
-#define PYCNN_DECLARE_BATCH_NORM(ISA)                                                              \
-  namespace ISA {                                                                                  \
-  /* Per column: the mean as pivot + mean, since float alone may be too coarse for it, and the sum \
-     of (x - mean)^2. Two passes over blocks of rows; blocks are joined by the formula of Chan,    \
-     Golub and LeVeque (1979). `rows` is at least 1. Continues what `before` rows                  \
-     began, whole blocks of batch_norm_block_rows. */                                              \
-  void column_statistics(const float* x, std::int64_t rows, std::int64_t width,                    \
-                         std::int64_t before, float* pivot, float* mean, float* m2) noexcept;      \
-  /* Per column: sum of g, and sum of g * (x - mean). Not `first`: continues likewise. */          \
-  void column_gradient_sums(const float* x, const float* g, std::int64_t rows, std::int64_t width, \
-                            bool first, const float* mean, float* sum, float* product) noexcept;   \
-  /* y = (x - mean) * factor + shift */                                                            \
-  void normalize_rows(const float* x, float* y, std::int64_t rows, std::int64_t width,             \
-                      const float* mean, const float* factor, const float* shift) noexcept;        \
-  /* y = rectifier((x - mean) * factor + shift + residual); `residual` may be null */              \
-  void apply_rows(const float* x, const float* residual, float* y, std::int64_t rows,              \
-                  std::int64_t width, const float* mean, const float* factor, const float* shift,  \
-                  const Rectifier& rectifier) noexcept;                                            \
-  /* As column_gradient_sums and gradient_rows, of what the gate leaves of g. */                   \
-  void gated_gradient_sums(const float* x, const float* g, std::int64_t rows, std::int64_t width,  \
-                           bool first, const float* mean, const Gate& gate, float* sum,            \
-                           float* product) noexcept;                                               \
-  void gated_gradient_rows(const float* x, const float* g, float* grad_input, std::int64_t rows,   \
-                           std::int64_t width, const float* mean, const float* a, const float* b,  \
-                           const float* c, const Gate& gate) noexcept;                             \
-  /* grad_input = a * g + b * (x - mean) + c */                                                    \
-  void gradient_rows(const float* x, const float* g, float* grad_input, std::int64_t rows,         \
-                     std::int64_t width, const float* mean, const float* a, const float* b,        \
-                     const float* c) noexcept;                                                     \
-  /* y = x * factor */                                                                             \
-  void scale_rows(const float* x, float* y, std::int64_t rows, std::int64_t width,                 \
-                  const float* factor) noexcept;                                                   \
+template <class T>
+struct BatchNormFunctions {
+  // Per column: the mean as pivot + mean, since float alone may be too coarse for it, and the sum
+  // of (x - mean)^2. Two passes over blocks of rows; blocks are joined by the formula of Chan,
+  // Golub and LeVeque (1979). `rows` is at least 1.
+  void (*statistics)(const T* x, std::int64_t rows, std::int64_t width, float* pivot, float* mean,
+                     float* m2) noexcept;
+  // y = rectifier((x - mean) * factor + shift + residual); `residual` may be null, and so may
+  // `rectifier`.
+  void (*apply)(const T* x, const T* residual, T* y, std::int64_t rows, std::int64_t width,
+                const float* mean, const float* factor, const float* shift,
+                const Rectifier* rectifier) noexcept;
+  // Per column, of what the gate leaves of g: sum of g, and sum of g * (x - mean). A gate of null
+  // leaves all.
+  void (*gradient_sums)(const T* x, const T* g, std::int64_t rows, std::int64_t width,
+                        const float* mean, const Gate* gate, float* sum, float* product) noexcept;
+  // grad_input = a * g + b * (x - mean) + c, of what the gate leaves of g.
+  void (*gradient)(const T* x, const T* g, T* grad_input, std::int64_t rows, std::int64_t width,
+                   const float* mean, const float* a, const float* b, const float* c,
+                   const Gate* gate) noexcept;
+  // y = x * factor
+  void (*scale)(const T* x, T* y, std::int64_t rows, std::int64_t width,
+                const float* factor) noexcept;
+};
+
+#define PYCNN_DECLARE_BATCH_NORM(ISA)                           \
+  namespace ISA {                                               \
+  extern const BatchNormFunctions<float> kBatchNorm;            \
+  extern const BatchNormFunctions<BFloat16> kBatchNormBFloat16; \
   }
 PYCNN_DECLARE_BATCH_NORM(baseline)
 PYCNN_DECLARE_BATCH_NORM(avx2)
 PYCNN_DECLARE_BATCH_NORM(avx512)
 #undef PYCNN_DECLARE_BATCH_NORM
-
-// Rows of one block: a function of the width alone. A block of 16 KB stays in the first cache.
-constexpr std::int64_t batch_norm_block_rows(std::int64_t width) noexcept {
-  const std::int64_t rows = 4096 / (width > 0 ? width : 1);
-  return rows < 16 ? 16 : rows > 256 ? 256 : rows;
-}
 
 }  // namespace pycnn::cpu

@@ -3,44 +3,116 @@
 #include "backends/cpu/simd.isa.h"
 
 namespace pycnn::cpu::PYCNN_ISA {
+namespace batch_norm {
+namespace {
 
 using Index = std::int64_t;
 
+// A number of vectors or rows, as a type.
+template <int kNumber>
+struct Count {
+  static constexpr int kValue = kNumber;
+};
+
+// Calls f(vectors, column, lanes) for all columns: kMost vectors at a time, in the end one or a
+// part of one.
+template <int kMost, class F>
+PYCNN_INLINE void for_vectors(Index width, const F& f) {
+  Index c = 0;
+  for (; c + kMost * kLanes <= width; c += kMost * kLanes) f(Count<kMost>{}, c, kLanes);
+  for (; c < width; c += kLanes)
+    f(Count<1>{}, c, c + kLanes <= width ? kLanes : static_cast<int>(width - c));
+}
+
+// What a gradient is told of the activation that it comes through, and what x becomes behind it.
+enum class Bend { kNone, kRelu, kAny };
+
+PYCNN_INLINE Vec below(Vec x, const Rectifier& r) {
+  return as_float(as_int(broadcast(r.slope) * x) & r.keep);
+}
+
+template <Bend kBend>
+PYCNN_INLINE Vec activated(Vec x, const Rectifier& r) {
+  if constexpr (kBend == Bend::kNone) {
+    return x;
+  } else if constexpr (kBend == Bend::kRelu) {
+    return relu(x);
+  } else {
+    x = select(x < broadcast(r.low), below(x, r), x);
+    return select(x > broadcast(r.high), broadcast(r.high), x);
+  }
+}
+
+template <Bend kBend>
+PYCNN_INLINE Vec passed_back(Vec grad, Vec y, const Rectifier& r) {
+  if constexpr (kBend == Bend::kNone) {
+    return grad;
+  } else if constexpr (kBend == Bend::kRelu) {
+    return select(y <= zero(), zero(), grad);
+  } else {
+    return select(y >= broadcast(r.high), zero(),
+                  select(y <= broadcast(r.low), below(grad, r), grad));
+  }
+}
+
+// ---- Sums by column
+//
+// Blocks of rows, and in them four vectors side by side: as many independent sums as hide the
+// latency of an addition.
+
+constexpr int kSumVectors = 4;
+
+// A function of the width alone. 16 KB of floats stay in the first cache.
+PYCNN_INLINE Index block_rows_of(Index width) {
+  const Index rows = 4096 / width;
+  return rows < 16 ? 16 : rows > 256 ? 256 : rows;
+}
+
+// Calls f(vectors, first row, rows, column, lanes, ahead) for all columns of all blocks.
+template <class F>
+PYCNN_INLINE void for_blocks(Index rows, Index width, const F& f) {
+  const Index block = block_rows_of(width);
+  for (Index begin = 0; begin < rows; begin += block) {
+    const Index count = begin + block < rows ? block : rows - begin;
+    const Index ahead = begin + 2 * block <= rows ? block * width : 0;
+    for_vectors<kSumVectors>(
+        width, [&](auto vectors, Index c, int lanes)
+                   __attribute__((always_inline)) { f(vectors, begin, count, c, lanes, ahead); });
+  }
+}
+
 // Blocks are read by columns, which the hardware does not see coming: at `row`, its place in the
 // next block is called into L2, where `ahead` is not 0. (L1 is full of this block.)
-template <int kVectors>
-PYCNN_INLINE void fetch_ahead(const float* row, Index ahead) {
+template <int kVectors, class T>
+PYCNN_INLINE void fetch_ahead(const T* row, Index ahead) {
   if (ahead == 0) return;
-  for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + ahead + v * kLanes, 0, 2);
+  constexpr int kLine = static_cast<int>(64 / sizeof(T));
+  for (int i = 0; i < kVectors * kLanes; i += kLine) __builtin_prefetch(row + ahead + i, 0, 2);
 }
 
-// From a block to the next: 0 where that is not whole.
-PYCNN_INLINE Index next_block(Index begin, Index block, Index rows, Index width) {
-  return begin + 2 * block <= rows ? block * width : 0;
-}
-
-// kVectors vectors side by side, or (kVectors = 1) a part of one: as many independent sums as hide
-// the latency of an addition.
-template <int kVectors>
-PYCNN_INLINE void block_statistics(const float* x, Index rows, Index width, Index ahead,
+template <int kVectors, class T>
+PYCNN_INLINE void block_statistics(const T* x, Index rows, Index width, Index ahead,
                                    Index rows_before, float* pivot, float* mean, float* m2,
                                    int lanes) {
-  Vec sum[kVectors] = {};
-  const float* row = x;
-  for (Index r = 0; r < rows; ++r, row += width) {
-    fetch_ahead<kVectors>(row, ahead);
-    for (int v = 0; v < kVectors; ++v) sum[v] += load_lanes(row + v * kLanes, lanes);
+  Vec sum[kVectors] = {}, row[kVectors];
+  const T* p = x;
+  for (Index r = 0; r < rows; ++r, p += width) {
+    fetch_ahead<kVectors>(p, ahead);
+    load_side_by_side(p, row, lanes);
+    for (int v = 0; v < kVectors; ++v) sum[v] += row[v];
   }
   const Vec n = broadcast(static_cast<float>(rows));
   Vec center[kVectors], drift[kVectors] = {}, squares[kVectors] = {};
   for (int v = 0; v < kVectors; ++v) center[v] = sum[v] / n;
-  row = x;
-  for (Index r = 0; r < rows; ++r, row += width)
+  p = x;
+  for (Index r = 0; r < rows; ++r, p += width) {
+    load_side_by_side(p, row, lanes);
     for (int v = 0; v < kVectors; ++v) {
-      const Vec d = load_lanes(row + v * kLanes, lanes) - center[v];
+      const Vec d = row[v] - center[v];
       drift[v] += d;
       squares[v] = fma(d, d, squares[v]);
     }
+  }
   for (int v = 0; v < kVectors; ++v) {
     // `center` carries the rounding of the sum; the mean of what is left corrects it. The pivot is
     // the center of the first block, so differences of centers are nearly exact.
@@ -63,61 +135,44 @@ PYCNN_INLINE void block_statistics(const float* x, Index rows, Index width, Inde
   }
 }
 
-void column_statistics(const float* x, Index rows, Index width, Index before, float* pivot,
-                       float* mean, float* m2) noexcept {
-  const Index block = batch_norm_block_rows(width);
-  for (Index begin = 0; begin < rows; begin += block) {
-    const Index count = begin + block < rows ? block : rows - begin;
-    const float* const p = x + begin * width;
-    const Index ahead = next_block(begin, block, rows, width), past = before + begin;
-    Index c = 0;
-    for (; c + 4 * kLanes <= width; c += 4 * kLanes)
-      block_statistics<4>(p + c, count, width, ahead, past, pivot + c, mean + c, m2 + c, kLanes);
-    for (; c + kLanes <= width; c += kLanes)
-      block_statistics<1>(p + c, count, width, ahead, past, pivot + c, mean + c, m2 + c, kLanes);
-    if (c < width)
-      block_statistics<1>(p + c, count, width, ahead, past, pivot + c, mean + c, m2 + c,
-                          static_cast<int>(width - c));
+template <class T>
+void statistics(const T* x, Index rows, Index width, float* pivot, float* mean,
+                float* m2) noexcept {
+  for_blocks(
+      rows, width,
+      [&](auto vectors, Index begin, Index count, Index c, int lanes, Index ahead)
+          __attribute__((always_inline)) {
+            block_statistics<vectors.kValue>(x + begin * width + c, count, width, ahead, begin,
+                                             pivot + c, mean + c, m2 + c, lanes);
+          });
+}
+
+template <Bend kBend, int kVectors, class T>
+PYCNN_INLINE void block_gradient_sums(const T* x, const T* g, Index rows, Index width, Index ahead,
+                                      bool first, const float* mean, const Gate& gate, Index c,
+                                      float* sum, float* product, int lanes) {
+  Vec sums[kVectors] = {}, products[kVectors] = {}, row[kVectors], grad[kVectors];
+  Vec center[kVectors], factor[kVectors], offset[kVectors];
+  load_side_by_side(mean + c, center, lanes);
+  if constexpr (kBend != Bend::kNone) {
+    load_side_by_side(gate.factor + c, factor, lanes);
+    load_side_by_side(gate.offset + c, offset, lanes);
   }
-}
-
-PYCNN_INLINE Vec rectified(Vec x, const Rectifier& r) {
-  const Vec low = broadcast(r.low), high = broadcast(r.high);
-  const Vec below = as_float(as_int(broadcast(r.slope) * x) & r.keep);
-  x = select(x < low, below, x);
-  return select(x > high, high, x);
-}
-
-// What the gate leaves of a gradient; `column` is its place in the row. Without kGated all.
-template <bool kGated>
-PYCNN_INLINE Vec passed(Vec grad, Vec centered, const Gate* gate, Index column, int lanes) {
-  if constexpr (!kGated) return grad;
-  const Rectifier& r = gate->rectifier;
-  const Vec y = fma(centered, load_lanes(gate->factor + column, lanes),
-                    load_lanes(gate->offset + column, lanes));
-  const Vec below = as_float(as_int(broadcast(r.slope) * grad) & r.keep);
-  return select(y >= broadcast(r.high), zero(), select(y <= broadcast(r.low), below, grad));
-}
-
-template <int kVectors, bool kGated>
-PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows, Index width,
-                                      Index ahead, bool first, const float* mean, const Gate* gate,
-                                      Index column, float* sum, float* product, int lanes) {
-  Vec sums[kVectors] = {}, products[kVectors] = {}, center[kVectors];
-  for (int v = 0; v < kVectors; ++v) center[v] = load_lanes(mean + column + v * kLanes, lanes);
   for (Index r = 0; r < rows; ++r, x += width, g += width) {
-    fetch_ahead<kVectors>(x + column, ahead);
-    fetch_ahead<kVectors>(g + column, ahead);
+    fetch_ahead<kVectors>(x, ahead);
+    fetch_ahead<kVectors>(g, ahead);
+    load_side_by_side(x, row, lanes);
+    load_side_by_side(g, grad, lanes);
     for (int v = 0; v < kVectors; ++v) {
-      const Index at = column + v * kLanes;
-      const Vec centered = load_lanes(x + at, lanes) - center[v];
-      const Vec grad = passed<kGated>(load_lanes(g + at, lanes), centered, gate, at, lanes);
-      sums[v] += grad;
-      products[v] = fma(grad, centered, products[v]);
+      const Vec centered = row[v] - center[v];
+      if constexpr (kBend != Bend::kNone)
+        grad[v] = passed_back<kBend>(grad[v], fma(centered, factor[v], offset[v]), gate.rectifier);
+      sums[v] += grad[v];
+      products[v] = fma(grad[v], centered, products[v]);
     }
   }
   for (int v = 0; v < kVectors; ++v) {
-    const Index at = column + v * kLanes;
+    const Index at = c + v * kLanes;
     if (!first) {
       sums[v] += load_lanes(sum + at, lanes);
       products[v] += load_lanes(product + at, lanes);
@@ -127,112 +182,166 @@ PYCNN_INLINE void block_gradient_sums(const float* x, const float* g, Index rows
   }
 }
 
-template <bool kGated>
-PYCNN_INLINE void gradient_sums(const float* x, const float* g, Index rows, Index width,
-                                bool from_zero, const float* mean, const Gate* gate, float* sum,
-                                float* product) {
-  const Index block = batch_norm_block_rows(width);
-  for (Index begin = 0; begin < rows; begin += block) {
-    const Index count = begin + block < rows ? block : rows - begin;
-    const float *const from = x + begin * width, *const grads = g + begin * width;
-    const bool first = from_zero && begin == 0;
-    const Index ahead = next_block(begin, block, rows, width);
-    Index c = 0;
-    for (; c + 4 * kLanes <= width; c += 4 * kLanes)
-      block_gradient_sums<4, kGated>(from, grads, count, width, ahead, first, mean, gate, c, sum,
-                                     product, kLanes);
-    for (; c < width; c += kLanes)
-      block_gradient_sums<1, kGated>(from, grads, count, width, ahead, first, mean, gate, c, sum,
-                                     product,
-                                     c + kLanes <= width ? kLanes : static_cast<int>(width - c));
-  }
+template <Bend kBend, class T>
+void gated_sums(const T* x, const T* g, Index rows, Index width, const float* mean,
+                const Gate& gate, float* sum, float* product) {
+  for_blocks(
+      rows, width,
+      [&](auto vectors, Index begin, Index count, Index c, int lanes,
+          Index ahead) __attribute__((always_inline)) {
+        const Index at = begin * width + c;
+        block_gradient_sums<kBend, vectors.kValue>(x + at, g + at, count, width, ahead, begin == 0,
+                                                   mean, gate, c, sum, product, lanes);
+      });
 }
 
-void column_gradient_sums(const float* x, const float* g, Index rows, Index width, bool first,
-                          const float* mean, float* sum, float* product) noexcept {
-  gradient_sums<false>(x, g, rows, width, first, mean, nullptr, sum, product);
-}
-
-void gated_gradient_sums(const float* x, const float* g, Index rows, Index width, bool first,
-                         const float* mean, const Gate& gate, float* sum, float* product) noexcept {
-  gradient_sums<true>(x, g, rows, width, first, mean, &gate, sum, product);
-}
-
-PYCNN_INLINE Vec normalized(const float* x, const float* mean, const float* factor,
-                            const float* shift, int lanes) {
-  return fma(load_lanes(x, lanes) - load_lanes(mean, lanes), load_lanes(factor, lanes),
-             load_lanes(shift, lanes));
-}
-
-void normalize_rows(const float* x, float* y, Index rows, Index width, const float* mean,
-                    const float* factor, const float* shift) noexcept {
-  for (Index r = 0; r < rows; ++r, x += width, y += width) {
-    Index c = 0;
-    for (; c + kLanes <= width; c += kLanes)
-      store(y + c, normalized(x + c, mean + c, factor + c, shift + c, kLanes));
-    if (c < width) {
-      const int lanes = static_cast<int>(width - c);
-      store_partial(y + c, normalized(x + c, mean + c, factor + c, shift + c, lanes), lanes);
-    }
-  }
-}
-
-template <bool kResidual>
-PYCNN_INLINE void apply(const float* x, const float* residual, float* y, Index rows, Index width,
-                        const float* mean, const float* factor, const float* shift,
-                        const Rectifier& rectifier) {
-  const Rectifier r = rectifier;
-  for (Index n = 0; n < rows; ++n, x += width, y += width, residual += kResidual ? width : 0)
-    for (Index c = 0; c < width; c += kLanes) {
-      const int lanes = c + kLanes <= width ? kLanes : static_cast<int>(width - c);
-      Vec value = normalized(x + c, mean + c, factor + c, shift + c, lanes);
-      if constexpr (kResidual) value += load_lanes(residual + c, lanes);
-      store_lanes(y + c, rectified(value, r), lanes);
-    }
-}
-
-void apply_rows(const float* x, const float* residual, float* y, Index rows, Index width,
-                const float* mean, const float* factor, const float* shift,
-                const Rectifier& rectifier) noexcept {
-  if (residual != nullptr)
-    apply<true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+template <class T>
+void gradient_sums(const T* x, const T* g, Index rows, Index width, const float* mean,
+                   const Gate* gate, float* sum, float* product) noexcept {
+  if (gate == nullptr)
+    gated_sums<Bend::kNone>(x, g, rows, width, mean, Gate{}, sum, product);
+  else if (gate->rectifier.is_relu)
+    gated_sums<Bend::kRelu>(x, g, rows, width, mean, *gate, sum, product);
   else
-    apply<false>(x, nullptr, y, rows, width, mean, factor, shift, rectifier);
+    gated_sums<Bend::kAny>(x, g, rows, width, mean, *gate, sum, product);
 }
 
-template <bool kGated>
-PYCNN_INLINE void input_gradient(const float* x, const float* g, float* grad_input, Index rows,
-                                 Index width, const float* mean, const float* a, const float* b,
-                                 const float* c, const Gate* gate) {
-  for (Index r = 0; r < rows; ++r, x += width, g += width, grad_input += width) {
-    for (Index i = 0; i < width; i += kLanes) {
-      const int lanes = i + kLanes <= width ? kLanes : static_cast<int>(width - i);
-      const Vec centered = load_lanes(x + i, lanes) - load_lanes(mean + i, lanes);
-      const Vec grad = passed<kGated>(load_lanes(g + i, lanes), centered, gate, i, lanes);
-      const Vec rest = fma(load_lanes(b + i, lanes), centered, load_lanes(c + i, lanes));
-      store_lanes(grad_input + i, fma(load_lanes(a + i, lanes), grad, rest), lanes);
-    }
+// ---- A result for each element
+//
+// A few rows at a time, which share what is loaded for their columns.
+
+constexpr Index kTileRows = 4;
+constexpr int kTileVectors = kVectorRegisters == 32 ? 2 : 1;
+
+// Calls f(vectors, rows, position, column, lanes) for all tiles.
+template <class F>
+PYCNN_INLINE void for_tiles(Index rows, Index width, const F& f) {
+  for (Index r = 0; r < rows; r += kTileRows) {
+    const Index count = r + kTileRows <= rows ? kTileRows : rows - r;
+    for_vectors<kTileVectors>(
+        width, [&](auto vectors, Index c, int lanes)
+                   __attribute__((always_inline)) { f(vectors, count, r * width + c, c, lanes); });
   }
 }
 
-void gradient_rows(const float* x, const float* g, float* grad_input, Index rows, Index width,
-                   const float* mean, const float* a, const float* b, const float* c) noexcept {
-  input_gradient<false>(x, g, grad_input, rows, width, mean, a, b, c, nullptr);
+template <bool kResidual, Bend kBend, class T>
+void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
+                const float* factor, const float* shift, const Rectifier& rectifier) {
+  const Rectifier bend = rectifier;
+  for_tiles(
+      rows, width,
+      [&](auto vectors, Index tile_rows, Index at, Index c, int lanes)
+          __attribute__((always_inline)) {
+            constexpr int kVectors = vectors.kValue;
+            Vec means[kVectors], factors[kVectors], shifts[kVectors];
+            load_side_by_side(mean + c, means, lanes);
+            load_side_by_side(factor + c, factors, lanes);
+            load_side_by_side(shift + c, shifts, lanes);
+            for (Index r = 0; r < tile_rows; ++r, at += width) {
+              Vec value[kVectors], more[kVectors];
+              load_side_by_side(x + at, value, lanes);
+              if constexpr (kResidual) load_side_by_side(residual + at, more, lanes);
+              for (int v = 0; v < kVectors; ++v) {
+                value[v] = fma(value[v] - means[v], factors[v], shifts[v]);
+                if constexpr (kResidual) value[v] += more[v];
+                value[v] = activated<kBend>(value[v], bend);
+              }
+              store_side_by_side(y + at, value, lanes);
+            }
+          });
 }
 
-void gated_gradient_rows(const float* x, const float* g, float* grad_input, Index rows, Index width,
-                         const float* mean, const float* a, const float* b, const float* c,
-                         const Gate& gate) noexcept {
+template <bool kResidual, class T>
+void apply_to(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
+              const float* factor, const float* shift, const Rectifier* rectifier) {
+  if (rectifier == nullptr)
+    apply_bent<kResidual, Bend::kNone>(x, residual, y, rows, width, mean, factor, shift, {});
+  else if (rectifier->is_relu)
+    apply_bent<kResidual, Bend::kRelu>(x, residual, y, rows, width, mean, factor, shift, {});
+  else
+    apply_bent<kResidual, Bend::kAny>(x, residual, y, rows, width, mean, factor, shift, *rectifier);
+}
+
+template <class T>
+void apply(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
+           const float* factor, const float* shift, const Rectifier* rectifier) noexcept {
+  if (residual != nullptr)
+    apply_to<true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+  else
+    apply_to<false>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+}
+
+template <Bend kBend, class T>
+void gated_gradient(const T* x, const T* g, T* grad_input, Index rows, Index width,
+                    const float* mean, const float* a, const float* b, const float* c,
+                    const Gate& gate) {
   const Gate local = gate;
-  input_gradient<true>(x, g, grad_input, rows, width, mean, a, b, c, &local);
+  for_tiles(
+      rows, width,
+      [&](auto vectors, Index tile_rows, Index at, Index i, int lanes)
+          __attribute__((always_inline)) {
+            constexpr int kVectors = vectors.kValue;
+            Vec means[kVectors], as[kVectors], bs[kVectors], cs[kVectors];
+            Vec factors[kVectors], offsets[kVectors];
+            load_side_by_side(mean + i, means, lanes);
+            load_side_by_side(a + i, as, lanes);
+            load_side_by_side(b + i, bs, lanes);
+            load_side_by_side(c + i, cs, lanes);
+            if constexpr (kBend != Bend::kNone) {
+              load_side_by_side(local.factor + i, factors, lanes);
+              load_side_by_side(local.offset + i, offsets, lanes);
+            }
+            for (Index r = 0; r < tile_rows; ++r, at += width) {
+              Vec value[kVectors], grad[kVectors];
+              load_side_by_side(x + at, value, lanes);
+              load_side_by_side(g + at, grad, lanes);
+              for (int v = 0; v < kVectors; ++v) {
+                const Vec centered = value[v] - means[v];
+                if constexpr (kBend != Bend::kNone)
+                  grad[v] = passed_back<kBend>(grad[v], fma(centered, factors[v], offsets[v]),
+                                               local.rectifier);
+                value[v] = fma(as[v], grad[v], fma(bs[v], centered, cs[v]));
+              }
+              store_side_by_side(grad_input + at, value, lanes);
+            }
+          });
 }
 
-void scale_rows(const float* x, float* y, Index rows, Index width, const float* factor) noexcept {
-  for (Index r = 0; r < rows; ++r, x += width, y += width)
-    for (Index i = 0; i < width; i += kLanes) {
-      const int lanes = i + kLanes <= width ? kLanes : static_cast<int>(width - i);
-      store_lanes(y + i, load_lanes(x + i, lanes) * load_lanes(factor + i, lanes), lanes);
-    }
+template <class T>
+void gradient(const T* x, const T* g, T* grad_input, Index rows, Index width, const float* mean,
+              const float* a, const float* b, const float* c, const Gate* gate) noexcept {
+  if (gate == nullptr)
+    gated_gradient<Bend::kNone>(x, g, grad_input, rows, width, mean, a, b, c, {});
+  else if (gate->rectifier.is_relu)
+    gated_gradient<Bend::kRelu>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
+  else
+    gated_gradient<Bend::kAny>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
 }
+
+template <class T>
+void scale(const T* x, T* y, Index rows, Index width, const float* factor) noexcept {
+  for_tiles(
+      rows, width,
+      [&](auto vectors, Index tile_rows, Index at, Index c, int lanes)
+          __attribute__((always_inline)) {
+            Vec factors[vectors.kValue], value[vectors.kValue];
+            load_side_by_side(factor + c, factors, lanes);
+            for (Index r = 0; r < tile_rows; ++r, at += width) {
+              load_side_by_side(x + at, value, lanes);
+              for (int v = 0; v < vectors.kValue; ++v) value[v] *= factors[v];
+              store_side_by_side(y + at, value, lanes);
+            }
+          });
+}
+
+template <class T>
+constexpr BatchNormFunctions<T> functions = {statistics<T>, apply<T>, gradient_sums<T>, gradient<T>,
+                                             scale<T>};
+
+}  // namespace
+}  // namespace batch_norm
+
+extern const BatchNormFunctions<float> kBatchNorm = batch_norm::functions<float>;
+extern const BatchNormFunctions<BFloat16> kBatchNormBFloat16 = batch_norm::functions<BFloat16>;
 
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -1,4 +1,5 @@
 #include <limits>
+#include <optional>
 
 #include "backends/cpu/activation_reference.h"
 #include "backends/cpu/batch_norm_matrix.h"
@@ -44,17 +45,18 @@ void statistics(const KernelArgs& args) noexcept {
 
 // ---- Activations
 
-Rectifier rectifier_of(ActivationKind kind, double slope) noexcept {
+// None for the identity.
+std::optional<Rectifier> rectifier_of(ActivationKind kind, double slope) noexcept {
   constexpr float kNever = std::numeric_limits<float>::quiet_NaN();
   switch (kind) {
     case ActivationKind::kRelu:
-      return {0.0f, kNever, 0.0f, 0};
+      return Rectifier{0.0f, kNever, 0.0f, 0, true};
     case ActivationKind::kRelu6:
-      return {0.0f, 6.0f, 0.0f, 0};
+      return Rectifier{0.0f, 6.0f, 0.0f, 0, false};
     case ActivationKind::kLeakyRelu:
-      return {0.0f, kNever, static_cast<float>(slope), -1};
+      return Rectifier{0.0f, kNever, static_cast<float>(slope), -1, false};
     default:
-      return {kNever, kNever, 1.0f, -1};
+      return std::nullopt;
   }
 }
 
@@ -92,14 +94,15 @@ void apply(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
   const Epilogue& epilogue = op_of<ops::BatchNormApply>(args).epilogue;
-  const Rectifier rectifier = rectifier_of(epilogue.activation, epilogue.slope);
+  const std::optional<Rectifier> rectifier = rectifier_of(epilogue.activation, epilogue.slope);
   const TensorView* const residual = epilogue.residual ? &args.inputs[4] : nullptr;
   repeat_channels(args, l, scratch, 1, 0, 3);
-  for_pieces<Isa>(args, l, scratch, args.inputs[0], residual, &args.outputs[0],
-                  [&](std::int64_t, const Chunk& piece, std::int64_t, const float* x,
-                      const float* more, float* y) {
-                    Isa::apply_rows(x, more, y, piece.rows, piece.width, scratch.coefficient(0),
-                                    scratch.coefficient(1), scratch.coefficient(2), rectifier);
+  for_chunks<Isa>(args, l, args.inputs[0], residual, &args.outputs[0],
+                  [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
+                      const auto* more, auto* y) {
+                    functions.apply(x, more, y, chunk.rows, chunk.width, scratch.coefficient(0),
+                                    scratch.coefficient(1), scratch.coefficient(2),
+                                    rectifier ? &*rectifier : nullptr);
                   });
 }
 
@@ -145,21 +148,11 @@ void apply_grad(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
   const auto& op = op_of<ops::BatchNormApplyGrad>(args);
+  const std::optional<Rectifier> rectifier = rectifier_of(op.activation, op.slope);
+  if (!rectifier) return input_gradient<Isa, ApplyGrad>(args, l, scratch, nullptr);
   repeat_channels(args, l, scratch, 4, 4, 2);
-  const Gate gate{scratch.coefficient(4), scratch.coefficient(5),
-                  rectifier_of(op.activation, op.slope)};
-  input_gradient<Isa, ApplyGrad>(
-      args, l, scratch,
-      [&](const float* x, const float* g, const Chunk& chunk, bool first, float* sum,
-          float* product) {
-        Isa::gated_gradient_sums(x, g, chunk.rows, chunk.width, first, scratch.coefficient(0), gate,
-                                 sum, product);
-      },
-      [&](const float* x, const float* g, float* to, const Chunk& chunk) {
-        Isa::gated_gradient_rows(x, g, to, chunk.rows, chunk.width, scratch.coefficient(0),
-                                 scratch.coefficient(1), scratch.coefficient(2),
-                                 scratch.coefficient(3), gate);
-      });
+  const Gate gate{scratch.coefficient(4), scratch.coefficient(5), *rectifier};
+  input_gradient<Isa, ApplyGrad>(args, l, scratch, &gate);
 }
 
 }  // namespace

@@ -5,9 +5,7 @@
 
 #include "backends/cpu/batch_norm.h"
 #include "backends/cpu/batch_norm_reference.h"
-#include "backends/cpu/convert.h"
 #include "backends/cpu/vector_variants.h"
-#include "backends/cpu/widened.h"
 #include "core/parallel.h"
 
 // What the kernels of batch norm share.
@@ -69,9 +67,7 @@ inline Chunk chunk_of(const Layout& l, std::int64_t k) noexcept {
   return {begin * l.width, std::min(l.chunk_rows, l.packed_rows - begin), l.width};
 }
 
-// Scratch: up to three numbers a column and chunk, then the columns' coefficients; of bfloat16,
-// blocks of two tensors for each thread, as floats.
-constexpr std::int64_t kWideTensors = 2;
+// Scratch: up to three numbers a column and chunk, then the columns' coefficients.
 constexpr std::int64_t kPartials = 3;
 constexpr std::int64_t kCoefficients = 6;
 struct Scratch {
@@ -86,15 +82,6 @@ struct Scratch {
   }
   float* coefficient(std::int64_t i) const noexcept {
     return base + (kPartials * layout->chunks + i) * layout->width;
-  }
-  static std::int64_t wide_floats(const Layout& l) noexcept {
-    return batch_norm_block_rows(l.width) * l.width;
-  }
-  static std::size_t wide_bytes(const Layout& l, int threads) noexcept {
-    return static_cast<std::size_t>(kWideTensors * threads * wide_floats(l)) * sizeof(float);
-  }
-  float* wide(std::int64_t tensor, int worker) const noexcept {
-    return coefficient(kCoefficients) + (kWideTensors * worker + tensor) * wide_floats(*layout);
   }
   // Channel c's coefficient in all its columns.
   void set(std::int64_t i, std::int64_t c, double value) const noexcept {
@@ -124,38 +111,25 @@ void for_columns(const Layout& l, std::int64_t begin, std::int64_t end, F&& f) n
   }
 }
 
-// Calls f(k, piece, rows before it in chunk k, first, second, output) for pieces of all chunks,
-// those of one chunk in order: with whole chunks as they lie, or, of bfloat16, with blocks that are
-// widened and then stored. Only `first` must be there. `output` may lie on either input.
+// Calls f(functions, k, chunk k, first, second, output) for all chunks, with the vector functions
+// for the element type of the three tensors and where the chunk lies in them. Only `first` must be
+// there. `output` may lie on either input.
 template <class Isa, class F>
-void for_pieces(const KernelArgs& args, const Layout& l, const Scratch& scratch,
-                const TensorView& first, const TensorView* second, const TensorView* output,
-                F&& f) noexcept {
-  if (first.spec->dtype != DType::kBFloat16) {
+void for_chunks(const KernelArgs& args, const Layout& l, const TensorView& first,
+                const TensorView* second, const TensorView* output, F&& f) noexcept {
+  const auto run = [&]<class T>(const BatchNormFunctions<T>& functions) {
     parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
       const Chunk chunk = chunk_of(l, k);
       const auto at = [&](const TensorView* view) {
-        return view != nullptr ? view->as<float>() + chunk.offset : nullptr;
+        return view != nullptr ? view->as<T>() + chunk.offset : nullptr;
       };
-      f(k, chunk, std::int64_t{0}, at(&first), at(second), at(output));
+      f(functions, k, chunk, at(&first), at(second), at(output));
     });
-    return;
-  }
-  parallel_for(args.threads, l.chunks, [&](std::int64_t k, int worker) {
-    const Chunk chunk = chunk_of(l, k);
-    const std::int64_t block = batch_norm_block_rows(chunk.width);
-    for (std::int64_t row = 0; row < chunk.rows; row += block) {
-      const Chunk piece{chunk.offset + row * chunk.width, std::min(block, chunk.rows - row),
-                        chunk.width};
-      const std::int64_t n = piece.rows * piece.width;
-      float* const a = scratch.wide(0, worker);
-      float* const b = second != nullptr ? scratch.wide(1, worker) : nullptr;
-      Isa::kConvert.widen(first.as<const BFloat16>() + piece.offset, a, n);
-      if (b != nullptr) Isa::kConvert.widen(second->as<const BFloat16>() + piece.offset, b, n);
-      f(k, piece, row, a, b, output != nullptr ? a : nullptr);
-      if (output != nullptr) Isa::kConvert.narrow(a, output->as<BFloat16>() + piece.offset, n);
-    }
-  });
+  };
+  if (first.spec->dtype == DType::kBFloat16)
+    run(Isa::kBFloat16);
+  else
+    run(Isa::kFloat32);
 }
 
 // ---- Statistics of the batch
@@ -186,12 +160,11 @@ void measure(const KernelArgs& args, const OpType& op, const Layout& l, const Sc
              Put&& put) noexcept {
   const auto* const scale = args.inputs[1].as<const float>();
   const auto* const shift = args.inputs[2].as<const float>();
-  for_pieces<Isa>(args, l, scratch, args.inputs[0], nullptr, nullptr,
-                  [&](std::int64_t k, const Chunk& piece, std::int64_t before, const float* x,
-                      const float*, float*) {
-                    Isa::column_statistics(x, piece.rows, piece.width, before,
-                                           scratch.partial(0, k), scratch.partial(1, k),
-                                           scratch.partial(2, k));
+  for_chunks<Isa>(args, l, args.inputs[0], nullptr, nullptr,
+                  [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
+                      const auto*, auto*) {
+                    functions.statistics(x, chunk.rows, chunk.width, scratch.partial(0, k),
+                                         scratch.partial(1, k), scratch.partial(2, k));
                   });
   for_channel_blocks(args, l, [&](std::int64_t begin, std::int64_t end) {
     double mean[kChannelBlock] = {}, m2[kChannelBlock] = {};
@@ -273,18 +246,19 @@ Coefficients finish_gradient(const KernelArgs& args, std::int64_t c, std::int64_
   return k;
 }
 
-// A gradient's two passes over the input: sums(x, g, piece, first of its chunk, sum, product), then
-// rows(x, g, to, piece). Coefficients 0 to 3 are the mean and those of `Coefficients`.
-template <class Isa, class Grad, class Sums, class Rows>
-void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scratch, Sums&& sums_of,
-                    Rows&& rows) noexcept {
+// A gradient's two passes over the input; `gate` may be null. Coefficients 0 to 3 are the mean and
+// those of `Coefficients`.
+template <class Isa, class Grad>
+void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scratch,
+                    const Gate* gate) noexcept {
   const TensorView &input = args.inputs[0], &grad_output = args.inputs[Grad::kGradOutput];
   for (std::int64_t c = 0; c < l.channels; ++c)
     scratch.set(0, c, Grad::template mean<float>(args, c));
-  for_pieces<Isa>(args, l, scratch, input, &grad_output, nullptr,
-                  [&](std::int64_t k, const Chunk& piece, std::int64_t before, const float* x,
-                      const float* g, float*) {
-                    sums_of(x, g, piece, before == 0, scratch.partial(0, k), scratch.partial(1, k));
+  for_chunks<Isa>(args, l, input, &grad_output, nullptr,
+                  [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
+                      const auto* g, auto*) {
+                    functions.gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0),
+                                            gate, scratch.partial(0, k), scratch.partial(1, k));
                   });
   for_channel_blocks(args, l, [&](std::int64_t begin, std::int64_t end) {
     ref::GradientSums sums[kChannelBlock] = {};
@@ -304,25 +278,25 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
       scratch.set(3, c, k.c);
     }
   });
-  for_pieces<Isa>(args, l, scratch, input, &grad_output, &args.outputs[0],
-                  [&](std::int64_t, const Chunk& piece, std::int64_t, const float* x,
-                      const float* g, float* to) { rows(x, g, to, piece); });
+  for_chunks<Isa>(args, l, input, &grad_output, &args.outputs[0],
+                  [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
+                      const auto* g, auto* to) {
+                    if constexpr (Grad::kThroughStatistics)
+                      functions.gradient(x, g, to, chunk.rows, chunk.width, scratch.coefficient(0),
+                                         scratch.coefficient(1), scratch.coefficient(2),
+                                         scratch.coefficient(3), gate);
+                    else
+                      functions.scale(g, to, chunk.rows, chunk.width, scratch.coefficient(1));
+                  });
 }
 
 // ---- Variants
 
-// The vector kernels of one instruction set as a type.
-#define PYCNN_BATCH_NORM_ISA(NAME, ISA)                                     \
-  struct NAME {                                                             \
-    static constexpr auto column_statistics = ISA::column_statistics;       \
-    static constexpr auto column_gradient_sums = ISA::column_gradient_sums; \
-    static constexpr auto normalize_rows = ISA::normalize_rows;             \
-    static constexpr auto gradient_rows = ISA::gradient_rows;               \
-    static constexpr auto apply_rows = ISA::apply_rows;                     \
-    static constexpr auto gated_gradient_sums = ISA::gated_gradient_sums;   \
-    static constexpr auto gated_gradient_rows = ISA::gated_gradient_rows;   \
-    static constexpr auto scale_rows = ISA::scale_rows;                     \
-    static constexpr const ConvertFunctions& kConvert = ISA::kConvert;      \
+// The vector functions of one instruction set as a type.
+#define PYCNN_BATCH_NORM_ISA(NAME, ISA)                                                       \
+  struct NAME {                                                                               \
+    static constexpr const BatchNormFunctions<float>& kFloat32 = ISA::kBatchNorm;             \
+    static constexpr const BatchNormFunctions<BFloat16>& kBFloat16 = ISA::kBatchNormBFloat16; \
   };
 PYCNN_IF_AVX512(PYCNN_BATCH_NORM_ISA(Avx512, avx512))
 PYCNN_IF_AVX2(PYCNN_BATCH_NORM_ISA(Avx2, avx2))
@@ -334,16 +308,14 @@ constexpr std::uint32_t bit(int input) { return 1u << input; }
 template <KernelFunction kRun, std::uint32_t... kInPlace>
 Kernel with_scratch(const auto& op, const Problem& problem) {
   Kernel kernel = plain_kernel<kRun, kInPlace...>(op, problem);
-  const Layout l = layout_of(problem.inputs[0]);
-  kernel.scratch_bytes = Scratch::bytes(l);
-  if (has_bfloat16(problem)) kernel.scratch_bytes += Scratch::wide_bytes(l, problem.threads);
+  kernel.scratch_bytes = Scratch::bytes(layout_of(problem.inputs[0]));
   return kernel;
 }
 
 }  // namespace pycnn::cpu::batch_norm
 
 // Variants of an op of one instruction set each, with scratch, and the reference. RUN names the
-// type of the vector kernels Isa.
+// type of the vector functions Isa.
 // clang-format off
 #define PYCNN_BATCH_NORM_OP(OP, NAME, REFERENCE, RUN, ...)                                        \
   template <>                                                                                     \

@@ -128,9 +128,18 @@ using HalfVec = std::uint16_t __attribute__((vector_size(kLanes * 2)));
 PYCNN_INLINE UVec rounded_bits(Vec v) {
   UVec bits;
   __builtin_memcpy(&bits, &v, sizeof bits);
+#if defined(__AVX512F__)
+  const __m512i x = (__m512i)bits;
+  const __mmask16 odd = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x10000));
+  const __m512i to_even = _mm512_mask_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd,
+                                                x, _mm512_set1_epi32(0x8000));
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  return (UVec)_mm512_mask_or_epi32(to_even, nan, x, _mm512_set1_epi32(0x00400000));
+#else
   const UVec nearest = bits + 0x7FFFu + ((bits >> 16) & 1u);
   // Cutting the mantissa of a NaN could leave an infinity.
   return v != v ? bits | 0x00400000u : nearest;
+#endif
 }
 PYCNN_INLINE Vec round_to_bfloat16(Vec v) {
   return as_float((IVec)(rounded_bits(v) & 0xFFFF0000u));
@@ -145,6 +154,16 @@ PYCNN_INLINE void store(BFloat16* p, Vec v) {
   const HalfVec half = __builtin_convertvector(rounded_bits(v) >> 16, HalfVec);
   __builtin_memcpy(p, &half, sizeof half);
 }
+#if defined(__AVX512F__)
+PYCNN_INLINE Vec load_partial(const BFloat16* p, int n) {
+  const HalfVec half = (HalfVec)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), p);
+  return as_float((IVec)(__builtin_convertvector(half, UVec) << 16));
+}
+PYCNN_INLINE void store_partial(BFloat16* p, Vec v, int n) {
+  const HalfVec half = __builtin_convertvector(rounded_bits(v) >> 16, HalfVec);
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1u), (__m256i)half);
+}
+#else
 // Not inlined, as load_first: tails are many and short.
 [[maybe_unused]] static __attribute__((noinline)) Vec load_partial(const BFloat16* p, int n) {
   BFloat16 all[kLanes] = {};
@@ -156,10 +175,88 @@ PYCNN_INLINE void store(BFloat16* p, Vec v) {
   store(all, v);
   for (int i = 0; i < n; ++i) p[i] = all[i];
 }
+#endif
+PYCNN_INLINE Vec load_lanes(const BFloat16* p, int n) {
+  return n == kLanes ? load(p) : load_partial(p, n);
+}
+PYCNN_INLINE void store_lanes(BFloat16* p, Vec v, int n) {
+  if (n == kLanes)
+    store(p, v);
+  else
+    store_partial(p, v, n);
+}
+
+// Two vectors side by side. Of bfloat16 on AVX-512 that is one load or store of 32 elements, with
+// one permutation a vector to widen and one for both to narrow.
+struct Pair {
+  Vec first, second;
+};
+PYCNN_INLINE Pair load_pair(const float* p) { return {load(p), load(p + kLanes)}; }
+PYCNN_INLINE void store_pair(float* p, Pair v) {
+  store(p, v.first);
+  store(p + kLanes, v.second);
+}
+#if defined(__AVX512F__)
+PYCNN_INLINE Pair load_pair(const BFloat16* p) {
+  const __m512i half = _mm512_loadu_si512(p);
+  // Each element into both words of its lane, of which the lower is cleared.
+  const __m512i lower = _mm512_set_epi16(15, 15, 14, 14, 13, 13, 12, 12, 11, 11, 10, 10, 9, 9, 8, 8,
+                                         7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+  const __m512i upper =
+      _mm512_set_epi16(31, 31, 30, 30, 29, 29, 28, 28, 27, 27, 26, 26, 25, 25, 24, 24, 23, 23, 22,
+                       22, 21, 21, 20, 20, 19, 19, 18, 18, 17, 17, 16, 16);
+  return {(Vec)_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, lower, half),
+          (Vec)_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, upper, half)};
+}
+PYCNN_INLINE void store_pair(BFloat16* p, Pair v) {
+  const __m512i odd_words =
+      _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                       25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  _mm512_storeu_si512(p, _mm512_permutex2var_epi16((__m512i)rounded_bits(v.first), odd_words,
+                                                   (__m512i)rounded_bits(v.second)));
+}
+#else
+PYCNN_INLINE Pair load_pair(const BFloat16* p) { return {load(p), load(p + kLanes)}; }
+PYCNN_INLINE void store_pair(BFloat16* p, Pair v) {
+  store(p, v.first);
+  store(p + kLanes, v.second);
+}
+#endif
+
+// kVectors vectors side by side, or (kVectors = 1) the first `lanes` of one.
+template <int kVectors, class T>
+PYCNN_INLINE void load_side_by_side(const T* p, Vec (&v)[kVectors], int lanes) {
+  if constexpr (kVectors == 1) {
+    v[0] = load_lanes(p, lanes);
+  } else {
+    for (int i = 0; i < kVectors; i += 2) {
+      const Pair pair = load_pair(p + i * kLanes);
+      v[i] = pair.first, v[i + 1] = pair.second;
+    }
+  }
+}
+template <int kVectors, class T>
+PYCNN_INLINE void store_side_by_side(T* p, const Vec (&v)[kVectors], int lanes) {
+  if constexpr (kVectors == 1) {
+    store_lanes(p, v[0], lanes);
+  } else {
+    for (int i = 0; i < kVectors; i += 2) store_pair(p + i * kLanes, {v[i], v[i + 1]});
+  }
+}
 
 // The larger one, first operand's NaN first, then the second's: NaN always comes through.
 PYCNN_INLINE Vec max_nan(Vec a, Vec b) { return select((a > b) | (a != a), a, b); }
-PYCNN_INLINE Vec relu(Vec x) { return select(x < zero(), zero(), x); }
+// The larger one; a NaN for x comes through, as does x of two zeros.
+PYCNN_INLINE Vec at_least(Vec x, Vec low) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_max_ps(0xFFFFu, (__m512)low, (__m512)x);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)low, (__m256)x);
+#else
+  return select(x < low, low, x);
+#endif
+}
+PYCNN_INLINE Vec relu(Vec x) { return at_least(x, zero()); }
 PYCNN_INLINE Vec relu6(Vec x) {
   const Vec six = broadcast(6.0f);
   return select(x > six, six, relu(x));
