@@ -22,8 +22,8 @@ namespace {
 
 struct WinogradPlan {
   WinogradTiles tiles;
-  Index block_width = 0, blocks = 0, padded_channels = 0;          // of output channels
-  Index chunk_tiles = 0, chunks = 0, splits = 1;                   // splits of the output channels
+  WinogradShares shares;
+  Index block_width = 0, padded_channels = 0;                      // of output channels
   Index in_pitch = 0, in_plane = 0, out_pitch = 0, out_plane = 0;  // of transformed tiles
   Index weight_plane = 0;
   Index transposed = 0;
@@ -33,9 +33,6 @@ struct WinogradPlan {
   std::uint16_t unused = 0;
   float slope = 0;
 
-  // Several chunks share their inputs when the output channels are split; they are transformed
-  // first.
-  bool shared() const { return splits > 1; }
   Index in_floats() const { return tiles.points() * in_plane; }  // of a chunk
   Index out_floats() const { return tiles.points() * out_plane; }
 };
@@ -46,7 +43,6 @@ constexpr Index kMinChannels = 16;           // fewer do not repay the transform
 constexpr Index kMinSide = 4;                // outputs
 constexpr Index kLargeWeights = 256 * 1024;  // transformed floats that no cache of a core holds
 constexpr Index kMaxChunkTiles = 96;
-constexpr Index kWantedChunks = 16;
 constexpr Index kLine = kWinogradLine;
 
 // Tiles of a chunk: what they become in both transforms stays in the cache, unless large weights
@@ -62,18 +58,14 @@ Index choose_chunk_tiles(const WinogradPlan& plan, Index lanes) {
   return wanted / step * step;
 }
 
-void choose_chunks(WinogradPlan& plan, Index lanes) {
-  const Index most = choose_chunk_tiles(plan, lanes);
-  plan.chunks = std::max<Index>(1, ceil_div(plan.tiles.count(), most));
-  plan.chunk_tiles = std::max<Index>(1, ceil_div(plan.tiles.count(), plan.chunks));
-  while (plan.chunks * plan.splits < kWantedChunks && plan.splits * 2 <= plan.blocks)
-    plan.splits *= 2;
+void choose_pitches(WinogradPlan& plan) {
+  const WinogradShares& shares = plan.shares;
   // An odd number of cache lines, so that tiles do not all fall into the same sets.
   plan.in_pitch = (ceil_div(plan.tiles.in_channels, kLine) | 1) * kLine;
-  plan.in_plane = plan.chunk_tiles * plan.in_pitch + kLine;
+  plan.in_plane = shares.chunk_tiles * plan.in_pitch + kLine;
   plan.out_pitch =
-      (ceil_div(ceil_div(plan.blocks, plan.splits) * plan.block_width, kLine) | 1) * kLine;
-  plan.out_plane = plan.chunk_tiles * plan.out_pitch + kLine;
+      (ceil_div(ceil_div(shares.blocks, shares.splits) * plan.block_width, kLine) | 1) * kLine;
+  plan.out_plane = shares.chunk_tiles * plan.out_pitch + kLine;
 }
 
 // ---- Packing
@@ -82,14 +74,9 @@ void choose_chunks(WinogradPlan& plan, Index lanes) {
 void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
   const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
   const Index in = plan.tiles.in_channels, out = plan.tiles.out_channels;
-  const Index taps = plan.tiles.taps();
   const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
-  WinogradWeights job;
-  job.weight = args.inputs[0].as<const float>();
-  job.flipped = plan.transposed;
-  job.tap_pitch = plan.transposed ? out : in;
-  job.read_pitch = plan.transposed ? taps * out : 1;
-  job.write_pitch = plan.transposed ? 1 : taps * in;
+  WinogradWeights job =
+      weights_of(plan.tiles, args.inputs[0].as<const float>(), plan.transposed != 0);
   job.plane = plan.weight_plane;
   // Stretches of read channels, so that few large blocks are shared out too.
   constexpr Index kStretch = 64;
@@ -105,39 +92,24 @@ void pack_weights(const KernelArgs& args, const WinogradKernels& kernels) {
     part.points = args.outputs[0].as<float>() + channel * in + first * part.width;
     transforms.weights(part);
   };
-  parallel_for(args.threads, plan.blocks * stretches, pack);
+  parallel_for(args.threads, plan.shares.blocks * stretches, pack);
 }
 
 // ---- Running
-
-struct Chunk {
-  Index tile, tiles;       // of all images
-  Index block, block_end;  // of output channels
-};
-
-Chunk chunk_at(const WinogradPlan& plan, Index index) {
-  Chunk chunk;
-  chunk.tile = index % plan.chunks * plan.chunk_tiles;
-  chunk.tiles = std::min(plan.chunk_tiles, plan.tiles.count() - chunk.tile);
-  const Index split = index / plan.chunks;
-  chunk.block = plan.blocks * split / plan.splits;
-  chunk.block_end = plan.blocks * (split + 1) / plan.splits;
-  return chunk;
-}
 
 // Tiles from `tile` on, to the planes of their chunk.
 void transform_inputs(const WinogradPlan& plan, const WinogradTransforms& transforms,
                       const WindowTensors& tensors, Index tile, Index tiles, float* points) {
   for (Index t = tile; t < tile + tiles; ++t) {
-    WinogradInput job = input_of(plan.tiles, tensors.input, tensors.input_pixel, t);
-    job.points = points + t % plan.chunk_tiles * plan.in_pitch;
+    auto job = input_of<WinogradInput>(plan.tiles, tensors.input, tensors.input_pixel, t);
+    job.points = points + t % plan.shares.chunk_tiles * plan.in_pitch;
     job.plane = plan.in_plane, job.block_pitch = plan.block_width;
     transforms.input(job);
   }
 }
 
 void multiply(const WinogradPlan& plan, const WinogradKernels& kernels, const float* weights,
-              const Chunk& chunk, const float* in, float* out) {
+              const WinogradChunk& chunk, const float* in, float* out) {
   constexpr Index kTap = 0;
   WindowTiles tiles;
   tiles.rows = 1, tiles.columns = chunk.tiles;
@@ -154,7 +126,8 @@ void multiply(const WinogradPlan& plan, const WinogradKernels& kernels, const fl
 }
 
 void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
-                       const WindowTensors& tensors, const Chunk& chunk, const float* points) {
+                       const WindowTensors& tensors, const WinogradChunk& chunk,
+                       const float* points) {
   const Index channel = chunk.block * plan.block_width;
   const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   WinogradOutput job;
@@ -165,14 +138,10 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
   job.bias = tensors.bias ? tensors.bias + channel : nullptr;
   job.activation = plan.tile_activation, job.slope = plan.slope;
   for (Index t = 0; t < chunk.tiles; ++t) {
-    const WinogradPlace place = place_of(plan.tiles, chunk.tile + t);
-    const Index at =
-        ((place.image * plan.tiles.out_rows + place.row) * plan.tiles.out_columns + place.column) *
-            tensors.output_pixel +
-        channel;
+    const WinogradOutputs outputs = outputs_of(plan.tiles, tensors.output_pixel, chunk.tile + t);
+    const Index at = outputs.at + channel;
     job.points = points + t * plan.out_pitch;
-    job.rows = std::min(plan.tiles.tile, plan.tiles.out_rows - place.row);
-    job.columns = std::min(plan.tiles.tile, plan.tiles.out_columns - place.column);
+    job.rows = outputs.rows, job.columns = outputs.columns;
     job.output = tensors.output + at;
     job.residual = tensors.residual ? tensors.residual + at : nullptr;
     transforms.output(job);
@@ -193,24 +162,25 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
                                  args.outputs[0].pitch()};
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
-  if (plan.shared()) {
+  const WinogradShares& shares = plan.shares;
+  if (shares.shared()) {
     auto transform = [&](std::int64_t begin, std::int64_t end) {
       for (Index tile = begin; tile < end; ++tile)
         transform_inputs(plan, transforms, tensors, tile, 1,
-                         scratch + tile / plan.chunk_tiles * plan.in_floats());
+                         scratch + tile / shares.chunk_tiles * plan.in_floats());
     };
     parallel_ranges(args.threads, plan.tiles.count(), 4, transform);
   }
-  const Index ins = plan.shared() ? plan.chunks : args.threads;
+  const Index ins = shares.shared() ? shares.chunks : args.threads;
   auto run_chunk = [&](std::int64_t index, int worker) {
-    const Chunk chunk = chunk_at(plan, index);
-    float* in = scratch + (plan.shared() ? index % plan.chunks : worker) * plan.in_floats();
+    const WinogradChunk chunk = chunk_at(plan.tiles, shares, index);
+    float* in = scratch + (shares.shared() ? shares.tiles_of(index) : worker) * plan.in_floats();
     float* out = scratch + ins * plan.in_floats() + worker * plan.out_floats();
-    if (!plan.shared()) transform_inputs(plan, transforms, tensors, chunk.tile, chunk.tiles, in);
+    if (!shares.shared()) transform_inputs(plan, transforms, tensors, chunk.tile, chunk.tiles, in);
     multiply(plan, kernels, tensors.weights, chunk, in, out);
     transform_outputs(plan, kernels, tensors, chunk, out);
   };
-  parallel_for(args.threads, plan.chunks * plan.splits, run_chunk);
+  parallel_for(args.threads, shares.count(), run_chunk);
 }
 
 template <const WinogradKernels& kKernels>
@@ -267,7 +237,6 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
   plan.transposed = w.transposed;
   const Index lanes = entry.kernels->lanes, rest = plan.tiles.out_channels % (2 * lanes);
   plan.block_width = 2 * lanes;
-  plan.blocks = ceil_div(plan.tiles.out_channels, plan.block_width);
   plan.padded_channels = plan.tiles.out_channels - rest +
                          (rest == 0       ? 0
                           : rest <= lanes ? lanes
@@ -279,11 +248,14 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
   plan.activation = w.epilogue.activation;
   plan.tile_activation = tile_activation(plan.activation);
   plan.slope = static_cast<float>(w.epilogue.slope);
-  choose_chunks(plan, lanes);
+  plan.shares = share_out(plan.tiles, choose_chunk_tiles(plan, lanes),
+                          ceil_div(plan.tiles.out_channels, plan.block_width));
+  choose_pitches(plan);
 
   Kernel kernel;
   kernel.run = entry.run;
-  const Index workers = std::max(threads, 1), ins = plan.shared() ? plan.chunks : workers;
+  const Index workers = std::max(threads, 1);
+  const Index ins = plan.shares.shared() ? plan.shares.chunks : workers;
   kernel.scratch_bytes =
       static_cast<std::size_t>(ins * plan.in_floats() + workers * plan.out_floats()) *
       sizeof(float);

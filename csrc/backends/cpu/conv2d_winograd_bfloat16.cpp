@@ -21,9 +21,8 @@ namespace {
 
 struct PairTilePlan {
   WinogradTiles tiles;
-  Index blocks = 0, steps = 0;  // of output channels, of input channels
-  Index chunk_tiles = 0, chunks = 0;
-  Index splits = 1;  // of the output channels
+  WinogradShares shares;
+  Index steps = 0;  // of input channels
   Index tile_pitch = 0, plane = 0, sum_plane = 0;
   Index transposed = 0;
   int bias_input = -1, residual_input = -1;
@@ -31,13 +30,11 @@ struct PairTilePlan {
   std::uint8_t unused[3] = {};
   float slope = 0;
 
-  // Several chunks share their points when the output channels are split: they are made first.
-  bool shared() const { return splits > 1; }
   Index points() const { return kPairPoints * plane; }    // elements of a chunk
   Index sums() const { return kPairPoints * sum_plane; }  // floats of a block of a chunk
   Index step_weights() const { return 2 * kPairHalf; }
   Index block_weights() const { return steps * step_weights(); }
-  Index weight_plane() const { return blocks * block_weights(); }
+  Index weight_plane() const { return shares.blocks * block_weights(); }
 };
 
 // ---- Planning
@@ -46,20 +43,17 @@ constexpr Index kLeastChannels = 32;          // fewer do not repay the transfor
 constexpr Index kPointElements = 256 * 1024;  // of a chunk, in the second-level cache
 constexpr Index kStripTiles = kPairTilesAtOnce;
 constexpr Index kLeastStrips = 2, kMostStrips = 6;
-constexpr Index kChunksWanted = 16;
 constexpr Index kLineElements = 32;
 
 void choose_tile_chunks(PairTilePlan& plan) {
-  const Index count = plan.tiles.count(), channels = plan.steps * kPairStep;
+  const Index channels = plan.steps * kPairStep;
   const Index strips = std::clamp(kPointElements / (kPairPoints * channels * kStripTiles),
                                   kLeastStrips, kMostStrips);
-  plan.chunks = std::max<Index>(1, ceil_div(count, strips * kStripTiles));
-  plan.chunk_tiles = std::max<Index>(1, ceil_div(count, plan.chunks));
-  while (plan.chunks * plan.splits < kChunksWanted && plan.splits * 2 <= plan.blocks)
-    plan.splits *= 2;
+  plan.shares =
+      share_out(plan.tiles, strips * kStripTiles, ceil_div(plan.tiles.out_channels, kPairBlock));
   // Odd numbers of cache lines, so that tiles and planes do not all fall into the same sets. Tiles
   // are multiplied by twos.
-  const Index even = ceil_div(plan.chunk_tiles, 2) * 2;
+  const Index even = ceil_div(plan.shares.chunk_tiles, 2) * 2;
   plan.tile_pitch = (plan.steps | 1) * kLineElements;
   plan.plane = even * plan.tile_pitch + kLineElements;
   plan.sum_plane = even * kPairBlock + kWinogradLine;
@@ -93,13 +87,8 @@ void round_points(const PairTilePlan& plan, const PairTileKernels& kernels, cons
 void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
   const PairTilePlan& plan = tile_plan_of(args);
   const Index in = plan.tiles.in_channels, out = plan.tiles.out_channels;
-  const Index taps = plan.tiles.taps();
-  WinogradWeights job;
-  job.weight = args.inputs[0].as<const float>();
-  job.flipped = plan.transposed;
-  job.tap_pitch = plan.transposed ? out : in;
-  job.read_pitch = plan.transposed ? taps * out : 1;
-  job.write_pitch = plan.transposed ? 1 : taps * in;
+  WinogradWeights job =
+      weights_of(plan.tiles, args.inputs[0].as<const float>(), plan.transposed != 0);
   job.width = kPairBlock, job.plane = kPairStep * kPairBlock;
   auto* packed = args.outputs[0].as<BFloat16>();
   auto pack_step = [&](std::int64_t index, int worker) {
@@ -116,25 +105,10 @@ void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
     round_points(plan, kernels, points,
                  packed + block * plan.block_weights() + step * plan.step_weights());
   };
-  parallel_for(args.threads, plan.blocks * plan.steps, pack_step);
+  parallel_for(args.threads, plan.shares.blocks * plan.steps, pack_step);
 }
 
 // ---- Running
-
-struct TileChunk {
-  Index tile, tiles;       // of all images
-  Index block, block_end;  // of output channels
-};
-
-TileChunk tile_chunk_at(const PairTilePlan& plan, Index index) {
-  TileChunk chunk;
-  chunk.tile = index % plan.chunks * plan.chunk_tiles;
-  chunk.tiles = std::min(plan.chunk_tiles, plan.tiles.count() - chunk.tile);
-  const Index split = index / plan.chunks;
-  chunk.block = plan.blocks * split / plan.splits;
-  chunk.block_end = plan.blocks * (split + 1) / plan.splits;
-  return chunk;
-}
 
 struct TileTensors {
   const BFloat16* input;
@@ -147,19 +121,14 @@ struct TileTensors {
 
 void transform_tile(const PairTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
                     Index tile, BFloat16* points) {
-  const WinogradPlace place = place_of(plan.tiles, tile);
-  PairTileInput job;
-  job.rows = plan.tiles.in_rows, job.columns = plan.tiles.in_columns;
-  job.channels = plan.tiles.in_channels;
-  job.pixel_pitch = tensors.input_pixel;
-  job.image = tensors.input + place.image * job.rows * job.columns * job.pixel_pitch;
-  job.row = place.row + plan.tiles.first_row, job.column = place.column + plan.tiles.first_column;
-  job.points = points, job.plane = plan.plane;
+  auto job = input_of<PairTileInput>(plan.tiles, tensors.input, tensors.input_pixel, tile);
+  job.points = points + tile % plan.shares.chunk_tiles * plan.tile_pitch;
+  job.plane = plan.plane;
   unit.input(job);
 }
 
 void finish_block(const PairTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
-                  const TileChunk& chunk, Index block, const float* sums) {
+                  const WinogradChunk& chunk, Index block, const float* sums) {
   const Index channel = block * kPairBlock;
   PairTileOutput job;
   job.plane = plan.sum_plane;
@@ -171,14 +140,10 @@ void finish_block(const PairTilePlan& plan, const PairTileUnit& unit, const Tile
   job.activation = job.relu ? nullptr : forward_of(*unit.activation, plan.activation);
   job.slope = plan.slope;
   for (Index t = 0; t < chunk.tiles; ++t) {
-    const WinogradPlace place = place_of(plan.tiles, chunk.tile + t);
-    const Index at =
-        ((place.image * plan.tiles.out_rows + place.row) * plan.tiles.out_columns + place.column) *
-            tensors.output_pixel +
-        channel;
+    const WinogradOutputs outputs = outputs_of(plan.tiles, tensors.output_pixel, chunk.tile + t);
+    const Index at = outputs.at + channel;
     job.sums = sums + t * kPairBlock;
-    job.rows = std::min(plan.tiles.tile, plan.tiles.out_rows - place.row);
-    job.columns = std::min(plan.tiles.tile, plan.tiles.out_columns - place.column);
+    job.rows = outputs.rows, job.columns = outputs.columns;
     job.output = tensors.output + at;
     job.residual = tensors.residual ? tensors.residual + at : nullptr;
     unit.output(job);
@@ -187,14 +152,15 @@ void finish_block(const PairTilePlan& plan, const PairTileUnit& unit, const Tile
 
 void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
   const PairTilePlan& plan = tile_plan_of(args);
+  const WinogradShares& shares = plan.shares;
   const PairTileUnit& unit = *kernels.unit;
   float* const bias = reinterpret_cast<float*>(args.scratch);
-  float* const all_sums = bias + plan.blocks * kPairBlock;
+  float* const all_sums = bias + shares.blocks * kPairBlock;
   auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
   auto optional = [&](int i) -> const TensorView* {
     return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
   };
-  std::fill_n(bias, plan.blocks * kPairBlock, 0.0f);
+  std::fill_n(bias, shares.blocks * kPairBlock, 0.0f);
   if (const TensorView* view = optional(plan.bias_input))
     std::copy_n(view->as<const float>(), plan.tiles.out_channels, bias);
   const TensorView* residual = optional(plan.residual_input);
@@ -205,21 +171,20 @@ void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
                                args.outputs[0].as<BFloat16>(),
                                args.inputs[0].pitch(),
                                args.outputs[0].pitch()};
-  auto transform = [&](Index tile, BFloat16* points) {
-    transform_tile(plan, unit, tensors, tile, points + tile % plan.chunk_tiles * plan.tile_pitch);
-  };
-  if (plan.shared())
+  if (shares.shared())
     parallel_ranges(args.threads, plan.tiles.count(), 4, [&](std::int64_t begin, std::int64_t end) {
       for (Index tile = begin; tile < end; ++tile)
-        transform(tile, all_points + tile / plan.chunk_tiles * plan.points());
+        transform_tile(plan, unit, tensors, tile,
+                       all_points + tile / shares.chunk_tiles * plan.points());
     });
   auto run_chunk = [&](std::int64_t index, int worker) {
-    const TileChunk chunk = tile_chunk_at(plan, index);
-    BFloat16* points = all_points + (plan.shared() ? index % plan.chunks : worker) * plan.points();
+    const WinogradChunk chunk = chunk_at(plan.tiles, shares, index);
+    BFloat16* points =
+        all_points + (shares.shared() ? shares.tiles_of(index) : worker) * plan.points();
     float* sums = all_sums + worker * plan.sums();
-    if (!plan.shared())
+    if (!shares.shared())
       for (Index tile = chunk.tile; tile < chunk.tile + chunk.tiles; ++tile)
-        transform(tile, points);
+        transform_tile(plan, unit, tensors, tile, points);
     PairTileProducts job;
     job.points = points, job.plane = plan.plane, job.tile_pitch = plan.tile_pitch;
     job.tiles = ceil_div(chunk.tiles, 2) * 2, job.steps = plan.steps;
@@ -231,7 +196,7 @@ void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
       finish_block(plan, unit, tensors, chunk, block, sums);
     }
   };
-  parallel_for(args.threads, plan.chunks * plan.splits, run_chunk);
+  parallel_for(args.threads, shares.count(), run_chunk);
 }
 
 template <const PairTileKernels& kKernels>
@@ -269,7 +234,6 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
   const Pair padding = w.transposed ? Pair{2 - w.padding[0], 2 - w.padding[1]} : w.padding;
   plan.tiles = make_winograd_tiles(w.input, w.output, 3, {-padding[0], -padding[1]}, 2);
   plan.transposed = w.transposed;
-  plan.blocks = ceil_div(plan.tiles.out_channels, kPairBlock);
   plan.steps = ceil_div(plan.tiles.in_channels, kPairStep);
   int next_input = 2;
   if (w.bias) plan.bias_input = next_input++;
@@ -280,9 +244,11 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
 
   Kernel kernel;
   kernel.run = entry.run;
-  const Index workers = std::max(threads, 1), chunks = plan.shared() ? plan.chunks : workers;
+  const Index workers = std::max(threads, 1);
+  const Index chunks = plan.shares.shared() ? plan.shares.chunks : workers;
   kernel.scratch_bytes =
-      static_cast<std::size_t>(plan.blocks * kPairBlock + workers * plan.sums()) * sizeof(float) +
+      static_cast<std::size_t>(plan.shares.blocks * kPairBlock + workers * plan.sums()) *
+          sizeof(float) +
       static_cast<std::size_t>(chunks * plan.points()) * sizeof(BFloat16);
   kernel.packed.input = 1;
   kernel.packed.bytes =

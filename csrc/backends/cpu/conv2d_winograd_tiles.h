@@ -5,8 +5,8 @@
 #include "core/ceil_div.h"
 #include "pycnn/ops.h"
 
-// How an image is cut into Winograd's tiles: part of the plans of conv2d_winograd.cpp and
-// conv2d_winograd_weight_grad.cpp.
+// How images are cut into Winograd's tiles, and how these are shared out: part of the plans of
+// conv2d_winograd.cpp, conv2d_winograd_bfloat16.cpp and conv2d_winograd_weight_grad.cpp.
 namespace pycnn::cpu {
 
 constexpr Index kWinogradLine = 16;  // floats of a cache line
@@ -36,15 +36,42 @@ inline WinogradPlace place_of(const WinogradTiles& tiles, Index index) {
   return {rest / tiles.rows, rest % tiles.rows * tiles.tile, column * tiles.tile};
 }
 
-// The input of tile `index`, of pixels `pitch` floats apart; where its points go is left open.
-inline WinogradInput input_of(const WinogradTiles& tiles, const float* input, Index pitch,
-                              Index index) {
+// The input of tile `index`, of pixels `pitch` elements apart, for a transform that takes `Input`;
+// where its points go is left open.
+template <class Input, class T>
+Input input_of(const WinogradTiles& tiles, const T* input, Index pitch, Index index) {
   const WinogradPlace place = place_of(tiles, index);
-  WinogradInput job;
+  Input job;
   job.rows = tiles.in_rows, job.columns = tiles.in_columns, job.channels = tiles.in_channels;
   job.pixel_pitch = pitch;
   job.image = input + place.image * tiles.in_rows * tiles.in_columns * pitch;
   job.row = place.row + tiles.first_row, job.column = place.column + tiles.first_column;
+  return job;
+}
+
+// Outputs of a tile that exist; the first one is `at` elements from the first of all.
+struct WinogradOutputs {
+  Index at, rows, columns;
+};
+
+inline WinogradOutputs outputs_of(const WinogradTiles& tiles, Index pitch, Index index) {
+  const WinogradPlace place = place_of(tiles, index);
+  return {((place.image * tiles.out_rows + place.row) * tiles.out_columns + place.column) * pitch,
+          std::min(tiles.tile, tiles.out_rows - place.row),
+          std::min(tiles.tile, tiles.out_columns - place.column)};
+}
+
+// All of a weight (OC, KH, KW, IC), or, transposed, of the gradient for the input; which channels
+// are transformed and where their points go is left open.
+inline WinogradWeights weights_of(const WinogradTiles& tiles, const float* weight,
+                                  bool transposed) {
+  const Index in = tiles.in_channels, out = tiles.out_channels, taps = tiles.taps();
+  WinogradWeights job;
+  job.weight = weight;
+  job.flipped = transposed;
+  job.tap_pitch = transposed ? out : in;
+  job.read_pitch = transposed ? taps * out : 1;
+  job.write_pitch = transposed ? 1 : taps * in;
   return job;
 }
 
@@ -75,6 +102,45 @@ inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output
   constexpr Index kSmallSide = 7;
   const bool small = window == 5 || std::min(output[1], output[2]) <= kSmallSide;
   return make_winograd_tiles(input, output, window, first, small ? 2 : 4);
+}
+
+// One core's share: tiles of all images, and the blocks of output channels they are multiplied to.
+struct WinogradChunk {
+  Index tile, tiles;
+  Index block, block_end;
+};
+
+// How tiles, and where these are few also blocks of output channels, are shared out.
+struct WinogradShares {
+  Index blocks = 0;
+  Index chunk_tiles = 0, chunks = 0;
+  Index splits = 1;  // of the blocks
+
+  Index count() const { return chunks * splits; }
+  // Several shares have the same tiles, which are transformed before all else.
+  bool shared() const { return splits > 1; }
+  Index tiles_of(Index share) const { return share % chunks; }
+};
+
+inline WinogradShares share_out(const WinogradTiles& tiles, Index most_tiles, Index blocks) {
+  constexpr Index kWantedShares = 16;
+  WinogradShares shares;
+  shares.blocks = blocks;
+  shares.chunks = std::max<Index>(1, ceil_div(tiles.count(), most_tiles));
+  shares.chunk_tiles = std::max<Index>(1, ceil_div(tiles.count(), shares.chunks));
+  while (shares.count() < kWantedShares && shares.splits * 2 <= blocks) shares.splits *= 2;
+  return shares;
+}
+
+inline WinogradChunk chunk_at(const WinogradTiles& tiles, const WinogradShares& shares,
+                              Index index) {
+  WinogradChunk chunk;
+  chunk.tile = shares.tiles_of(index) * shares.chunk_tiles;
+  chunk.tiles = std::min(shares.chunk_tiles, tiles.count() - chunk.tile);
+  const Index split = index / shares.chunks;
+  chunk.block = shares.blocks * split / shares.splits;
+  chunk.block_end = shares.blocks * (split + 1) / shares.splits;
+  return chunk;
 }
 
 }  // namespace pycnn::cpu

@@ -64,7 +64,7 @@ void transform_tile(const WinogradGradPlan& plan, const WinogradTransforms& tran
                     const Operands& operands, const Step& step, Index tile) {
   const WinogradTiles& tiles = plan.tiles;
   const Index at = (tile - step.first) * plan.block_width;
-  WinogradInput job = input_of(tiles, operands.input, operands.input_pixel, tile);
+  auto job = input_of<WinogradInput>(tiles, operands.input, operands.input_pixel, tile);
   job.block_pitch = plan.block_pitch();
   job.points = operands.in_points + at, job.plane = plan.in_plane();
   transforms.input(job);

@@ -27,34 +27,46 @@ std::vector<TensorSpec> bfloat16_specs(const OpType& op, const std::vector<Value
   return specs;
 }
 
-// A tensor as a kernel sees it.
+// A tensor as a kernel sees it; its pixels `pitch` elements apart, or, with 0, side by side.
 class BoundTensor {
  public:
-  BoundTensor(const TensorSpec& spec, const std::vector<float>& values, Guard guard)
-      : spec_(spec), buffer_(byte_size(spec), guard) {
+  BoundTensor(const TensorSpec& spec, const std::vector<float>& values, Guard guard,
+              std::int64_t pitch = 0)
+      : spec_(spec), pitch_(pitch), buffer_(layout_of(view_of(nullptr)).span(), guard) {
     if (values.empty()) return;
     if (spec.dtype == DType::kBFloat16) {
       std::vector<std::uint16_t> bits;
       for (const float x : values) bits.push_back(bfloat16_from_float(x));
-      buffer_.copy_from(bits.data());
+      spread(bits.data());
     } else {
-      buffer_.copy_from(values.data());
+      spread(values.data());
     }
   }
-  TensorView view() const { return {buffer_.data(), &spec_}; }
+  TensorView view() const { return view_of(buffer_.data()); }
   GuardedBuffer& buffer() { return buffer_; }
+  bool gaps_are_intact() const { return layout_of(view()).gaps_are_intact(buffer_.data()); }
 
   std::vector<float> read() const {
+    std::vector<std::byte> packed(byte_size(spec_));
+    layout_of(view()).gather(buffer_.data(), packed.data());
     std::vector<float> values(count_of(spec_.shape));
-    for (std::size_t i = 0; i < values.size(); ++i)
-      values[i] = spec_.dtype == DType::kBFloat16
-                      ? float_from_bfloat16(buffer_.as<std::uint16_t>()[i])
-                      : buffer_.as<float>()[i];
+    if (spec_.dtype == DType::kBFloat16) {
+      const auto* bits = reinterpret_cast<const std::uint16_t*>(packed.data());
+      std::transform(bits, bits + values.size(), values.begin(), float_from_bfloat16);
+    } else if (!values.empty()) {
+      std::memcpy(values.data(), packed.data(), packed.size());
+    }
     return values;
   }
 
  private:
+  TensorView view_of(std::byte* data) const { return {data, &spec_, pitch_}; }
+  void spread(const void* values) {
+    layout_of(view()).spread(static_cast<const std::byte*>(values), buffer_.data());
+  }
+
   TensorSpec spec_;
+  std::int64_t pitch_;
   GuardedBuffer buffer_;
 };
 
@@ -76,11 +88,13 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
   bound.reserve(inputs.size());
   results.reserve(outputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    bound.emplace_back(specs[i], inputs[i].data, options.guard);
+    bound.emplace_back(specs[i], inputs[i].data, options.guard,
+                       pitch_of(options, specs[i], kernel.strided_inputs, i));
     input_views.push_back(bound.back().view());
   }
-  for (const TensorSpec& spec : outputs) {
-    results.emplace_back(spec, std::vector<float>(), options.guard);
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    results.emplace_back(outputs[i], std::vector<float>(), options.guard,
+                         pitch_of(options, outputs[i], kernel.strided_outputs, i));
     output_views.push_back(results.back().view());
   }
   if (options.in_place) {
@@ -119,6 +133,7 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
   std::vector<std::vector<float>> values;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     CHECK(results[i].buffer().border_is_intact());
+    CHECK(results[i].gaps_are_intact());
     values.push_back(options.in_place ? bound.back().read() : results[i].read());
   }
   CHECK(scratch.border_is_intact());
@@ -147,8 +162,8 @@ std::vector<std::string> bfloat16_variants(const OpType& op, const std::vector<V
 using Verify =
     std::function<void(const std::string& variant, const std::vector<std::vector<float>>&)>;
 
-// Hands every variant's results to `verify`, once they were the same bits for 1, 2 and 3 threads
-// and with forbidden pages on either side.
+// Hands every variant's results to `verify`, once they were the same bits for 1, 2 and 3 threads,
+// with forbidden pages on either side, and on pixels that lie apart.
 template <class OpType>
 void each_bfloat16_run(const OpType& op, const std::vector<Values>& inputs, const Verify& verify) {
   for (const std::string& variant : bfloat16_variants(op, inputs)) {
@@ -157,8 +172,9 @@ void each_bfloat16_run(const OpType& op, const std::vector<Values>& inputs, cons
     verify(variant, first);
     for (const int threads : {1, 2, 3}) {
       const Guard guard = threads == 2 ? Guard::kAfter : Guard::kBefore;
-      const auto other =
-          run_bfloat16(op, inputs, {.variant = variant, .threads = threads, .guard = guard});
+      const RunOptions options{
+          .variant = variant, .threads = threads, .guard = guard, .apart = threads > 1};
+      const auto other = run_bfloat16(op, inputs, options);
       for (std::size_t i = 0; i < first.size(); ++i) CHECK(same_bits(other[i], first[i]));
     }
   }

@@ -61,6 +61,19 @@ enum class Winograd : std::uint8_t { kLeftOut, kTaken };
 
 inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Elements from pixel to pixel of input or output i, where bit i of what the kernel may is set.
+inline std::int64_t pitch_of(const RunOptions& options, const TensorSpec& spec, std::uint32_t may,
+                             std::size_t i) {
+  return options.apart && (may >> i & 1u) != 0 ? spec.shape.back() + 3 : 0;
+}
+
+inline PixelLayout layout_of(const TensorView& view) {
+  const std::size_t element = item_bytes(view.spec->dtype), bytes = byte_size(*view.spec);
+  const auto pixel = static_cast<std::size_t>(view.spec->shape.back()) * element;
+  return {bytes / std::max<std::size_t>(pixel, 1), pixel,
+          static_cast<std::size_t>(view.pitch()) * element};
+}
+
 // Results of an op, one vector per output. `T` is the element type that the kernel sees.
 template <class T, class OpType>
 std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inputs,
@@ -75,25 +88,16 @@ std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inp
   const Op any = op;
   std::vector<GuardedBuffer> buffers, outputs;
   std::vector<TensorView> input_views, output_views;
-  const auto pitch_of = [&](const TensorSpec& spec, std::uint32_t may, std::size_t i) {
-    return options.apart && (may >> i & 1u) ? spec.shape.back() + 3 : 0;
-  };
-  const auto layout_of = [&](const TensorView& view) {
-    const auto pixel = static_cast<std::size_t>(view.spec->shape.back()) * sizeof(T);
-    const std::size_t bytes = byte_size(*view.spec);
-    return PixelLayout{bytes / std::max<std::size_t>(pixel, 1), pixel,
-                       static_cast<std::size_t>(view.pitch()) * sizeof(T)};
-  };
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const std::vector<T> typed(inputs[i].data.begin(), inputs[i].data.end());
-    TensorView view{nullptr, &specs[i], pitch_of(specs[i], kernel.strided_inputs, i)};
+    TensorView view{nullptr, &specs[i], pitch_of(options, specs[i], kernel.strided_inputs, i)};
     buffers.emplace_back(layout_of(view).span(), options.guard);
     view.data = buffers.back().data();
     layout_of(view).spread(reinterpret_cast<const std::byte*>(typed.data()), buffers.back().data());
     input_views.push_back(view);
   }
   for (std::size_t i = 0; i < results.size(); ++i) {
-    TensorView view{nullptr, &results[i], pitch_of(results[i], kernel.strided_outputs, i)};
+    TensorView view{nullptr, &results[i], pitch_of(options, results[i], kernel.strided_outputs, i)};
     outputs.emplace_back(layout_of(view).span(), options.guard);
     view.data = outputs.back().data();
     output_views.push_back(view);
