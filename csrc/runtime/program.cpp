@@ -42,6 +42,9 @@ GradientExchange::~GradientExchange() = default;
 struct PendingRun::State {
   std::shared_ptr<Program::State> program;
   std::shared_ptr<DeviceRun> run;
+
+  State(std::shared_ptr<Program::State> of, std::shared_ptr<DeviceRun> begun)
+      : program(std::move(of)), run(std::move(begun)) {}
 };
 
 PendingRun::PendingRun(std::shared_ptr<State> state) : state_(std::move(state)) {}
