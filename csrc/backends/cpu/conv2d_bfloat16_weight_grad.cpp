@@ -156,7 +156,7 @@ void plan_parts(PairGradPlan& plan) {
   const Index most_parts = std::clamp<Index>(kPairPartFloats / plan.part_floats(), 1,
                                              std::clamp<Index>(plan.units, 1, kMostPairParts));
   // Every split copies the input again.
-  const Index most_splits = std::max<Index>(1, plan.blocks() / 2);
+  const Index most_splits = std::max<Index>(1, plan.blocks() / 4);
   if (plan.part_floats() <= kSmallPairPart) {
     plan.parts = std::min(chunks, most_parts);
     plan.splits = std::min(most_splits, ceil_div(chunks, plan.parts));
@@ -302,7 +302,7 @@ void prepare_input(const PairGradPlan& plan, const PairUnit& unit_loops, const G
       find_input_pixels(plan, unit, plan.planes()[p], tensors, buffers);
     for (Index phase = 0; phase < plan.phases; ++phase) {
       pairs.pixels = buffers.input_pixels + phase;
-      unit_loops.interleave(pairs);
+      unit_loops.columns(pairs);
       pairs.to += plan.chunk_blocks * 2 * plan.half_pitch();
     }
   }
@@ -319,7 +319,7 @@ void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const G
   grads.pixels = buffers.grad_pixels, grads.pairs = plan.pixels / 2;
   grads.first_channel = first_channel, grads.channels = last_channel - first_channel;
   grads.to = buffers.grad, grads.group_pitch = plan.pixels * 16;
-  unit_loops.transpose(grads);
+  unit_loops.rows(grads);
   if (plan.bias) add_to_bias(buffers.grad_pixels, plan.pixels, first_channel, last_channel, bias);
   if (plan.runs) copy_run_rows(plan, unit, tensors.input, buffers.copy);
 

@@ -57,7 +57,7 @@ struct PairTiles {
 // sums[row block][column block][tap][32][32] (+)= sum over steps and pairs of
 // a[row][step][pair] * b[column][tap + step][pair].
 struct PairSums {
-  const BFloat16* a = nullptr;  // [half][step][16 rows][32]
+  const BFloat16* a = nullptr;  // [half][step][pair][16 rows][2], for AMX [half][step][16 rows][32]
   Index a_half = 0;             // from one half to the next
   const BFloat16* b = nullptr;  // [half][step][pair][16 columns][2]
   Index b_half = 0;
@@ -91,8 +91,10 @@ struct PairWeights {
 struct PairUnit {
   void (*tiles)(const PairTiles&);
   void (*sums)(const PairSums&);
-  void (*interleave)(const PixelPairs&);  // to[16 channels][pair][channel][2]
-  void (*transpose)(const PixelPairs&);   // to[16 channels][16 pairs][channel][32]
+  // Operands of `sums`, [16 channels][pair][channel][2]; but AMX has its rows as tiles, [16
+  // channels][step][channel][32].
+  void (*rows)(const PixelPairs&);
+  void (*columns)(const PixelPairs&);
   void (*pack)(const PairWeights&);
   const ActivationFunctions* activation;
 };
@@ -102,7 +104,8 @@ extern const PairUnit kPairUnit;
 }
 namespace avx512_bf16 {
 extern const PairUnit kPairUnit;
-}
+void transpose(const PixelPairs& job);  // to AMX's rows
+}  // namespace avx512_bf16
 namespace amx {
 extern const PairUnit kPairUnit;
 }

@@ -278,12 +278,12 @@ void sums(const PairSums& job) {
   _tile_release();
 }
 
-void interleave(const PixelPairs& job) { avx512_bf16::kPairUnit.interleave(job); }
-void transpose(const PixelPairs& job) { avx512_bf16::kPairUnit.transpose(job); }
+void rows(const PixelPairs& job) { avx512_bf16::transpose(job); }
+void columns(const PixelPairs& job) { avx512_bf16::kPairUnit.columns(job); }
 void pack(const PairWeights& job) { avx512_bf16::kPairUnit.pack(job); }
 
 }  // namespace
 
-const PairUnit kPairUnit = {tiles, sums, interleave, transpose, pack, &avx512::kActivation};
+const PairUnit kPairUnit = {tiles, sums, rows, columns, pack, &avx512::kActivation};
 
 }  // namespace pycnn::cpu::amx

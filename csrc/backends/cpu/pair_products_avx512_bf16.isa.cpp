@@ -167,39 +167,53 @@ void tiles(const PairTiles& job) {
   }
 }
 
-void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* to) {
-  for (Index first = 0; first < kPairBlock; first += kSumRows, to += kSumRows * kPairBlock) {
-    const BFloat16* from = a + first / kPairRows * job.a_half + first % kPairRows * kPairStep;
-    const BFloat16* columns = b;
-    Sums<kSumRows> sums;
+// Eight rows of a block, a part of the steps.
+void add_rows(const PairSums& job, const BFloat16* a, const BFloat16* b, Index steps,
+              bool accumulate, float* to) {
+  const char* rows = reinterpret_cast<const char*>(a);
+  const BFloat16 *low = b, *high = b + job.b_half;
+  Sums<kSumRows> sums;
+#pragma GCC unroll 8
+  for (int r = 0; r < kSumRows; ++r) {
+    sums.low[r] = accumulate ? _mm512_loadu_ps(to + r * kPairBlock) : _mm512_setzero_ps();
+    sums.high[r] = accumulate ? _mm512_loadu_ps(to + r * kPairBlock + 16) : _mm512_setzero_ps();
+  }
+  for (Index pair = 0; pair < steps * kPairStep / 2; ++pair) {
+    const __m512bh l = load(low), h = load(high);
 #pragma GCC unroll 8
     for (int r = 0; r < kSumRows; ++r) {
-      sums.low[r] = job.accumulate ? _mm512_loadu_ps(to + r * kPairBlock) : _mm512_setzero_ps();
-      sums.high[r] =
-          job.accumulate ? _mm512_loadu_ps(to + r * kPairBlock + 16) : _mm512_setzero_ps();
+      const __m512bh x = pair_at(rows + r * 4);
+      sums.low[r] = _mm512_dpbf16_ps(sums.low[r], x, l);
+      sums.high[r] = _mm512_dpbf16_ps(sums.high[r], x, h);
     }
-    for (Index s = 0; s < job.steps; ++s, from += kPairHalf, columns += kPairHalf) {
-      const Rows rows = {reinterpret_cast<const char*>(from),
-                         reinterpret_cast<const char*>(from + kSumRows / 2 * kPairStep),
-                         kPairStep * static_cast<Index>(sizeof(BFloat16))};
-      multiply(sums, rows, columns, columns + job.b_half, 16);
-    }
+    rows += kPairBlock * sizeof(BFloat16), low += kPairBlock, high += kPairBlock;
+  }
 #pragma GCC unroll 8
-    for (int r = 0; r < kSumRows; ++r) {
-      _mm512_storeu_ps(to + r * kPairBlock, sums.low[r]);
-      _mm512_storeu_ps(to + r * kPairBlock + 16, sums.high[r]);
-    }
+  for (int r = 0; r < kSumRows; ++r) {
+    _mm512_storeu_ps(to + r * kPairBlock, sums.low[r]);
+    _mm512_storeu_ps(to + r * kPairBlock + 16, sums.high[r]);
   }
 }
+
+// Both operands of some steps stay in the first-level cache.
+constexpr Index kNearSteps = 6;
 
 void sums(const PairSums& job) {
   for (Index row = 0; row < job.row_blocks; ++row) {
     const BFloat16* a = job.a + 2 * row * job.a_half;
     const BFloat16* b = job.b;
     float* to = job.sums + row * job.sums_row;
-    for (Index column = 0; column < job.column_blocks; ++column, b += 2 * job.b_half)
-      for (Index tap = 0; tap < job.tap_count; ++tap, to += kPairBlock * kPairBlock)
-        add_sums(job, a, b + job.taps[tap], to);
+    for (Index column = 0; column < job.column_blocks; ++column, b += 2 * job.b_half) {
+      for (Index step = 0; step < job.steps; step += kNearSteps) {
+        const Index steps = job.steps - step < kNearSteps ? job.steps - step : kNearSteps;
+        for (Index tap = 0; tap < job.tap_count; ++tap)
+          for (Index r = 0; r < kPairBlock; r += kSumRows)
+            add_rows(job, a + r / kPairRows * job.a_half + step * kPairHalf + r % kPairRows * 2,
+                     b + job.taps[tap] + step * kPairHalf, steps, job.accumulate || step > 0,
+                     to + (tap * kPairBlock + r) * kPairBlock);
+      }
+      to += job.tap_count * kPairBlock * kPairBlock;
+    }
   }
 }
 
@@ -257,28 +271,44 @@ PYCNN_INLINE void transpose_16x16(__m512i (&x)[16]) {
   }
 }
 
-void interleave(const PixelPairs& job) {
-  for (Index pair = 0; pair < job.pairs; ++pair) {
-    BFloat16* to = job.to + pair * kPairBlock;
-    for (Index channel = 0; channel < job.channels; channel += 16, to += job.group_pitch)
-      _mm512_storeu_si512(to, two_pixels(job.pixels + 2 * pair, job.first_channel + channel,
-                                         channels_from(job.channels, channel)));
-  }
+// Two pixels' 32 channels as pairs: the first 16 of them, then the others.
+PYCNN_INLINE void weave(const BFloat16* x, const BFloat16* y, BFloat16* low, BFloat16* high) {
+  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+  const __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(y);
+  _mm512_storeu_si512(low, _mm512_permutex2var_epi16(a, first, b));
+  _mm512_storeu_si512(high, _mm512_permutex2var_epi16(a, second, b));
 }
 
-void transpose(const PixelPairs& job) {
-  for (Index pair = 0; pair < job.pairs; pair += 16) {
+constexpr int kWovenPairs = 4;  // lines in a row of each 16 channels
+
+void interleave(const PixelPairs& job) {
+  Index pair = 0;
+  while (pair < job.pairs) {
+    const BFloat16* const* pixels = job.pixels + 2 * pair;
     BFloat16* to = job.to + pair * kPairBlock;
-    for (Index channel = 0; channel < job.channels; channel += 16, to += job.group_pitch) {
-      const __mmask16 wanted = channels_from(job.channels, channel);
-      __m512i x[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i)
-        x[i] = two_pixels(job.pixels + 2 * (pair + i), job.first_channel + channel, wanted);
-      transpose_16x16(x);
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * kPairStep, x[i]);
+    Index channel = 0, count = 1;
+    if (pair + kWovenPairs <= job.pairs) {
+      bool whole = true;
+      for (int i = 0; i < 2 * kWovenPairs; ++i) whole &= pixels[i] != nullptr;
+      if (whole) {
+        count = kWovenPairs;
+        const BFloat16* from[2 * kWovenPairs];
+        for (int i = 0; i < 2 * kWovenPairs; ++i) from[i] = pixels[i] + job.first_channel;
+        for (; channel + 32 <= job.channels; channel += 32, to += 2 * job.group_pitch)
+#pragma GCC unroll 4
+          for (int i = 0; i < kWovenPairs; ++i)
+            weave(from[2 * i] + channel, from[2 * i + 1] + channel, to + i * kPairBlock,
+                  to + job.group_pitch + i * kPairBlock);
+      }
     }
+    for (; channel < job.channels; channel += 16, to += job.group_pitch)
+      for (Index i = 0; i < count; ++i)
+        _mm512_storeu_si512(to + i * kPairBlock,
+                            two_pixels(pixels + 2 * i, job.first_channel + channel,
+                                       channels_from(job.channels, channel)));
+    pair += count;
   }
 }
 
@@ -325,6 +355,22 @@ void pack(const PairWeights& job) {
 
 }  // namespace
 
-const PairUnit kPairUnit = {tiles, sums, interleave, transpose, pack, &avx512::kActivation};
+void transpose(const PixelPairs& job) {
+  for (Index pair = 0; pair < job.pairs; pair += 16) {
+    BFloat16* to = job.to + pair * kPairBlock;
+    for (Index channel = 0; channel < job.channels; channel += 16, to += job.group_pitch) {
+      const __mmask16 wanted = channels_from(job.channels, channel);
+      __m512i x[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        x[i] = two_pixels(job.pixels + 2 * (pair + i), job.first_channel + channel, wanted);
+      transpose_16x16(x);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * kPairStep, x[i]);
+    }
+  }
+}
+
+const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &avx512::kActivation};
 
 }  // namespace pycnn::cpu::avx512_bf16

@@ -114,7 +114,7 @@ void check_tiles(const TileCase& c, std::mt19937& random) {
 }
 
 template <class Run>
-void check_same(std::size_t count, Run&& run) {
+std::vector<BFloat16> check_same(std::size_t count, Run&& run) {
   const auto wanted = run(portable::kPairUnit, std::vector<BFloat16>(count, narrowed(5)));
   for (const NamedUnit& unit : units()) {
     CAPTURE(unit.name);
@@ -123,6 +123,7 @@ void check_same(std::size_t count, Run&& run) {
     for (std::size_t i = 0; i < count; ++i) wrong += found[i].bits != wanted[i].bits;
     CHECK(wrong == 0);
   }
+  return wanted;
 }
 
 }  // namespace
@@ -146,10 +147,19 @@ TEST_CASE("pair products: sums over pixels, new ones and added ones") {
   constexpr Index kRows = 2, kColumns = 3, kSteps = 3;
   const std::vector<Index> taps = {0, 32 * 5};
   const Index a_half = kSteps * kPairHalf, b_half = (kSteps + 1) * kPairHalf;
-  const auto a = whole(static_cast<std::size_t>(2 * kRows * a_half), random);
+  // As pixels of kRows * 32 channels; each unit brings them into its own form.
+  const auto pixels = whole(kSteps * kPairStep * kRows * kPairBlock, random);
+  std::vector<const BFloat16*> pointers;
+  for (Index k = 0; k < kSteps * kPairStep; ++k) pointers.push_back(&at(pixels, k * kRows * 32));
   const auto b = whole(static_cast<std::size_t>(2 * kColumns * b_half), random);
   for (const NamedUnit& unit : units()) {
     CAPTURE(unit.name);
+    std::vector<BFloat16> a(static_cast<std::size_t>(2 * kRows * a_half));
+    PixelPairs rows;
+    rows.pixels = pointers.data(), rows.pairs = kSteps * kPairStep / 2;
+    rows.channels = kRows * kPairBlock;
+    rows.to = a.data(), rows.group_pitch = a_half;
+    unit.loops->rows(rows);
     std::vector<float> sums(kRows * (kColumns * 2 * 1024 + 8), 3.0f);
     PairSums job;
     job.a = a.data(), job.a_half = a_half, job.b = b.data(), job.b_half = b_half;
@@ -165,7 +175,7 @@ TEST_CASE("pair products: sums over pixels, new ones and added ones") {
         for (Index t = 0; t < 2; ++t) {
           double sum = 0;
           for (Index k = 0; k < kSteps * 32; ++k)
-            sum += widened(at(a, r / 16 * a_half + k / 32 * kPairHalf + r % 16 * 32 + k % 32)) *
+            sum += widened(at(pixels, k * kRows * 32 + r)) *
                    widened(at(b, c / 16 * b_half + taps[static_cast<std::size_t>(t)] + k / 2 * 32 +
                                      c % 16 * 2 + k % 2));
           const Index tile = r / 32 * job.sums_row + (c / 32 * 2 + t) * 1024;
@@ -182,17 +192,35 @@ TEST_CASE("pair products: every unit prepares operands with the same bits") {
   std::vector<const BFloat16*> pointers(64, nullptr);
   for (std::size_t i = 0; i < 40; ++i)
     if (i % 7 != 3) pointers[i] = pixels.data() + i * 50;
-  for (const Index channels : {1, 16, 17, 47}) {
+  for (const Index channels : {1, 16, 17, 32, 47}) {
     CAPTURE(channels);
     PixelPairs job;
     job.pixels = pointers.data(), job.pairs = 32, job.first_channel = 3, job.channels = channels;
     job.group_pitch = 1024 + 32;
-    for (const bool transpose : {false, true})
-      check_same(3 * 1056, [&](const PairUnit& unit, std::vector<BFloat16> to) {
-        job.to = to.data();
-        (transpose ? unit.transpose : unit.interleave)(job);
-        return to;
-      });
+    const auto wanted = check_same(3 * 1056, [&](const PairUnit& unit, std::vector<BFloat16> to) {
+      job.to = to.data();
+      unit.columns(job);
+      return to;
+    });
+    for (const NamedUnit& unit : units()) {
+      CAPTURE(unit.name);
+      std::vector<BFloat16> rows(3 * 1056, narrowed(5));
+      job.to = rows.data();
+      unit.loops->rows(job);
+      // Element e of channel c in step s of a half.
+      auto row_at = [&](Index s, Index c, Index e) {
+        return unit.name == "amx" ? s * kPairHalf + c * 32 + e
+                                  : s * kPairHalf + e / 2 * 32 + c * 2 + e % 2;
+      };
+      std::size_t wrong = 0;
+      for (Index half = 0; half < (channels + 15) / 16; ++half)
+        for (Index s = 0; s < 2; ++s)
+          for (Index c = 0; c < 16; ++c)
+            for (Index e = 0; e < 32; ++e)
+              wrong += at(rows, half * 1056 + row_at(s, c, e)).bits !=
+                       at(wanted, half * 1056 + (s * 16 + e / 2) * 32 + c * 2 + e % 2).bits;
+      CHECK(wrong == 0);
+    }
   }
   std::vector<float> weights(50 * 50);
   std::normal_distribution<float> draw;
