@@ -17,7 +17,7 @@ from pycnn.errors import UnsupportedError
 from pycnn.program import compile_traced
 from pycnn.tracing import trace
 
-OPS = ("conv2d", "conv2d_grad_input")
+OPS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
 paths = pytest.mark.parametrize("path", [p for p in bfloat16_paths(*OPS) if "winograd" in p.id])
 
 # Error over result, both RMS: half as much again as docs/design.md has measured. A wrong edge makes more.
@@ -79,6 +79,47 @@ def test_input_gradient_is_within_the_bound(shape, out, padding, path):
     sides = tuple(2 - side for side in reference.sides(padding))
     tolerances.assert_within(found, expected, bound_of(grad, flipped(weight), sides, expected))
     assert relative(found, expected) < RMS
+
+
+def weight_gradient(x, weight, grad, padding, path, **options):
+    def convolved(x, w, b):
+        return functional.conv2d(x, w, b, padding=padding)
+
+    only = Path(path.isa, {"conv2d_grad_weight": path.pins["conv2d_grad_weight"]})
+    bias = np.zeros(len(weight), np.float32)
+    return gradients(in_bfloat16(convolved), x, weight, bias, grad=grad, path=only, wrt=(1, 2), **options)
+
+
+@pytest.mark.parametrize(("shape", "out", "padding"), [case for case in CASES.values() if case[0][0] > 0])
+@paths
+def test_weight_gradient_is_within_the_bound(shape, out, padding, path):
+    """Points of both sides are rounded to bfloat16; the sums over tiles, and the bias's as a whole, are float32."""
+    rng = np.random.default_rng(3)
+    x, weight = reference.bfloat16(reals(rng, shape)), reals(rng, (out, 3, 3, shape[3]))
+    grad = reference.bfloat16(reals(rng, reference.conv2d(x, weight, padding=padding).shape))
+    found, found_bias = weight_gradient(x, weight, grad, padding, path)
+    expected = reference.conv2d_grad_weight(x, grad, (3, 3), padding=padding)
+    magnitude = reference.winograd_grad_weight(x, grad, 2, 3, padding=padding, magnitude=True)
+    once, tiles = tolerances.BFLOAT16, grad.shape[0] * -(-grad.shape[1] // 2) * -(-grad.shape[2] // 2)
+    bound = (2 * once + once**2) * magnitude + tolerances.winograd_bound(magnitude, tiles)
+    tolerances.assert_within(found, expected, bound)
+    assert relative(found, expected) < RMS
+    pixels = grad.shape[0] * grad.shape[1] * grad.shape[2]
+    bound = tolerances.sum_bound(np.abs(grad).sum((0, 1, 2)), pixels)
+    tolerances.assert_within(found_bias, grad.sum((0, 1, 2), np.float64), bound)
+
+
+@paths
+def test_weight_gradients_of_several_steps_have_the_same_bits_with_any_threads(path):
+    rng = np.random.default_rng(6)
+    shape, out = (3, 61, 64, 64), 288  # 2,976 tiles of 352 numbers a point: four steps
+    x, weight = reference.bfloat16(reals(rng, shape)), np.zeros((out, 3, 3, 64), np.float32)
+    grad = reference.bfloat16(reals(rng, (*shape[:3], out)))
+    found = weight_gradient(x, weight, grad, 1, path, threads=1)
+    for got, want in zip(weight_gradient(x, weight, grad, 1, path, threads=3), found, strict=True):
+        tolerances.assert_bits(got, want)
+    expected = reference.conv2d_grad_weight(x, grad, (3, 3), padding=1)
+    assert relative(found[0], expected) < RMS
 
 
 @pytest.mark.parametrize("channels", [32, 128, 512])

@@ -9,6 +9,7 @@
 #include "backends/cpu/conv2d_window.h"
 #include "backends/cpu/conv2d_winograd.h"
 #include "backends/cpu/conv2d_winograd_bfloat16.h"
+#include "backends/cpu/conv2d_winograd_bfloat16_weight_grad.h"
 #include "backends/cpu/conv2d_winograd_weight_grad.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
@@ -185,6 +186,27 @@ Kernel make_pair_tiles(const auto& op, const Problem& problem) {
   return make_pair_tile_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
+const char* accept_pair_tile_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (!problem.winograd) return "winograd is off";
+  return refuse_pair_tiles(problem_of(op, problem));
+}
+
+const char* accept_portable_tile_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return accept_pair_tile_grad(op, problem);
+}
+
+[[maybe_unused]] const char* accept_avx512_bf16_tile_grad(const ops::Conv2dGradWeight& op,
+                                                          const Problem& problem) {
+  if (const char* refused = refuse_avx512_bf16()) return refused;
+  return accept_pair_tile_grad(op, problem);
+}
+
+template <const KernelFunction& kRun>
+Kernel make_pair_tile_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_pair_tile_weight_grad_kernel(problem_of(op, problem), kRun);
+}
+
 template <const KernelFunction& kRun>
 Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
@@ -271,6 +293,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
 #if PYCNN_HAVE_AVX512
     {"conv2d_grad_weight.bfloat16.amx", Isa::kAvx512, accept_amx, make_pair_grad<kPairGradAmx>,
      Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tile_grad,
+     make_pair_tile_grad<kPairTileGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.avx512_bf16", Isa::kAvx512, accept_grad_avx512_bf16,
      make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
@@ -294,6 +318,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_grouped_grad<kGroupGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
+    {"conv2d_grad_weight.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tile_grad,
+     make_pair_tile_grad<kPairTileGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,
      make_pair_grad<kPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},

@@ -124,7 +124,7 @@ void finish(const WinogradGradPlan& plan, const WinogradTransforms& transforms,
   WinogradSums job;
   job.points = operands.sums + channel * plan.block_width;
   job.plane = plan.sum_plane(), job.block_pitch = plan.sum_block();
-  job.read_channels = plan.tiles.in_channels;
+  job.read_channels = job.tap_pitch = plan.tiles.in_channels;
   job.weight = operands.grad_weight + channel * plan.tiles.taps() * plan.tiles.in_channels;
   transforms.sums(job);
 }

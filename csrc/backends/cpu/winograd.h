@@ -54,6 +54,7 @@ struct WinogradSums {
   Index plane = 0, block_pitch = 0;  // blocks of read channels, two vectors wide
   Index read_channels = 0;
   float* weight = nullptr;  // [tap][read channel]
+  Index tap_pitch = 0;
 };
 
 // The transforms for one size of tile and window.

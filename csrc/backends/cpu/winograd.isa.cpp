@@ -318,7 +318,7 @@ void weight_sums(const WinogradSums& job) {
         Vec y[kSide];
         sums_axis<TILE, POINTS>(half + i * kPoints, y, 1);
 #pragma GCC unroll 5
-        for (int j = 0; j < kSide; ++j, to += job.read_channels) store_partial(to, y[j], lanes);
+        for (int j = 0; j < kSide; ++j, to += job.tap_pitch) store_partial(to, y[j], lanes);
       }
     }
 }

@@ -19,6 +19,13 @@ void input_axis(const float* x, float* y, Index step) {
   y[3 * step] = x[step] - x[3 * step];
 }
 
+void gradient_axis(const float* x, float* y, Index step) {
+  y[0] = x[0];
+  y[step] = x[0] + x[step];
+  y[2 * step] = x[0] - x[step];
+  y[3 * step] = 0.0f - x[step];
+}
+
 void input(const PairTileInput& job) {
   for (Index c = 0; c < ceil_div(job.channels, kPairStep) * kPairStep; ++c) {
     float x[kPairPoints], half[kPairPoints];
@@ -84,8 +91,53 @@ void output(const PairTileOutput& job) {
     }
 }
 
+// Channel c of the pixels of a tile's side x side, zeros where there are none.
+void pixels_of(const TilePairs& job, const PairTilePlace& tile, Index side, Index c, float* x) {
+  for (Index p = 0; p < side * side; ++p) {
+    const Index row = tile.row + p / side, column = tile.column + p % side;
+    const bool inside = tile.image && c < job.channels && row >= 0 && row < job.rows &&
+                        column >= 0 && column < job.columns;
+    x[p] = inside ? value_of(tile.image[(row * job.columns + column) * job.pixel_pitch + c]) : 0.0f;
+  }
+}
+
+// transform(x, c): from pixels to points, in place.
+template <class F>
+void put_pairs(const TilePairs& job, Index side, F&& transform) {
+  for (Index t = 0; t < 2 * job.pairs; ++t)
+    for (Index c = 0; c < ceil_div(job.channels, kPairStep) * kPairStep; ++c) {
+      float x[kPairPoints];
+      pixels_of(job, job.tiles[t], side, c, x);
+      transform(x, c);
+      BFloat16* to =
+          job.points + c / 16 * job.group_pitch + t / 2 * kPairBlock + c % 16 * 2 + t % 2;
+      for (Index p = 0; p < kPairPoints; ++p) to[p * job.plane] = nearest(x[p]);
+    }
+}
+
+void input_pairs(const TilePairs& job) {
+  put_pairs(job, kPairTileSide, [](float* x, Index) {
+    float half[kPairPoints];
+    for (Index i = 0; i < kPairTileSide; ++i)
+      input_axis(x + i * kPairTileSide, half + i * kPairTileSide, 1);
+    for (Index j = 0; j < kPairTileSide; ++j) input_axis(half + j, x + j, kPairTileSide);
+  });
+}
+
+void gradient_pairs(const TilePairs& job) {
+  put_pairs(job, 2, [&job](float* x, Index c) {
+    float half[kPairPoints];
+    for (Index i = 0; i < 2; ++i) gradient_axis(x + i * 2, half + i * kPairTileSide, 1);
+    if (job.sums)
+      job.sums[c / kPairStep * kPairStep + place_in_step(c % kPairStep)] +=
+          half[1] + half[kPairTileSide + 1];
+    for (Index j = 0; j < kPairTileSide; ++j) gradient_axis(half + j, x + j, kPairTileSide);
+  });
+}
+
 }  // namespace
 
-const PairTileUnit kPairTiles = {input, products, output, &baseline::kActivation};
+const PairTileUnit kPairTiles = {input,       products,       output,
+                                 input_pairs, gradient_pairs, &baseline::kActivation};
 
 }  // namespace pycnn::cpu::portable

@@ -55,10 +55,34 @@ struct PairTileOutput {
   float slope = 0;
 };
 
+constexpr Index kMostTilePairs = 8;
+
+// The first pixel of a tile; may be outside its image. Without an image the tile is zeros.
+struct PairTilePlace {
+  const BFloat16* image = nullptr;
+  Index row = 0, column = 0;
+};
+
+// Tiles two by two as operands of PairSums: to[point][16 channels][pair][channel][2]. Pixels
+// outside the image, and channels up to a whole step, are zeros. At most kMostTilePairs.
+struct TilePairs {
+  const PairTilePlace* tiles = nullptr;
+  Index pairs = 0;
+  Index rows = 0, columns = 0, channels = 0;  // of the images
+  Index pixel_pitch = 0;
+  BFloat16* points = nullptr;
+  Index plane = 0, group_pitch = 0;  // from one point, and from one 16 channels, to the next
+  // Of gradients, optional: the sum of their pixels is added to each channel, in float32, channels
+  // as place_in_step puts them.
+  float* sums = nullptr;
+};
+
 struct PairTileUnit {
   void (*input)(const PairTileInput&);
   void (*products)(const PairTileProducts&);
   void (*output)(const PairTileOutput&);
+  void (*input_pairs)(const TilePairs&);
+  void (*gradient_pairs)(const TilePairs&);  // of outputs: tiles of 2x2
   const ActivationFunctions* activation;
 };
 

@@ -81,16 +81,25 @@ PYCNN_INLINE void transform(const TilePixels& pixels, BFloat16* points, Index pl
   for (int j = 0; j < kPairTileSide; ++j) put(3, j, middle.x[j] - last.x[j]);
 }
 
-void input(const PairTileInput& job) {
+// The pixels of side x side of a tile; `job` tells about its image.
+template <class Job>
+PYCNN_INLINE TilePixels pixels_of(const Job& job, const BFloat16* image, Index first_row,
+                                  Index first_column, Index side) {
   TilePixels pixels;
   pixels.row_pitch = job.columns * job.pixel_pitch, pixels.pixel_pitch = job.pixel_pitch;
-  pixels.first = job.image + job.row * pixels.row_pitch + job.column * pixels.pixel_pitch;
+  pixels.first = image + first_row * pixels.row_pitch + first_column * pixels.pixel_pitch;
+  pixels.channels = 0;
   pixels.inside = 0;
-  for (Index p = 0; p < kPairPoints; ++p) {
-    const Index row = job.row + p / kPairTileSide, column = job.column + p % kPairTileSide;
+  for (Index p = 0; image && p < side * side; ++p) {
+    const Index row = first_row + p / side, column = first_column + p % side;
     const bool there = row >= 0 && row < job.rows && column >= 0 && column < job.columns;
     pixels.inside |= static_cast<unsigned>(there) << p;
   }
+  return pixels;
+}
+
+void input(const PairTileInput& job) {
+  TilePixels pixels = pixels_of(job, job.image, job.row, job.column, kPairTileSide);
   BFloat16* points = job.points;
   for (Index c = 0; c < job.channels; c += kPairStep, pixels.first += kPairStep) {
     const Index left = job.channels - c;
@@ -101,6 +110,114 @@ void input(const PairTileInput& job) {
       transform<false>(pixels, points, job.plane);
     points += kPairStep;
   }
+}
+
+// ---- Pairs of tiles
+
+// One row of a tile of a gradient, transformed along it.
+template <bool WHOLE>
+PYCNN_INLINE TileRow gradient_row_of(const TilePixels& pixels, int row) {
+  const Channels none = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  Channels x[2];
+#pragma GCC unroll 2
+  for (int j = 0; j < 2; ++j) {
+    const BFloat16* from = pixels.first + row * pixels.row_pitch + j * pixels.pixel_pitch;
+    if constexpr (WHOLE)
+      x[j] = channels_of(_mm512_loadu_si512(from));
+    else if (pixels.inside >> (row * 2 + j) & 1)
+      x[j] = channels_of(_mm512_maskz_loadu_epi16(pixels.channels, from));
+    else
+      x[j] = none;
+  }
+  return {{x[0], x[0] + x[1], x[0] - x[1], none - x[1]}};
+}
+
+template <bool WHOLE>
+PYCNN_INLINE void transform_gradient(const TilePixels& pixels, BFloat16* points, float* sums) {
+  const Channels none = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  const TileRow first = gradient_row_of<WHOLE>(pixels, 0);
+  const TileRow second = gradient_row_of<WHOLE>(pixels, 1);
+  auto put = [&](int row, int column, const Channels& x) {
+    store_channels(points + (row * kPairTileSide + column) * kPairStep, x);
+  };
+#pragma GCC unroll 4
+  for (int j = 0; j < kPairTileSide; ++j) {
+    put(0, j, first.x[j]);
+    put(1, j, first.x[j] + second.x[j]);
+    put(2, j, first.x[j] - second.x[j]);
+    put(3, j, none - second.x[j]);
+  }
+  if (!sums) return;
+  const Channels sum = first.x[1] + second.x[1];
+  _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_loadu_ps(sums), sum.even));
+  _mm512_storeu_ps(sums + 16, _mm512_add_ps(_mm512_loadu_ps(sums + 16), sum.odd));
+}
+
+// The points of 32 channels of a tile, as `transform` leaves them.
+using Points = BFloat16[kPairPoints][kPairStep];
+
+// The channels of two tiles side by side, in their own order again.
+PYCNN_INLINE void weave(const Points& x, const Points& y, BFloat16* to, Index plane,
+                        Index group_pitch) {
+  const __m512i low = _mm512_set_epi16(55, 23, 39, 7, 54, 22, 38, 6, 53, 21, 37, 5, 52, 20, 36, 4,
+                                       51, 19, 35, 3, 50, 18, 34, 2, 49, 17, 33, 1, 48, 16, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(8));
+#pragma GCC unroll 4
+  for (int p = 0; p < kPairPoints; ++p, to += plane) {
+    const __m512i a = _mm512_load_si512(x[p]), b = _mm512_load_si512(y[p]);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
+    _mm512_storeu_si512(to + group_pitch, _mm512_permutex2var_epi16(a, high, b));
+  }
+}
+
+// transform(pixels, whole, points, first channel): one tile's 32 channels.
+template <int SIDE, class F>
+PYCNN_INLINE void put_pairs(const TilePairs& job, F transform) {
+  constexpr unsigned kAll = (1u << SIDE * SIDE) - 1u;
+  TilePixels pixels[2 * kMostTilePairs];
+  for (Index t = 0; t < 2 * job.pairs; ++t) {
+    const PairTilePlace& tile = job.tiles[t];
+    pixels[t] = pixels_of(job, tile.image, tile.row, tile.column, SIDE);
+  }
+  alignas(64) Points points[2];
+  // Lines of one stream after one another: there are more streams than ways of the cache.
+  for (Index c = 0; c < job.channels; c += kPairStep) {
+    const Index left = job.channels - c;
+    const __mmask32 channels = left >= kPairStep ? ~0u : (1u << left) - 1u;
+    BFloat16* const to = job.points + c / 16 * job.group_pitch;
+    for (Index pair = 0; pair < job.pairs; ++pair) {
+      for (int i = 0; i < 2; ++i) {
+        TilePixels& tile = pixels[2 * pair + i];
+        tile.channels = channels;
+        if (tile.inside == 0) {
+          __builtin_memset(static_cast<void*>(points[i]), 0, sizeof points[i]);
+          continue;
+        }
+        transform(tile, tile.inside == kAll && left >= kPairStep, points[i][0], c);
+        tile.first += kPairStep;
+      }
+      weave(points[0], points[1], to + pair * kPairBlock, job.plane, job.group_pitch);
+    }
+  }
+}
+
+void input_pairs(const TilePairs& job) {
+  put_pairs<kPairTileSide>(job, [](const TilePixels& tile, bool whole, BFloat16* points, Index) {
+    if (whole)
+      transform<true>(tile, points, kPairStep);
+    else
+      transform<false>(tile, points, kPairStep);
+  });
+}
+
+void gradient_pairs(const TilePairs& job) {
+  put_pairs<2>(job, [&](const TilePixels& tile, bool whole, BFloat16* points, Index channel) {
+    float* const sums = job.sums ? job.sums + channel : nullptr;
+    if (whole)
+      transform_gradient<true>(tile, points, sums);
+    else
+      transform_gradient<false>(tile, points, sums);
+  });
 }
 
 // ---- Products
@@ -200,6 +317,7 @@ void output(const PairTileOutput& job) {
 
 }  // namespace
 
-const PairTileUnit kPairTiles = {input, products, output, &avx512::kActivation};
+const PairTileUnit kPairTiles = {input,       products,       output,
+                                 input_pairs, gradient_pairs, &avx512::kActivation};
 
 }  // namespace pycnn::cpu::avx512_bf16
