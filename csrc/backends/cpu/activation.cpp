@@ -141,6 +141,8 @@ void bfloat16_forward(const KernelArgs& args) noexcept {
   const Results results = results_of(op.kind);
   parallel_runs(args.threads, {&args.inputs[0], &args.outputs[0]},
                 [&](const std::int64_t* at, std::int64_t count) {
+                  if (op.kind == ActivationKind::kRelu)
+                    return Functions.bfloat16_relu(input + at[0], output + at[1], count);
                   in_pieces(
                       *Functions.convert, input + at[0], output + at[1], count,
                       [=](float* values, std::int64_t, std::int64_t n) {
@@ -161,6 +163,9 @@ void bfloat16_gradient(const KernelArgs& args) noexcept {
   const Results results = results_of(op.kind);
   parallel_runs(args.threads, {&args.inputs[0], &args.inputs[1], &args.outputs[0]},
                 [&](const std::int64_t* at, std::int64_t count) {
+                  if (op.kind == ActivationKind::kRelu)
+                    return Functions.bfloat16_relu_grad(output + at[0], grad_output + at[1],
+                                                        grad_input + at[2], count);
                   in_pieces(
                       *Functions.convert, grad_output + at[1], output + at[0], grad_input + at[2],
                       count,

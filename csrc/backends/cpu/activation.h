@@ -16,6 +16,10 @@ struct ActivationFunctions {
                             std::int64_t n, float slope);
   Forward relu, relu6, leaky_relu, sigmoid, tanh, scaled_tanh;
   Gradient relu_grad, relu6_grad, leaky_relu_grad, sigmoid_grad, tanh_grad, scaled_tanh_grad;
+  // Of bfloat16, where nothing needs rounding.
+  void (*bfloat16_relu)(const BFloat16* input, BFloat16* output, std::int64_t n);
+  void (*bfloat16_relu_grad)(const BFloat16* output, const BFloat16* grad_output,
+                             BFloat16* grad_input, std::int64_t n);
   const ConvertFunctions* convert;
 };
 

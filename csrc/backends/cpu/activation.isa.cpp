@@ -21,6 +21,11 @@ PYCNN_INLINE void map2(const float* a, const float* b, float* y, std::int64_t n,
     store_partial(y + i, f(load_partial(a + i, rest), load_partial(b + i, rest)), rest);
 }
 
+PYCNN_INLINE Vec relu_passed_back(Vec out, Vec grad) {
+  // Written so that a NaN output lets the incoming gradient through.
+  return select(out <= zero(), zero(), grad);
+}
+
 void relu_all(const float* x, float* y, std::int64_t n, float) {
   map(x, y, n, [](Vec v) { return relu(v); });
 }
@@ -41,9 +46,8 @@ void scaled_tanh_all(const float* x, float* y, std::int64_t n, float) {
   map(x, y, n, [](Vec v) { return scaled_tanh(v); });
 }
 
-// Written so that a NaN output lets the incoming gradient through.
 void relu_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
-  map2(y, g, gx, n, [](Vec out, Vec grad) { return select(out <= zero(), zero(), grad); });
+  map2(y, g, gx, n, [](Vec out, Vec grad) { return relu_passed_back(out, grad); });
 }
 void relu6_grad(const float* y, const float* g, float* gx, std::int64_t n, float) {
   const Vec six = broadcast(6.0f);
@@ -68,11 +72,38 @@ void scaled_tanh_grad(const float* y, const float* g, float* gx, std::int64_t n,
        [=](Vec out, Vec grad) { return grad * fma(curvature * out, out, slope_at_0); });
 }
 
+// ---- Of bfloat16
+
+void bfloat16_relu(const BFloat16* x, BFloat16* y, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Pair v = load_pair(x + i);
+    store_pair_cut(y + i, {relu(v.first), relu(v.second)});
+  }
+  for (; i + kLanes <= n; i += kLanes) store_cut(y + i, relu(load(x + i)));
+  if (const int rest = static_cast<int>(n - i))
+    store_partial(y + i, relu(load_partial(x + i, rest)), rest);
+}
+
+void bfloat16_relu_grad(const BFloat16* y, const BFloat16* g, BFloat16* gx, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Pair out = load_pair(y + i), grad = load_pair(g + i);
+    store_pair_cut(gx + i, {relu_passed_back(out.first, grad.first),
+                            relu_passed_back(out.second, grad.second)});
+  }
+  for (; i + kLanes <= n; i += kLanes)
+    store_cut(gx + i, relu_passed_back(load(y + i), load(g + i)));
+  if (const int rest = static_cast<int>(n - i))
+    store_partial(gx + i, relu_passed_back(load_partial(y + i, rest), load_partial(g + i, rest)),
+                  rest);
+}
+
 }  // namespace
 
 extern const ActivationFunctions kActivation = {
-    relu_all,        relu6_all,        leaky_relu_all, sigmoid_all,     tanh_all,
-    scaled_tanh_all, relu_grad,        relu6_grad,     leaky_relu_grad, sigmoid_grad,
-    tanh_grad,       scaled_tanh_grad, &kConvert};
+    relu_all,        relu6_all,        leaky_relu_all, sigmoid_all,        tanh_all,
+    scaled_tanh_all, relu_grad,        relu6_grad,     leaky_relu_grad,    sigmoid_grad,
+    tanh_grad,       scaled_tanh_grad, bfloat16_relu,  bfloat16_relu_grad, &kConvert};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

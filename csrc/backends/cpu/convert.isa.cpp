@@ -5,35 +5,32 @@
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
-template <class From, class To, class F>
-PYCNN_INLINE void map(const From* x, To* y, std::int64_t n, F f) {
+template <class From, class To>
+void convert(const From* x, To* y, std::int64_t n) {
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)));
-  if (const int rest = static_cast<int>(n - i))
-    store_partial(y + i, f(load_partial(x + i, rest)), rest);
-}
-
-void widen(const BFloat16* x, float* y, std::int64_t n) {
-  map(x, y, n, [](Vec v) { return v; });
-}
-void narrow(const float* x, BFloat16* y, std::int64_t n) {
-  map(x, y, n, [](Vec v) { return v; });
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) store_pair(y + i, load_pair(x + i));
+  for (; i < n; i += kLanes) {
+    const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+    store_lanes(y + i, load_lanes(x + i, lanes), lanes);
+  }
 }
 void cut(const float* x, BFloat16* y, std::int64_t n) {
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const HalfVec half = __builtin_convertvector((UVec)as_int(load(x + i)) >> 16, HalfVec);
-    __builtin_memcpy(y + i, &half, sizeof half);
-  }
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) store_pair_cut(y + i, load_pair(x + i));
+  for (; i + kLanes <= n; i += kLanes) store_cut(y + i, load(x + i));
   if (const int rest = static_cast<int>(n - i))
     store_partial(y + i, load_partial(x + i, rest), rest);
 }
 void round(const float* x, float* y, std::int64_t n) {
-  map(x, y, n, [](Vec v) { return round_to_bfloat16(v); });
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+    store_lanes(y + i, round_to_bfloat16(load_lanes(x + i, lanes)), lanes);
+  }
 }
 
 }  // namespace
 
-extern const ConvertFunctions kConvert = {widen, narrow, cut, round};
+extern const ConvertFunctions kConvert = {convert<BFloat16, float>, convert<float, BFloat16>, cut,
+                                          round};
 
 }  // namespace pycnn::cpu::PYCNN_ISA

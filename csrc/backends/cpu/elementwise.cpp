@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "backends/cpu/bfloat16_pieces.h"
 #include "backends/cpu/broadcast_plan.h"
@@ -71,6 +72,16 @@ const BinaryFunctions& functions_of(const ElementwiseFunctions& functions, const
 }
 const BinaryFunctions& functions_of(const ElementwiseFunctions& functions, const ops::Binary& op) {
   return functions.binary[static_cast<std::size_t>(op.kind)];
+}
+
+// Its loop over two arrays of bfloat16, if it has one of its own.
+template <class OpType>
+auto bfloat16_arrays_of(const ElementwiseFunctions& functions) noexcept {
+  constexpr int kIndex = std::is_same_v<OpType, ops::Add>        ? 0
+                         : std::is_same_v<OpType, ops::Subtract> ? 1
+                         : std::is_same_v<OpType, ops::Multiply> ? 2
+                                                                 : -1;
+  return kIndex < 0 ? nullptr : functions.bfloat16_arrays[std::max(kIndex, 0)];
 }
 
 template <class OpType>
@@ -163,6 +174,7 @@ template <const ElementwiseFunctions& Functions, class OpType>
 void run_bfloat16(const KernelArgs& args) noexcept {
   const BinaryFunctions& functions = functions_of(Functions, op_of<OpType>(args));
   const ConvertFunctions& convert = *Functions.convert;
+  const auto arrays = bfloat16_arrays_of<OpType>(Functions);
   const BroadcastPlan& plan = plan_of(args);
   const auto* a = args.inputs[0].as<const BFloat16>();
   const auto* b = args.inputs[1].as<const BFloat16>();
@@ -170,7 +182,9 @@ void run_bfloat16(const KernelArgs& args) noexcept {
   const bool a_varies = plan.inner_stride(0) != 0, b_varies = plan.inner_stride(1) != 0;
   auto segment = [&](std::int64_t at, const std::int64_t* from, std::int64_t n) {
     const BFloat16 *first = a + from[0], *second = b + from[1];
-    if (a_varies && b_varies) {
+    if (a_varies && b_varies && arrays != nullptr) {
+      arrays(first, second, output + at, n);
+    } else if (a_varies && b_varies) {
       in_pieces(
           convert, first, second, output + at, n,
           [&](float* x, const float* y, std::int64_t count) { functions.arrays(x, y, x, count); });

@@ -15,6 +15,9 @@ struct BinaryFunctions {
 struct ElementwiseFunctions {
   BinaryFunctions add, subtract, multiply;
   BinaryFunctions binary[8];  // by BinaryKind
+  // add, subtract and multiply: each result rounded once.
+  void (*bfloat16_arrays[3])(const BFloat16* a, const BFloat16* b, BFloat16* output,
+                             std::int64_t n);
   void (*affine)(const float* input, float scale, float offset, float* output, std::int64_t n);
   const ConvertFunctions* convert;
 };

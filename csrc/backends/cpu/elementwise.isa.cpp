@@ -53,6 +53,19 @@ void arrays(const float* a, const float* b, float* y, std::int64_t n) {
 }
 
 template <class F>
+void bfloat16_arrays(const BFloat16* a, const BFloat16* b, BFloat16* y, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const Pair p = load_pair(a + i), q = load_pair(b + i);
+    store_pair(y + i, {F::apply(p.first, q.first), F::apply(p.second, q.second)});
+  }
+  for (; i < n; i += kLanes) {
+    const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+    store_lanes(y + i, F::apply(load_lanes(a + i, lanes), load_lanes(b + i, lanes)), lanes);
+  }
+}
+
+template <class F>
 void array_scalar(const float* a, float b, float* y, std::int64_t n) {
   const Vec second = broadcast(b);
   std::int64_t i = 0;
@@ -89,6 +102,7 @@ extern const ElementwiseFunctions kElementwise = {
     functions_of<Product>,
     {functions_of<Quotient>, functions_of<Maximum>, functions_of<Minimum>, functions_of<Power>,
      functions_of<Prelu>, functions_of<PreluSlope>, functions_of<Equal>, functions_of<Step>},
+    {bfloat16_arrays<Sum>, bfloat16_arrays<Difference>, bfloat16_arrays<Product>},
     affine,
     &kConvert};
 

@@ -154,6 +154,11 @@ PYCNN_INLINE void store(BFloat16* p, Vec v) {
   const HalfVec half = __builtin_convertvector(rounded_bits(v) >> 16, HalfVec);
   __builtin_memcpy(p, &half, sizeof half);
 }
+// Without rounding, for numbers of bfloat16: cuts off what lies below one.
+PYCNN_INLINE void store_cut(BFloat16* p, Vec v) {
+  const HalfVec half = __builtin_convertvector((UVec)as_int(v) >> 16, HalfVec);
+  __builtin_memcpy(p, &half, sizeof half);
+}
 #if defined(__AVX512F__)
 PYCNN_INLINE Vec load_partial(const BFloat16* p, int n) {
   const HalfVec half = (HalfVec)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), p);
@@ -208,18 +213,28 @@ PYCNN_INLINE Pair load_pair(const BFloat16* p) {
   return {(Vec)_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, lower, half),
           (Vec)_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, upper, half)};
 }
-PYCNN_INLINE void store_pair(BFloat16* p, Pair v) {
+// The upper words of all lanes.
+PYCNN_INLINE void store_upper(BFloat16* p, UVec first, UVec second) {
   const __m512i odd_words =
       _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
                        25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-  _mm512_storeu_si512(p, _mm512_permutex2var_epi16((__m512i)rounded_bits(v.first), odd_words,
-                                                   (__m512i)rounded_bits(v.second)));
+  _mm512_storeu_si512(p, _mm512_permutex2var_epi16((__m512i)first, odd_words, (__m512i)second));
+}
+PYCNN_INLINE void store_pair(BFloat16* p, Pair v) {
+  store_upper(p, rounded_bits(v.first), rounded_bits(v.second));
+}
+PYCNN_INLINE void store_pair_cut(BFloat16* p, Pair v) {
+  store_upper(p, (UVec)as_int(v.first), (UVec)as_int(v.second));
 }
 #else
 PYCNN_INLINE Pair load_pair(const BFloat16* p) { return {load(p), load(p + kLanes)}; }
 PYCNN_INLINE void store_pair(BFloat16* p, Pair v) {
   store(p, v.first);
   store(p + kLanes, v.second);
+}
+PYCNN_INLINE void store_pair_cut(BFloat16* p, Pair v) {
+  store_cut(p, v.first);
+  store_cut(p + kLanes, v.second);
 }
 #endif
 

@@ -1,6 +1,6 @@
 #include <array>
 
-#include "kernel_harness.h"
+#include "rounded_results.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -178,4 +178,18 @@ TEST_CASE("float64 is refused by the vector variants with the reason") {
   const Selection selection = select_kernel(ops::Activation{}, specs, specs, {});
   CHECK(std::string(selection.kernel.variant) == "activation.reference");
   CHECK(!selection.refused.empty());
+}
+
+TEST_CASE("activations of bfloat16 have the numbers of float32, rounded") {
+  for (const ActivationKind kind :
+       {ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kLeakyRelu}) {
+    CAPTURE(activation_name(kind));
+    for (const std::int64_t n : kOddSizes)
+      for (const Shape& shape : {Shape{n}, Shape{n / 64, 64}}) {
+        CAPTURE(to_string(shape));
+        const std::vector<HostTensor> in = {odd_bfloat16(shape, 1), odd_bfloat16(shape, 3)};
+        check_rounded(ops::Activation{kind, 0.3}, {in[0]});
+        check_rounded(ops::ActivationGrad{kind, 0.3}, in);
+      }
+  }
 }

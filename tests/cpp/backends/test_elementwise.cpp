@@ -1,4 +1,4 @@
-#include "kernel_harness.h"
+#include "rounded_results.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -214,4 +214,21 @@ TEST_CASE("fill writes every element in every type") {
         for (std::size_t i = 0; i < y[0].size(); ++i) wrong += y[0][i] == 3.0 ? 0 : 1;
         CHECK(wrong == 0);
       });
+}
+
+TEST_CASE("arithmetic of bfloat16 has the numbers of float32, rounded") {
+  std::vector<std::pair<Shape, Shape>> pairs = {{{40, 64}, {64}},
+                                                {{300}, {1}},
+                                                {{2, 9, 9, 1}, {2, 9, 9, 17}},
+                                                {{2, 1, 1, 35}, {2, 3, 3, 35}}};
+  for (const std::int64_t n : kOddSizes) pairs.push_back({{n}, {n}});
+  for (const auto& [a, b] : pairs) {
+    CAPTURE(to_string(a));
+    CAPTURE(to_string(b));
+    const std::vector<HostTensor> in = {odd_bfloat16(a, 1), odd_bfloat16(b, 3)};
+    check_rounded(ops::Add{}, in);
+    check_rounded(ops::Subtract{}, in);
+    check_rounded(ops::Multiply{}, in);
+    check_rounded(ops::Binary{BinaryKind::kMaximum}, in);
+  }
 }
