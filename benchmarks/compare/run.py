@@ -105,7 +105,9 @@ def run_case(
         work = Workload(case, Path(folder))
         checked = work.without_dropout() if case.mode == "train" and work.has_dropout else work
         try:
-            expected = _reference(checked)
+            expected = _reference(checked, "float32")
+            rounded = case.mode == "train" and case.dtype != "float32"
+            yardstick = _reference(checked, case.dtype) if rounded else None
         except ImportError as error:
             raise SystemExit(f"the nets of the peers are made with PyTorch: {reason_of(error)}") from None
         for name in peers:
@@ -118,7 +120,7 @@ def run_case(
                 _progress(f"  {setting.title}")
                 try:
                     candidate = setting.start(checked)
-                    wrong = disagreement(candidate.check(), expected, case.dtype)
+                    wrong = disagreement(candidate.check(), expected, case.dtype, yardstick)
                     if not wrong and checked is not work:
                         del candidate
                         candidate = setting.start(work)
@@ -143,9 +145,9 @@ def run_case(
     return CaseResult(case, rows, absent, busy)
 
 
-def _reference(work: Workload) -> Result:
-    """PyTorch, eager, in float32 and contiguous."""
-    candidate = Torch(compiled=False).settings(work.case.mode, "float32", work.case.batch, work.case.threads)[-1]
+def _reference(work: Workload, dtype: str) -> Result:
+    """PyTorch, eager and contiguous."""
+    candidate = Torch(compiled=False).settings(work.case.mode, dtype, work.case.batch, work.case.threads)[-1]
     return candidate.start(work).check()
 
 

@@ -208,6 +208,12 @@ def test_losses_and_updates_that_differ_are_noticed():
     assert disagreement(Result(loss=2.01, updates=good.updates), good, "float32").startswith("loss 2.01, not 2")
     assert "fc.weight" in disagreement(Result(loss=2.0, updates={"fc.weight": update * 1.2}), good, "float32")
     assert "fc.weight" in disagreement(Result(loss=2.0, updates={"fc.weight": update * 0}), good, "bfloat16")
+    # As far off as PyTorch itself is in that type, and a little more.
+    yardstick = Result(loss=2.0, updates={"fc.weight": update * 0.1})
+    assert disagreement(Result(loss=2.0, updates={"fc.weight": update * 0}), good, "bfloat16", yardstick) == ""
+    assert "fc.weight" in disagreement(
+        Result(loss=2.0, updates={"fc.weight": update * -1}), good, "bfloat16", yardstick
+    )
 
 
 def test_wrong_peer_is_reported_and_not_timed(tmp_path):
