@@ -1,151 +1,16 @@
 // The kernels of the CUDA module, run by the host, against the CPU's references in float64: their
 // arithmetic of tiles, borders and counters, and their order of sums. What only a GPU shows (races
 // within a step of a block, alignment of its accesses) is not seen here.
-#include "backends/cuda/cuda_module.h"
-#include "backends/kernel_harness.h"
+#include "backends/cuda/device_kernel.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-using Tensors = std::vector<HostTensor>;
-
 // Relative to the largest value of a tensor.
 constexpr double kFloat32Error = 1e-5, kTf32Error = 1e-3, kBFloat16Error = 1.0 / 128,
                  kFloat16Error = 1.0 / 1024;
-
-// A variable of the environment while it lives.
-struct Variable {
-  const char* name;
-  Variable(const char* variable, const char* value) : name(variable) { setenv(name, value, 1); }
-  ~Variable() { unsetenv(name); }
-  Variable(const Variable&) = delete;
-  Variable& operator=(const Variable&) = delete;
-};
-
-struct OnDevice {
-  int device = 0;
-  int alias_output = -1, alias_input = -1;  // the output lies on the input
-  const char* pinned = "reference";         // our own kernel; empty: a library's, if there is one
-  // Bit i: `gap` elements lie between the pixels of input (output) i.
-  std::uint32_t apart_inputs = 0, apart_outputs = 0;
-  int gap = 0;
-};
-
-// Pixels as they lie on the device, what is between them filled with ones.
-struct Places {
-  std::size_t pixels, pixel_bytes, stride;
-  std::int64_t pitch = 0;
-  std::size_t bytes() const { return pixels * stride; }
-};
-Places places_of(const TensorSpec& spec, std::uint32_t apart, std::size_t index, int gap) {
-  const std::size_t bytes = byte_size(spec);
-  if (index >= 32 || (apart >> index & 1u) == 0 || spec.shape.empty() || bytes == 0)
-    return {1, bytes, bytes};
-  const auto channels = static_cast<std::size_t>(spec.shape.back());
-  const std::size_t item = bytes / static_cast<std::size_t>(element_count(spec.shape));
-  const std::size_t pixel = channels * item;
-  return {bytes / pixel, pixel, pixel + static_cast<std::size_t>(gap) * item,
-          spec.shape.back() + gap};
-}
-
-Tensors run_on_device(const Op& op, const Tensors& inputs, const std::vector<TensorSpec>& outputs,
-                      const OnDevice& how, Kernel& kernel) {
-  const DeviceModule& module = cuda_module();
-  std::string problem_text;
-  DeviceQueue* const queue = module.open(how.device, problem_text);
-  const std::vector<TensorSpec> specs = specs_of(inputs);
-  Problem problem;
-  problem.inputs = specs;
-  problem.outputs = outputs;
-  problem.pinned = how.pinned;
-  problem.winograd = false;
-  Selection selection;
-  std::string refusal;
-  const bool selected = module.select(how.device, op, problem, selection, refusal);
-  INFO(refusal);
-  REQUIRE(selected);
-  kernel = selection.kernel;
-
-  std::vector<void*> memory;
-  const auto allocate = [&](std::size_t bytes) {
-    memory.push_back(module.allocate(queue, bytes));
-    return memory.back();
-  };
-  std::vector<TensorView> in, out;
-  std::vector<std::vector<std::byte>> kept;  // until the copies are done
-  const auto write = [&](void* target, const Places& places, const std::byte* values) {
-    std::vector<std::byte> bytes(places.bytes(), std::byte{0xFF});
-    for (std::size_t p = 0; p < places.pixels && values != nullptr; ++p)
-      std::memcpy(bytes.data() + p * places.stride, values + p * places.pixel_bytes,
-                  places.pixel_bytes);
-    kept.push_back(std::move(bytes));
-    module.copy_in(queue, target, kept.back().data(), kept.back().size());
-  };
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Places places = places_of(inputs[i].spec, how.apart_inputs, i, how.gap);
-    in.push_back({allocate(places.bytes()), &inputs[i].spec, places.pitch});
-    write(in.back().data, places, reinterpret_cast<const std::byte*>(inputs[i].bytes.data()));
-  }
-  for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
-    const bool aliased = static_cast<int>(o) == how.alias_output;
-    out.push_back(
-        {aliased ? in[static_cast<std::size_t>(how.alias_input)].data : allocate(places.bytes()),
-         &outputs[o], places.pitch});
-    if (places.pitch != 0) write(out.back().data, places, nullptr);
-  }
-  DeviceKernelArgs args;
-  args.op = &op;
-  args.inputs = in;
-  args.outputs = out;
-  args.scratch = static_cast<std::byte*>(allocate(kernel.scratch_bytes));
-  if (!kernel.plan.empty()) {
-    void* const plan = allocate(kernel.plan.size());
-    module.copy_in(queue, plan, kernel.plan.data(), kernel.plan.size());
-    args.plan = static_cast<const std::byte*>(plan);
-  }
-  args.queue = queue;
-  args.state = kernel.state.get();
-  const auto packed = static_cast<std::size_t>(kernel.packed.input);
-  if (kernel.packed.input >= 0) {
-    DeviceKernelArgs pack = args;
-    const TensorSpec spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
-    const TensorView to{allocate(kernel.packed.bytes), &spec, 0};
-    pack.inputs = std::span(in).subspan(packed, 1);
-    pack.outputs = {&to, 1};
-    pack.scratch = static_cast<std::byte*>(allocate(kernel.packed.pack_scratch_bytes));
-    kernel.packed.pack(pack);
-    in[packed].data = to.data;
-  }
-  kernel.run(args);
-  Tensors results;
-  std::vector<std::vector<std::byte>> lying;
-  for (std::size_t o = 0; o < outputs.size(); ++o) {
-    results.emplace_back(outputs[o]);
-    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
-    lying.emplace_back(places.bytes());
-    module.copy_out(queue, lying.back().data(), out[o].data, places.bytes());
-  }
-  CHECK(module.wait(queue, problem_text));
-  for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
-    auto* const values = reinterpret_cast<std::byte*>(results[o].bytes.data());
-    bool others_kept = true;
-    const std::size_t pixels = results[o].bytes.empty() ? 0 : places.pixels;
-    for (std::size_t p = 0; p < pixels; ++p) {
-      const std::byte* const from = lying[o].data() + p * places.stride;
-      std::memcpy(values + p * places.pixel_bytes, from, places.pixel_bytes);
-      others_kept = others_kept && std::all_of(from + places.pixel_bytes, from + places.stride,
-                                               [](std::byte b) { return b == std::byte{0xFF}; });
-    }
-    CHECK(others_kept);
-  }
-  for (void* const block : memory) module.release(queue, block);
-  module.close(queue);
-  return results;
-}
 
 void check_close(const HostTensor& actual, const HostTensor& expected) {
   REQUIRE(actual.size() == expected.size());
@@ -238,17 +103,6 @@ HostTensor coarse(Shape shape, std::uint64_t seed) {
   return random_integers(std::move(shape), seed, 16);
 }
 
-constexpr DType kImages[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
-
-ops::Conv2d conv(Pair stride, Padding padding, Pair dilation = {1, 1}, std::int64_t groups = 1) {
-  ops::Conv2d op;
-  op.stride = stride;
-  op.padding = padding;
-  op.dilation = dilation;
-  op.groups = groups;
-  return op;
-}
-
 void check_conv(const ops::Conv2d& op, const Shape& input, const Shape& weight, bool bias) {
   for (const DType dtype : kImages) {
     Tensors forward = {random_tensor(input, 1, -2, 2, dtype), coarse(weight, 2)};
@@ -327,126 +181,6 @@ TEST_CASE("cuda kernels: sums of many chunks, joined groups and not") {
 TEST_CASE("cuda kernels: results of many large tiles") {
   const HostTensor x = random_tensor({1, 94, 93, 8}, 1, -2, 2, DType::kBFloat16);
   check(ops::Conv2d{}, {x, coarse({512, 1, 1, 8}, 2)});
-}
-
-// Every other convolution that a library is given for one (conv2d_rewrite.h), here by our own
-// kernels: in small integers, whose sums are exact, all of it gives the bits of the convolution
-// itself. Gives the names of the forward ones.
-template <class OpType>
-std::vector<std::string> check_rewrites(const OpType& op, const Tensors& inputs) {
-  const std::vector<TensorSpec> outputs = op.infer(specs_of(inputs));
-  Kernel kernel;
-  const Tensors expected = run_on_device(op, inputs, outputs, {}, kernel);
-  std::vector<std::string> names;
-  for (int number = 0;; ++number) {
-    const Variable rewrite("PYCNN_EMULATED_REWRITE", std::to_string(number).c_str());
-    const Tensors actual = run_on_device(op, inputs, outputs, {0, -1, -1, ""}, kernel);
-    const std::string variant = kernel.variant;
-    if (variant.find('+') == std::string::npos) return names;
-    CAPTURE(variant);
-    CHECK(same_bits(actual, expected));
-    CHECK(same_bits(run_on_device(op, inputs, outputs, {1, -1, -1, ""}, kernel), expected));
-    const Variable unpacked("PYCNN_EMULATED_UNPACKED", "1");
-    CHECK(same_bits(run_on_device(op, inputs, outputs, {0, -1, -1, ""}, kernel), expected));
-    names.push_back(variant.substr(variant.find('+') + 1));
-  }
-}
-
-HostTensor ones(const Shape& shape, std::uint64_t seed, DType dtype) {
-  return random_integers(shape, seed, 1, dtype);
-}
-
-std::vector<std::string> check_conv_rewrites(const ops::Conv2d& plain, const Shape& input,
-                                             const Shape& weight, DType dtype,
-                                             bool residual = false) {
-  const HostTensor x = ones(input, 1, dtype), w = ones(weight, 2, DType::kFloat32);
-  ops::Conv2d op = plain;
-  const HostTensor y = ones(op.infer(specs_of({x, w}))[0].shape, 4, dtype);
-  op.epilogue = {residual, ActivationKind::kRelu, 0.0};
-  Tensors inputs = {x, w, ones({weight[0]}, 3, DType::kFloat32)};
-  if (residual) inputs.push_back(y);
-  const std::vector<std::string> names = check_rewrites(op, inputs);
-  const auto like = [&](auto gradient) {
-    gradient.stride = op.stride;
-    gradient.padding = op.padding;
-    gradient.dilation = op.dilation;
-    gradient.groups = op.groups;
-    return gradient;
-  };
-  auto grad_input = like(ops::Conv2dGradInput{});
-  grad_input.input_size = {input[1], input[2]};
-  CHECK(check_rewrites(grad_input, {y, w}) == names);
-  for (const bool bias : {false, true}) {
-    auto grad_weight = like(ops::Conv2dGradWeight{});
-    grad_weight.kernel_size = {weight[1], weight[2]};
-    grad_weight.bias = bias;
-    CHECK(check_rewrites(grad_weight, {x, y}) == names);
-  }
-  return names;
-}
-
-using Names = std::vector<std::string>;
-
-TEST_CASE("cuda rewrites: what known convolutions become") {
-  if (!is_emulated()) return;
-  const DType narrow = DType::kBFloat16;
-  const auto stem = conv({2, 2}, {3, 3, 3, 3});
-  CHECK(check_conv_rewrites(stem, {1, 30, 31, 3}, {64, 7, 7, 3}, narrow) ==
-        Names{"blocks2x2c16k64", "paddedc8k64", "paddedc16k64"});
-  CHECK(check_conv_rewrites(stem, {1, 12, 13, 3}, {8, 7, 7, 3}, DType::kFloat32) ==
-        Names{"blocks2x2c12k8", "blocks2x2c16k8", "paddedc4k8", "paddedc8k8"});
-  CHECK(check_conv_rewrites(conv({4, 4}, {2, 2, 2, 2}), {1, 35, 39, 3}, {16, 11, 11, 3}, narrow)
-            .front() == "blocks4x4c48k16");
-  const auto same = conv({1, 1}, {1, 1, 1, 1});
-  CHECK(check_conv_rewrites(same, {2, 6, 5, 3}, {64, 3, 3, 3}, narrow, true) ==
-        Names{"paddedc8k64", "paddedc16k64"});
-  CHECK(check_conv_rewrites(same, {1, 5, 4, 16}, {10, 3, 3, 16}, narrow, true) ==
-        Names{"paddedc16k16"});
-  CHECK(check_conv_rewrites(same, {1, 5, 4, 16}, {24, 3, 3, 16}, narrow).empty());
-  const auto grouped = conv({2, 2}, {1, 1, 1, 1}, {1, 1}, 32);
-  CHECK(check_conv_rewrites(grouped, {1, 7, 6, 128}, {128, 3, 3, 4}, narrow) ==
-        Names{"joined2c8k8", "joined4c16k16", "joined8c32k32"});
-  CHECK(check_conv_rewrites(conv({1, 1}, {0, 1, 0, 1}, {1, 1}, 3), {2, 5, 4, 6}, {9, 2, 2, 2},
-                            narrow) == Names{"joined3c8k16"});
-}
-
-TEST_CASE("cuda rewrites: windows, strides, paddings and dilations at random") {
-  if (!is_emulated()) return;
-  std::uint64_t state = 7;
-  const auto below = [&](std::uint64_t most) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<std::int64_t>((state >> 33) % most);
-  };
-  int blocks = 0;
-  for (int round = 0; round < 60; ++round) {
-    CAPTURE(round);
-    const Pair stride = {1 + below(4), 1 + below(4)}, dilation = {1 + below(3), 1 + below(2)};
-    const Padding padding = {below(4), below(4), below(4), below(4)};
-    const std::int64_t kh = 1 + below(5), kw = 1 + below(5);
-    const std::int64_t height = (kh - 1) * dilation[0] + 1 + below(9);
-    const std::int64_t width = (kw - 1) * dilation[1] + 1 + below(9);
-    const std::int64_t groups = 1 + below(4) / 3 * below(4), in = groups * (1 + below(5));
-    const Names names = check_conv_rewrites(
-        conv(stride, padding, dilation, groups), {1 + below(2), height, width, in},
-        {groups * (1 + below(9)), kh, kw, in / groups}, kImages[round % 3], round % 2 == 0);
-    if (!names.empty() && names.front().starts_with("blocks")) ++blocks;
-  }
-  CHECK(blocks >= 10);
-}
-
-TEST_CASE("cuda rewrites: dense layers") {
-  if (!is_emulated()) return;
-  for (const DType dtype : kImages)
-    for (const auto& [in, out] :
-         {std::pair<std::int64_t, std::int64_t>{64, 10}, {37, 16}, {5, 3}}) {
-      const HostTensor x = ones({9, in}, 1, dtype), y = ones({9, out}, 2, dtype);
-      const HostTensor w = ones({out, in}, 3, DType::kFloat32);
-      CHECK(!check_rewrites(ops::Dense{}, {x, w, ones({out}, 4, DType::kFloat32)}).empty());
-      CHECK(!check_rewrites(ops::DenseGradInput{}, {y, w}).empty());
-      ops::DenseGradWeight grad_weight;
-      grad_weight.bias = true;
-      CHECK(!check_rewrites(grad_weight, {x, y}).empty());
-    }
 }
 
 TEST_CASE("cuda kernels: an empty batch") { check_conv({}, {0, 4, 4, 3}, {2, 3, 3, 3}, true); }
