@@ -36,9 +36,13 @@ int lanes_wanted() {
 // Lanes of a plan on those of a queue, of which one is for copies.
 int queue_lane(int lane) { return lane == 0 ? kMainLane : kFirstSideLane + lane - 1; }
 
+MemoryRows whole(const TensorView& view, std::size_t bytes) {
+  return {reinterpret_cast<std::uintptr_t>(view.data), bytes, bytes, 1};
+}
+
 MemoryRows rows_of(const TensorView& view) {
   const std::size_t bytes = byte_size(*view.spec);
-  MemoryRows rows{reinterpret_cast<std::uintptr_t>(view.data), bytes, bytes, 1};
+  MemoryRows rows = whole(view, bytes);
   if (view.pixel_pitch == 0 || bytes == 0) return rows;
   const std::size_t item = item_bytes(view.spec->dtype);
   rows.width = static_cast<std::size_t>(view.spec->shape.back()) * item;
@@ -60,7 +64,13 @@ std::vector<StepUse> uses_of(std::span<const Step> steps, std::span<const Device
   std::vector<StepUse> uses;
   for (std::size_t i = begin; i < steps.size(); ++i) {
     StepUse use;
-    for (const TensorView& view : calls[i].inputs) use.reads.push_back(rows_of(view));
+    const PackedInput& packed = steps[i].kernel.packed;
+    for (std::size_t k = 0; k < calls[i].inputs.size(); ++k) {
+      const TensorView& view = calls[i].inputs[k];
+      // The view of packed weights has the spec of what was packed.
+      use.reads.push_back(static_cast<int>(k) == packed.input ? whole(view, packed.bytes)
+                                                              : rows_of(view));
+    }
     for (const TensorView& view : calls[i].outputs) use.writes.push_back(rows_of(view));
     use.microseconds = microseconds(steps[i].cost);
     uses.push_back(std::move(use));
