@@ -66,6 +66,8 @@ struct Kernel {
   // output belongs to others, who write it meanwhile.
   std::uint32_t strided_inputs = 0;
   std::uint32_t strided_outputs = 0;
+  // What the addresses of inputs and outputs are a multiple of, which parts of others need not be.
+  std::size_t alignment = 1;
   // Small immutable data computed at selection (tables of offsets, block sizes); the program owns
   // it, 64-byte aligned.
   std::vector<std::byte> plan;

@@ -3,9 +3,9 @@
 // What a concat joins becomes a part of its result: pixels that lie apart when channels (the last
 // axis) are joined, one piece of memory when nothing but the joined axis and those behind it is
 // left (images of a batch; rows of one image). What a slice takes is read likewise where it is.
-// Kernels that make or read parts of the first form must be able to (Kernel::strided_inputs); where
-// one is not, or the value has another place already (an output, a part of another concat), its
-// copy stays.
+// Kernels that make or read parts of the first form must be able to (Kernel::strided_inputs), and
+// parts of both forms lie as theirs want it (Kernel::alignment); where that is not so, or the value
+// has another place already (an output, a part of another concat), its copy stays.
 #include <algorithm>
 #include <map>
 
@@ -62,8 +62,15 @@ class Joiner {
     bool fixed = false;         // it has a place of its own
     bool joined = false;        // its makers make its parts
     bool holds_pieces = false;  // so its pixels must follow one another
+    std::size_t alignment = 1;  // that kernels want of its address, those of its parts included
     Form form = Form::kNone;    // of a part in its whole
     std::int64_t pitch = 0;     // and from pixel to pixel there, if no larger whole holds both
+  };
+  struct PartOf {
+    int whole;
+    std::int64_t begin;
+    Form form;
+    std::int64_t pitch;
   };
 
   ScheduleStep& step(std::size_t i) { return schedule_.run[i]; }
@@ -83,11 +90,17 @@ class Joiner {
     for (const auto& [name, v] : schedule_.outputs) facts(root_of(v)).fixed = true;
     for (const auto& [variable, v] : schedule_.assignments) facts(root_of(v)).fixed = true;
     for (std::size_t i = 0; i < schedule_.run.size(); ++i) {
-      for (std::size_t k = 0; k < step(i).inputs.size(); ++k)
-        facts(root_of(step(i).inputs[k])).uses.push_back({i, k, step(i).inputs[k]});
+      const std::size_t alignment = step(i).kernel.alignment;
+      for (std::size_t k = 0; k < step(i).inputs.size(); ++k) {
+        Facts& read = facts(root_of(step(i).inputs[k]));
+        read.uses.push_back({i, k, step(i).inputs[k]});
+        read.alignment = std::max(read.alignment, alignment);
+      }
       for (std::size_t k = 0; k < step(i).outputs.size(); ++k) {
-        facts(step(i).outputs[k]).maker = static_cast<int>(i);
-        facts(step(i).outputs[k]).output = static_cast<std::uint32_t>(k);
+        Facts& made = facts(step(i).outputs[k]);
+        made.maker = static_cast<int>(i);
+        made.output = static_cast<std::uint32_t>(k);
+        made.alignment = std::max(made.alignment, alignment);
       }
     }
   }
@@ -112,13 +125,24 @@ class Joiner {
            has(step(static_cast<std::size_t>(known.maker)).kernel.strided_outputs, known.output);
   }
 
+  // Whether the value would lie as kernels want it, beginning with an element of `whole`.
+  bool is_aligned(int v, int whole, std::int64_t begin) {
+    const std::size_t wanted = facts(v).alignment, item = item_bytes(value(v).spec.dtype);
+    const auto fits = [&](std::int64_t elements) {
+      return static_cast<std::size_t>(elements) * item % wanted == 0;
+    };
+    for (; value(whole).part_of >= 0; whole = value(whole).part_of)
+      if (!fits(value(whole).part_begin)) return false;
+    return fits(begin);
+  }
+
   // ---- Concats
 
-  bool can_join(int v, Form form, std::size_t concat) {
+  bool can_join(int v, const PartOf& part, std::size_t concat) {
     if (value(v).alias_of >= 0 || value(v).part_of >= 0 || facts(v).fixed ||
-        element_count(value(v).spec.shape) == 0)
+        element_count(value(v).spec.shape) == 0 || !is_aligned(v, part.whole, part.begin))
       return false;
-    if (form == Form::kPiece) return true;
+    if (part.form == Form::kPiece) return true;
     return !facts(v).holds_pieces && maker_strides(v) && readers_stride(v, concat);
   }
 
@@ -139,8 +163,9 @@ class Joiner {
     std::vector<std::pair<int, std::int64_t>> copied;  // input, where it begins
     bool any = false;
     for (const int input : concat.inputs) {
-      if (can_join(input, form, index)) {
-        make_part(input, {whole, at, form, shape.back()});
+      const PartOf part{whole, at, form, shape.back()};
+      if (can_join(input, part, index)) {
+        make_part(input, part);
         any = true;
       } else if (element_count(value(input).spec.shape) > 0) {
         copied.emplace_back(input, at);
@@ -162,7 +187,7 @@ class Joiner {
     const auto found = joined_.find(step(index).inputs);
     if (found == joined_.end() || facts(again).fixed) return false;
     for (const auto& [whole, joined_axis] : found->second) {
-      if (joined_axis != axis || strided(whole)) continue;
+      if (joined_axis != axis || strided(whole) || !is_aligned(again, whole, 0)) continue;
       make_part(again, {whole, 0, Form::kPiece, 0});
       instead_[index];  // nothing
       return true;
@@ -170,18 +195,14 @@ class Joiner {
     return false;
   }
 
-  struct PartOf {
-    int whole;
-    std::int64_t begin;
-    Form form;
-    std::int64_t pitch;
-  };
   void make_part(int v, const PartOf& part) {
     value(v).part_of = part.whole;
     value(v).part_begin = part.begin;
     facts(v).form = part.form;
     facts(v).pitch = part.pitch;
     if (part.form == Form::kPiece) facts(part.whole).holds_pieces = true;
+    for (int whole = part.whole; whole >= 0; whole = value(whole).part_of)
+      facts(whole).alignment = std::max(facts(whole).alignment, facts(v).alignment);
   }
 
   // The concat of one input, into its part.
@@ -218,8 +239,9 @@ class Joiner {
       return;
     if (form == Form::kPixels && (facts(part).holds_pieces || !readers_stride(part, index))) return;
     if (!worth_holding(source, part)) return;
-    const auto& begin = std::get<ops::Slice>(slice.op).begin;
-    make_part(part, {source, begin[axis] * step_of(from, axis), form, from.back()});
+    const std::int64_t begin = std::get<ops::Slice>(slice.op).begin[axis] * step_of(from, axis);
+    if (!is_aligned(part, source, begin)) return;
+    make_part(part, {source, begin, form, from.back()});
     instead_[index];  // nothing
   }
 

@@ -266,10 +266,17 @@ constexpr bool kReadsWeight = !requires(const OpType& op) {
   op.bias;
 };
 
+bool is_aligned(const TensorView& view) {
+  return reinterpret_cast<std::uintptr_t>(view.data) % kVectorBytes == 0;
+}
+
 template <class OpType>
 void run_own_rewrite(const KernelArgs& args) noexcept {
   const OwnRewrite& own = own_rewrite(args);
   DeviceQueue& queue = queue_of(args);
+  // As a library, which would end there.
+  queue.failed = queue.failed || !std::all_of(args.inputs.begin(), args.inputs.end(), is_aligned) ||
+                 !std::all_of(args.outputs.begin(), args.outputs.end(), is_aligned);
   ConvCall call = call_of<OpType>(args);
   if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)
     call.packed = std::exchange(call.weight, nullptr);
@@ -310,6 +317,7 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)
     choice.packed = {1, scratch(rewrite.packed_bytes()), pack_own_rewrite, 0, choice.variant};
   choice.state = std::make_shared<OwnRewrite>(own);
+  choice.alignment = kVectorBytes;
   return choice;
 }
 }  // namespace

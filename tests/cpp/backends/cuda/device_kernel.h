@@ -16,16 +16,16 @@ struct OnDevice {
   int device = 0;
   int alias_output = -1, alias_input = -1;  // the output lies on the input
   const char* pinned = "reference";         // our own kernel; empty: a library's, if there is one
-  // Bit i: `gap` elements lie between the pixels of input (output) i.
+  // Bit i: `gap` elements lie between the pixels of input (output) i, and before the first.
   std::uint32_t apart_inputs = 0, apart_outputs = 0;
   int gap = 0;
 };
 
 // Pixels as they lie on the device, what is between them filled with ones.
 struct Places {
-  std::size_t pixels, pixel_bytes, stride;
+  std::size_t pixels, pixel_bytes, stride, first = 0;
   std::int64_t pitch = 0;
-  std::size_t bytes() const { return pixels * stride; }
+  std::size_t bytes() const { return first + pixels * stride; }
 };
 inline Places places_of(const TensorSpec& spec, std::uint32_t apart, std::size_t index, int gap) {
   const std::size_t bytes = byte_size(spec);
@@ -34,8 +34,8 @@ inline Places places_of(const TensorSpec& spec, std::uint32_t apart, std::size_t
   const auto channels = static_cast<std::size_t>(spec.shape.back());
   const std::size_t item = bytes / static_cast<std::size_t>(element_count(spec.shape));
   const std::size_t pixel = channels * item;
-  return {bytes / pixel, pixel, pixel + static_cast<std::size_t>(gap) * item,
-          spec.shape.back() + gap};
+  const std::size_t between = static_cast<std::size_t>(gap) * item;
+  return {bytes / pixel, pixel, pixel + between, between, spec.shape.back() + gap};
 }
 
 inline Tensors run_on_device(const Op& op, const Tensors& inputs,
@@ -60,40 +60,43 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   std::vector<void*> memory;
   const auto allocate = [&](std::size_t bytes) {
     memory.push_back(module.allocate(queue, bytes));
-    return memory.back();
+    return static_cast<std::byte*>(memory.back());
   };
   std::vector<TensorView> in, out;
   std::vector<std::vector<std::byte>> kept;  // until the copies are done
   const auto write = [&](void* target, const Places& places, const std::byte* values) {
     std::vector<std::byte> bytes(places.bytes(), std::byte{0xFF});
     for (std::size_t p = 0; p < places.pixels && values != nullptr; ++p)
-      std::memcpy(bytes.data() + p * places.stride, values + p * places.pixel_bytes,
+      std::memcpy(bytes.data() + places.first + p * places.stride, values + p * places.pixel_bytes,
                   places.pixel_bytes);
     kept.push_back(std::move(bytes));
     module.copy_in(queue, target, kept.back().data(), kept.back().size());
   };
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Places places = places_of(inputs[i].spec, how.apart_inputs, i, how.gap);
-    in.push_back({allocate(places.bytes()), &inputs[i].spec, places.pitch});
-    write(in.back().data, places, reinterpret_cast<const std::byte*>(inputs[i].bytes.data()));
+    std::byte* const memory_of = allocate(places.bytes());
+    in.push_back({memory_of + places.first, &inputs[i].spec, places.pitch});
+    write(memory_of, places, reinterpret_cast<const std::byte*>(inputs[i].bytes.data()));
   }
   for (std::size_t o = 0; o < outputs.size(); ++o) {
     const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
-    const bool aliased = static_cast<int>(o) == how.alias_output;
-    out.push_back(
-        {aliased ? in[static_cast<std::size_t>(how.alias_input)].data : allocate(places.bytes()),
-         &outputs[o], places.pitch});
-    if (places.pitch != 0) write(out.back().data, places, nullptr);
+    if (static_cast<int>(o) == how.alias_output) {
+      out.push_back({in[static_cast<std::size_t>(how.alias_input)].data, &outputs[o], 0});
+      continue;
+    }
+    std::byte* const memory_of = allocate(places.bytes());
+    out.push_back({memory_of + places.first, &outputs[o], places.pitch});
+    if (places.pitch != 0) write(memory_of, places, nullptr);
   }
   DeviceKernelArgs args;
   args.op = &op;
   args.inputs = in;
   args.outputs = out;
-  args.scratch = static_cast<std::byte*>(allocate(kernel.scratch_bytes));
+  args.scratch = allocate(kernel.scratch_bytes);
   if (!kernel.plan.empty()) {
-    void* const plan = allocate(kernel.plan.size());
+    std::byte* const plan = allocate(kernel.plan.size());
     module.copy_in(queue, plan, kernel.plan.data(), kernel.plan.size());
-    args.plan = static_cast<const std::byte*>(plan);
+    args.plan = plan;
   }
   args.queue = queue;
   args.state = kernel.state.get();
@@ -104,7 +107,7 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
     const TensorView to{allocate(kernel.packed.bytes), &spec, 0};
     pack.inputs = std::span(in).subspan(packed, 1);
     pack.outputs = {&to, 1};
-    pack.scratch = static_cast<std::byte*>(allocate(kernel.packed.pack_scratch_bytes));
+    pack.scratch = allocate(kernel.packed.pack_scratch_bytes);
     kernel.packed.pack(pack);
     in[packed].data = to.data;
   }
@@ -115,19 +118,22 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
     results.emplace_back(outputs[o]);
     const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
     lying.emplace_back(places.bytes());
-    module.copy_out(queue, lying.back().data(), out[o].data, places.bytes());
+    module.copy_out(queue, lying.back().data(),
+                    static_cast<const std::byte*>(out[o].data) - places.first, places.bytes());
   }
   CHECK(module.wait(queue, problem_text));
   for (std::size_t o = 0; o < outputs.size(); ++o) {
     const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
     auto* const values = reinterpret_cast<std::byte*>(results[o].bytes.data());
-    bool others_kept = true;
+    const auto is_kept = [](std::byte b) { return b == std::byte{0xFF}; };
+    const std::byte* const begin = lying[o].data();
+    bool others_kept = std::all_of(begin, begin + places.first, is_kept);
     const std::size_t pixels = results[o].bytes.empty() ? 0 : places.pixels;
     for (std::size_t p = 0; p < pixels; ++p) {
-      const std::byte* const from = lying[o].data() + p * places.stride;
+      const std::byte* const from = lying[o].data() + places.first + p * places.stride;
       std::memcpy(values + p * places.pixel_bytes, from, places.pixel_bytes);
-      others_kept = others_kept && std::all_of(from + places.pixel_bytes, from + places.stride,
-                                               [](std::byte b) { return b == std::byte{0xFF}; });
+      others_kept =
+          others_kept && std::all_of(from + places.pixel_bytes, from + places.stride, is_kept);
     }
     CHECK(others_kept);
   }

@@ -7,10 +7,12 @@
 #include <string>
 
 #include "backends/cuda/training.h"
+#include "compile/random_net.h"
 #include "pycnn/composites.h"
 #include "pycnn/error.h"
 #include "pycnn/program.h"
 #include "support/temporary_directory.h"
+#include "support/variable.h"
 
 namespace pycnn {
 namespace {
@@ -22,6 +24,7 @@ using testing::options_for;
 using testing::Results;
 using testing::train;
 using testing::Training;
+using testing::Variable;
 
 void check_alike(const Training& actual, const Training& expected, double loss_error,
                  double variable_error) {
@@ -147,6 +150,63 @@ TEST_CASE(
       options.optimizer.reset();
       CHECK(copies_in(test::Compiled(graph, options).program) == 0);
     }
+}
+
+// Images of a batch, joined and cut.
+Graph batches_net(std::int64_t size, std::int64_t channels) {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{3, size, size, channels}, DType::kFloat32});
+  const Symbol joined =
+      test::concat(graph, {net.conv(x, "a", channels, 3), net.conv(x, "b", channels, 3)}, 0);
+  const Symbol y = net.conv(test::slice(graph, joined, 0, 1, 3), "c", channels, 3);
+  graph.set_output("y", graph.add(ops::GlobalAvgPool2d{}, {y}));
+  return graph;
+}
+
+TEST_CASE("cuda programs: what a library reads and makes lies as it was told") {
+  if (!testing::is_emulated()) return;
+  const Variable rewrite("PYCNN_EMULATED_REWRITE", "0");
+  CompileOptions options, copying;
+  options.device = copying.device = "cuda";
+  options.dtype = copying.dtype = DType::kBFloat16;
+  copying.reuse_memory = false;
+  testing::cuda_module();
+  // An image of 320 bytes, and one of 250.
+  for (const auto& [size, channels, copies] : {std::tuple{4, 10, 0}, {5, 5, 2}}) {
+    CAPTURE(size);
+    const Graph graph = batches_net(size, channels);
+    const test::Compiled apart(graph, copying), joined(graph, options);
+    CHECK(joined.program.explain().find("cudnn+padded") != std::string::npos);
+    CHECK(copies_in(apart.program) == 2);
+    CHECK(copies_in(joined.program) == copies);
+    const Results inputs = {{"x", test::random_tensor({3, size, size, channels}, 9)}};
+    CHECK(test::same_bits(joined.program.run(inputs), apart.program.run(inputs)));
+  }
+}
+
+TEST_CASE("cuda programs: random nets have the bits of their copies") {
+  int fewer = 0;
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    CAPTURE(seed);
+    const bool training = seed % 2 == 1;
+    const Graph graph = test::RandomNet(seed, training).graph;
+    CompileOptions options = training ? test::training_options() : CompileOptions{};
+    options.device = "cuda";
+    options.dtype = seed % 3 == 0 ? DType::kBFloat16 : DType::kFloat32;
+    testing::cuda_module();
+    CompileOptions copying = options;
+    copying.reuse_memory = false;
+    const test::Compiled apart(graph, copying), joined(graph, options);
+    Results inputs;
+    for (const auto& [name, spec] : joined.program.inputs())
+      inputs[name] = test::random_tensor(spec.shape, stream_of(name), 1.0, spec.dtype);
+    for (int step = 0; step < 2; ++step)
+      CHECK(test::same_bits(joined.program.run(inputs), apart.program.run(inputs)));
+    CHECK(test::same_bits(joined.variables, apart.variables));
+    fewer += copies_in(joined.program) < copies_in(apart.program);
+  }
+  CHECK(fewer > 20);
 }
 
 TEST_CASE("cuda programs: Adam, whole batch norms and no fusion train as on the CPU") {
