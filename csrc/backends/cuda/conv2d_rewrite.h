@@ -14,7 +14,8 @@
 //   padded   zeros fill up the channels of images, results or both
 //   joined   neighbouring groups become one, with zeros between them
 // Images and weights are moved there (conv2d_maps.h), results and gradients back. All but the order
-// of sums is exact.
+// of sums is exact, of finite numbers: infinity and NaN reach what zeros of the weights lie on, the
+// neighbouring groups and pixels.
 namespace pycnn::cuda {
 
 struct ConvRewrite {

@@ -149,19 +149,31 @@ std::optional<Chosen<Library>> read_chosen(const typename Library::Link& link, c
   return std::nullopt;
 }
 
-// The fastest of the plans; without a plan: our own kernel is. None: they could not be timed.
+// Scratch for `own_bytes` and for the plans, of which those that want more than there is go.
+template <class Library>
+std::byte* timed_scratch(DeviceTimer& timer, std::int64_t own_bytes,
+                         std::vector<Chosen<Library>>& plans) {
+  for (;;) {
+    std::int64_t most = own_bytes;
+    for (const auto& plan : plans) most = std::max(most, plan.scratch_bytes());
+    void* const scratch = timer.allocate(static_cast<std::size_t>(most));
+    if (scratch != nullptr || most == own_bytes) return static_cast<std::byte*>(scratch);
+    std::erase_if(plans, [&](const auto& plan) { return plan.scratch_bytes() == most; });
+  }
+}
+
+// The fastest of the plans; without a plan: our own kernel is. None: they could not be timed. What
+// there is no memory for is not among the plans any more.
 template <class Library>
 std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
                                             const ConvTask& task, bool tf32,
-                                            const std::vector<Chosen<Library>>& plans) {
-  std::int64_t scratch_bytes = own_scratch_bytes(task, tf32);
-  for (const auto& plan : plans) scratch_bytes = std::max(scratch_bytes, plan.scratch_bytes());
+                                            std::vector<Chosen<Library>>& plans) {
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
   const std::optional<ConvCall> call = timed_call(timer, task);
-  auto* const scratch =
-      static_cast<std::byte*>(timer.allocate(static_cast<std::size_t>(scratch_bytes)));
-  if (!call || scratch == nullptr) return std::nullopt;
+  if (!call) return std::nullopt;
+  std::byte* const scratch = timed_scratch(timer, own_scratch_bytes(task, tf32), plans);
+  if (scratch == nullptr) return std::nullopt;
   std::vector<Work> works;
   for (const auto& plan : plans)
     works.push_back([&] { run_chosen<Library>(timer.queue(), plan, *call, scratch, true); });
@@ -191,8 +203,10 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
   const RewriteList rewrites = rewrites_to_try(task, options);
   std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
                     Library::key(link, task, options);
-  // What was kept by those that did not know rewrites says nothing where there are some.
+  // What was kept by those that did not know rewrites says nothing where there are some, nor does
+  // what was fastest of these alone.
   for (const auto& rewrite : rewrites) key += rewrite_mark(rewrite.get());
+  if (!rewrites.empty() && options.rewrites == Rewrites::kAlways) key += "@always@";
   if (!options.deterministic) {
     if (const std::optional<std::string> known = plan_cache().find(key)) {
       if (*known == kOwnKernel) {
@@ -202,14 +216,15 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
       if (auto chosen = read_chosen<Library>(link, task, rewrites, options, *known)) return *chosen;
     }
   }
-  const auto plans = plans_to_try<Library>(link, task, rewrites, options);
+  auto plans = plans_to_try<Library>(link, task, rewrites, options);
   if (plans.empty()) {
     why = Library::kNoPlan;
     return {};
   }
   if (options.deterministic) return plans.front();
+  const Chosen<Library> first = plans.front();
   const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans);
-  if (!best) return plans.front();
+  if (!best) return plans.empty() ? first : plans.front();
   // A plan without a text is chosen anew in the next process.
   std::string text = kOwnKernel;
   if (best->plan != nullptr) text = Library::text(*best->plan);
@@ -278,6 +293,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
         kept_text("weights" + std::to_string(static_cast<int>(task.image)) + name);
   }
   choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
+  choice.alignment = kVectorBytes;  // as plans are told
   return choice;
 }
 

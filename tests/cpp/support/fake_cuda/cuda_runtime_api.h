@@ -40,6 +40,7 @@ struct FakeCuda {
   double host = 0.0, device = 0.0, captured = 0.0;
   bool uploaded = false;  // that graph
   int streams_left = 1000;
+  std::size_t largest_block = ~std::size_t{0};  // of memory
   std::set<cudaStream_t> synchronized;
 
   // Work that takes the device that long, given by a call that takes the host 5.
@@ -114,6 +115,7 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   const cudaError_t error = fake_cuda().result("cudaMalloc", false, cudaErrorMemoryAllocation);
   if (error != cudaSuccess) return error;
+  if (bytes > fake_cuda().largest_block) return fake_cuda().last = cudaErrorMemoryAllocation;
   ++fake_cuda().allocations;
   *memory = std::malloc(bytes);
   return error;

@@ -1,0 +1,408 @@
+// How a library's kernel is chosen for a convolution among plans for the convolution itself and for
+// those it can be rewritten to: by a library whose plans have scripted times, moves that are
+// counted and a runtime whose clock the tests know (support/fake_cuda).
+#ifndef PYCNN_VERSION
+#define PYCNN_VERSION "test"
+#endif
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/conv2d_rewrite.cpp"
+#include "backends/cuda/library_kernel.h"
+#include "support/temporary_directory.h"
+#include "support/variable.h"
+
+namespace pycnn::cuda {
+namespace {
+
+// What moves images and weights takes, and how often it was asked to.
+struct Moves {
+  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0;
+  int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0;
+};
+Moves moves;
+double own_us = 1000.0;
+int own_runs = 0;
+
+void move(int& count, double us) {
+  ++count;
+  fake_cuda().work(us);
+}
+void run_own_kernel() { move(own_runs, own_us); }
+
+}  // namespace
+
+bool fits(const BlockMap&, int) { return true; }
+void gather_blocks(DeviceQueue&, int, const BlockMap&, const void*, void*) {
+  move(moves.gathers, moves.gather_us);
+}
+void scatter_blocks(DeviceQueue&, int, const BlockMap&, const void*, void*) {
+  move(moves.scatters, moves.gather_us);
+}
+void finish_padded(DeviceQueue&, Image, const BlockMap&, const ConvEpilogue&, const void*, void*) {
+  move(moves.finishes, moves.finish_us);
+}
+void map_filter(DeviceQueue&, Image, const FilterMap&, const float*, void*) {
+  move(moves.packs, moves.pack_us);
+}
+void unmap_filter(DeviceQueue&, const FilterMap&, const float*, float*) {
+  move(moves.unpacks, moves.pack_us);
+}
+std::int64_t conv2d_scratch_bytes(Arithmetic, const ConvShape&) { return 16; }
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&) { return 16; }
+std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape&, bool) { return 16; }
+std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape&) { return 16; }
+void conv2d(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*,
+            const ConvEpilogue&, void*, void*) {
+  run_own_kernel();
+}
+void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*, void*,
+                       void*) {
+  run_own_kernel();
+}
+void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const void*,
+                        float*, float*, void*) {
+  run_own_kernel();
+}
+void conv2d_grad_bias(DeviceQueue&, Image, const ConvShape&, const void*, float*, void*) {}
+void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) {}
+
+namespace {
+
+using testing::Variable;
+
+struct Scripted {
+  std::string name;
+  double us = 0.0;
+  bool fails = false;
+  std::int64_t scratch = 0;
+};
+
+struct FakePlan {
+  Scripted script;
+  ConvTask task;
+  std::int64_t scratch_bytes() const { return script.scratch; }
+};
+
+// What it offers for tasks by their number of input channels.
+struct Fake {
+  struct Link {
+    const int* functions = nullptr;
+    std::string problem;
+  };
+  using Plan = FakePlan;
+  static constexpr const char* kName = "fake";
+  static constexpr const char* kNoPlan = "the library has none";
+  static constexpr const char* kNotGiven = "not given";
+
+  static std::map<int, std::vector<Scripted>> offers;
+  static int planned, runs;
+
+  static const int* load(std::string&) { return &planned; }
+  static bool open(Link&) { return true; }
+  static std::string key(const Link&, const ConvTask& task, const LibraryOptions&) {
+    return "fake " + std::to_string(task.shape.images) + " " +
+           std::to_string(static_cast<int>(task.direction));
+  }
+  static std::vector<std::shared_ptr<Plan>> plans(const Link&, const ConvTask& task,
+                                                  const LibraryOptions&) {
+    ++planned;
+    std::vector<std::shared_ptr<Plan>> found;
+    for (const Scripted& script : offers[task.shape.in_channels])
+      found.push_back(std::make_shared<Plan>(Plan{script, task}));
+    return found;
+  }
+  static std::string text(const Plan& plan) { return plan.script.name; }
+  static std::shared_ptr<Plan> read(const Link&, const ConvTask& task, const LibraryOptions&,
+                                    const std::string& text) {
+    for (const Scripted& script : offers[task.shape.in_channels])
+      if (script.name == text) return std::make_shared<Plan>(Plan{script, task});
+    return nullptr;
+  }
+  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall&, std::byte*, bool) {
+    ++runs;
+    fake_cuda().work(plan.script.us);
+    if (plan.script.fails) note_library(queue, "trouble");
+  }
+  static Image image(const Plan& plan) { return plan.task.image; }
+  static void end_choice(const Link&) {}
+};
+std::map<int, std::vector<Scripted>> Fake::offers;
+int Fake::planned = 0, Fake::runs = 0;
+
+// Each test has tasks of its own, since choices are kept: images are counted on.
+int next_images() {
+  static int images = 0;
+  return ++images;
+}
+
+// 3 channels become 16 by blocks, 8 or 16 by padding; 16 stay.
+ConvTask stem(int images, int channels = 3) {
+  ConvTask task;
+  task.image = Image::kBFloat16;
+  ConvShape& s = task.shape;
+  s.images = images;
+  s.height = s.width = 12;
+  s.in_channels = channels;
+  s.out_channels = 8;
+  s.kernel_height = s.kernel_width = 7;
+  s.stride_y = s.stride_x = 2;
+  s.out_height = s.out_width = 6;
+  s.top = s.left = task.bottom = task.right = 3;
+  s.dilation_y = s.dilation_x = s.groups = 1;
+  return task;
+}
+constexpr int kPlain = 3, kPadded = 8, kBlocks = 16;
+
+struct Found {
+  std::string rewrite, plan, why;
+};
+
+// A library and a device as they were, and what is found for tasks.
+struct Choices {
+  Choices() {
+    static const TemporaryDirectory directory;  // for the one cache there is
+    setenv("PYCNN_CUDA_PLANS", (directory / "plans").c_str(), 1);
+    (void)plan_cache();
+    unsetenv("PYCNN_CUDA_PLANS");
+    fake_cuda() = {};
+    moves = {};
+    own_us = 1000.0;
+    own_runs = Fake::planned = Fake::runs = 0;
+    Fake::offers = {
+        {kPlain, {{"plain", 100.0}}}, {kPadded, {{"padded", 20.0}}}, {kBlocks, {{"blocks", 10.0}}}};
+  }
+  ~Choices() {
+    CHECK(fake_cuda().allocations == 0);
+    fake_cuda() = {};
+  }
+
+  static Found find(const ConvTask& task) {
+    Found found;
+    const Chosen<Fake> chosen = find_plan<Fake>(0, task, found.why);
+    if (chosen.rewrite != nullptr) found.rewrite = chosen.rewrite->name;
+    if (chosen.plan != nullptr) found.plan = chosen.plan->script.name;
+    return found;
+  }
+
+  static std::string key_of(const ConvTask& task) {
+    std::string key = std::string("pycnn " PYCNN_VERSION "; ") + device_identity(0) + "; " +
+                      Fake::key({}, task, library_options());
+    for (const auto& rewrite : rewrites_to_try(task, library_options()))
+      key += rewrite_mark(rewrite.get());
+    return key;
+  }
+};
+
+constexpr const char* kBlocksName = "blocks2x2c16k8";
+
+TEST_CASE("library kernel: rewrites are timed with what moves images and weights") {
+  const Choices choices;
+  Found found = choices.find(stem(next_images()));
+  CHECK(found.rewrite == kBlocksName);
+  CHECK(found.plan == "blocks");
+  CHECK(moves.gathers > 0);
+  CHECK(moves.packs == moves.gathers);
+  CHECK(moves.finishes + moves.scatters + moves.unpacks == 0);
+  moves.gather_us = 89.5;  // 10 + 89.5 + 1 is more than 100
+  found = choices.find(stem(next_images()));
+  CHECK(found.rewrite.empty());
+  CHECK(found.plan == "plain");
+  moves.gather_us = 88.5;
+  CHECK(choices.find(stem(next_images())).plan == "blocks");
+  moves = {};
+  moves.pack_us = 89.5;
+  CHECK(choices.find(stem(next_images())).plan == "plain");
+  own_us = 50.0;
+  found = choices.find(stem(next_images()));
+  CHECK(found.plan.empty());
+  CHECK(found.why == kOwnWasFaster);
+}
+
+TEST_CASE("library kernel: each direction moves what it has to") {
+  const Choices choices;
+  ConvTask task = stem(next_images());
+  task.shape.out_channels = 6;  // padded to 8
+  task.bias = true;
+  Fake::offers = {{kBlocks, {{"blocks", 10.0}}}};
+  CHECK(choices.find(task).plan == "blocks");
+  CHECK(moves.gathers > 0);
+  CHECK(moves.finishes == moves.gathers);
+  CHECK(moves.packs == moves.gathers);
+  CHECK(moves.scatters + moves.unpacks == 0);
+  moves = {};
+  task.bias = false;
+  task.direction = Direction::kGradInput;
+  CHECK(choices.find(task).plan == "blocks");
+  CHECK(moves.scatters > 0);
+  CHECK(moves.gathers == moves.scatters);  // the gradient of the result
+  CHECK(moves.packs == moves.scatters);
+  CHECK(moves.finishes + moves.unpacks == 0);
+  moves = {};
+  task.direction = Direction::kGradWeight;
+  CHECK(choices.find(task).plan == "blocks");
+  CHECK(moves.unpacks > 0);
+  CHECK(moves.gathers == 2 * moves.unpacks);
+  CHECK(moves.packs + moves.scatters + moves.finishes == 0);
+}
+
+TEST_CASE("library kernel: a rewrite that is refused or fails leaves the choice to the others") {
+  const Choices choices;
+  Fake::offers[kBlocks].clear();
+  Found found = choices.find(stem(next_images()));
+  CHECK(found.rewrite == "paddedc8k8");
+  CHECK(found.plan == "padded");
+  Fake::offers[kBlocks] = {{"blocks", 10.0, true}};
+  CHECK(choices.find(stem(next_images())).plan == "padded");
+  Fake::offers[kPadded] = {{"padded", 1.0, true}};
+  found = choices.find(stem(next_images()));
+  CHECK(found.rewrite.empty());
+  CHECK(found.plan == "plain");
+  Fake::offers.clear();
+  found = choices.find(stem(next_images()));
+  CHECK(found.plan.empty());
+  CHECK(found.why == Fake::kNoPlan);
+}
+
+TEST_CASE("library kernel: what there is no memory for leaves the choice to the others") {
+  const Choices choices;
+  Fake::offers[kBlocks] = {{"large", 5.0, false, 1 << 20}, {"blocks", 10.0}};
+  CHECK(choices.find(stem(next_images())).plan == "large");
+  fake_cuda().largest_block = 1 << 20;  // and the images are moved
+  CHECK(choices.find(stem(next_images())).plan == "blocks");
+  const ConvTask task = stem(next_images());
+  // Not even for moved images.
+  fake_cuda().largest_block = std::max<std::size_t>(5000, std::size_t{1000} * task.shape.images);
+  Fake::offers[kPlain] = {{"plain", 100.0}, {"wide", 50.0, false, 1 << 20}};
+  CHECK(choices.find(task).plan == "plain");
+}
+
+TEST_CASE("library kernel: a choice is kept, and read again without timing") {
+  const Choices choices;
+  const ConvTask task = stem(next_images());
+  CHECK(choices.find(task).plan == "blocks");
+  const std::string key = choices.key_of(task);
+  CHECK(plan_cache().find(key) == "@blocks2x2c16k8@blocks");
+  CHECK(PlanCache(plan_cache().file()).find(key) == "@blocks2x2c16k8@blocks");
+  Fake::planned = Fake::runs = 0;
+  const Found again = choices.find(task);
+  CHECK(again.rewrite == kBlocksName);
+  CHECK(again.plan == "blocks");
+  CHECK(Fake::planned + Fake::runs == 0);
+  // Of the task itself, and of our own kernel.
+  const ConvTask plain = stem(next_images()), own = stem(next_images());
+  plan_cache().put(choices.key_of(plain), "plain");
+  plan_cache().put(choices.key_of(own), kOwnKernel);
+  CHECK(choices.find(plain).plan == "plain");
+  CHECK(choices.find(own).why == kOwnWasFaster);
+  CHECK(Fake::planned + Fake::runs == 0);
+}
+
+TEST_CASE("library kernel: what is kept and cannot be had is timed anew") {
+  const Choices choices;
+  for (const char* const stale :
+       {"@blocks2x2c16k8@gone", "@blocks2x2c24k8@blocks", "@blocks2x2c16k8", "@paddedc8k8@blocks",
+        "blocks", "gone", "@@plain", ""}) {
+    CAPTURE(stale);
+    const ConvTask task = stem(next_images());
+    plan_cache().put(choices.key_of(task), stale);
+    Fake::runs = 0;
+    const Found found = choices.find(task);
+    CHECK(found.rewrite == kBlocksName);
+    CHECK(found.plan == "blocks");
+    CHECK(Fake::runs > 0);
+    CHECK(plan_cache().find(choices.key_of(task)) == "@blocks2x2c16k8@blocks");
+  }
+}
+
+TEST_CASE("library kernel: what users forbid or ask for is not kept for others") {
+  const Choices choices;
+  Fake::offers[kPlain] = {{"plain", 1.0}};
+  const ConvTask task = stem(next_images());
+  {
+    const Variable always("PYCNN_CUDA_REWRITES", "always");
+    CHECK(choices.find(task).plan == "blocks");
+  }
+  CHECK(choices.find(task).plan == "plain");
+  {
+    const Variable always("PYCNN_CUDA_REWRITES", "always");
+    CHECK(choices.find(task).plan == "blocks");
+  }
+  Fake::offers[kPlain] = {{"plain", 100.0}};
+  const ConvTask other = stem(next_images());
+  {
+    const Variable off("PYCNN_CUDA_REWRITES", "off");
+    CHECK(choices.find(other).plan == "plain");
+  }
+  CHECK(choices.find(other).plan == "blocks");
+}
+
+TEST_CASE("library kernel: the deterministic choice is not timed and not kept") {
+  const Choices choices;
+  const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+  const ConvTask task = stem(next_images()), good = stem(next_images(), 16);
+  CHECK(choices.find(task).rewrite == kBlocksName);
+  CHECK(choices.find(good).rewrite.empty());
+  CHECK(choices.find(good).plan == "blocks");  // of 16 channels
+  Fake::offers[kBlocks].clear();
+  CHECK(choices.find(task).rewrite == "paddedc8k8");
+  CHECK(Fake::runs == 0);
+  CHECK(!plan_cache().find(choices.key_of(task)));
+  // Full precision has no kernels that want more than one channel.
+  ConvTask wide = stem(next_images());
+  wide.image = Image::kFloat32;
+  CHECK(choices.find(wide).rewrite.empty());
+}
+
+TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once and moves images") {
+  const Choices choices;
+  const std::vector<TensorSpec> inputs = {{{next_images(), 12, 12, 3}, DType::kBFloat16},
+                                          {{8, 7, 7, 3}, DType::kFloat32}};
+  ops::Conv2d conv;
+  conv.stride = {2, 2};
+  conv.padding = {3, 3, 3, 3};
+  Fake::offers[kBlocks] = {{"blocks", 10.0, false, 1000}};
+  const std::vector<TensorSpec> outputs = {{{inputs[0].shape[0], 6, 6, 8}, DType::kBFloat16}};
+  Problem problem;
+  problem.inputs = inputs;
+  problem.outputs = outputs;
+  const Choice choice = choose_library<Fake>(0, conv, problem);
+  const bool taken = choice.run != nullptr;
+  REQUIRE(taken);
+  CHECK(std::string(choice.variant) == "conv2d.cudnn+blocks2x2c16k8");
+  CHECK(choice.strided_inputs + choice.strided_outputs == 0);
+  CHECK(choice.alignment == 16);
+  CHECK(choice.packed.input == 1);
+  CHECK(choice.packed.bytes == 8 * 4 * 4 * 16 * 2);
+  CHECK(std::string(choice.packed.format) == "weights1+blocks2x2c16k8");
+  const auto images = static_cast<std::size_t>(inputs[0].shape[0]);
+  CHECK(choice.scratch_bytes >= images * 9 * 9 * 16 * 2 + 1000);
+  moves = {};
+  Fake::runs = 0;
+  DeviceQueue queue;
+  Op op = conv;
+  std::vector<std::byte> scratch(choice.scratch_bytes), data(1);
+  const std::vector<TensorView> in = {{data.data(), &inputs[0], 0}, {data.data(), &inputs[1], 0}};
+  const TensorView out{data.data(), outputs.data(), 0};
+  DeviceKernelArgs args;
+  args.op = &op;
+  args.inputs = std::span(in).subspan(1);
+  args.outputs = {&out, 1};
+  args.queue = &queue;
+  args.state = choice.state.get();
+  choice.packed.pack(args);
+  CHECK(moves.packs == 1);
+  args.inputs = in;
+  args.scratch = scratch.data();
+  choice.run(args);
+  CHECK(Fake::runs == 1);
+  CHECK(moves.gathers == 1);
+  CHECK(moves.packs == 1);
+  CHECK(!queue.failed());
+}
+
+}  // namespace
+}  // namespace pycnn::cuda
