@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
+#include "backends/cuda/conv2d_rewrite.h"
 #include "backends/cuda/cudnn_graph.h"
+#include "backends/cuda/library_choice.h"
 
 namespace pycnn::cuda::cudnn {
 namespace {
@@ -166,6 +169,58 @@ TEST_CASE("cudnn: groups, dilation and unequal padding make graphs") {
   // Which engines there are is the library's business; the graph is one.
   const ConvGraph graph(*f, problem, target);
   (void)graph.candidates({true, false});
+}
+
+// What rewrites_of gives for the image types of tensor cores, in all directions.
+TEST_CASE("cudnn: rewritten convolutions have plans where it is they that are wanted") {
+  const Functions* const f = functions();
+  if (f == nullptr) return;
+  const Descriptor h100 = device_properties(*f, kH100);
+  const Target target{nullptr, &h100};
+  ConvShape large_stride = shape(2, 63, 3, 64, 11, 4), uneven = shape(2, 16, 3, 20, 5, 2);
+  uneven.dilation_x = 2;
+  uneven.top = 1;
+  uneven.out_height = (16 + 1 + 2 - 5) / 2 + 1;
+  uneven.out_width = (16 + 2 + 3 - 9) / 2 + 1;
+  ConvShape grouped = shape(2, 14, 128, 128, 3, 1), strided_groups = shape(2, 14, 128, 128, 3, 2);
+  grouped.groups = strided_groups.groups = 32;
+  int rewritten = 0;
+  for (const ConvShape& s :
+       {shape(2, 32, 3, 64, 7, 2), large_stride, uneven, shape(2, 14, 3, 64, 3, 1),
+        shape(2, 9, 17, 30, 1, 1), grouped, strided_groups})
+    for (const Image image : {Image::kBFloat16, Image::kFloat16})
+      for (const Direction direction : kDirections) {
+        ConvTask task;
+        task.direction = direction;
+        task.image = image;
+        task.shape = s;
+        task.bottom = s.kernel_height / 2;
+        task.right = s.dilation_x == 2 ? 3 : s.kernel_width / 2;
+        CHECK(needs_rewrite(task, false));
+        const std::vector<ConvRewrite> rewrites = rewrites_of(task);
+        CHECK(!rewrites.empty());
+        for (const ConvRewrite& rewrite : rewrites) {
+          CAPTURE(rewrite.name);
+          CAPTURE(static_cast<int>(image));
+          CAPTURE(static_cast<int>(direction));
+          ConvProblem problem = problem_of(direction, image, rewrite.task.shape);
+          problem.bottom = rewrite.task.bottom;
+          problem.right = rewrite.task.right;
+          const ConvGraph graph(*f, problem, target);
+          const std::vector<Candidate> candidates = graph.candidates({});
+          // Precompiled, by tensor cores, within the memory that a choice may use.
+          const bool planned =
+              std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& candidate) {
+                if (candidate.engine.compiles() || !candidate.engine.has(kNoteTensorCore))
+                  return false;
+                const Descriptor plan = make_plan(*f, candidate, target);
+                return plan.integer(kPlanWorkspace) <= kMostWorkspace;
+              });
+          CHECK(planned);
+          ++rewritten;
+        }
+      }
+  CHECK(rewritten >= 60);
 }
 
 TEST_CASE("cudnn: sizes that contradict one another are an error that says where") {
