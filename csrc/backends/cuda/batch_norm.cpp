@@ -33,6 +33,7 @@ StatisticsParams statistics_of(const KernelArgs& args, double eps, double moment
   p.momentum = momentum;
   p.rows = rows_of(spec);
   p.channels = channels_of(spec);
+  p.input_pitch = args.inputs[0].pitch();
   return p;
 }
 
@@ -47,6 +48,8 @@ ApplyParams apply_of(const KernelArgs& args, const float* mean, const float* fac
   p.output = args.outputs[0].data;
   p.rows = rows_of(spec);
   p.channels = channels_of(spec);
+  p.input_pitch = args.inputs[0].pitch();
+  p.output_pitch = args.outputs[0].pitch();
   return p;
 }
 
@@ -64,6 +67,9 @@ GradientParams gradient_of(const KernelArgs& args, std::size_t grad_output) {
   p.grad_shift = args.outputs[2].as<float>();
   p.rows = rows_of(spec);
   p.channels = channels_of(spec);
+  p.input_pitch = args.inputs[0].pitch();
+  p.grad_output_pitch = args.inputs[grad_output].pitch();
+  p.grad_input_pitch = args.outputs[0].pitch();
   return p;
 }
 
@@ -93,7 +99,10 @@ void run_statistics(const KernelArgs& args) noexcept {
 void run_apply(const KernelArgs& args) noexcept {
   const Epilogue& epilogue = op_of<ops::BatchNormApply>(args).epilogue;
   ApplyParams p = apply_of(args, vector_of(args, 1), vector_of(args, 2), vector_of(args, 3));
-  p.residual = epilogue.residual ? args.inputs[4].data : nullptr;
+  if (epilogue.residual) {
+    p.residual = args.inputs[4].data;
+    p.residual_pitch = args.inputs[4].pitch();
+  }
   p.curve = curve_of(epilogue.activation, epilogue.slope);
   batch_norm_apply(queue_of(args), image_of(args.inputs[0]), p);
 }
@@ -146,11 +155,13 @@ void run_fold(const KernelArgs& args) noexcept {
   fold_batch_norm(queue_of(args), p);
 }
 
-Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_bytes,
-            std::vector<std::uint32_t> in_place = {}) {
+// Of a kernel that takes images, those of the bits, and makes one, its first result.
+Choice take(KernelFunction run, const Problem& problem, std::uint32_t images,
+            std::int64_t scratch_bytes, std::vector<std::uint32_t> in_place = {}) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
-  return {run, scratch(scratch_bytes), std::move(in_place)};
+  return strided({run, scratch(scratch_bytes), std::move(in_place)}, images, 1);
 }
+constexpr std::uint32_t kInput = 1u << 0, kFifth = 1u << 4, kSeventh = 1u << 6;
 
 // Two vectors of channels before what scratch_of counts.
 std::int64_t with_vectors(const TensorSpec& spec) {
@@ -160,30 +171,32 @@ std::int64_t with_vectors(const TensorSpec& spec) {
 }  // namespace
 
 Choice select(const ops::BatchNormTrain&, const Problem& problem) {
-  return take(run_train, problem, with_vectors(problem.inputs[0]));
+  return take(run_train, problem, kInput, with_vectors(problem.inputs[0]));
 }
 Choice select(const ops::BatchNormTrainGrad&, const Problem& problem) {
-  return take(run_train_grad, problem, scratch_of(problem.inputs[0]));
+  return take(run_train_grad, problem, kInput | kFifth, scratch_of(problem.inputs[0]));
 }
 Choice select(const ops::BatchNormStatistics&, const Problem& problem) {
-  return take(run_statistics, problem, scratch_of(problem.inputs[0]));
+  return strided(take(run_statistics, problem, kInput, scratch_of(problem.inputs[0])), kInput, 0);
 }
 Choice select(const ops::BatchNormApply& op, const Problem& problem) {
   if (!has_curve(op.epilogue.activation)) return refuse(kNoCurve);
-  return take(run_apply, problem, 0, {op.epilogue.residual ? 1u << 0 | 1u << 4 : 1u << 0});
+  const std::uint32_t images = op.epilogue.residual ? kInput | kFifth : kInput;
+  return take(run_apply, problem, images, 0, {images});
 }
 Choice select(const ops::BatchNormApplyGrad& op, const Problem& problem) {
   if (!has_curve(op.activation)) return refuse(kNoCurve);
-  return take(run_apply_grad, problem, scratch_of(problem.inputs[0]));
+  return take(run_apply_grad, problem, kInput | kSeventh, scratch_of(problem.inputs[0]));
 }
 Choice select(const ops::BatchNormInference&, const Problem& problem) {
-  return take(run_inference, problem, with_vectors(problem.inputs[0]));
+  return take(run_inference, problem, kInput, with_vectors(problem.inputs[0]));
 }
 Choice select(const ops::BatchNormInferenceGrad&, const Problem& problem) {
-  return take(run_inference_grad, problem, with_vectors(problem.inputs[0]));
+  return take(run_inference_grad, problem, kInput | kFifth, with_vectors(problem.inputs[0]));
 }
 Choice select(const ops::FoldBatchNorm&, const Problem& problem) {
-  return take(run_fold, problem, 0);
+  if (const char* const reason = unfit_type(problem)) return refuse(reason);
+  return {run_fold};
 }
 
 }  // namespace pycnn::cuda

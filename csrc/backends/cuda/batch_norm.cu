@@ -16,9 +16,9 @@ template <class T>
 struct MeanTerm {
   static constexpr int kSums = 1;
   const T* input;
-  std::int64_t channels;
+  std::int64_t pitch;
   PYCNN_BOTH void operator()(std::int64_t row, std::int64_t c, float (&values)[1]) const {
-    values[0] = widened(input[row * channels + c]) - widened(input[c]);
+    values[0] = widened(input[row * pitch + c]) - widened(input[c]);
   }
 };
 
@@ -39,9 +39,9 @@ struct VarianceTerm {
   static constexpr int kSums = 2;
   const T* input;
   const double* mean;
-  std::int64_t channels;
+  std::int64_t pitch;
   PYCNN_BOTH void operator()(std::int64_t row, std::int64_t c, float (&values)[2]) const {
-    const float distance = widened(input[row * channels + c]) - static_cast<float>(mean[c]);
+    const float distance = widened(input[row * pitch + c]) - static_cast<float>(mean[c]);
     values[0] = distance;
     values[1] = distance * distance;
   }
@@ -70,6 +70,10 @@ struct StatisticsFinish {
   }
 };
 
+PYCNN_BOTH float applied(const ApplyParams& p, std::int64_t c, float x, float residual) {
+  return activate(p.curve, (x - p.mean[c]) * p.factor[c] + p.offset[c] + residual);
+}
+
 template <class T>
 struct Apply {
   static constexpr int kWidth = kVector<T>;
@@ -80,10 +84,33 @@ struct Apply {
     if (p.residual != nullptr) load(static_cast<const T*>(p.residual) + begin, n, r);
     std::int64_t c = begin % p.channels;
     for (int i = 0; i < n && i < kWidth; ++i) {
-      x[i] = activate(p.curve, (x[i] - p.mean[c]) * p.factor[c] + p.offset[c] + r[i]);
+      x[i] = applied(p, c, x[i], r[i]);
       c = c + 1 == p.channels ? 0 : c + 1;
     }
     store(static_cast<T*>(p.output) + begin, n, x);
+  }
+};
+
+// Vector `at` of rows that lie apart.
+template <int Width>
+struct RowVector {
+  std::int64_t row, channel;
+  PYCNN_BOTH RowVector(std::int64_t at, std::int64_t channels)
+      : row(at / (channels / Width)), channel(at % (channels / Width) * Width) {}
+};
+
+template <class T, int Width>
+struct ApplyApart {
+  static constexpr int kWidth = 1;
+  ApplyParams p;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const RowVector<Width> v(at, p.channels);
+    float x[Width], r[Width] = {};
+    load(static_cast<const T*>(p.input) + v.row * p.input_pitch + v.channel, Width, x);
+    if (p.residual != nullptr)
+      load(static_cast<const T*>(p.residual) + v.row * p.residual_pitch + v.channel, Width, r);
+    for (int i = 0; i < Width; ++i) x[i] = applied(p, v.channel + i, x[i], r[i]);
+    store(static_cast<T*>(p.output) + v.row * p.output_pitch + v.channel, Width, x);
   }
 };
 
@@ -98,9 +125,10 @@ struct GradientTerm {
   static constexpr int kSums = 2;
   GradientParams p;
   PYCNN_BOTH void operator()(std::int64_t row, std::int64_t c, float (&values)[2]) const {
-    const std::int64_t at = row * p.channels + c;
-    const float centered = widened(static_cast<const T*>(p.input)[at]) - p.mean[c];
-    values[0] = open_gradient(p, c, centered, widened(static_cast<const T*>(p.grad_output)[at]));
+    const float x = widened(static_cast<const T*>(p.input)[row * p.input_pitch + c]);
+    const float g = widened(static_cast<const T*>(p.grad_output)[row * p.grad_output_pitch + c]);
+    const float centered = x - p.mean[c];
+    values[0] = open_gradient(p, c, centered, g);
     values[1] = values[0] * centered;
   }
 };
@@ -123,26 +151,47 @@ struct GradientFinish {
   }
 };
 
+struct Coefficients {
+  const float* a;
+  const float* b;
+  const float* c;
+  PYCNN_BOTH float gradient(const GradientParams& p, std::int64_t channel, float x, float g) const {
+    const float centered = x - p.mean[channel];
+    const float result = a[channel] * open_gradient(p, channel, centered, g);
+    return p.through_statistics ? result + (b[channel] * centered + c[channel]) : result;
+  }
+};
+
 template <class T>
 struct InputGradient {
   static constexpr int kWidth = kVector<T>;
   GradientParams p;
-  const float* a;
-  const float* b;
-  const float* c;
+  Coefficients coefficients;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
     float x[kWidth], g[kWidth];
     load(static_cast<const T*>(p.input) + begin, n, x);
     load(static_cast<const T*>(p.grad_output) + begin, n, g);
     std::int64_t channel = begin % p.channels;
     for (int i = 0; i < n && i < kWidth; ++i) {
-      const float centered = x[i] - p.mean[channel];
-      const float open = open_gradient(p, channel, centered, g[i]);
-      g[i] = a[channel] * open;
-      if (p.through_statistics) g[i] += b[channel] * centered + c[channel];
+      g[i] = coefficients.gradient(p, channel, x[i], g[i]);
       channel = channel + 1 == p.channels ? 0 : channel + 1;
     }
     store(static_cast<T*>(p.grad_input) + begin, n, g);
+  }
+};
+
+template <class T, int Width>
+struct InputGradientApart {
+  static constexpr int kWidth = 1;
+  GradientParams p;
+  Coefficients coefficients;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const RowVector<Width> v(at, p.channels);
+    float x[Width], g[Width];
+    load(static_cast<const T*>(p.input) + v.row * p.input_pitch + v.channel, Width, x);
+    load(static_cast<const T*>(p.grad_output) + v.row * p.grad_output_pitch + v.channel, Width, g);
+    for (int i = 0; i < Width; ++i) g[i] = coefficients.gradient(p, v.channel + i, x[i], g[i]);
+    store(static_cast<T*>(p.grad_input) + v.row * p.grad_input_pitch + v.channel, Width, g);
   }
 };
 
@@ -197,16 +246,24 @@ void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsPara
   with_image(image, [&](auto type) {
     using T = decltype(type);
     const auto* input = static_cast<const T*>(params.input);
-    launch_column_sums(queue, MeanTerm<T>{input, params.channels},
+    launch_column_sums(queue, MeanTerm<T>{input, params.input_pitch},
                        MeanFinish<T>{input, params.rows, mean}, shape, partials);
-    launch_column_sums(queue, VarianceTerm<T>{input, mean, params.channels},
+    launch_column_sums(queue, VarianceTerm<T>{input, mean, params.input_pitch},
                        StatisticsFinish{params, mean}, shape, partials);
   });
 }
 
 void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& params) {
-  with_image(image, [&](auto type) {
-    launch_map(queue, Apply<decltype(type)>{params}, params.rows * params.channels);
+  const std::int64_t count = params.rows * params.channels;
+  const bool follow_one_another =
+      params.input_pitch == params.channels && params.output_pitch == params.channels &&
+      (params.residual == nullptr || params.residual_pitch == params.channels);
+  if (follow_one_another)
+    return with_image(image,
+                      [&](auto type) { launch_map(queue, Apply<decltype(type)>{params}, count); });
+  with_vectors(image, params.channels, [&](auto type, auto width) {
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue, ApplyApart<decltype(type), kWidth>{params}, count / kWidth);
   });
 }
 
@@ -221,7 +278,20 @@ void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& 
     using T = decltype(type);
     launch_column_sums(queue, GradientTerm<T>{params}, GradientFinish{params, a, b, c}, shape,
                        partials);
-    launch_map(queue, InputGradient<T>{params, a, b, c}, params.rows * params.channels);
+  });
+  const Coefficients coefficients{a, b, c};
+  const std::int64_t count = params.rows * params.channels;
+  const bool follow_one_another = params.input_pitch == params.channels &&
+                                  params.grad_output_pitch == params.channels &&
+                                  params.grad_input_pitch == params.channels;
+  if (follow_one_another)
+    return with_image(image, [&](auto type) {
+      launch_map(queue, InputGradient<decltype(type)>{params, coefficients}, count);
+    });
+  with_vectors(image, params.channels, [&](auto type, auto width) {
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue, InputGradientApart<decltype(type), kWidth>{params, coefficients},
+               count / kWidth);
   });
 }
 

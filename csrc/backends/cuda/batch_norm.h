@@ -6,8 +6,8 @@ namespace pycnn {
 struct DeviceQueue;
 }
 
-// Batch norm of matrices (rows, channels), which images are. Sums of a channel are taken in chunks
-// of rows, combined in float64.
+// Batch norm of matrices (rows, channels), which images are, with `..._pitch` elements from row to
+// row. Sums of a channel are taken in chunks of rows, combined in float64.
 namespace pycnn::cuda {
 
 std::int64_t batch_norm_scratch_bytes(std::int64_t rows, std::int64_t channels);
@@ -25,7 +25,7 @@ struct StatisticsParams {
   float* factor;  // (input - batch_mean) * factor + offset is the result
   float* offset;
   double eps, momentum;
-  std::int64_t rows, channels;
+  std::int64_t rows, channels, input_pitch;
 };
 void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsParams& params,
                            void* scratch);
@@ -39,7 +39,7 @@ struct ApplyParams {
   const void* residual;  // null: none
   void* output;
   Curve curve;
-  std::int64_t rows, channels;
+  std::int64_t rows, channels, input_pitch, residual_pitch, output_pitch;
 };
 void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& params);
 
@@ -57,7 +57,7 @@ struct GradientParams {
   void* grad_input;
   float* grad_scale;
   float* grad_shift;
-  std::int64_t rows, channels;
+  std::int64_t rows, channels, input_pitch, grad_output_pitch, grad_input_pitch;
 };
 void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& params,
                          void* scratch);

@@ -69,14 +69,10 @@ struct AddOne {
 template <class Function>
 void launch_parts(DeviceQueue& queue, Image image, const PixelParts& parts,
                   const Function& function) {
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    constexpr int kWidth = kVector<T>;
-    const std::int64_t count = parts.pixels * parts.channels;
-    if (parts.channels % kWidth == 0)
-      launch_map(queue, Parts<T, kWidth, Function>{parts, function}, count / kWidth);
-    else
-      launch_map(queue, Parts<T, 1, Function>{parts, function}, count);
+  with_vectors(image, parts.channels, [&](auto type, auto width) {
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue, Parts<decltype(type), kWidth, Function>{parts, function},
+               parts.pixels * parts.channels / kWidth);
   });
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <type_traits>
 #if !defined(__CUDA_ARCH__)
 #include <cstring>
 #endif
@@ -111,6 +112,18 @@ PYCNN_BOTH bool is_nan(float value) { return value != value; }
 constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(T));
+
+// f(type, width): by vectors where the channels divide into them.
+template <class F>
+void with_vectors(Image image, std::int64_t channels, const F& f) {
+  with_image(image, [&](auto type) {
+    constexpr int kWidth = kVector<decltype(type)>;
+    if (channels % kWidth == 0)
+      f(type, std::integral_constant<int, kWidth>{});
+    else
+      f(type, std::integral_constant<int, 1>{});
+  });
+}
 
 template <class T, int Count>
 struct alignas(sizeof(T) * Count) Pack {

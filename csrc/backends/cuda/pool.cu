@@ -1,7 +1,6 @@
 // A thread has a vector of adjacent channels of one pixel, or one channel where these do not divide
 // into vectors.
 #include <cmath>
-#include <type_traits>
 
 #include "backends/cuda/columns.h"
 #include "backends/cuda/map.h"
@@ -379,18 +378,6 @@ struct ResponseGrad {
            grad_input[at]);
   }
 };
-
-// f(type, width): by vectors where the channels divide into them.
-template <class F>
-void with_vectors(Image image, std::int64_t channels, const F& f) {
-  with_image(image, [&](auto type) {
-    constexpr int kWidth = kVector<decltype(type)>;
-    if (channels % kWidth == 0)
-      f(type, std::integral_constant<int, kWidth>{});
-    else
-      f(type, std::integral_constant<int, 1>{});
-  });
-}
 
 std::int64_t input_count(const PoolShape& s) {
   return s.images * s.rows.input * s.columns.input * s.channels;

@@ -125,11 +125,13 @@ TEST_CASE(
     "cuda programs: branches are made where their concat has them, and their gradients read "
     "there") {
   const Results inputs = {{"x", test::random_tensor({4, 6, 6, 2}, 9)}, {"y", test::labels(4, 4)}};
-  for (const std::int64_t branch : {12, 17})
+  for (const auto& [batch_norm, branch] :
+       {std::pair{false, 12}, {false, 17}, {true, 12}, {true, 17}})
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      CAPTURE(batch_norm);
       CAPTURE(branch);
       CAPTURE(static_cast<int>(dtype));
-      const Graph graph = inception_net(false, branch);
+      const Graph graph = inception_net(batch_norm, branch);
       CompileOptions options = options_for("cuda");
       options.dtype = dtype;
       CompileOptions copying = options;
