@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "core/half_types.h"
+
 // Inner loops of pooling, built once per instruction set (pool_*.isa.cpp). float32, channels last,
 // no alignment needed. Vectors run over the channels of one pixel. A pixel whose channels do not
 // fill a vector may be written with a full vector all the same, since what spills lands in cells
@@ -18,22 +20,24 @@ struct PoolColumns {
   std::int64_t left;
   std::int64_t interior_begin;  // windows in [begin, end) need no look at the image's border
   std::int64_t interior_end;
-  std::int64_t input_pitch;   // floats from pixel to pixel of the image
+  std::int64_t input_pitch;   // elements from pixel to pixel of the image
   std::int64_t output_pitch;  // and from window to window
 };
 
 // One row of output windows. `input` points at column 0 of the row of the first tap inside the
-// image; `taps` rows, `row_step` floats apart, belong to the window.
-struct PoolRow {
-  const float* input;
-  const float* input_end;
+// image; `taps` rows, `row_step` elements apart, belong to the window.
+template <class T>
+struct PoolRowOf {
+  const T* input;
+  const T* input_end;
   std::int64_t row_step;
   std::int64_t taps;
-  float* output;
-  const float* output_end;
+  T* output;
+  const T* output_end;
   const PoolColumns* columns;
   const float* divisors;  // mean only: cells of the windows of this row, one a column
 };
+using PoolRow = PoolRowOf<float>;
 
 // Gradient of one row of windows; pointers as in PoolRow.
 struct MaxPoolGradRow {
@@ -116,5 +120,10 @@ PYCNN_DECLARE_POOL(baseline)
 PYCNN_DECLARE_POOL(avx2)
 PYCNN_DECLARE_POOL(avx512)
 #undef PYCNN_DECLARE_POOL
+
+namespace avx512 {
+// Never writes past the channels of a pixel. A NaN in the window gives the one without payload.
+void max_pool_row_bfloat16(const PoolRowOf<BFloat16>&) noexcept;
+}  // namespace avx512
 
 }  // namespace pycnn::cpu

@@ -55,19 +55,21 @@ PYCNN_INLINE Vec where_equal(IVec a, IVec b, Vec value) {
 PYCNN_INLINE IVec broadcast_index(int i) { return i - IVec{}; }
 
 // The part of a window that lies inside the image.
-struct Window {
-  const float* first;  // first tap inside the image, channel 0
+template <class T>
+struct WindowOf {
+  const T* first;  // first tap inside the image, channel 0
   Index taps_h, taps_w;
   Index step_h, step_w;
 };
+using Window = WindowOf<float>;
 
 // Compile-time tap counts KH, KW; 0 means those of the window.
-template <int KH, int KW>
-PYCNN_INLINE Index taps_h(const Window& w) {
+template <int KH, int KW, class T>
+PYCNN_INLINE Index taps_h(const WindowOf<T>& w) {
   return KH > 0 ? KH : w.taps_h;
 }
-template <int KH, int KW>
-PYCNN_INLINE Index taps_w(const Window& w) {
+template <int KH, int KW, class T>
+PYCNN_INLINE Index taps_w(const WindowOf<T>& w) {
   return KW > 0 ? KW : w.taps_w;
 }
 template <int KH, int KW>
@@ -80,8 +82,9 @@ PYCNN_INLINE void fill(float* output, Index count, float value) {
 }
 
 // For windows near the border.
-PYCNN_INLINE Window clipped_window(const PoolColumns& g, const float* input, Index taps,
-                                   Index row_step, Index ow) {
+template <class T>
+PYCNN_INLINE WindowOf<T> clipped_window(const PoolColumns& g, const T* input, Index taps,
+                                        Index row_step, Index ow) {
   const Index start = ow * g.stride - g.left;
   const Index first = start < 0 ? (-start + g.dilation - 1) / g.dilation : 0;
   Index end = start < g.input_width ? (g.input_width - start + g.dilation - 1) / g.dilation : first;
@@ -91,8 +94,9 @@ PYCNN_INLINE Window clipped_window(const PoolColumns& g, const float* input, Ind
 }
 
 // For windows wholly inside the columns of the image.
-PYCNN_INLINE Window interior_window(const PoolColumns& g, const float* input, Index taps,
-                                    Index row_step, Index ow) {
+template <class T>
+PYCNN_INLINE WindowOf<T> interior_window(const PoolColumns& g, const T* input, Index taps,
+                                         Index row_step, Index ow) {
   return {input + (ow * g.stride - g.left) * g.input_pitch, taps, g.kernel, row_step,
           g.dilation * g.input_pitch};
 }

@@ -33,17 +33,17 @@ void forward_reference(const KernelArgs& args) noexcept {
 }
 
 // Chunks are ranges of output rows, counted over the whole batch.
-template <void (*kRow)(const PoolRow&) noexcept>
+template <class T, void (*kRow)(const PoolRowOf<T>&) noexcept>
 void forward_direct(const KernelArgs& args) noexcept {
   const PoolGeometry g = forward_geometry(args);
   const PoolColumns columns = pool_columns(g);
-  const auto* const input = args.inputs[0].as<const float>();
-  auto* const output = args.outputs[0].as<float>();
+  const auto* const input = args.inputs[0].as<const T>();
+  auto* const output = args.outputs[0].as<T>();
   auto body = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t n = i / g.rows.output;
       const Taps v = g.rows.taps(i % g.rows.output);
-      PoolRow row{};
+      PoolRowOf<T> row{};
       row.input =
           input + n * g.input_image() + (v.start + v.first * g.rows.dilation) * g.input_row();
       row.input_end = input + g.input_size();
@@ -59,9 +59,9 @@ void forward_direct(const KernelArgs& args) noexcept {
   parallel_ranges(args.threads, g.images * g.rows.output, chunk_items(floats), body);
 }
 
-template <void (*kRow)(const PoolRow&) noexcept>
+template <class T, void (*kRow)(const PoolRowOf<T>&) noexcept>
 Kernel make_max(const ops::MaxPool2d& op, const Problem& problem) {
-  Kernel kernel = plain_kernel<forward_direct<kRow>>(op, problem);
+  Kernel kernel = plain_kernel<forward_direct<T, kRow>>(op, problem);
   kernel.strided_inputs = kernel.strided_outputs = 1;
   return kernel;
 }
@@ -215,12 +215,14 @@ const char* accept_disjoint(const ops::MaxPool2dGrad& op, const Problem& p) {
 template <>
 struct VariantList<ops::MaxPool2d> {
   static constexpr Variant<ops::MaxPool2d> kAll[] = {
-      PYCNN_IF_AVX512({"max_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
-                       make_max<avx512::max_pool_row>}, )  //
+      PYCNN_IF_AVX512({"max_pool2d.bfloat16.avx512", Isa::kAvx512, accept_all,
+                       make_max<BFloat16, avx512::max_pool_row_bfloat16>, Images::kBFloat16},
+                      {"max_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
+                       make_max<float, avx512::max_pool_row>}, )  //
       PYCNN_IF_AVX2({"max_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
-                     make_max<avx2::max_pool_row>}, )  //
+                     make_max<float, avx2::max_pool_row>}, )  //
       {"max_pool2d.direct.baseline", Isa::kBaseline, accept_float32,
-       make_max<baseline::max_pool_row>},
+       make_max<float, baseline::max_pool_row>},
       {"max_pool2d.reference", Isa::kBaseline, accept_all, plain_kernel<forward_reference>}};
 };
 PYCNN_DEFINE_SELECT(ops::MaxPool2d)

@@ -108,6 +108,74 @@ void max_pool_row(const PoolRow& r) noexcept {
   max_edge(r, g.interior_end, g.output_width);
 }
 
+#if defined(__AVX512F__)
+// ---- Of bfloat16: 32 channels at a time, those with even numbers as one vector of floats, those
+// with odd ones as another. Masks keep to the channels of the pixel.
+
+template <int KH, int KW>
+PYCNN_INLINE __m512i largest_of_32(const WindowOf<BFloat16>& w, Index c, __mmask32 channels) {
+  Vec even = {}, odd = {};
+  UVec twice = {};  // all but the signs, of the largest numbers, or of a NaN
+  for (Index kh = 0; kh < taps_h<KH, KW>(w); ++kh) {
+    const BFloat16* const row = w.first + kh * w.step_h + c;
+    for (Index kw = 0; kw < taps_w<KH, KW>(w); ++kw) {
+      const UVec x = (UVec)_mm512_maskz_loadu_epi16(channels, row + kw * w.step_w);
+      const Vec first = as_float((IVec)(x << 16)), second = as_float((IVec)(x & 0xFFFF0000u));
+      const bool is_first = kh == 0 && kw == 0;
+      even = is_first ? first : larger(even, first);
+      odd = is_first ? second : larger(odd, second);
+      twice = (UVec)_mm512_max_epu16((__m512i)twice, _mm512_add_epi16((__m512i)x, (__m512i)x));
+    }
+  }
+  const UVec best = (UVec)as_int(odd) | ((UVec)as_int(even) >> 16);
+  const __mmask32 nan =
+      _mm512_cmpgt_epu16_mask((__m512i)twice, _mm512_set1_epi16(static_cast<short>(0xFF00)));
+  return _mm512_mask_mov_epi16((__m512i)best, nan, _mm512_set1_epi16(0x7FC0));
+}
+
+template <int KH, int KW>
+PYCNN_INLINE void max_pixel_bfloat16(const WindowOf<BFloat16>& w, Index channels,
+                                     BFloat16* output) {
+  for (Index c = 0; c < channels; c += 32) {
+    const __mmask32 mask = channels - c >= 32 ? ~0u : (1u << (channels - c)) - 1u;
+    _mm512_mask_storeu_epi16(output + c, mask, largest_of_32<KH, KW>(w, c, mask));
+  }
+}
+
+static void max_edge_bfloat16(const PoolRowOf<BFloat16>& r, Index begin, Index end) noexcept {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = begin; ow < end; ++ow) {
+    const WindowOf<BFloat16> w = clipped_window(g, r.input, r.taps, r.row_step, ow);
+    BFloat16* const output = r.output + ow * g.output_pitch;
+    if (w.taps_h <= 0 || w.taps_w <= 0)
+      for (Index c = 0; c < g.channels; ++c) output[c].bits = 0xFF80;  // minus infinity
+    else
+      max_pixel_bfloat16<0, 0>(w, g.channels, output);
+  }
+}
+
+template <int KH, int KW>
+PYCNN_INLINE void max_interior_bfloat16(const PoolRowOf<BFloat16>& r) {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
+    max_pixel_bfloat16<KH, KW>(interior_window(g, r.input, r.taps, r.row_step, ow), g.channels,
+                               r.output + ow * g.output_pitch);
+}
+
+void max_pool_row_bfloat16(const PoolRowOf<BFloat16>& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  if (r.taps <= 0) return max_edge_bfloat16(r, 0, g.output_width);
+  max_edge_bfloat16(r, 0, g.interior_begin);
+  if (r.taps == 2 && g.kernel == 2)
+    max_interior_bfloat16<2, 2>(r);
+  else if (r.taps == 3 && g.kernel == 3)
+    max_interior_bfloat16<3, 3>(r);
+  else
+    max_interior_bfloat16<0, 0>(r);
+  max_edge_bfloat16(r, g.interior_end, g.output_width);
+}
+#endif
+
 // Number of the winning tap per lane, in row-major order of the taps inside the image.
 template <int KH, int KW>
 PYCNN_INLINE IVec winner(const Window& w, Index c, int lanes) {

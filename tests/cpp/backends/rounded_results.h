@@ -46,7 +46,8 @@ void check_rounded(const OpType& op, const std::vector<HostTensor>& inputs) {
     std::vector<HostTensor> expected;
     Kernel kernel;
     try {
-      expected = run_kernel(op, wide, run);
+      const bool takes_float32 = variant.find(".bfloat16.") == std::string::npos;
+      expected = run_kernel(op, wide, takes_float32 ? run : KernelRun{});
       (void)run_kernel(op, inputs, run, &kernel);
     } catch (const UnsupportedError&) {
       continue;
@@ -62,7 +63,7 @@ void check_rounded(const OpType& op, const std::vector<HostTensor>& inputs) {
         run.guard = guard;
         CHECK(same_numbers(run_kernel(op, inputs, run), expected));
         for (std::size_t i = 0; i < inputs.size(); ++i) {
-          if ((kernel.in_place[0] >> i & 1u) == 0) continue;
+          if (kernel.in_place.empty() || (kernel.in_place[0] >> i & 1u) == 0) continue;
           CAPTURE(i);
           run.alias_output = 0, run.alias_input = static_cast<int>(i);
           CHECK(same_numbers(run_kernel(op, inputs, run), expected));

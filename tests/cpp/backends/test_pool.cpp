@@ -1,4 +1,4 @@
-#include "kernel_harness.h"
+#include "rounded_results.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -369,5 +369,16 @@ TEST_CASE("global max pooling takes the first largest pixel and gives it the gra
                         CHECK(results[0][i] == expected[i]);
                     });
     }
+  }
+}
+
+TEST_CASE("max pooling of bfloat16 has the numbers of float32") {
+  for (const Case& c : dilated_cases()) {
+    CAPTURE(to_string(c.input));
+    HostTensor input = odd_bfloat16(c.input, 1);
+    // A window where both zeros are the largest.
+    for (std::size_t i = 0; i < std::min<std::size_t>(input.size(), 40); ++i)
+      input.set(i, i % 3 == 0 ? -0.0 : 0.0);
+    check_rounded(make_pool<ops::MaxPool2d>(c), {input});
   }
 }
