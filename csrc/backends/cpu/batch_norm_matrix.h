@@ -113,12 +113,14 @@ void for_columns(const Layout& l, std::int64_t begin, std::int64_t end, F&& f) n
 
 // Calls f(functions, k, chunk k, first, second, output) for all chunks, with the vector functions
 // for the element type of the three tensors and where the chunk lies in them. Only `first` must be
-// there. `output` may lie on either input.
+// there. `output` may lie on either input. What only reads goes backwards: the end of a tensor was
+// written last and is still in a cache, and its beginning will be when the next pass goes forwards.
 template <class Isa, class F>
 void for_chunks(const KernelArgs& args, const Layout& l, const TensorView& first,
                 const TensorView* second, const TensorView* output, F&& f) noexcept {
   const auto run = [&]<class T>(const BatchNormFunctions<T>& functions) {
-    parallel_for(args.threads, l.chunks, [&](std::int64_t k, int) {
+    parallel_for(args.threads, l.chunks, [&](std::int64_t i, int) {
+      const std::int64_t k = output != nullptr ? i : l.chunks - 1 - i;
       const Chunk chunk = chunk_of(l, k);
       const auto at = [&](const TensorView* view) {
         return view != nullptr ? view->as<T>() + chunk.offset : nullptr;
