@@ -8,6 +8,7 @@
 // has another place already (an output, a part of another concat), its copy stays.
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "compile/passes.h"
 
@@ -139,11 +140,10 @@ class Joiner {
   // ---- Concats
 
   bool can_join(int v, const PartOf& part, std::size_t concat) {
-    if (value(v).alias_of >= 0 || value(v).part_of >= 0 || facts(v).fixed ||
-        element_count(value(v).spec.shape) == 0 || !is_aligned(v, part.whole, part.begin))
-      return false;
-    if (part.form == Form::kPiece) return true;
-    return !facts(v).holds_pieces && maker_strides(v) && readers_stride(v, concat);
+    return value(v).alias_of < 0 && value(v).part_of < 0 && !facts(v).fixed &&
+           element_count(value(v).spec.shape) > 0 && is_aligned(v, part.whole, part.begin) &&
+           (part.form == Form::kPiece ||
+            (!facts(v).holds_pieces && maker_strides(v) && readers_stride(v, concat)));
   }
 
   void join(std::size_t index) {
@@ -174,7 +174,7 @@ class Joiner {
     }
     if (!any) return;
     facts(whole).joined = true;
-    joined_[concat.inputs].emplace_back(whole, axis);
+    joined_[firsts_of(concat.inputs)].emplace_back(whole, axis);
     std::vector<ScheduleStep>& copies = instead_[index];
     for (const auto& [input, begin] : copied)
       copies.push_back(copy(concat, input, {whole, begin, form, shape.back()}));
@@ -184,15 +184,38 @@ class Joiner {
   // long as its parts do.
   bool same_as_before(std::size_t index, std::size_t axis) {
     const int again = step(index).outputs[0];
-    const auto found = joined_.find(step(index).inputs);
+    const std::vector<int> inputs = step(index).inputs, firsts = firsts_of(inputs);
+    const auto found = joined_.find(firsts);
     if (found == joined_.end() || facts(again).fixed) return false;
     for (const auto& [whole, joined_axis] : found->second) {
       if (joined_axis != axis || strided(whole) || !is_aligned(again, whole, 0)) continue;
       make_part(again, {whole, 0, Form::kPiece, 0});
       instead_[index];  // nothing
+      for (std::size_t i = 0; i < inputs.size(); ++i) take_again(inputs[i], firsts[i], index);
       return true;
     }
     return false;
+  }
+
+  // The values, but of slices that are computed again the first ones.
+  std::vector<int> firsts_of(std::vector<int> values) {
+    for (int& v : values) {
+      if (facts(v).maker < 0) continue;
+      const ScheduleStep& maker = step(static_cast<std::size_t>(facts(v).maker));
+      if (const auto* slice = std::get_if<ops::Slice>(&maker.op))
+        v = slices_.try_emplace({maker.inputs[0], slice->begin, slice->size}, v).first->second;
+    }
+    return values;
+  }
+
+  // A slice computed again is where the first one is, a part of what a concat joined.
+  void take_again(int v, int first, std::size_t concat) {
+    if (v == first || value(first).part_of < 0) return;
+    const PartOf part{value(first).part_of, value(first).part_begin, facts(first).form,
+                      facts(first).pitch};
+    if (!can_join(v, part, concat)) return;
+    make_part(v, part);
+    instead_[static_cast<std::size_t>(facts(v).maker)];  // nothing
   }
 
   void make_part(int v, const PartOf& part) {
@@ -313,6 +336,8 @@ class Joiner {
   Schedule& schedule_;
   std::vector<Facts> facts_;                                                     // by value
   std::map<std::vector<int>, std::vector<std::pair<int, std::size_t>>> joined_;  // by inputs
+  // By what was cut, where and how much.
+  std::map<std::tuple<int, std::vector<std::int64_t>, std::vector<std::int64_t>>, int> slices_;
   std::map<std::size_t, std::vector<ScheduleStep>> instead_;  // of a step that goes
 };
 
