@@ -1,8 +1,10 @@
 // Convolutions that read the same image by the same window become one with the filters of all, and
 // what each gave is a slice of the channels: the image is read once, and its gradient is one sum
-// instead of a sum of images. Batch norms and activations that follow all of them alike, and are
-// all that does, join in channel by channel. Variables stay what they are: filters and vectors are
-// concatenated in the program, once where nothing trains them.
+// instead of a sum of images. Activations that follow all of them alike, and are all that does,
+// join in. Batch norms stay by themselves: they read their channels of the result where these are
+// and write where they are wanted (join_parts.cpp), which as one they could not. Variables stay
+// what they are: filters and biases are concatenated in the program, once where nothing trains
+// them.
 //
 // The gradients follow by differentiation: those of the filters are slices, that of the slices is a
 // concatenation (concat_pads.cpp).
@@ -22,7 +24,7 @@ bool is_leaf(const Node& node) {
 
 // A convolution and what follows it and nothing else does.
 struct Chain {
-  std::vector<int> nodes;  // convolution, batch norm, activation, as far as there are
+  std::vector<int> nodes;  // convolution, activation if there is one
   std::int64_t channels = 0;
 };
 
@@ -75,20 +77,12 @@ class Merger {
 
   Chain chain_from(int first) const {
     Chain chain{{first}, editor_.source_node(first).outputs[0].shape.back()};
-    while (chain.nodes.size() < 3) {
-      const std::vector<int>& readers = readers_[static_cast<std::size_t>(chain.nodes.back())];
-      if (readers.size() != 1 || readers[0] < 0) break;
-      const Node& next = node(readers[0]);
-      if (next.kind != NodeKind::kOp || next.inputs[0].node != chain.nodes.back() ||
-          !may_join(next))
-        break;
-      const bool norm = std::holds_alternative<ops::BatchNormTrain>(next.op) ||
-                        std::holds_alternative<ops::BatchNormInference>(next.op);
-      const bool ends = std::holds_alternative<ops::Activation>(next.op);
-      if (!ends && !(norm && chain.nodes.size() == 1)) break;
+    const std::vector<int>& readers = readers_[static_cast<std::size_t>(first)];
+    if (readers.size() != 1 || readers[0] < 0) return chain;
+    const Node& next = node(readers[0]);
+    if (next.kind == NodeKind::kOp && std::holds_alternative<ops::Activation>(next.op) &&
+        may_join(next))
       chain.nodes.push_back(readers[0]);
-      if (ends) break;
-    }
     return chain;
   }
 
@@ -176,19 +170,12 @@ class Merger {
                                       first.name + ".merged." + std::to_string(k), first.origin));
       }
       image = editor_.emit(first.op, std::move(inputs), first.name + ".merged", first.origin);
-      const int outputs = static_cast<int>(first.outputs.size());
-      for (int o = link + 1 == group[0].nodes.size() ? 0 : 1; o < outputs; ++o)
-        part(group, link, {image.node, o, image.graph}, o);
     }
-  }
-
-  // Gives each of the chains its channels of an output.
-  void part(const std::vector<Chain>& group, std::size_t link, Symbol merged, int output) {
     std::int64_t begin = 0;
     for (const Chain& chain : group) {
-      const int old = chain.nodes[link];
-      editor_.substitute(editor_.source_symbol(old, output),
-                         slice(merged, begin, chain.channels, node(old)));
+      const int old = chain.nodes.back();
+      editor_.substitute(editor_.source_symbol(old),
+                         slice(image, begin, chain.channels, node(old)));
       begin += chain.channels;
     }
   }

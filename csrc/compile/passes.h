@@ -39,8 +39,8 @@ struct SiblingRule {
   std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
 };
 
-// Makes one convolution of several that read the same image by the same window, with the batch
-// norms and activations that follow all of them alike; their results are slices of its own.
+// Makes one convolution of several that read the same image by the same window, with the
+// activations that follow all of them alike; their results are slices of its own.
 Graph merge_siblings(const Graph& graph, const SiblingRule& rule);
 
 // Turns sums of tensors that are zero outside of one slice each into concatenations of the slices.
