@@ -10,7 +10,27 @@ from typing import Any
 
 from pycnn.errors import ArgumentError
 
-__all__ = ["as_float", "as_integer", "as_number", "as_path"]
+__all__ = ["as_flag", "as_float", "as_integer", "as_number", "as_path"]
+
+
+def as_flag(value: Any, *, who: str, name: str) -> bool:
+    """Return True or False; what merely counts as one of them ("no", 1, a list) is refused.
+
+    Args:
+        value: What the caller was given.
+        who: The class or function that asks, for the message.
+        name: The argument, for the message.
+
+    Raises:
+        ArgumentError: It is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    import numpy as np
+
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise ArgumentError(f"{who}: {name} must be True or False, got {value!r}")
 
 
 def as_integer(value: Any, *, who: str, name: str, low: int, high: int | None = None) -> int:
@@ -93,7 +113,7 @@ def as_number(
             limits = f" and {'above' if above else 'at least'} {low:g}"
         elif math.isfinite(high):
             limits = f" and {'below' if below else 'at most'} {high:g}"
-        shown = repr(value) if math.isfinite(number) or isinstance(value, float) else f"{number}"
+        shown = f"{value}" if math.isfinite(number) or isinstance(value, float) else f"{number}"
         raise ArgumentError(f"{who}: {name} must be finite{limits}, got {shown}")
     return number
 

@@ -109,7 +109,7 @@ def _as_digest(value: str | None) -> str | None:
         return None
     digest = str(value).lower()
     if not (_SHORTEST_DIGEST <= len(digest) <= 64 and all(c in "0123456789abcdef" for c in digest)):
-        raise ArgumentError(f"sha256 must be {_SHORTEST_DIGEST} to 64 hex digits, got {value!r}")
+        raise ArgumentError(f"load_weights: sha256 must be {_SHORTEST_DIGEST} to 64 hex digits, got {value!r}")
     return digest
 
 

@@ -62,6 +62,8 @@ class Ensemble:
         emulate_bfloat16: bool = False,
         winograd: bool = True,
     ) -> None:
+        if isinstance(nets, Module):
+            raise ArgumentError(f"Ensemble: nets is one {type(nets).__name__}, expected a list of nets")
         self.nets = tuple(nets)
         self._numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
         if not self.nets:

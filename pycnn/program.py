@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pycnn import _core
+from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, emit, trace
@@ -462,12 +463,14 @@ def compile_traced(
         device=_check_device(device),
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
-        variants=dict(variants or {}),
+        variants=_check_variants(variants),
         **check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd),
         recompute=check_recompute(recompute),
         fuse=fuse,
         reuse_memory=reuse_memory,
-        memory_limit_bytes=memory_limit_bytes,
+        memory_limit_bytes=as_integer(
+            memory_limit_bytes, who="compile", name="memory_limit_bytes", low=0, high=2**63 - 1
+        ),
         loss=loss,
         optimizer=None if optimizer is None else optimizer.to_core(),
         exchange=exchange,
@@ -543,6 +546,14 @@ def _check_isa(isa: Any) -> str:
     if isa is not None and not isinstance(isa, str):
         raise ArgumentError(f"isa: {isa!r} is not one of 'baseline', 'avx2', 'avx512', or None for the best")
     return isa or "auto"
+
+
+def _check_variants(variants: Any) -> dict[str, str]:
+    if variants is None:
+        return {}
+    if not isinstance(variants, Mapping) or not all(isinstance(text, str) for pin in variants.items() for text in pin):
+        raise ArgumentError(f"compile: variants is {variants!r}, expected names of nodes or ops to names of variants")
+    return dict(variants)
 
 
 def _check_flag(value: Any, name: str) -> bool:
@@ -648,6 +659,9 @@ def compile(
         >>> program(np.zeros((1, 28, 28, 1), np.float32)).shape
         (1, 10)
     """
+    if isinstance(net, type) or not callable(net):
+        hint = f"\n  hint: the class is given, not a net; write {net.__name__}(...)" if isinstance(net, type) else ""
+        raise ArgumentError(f"compile: net is {net!r}, expected a Module or a function of a Symbol{hint}")
     name = check_dtype(dtype, allowed=(*COMPUTED, "uint8", "float64"))
     computed = name if name in COMPUTED else "float32"
     if input_dtype is not None:

@@ -496,5 +496,6 @@ def check_dtype(dtype: Any, *, allowed: Sequence[str] = ("float32", "float64", "
     if name is None:
         raise DTypeError(f"dtype {dtype!r} is unknown; expected one of {', '.join(allowed)}")
     if name not in allowed:
-        raise DTypeError(f"dtype {name!r} is not accepted here; expected one of {', '.join(allowed)}")
+        shown = f"{dtype!r} ({name})" if isinstance(dtype, str) and dtype != name else repr(name)
+        raise DTypeError(f"dtype {shown} is not accepted here; expected one of {', '.join(allowed)}")
     return name

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pycnn as pc
-from pycnn.arguments import as_number, as_path
+from pycnn.arguments import as_flag, as_number, as_path
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,40 @@ def test_numbers_are_checked_and_messages_tell_the_limits(limits, good, bad, tex
         with pytest.raises(pc.ArgumentError, match=text) as caught:
             as_number(value, who="a", name="b", **limits)
         assert repr(value) in str(caught.value)
+
+
+def test_numbers_of_numpy_are_shown_as_numbers():
+    with pytest.raises(pc.ArgumentError, match=r"a: b must be finite and above 0, got 0$"):
+        as_number(np.int64(0), who="a", name="b", low=0, above=True)
+    with pytest.raises(pc.ArgumentError, match=r"got nan$"):
+        as_number(np.float64("nan"), who="a", name="b")
+
+
+def test_flags_are_true_or_false():
+    assert as_flag(True, who="a", name="b") is True
+    assert as_flag(np.bool_(False), who="a", name="b") is False
+    for value in ("no", 0, 1.0, None, [True]):
+        with pytest.raises(pc.ArgumentError) as caught:
+            as_flag(value, who="a", name="b")
+        assert str(caught.value) == f"a: b must be True or False, got {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: pc.nn.Conv2d(1, 4, 3, bias="no"), "Conv2d: bias"),
+        (lambda: pc.nn.ConvTranspose2d(1, 4, 3, bias="no"), "ConvTranspose2d: bias"),
+        (lambda: pc.nn.Linear(1, 4, bias="no"), "Linear: bias"),
+        (lambda: pc.nn.MaxPool2d(2, ceil_mode="no"), "MaxPool2d: ceil_mode"),
+        (lambda: pc.nn.AvgPool2d(2, count_include_pad="no"), "AvgPool2d: count_include_pad"),
+        (lambda: pc.optim.SGD(0.1, momentum=0.9, nesterov="no"), "SGD: nesterov"),
+        (lambda: pc.optim.Muon(0.1, nesterov="no"), "Muon: nesterov"),
+        (lambda: pc.optim.Group("*", frozen="no"), "Group: frozen"),
+    ],
+)
+def test_a_text_is_no_flag(make, name):
+    with pytest.raises(pc.ArgumentError, match=f"{name} must be True or False, got 'no'"):
+        make()
 
 
 def test_paths_are_texts_bytes_or_paths():

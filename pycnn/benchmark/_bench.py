@@ -123,6 +123,8 @@ def bench(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ArgumentError(f"bench: {name} must be an integer of at least 1, got {value!r}")
     counts: list[int | None] = list(threads) if isinstance(threads, Sequence) else [threads]
+    if not counts:
+        raise ArgumentError(f"bench: threads is {threads!r}, expected a number or several")
     if not isinstance(net, Module):
         raise ArgumentError(f"bench: net is {net!r}, expected a Module, for example pycnn.models.create('lenet5')")
     if peaks not in ("keep", "renew", None):

@@ -117,12 +117,13 @@ def _report(name: str, error: BaseException, hint: str = "") -> None:
 
         traceback.print_exception(error)
     from pycnn.dist._environment import place
+    from pycnn.errors import Error
 
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": '{error.filename}'" if error.filename else "")
     elif not isinstance(
-        error, (ValueError, RuntimeError, OSError, LookupError, ImportError, NotImplementedError, MemoryError)
+        error, (Error, ValueError, RuntimeError, OSError, LookupError, ImportError, NotImplementedError, MemoryError)
     ):
         text = f"{type(error).__name__}: {text}"
     here = place()

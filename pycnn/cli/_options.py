@@ -208,6 +208,7 @@ def add_numerics(parser: argparse.ArgumentParser) -> None:
     """Add what `numerics` reads: how numbers are multiplied and kept."""
     parser.add_argument(
         "--dtype",
+        choices=("float32", "bfloat16", "float16"),
         default="float32",
         metavar="D",
         help="element type of activations: float32 (default), bfloat16, where the processor has AMX or AVX512-BF16, or "

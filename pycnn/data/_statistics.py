@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pycnn.data import _image
 from pycnn.data._checks import as_plain
 from pycnn.data._parallel import in_order
+from pycnn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from pycnn.data.datasets import Dataset
@@ -50,6 +51,7 @@ def mean_std(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
         that never changes has std 1, so that it can be divided by.
 
     Raises:
+        ArgumentError: It is no data set.
         FormatError: An image is bad.
 
     Example:
@@ -58,6 +60,10 @@ def mean_std(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
         >>> mean_std(ArrayDataset(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), [0, 1]))
         ((0.5,), (0.5,))
     """
+    from pycnn.data.datasets import Dataset
+
+    if not isinstance(dataset, Dataset):
+        raise ArgumentError(f"mean_std: {type(dataset).__name__} is not a data set")
     mean, product = _moments(dataset, crossed=False)
     variance = np.maximum(np.diagonal(product) - mean * mean, 0.0)
     # Below the rounding of the sums it is constant.

@@ -134,7 +134,8 @@ class ImageFolder(EncodedDataset):
         left = {label for _, label in good}
         for label, name in enumerate(self.class_names):
             if label not in left:
-                raise FormatError(f"ImageFolder: every image of class '{name}' is bad")
+                first = next(bad[i] for i, was in enumerate(classes) if was == label and i in bad)
+                raise FormatError(f"ImageFolder: every image of class '{name}' is bad; the first: {first}")
         self.paths = [path for path, _ in good]
         if bad:
             # The images behind a bad one have other numbers now.

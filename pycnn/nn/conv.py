@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_flag
 from pycnn.errors import ArgumentError
 from pycnn.nn import init
 from pycnn.nn._arguments import (
@@ -61,7 +62,7 @@ class _Filters(Module):
             init.as_rule(rules[0], who=who, name="weight_init"),
             init.as_rule(rules[1], who=who, name="bias_init"),
         )
-        self._with_bias = bool(bias)
+        self._with_bias = as_flag(bias, who=who, name="bias")
         if self.out_channels % self.groups:
             raise ArgumentError(f"{who}: out_channels {self.out_channels} is no multiple of groups {self.groups}")
         self.weight = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
+from pycnn.arguments import as_flag
 from pycnn.errors import ArgumentError
 from pycnn.nn import init
 from pycnn.nn._arguments import as_count, as_optional_count
@@ -63,7 +64,7 @@ class Linear(Module):
             init.as_rule(weight_init, who=who, name="weight_init"),
             init.as_rule(bias_init, who=who, name="bias_init"),
         )
-        self._with_bias = bool(bias)
+        self._with_bias = as_flag(bias, who=who, name="bias")
         self.weight = None
         self.bias = None
         if self.in_features is not None:

@@ -9,7 +9,7 @@ and dropout do is decided when a program is compiled.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pycnn.arguments import as_integer
 from pycnn.errors import ArgumentError, Error, GraphError, ShapeError
 from pycnn.nn import _names, _running
 from pycnn.nn.auxiliary import collect_auxiliary
@@ -336,7 +337,7 @@ class Module:
         return self
 
     def _input_shape(self, given: Sequence[int] | None, who: str) -> tuple[int, ...]:
-        shape = self.input_shape if given is None else tuple(int(size) for size in given)
+        shape = self.input_shape if given is None else _as_sizes(given, who)
         if shape is None:
             raise ArgumentError(f"{who}: the size of the input is not known\n  hint: give it, (H, W, C) for images")
         if len(shape) == 4:
@@ -756,3 +757,10 @@ def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
     return f"no {kind} is called {name!r}" + (
         f"\n  hint: there is {', '.join(repr(n) for n in shown)}" if shown else ""
     )
+
+
+def _as_sizes(given: Any, who: str) -> tuple[int, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ArgumentError(f"{who}: input_shape must be sizes, (H, W, C) for images, got {given!r}")
+    # Sizes below 1 are refused, with the layer's name, by the first layer.
+    return tuple(as_integer(size, who=who, name="input_shape", low=-(2**63)) for size in given)

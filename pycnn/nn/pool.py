@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import functional
-from pycnn.arguments import as_number
+from pycnn.arguments import as_flag, as_number
 from pycnn.errors import ArgumentError
 from pycnn.nn._arguments import Pair, Sides, as_pair, as_sides, short_pair, short_sides
 from pycnn.nn.module import Module
@@ -27,7 +27,7 @@ class _Pool2d(Module):
         self.kernel_size = as_pair(kernel_size, who=who, name="kernel_size")
         self.stride = self.kernel_size if stride is None else as_pair(stride, who=who, name="stride")
         self.padding = as_sides(padding, who=who)
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = as_flag(ceil_mode, who=who, name="ceil_mode")
         height, width = self.kernel_size
         top, bottom, left, right = self.padding
         if 2 * max(top, bottom) > height or 2 * max(left, right) > width:
@@ -122,7 +122,7 @@ class AvgPool2d(_Pool2d):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = as_flag(count_include_pad, who="AvgPool2d", name="count_include_pad")
 
     def forward(self, x: Any) -> Any:
         """Record the layer."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.arguments import as_path
 from pycnn.errors import FormatError, UnsupportedError
 from pycnn.onnx._network import Input, Network, Node
 from pycnn.onnx._results import OUTPUT_TYPES
@@ -39,7 +40,7 @@ def read(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Net
     if isinstance(source, bytes | bytearray | memoryview):
         data, where, folder = bytes(source), "onnx", None
     else:
-        path = Path(source)
+        path = as_path(source, who="onnx.load")
         data, where, folder = _read_file(path), f"onnx '{path}'", str(path.parent)
     model = proto.ModelProto()
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from pycnn.arguments import as_number
+from pycnn.arguments import as_flag, as_number
 from pycnn.errors import ArgumentError
 from pycnn.program import GroupSpec, OptimizerSpec
 from pycnn.tensor import Parameter
@@ -50,7 +50,7 @@ class Group:
         if decay is not None:
             decay = as_number(decay, who="Group", name="weight_decay", low=0.0)
         put(self, "weight_decay", decay)
-        put(self, "frozen", bool(frozen))
+        put(self, "frozen", as_flag(frozen, who="Group", name="frozen"))
 
     def matches(self, name: str) -> bool:
         """Whether a parameter belongs to the group."""
@@ -232,7 +232,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(lr, weight_decay, no_decay, groups)
         self.momentum = as_number(momentum, who="SGD", name="momentum", low=0.0, high=1.0, below=True)
-        self.nesterov = bool(nesterov)
+        self.nesterov = as_flag(nesterov, who="SGD", name="nesterov")
         if self.nesterov and self.momentum == 0.0:
             raise ArgumentError("SGD: nesterov needs momentum above 0")
 
@@ -393,7 +393,7 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__(lr, weight_decay, no_decay, groups)
         self.momentum = as_number(momentum, who="Muon", name="momentum", low=0.0, high=1.0, below=True)
-        self.nesterov = bool(nesterov)
+        self.nesterov = as_flag(nesterov, who="Muon", name="nesterov")
         if self.nesterov and self.momentum == 0.0:
             raise ArgumentError("Muon: nesterov needs momentum above 0")
         vector_rate = as_number(vector_lr, who="Muon", name="vector_lr", low=0.0, high=_MAX_RATE, above=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pycnn
+from pycnn.cli import _report
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -45,6 +46,12 @@ def place(tmp_path):
         ("summary lenet5 --input-shape 1,28,28", 1, "transpose(0, 2, 3, 1)"),
         ("summary lenet5 --html {}/folder", 2, "folder'"),
         ("bench lenet5 --json {}/absent/b.json", 2, "absent"),
+        (
+            "bench lenet5 --dtype half",
+            2,
+            "--dtype: invalid choice: 'half' (choose from 'float32', ",
+        ),
+        ("evaluate {model} --dtype half", 2, "--dtype: invalid choice: 'half'"),
     ],
 )
 def test_mistake_is_told_before_any_work(run, model, place, words, code, text):
@@ -54,6 +61,13 @@ def test_mistake_is_told_before_any_work(run, model, place, words, code, text):
     assert "epoch" not in result.err
     assert "Traceback" not in result.err
     assert result.out == ""
+
+
+def test_errors_of_types_are_told_as_the_others(capsys):
+    _report("predict", pycnn.DTypeError("x: array is int32"))
+    assert capsys.readouterr().err == "pycnn predict: error: x: array is int32\n"
+    _report("predict", TypeError("a slip of ours"))
+    assert capsys.readouterr().err == "pycnn predict: error: TypeError: a slip of ours\n"
 
 
 def test_data_with_another_number_of_classes_is_told(run, photos, tmp_path):

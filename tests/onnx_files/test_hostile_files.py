@@ -61,6 +61,8 @@ def test_files_that_are_not_there(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FormatError, match="pipe"):
         pycnn.onnx.load(tmp_path / "pipe")
+    with pytest.raises(pycnn.ArgumentError, match=r"onnx.load: expected a path, got None"):
+        pycnn.onnx.load(None)
 
 
 def test_versions():
