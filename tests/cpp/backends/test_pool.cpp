@@ -259,7 +259,8 @@ std::pair<std::int64_t, std::int64_t> even_window(std::int64_t i, std::int64_t s
 }  // namespace
 
 TEST_CASE("adaptive pooling is the mean of windows that cover the image evenly") {
-  for (const auto& [shape, size] : kAdaptiveCases) {
+  for (const auto& [image, size] : kAdaptiveCases) {
+    const Shape& shape = image;
     CAPTURE(to_string(shape));
     const std::int64_t height = shape[1], width = shape[2], channels = shape[3];
     const HostTensor input = random_tensor(shape, 41);

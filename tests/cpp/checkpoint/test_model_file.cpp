@@ -99,7 +99,8 @@ TEST_CASE("convolution weights and their training state are OIHW in the file") {
 
   const Model loaded = load_model(path);
   REQUIRE(loaded.variables.size() == model.variables.size());
-  for (const auto& [name, tensor] : model.variables) {
+  for (const auto& [key, tensor] : model.variables) {
+    const std::string& name = key;
     CAPTURE(name);
     CHECK(same(loaded.variables.at(name), tensor));
   }

@@ -78,9 +78,11 @@ TEST_CASE("gradients given back as they were change no bit, in buckets of any si
       options.reuse_memory = reuse;
       const Program program = compile(net.graph, net.variables, options);
       for (int i = 0; i < 3; ++i) program.run(net.inputs);
-      for (const auto& [name, tensor] : plain.variables)
+      for (const auto& [key, tensor] : plain.variables) {
+        const std::string& name = key;
         if (tensor.dtype() == DType::kFloat32)
           CHECK_MESSAGE(values_of(tensor) == values_of(net.variables.at(name)), name);
+      }
       // conv1, norm's two, conv2's two, fc's two.
       if (bucket_bytes == 1) CHECK(exchange->sizes.size() == 3 * 7);
       if (bucket_bytes > 1000) CHECK(exchange->sizes.size() == 3);
@@ -116,8 +118,10 @@ TEST_CASE("what an exchange throws ends the run before a parameter changes") {
     if (tensor.dtype() == DType::kFloat32 && name.find("running") == std::string::npos)
       before[name] = values_of(tensor);
   CHECK_THROWS_WITH_AS(program.run(net.inputs), "gone", std::runtime_error);
-  for (const auto& [name, values] : before)
+  for (const auto& [key, values] : before) {
+    const std::string& name = key;
     CHECK_MESSAGE(values_of(net.variables.at(name)) == values, name);
+  }
 }
 
 TEST_CASE("a gradient of two parameters, or of none that is computed, is exchanged as a copy") {

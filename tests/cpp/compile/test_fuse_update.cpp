@@ -37,7 +37,8 @@ void check_same(const test::Compiled& a, const test::Compiled& b, double most) {
     a.program.run(inputs);
     b.program.run(inputs);
   }
-  for (const auto& [name, tensor] : a.variables) {
+  for (const auto& [key, tensor] : a.variables) {
+    const std::string& name = key;
     CAPTURE(name);
     if (tensor.dtype() == DType::kFloat32)
       CHECK(test::difference(tensor, b.variables.at(name)) <= most);

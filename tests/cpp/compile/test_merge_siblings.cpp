@@ -175,7 +175,8 @@ TEST_CASE("a training with merged siblings is that without, and has the same bit
         CHECK(text.find("pad(") == std::string::npos);
         for (int step = 0; step < 3; ++step) joined.program.run(inputs);
         CHECK(joined.variables.size() == apart.variables.size());
-        for (const auto& [name, tensor] : joined.variables) {
+        for (const auto& [key, tensor] : joined.variables) {
+          const std::string& name = key;
           CAPTURE(name);
           if (tensor.dtype() == DType::kFloat32)
             CHECK(test::difference(tensor, apart.variables.at(name)) < 1e-4);

@@ -61,7 +61,8 @@ TEST_CASE("the parts join what follows, and their gradients too; results agree w
     const auto found = parted.program.run(inputs), wanted = whole.program.run(inputs);
     CHECK(test::difference(found.at("logits"), wanted.at("logits")) < 1e-5);
   }
-  for (const auto& [name, tensor] : whole.variables) {
+  for (const auto& [key, tensor] : whole.variables) {
+    const std::string& name = key;
     CAPTURE(name);
     if (tensor.dtype() == DType::kFloat32)
       CHECK(test::difference(parted.variables.at(name), tensor) < 1e-5);

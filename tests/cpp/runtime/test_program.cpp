@@ -45,7 +45,8 @@ TEST_CASE("training brings the loss down and moves every part of the state") {
   CHECK(training.losses.back() < 0.6 * training.losses.front());
   Variables fresh;
   create_variables(test::small_net(16, true), fresh, 1);
-  for (const auto& [name, tensor] : fresh) {
+  for (const auto& [key, tensor] : fresh) {
+    const std::string& name = key;
     CAPTURE(name);
     const Tensor trained = training.variables.at(name);
     CHECK(!test::same_bits(tensor, trained));
@@ -80,7 +81,8 @@ TEST_CASE("fused and plain kernels train alike, within rounding") {
     const Training other = train(options, 3, 0.0);
     for (std::size_t i = 0; i < expected.losses.size(); ++i)
       CHECK(other.losses[i] == doctest::Approx(expected.losses[i]).epsilon(1e-4));
-    for (const auto& [name, tensor] : expected.variables) {
+    for (const auto& [key, tensor] : expected.variables) {
+      const std::string& name = key;
       CAPTURE(name);
       if (is_floating(tensor.dtype()))
         CHECK(test::difference(other.variables.at(name), tensor) < 1e-3);
