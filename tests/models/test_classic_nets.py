@@ -6,9 +6,9 @@ import inspect
 
 import numpy as np
 import pytest
+from recorded_nodes import maps, nodes_of
 
 import pycnn as pc
-from pycnn.tracing import trace
 
 # name: parameters, multiply-adds of one image in billions at three digits (None: no figure is published).
 FACTS = {
@@ -36,18 +36,6 @@ FACTS = {
 }
 SMALL = ("alexnet", "alexnet_2012", "alexnet_simplified", "zfnet", "vgg11", "vgg16_bn", "squeezenet1_0")
 SMALL += ("squeezenet1_1", "mobilenet_v2", "densenet121")
-
-
-def nodes_of(net, shape=None):
-    traced = trace(lambda x: net(x), {"x": ((1, *(shape or net.input_shape)), "float32")}, root=net)
-    return traced.graph.nodes()
-
-
-def maps(net, op, shape=None):
-    """Height, width and channels that the ops of one kind leave, in order."""
-    return [
-        tuple(node["outputs"][0][0][1:]) for node in nodes_of(net, shape) if getattr(node.get("op"), "name", "") == op
-    ]
 
 
 @pytest.mark.parametrize("name", FACTS)

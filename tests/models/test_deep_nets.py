@@ -6,10 +6,10 @@ import inspect
 
 import numpy as np
 import pytest
+from recorded_nodes import maps, nodes_of
 
 import pycnn as pc
 from pycnn.models.inception_v3 import InceptionV3
-from pycnn.tracing import trace
 
 # name: parameters, multiply-adds of one image in billions at three digits.
 FACTS = {
@@ -46,18 +46,6 @@ TABLE = {
     "5b": (832, 384, 192, 384, 48, 128, 128, 7, 1388, 71),
 }
 RESIDUAL = [name for name in FACTS if "res" in name]
-
-
-def nodes_of(net, shape=None):
-    traced = trace(lambda x: net(x), {"x": ((1, *(shape or net.input_shape)), "float32")}, root=net)
-    return traced.graph.nodes()
-
-
-def maps(net, op, shape=None):
-    """Height, width and channels that the ops of one kind leave, in order."""
-    return [
-        tuple(node["outputs"][0][0][1:]) for node in nodes_of(net, shape) if getattr(node.get("op"), "name", "") == op
-    ]
 
 
 @pytest.mark.parametrize("name", FACTS)
