@@ -181,6 +181,20 @@ const char* accept_portable_tiles(const auto& op, const Problem& problem) {
   return accept_pair_tiles(op, problem);
 }
 
+const char* accept_portable_groups(const auto& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return refuse_grouped_pairs(window_of(op, problem));
+}
+
+// Groups that fill blocks of channels are as good as convolutions.
+[[maybe_unused]] const char* accept_avx512_bf16_groups(const auto& op, const Problem& problem) {
+  if (const char* refused = refuse_avx512_bf16()) return refused;
+  const WindowProblem window = window_of(op, problem);
+  const Index most = window.transposed ? kPairBlock / 2 : kPairBlock;
+  if (window.input[3] / window.groups > most) return "groups fill blocks of channels";
+  return refuse_grouped_pairs(window);
+}
+
 template <const PairTileRun& kRun>
 Kernel make_pair_tiles(const auto& op, const Problem& problem) {
   return make_pair_tile_kernel(window_of(op, problem), problem.threads, kRun);
@@ -217,6 +231,8 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.bfloat16.amx", Isa::kAvx512, accept_amx, make_pairs<kPairsAmx>, Images::kBFloat16},
     {"conv2d.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tiles,
      make_pair_tiles<kPairTilesAvx512>, Images::kBFloat16},
+    {"conv2d.bfloat16.grouped.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_groups,
+     make_grouped<kGroupedPairsAvx512>, Images::kBFloat16},
     {"conv2d.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16, make_pairs<kPairsAvx512>,
      Images::kBFloat16},
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
@@ -239,6 +255,8 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.implicit_gemm.baseline", Isa::kBaseline, accept_float32, make_window<kWindowBaseline>},
     {"conv2d.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tiles,
      make_pair_tiles<kPairTilesPortable>, Images::kBFloat16},
+    {"conv2d.bfloat16.grouped.portable", Isa::kBaseline, accept_portable_groups,
+     make_grouped<kGroupedPairsPortable>, Images::kBFloat16},
     {"conv2d.bfloat16.portable", Isa::kBaseline, accept_portable, make_pairs<kPairsPortable>,
      Images::kBFloat16},
     {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference},
@@ -250,6 +268,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      Images::kBFloat16},
     {"conv2d_grad_input.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tiles,
      make_pair_tiles<kPairTilesAvx512>, Images::kBFloat16},
+    {"conv2d_grad_input.bfloat16.grouped.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_groups,
+     make_grouped<kGroupedPairsAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16,
      make_pairs<kPairsAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
@@ -284,6 +304,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_window<kWindowBaseline>},
     {"conv2d_grad_input.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tiles,
      make_pair_tiles<kPairTilesPortable>, Images::kBFloat16},
+    {"conv2d_grad_input.bfloat16.grouped.portable", Isa::kBaseline, accept_portable_groups,
+     make_grouped<kGroupedPairsPortable>, Images::kBFloat16},
     {"conv2d_grad_input.bfloat16.portable", Isa::kBaseline, accept_portable,
      make_pairs<kPairsPortable>, Images::kBFloat16},
     {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference},

@@ -1,9 +1,12 @@
 #include "backends/cpu/conv2d_grouped.h"
 
 #include <algorithm>
+#include <bit>
+#include <type_traits>
 
 #include "backends/cpu/conv2d_grouped_rows.h"
 #include "backends/cpu/conv2d_window_plan.h"
+#include "core/half.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -12,6 +15,7 @@ struct GroupKernels {
   Index lanes;
   bool pick_lanes;
   void (*tiles)(const GroupTiles&);
+  void (*pair_tiles)(const GroupPairTiles&);  // of bfloat16 images; one of the two is null
   void (*copy)(const GroupRow&);
   const ActivationFunctions* activation;
   const char* format;
@@ -55,11 +59,30 @@ const GroupRun* runs_of(const WindowPlan& plan, const Pass& pass) {
   return reinterpret_cast<const GroupRun*>(plan.offsets() + pass.tap);
 }
 
+// The steps in the weight, of whose channels the plan may have pairs.
+template <class T>
+WeightLayout layout_of(const WindowPlan& plan) {
+  if constexpr (std::is_same_v<T, float>) return weight_layout(plan);
+  WindowPlan whole = plan;
+  whole.in_channels *= 2;
+  return weight_layout(whole);
+}
+
+// Channel k, or pair of channels, of a lane's weights.
+template <class T>
+float unit_at(const float* from, Index k, Index read_pitch) {
+  if constexpr (std::is_same_v<T, float>) return from[k * read_pitch];
+  from += 2 * k * read_pitch;
+  const std::uint32_t low = bfloat16_from_float(from[0]);
+  return std::bit_cast<float>(low | std::uint32_t{bfloat16_from_float(from[read_pitch])} << 16);
+}
+
 // [vector][run][channel][tap][lane]
+template <class T>
 void pack_weights(const KernelArgs& args) noexcept {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
   const float* weight = args.inputs[0].as<const float>();
-  const WeightLayout layout = weight_layout(plan);
+  const WeightLayout layout = layout_of<T>(plan);
   const GroupVectors vectors = vectors_of(plan);
   const Index count = vectors.count(plan.out_channels);
   auto pack_vector = [&](std::int64_t item, int) {
@@ -75,13 +98,14 @@ void pack_weights(const KernelArgs& args) noexcept {
       for (Index k = channel; k < channel + run.channels; ++k)
         for (Index t = 0; t < run.taps; ++t) {
           const float* from =
-              weight + k * layout.read_pitch +
-              (taps[t].row * plan.kernel_size[1] + taps[t].column) * layout.tap_pitch;
+              weight + (taps[t].row * plan.kernel_size[1] + taps[t].column) * layout.tap_pitch;
           for (Index lane = 0; lane < vectors.lanes; ++lane) {
             const Index o = first + lane;
-            *to++ = lane < valid ? from[o / vectors.group * layout.group_pitch +
-                                        o % vectors.group * layout.write_pitch]
-                                 : 0.0f;
+            const Index at =
+                o / vectors.group * layout.group_pitch + o % vectors.group * layout.write_pitch;
+            // By its bits: a pair may look like a NaN that signals.
+            const float x = lane < valid ? unit_at<T>(from + at, k, layout.read_pitch) : 0.0f;
+            std::memcpy(to++, &x, sizeof x);
           }
         }
       channel += run.channels;
@@ -107,11 +131,21 @@ Slice slice_at(const WindowPlan& plan, const GroupVectors& vectors, Index block)
   return slice;
 }
 
+template <class T>
+struct GroupTensors {
+  const float* input;  // of bfloat16, pairs
+  const float* weights;
+  const float* bias;
+  const T* residual;
+  T* output;
+};
+
 // One slice of a chunk.
+template <class T>
 struct Work {
   const WindowPlan& plan;
   const GroupKernels& kernels;
-  const WindowTensors& tensors;
+  const GroupTensors<T>& tensors;
   const WindowChunk& chunk;
   GroupVectors vectors;
   Slice slice;
@@ -122,7 +156,8 @@ struct Work {
 };
 
 // Rows [first, end) of the copy of image n of the chunk.
-void copy_rows(const Work& work, Index n, Index first, Index end) {
+template <class T>
+void copy_rows(const Work<T>& work, Index n, Index first, Index end) {
   const WindowPlan& plan = work.plan;
   GroupRows rows;
   rows.image = work.tensors.input + (work.chunk.image + n) * plan.input_image;
@@ -152,33 +187,41 @@ FloatRange part_of(const FloatRange& range, Index i, Index parts) {
 
 // Rows [first, end) of the copy of an image, as they lie in the image, and row `output_row` of the
 // passes.
-RowFetch fetch_of(const WindowPlan& plan, const WindowTensors& tensors, Index image,
+template <class T>
+RowFetch fetch_of(const WindowPlan& plan, const GroupTensors<T>& tensors, Index image,
                   Index first_row, Index first, Index end, Index output_row) {
   const ConvInput& in = plan.in;
   const Index row = first_row * in.stride[0] + in.first_row;
-  const Index out_row = plan.out_columns * plan.out_channels;
-  return {
-      image_rows(tensors.input + image * plan.input_image, in.width * in.channels, row + first,
-                 row + end, in.height),
-      image_rows(tensors.output + image * plan.out_image, out_row, output_row * plan.out_stride[0],
-                 (output_row + 1) * plan.out_stride[0], plan.out_image / out_row)};
+  constexpr Index kUnit = sizeof(float) / sizeof(T);  // elements of a float's memory
+  const Index out_row = plan.out_columns * plan.out_channels / kUnit;
+  const Index out_image = plan.out_image / kUnit;
+  const auto* output = reinterpret_cast<const float*>(tensors.output);
+  return {image_rows(tensors.input + image * plan.input_image, in.width * in.channels, row + first,
+                     row + end, in.height),
+          image_rows(output + image * out_image, out_row, output_row * plan.out_stride[0],
+                     (output_row + 1) * plan.out_stride[0], out_image / out_row)};
 }
 
 // One row of a pass, of image n of the chunk.
-void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first_vector,
+template <class T>
+void run_row(const Work<T>& work, const Pass& pass, Index n, Index row, Index first_vector,
              Index vector_end, const RowFetch& fetch) {
   const WindowPlan& plan = work.plan;
   const GroupVectors& vectors = work.vectors;
   const Index vector_weights = plan.in_channels * pass.kernel_taps * vectors.lanes;
-  GroupTiles tiles;
+  GroupTilesOf<T> tiles;
   tiles.columns = pass.columns, tiles.stride = plan.in.stride[1];
   tiles.runs = plan.offsets() + pass.tap, tiles.run_count = pass.taps / kGroupRunIndices;
   tiles.plane_pitch = plan.lanes.planes ? plan.lanes.plane_pitch : 0;
   tiles.group = vectors.shared() && !plan.lanes.planes ? plan.in_channels : 0;
   tiles.output_column = plan.out_stride[1] * plan.out_channels;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
-  const Index out_row = output_start(plan, work.tensors, work.chunk, pass) + n * plan.out_image +
-                        row * plan.out_stride[0] * plan.out_columns * plan.out_channels;
+  if constexpr (!std::is_same_v<T, float>)
+    if (plan.tile_activation == TileActivation::kIdentity)
+      tiles.function = forward_of(*work.kernels.activation, plan.activation);
+  const Index first_row = pass.first_row + (work.chunk.row + row) * plan.out_stride[0];
+  const Index out_row = (work.chunk.image + n) * plan.out_image +
+                        (first_row * plan.out_columns + pass.first_column) * plan.out_channels;
   const float* const input = work.image_buffer(n) + row * plan.in.row_step();
   for (Index v = first_vector; v < vector_end; ++v) {
     const Index channel = vectors.first(v), out = out_row + channel;
@@ -195,15 +238,20 @@ void run_row(const Work& work, const Pass& pass, Index n, Index row, Index first
     const Index part = v - first_vector, parts = vector_end - first_vector;
     tiles.fetch_input = part_of(fetch.input, part, parts);
     tiles.fetch_output = part_of(fetch.output, part, parts);
-    work.kernels.tiles(tiles);
-    activate(plan.activation, *work.kernels.activation,
-             {tiles.output, pass.columns, tiles.lanes, tiles.output_column});
+    if constexpr (std::is_same_v<T, float>) {
+      work.kernels.tiles(tiles);
+      activate(plan.activation, *work.kernels.activation,
+               {tiles.output, pass.columns, tiles.lanes, tiles.output_column});
+    } else {
+      work.kernels.pair_tiles(tiles);
+    }
   }
 }
 
 // What follows row `row` of image n of the chunk: its next row, or the first of the next image or
 // chunk.
-RowFetch next_row(const Work& work, Index n, Index row, Index copied) {
+template <class T>
+RowFetch next_row(const Work<T>& work, Index n, Index row, Index copied) {
   const WindowPlan& plan = work.plan;
   const WindowChunk& chunk = work.chunk;
   if (row + 1 < chunk.rows)
@@ -218,7 +266,8 @@ RowFetch next_row(const Work& work, Index n, Index row, Index copied) {
 }
 
 // Row by row: what was just copied, and whole cache lines of output, are near.
-void run_by_rows(const Work& work) {
+template <class T>
+void run_by_rows(const Work<T>& work) {
   const WindowPlan& plan = work.plan;
   const bool whole = plan.lanes.width == plan.out_channels;
   for (Index n = 0; n < work.chunk.images; ++n) {
@@ -237,7 +286,8 @@ void run_by_rows(const Work& work) {
 }
 
 // Vector by vector: their weights are near for all rows.
-void run_by_vectors(const Work& work) {
+template <class T>
+void run_by_vectors(const Work<T>& work) {
   const WindowPlan& plan = work.plan;
   for (Index n = 0; n < work.chunk.images; ++n)
     copy_rows(work, n, 0, plan.in.buffer_rows(work.chunk.rows));
@@ -250,21 +300,33 @@ void run_by_vectors(const Work& work) {
   }
 }
 
+template <class T>
 void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
-  const WindowTensors tensors = tensors_of(plan, args);
+  const auto optional = [&](int i) {
+    return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
+  };
+  const TensorView *bias = optional(plan.bias_input), *residual = optional(plan.residual_input);
+  const GroupTensors<T> tensors = {
+      reinterpret_cast<const float*>(args.inputs[0].as<const T>()),
+      args.inputs[1].as<const float>(), bias ? bias->as<const float>() : nullptr,
+      residual ? residual->as<const T>() : nullptr, args.outputs[0].as<T>()};
   const GroupVectors vectors = vectors_of(plan);
   const Index slice_weights =
       plan.in_channels * plan.kernel_size[0] * plan.kernel_size[1] * plan.lanes.width;
-  zero_output(plan, tensors, args.threads);
+  if (plan.zero_fill)
+    parallel_ranges(args.threads, plan.images * plan.out_image, 64 * 1024,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      std::fill(tensors.output + begin, tensors.output + end, T{});
+                    });
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;
     for (Index block = chunk.block; block < chunk.block_end; ++block) {
-      const Work work{plan,    kernels,
-                      tensors, chunk,
-                      vectors, slice_at(plan, vectors, block),
-                      buffer,  index + args.threads};
+      const Work<T> work{plan,    kernels,
+                         tensors, chunk,
+                         vectors, slice_at(plan, vectors, block),
+                         buffer,  index + args.threads};
       if (plan.lanes.width == plan.out_channels || slice_weights <= kNearWeights)
         run_by_rows(work);
       else
@@ -274,34 +336,49 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   parallel_for(args.threads, chunk_count(plan), run_chunk);
 }
 
-constexpr GroupKernels kBaselineKernels = {baseline::kGemmLanes,
-                                           baseline::kPickLanes,
-                                           baseline::group_tiles,
-                                           baseline::copy_group_row,
-                                           &baseline::kActivation,
-                                           "conv2d.grouped.baseline",
-                                           "conv2d_grad_input.grouped.baseline"};
-void run_baseline(const KernelArgs& args) noexcept { run_grouped(args, kBaselineKernels); }
+constexpr GroupKernels kBaselineKernels = {
+    baseline::kGemmLanes,      baseline::kPickLanes,
+    baseline::group_tiles,     nullptr,
+    baseline::copy_group_row,  &baseline::kActivation,
+    "conv2d.grouped.baseline", "conv2d_grad_input.grouped.baseline"};
+void run_baseline(const KernelArgs& args) noexcept { run_grouped<float>(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
-constexpr GroupKernels kAvx2Kernels = {avx2::kGemmLanes,
-                                       avx2::kPickLanes,
-                                       avx2::group_tiles,
-                                       avx2::copy_group_row,
-                                       &avx2::kActivation,
-                                       "conv2d.grouped.avx2",
-                                       "conv2d_grad_input.grouped.avx2"};
-void run_avx2(const KernelArgs& args) noexcept { run_grouped(args, kAvx2Kernels); }
+constexpr GroupKernels kAvx2Kernels = {avx2::kGemmLanes,      avx2::kPickLanes,
+                                       avx2::group_tiles,     nullptr,
+                                       avx2::copy_group_row,  &avx2::kActivation,
+                                       "conv2d.grouped.avx2", "conv2d_grad_input.grouped.avx2"};
+void run_avx2(const KernelArgs& args) noexcept { run_grouped<float>(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr GroupKernels kAvx512Kernels = {avx512::kGemmLanes,
-                                         avx512::kPickLanes,
-                                         avx512::group_tiles,
-                                         avx512::copy_group_row,
-                                         &avx512::kActivation,
-                                         "conv2d.grouped.avx512",
-                                         "conv2d_grad_input.grouped.avx512"};
-void run_avx512(const KernelArgs& args) noexcept { run_grouped(args, kAvx512Kernels); }
+constexpr GroupKernels kAvx512Kernels = {
+    avx512::kGemmLanes,      avx512::kPickLanes,
+    avx512::group_tiles,     nullptr,
+    avx512::copy_group_row,  &avx512::kActivation,
+    "conv2d.grouped.avx512", "conv2d_grad_input.grouped.avx512"};
+void run_avx512(const KernelArgs& args) noexcept { run_grouped<float>(args, kAvx512Kernels); }
+constexpr GroupKernels kAvx512Pairs = {kPairLanes,
+                                       true,
+                                       nullptr,
+                                       avx512_bf16::group_pair_tiles,
+                                       avx512::copy_group_row,
+                                       &avx512::kActivation,
+                                       "conv2d.grouped.bfloat16",
+                                       "conv2d_grad_input.grouped.bfloat16"};
+void run_avx512_pairs(const KernelArgs& args) noexcept {
+  run_grouped<BFloat16>(args, kAvx512Pairs);
+}
 #endif
+constexpr GroupKernels kPortablePairs = {kPairLanes,
+                                         true,
+                                         nullptr,
+                                         portable::group_pair_tiles,
+                                         baseline::copy_group_row,
+                                         &baseline::kActivation,
+                                         "conv2d.grouped.bfloat16",
+                                         "conv2d_grad_input.grouped.bfloat16"};
+void run_portable_pairs(const KernelArgs& args) noexcept {
+  run_grouped<BFloat16>(args, kPortablePairs);
+}
 
 }  // namespace
 
@@ -311,7 +388,9 @@ const GroupRunner kGroupedAvx2 = {run_avx2, &kAvx2Kernels, avx2::kGemmLanes};
 #endif
 #if PYCNN_HAVE_AVX512
 const GroupRunner kGroupedAvx512 = {run_avx512, &kAvx512Kernels, avx512::kGemmLanes};
+const GroupRunner kGroupedPairsAvx512 = {run_avx512_pairs, &kAvx512Pairs, kPairLanes};
 #endif
+const GroupRunner kGroupedPairsPortable = {run_portable_pairs, &kPortablePairs, kPairLanes};
 
 Index plan_group_rows(ConvInput& in, const GroupLayout& layout) {
   in.direct = false;
@@ -370,11 +449,26 @@ const char* refuse_grouped(const WindowProblem& w, const GroupRunner& entry) {
   return nullptr;
 }
 
-Kernel make_grouped_kernel(const WindowProblem& window, int threads, const GroupRunner& entry) {
+const char* refuse_grouped_pairs(const WindowProblem& w) {
+  if (w.groups == 1) return "there is one group";
+  const Index outputs = w.output[3] / w.groups, inputs = w.input[3] / w.groups;
+  if (inputs != outputs) return "groups read and write different numbers of channels";
+  if (outputs % 2 != 0) return "groups have an odd number of channels";
+  if (outputs > kMaxGroup) return "groups have more than 64 channels";
+  if (outputs < kPairLanes && kPairLanes % outputs != 0) return "groups do not fill the lanes";
+  if (w.kernel_size == Pair{1, 1}) return "copying rows does not pay for a window of 1x1";
+  if ((w.transposed ? 1 : w.stride[1]) > 2) return "the stride is more than 2";
+  return nullptr;
+}
+
+Kernel make_grouped_kernel(const WindowProblem& problem, int threads, const GroupRunner& entry) {
+  const bool pairs = entry.kernels->pair_tiles != nullptr;
+  WindowProblem window = problem;
+  if (pairs) window.input[3] /= 2;
   Kernel kernel =
       plan_window_kernel(window, choose_lanes(window, *entry.kernels), entry.lanes, threads);
   kernel.run = entry.run;
-  kernel.packed.pack = pack_weights;
+  kernel.packed.pack = pairs ? pack_weights<BFloat16> : pack_weights<float>;
   kernel.packed.format =
       window.transposed ? entry.kernels->transposed_format : entry.kernels->format;
   return kernel;

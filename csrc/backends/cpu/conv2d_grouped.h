@@ -23,10 +23,14 @@ extern const GroupRunner kGroupedAvx2;
 #endif
 #if PYCNN_HAVE_AVX512
 extern const GroupRunner kGroupedAvx512;
+// Of bfloat16 images, by VDPBF16PS: two neighbouring channels are multiplied at once.
+extern const GroupRunner kGroupedPairsAvx512;
 #endif
+extern const GroupRunner kGroupedPairsPortable;
 
 // nullptr means yes.
 const char* refuse_grouped(const WindowProblem& window, const GroupRunner& entry);
+const char* refuse_grouped_pairs(const WindowProblem& window);
 // Reads inputs as make_window_kernel's does.
 Kernel make_grouped_kernel(const WindowProblem& window, int threads, const GroupRunner& entry);
 

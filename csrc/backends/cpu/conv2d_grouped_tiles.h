@@ -1,7 +1,9 @@
 #pragma once
+#include "backends/cpu/activation.h"
 #include "backends/cpu/gemm.h"
+#include "core/half_types.h"
 
-// Contract of conv2d_grouped.isa.cpp.
+// Contract of conv2d_grouped.isa.cpp and of conv2d_grouped_pairs_avx512_bf16.isa.cpp.
 //
 // Copies of input rows lie in blocks of kInputBlock channels: the pixels of a block follow one
 // another. Groups that are smaller than a vector pick each lane's channel from a vector of the
@@ -24,7 +26,12 @@ struct FloatRange {
 //
 // Blocks: pitch is kInputBlock and at(k) = k, or, of smaller groups, lane - lane % group + k.
 // Planes: pitch is the vector's length and at(k) = k * plane_pitch + lane.
-struct GroupTiles {
+//
+// Of bfloat16 images a "channel" of the input, of weights and of `group` is a pair of neighbours in
+// the 32 bits of a float, and a product is that of both; at(k) is then lane / (2 * group) * group +
+// k. Sums are float32, and rounded once.
+template <class T>
+struct GroupTilesOf {
   const float* input = nullptr;
   Index columns = 0, stride = 1;  // stride: 1, or 2 in blocks
   const Index* runs = nullptr;    // offset, taps (1 to 3) and channels of each
@@ -33,15 +40,18 @@ struct GroupTiles {
   Index group = 0;        // blocks: channels of groups that are smaller than a vector, else 0
   const float* weights = nullptr;
   Index lanes = 0;  // output channels of the vector
-  float* output = nullptr;
+  T* output = nullptr;
   Index output_column = 0;
-  const float* bias = nullptr;      // optional, `lanes` of them
-  const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  const float* bias = nullptr;  // optional, `lanes` of them
+  const T* residual = nullptr;  // optional, laid out as the output; may be the output
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
+  ActivationFunctions::Forward function = nullptr;  // of bfloat16: any other activation, or null
   // Wanted soon, of the input and of the output: asked for between the tiles.
   FloatRange fetch_input, fetch_output;
 };
+using GroupTiles = GroupTilesOf<float>;
+using GroupPairTiles = GroupTilesOf<BFloat16>;
 
 // Copies pixels of one row to blocks, or to the planes of one vector.
 struct GroupRow {
@@ -83,5 +93,13 @@ PYCNN_DECLARE_GROUPED(baseline, false)
 PYCNN_DECLARE_GROUPED(avx2, true)
 PYCNN_DECLARE_GROUPED(avx512, true)
 #undef PYCNN_DECLARE_GROUPED
+
+constexpr Index kPairLanes = 16;
+namespace portable {
+void group_pair_tiles(const GroupPairTiles& job);
+}
+namespace avx512_bf16 {
+void group_pair_tiles(const GroupPairTiles& job);
+}
 
 }  // namespace pycnn::cpu

@@ -40,6 +40,16 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
            Case{.n = 1, .h = 30, .w = 31, .ic = 33, .oc = 20, .stride = {2, 2}},
            Case{.n = 2, .h = 1, .w = 40, .ic = 130, .oc = 260, .kh = 1, .kw = 1},
            Case{.n = 1, .h = 9, .w = 9, .ic = 128, .oc = 64, .groups = 4},
+           // Groups: vectors that several share, one fills or two, the last of them partly filled;
+           // blocks of the input that end within 32 channels; taps that no pixel shares.
+           Case{.n = 2, .h = 7, .w = 19, .ic = 24, .oc = 24, .padding = {1, 1, 1, 1}, .groups = 6},
+           Case{.n = 1, .h = 6, .w = 31, .ic = 48, .oc = 48, .padding = {1, 0, 1, 2}, .groups = 6},
+           Case{.n = 3, .h = 5, .w = 4, .ic = 10, .oc = 10, .padding = {1, 1, 1, 1}, .groups = 5},
+           Case{.n = 2, .h = 9, .w = 8, .ic = 80, .oc = 80, .padding = {1, 1, 1, 1}, .groups = 5},
+           Case{.n = 2, .h = 9, .w = 8, .ic = 66, .oc = 66, .padding = {1, 1, 1, 1}, .groups = 3},
+           Case{.n = 1, .h = 9, .w = 30, .ic = 48, .oc = 48, .stride = {2, 2}, .groups = 12},
+           Case{.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 32, .kh = 5, .kw = 4, .groups = 2},
+           Case{.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 32, .dilation = {1, 2}, .groups = 4},
            // Winograd's tiles: odd sides, channels that fill no step or block, several chunks, and
            // output channels that are shared out.
            Case{.n = 3, .h = 7, .w = 10, .ic = 45, .oc = 70, .padding = {1, 1, 1, 1}},
@@ -82,7 +92,8 @@ TEST_CASE("conv2d in bfloat16: an image's result does not depend on its batch") 
        {Case{.n = 8, .h = 7, .w = 7, .ic = 33, .oc = 40, .padding = {1, 1, 1, 1}},
         Case{.n = 8, .h = 3, .w = 3, .ic = 48, .oc = 70, .kh = 1, .kw = 1},
         Case{.n = 8, .h = 9, .w = 9, .ic = 3, .oc = 8, .stride = {2, 2}},
-        Case{.n = 8, .h = 5, .w = 5, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 2}}) {
+        Case{.n = 8, .h = 5, .w = 5, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 2},
+        Case{.n = 8, .h = 5, .w = 5, .ic = 40, .oc = 40, .padding = {1, 1, 1, 1}, .groups = 10}}) {
     CAPTURE(c.text());
     const Values weight = reals(c.weight(), random);
     auto check = [&](const auto& op, const Values& batch) {
@@ -106,10 +117,13 @@ TEST_CASE("conv2d in bfloat16: an image's result does not depend on its batch") 
 // whatever the order.
 TEST_CASE("conv2d in bfloat16: the epilogue is computed in float32 and rounded once") {
   std::mt19937 random(5);
-  for (const Case& c : {Case{.h = 9, .w = 8, .ic = 4, .oc = 33, .padding = {1, 1, 1, 1}},
-                        Case{.n = 5, .h = 3, .w = 3, .ic = 64, .oc = 64, .kh = 1, .kw = 1},
-                        Case{.n = 1, .h = 7, .w = 6, .ic = 40, .oc = 45, .padding = {1, 1, 1, 1}},
-                        Case{.n = 1, .h = 2, .w = 3, .ic = 40, .oc = 6, .kh = 1, .kw = 1}}) {
+  for (const Case& c :
+       {Case{.h = 9, .w = 8, .ic = 4, .oc = 33, .padding = {1, 1, 1, 1}},
+        Case{.n = 5, .h = 3, .w = 3, .ic = 64, .oc = 64, .kh = 1, .kw = 1},
+        Case{.n = 1, .h = 7, .w = 6, .ic = 40, .oc = 45, .padding = {1, 1, 1, 1}},
+        Case{.n = 2, .h = 5, .w = 7, .ic = 24, .oc = 24, .padding = {1, 1, 1, 1}, .groups = 6},
+        Case{.n = 1, .h = 5, .w = 9, .ic = 40, .oc = 40, .padding = {1, 1, 1, 1}, .groups = 2},
+        Case{.n = 1, .h = 2, .w = 3, .ic = 40, .oc = 6, .kh = 1, .kw = 1}}) {
     CAPTURE(c.text());
     const Values input = whole_numbers(c.input(), random);
     const Values weight = whole_numbers(c.weight(), random);

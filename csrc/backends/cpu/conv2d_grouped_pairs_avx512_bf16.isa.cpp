@@ -1,0 +1,165 @@
+// The tiles of bfloat16 of conv2d_grouped_tiles.h by VDPBF16PS: up to 14 pixels of one vector of
+// output channels. A pair of an input pixel, once in a register, is multiplied with all taps of its
+// run that the pixel meets.
+#include "backends/cpu/conv2d_grouped_tiles.h"
+#include "backends/cpu/pair_strip.isa.h"
+
+namespace pycnn::cpu::avx512_bf16 {
+namespace {
+
+constexpr int kMostPixels = 14;
+
+// How the lanes of a vector get their pair.
+enum class Source { kBroadcast, kPick };
+
+template <Source kSource>
+PYCNN_INLINE __m512bh pixel_at(const float* x, __m512i from) {
+  if constexpr (kSource == Source::kBroadcast)
+    return pair_at(reinterpret_cast<const char*>(x));
+  else  // the eight pairs that sixteen channels have
+    return (__m512bh)_mm512_permutexvar_epi32(
+        from, _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))));
+}
+
+// One run: returns the weights of the next. Taps whose pixels no other meets come one at a time.
+template <int MR, int S, Source kSource, int T>
+PYCNN_INLINE const float* add_run(const float* x, Index pairs, __m512i from, const float* w,
+                                  __m512 (&sum)[MR]) {
+  const float* const end = w + pairs * T * kPairLanes;
+  do {
+    __m512bh wv[T];
+#pragma GCC unroll 3
+    for (int t = 0; t < T; ++t) wv[t] = (__m512bh)_mm512_loadu_si512(w + t * kPairLanes);
+#pragma GCC unroll 32
+    for (int j = 0; j < (MR - 1) * S + T; ++j) {
+      const __m512bh pixel = pixel_at<kSource>(x + j * kInputBlock, from);
+#pragma GCC unroll 3
+      for (int t = 0; t < T; ++t) {
+        const int i = (j - t) / S;
+        if (j >= t && (j - t) % S == 0 && i < MR) sum[i] = _mm512_dpbf16_ps(sum[i], pixel, wv[t]);
+      }
+    }
+    if constexpr (kSource == Source::kPick)
+      from = _mm512_add_epi32(from, _mm512_set1_epi32(1));
+    else
+      x += 1;
+    w += T * kPairLanes;
+    // Keeps the compiler from turning each address into an induction variable of its own.
+    asm volatile("" : "+r"(x), "+r"(w));
+  } while (w != end);
+  return w;
+}
+
+PYCNN_INLINE __m512 activated(TileActivation kind, float slope, __m512 x) {
+  const __m512 zero = _mm512_setzero_ps(), six = _mm512_set1_ps(6.0f);
+  switch (kind) {
+    case TileActivation::kRelu:
+      return at_least(zero, x);
+    case TileActivation::kRelu6:
+      return _mm512_min_ps(six, at_least(zero, x));  // a NaN, being second, comes through
+    case TileActivation::kLeakyRelu:
+      return _mm512_mask_mul_ps(x, _mm512_cmp_ps_mask(x, zero, _CMP_LT_OQ), x,
+                                _mm512_set1_ps(slope));
+    default:
+      return x;
+  }
+}
+
+template <int MR>
+PYCNN_INLINE void finish(const GroupPairTiles& job, BFloat16* output, __m512 (&sum)[MR]) {
+  const auto lanes = static_cast<__mmask16>((1u << job.lanes) - 1u);
+  const __m512 bias = job.bias ? _mm512_maskz_loadu_ps(lanes, job.bias) : _mm512_setzero_ps();
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i) sum[i] = _mm512_add_ps(sum[i], bias);
+  if (job.residual) {
+    const BFloat16* residual = job.residual + (output - job.output);
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i)
+      sum[i] = _mm512_add_ps(
+          sum[i], widened(_mm256_maskz_loadu_epi16(lanes, residual + i * job.output_column)));
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i) sum[i] = activated(job.activation, job.slope, sum[i]);
+  if (job.function) {
+    // By way of a copy: sums whose address is taken would live in memory all the time.
+    alignas(64) float values[MR][kPairLanes];
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i) _mm512_store_ps(values[i], sum[i]);
+    job.function(values[0], values[0], MR * kPairLanes, job.slope);
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i) sum[i] = _mm512_load_ps(values[i]);
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i)
+    _mm256_mask_storeu_epi16(output + i * job.output_column, lanes,
+                             (__m256i)_mm512_cvtneps_pbh(sum[i]));
+}
+
+template <int MR, int S, Source kSource>
+void tile_kernel(const GroupPairTiles& job, const float* input, BFloat16* output) {
+  __m512 sum[MR];
+#pragma GCC unroll 14
+  for (int i = 0; i < MR; ++i) sum[i] = _mm512_setzero_ps();
+  alignas(64) std::int32_t first[kPairLanes] = {};
+  if constexpr (kSource == Source::kPick)
+    for (int lane = 0; lane < kPairLanes; ++lane)
+      first[lane] = lane / (2 * static_cast<int>(job.group)) * static_cast<int>(job.group);
+  const __m512i from = _mm512_load_si512(first);
+  const float* w = job.weights;
+  const Index* const end = job.runs + 3 * job.run_count;
+  for (const Index* run = job.runs; run != end; run += 3) {
+    const float* x = input + run[0];
+    if (run[1] == 3)
+      w = add_run<MR, S, kSource, 3>(x, run[2], from, w, sum);
+    else if (run[1] == 2)
+      w = add_run<MR, S, kSource, 2>(x, run[2], from, w, sum);
+    else
+      w = add_run<MR, S, kSource, 1>(x, run[2], from, w, sum);
+  }
+  finish(job, output, sum);
+}
+
+using TileKernel = void (*)(const GroupPairTiles&, const float*, BFloat16*);
+
+// Index: pixels - 1.
+template <int S, Source kSource>
+struct Kernels {
+  static constexpr TileKernel kList[] = {
+      tile_kernel<1, S, kSource>,  tile_kernel<2, S, kSource>,  tile_kernel<3, S, kSource>,
+      tile_kernel<4, S, kSource>,  tile_kernel<5, S, kSource>,  tile_kernel<6, S, kSource>,
+      tile_kernel<7, S, kSource>,  tile_kernel<8, S, kSource>,  tile_kernel<9, S, kSource>,
+      tile_kernel<10, S, kSource>, tile_kernel<11, S, kSource>, tile_kernel<12, S, kSource>,
+      tile_kernel<13, S, kSource>, tile_kernel<14, S, kSource>,
+  };
+};
+
+template <int S>
+const TileKernel* kernels_of(const GroupPairTiles& job) {
+  return job.group > 0 ? Kernels<S, Source::kPick>::kList : Kernels<S, Source::kBroadcast>::kList;
+}
+
+// Asks L2 for the lines of part t of a range. (L1 has this row's inputs and weights to hold.)
+PYCNN_INLINE void fetch_part(const FloatRange& range, Index t, Index parts) {
+  constexpr Index kLine = 16;
+  const Index lines = (range.count + kLine - 1) / kLine;
+  for (Index line = lines * t / parts; line < lines * (t + 1) / parts; ++line)
+    __builtin_prefetch(range.from + line * kLine, 0, 2);
+}
+
+}  // namespace
+
+void group_pair_tiles(const GroupPairTiles& job) {
+  const TileKernel* const kernels = job.stride == 1 ? kernels_of<1>(job) : kernels_of<2>(job);
+  const Index tiles = (job.columns + kMostPixels - 1) / kMostPixels;
+  Index column = 0;
+  for (Index t = 0; t < tiles; ++t) {
+    const Index end = job.columns * (t + 1) / tiles;
+    fetch_part(job.fetch_input, t, tiles);
+    fetch_part(job.fetch_output, t, tiles);
+    kernels[end - column - 1](job, job.input + column * job.stride * kInputBlock,
+                              job.output + column * job.output_column);
+    column = end;
+  }
+}
+
+}  // namespace pycnn::cpu::avx512_bf16
