@@ -208,47 +208,41 @@ void gradient_sums(const T* x, const T* g, Index rows, Index width, const float*
 
 // ---- A result for each element
 //
-// A few rows at a time, which share what is loaded for their columns.
+// Row by row, as the memory lies: several rows at a time would share what is loaded for their
+// columns, but take up to twice as long where they come from memory.
 
-constexpr Index kTileRows = 4;
-constexpr int kTileVectors = kVectorRegisters == 32 ? 2 : 1;
+constexpr int kRowVectors = kVectorRegisters == 32 ? 2 : 1;
 
-// Calls f(vectors, rows, position, column, lanes) for all tiles.
+// Calls f(vectors, position, column, lanes) for all rows.
 template <class F>
-PYCNN_INLINE void for_tiles(Index rows, Index width, const F& f) {
-  for (Index r = 0; r < rows; r += kTileRows) {
-    const Index count = r + kTileRows <= rows ? kTileRows : rows - r;
-    for_vectors<kTileVectors>(
+PYCNN_INLINE void for_rows(Index rows, Index width, const F& f) {
+  for (Index r = 0; r < rows; ++r)
+    for_vectors<kRowVectors>(
         width, [&](auto vectors, Index c, int lanes)
-                   __attribute__((always_inline)) { f(vectors, count, r * width + c, c, lanes); });
-  }
+                   __attribute__((always_inline)) { f(vectors, r * width + c, c, lanes); });
 }
 
 template <bool kResidual, Bend kBend, class T>
 void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
                 const float* factor, const float* shift, const Rectifier& rectifier) {
   const Rectifier bend = rectifier;
-  for_tiles(
-      rows, width,
-      [&](auto vectors, Index tile_rows, Index at, Index c, int lanes)
-          __attribute__((always_inline)) {
-            constexpr int kVectors = vectors.kValue;
-            Vec means[kVectors], factors[kVectors], shifts[kVectors];
-            load_side_by_side(mean + c, means, lanes);
-            load_side_by_side(factor + c, factors, lanes);
-            load_side_by_side(shift + c, shifts, lanes);
-            for (Index r = 0; r < tile_rows; ++r, at += width) {
-              Vec value[kVectors], more[kVectors];
-              load_side_by_side(x + at, value, lanes);
-              if constexpr (kResidual) load_side_by_side(residual + at, more, lanes);
-              for (int v = 0; v < kVectors; ++v) {
-                value[v] = fma(value[v] - means[v], factors[v], shifts[v]);
-                if constexpr (kResidual) value[v] += more[v];
-                value[v] = activated<kBend>(value[v], bend);
-              }
-              store_side_by_side(y + at, value, lanes);
-            }
-          });
+  for_rows(
+      rows, width, [&](auto vectors, Index at, Index c, int lanes) __attribute__((always_inline)) {
+        constexpr int kVectors = vectors.kValue;
+        Vec means[kVectors], factors[kVectors], shifts[kVectors];
+        load_side_by_side(mean + c, means, lanes);
+        load_side_by_side(factor + c, factors, lanes);
+        load_side_by_side(shift + c, shifts, lanes);
+        Vec value[kVectors], more[kVectors];
+        load_side_by_side(x + at, value, lanes);
+        if constexpr (kResidual) load_side_by_side(residual + at, more, lanes);
+        for (int v = 0; v < kVectors; ++v) {
+          value[v] = fma(value[v] - means[v], factors[v], shifts[v]);
+          if constexpr (kResidual) value[v] += more[v];
+          value[v] = activated<kBend>(value[v], bend);
+        }
+        store_side_by_side(y + at, value, lanes);
+      });
 }
 
 template <bool kResidual, class T>
@@ -276,35 +270,31 @@ void gated_gradient(const T* x, const T* g, T* grad_input, Index rows, Index wid
                     const float* mean, const float* a, const float* b, const float* c,
                     const Gate& gate) {
   const Gate local = gate;
-  for_tiles(
-      rows, width,
-      [&](auto vectors, Index tile_rows, Index at, Index i, int lanes)
-          __attribute__((always_inline)) {
-            constexpr int kVectors = vectors.kValue;
-            Vec means[kVectors], as[kVectors], bs[kVectors], cs[kVectors];
-            Vec factors[kVectors], offsets[kVectors];
-            load_side_by_side(mean + i, means, lanes);
-            load_side_by_side(a + i, as, lanes);
-            load_side_by_side(b + i, bs, lanes);
-            load_side_by_side(c + i, cs, lanes);
-            if constexpr (kBend != Bend::kNone) {
-              load_side_by_side(local.factor + i, factors, lanes);
-              load_side_by_side(local.offset + i, offsets, lanes);
-            }
-            for (Index r = 0; r < tile_rows; ++r, at += width) {
-              Vec value[kVectors], grad[kVectors];
-              load_side_by_side(x + at, value, lanes);
-              load_side_by_side(g + at, grad, lanes);
-              for (int v = 0; v < kVectors; ++v) {
-                const Vec centered = value[v] - means[v];
-                if constexpr (kBend != Bend::kNone)
-                  grad[v] = passed_back<kBend>(grad[v], fma(centered, factors[v], offsets[v]),
-                                               local.rectifier);
-                value[v] = fma(as[v], grad[v], fma(bs[v], centered, cs[v]));
-              }
-              store_side_by_side(grad_input + at, value, lanes);
-            }
-          });
+  for_rows(
+      rows, width, [&](auto vectors, Index at, Index i, int lanes) __attribute__((always_inline)) {
+        constexpr int kVectors = vectors.kValue;
+        Vec means[kVectors], as[kVectors], bs[kVectors], cs[kVectors];
+        Vec factors[kVectors], offsets[kVectors];
+        load_side_by_side(mean + i, means, lanes);
+        load_side_by_side(a + i, as, lanes);
+        load_side_by_side(b + i, bs, lanes);
+        load_side_by_side(c + i, cs, lanes);
+        if constexpr (kBend != Bend::kNone) {
+          load_side_by_side(local.factor + i, factors, lanes);
+          load_side_by_side(local.offset + i, offsets, lanes);
+        }
+        Vec value[kVectors], grad[kVectors];
+        load_side_by_side(x + at, value, lanes);
+        load_side_by_side(g + at, grad, lanes);
+        for (int v = 0; v < kVectors; ++v) {
+          const Vec centered = value[v] - means[v];
+          if constexpr (kBend != Bend::kNone)
+            grad[v] =
+                passed_back<kBend>(grad[v], fma(centered, factors[v], offsets[v]), local.rectifier);
+          value[v] = fma(as[v], grad[v], fma(bs[v], centered, cs[v]));
+        }
+        store_side_by_side(grad_input + at, value, lanes);
+      });
 }
 
 template <class T>
@@ -320,18 +310,14 @@ void gradient(const T* x, const T* g, T* grad_input, Index rows, Index width, co
 
 template <class T>
 void scale(const T* x, T* y, Index rows, Index width, const float* factor) noexcept {
-  for_tiles(
-      rows, width,
-      [&](auto vectors, Index tile_rows, Index at, Index c, int lanes)
-          __attribute__((always_inline)) {
-            Vec factors[vectors.kValue], value[vectors.kValue];
-            load_side_by_side(factor + c, factors, lanes);
-            for (Index r = 0; r < tile_rows; ++r, at += width) {
-              load_side_by_side(x + at, value, lanes);
-              for (int v = 0; v < vectors.kValue; ++v) value[v] *= factors[v];
-              store_side_by_side(y + at, value, lanes);
-            }
-          });
+  for_rows(
+      rows, width, [&](auto vectors, Index at, Index c, int lanes) __attribute__((always_inline)) {
+        Vec factors[vectors.kValue], value[vectors.kValue];
+        load_side_by_side(factor + c, factors, lanes);
+        load_side_by_side(x + at, value, lanes);
+        for (int v = 0; v < vectors.kValue; ++v) value[v] *= factors[v];
+        store_side_by_side(y + at, value, lanes);
+      });
 }
 
 template <class T>
