@@ -1,4 +1,8 @@
-"""Nets on a GPU beside the CPU. Nothing here runs without one; `tools/gpu_check.sh` runs it where there is one."""
+"""Nets on a GPU beside the CPU. `tools/gpu_check.sh` runs it where there is one.
+
+As `test_device_training.py`, it needs none where the emulated module is named: some minutes, with one step, two images
+and the smaller nets.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from pycnn.config import manual_seed
 
 pytestmark = pytest.mark.cuda
 
-STEPS = 20
+EMULATED = "emulated" in os.environ.get("PYCNN_CUDA_MODULE", "")
+STEPS = 1 if EMULATED else 20
 # name, image, classes, batch: one of each family of layers
 NETS = [
     ("lenet5", (28, 28, 1), 10, 16),
@@ -25,11 +30,14 @@ NETS = [
     ("resnet18", (64, 64, 3), 10, 4),
     ("mobilenet_v2", (64, 64, 3), 10, 4),
 ]
+if EMULATED:
+    NETS = [(name, image, classes, 2) for name, image, classes, _ in NETS if image[0] <= 32]
 
 
 def losses(name, image, classes, batch, device, **options) -> tuple[list[float], dict[str, np.ndarray]]:
     manual_seed(1)
     net = pycnn.models.create(name, num_classes=classes, input_shape=image)
+    batch = min(batch, 2) if EMULATED else batch
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *image), dtype=np.float32)
     y = rng.integers(0, classes, batch)
@@ -40,7 +48,7 @@ def losses(name, image, classes, batch, device, **options) -> tuple[list[float],
 
 
 @pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)
-def test_twenty_steps_give_the_losses_of_the_cpu(name, image, classes, batch):
+def test_steps_give_the_losses_of_the_cpu(name, image, classes, batch):
     expected, _ = losses(name, image, classes, batch, "cpu")
     actual, _ = losses(name, image, classes, batch, "cuda")
     np.testing.assert_allclose(actual, expected, rtol=0.02)
@@ -88,7 +96,7 @@ def test_steps_side_by_side_have_the_bits_of_steps_one_by_one(monkeypatch, name,
 
 
 def test_beginning_a_run_does_not_wait_for_it():
-    if "emulated" in os.environ.get("PYCNN_CUDA_MODULE", ""):
+    if EMULATED:
         pytest.skip("the emulated device computes while it is waited for")
     net = pycnn.models.create("resnet18", num_classes=10, input_shape=(64, 64, 3))
     trainer = pycnn.Trainer(net, optimizer=pycnn.optim.SGD(lr=1e-4), device="cuda")
