@@ -50,6 +50,16 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
            Case{.n = 1, .h = 9, .w = 30, .ic = 48, .oc = 48, .stride = {2, 2}, .groups = 12},
            Case{.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 32, .kh = 5, .kw = 4, .groups = 2},
            Case{.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 32, .dilation = {1, 2}, .groups = 4},
+           // Weights that do not stay near: some groups at a time, row by row or vector by vector.
+           Case{.n = 1,
+           .h = 3,
+           .w = 5,
+           .ic = 1152,
+           .oc = 1152,
+           .padding = {1, 1, 1, 1},
+           .groups = 72},
+           Case{
+               .n = 2, .h = 4, .w = 5, .ic = 576, .oc = 576, .padding = {1, 0, 1, 1}, .groups = 18},
            // Winograd's tiles: odd sides, channels that fill no step or block, several chunks, and
            // output channels that are shared out.
            Case{.n = 3, .h = 7, .w = 10, .ic = 45, .oc = 70, .padding = {1, 1, 1, 1}},
@@ -65,6 +75,32 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
     CAPTURE(seed);
     std::mt19937 random(seed);
     check_exact_case(random_case(random), random);
+  }
+}
+
+// random_case hardly ever has channels that Winograd's tiles or pairs of a group's channels take.
+TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, random tiles and groups") {
+  for (unsigned seed = 400; seed < 424; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    auto draw = [&](int low, int high) {
+      return static_cast<std::int64_t>(std::uniform_int_distribution<int>(low, high)(random));
+    };
+    Case c;
+    do {
+      c = {};
+      c.n = draw(1, 4), c.h = draw(1, 12), c.w = draw(1, 33);
+      c.padding = {draw(0, 3), draw(0, 3), draw(0, 3), draw(0, 3)};
+      if (seed % 2 == 0) {
+        c.ic = draw(32, 70), c.oc = draw(32, 70);
+        continue;
+      }
+      const std::int64_t reads[] = {2, 4, 8, 16, 18, 24, 32, 40, 64};
+      c.groups = draw(2, 9), c.ic = c.oc = c.groups * reads[draw(0, 8)];
+      c.kh = draw(1, 5), c.kw = draw(1, 7);
+      c.stride = {draw(1, 3), draw(1, 3)}, c.dilation = {draw(1, 2), draw(1, 3)};
+    } while (!c.fits() || c.n * c.h * c.w * c.ic * c.oc * c.kh * c.kw / c.groups > 3'000'000);
+    check_exact_case(c, random);
   }
 }
 
