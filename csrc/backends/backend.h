@@ -112,6 +112,9 @@ struct Backend {
   std::vector<std::string> (*variants)(const Op&);
   // Whether siblings are computed faster as one, by their shapes alone.
   bool (*merges)(const Siblings&);
+  // Whether a Conv2d (Conv2dGradInput) that also gives moments (sums) of its result spares more
+  // than that costs, by the shapes alone. The op and specs are those of one that does not.
+  bool (*measures)(const Op&, Specs inputs, Specs outputs);
 };
 
 const Backend& cpu_backend();

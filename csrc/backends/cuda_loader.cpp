@@ -108,10 +108,14 @@ Selection select_kernel(const Op& op, const Problem& problem) {
 
 std::vector<std::string> list_variants(const Op& op) { return loaded->variants(op); }
 bool merges(const Siblings& siblings) { return loaded->merges(siblings); }
+bool measures(const Op& op, Specs inputs, Specs outputs) {
+  return loaded->measures(op, inputs, outputs);
+}
 
 template <int... kIndices>
 const Backend& backend_of(int index, std::integer_sequence<int, kIndices...>) {
-  static const Backend backends[] = {{"cuda", select_kernel<kIndices>, list_variants, merges}...};
+  static const Backend backends[] = {
+      {"cuda", select_kernel<kIndices>, list_variants, merges, measures}...};
   return backends[index];
 }
 

@@ -59,7 +59,8 @@ struct DeviceModule {
   // A kernel's `run` takes DeviceKernelArgs and only gives work to the queue.
   bool (*select)(int index, const Op&, const Problem&, Selection&, std::string& refusal) noexcept;
   std::vector<std::string> (*variants)(const Op&) noexcept;
-  bool (*merges)(const Siblings&) noexcept;  // as Backend::merges
+  bool (*merges)(const Siblings&) noexcept;                           // as Backend::merges
+  bool (*measures)(const Op&, Specs inputs, Specs outputs) noexcept;  // as Backend::measures
 
   // Null, with the reason in `problem`, when the device cannot be had.
   DeviceQueue* (*open)(int index, std::string& problem) noexcept;
@@ -115,7 +116,7 @@ constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
 using DeviceModuleEntry = const DeviceModule* (*)();
 
 // Raised whenever DeviceModule or what it passes changes its layout.
-constexpr std::uint32_t kDeviceModuleLayout = 7;
+constexpr std::uint32_t kDeviceModuleLayout = 8;
 
 inline DeviceModuleHead device_module_head(const char* version) {
   return {kDeviceModuleLayout,

@@ -36,6 +36,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     graph = split_batch_norm(graph, options.variants);
     graph = fuse_epilogue(graph);
     graph = fuse_batch_norm_gradient(graph);
+    graph = measure_outputs(graph, {device.backend, options.variants});
     // For caches: elsewhere nothing computes a gradient by rows.
     // Whole gradients are exchanged.
     if (device.module == nullptr && !options.exchange) graph = fuse_update(graph, options.variants);

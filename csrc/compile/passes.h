@@ -60,6 +60,16 @@ Graph fuse_epilogue(const Graph& graph);
 // Joins the gradient of an activation to that of the batch norm before it.
 Graph fuse_batch_norm_gradient(const Graph& graph);
 
+// When convolutions measure what they write.
+struct MeasureRule {
+  const Backend* backend = &cpu_backend();
+  std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
+};
+
+// Has convolutions give what the batch norm behind them, or in the backward pass the one before
+// them, wants to know of their results.
+Graph measure_outputs(const Graph& graph, const MeasureRule& rule);
+
 // Joins the gradient of a large dense layer's weight to the update that takes it.
 Graph fuse_update(const Graph& graph, const std::map<std::string, std::string>& pins);
 

@@ -137,7 +137,18 @@ void read(Cursor& in, Padding& value) {
   read_tuple(in, value.top, value.bottom, value.left, value.right);
 }
 void read(Cursor& in, Epilogue& value) {
-  read_tuple(in, value.residual, value.activation, value.slope);
+  in.expect("(");
+  read(in, value.residual);
+  in.expect(", ");
+  read(in, value.activation);
+  in.expect(", ");
+  read(in, value.slope);
+  value.moments = in.accept(", moments");
+  in.expect(")");
+}
+void read(Cursor& in, NormSums& value) {
+  read_tuple(in, value.activation, value.slope);
+  value.wanted = true;
 }
 
 template <class Value>
@@ -165,6 +176,11 @@ struct FieldReader {
 
   template <class Value>
   void operator()(const char* key, Value& value) {
+    if constexpr (std::is_same_v<Value, NormSums>) {
+      // Never the first field of an op; not printed where it is not wanted.
+      if (in.accept(ops::cat(", ", key, "="))) read(in, value);
+      return;
+    }
     in.expect(first ? " {" : ", ");
     in.expect(ops::cat(key, "="));
     read(in, value);

@@ -32,7 +32,10 @@ std::string value_text(const std::vector<std::int64_t>& value) { return list_tex
 std::string value_text(const std::vector<double>& value) { return list_text(value); }
 std::string value_text(const Epilogue& value) {
   return ops::cat("(", value.residual, ", ", activation_name(value.activation), ", ", value.slope,
-                  ")");
+                  value.moments ? ", moments)" : ")");
+}
+std::string value_text(const NormSums& value) {
+  return ops::cat("(", activation_name(value.activation), ", ", value.slope, ")");
 }
 
 // Called with every field of an op.
@@ -42,6 +45,8 @@ struct FieldPrinter {
 
   template <class T>
   void operator()(const char* key, const T& value) {
+    if constexpr (std::is_same_v<T, NormSums>)
+      if (!value.wanted) return;
     text += first ? " {" : ", ";
     text += key;
     text += '=';

@@ -47,6 +47,12 @@ std::vector<TensorSpec> infer_backward(Specs inputs, const char* second, const c
   return {inputs[0], vector, vector};
 }
 
+// The optional last input: `rows` values of each channel of input 0.
+void expect_known(Specs inputs, const char* name, std::int64_t rows) {
+  expect_parameter_type(inputs.back(), name, inputs[0]);
+  expect_shape(inputs.back(), name, {rows, dim(inputs[0], -1)}, "rows of one value per channel");
+}
+
 // Inputs 1, 2, ...: one value per channel of input 0.
 void expect_vectors(Specs inputs, std::initializer_list<const char*> names) {
   std::size_t i = 1;
@@ -59,17 +65,6 @@ void expect_vectors(Specs inputs, std::initializer_list<const char*> names) {
 void expect_like_input(Specs inputs, std::size_t i, const char* name) {
   expect_dtype(inputs[i], name, inputs[0].dtype);
   expect_shape(inputs[i], name, inputs[0].shape, "the input's shape");
-}
-
-// What a batch norm can be joined with: activations whose slope follows from the sign of their
-// input and bounds.
-void expect_rectifier(ActivationKind kind, double slope) {
-  expect_activation(kind, slope);
-  if (kind == ActivationKind::kIdentity || kind == ActivationKind::kRelu ||
-      kind == ActivationKind::kRelu6 || kind == ActivationKind::kLeakyRelu)
-    return;
-  fail<ArgumentError>("activation is ", activation_name(kind),
-                      ", expected identity, relu, relu6 or leaky_relu");
 }
 
 // The backward forms give all three results, in the order of the forward form's inputs.
@@ -119,8 +114,10 @@ void BatchNormTrain::gradient(GradientContext& context) const {
 }
 
 std::vector<TensorSpec> BatchNormTrainGrad::infer(Specs inputs) const {
-  expect_inputs(inputs, 5, "input, scale, batch_mean, batch_inv_std, grad_output");
-  return infer_backward(inputs, "batch_mean", "batch_inv_std");
+  expect_inputs(inputs, 5, 6, "input, scale, batch_mean, batch_inv_std, grad_output, sums or none");
+  std::vector<TensorSpec> results = infer_backward(inputs, "batch_mean", "batch_inv_std");
+  if (inputs.size() == 6) expect_known(inputs, "sums", 2);
+  return results;
 }
 
 void BatchNormTrainGrad::gradient(GradientContext&) const { no_gradient(); }
@@ -128,7 +125,10 @@ void BatchNormTrainGrad::gradient(GradientContext&) const { no_gradient(); }
 // ---- Training in two halves
 
 std::vector<TensorSpec> BatchNormStatistics::infer(Specs inputs) const {
-  const std::vector<TensorSpec> whole = BatchNormTrain{eps, momentum}.infer(inputs);
+  const bool measured = inputs.size() == 6;
+  const std::vector<TensorSpec> whole =
+      BatchNormTrain{eps, momentum}.infer(measured ? inputs.first(5) : inputs);
+  if (measured) expect_known(inputs, "moments", 3);
   return {whole[1], whole[2], whole[3], whole[4], whole[1], whole[1]};
 }
 
@@ -143,18 +143,22 @@ std::vector<TensorSpec> BatchNormApply::infer(Specs inputs) const {
   expect_vectors(inputs, {"batch_mean", "factor", "offset"});
   if (epilogue.residual) expect_like_input(inputs, 4, "residual");
   expect_rectifier(epilogue.activation, epilogue.slope);
+  if (epilogue.moments) fail<ArgumentError>("only a convolution gives moments");
   return {inputs[0]};
 }
 
 void BatchNormApply::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> BatchNormApplyGrad::infer(Specs inputs) const {
-  expect_inputs(inputs, 7, "input, scale, batch_mean, batch_inv_std, factor, offset, grad_output");
+  expect_inputs(
+      inputs, 7, 8,
+      "input, scale, batch_mean, batch_inv_std, factor, offset, grad_output, sums or none");
   expect_rectifier(activation, slope);
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
   expect_image_type(inputs[0], "input");
   expect_vectors(inputs, {"scale", "batch_mean", "batch_inv_std", "factor", "offset"});
   expect_like_input(inputs, 6, "grad_output");
+  if (inputs.size() == 8) expect_known(inputs, "sums", 2);
   return {inputs[0], inputs[1], inputs[1]};
 }
 

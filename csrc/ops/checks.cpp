@@ -243,6 +243,15 @@ void expect_holds(DType dtype, double value, const char* name) {
   }
 }
 
+void expect_rectifier(ActivationKind kind, double slope) {
+  expect_activation(kind, slope);
+  if (kind == ActivationKind::kIdentity || kind == ActivationKind::kRelu ||
+      kind == ActivationKind::kRelu6 || kind == ActivationKind::kLeakyRelu)
+    return;
+  fail<ArgumentError>("activation is ", activation_name(kind),
+                      ", expected identity, relu, relu6 or leaky_relu");
+}
+
 void expect_epilogue(const Epilogue& epilogue, Specs inputs, const TensorSpec& output) {
   expect_activation(epilogue.activation, epilogue.slope);
   if (!epilogue.residual) return;

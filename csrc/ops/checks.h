@@ -119,6 +119,9 @@ void expect_pair(const Pair& value, const char* name, std::int64_t least);
 void expect_padding(const Padding& value);
 // ArgumentError unless a known kind with a finite slope of at least 0.
 void expect_activation(ActivationKind kind, double slope);
+// The same of what a batch norm can be joined with: activations whose slope follows from the sign
+// of their input and bounds.
+void expect_rectifier(ActivationKind kind, double slope);
 // The type can hold the value exactly enough: integers take whole numbers in range, floats all but
 // NaN.
 void expect_holds(DType dtype, double value, const char* name);

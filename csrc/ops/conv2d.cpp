@@ -76,6 +76,7 @@ std::vector<TensorSpec> Conv2d::infer(Specs inputs) const {
   const Pair out = count_windows(image_size(input), padding, kernel_of(weight), dilation, stride);
   const TensorSpec output{{dim(input, 0), out[0], out[1], out_channels}, input.dtype};
   expect_epilogue(epilogue, inputs, output);
+  if (epilogue.moments) return {output, {{3, out_channels}, parameter_type(output.dtype)}};
   return {output};
 }
 
@@ -103,7 +104,9 @@ void Conv2d::gradient(GradientContext& context) const {
 // ---- Conv2dGradInput
 
 std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
-  expect_inputs(inputs, 2, "grad_output, weight");
+  expect_inputs(inputs, sums.wanted ? 6 : 2,
+                sums.wanted ? "grad_output, weight, input, batch_mean, factor, offset"
+                            : "grad_output, weight");
   const TensorSpec& grad = inputs[0];
   const TensorSpec& weight = inputs[1];
   expect_geometry(stride, padding, dilation, groups);
@@ -115,12 +118,23 @@ std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
   const Pair out = count_windows(input_size, padding, kernel_of(weight), dilation, stride);
   expect_shape(grad, "grad_output", {dim(grad, 0), out[0], out[1], dim(weight, 0)},
                "the output of the convolution, (N, OH, OW, OC)");
-  return {{{dim(grad, 0), input_size[0], input_size[1], checked_multiply(dim(weight, 3), groups)},
-           grad.dtype}};
+  const std::int64_t channels = checked_multiply(dim(weight, 3), groups);
+  const TensorSpec grad_input{{dim(grad, 0), input_size[0], input_size[1], channels}, grad.dtype};
+  if (!sums.wanted) return {grad_input};
+  expect_rectifier(sums.activation, sums.slope);
+  expect_dtype(inputs[2], "input", grad.dtype);
+  expect_shape(inputs[2], "input", grad_input.shape, "the shape of its gradient");
+  const char* const names[] = {"batch_mean", "factor", "offset"};
+  for (std::size_t i = 3; i < 6; ++i) {
+    expect_parameter_type(inputs[i], names[i - 3], grad, "grad_output");
+    expect_shape(inputs[i], names[i - 3], {channels}, "one value per channel");
+  }
+  return {grad_input, {{2, channels}, parameter_type(grad.dtype)}};
 }
 
 // The op is linear in each input, so its gradients are the other convolution routines.
 void Conv2dGradInput::gradient(GradientContext& context) const {
+  if (sums.wanted) no_gradient(" once a batch norm is fused; differentiate before fusing");
   const Symbol grad = context.grad_output();
   if (context.needs_grad(0)) {
     const Conv2d op{stride, padding, dilation, groups, {}};

@@ -92,6 +92,7 @@ struct Work {
     cost.macs = times(outputs, taps(in[1]));
     const bool bias = in.size() == (op.epilogue.residual ? 4 : 3);
     cost.other_flops = epilogue_flops(op.epilogue, bias, outputs);
+    if (op.epilogue.moments) cost.other_flops = plus(cost.other_flops, times(outputs, 4));
   }
   void grad_weight(bool bias) const {
     cost.macs = times(elements(in[1]), taps(out[0]));
@@ -102,8 +103,9 @@ struct Work {
     skip_between_windows(op, in[0], out[0], {ops::dim(in[1], 1), ops::dim(in[1], 2)});
   }
   void operator()(const ops::Dense& op) const { layer(op); }
-  void operator()(const ops::Conv2dGradInput&) const {
+  void operator()(const ops::Conv2dGradInput& op) const {
     cost.macs = times(elements(in[0]), taps(in[1]));
+    if (op.sums.wanted) per_output(8);
   }
   void operator()(const ops::DenseGradInput&) const {
     cost.macs = times(elements(in[0]), taps(in[1]));
@@ -133,13 +135,17 @@ struct Work {
   // Mean, variance (difference, square, sum), then scale and shift.
   void operator()(const ops::BatchNormTrain&) const { per_input(6); }
   // Two sums of products, then three terms.
-  void operator()(const ops::BatchNormTrainGrad&) const { per_input(10); }
-  void operator()(const ops::BatchNormStatistics&) const { per_input(4); }
+  void operator()(const ops::BatchNormTrainGrad&) const { per_input(in.size() > 5 ? 5 : 10); }
+  void operator()(const ops::BatchNormStatistics&) const {
+    if (in.size() == 5) return per_input(4);
+    cost.other_flops = times(elements(out[0]), 10);
+    cost.bytes -= static_cast<std::int64_t>(byte_size(in[0]));  // not read
+  }
   void operator()(const ops::BatchNormApply& op) const {
     cost.other_flops =
         plus(times(elements(out[0]), 2), epilogue_flops(op.epilogue, false, elements(out[0])));
   }
-  void operator()(const ops::BatchNormApplyGrad&) const { per_input(14); }
+  void operator()(const ops::BatchNormApplyGrad&) const { per_input(in.size() > 7 ? 7 : 14); }
   void operator()(const ops::BatchNormInference&) const { per_input(2); }
   void operator()(const ops::BatchNormInferenceGrad&) const { per_input(5); }
   void operator()(const ops::FoldBatchNorm&) const { per_input(1); }

@@ -51,6 +51,7 @@ std::vector<TensorSpec> Dense::infer(Specs inputs) const {
   if (bias) expect_shape(inputs[2], "bias", {dim(weight, 0)}, "one value per output feature");
   const TensorSpec output{with_last(input, dim(weight, 0)), input.dtype};
   expect_epilogue(epilogue, inputs, output);
+  if (epilogue.moments) fail<ArgumentError>("only a convolution gives moments");
   return {output};
 }
 

@@ -19,12 +19,14 @@ constexpr const char* kRows = "input (..., C)";
 // Roles of an op's inputs in order, each a name and maybe axes.
 struct Entry {
   const char* op;
-  const char* inputs[7];
+  const char* inputs[8];
 };
 
 constexpr Entry kEntries[] = {
     {Conv2d::kName, {kImage, kConvWeight, "bias (OC)"}},
-    {Conv2dGradInput::kName, {kConvGrad, kConvWeight}},
+    {Conv2dGradInput::kName,
+     {kConvGrad, kConvWeight, "input (N, H, W, IC)", "batch_mean (IC)", "factor (IC)",
+      "offset (IC)"}},
     {Conv2dGradWeight::kName, {kImage, kConvGrad}},
     {Dense::kName, {"input (..., IN)", "weight (OUT, IN)", "bias (OUT)"}},
     {DenseGradInput::kName, {"grad_output (..., OUT)", "weight (OUT, IN)"}},
@@ -45,13 +47,14 @@ constexpr Entry kEntries[] = {
     {BatchNormTrain::kName,
      {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)"}},
     {BatchNormTrainGrad::kName,
-     {kRows, "scale (C)", "batch_mean (C)", "batch_inv_std (C)", "grad_output (..., C)"}},
+     {kRows, "scale (C)", "batch_mean (C)", "batch_inv_std (C)", "grad_output (..., C)",
+      "sums (2, C)"}},
     {BatchNormStatistics::kName,
-     {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)"}},
+     {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)", "moments (3, C)"}},
     {BatchNormApply::kName, {kRows, "batch_mean (C)", "factor (C)", "offset (C)"}},
     {BatchNormApplyGrad::kName,
      {kRows, "scale (C)", "batch_mean (C)", "batch_inv_std (C)", "factor (C)", "offset (C)",
-      "grad_output (..., C)"}},
+      "grad_output (..., C)", "sums (2, C)"}},
     {BatchNormInference::kName,
      {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)"}},
     {BatchNormInferenceGrad::kName,

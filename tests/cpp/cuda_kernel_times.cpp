@@ -9,6 +9,8 @@
 // of what a step gives the device, what moves images for a rewritten convolution included; the
 // library's weights are packed before. A line ends with what the library's convolution was
 // rewritten to, if it was.
+// A second table has microseconds of a convolution with what the batch norm next to it does: the
+// norm looks at the convolution's result itself (apart), or the convolution measures (measured).
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -37,7 +39,11 @@ const std::vector<Layer> kLayers = {
     {"vgg16 3x3 512-512", 32, 28, 512, 512, 3, 1, 1},
     {"vgg16 dense 25088-4096", 256, 1, 25088, 4096, 1, 1, 1},
 };
+// Of ResNet-50, too, with a batch norm behind.
+const std::vector<Layer> kNormed = {{"resnet50 1x1 64-256", 64, 56, 64, 256, 1, 1, 1},
+                                    {"resnet50 3x3 64-64", 64, 56, 64, 64, 3, 1, 1}};
 const std::vector<Layer> kTiny = {{"conv", 1, 6, 8, 8, 3, 1, 1}, {"dense", 4, 1, 16, 8, 1, 1, 1}};
+const std::vector<Layer> kTinyNormed = {{"conv", 1, 6, 8, 8, 3, 1, 1}};
 
 struct Case {
   Op op;
@@ -83,6 +89,47 @@ std::vector<Case> cases_of(const Layer& layer) {
   grad_weight.kernel_size = {layer.kernel, layer.kernel};
   add(grad_weight, {x, y}, "grad_weight");
   return cases;
+}
+
+// A convolution and its batch norm's kernel, apart or measured.
+struct NormedConv {
+  Case conv, norm;
+};
+// Forward with statistics; the input's gradient with that of the batch norm before.
+std::vector<NormedConv> normed_cases(const Layer& layer, bool measured) {
+  std::vector<NormedConv> pairs;
+  for (const Case& plain : cases_of(layer)) {
+    const TensorSpec result = plain.outputs[0];
+    const TensorSpec vector{{result.shape.back()}, DType::kFloat32};
+    NormedConv pair{plain, plain};
+    const auto set = [](Case& to, auto op, std::vector<TensorSpec> inputs) {
+      to.outputs = op.infer(inputs);
+      to.op = op;
+      to.inputs = std::move(inputs);
+    };
+    std::vector<TensorSpec> norm_inputs;
+    if (const auto* forward = std::get_if<ops::Conv2d>(&plain.op)) {
+      ops::Conv2d op = *forward;
+      op.epilogue.moments = measured;
+      set(pair.conv, op, plain.inputs);
+      norm_inputs = {result, vector, vector, vector, vector};
+      if (measured) norm_inputs.push_back(pair.conv.outputs[1]);
+      set(pair.norm, ops::BatchNormStatistics{}, std::move(norm_inputs));
+    } else if (const auto* backward = std::get_if<ops::Conv2dGradInput>(&plain.op)) {
+      ops::Conv2dGradInput op = *backward;
+      op.sums = {measured, ActivationKind::kRelu, 0.0};
+      std::vector<TensorSpec> inputs = plain.inputs;
+      if (measured) inputs.insert(inputs.end(), {result, vector, vector, vector});
+      set(pair.conv, op, std::move(inputs));
+      norm_inputs = {result, vector, vector, vector, vector, vector, result};
+      if (measured) norm_inputs.push_back(pair.conv.outputs[1]);
+      set(pair.norm, ops::BatchNormApplyGrad{ActivationKind::kRelu, 0.0}, std::move(norm_inputs));
+    } else {
+      continue;
+    }
+    pairs.push_back(std::move(pair));
+  }
+  return pairs;
 }
 
 double multiply_adds(const Layer& layer) {
@@ -171,6 +218,35 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
   return us;
 }
 
+// Whether all of our own kernels ran.
+bool print_normed(const DeviceModule& module, bool check) {
+  std::printf("\n%-36s %13s %13s %13s %13s\n", "with its batch norm, microseconds", "library",
+              "measured", "own", "measured");
+  bool good = true;
+  for (const Layer& layer : check ? kTinyNormed : kNormed) {
+    const std::vector<NormedConv> apart = normed_cases(layer, false),
+                                  measured = normed_cases(layer, true);
+    for (std::size_t i = 0; i < apart.size(); ++i) {
+      std::printf("%-24s%-12s", layer.name, apart[i].conv.direction);
+      for (const char* const pinned : {"", "reference"})
+        for (const NormedConv* const pair : {&apart[i], &measured[i]}) {
+          std::string reason, rewrite;
+          const int repeats = check ? 1 : 20;
+          const double conv = time_of(module, pair->conv, pinned, repeats, reason, rewrite);
+          const double norm = time_of(module, pair->norm, "reference", repeats, reason, rewrite);
+          if (conv < 0.0 || norm < 0.0)
+            std::printf(" %13s", "-");
+          else
+            std::printf(" %13.1f", conv + norm);
+          good = good && ((conv >= 0.0 && norm >= 0.0) || *pinned == '\0');
+          std::fflush(stdout);
+        }
+      std::printf("\n");
+    }
+  }
+  return good;
+}
+
 int run(int count, char** arguments) {
   const bool check = count > 1 && std::strcmp(arguments[1], "--check") == 0;
   const double peak = count > 1 && !check ? std::atof(arguments[1]) : 0.0;
@@ -217,6 +293,7 @@ int run(int count, char** arguments) {
       }
       std::printf("%s%s\n", rewrite.empty() ? "" : "  ", rewrite.c_str());
     }
+  good = print_normed(*module, check) && good;
   return good ? 0 : 1;
 }
 

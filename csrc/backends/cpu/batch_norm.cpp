@@ -77,8 +77,9 @@ void grad_reference(const KernelArgs& args) noexcept {
       const TensorView& gradient = args.inputs[Grad::kGradOutput];
       const ref::Column<T> g{gradient.as<const T>(), l.rows, l.channels, c};
       const double mean = Grad::template mean<T>(args, c);
-      const Coefficients k =
-          finish_gradient<Grad, T>(args, c, l.rows, ref::gradient_sums(x, g, mean));
+      const ref::GradientSums sums =
+          knows_sums<Grad>(args) ? known_sums<T>(args, c) : ref::gradient_sums(x, g, mean);
+      const Coefficients k = finish_gradient<Grad, T>(args, c, l.rows, sums);
       T* const grad_input = args.outputs[0].as<T>() + c;
       for (std::int64_t r = 0; r < l.rows; ++r) {
         const double through_statistics =

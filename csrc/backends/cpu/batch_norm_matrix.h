@@ -248,6 +248,17 @@ Coefficients finish_gradient(const KernelArgs& args, std::int64_t c, std::int64_
   return k;
 }
 
+// Whether a convolution gave the sums, and channel c's of them.
+template <class Grad>
+bool knows_sums(const KernelArgs& args) noexcept {
+  return args.inputs.size() > Grad::kGradOutput + 1;
+}
+template <class T>
+ref::GradientSums known_sums(const KernelArgs& args, std::int64_t c) noexcept {
+  const T* const sums = args.inputs.back().as<const T>();
+  return {static_cast<double>(sums[c]), static_cast<double>(sums[args.inputs.back().dim(1) + c])};
+}
+
 // A gradient's two passes over the input; `gate` may be null. Coefficients 0 to 3 are the mean and
 // those of `Coefficients`.
 template <class Isa, class Grad>
@@ -256,23 +267,28 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
   const TensorView &input = args.inputs[0], &grad_output = args.inputs[Grad::kGradOutput];
   for (std::int64_t c = 0; c < l.channels; ++c)
     scratch.set(0, c, Grad::template mean<float>(args, c));
-  for_chunks<Isa>(args, l, input, &grad_output, nullptr,
-                  [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
-                      const auto* g, auto*) {
-                    functions.gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0),
-                                            gate, scratch.partial(0, k), scratch.partial(1, k));
-                  });
+  const bool known = knows_sums<Grad>(args);
+  if (!known)
+    for_chunks<Isa>(args, l, input, &grad_output, nullptr,
+                    [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
+                        const auto* g, auto*) {
+                      functions.gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0),
+                                              gate, scratch.partial(0, k), scratch.partial(1, k));
+                    });
   for_channel_blocks(args, l, [&](std::int64_t begin, std::int64_t end) {
     ref::GradientSums sums[kChannelBlock] = {};
-    for_columns(l, begin, end,
-                [&](std::int64_t k, std::int64_t, std::int64_t column, std::int64_t count) {
-                  const float* const sum = scratch.partial(0, k) + column;
-                  const float* const product = scratch.partial(1, k) + column;
-                  for (std::int64_t i = 0; i < count; ++i) {
-                    sums[i].sum += sum[i];
-                    sums[i].product += product[i];
-                  }
-                });
+    if (known)
+      for (std::int64_t c = begin; c < end; ++c) sums[c - begin] = known_sums<float>(args, c);
+    else
+      for_columns(l, begin, end,
+                  [&](std::int64_t k, std::int64_t, std::int64_t column, std::int64_t count) {
+                    const float* const sum = scratch.partial(0, k) + column;
+                    const float* const product = scratch.partial(1, k) + column;
+                    for (std::int64_t i = 0; i < count; ++i) {
+                      sums[i].sum += sum[i];
+                      sums[i].product += product[i];
+                    }
+                  });
     for (std::int64_t c = begin; c < end; ++c) {
       const Coefficients k = finish_gradient<Grad, float>(args, c, l.rows, sums[c - begin]);
       scratch.set(1, c, k.a);

@@ -361,13 +361,21 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeightPerThread[] = {
      make_grad_weight<kWeightGradBaseline, true>},
 };
 
+// With moments or sums of the result.
+constexpr Variant<ops::Conv2d> kForwardMeasured[] = {
+    {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference}};
+constexpr Variant<ops::Conv2dGradInput> kGradInputMeasured[] = {
+    {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference}};
+
 }  // namespace
 
 Selection select(const ops::Conv2d& op, const Problem& problem) {
+  if (op.epilogue.moments) return choose(kForwardMeasured, op, problem);
   return choose(kForward, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2d&) { return names_of(kForward); }
 Selection select(const ops::Conv2dGradInput& op, const Problem& problem) {
+  if (op.sums.wanted) return choose(kGradInputMeasured, op, problem);
   return choose(kGradInput, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2dGradInput&) { return names_of(kGradInput); }

@@ -1,8 +1,10 @@
 #include "backends/cpu/conv2d_reference.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "backends/cpu/activation_reference.h"
+#include "backends/cpu/batch_norm_reference.h"
 #include "backends/cpu/variant.h"
 
 namespace pycnn::cpu {
@@ -86,6 +88,20 @@ void zero(const TensorView& view) {
   std::fill_n(view.as<T>(), size_of(view), T{0});
 }
 
+// Epilogue::moments of a result that is there.
+template <class T>
+void measure(const TensorView& output, const TensorView& moments) {
+  const Index channels = output.dim(3), rows = channels > 0 ? size_of(output) / channels : 0;
+  for (Index c = 0; c < channels; ++c) {
+    const auto m = batch_norm_reference::moments(
+        batch_norm_reference::Column<T>{output.as<const T>(), rows, channels, c});
+    const T mean = static_cast<T>(m.mean);
+    moments.as<T>()[c] = mean;
+    moments.as<T>()[channels + c] = static_cast<T>(m.mean - static_cast<double>(mean));
+    moments.as<T>()[2 * channels + c] = static_cast<T>(m.variance);
+  }
+}
+
 template <class T>
 void conv2d(const KernelArgs& args) noexcept {
   const auto& op = *std::get_if<ops::Conv2d>(args.op);
@@ -101,6 +117,29 @@ void conv2d(const KernelArgs& args) noexcept {
     if (extras.residual) sum += extras.residual[at];
     output[at] = activated(op.epilogue.activation, sum, static_cast<T>(op.epilogue.slope));
   });
+  if (op.epilogue.moments) measure<T>(args.outputs[0], args.outputs[1]);
+}
+
+// NormSums of a gradient that is there.
+template <class T>
+void add_up(const KernelArgs& args, const NormSums& norm) {
+  const TensorView& gradient = args.outputs[0];
+  const Index channels = gradient.dim(3), count = size_of(gradient);
+  const T *const input = args.inputs[2].as<const T>(), *const mean = args.inputs[3].as<const T>();
+  const T *const factor = args.inputs[4].as<const T>(), *const offset =
+                                                            args.inputs[5].as<const T>();
+  std::vector<double> sums(static_cast<std::size_t>(2 * channels));
+  for (Index at = 0; at < count; ++at) {
+    const Index c = at % channels;
+    const double centered = static_cast<double>(input[at]) - static_cast<double>(mean[c]);
+    const auto y = static_cast<T>(centered * factor[c] + offset[c]);
+    const T g =
+        passed_back(norm.activation, y, gradient.as<const T>()[at], static_cast<T>(norm.slope));
+    sums[static_cast<std::size_t>(c)] += static_cast<double>(g);
+    sums[static_cast<std::size_t>(channels + c)] += static_cast<double>(g) * centered;
+  }
+  for (Index i = 0; i < 2 * channels; ++i)
+    args.outputs[1].as<T>()[i] = static_cast<T>(sums[static_cast<std::size_t>(i)]);
 }
 
 template <class T>
@@ -114,6 +153,7 @@ void conv2d_grad_input(const KernelArgs& args) noexcept {
   sizes.each_output([&](Index at, Index, auto&& meet) {
     meet([&](Index i, Index k) { grad_input[i] += grad_output[at] * weight[k]; });
   });
+  if (op.sums.wanted) add_up<T>(args, op.sums);
 }
 
 template <class T>

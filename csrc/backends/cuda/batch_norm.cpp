@@ -70,6 +70,7 @@ GradientParams gradient_of(const KernelArgs& args, std::size_t grad_output) {
   p.input_pitch = args.inputs[0].pitch();
   p.grad_output_pitch = args.inputs[grad_output].pitch();
   p.grad_input_pitch = args.outputs[0].pitch();
+  p.sums = args.inputs.size() > grad_output + 1 ? vector_of(args, grad_output + 1) : nullptr;
   return p;
 }
 
@@ -93,6 +94,7 @@ void run_statistics(const KernelArgs& args) noexcept {
   StatisticsParams p = statistics_of(args, op.eps, op.momentum, 0);
   p.factor = args.outputs[4].as<float>();
   p.offset = args.outputs[5].as<float>();
+  p.moments = args.inputs.size() > 5 ? vector_of(args, 5) : nullptr;
   batch_norm_statistics(queue_of(args), image_of(args.inputs[0]), p, args.scratch);
 }
 

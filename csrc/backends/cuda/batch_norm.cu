@@ -51,6 +51,9 @@ struct StatisticsFinish {
   StatisticsParams p;
   const double* mean;
   PYCNN_BOTH void operator()(std::int64_t, std::int64_t c, const double (&sums)[2]) const {
+    finish(c, mean[c], sums);
+  }
+  PYCNN_BOTH void finish(std::int64_t c, double exact, const double (&sums)[2]) const {
     const auto rows = static_cast<double>(p.rows);
     const double momentum = p.rows == 0 ? 0.0 : p.momentum;
     double variance = p.rows == 0 ? 0.0 : (sums[1] - sums[0] * sums[0] / rows) / rows;
@@ -58,15 +61,28 @@ struct StatisticsFinish {
     const double unbiased = p.rows > 1 ? variance * (rows / (rows - 1.0)) : variance;
     const double inv_std = 1.0 / sqrt(variance + p.eps);
     const double factor = inv_std * static_cast<double>(p.scale[c]);
-    const double lost = mean[c] - static_cast<double>(static_cast<float>(mean[c]));
-    p.batch_mean[c] = static_cast<float>(mean[c]);
+    const double lost = exact - static_cast<double>(static_cast<float>(exact));
+    p.batch_mean[c] = static_cast<float>(exact);
     p.batch_inv_std[c] = static_cast<float>(inv_std);
     p.new_running_mean[c] = static_cast<float>(
-        (1.0 - momentum) * static_cast<double>(p.running_mean[c]) + momentum * mean[c]);
+        (1.0 - momentum) * static_cast<double>(p.running_mean[c]) + momentum * exact);
     p.new_running_var[c] = static_cast<float>(
         (1.0 - momentum) * static_cast<double>(p.running_var[c]) + momentum * unbiased);
     p.factor[c] = static_cast<float>(factor);
     p.offset[c] = static_cast<float>(static_cast<double>(p.shift[c]) - lost * factor);
+  }
+};
+
+// By moments or sums that are known.
+struct KnownStatistics {
+  static constexpr int kWidth = 1;
+  StatisticsParams p;
+  PYCNN_BOTH void operator()(std::int64_t c, int) const {
+    const auto high = static_cast<double>(p.moments[c]);
+    const double mean = high + static_cast<double>(p.moments[p.channels + c]);
+    const auto rows = static_cast<double>(p.rows);
+    const double sums[2] = {0.0, static_cast<double>(p.moments[2 * p.channels + c]) * rows};
+    StatisticsFinish{p, nullptr}.finish(c, mean, sums);
   }
 };
 
@@ -148,6 +164,17 @@ struct GradientFinish {
     const bool through = p.through_statistics && p.rows > 0;
     b[at] = through ? static_cast<float>(-factor * inv_std * inv_std * sums[1] / rows) : 0.0f;
     c[at] = through ? static_cast<float>(-factor * sums[0] / rows) : 0.0f;
+  }
+};
+
+struct KnownGradient {
+  static constexpr int kWidth = 1;
+  GradientFinish finish;
+  PYCNN_BOTH void operator()(std::int64_t c, int) const {
+    const float* const known = finish.p.sums;
+    const double sums[2] = {static_cast<double>(known[c]),
+                            static_cast<double>(known[finish.p.channels + c])};
+    finish(0, c, sums);
   }
 };
 
@@ -241,6 +268,7 @@ std::int64_t batch_norm_scratch_bytes(std::int64_t rows, std::int64_t channels) 
 void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsParams& params,
                            void* scratch) {
   const ColumnShape shape = shape_of(params.rows, params.channels);
+  if (params.moments != nullptr) return launch_map(queue, KnownStatistics{params}, params.channels);
   auto* const mean = static_cast<double*>(scratch);
   auto* const partials = reinterpret_cast<float*>(mean + 2 * params.channels);
   with_image(image, [&](auto type) {
@@ -276,8 +304,11 @@ void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& 
   float* const partials = a + 4 * params.channels;
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_column_sums(queue, GradientTerm<T>{params}, GradientFinish{params, a, b, c}, shape,
-                       partials);
+    const GradientFinish finish{params, a, b, c};
+    if (params.sums != nullptr)
+      launch_map(queue, KnownGradient{finish}, params.channels);
+    else
+      launch_column_sums(queue, GradientTerm<T>{params}, finish, shape, partials);
   });
   const Coefficients coefficients{a, b, c};
   const std::int64_t count = params.rows * params.channels;

@@ -26,6 +26,7 @@ struct StatisticsParams {
   float* offset;
   double eps, momentum;
   std::int64_t rows, channels, input_pitch;
+  const float* moments;  // (3, channels) that a convolution measured; null: none
 };
 void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsParams& params,
                            void* scratch);
@@ -58,6 +59,7 @@ struct GradientParams {
   float* grad_scale;
   float* grad_shift;
   std::int64_t rows, channels, input_pitch, grad_output_pitch, grad_input_pitch;
+  const float* sums;  // (2, channels) that a convolution measured; null: none
 };
 void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& params,
                          void* scratch);

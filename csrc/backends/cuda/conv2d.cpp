@@ -78,7 +78,8 @@ Choice choose(const OpType& op, const Problem& problem) {
       return strided(std::move(choice),
                      image | (own.task.residual ? 1u << (problem.inputs.size() - 1) : 0), 1);
     case Direction::kGradInput:
-      return strided(std::move(choice), 1, 1);
+      return strided(std::move(choice), own.task.measure == MeasureKind::kSums ? 1 | 1u << 2 : 1,
+                     1);
     case Direction::kGradWeight:
       return strided(std::move(choice), image | 2, 0);
   }
@@ -104,6 +105,14 @@ bool merges_siblings(const Siblings& siblings) noexcept {
   return kSpared * others * siblings.input.shape[3] > kCopied * results;
 }
 
+// Always: a library's kernel is followed by one pass over its result, as a batch norm of its own
+// would make it or shorter, ours measures what it has in its registers, and the faster is taken.
+bool measures_outputs(const Op& op, Specs, Specs outputs) noexcept {
+  return (std::holds_alternative<ops::Conv2d>(op) ||
+          std::holds_alternative<ops::Conv2dGradInput>(op)) &&
+         is_image_type(outputs[0].dtype);
+}
+
 Choice select(const ops::Conv2d& op, const Problem& problem) {
   if (const char* const reason = unfit_conv(op, problem, problem.inputs[1])) return refuse(reason);
   if (const char* const reason = unfit_epilogue(op.epilogue)) return refuse(reason);
@@ -112,6 +121,7 @@ Choice select(const ops::Conv2d& op, const Problem& problem) {
 
 Choice select(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* const reason = unfit_conv(op, problem, problem.inputs[1])) return refuse(reason);
+  if (!has_curve(op.sums.activation)) return refuse(kNoCurve);
   return choose(op, problem);
 }
 

@@ -251,13 +251,100 @@ void with_arithmetic(Arithmetic arithmetic, const F& f) {
   }
 }
 
+constexpr std::int64_t kApart = 256;
+std::int64_t apart(std::int64_t bytes) { return (bytes + kApart - 1) / kApart * kApart; }
+
+template <class T>
+int rows_of(TileSize size) {
+  return size == TileSize::kSmall ? SmallTile::kRows : LargeTile::kRows;
+}
+static_assert(MediumTile::kRows == LargeTile::kRows);
+
+// Tiles of rows of what is gathered, with those of all phases.
+template <class T>
+std::int64_t tiles_in(const GatherSource<T, SmallTile>& source, TileSize size) {
+  const std::int64_t tile_rows = rows_of<T>(size);
+  return (source.most_rows() + tile_rows - 1) / tile_rows * source.phases_y() * source.phases_x();
+}
+
+// The shapes alone, for what depends on them.
+template <class T>
+GatherSource<T, SmallTile> forward_source(const ConvShape& shape, const Joined& product) {
+  GatherSource<T, SmallTile> source{};
+  source.backward = false;
+  source.joins_rows = product.rows;
+  source.images = shape.images;
+  source.height = shape.height;
+  source.width = shape.width;
+  source.groups = product.g.groups;
+  source.channels = product.g.in;
+  source.columns = product.g.out;
+  source.pitch = shape.input_pitch();
+  source.result_pitch = shape.output_pitch();
+  source.residual_pitch = shape.residual_pitch();
+  source.result_height = shape.out_height;
+  source.result_width = shape.out_width;
+  source.y = product.y;
+  source.x = product.x;
+  return source;
+}
+template <class T>
+GatherSource<T, SmallTile> backward_source(const ConvShape& shape, const GroupShape& g) {
+  GatherSource<T, SmallTile> source{};
+  source.backward = true;
+  source.images = shape.images;
+  source.height = shape.out_height;
+  source.width = shape.out_width;
+  source.groups = g.groups;
+  source.channels = g.out;
+  source.columns = g.in;
+  source.pitch = shape.output_pitch();
+  source.result_pitch = source.residual_pitch = shape.input_pitch();
+  source.result_height = shape.height;
+  source.result_width = shape.width;
+  source.y = window_y(shape);
+  source.x = window_x(shape);
+  return source;
+}
+template <class T>
+TileSize tile_of(const GatherSource<T, SmallTile>& source) {
+  const std::int64_t products = std::int64_t{source.phases_y()} * source.phases_x() * source.groups;
+  return tile_of(source.most_rows(), source.columns, products);
+}
+
+template <class T>
+std::int64_t with_measured(std::int64_t bytes, MeasureKind kind,
+                           const GatherSource<T, SmallTile>& source) {
+  if (kind == MeasureKind::kNothing) return bytes;
+  return apart(bytes) + measure_scratch_bytes(tiles_in(source, tile_of(source)),
+                                              std::int64_t{source.groups} * source.columns);
+}
+
+// Multiplies, and measures what it gave. `packed_bytes` of scratch are in use.
+template <class T, bool kTensorCores>
+void multiply_measured(DeviceQueue& queue, GatherSource<T, SmallTile> source,
+                       const Measure& measure, void* scratch, std::int64_t packed_bytes) {
+  const TileSize size = tile_of(source);
+  const std::int64_t channels = std::int64_t{source.groups} * source.columns;
+  const std::int64_t tiles = tiles_in(source, size);
+  void* const behind = static_cast<std::byte*>(scratch) + apart(packed_bytes);
+  source.measure = measure;
+  if (source.measures()) source.partials = measure_partials(behind, tiles, channels);
+  multiply<T, kTensorCores>(queue, size, source);
+  if (source.measures()) {
+    const std::int64_t rows =
+        std::int64_t{source.images} * source.result_height * source.result_width;
+    finish_measure(queue, measure, {tiles, rows_of<T>(size), rows, channels}, behind);
+  }
+}
+
 ColumnShape bias_shape(const ConvShape& s) { return {1, s.pixels(), s.out_channels}; }
 
 }  // namespace
 
 bool conv2d_reads_parts(const ConvShape& shape) { return !joined(shape).rows; }
 
-std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape) {
+std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind) {
   const Joined product = joined(shape);
   const GroupShape& g = product.g;
   std::int64_t bytes = 0;
@@ -265,47 +352,37 @@ std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape)
     using T = decltype(type);
     if (!is_packed<T>(g))
       bytes = packed_count<T>(g, g.out, g.in, product.taps()) * std::int64_t{sizeof(T)};
+    bytes = with_measured(bytes, kind, forward_source<T>(shape, product));
   });
   return bytes;
 }
 
 void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,
-            const float* weight, const ConvEpilogue& epilogue, void* output, void* scratch) {
+            const float* weight, const ConvEpilogue& epilogue, const Measure& measure, void* output,
+            void* scratch) {
   const Joined product = joined(shape);
   const GroupShape& g = product.g;
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
     const T* packed = nullptr;
+    std::int64_t packed_bytes = 0;
     if constexpr (sizeof(T) == sizeof(float)) packed = weight;
     if (!is_packed<T>(g)) {
+      const std::int64_t count = packed_count<T>(g, g.out, g.in, product.taps());
       packed = static_cast<T*>(scratch);
+      packed_bytes = count * std::int64_t{sizeof(T)};
       launch_map(queue,
                  PackForward<T>{g, product.taps(), padded_channels<T>(g.in), weight,
                                 static_cast<T*>(scratch)},
-                 packed_count<T>(g, g.out, g.in, product.taps()));
+                 count);
     }
-    GatherSource<T, SmallTile> source{};
-    source.backward = false;
+    GatherSource<T, SmallTile> source = forward_source<T>(shape, product);
     source.aligned = !product.rows && is_aligned<T>(g.in, shape.input_pitch(), input);
-    source.joins_rows = product.rows;
-    source.images = shape.images;
-    source.height = shape.height;
-    source.width = shape.width;
-    source.groups = g.groups;
-    source.channels = g.in;
-    source.columns = g.out;
-    source.pitch = shape.input_pitch();
-    source.result_pitch = shape.output_pitch();
-    source.residual_pitch = shape.residual_pitch();
-    source.result_height = shape.out_height;
-    source.result_width = shape.out_width;
-    source.y = product.y;
-    source.x = product.x;
     source.gathered = static_cast<const T*>(input);
     source.weights = packed;
     source.epilogue = epilogue;
     source.result = static_cast<T*>(output);
-    multiply<T, tensor_cores.value>(queue, tile_of(shape.pixels(), g.out, g.groups), source);
+    multiply_measured<T, tensor_cores.value>(queue, source, measure, scratch, packed_bytes);
   });
 }
 
@@ -318,45 +395,35 @@ void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
   });
 }
 
-std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape) {
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
+                                             MeasureKind kind) {
   const GroupShape g = groups_of(shape);
   std::int64_t bytes = 0;
   with_arithmetic(arithmetic, [&](auto type, auto) {
     using T = decltype(type);
     bytes = packed_count<T>(g, g.in, g.out, shape.taps()) * std::int64_t{sizeof(T)};
+    bytes = with_measured(bytes, kind, backward_source<T>(shape, g));
   });
   return bytes;
 }
 
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                       const void* grad_output, const float* weight, void* grad_input,
-                       void* scratch) {
+                       const void* grad_output, const float* weight, const Measure& measure,
+                       void* grad_input, void* scratch) {
   const GroupShape g = groups_of(shape);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
     const PackBackward<T> pack{g, shape.taps(), padded_channels<T>(g.out), weight,
                                static_cast<T*>(scratch)};
     launch(queue, pack, pack.blocks());
-    GatherSource<T, SmallTile> source{};
-    source.backward = true;
+    GatherSource<T, SmallTile> source = backward_source<T>(shape, g);
     source.aligned = is_aligned<T>(g.out, shape.output_pitch(), grad_output);
-    source.images = shape.images;
-    source.height = shape.out_height;
-    source.width = shape.out_width;
-    source.groups = g.groups;
-    source.channels = g.out;
-    source.columns = g.in;
-    source.pitch = shape.output_pitch();
-    source.result_pitch = source.residual_pitch = shape.input_pitch();
-    source.result_height = shape.height;
-    source.result_width = shape.width;
-    source.y = window_y(shape);
-    source.x = window_x(shape);
     source.gathered = static_cast<const T*>(grad_output);
     source.weights = static_cast<const T*>(scratch);
     source.result = static_cast<T*>(grad_input);
-    const std::int64_t phases = std::int64_t{source.phases_y()} * source.phases_x() * g.groups;
-    multiply<T, tensor_cores.value>(queue, tile_of(source.most_rows(), g.in, phases), source);
+    multiply_measured<T, tensor_cores.value>(
+        queue, source, measure, scratch,
+        packed_count<T>(g, g.in, g.out, shape.taps()) * std::int64_t{sizeof(T)});
   });
 }
 

@@ -57,17 +57,35 @@ struct ConvEpilogue {
 };
 // Whether `input` may be a part of a larger image (input_step).
 bool conv2d_reads_parts(const ConvShape& shape);
-// Scratch holds the weights as they are multiplied.
-std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape);
+
+// What a batch norm wants to know of a result, as it is stored (Epilogue::moments, NormSums).
+enum class MeasureKind : std::uint8_t { kNothing, kMoments, kSums };
+struct Measure {
+  MeasureKind kind;
+  // kSums: where the batch norm's input lies, and its vectors of channels; factor and offset are
+  // for the curve.
+  const void* normed;
+  std::int64_t normed_pitch;  // elements from pixel to pixel
+  const float* mean;
+  const float* factor;
+  const float* offset;
+  Curve curve;
+  float* result;  // (3, channels) or (2, channels)
+};
+
+// Scratch holds the weights as they are multiplied, and behind them the sums of tiles.
+std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind);
 void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,
-            const float* weight, const ConvEpilogue& epilogue, void* output, void* scratch);
+            const float* weight, const ConvEpilogue& epilogue, const Measure& measure, void* output,
+            void* scratch);
 // output = activate(output + bias + residual), for a sum that was computed elsewhere.
 void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
                      const ConvEpilogue& epilogue, void* output);
-std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape);
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
+                                             MeasureKind kind);
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                       const void* grad_output, const float* weight, void* grad_input,
-                       void* scratch);
+                       const void* grad_output, const float* weight, const Measure& measure,
+                       void* grad_input, void* scratch);
 
 // The pixels are summed in chunks that depend on the shape alone, and these in order.
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias);

@@ -1,4 +1,5 @@
 #pragma once
+#include "backends/cuda/conv2d_measure.h"
 #include "backends/cuda/conv2d_problem.h"
 
 // A task's tensors in one call, and our own kernels for it.
@@ -13,6 +14,7 @@ struct ConvCall {
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;
   int input_step, output_step, residual_step;  // as ConvShape's
+  Measure measure;
 };
 
 template <class OpType>
@@ -28,6 +30,10 @@ ConvCall call_of(const KernelArgs& args) {
     if (op.epilogue.residual) call.residual_step = step(args.inputs.back());
     call.weight = args.inputs[1].as<const float>();
     call.epilogue = epilogue_of(op.epilogue, args);
+    if (op.epilogue.moments) {
+      call.measure.kind = MeasureKind::kMoments;
+      call.measure.result = args.outputs[1].as<float>();
+    }
   } else if constexpr (requires { op.bias; }) {
     call.input = args.inputs[0].data;
     call.output = args.inputs[1].data;
@@ -41,17 +47,40 @@ ConvCall call_of(const KernelArgs& args) {
     call.input_step = step(args.outputs[0]);
     call.output_step = step(args.inputs[0]);
     call.weight = args.inputs[1].as<const float>();
+    if constexpr (requires { op.sums; })
+      if (op.sums.wanted)
+        call.measure = {MeasureKind::kSums,
+                        args.inputs[2].data,
+                        args.inputs[2].pitch(),
+                        args.inputs[3].as<const float>(),
+                        args.inputs[4].as<const float>(),
+                        args.inputs[5].as<const float>(),
+                        curve_of(op.sums.activation, op.sums.slope),
+                        args.outputs[1].as<float>()};
   }
   return call;
+}
+
+// What a pass behind a convolution wants that does not measure itself, and that pass.
+inline std::int64_t measure_behind_scratch_bytes(const ConvTask& task) {
+  if (task.measure == MeasureKind::kNothing) return 0;
+  return measure_scratch_bytes(pass_tiles(result_rows(task)), result_channels(task));
+}
+inline void measure_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call,
+                           std::byte* scratch) {
+  if (task.measure == MeasureKind::kNothing) return;
+  const void* const result = task.measure == MeasureKind::kMoments ? call.output : call.input;
+  measure_pass(queue, task.image, call.measure, result, result_rows(task), result_channels(task),
+               scratch);
 }
 
 inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32) {
   const Arithmetic arithmetic = arithmetic_of(task.image, tf32);
   switch (task.direction) {
     case Direction::kForward:
-      return conv2d_scratch_bytes(arithmetic, task.shape);
+      return conv2d_scratch_bytes(arithmetic, task.shape, task.measure);
     case Direction::kGradInput:
-      return conv2d_grad_input_scratch_bytes(arithmetic, task.shape);
+      return conv2d_grad_input_scratch_bytes(arithmetic, task.shape, task.measure);
     case Direction::kGradWeight:
       return conv2d_grad_weight_scratch_bytes(task.shape, task.bias);
   }
@@ -67,10 +96,10 @@ inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const C
   shape.residual_step = call.residual_step;
   switch (task.direction) {
     case Direction::kForward:
-      return conv2d(queue, arithmetic, shape, call.input, call.weight, call.epilogue,
+      return conv2d(queue, arithmetic, shape, call.input, call.weight, call.epilogue, call.measure,
                     const_cast<void*>(call.output), scratch);
     case Direction::kGradInput:
-      return conv2d_grad_input(queue, arithmetic, shape, call.output, call.weight,
+      return conv2d_grad_input(queue, arithmetic, shape, call.output, call.weight, call.measure,
                                const_cast<void*>(call.input), scratch);
     case Direction::kGradWeight:
       return conv2d_grad_weight(queue, arithmetic, shape, call.input, call.output, call.grad_weight,

@@ -196,7 +196,9 @@ struct Cudnn {
                              task.residual ? 1 : 0,
                              static_cast<int>(task.curve.kind),
                              options.tf32 ? 1 : 0,
-                             task.winograd ? 1 : 0})
+                             task.winograd ? 1 : 0,
+                             static_cast<int>(task.measure),
+                             static_cast<int>(task.norm_curve.kind)})
       key += " " + std::to_string(number);
     return key;
   }

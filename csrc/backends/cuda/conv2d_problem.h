@@ -14,6 +14,8 @@ struct ConvTask {
   bool bias = false, residual = false;
   Curve curve{};
   bool winograd = true;  // Problem::winograd
+  MeasureKind measure = MeasureKind::kNothing;
+  Curve norm_curve{};  // kSums
 };
 
 // `input`, `output` and `weight` are the shapes of the forward op.
@@ -58,11 +60,26 @@ inline ConvTask task_of(const ops::Conv2d& op, const Problem& problem) {
   task.residual = op.epilogue.residual;
   task.bias = problem.inputs.size() > (task.residual ? 3u : 2u);
   task.curve = curve_of(op.epilogue.activation, op.epilogue.slope);
+  if (op.epilogue.moments) task.measure = MeasureKind::kMoments;
   return task;
 }
 inline ConvTask task_of(const ops::Conv2dGradInput& op, const Problem& problem) {
-  return task_of(Direction::kGradInput, op, problem.outputs[0].shape, problem.inputs[1].shape,
-                 problem.inputs[0].shape, problem.inputs[0].dtype);
+  ConvTask task =
+      task_of(Direction::kGradInput, op, problem.outputs[0].shape, problem.inputs[1].shape,
+              problem.inputs[0].shape, problem.inputs[0].dtype);
+  if (op.sums.wanted) task.measure = MeasureKind::kSums;
+  task.norm_curve = curve_of(op.sums.activation, op.sums.slope);
+  return task;
+}
+
+// Pixels and channels of what the task computes.
+inline std::int64_t result_rows(const ConvTask& task) {
+  const ConvShape& s = task.shape;
+  return task.direction == Direction::kForward ? s.pixels()
+                                               : std::int64_t{s.images} * s.height * s.width;
+}
+inline std::int64_t result_channels(const ConvTask& task) {
+  return task.direction == Direction::kForward ? task.shape.out_channels : task.shape.in_channels;
 }
 inline ConvTask task_of(const ops::Conv2dGradWeight& op, const Problem& problem) {
   ConvTask task =

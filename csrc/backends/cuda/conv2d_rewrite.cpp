@@ -46,6 +46,7 @@ ConvRewrite plain_rewrite(const ConvTask& task) {
   const ConvShape& s = task.shape;
   ConvRewrite r;
   r.task = r.original = task;
+  r.task.measure = MeasureKind::kNothing;  // of the result where it belongs: measure_behind
   r.input = {s.images, s.height, s.width, s.in_channels, 1, 1, 0,
              0,        s.height, s.width, s.in_channels};
   r.output = {s.images, s.out_height, s.out_width, s.out_channels, 1, 1, 0,
@@ -224,6 +225,7 @@ void run_rewritten(DeviceQueue& queue, const ConvRewrite& r, const ConvCall& cal
   std::byte* const weight = scratch + layout.weight;
   std::byte* const rest = scratch + layout.bytes;
   ConvCall moved = call;
+  moved.measure = {};
   if (r.moves_input) {
     moved.input = input;
     if (direction != Direction::kGradInput) gather_blocks(queue, bytes, r.input, call.input, input);

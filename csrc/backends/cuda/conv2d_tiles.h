@@ -1,5 +1,6 @@
 #pragma once
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_measure.h"
 #include "backends/cuda/tile_product.h"
 
 // The matrices of a convolution (tile_product.h). Forward and the input's gradient are one product:
@@ -115,10 +116,13 @@ struct GatherSource {
   const T* weights;  // packed
   ConvEpilogue epilogue;
   T* result;
+  Measure measure;
+  float* partials;  // (tile, kMeasured, channels of all groups)
 
+  using Kept = Measured<T>;
   struct Work {
     bool is_empty;
-    int group, rows, m0, n0, steps;
+    int group, rows, m0, n0, steps, tile;
     ConvAxis y, x;
   };
   struct Place {
@@ -155,6 +159,7 @@ struct GatherSource {
     const int phase_x = static_cast<int>(block % phases_x());
     block /= phases_x();
     const int phase_y = static_cast<int>(block % phases_y());
+    result_work.tile = result_work.m0 / Tile::kRows + high * (phase_x + phases_x() * phase_y);
     result_work.group = static_cast<int>(block / phases_y());
     result_work.y = backward ? y.backward(result_height, phase_y) : y.forward(result_height);
     result_work.x = backward ? x.backward(result_width, phase_x) : x.forward(result_width);
@@ -228,8 +233,10 @@ struct GatherSource {
     wrap(work, place);
   }
 
-  PYCNN_BOTH void store(const Work& work, int thread, const float* sums) const {
-    constexpr int kAcross = Tile::kColumns / kVector<T>;
+  PYCNN_BOTH bool measures() const { return measure.kind != MeasureKind::kNothing; }
+
+  PYCNN_BOTH void store(const Work& work, int thread, const float* sums, Kept& kept) const {
+    if (measures()) kept.clear();
     const int n = work.n0 + thread % kAcross * kVector<T>;
     const int count = min_of(columns - n, kVector<T>);
     if (count <= 0) return;
@@ -238,23 +245,79 @@ struct GatherSource {
     PYCNN_UNROLL
     for (int i = 0; i < kVector<T>; ++i)
       bias[i] = epilogue.bias != nullptr && i < count ? epilogue.bias[channel + i] : 0.0f;
+    const float* const column = sums + thread % kAcross * kVector<T>;
+    if (measure.kind == MeasureKind::kMoments) {
+      finish(pixel_of(work, work.m0), channel, count, column, bias, kept.center);
+      PYCNN_UNROLL
+      for (int i = 0; i < kVector<T>; ++i) kept.center[i] = rounded<T>(kept.center[i]);
+    }
+    if (measure.kind == MeasureKind::kSums) kept.read_norm(measure, channel, count);
     for (int row = thread / kAcross; row < Tile::kRows; row += Tile::kThreads / kAcross) {
       const int m = work.m0 + row;
       if (m >= work.rows) return;
       const std::int64_t pixel = pixel_of(work, m);
-      float sum[kVector<T>], residual[kVector<T>] = {};
-      load_sums(sums + row * kSumPitch<Tile> + thread % kAcross * kVector<T>, sum);
-      if (epilogue.residual != nullptr)
-        cuda::load(static_cast<const T*>(epilogue.residual) + pixel * residual_pitch + channel,
-                   count, residual);
-      PYCNN_UNROLL
-      for (int i = 0; i < kVector<T>; ++i)
-        sum[i] = activate(epilogue.curve, sum[i] + bias[i] + residual[i]);
+      float sum[kVector<T>];
+      finish(pixel, channel, count, column + row * kSumPitch<Tile>, bias, sum);
       cuda::store(result + pixel * result_pitch + channel, count, sum);
+      if (measures()) {
+        PYCNN_UNROLL
+        for (int i = 0; i < kVector<T>; ++i) sum[i] = rounded<T>(sum[i]);
+        kept.take(measure, pixel, channel, count, sum);
+      }
     }
   }
 
+  // What the threads kept of the same columns lies one below the other: a, then b, then `center`.
+  PYCNN_BOTH static void gather(int thread, const Kept& kept, float* shared) {
+    float* const to = shared + thread / kAcross * Tile::kColumns + thread % kAcross * kVector<T>;
+    PYCNN_UNROLL
+    for (int i = 0; i < kVector<T>; ++i) {
+      to[i] = kept.a[i];
+      to[kDown * Tile::kColumns + i] = kept.b[i];
+      if (thread < kAcross) to[2 * kDown * Tile::kColumns + i] = kept.center[i];
+    }
+  }
+  PYCNN_BOTH void leave(const Work& work, int thread, const float* shared) const {
+    const int which = thread / Tile::kColumns, column = thread % Tile::kColumns;
+    if (which > 1 || work.n0 + column >= columns) return;
+    float sum = 0.0f;
+    for (int row = 0; row < kDown; ++row)
+      sum += shared[(which * kDown + row) * Tile::kColumns + column];
+    float* const to = partial(work, column);
+    to[std::int64_t{which} * groups * columns] = sum;
+    if (which == 0)
+      to[std::int64_t{2} * groups * columns] = shared[2 * kDown * Tile::kColumns + column];
+  }
+  // Of a tile without pixels.
+  PYCNN_BOTH void leave_nothing(const Work& work, int thread) const {
+    if (!measures() || thread >= Tile::kColumns || work.n0 + thread >= columns) return;
+    for (int which = 0; which < kMeasured; ++which)
+      partial(work, thread)[std::int64_t{which} * groups * columns] = 0.0f;
+  }
+
  private:
+  static constexpr int kAcross = Tile::kColumns / kVector<T>, kDown = Tile::kThreads / kAcross;
+  static_assert(Tile::kThreads >= 2 * Tile::kColumns, "a thread for each sum");
+  static_assert((2 * kDown + 1) * Tile::kColumns <= Tile::kRows * kSumPitch<Tile>,
+                "`gather` finds room where the sums were");
+
+  // What is to be stored of a pixel whose sums these are.
+  PYCNN_BOTH void finish(std::int64_t pixel, int channel, int count, const float* sums,
+                         const float (&bias)[kVector<T>], float (&values)[kVector<T>]) const {
+    float residual[kVector<T>] = {};
+    load_sums(sums, values);
+    if (epilogue.residual != nullptr)
+      cuda::load(static_cast<const T*>(epilogue.residual) + pixel * residual_pitch + channel, count,
+                 residual);
+    PYCNN_UNROLL
+    for (int i = 0; i < kVector<T>; ++i)
+      values[i] = activate(epilogue.curve, values[i] + bias[i] + residual[i]);
+  }
+
+  PYCNN_BOTH float* partial(const Work& work, int column) const {
+    return partials + std::int64_t{work.tile} * kMeasured * groups * columns +
+           work.group * columns + work.n0 + column;
+  }
   PYCNN_BOTH static int min_of(int a, int b) { return a < b ? a : b; }
   PYCNN_BOTH int padded() const { return padded_channels<T>(channels); }
   PYCNN_BOTH int weights_of_column() const { return y.size * x.size * padded(); }
@@ -417,7 +480,13 @@ struct WeightSource {
     place.pixel += kDepthOf<T>;
   }
 
-  PYCNN_BOTH void store(const Work& work, int thread, const float* tile) const {
+  struct Kept {};
+  PYCNN_BOTH static bool measures() { return false; }
+  PYCNN_BOTH static void gather(int, const Kept&, float*) {}
+  PYCNN_BOTH static void leave(const Work&, int, const float*) {}
+  PYCNN_BOTH static void leave_nothing(const Work&, int) {}
+
+  PYCNN_BOTH void store(const Work& work, int thread, const float* tile, Kept&) const {
     const int column = work.n0 + thread % Tile::kColumns;
     const int tap = column / padded(), channel = column % padded();
     if (tap >= taps() || channel >= group_shape.in) return;
@@ -435,7 +504,7 @@ struct WeightSource {
   }
 };
 
-// Which tile is used changes no bit of a result.
+// Which tile is used changes no bit of a result, but for what is measured of it.
 enum class TileSize : std::uint8_t { kLarge, kMedium, kSmall };
 
 // By the multiply-adds of CUDA cores, or by tensor cores (float as TF32): conv2d_float32.cu,

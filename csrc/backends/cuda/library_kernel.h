@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/cuda/conv2d_measure.h"
 #include "backends/cuda/conv2d_rewrite.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_choice.h"
@@ -76,6 +77,14 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
   }
   if (task.residual) call.epilogue.residual = memory(outputs);
   call.epilogue.curve = task.curve;
+  if (task.measure != MeasureKind::kNothing) {
+    const std::int64_t channels = result_channels(task);
+    auto* const vectors = static_cast<float*>(memory(channels * 6 * 4));
+    call.measure = {task.measure, nullptr, channels,        vectors,
+                    vectors,      vectors, task.norm_curve, vectors + channels * 3};
+    if (task.measure == MeasureKind::kSums)
+      call.measure.normed = memory(result_rows(task) * channels * item);
+  }
   return there ? std::optional(call) : std::nullopt;
 }
 
@@ -84,8 +93,13 @@ template <class Library>
 struct Chosen {
   std::shared_ptr<const ConvRewrite> rewrite;  // null: none
   std::shared_ptr<typename Library::Plan> plan;
+  ConvTask task;  // that is asked for
 
   std::int64_t scratch_bytes() const {
+    // Measuring comes when the rest is done with its scratch.
+    return std::max(measure_behind_scratch_bytes(task), plan_scratch_bytes());
+  }
+  std::int64_t plan_scratch_bytes() const {
     if (rewrite == nullptr) return plan->scratch_bytes();
     return rewrite->scratch_bytes() +
            std::max(plan->scratch_bytes(), finish_scratch_bytes(*rewrite));
@@ -95,10 +109,14 @@ struct Chosen {
 template <class Library>
 void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
                 std::byte* scratch, bool is_choice) {
-  if (chosen.rewrite == nullptr) return Library::run(queue, *chosen.plan, call, scratch, is_choice);
-  run_rewritten(queue, *chosen.rewrite, call, scratch, [&](const ConvCall& moved, std::byte* rest) {
-    Library::run(queue, *chosen.plan, moved, rest, is_choice);
-  });
+  if (chosen.rewrite == nullptr)
+    Library::run(queue, *chosen.plan, call, scratch, is_choice);
+  else
+    run_rewritten(queue, *chosen.rewrite, call, scratch,
+                  [&](const ConvCall& moved, std::byte* rest) {
+                    Library::run(queue, *chosen.plan, moved, rest, is_choice);
+                  });
+  measure_behind(queue, chosen.task, call, scratch);
 }
 
 // In the plan cache, plans of a rewritten task begin with "@NAME@".
@@ -128,7 +146,7 @@ std::vector<Chosen<Library>> plans_to_try(const typename Library::Link& link, co
   std::vector<Chosen<Library>> found;
   for (const auto& rewrite : rewrites) {
     for (auto& plan : Library::plans(link, rewrite != nullptr ? rewrite->task : task, options)) {
-      found.push_back({rewrite, std::move(plan)});
+      found.push_back({rewrite, std::move(plan), task});
       if (options.deterministic) return found;
     }
   }
@@ -144,7 +162,8 @@ std::optional<Chosen<Library>> read_chosen(const typename Library::Link& link, c
     if (mark.empty() ? text.starts_with("@") : !text.starts_with(mark)) continue;
     auto plan = Library::read(link, rewrite != nullptr ? rewrite->task : task, options,
                               text.substr(mark.size()));
-    if (plan != nullptr) return Chosen<Library>{rewrite, std::move(plan)};
+    if (plan == nullptr) continue;
+    return Chosen<Library>{rewrite, std::move(plan), task};
   }
   return std::nullopt;
 }
@@ -294,6 +313,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   }
   choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
   choice.alignment = kVectorBytes;  // as plans are told
+  if (task.measure == MeasureKind::kSums) choice.strided_inputs = 1u << 2;
   return choice;
 }
 

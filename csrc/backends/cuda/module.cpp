@@ -113,6 +113,7 @@ extern "C" __attribute__((visibility("default"))) const pycnn::DeviceModule* pyc
       cuda::select_kernel,
       cuda::list_variants,
       cuda::merges_siblings,
+      cuda::measures_outputs,
       cuda::open,
       cuda::close,
       cuda::allocate,

@@ -34,6 +34,7 @@ inline Choice strided(Choice choice, std::uint32_t inputs, std::uint32_t outputs
 }
 
 bool merges_siblings(const Siblings&) noexcept;  // DeviceModule::merges: conv2d.cpp
+bool measures_outputs(const Op&, Specs inputs, Specs outputs) noexcept;  // conv2d.cpp
 
 // What `select` gives for an op without a kernel of any kind.
 struct NoKernel : Choice {

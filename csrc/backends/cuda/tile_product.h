@@ -16,7 +16,12 @@
 //   Place                          what a thread keeps of where it loads from
 //   begin(work, thread, place)
 //   load(block, work, thread, place, a, b)      one step of depth of both operands, then moves on
-//   store(work, thread, sums)      the tile's sums are at sums[row * kSumPitch<Tile> + column]
+//   Kept                           what a thread keeps of what it stored
+//   store(work, thread, sums, kept)             row r's sums are at sums + r * kSumPitch<Tile>
+//   measures()                     whether anything is kept; if so:
+//   gather(thread, kept, shared)   puts it where the sums were
+//   leave(work, thread, shared)    takes it from there
+//   leave_nothing(work, thread)    of a tile without rows
 namespace pycnn::cuda {
 
 template <int Rows, int Columns, int WarpRows, int WarpColumns>
@@ -329,12 +334,14 @@ struct TileProduct {
   struct Registers {
     typename Source::Place place;
     typename Math::Registers math;
+    typename Source::Kept kept;
   };
   Source source;
 
   PYCNN_BOTH void operator()(Block<TileProduct>& block) const {
     const typename Source::Work work = source.work(block.index());
-    if (work.is_empty) return;
+    if (work.is_empty)
+      return block.last([&](int thread, Registers&) { source.leave_nothing(work, thread); });
     std::byte* const shared = block.shared().bytes;
     block.alone([&](int thread, Registers& own) {
       Math::clear(own.math);
@@ -360,7 +367,13 @@ struct TileProduct {
     block.each([&](int thread, Registers&) { block.template wait_copies<0>(thread); });
     auto* const sums = reinterpret_cast<float*>(shared);
     block.each([&](int thread, Registers& own) { Math::put(own.math, thread, sums); });
-    block.last([&](int thread, Registers&) { source.store(work, thread, sums); });
+    const auto store = [&](int thread, Registers& own) {
+      source.store(work, thread, sums, own.kept);
+    };
+    if (!source.measures()) return block.last(store);
+    block.each(store);
+    block.each([&](int thread, Registers& own) { source.gather(thread, own.kept, sums); });
+    block.last([&](int thread, Registers&) { source.leave(work, thread, sums); });
   }
 
  private:

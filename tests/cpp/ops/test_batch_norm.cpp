@@ -68,3 +68,22 @@ TEST_CASE("batch norm names channels that disagree") {
       },
       {"running_var is (4)", "(5)"});
 }
+
+TEST_CASE("batch norms take what is known of their input, of the right shape") {
+  const TensorSpec x = f32({4, 3, 3, 5}), c = f32({5});
+  const auto statistics = [&](const TensorSpec& moments) {
+    return run(ops::BatchNormStatistics{}, {x, c, c, c, c, moments});
+  };
+  CHECK(statistics(f32({3, 5})) == run(ops::BatchNormStatistics{}, {x, c, c, c, c}));
+  check_error<ShapeError>([&] { statistics(f32({2, 5})); }, {"moments is (2, 5)", "(3, 5)"});
+  check_error<DTypeError>([&] { statistics(f64({3, 5})); }, {"moments is f64"});
+  const auto gradient = [&](const TensorSpec& sums) {
+    return run(ops::BatchNormApplyGrad{}, {x, c, c, c, c, c, x, sums});
+  };
+  CHECK(gradient(f32({2, 5})) == std::vector{x, c, c});
+  check_error<ShapeError>([&] { gradient(f32({2, 4})); }, {"sums is (2, 4)", "(2, 5)"});
+  CHECK(run(ops::BatchNormTrainGrad{}, {x, c, c, c, x, f32({2, 5})}) == std::vector{x, c, c});
+  ops::BatchNormApply apply;
+  apply.epilogue.moments = true;
+  check_error<ArgumentError>([&] { run(apply, {x, c, c, c}); }, {"only a convolution"});
+}

@@ -208,3 +208,21 @@ TEST_CASE("conv2d checks ranks, types, bias and residual") {
       {"residual is (6)", "(1, 6, 6, 6)"});
   check_error<ArgumentError>([&] { run(fused, {x, w}); }, {"3 to 4", "got 2"});
 }
+
+TEST_CASE("a convolution that measures has a second result") {
+  const TensorSpec x = f32({1, 8, 8, 4}), w = f32({6, 3, 3, 4}), c = f32({4});
+  ops::Conv2d forward;
+  forward.epilogue.moments = true;
+  CHECK(run(forward, {x, w}) == std::vector{f32({1, 6, 6, 6}), f32({3, 6})});
+  ops::Conv2dGradInput backward;
+  backward.input_size = {8, 8};
+  backward.sums.wanted = true;
+  const TensorSpec y = f32({1, 6, 6, 6});
+  CHECK(run(backward, {y, w, x, c, c, c}) == std::vector{x, f32({2, 4})});
+  check_error<ArgumentError>([&] { run(backward, {y, w}); }, {"batch_mean", "got 2"});
+  check_error<ShapeError>([&] { run(backward, {y, w, y, c, c, c}); }, {"input is (1, 6, 6, 6)"});
+  check_error<ShapeError>([&] { run(backward, {y, w, x, c, c, f32({6})}); }, {"offset is (6)"});
+  check_error<DTypeError>([&] { run(backward, {y, w, x, f64({4}), c, c}); }, {"batch_mean is f64"});
+  backward.sums.activation = ActivationKind::kSigmoid;
+  check_error<ArgumentError>([&] { run(backward, {y, w, x, c, c, c}); }, {"sigmoid", "relu6"});
+}

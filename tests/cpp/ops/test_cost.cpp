@@ -73,3 +73,11 @@ TEST_CASE("a cost beyond 64 bits stays at the largest number") {
   CHECK(cost_of(ops::Dense{}, {f32({big, big}), f32({big, big})}).macs ==
         std::numeric_limits<std::int64_t>::max());
 }
+
+TEST_CASE("a batch norm that knows the moments does not read its input") {
+  const TensorSpec x = f32({4, 3, 3, 5}), c = f32({5}), moments = f32({3, 5});
+  const Cost reads = cost_of(ops::BatchNormStatistics{}, {x, c, c, c, c});
+  const Cost knows = cost_of(ops::BatchNormStatistics{}, {x, c, c, c, c, moments});
+  CHECK(reads.bytes - knows.bytes == 4 * (4 * 3 * 3 * 5 - 3 * 5));
+  CHECK(knows.other_flops < reads.other_flops);
+}

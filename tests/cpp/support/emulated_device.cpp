@@ -251,6 +251,7 @@ namespace {
 constexpr const char* kNoLibrary = "the device is emulated";
 
 struct OwnRewrite {
+  ConvTask task;
   ConvRewrite rewrite;
   bool tf32;
 };
@@ -291,6 +292,7 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
                   }
                   run_own(queue, own.rewrite.task, own.tf32, inner, rest);
                 });
+  measure_behind(queue, own.task, call, args.scratch);
 }
 
 void pack_own_rewrite(const KernelArgs& args) noexcept {
@@ -306,12 +308,15 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   const std::vector<ConvRewrite> rewrites = rewrites_of(task);
   const auto index = static_cast<std::size_t>(std::atoi(number));
   if (index >= rewrites.size()) return refuse("there are not that many rewrites");
-  const OwnRewrite own{rewrites[index], library_options().tf32};
+  const OwnRewrite own{task, rewrites[index], library_options().tf32};
   const ConvRewrite& rewrite = own.rewrite;
   const std::int64_t inner =
       own_scratch_bytes(rewrite.task, own.tf32) + (wide_bytes(rewrite) + 255) / 256 * 256;
+  const std::int64_t rewritten =
+      rewrite.scratch_bytes() + std::max(inner, finish_scratch_bytes(rewrite));
   Choice choice{run_own_rewrite<OpType>,
-                scratch(rewrite.scratch_bytes() + std::max(inner, finish_scratch_bytes(rewrite)))};
+                scratch(std::max(rewritten, measure_behind_scratch_bytes(task)))};
+  if (task.measure == MeasureKind::kSums) choice.strided_inputs = 1u << 2;
   static auto* const names = new std::set<std::string>;
   choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
   if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)

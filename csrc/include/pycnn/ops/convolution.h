@@ -14,7 +14,8 @@ namespace pycnn::ops {
 /// inputs:  input (N, H, W, IC) float; weight (OC, KH, KW, IC/G) float; optional bias (OC) float;
 ///          with epilogue.residual, last, a tensor of the output's shape
 /// outputs: output (N, OH, OW, OC), OH = floor((H + top + bottom - (KH-1)*DH - 1) / SH) + 1, OW
-/// likewise
+///          likewise; with epilogue.moments, moments (3, OC) of the output as it is stored: mean,
+///          what their type cannot hold of the mean, biased variance
 struct Conv2d {
   Pair stride = {1, 1};     ///< pixels from one window to the next, (vertical, horizontal)
   Padding padding;          ///< rows and columns of zeros around the input
@@ -25,15 +26,20 @@ struct Conv2d {
 };
 
 /// Gradient of Conv2d for its input.
-/// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G)
-/// outputs: grad_input (N, H, W, IC) with H, W from input_size
+/// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G); with `sums`, of the
+///          BatchNormApply that made the convolution's input: its input (N, H, W, IC), batch_mean,
+///          factor, offset (IC)
+/// outputs: grad_input (N, H, W, IC) with H, W from input_size; with `sums`, a second
+///          result is (2, IC): over all pixels as they are stored the sum of what comes back
+///          through the activation, and the sum of that times (input - batch_mean)
 struct Conv2dGradInput {
   Pair stride = {1, 1};      ///< as of the Conv2d
   Padding padding;           ///< as of the Conv2d
   Pair dilation = {1, 1};    ///< as of the Conv2d
   std::int64_t groups = 1;   ///< as of the Conv2d
   Pair input_size = {0, 0};  ///< (H, W), which the output's size does not tell under a stride
-  PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size)
+  NormSums sums;             ///< set by compilation alone; not differentiable once set
+  PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size, sums)
 };
 
 /// Gradient of Conv2d for its weight and, with `bias`, for its bias.

@@ -30,14 +30,17 @@ struct BatchNormTrain {
   PYCNN_OP("batch_norm_train", eps, momentum)
 };
 
-/// inputs:  input (..., C); scale (C); batch_mean (C); batch_inv_std (C); grad_output (..., C)
+/// inputs:  input (..., C); scale (C); batch_mean (C); batch_inv_std (C); grad_output (..., C);
+///          optional sums (2, C), known already: of grad_output, and of it times (input -
+///          batch_mean)
 /// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
 struct BatchNormTrainGrad {
   PYCNN_OP("batch_norm_train_grad")
 };
 
 /// The first half of BatchNormTrain: what it measures. compile/split_batch_norm makes both halves.
-/// inputs:  as BatchNorm
+/// inputs:  as BatchNorm; optional moments (3, C) of the input, known already (Conv2d), which then
+///          is not read
 /// outputs: batch_mean (C); batch_inv_std (C); new_running_mean (C); new_running_var (C);
 ///          factor (C) = scale * batch_inv_std; offset (C) = shift - factor * (mean - batch_mean),
 ///          which is shift but for what the type of batch_mean cannot hold of the mean
@@ -59,7 +62,8 @@ struct BatchNormApply {
 
 /// Gradient of both halves and of the activation, whose slope follows from the input.
 /// inputs:  input (..., C); scale, batch_mean, batch_inv_std, factor, offset (C);
-///          grad_output (..., C)
+///          grad_output (..., C); optional sums (2, C), known already, as of BatchNormTrainGrad but
+///          of what comes back through the activation
 /// outputs: grad_input (..., C); grad_scale (C); grad_shift (C)
 struct BatchNormApplyGrad {
   ActivationKind activation = ActivationKind::kRelu;  ///< of the BatchNormApply

@@ -50,8 +50,20 @@ struct Epilogue {
   bool residual = false;  ///< whether a tensor of the output's shape is added
   ActivationKind activation = ActivationKind::kIdentity;  ///< applied last
   double slope = 0.01;                                    ///< of kLeakyRelu, at least 0
-  bool operator==(const Epilogue&) const = default;       ///< Same in every field.
+  /// Of a convolution: whether a batch norm wants the moments of the result (measure_outputs).
+  bool moments = false;
+  bool operator==(const Epilogue&) const = default;  ///< Same in every field.
 };
+
+/// What the gradient of a convolution gives of the batch norm before it, beside its result. Only
+/// compile/measure_outputs sets it.
+struct NormSums {
+  bool wanted = false;                                    ///< Whether it is asked for it at all.
+  ActivationKind activation = ActivationKind::kIdentity;  ///< of the BatchNormApply
+  double slope = 0.01;                                    ///< of kLeakyRelu, at least 0
+  bool operator==(const NormSums&) const = default;       ///< Same in every field.
+};
+
 /// What ops::Reduce makes of the elements along an axis.
 enum class Reduction : std::uint8_t { kSum, kMean, kMax };
 

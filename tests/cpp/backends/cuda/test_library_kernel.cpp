@@ -20,8 +20,8 @@ namespace {
 
 // What moves images and weights takes, and how often it was asked to.
 struct Moves {
-  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0;
-  int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0;
+  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0, measure_us = 1.0;
+  int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0, measures = 0;
 };
 Moves moves;
 double own_us = 1000.0;
@@ -51,16 +51,18 @@ void map_filter(DeviceQueue&, Image, const FilterMap&, const float*, void*) {
 void unmap_filter(DeviceQueue&, const FilterMap&, const float*, float*) {
   move(moves.unpacks, moves.pack_us);
 }
-std::int64_t conv2d_scratch_bytes(Arithmetic, const ConvShape&) { return 16; }
-std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&) { return 16; }
+std::int64_t conv2d_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind) { return 16; }
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind) {
+  return 16;
+}
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape&, bool) { return 16; }
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape&) { return 16; }
 void conv2d(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*,
-            const ConvEpilogue&, void*, void*) {
+            const ConvEpilogue&, const Measure&, void*, void*) {
   run_own_kernel();
 }
-void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*, void*,
-                       void*) {
+void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*,
+                       const Measure&, void*, void*) {
   run_own_kernel();
 }
 void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const void*,
@@ -68,6 +70,14 @@ void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*,
   run_own_kernel();
 }
 void conv2d_grad_bias(DeviceQueue&, Image, const ConvShape&, const void*, float*, void*) {}
+std::int64_t pass_tiles(std::int64_t rows) { return rows; }
+std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
+  return tiles * channels;
+}
+void measure_pass(DeviceQueue&, Image, const Measure&, const void*, std::int64_t, std::int64_t,
+                  void*) {
+  move(moves.measures, moves.measure_us);
+}
 void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) {}
 
 namespace {
@@ -247,6 +257,26 @@ TEST_CASE("library kernel: each direction moves what it has to") {
   CHECK(moves.unpacks > 0);
   CHECK(moves.gathers == 2 * moves.unpacks);
   CHECK(moves.packs + moves.scatters + moves.finishes == 0);
+}
+
+TEST_CASE("library kernel: what measures a result is timed with each plan") {
+  const Choices choices;
+  ConvTask task = stem(next_images());
+  CHECK(choices.find(task).plan == "blocks");
+  CHECK(moves.measures == 0);
+  own_us = 30.0;  // which measures itself
+  for (const Direction direction : {Direction::kForward, Direction::kGradInput}) {
+    task = stem(next_images());
+    task.direction = direction;
+    task.measure = direction == Direction::kForward ? MeasureKind::kMoments : MeasureKind::kSums;
+    moves.measures = Fake::runs = 0;
+    moves.measure_us = 10.0;
+    CHECK(choices.find(task).rewrite == kBlocksName);
+    CHECK(moves.measures == Fake::runs);
+    task.shape.images = next_images();
+    moves.measure_us = 25.0;
+    CHECK(choices.find(task).why == kOwnWasFaster);
+  }
 }
 
 TEST_CASE("library kernel: a rewrite that is refused or fails leaves the choice to the others") {

@@ -57,6 +57,53 @@ TEST_CASE("cuda programs: the order of threads and shared memory change no bit")
   CHECK(test::same_bits(train(separate, 4).variables, forwards.variables));
 }
 
+// Two convolutions in a row, each with a batch norm and a relu, and a classifier.
+Graph normed_net() {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol y = graph.input("y", {{5}, DType::kInt64});
+  Symbol h = graph.input("x", {{5, 8, 8, 2}, DType::kFloat32});
+  for (const char* name : {"a", "b"}) {
+    h = net.norm(net.conv(h, std::string(name) + ".conv", 12, 3, false), std::string(name) + ".bn");
+    h = graph.add(ops::Activation{ActivationKind::kRelu}, {h}, std::string(name) + ".relu", "");
+  }
+  h = graph.add(ops::GlobalAvgPool2d{}, {h}, "pool", "");
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {h, y}, "loss"));
+  return graph;
+}
+
+TEST_CASE("cuda programs: batch norms by what convolutions measured, for 20 steps") {
+  const Graph graph = normed_net();
+  const test::Compiled cpu(graph, options_for("cpu"));
+  CHECK(cpu.program.graph_text().find(", moments)") == std::string::npos);
+  std::vector<float> expected;
+  for (int step = 0; step < 20; ++step)
+    expected.push_back(*cpu.program.run(inputs_of(5)).at("loss").data<float>());
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    CAPTURE(static_cast<int>(dtype));
+    CompileOptions options = options_for("cuda");
+    options.dtype = dtype;
+    CompileOptions passes = options;  // of our own, too, which measure nothing
+    passes.variants = {{"conv2d", "reference"}, {"conv2d_grad_input", "reference"}};
+    const test::Compiled measured(graph, options), again(graph, options), plain(graph, passes);
+    const std::string text = measured.program.graph_text();
+    CHECK(text.find(", moments)") != std::string::npos);
+    CHECK(text.find(", sums=(relu") != std::string::npos);
+    CHECK(plain.program.graph_text().find(", moments)") == std::string::npos);
+    // More by no more than moments and sums themselves.
+    CHECK(measured.program.memory().arena_bytes <= plain.program.memory().arena_bytes + 256);
+    for (const float loss : expected) {
+      const auto tolerance = dtype == DType::kFloat32 ? 1e-4 : 0.02;
+      const float found = *measured.program.run(inputs_of(5)).at("loss").data<float>();
+      CHECK(found == doctest::Approx(loss).epsilon(tolerance));
+      CHECK(*plain.program.run(inputs_of(5)).at("loss").data<float>() ==
+            doctest::Approx(found).epsilon(tolerance));
+      again.program.run(inputs_of(5));
+    }
+    CHECK(test::same_bits(again.variables, measured.variables));
+  }
+}
+
 // A convolution, an inception block, then a classifier.
 Graph inception_net(bool batch_norm, std::int64_t branch) {
   Graph graph;

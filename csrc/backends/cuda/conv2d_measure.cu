@@ -1,0 +1,231 @@
+// Sums that convolutions leave of their results, tile by tile (conv2d_tiles.h), and a pass that
+// leaves the same of a result which a library computed: `a` and `b` of each tile and channel are,
+// for moments, the sums of distances from `center`, a value of that tile, and of their squares, so
+// that a mean far from zero costs no digits. Tiles are added in float64 in an order that depends on
+// their number alone.
+#include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_measure.h"
+#include "backends/cuda/launch.h"
+
+namespace pycnn::cuda {
+namespace {
+
+constexpr int kPassRows = 512, kChunkTiles = 64;
+constexpr int kChannels = 32, kLanes = 8;
+
+// A block has a tile of kPassRows pixels and some channels.
+template <class T>
+struct MeasurePass {
+  static constexpr int kAcross = 8, kDown = 32, kThreads = kAcross * kDown;
+  static constexpr int kWide = kAcross * kVector<T>;
+  struct Shared {
+    float a[kDown][kWide], b[kDown][kWide];
+  };
+  struct Registers {};
+  Measure measure;
+  const T* result;
+  float* partials;
+  std::int64_t rows, channels;
+
+  PYCNN_BOTH std::int64_t across() const { return (channels + kWide - 1) / kWide; }
+  PYCNN_BOTH std::int64_t blocks() const { return (rows + kPassRows - 1) / kPassRows * across(); }
+  PYCNN_BOTH void operator()(Block<MeasurePass>& block) const {
+    const std::int64_t tile = block.index() / across(), c0 = block.index() % across() * kWide;
+    const std::int64_t begin = tile * kPassRows;
+    const std::int64_t end = begin + kPassRows < rows ? begin + kPassRows : rows;
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      const int column = thread % kAcross * kVector<T>, lane = thread / kAcross;
+      const std::int64_t channel = c0 + column, rest = channels - channel;
+      const int count = rest < kVector<T> ? static_cast<int>(rest) : kVector<T>;
+      Measured<T> own;
+      own.clear();
+      if (count > 0) {
+        if (measure.kind == MeasureKind::kMoments)
+          load(result + begin * channels + channel, count, own.center);
+        else
+          own.read_norm(measure, channel, count);
+        for (std::int64_t row = begin + lane; row < end; row += kDown) {
+          float values[kVector<T>];
+          load(result + row * channels + channel, count, values);
+          own.take(measure, row, channel, count, values);
+        }
+      }
+      PYCNN_UNROLL
+      for (int i = 0; i < kVector<T>; ++i) {
+        shared.a[lane][column + i] = own.a[i];
+        shared.b[lane][column + i] = own.b[i];
+      }
+    });
+    block.last([&](int thread, Registers&) {
+      const std::int64_t channel = c0 + thread;
+      if (thread >= kWide || channel >= channels) return;
+      float a = 0.0f, b = 0.0f;
+      for (int lane = 0; lane < kDown; ++lane) {
+        a += shared.a[lane][thread];
+        b += shared.b[lane][thread];
+      }
+      float* const to = partials + tile * kMeasured * channels + channel;
+      to[0] = a;
+      to[channels] = b;
+      to[2 * channels] = measure.kind == MeasureKind::kMoments
+                             ? widened(result[begin * channels + channel])
+                             : 0.0f;
+    });
+  }
+};
+
+struct TileSums {
+  MeasureKind kind;
+  const float* partials;
+  std::int64_t tiles, tile_rows, rows, channels;
+
+  PYCNN_BOTH double center(std::int64_t tile, std::int64_t c) const {
+    return static_cast<double>(partials[(tile * kMeasured + 2) * channels + c]);
+  }
+  PYCNN_BOTH void add(std::int64_t tile, std::int64_t c, double (&sums)[2]) const {
+    const float* const at = partials + tile * kMeasured * channels + c;
+    const auto a = static_cast<double>(at[0]), b = static_cast<double>(at[channels]);
+    if (kind == MeasureKind::kMoments) {
+      // As distances from the first tile's center.
+      const std::int64_t left = rows - tile * tile_rows;
+      const auto n = static_cast<double>(left < tile_rows ? left : tile_rows);
+      const double d = center(tile, c) - center(0, c);
+      sums[0] += a + n * d;
+      sums[1] += b + 2.0 * d * a + n * d * d;
+    } else {
+      sums[0] += a;
+      sums[1] += b;
+    }
+  }
+};
+
+// Adds kChunkTiles tiles (or, at last, all chunks of them) of kChannels channels.
+template <class Source, class Finish>
+struct AddMeasured {
+  static constexpr int kThreads = kChannels * kLanes;
+  struct Shared {
+    double sum[2][kLanes][kChannels];
+  };
+  struct Registers {};
+  Source source;
+  Finish finish;
+  std::int64_t count, piece, channels;
+
+  PYCNN_BOTH std::int64_t across() const { return (channels + kChannels - 1) / kChannels; }
+  PYCNN_BOTH std::int64_t blocks() const { return (count + piece - 1) / piece * across(); }
+  PYCNN_BOTH void operator()(Block<AddMeasured>& block) const {
+    const std::int64_t chunk = block.index() / across(), c0 = block.index() % across() * kChannels;
+    const std::int64_t end = (chunk + 1) * piece < count ? (chunk + 1) * piece : count;
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      const int column = thread % kChannels, lane = thread / kChannels;
+      double sums[2] = {0.0, 0.0};
+      if (c0 + column < channels)
+        for (std::int64_t i = chunk * piece + lane; i < end; i += kLanes)
+          source.add(i, c0 + column, sums);
+      shared.sum[0][lane][column] = sums[0];
+      shared.sum[1][lane][column] = sums[1];
+    });
+    block.last([&](int thread, Registers&) {
+      if (thread >= kChannels || c0 + thread >= channels) return;
+      double sums[2] = {0.0, 0.0};
+      for (int lane = 0; lane < kLanes; ++lane) {
+        sums[0] += shared.sum[0][lane][thread];
+        sums[1] += shared.sum[1][lane][thread];
+      }
+      finish(chunk, c0 + thread, sums);
+    });
+  }
+};
+
+struct KeepChunk {
+  double* chunks;  // (chunk, 2, channels)
+  std::int64_t channels;
+  PYCNN_BOTH void operator()(std::int64_t chunk, std::int64_t c, const double (&sums)[2]) const {
+    chunks[2 * chunk * channels + c] = sums[0];
+    chunks[(2 * chunk + 1) * channels + c] = sums[1];
+  }
+};
+struct ChunkSums {
+  const double* chunks;
+  std::int64_t channels;
+  PYCNN_BOTH void add(std::int64_t chunk, std::int64_t c, double (&sums)[2]) const {
+    sums[0] += chunks[2 * chunk * channels + c];
+    sums[1] += chunks[(2 * chunk + 1) * channels + c];
+  }
+};
+struct FinishMeasured {
+  TileSums tiles;
+  float* result;
+  PYCNN_BOTH void operator()(std::int64_t, std::int64_t c, const double (&sums)[2]) const {
+    const std::int64_t channels = tiles.channels;
+    if (tiles.kind != MeasureKind::kMoments) {
+      result[c] = static_cast<float>(sums[0]);
+      result[channels + c] = static_cast<float>(sums[1]);
+      return;
+    }
+    const auto rows = static_cast<double>(tiles.rows);
+    const double mean = tiles.rows > 0 ? tiles.center(0, c) + sums[0] / rows : 0.0;
+    double variance = tiles.rows > 0 ? (sums[1] - sums[0] * sums[0] / rows) / rows : 0.0;
+    if (variance < 0.0) variance = 0.0;
+    const double lost = mean - static_cast<double>(static_cast<float>(mean));
+    result[c] = static_cast<float>(mean);
+    result[channels + c] = lost == lost ? static_cast<float>(lost) : 0.0f;
+    result[2 * channels + c] = static_cast<float>(variance);
+  }
+};
+
+std::int64_t chunks_of(std::int64_t tiles) { return (tiles + kChunkTiles - 1) / kChunkTiles; }
+
+// Chunks of float64 first.
+double* chunks_in(void* scratch) { return static_cast<double*>(scratch); }
+
+}  // namespace
+
+std::int64_t pass_tiles(std::int64_t rows) { return (rows + kPassRows - 1) / kPassRows; }
+
+std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
+  return channels * (2 * chunks_of(tiles) * static_cast<std::int64_t>(sizeof(double)) +
+                     kMeasured * tiles * static_cast<std::int64_t>(sizeof(float)));
+}
+
+float* measure_partials(void* scratch, std::int64_t tiles, std::int64_t channels) {
+  return reinterpret_cast<float*>(chunks_in(scratch) + 2 * chunks_of(tiles) * channels);
+}
+
+void finish_measure(DeviceQueue& queue, const Measure& measure, const MeasureShape& shape,
+                    void* scratch) {
+  const TileSums tiles{measure.kind, measure_partials(scratch, shape.tiles, shape.channels),
+                       shape.tiles,  shape.tile_rows,
+                       shape.rows,   shape.channels};
+  const FinishMeasured finish{tiles, measure.result};
+  const std::int64_t count = chunks_of(shape.tiles);
+  // Also where there is no tile.
+  if (count <= 1) {
+    const AddMeasured<TileSums, FinishMeasured> all{tiles, finish, shape.tiles, kChunkTiles,
+                                                    shape.channels};
+    return launch(queue, all, all.across());
+  }
+  double* const chunks = chunks_in(scratch);
+  const AddMeasured<TileSums, KeepChunk> by_chunk{
+      tiles, {chunks, shape.channels}, shape.tiles, kChunkTiles, shape.channels};
+  launch(queue, by_chunk, by_chunk.blocks());
+  const AddMeasured<ChunkSums, FinishMeasured> all{
+      {chunks, shape.channels}, finish, count, count, shape.channels};
+  launch(queue, all, all.across());
+}
+
+void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const void* result,
+                  std::int64_t rows, std::int64_t channels, void* scratch) {
+  const std::int64_t tiles = pass_tiles(rows);
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    const MeasurePass<T> pass{measure, static_cast<const T*>(result),
+                              measure_partials(scratch, tiles, channels), rows, channels};
+    launch(queue, pass, pass.blocks());
+  });
+  finish_measure(queue, measure, {tiles, kPassRows, rows, channels}, scratch);
+}
+
+}  // namespace pycnn::cuda

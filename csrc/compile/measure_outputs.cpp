@@ -1,0 +1,157 @@
+// Batch norms of training look twice at what a convolution next to them has just written: for the
+// moments of its result, and in the backward pass for two sums of a gradient. Where the backend
+// says so, the convolution gives these beside its result, so that nobody reads it for them:
+//
+//   conv2d -> batch_norm_statistics                      the moments come from the convolution,
+//                                                        whoever else reads its result
+//   conv2d_grad_input -> batch_norm_apply_grad,          the sums come from the convolution, the
+//                        batch_norm_train_grad           batch norm reads the gradient once
+#include <optional>
+
+#include "backends/backend.h"
+#include "compile/passes.h"
+#include "graph/edit.h"
+
+namespace pycnn {
+namespace {
+
+class Measurer {
+ public:
+  Measurer(const Graph& graph, const MeasureRule& rule)
+      : editor_(graph),
+        uses_(graph),
+        rule_(rule),
+        gives_moments_(graph.nodes().size(), false),
+        gives_sums_for_(graph.nodes().size(), -1) {
+    for (int i = 0; i < editor_.size(); ++i) {
+      find_moments(i);
+      find_sums(i);
+    }
+  }
+
+  Graph result() {
+    for (int i = 0; i < editor_.size(); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (gives_moments_[at])
+        give_moments(i);
+      else if (gives_sums_for_[at] >= 0)
+        give_sums(i);
+      else
+        take_or_keep(i);
+    }
+    return editor_.finish();
+  }
+
+ private:
+  const Node& node(int i) const { return editor_.source_node(i); }
+
+  template <class OpType>
+  const OpType* op_at(int i) const {
+    return node(i).kind == NodeKind::kOp ? std::get_if<OpType>(&node(i).op) : nullptr;
+  }
+
+  // A kernel that was asked for by name may not know how.
+  bool is_pinned(int i) const {
+    return rule_.pins.contains(node(i).name) || rule_.pins.contains(op_name(node(i).op));
+  }
+
+  bool measures(int i) const {
+    std::vector<TensorSpec> inputs;
+    for (const Symbol input : node(i).inputs) inputs.push_back(editor_.source().spec(input));
+    return !is_pinned(i) && rule_.backend->measures(node(i).op, inputs, node(i).outputs);
+  }
+
+  void find_moments(int i) {
+    if (op_at<ops::BatchNormStatistics>(i) == nullptr || node(i).inputs.size() != 5) return;
+    const int source = node(i).inputs[0].node;
+    const auto* conv = op_at<ops::Conv2d>(source);
+    if (conv != nullptr && node(i).inputs[0].output == 0 && measures(source))
+      gives_moments_[static_cast<std::size_t>(source)] = true;
+  }
+
+  // What a gradient of a batch norm reads: its input, batch_mean and, with an activation, factor
+  // and offset.
+  struct Norm {
+    NormSums sums;
+    Symbol grad_output;
+    std::vector<Symbol> read;
+  };
+  std::optional<Norm> norm_of(int i) const {
+    const std::vector<Symbol>& in = node(i).inputs;
+    const auto* apply = op_at<ops::BatchNormApplyGrad>(i);
+    if (apply != nullptr && in.size() == 7)
+      return Norm{{true, apply->activation, apply->slope}, in[6], {in[0], in[2], in[4], in[5]}};
+    // Without an activation factor and offset are not looked at; these have their shape.
+    if (op_at<ops::BatchNormTrainGrad>(i) != nullptr && in.size() == 5)
+      return Norm{{true, ActivationKind::kIdentity, 0.01}, in[4], {in[0], in[2], in[1], in[1]}};
+    return std::nullopt;
+  }
+
+  void find_sums(int i) {
+    const std::optional<Norm> norm = norm_of(i);
+    if (!norm) return;
+    const int source = norm->grad_output.node;
+    if (op_at<ops::Conv2dGradInput>(source) == nullptr || uses_.sole_consumer(source) != i ||
+        !measures(source))
+      return;
+    for (const Symbol read : norm->read)
+      if (read.node > source) return;
+    gives_sums_for_[static_cast<std::size_t>(source)] = i;
+  }
+
+  void give_moments(int i) {
+    auto op = *op_at<ops::Conv2d>(i);
+    op.epilogue.moments = true;
+    editor_.replace(i, op, editor_.mapped(node(i).inputs));
+  }
+
+  void give_sums(int i) {
+    const Norm norm = *norm_of(gives_sums_for_[static_cast<std::size_t>(i)]);
+    auto op = *op_at<ops::Conv2dGradInput>(i);
+    op.sums = norm.sums;
+    std::vector<Symbol> inputs = editor_.mapped(node(i).inputs);
+    for (const Symbol read : norm.read) inputs.push_back(editor_.mapped(read));
+    editor_.replace(i, op, std::move(inputs));
+  }
+
+  // The second output of what stands for an output now.
+  Symbol beside(Symbol source) const {
+    const Symbol now = editor_.mapped(source);
+    return {now.node, 1, now.graph};
+  }
+
+  void take_or_keep(int i) {
+    if (const auto* statistics = op_at<ops::BatchNormStatistics>(i)) {
+      const Symbol measured = node(i).inputs[0];
+      if (measured.output == 0 && gives_moments_[static_cast<std::size_t>(measured.node)] &&
+          node(i).inputs.size() == 5) {
+        std::vector<Symbol> inputs = editor_.mapped(node(i).inputs);
+        inputs.push_back(beside(measured));
+        editor_.replace(i, *statistics, std::move(inputs));
+        return;
+      }
+    }
+    const std::optional<Norm> norm = norm_of(i);
+    if (norm && gives_sums_for_[static_cast<std::size_t>(norm->grad_output.node)] == i) {
+      std::vector<Symbol> inputs = editor_.mapped(node(i).inputs);
+      inputs.push_back(beside(norm->grad_output));
+      editor_.replace(i, node(i).op, std::move(inputs));
+      return;
+    }
+    editor_.keep(i);
+  }
+
+  GraphEditor editor_;
+  GraphUses uses_;
+  const MeasureRule& rule_;
+  std::vector<bool> gives_moments_;  // by node
+  std::vector<int> gives_sums_for_;  // by node: the gradient that takes them, or -1
+};
+
+}  // namespace
+
+Graph measure_outputs(const Graph& graph, const MeasureRule& rule) {
+  return Measurer(graph, rule).result();
+}
+
+}  // namespace pycnn

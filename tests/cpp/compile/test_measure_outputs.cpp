@@ -1,0 +1,126 @@
+#include <doctest/doctest.h>
+
+#include "compile/nets.h"
+#include "compile/passes.h"
+
+namespace pycnn {
+namespace {
+
+bool always(const Op&, Specs, Specs) { return true; }
+bool forward_alone(const Op& op, Specs, Specs) { return std::holds_alternative<ops::Conv2d>(op); }
+bool never(const Op&, Specs, Specs) { return false; }
+
+MeasureRule rule(bool (*measures)(const Op&, Specs, Specs),
+                 std::map<std::string, std::string> pins = {}) {
+  static std::map<void*, Backend> backends;
+  Backend& backend = backends[reinterpret_cast<void*>(measures)];
+  backend = cpu_backend();
+  backend.measures = measures;
+  return {&backend, std::move(pins)};
+}
+
+const std::string kHead = R"(pycnn.graph 1
+input "x" = f32(2, 4, 4, 3)
+input "g" = f32(2, 4, 4, 5)
+parameter "w" = f32(5, 1, 1, 3) layout=conv
+parameter "s" = f32(5)
+parameter "t" = f32(3)
+)";
+const std::string kAttributes =
+    " {stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1, ";
+
+std::string conv(bool moments) {
+  return R"("conv" = conv2d("x", "w"))" + kAttributes + "epilogue=(false, identity, 0.01" +
+         (moments ? ", moments)} -> f32(2, 4, 4, 5), f32(3, 5)\n" : ")} -> f32(2, 4, 4, 5)\n");
+}
+std::string statistics(bool measured) {
+  return std::string(R"("st" = batch_norm_statistics("conv", "s", "s", "s", "s")") +
+         (measured ? R"(, "conv":1)" : "") +
+         R"() {eps=0.5, momentum=0.1} -> f32(5), f32(5), f32(5), f32(5), f32(5), f32(5)
+"bn" = batch_norm_apply("conv", "st", "st":4, "st":5) {epilogue=(false, relu, 0.01)} -> f32(2, 4, 4, 5)
+output "y" = "bn"
+output "z" = "conv"
+)";
+}
+
+std::string passed(const std::string& body, const MeasureRule& with) {
+  return measure_outputs(Graph::parse(kHead + body), with).text().substr(kHead.size());
+}
+
+TEST_CASE("a convolution gives the moments that a batch norm takes") {
+  const std::string before = conv(false) + statistics(false);
+  CHECK(passed(before, rule(always)) == conv(true) + statistics(true));
+  CHECK(passed(before, rule(forward_alone)) == conv(true) + statistics(true));
+  CHECK(passed(before, rule(never)) == before);
+  CHECK(passed(before, {}) == before);  // on the CPU
+  for (const char* pinned : {"conv", "conv2d"})
+    CHECK(passed(before, rule(always, {{pinned, "reference"}})) == before);
+  CHECK(passed(before, rule(always, {{"st", "reference"}})) == conv(true) + statistics(true));
+  // Twice does no more.
+  CHECK(passed(conv(true) + statistics(true), rule(always)) == conv(true) + statistics(true));
+}
+
+const std::string kResults = R"(output "dx" = "d"
+output "ds" = "d":1
+)";
+std::string grad(const std::string& more, const std::string& sums, const std::string& results) {
+  return R"("gi" = conv2d_grad_input("g", "w")" + more + ")" + kAttributes + "input_size=(4, 4)" +
+         sums + "} -> f32(2, 4, 4, 3)" + results + "\n";
+}
+std::string norm(bool relu, bool known) {
+  return std::string(relu ? R"("d" = batch_norm_apply_grad("x", "t", "t", "t", "t", "t", "gi")"
+                          : R"("d" = batch_norm_train_grad("x", "t", "t", "t", "gi")") +
+         (known ? R"(, "gi":1))" : ")") + (relu ? " {activation=relu, slope=0.01}" : "") +
+         " -> f32(2, 4, 4, 3), f32(3), f32(3)\n";
+}
+
+TEST_CASE("the gradient of a convolution's input gives the sums of the batch norm before it") {
+  const std::string relu = grad("", "", "") + norm(true, false) + kResults;
+  CHECK(passed(relu, rule(always)) ==
+        grad(R"(, "x", "t", "t", "t")", ", sums=(relu, 0.01)", ", f32(2, 3)") + norm(true, true) +
+            kResults);
+  CHECK(passed(relu, rule(forward_alone)) == relu);
+  CHECK(passed(relu, rule(always, {{"gi", "reference"}})) == relu);
+
+  const std::string plain = grad("", "", "") + norm(false, false) + kResults;
+  CHECK(passed(plain, rule(always)) ==
+        grad(R"(, "x", "t", "t", "t")", ", sums=(identity, 0.01)", ", f32(2, 3)") +
+            norm(false, true) + kResults);
+  // Of a sum of gradients nobody knows the sums; the rest of them is wanted as it is.
+  const std::string read = plain + "output \"more\" = \"gi\"\n";
+  CHECK(passed(read, rule(always)) == read);
+}
+
+TEST_CASE("a training step of two convolutions in a row takes all of them from these") {
+  Graph graph;
+  test::Layers layers{graph};
+  const Symbol x = graph.input("x", {{2, 6, 6, 3}, DType::kFloat32});
+  const Symbol y = graph.input("y", {{2}, DType::kInt64});
+  Symbol h = x;
+  for (const char* name : {"a", "b"}) {
+    h = layers.norm(layers.conv(h, std::string(name) + ".conv", 4, 3, false),
+                    std::string(name) + ".bn");
+    h = graph.add(ops::Activation{ActivationKind::kRelu}, {h}, std::string(name) + ".relu", "");
+  }
+  const Symbol pooled = graph.add(ops::GlobalAvgPool2d{}, {h}, "pool", "");
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {pooled, y}, "loss", ""));
+  const auto count = [](const std::string& text, const std::string& what) {
+    int found = 0;
+    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1))
+      ++found;
+    return found;
+  };
+  for (const Recompute which : {Recompute::kNone, Recompute::kCheap, Recompute::kSqrt}) {
+    CompileOptions options = test::training_options();
+    options.recompute = which;
+    test::Compiled compiled(graph, options);
+    const Graph planned = Graph::parse(compiled.program.graph_text());
+    const std::string text = measure_outputs(planned, rule(always)).text();
+    CHECK(count(text, ", moments)") == 2);
+    CHECK(count(text, ", sums=(relu, 0.01)") == 1);  // of b's convolution, for a's batch norm
+    CHECK(Graph::parse(text).text() == text);
+  }
+}
+
+}  // namespace
+}  // namespace pycnn
