@@ -281,8 +281,8 @@ def test_command_draws_where_it_is_told(run, known_peaks, tmp_path, monkeypatch)
         ("--roofline {}/net.png --no-peaks", 2, "--no-peaks"),
         ("--measure-peaks --no-peaks", 2, "not allowed with"),
         ("--dtype float16", 1, "float16 is computed on GPUs only"),
-        ("--dtype float64", 1, "expected one of float32, bfloat16"),
-        ("--dtype nonsense", 1, "expected one of float32, bfloat16"),
+        ("--dtype float64", 2, "invalid choice: 'float64'"),
+        ("--dtype nonsense", 2, "invalid choice: 'nonsense'"),
     ],
 )
 def test_mistakes_are_told_before_any_work(run, known_peaks, tmp_path, words, code, text):
