@@ -1,6 +1,7 @@
 #include "backends/cpu/winograd.h"
 
 #include "backends/cpu/gemm_tile.isa.h"
+#include "backends/cpu/take_lanes.isa.h"
 
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
@@ -262,40 +263,78 @@ void output_tile(const WinogradOutput& job) {
 
 // ---- Weights
 
-// Element i of the result is p[i * pitch]; those from n on are zero.
-PYCNN_INLINE Vec gather(const float* p, Index pitch, int n) {
-  if (pitch == 1) return load_partial(p, n);
-  float x[kLanes] = {};
-  for (int i = 0; i < n; ++i) x[i] = p[i * pitch];
-  return load(x);
+// Taps of one read channel and a vector of output channels, one `pitch` floats after the other, to
+// points.
+template <int TILE, int POINTS, bool kWhole>
+PYCNN_INLINE void transform_taps(const float* first, Index pitch, int lanes, float* to,
+                                 Index plane) {
+  constexpr int kPoints = POINTS, kSide = POINTS - TILE + 1;
+  Vec half[kPoints * kSide];
+  for (int j = 0; j < kSide; ++j) {
+    Vec x[kSide];
+#pragma GCC unroll 5
+    for (int i = 0; i < kSide; ++i) {
+      const float* tap = first + (kSide * i + j) * pitch;
+      x[i] = kWhole ? load(tap) : load_partial(tap, lanes);
+    }
+    weight_axis<TILE, POINTS>(x, half + j, kSide);
+  }
+  for (int i = 0; i < kPoints; ++i) {
+    Vec y[kPoints];
+    weight_axis<TILE, POINTS>(half + kSide * i, y, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < kPoints; ++j, to += plane) store(to, y[j]);
+  }
+}
+
+// A square of read channels, which follow one another, and output channels, all taps; those that do
+// not exist are zeros. to[tap][read channel][lane].
+PYCNN_INLINE void transpose_taps(const float* first, const WinogradWeights& job, int taps,
+                                 int reads, int lanes, float* to) {
+  for (int tap = 0; tap < taps; ++tap, to += kLanes * kLanes) {
+    const float* from = first + (job.flipped ? taps - 1 - tap : tap) * job.tap_pitch;
+    Vec x[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i)
+      x[i] = i < lanes ? load_partial(from + i * job.write_pitch, reads) : zero();
+    transpose(x);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(to + i * kLanes, x[i]);
+  }
 }
 
 template <int TILE, int POINTS>
 void weight_block(const WinogradWeights& job) {
-  constexpr int kPoints = POINTS, kSide = POINTS - TILE + 1;
-  for (Index k = 0; k < job.read_channels; ++k)
-    for (Index c = 0; c < job.width; c += kLanes) {
-      const int lanes = job.valid > c ? lanes_of(static_cast<int>(job.valid - c), 0) : 0;
-      const float* from = job.weight + k * job.read_pitch + c * job.write_pitch;
-      Vec half[kPoints * kSide];
-      for (int j = 0; j < kSide; ++j) {
-        Vec x[kSide];
-#pragma GCC unroll 5
-        for (int i = 0; i < kSide; ++i) {
-          const int tap = kSide * i + j;
-          x[i] = gather(from + (job.flipped ? kSide * kSide - 1 - tap : tap) * job.tap_pitch,
-                        job.write_pitch, lanes);
-        }
-        weight_axis<TILE, POINTS>(x, half + j, kSide);
-      }
+  constexpr int kSide = POINTS - TILE + 1, kTaps = kSide * kSide;
+  auto lanes_at = [&](Index c) {
+    return job.valid > c ? lanes_of(static_cast<int>(job.valid - c), 0) : 0;
+  };
+  if (job.write_pitch == 1) {  // vectors as they are
+    const Index last = job.flipped ? (kTaps - 1) * job.tap_pitch : 0;
+    const Index pitch = job.flipped ? -job.tap_pitch : job.tap_pitch;
+    for (Index k = 0; k < job.read_channels; ++k)
+      for (Index c = 0; c < job.width; c += kLanes)
+        transform_taps<TILE, POINTS, false>(job.weight + k * job.read_pitch + c + last, pitch,
+                                            lanes_at(c), job.points + k * job.width + c, job.plane);
+    return;
+  }
+  // Squares two by two, so that neighbours in the result are written together.
+  constexpr int kSquare = kTaps * kLanes * kLanes;
+  alignas(64) float squares[2 * kSquare];
+  for (Index k = 0; k < job.read_channels; k += kLanes) {
+    const int reads = lanes_of(static_cast<int>(job.read_channels - k), 0);
+    for (Index c = 0; c < job.width; c += 2 * kLanes) {
+      const int vectors = job.width - c > kLanes ? 2 : 1;
+      for (int v = 0; v < vectors; ++v)
+        transpose_taps(job.weight + k + (c + v * kLanes) * job.write_pitch, job, kTaps, reads,
+                       lanes_at(c + v * kLanes), squares + v * kSquare);
       float* to = job.points + k * job.width + c;
-      for (int i = 0; i < kPoints; ++i) {
-        Vec y[kPoints];
-        weight_axis<TILE, POINTS>(half + kSide * i, y, 1);
-#pragma GCC unroll 6
-        for (int j = 0; j < kPoints; ++j, to += job.plane) store(to, y[j]);
-      }
+      for (int i = 0; i < reads; ++i, to += job.width)
+        for (int v = 0; v < vectors; ++v)
+          transform_taps<TILE, POINTS, true>(squares + v * kSquare + i * kLanes, kLanes * kLanes,
+                                             kLanes, to + v * kLanes, job.plane);
     }
+  }
 }
 
 template <int TILE, int POINTS>
