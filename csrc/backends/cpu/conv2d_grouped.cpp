@@ -314,11 +314,7 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   const GroupVectors vectors = vectors_of(plan);
   const Index slice_weights =
       plan.in_channels * plan.kernel_size[0] * plan.kernel_size[1] * plan.lanes.width;
-  if (plan.zero_fill)
-    parallel_ranges(args.threads, plan.images * plan.out_image, 64 * 1024,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      std::fill(tensors.output + begin, tensors.output + end, T{});
-                    });
+  zero_output(plan, tensors.output, args.threads);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;

@@ -1,3 +1,4 @@
+#include "backends/cpu/conv2d_grouped_fetch.isa.h"
 #include "backends/cpu/conv2d_grouped_tiles.h"
 #include "backends/cpu/gemm_tile.isa.h"
 #include "backends/cpu/take_lanes.isa.h"
@@ -125,14 +126,6 @@ struct Kernels {
 #endif
   };
 };
-
-// Asks L2 for the lines of part t of a range. (L1 has this row's inputs and weights to hold.)
-PYCNN_INLINE void fetch_part(const FloatRange& range, Index t, Index parts) {
-  constexpr Index kLine = 16;
-  const Index lines = (range.count + kLine - 1) / kLine;
-  for (Index line = lines * t / parts; line < lines * (t + 1) / parts; ++line)
-    __builtin_prefetch(range.from + line * kLine, 0, 2);
-}
 
 template <int S>
 const TileKernel* kernels_of(const GroupTiles& job) {

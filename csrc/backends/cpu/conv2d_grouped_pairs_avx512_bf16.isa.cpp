@@ -1,6 +1,7 @@
 // The tiles of bfloat16 of conv2d_grouped_tiles.h by VDPBF16PS: up to 14 pixels of one vector of
 // output channels. A pair of an input pixel, once in a register, is multiplied with all taps of its
 // run that the pixel meets.
+#include "backends/cpu/conv2d_grouped_fetch.isa.h"
 #include "backends/cpu/conv2d_grouped_tiles.h"
 #include "backends/cpu/pair_strip.isa.h"
 
@@ -136,14 +137,6 @@ struct Kernels {
 template <int S>
 const TileKernel* kernels_of(const GroupPairTiles& job) {
   return job.group > 0 ? Kernels<S, Source::kPick>::kList : Kernels<S, Source::kBroadcast>::kList;
-}
-
-// Asks L2 for the lines of part t of a range. (L1 has this row's inputs and weights to hold.)
-PYCNN_INLINE void fetch_part(const FloatRange& range, Index t, Index parts) {
-  constexpr Index kLine = 16;
-  const Index lines = (range.count + kLine - 1) / kLine;
-  for (Index line = lines * t / parts; line < lines * (t + 1) / parts; ++line)
-    __builtin_prefetch(range.from + line * kLine, 0, 2);
 }
 
 }  // namespace

@@ -142,7 +142,7 @@ void run_window(const KernelArgs& args, const WindowKernels& kernels) {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
   const WindowTensors tensors = tensors_of(plan, args);
   const ConvInput in = plan.in.with_pixels(tensors.input_pixel);
-  zero_output(plan, tensors, args.threads);
+  zero_output(plan, tensors.output, args.threads);
   const Index chunks = chunk_count(plan);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);

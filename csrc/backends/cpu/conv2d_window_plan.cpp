@@ -298,13 +298,16 @@ Index output_start(const WindowPlan& plan, const WindowTensors& tensors, const W
   return pixel * tensors.output_pixel;
 }
 
-void zero_output(const WindowPlan& plan, const WindowTensors& tensors, int threads) {
+template <class T>
+void zero_output(const WindowPlan& plan, T* output, int threads) {
   if (!plan.zero_fill) return;
   auto clear = [&](std::int64_t begin, std::int64_t end) {
-    std::fill(tensors.output + begin, tensors.output + end, 0.0f);
+    std::fill(output + begin, output + end, T{});
   };
   parallel_ranges(threads, plan.images * plan.out_image, 64 * 1024, clear);
 }
+template void zero_output(const WindowPlan&, float*, int);
+template void zero_output(const WindowPlan&, BFloat16*, int);
 
 Index chunk_count(const WindowPlan& plan) {
   return plan.pass_count == 0 ? 0 : plan.image_blocks * plan.row_blocks * plan.splits;

@@ -118,8 +118,9 @@ WindowChunk chunk_at(const WindowPlan& plan, Index index);
 // First output element of a pass in this chunk.
 Index output_start(const WindowPlan& plan, const WindowTensors& tensors, const WindowChunk& chunk,
                    const Pass& pass);
-// Clears the output, when some of its pixels have no tap.
-void zero_output(const WindowPlan& plan, const WindowTensors& tensors, int threads);
+// Clears an output of float or BFloat16, when some of its pixels have no tap.
+template <class T>
+void zero_output(const WindowPlan& plan, T* output, int threads);
 
 // Runs of `count` floats at `pitch` from each other.
 struct FloatRuns {

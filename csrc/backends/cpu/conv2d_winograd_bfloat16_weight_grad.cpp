@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "backends/cpu/conv2d_winograd_tiles.h"
+#include "backends/cpu/conv2d_winograd_steps.h"
 #include "backends/cpu/conv2d_winograd_weight_grad.h"
 #include "backends/cpu/winograd_pairs.h"
 #include "core/parallel.h"
@@ -38,32 +38,16 @@ struct PairTileGradPlan {
 
 static_assert(std::has_unique_object_representations_v<PairTileGradPlan>);
 
-constexpr Index kLeastGradChannels = 32;          // fewer do not repay the transforms
-constexpr Index kStepElements = 4 * 1024 * 1024;  // of the points of a step
-constexpr Index kLeastStepTiles = 64;             // fewer do not repay a pass over the sums
+constexpr Index kLeastGradChannels = 32;  // fewer do not repay the transforms
 constexpr Index kLeastItemTiles = 2 * kMostTilePairs, kMostItems = 64;
-constexpr Index kBlocksOfSplit = 8;
 
-struct TileGradOperands {
-  const BFloat16* input;
-  const BFloat16* grad_output;
-  Index input_pixel, grad_pixel;  // elements from pixel to pixel
-  BFloat16* in_points;
-  BFloat16* grad_points;
-  float* sums;
+struct PairTileGradOperands : TileGradOperands<BFloat16> {
   float* bias_sums;
-  float* grad_weight;
-  float* grad_bias;
-};
-
-struct TileStep {
-  Index first, tiles;
-  bool accumulate;
 };
 
 // A few pairs of tiles, of the input and of the gradient.
 void transform_pairs(const PairTileGradPlan& plan, const PairTileUnit& unit,
-                     const TileGradOperands& operands, const TileStep& step, Index first,
+                     const PairTileGradOperands& operands, const TileStep& step, Index first,
                      Index pairs, float* bias_sums) {
   const WinogradTiles& tiles = plan.tiles;
   PairTilePlace inputs[2 * kMostTilePairs], grads[2 * kMostTilePairs];
@@ -93,7 +77,7 @@ void transform_pairs(const PairTileGradPlan& plan, const PairTileUnit& unit,
 }
 
 void transform_item(const PairTileGradPlan& plan, const PairTileUnit& unit,
-                    const TileGradOperands& operands, const TileStep& step, Index item) {
+                    const PairTileGradOperands& operands, const TileStep& step, Index item) {
   float* const bias_sums =
       plan.bias ? operands.bias_sums + item * plan.out_blocks * kPairBlock : nullptr;
   if (bias_sums && !step.accumulate) std::fill_n(bias_sums, plan.out_blocks * kPairBlock, 0.0f);
@@ -107,7 +91,7 @@ void transform_item(const PairTileGradPlan& plan, const PairTileUnit& unit,
 
 // The products of one point for a split of the output channels.
 void add_products(const PairTileGradPlan& plan, const PairUnit& pairs,
-                  const TileGradOperands& operands, const TileStep& step, Index point,
+                  const PairTileGradOperands& operands, const TileStep& step, Index point,
                   Index split) {
   constexpr Index kNoShift = 0;
   const Index first = plan.split_begin(split);
@@ -126,7 +110,7 @@ void add_products(const PairTileGradPlan& plan, const PairUnit& pairs,
 
 // A block of output channels.
 void finish(const PairTileGradPlan& plan, const PairTileGradKernels& kernels,
-            const TileGradOperands& operands, Index block) {
+            const PairTileGradOperands& operands, Index block) {
   const WinogradTiles& tiles = plan.tiles;
   const Index channels = std::min(kPairBlock, tiles.out_channels - block * kPairBlock);
   WinogradSums job;
@@ -154,22 +138,13 @@ void finish(const PairTileGradPlan& plan, const PairTileGradKernels& kernels,
 
 void run_tile_grad(const KernelArgs& args, const PairTileGradKernels& kernels) {
   const PairTileGradPlan& plan = *reinterpret_cast<const PairTileGradPlan*>(args.plan);
-  TileGradOperands operands;
-  operands.input = args.inputs[0].as<const BFloat16>();
-  operands.grad_output = args.inputs[1].as<const BFloat16>();
-  operands.input_pixel = args.inputs[0].pitch();
-  operands.grad_pixel = args.inputs[1].pitch();
+  PairTileGradOperands operands{operands_of<BFloat16>(args, plan.bias != 0), nullptr};
   operands.sums = reinterpret_cast<float*>(args.scratch);
   operands.bias_sums = operands.sums + kPairPoints * plan.sum_plane();
   operands.in_points = reinterpret_cast<BFloat16*>(operands.bias_sums + plan.bias_sums());
   operands.grad_points = operands.in_points + kPairPoints * plan.in_plane();
-  operands.grad_weight = args.outputs[0].as<float>();
-  operands.grad_bias = plan.bias ? args.outputs[1].as<float>() : nullptr;
   for (Index s = 0; s < plan.steps; ++s) {
-    TileStep step;
-    step.first = s * plan.step_tiles;
-    step.tiles = std::min(plan.step_tiles, plan.tiles.count() - step.first);
-    step.accumulate = s > 0;
+    const TileStep step = step_at(plan.tiles, plan.step_tiles, s);
     auto transform = [&](std::int64_t item, int) {
       transform_item(plan, *kernels.unit, operands, step, item);
     };
@@ -216,9 +191,10 @@ Kernel make_pair_tile_weight_grad_kernel(const WeightGradProblem& p, KernelFunct
   plan.bias = p.bias;
   plan.in_blocks = ceil_div(p.input[3], kPairBlock);
   plan.out_blocks = ceil_div(p.grad_output[3], kPairBlock);
-  const Index tile_elements = kPairPoints * (plan.in_blocks + plan.out_blocks) * kPairBlock;
+  const Index tile_bytes =
+      kPairPoints * (plan.in_blocks + plan.out_blocks) * kPairBlock * Index{sizeof(BFloat16)};
   const Index count = plan.tiles.count();
-  plan.steps = ceil_div(count, std::max(kStepElements / tile_elements, kLeastStepTiles));
+  plan.steps = ceil_div(count, std::max(kTileStepBytes / tile_bytes, kLeastStepTiles));
   plan.step_tiles = ceil_div(ceil_div(count, plan.steps), kPairStep) * kPairStep;
   plan.steps = ceil_div(count, plan.step_tiles);
   plan.item_tiles =

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "backends/cpu/conv2d_winograd.h"
-#include "backends/cpu/conv2d_winograd_tiles.h"
+#include "backends/cpu/conv2d_winograd_steps.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -37,31 +37,14 @@ struct WinogradGradPlan {
 
 static_assert(std::has_unique_object_representations_v<WinogradGradPlan>);
 
-constexpr Index kStepFloats = 2 * 1024 * 1024;  // of the points of a step
-constexpr Index kMinStepTiles = 64;             // fewer do not repay a pass over the sums
-constexpr Index kSplitBlocks = 8;
 constexpr Index kMaxWeights =
     1024 * 1024;                    // per tap; the sums of all points are up to 4 times the taps
 constexpr Index kMinWeights = 512;  // per tap; fewer do not repay the transforms
 
-struct Operands {
-  const float* input;
-  const float* grad_output;
-  Index input_pixel, grad_pixel;  // floats from pixel to pixel
-  float* in_points;
-  float* grad_points;
-  float* sums;
-  float* grad_weight;
-  float* grad_bias;
-};
-
-struct Step {
-  Index first, tiles;
-  bool accumulate;
-};
+using Operands = TileGradOperands<float>;
 
 void transform_tile(const WinogradGradPlan& plan, const WinogradTransforms& transforms,
-                    const Operands& operands, const Step& step, Index tile) {
+                    const Operands& operands, const TileStep& step, Index tile) {
   const WinogradTiles& tiles = plan.tiles;
   const Index at = (tile - step.first) * plan.block_width;
   auto job = input_of<WinogradInput>(tiles, operands.input, operands.input_pixel, tile);
@@ -86,7 +69,7 @@ Index valid(Index channels, Index block, Index width) {
 
 // The products of one point for a split of the output channels.
 void add_products(const WinogradGradPlan& plan, const WinogradGradKernels& kernels,
-                  const Operands& operands, const Step& step, Index point, Index split) {
+                  const Operands& operands, const TileStep& step, Index point, Index split) {
   const Index width = plan.block_width;
   const Index first = plan.out_blocks * split / plan.splits;
   const Index end = plan.out_blocks * (split + 1) / plan.splits;
@@ -133,21 +116,12 @@ void run_weight_grad(const KernelArgs& args, const WinogradGradKernels& kernels)
   const WinogradGradPlan& plan = *reinterpret_cast<const WinogradGradPlan*>(args.plan);
   const WinogradTiles& tiles = plan.tiles;
   const WinogradTransforms& transforms = transforms_of(tiles, *kernels.transforms);
-  Operands operands;
-  operands.input = args.inputs[0].as<const float>();
-  operands.grad_output = args.inputs[1].as<const float>();
-  operands.input_pixel = args.inputs[0].pitch();
-  operands.grad_pixel = args.inputs[1].pitch();
+  Operands operands = operands_of<float>(args, plan.bias != 0);
   operands.in_points = reinterpret_cast<float*>(args.scratch);
   operands.grad_points = operands.in_points + tiles.points() * plan.in_plane();
   operands.sums = operands.grad_points + tiles.points() * plan.grad_plane();
-  operands.grad_weight = args.outputs[0].as<float>();
-  operands.grad_bias = plan.bias ? args.outputs[1].as<float>() : nullptr;
   for (Index s = 0; s < plan.steps; ++s) {
-    Step step;
-    step.first = s * plan.step_tiles;
-    step.tiles = std::min(plan.step_tiles, tiles.count() - step.first);
-    step.accumulate = s > 0;
+    const TileStep step = step_at(tiles, plan.step_tiles, s);
     auto transform = [&](std::int64_t begin, std::int64_t end) {
       for (Index t = begin; t < end; ++t)
         transform_tile(plan, transforms, operands, step, step.first + t);
@@ -210,12 +184,12 @@ Kernel make_winograd_weight_grad_kernel(const WeightGradProblem& p, const Winogr
   plan.block_width = 2 * entry.kernels->lanes;
   plan.in_blocks = ceil_div(p.input[3], plan.block_width);
   plan.out_blocks = ceil_div(p.grad_output[3], plan.block_width);
-  const Index tile_floats =
-      plan.tiles.points() * (plan.in_blocks + plan.out_blocks) * plan.block_width;
+  const Index tile_bytes = plan.tiles.points() * (plan.in_blocks + plan.out_blocks) *
+                           plan.block_width * Index{sizeof(float)};
   const Index count = plan.tiles.count();
-  plan.steps = ceil_div(count, std::max(kStepFloats / tile_floats, kMinStepTiles));
+  plan.steps = ceil_div(count, std::max(kTileStepBytes / tile_bytes, kLeastStepTiles));
   plan.step_tiles = ceil_div(count, plan.steps);
-  plan.splits = ceil_div(plan.out_blocks, kSplitBlocks);
+  plan.splits = ceil_div(plan.out_blocks, kBlocksOfSplit);
 
   Kernel kernel;
   kernel.run = entry.run;
