@@ -1,4 +1,8 @@
-"""Checks of single arguments that all rooms share; every message names who asked, the argument and its value."""
+"""Checks of single arguments that all rooms share; every message names who asked, the argument and its value.
+
+Each takes the ``value`` that its caller was given, and for the message ``who`` asks (a class or function) and the
+``name`` of the argument. What it refuses is an ArgumentError.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,7 @@ __all__ = ["as_flag", "as_float", "as_integer", "as_number", "as_path"]
 
 
 def as_flag(value: Any, *, who: str, name: str) -> bool:
-    """Return True or False; what merely counts as one of them ("no", 1, a list) is refused.
-
-    Args:
-        value: What the caller was given.
-        who: The class or function that asks, for the message.
-        name: The argument, for the message.
-
-    Raises:
-        ArgumentError: It is neither.
-    """
+    """Return True or False; what merely counts as one of them ("no", 1, a list) is refused."""
     if isinstance(value, bool):
         return value
     import numpy as np
@@ -34,18 +29,7 @@ def as_flag(value: Any, *, who: str, name: str) -> bool:
 
 
 def as_integer(value: Any, *, who: str, name: str, low: int, high: int | None = None) -> int:
-    """Return an exact integer in ``low..high``; bool and float are refused.
-
-    Args:
-        value: What the caller was given.
-        who: The class or function that asks, for the message.
-        name: The argument, for the message.
-        low: Smallest value allowed.
-        high: Largest value allowed, or None.
-
-    Raises:
-        ArgumentError: It is no integer, or out of range.
-    """
+    """Return an exact integer in ``low..high``, without a ``high`` from ``low`` on; bool and float are refused."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -59,16 +43,7 @@ def as_integer(value: Any, *, who: str, name: str, low: int, high: int | None = 
 
 
 def as_float(value: Any, *, who: str, name: str) -> float:
-    """Return a float; bool and text are refused. It may be infinite or NaN.
-
-    Args:
-        value: What the caller was given.
-        who: The class or function that asks, for the message.
-        name: The argument, for the message.
-
-    Raises:
-        ArgumentError: It is no number.
-    """
+    """Return a float; bool and text are refused. It may be infinite or NaN."""
     try:
         if isinstance(value, bool | str):
             raise TypeError
@@ -89,19 +64,9 @@ def as_number(
     above: bool = False,
     below: bool = False,
 ) -> float:
-    """Return a finite number in an interval; bool and text are refused.
+    """Return a finite number in ``low..high``; bool and text are refused.
 
-    Args:
-        value: What the caller was given.
-        who: The class or function that asks, for the message.
-        name: The argument, for the message.
-        low: Smallest value allowed.
-        high: Largest value allowed.
-        above: `low` itself is not allowed.
-        below: `high` itself is not allowed.
-
-    Raises:
-        ArgumentError: It is no number, not finite, or out of range.
+    With ``above``, ``low`` itself is not allowed; with ``below``, ``high`` is not.
     """
     number = as_float(value, who=who, name=name)
     inside = math.isfinite(number) and low <= number <= high
@@ -119,15 +84,7 @@ def as_number(
 
 
 def as_path(value: Any, *, who: str) -> Path:
-    """Return a path; what cannot be one is refused before the system sees it.
-
-    Args:
-        value: A text, bytes or path.
-        who: The function that asks, for the message.
-
-    Raises:
-        ArgumentError: It is something else, or holds a null character.
-    """
+    """Return the path that a text, bytes or path names; what cannot be one is refused before the system sees it."""
     try:
         text = os.fsdecode(value)
     except TypeError:

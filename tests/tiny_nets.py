@@ -57,6 +57,15 @@ def make_tiny_net(seed: int = 0, side: int = 12) -> TinyNet:
     return net
 
 
+def bright_spots(n: int = 50, seed: int = 0) -> ArrayDataset:
+    """Noise of 6x6 pixels, the brightest of which tells the class, one of three."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    x = rng.random((n, 6, 6, 1), np.float32)
+    x[np.arange(n), y, y] += 2
+    return ArrayDataset(x, y, class_names=["a", "b", "c"])
+
+
 def coloured_images(count: int = 24, classes: int = 3, side: int = 12, seed: int = 0) -> ArrayDataset:
     """Images whose mean colour tells the class, with noise."""
     rng = np.random.default_rng(seed)

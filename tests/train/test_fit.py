@@ -10,18 +10,11 @@ import time
 
 import numpy as np
 import pytest
+from tiny_nets import bright_spots
 
 import pycnn as pc
 from pycnn import nn, optim, train
 from pycnn.train._progress import Progress
-
-
-def data(n=50, seed=0):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, n)
-    x = rng.random((n, 6, 6, 1), np.float32)
-    x[np.arange(n), y, y] += 2
-    return pc.data.ArrayDataset(x, y, class_names=["a", "b", "c"])
 
 
 def trainer(**options):
@@ -43,7 +36,7 @@ def test_best_is_left_out_on_request(tmp_path):
 
 def test_history_holds_an_epoch_a_row():
     t = trainer()
-    history = t.fit(data(), val=data(seed=1), epochs=3, batch_size=16, progress=False)
+    history = t.fit(bright_spots(), val=bright_spots(seed=1), epochs=3, batch_size=16, progress=False)
     assert history["epoch"] == [1, 2, 3]
     assert history["loss"][-1] < history["loss"][0]
     assert {"val_loss", "val_accuracy", "learning_rate", "images_per_second"} <= set(history.columns)
@@ -59,38 +52,40 @@ def test_layers_that_have_seen_no_input_get_their_sizes_from_the_data():
         pc.manual_seed(4)
         net = nn.Sequential(nn.Conv2d(sizes[0], 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(sizes[1], 3))
         t = pc.Trainer(net, optimizer=optim.SGD(0.1), seed=2)
-        return t.fit(data(), epochs=1, batch_size=16, transform=pc.data.transforms.RandomShift(1), progress=False)
+        return t.fit(
+            bright_spots(), epochs=1, batch_size=16, transform=pc.data.transforms.RandomShift(1), progress=False
+        )
 
     assert fitted(None, None).fingerprint == fitted(1, 64).fingerprint
 
 
 def test_second_fit_goes_on():
     t, once = trainer(), trainer()
-    t.fit(data(), epochs=1, batch_size=16, progress=False)
-    t.fit(data(), epochs=2, batch_size=16, progress=False)
-    once.fit(data(), epochs=3, batch_size=16, progress=False)
+    t.fit(bright_spots(), epochs=1, batch_size=16, progress=False)
+    t.fit(bright_spots(), epochs=2, batch_size=16, progress=False)
+    once.fit(bright_spots(), epochs=3, batch_size=16, progress=False)
     assert t.history["epoch"] == [1, 2, 3]
     assert t.fingerprint() == once.fingerprint()
 
 
 def test_short_last_batch_is_trained_on_or_left_out():
     whole, dropped = trainer(), trainer()
-    whole.fit(data(50), epochs=1, batch_size=16, progress=False)
-    dropped.fit(data(50), epochs=1, batch_size=16, drop_last=True, progress=False)
+    whole.fit(bright_spots(50), epochs=1, batch_size=16, progress=False)
+    dropped.fit(bright_spots(50), epochs=1, batch_size=16, drop_last=True, progress=False)
     assert (whole.steps, dropped.steps) == (4, 3)
 
 
 def test_workers_do_not_change_the_bits():
     def run(workers):
         t = trainer()
-        t.fit(data(), epochs=2, batch_size=16, workers=workers, progress=False)
+        t.fit(bright_spots(), epochs=2, batch_size=16, workers=workers, progress=False)
         return t.fingerprint()
 
     assert run(0) == run(1) == run(3)
 
 
 def test_evaluate_counts_every_sample_once():
-    t, held_out = trainer(), data(37, seed=2)
+    t, held_out = trainer(), bright_spots(37, seed=2)
     scores = t.net(held_out.images)
     picked = scores[np.arange(37), held_out.labels]
     loss = (np.log(np.exp(scores.astype(np.float64)).sum(1)) - picked).mean()
@@ -102,7 +97,7 @@ def test_evaluate_counts_every_sample_once():
 
 
 def test_evaluate_takes_arrays_and_changes_nothing():
-    t, d = trainer(), data()
+    t, d = trainer(), bright_spots()
     before = t.fingerprint()
     assert t.evaluate((d.images, d.labels)) == t.evaluate(d)
     assert t.fingerprint() == before
@@ -115,15 +110,15 @@ def test_evaluate_refuses_labels_the_net_does_not_have():
 
 
 def test_predict_gives_classes():
-    t, d = trainer(), data()
+    t, d = trainer(), bright_spots()
     assert np.array_equal(t.predict(d.images), t.net(d.images).argmax(1))
 
 
 def test_nan_loss_stops_with_step_and_last_good_checkpoint(tmp_path):
     t = trainer()
-    t.fit(data(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, progress=False)
+    t.fit(bright_spots(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, progress=False)
     good = (tmp_path / "last.safetensors").read_bytes()
-    d = data()
+    d = bright_spots()
     d.images[3] = np.nan
     with pytest.raises(pc.Error, match=r"loss is nan at step [5-8](.|\n)*last.safetensors"):
         t.fit(d, epochs=1, batch_size=16, checkpoint_dir=tmp_path, progress=False)
@@ -133,14 +128,14 @@ def test_nan_loss_stops_with_step_and_last_good_checkpoint(tmp_path):
 def test_divergence_is_noticed():
     t = trainer(optimizer=optim.SGD(1e30))
     with pytest.raises(pc.Error, match="smaller learning rate"):
-        t.fit(data(), epochs=5, batch_size=16, progress=False)
+        t.fit(bright_spots(), epochs=5, batch_size=16, progress=False)
 
 
 def test_schedule_sets_the_rate():
     rates = []
     t = trainer(optimizer=optim.SGD(1.0), schedule=optim.CosineWithWarmup(2))
     callback = train.LambdaCallback(on_step_end=lambda tr, logs: rates.append(tr.rate))
-    t.fit(data(48), epochs=2, batch_size=16, callbacks=[callback], progress=False)
+    t.fit(bright_spots(48), epochs=2, batch_size=16, callbacks=[callback], progress=False)
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[-1] == pytest.approx(0.5 * (1 + np.cos(np.pi * 3 / 4)))
     assert float(t.variables["train.learning_rate"].numpy()[0]) == pytest.approx(rates[-1])
@@ -148,21 +143,23 @@ def test_schedule_sets_the_rate():
 
 def test_plateau_hears_the_validation():
     t = trainer(optimizer=optim.SGD(1e-6), schedule=optim.ReduceOnPlateau(patience=0, mode="min"))
-    t.fit(data(), val=data(), epochs=3, batch_size=16, progress=False)
+    t.fit(bright_spots(), val=bright_spots(), epochs=3, batch_size=16, progress=False)
     assert t.rate < 1e-6
 
 
 def test_early_stopping_ends_after_patience():
     t = trainer(optimizer=optim.SGD(1e-6))
     stopping = train.EarlyStopping(patience=1, monitor="val_loss", min_delta=1.0)
-    history = t.fit(data(), val=data(seed=1), epochs=20, batch_size=16, callbacks=[stopping], progress=False)
+    history = t.fit(
+        bright_spots(), val=bright_spots(seed=1), epochs=20, batch_size=16, callbacks=[stopping], progress=False
+    )
     assert len(history) == 3
 
 
 def test_early_stopping_of_an_unknown_value_lists_what_there_is():
     with pytest.raises(pc.ArgumentError, match="'val_f1'(.|\n)*loss"):
         trainer().fit(
-            data(),
+            bright_spots(),
             epochs=1,
             callbacks=[train.EarlyStopping(monitor="val_f1")],
             progress=False,
@@ -172,7 +169,7 @@ def test_early_stopping_of_an_unknown_value_lists_what_there_is():
 def test_model_checkpoint_keeps_the_last_and_the_best(tmp_path):
     t = trainer()
     keeper = train.ModelCheckpoint(tmp_path / "run", keep=2)
-    t.fit(data(), val=data(seed=1), epochs=4, batch_size=16, callbacks=[keeper], progress=False)
+    t.fit(bright_spots(), val=bright_spots(seed=1), epochs=4, batch_size=16, callbacks=[keeper], progress=False)
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == ["best.safetensors", "epoch-0003.safetensors", "epoch-0004.safetensors"]
     last = pc.load(tmp_path / "run" / "epoch-0004.safetensors")
@@ -181,7 +178,7 @@ def test_model_checkpoint_keeps_the_last_and_the_best(tmp_path):
 
 def test_loggers_write_after_every_epoch(tmp_path):
     callbacks = [train.CSVLogger(tmp_path / "a" / "log.csv"), train.JSONLines(tmp_path / "log.jsonl")]
-    trainer().fit(data(), epochs=2, batch_size=16, callbacks=callbacks, progress=False)
+    trainer().fit(bright_spots(), epochs=2, batch_size=16, callbacks=callbacks, progress=False)
     rows = list(csv.DictReader((tmp_path / "a" / "log.csv").read_text().splitlines()))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -190,7 +187,7 @@ def test_loggers_write_after_every_epoch(tmp_path):
 
 
 def test_progress_is_a_line_an_epoch_on_stderr(capsys):
-    trainer().fit(data(), val=data(), epochs=2, batch_size=16)
+    trainer().fit(bright_spots(), val=bright_spots(), epochs=2, batch_size=16)
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
@@ -202,7 +199,7 @@ def test_progress_is_a_line_an_epoch_on_stderr(capsys):
 
 
 def test_no_progress_prints_nothing(capsys):
-    trainer().fit(data(), epochs=1, batch_size=16, progress=False)
+    trainer().fit(bright_spots(), epochs=1, batch_size=16, progress=False)
     assert capsys.readouterr() == ("", "")
 
 
@@ -218,7 +215,7 @@ def test_no_progress_prints_nothing(capsys):
 )
 def test_bad_arguments_are_refused(options, text):
     with pytest.raises(pc.ArgumentError, match=text):
-        trainer().fit(data(), progress=False, **options)
+        trainer().fit(bright_spots(), progress=False, **options)
 
 
 def test_data_of_another_kind_is_refused():
@@ -228,15 +225,15 @@ def test_data_of_another_kind_is_refused():
 
 def test_nested_fit_is_refused():
     t = trainer()
-    nested = train.LambdaCallback(on_epoch_end=lambda tr, logs: tr.fit(data(), epochs=1))
+    nested = train.LambdaCallback(on_epoch_end=lambda tr, logs: tr.fit(bright_spots(), epochs=1))
     with pytest.raises(pc.Error, match="training already"):
-        t.fit(data(), epochs=1, batch_size=16, callbacks=[nested], progress=False)
+        t.fit(bright_spots(), epochs=1, batch_size=16, callbacks=[nested], progress=False)
 
 
 def test_validation_uses_the_averages_when_there_are_some():
     t = trainer(ema_decay=0.9)
-    held_out = data(seed=1)
-    history = t.fit(data(), val=held_out, epochs=2, batch_size=16, progress=False)
+    held_out = bright_spots(seed=1)
+    history = t.fit(bright_spots(), val=held_out, epochs=2, batch_size=16, progress=False)
     assert history["val_loss"][-1] == t.evaluate(held_out, batch_size=16, averages=True)["loss"]
     assert history["val_loss"][-1] != t.evaluate(held_out, batch_size=16)["loss"]
 
@@ -245,7 +242,7 @@ def test_augmentation_is_a_function_of_the_seed():
     def run(seed):
         t = trainer(seed=seed)
         shift = pc.data.transforms.RandomCrop(6, padding=1)
-        t.fit(data(), epochs=1, batch_size=16, transform=shift, progress=False)
+        t.fit(bright_spots(), epochs=1, batch_size=16, transform=shift, progress=False)
         return t.fingerprint()
 
     assert run(3) == run(3) != run(4)

@@ -13,17 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_nets import bright_spots
 
 import pycnn as pc
 from pycnn import nn, optim, train
-
-
-def data(n=50, seed=0):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, n)
-    x = rng.random((n, 6, 6, 1), np.float32)
-    x[np.arange(n), y, y] += 2
-    return pc.data.ArrayDataset(x, y, class_names=["a", "b", "c"])
 
 
 def make(**options):
@@ -84,16 +77,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, options, step):
     shift = pc.data.transforms.RandomCrop(padding=1)
     arguments = {"epochs": 3, "batch_size": 16, "transform": shift, "progress": False}
     whole = make(**options)
-    whole.fit(data(), val=data(seed=1), **arguments)
+    whole.fit(bright_spots(), val=bright_spots(seed=1), **arguments)
 
     first = make(**options)
     with pytest.raises(KeyboardInterrupt):
-        first.fit(data(), val=data(seed=1), callbacks=[StopAt(step)], checkpoint_dir=tmp_path, **arguments)
+        first.fit(
+            bright_spots(), val=bright_spots(seed=1), callbacks=[StopAt(step)], checkpoint_dir=tmp_path, **arguments
+        )
     assert first.steps == step
     second = make(**options)
     second.fit(
-        data(),
-        val=data(seed=1),
+        bright_spots(),
+        val=bright_spots(seed=1),
         checkpoint_dir=tmp_path,
         resume=True,
         **arguments,
@@ -109,10 +104,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, options, step):
 
 def test_interruption_in_memory_goes_on_inside_the_epoch():
     whole, t = make(schedule=None), make(schedule=None)
-    whole.fit(data(), epochs=2, batch_size=16, progress=False)
+    whole.fit(bright_spots(), epochs=2, batch_size=16, progress=False)
     with pytest.raises(KeyboardInterrupt):
-        t.fit(data(), epochs=2, batch_size=16, callbacks=[StopAt(2)], progress=False)
-    t.fit(data(), epochs=2, batch_size=16, progress=False)
+        t.fit(bright_spots(), epochs=2, batch_size=16, callbacks=[StopAt(2)], progress=False)
+    t.fit(bright_spots(), epochs=2, batch_size=16, progress=False)
     assert t.fingerprint() == whole.fingerprint()
 
 
@@ -121,7 +116,7 @@ def test_sigterm_ends_with_143_after_a_checkpoint(tmp_path):
     t = make()
     with pytest.raises(SystemExit) as caught:
         t.fit(
-            data(),
+            bright_spots(),
             epochs=2,
             batch_size=16,
             callbacks=[StopAt(2, signal.SIGTERM)],
@@ -135,10 +130,10 @@ def test_sigterm_ends_with_143_after_a_checkpoint(tmp_path):
 
 def test_handlers_are_put_back_after_success_and_error():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    make().fit(data(), epochs=1, batch_size=16, progress=False)
+    make().fit(bright_spots(), epochs=1, batch_size=16, progress=False)
     with pytest.raises(ZeroDivisionError):
         make().fit(
-            data(),
+            bright_spots(),
             epochs=1,
             batch_size=16,
             callbacks=[train.LambdaCallback(on_step_end=lambda *a: 1 / 0)],
@@ -149,15 +144,15 @@ def test_handlers_are_put_back_after_success_and_error():
 
 def test_fit_works_outside_of_the_main_thread():
     t, reference = make(), make()
-    worker = threading.Thread(target=t.fit, args=(data(),), kwargs={"epochs": 1, "progress": False})
+    worker = threading.Thread(target=t.fit, args=(bright_spots(),), kwargs={"epochs": 1, "progress": False})
     worker.start()
     worker.join()
-    reference.fit(data(), epochs=1, progress=False)
+    reference.fit(bright_spots(), epochs=1, progress=False)
     assert t.fingerprint() == reference.fingerprint()
 
 
 def test_ten_steps_and_ten_more_equal_twenty_through_a_file(tmp_path):
-    batches = [data(16, seed=i) for i in range(20)]
+    batches = [bright_spots(16, seed=i) for i in range(20)]
     whole, first, second = (make(schedule=None) for _ in range(3))
     for batch in batches:
         whole.step(batch.images, batch.labels)
@@ -172,7 +167,7 @@ def test_ten_steps_and_ten_more_equal_twenty_through_a_file(tmp_path):
 
 
 def test_loading_into_a_trainer_that_has_trained_rewinds_it(tmp_path):
-    batch = data(16)
+    batch = bright_spots(16)
     t = make(schedule=None)
     t.step(batch.images, batch.labels)
     t.save_checkpoint(tmp_path / "one.safetensors")
@@ -185,15 +180,15 @@ def test_loading_into_a_trainer_that_has_trained_rewinds_it(tmp_path):
 
 def test_checkpoint_is_a_model_file(tmp_path):
     t = make()
-    t.fit(data(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, progress=False)
+    t.fit(bright_spots(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, progress=False)
     net = pc.load(tmp_path / "last.safetensors")
-    assert np.array_equal(net(data().images), t.net(data().images))
+    assert np.array_equal(net(bright_spots().images), t.net(bright_spots().images))
     assert net.metadata["class_names"] == '["a", "b", "c"]'
 
 
 def saved(tmp_path, **options):
     t = make(**options)
-    batch = data(16)
+    batch = bright_spots(16)
     t.step(batch.images, batch.labels)
     t.save_checkpoint(tmp_path / "c.safetensors")
     return tmp_path / "c.safetensors"
@@ -245,10 +240,12 @@ def test_other_groups_of_parameters_are_said(tmp_path):
 
 def test_other_data_within_an_epoch_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        make().fit(data(), epochs=2, batch_size=16, callbacks=[StopAt(2)], checkpoint_dir=tmp_path, progress=False)
+        make().fit(
+            bright_spots(), epochs=2, batch_size=16, callbacks=[StopAt(2)], checkpoint_dir=tmp_path, progress=False
+        )
     with pytest.raises(pc.ArgumentError, match="batch_size 16 -> 8"):
         make().fit(
-            data(),
+            bright_spots(),
             epochs=2,
             batch_size=8,
             checkpoint_dir=tmp_path,
@@ -270,7 +267,7 @@ def test_checkpoint_before_the_first_step_is_refused(tmp_path):
 
 
 def test_resume_without_a_checkpoint_begins(tmp_path):
-    history = make().fit(data(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
+    history = make().fit(bright_spots(), epochs=1, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
     assert len(history) == 1
 
 
@@ -278,8 +275,8 @@ def test_early_stopping_remembers_over_a_resume(tmp_path):
     def fit(t, epochs, resume):
         stopping = train.EarlyStopping(2, monitor="val_loss", min_delta=10.0)
         return t.fit(
-            data(),
-            val=data(seed=1),
+            bright_spots(),
+            val=bright_spots(seed=1),
             epochs=epochs,
             batch_size=16,
             callbacks=[stopping],
@@ -296,9 +293,9 @@ def test_killed_process_resumes_to_the_same_bits(tmp_path):
     """kill -9 at any moment: what was saved loads, and the end is that of undisturbed training."""
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_resume import make, data
-make(schedule=None).fit(data(), epochs=10**6, batch_size=16, checkpoint_dir={str(tmp_path)!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+from test_resume import bright_spots, make
+make(schedule=None).fit(bright_spots(), epochs=10**6, batch_size=16, checkpoint_dir={str(tmp_path)!r})
 """
     with subprocess.Popen([sys.executable, "-P", "-c", code], stderr=subprocess.PIPE, text=True) as victim:
         for _ in range(4):
@@ -309,8 +306,8 @@ make(schedule=None).fit(data(), epochs=10**6, batch_size=16, checkpoint_dir={str
     resumed.load_checkpoint(tmp_path / "last.safetensors")
     epochs = resumed.position.epoch + 1
     assert epochs > 4
-    resumed.fit(data(), epochs=1, batch_size=16, progress=False)
-    whole.fit(data(), epochs=epochs, batch_size=16, progress=False)
+    resumed.fit(bright_spots(), epochs=1, batch_size=16, progress=False)
+    whole.fit(bright_spots(), epochs=epochs, batch_size=16, progress=False)
     assert same(everything(resumed), everything(whole))
 
 
@@ -347,7 +344,7 @@ def test_damaged_state_is_refused_and_nothing_changes(tmp_path, damage, text):
 
 def test_callback_that_remembers_must_be_there_again(tmp_path):
     make().fit(
-        data(),
+        bright_spots(),
         epochs=1,
         batch_size=16,
         callbacks=[train.EarlyStopping()],
@@ -355,7 +352,7 @@ def test_callback_that_remembers_must_be_there_again(tmp_path):
         progress=False,
     )
     with pytest.raises(pc.ArgumentError, match="EarlyStopping"):
-        make().fit(data(), epochs=2, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
+        make().fit(bright_spots(), epochs=2, batch_size=16, checkpoint_dir=tmp_path, resume=True, progress=False)
 
 
 @pytest.mark.parametrize("lost", ["optim.", "train.step"])
@@ -399,18 +396,20 @@ def test_resume_that_is_refused_leaves_the_trainer_as_it_was(tmp_path):
     """Batch size and callbacks are compared before anything of the file is taken over."""
     options = {"batch_size": 16, "checkpoint_dir": tmp_path, "progress": False}
     with pytest.raises(KeyboardInterrupt):
-        make(schedule=None).fit(data(), epochs=2, callbacks=[train.EarlyStopping(), StopAt(2)], **options)
+        make(schedule=None).fit(bright_spots(), epochs=2, callbacks=[train.EarlyStopping(), StopAt(2)], **options)
     other = make(schedule=None)
-    batch = data(16, seed=3)
+    batch = bright_spots(16, seed=3)
     other.step(batch.images, batch.labels)
     before, position = everything(other), other.position
     for wrong, text in (({"batch_size": 8}, "batch_size 16 -> 8"), ({"callbacks": []}, "EarlyStopping")):
         with pytest.raises(pc.ArgumentError, match=text):
-            other.fit(data(), epochs=2, resume=True, **{**options, "callbacks": [train.EarlyStopping()], **wrong})
+            other.fit(
+                bright_spots(), epochs=2, resume=True, **{**options, "callbacks": [train.EarlyStopping()], **wrong}
+            )
         assert same(everything(other), before)
         assert (other.steps, len(other.history)) == (1, 0)
         assert other.position is position
-    assert len(other.fit(data(), epochs=2, resume=True, callbacks=[train.EarlyStopping()], **options)) == 2
+    assert len(other.fit(bright_spots(), epochs=2, resume=True, callbacks=[train.EarlyStopping()], **options)) == 2
 
 
 def test_checkpoint_of_lost_weights_loads_and_is_reported(tmp_path):
