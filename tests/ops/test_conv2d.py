@@ -86,6 +86,13 @@ CASES = {
     "channels_17_33": Case((1, 5, 15, 17), 33, (3, 3), padding=1),
     "channels_33_31": Case((1, 4, 16, 33), 31, (3, 2), padding=1),
     "channels_64_65": Case((1, 4, 5, 64), 65, (1, 1)),
+    # Weight gradients by copies of both sides, of which the first tiles are read as they lie: one row of pixels and
+    # several, more pixels than go to one copy and fewer than are fetched ahead, whole tiles and rests on either side.
+    "panels_of_one_row": Case((2, 17, 19, 48), 46, (1, 1)),
+    "panels_of_rows": Case((2, 9, 61, 32), 28, (3, 3), stride=(1, 2), padding=1),
+    "panels_of_short_rows": Case((3, 8, 5, 80), 29, (2, 2), bias=False),
+    "panels_of_groups": Case((1, 6, 31, 96), 90, (1, 3), padding=(0, 1), groups=3),
+    "blocks_of_gradients": Case((2, 11, 30, 33), 64, (2, 3), stride=2, padding=(0, 1)),
     "channels_1000": Case((1, 2, 3, 1000), 3, (1, 1)),
     "out_channels_2049": Case((1, 2, 2, 2), 2049, (1, 2)),
     "no_bias": Case((2, 6, 6, 5), 7, (3, 3), padding=1, bias=False),

@@ -12,9 +12,8 @@ struct WeightGradKernels {
   Index lanes, scalars;
   Index pixels;  // of which a block and a panel stay in the nearest cache
   void (*outer)(const OuterTiles&);
-  void (*panels)(const OuterTiles&);
+  void (*panels)(const PanelTiles&);
   void (*block)(const PixelBlocks&);
-  void (*panel)(const PixelBlocks&);
   void (*column_sums)(const ColumnSums&);
   void (*products)(const LaneProducts&);
   void (*add)(float* to, const float* from, Index count);
@@ -47,8 +46,8 @@ struct WeightGradPlan {
   // Both operands are copied to blocks before they are multiplied, so many pixels at a time; 0: no.
   Index blocked_pixels = 0;
   Index inputs_in_place = 0;  // of the two, the gradient alone: few channels are near as they are
-  Index copied_grads = 0, copied_inputs = 0;  // floats
-  Index copy_floats = 0;                      // of a worker: input rows; the blocks follow
+  Index copy_floats = 0;      // of a worker: input rows; panels and then a block follow
+  Index panel_floats = 0;
   Index worker_floats = 0, workers = 1;
 
   const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
@@ -56,8 +55,6 @@ struct WeightGradPlan {
   Index group_inputs() const { return in.channels / groups; }
   Index filter() const { return taps * run; }
   bool packed() const { return lanes != WeightLanes::kInputs; }
-  // Blocks of inputs are copied one by one, while the one before is multiplied.
-  bool in_turn() const { return line > 0 && taps == 1 && blocked_pixels > 0 && !packed(); }
   // Groups that are cut into blocks one by one.
   Index block_groups() const { return lanes == WeightLanes::kGroups ? 1 : groups; }
   Index block_channels() const { return out_channels / block_groups(); }
@@ -177,13 +174,12 @@ void plan_blocks(WeightGradPlan& plan, const WeightGradKernels& kernels) {
   if (!can_block(plan) && !gradient) return;
   const bool in_one = plan.line > 0;  // units are that long already
   plan.blocked_pixels = in_one ? plan.unit_rows * plan.line : kernels.pixels;
-  auto floats = [&](Index channels, bool panels) {
-    const Index cut = panels ? kernels.scalars : width;
-    return ceil_div(plan.blocked_pixels * ceil_div(channels, cut) * cut + kernels.lanes, 16) * 16;
-  };
-  plan.copied_grads = floats(plan.packed() ? width : plan.group_outputs(), !plan.packed());
-  plan.copied_inputs = floats(plan.in_turn() ? width : plan.run, plan.packed());
-  plan.worker_floats = plan.copied_grads + plan.copied_inputs * (plan.in_turn() ? 2 : 1);
+  if (!plan.inputs_in_place) {
+    const Index channels = plan.packed() ? plan.run : plan.group_outputs();
+    const Index scalars = ceil_div(channels, kernels.scalars) * kernels.scalars;
+    plan.panel_floats = ceil_div(plan.blocked_pixels * scalars + kernels.lanes, 16) * 16;
+  }
+  plan.worker_floats = plan.panel_floats + plan.blocked_pixels * width;
 }
 
 // ---- Running
@@ -258,123 +254,65 @@ struct Outputs {
   Index group;
 };
 
-void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
-              const Outputs& outputs, float* part) {
-  const float* input = unit.input + outputs.group * plan.group_inputs();
+// The products of one tap, as the operands lie.
+void set_tap(const WeightGradPlan& plan, const Unit& unit, const Outputs& outputs, float* part,
+             Index t, OuterTiles& tiles) {
+  const float* tap = unit.input + outputs.group * plan.group_inputs() + plan.offsets()[t];
   const float* grad = unit.grad + outputs.begin;
-  OuterTiles tiles;
   tiles.rows = unit.rows, tiles.columns = unit.columns;
   tiles.accumulate = unit.accumulate;
+  if (plan.packed()) {
+    tiles.a = tap, tiles.m = plan.run;
+    tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
+    tiles.b = grad, tiles.n = outputs.end - outputs.begin;
+    tiles.b_row = unit.grad_row, tiles.b_column = unit.grad_column;
+    tiles.c = part + t * plan.run * plan.block_width, tiles.c_pitch = plan.block_width;
+  } else {
+    tiles.a = grad, tiles.m = outputs.end - outputs.begin;
+    tiles.a_row = unit.grad_row, tiles.a_column = unit.grad_column;
+    tiles.b = tap, tiles.n = plan.run;
+    tiles.b_row = unit.input_row, tiles.b_column = unit.input_column;
+    tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
+    tiles.c_pitch = plan.filter();
+  }
+}
+
+void add_unit(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+              const Outputs& outputs, float* part) {
+  OuterTiles tiles;
   for (Index t = 0; t < plan.taps; ++t) {
-    const float* tap = input + plan.offsets()[t];
-    if (plan.packed()) {
-      tiles.a = tap, tiles.m = plan.run;
-      tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
-      tiles.b = grad, tiles.n = outputs.end - outputs.begin;
-      tiles.b_row = unit.grad_row, tiles.b_column = unit.grad_column;
-      tiles.c = part + t * plan.run * plan.block_width, tiles.c_pitch = plan.block_width;
-    } else {
-      tiles.a = grad, tiles.m = outputs.end - outputs.begin;
-      tiles.a_row = unit.grad_row, tiles.a_column = unit.grad_column;
-      tiles.b = tap, tiles.n = plan.run;
-      tiles.b_row = unit.input_row, tiles.b_column = unit.input_column;
-      tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
-      tiles.c_pitch = plan.filter();
-    }
+    set_tap(plan, unit, outputs, part, t, tiles);
     kernels.outer(tiles);
   }
 }
 
-// As add_unit, by way of copies in which neighbouring pixels lie next to one another, however many
-// channels there are: panels of what multiplies, blocks of what fills vectors.
-void add_blocks(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
-                const Outputs& outputs, float* part, float* blocks) {
-  const Index width = plan.block_width, channels = outputs.end - outputs.begin;
-  const Index pixels = unit.rows * unit.columns;
-  PixelBlocks grads;
-  grads.from = unit.grad + outputs.begin, grads.to = blocks, grads.channels = channels;
-  grads.rows = unit.rows, grads.columns = unit.columns;
-  grads.row = unit.grad_row, grads.column = unit.grad_column;
-  (plan.packed() ? kernels.block : kernels.panel)(grads);
-  PixelBlocks inputs;
-  inputs.to = blocks + plan.copied_grads, inputs.channels = plan.run;
-  inputs.rows = unit.rows, inputs.columns = unit.columns;
-  inputs.row = unit.input_row, inputs.column = unit.input_column;
-  OuterTiles tiles;
-  tiles.columns = pixels;
-  tiles.accumulate = unit.accumulate;
+// As add_unit, by way of copies: the gradient is copied for the first tap, the inputs for each.
+void add_panels(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+                const Outputs& outputs, float* part, float* copies) {
+  PanelTiles tiles;
+  tiles.panels = copies, tiles.block = copies + plan.panel_floats;
   for (Index t = 0; t < plan.taps; ++t) {
-    inputs.from = unit.input + outputs.group * plan.group_inputs() + plan.offsets()[t];
-    if (plan.packed()) {
-      tiles.a = inputs.to, tiles.m = plan.run, tiles.b = grads.to, tiles.n = channels;
-      tiles.c = part + t * plan.run * width, tiles.c_pitch = width;
-    } else {
-      tiles.a = grads.to, tiles.m = channels, tiles.b = inputs.to, tiles.n = plan.run;
-      tiles.c = part + outputs.begin * plan.filter() + t * plan.run;
-      tiles.c_pitch = plan.filter();
-    }
-    if (plan.inputs_in_place) {
-      tiles.a = inputs.from, tiles.a_row = unit.input_row, tiles.a_column = unit.input_column;
-      tiles.b_row = unit.columns * width, tiles.b_column = width;
-      tiles.rows = unit.rows, tiles.columns = unit.columns;
-      kernels.outer(tiles);
-    } else {
-      (plan.packed() ? kernels.panel : kernels.block)(inputs);
-      kernels.panels(tiles);
-    }
+    set_tap(plan, unit, outputs, part, t, tiles);
+    tiles.copy_a = t == 0 || plan.packed(), tiles.copy_b = t == 0 || !plan.packed();
+    kernels.panels(tiles);
   }
 }
 
-// The same for all units of a chunk, where pixels are one row and there is one tap: while a block
-// of inputs is multiplied, the next one is copied, and the gradients of the next unit come near.
-void add_blocks_in_turn(const WeightGradPlan& plan, const WeightGradKernels& kernels,
-                        const Tensors& tensors, Index first, Index end, const Outputs& outputs,
-                        float* part, float* blocks) {
-  const Index width = plan.block_width, count = ceil_div(plan.run, width);
-  float* copies[2] = {blocks + plan.copied_grads, blocks + plan.copied_grads + plan.copied_inputs};
-  auto inputs_of = [&](const Unit& unit, Index block) {
-    PixelBlocks inputs;
-    inputs.rows = unit.rows, inputs.columns = unit.columns;
-    inputs.row = unit.input_row, inputs.column = unit.input_column;
-    inputs.from =
-        unit.input + outputs.group * plan.group_inputs() + plan.offsets()[0] + block * width;
-    inputs.channels = std::min(width, plan.run - block * width);
-    return inputs;
-  };
-  auto grads_of = [&](const Unit& unit) {
-    PixelBlocks grads;
-    grads.rows = 1, grads.columns = unit.rows * unit.columns, grads.column = unit.grad_column;
-    grads.from = unit.grad + outputs.begin, grads.channels = outputs.end - outputs.begin;
-    return grads;
-  };
-  Unit unit = unit_at(plan, tensors, first, nullptr);
-  PixelBlocks inputs = inputs_of(unit, 0);
-  inputs.to = copies[0];
-  kernels.block(inputs);
-  int turn = 0;
-  for (Index u = first; u < end; ++u) {
-    const Unit next = u + 1 < end ? unit_at(plan, tensors, u + 1, nullptr) : Unit{};
-    PixelBlocks grads = grads_of(unit);
-    grads.to = blocks;
-    kernels.panel(grads);
-    const PixelBlocks next_grads = grads_of(next);
-    OuterTiles tiles;
-    tiles.a = blocks, tiles.columns = grads.columns, tiles.m = grads.channels;
-    tiles.accumulate = u != first;
-    tiles.c_pitch = plan.filter();
-    for (Index block = 0; block < count; ++block, turn ^= 1) {
-      tiles.b = copies[turn];
-      tiles.n = std::min(width, plan.run - block * width);
-      tiles.c = part + outputs.begin * plan.filter() + block * width;
-      tiles.copy = block + 1 < count ? inputs_of(unit, block + 1) : inputs_of(next, 0);
-      tiles.copy.to = copies[turn ^ 1];
-      tiles.fetch = next_grads;
-      const Index from = next_grads.columns * block / count;
-      tiles.fetch.from += from * next_grads.column;
-      tiles.fetch.columns = next_grads.columns * (block + 1) / count - from;
-      kernels.panels(tiles);
-    }
-    unit = next;
+// As add_unit, where the gradient alone is copied and the inputs are multiplied as they lie.
+void add_grad_block(const WeightGradPlan& plan, const WeightGradKernels& kernels, const Unit& unit,
+                    const Outputs& outputs, float* part, float* copy) {
+  PixelBlocks grads;
+  grads.from = unit.grad + outputs.begin, grads.channels = outputs.end - outputs.begin;
+  grads.rows = unit.rows, grads.columns = unit.columns;
+  grads.row = unit.grad_row, grads.column = unit.grad_column;
+  grads.to = copy;
+  kernels.block(grads);
+  OuterTiles tiles;
+  for (Index t = 0; t < plan.taps; ++t) {
+    set_tap(plan, unit, outputs, part, t, tiles);
+    tiles.b = copy;
+    tiles.b_row = unit.columns * plan.block_width, tiles.b_column = plan.block_width;
+    kernels.outer(tiles);
   }
 }
 
@@ -449,13 +387,6 @@ void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, con
   float* part = tensors.part(plan, index);
   const Index first = plan.units * index / plan.parts;
   const Index end = plan.units * (index + 1) / plan.parts;
-  const bool in_turn = plan.in_turn();
-  if (in_turn)
-    each_outputs(plan, split, [&](const Outputs& outputs, Index) {
-      add_blocks_in_turn(plan, kernels, tensors, first, end, outputs, part,
-                         buffer + plan.copy_floats);
-    });
-  if (in_turn && !plan.bias) return;
   for (Index u = first; u < end; ++u) {
     Unit unit = unit_at(plan, tensors, u, buffer);
     unit.accumulate = u != first;
@@ -463,11 +394,12 @@ void run_chunk(const WeightGradPlan& plan, const WeightGradKernels& kernels, con
       const Index at = plan.packed() ? block * plan.filter() * plan.block_width : 0;
       if (plan.lanes == WeightLanes::kGroups)
         add_products(plan, kernels, unit, outputs, part + at);
-      else if (!in_turn && plan.blocked_pixels > 0)
+      else if (plan.blocked_pixels > 0)
         each_piece(plan, unit, [&](const Unit& piece) {
-          add_blocks(plan, kernels, piece, outputs, part + at, buffer + plan.copy_floats);
+          (plan.inputs_in_place ? add_grad_block : add_panels)(
+              plan, kernels, piece, outputs, part + at, buffer + plan.copy_floats);
         });
-      else if (!in_turn)
+      else
         add_unit(plan, kernels, unit, outputs, part + at);
       if (plan.bias) add_bias(kernels, unit, outputs, tensors.bias_part(plan, index));
     });
@@ -541,25 +473,22 @@ void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
 }
 
 constexpr WeightGradKernels kBaselineKernels = {
-    baseline::kGemmLanes,   baseline::kGemmScalars, 256,
-    baseline::outer_tiles,  baseline::panel_tiles,  baseline::block_pixels,
-    baseline::panel_pixels, baseline::column_sums,  baseline::lane_products,
-    baseline::add_floats};
+    baseline::kGemmLanes,  baseline::kGemmScalars,  256,
+    baseline::outer_tiles, baseline::panel_tiles,   baseline::block_pixels,
+    baseline::column_sums, baseline::lane_products, baseline::add_floats};
 void run_baseline(const KernelArgs& args) noexcept { run_weight_grad(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
 constexpr WeightGradKernels kAvx2Kernels = {
-    avx2::kGemmLanes,   avx2::kGemmScalars, 256,
-    avx2::outer_tiles,  avx2::panel_tiles,  avx2::block_pixels,
-    avx2::panel_pixels, avx2::column_sums,  avx2::lane_products,
-    avx2::add_floats};
+    avx2::kGemmLanes,  avx2::kGemmScalars,  256,
+    avx2::outer_tiles, avx2::panel_tiles,   avx2::block_pixels,
+    avx2::column_sums, avx2::lane_products, avx2::add_floats};
 void run_avx2(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
 constexpr WeightGradKernels kAvx512Kernels = {
-    avx512::kGemmLanes,   avx512::kGemmScalars, 192,
-    avx512::outer_tiles,  avx512::panel_tiles,  avx512::block_pixels,
-    avx512::panel_pixels, avx512::column_sums,  avx512::lane_products,
-    avx512::add_floats};
+    avx512::kGemmLanes,  avx512::kGemmScalars,  192,
+    avx512::outer_tiles, avx512::panel_tiles,   avx512::block_pixels,
+    avx512::column_sums, avx512::lane_products, avx512::add_floats};
 void run_avx512(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx512Kernels); }
 #endif
 

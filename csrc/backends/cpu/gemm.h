@@ -6,8 +6,8 @@
 //
 // Three shapes of work exist. `window_tiles` keeps a block of output pixels times output channels
 // in registers while it walks taps and input channels (forward, gradient for the input).
-// `outer_tiles` keeps a block of a weight gradient in registers while it walks pixels. `row_dots`
-// multiplies rows as they lie (dense layers of large weights).
+// `outer_tiles` and `panel_tiles` keep a block of a weight gradient in registers while they walk
+// pixels. `row_dots` multiplies rows as they lie (dense layers of large weights).
 //
 // Numerics: one accumulator per element (row_dots: per lane, added up as a tree), one fixed order
 // (taps as listed, then channels; or rows, then columns), fused multiply-add where the set has it;
@@ -51,9 +51,7 @@ struct WindowTiles {
   LineRuns fetch;  // wanted soon: their lines are asked for between the tiles
 };
 
-// Copies pixels to [block of channels][pixel][2 * lanes] (block_pixels), or to [panel of
-// channels][pixel][kGemmScalars] (panel_pixels), for which `to` must have kGemmLanes floats to
-// spare.
+// Copies pixels to [block of channels][pixel][2 * lanes].
 struct PixelBlocks {
   const float* from = nullptr;
   Index rows = 0, columns = 0, row = 0, column = 0;  // pixels and the steps between them
@@ -61,8 +59,7 @@ struct PixelBlocks {
   float* to = nullptr;
 };
 
-// c[i][j] (+)= sum over pixels of a[pixel][i] * b[pixel][j]. For panel_tiles a is what panel_pixels
-// has copied, and b what block_pixels has; of rows and steps only `columns` counts.
+// c[i][j] (+)= sum over pixels of a[pixel][i] * b[pixel][j].
 struct OuterTiles {
   const float* a = nullptr;
   const float* b = nullptr;
@@ -72,9 +69,15 @@ struct OuterTiles {
   float* c = nullptr;
   Index c_pitch = 0;
   bool accumulate = false;  // else c is overwritten
-  // panel_tiles, between the tiles: a block that is copied as block_pixels does, pixels that come
-  // near.
-  PixelBlocks copy, fetch;
+};
+
+// The same, by way of copies in which neighbouring pixels lie next to one another, however many
+// channels there are. They are made while the first tiles that need them are multiplied.
+struct PanelTiles : OuterTiles {
+  bool copy_a = false, copy_b = false;  // else the copies are there
+  // Of a: [panel of channels][pixel][kGemmScalars], and kGemmLanes to spare.
+  float* panels = nullptr;
+  float* block = nullptr;  // of b: [pixel][2 * lanes], of the last block only
 };
 
 // sums[j][i] (+)= product of row j of b with row i of a, `count` contiguous floats each.
@@ -110,8 +113,7 @@ struct ScatterColumns {
   constexpr Index kGemmLanes = LANES, kGemmScalars = SCALARS; \
   void window_tiles(const WindowTiles& job);                  \
   void outer_tiles(const OuterTiles& job);                    \
-  void panel_tiles(const OuterTiles& job);                    \
-  void panel_pixels(const PixelBlocks& job);                  \
+  void panel_tiles(const PanelTiles& job);                    \
   void block_pixels(const PixelBlocks& job);                  \
   void row_dots(const RowDots& job);                          \
   void column_sums(const ColumnSums& job);                    \

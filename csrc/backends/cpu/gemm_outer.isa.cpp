@@ -130,61 +130,114 @@ PYCNN_INLINE void copy_pixel(const float* from, Index channels, float* to) {
   }
 }
 
-// Goes through pixels, row by row.
-struct Walk {
-  const PixelBlocks& pixels;
-  const float* at = pixels.from;
-  Index done = 0, column = 0;
-};
+// How many pixels of a source come near before they are multiplied.
+constexpr Index kAhead = 24;
+
+// Multiplies a whole tile and copies on the way what is read from its source: the copies of a
+// source cost nothing while the multiplications hold the core back, and its lines come from memory
+// in the meantime. `next_a` and `next_b` follow the source's last pixels.
+template <int NV, bool kCopyA, bool kCopyB>
+void copying_kernel(const PanelTiles& job, const float* a, const float* b, float* panel,
+                    float* block, const float* next_a, const float* next_b, float* c) {
+  Vec sum[kMaxScalars][NV];
+#pragma GCC unroll 14
+  for (int i = 0; i < kMaxScalars; ++i) {
+    if (job.accumulate) __builtin_prefetch(c + i * job.c_pitch, 1);
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) sum[i][v] = zero();
+  }
+  const Index a_column = kCopyA ? job.a_column : kMaxScalars;
+  const Index b_column = kCopyB ? job.b_column : kBlock;
+  const float* x = kCopyA ? a : panel;
+  const float* y = kCopyB ? b : block;
+  auto multiply = [&](Index pixels, const float* near_a, const float* near_b) {
+    for (Index pixel = 0; pixel < pixels; ++pixel) {
+      Vec yv[NV];
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) {
+        yv[v] = load(y + v * kLanes);
+        if (!kCopyB) continue;
+        store(block + v * kLanes, yv[v]);
+        __builtin_prefetch(near_b + v * kLanes);
+      }
+      if constexpr (kCopyA) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kMaxScalars; v += kLanes) {
+          constexpr int kRest = kMaxScalars % kLanes;
+          const bool full = v + kLanes <= kMaxScalars;
+          // Beyond the panel it is overwritten by the next pixel, or the next panel.
+          store(panel + v, full ? load(x + v) : load_partial(x + v, kRest));
+        }
+        __builtin_prefetch(near_a);
+        __builtin_prefetch(near_a + kMaxScalars - 1);
+      }
+#pragma GCC unroll 14
+      for (int i = 0; i < kMaxScalars; ++i) {
+        const Vec xv = broadcast(x[i]);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sum[i][v] = fma(xv, yv[v], sum[i][v]);
+      }
+      x += a_column, y += b_column;
+      if constexpr (kCopyA) panel += kMaxScalars, near_a += a_column;
+      if constexpr (kCopyB) block += kBlock, near_b += b_column;
+    }
+  };
+  const Index ahead = job.columns < kAhead ? job.columns : kAhead;
+  for (Index row = 1; row <= job.rows; ++row) {
+    multiply(job.columns - ahead, x + ahead * a_column, y + ahead * b_column);
+    const bool last = row == job.rows;
+    const float* row_a = a + row * job.a_row;
+    const float* row_b = b + row * job.b_row;
+    multiply(ahead, last ? next_a : row_a, last ? next_b : row_b);
+    if (kCopyA) x = row_a;
+    if (kCopyB) y = row_b;
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < kMaxScalars; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      float* to = c + i * job.c_pitch + v * kLanes;
+      store(to, job.accumulate ? sum[i][v] + load(to) : sum[i][v]);
+    }
+}
 
 template <class F>
-PYCNN_INLINE void walk(Walk& state, Index end, F f) {
-  const PixelBlocks& p = state.pixels;
-  while (state.done < end) {
-    const Index left = p.columns - state.column;
-    const Index count = end - state.done < left ? end - state.done : left;
-    for (Index i = 0; i < count; ++i, state.at += p.column) f(state.at);
-    state.done += count, state.column += count;
-    if (count == left) state.column = 0, state.at += p.row - p.columns * p.column;
+PYCNN_INLINE void for_each_pixel(Index rows, Index columns, const float* from, Index row_step,
+                                 Index column_step, F f) {
+  for (Index row = 0; row < rows; ++row, from += row_step) {
+    const float* pixel = from;
+    for (Index column = 0; column < columns; ++column, pixel += column_step) f(pixel);
   }
 }
 
-// What panel_tiles does besides, in equal steps. A pixel comes near some pixels before it is
-// copied.
-struct Meanwhile {
-  Walk copy, copy_fetch, fetch;
-  Index steps, done = 0;
-};
-
-PYCNN_INLINE void step(Meanwhile& work) {
-  constexpr Index kAhead = 24;
-  ++work.done;
-  const PixelBlocks& copy = work.copy.pixels;
-  const Index channels = copy.channels, count = copy.rows * copy.columns;
-  const Index end = count * work.done / work.steps;
-  const Index near = end + kAhead < count ? end + kAhead : count;
-  float* to = copy.to + work.copy.done * kBlock;
-  if (channels == kBlock) {
-    walk(work.copy_fetch, near, [](const float* from) {
-      __builtin_prefetch(from);
-      __builtin_prefetch(from + kBlock - 1);
-    });
-    walk(work.copy, end, [&](const float* from) {
-      store(to, load(from));
-      store(to + kLanes, load(from + kLanes));
-      to += kBlock;
-    });
-  } else {
-    walk(work.copy, end, [&](const float* from) {
-      copy_pixel(from, channels, to);
-      to += kBlock;
-    });
-  }
-  const PixelBlocks& fetch = work.fetch.pixels;
-  walk(work.fetch, fetch.rows * fetch.columns * work.done / work.steps, [&](const float* from) {
-    constexpr Index kLine = 16;
-    for (Index i = 0; i < fetch.channels; i += kLine) __builtin_prefetch(from + i);
+// The last channels; what a vector holds beyond them is the next pixel's, or to spare.
+void copy_panel(const PanelTiles& job, const float* from, Index channels, float* to) {
+  for_each_pixel(job.rows, job.columns, from, job.a_row, job.a_column, [&](const float* pixel) {
+    for (Index v = 0; v < channels; v += kLanes) {
+      const Index rest = channels - v;
+      store(to + v,
+            rest >= kLanes ? load(pixel + v) : load_partial(pixel + v, static_cast<int>(rest)));
+    }
+    to += kMaxScalars;
   });
+}
+
+void copy_block(const PanelTiles& job, const float* from, Index channels) {
+  float* to = job.block;
+  for_each_pixel(job.rows, job.columns, from, job.b_row, job.b_column, [&](const float* pixel) {
+    copy_pixel(pixel, channels, to);
+    to += kBlock;
+  });
+}
+
+// A tile of which nothing is copied yet, or one side alone.
+template <int NV>
+void run_copying(const PanelTiles& job, bool copy_a, bool copy_b, const float* a, const float* b,
+                 float* panel, const float* next_a, const float* next_b, float* c) {
+  const auto kernel = !copy_b   ? copying_kernel<NV, true, false>
+                      : !copy_a ? copying_kernel<NV, false, true>
+                                : copying_kernel<NV, true, true>;
+  kernel(job, a, b, panel, job.block, next_a, next_b, c);
 }
 
 }  // namespace
@@ -199,54 +252,40 @@ void outer_tiles(const OuterTiles& job) {
     for_each_block(job, [&](const OuterTiles& block) { for_each_part(block, run_tile); });
 }
 
-void panel_tiles(const OuterTiles& job) {
-  OuterTiles tile = job;
-  tile.rows = 1, tile.a_column = kMaxScalars, tile.b_column = kBlock;
-  const Index tiles = (job.m + kMaxScalars - 1) / kMaxScalars * ((job.n + kBlock - 1) / kBlock);
-  Meanwhile meanwhile{{job.copy}, {job.copy}, {job.fetch}, tiles};
-  for (Index j = 0; j < job.n; j += kBlock, tile.b += job.columns * kBlock) {
+void panel_tiles(const PanelTiles& job) {
+  const Index pixels = job.rows * job.columns;
+  auto behind = [&](const float* from, Index row, Index column) {
+    return from + (job.rows > 1 ? job.rows * row : job.columns * column);
+  };
+  OuterTiles tile;
+  tile.rows = 1, tile.columns = pixels;
+  tile.a_column = kMaxScalars, tile.b_column = kBlock;
+  tile.c_pitch = job.c_pitch, tile.accumulate = job.accumulate;
+  for (Index j = 0; j < job.n; j += kBlock) {
     tile.n = job.n - j < kBlock ? job.n - j : kBlock;
-    tile.a = job.a, tile.c = job.c + j;
-    for (Index i = 0; i < job.m; i += kMaxScalars) {
+    tile.b = job.block;
+    const float* b = job.b + j;
+    const float* next_b = j + kBlock < job.n ? b + kBlock : behind(job.b, job.b_row, job.b_column);
+    float* panel = job.panels;
+    for (Index i = 0; i < job.m; i += kMaxScalars, panel += pixels * kMaxScalars) {
       tile.m = job.m - i < kMaxScalars ? job.m - i : kMaxScalars;
-      step(meanwhile);
+      tile.c = job.c + i * job.c_pitch + j;
+      const bool copy_a = job.copy_a && j == 0, copy_b = job.copy_b && i == 0;
+      const bool whole = tile.m == kMaxScalars && tile.n % kLanes == 0;
+      if (whole && (copy_a || copy_b)) {
+        const float* a = job.a + i;
+        const float* next_a =
+            i + kMaxScalars < job.m ? a + kMaxScalars : behind(job.a, job.a_row, job.a_column);
+        (tile.n == kBlock ? run_copying<2> : run_copying<1>)(job, copy_a, copy_b, a, b, panel,
+                                                             next_a, next_b, tile.c);
+        continue;
+      }
+      if (copy_a) copy_panel(job, job.a + i, tile.m, panel);
+      if (copy_b) copy_block(job, b, tile.n);
+      tile.a = panel;
       run_tile(tile);
-      tile.a += job.columns * kMaxScalars, tile.c += kMaxScalars * job.c_pitch;
     }
   }
-}
-
-void panel_pixels(const PixelBlocks& job) {
-  constexpr int kVectors = (kMaxScalars + kLanes - 1) / kLanes;
-  // All channels of a few pixels: many pixels at large steps drive one another out of the caches
-  // before the next panel wants the rest of their lines.
-  constexpr Index kFew = 8;
-  const Index pixels = job.rows * job.columns;
-  for (Index row = 0; row < job.rows; ++row)
-    for (Index first = 0; first < job.columns; first += kFew) {
-      const Index count = job.columns - first < kFew ? job.columns - first : kFew;
-      const float* few = job.from + row * job.row + first * job.column;
-      float* panel = job.to + (row * job.columns + first) * kMaxScalars;
-      for (Index c = 0; c < job.channels; c += kMaxScalars, panel += pixels * kMaxScalars) {
-        const float* from = few + c;
-        float* to = panel;
-        for (Index i = 0; i < count; ++i, from += job.column, to += kMaxScalars) {
-          // What a vector holds beyond the panel is overwritten by the next pixel. The last one has
-          // none: after it comes a panel that has its pixel already.
-          const bool last = row * job.columns + first + i + 1 == pixels;
-          const Index left =
-              last && job.channels - c > kMaxScalars ? kMaxScalars : job.channels - c;
-          for (int v = 0; v < kVectors * kLanes; v += kLanes) {
-            const Index rest = left - v;
-            if (rest >= kLanes)
-              store(to + v, load(from + v));
-            else if (rest > 0)
-              store_partial(to + v, load_partial(from + v, static_cast<int>(rest)),
-                            static_cast<int>(rest));
-          }
-        }
-      }
-    }
 }
 
 void block_pixels(const PixelBlocks& job) {
