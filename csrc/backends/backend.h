@@ -99,9 +99,14 @@ struct Selection {
 struct Siblings {
   const ops::Conv2d* op = nullptr;
   TensorSpec input;
-  Shape weight;                        // of the first
-  std::vector<std::int64_t> channels;  // results of each
-  bool training = false;               // gradients are wanted, too
+  Shape weight;  // of the first
+  struct Result {
+    std::int64_t channels = 0;
+    std::vector<const Op*> readers = {};  // behind an activation that all have
+    bool is_kept = false;                 // the graph itself wants it, by itself
+  };
+  std::vector<Result> results;
+  bool training = false;  // gradients are wanted, too
 };
 
 struct Backend {

@@ -133,8 +133,18 @@ class Merger {
     siblings.input = editor_.source().spec(first.inputs[0]);
     siblings.weight = editor_.source().spec(first.inputs[1]).shape;
     siblings.training = rule_.training;
-    for (const Chain& chain : group) siblings.channels.push_back(chain.channels);
+    for (const Chain& chain : group) siblings.results.push_back(result_of(chain));
     return rule_.backend->merges(siblings);
+  }
+
+  Siblings::Result result_of(const Chain& chain) const {
+    Siblings::Result result{chain.channels};
+    for (const int reader : readers_[static_cast<std::size_t>(chain.nodes.back())])
+      if (reader < 0)
+        result.is_kept = true;
+      else
+        result.readers.push_back(&node(reader).op);
+    return result;
   }
 
   void take(std::vector<Chain> group) {

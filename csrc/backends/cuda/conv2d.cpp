@@ -1,5 +1,6 @@
 #include "backends/cuda/conv2d.h"
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -86,23 +87,44 @@ Choice choose(const OpType& op, const Problem& problem) {
   return choice;
 }
 
+// Whether an op that trains reads a part of a larger image where it is, and makes the gradient
+// where that of the larger one has it. Plans of cuDNN do neither.
+bool reads_part(const Op& op) {
+  return std::holds_alternative<ops::BatchNormTrain>(op) ||
+         std::holds_alternative<ops::Activation>(op) ||
+         std::holds_alternative<ops::MaxPool2d>(op) || std::holds_alternative<ops::AvgPool2d>(op);
+}
+
+// What a concat joins would be a part of two images.
+bool reads_part(const Siblings::Result& result) {
+  return !result.is_kept && std::all_of(result.readers.begin(), result.readers.end(),
+                                        [](const Op* reader) { return reads_part(*reader); });
+}
+
 }  // namespace
 
-// By the bytes that move. Each sibling but one is spared reading the image for its result and for
-// its weights' gradient, writing its part of the image's gradient and adding that up (two reads,
-// one write). In return all results are copied out of the merged ones, and their gradients
-// together: reads and writes of both. Forward alone the copies take what reading spares. Slices
-// begin at whole vectors of 16 bytes.
+// By the bytes that move in a step. Each sibling but one is spared reading the image for its result
+// and for its weights' gradient, writing its part of the image's gradient and adding that up (two
+// reads, one write). In return the weights are copied together, and the results out of the merged
+// ones and their gradients into theirs (a read and a write of both), but not where those who read a
+// result take it where it is. Forward alone the copies take what reading spares. Slices begin at
+// whole vectors of 16 bytes.
 bool merges_siblings(const Siblings& siblings) noexcept {
   constexpr std::int64_t kSpared = 6, kCopied = 4, kVectorChannels = 8;
   if (!siblings.training || siblings.op->stride != Pair{1, 1}) return false;
-  std::int64_t results = 0;
-  for (const std::int64_t channels : siblings.channels) {
-    if (channels % kVectorChannels != 0) return false;
-    results += channels;
+  std::int64_t results = 0, copied = 0;
+  for (const Siblings::Result& result : siblings.results) {
+    if (result.channels % kVectorChannels != 0) return false;
+    results += result.channels;
+    if (!reads_part(result)) copied += result.channels;
   }
-  const auto others = static_cast<std::int64_t>(siblings.channels.size()) - 1;
-  return kSpared * others * siblings.input.shape[3] > kCopied * results;
+  const Shape &image = siblings.input.shape, &window = siblings.weight;
+  const std::int64_t pixels = image[0] * image[1] * image[2];
+  const std::int64_t weights = results * window[1] * window[2] * window[3];
+  const auto others = static_cast<std::int64_t>(siblings.results.size()) - 1;
+  return (kSpared * others * image[3] - kCopied * copied) * pixels *
+             item_size(siblings.input.dtype) >
+         2 * weights * item_size(DType::kFloat32);
 }
 
 // Always: a library's kernel is followed by one pass over its result, as a batch norm of its own

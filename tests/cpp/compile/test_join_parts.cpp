@@ -3,8 +3,8 @@
 
 #include <functional>
 
+#include "compile/inception_net.h"
 #include "compile/random_net.h"
-#include "pycnn/composites.h"
 
 namespace pycnn {
 namespace {
@@ -57,35 +57,13 @@ void check_same(const Graph& graph, const CompileOptions& options, int expected_
   }
 }
 
-Symbol inception(Graph& graph, Symbol x, bool batch_norm, const std::string& prefix) {
-  const composites::Inception block{.in_channels = graph.spec(x).shape[3],
-                                    .branch1 = 17,
-                                    .reduce3 = 16,
-                                    .branch3 = 19,
-                                    .reduce5 = 3,
-                                    .branch5 = 5,
-                                    .pool = 7,
-                                    .branch5_kernel = 5,
-                                    .batch_norm = batch_norm};
-  std::vector<Symbol> tensors;
-  for (const composites::BlockTensor& tensor : composites::parameters(block))
-    tensors.push_back(
-        tensor.trainable
-            ? graph.parameter(prefix + tensor.name, tensor.spec, tensor.initializer, tensor.layout)
-            : graph.buffer(prefix + tensor.name, tensor.spec, tensor.initializer));
-  return composites::build(block, graph, x, tensors, prefix, "net.py:1");
-}
-
 // Two blocks, then a classifier.
 Graph inception_net(std::int64_t batch, bool batch_norm) {
   Graph graph;
-  Layers net{graph};
   Symbol x = graph.input("x", {{batch, 9, 10, 5}, DType::kFloat32});
-  x = inception(graph, inception(graph, x, batch_norm, "a."), batch_norm, "b.");
-  x = net.dense(graph.add(ops::GlobalAvgPool2d{}, {x}), "fc", 2);
-  const Symbol y = graph.input("y", {{batch}, DType::kInt64});
-  graph.set_output("logits", x);
-  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {x, y}, "loss"));
+  for (const char* prefix : {"a.", "b."})
+    x = test::inception(graph, x, test::odd_inception(batch_norm), prefix);
+  test::classify(graph, x, 2);
   return graph;
 }
 

@@ -1,8 +1,7 @@
 #include <doctest/doctest.h>
 
-#include "compile/nets.h"
+#include "compile/inception_net.h"
 #include "compile/passes.h"
-#include "pycnn/composites.h"
 
 namespace pycnn {
 namespace {
@@ -72,7 +71,8 @@ TEST_CASE("batch norms stay by themselves and read their channels") {
   const Graph result =
       merge_siblings(specialize(graph, Mode::kTraining), {&willing(), /*training=*/true});
   REQUIRE(asked().size() == 1);
-  CHECK(asked()[0].channels == std::vector<std::int64_t>{5, 3});
+  CHECK(asked()[0].results[0].channels == 5);
+  CHECK(asked()[0].results[1].channels == 3);
   CHECK(asked()[0].weight == Shape{5, 1, 1, 4});
   CHECK(asked()[0].training);
   CHECK(result.spec(result.find("c1.merged")).shape == Shape{2, 3, 3, 8});
@@ -85,6 +85,32 @@ TEST_CASE("batch norms stay by themselves and read their channels") {
           std::vector<std::int64_t>{0, 0, 0, second ? 5 : 0});
     CHECK(result.node(part.inputs[0]).name == "c1.merged");
   }
+}
+
+TEST_CASE("who reads what siblings give is told") {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{2, 3, 3, 4}, DType::kFloat32});
+  const auto branch = [&](const char* name) { return net.relu(net.conv(x, name, 8, 1, false, 0)); };
+  const Symbol a = branch("a"), b = branch("b"), c = branch("c");
+  const Symbol next = net.conv(b, "next", 8, 3), pooled = graph.add(ops::MaxPool2d{}, {b});
+  graph.set_output("y", graph.add(ops::Concat{3}, {a, next}));
+  graph.set_output("z", pooled);
+  graph.set_output("c", c);
+  asked().clear();
+  (void)merge_siblings(graph, {&willing()});
+  REQUIRE(asked().size() == 1);
+  const auto& results = asked()[0].results;
+  REQUIRE(results.size() == 3);
+  // Behind the activations.
+  REQUIRE(results[0].readers.size() == 1);
+  CHECK(std::string(op_name(*results[0].readers[0])) == "concat");
+  REQUIRE(results[1].readers.size() == 2);
+  CHECK(std::string(op_name(*results[1].readers[0])) == "conv2d");
+  CHECK(std::string(op_name(*results[1].readers[1])) == "max_pool2d");
+  CHECK(results[2].readers.empty());
+  CHECK_FALSE(results[1].is_kept);
+  CHECK(results[2].is_kept);
 }
 
 TEST_CASE("what differs, or is wanted by itself, stays") {
@@ -127,25 +153,9 @@ Graph inception_net(bool batch_norm) {
   Graph graph;
   test::Layers net{graph};
   const Symbol x = graph.input("x", {{3, 5, 6, 64}, DType::kFloat32});
-  const composites::Inception block{.in_channels = 64,
-                                    .branch1 = 17,
-                                    .reduce3 = 16,
-                                    .branch3 = 19,
-                                    .reduce5 = 3,
-                                    .branch5 = 5,
-                                    .pool = 7,
-                                    .branch5_kernel = 5,
-                                    .batch_norm = batch_norm};
-  std::vector<Symbol> tensors;
-  for (const composites::BlockTensor& tensor : composites::parameters(block))
-    tensors.push_back(
-        tensor.trainable
-            ? graph.parameter(tensor.name, tensor.spec, tensor.initializer, tensor.layout)
-            : graph.buffer(tensor.name, tensor.spec, tensor.initializer));
-  const Symbol h = composites::build(block, graph, net.conv(x, "stem", 64, 3), tensors, "", "");
-  const Symbol logits = net.dense(graph.add(ops::GlobalAvgPool2d{}, {h}), "fc", 4);
-  const Symbol y = graph.input("y", {{3}, DType::kInt64});
-  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {logits, y}, "loss"));
+  test::classify(
+      graph,
+      test::inception(graph, net.conv(x, "stem", 64, 3), test::odd_inception(batch_norm), ""), 4);
   return graph;
 }
 
