@@ -4,8 +4,10 @@
 //
 //   conv2d -> batch_norm_statistics                      the moments come from the convolution,
 //                                                        whoever else reads its result
+//   conv2d -> slice of channels -> batch_norm_statistics the same slice of its moments
 //   conv2d_grad_input -> batch_norm_apply_grad,          the sums come from the convolution, the
 //                        batch_norm_train_grad           batch norm reads the gradient once
+#include <algorithm>
 #include <optional>
 
 #include "backends/backend.h"
@@ -61,12 +63,31 @@ class Measurer {
     return !is_pinned(i) && rule_.backend->measures(node(i).op, inputs, node(i).outputs);
   }
 
+  // What a batch norm takes the statistics of: the first result of a convolution, or some channels
+  // of that by a slice.
+  struct Source {
+    int conv = -1;
+    int slice = -1;
+  };
+  Source source_of(int statistics) const {
+    if (op_at<ops::BatchNormStatistics>(statistics) == nullptr ||
+        node(statistics).inputs.size() != 5)
+      return {};
+    Symbol read = node(statistics).inputs[0];
+    Source source;
+    if (const auto* slice = op_at<ops::Slice>(read.node)) {
+      source.slice = read.node;
+      read = node(read.node).inputs[0];
+      const Shape& whole = editor_.source().spec(read).shape;
+      if (!std::equal(whole.begin(), whole.end() - 1, slice->size.begin())) return {};
+    }
+    if (op_at<ops::Conv2d>(read.node) != nullptr && read.output == 0) source.conv = read.node;
+    return source;
+  }
+
   void find_moments(int i) {
-    if (op_at<ops::BatchNormStatistics>(i) == nullptr || node(i).inputs.size() != 5) return;
-    const int source = node(i).inputs[0].node;
-    const auto* conv = op_at<ops::Conv2d>(source);
-    if (conv != nullptr && node(i).inputs[0].output == 0 && measures(source))
-      gives_moments_[static_cast<std::size_t>(source)] = true;
+    const int conv = source_of(i).conv;
+    if (conv >= 0 && measures(conv)) gives_moments_[static_cast<std::size_t>(conv)] = true;
   }
 
   // What a gradient of a batch norm reads: its input, batch_mean and, with an activation, factor
@@ -120,16 +141,22 @@ class Measurer {
     return {now.node, 1, now.graph};
   }
 
+  Symbol moments_of(const Source& source, const Node& statistics) {
+    const Symbol moments = beside(editor_.source_symbol(source.conv));
+    if (source.slice < 0) return moments;
+    const auto& channels = *op_at<ops::Slice>(source.slice);
+    return editor_.emit(ops::Slice{{0, channels.begin.back()},
+                                   {editor_.graph().spec(moments).shape[0], channels.size.back()}},
+                        {moments}, statistics.name + ".moments", statistics.origin);
+  }
+
   void take_or_keep(int i) {
-    if (const auto* statistics = op_at<ops::BatchNormStatistics>(i)) {
-      const Symbol measured = node(i).inputs[0];
-      if (measured.output == 0 && gives_moments_[static_cast<std::size_t>(measured.node)] &&
-          node(i).inputs.size() == 5) {
-        std::vector<Symbol> inputs = editor_.mapped(node(i).inputs);
-        inputs.push_back(beside(measured));
-        editor_.replace(i, *statistics, std::move(inputs));
-        return;
-      }
+    if (const Source source = source_of(i);
+        source.conv >= 0 && gives_moments_[static_cast<std::size_t>(source.conv)]) {
+      std::vector<Symbol> inputs = editor_.mapped(node(i).inputs);
+      inputs.push_back(moments_of(source, node(i)));
+      editor_.replace(i, node(i).op, std::move(inputs));
+      return;
     }
     const std::optional<Norm> norm = norm_of(i);
     if (norm && gives_sums_for_[static_cast<std::size_t>(norm->grad_output.node)] == i) {

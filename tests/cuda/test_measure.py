@@ -55,6 +55,16 @@ NETS = {
     "relu before": (lambda: [conv(), nn.ReLU(), norm(), conv(), nn.ReLU(), norm()], 2, ["identity"]),
     "norm, then convolution": (lambda: [norm(), nn.ReLU(), conv(), norm(), conv()], 2, ["relu", "identity"]),
     "groups": (lambda: [conv(groups=4), norm(), nn.ReLU(), conv(groups=8), norm()], 2, ["relu"]),
+    "siblings": (
+        lambda: [Sum(nn.Sequential(conv(1), norm(), nn.ReLU(), conv(), norm()), nn.Sequential(conv(1), norm()))],
+        2,
+        ["relu"],
+    ),
+    "norm before siblings": (
+        lambda: [conv(), norm(), nn.ReLU(), Sum(conv(1), nn.Sequential(conv(1), norm()))],
+        2,
+        ["relu"],
+    ),
     "strides": (lambda: [conv(stride=2), norm(), nn.ReLU(), conv(stride=2), norm()], 2, ["relu"]),
     "blocks": (lambda: [nn.BasicBlock(8, 8), nn.BasicBlock(8, 8)], 4, ["relu", "relu"]),
     "sum before": (lambda: [Sum(conv(), nn.Identity()), norm()], 1, []),
@@ -98,7 +108,10 @@ def test_convolutions_measure_what_batch_norms_next_to_them_want_and_no_more(nam
     _, moments, sums = NETS[name]
     # The backward pass goes through the layers from the last to the first.
     assert measured(text) == (moments, sums[::-1])
-    assert len(re.findall(r"batch_norm_statistics\([^)]*:1\)", text)) >= moments
+    assert len(re.findall(r"batch_norm_statistics\([^)]*(?::1|\.moments\")\)", text)) >= moments
+    if "siblings" in name:
+        assert ".merged" in text
+        assert len(re.findall(r"\.moments\" = slice\(", text)) == (2 if name == "siblings" else 1)
     _, expected, _ = train(name, "cpu", steps=1)
     assert actual.keys() == expected.keys()
     for key, value in expected.items():

@@ -94,7 +94,10 @@ void run_statistics(const KernelArgs& args) noexcept {
   StatisticsParams p = statistics_of(args, op.eps, op.momentum, 0);
   p.factor = args.outputs[4].as<float>();
   p.offset = args.outputs[5].as<float>();
-  p.moments = args.inputs.size() > 5 ? vector_of(args, 5) : nullptr;
+  if (args.inputs.size() > 5) {
+    p.moments = vector_of(args, 5);
+    p.moments_pitch = args.inputs[5].pitch();
+  }
   batch_norm_statistics(queue_of(args), image_of(args.inputs[0]), p, args.scratch);
 }
 
@@ -163,7 +166,7 @@ Choice take(KernelFunction run, const Problem& problem, std::uint32_t images,
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
   return strided({run, scratch(scratch_bytes), std::move(in_place)}, images, 1);
 }
-constexpr std::uint32_t kInput = 1u << 0, kFifth = 1u << 4, kSeventh = 1u << 6;
+constexpr std::uint32_t kInput = 1u << 0, kFifth = 1u << 4, kSixth = 1u << 5, kSeventh = 1u << 6;
 
 // Two vectors of channels before what scratch_of counts.
 std::int64_t with_vectors(const TensorSpec& spec) {
@@ -179,7 +182,9 @@ Choice select(const ops::BatchNormTrainGrad&, const Problem& problem) {
   return take(run_train_grad, problem, kInput | kFifth, scratch_of(problem.inputs[0]));
 }
 Choice select(const ops::BatchNormStatistics&, const Problem& problem) {
-  return strided(take(run_statistics, problem, kInput, scratch_of(problem.inputs[0])), kInput, 0);
+  // Moments may be those of some channels.
+  const std::uint32_t parts = problem.inputs.size() > 5 ? kInput | kSixth : kInput;
+  return strided(take(run_statistics, problem, parts, scratch_of(problem.inputs[0])), parts, 0);
 }
 Choice select(const ops::BatchNormApply& op, const Problem& problem) {
   if (!has_curve(op.epilogue.activation)) return refuse(kNoCurve);

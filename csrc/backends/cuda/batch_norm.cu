@@ -79,9 +79,9 @@ struct KnownStatistics {
   StatisticsParams p;
   PYCNN_BOTH void operator()(std::int64_t c, int) const {
     const auto high = static_cast<double>(p.moments[c]);
-    const double mean = high + static_cast<double>(p.moments[p.channels + c]);
+    const double mean = high + static_cast<double>(p.moments[p.moments_pitch + c]);
     const auto rows = static_cast<double>(p.rows);
-    const double sums[2] = {0.0, static_cast<double>(p.moments[2 * p.channels + c]) * rows};
+    const double sums[2] = {0.0, static_cast<double>(p.moments[2 * p.moments_pitch + c]) * rows};
     StatisticsFinish{p, nullptr}.finish(c, mean, sums);
   }
 };

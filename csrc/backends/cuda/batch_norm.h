@@ -26,7 +26,9 @@ struct StatisticsParams {
   float* offset;
   double eps, momentum;
   std::int64_t rows, channels, input_pitch;
-  const float* moments;  // (3, channels) that a convolution measured; null: none
+  // (3, channels) that a convolution measured, its rows `moments_pitch` elements apart; null: none.
+  const float* moments;
+  std::int64_t moments_pitch;
 };
 void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsParams& params,
                            void* scratch);

@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include "compile/nets.h"
+#include "compile/inception_net.h"
 #include "compile/passes.h"
 
 namespace pycnn {
@@ -58,6 +58,62 @@ TEST_CASE("a convolution gives the moments that a batch norm takes") {
   CHECK(passed(before, rule(always, {{"st", "reference"}})) == conv(true) + statistics(true));
   // Twice does no more.
   CHECK(passed(conv(true) + statistics(true), rule(always)) == conv(true) + statistics(true));
+}
+
+std::string slice(const std::string& begin, const std::string& size) {
+  return R"("part" = slice("conv") {begin=)" + begin + ", size=" + size + "} -> f32" + size + "\n";
+}
+std::string part_statistics(int channels, const std::string& moments) {
+  const std::string vector = "f32(" + std::to_string(channels) + ")";
+  return R"("st" = batch_norm_statistics("part", "r", "r", "r", "r")" + moments +
+         ") {eps=0.5, momentum=0.1} -> " + vector + ", " + vector + ", " + vector + ", " + vector +
+         ", " + vector + ", " + vector + "\noutput \"mean\" = \"st\"\n";
+}
+
+TEST_CASE("a batch norm of some channels takes their moments") {
+  const std::string vector = "parameter \"r\" = f32(2)\n",
+                    channels = slice("(0, 0, 0, 3)", "(2, 4, 4, 2)");
+  CHECK(passed(conv(false) + vector + channels + part_statistics(2, ""), rule(always)) ==
+        conv(true) + vector + channels +
+            R"("st.moments" = slice("conv":1) {begin=(0, 3), size=(3, 2)} -> f32(3, 2)
+)" + part_statistics(2, R"(, "st.moments")"));
+  // Not of some pixels, whose moments nobody knows, nor where a kernel is named.
+  const std::string all = "parameter \"r\" = f32(5)\n";
+  for (const std::string& body :
+       {all + slice("(1, 0, 0, 0)", "(1, 4, 4, 5)") + part_statistics(5, ""),
+        all + slice("(0, 1, 0, 0)", "(2, 2, 4, 5)") + part_statistics(5, ""),
+        vector + slice("(0, 0, 2, 1)", "(2, 4, 2, 2)") + part_statistics(2, "")})
+    CHECK(passed(conv(false) + body, rule(always)) == conv(false) + body);
+  const std::string named = conv(false) + vector + channels + part_statistics(2, "");
+  CHECK(passed(named, rule(always, {{"conv", "reference"}})) == named);
+  CHECK(passed(named, rule(never)) == named);
+}
+
+TEST_CASE("merged siblings measure for all batch norms behind them, in both directions") {
+  Graph graph;
+  test::Layers layers{graph};
+  const Symbol x = graph.input("x", {{2, 6, 6, 3}, DType::kFloat32});
+  const Symbol stem = layers.relu(layers.norm(layers.conv(x, "stem", 4, 3, false), "stem.bn"));
+  test::classify(graph, test::inception(graph, stem, test::odd_inception(true), ""), 3);
+  static Backend backend = cpu_backend();
+  backend.merges = [](const Siblings&) { return true; };
+  const Graph merged = merge_siblings(specialize(graph, Mode::kTraining), {&backend, true});
+  test::Compiled compiled(merged, test::training_options());
+  const std::string text =
+      measure_outputs(Graph::parse(compiled.program.graph_text()), rule(always)).text();
+  const auto count = [&](const std::string& what) {
+    int found = 0;
+    for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1))
+      ++found;
+    return found;
+  };
+  // The stem, three merged ones, those behind two of them and that of what is pooled.
+  CHECK(count(", moments)") == 5);
+  CHECK(count(".moments\" = slice(") == 3);
+  CHECK(count(" = batch_norm_statistics(") == 7);
+  // Of the convolutions behind two of the merged ones. What comes back to the stem is a sum.
+  CHECK(count(", sums=(relu, 0.01)") == 2);
+  CHECK(Graph::parse(text).text() == text);
 }
 
 const std::string kResults = R"(output "dx" = "d"
