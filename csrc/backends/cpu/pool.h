@@ -51,6 +51,56 @@ struct MaxPoolGradRow {
   const PoolColumns* columns;
 };
 
+// The gradient of max pooling of bfloat16 goes row by row, and in rows along the columns first.
+// What lies between its steps are numbers of 16 bits, pixels `pitch` apart, a multiple of 32.
+//
+// Of one row of the image the largest tap of each window, and which one that is: the first of them.
+// Taps are compared as whole numbers (keys) in the order of the floats: zeros are equal, a NaN is
+// above all else.
+struct MaxPoolTaps {
+  const BFloat16* input;
+  std::int64_t channel_count;  // channels handled by this call, at most columns->channels
+  std::int64_t pitch;
+  std::int16_t* keys;  // of the row, scratch
+  std::int16_t* best;  // of the windows: their largest keys
+  std::int16_t* taps;
+  const PoolColumns* columns;
+};
+
+// One row of windows from what it has in `rows` of the image, `size` numbers of each: which tap of
+// all is the first largest one. Tap `kw` of row `kh` is number kh * kernel + kw.
+struct MaxPoolWinners {
+  const std::int16_t* const* best;  // one pointer for each row, likewise `taps`
+  const std::int16_t* const* taps;
+  std::int64_t rows;
+  std::int64_t first_tap, row_taps;  // number of the first row's first tap; taps of a row
+  std::int64_t size;
+  std::int16_t* winners;
+};
+
+constexpr std::int64_t kMostWindowTaps = 64;  // of windows whose winners are told by number
+
+// One row of windows that hold a row of the image.
+struct MaxPoolWindows {
+  const std::int16_t* winners;
+  const BFloat16* grad_output;
+  std::int64_t first_tap;  // in that row
+};
+
+// A row of the gradient for the image: sums over windows in their order, rounded once. All of it is
+// written.
+struct MaxPoolGradOfRow {
+  const MaxPoolWindows* windows;
+  std::int64_t window_rows;
+  std::int64_t pitch;  // of winners
+  BFloat16* grad_input;
+  std::int64_t channel_count;
+  const PoolColumns* columns;
+  const BFloat16* fetch;  // a row of the input that is wanted soon, or null
+  bool streamed;          // the gradient is larger than a cache: past it
+  bool disjoint;  // windows are: what one of them gives is no sum, and a zero keeps its sign
+};
+
 // grad_input[ih] of one image row from the windows that hold it: grad_output rows
 // [first_row, end_row) of one image, scaled by scales[oh * output_width + ow].
 struct AvgPoolGradRow {
@@ -124,6 +174,9 @@ PYCNN_DECLARE_POOL(avx512)
 namespace avx512 {
 // Never writes past the channels of a pixel. A NaN in the window gives the one without payload.
 void max_pool_row_bfloat16(const PoolRowOf<BFloat16>&) noexcept;
+void max_pool_taps(const MaxPoolTaps&) noexcept;
+void max_pool_winners(const MaxPoolWinners&) noexcept;
+void max_pool_grad_of_row(const MaxPoolGradOfRow&) noexcept;
 }  // namespace avx512
 
 }  // namespace pycnn::cpu

@@ -302,4 +302,201 @@ void max_pool_grad_row_overlapping(const MaxPoolGradRow& r) noexcept {
   grad_edge<true>(r, g.interior_end, g.output_width);
 }
 
+#if defined(__AVX512F__)
+// ---- Gradient of bfloat16, 32 channels at a time
+
+PYCNN_INLINE __mmask32 mask_of_32(Index channels) {
+  return channels >= 32 ? ~0u : (1u << channels) - 1u;
+}
+PYCNN_INLINE __m512i load_32(const std::int16_t* p) { return _mm512_loadu_si512(p); }
+PYCNN_INLINE __m512i broadcast_16(Index x) { return _mm512_set1_epi16(static_cast<short>(x)); }
+
+PYCNN_INLINE __m512i keys_of(__m512i x) {
+  const __m512i size = _mm512_and_si512(x, _mm512_set1_epi16(0x7FFF));
+  const __m512i key = _mm512_mask_sub_epi16(size, _mm512_movepi16_mask(x), __m512i{}, size);
+  return _mm512_mask_mov_epi16(key, _mm512_cmpgt_epi16_mask(size, _mm512_set1_epi16(0x7F80)),
+                               _mm512_set1_epi16(0x7FFF));
+}
+
+// Taps [first, end) of the window that begins at `column`. KW: how many, or 0.
+template <int KW>
+PYCNN_INLINE void best_taps(const MaxPoolTaps& r, Index ow, Index column, Index first, Index end) {
+  const Index step = r.columns->dilation * r.pitch;
+  const std::int16_t* const from = r.keys + column * r.pitch + first * step;
+  const Index count = KW > 0 ? KW : end - first;
+  for (Index c = 0; c < r.pitch; c += 32) {
+    __m512i best = load_32(from + c), tap = broadcast_16(first);
+#pragma GCC unroll 3
+    for (Index k = 1; k < count; ++k) {
+      const __m512i x = load_32(from + k * step + c);
+      tap = _mm512_mask_mov_epi16(tap, _mm512_cmpgt_epi16_mask(x, best), broadcast_16(first + k));
+      best = _mm512_max_epi16(best, x);
+    }
+    _mm512_storeu_si512(r.best + ow * r.pitch + c, best);
+    _mm512_storeu_si512(r.taps + ow * r.pitch + c, tap);
+  }
+}
+
+static void best_taps_at_edge(const MaxPoolTaps& r, Index begin, Index end) noexcept {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = begin; ow < end; ++ow) {
+    const Index start = ow * g.stride - g.left;
+    const Index first = start < 0 ? (-start + g.dilation - 1) / g.dilation : 0;
+    Index last = start < g.input_width ? (g.input_width - start + g.dilation - 1) / g.dilation : 0;
+    if (last > g.kernel) last = g.kernel;
+    if (first < last) {
+      best_taps<0>(r, ow, start, first, last);
+      continue;
+    }
+    for (Index c = 0; c < r.pitch; c += 32) {  // nobody will ask which tap has won
+      _mm512_storeu_si512(r.best + ow * r.pitch + c, __m512i{});
+      _mm512_storeu_si512(r.taps + ow * r.pitch + c, __m512i{});
+    }
+  }
+}
+
+template <int KW>
+PYCNN_INLINE void best_taps_inside(const MaxPoolTaps& r) {
+  const PoolColumns& g = *r.columns;
+  for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
+    best_taps<KW>(r, ow, ow * g.stride - g.left, 0, g.kernel);
+}
+
+void max_pool_taps(const MaxPoolTaps& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  for (Index iw = 0; iw < g.input_width; ++iw)
+    for (Index c = 0; c < r.channel_count; c += 32)
+      _mm512_storeu_si512(r.keys + iw * r.pitch + c,
+                          keys_of(_mm512_maskz_loadu_epi16(mask_of_32(r.channel_count - c),
+                                                           r.input + iw * g.input_pitch + c)));
+  best_taps_at_edge(r, 0, g.interior_begin);
+  if (g.kernel == 2)
+    best_taps_inside<2>(r);
+  else if (g.kernel == 3)
+    best_taps_inside<3>(r);
+  else
+    best_taps_inside<0>(r);
+  best_taps_at_edge(r, g.interior_end, g.output_width);
+}
+
+void max_pool_winners(const MaxPoolWinners& r) noexcept {
+  const __m512i first = broadcast_16(r.first_tap);
+  for (Index i = 0; i < r.size; i += 32) {
+    __m512i best = load_32(r.best[0] + i);
+    __m512i winner = _mm512_add_epi16(load_32(r.taps[0] + i), first);
+    for (Index row = 1; row < r.rows; ++row) {
+      const __m512i x = load_32(r.best[row] + i);
+      winner =
+          _mm512_mask_add_epi16(winner, _mm512_cmpgt_epi16_mask(x, best), load_32(r.taps[row] + i),
+                                broadcast_16(r.first_tap + row * r.row_taps));
+      best = _mm512_max_epi16(best, x);
+    }
+    _mm512_storeu_si512(r.winners + i, winner);
+  }
+}
+
+// The windows that hold one pixel, and the number that it has in each.
+struct Holders {
+  const std::int16_t* winners[kMostWindowTaps];
+  const BFloat16* grads[kMostWindowTaps];
+  Index taps[kMostWindowTaps];
+  int count;
+};
+
+struct Columns {
+  Index begin, end;
+};
+
+PYCNN_INLINE Columns columns_that_hold(const PoolColumns& g, Index iw) {
+  const Index below = iw + g.left - (g.kernel - 1) * g.dilation, end = (iw + g.left) / g.stride + 1;
+  return {below <= 0 ? 0 : (below + g.stride - 1) / g.stride,
+          end < g.output_width ? end : g.output_width};
+}
+
+PYCNN_INLINE void find_holders(const MaxPoolGradOfRow& r, Index iw, Holders* holders) {
+  const PoolColumns& g = *r.columns;
+  const Columns columns = columns_that_hold(g, iw);
+  int count = 0;
+  for (Index row = 0; row < r.window_rows; ++row) {
+    const MaxPoolWindows& windows = r.windows[row];
+    for (Index ow = columns.begin; ow < columns.end; ++ow) {
+      const Index reach = iw + g.left - ow * g.stride;
+      if (g.dilation > 1 && reach % g.dilation != 0) continue;
+      holders->winners[count] = windows.winners + ow * r.pitch;
+      holders->grads[count] = windows.grad_output + ow * g.output_pitch;
+      holders->taps[count] = windows.first_tap + (g.dilation > 1 ? reach / g.dilation : reach);
+      ++count;
+    }
+  }
+  holders->count = count;
+}
+
+// `pixels` of them, each a stride on from the one before and held by the next windows. COUNT: how
+// many windows, or 0.
+template <int COUNT>
+static void give_pixels(const MaxPoolGradOfRow& r, const Holders& holders, Index iw, Index pixels) {
+  const PoolColumns& g = *r.columns;
+  const int count = COUNT > 0 ? COUNT : holders.count;
+  const Vec first = broadcast(r.disjoint && count > 0 ? -0.0f : 0.0f);
+  BFloat16* to = r.grad_input + iw * g.input_pitch;
+  const BFloat16* const fetch = r.fetch ? r.fetch + iw * g.input_pitch : nullptr;
+  Index winners = 0, grads = 0;
+  for (Index p = 0; p < pixels; ++p) {
+    for (Index c = 0; c < r.channel_count; c += 32) {
+      const __mmask32 mask = mask_of_32(r.channel_count - c);
+      if (fetch) __builtin_prefetch(fetch + p * g.stride * g.input_pitch + c);
+      Vec even = first, odd = first;
+#pragma GCC unroll 9
+      for (int i = 0; i < count; ++i) {
+        const __mmask32 won = _mm512_mask_cmpeq_epi16_mask(
+            mask, load_32(holders.winners[i] + winners + c), broadcast_16(holders.taps[i]));
+        const UVec grad = (UVec)_mm512_maskz_loadu_epi16(won, holders.grads[i] + grads + c);
+        even += as_float((IVec)(grad << 16));
+        odd += as_float((IVec)(grad & 0xFFFF0000u));
+      }
+      const UVec words = (rounded_bits(even) >> 16) | (rounded_bits(odd) & 0xFFFF0000u);
+      if (r.streamed && mask == ~0u && reinterpret_cast<std::uintptr_t>(to + c) % 64 == 0)
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to + c), (__m512i)words);
+      else
+        _mm512_mask_storeu_epi16(to + c, mask, (__m512i)words);
+    }
+    to += g.stride * g.input_pitch, winners += r.pitch, grads += g.output_pitch;
+  }
+}
+
+static void give_like_pixels(const MaxPoolGradOfRow& r, Index iw, Index pixels) noexcept {
+  Holders holders;
+  find_holders(r, iw, &holders);
+  switch (holders.count) {
+    case 1:
+      return give_pixels<1>(r, holders, iw, pixels);
+    case 2:
+      return give_pixels<2>(r, holders, iw, pixels);
+    case 4:
+      return give_pixels<4>(r, holders, iw, pixels);
+    case 6:
+      return give_pixels<6>(r, holders, iw, pixels);
+    case 9:
+      return give_pixels<9>(r, holders, iw, pixels);
+    default:
+      return give_pixels<0>(r, holders, iw, pixels);
+  }
+}
+
+void max_pool_grad_of_row(const MaxPoolGradOfRow& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  // Those whose columns all exist are held by as many as their neighbours a stride away.
+  Index begin = (g.kernel - 1) * g.dilation - g.left;
+  Index end = g.output_width * g.stride - g.left;
+  begin = begin < 0 ? 0 : begin;
+  end = end < g.input_width ? end : g.input_width;
+  if (begin >= end) begin = end = g.input_width;
+  for (Index iw = 0; iw < begin; ++iw) give_like_pixels(r, iw, 1);
+  for (Index iw = begin; iw < end && iw < begin + g.stride; ++iw)
+    give_like_pixels(r, iw, (end - iw + g.stride - 1) / g.stride);
+  for (Index iw = end; iw < g.input_width; ++iw) give_like_pixels(r, iw, 1);
+  if (r.streamed) _mm_sfence();  // before anybody else may read them
+}
+#endif
+
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -373,13 +373,44 @@ TEST_CASE("global max pooling takes the first largest pixel and gives it the gra
   }
 }
 
+namespace {
+
+void check_bfloat16(const Case& c) {
+  CAPTURE(to_string(c.input));
+  HostTensor input = odd_bfloat16(c.input, 1);
+  // A window where both zeros are the largest.
+  for (std::size_t i = 0; i < std::min<std::size_t>(input.size(), 40); ++i)
+    input.set(i, i % 3 == 0 ? -0.0 : 0.0);
+  const auto op = make_pool<ops::MaxPool2d>(c);
+  check_rounded(op, {input});
+  const Shape output = op.infer({&input.spec, 1})[0].shape;
+  // Many equal numbers: the first must win.
+  const HostTensor steps = random_integers(c.input, 2, 3, DType::kBFloat16);
+  for (const HostTensor& x : {input, steps})
+    check_rounded(ops::MaxPool2dGrad{op}, {x, odd_bfloat16(output, 3)});
+}
+
+}  // namespace
+
 TEST_CASE("max pooling of bfloat16 has the numbers of float32") {
-  for (const Case& c : dilated_cases()) {
-    CAPTURE(to_string(c.input));
-    HostTensor input = odd_bfloat16(c.input, 1);
-    // A window where both zeros are the largest.
-    for (std::size_t i = 0; i < std::min<std::size_t>(input.size(), 40); ++i)
-      input.set(i, i % 3 == 0 ? -0.0 : 0.0);
-    check_rounded(make_pool<ops::MaxPool2d>(c), {input});
+  for (Case c : dilated_cases()) {
+    check_bfloat16(c);
+    c.input[3] += 32;  // as many as the kernels of bfloat16 want
+    check_bfloat16(c);
   }
+  check_bfloat16({{2, 20, 12, 40}, {8, 8}, {1, 2}, {3, 0, 4, 1}});  // as many taps as they take
+  check_bfloat16({{1, 12, 13, 40}, {5, 13}, {2, 2}});
+  check_bfloat16({{9, 6, 5, 200}, {3, 3}, {1, 1}, {1, 1, 1, 1}});  // whole images, not blocks
+}
+
+TEST_CASE("the gradient of max pooling of large bfloat16 images has the numbers of float32") {
+  const Case c{{1, 260, 257, 64}, {3, 3}, {2, 2}, {1, 1, 1, 1}};
+  const HostTensor input = odd_bfloat16(c.input, 1);
+  const auto op = make_pool<ops::MaxPool2d>(c);
+  const HostTensor grad = odd_bfloat16(op.infer({&input.spec, 1})[0].shape, 3);
+  const ops::MaxPool2dGrad gradient{op};
+  std::vector<HostTensor> expected = run_kernel(
+      gradient, {to_type(input, DType::kFloat32), to_type(grad, DType::kFloat32)}, KernelRun{});
+  expected[0] = to_type(expected[0], DType::kBFloat16);
+  CHECK(same_numbers(run_kernel(gradient, {input, grad}, KernelRun{}), expected));
 }
