@@ -219,12 +219,18 @@ def add_numerics(parser: argparse.ArgumentParser) -> None:
         "--no-winograd",
         dest="winograd",
         action="store_false",
-        help="plain sums in 3x3 convolutions too: slower, with smaller rounding errors",
+        help="plain sums in 3x3 and 5x5 convolutions too: slower, with smaller rounding errors",
     )
 
 
 def numerics(args: argparse.Namespace) -> dict[str, Any]:
-    """What was typed of `add_numerics`, as arguments of `pycnn.compile` and others."""
+    """What was typed of `add_numerics`, as arguments of `pycnn.compile` and others.
+
+    Raises:
+        UsageError: bfloat16 is to be emulated in another type.
+    """
+    if args.emulate_bfloat16 and args.dtype != "bfloat16":
+        raise UsageError(f"--emulate-bfloat16 is for --dtype bfloat16, which is {args.dtype}")
     return {"dtype": args.dtype, "emulate_bfloat16": args.emulate_bfloat16, "winograd": args.winograd}
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +164,23 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"'{path}' is no JSON: {error}") from None
     if not isinstance(values, dict) or values.get("schema") != "pycnn.bench/1":
         raise ValueError(f"'{path}' was not written by pycnn bench --json (schema pycnn.bench/1)")
+    if not isinstance(values.get("environment"), dict):
+        raise ValueError(f"'{path}' is damaged: environment is {values.get('environment')!r}")
+    timings = values.get("timings")
+    if not isinstance(timings, list) or not timings:
+        raise ValueError(f"'{path}' is damaged: timings is {timings!r}")
+    for timing in timings:
+        if not _is_timing(timing):
+            raise ValueError(f"'{path}' is damaged: one of its timings is {timing!r}")
     return values
+
+
+def _is_timing(value: Any) -> bool:
+    """Whether it has all that is compared."""
+    if not isinstance(value, dict) or type(value.get("threads")) is not int or not isinstance(value.get("isa"), str):
+        return False
+    least = {"median": sys.float_info.min, "minimum": sys.float_info.min, "noise": 0.0}
+    return all(type(value.get(key)) in (int, float) and low <= value[key] < math.inf for key, low in least.items())
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any], output: Output) -> list[dict[str, Any]]:

@@ -180,6 +180,33 @@ def test_file_of_an_earlier_version_of_the_form_is_compared_too(run, tmp_path):
     assert len(result.json["changes"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("timings", None, "timings is None"),
+        ("timings", [], "timings is []"),
+        ("timings", [{"threads": 1}], "one of its timings is {'threads': 1}"),
+        ("timings", [{"threads": 1, "isa": "avx2", "median": "1", "minimum": 1, "noise": 0}], "one of its timings is"),
+        ("timings", [{"threads": 1, "isa": "avx2", "median": 1, "minimum": 0, "noise": 0}], "one of its timings is"),
+        ("environment", 3, "environment is 3"),
+    ],
+)
+def test_damaged_file_is_refused_before_anything_is_timed(run, tmp_path, monkeypatch, key, value, text):
+    monkeypatch.setattr("pycnn.cli.bench.bench", None)
+    path = tmp_path / "before.json"
+    whole = {"schema": "pycnn.bench/1", "environment": {}, "timings": []}
+    path.write_text(json.dumps({**whole, key: value}))
+    result = run("bench", "lenet5", "--compare", path, *QUICK)
+    assert result.code == 1
+    assert f"'{path}' is damaged: {text}" in result.err
+
+
+def test_emulating_another_type_than_bfloat16_is_a_mistake(run):
+    result = run("bench", "lenet5", "--emulate-bfloat16", *QUICK)
+    assert result.code == 2
+    assert "--emulate-bfloat16 is for --dtype bfloat16, which is float32" in result.err
+
+
 def test_clock_that_changes_meanwhile_is_told(run, monkeypatch):
     clocks = iter([2.0, 3.0])
     monkeypatch.setattr("pycnn.benchmark._bench.clock_ghz", lambda: next(clocks))

@@ -209,6 +209,17 @@ def test_winograd_false_turns_it_off(path):
         compile_traced(traced, variants=pins, winograd=False)
 
 
+def test_widened_images_are_summed_plainly_and_nobody_is_told_that_it_was_his_wish():
+    def explained(winograd):
+        net = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1))
+        options = {"dtype": "bfloat16", "emulate_bfloat16": True, "isa": "baseline"}
+        return pycnn.compile(net, (1, 8, 8, 32), winograd=winograd, **options).explain()
+
+    assert "conv2d.winograd.baseline: bfloat16 is summed plainly" in explained(True)
+    assert "winograd is off" not in explained(True)
+    assert "conv2d.winograd.baseline: winograd is off" in explained(False)
+
+
 HERE = [unit for unit, name in UNITS.items() if name in pycnn.config.machine()["bfloat16_units"]]
 
 

@@ -26,7 +26,7 @@ struct Layout {
   std::int64_t pack = 1;
   std::int64_t width = 0;         // pack * channels
   std::int64_t packed_rows = 0;   // whole ones
-  std::int64_t rest = 0;          // floats after the whole packed rows, less than width
+  std::int64_t rest = 0;          // elements after the whole packed rows, less than width
   std::int64_t chunk_rows = 1;    // packed rows a chunk
   std::int64_t whole_chunks = 0;  // chunks of packed rows; the rest, if any, is one more
   std::int64_t chunks = 0;
@@ -57,7 +57,7 @@ inline Layout layout_of(const TensorSpec& input) noexcept {
 }
 
 struct Chunk {
-  std::int64_t offset;  // floats
+  std::int64_t offset;  // elements
   std::int64_t rows;    // packed rows
   std::int64_t width;   // less than Layout::width in the rest
 };

@@ -49,7 +49,7 @@ Kernel make_window(const auto& op, const Problem& problem) {
 
 const char* accept_winograd(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
-  if (!problem.winograd) return "winograd is off";
+  if (!problem.winograd) return kWinogradIsOff;
   return refuse_winograd(window_of(op, problem));
 }
 
@@ -111,7 +111,7 @@ Kernel make_grad_weight(const ops::Conv2dGradWeight& op, const Problem& problem)
 
 const char* accept_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
-  if (!problem.winograd) return "winograd is off";
+  if (!problem.winograd) return kWinogradIsOff;
   return refuse_winograd(problem_of(op, problem));
 }
 
@@ -167,7 +167,7 @@ Kernel make_pairs(const auto& op, const Problem& problem) {
 }
 
 const char* accept_pair_tiles(const auto& op, const Problem& problem) {
-  if (!problem.winograd) return "winograd is off";
+  if (!problem.winograd) return kWinogradIsOff;
   return refuse_pair_tiles(window_of(op, problem));
 }
 
@@ -201,7 +201,7 @@ Kernel make_pair_tiles(const auto& op, const Problem& problem) {
 }
 
 const char* accept_pair_tile_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
-  if (!problem.winograd) return "winograd is off";
+  if (!problem.winograd) return kWinogradIsOff;
   return refuse_pair_tiles(problem_of(op, problem));
 }
 

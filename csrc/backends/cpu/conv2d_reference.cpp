@@ -1,7 +1,6 @@
 #include "backends/cpu/conv2d_reference.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "backends/cpu/activation_reference.h"
 #include "backends/cpu/batch_norm_reference.h"
@@ -128,18 +127,19 @@ void add_up(const KernelArgs& args, const NormSums& norm) {
   const T *const input = args.inputs[2].as<const T>(), *const mean = args.inputs[3].as<const T>();
   const T *const factor = args.inputs[4].as<const T>(), *const offset =
                                                             args.inputs[5].as<const T>();
-  std::vector<double> sums(static_cast<std::size_t>(2 * channels));
-  for (Index at = 0; at < count; ++at) {
-    const Index c = at % channels;
-    const double centered = static_cast<double>(input[at]) - static_cast<double>(mean[c]);
-    const auto y = static_cast<T>(centered * factor[c] + offset[c]);
-    const T g =
-        passed_back(norm.activation, y, gradient.as<const T>()[at], static_cast<T>(norm.slope));
-    sums[static_cast<std::size_t>(c)] += static_cast<double>(g);
-    sums[static_cast<std::size_t>(channels + c)] += static_cast<double>(g) * centered;
+  for (Index c = 0; c < channels; ++c) {
+    batch_norm_reference::GradientSums sums;
+    for (Index at = c; at < count; at += channels) {
+      const double centered = static_cast<double>(input[at]) - static_cast<double>(mean[c]);
+      const auto y = static_cast<T>(centered * factor[c] + offset[c]);
+      const T g =
+          passed_back(norm.activation, y, gradient.as<const T>()[at], static_cast<T>(norm.slope));
+      sums.sum += static_cast<double>(g);
+      sums.product += static_cast<double>(g) * centered;
+    }
+    args.outputs[1].as<T>()[c] = static_cast<T>(sums.sum);
+    args.outputs[1].as<T>()[channels + c] = static_cast<T>(sums.product);
   }
-  for (Index i = 0; i < 2 * channels; ++i)
-    args.outputs[1].as<T>()[i] = static_cast<T>(sums[static_cast<std::size_t>(i)]);
 }
 
 template <class T>

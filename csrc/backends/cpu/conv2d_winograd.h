@@ -26,6 +26,8 @@ extern const WinogradRun kWinogradAvx2;
 extern const WinogradRun kWinogradAvx512;
 #endif
 
+// Why a problem that forbids it is refused.
+inline constexpr const char* kWinogradIsOff = "winograd is off";
 // nullptr means yes.
 const char* refuse_winograd(const WindowProblem& window);
 // Reads inputs as make_window_kernel's does.

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "backends/cpu/conv2d_winograd.h"
 #include "backends/cpu/convert.h"
 #include "backends/cpu/vector_variants.h"
 #include "core/parallel.h"
@@ -224,6 +225,10 @@ Selection widen(std::string_view op, const Problem& problem,
   inner.winograd = false;
   if (inner.pinned.ends_with(kWidenedSuffix)) inner.pinned.remove_suffix(kWidenedSuffix.size());
   Selection selection = select(inner);
+  // It is not what the caller asked for.
+  if (problem.winograd)
+    for (Refusal& refusal : selection.refused)
+      if (refusal.reason == kWinogradIsOff) refusal.reason = "bfloat16 is summed plainly";
   widened->inner = std::move(selection.kernel);
   widened->functions = &functions_of(problem.isa);
   // The largest of some bfloat16 is one.
