@@ -538,7 +538,7 @@ def _warn_once(texts: Sequence[str]) -> None:
 def _check_threads(threads: Any) -> None:
     if threads is None:
         return
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 0:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
         raise ArgumentError(f"threads: {threads!r} must be an integer of at least 1, or None to choose")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional
+from pycnn.arguments import as_flag, as_integer
 from pycnn.benchmark._load import is_busy, load_average
 from pycnn.benchmark._peaks import Peaks, machine_peaks
 from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing
@@ -119,9 +120,10 @@ def bench(
         >>> report.timings[0].images_per_second > 0
         True
     """
-    for name, value in (("batch_size", batch_size), ("rounds", rounds)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(f"bench: {name} must be an integer of at least 1, got {value!r}")
+    batch_size = as_integer(batch_size, who="bench", name="batch_size", low=1)
+    rounds = as_integer(rounds, who="bench", name="rounds", low=1)
+    seed = as_integer(seed, who="bench", name="seed", low=0)
+    train, layers = as_flag(train, who="bench", name="train"), as_flag(layers, who="bench", name="layers")
     counts: list[int | None] = list(threads) if isinstance(threads, Sequence) else [threads]
     if not counts:
         raise ArgumentError(f"bench: threads is {threads!r}, expected a number or several")

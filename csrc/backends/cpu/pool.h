@@ -3,11 +3,11 @@
 
 #include "core/half_types.h"
 
-// Inner loops of pooling, built once per instruction set (pool_*.isa.cpp). float32, channels last,
-// no alignment needed. Vectors run over the channels of one pixel. A pixel whose channels do not
-// fill a vector may be written with a full vector all the same, since what spills lands in cells
-// that the same call writes later; full vectors never pass the `_end` pointers. An `output_end` at
-// `output` thus forbids them, where others write between the pixels.
+// Inner loops of pooling, built once per instruction set (pool_*.isa.cpp). float32 where nothing
+// else is said, channels last, no alignment needed. Vectors run over the channels of one pixel. A
+// pixel whose channels do not fill a vector may be written with a full vector all the same, since
+// what spills lands in cells that the same call writes later; full vectors never pass the `_end`
+// pointers. An `output_end` at `output` thus forbids them, where others write between the pixels.
 namespace pycnn::cpu {
 
 struct PoolColumns {
