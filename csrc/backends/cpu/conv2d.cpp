@@ -1,6 +1,7 @@
 #include "backends/cpu/conv2d_bfloat16.h"
 #include "backends/cpu/conv2d_bfloat16_weight_grad.h"
 #include "backends/cpu/conv2d_grouped.h"
+#include "backends/cpu/conv2d_grouped_pair_grad.h"
 #include "backends/cpu/conv2d_grouped_weight_grad.h"
 #include "backends/cpu/conv2d_lanes.h"
 #include "backends/cpu/conv2d_reference.h"
@@ -221,6 +222,22 @@ Kernel make_pair_tile_grad(const ops::Conv2dGradWeight& op, const Problem& probl
   return make_pair_tile_weight_grad_kernel(problem_of(op, problem), kRun);
 }
 
+const char* accept_portable_group_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return refuse_group_pair_grad(problem_of(op, problem));
+}
+
+[[maybe_unused]] const char* accept_avx512_bf16_group_grad(const ops::Conv2dGradWeight& op,
+                                                           const Problem& problem) {
+  if (const char* refused = refuse_avx512_bf16()) return refused;
+  return refuse_group_pair_grad(problem_of(op, problem));
+}
+
+template <const KernelFunction& kRun>
+Kernel make_group_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_group_pair_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+}
+
 template <const KernelFunction& kRun>
 Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
@@ -317,6 +334,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tile_grad,
      make_pair_tile_grad<kPairTileGradAvx512>, Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.grouped.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_group_grad,
+     make_group_pair_grad<kGroupPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.avx512_bf16", Isa::kAvx512, accept_grad_avx512_bf16,
      make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
@@ -342,6 +361,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_grad_weight<kWeightGradBaseline>},
     {"conv2d_grad_weight.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tile_grad,
      make_pair_tile_grad<kPairTileGradPortable>, Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.grouped.portable", Isa::kBaseline, accept_portable_group_grad,
+     make_group_pair_grad<kGroupPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,
      make_pair_grad<kPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},

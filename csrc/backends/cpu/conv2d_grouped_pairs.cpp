@@ -60,4 +60,31 @@ void group_pair_tiles(const GroupPairTiles& job) {
   }
 }
 
+void group_pair_sums(const GroupPairSums& job) {
+  for (Index half = 0; half < 2; ++half)
+    for (Index k = 0; k < job.group; ++k)
+      for (Index t = 0; t < 3; ++t)
+        for (Index lane = 0; lane < kPairLanes; ++lane) {
+          const Index channel = half * kPairLanes + lane;
+          const Index read = channel - channel % job.group + k;
+          float& sum = job.sums[((half * job.group + k) * 3 + t) * kPairLanes + lane];
+          if (!job.accumulate) sum = 0;
+          for (Index row = 0; row < job.rows; ++row)
+            for (Index c = 0; c < job.columns; ++c) {
+              const BFloat16 x =
+                  job.input[row * job.input_row + (c * job.stride + t) * kGroupSlice + read];
+              const BFloat16 y =
+                  job.grad[row * job.grad_row + (c / 2 * kGroupSlice + channel) * 2 + c % 2];
+              sum += float_from_bfloat16(x.bits) * float_from_bfloat16(y.bits);
+            }
+        }
+}
+
+void pair_group_row(const GroupPairRow& job) {
+  for (Index c = 0; c < job.columns + job.columns % 2; ++c)
+    for (Index i = 0; i < kGroupSlice; ++i)
+      job.to[(c / 2 * kGroupSlice + i) * 2 + c % 2] =
+          c < job.columns ? job.from[c * job.channels + i] : BFloat16{};
+}
+
 }  // namespace pycnn::cpu::portable

@@ -155,4 +155,116 @@ void group_pair_tiles(const GroupPairTiles& job) {
   }
 }
 
+// ---- Gradient of the weights
+
+namespace {
+
+constexpr int kGradChannels = 4;  // of a group, whose sums of three taps stay in registers
+
+// For each lane of a half, where channel k of its group is in two pixels of 32 channels.
+PYCNN_INLINE __m512i pair_of_group(Index half, Index group, Index k) {
+  alignas(64) std::uint32_t places[kPairLanes];
+  for (Index lane = 0; lane < kPairLanes; ++lane) {
+    const Index channel = half * kPairLanes + lane;
+    const auto place = static_cast<std::uint32_t>(channel - channel % group + k);
+    places[lane] = place | (place + kGroupSlice) << 16;
+  }
+  return _mm512_load_si512(places);
+}
+
+PYCNN_INLINE __m512i input_at(const BFloat16* x, Index pixel) {
+  return _mm512_loadu_si512(x + pixel * kGroupSlice);
+}
+PYCNN_INLINE __m512bh two_pixels(__m512i first, __m512i from, __m512i second) {
+  return (__m512bh)_mm512_permutex2var_epi16(first, from, second);
+}
+
+template <int STRIDE>
+void add_channels(const GroupPairSums& job, Index half, Index k, float* to) {
+  constexpr int K = kGradChannels;
+  __m512i from[K];
+  __m512 sum[K][3];
+#pragma GCC unroll 4
+  for (int i = 0; i < K; ++i) {
+    from[i] = pair_of_group(half, job.group, k + i);
+#pragma GCC unroll 3
+    for (int t = 0; t < 3; ++t)
+      sum[i][t] =
+          job.accumulate ? _mm512_loadu_ps(to + (i * 3 + t) * kPairLanes) : _mm512_setzero_ps();
+  }
+  for (Index row = 0; row < job.rows; ++row) {
+    const BFloat16* x = job.input + row * job.input_row;
+    const BFloat16* y = job.grad + row * job.grad_row + half * 2 * kPairLanes;
+    __m512i now = input_at(x, 1);
+    __m512bh first[K];
+#pragma GCC unroll 4
+    for (int i = 0; i < K; ++i) first[i] = two_pixels(input_at(x, 0), from[i], now);
+    for (Index pair = 0; pair < job.columns / 2; ++pair) {
+      const __m512bh grad = load(y);
+      if constexpr (STRIDE == 1) {  // the third tap's pixels are the next pair's first
+        const __m512i next = input_at(x, 2), last = input_at(x, 3);
+#pragma GCC unroll 4
+        for (int i = 0; i < K; ++i) {
+          sum[i][0] = _mm512_dpbf16_ps(sum[i][0], first[i], grad);
+          sum[i][1] = _mm512_dpbf16_ps(sum[i][1], two_pixels(now, from[i], next), grad);
+          first[i] = two_pixels(next, from[i], last);
+          sum[i][2] = _mm512_dpbf16_ps(sum[i][2], first[i], grad);
+        }
+        now = last;
+      } else {
+        const __m512i middle = input_at(x, 2);
+#pragma GCC unroll 4
+        for (int i = 0; i < K; ++i) {
+          sum[i][0] =
+              _mm512_dpbf16_ps(sum[i][0], two_pixels(input_at(x, 0), from[i], middle), grad);
+          sum[i][1] = _mm512_dpbf16_ps(sum[i][1],
+                                       two_pixels(input_at(x, 1), from[i], input_at(x, 3)), grad);
+          sum[i][2] =
+              _mm512_dpbf16_ps(sum[i][2], two_pixels(middle, from[i], input_at(x, 4)), grad);
+        }
+      }
+      x += 2 * STRIDE * kGroupSlice, y += 2 * kGroupSlice;
+    }
+    if (job.columns % 2 == 0) continue;
+    const __m512bh grad = load(y);
+#pragma GCC unroll 3
+    for (int t = 0; t < 3; ++t)
+#pragma GCC unroll 4
+      for (int i = 0; i < K; ++i)
+        sum[i][t] = _mm512_dpbf16_ps(
+            sum[i][t], two_pixels(input_at(x, t), from[i], _mm512_setzero_si512()), grad);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < K; ++i)
+#pragma GCC unroll 3
+    for (int t = 0; t < 3; ++t) _mm512_storeu_ps(to + (i * 3 + t) * kPairLanes, sum[i][t]);
+}
+
+}  // namespace
+
+void group_pair_sums(const GroupPairSums& job) {
+  float* to = job.sums;
+  for (Index half = 0; half < 2; ++half)
+    for (Index k = 0; k < job.group; k += kGradChannels, to += kGradChannels * 3 * kPairLanes)
+      if (job.stride == 1)
+        add_channels<1>(job, half, k, to);
+      else
+        add_channels<2>(job, half, k, to);
+}
+
+void pair_group_row(const GroupPairRow& job) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                                       39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  BFloat16* to = job.to;
+  for (Index c = 0; c < job.columns; c += 2, to += 2 * kGroupSlice) {
+    const BFloat16* from = job.from + c * job.channels;
+    const __m512i first = _mm512_loadu_si512(from);
+    const __m512i second =
+        c + 1 < job.columns ? _mm512_loadu_si512(from + job.channels) : _mm512_setzero_si512();
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, low, second));
+    _mm512_storeu_si512(to + kGroupSlice, _mm512_permutex2var_epi16(first, high, second));
+  }
+}
+
 }  // namespace pycnn::cpu::avx512_bf16

@@ -94,12 +94,41 @@ PYCNN_DECLARE_GROUPED(avx2, true)
 PYCNN_DECLARE_GROUPED(avx512, true)
 #undef PYCNN_DECLARE_GROUPED
 
+// Weight gradient of a slice of channels, whole groups, and the three taps of a row, from copies:
+//
+//   sums[half][k][t][lane] (+)= sum over rows and pixels of grad[pixel][channel] *
+//       input[pixel * stride + t][channel - channel % group + k], channel = half * 16 + lane
+//
+// of pixels that follow one another, an even one and the next together.
+constexpr Index kGroupSlice = 32;
+struct GroupPairSums {
+  const BFloat16* input = nullptr;  // [pixel][32]
+  Index input_row = 0, stride = 1;  // elements from output row to row; pixels, 1 or 2
+  const BFloat16* grad = nullptr;   // [pair of pixels][32][2], zeros after an odd last pixel
+  Index grad_row = 0;
+  Index rows = 0, columns = 0;  // of the gradient
+  Index group = 0;              // channels: a multiple of 4 that divides 32
+  float* sums = nullptr;
+  bool accumulate = false;  // else sums are overwritten
+};
+
+// A row of a slice of the gradient to such pairs.
+struct GroupPairRow {
+  const BFloat16* from = nullptr;
+  Index columns = 0, channels = 0;  // channels: elements from pixel to pixel
+  BFloat16* to = nullptr;
+};
+
 constexpr Index kPairLanes = 16;
 namespace portable {
 void group_pair_tiles(const GroupPairTiles& job);
-}
+void group_pair_sums(const GroupPairSums& job);
+void pair_group_row(const GroupPairRow& job);
+}  // namespace portable
 namespace avx512_bf16 {
 void group_pair_tiles(const GroupPairTiles& job);
-}
+void group_pair_sums(const GroupPairSums& job);
+void pair_group_row(const GroupPairRow& job);
+}  // namespace avx512_bf16
 
 }  // namespace pycnn::cpu

@@ -50,6 +50,29 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
            Case{.n = 1, .h = 9, .w = 30, .ic = 48, .oc = 48, .stride = {2, 2}, .groups = 12},
            Case{.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 32, .kh = 5, .kw = 4, .groups = 2},
            Case{.n = 1, .h = 9, .w = 9, .ic = 32, .oc = 32, .dilation = {1, 2}, .groups = 4},
+           // Groups that fill slices of 32 channels: odd rows, one pixel a row, several blocks of
+           // rows, several parts, taps far apart.
+           Case{.n = 3, .h = 7, .w = 19, .ic = 64, .oc = 64, .padding = {1, 1, 1, 1}, .groups = 16},
+           Case{.n = 9, .h = 3, .w = 3, .ic = 96, .oc = 96, .groups = 6},
+           Case{.n = 1, .h = 40, .w = 58, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 4},
+           Case{.n = 2,
+           .h = 41,
+           .w = 56,
+           .ic = 32,
+           .oc = 32,
+           .stride = {2, 2},
+           .padding = {1, 1, 1, 1},
+           .groups = 8},
+           Case{.n = 2,
+           .h = 11,
+           .w = 10,
+           .ic = 64,
+           .oc = 64,
+           .kh = 2,
+           .stride = {1, 2},
+           .padding = {0, 3, 2, 5},
+           .dilation = {3, 1},
+           .groups = 2},
            // Weights that do not stay near: some groups at a time, row by row or vector by vector.
            Case{.n = 1,
            .h = 3,
@@ -93,6 +116,12 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, random tiles an
       c.padding = {draw(0, 3), draw(0, 3), draw(0, 3), draw(0, 3)};
       if (seed % 2 == 0) {
         c.ic = draw(32, 70), c.oc = draw(32, 70);
+        continue;
+      }
+      if (seed % 4 == 1) {  // slices of 32 channels
+        const std::int64_t group = std::int64_t{4} << draw(0, 2);
+        c.ic = c.oc = 32 * draw(1, 3), c.groups = c.ic / group;
+        c.kh = draw(1, 4), c.stride = {draw(1, 3), draw(1, 2)}, c.dilation = {draw(1, 2), 1};
         continue;
       }
       const std::int64_t reads[] = {2, 4, 8, 16, 18, 24, 32, 40, 64};
