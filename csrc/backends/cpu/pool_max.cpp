@@ -261,8 +261,8 @@ class WinnersOfImage {
       if (t.first >= t.end) continue;
       // The rows that no later window holds.
       for (; done < std::min(t.start, v.input); ++done) give_row(done);
-      const std::int64_t top = t.start + t.first * v.dilation;
-      compared = std::max(compared, top);
+      // All from here on: of dilated windows the next may begin above this one's first tap inside.
+      compared = std::max({compared, t.start, std::int64_t{0}});
       for (; compared <= t.start + (t.end - 1) * v.dilation; ++compared) compare_taps(compared);
       find_winners(oh, t);
     }

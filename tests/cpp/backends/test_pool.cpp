@@ -47,6 +47,8 @@ std::vector<Case> dilated_cases() {
   list.push_back({{1, 12, 13, 6}, {3, 3}, {1, 1}, {2, 1, 1, 2}, {2, 2}});
   list.push_back({{2, 14, 14, 17}, {2, 3}, {4, 7}, {0, 1, 0, 2}, {3, 2}, true});
   list.push_back({{1, 21, 21, 3}, {3, 2}, {2, 2}, {}, {9, 3}});
+  // The second row of windows begins above the first one's first tap inside.
+  list.push_back({{3, 7, 5, 23}, {3, 3}, {1, 4}, {1, 1, 0, 0}, {2, 2}});
   return list;
 }
 
