@@ -51,7 +51,8 @@ class Descriptor {
   Object object_ = nullptr;
 };
 
-// All tensors are of the image type, weights and their gradient too; sums are float32.
+// All tensors are of the image type, weights and their gradient too; sums are float32. Images may
+// be parts of larger ones (ConvShape::input_step and the like).
 struct ConvProblem {
   Direction direction = Direction::kForward;
   Image image = Image::kFloat32;
