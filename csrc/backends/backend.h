@@ -1,7 +1,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -56,10 +55,6 @@ struct PackedInput {
       "";  // steps with the same format, op attributes and source share one packing
 };
 
-struct Kernel;
-// TensorView::pixel_pitch of inputs or outputs.
-using Pitches = std::span<const std::int64_t>;
-
 struct Kernel {
   const char* variant = "";
   KernelFunction run = nullptr;
@@ -71,9 +66,6 @@ struct Kernel {
   // output belongs to others, who write it meanwhile.
   std::uint32_t strided_inputs = 0;
   std::uint32_t strided_outputs = 0;
-  // If not null: called once when it is known how inputs and outputs lie, where any pixels are
-  // apart. It may change `state` and `scratch_bytes`, but not how inputs are packed.
-  std::function<void(Kernel&, Pitches inputs, Pitches outputs)> settle;
   // What the addresses of inputs and outputs are a multiple of, which parts of others need not be.
   std::size_t alignment = 1;
   // Small immutable data computed at selection (tables of offsets, block sizes); the program owns

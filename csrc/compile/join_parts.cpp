@@ -47,7 +47,6 @@ class Joiner {
       if (std::holds_alternative<ops::Slice>(step(i).op)) take(i);
     find_places();
     drop_steps();
-    settle_kernels();
   }
 
  private:
@@ -332,23 +331,6 @@ class Joiner {
       for (ScheduleStep& copy : found->second) kept.push_back(std::move(copy));
     }
     schedule_.run = std::move(kept);
-  }
-
-  // Kernels that want to know how far pixels are apart.
-  void settle_kernels() {
-    const auto pitches_of = [&](const std::vector<int>& values) {
-      std::vector<std::int64_t> pitches;
-      for (const int v : values) pitches.push_back(value(root_of(v)).pixel_pitch);
-      return pitches;
-    };
-    const auto is_apart = [](std::int64_t pitch) { return pitch != 0; };
-    for (ScheduleStep& step : schedule_.run) {
-      if (!step.kernel.settle) continue;
-      const auto inputs = pitches_of(step.inputs), outputs = pitches_of(step.outputs);
-      if (std::any_of(inputs.begin(), inputs.end(), is_apart) ||
-          std::any_of(outputs.begin(), outputs.end(), is_apart))
-        step.kernel.settle(step.kernel, inputs, outputs);
-    }
   }
 
   Schedule& schedule_;

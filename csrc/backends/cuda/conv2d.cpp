@@ -73,17 +73,24 @@ Choice choose(const OpType& op, const Problem& problem) {
   const OwnConv own{task_of(op, problem), library_options().tf32};
   Choice choice{run<OpType>, scratch(own_scratch_bytes(own.task, own.tf32))};
   choice.state = std::make_shared<OwnConv>(own);
-  const ImageBits images = image_bits(own.task, problem.inputs.size());
-  const bool all =
-      own.task.direction == Direction::kGradInput || conv2d_reads_parts(own.task.shape);
-  return strided(std::move(choice), all ? images.inputs : images.inputs & ~1u, images.outputs);
+  const std::uint32_t image = conv2d_reads_parts(own.task.shape) ? 1 : 0;
+  switch (own.task.direction) {
+    case Direction::kForward:
+      return strided(std::move(choice),
+                     image | (own.task.residual ? 1u << (problem.inputs.size() - 1) : 0), 1);
+    case Direction::kGradInput:
+      return strided(std::move(choice), own.task.measure == MeasureKind::kSums ? 1 | 1u << 2 : 1,
+                     1);
+    case Direction::kGradWeight:
+      return strided(std::move(choice), image | 2, 0);
+  }
+  return choice;
 }
 
 // Whether an op that trains reads a part of a larger image where it is, and makes the gradient
-// where that of the larger one has it.
+// where that of the larger one has it. Plans of cuDNN do neither.
 bool reads_part(const Op& op) {
-  return std::holds_alternative<ops::Conv2d>(op) ||
-         std::holds_alternative<ops::BatchNormTrain>(op) ||
+  return std::holds_alternative<ops::BatchNormTrain>(op) ||
          std::holds_alternative<ops::Activation>(op) ||
          std::holds_alternative<ops::MaxPool2d>(op) || std::holds_alternative<ops::AvgPool2d>(op);
 }

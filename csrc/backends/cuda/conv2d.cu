@@ -143,28 +143,6 @@ struct AddEpilogue {
   }
 };
 
-// Of images that are parts of larger ones.
-template <class T, int Width>
-struct AddEpilogueParts {
-  static constexpr int kWidth = 1;
-  std::int64_t channels, output_pitch, residual_pitch;
-  ConvEpilogue epilogue;
-  T* output;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const std::int64_t vectors = channels / Width;
-    const std::int64_t pixel = at / vectors, c = at % vectors * Width;
-    float y[Width], r[Width] = {};
-    load(output + pixel * output_pitch + c, Width, y);
-    if (epilogue.residual != nullptr)
-      load(static_cast<const T*>(epilogue.residual) + pixel * residual_pitch + c, Width, r);
-    for (int i = 0; i < Width; ++i) {
-      if (epilogue.bias != nullptr) y[i] += epilogue.bias[c + i];
-      y[i] = activate(epilogue.curve, y[i] + r[i]);
-    }
-    store(output + pixel * output_pitch + c, Width, y);
-  }
-};
-
 struct AddChunks {
   static constexpr int kWidth = 1;
   const float* sums;
@@ -410,16 +388,6 @@ void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, c
 
 void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
                      const ConvEpilogue& epilogue, void* output) {
-  if (shape.output_step != 0 || shape.residual_step != 0)
-    return with_vectors(image, shape.out_channels, [&](auto type, auto width) {
-      using T = decltype(type);
-      constexpr int kWidth = decltype(width)::value;
-      launch_map(
-          queue,
-          AddEpilogueParts<T, kWidth>{shape.out_channels, shape.output_pitch(),
-                                      shape.residual_pitch(), epilogue, static_cast<T*>(output)},
-          shape.pixels() * shape.out_channels / kWidth);
-    });
   with_image(image, [&](auto type) {
     using T = decltype(type);
     launch_map(queue, AddEpilogue<T>{shape.out_channels, epilogue, static_cast<T*>(output)},

@@ -69,11 +69,9 @@ inline std::int64_t measure_behind_scratch_bytes(const ConvTask& task) {
 inline void measure_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call,
                            std::byte* scratch) {
   if (task.measure == MeasureKind::kNothing) return;
-  const bool forward = task.measure == MeasureKind::kMoments;
-  const int step = forward ? call.output_step : call.input_step;
-  const std::int64_t channels = result_channels(task);
-  measure_pass(queue, task.image, call.measure, forward ? call.output : call.input,
-               result_rows(task), channels, step != 0 ? step : channels, scratch);
+  const void* const result = task.measure == MeasureKind::kMoments ? call.output : call.input;
+  measure_pass(queue, task.image, call.measure, result, result_rows(task), result_channels(task),
+               scratch);
 }
 
 inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32) {

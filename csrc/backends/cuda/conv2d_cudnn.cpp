@@ -155,7 +155,6 @@ std::shared_ptr<Plan> plan_of(const Link& link, const ConvProblem& problem, bool
 struct Cudnn {
   using Link = cuda::Link;
   using Plan = cuda::Plan;
-  static constexpr bool kTakesParts = true;
   static constexpr const char* kName = "cuDNN";
   static constexpr const char* kNoPlan = "cuDNN has no engine for it";
   static constexpr const char* kNotGiven = "cuDNN could not be given work";

@@ -25,7 +25,7 @@ struct MeasurePass {
   Measure measure;
   const T* result;
   float* partials;
-  std::int64_t rows, channels, pitch;
+  std::int64_t rows, channels;
 
   PYCNN_BOTH std::int64_t across() const { return (channels + kWide - 1) / kWide; }
   PYCNN_BOTH std::int64_t blocks() const { return (rows + kPassRows - 1) / kPassRows * across(); }
@@ -42,12 +42,12 @@ struct MeasurePass {
       own.clear();
       if (count > 0) {
         if (measure.kind == MeasureKind::kMoments)
-          load(result + begin * pitch + channel, count, own.center);
+          load(result + begin * channels + channel, count, own.center);
         else
           own.read_norm(measure, channel, count);
         for (std::int64_t row = begin + lane; row < end; row += kDown) {
           float values[kVector<T>];
-          load(result + row * pitch + channel, count, values);
+          load(result + row * channels + channel, count, values);
           own.take(measure, row, channel, count, values);
         }
       }
@@ -68,8 +68,9 @@ struct MeasurePass {
       float* const to = partials + tile * kMeasured * channels + channel;
       to[0] = a;
       to[channels] = b;
-      to[2 * channels] =
-          measure.kind == MeasureKind::kMoments ? widened(result[begin * pitch + channel]) : 0.0f;
+      to[2 * channels] = measure.kind == MeasureKind::kMoments
+                             ? widened(result[begin * channels + channel])
+                             : 0.0f;
     });
   }
 };
@@ -216,16 +217,12 @@ void finish_measure(DeviceQueue& queue, const Measure& measure, const MeasureSha
 }
 
 void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const void* result,
-                  std::int64_t rows, std::int64_t channels, std::int64_t pitch, void* scratch) {
+                  std::int64_t rows, std::int64_t channels, void* scratch) {
   const std::int64_t tiles = pass_tiles(rows);
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    const MeasurePass<T> pass{measure,
-                              static_cast<const T*>(result),
-                              measure_partials(scratch, tiles, channels),
-                              rows,
-                              channels,
-                              pitch};
+    const MeasurePass<T> pass{measure, static_cast<const T*>(result),
+                              measure_partials(scratch, tiles, channels), rows, channels};
     launch(queue, pass, pass.blocks());
   });
   finish_measure(queue, measure, {tiles, kPassRows, rows, channels}, scratch);

@@ -67,10 +67,9 @@ float* measure_partials(void* scratch, std::int64_t tiles, std::int64_t channels
 void finish_measure(DeviceQueue& queue, const Measure& measure, const MeasureShape& shape,
                     void* scratch);
 
-// The same of a result (rows, channels) that is there, its pixels `pitch` elements apart, in one
-// pass over it.
+// The same of a result (rows, channels) that is there, in one pass over it.
 std::int64_t pass_tiles(std::int64_t rows);
 void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const void* result,
-                  std::int64_t rows, std::int64_t channels, std::int64_t pitch, void* scratch);
+                  std::int64_t rows, std::int64_t channels, void* scratch);
 
 }  // namespace pycnn::cuda

@@ -1,6 +1,4 @@
 #pragma once
-#include <span>
-
 #include "backends/cuda/conv2d.h"
 #include "backends/cuda/cudnn_graph.h"
 #include "backends/cuda/glue.h"
@@ -71,45 +69,6 @@ inline ConvTask task_of(const ops::Conv2dGradInput& op, const Problem& problem) 
               problem.inputs[0].shape, problem.inputs[0].dtype);
   if (op.sums.wanted) task.measure = MeasureKind::kSums;
   task.norm_curve = curve_of(op.sums.activation, op.sums.slope);
-  return task;
-}
-
-// Which of its inputs and outputs are images that may be parts of larger ones.
-struct ImageBits {
-  std::uint32_t inputs, outputs;
-};
-inline ImageBits image_bits(const ConvTask& task, std::size_t inputs) {
-  switch (task.direction) {
-    case Direction::kForward:
-      return {task.residual ? 1u | 1u << (inputs - 1) : 1u, 1};
-    case Direction::kGradInput:
-      return {task.measure == MeasureKind::kSums ? 1u | 1u << 2 : 1u, 1};
-    case Direction::kGradWeight:
-      return {3, 0};
-  }
-  return {0, 0};
-}
-
-// `task` with the pitches (TensorView::pixel_pitch) of its op's inputs and outputs.
-inline ConvTask with_pitches(ConvTask task, std::span<const std::int64_t> inputs,
-                             std::span<const std::int64_t> outputs) {
-  const auto step = [](std::int64_t pitch) { return static_cast<int>(pitch); };
-  ConvShape& s = task.shape;
-  switch (task.direction) {
-    case Direction::kForward:
-      s.input_step = step(inputs[0]);
-      s.output_step = step(outputs[0]);
-      if (task.residual) s.residual_step = step(inputs.back());
-      break;
-    case Direction::kGradInput:
-      s.input_step = step(outputs[0]);
-      s.output_step = step(inputs[0]);
-      break;
-    case Direction::kGradWeight:
-      s.input_step = step(inputs[0]);
-      s.output_step = step(inputs[1]);
-      break;
-  }
   return task;
 }
 

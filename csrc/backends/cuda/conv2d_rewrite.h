@@ -1,10 +1,10 @@
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "backends/cuda/conv2d_call.h"
 #include "backends/cuda/conv2d_maps.h"
-#include "backends/cuda/conv2d_parts.h"
 
 // The same convolution by another one that libraries run well. What they run badly are channels
 // that are no multiple of 16 bytes and groups of few:
@@ -44,6 +44,7 @@ void pack_weight(DeviceQueue& queue, const ConvRewrite& rewrite, const float* we
 // The original call by `inner`, which computes `task`: its call has `packed` weights where it reads
 // any, which are those of `call` if these were packed before. `scratch` is of scratch_bytes() and
 // of what `inner` needs, or of finish_scratch_bytes() if that is more.
+using ConvRun = std::function<void(const ConvCall& call, std::byte* scratch)>;
 void run_rewritten(DeviceQueue& queue, const ConvRewrite& rewrite, const ConvCall& call,
                    std::byte* scratch, const ConvRun& inner);
 std::int64_t finish_scratch_bytes(const ConvRewrite& rewrite);

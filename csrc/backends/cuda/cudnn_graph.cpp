@@ -13,20 +13,17 @@ int data_type(Image image) {
   return image == Image::kBFloat16 ? kBFloat16 : kFloat32;
 }
 
-// (N, C, H, W) that lies as (N, H, W, C), which is also how weights lie, with `pitch` elements from
-// pixel to pixel; 0: they follow one another.
+// (N, C, H, W) that lies as (N, H, W, C), which is also how weights lie.
 struct Extent {
   std::int64_t n, c, h, w;
-  std::int64_t pitch = 0;
 };
 
 Descriptor tensor(const Functions& functions, std::int64_t id, const Extent& e, int type,
                   bool is_virtual = false) {
-  const std::int64_t pitch = e.pitch != 0 ? e.pitch : e.c;
   Descriptor result(functions, kTensor);
   result.number(kTensorDataType, kTypeDataType, type)
       .integers(kTensorDimensions, {e.n, e.c, e.h, e.w})
-      .integers(kTensorStrides, {e.h * e.w * pitch, 1, e.w * pitch, pitch})
+      .integers(kTensorStrides, {e.h * e.w * e.c, 1, e.w * e.c, e.c})
       .integers(kTensorId, {id})
       .integers(kTensorAlignment, {kAlignment});
   if (is_virtual) {
@@ -228,11 +225,7 @@ ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, con
       graph_(functions, kOperationGraph) {
   const ConvShape& s = problem.shape;
   const int type = data_type(problem.image);
-  const Extent dense{s.images, s.out_channels, s.out_height, s.out_width};
-  const auto at_pitch = [](Extent extent, int step) {
-    extent.pitch = step;
-    return extent;
-  };
+  const Extent output{s.images, s.out_channels, s.out_height, s.out_width};
   const bool joined = problem.bias || problem.residual || problem.relu;
   std::vector<const Descriptor*> operations;
   parts_.reserve(32);  // addresses of parts are kept
@@ -243,9 +236,8 @@ ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, con
 
   std::int64_t next_id = 100;
   const auto intermediate = [&](bool last) {
-    return keep(tensor(functions, last ? kOutput : next_id++,
-                       last ? at_pitch(dense, s.output_step) : dense, last ? type : kFloat32,
-                       !last));
+    return keep(
+        tensor(functions, last ? kOutput : next_id++, output, last ? type : kFloat32, !last));
   };
   const Descriptor* result = intermediate(!joined);
   {
@@ -254,8 +246,8 @@ ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, con
     const Descriptor* const conv = keep(convolution(functions, problem));
     const Descriptor* const weight = keep(tensor(
         functions, kWeight, {s.out_channels, s.in_group(), s.kernel_height, s.kernel_width}, type));
-    const Descriptor* const input = keep(tensor(
-        functions, kInput, {s.images, s.in_channels, s.height, s.width, s.input_step}, type));
+    const Descriptor* const input =
+        keep(tensor(functions, kInput, {s.images, s.in_channels, s.height, s.width}, type));
     Descriptor operation(functions, operation_kind(problem.direction));
     operation.real(at(0), 1.0f).real(at(1), 0.0f).objects(at(2), {conv});
     // Grad weight numbers (gradient of weight, input, output), the others (weight, input, output).
@@ -280,8 +272,7 @@ ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, con
     operations.push_back(keep(std::move(operation.finalize())));
     result = output_tensor;
   };
-  if (problem.residual)
-    join(kAdd, keep(tensor(functions, kResidual, at_pitch(dense, s.residual_step), type)));
+  if (problem.residual) join(kAdd, keep(tensor(functions, kResidual, output, type)));
   if (problem.bias) join(kAdd, keep(tensor(functions, kBias, {1, s.out_channels, 1, 1}, type)));
   if (problem.relu) join(kRelu, nullptr);
 

@@ -51,8 +51,7 @@ class Descriptor {
   Object object_ = nullptr;
 };
 
-// All tensors are of the image type, weights and their gradient too; sums are float32. Images may
-// be parts of larger ones (ConvShape::input_step and the like).
+// All tensors are of the image type, weights and their gradient too; sums are float32.
 struct ConvProblem {
   Direction direction = Direction::kForward;
   Image image = Image::kFloat32;

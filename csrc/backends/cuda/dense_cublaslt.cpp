@@ -262,7 +262,6 @@ std::optional<std::pair<cublaslt::Algorithm, std::int64_t>> algorithm_of(const s
 struct CublasLt {
   using Link = cuda::Link;
   using Plan = cuda::Plan;
-  static constexpr bool kTakesParts = false;
   static constexpr const char* kName = "cuBLASLt";
   static constexpr const char* kNoPlan = "cuBLASLt has no algorithm for it";
   static constexpr const char* kNotGiven = "cuBLASLt could not be given work";

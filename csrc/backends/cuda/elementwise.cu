@@ -66,10 +66,6 @@ struct AddOne {
   PYCNN_BOTH float operator()(float a, float b) const { return a + b; }
 };
 
-struct CopyOne {
-  PYCNN_BOTH float operator()(float a, float) const { return a; }
-};
-
 template <class Function>
 void launch_parts(DeviceQueue& queue, Image image, const PixelParts& parts,
                   const Function& function) {
@@ -260,9 +256,6 @@ void activation_grad_parts(DeviceQueue& queue, Image image, const PixelParts& pa
 }
 void add_parts(DeviceQueue& queue, Image image, const PixelParts& parts) {
   launch_parts(queue, image, parts, AddOne{});
-}
-void copy_parts(DeviceQueue& queue, Image image, const PixelParts& parts) {
-  launch_parts(queue, image, parts, CopyOne{});
 }
 
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,

@@ -24,7 +24,6 @@ struct PixelParts {
 void activation_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve);
 void activation_grad_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve);
 void add_parts(DeviceQueue& queue, Image image, const PixelParts& parts);
-void copy_parts(DeviceQueue& queue, Image image, const PixelParts& parts);  // of a
 
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,
             float offset, std::int64_t count);

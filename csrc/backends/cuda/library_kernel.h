@@ -23,10 +23,6 @@
 // are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1 nothing is timed
 // and the first one taken.
 //
-// Only when all kernels are chosen it is known which images are parts of larger ones. Then those
-// that have any choose once more (Kernel::settle), among plans for images that lie so and the first
-// choice behind copies of them (conv2d_parts.h).
-//
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
 //   Link                          `functions` and handles of one device; `problem`: why there are
@@ -37,7 +33,6 @@
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch, is_choice)
 //   end_choice(link)              before the queue ends that choices ran on
-//   kTakesParts                   whether `plans` knows tasks whose images are parts
 namespace pycnn::cuda {
 
 // Never destroyed, since kernels use it until the process ends.
@@ -63,19 +58,16 @@ const typename Library::Link& link_of(int device) {
 inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& task) {
   const ConvShape& s = task.shape;
   const std::int64_t item = is_narrow(task.image) ? 2 : 4;
-  const std::int64_t inputs = std::int64_t{s.images} * s.height * s.width * s.input_pitch() * item;
   bool there = true;
   const auto memory = [&](std::int64_t bytes) {
     void* const block = timer.allocate(static_cast<std::size_t>(bytes));
     there = there && block != nullptr;
     return block;
   };
+  const std::int64_t outputs = s.pixels() * s.out_channels * item;
   ConvCall call{};
-  call.input = memory(inputs);
-  call.output = memory(s.pixels() * s.output_pitch() * item);
-  call.input_step = s.input_step;
-  call.output_step = s.output_step;
-  call.residual_step = s.residual_step;
+  call.input = memory(std::int64_t{s.images} * s.height * s.width * s.in_channels * item);
+  call.output = memory(outputs);
   auto* const weight = static_cast<float*>(memory(s.weights() * 4));
   call.weight = call.grad_weight = weight;
   if (task.bias) {
@@ -83,7 +75,7 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
     call.grad_bias = bias;
     call.epilogue.bias = bias;
   }
-  if (task.residual) call.epilogue.residual = memory(s.pixels() * s.residual_pitch() * item);
+  if (task.residual) call.epilogue.residual = memory(outputs);
   call.epilogue.curve = task.curve;
   if (task.measure != MeasureKind::kNothing) {
     const std::int64_t channels = result_channels(task);
@@ -101,13 +93,11 @@ template <class Library>
 struct Chosen {
   std::shared_ptr<const ConvRewrite> rewrite;  // null: none
   std::shared_ptr<typename Library::Plan> plan;
-  ConvTask task;         // that is asked for
-  bool gathers = false;  // the plan is for images that follow one another
+  ConvTask task;  // that is asked for
 
   std::int64_t scratch_bytes() const {
     // Measuring comes when the rest is done with its scratch.
-    return std::max(measure_behind_scratch_bytes(task),
-                    (gathers ? gathered_scratch_bytes(task) : 0) + plan_scratch_bytes());
+    return std::max(measure_behind_scratch_bytes(task), plan_scratch_bytes());
   }
   std::int64_t plan_scratch_bytes() const {
     if (rewrite == nullptr) return plan->scratch_bytes();
@@ -119,19 +109,13 @@ struct Chosen {
 template <class Library>
 void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
                 std::byte* scratch, bool is_choice) {
-  const ConvRun run_plan = [&](const ConvCall& inner, std::byte* rest) {
-    Library::run(queue, *chosen.plan, inner, rest, is_choice);
-  };
-  const ConvRun run_whole = [&](const ConvCall& whole, std::byte* rest) {
-    if (chosen.rewrite == nullptr)
-      run_plan(whole, rest);
-    else
-      run_rewritten(queue, *chosen.rewrite, whole, rest, run_plan);
-  };
-  if (chosen.gathers)
-    run_gathered(queue, chosen.task, call, scratch, run_whole);
+  if (chosen.rewrite == nullptr)
+    Library::run(queue, *chosen.plan, call, scratch, is_choice);
   else
-    run_whole(call, scratch);
+    run_rewritten(queue, *chosen.rewrite, call, scratch,
+                  [&](const ConvCall& moved, std::byte* rest) {
+                    Library::run(queue, *chosen.plan, moved, rest, is_choice);
+                  });
   measure_behind(queue, chosen.task, call, scratch);
 }
 
@@ -197,35 +181,27 @@ std::byte* timed_scratch(DeviceTimer& timer, std::int64_t own_bytes,
   }
 }
 
-// The fastest of the plans and, with `own`, our own kernel, which is no plan. None: they could not
-// be timed. What there is no memory for is not among the plans any more.
+// The fastest of the plans; without a plan: our own kernel is. None: they could not be timed. What
+// there is no memory for is not among the plans any more.
 template <class Library>
 std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
-                                            const ConvTask& task, bool tf32, bool own,
+                                            const ConvTask& task, bool tf32,
                                             std::vector<Chosen<Library>>& plans) {
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
   const std::optional<ConvCall> call = timed_call(timer, task);
   if (!call) return std::nullopt;
-  std::byte* const scratch = timed_scratch(timer, own ? own_scratch_bytes(task, tf32) : 0, plans);
+  std::byte* const scratch = timed_scratch(timer, own_scratch_bytes(task, tf32), plans);
   if (scratch == nullptr) return std::nullopt;
   std::vector<Work> works;
   for (const auto& plan : plans)
     works.push_back([&] { run_chosen<Library>(timer.queue(), plan, *call, scratch, true); });
-  if (own) works.push_back([&] { run_own(timer.queue(), task, tf32, *call, scratch); });
+  works.push_back([&] { run_own(timer.queue(), task, tf32, *call, scratch); });
   const int best = fastest_of(timer, works);
   Library::end_choice(link);
   if (best < 0) return std::nullopt;
   const auto index = static_cast<std::size_t>(best);
   return index < plans.size() ? plans[index] : Chosen<Library>{};
-}
-
-// What a choice for a task depends on.
-template <class Library>
-std::string choice_key(int device, const typename Library::Link& link, const ConvTask& task,
-                       const LibraryOptions& options) {
-  return "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
-         Library::key(link, task, options);
 }
 
 // Without a plan: our own kernel is to be used; `why` says the reason.
@@ -244,7 +220,8 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
   const std::lock_guard lock(choice_mutex());  // under which handles for choices are used, too
   const LibraryOptions options = library_options();
   const RewriteList rewrites = rewrites_to_try(task, options);
-  std::string key = choice_key<Library>(device, link, task, options);
+  std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
+                    Library::key(link, task, options);
   // What was kept by those that did not know rewrites says nothing where there are some, nor does
   // what was fastest of these alone.
   for (const auto& rewrite : rewrites) key += rewrite_mark(rewrite.get());
@@ -265,60 +242,13 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
   }
   if (options.deterministic) return plans.front();
   const Chosen<Library> first = plans.front();
-  const auto best = fastest_plan<Library>(device, link, task, options.tf32, true, plans);
+  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans);
   if (!best) return plans.empty() ? first : plans.front();
   // A plan without a text is chosen anew in the next process.
   std::string text = kOwnKernel;
   if (best->plan != nullptr) text = Library::text(*best->plan);
   if (!text.empty()) plan_cache().put(key, rewrite_mark(best->rewrite.get()) + text);
   if (best->plan == nullptr) why = kOwnWasFaster;
-  return *best;
-}
-
-// In the plan cache, of a task whose images are parts: the choice for whole ones.
-constexpr const char* kGathered = "gathered";
-
-// Plans want vectors of 16 bytes everywhere.
-inline bool has_vectors(const ConvTask& task) {
-  const ConvShape& s = task.shape;
-  const int vector = is_narrow(task.image) ? kVectorBytes / 2 : kVectorBytes / 4;
-  return s.input_step % vector == 0 && s.output_step % vector == 0 && s.residual_step % vector == 0;
-}
-
-// The choice for `task`, some of whose images are parts of larger ones, after `whole` was the one
-// where none is. Weights are packed already, so a rewrite stays what it is.
-template <class Library>
-Chosen<Library> settled_plan(int device, const Chosen<Library>& whole, const ConvTask& task) {
-  const Chosen<Library> gathering{whole.rewrite, whole.plan, task, true};
-  const LibraryOptions options = library_options();
-  if (whole.rewrite != nullptr || !has_vectors(task) || options.gathers) return gathering;
-  const auto& link = link_of<Library>(device);
-  if (cudaSetDevice(device) != cudaSuccess) {
-    (void)cudaGetLastError();
-    return gathering;
-  }
-  const std::lock_guard lock(choice_mutex());
-  const ConvShape& s = task.shape;
-  const std::string key = choice_key<Library>(device, link, task, options) + "; parts of " +
-                          std::to_string(s.input_step) + " " + std::to_string(s.output_step) + " " +
-                          std::to_string(s.residual_step);
-  if (!options.deterministic) {
-    if (const std::optional<std::string> known = plan_cache().find(key)) {
-      if (*known == kGathered) return gathering;
-      if (auto plan = Library::read(link, task, options, *known))
-        return {nullptr, std::move(plan), task, false};
-    }
-  }
-  std::vector<Chosen<Library>> plans;
-  for (auto& plan : Library::plans(link, task, options))
-    plans.push_back({nullptr, std::move(plan), task, false});
-  if (plans.empty()) return gathering;
-  if (options.deterministic) return plans.front();
-  plans.push_back(gathering);
-  const auto best = fastest_plan<Library>(device, link, task, options.tf32, false, plans);
-  if (!best) return gathering;
-  const std::string text = best->gathers ? kGathered : Library::text(*best->plan);
-  if (!text.empty()) plan_cache().put(key, text);
   return *best;
 }
 
@@ -355,20 +285,6 @@ void run_library(const KernelArgs& args) noexcept {
   }
 }
 
-template <class Library>
-void settle(int device, const Chosen<Library>& whole, const ConvTask& task, Kernel& kernel) {
-  if (task.shape.input_step == 0 && task.shape.output_step == 0 && task.shape.residual_step == 0)
-    return;
-  Chosen<Library> settled;
-  try {
-    settled = settled_plan<Library>(device, whole, task);
-  } catch (const std::exception&) {
-    settled = {whole.rewrite, whole.plan, task, true};
-  }
-  kernel.scratch_bytes = scratch(settled.scratch_bytes());
-  kernel.state = std::make_shared<const Chosen<Library>>(std::move(settled));
-}
-
 template <class Library, class OpType>
 Choice choose_library(int device, const OpType& op, const Problem& problem) {
   ConvTask task = task_of(op, problem);
@@ -395,15 +311,9 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     choice.packed.format =
         kept_text("weights" + std::to_string(static_cast<int>(task.image)) + name);
   }
-  choice.alignment = kVectorBytes;  // as plans are told
-  if constexpr (Library::kTakesParts) {
-    const ImageBits images = image_bits(task, problem.inputs.size());
-    choice = strided(std::move(choice), images.inputs, images.outputs);
-    choice.settle = [device, chosen](Kernel& kernel, Pitches inputs, Pitches outputs) {
-      settle<Library>(device, chosen, with_pitches(chosen.task, inputs, outputs), kernel);
-    };
-  }
   choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
+  choice.alignment = kVectorBytes;  // as plans are told
+  if (task.measure == MeasureKind::kSums) choice.strided_inputs = 1u << 2;
   return choice;
 }
 

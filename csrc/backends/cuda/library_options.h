@@ -15,8 +15,6 @@ struct LibraryOptions {
   bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of a library, untimed
   // $PYCNN_CUDA_REWRITES, "off" or "always": where there are any, for tests and times.
   Rewrites rewrites = Rewrites::kTimed;
-  // $PYCNN_CUDA_PARTS=gather: libraries get no images that are parts of larger ones, but copies.
-  bool gathers = false;
 };
 
 inline LibraryOptions library_options() {
@@ -25,13 +23,11 @@ inline LibraryOptions library_options() {
     return value != nullptr && std::strcmp(value, "1") == 0;
   };
   const char* const named = std::getenv("PYCNN_CUDA_REWRITES");
-  const char* const parts = std::getenv("PYCNN_CUDA_PARTS");
   const std::string_view rewrites = named != nullptr ? named : "";
   return {is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC"),
           rewrites == "off"      ? Rewrites::kNever
           : rewrites == "always" ? Rewrites::kAlways
-                                 : Rewrites::kTimed,
-          parts != nullptr && std::strcmp(parts, "gather") == 0};
+                                 : Rewrites::kTimed};
 }
 
 }  // namespace pycnn::cuda

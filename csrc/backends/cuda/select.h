@@ -20,9 +20,8 @@ struct Choice {
   PackedInput packed = {};                   // as Kernel::packed
   // Empty: the library's or our own one. Lives as long as the process.
   const char* variant = "";
-  std::uint32_t strided_inputs = 0, strided_outputs = 0;       // as Kernel's
-  std::size_t alignment = 1;                                   // as Kernel::alignment
-  std::function<void(Kernel&, Pitches, Pitches)> settle = {};  // as Kernel::settle
+  std::uint32_t strided_inputs = 0, strided_outputs = 0;  // as Kernel's
+  std::size_t alignment = 1;                              // as Kernel::alignment
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, ""}; }

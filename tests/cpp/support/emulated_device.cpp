@@ -246,9 +246,7 @@ double elapsed_us(DeviceQueue*, DeviceEvent* from, DeviceEvent* to) noexcept {
 }
 
 // The libraries need a GPU. With $PYCNN_EMULATED_REWRITE, a number, their place is taken by our own
-// kernels, which compute that one of the task's rewrites. With $PYCNN_EMULATED_LIBRARY, "parts" or
-// "gather", ours are plans like a library's, for images that lie as it was said when they were
-// chosen: for parts of larger ones, or for copies of these.
+// kernels, which compute that one of the task's rewrites.
 namespace {
 constexpr const char* kNoLibrary = "the device is emulated";
 
@@ -302,70 +300,8 @@ void pack_own_rewrite(const KernelArgs& args) noexcept {
               args.outputs[0].data);
 }
 
-struct OwnPlan {
-  ConvTask task;
-  bool tf32, gathers;
-};
-
-template <class OpType>
-void run_own_plan(const KernelArgs& args) noexcept {
-  const auto& own = *static_cast<const OwnPlan*>(static_cast<const DeviceKernelArgs&>(args).state);
-  DeviceQueue& queue = queue_of(args);
-  const ConvCall call = call_of<OpType>(args);
-  const ConvShape& s = own.task.shape;
-  // As a library, which would end there or see something else.
-  queue.failed = queue.failed || !std::all_of(args.inputs.begin(), args.inputs.end(), is_aligned) ||
-                 !std::all_of(args.outputs.begin(), args.outputs.end(), is_aligned) ||
-                 call.input_step != s.input_step || call.output_step != s.output_step ||
-                 call.residual_step != s.residual_step;
-  const ConvRun run = [&](const ConvCall& inner, std::byte* scratch) {
-    const ConvTask task = own.gathers ? gathered(own.task) : own.task;
-    ConvCall plain = inner;
-    plain.measure = {};
-    plain.epilogue = {};
-    run_own(queue, task, own.tf32, plain, scratch);
-    if (task.direction == Direction::kForward)
-      conv2d_epilogue(queue, task.image, task.shape, inner.epilogue,
-                      const_cast<void*>(inner.output));
-  };
-  if (own.gathers)
-    run_gathered(queue, own.task, call, args.scratch, run);
-  else
-    run(call, args.scratch);
-  measure_behind(queue, own.task, call, args.scratch);
-}
-
-std::size_t scratch_of(const OwnPlan& own) {
-  return scratch(std::max(measure_behind_scratch_bytes(own.task),
-                          (own.gathers ? gathered_scratch_bytes(own.task) : 0) +
-                              own_scratch_bytes(gathered(own.task), own.tf32)));
-}
-
-void settle_own_plan(OwnPlan own, bool gathers, Kernel& kernel, Pitches inputs, Pitches outputs) {
-  own.task = with_pitches(own.task, inputs, outputs);
-  own.gathers = gathers || !conv2d_reads_parts(own.task.shape);
-  kernel.scratch_bytes = scratch_of(own);
-  kernel.state = std::make_shared<OwnPlan>(own);
-}
-
-template <class OpType>
-Choice choose_plan(const OpType& op, const Problem& problem, bool gathers) {
-  const OwnPlan own{task_of(op, problem), library_options().tf32, false};
-  Choice choice{run_own_plan<OpType>, scratch_of(own)};
-  const ImageBits images = image_bits(own.task, problem.inputs.size());
-  choice = strided(std::move(choice), images.inputs, images.outputs);
-  choice.alignment = kVectorBytes;
-  choice.settle = [own, gathers](Kernel& kernel, Pitches inputs, Pitches outputs) {
-    settle_own_plan(own, gathers, kernel, inputs, outputs);
-  };
-  choice.state = std::make_shared<OwnPlan>(own);
-  return choice;
-}
-
 template <class OpType>
 Choice choose_rewrite(const OpType& op, const Problem& problem) {
-  if (const char* const library = std::getenv("PYCNN_EMULATED_LIBRARY"))
-    return choose_plan(op, problem, std::strcmp(library, "gather") == 0);
   const char* const number = std::getenv("PYCNN_EMULATED_REWRITE");
   if (number == nullptr) return refuse(kNoLibrary);
   const ConvTask task = task_of(op, problem);

@@ -88,14 +88,6 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
     out.push_back({memory_of + places.first, &outputs[o], places.pitch});
     if (places.pitch != 0) write(memory_of, places, nullptr);
   }
-  if (kernel.settle && (how.apart_inputs | how.apart_outputs) != 0) {
-    const auto pitches_of = [](const std::vector<TensorView>& views) {
-      std::vector<std::int64_t> pitches;
-      for (const TensorView& view : views) pitches.push_back(view.pixel_pitch);
-      return pitches;
-    };
-    kernel.settle(kernel, pitches_of(in), pitches_of(out));
-  }
   DeviceKernelArgs args;
   args.op = &op;
   args.inputs = in;

@@ -122,38 +122,6 @@ TEST_CASE("cudnn: plans of all directions and types for a device that is describ
       }
 }
 
-TEST_CASE("cudnn: images that are parts of larger ones have plans, too") {
-  const Functions* const f = functions();
-  if (f == nullptr) return;
-  const Descriptor h100 = device_properties(*f, kH100);
-  const Target target{nullptr, &h100};
-  // As GoogLeNet has them: of its first module the 3x3 behind a merged one, into a concat.
-  for (const Image image : {Image::kFloat32, Image::kBFloat16, Image::kFloat16})
-    for (const Direction direction : kDirections)
-      for (const bool input : {false, true})
-        for (const bool output : {false, true}) {
-          CAPTURE(static_cast<int>(image));
-          CAPTURE(static_cast<int>(direction));
-          CAPTURE(input);
-          CAPTURE(output);
-          ConvShape s = shape(4, 28, 96, 128, 3, 1);
-          if (input) s.input_step = 176;
-          if (output) s.output_step = 256;
-          const ConvGraph graph(*f, problem_of(direction, image, s), target);
-          int plans = 0;
-          for (const Candidate& candidate : graph.candidates({})) {
-            if (candidate.engine.compiles()) continue;
-            try {
-              const Descriptor plan = make_plan(*f, candidate, target);
-              plans += plan.integer(kPlanWorkspace) <= kMostWorkspace;
-            } catch (const Error&) {
-              continue;
-            }
-          }
-          CHECK(plans > 0);
-        }
-}
-
 TEST_CASE("cudnn: what joins a convolution is joined by precompiled engines") {
   const Functions* const f = functions();
   if (f == nullptr) return;

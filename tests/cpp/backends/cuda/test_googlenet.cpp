@@ -5,7 +5,6 @@
 
 #include "backends/cuda/training.h"
 #include "compile/inception_net.h"
-#include "support/variable.h"
 
 namespace pycnn {
 namespace {
@@ -113,46 +112,6 @@ TEST_CASE("cuda googlenet: copies of concats and slices") {
       options.device = "cuda";
       options.dtype = dtype;
       CHECK(copies_in(test::Compiled(graph, options).program).empty());
-    }
-}
-
-TEST_CASE("cuda googlenet: plans of a library read and make parts where they are") {
-  for (const char* const library : {"parts", "gather"})
-    for (const bool batch_norm : {false, true}) {
-      CAPTURE(std::string(library));
-      CAPTURE(batch_norm);
-      const testing::Variable emulated("PYCNN_EMULATED_LIBRARY", library);
-      const Graph graph = GoogLeNet(32, 128, 1, batch_norm).graph;
-      const test::Compiled joined(graph, training(DType::kBFloat16, true));
-      CHECK(copies_in(joined.program).size() == (batch_norm ? 0 : 2 * std::size(kModules)));
-      int of_library = 0;
-      for (const StepProfile& step : joined.program.steps())
-        of_library += step.variant == "conv2d.cudnn";
-      CHECK(of_library > 30);
-    }
-}
-
-TEST_CASE("cuda googlenet: spared copies of a library's images change no bit") {
-  const Results inputs = {{"x", test::random_tensor({2, 32, 32, 3}, 9)}, {"y", test::labels(2, 8)}};
-  for (const bool batch_norm : {false, true})
-    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-      CAPTURE(batch_norm);
-      CAPTURE(static_cast<int>(dtype));
-      // Most branches are whole vectors of both types.
-      const Graph graph = GoogLeNet(2, 32, 2, batch_norm).graph;
-      std::vector<test::Compiled> ways;
-      for (const char* const library : {"parts", "parts", "gather"}) {
-        const testing::Variable emulated("PYCNN_EMULATED_LIBRARY", library);
-        ways.emplace_back(graph, training(dtype, !ways.empty()));
-      }
-      CHECK(copies_in(ways[0].program).size() > copies_in(ways[1].program).size() + 10);
-      for (int step = 0; step < 2; ++step) {
-        const Results expected = ways[0].program.run(inputs);
-        CHECK(test::same_bits(ways[1].program.run(inputs), expected));
-        CHECK(test::same_bits(ways[2].program.run(inputs), expected));
-      }
-      CHECK(test::same_bits(ways[1].variables, ways[0].variables));
-      CHECK(test::same_bits(ways[2].variables, ways[0].variables));
     }
 }
 

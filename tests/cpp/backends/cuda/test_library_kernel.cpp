@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "backends/cuda/conv2d_parts.cpp"
 #include "backends/cuda/conv2d_rewrite.cpp"
 #include "backends/cuda/library_kernel.h"
 #include "support/temporary_directory.h"
@@ -21,9 +20,7 @@ namespace {
 
 // What moves images and weights takes, and how often it was asked to.
 struct Moves {
-  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0, measure_us = 1.0, copy_us = 1.0;
-  int copies = 0;
-  std::int64_t copied = 0;  // elements
+  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0, measure_us = 1.0;
   int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0, measures = 0;
 };
 Moves moves;
@@ -78,12 +75,8 @@ std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
   return tiles * channels;
 }
 void measure_pass(DeviceQueue&, Image, const Measure&, const void*, std::int64_t, std::int64_t,
-                  std::int64_t, void*) {
+                  void*) {
   move(moves.measures, moves.measure_us);
-}
-void copy_parts(DeviceQueue&, Image, const PixelParts& parts) {
-  move(moves.copies, moves.copy_us);
-  moves.copied += parts.pixels * parts.channels;
 }
 void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) {}
 
@@ -111,19 +104,12 @@ struct Fake {
     std::string problem;
   };
   using Plan = FakePlan;
-  static constexpr bool kTakesParts = true;
   static constexpr const char* kName = "fake";
   static constexpr const char* kNoPlan = "the library has none";
   static constexpr const char* kNotGiven = "not given";
 
-  static std::map<int, std::vector<Scripted>> offers, parts_offers;
+  static std::map<int, std::vector<Scripted>> offers;
   static int planned, runs;
-
-  static const std::vector<Scripted>& offered(const ConvTask& task) {
-    const ConvShape& s = task.shape;
-    const bool apart = s.input_step != 0 || s.output_step != 0 || s.residual_step != 0;
-    return (apart ? parts_offers : offers)[s.in_channels];
-  }
 
   static const int* load(std::string&) { return &planned; }
   static bool open(Link&) { return true; }
@@ -135,14 +121,14 @@ struct Fake {
                                                   const LibraryOptions&) {
     ++planned;
     std::vector<std::shared_ptr<Plan>> found;
-    for (const Scripted& script : offered(task))
+    for (const Scripted& script : offers[task.shape.in_channels])
       found.push_back(std::make_shared<Plan>(Plan{script, task}));
     return found;
   }
   static std::string text(const Plan& plan) { return plan.script.name; }
   static std::shared_ptr<Plan> read(const Link&, const ConvTask& task, const LibraryOptions&,
                                     const std::string& text) {
-    for (const Scripted& script : offered(task))
+    for (const Scripted& script : offers[task.shape.in_channels])
       if (script.name == text) return std::make_shared<Plan>(Plan{script, task});
     return nullptr;
   }
@@ -154,7 +140,7 @@ struct Fake {
   static Image image(const Plan& plan) { return plan.task.image; }
   static void end_choice(const Link&) {}
 };
-std::map<int, std::vector<Scripted>> Fake::offers, Fake::parts_offers;
+std::map<int, std::vector<Scripted>> Fake::offers;
 int Fake::planned = 0, Fake::runs = 0;
 
 // Each test has tasks of its own, since choices are kept: images are counted on.
@@ -196,7 +182,6 @@ struct Choices {
     moves = {};
     own_us = 1000.0;
     own_runs = Fake::planned = Fake::runs = 0;
-    Fake::parts_offers.clear();
     Fake::offers = {
         {kPlain, {{"plain", 100.0}}}, {kPadded, {{"padded", 20.0}}}, {kBlocks, {{"blocks", 10.0}}}};
   }
@@ -418,8 +403,7 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   const bool taken = choice.run != nullptr;
   REQUIRE(taken);
   CHECK(std::string(choice.variant) == "conv2d.cudnn+blocks2x2c16k8");
-  CHECK(choice.strided_inputs == 1);
-  CHECK(choice.strided_outputs == 1);
+  CHECK(choice.strided_inputs + choice.strided_outputs == 0);
   CHECK(choice.alignment == 16);
   CHECK(choice.packed.input == 1);
   CHECK(choice.packed.bytes == 8 * 4 * 4 * 16 * 2);
@@ -448,151 +432,6 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   CHECK(moves.gathers == 1);
   CHECK(moves.packs == 1);
   CHECK(!queue.failed());
-}
-
-// A convolution of 16 channels whose input is a part of 32 and whose output one of 24.
-struct Parts {
-  Parts() {
-    Fake::offers[16] = {{"whole", 20.0}};
-    task = stem(next_images(), 16);
-    whole = {nullptr, std::make_shared<FakePlan>(FakePlan{Fake::offers[16][0], task}), task};
-    task.shape.input_step = 32;
-    task.shape.output_step = 24;
-  }
-  Chosen<Fake> settled() const { return settled_plan<Fake>(0, whole, task); }
-
-  ConvTask task;
-  Chosen<Fake> whole;
-};
-
-TEST_CASE("library kernel: plans for parts are timed beside copies of these") {
-  const Choices choices;
-  Parts parts;
-  Fake::parts_offers[16] = {{"slow", 30.0}, {"parts", 21.5}};
-  Chosen<Fake> chosen = parts.settled();  // 20 and two copies of 1
-  CHECK(chosen.plan->script.name == "parts");
-  CHECK(!chosen.gathers);
-  CHECK(chosen.task.shape.input_step == 32);
-  CHECK(own_runs == 0);
-  // It is kept.
-  Fake::planned = Fake::runs = 0;
-  CHECK(parts.settled().plan->script.name == "parts");
-  CHECK(Fake::planned + Fake::runs == 0);
-  // Other pitches are another choice.
-  parts.task.shape.output_step = 32;
-  moves.copy_us = 0.5;
-  chosen = parts.settled();
-  CHECK(chosen.plan->script.name == "whole");
-  CHECK(chosen.gathers);
-  Fake::planned = Fake::runs = 0;
-  CHECK(parts.settled().gathers);
-  CHECK(Fake::planned + Fake::runs == 0);
-}
-
-TEST_CASE("library kernel: without a plan for parts these are copied") {
-  const Choices choices;
-  const Parts none;
-  CHECK(none.settled().gathers);
-  CHECK(Fake::runs == 0);
-  Parts failing, odd, forbidden;
-  Fake::parts_offers[16] = {{"parts", 1.0, true}};
-  CHECK(failing.settled().gathers);
-  Fake::parts_offers[16] = {{"parts", 1.0}};
-  odd.task.shape.input_step = 20;  // no whole vectors of bfloat16
-  CHECK(odd.settled().gathers);
-  {
-    const Variable gather("PYCNN_CUDA_PARTS", "gather");
-    CHECK(forbidden.settled().gathers);
-  }
-  CHECK(!forbidden.settled().gathers);
-  // A rewrite's weights are packed already.
-  Parts rewritten;
-  rewritten.whole.rewrite =
-      std::make_shared<const ConvRewrite>(rewrites_of(stem(next_images())).front());
-  CHECK(rewritten.settled().gathers);
-  CHECK(rewritten.settled().rewrite == rewritten.whole.rewrite);
-}
-
-TEST_CASE("library kernel: the deterministic choice for parts is the first plan") {
-  const Choices choices;
-  const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
-  const Parts parts;
-  CHECK(parts.settled().gathers);
-  Fake::parts_offers[16] = {{"slow", 300.0}, {"parts", 1.0}};
-  CHECK(parts.settled().plan->script.name == "slow");
-  CHECK(Fake::runs == 0);
-}
-
-TEST_CASE("library kernel: what is apart is copied, each direction what it reads and makes") {
-  const Choices choices;
-  ConvTask task = stem(next_images(), 16);
-  task.residual = true;
-  task.shape.input_step = task.shape.output_step = task.shape.residual_step = 48;
-  const ConvShape& s = task.shape;
-  const std::int64_t input = std::int64_t{s.images} * 12 * 12 * 16, output = s.pixels() * 8;
-  std::vector<std::byte> memory(static_cast<std::size_t>(gathered_scratch_bytes(task)));
-  CHECK(memory.size() >= static_cast<std::size_t>((input + 2 * output) * 2));
-  DeviceQueue queue;
-  ConvCall call{};
-  std::byte images[3];
-  call.input = &images[0];
-  call.output = &images[1];
-  call.epilogue.residual = &images[2];
-  call.input_step = call.output_step = call.residual_step = 48;
-  for (const Direction direction :
-       {Direction::kForward, Direction::kGradInput, Direction::kGradWeight}) {
-    task.direction = direction;
-    if (direction != Direction::kForward) task.residual = false, task.shape.residual_step = 0;
-    moves = {};
-    int before = 0;
-    run_gathered(queue, task, call, memory.data(), [&](const ConvCall& whole, std::byte* rest) {
-      before = moves.copies;
-      CHECK(whole.input_step + whole.output_step + whole.residual_step == 0);
-      CHECK(whole.input != call.input);
-      CHECK(whole.output != call.output);
-      CHECK(rest == memory.data() + gathered_scratch_bytes(task));
-    });
-    CHECK(before == (direction == Direction::kGradInput ? 1 : 2));
-    CHECK(moves.copies == (direction == Direction::kForward ? 3 : 2));
-    CHECK(moves.copied == input + output * (direction == Direction::kForward ? 2 : 1));
-  }
-}
-
-TEST_CASE("library kernel: a kernel learns how its images lie") {
-  const Choices choices;
-  const std::vector<TensorSpec> inputs = {{{next_images(), 12, 12, 16}, DType::kBFloat16},
-                                          {{8, 7, 7, 16}, DType::kFloat32}};
-  const std::vector<TensorSpec> outputs = {{{inputs[0].shape[0], 6, 6, 8}, DType::kBFloat16}};
-  ops::Conv2d conv;
-  conv.stride = {2, 2};
-  conv.padding = {3, 3, 3, 3};
-  Fake::offers[16] = {{"whole", 20.0}};
-  Problem problem;
-  problem.inputs = inputs;
-  problem.outputs = outputs;
-  const Choice choice = choose_library<Fake>(0, conv, problem);
-  const bool settles = static_cast<bool>(choice.settle);
-  REQUIRE(settles);
-  const auto settled = [&](std::int64_t input, std::int64_t output) {
-    Kernel kernel;
-    kernel.state = choice.state;
-    kernel.scratch_bytes = choice.scratch_bytes;
-    const std::int64_t in[] = {input, 0}, out[] = {output};
-    choice.settle(kernel, in, out);
-    return kernel;
-  };
-  const auto plan_of = [](const Kernel& kernel) {
-    return *static_cast<const Chosen<Fake>*>(kernel.state.get());
-  };
-  CHECK(settled(0, 0).state == choice.state);
-  Kernel kernel = settled(0, 24);
-  CHECK(plan_of(kernel).gathers);
-  CHECK(plan_of(kernel).task.shape.output_step == 24);
-  CHECK(kernel.scratch_bytes > choice.scratch_bytes);
-  Fake::parts_offers[16] = {{"parts", 1.0}};
-  kernel = settled(32, 0);
-  CHECK(plan_of(kernel).plan->script.name == "parts");
-  CHECK(plan_of(kernel).task.shape.input_step == 32);
 }
 
 }  // namespace
