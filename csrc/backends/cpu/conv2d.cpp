@@ -229,7 +229,11 @@ const char* accept_portable_group_grad(const ops::Conv2dGradWeight& op, const Pr
 
 [[maybe_unused]] const char* accept_avx512_bf16_group_grad(const ops::Conv2dGradWeight& op,
                                                            const Problem& problem) {
+  constexpr Index kManyChannels = 512;
   if (const char* refused = refuse_avx512_bf16()) return refused;
+  const Index channels = problem.inputs[0].shape[3];
+  if (channels < kManyChannels && channels / op.groups == kPairBlock)
+    return "few groups fill whole blocks of channels";
   return refuse_group_pair_grad(problem_of(op, problem));
 }
 

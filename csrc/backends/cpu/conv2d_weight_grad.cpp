@@ -43,7 +43,7 @@ struct WeightGradPlan {
   Index parts = 1, splits = 1;        // of the units; of the output channels
   Index part_floats = 0;
   Index bias = 0;
-  // Both operands are copied to blocks before they are multiplied, so many pixels at a time; 0: no.
+  // Both operands, or the gradient alone, are copied, so many pixels at a time; 0: no.
   Index blocked_pixels = 0;
   Index inputs_in_place = 0;  // of the two, the gradient alone: few channels are near as they are
   Index copy_floats = 0;      // of a worker: input rows; panels and then a block follow

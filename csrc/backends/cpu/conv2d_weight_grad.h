@@ -7,7 +7,7 @@
 //
 // The lanes hold whichever side fills them better: neighbouring inputs, which writes the gradient
 // in its final layout, or output channels, which needs reordering at the end. With enough
-// channels on both sides, both are copied to blocks of channels first. The pixels are cut
+// channels on both sides, both are copied to blocks of channels on the way. The pixels are cut
 // into units, the units into at most sixteen parts, and each part has a sum of its own; the parts
 // are added as a binary tree. All of that depends on the shapes and the instruction set alone.
 namespace pycnn::cpu {

@@ -39,7 +39,7 @@ struct WinogradOutput {
 // A block of output channels of a weight, to [point][read channel][width].
 struct WinogradWeights {
   const float* weight = nullptr;
-  Index tap_pitch = 0, read_pitch = 0, write_pitch = 0;
+  Index tap_pitch = 0, read_pitch = 0, write_pitch = 0;  // one of the last two is 1
   bool flipped = false;  // taps in reverse order: the gradient for the input
   Index read_channels = 0;
   Index width = 0, valid = 0;  // floats per read channel; the others are zeros
