@@ -50,14 +50,14 @@ class CaseResult:
     neighbours: float | None = None
 
     def best(self, peer: str) -> Row | None:
-        """A peer's fastest setting."""
-        rows = [row for row in self.rows if row.peer == peer and not row.left]
+        """A peer's fastest setting, by whatever rounds it had: what disturbs the later ones is no gain for us."""
+        rows = [row for row in self.rows if row.peer == peer]
         return min(rows, key=lambda row: row.timing.median, default=None)
 
     @property
     def best_peer(self) -> Row | None:
         """The fastest of the others."""
-        rows = [row for row in self.rows if row.peer != OURS and not row.left]
+        rows = [row for row in self.rows if row.peer != OURS]
         return min(rows, key=lambda row: row.timing.median, default=None)
 
     @property

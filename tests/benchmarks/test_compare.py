@@ -333,6 +333,17 @@ def test_folded_batch_norms_agree():
     assert {row.peer for row in result.rows} == {"pycnn", "torch-eager"}, result.absent
 
 
+def test_a_setting_that_left_still_counts_when_the_others_turn_out_slower():
+    from dataclasses import replace
+
+    from benchmarks.compare.report import CaseResult
+
+    ours, steady, disturbed = rows(pycnn=(2.0,), torch_eager=(6.0, 9.0))
+    result = CaseResult(case(), [ours, replace(steady, left=True), disturbed])
+    assert result.best_peer.setting == steady.setting
+    assert result.ratio == pytest.approx(3.0)
+
+
 def test_memory_of_a_step_is_at_least_its_plan_s_variables(root):
     from benchmarks.compare import peer_pycnn
     from benchmarks.compare.memory import measure
