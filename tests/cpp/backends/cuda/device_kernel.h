@@ -154,4 +154,15 @@ inline ops::Conv2d conv(Pair stride, Padding padding, Pair dilation = {1, 1},
   return op;
 }
 
+// A gradient's op with the windows of a convolution.
+template <class Gradient>
+Gradient gradient_of(const ops::Conv2d& op) {
+  Gradient gradient;
+  gradient.stride = op.stride;
+  gradient.padding = op.padding;
+  gradient.dilation = op.dilation;
+  gradient.groups = op.groups;
+  return gradient;
+}
+
 }  // namespace pycnn::testing

@@ -103,11 +103,7 @@ TEST_CASE("cuda kernels: sums of what comes back to a batch norm") {
           const std::int64_t c = input[3];
           const HostTensor w = coarse(weight, 2);
           const Shape output = forward.infer(specs_of({random_tensor(input, 1), w}))[0].shape;
-          ops::Conv2dGradInput op;
-          op.stride = forward.stride;
-          op.padding = forward.padding;
-          op.dilation = forward.dilation;
-          op.groups = forward.groups;
+          auto op = gradient_of<ops::Conv2dGradInput>(forward);
           op.input_size = {input[1], input[2]};
           const HostTensor g = random_tensor(output, 3, -2, 2, dtype);
           HostTensor ones(TensorSpec{{c}, DType::kFloat32});
@@ -184,8 +180,7 @@ TEST_CASE("cuda kernels: a pass over a result gives what our own convolutions me
     forward.epilogue.activation = ActivationKind::kRelu;
     const HostTensor w = random_integers(weight, 2, 1), bias = random_integers({10}, 3, 1);
     check_passes(forward, {ones(input, 1), w, bias});
-    ops::Conv2dGradInput backward;
-    backward.padding = forward.padding;
+    auto backward = gradient_of<ops::Conv2dGradInput>(forward);
     backward.input_size = {31, 19};
     const auto vector = [](std::uint64_t seed) { return random_integers({3}, seed, 1); };
     for (const ActivationKind kind : {ActivationKind::kIdentity, ActivationKind::kRelu}) {

@@ -43,18 +43,11 @@ std::vector<std::string> check_conv_rewrites(const ops::Conv2d& plain, const Sha
   Tensors inputs = {x, w, ones({weight[0]}, 3, DType::kFloat32)};
   if (residual) inputs.push_back(y);
   const std::vector<std::string> names = check_rewrites(op, inputs);
-  const auto like = [&](auto gradient) {
-    gradient.stride = op.stride;
-    gradient.padding = op.padding;
-    gradient.dilation = op.dilation;
-    gradient.groups = op.groups;
-    return gradient;
-  };
-  auto grad_input = like(ops::Conv2dGradInput{});
+  auto grad_input = gradient_of<ops::Conv2dGradInput>(op);
   grad_input.input_size = {input[1], input[2]};
   CHECK(check_rewrites(grad_input, {y, w}) == names);
   for (const bool bias : {false, true}) {
-    auto grad_weight = like(ops::Conv2dGradWeight{});
+    auto grad_weight = gradient_of<ops::Conv2dGradWeight>(op);
     grad_weight.kernel_size = {weight[1], weight[2]};
     grad_weight.bias = bias;
     CHECK(check_rewrites(grad_weight, {x, y}) == names);
