@@ -242,7 +242,7 @@ Kernel make_group_pair_grad(const ops::Conv2dGradWeight& op, const Problem& prob
   return make_group_pair_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }
 
-template <const KernelFunction& kRun>
+template <const PairGradRun& kRun>
 Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }

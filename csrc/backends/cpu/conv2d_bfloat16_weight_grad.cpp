@@ -32,6 +32,7 @@ struct PairGradPlan {
   Index image_block = 1, row_block = 1, row_blocks = 0, units = 0;
   Index pixels = 0;          // of a unit, whole steps
   Index input_pixels = 0;    // those that its taps reach, an even number
+  Index ahead = 0;           // the next unit is fetched while one is multiplied
   Index channel_blocks = 0;  // blocks of channels that a block of output channels multiplies
   Index chunk_blocks = 0;    // blocks of channels that are copied at a time
   Index parts = 1, splits = 1;
@@ -47,6 +48,8 @@ struct PairGradPlan {
   Index group_writes() const { return out_channels / groups; }
   Index image_pitch() const { return (row_block + more_rows) * pitch; }
   Index half_pitch() const { return input_pixels * 16; }  // elements of 16 channels
+  // Of 16 output channels: an even number of steps would bring many lines to the same cache set.
+  Index grad_pitch() const { return (pixels + 2) * 16; }
   Index block_sums() const { return channel_blocks * taps * kPairBlock * kPairBlock; }
   Index part_floats() const { return blocks() * block_sums(); }
   // The first of the blocks of channels that a block of output channels multiplies.
@@ -61,6 +64,7 @@ static_assert(std::has_unique_object_representations_v<PairGradPlan>);
 
 constexpr Index kUnitPixels = 1024;  // 32 steps for each visit of a sum
 constexpr Index kLeastUnitPixels = 256;
+constexpr Index kNearPartFloats = 1024 * 1024;  // larger parts want fewer visits
 constexpr Index kOperandElements = 512 * 1024;  // of each side: both stay in L2
 constexpr Index kPairPartFloats = 4 * 1024 * 1024;
 constexpr Index kSmallPairPart = 64 * 1024;
@@ -87,6 +91,7 @@ void plan_shape(const WeightGradProblem& p, PairGradPlan& plan) {
   plan.runs = p.groups == 1 && p.dilation[1] == 1 && !single &&
               merged < p.kernel_size[1] * ceil_div(plan.channels, kPairBlock);
   plan.length = plan.runs ? p.kernel_size[1] * plan.channels : plan.channels;
+  plan.ahead = p.groups == 1 && p.kernel_size == Pair{1, 1};
   const Index reach = plan.runs ? 0 : (p.kernel_size[1] - 1) * p.dilation[1];
   plan.pitch = plan.columns + reach / p.stride[1];
   plan.more_rows = (p.kernel_size[0] - 1) * p.dilation[0] / p.stride[0];
@@ -128,13 +133,14 @@ GradTaps find_taps(const WeightGradProblem& p, const PairGradPlan& plan) {
 }
 
 // Units long enough that visiting a sum pays, small enough that both operands stay near.
-void plan_units(PairGradPlan& plan) {
+void plan_units(PairGradPlan& plan, Index unit_pixels) {
   if (plan.images * plan.rows == 0) return;
   const Index copies = plan.plane_count * plan.phases;
-  // With groups all channels are copied at once.
-  const Index near = plan.groups > 1
-                         ? kOperandElements / (copies * plan.input_blocks() * kPairBlock)
-                         : kUnitPixels;
+  Index near = kUnitPixels;
+  if (plan.groups > 1)  // all channels are copied at once
+    near = kOperandElements / (copies * plan.input_blocks() * kPairBlock);
+  else if (plan.ahead && plan.part_floats() < kNearPartFloats)
+    near = unit_pixels;
   const Index wanted = std::clamp(near, kLeastUnitPixels, kUnitPixels);
   plan.row_block = plan.rows;
   for (Index n = 2; plan.row_block > 1 && plan.image_pitch() > 3 * wanted / 2; ++n)
@@ -176,7 +182,7 @@ void plan_operands(const GradTaps& taps, PairGradPlan& plan) {
                           : std::clamp<Index>(kOperandElements / block, 1, plan.input_blocks());
   plan.input_elements = plan.chunk_blocks * block;
   const Index outputs = ceil_div(plan.blocks(), plan.splits) * kPairBlock;
-  plan.grad_elements = outputs * plan.pixels;
+  plan.grad_elements = outputs / 16 * plan.grad_pitch();
   // One pixel more, since the odd pairs end with it.
   plan.table_entries = plan.input_pixels + 1 + plan.pixels;
   const Index rows = (plan.row_block + plan.more_rows) * plan.stride[0];
@@ -192,13 +198,18 @@ struct GradTensors {
   float* grad_bias;
 };
 
+// Where the pixels of a unit are.
+struct PixelTables {
+  PixelPointer* input;
+  PixelPointer* grad;
+};
+
 // A worker's memory.
 struct GradBuffers {
   BFloat16* copy;
   BFloat16* input;
   BFloat16* grad;
-  PixelPointer* input_pixels;
-  PixelPointer* grad_pixels;
+  PixelTables now, next;
 };
 
 struct GradUnit {
@@ -243,8 +254,7 @@ void copy_run_rows(const PairGradPlan& plan, const GradUnit& unit, const BFloat1
 
 // Pointers to the pixels of one plane; null in padding.
 void find_input_pixels(const PairGradPlan& plan, const GradUnit& unit, const GradPlane& plane,
-                       const GradTensors& tensors, const GradBuffers& buffers) {
-  PixelPointer* const pixels = buffers.input_pixels;
+                       const GradTensors& tensors, const BFloat16* copy, PixelPointer* pixels) {
   std::fill_n(pixels, plan.input_pixels + 1, nullptr);
   const Index copied_rows = (plan.row_block + plan.more_rows) * plan.stride[0];
   for (Index n = 0; n < unit.images; ++n)
@@ -253,7 +263,7 @@ void find_input_pixels(const PairGradPlan& plan, const GradUnit& unit, const Gra
       const Index count = std::min(plan.pitch, plan.input_pixels + 1 - at);
       if (plan.runs) {
         const BFloat16* row =
-            buffers.copy + (n * copied_rows + r * plan.stride[0] + plane.row) * plan.row_elements;
+            copy + (n * copied_rows + r * plan.stride[0] + plane.row) * plan.row_elements;
         for (Index c = 0; c < count; ++c) pixels[at + c] = row + c * plan.stride[1] * plan.channels;
         continue;
       }
@@ -298,29 +308,46 @@ void prepare_input(const PairGradPlan& plan, const PairUnit& unit_loops, const G
   pairs.to = buffers.input;
   for (Index p = 0; p < plan.plane_count; ++p) {
     // One plane's pointers stay from chunk to chunk.
-    if (plan.plane_count > 1 || first_block == 0)
-      find_input_pixels(plan, unit, plan.planes()[p], tensors, buffers);
+    if (plan.plane_count > 1 || (first_block == 0 && !plan.ahead))
+      find_input_pixels(plan, unit, plan.planes()[p], tensors, buffers.copy, buffers.now.input);
     for (Index phase = 0; phase < plan.phases; ++phase) {
-      pairs.pixels = buffers.input_pixels + phase;
+      pairs.pixels = buffers.now.input + phase;
       unit_loops.columns(pairs);
       pairs.to += plan.chunk_blocks * 2 * plan.half_pitch();
     }
   }
 }
 
+// What follows the products of the blocks of channels from `first` on: the unit's other blocks, or
+// the next unit if there is one.
+void fetch_ahead(const PairGradPlan& plan, const GradBuffers& buffers, const PixelPairs& grads,
+                 Index first, bool more, PairSums& job) {
+  const Index next = (first + plan.chunk_blocks) * kPairBlock;
+  const Index chunk = plan.chunk_blocks * kPairBlock;
+  job.upcoming[0] = job.upcoming[1] = {};
+  if (next < plan.length) {
+    job.upcoming[0] = {buffers.now.input, plan.input_pixels, next,
+                       std::min(chunk, plan.length - next)};
+  } else if (more) {
+    job.upcoming[0] = {buffers.next.grad, plan.pixels, grads.first_channel, grads.channels};
+    job.upcoming[1] = {buffers.next.input, plan.input_pixels, 0, std::min(chunk, plan.length)};
+  }
+}
+
+// `more`: buffers.next has the tables of a unit that comes after.
 void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const GradUnit& unit,
                    const GradTensors& tensors, const GradBuffers& buffers, Index split,
-                   bool accumulate, float* part, float* bias) {
+                   bool accumulate, bool more, float* part, float* bias) {
   const Index begin = plan.split_begin(split), end = plan.split_begin(split + 1);
   const Index first_channel = begin * kPairBlock;
   const Index last_channel = std::min(end * kPairBlock, plan.out_channels);
-  find_grad_pixels(plan, unit, tensors, buffers.grad_pixels);
+  if (!plan.ahead) find_grad_pixels(plan, unit, tensors, buffers.now.grad);
   PixelPairs grads;
-  grads.pixels = buffers.grad_pixels, grads.pairs = plan.pixels / 2;
+  grads.pixels = buffers.now.grad, grads.pairs = plan.pixels / 2;
   grads.first_channel = first_channel, grads.channels = last_channel - first_channel;
-  grads.to = buffers.grad, grads.group_pitch = plan.pixels * 16;
+  grads.to = buffers.grad, grads.group_pitch = plan.grad_pitch();
   unit_loops.rows(grads);
-  if (plan.bias) add_to_bias(buffers.grad_pixels, plan.pixels, first_channel, last_channel, bias);
+  if (plan.bias) add_to_bias(buffers.now.grad, plan.pixels, first_channel, last_channel, bias);
   if (plan.runs) copy_run_rows(plan, unit, tensors.input, buffers.copy);
 
   PairSums job;
@@ -332,6 +359,7 @@ void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const G
   job.sums_row = plan.block_sums();
   for (Index first = 0; first < plan.input_blocks(); first += plan.chunk_blocks) {
     prepare_input(plan, unit_loops, unit, tensors, buffers, first);
+    if (plan.ahead) fetch_ahead(plan, buffers, grads, first, more, job);
     job.b = buffers.input;
     job.sums = part + begin * plan.block_sums();
     if (plan.groups == 1) {
@@ -394,22 +422,33 @@ void run_pair_grad(const KernelArgs& args, const PairUnit& unit_loops) {
       reinterpret_cast<BFloat16*>(bias_parts + plan.parts * plan.blocks() * kPairBlock);
   const Index worker_elements = plan.copy_elements + plan.input_elements + plan.grad_elements;
   auto* tables = reinterpret_cast<PixelPointer*>(elements + args.threads * worker_elements);
+  auto find_pixels = [&](Index u, const PixelTables& to) {
+    const GradUnit unit = grad_unit_at(plan, u);
+    find_grad_pixels(plan, unit, tensors, to.grad);
+    find_input_pixels(plan, unit, plan.planes()[0], tensors, nullptr, to.input);
+  };
   auto run_chunk = [&](std::int64_t chunk, int worker) {
     const Index split = chunk % plan.splits, index = chunk / plan.splits;
     GradBuffers buffers;
     buffers.copy = elements + worker * worker_elements;
     buffers.input = buffers.copy + plan.copy_elements;
     buffers.grad = buffers.input + plan.input_elements;
-    buffers.input_pixels = tables + worker * plan.table_entries;
-    buffers.grad_pixels = buffers.input_pixels + plan.input_pixels + 1;
+    buffers.now.input = tables + worker * (1 + plan.ahead) * plan.table_entries;
+    buffers.next.input = buffers.now.input + plan.table_entries;
+    for (PixelTables* t : {&buffers.now, &buffers.next}) t->grad = t->input + plan.input_pixels + 1;
     float* bias = bias_parts + index * plan.blocks() * kPairBlock;
     std::fill(bias + plan.split_begin(split) * kPairBlock,
               bias + plan.split_begin(split + 1) * kPairBlock, 0.0f);
     const Index first = plan.units * index / plan.parts;
     const Index end = plan.units * (index + 1) / plan.parts;
-    for (Index u = first; u < end; ++u)
+    if (plan.ahead) find_pixels(first, buffers.now);
+    for (Index u = first; u < end; ++u) {
+      const bool more = plan.ahead && u + 1 < end;
+      if (more) find_pixels(u + 1, buffers.next);
       add_grad_unit(plan, unit_loops, grad_unit_at(plan, u), tensors, buffers, split, u != first,
-                    parts + index * plan.part_floats(), bias);
+                    more, parts + index * plan.part_floats(), bias);
+      if (more) std::swap(buffers.now, buffers.next);
+    }
   };
   parallel_for(args.threads, plan.parts * plan.splits, run_chunk);
   auto combine = [&](std::int64_t block, int) {
@@ -430,20 +469,23 @@ void run_grad(const KernelArgs& args) noexcept {
 
 }  // namespace
 
-const KernelFunction kPairGradPortable = run_grad<portable::kPairUnit>;
+// What is fetched ahead has to stay beside what is multiplied; AMX visits its sums at a greater
+// price, and its processors have larger caches.
+const PairGradRun kPairGradPortable = {run_grad<portable::kPairUnit>, kLeastUnitPixels};
 #if PYCNN_HAVE_AVX512
-const KernelFunction kPairGradAvx512 = run_grad<avx512_bf16::kPairUnit>;
-const KernelFunction kPairGradAmx = run_grad<amx::kPairUnit>;
+const PairGradRun kPairGradAvx512 = {run_grad<avx512_bf16::kPairUnit>, kLeastUnitPixels};
+const PairGradRun kPairGradAmx = {run_grad<amx::kPairUnit>, kUnitPixels};
 #endif
 
-Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads, KernelFunction run) {
+Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
+                                    const PairGradRun& entry) {
   PairGradPlan plan;
   plan_shape(p, plan);
   const GradTaps taps = find_taps(p, plan);
   plan.taps = static_cast<Index>(taps.shift.size());
   plan.plane_count = static_cast<Index>(taps.planes.size());
   for (const Index shift : taps.shift) plan.phases = std::max(plan.phases, 1 + shift % 2);
-  plan_units(plan);
+  plan_units(plan, entry.unit_pixels);
   plan_parts(plan);
   plan_operands(taps, plan);
   std::vector<Index> offsets;
@@ -454,7 +496,7 @@ Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads, Ker
   }
 
   Kernel kernel;
-  kernel.run = run;
+  kernel.run = entry.run;
   const Index workers = std::max(threads, 1);
   const Index floats = plan.parts * (plan.part_floats() + plan.blocks() * kPairBlock);
   kernel.scratch_bytes =
@@ -462,7 +504,8 @@ Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads, Ker
       static_cast<std::size_t>(workers *
                                (plan.copy_elements + plan.input_elements + plan.grad_elements)) *
           sizeof(BFloat16) +
-      static_cast<std::size_t>(workers * plan.table_entries) * sizeof(PixelPointer);
+      static_cast<std::size_t>(workers * (1 + plan.ahead) * plan.table_entries) *
+          sizeof(PixelPointer);
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, taps.planes.data(), taps.planes.size());
   append_to_plan(kernel.plan, offsets.data(), offsets.size());

@@ -10,21 +10,26 @@
 // neighbouring pixels. A tap is then a shift along the pixels of the input. Shifts by an odd number
 // of pixels need pairs that begin at odd pixels, so there are two copies. With a stride, pixels are
 // sorted by their position modulo the stride. With few channels, the taps of a row are channels of
-// a wider pixel.
+// a wider pixel. Where there is a single tap, the next unit's pixels are fetched while a unit is
+// multiplied.
 //
 // The units are cut into parts with a sum each, the output channels into splits; both depend on the
 // shapes alone. A NaN or an infinity of the input may reach the gradients of taps that do not see
 // it, since rows are counted through their padding.
 namespace pycnn::cpu {
 
-extern const KernelFunction kPairGradPortable;
+struct PairGradRun {
+  KernelFunction run;
+  Index unit_pixels;  // of a unit whose pixels meet a single tap; whole steps
+};
+extern const PairGradRun kPairGradPortable;
 #if PYCNN_HAVE_AVX512
-extern const KernelFunction kPairGradAvx512;
-extern const KernelFunction kPairGradAmx;
+extern const PairGradRun kPairGradAvx512;
+extern const PairGradRun kPairGradAmx;
 #endif
 
 // Inputs of the kernel: image, grad_output. Outputs: grad_weight, [grad_bias].
 Kernel make_pair_weight_grad_kernel(const WeightGradProblem& problem, int threads,
-                                    KernelFunction run);
+                                    const PairGradRun& entry);
 
 }  // namespace pycnn::cpu

@@ -76,7 +76,7 @@ Kernel make_pairs(const auto& op, const Problem& problem) {
   return make_pair_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
-template <const KernelFunction& kRun>
+template <const PairGradRun& kRun>
 Kernel make_pair_grad(const ops::DenseGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }

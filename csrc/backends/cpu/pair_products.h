@@ -54,6 +54,12 @@ struct PairTiles {
   float slope = 0;
 };
 
+// Channels of pixels that will be read soon; null pixels have none.
+struct UpcomingPixels {
+  const BFloat16* const* pixels = nullptr;
+  Index count = 0, first_channel = 0, channels = 0;
+};
+
 // sums[row block][column block][tap][32][32] (+)= sum over steps and pairs of
 // a[row][step][pair] * b[column][tap + step][pair].
 struct PairSums {
@@ -68,6 +74,7 @@ struct PairSums {
   float* sums = nullptr;
   Index sums_row = 0;  // from one row block to the next
   bool accumulate = false;
+  UpcomingPixels upcoming[2];  // that may be fetched meanwhile
 };
 
 // Pixels to be brought into the form of an operand, two by two; null ones count as zeros.

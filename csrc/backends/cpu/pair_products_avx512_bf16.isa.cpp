@@ -198,7 +198,44 @@ void add_rows(const PairSums& job, const BFloat16* a, const BFloat16* b, Index s
 // Both operands of some steps stay in the first-level cache.
 constexpr Index kNearSteps = 6;
 
+// Fetches upcoming pixels to the second-level cache, the same number of lines at each call.
+class Fetcher {
+ public:
+  Fetcher(const PairSums& job, Index calls) : upcoming_(job.upcoming) {
+    Index lines = 0;
+    for (const UpcomingPixels& u : job.upcoming) lines += u.count * lines_of(u);
+    share_ = (lines + calls - 1) / calls;
+  }
+
+  void fetch() {
+    for (Index left = share_; left > 0 && side_ < 2;) {
+      const UpcomingPixels& u = upcoming_[side_];
+      if (pixel_ == u.count) {
+        ++side_, pixel_ = 0;
+        continue;
+      }
+      const Index lines = lines_of(u) - line_, some = lines < left ? lines : left;
+      if (const BFloat16* from = u.pixels[pixel_])
+        for (Index i = line_; i < line_ + some; ++i)
+          __builtin_prefetch(from + u.first_channel + i * kLine, 0, 2);
+      left -= some, line_ += some;
+      if (some == lines) ++pixel_, line_ = 0;
+    }
+  }
+
+ private:
+  static constexpr Index kLine = 64 / sizeof(BFloat16);
+  static Index lines_of(const UpcomingPixels& u) { return (u.channels + kLine - 1) / kLine; }
+
+  const UpcomingPixels* upcoming_;
+  Index share_ = 0, pixel_ = 0, line_ = 0;
+  int side_ = 0;
+};
+
 void sums(const PairSums& job) {
+  const Index visits = (job.steps + kNearSteps - 1) / kNearSteps;
+  constexpr Index kStrips = kPairBlock / kSumRows;
+  Fetcher fetcher(job, job.row_blocks * job.column_blocks * job.tap_count * visits * kStrips);
   for (Index row = 0; row < job.row_blocks; ++row) {
     const BFloat16* a = job.a + 2 * row * job.a_half;
     const BFloat16* b = job.b;
@@ -207,10 +244,12 @@ void sums(const PairSums& job) {
       for (Index step = 0; step < job.steps; step += kNearSteps) {
         const Index steps = job.steps - step < kNearSteps ? job.steps - step : kNearSteps;
         for (Index tap = 0; tap < job.tap_count; ++tap)
-          for (Index r = 0; r < kPairBlock; r += kSumRows)
+          for (Index r = 0; r < kPairBlock; r += kSumRows) {
+            fetcher.fetch();
             add_rows(job, a + r / kPairRows * job.a_half + step * kPairHalf + r % kPairRows * 2,
                      b + job.taps[tap] + step * kPairHalf, steps, job.accumulate || step > 0,
                      to + (tap * kPairBlock + r) * kPairBlock);
+          }
       }
       to += job.tap_count * kPairBlock * kPairBlock;
     }
