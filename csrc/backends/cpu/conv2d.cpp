@@ -5,6 +5,7 @@
 #include "backends/cpu/conv2d_grouped_weight_grad.h"
 #include "backends/cpu/conv2d_lanes.h"
 #include "backends/cpu/conv2d_reference.h"
+#include "backends/cpu/conv2d_row_pair_grad.h"
 #include "backends/cpu/conv2d_scatter.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
@@ -242,6 +243,25 @@ Kernel make_group_pair_grad(const ops::Conv2dGradWeight& op, const Problem& prob
   return make_group_pair_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }
 
+const char* accept_portable_row_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return refuse_row_pair_grad(problem_of(op, problem));
+}
+
+[[maybe_unused]] const char* accept_avx512_bf16_row_grad(const ops::Conv2dGradWeight& op,
+                                                         const Problem& problem) {
+  constexpr Index kLeastResults = kPairBlock / 2;
+  if (const char* refused = refuse_avx512_bf16()) return refused;
+  if (problem.inputs[1].shape[3] < kLeastResults)
+    return "output channels fill less than half of a block";
+  return refuse_row_pair_grad(problem_of(op, problem));
+}
+
+template <const KernelFunction& kRun>
+Kernel make_row_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_row_pair_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+}
+
 template <const PairGradRun& kRun>
 Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
@@ -340,6 +360,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_pair_tile_grad<kPairTileGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.grouped.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_group_grad,
      make_group_pair_grad<kGroupPairGradAvx512>, Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.rows.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_row_grad,
+     make_row_pair_grad<kRowPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.avx512_bf16", Isa::kAvx512, accept_grad_avx512_bf16,
      make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
@@ -367,6 +389,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_pair_tile_grad<kPairTileGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.grouped.portable", Isa::kBaseline, accept_portable_group_grad,
      make_group_pair_grad<kGroupPairGradPortable>, Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.rows.portable", Isa::kBaseline, accept_portable_row_grad,
+     make_row_pair_grad<kRowPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,
      make_pair_grad<kPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.reference", Isa::kBaseline, accept_all, make_conv2d_grad_weight_reference},

@@ -47,9 +47,11 @@ void pack_elements(const PairPlan& plan, const float* weight, const PairTap* tap
       plan.layout == PairLayout::kBlocks ? plan.channels : plan.pixel * plan.merged_taps;
   const Index pixel = plan.layout == PairLayout::kBlocks ? plan.channels : plan.pixel;
   std::fill_n(to, plan.half(), BFloat16{});
-  for (Index e = step.skip; e < 2 * plan.pairs; ++e) {
-    const Index position = step.first + e, read = position % pixel;
+  for (Index element = step.skip; element < plan.step_elements(); ++element) {
+    const Index position = step.first + element, read = position % pixel;
     if (position >= run || read >= plan.channels) continue;
+    // The last pair of an odd step meets the element before its own once more.
+    const Index e = element + (element == plan.step_elements() - 1 ? plan.odd : 0);
     const PairTap& tap = taps[step.tap + position / pixel];
     const Index group = read / plan.group_reads;
     const Index begin = std::max(channel, group * plan.group_writes);
@@ -73,7 +75,8 @@ void pack_pairs(const KernelArgs& args, const PairUnit& unit) {
         const Index block = item / pass.steps, s = item % pass.steps;
         const Index own = plan.steps_differ ? block * pass.steps + s : s;
         const PairStepPlan& step = plan.steps()[pass.step + own];
-        const bool rectangle = plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0;
+        const bool rectangle = plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0 &&
+                               plan.step_elements() <= kPairStep && !plan.odd;
         for (Index h = 0; h < 2; ++h) {
           const Index channel = block * kPairBlock + h * 16;
           BFloat16* to = packed + pass.weights + (2 * item + h) * plan.half();
@@ -283,7 +286,7 @@ void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors
   job.halves = table.halves, job.rows = table.rows, job.tiles = table.count / 2;
   job.steps = plan.offsets() + pass.step, job.step_count = pass.steps;
   job.step_pitch = plan.steps_differ ? pass.steps : 0;
-  job.pairs = plan.pairs;
+  job.pairs = plan.pairs, job.odd = plan.odd;
   job.weights = tensors.weights + pass.weights;
   job.block_begin = chunk.block, job.block_end = chunk.block_end;
   job.channels = plan.out_channels;

@@ -59,19 +59,33 @@ bool neighbours(const PairLists& lists) {
                      [](const PassTaps& places) { return follow_one_another(places.columns); });
 }
 
-// Loads of one output pixel, merged and not.
-struct StepCounts {
+Index fewest_columns(const PairLists& lists) {
+  auto columns = [](const PassTaps& places) { return static_cast<Index>(places.columns.size()); };
+  Index fewest = columns(lists.places.front());
+  for (const PassTaps& places : lists.places) fewest = std::min(fewest, columns(places));
+  return fewest;
+}
+
+// Elements from pixel to pixel of a run. A unit that takes rows one by one takes a pair from
+// anywhere; else pixels are filled up to whole pairs. (A single element makes no pair.)
+Index run_pixel(const PairPlan& plan, const PairLists& lists) {
+  const bool dense = plan.exact() && plan.channels * fewest_columns(lists) > 1;
+  return dense ? plan.channels : ceil_div(plan.channels, 2) * 2;
+}
+
+// Pairs of one output pixel, those that fill up steps among them, merged and not.
+struct PairCounts {
   Index runs = 0, blocks = 0;
 };
 
-StepCounts count_steps(const PairPlan& plan, const PairLists& lists) {
-  StepCounts counts;
-  const Index even = ceil_div(plan.channels, 2) * 2;
+PairCounts count_pairs(const PairPlan& plan, const PairLists& lists) {
+  PairCounts counts;
+  const Index pixel = run_pixel(plan, lists), unit = plan.exact() ? 2 : kPairStep;
   for (const PassTaps& places : lists.places) {
     const auto rows = static_cast<Index>(places.rows.size());
     const auto columns = static_cast<Index>(places.columns.size());
-    counts.runs += rows * ceil_div(columns * even, kPairStep);
-    counts.blocks += rows * columns * ceil_div(plan.channels, kPairStep);
+    counts.runs += rows * ceil_div(columns * pixel, unit) * unit / 2;
+    counts.blocks += rows * columns * ceil_div(plan.channels, kPairStep) * kPairStep / 2;
   }
   return counts;
 }
@@ -94,7 +108,7 @@ void join_pixels(PairPlan& plan) {
 }
 
 PairLayout layout_of(const WindowProblem& w, const PairPlan& plan, const PairLists& lists) {
-  const StepCounts counts = count_steps(plan, lists);
+  const PairCounts counts = count_pairs(plan, lists);
   return w.groups == 1 && neighbours(lists) && counts.runs < counts.blocks ? PairLayout::kRuns
                                                                            : PairLayout::kBlocks;
 }
@@ -124,7 +138,7 @@ void choose_copy(const PairLists& lists, PairPlan& plan) {
       plan.more_rows = reach_rows / plan.stride[0];
       break;
     case PairLayout::kRuns:
-      plan.pixel = ceil_div(plan.channels, 2) * 2;
+      plan.pixel = run_pixel(plan, lists);
       plan.columns = (lists.most_columns() - 1) * plan.stride[1] + reach + 1;
       plan.more_rows = reach_rows;
       break;
@@ -173,7 +187,7 @@ Index tap_offset(const PairPlan& plan, const PairLists& lists, Index row, Index 
 
 // A run that no step divides ends with one that begins earlier: it reads nothing beyond the run.
 void add_run(const PairPlan& plan, Index offset, Index tap, Index length, PairLists& lists) {
-  const Index step = 2 * plan.pairs;
+  const Index step = plan.step_elements();
   for (Index at = 0; at < length; at += step) {
     const Index first = std::max<Index>(0, std::min(at, length - step));
     lists.offsets.push_back(offset + first);
@@ -244,13 +258,12 @@ void choose_pairs(const PairLists& lists, PairPlan& plan) {
   Index shortest = kPairStep;
   if (plan.layout == PairLayout::kInPlace) shortest = std::min(shortest, plan.pixel);
   if (plan.layout == PairLayout::kRuns) {
-    for (const PassTaps& places : lists.places) {
-      const auto taps = static_cast<Index>(places.columns.size());
-      shortest = std::min(shortest, plan.pixel * taps);
-      plan.merged_taps = std::max(plan.merged_taps, taps);
-    }
+    const Index run = plan.pixel * fewest_columns(lists);
+    shortest = plan.exact() ? run : std::min(shortest, run);
+    for (const PassTaps& places : lists.places)
+      plan.merged_taps = std::max(plan.merged_taps, static_cast<Index>(places.columns.size()));
   }
-  plan.pairs = shortest / 2;
+  plan.pairs = ceil_div(shortest, 2), plan.odd = shortest % 2;
 }
 
 // ---- Chunks: borders depend on the shapes alone
@@ -320,7 +333,7 @@ void settle_pitches(const PairLists& lists, PairPlan& plan) {
   plan.block_pitch = static_cast<Index>(lists.planes.size()) * plan.plane_pitch;
   // The last 16 rows of an operand may begin at its last pixel. A column of fewer pixels than that
   // is copied, too.
-  const Index slack = kPairRows * plan.row_step() + kPairStep;
+  const Index slack = kPairRows * plan.row_step() + std::max(kPairStep, plan.step_elements());
   Index elements = copy_elements(plan, lists, plan.image_block, plan.row_block);
   if (plan.layout == PairLayout::kInPlace)
     elements = plan.height < kPairRows ? plan.height * plan.pixel : -slack;

@@ -53,6 +53,7 @@ struct PairPlan {
   Index image_pitch = 0, plane_pitch = 0, block_pitch = 0;
   Index merged_taps = 1;   // taps of one row that are one run
   Index pairs = 16;        // of a step
+  Index odd = 0;           // its last pair begins with the second element of the one before
   Index steps_differ = 0;  // each block of output channels has its own steps
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
   Index most_rows = kPairRows;  // of a half: fewer where a unit takes rows one by one
@@ -73,6 +74,7 @@ struct PairPlan {
 
   Index blocks() const { return ceil_div(out_channels, kPairBlock); }
   Index half() const { return pairs * kPairBlock; }
+  Index step_elements() const { return 2 * pairs - odd; }
   // Elements from one output pixel's row of the operand to the next one's.
   Index row_step() const { return layout == PairLayout::kRuns ? stride[1] * pixel : pixel; }
   // Pixels of the operand from one output row to the next, when all rows can be counted through;

@@ -12,13 +12,19 @@ namespace {
 float widened(BFloat16 x) { return float_from_bfloat16(x.bits); }
 BFloat16 rounded(float x) { return {bfloat16_from_float(x)}; }
 
-// sums[row][column] += sum over pairs of one half of each side; `a_row` and `a_pair` lead from row
-// to row and from pair to pair.
-void multiply(const BFloat16* a, Index a_row, Index a_pair, const BFloat16* b, Index pairs,
+// The left operand: what leads from row to row and from pair to pair.
+struct LeftRows {
+  Index row, pair;
+  bool odd = false;  // the last pair begins one element earlier
+};
+
+// sums[row][column] += sum over pairs of one half of each side.
+void multiply(const BFloat16* a, const LeftRows& left, const BFloat16* b, Index pairs,
               float* sums) {
-  for (Index row = 0; row < kPairRows; ++row, a += a_row, sums += kPairBlock)
+  for (Index row = 0; row < kPairRows; ++row, a += left.row, sums += kPairBlock)
     for (Index pair = 0; pair < pairs; ++pair) {
-      const float first = widened(a[a_pair * pair]), second = widened(a[a_pair * pair + 1]);
+      const BFloat16* x = a + left.pair * pair - (left.odd && pair == pairs - 1 ? 1 : 0);
+      const float first = widened(x[0]), second = widened(x[1]);
       const BFloat16* weights = b + pair * kPairBlock;
       for (Index c = 0; c < 16; ++c)
         sums[c] += first * widened(weights[2 * c]) + second * widened(weights[2 * c + 1]);
@@ -49,8 +55,9 @@ void run_tile(const PairTiles& job, Index tile, Index block) {
     for (Index h = 0; h < 2; ++h) {
       const BFloat16* input = job.input + job.halves[2 * tile + h] + steps[s];
       float* to = sums + h * kPairRows * kPairBlock;
-      multiply(input, job.input_row, 2, weights, job.pairs, to);
-      multiply(input, job.input_row, 2, weights + half, job.pairs, to + 16);
+      const LeftRows left{job.input_row, 2, job.odd};
+      multiply(input, left, weights, job.pairs, to);
+      multiply(input, left, weights + half, job.pairs, to + 16);
     }
   finish(job, job.rows + tile * kPairBlock, block, sums);
 }
@@ -70,7 +77,7 @@ void sums(const PairSums& job) {
           const BFloat16* a = job.a + (2 * row + quarter / 2) * job.a_half;
           const BFloat16* b = job.b + (2 * column + quarter % 2) * job.b_half + job.taps[tap];
           for (Index s = 0; s < job.steps; ++s)
-            multiply(a + s * kPairHalf, 2, kPairBlock, b + s * kPairHalf, 16,
+            multiply(a + s * kPairHalf, {2, kPairBlock}, b + s * kPairHalf, 16,
                      to + quarter / 2 * kPairRows * kPairBlock + quarter % 2 * 16);
         }
       }

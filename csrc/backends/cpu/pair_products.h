@@ -21,18 +21,19 @@ using Index = std::int64_t;
 
 constexpr Index kPairRows = 16;              // of a half
 constexpr Index kPairBlock = 32;             // rows or columns of a block
-constexpr Index kPairStep = 32;              // elements of the sum that one step takes at most
+constexpr Index kPairStep = 32;              // elements of the sum that one step of AMX takes
 constexpr Index kPairHalf = 16 * kPairStep;  // elements of a full half, rows or columns, of a step
 
 // For each row r (an output pixel) and column c (an output channel):
 //
 //   output[rows[r] + c] = activation(bias[c] + residual[rows[r] + c] + sum over steps s, i < 2 *
 //   pairs
-//                         of input[halves[r / 16] + steps[s] + r % 16 * input_row + i] * weight(s,
-//                         i, c))
+//                         of input[halves[r / 16] + steps[s] + r % 16 * input_row + at(i)] *
+//                         weight(s, i, c))
 //
-// rounded to bfloat16. The weights are [block of 32 columns][step][half][pair][16][2], zero beyond
-// the last channel.
+// rounded to bfloat16; at(i) is i, but the last pair of an odd step begins one element earlier, and
+// nothing beyond the step is read. The weights are [block of 32 columns][step][half][pair][16][2],
+// zero beyond the last channel.
 struct PairTiles {
   const BFloat16* input = nullptr;
   Index input_row = 0;
@@ -42,7 +43,8 @@ struct PairTiles {
   const Index* steps = nullptr;
   Index step_count = 0;
   Index step_pitch = 0;  // from one block's steps to the next one's; 0 when all have the same
-  Index pairs = 0;       // of a step, at most 16
+  Index pairs = 0;       // of a step; AMX takes at most 16
+  bool odd = false;      // AMX takes even steps only
   const BFloat16* weights = nullptr;  // of the first block there is
   Index block_begin = 0, block_end = 0, channels = 0;
   bool blocks_first = false;    // all blocks of a tile before the next tile

@@ -87,12 +87,17 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block) {
       const Index at = place_of<ROWS>(strip.places, r);
       if (at >= 0) __builtin_prefetch(job.residual + at + block * kPairBlock);
     }
+  constexpr Index kBytes = sizeof(BFloat16);
+  const Index pairs = job.odd ? job.pairs - 1 : job.pairs, last = (2 * pairs - 1) * kBytes;
   Rows rows;
-  rows.step = job.input_row * static_cast<Index>(sizeof(BFloat16));
+  rows.step = job.input_row * kBytes;
   for (Index s = 0; s < job.step_count; ++s, weights += 2 * half) {
     rows.first = reinterpret_cast<const char*>(strip.first + steps[s]);
     rows.second = reinterpret_cast<const char*>(strip.second + steps[s]);
-    multiply(sums, rows, weights, weights + half, job.pairs);
+    multiply(sums, rows, weights, weights + half, pairs);
+    if (!job.odd) continue;
+    rows.first += last, rows.second += last;
+    multiply(sums, rows, weights + pairs * kPairBlock, weights + half + pairs * kPairBlock, 1);
   }
   finish(job, sums, strip.places, block * kPairBlock);
 }
