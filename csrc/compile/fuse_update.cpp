@@ -53,8 +53,7 @@ class UpdateFuser {
     const Node& node = editor_.source_node(i);
     if (node.kind != NodeKind::kOp || !std::holds_alternative<ops::DenseGradWeight>(node.op) ||
         element_count(node.outputs[0].shape) < kLeastWeights || uses_.is_result(i) ||
-        // Kernels for bf16 are found for the gradient alone.
-        is_low_precision(editor_.source().spec(node.inputs[0]).dtype) || is_pinned(node))
+        is_pinned(node))
       return -1;
     int update = -1;
     for (const int consumer : uses_.consumers(i)) {

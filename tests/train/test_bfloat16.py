@@ -94,6 +94,24 @@ def test_batch_norm_and_what_goes_by_element_have_kernels_for_it():
     assert widened <= {"conv2d", "conv2d_grad_weight", "dense", "dense_grad_input", "dense_grad_weight"}
 
 
+def wide_trainer(**options):
+    pc.manual_seed(0)
+    net = pc.nn.Sequential(
+        pc.nn.Flatten(), pc.nn.Linear(36, 1024), pc.nn.ReLU(), pc.nn.Linear(1024, 1056), pc.nn.Linear(1056, 3)
+    )
+    return pc.Trainer(net, optimizer=optim.SGD(0.02, momentum=0.9, weight_decay=1e-4), seed=5, **EMULATED, **options)
+
+
+def test_an_update_joined_to_its_gradient_learns_as_the_two_steps():
+    joined, apart = wide_trainer(), wide_trainer(clip_norm=1e6)  # which needs all gradients first, and clips none
+    x, y = small_data()
+    losses = [[trainer.train_batch(x, y)["loss"] for _ in range(6)] for trainer in (joined, apart)]
+    ops = [[step["op"] for step in next(iter(t._training._programs.values())).program.steps()] for t in (joined, apart)]
+    assert [names.count("dense_sgd_update") for names in ops] == [1, 0]
+    assert losses[0][-1] < losses[0][0]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
 @pytest.mark.parametrize(
     ("written", "read", "text"),
     [

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backends/cpu/conv2d_bfloat16.h"
 #include "backends/cpu/conv2d_weight_grad.h"
+#include "backends/cpu/dense_update_bfloat16.h"
 #include "backends/cpu/optimizer_steps.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
@@ -10,6 +12,7 @@
 // A dense layer's weight gradient and the update that takes it, some rows of the weight at a time:
 // each worker computes the gradient of its rows by the kernel of DenseGradWeight, into a buffer
 // that stays in a cache, and updates them from there. How many rows depends on the shapes alone.
+// Of bfloat16 images: dense_update_bfloat16.h.
 namespace pycnn::cpu {
 namespace {
 
@@ -38,8 +41,8 @@ constexpr std::size_t kParameter = 0, kInput = 1, kGradOutput = 2, kRate = 3;
 
 // Computes the gradient of rows [row, row + rows) of the weight, and of as many biases if `bias`
 // is not null; returns the gradient.
-const float* gradient_of_piece(const KernelArgs& args, const DenseUpdatePlan& plan, Index piece,
-                               float* scratch, float* bias) noexcept {
+float* gradient_of_piece(const KernelArgs& args, const DenseUpdatePlan& plan, Index piece,
+                         float* scratch, float* bias) noexcept {
   const Index row = piece * plan.rows, rows = std::min(plan.rows, plan.outputs - row);
   float* const gradient = scratch + plan.gradient_scratch;
   float* const grads = gradient + plan.gradient;
@@ -59,24 +62,36 @@ const float* gradient_of_piece(const KernelArgs& args, const DenseUpdatePlan& pl
   return gradient;
 }
 
-// Calls update(first element, count, gradient) for each piece.
-template <class Update>
-void each_piece(const KernelArgs& args, bool with_bias, Update&& update) noexcept {
-  const auto& plan = *reinterpret_cast<const DenseUpdatePlan*>(args.plan);
-  parallel_for(args.threads, plan.pieces, [&](std::int64_t piece, int worker) {
-    float* const scratch = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats();
-    const Index row = piece * plan.rows, rows = std::min(plan.rows, plan.outputs - row);
-    float* const bias = with_bias ? args.outputs.back().as<float>() + row : nullptr;
-    const float* const gradient = gradient_of_piece(args, plan, piece, scratch, bias);
-    update(row * plan.inputs, rows * plan.inputs, gradient);
-  });
+// Each of these calls take(first element, count, gradient) for pieces of the weight.
+struct RowPieces {
+  static void each(const KernelArgs& args, float* grad_bias, TakeGradients take) noexcept {
+    const auto& plan = *reinterpret_cast<const DenseUpdatePlan*>(args.plan);
+    parallel_for(args.threads, plan.pieces, [&](std::int64_t piece, int worker) {
+      float* const scratch = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats();
+      const Index row = piece * plan.rows, rows = std::min(plan.rows, plan.outputs - row);
+      float* const bias = grad_bias != nullptr ? grad_bias + row : nullptr;
+      float* const gradient = gradient_of_piece(args, plan, piece, scratch, bias);
+      take(row * plan.inputs, rows * plan.inputs, gradient);
+    });
+  }
+};
+
+template <const PairUnit& kUnit>
+struct PairTilePieces {
+  static void each(const KernelArgs& args, float* grad_bias, TakeGradients take) noexcept {
+    each_pair_tile(args, kUnit, grad_bias, take);
+  }
+};
+
+float* grad_bias_of(const KernelArgs& args, bool bias) {
+  return bias ? args.outputs.back().as<float>() : nullptr;
 }
 
-template <const OptimizerFunctions& Functions>
+template <const OptimizerFunctions& Functions, class Pieces>
 void run_sgd(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::DenseSgdUpdate>(args);
   const SgdStep all = sgd_step(op.update, scalar_of(args.inputs[kRate]), 1.0);
-  each_piece(args, op.bias, [&](Index begin, Index count, const float* gradient) {
+  Pieces::each(args, grad_bias_of(args, op.bias), [&](Index begin, Index count, float* gradient) {
     SgdStep step = all;
     step.parameter = args.inputs[kParameter].as<const float>() + begin;
     step.gradient = gradient;
@@ -90,13 +105,13 @@ void run_sgd(const KernelArgs& args) noexcept {
   });
 }
 
-template <const OptimizerFunctions& Functions>
+template <const OptimizerFunctions& Functions, class Pieces>
 void run_adam(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::DenseAdamUpdate>(args);
   const AdamStep all =
       adam_step(op.update, adam_coefficients(op.update, scalar_of(args.inputs[kRate]),
                                              *args.inputs[4].as<const std::int64_t>(), 1.0));
-  each_piece(args, op.bias, [&](Index begin, Index count, const float* gradient) {
+  Pieces::each(args, grad_bias_of(args, op.bias), [&](Index begin, Index count, float* gradient) {
     AdamStep step = all;
     step.parameter = args.inputs[kParameter].as<const float>() + begin;
     step.gradient = gradient;
@@ -232,6 +247,20 @@ Kernel make_pieces(const auto& op, const Problem& problem) {
 }
 
 template <KernelFunction kRun>
+Kernel make_pair_tiles(const auto& op, const Problem& problem) {
+  Kernel kernel = make_pair_update_kernel(problem);
+  kernel.run = kRun;
+  kernel.in_place = in_place(op);
+  return kernel;
+}
+
+const char* accept_amx_tiles(const auto&, const Problem&) { return refuse_amx(); }
+const char* accept_avx512_tiles(const auto&, const Problem&) { return refuse_avx512_bf16(); }
+const char* accept_portable_tiles(const auto&, const Problem& problem) {
+  return refuse_portable(problem);
+}
+
+template <KernelFunction kRun>
 Kernel make_reference(const auto& op, const Problem&) {
   Kernel kernel;
   kernel.run = kRun;
@@ -246,12 +275,22 @@ Kernel make_reference(const auto& op, const Problem&) {
   template <>                                                                                   \
   struct VariantList<OP> {                                                                      \
     static constexpr Variant<OP> kAll[] = {                                                     \
-        PYCNN_IF_AVX512({NAME ".pieces.avx512", Isa::kAvx512, accept_float32,                   \
-                         make_pieces<RUN<avx512::kOptimizer>, kWeightGradAvx512>},)             \
+        PYCNN_IF_AVX512(                                                                        \
+        {NAME ".bfloat16.amx", Isa::kAvx512, accept_amx_tiles,                                  \
+         make_pair_tiles<RUN<avx512::kOptimizer, PairTilePieces<amx::kPairUnit>>>,              \
+         Images::kBFloat16},                                                                    \
+        {NAME ".bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_tiles,                       \
+         make_pair_tiles<RUN<avx512::kOptimizer, PairTilePieces<avx512_bf16::kPairUnit>>>,      \
+         Images::kBFloat16},                                                                    \
+        {NAME ".pieces.avx512", Isa::kAvx512, accept_float32,                                   \
+         make_pieces<RUN<avx512::kOptimizer, RowPieces>, kWeightGradAvx512>},)                  \
         PYCNN_IF_AVX2({NAME ".pieces.avx2", Isa::kAvx2, accept_float32,                         \
-                       make_pieces<RUN<avx2::kOptimizer>, kWeightGradAvx2>},)                   \
+                       make_pieces<RUN<avx2::kOptimizer, RowPieces>, kWeightGradAvx2>},)        \
         {NAME ".pieces.baseline", Isa::kBaseline, accept_float32,                               \
-         make_pieces<RUN<baseline::kOptimizer>, kWeightGradBaseline>},                          \
+         make_pieces<RUN<baseline::kOptimizer, RowPieces>, kWeightGradBaseline>},               \
+        {NAME ".bfloat16.portable", Isa::kBaseline, accept_portable_tiles,                      \
+         make_pair_tiles<RUN<baseline::kOptimizer, PairTilePieces<portable::kPairUnit>>>,       \
+         Images::kBFloat16},                                                                    \
         {NAME ".reference", Isa::kBaseline, accept_all, make_reference<REFERENCE>}};            \
   };                                                                                            \
   PYCNN_DEFINE_SELECT(OP)

@@ -19,9 +19,9 @@ struct LeftRows {
 };
 
 // sums[row][column] += sum over pairs of one half of each side.
-void multiply(const BFloat16* a, const LeftRows& left, const BFloat16* b, Index pairs,
-              float* sums) {
-  for (Index row = 0; row < kPairRows; ++row, a += left.row, sums += kPairBlock)
+void multiply(const BFloat16* a, const LeftRows& left, const BFloat16* b, Index pairs, float* sums,
+              Index sums_pitch = kPairBlock) {
+  for (Index row = 0; row < kPairRows; ++row, a += left.row, sums += sums_pitch)
     for (Index pair = 0; pair < pairs; ++pair) {
       const BFloat16* x = a + left.pair * pair - (left.odd && pair == pairs - 1 ? 1 : 0);
       const float first = widened(x[0]), second = widened(x[1]);
@@ -71,14 +71,17 @@ void sums(const PairSums& job) {
   for (Index row = 0; row < job.row_blocks; ++row) {
     float* to = job.sums + row * job.sums_row;
     for (Index column = 0; column < job.column_blocks; ++column)
-      for (Index tap = 0; tap < job.tap_count; ++tap, to += kPairBlock * kPairBlock) {
-        if (!job.accumulate) std::fill_n(to, kPairBlock * kPairBlock, 0.0f);
+      for (Index tap = 0; tap < job.tap_count; ++tap, to += job.sums_block) {
+        if (!job.accumulate)
+          for (Index r = 0; r < kPairBlock; ++r)
+            std::fill_n(to + r * job.sums_pitch, kPairBlock, 0.0f);
         for (Index quarter = 0; quarter < 4; ++quarter) {
           const BFloat16* a = job.a + (2 * row + quarter / 2) * job.a_half;
           const BFloat16* b = job.b + (2 * column + quarter % 2) * job.b_half + job.taps[tap];
           for (Index s = 0; s < job.steps; ++s)
-            multiply(a + s * kPairHalf, {2, kPairBlock}, b + s * kPairHalf, 16,
-                     to + quarter / 2 * kPairRows * kPairBlock + quarter % 2 * 16);
+            multiply(a + s * kPairHalf, {2, kPairBlock}, b + s * kPairHalf, job.pairs,
+                     to + quarter / 2 * kPairRows * job.sums_pitch + quarter % 2 * 16,
+                     job.sums_pitch);
         }
       }
   }

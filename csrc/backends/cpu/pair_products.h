@@ -63,7 +63,8 @@ struct UpcomingPixels {
 };
 
 // sums[row block][column block][tap][32][32] (+)= sum over steps and pairs of
-// a[row][step][pair] * b[column][tap + step][pair].
+// a[row][step][pair] * b[column][tap + step][pair]. With other pitches the 32 x 32 are a rectangle
+// of a larger matrix.
 struct PairSums {
   const BFloat16* a = nullptr;  // [half][step][pair][16 rows][2], for AMX [half][step][16 rows][32]
   Index a_half = 0;             // from one half to the next
@@ -73,8 +74,11 @@ struct PairSums {
   const Index* taps = nullptr;  // added to b
   Index tap_count = 0;
   Index steps = 0;
+  Index pairs = kPairStep / 2;  // of a step; fewer of a single one alone
   float* sums = nullptr;
-  Index sums_row = 0;  // from one row block to the next
+  Index sums_row = 0;                          // from one row block to the next
+  Index sums_block = kPairBlock * kPairBlock;  // from one block of a row block to the next
+  Index sums_pitch = kPairBlock;               // from one row of a block to the next
   bool accumulate = false;
   UpcomingPixels upcoming[2];  // that may be fetched meanwhile
 };

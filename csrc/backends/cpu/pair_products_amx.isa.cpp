@@ -237,11 +237,13 @@ void tiles(const PairTiles& job) {
 void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* to) {
   const BFloat16* a_second = a + job.a_half;
   const BFloat16* b_second = b + job.b_half;
+  const Index row_bytes = job.sums_pitch * static_cast<Index>(sizeof(float));
+  float* const lower = to + kTileRows * job.sums_pitch;
   if (job.accumulate) {
-    _tile_loadd(0, to + kQuarter[0], kBlockRowBytes);
-    _tile_loadd(1, to + kQuarter[1], kBlockRowBytes);
-    _tile_loadd(2, to + kQuarter[2], kBlockRowBytes);
-    _tile_loadd(3, to + kQuarter[3], kBlockRowBytes);
+    _tile_loadd(0, to, row_bytes);
+    _tile_loadd(1, to + 16, row_bytes);
+    _tile_loadd(2, lower, row_bytes);
+    _tile_loadd(3, lower + 16, row_bytes);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -259,20 +261,20 @@ void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* 
     _tile_dpbf16ps(3, 5, 7);
     a += kPairHalf, a_second += kPairHalf, b += kPairHalf, b_second += kPairHalf;
   }
-  _tile_stored(0, to + kQuarter[0], kBlockRowBytes);
-  _tile_stored(1, to + kQuarter[1], kBlockRowBytes);
-  _tile_stored(2, to + kQuarter[2], kBlockRowBytes);
-  _tile_stored(3, to + kQuarter[3], kBlockRowBytes);
+  _tile_stored(0, to, row_bytes);
+  _tile_stored(1, to + 16, row_bytes);
+  _tile_stored(2, lower, row_bytes);
+  _tile_stored(3, lower + 16, row_bytes);
 }
 
 void sums(const PairSums& job) {
-  configure(16);
+  configure(job.pairs);
   for (Index row = 0; row < job.row_blocks; ++row) {
     const BFloat16* a = job.a + 2 * row * job.a_half;
     const BFloat16* b = job.b;
     float* to = job.sums + row * job.sums_row;
     for (Index column = 0; column < job.column_blocks; ++column, b += 2 * job.b_half)
-      for (Index tap = 0; tap < job.tap_count; ++tap, to += kBlockFloats)
+      for (Index tap = 0; tap < job.tap_count; ++tap, to += job.sums_block)
         add_sums(job, a, b + job.taps[tap], to);
   }
   _tile_release();

@@ -173,17 +173,18 @@ void tiles(const PairTiles& job) {
 }
 
 // Eight rows of a block, a part of the steps.
-void add_rows(const PairSums& job, const BFloat16* a, const BFloat16* b, Index steps,
+void add_rows(const PairSums& job, const BFloat16* a, const BFloat16* b, Index pairs,
               bool accumulate, float* to) {
+  const Index pitch = job.sums_pitch;
   const char* rows = reinterpret_cast<const char*>(a);
   const BFloat16 *low = b, *high = b + job.b_half;
   Sums<kSumRows> sums;
 #pragma GCC unroll 8
   for (int r = 0; r < kSumRows; ++r) {
-    sums.low[r] = accumulate ? _mm512_loadu_ps(to + r * kPairBlock) : _mm512_setzero_ps();
-    sums.high[r] = accumulate ? _mm512_loadu_ps(to + r * kPairBlock + 16) : _mm512_setzero_ps();
+    sums.low[r] = accumulate ? _mm512_loadu_ps(to + r * pitch) : _mm512_setzero_ps();
+    sums.high[r] = accumulate ? _mm512_loadu_ps(to + r * pitch + 16) : _mm512_setzero_ps();
   }
-  for (Index pair = 0; pair < steps * kPairStep / 2; ++pair) {
+  for (Index pair = 0; pair < pairs; ++pair) {
     const __m512bh l = load(low), h = load(high);
 #pragma GCC unroll 8
     for (int r = 0; r < kSumRows; ++r) {
@@ -195,8 +196,8 @@ void add_rows(const PairSums& job, const BFloat16* a, const BFloat16* b, Index s
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kSumRows; ++r) {
-    _mm512_storeu_ps(to + r * kPairBlock, sums.low[r]);
-    _mm512_storeu_ps(to + r * kPairBlock + 16, sums.high[r]);
+    _mm512_storeu_ps(to + r * pitch, sums.low[r]);
+    _mm512_storeu_ps(to + r * pitch + 16, sums.high[r]);
   }
 }
 
@@ -252,11 +253,11 @@ void sums(const PairSums& job) {
           for (Index r = 0; r < kPairBlock; r += kSumRows) {
             fetcher.fetch();
             add_rows(job, a + r / kPairRows * job.a_half + step * kPairHalf + r % kPairRows * 2,
-                     b + job.taps[tap] + step * kPairHalf, steps, job.accumulate || step > 0,
-                     to + (tap * kPairBlock + r) * kPairBlock);
+                     b + job.taps[tap] + step * kPairHalf, steps * job.pairs,
+                     job.accumulate || step > 0, to + tap * job.sums_block + r * job.sums_pitch);
           }
       }
-      to += job.tap_count * kPairBlock * kPairBlock;
+      to += job.tap_count * job.sums_block;
     }
   }
 }

@@ -312,17 +312,26 @@ TEST_CASE("a dense layer's gradient and update in one: as the two") {
     std::int64_t images, in, out;
     bool bias, momentum;
   };
-  for (const Case& c : {Case{2, 66000, 17, true, true}, Case{3, 7, 5, false, false},
-                        Case{33, 257, 65, true, false}, Case{1, 70, 33, false, true}})
-    for (const bool wide : {false, true}) {
+  // Images of bfloat16: more than a step of 32 for some, more than the steps that stay near for
+  // 200.
+  for (const Case& c :
+       {Case{2, 66000, 17, true, true}, Case{3, 7, 5, false, false}, Case{33, 257, 65, true, false},
+        Case{1, 70, 33, false, true}, Case{200, 1060, 34, true, true}, Case{0, 40, 33, true, true}})
+    for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16}) {
+      const bool wide = dtype == DType::kFloat64;
       if (wide && c.in > 1000) continue;
       CAPTURE(c.in);
+      CAPTURE(static_cast<int>(dtype));
       const auto tensor = [&](const Shape& shape, std::uint64_t seed) {
         const HostTensor narrow = random_tensor(shape, seed);
         return wide ? to_float64(narrow) : narrow;
       };
-      const HostTensor p = tensor({c.out, c.in}, 1), x = tensor({c.images, c.in}, 2),
-                       g = tensor({c.images, c.out}, 3), v = tensor({c.out, c.in}, 4),
+      const auto image = [&](const Shape& shape, std::uint64_t seed) {
+        return dtype == DType::kBFloat16 ? random_tensor(shape, seed, -2, 2, dtype)
+                                         : tensor(shape, seed);
+      };
+      const HostTensor p = tensor({c.out, c.in}, 1), x = image({c.images, c.in}, 2),
+                       g = image({c.images, c.out}, 3), v = tensor({c.out, c.in}, 4),
                        w = tensor({c.out, c.in}, 5);
       const auto gradient = [&](std::size_t i) {
         const std::size_t o = i / static_cast<std::size_t>(c.in),
@@ -390,4 +399,37 @@ TEST_CASE("a dense layer's gradient and update in one: as the two") {
             if (c.bias) check_bias(out.back());
           });
     }
+}
+
+TEST_CASE(
+    "a dense layer's update from bfloat16 images has the bits of the two steps by that unit") {
+  int ran = 0;
+  for (const char* unit : {"amx", "avx512_bf16", "portable"})
+    for (const std::int64_t images : {1, 8, 37}) {
+      CAPTURE(unit);
+      CAPTURE(images);
+      const Shape shape = {70, 1100};
+      const HostTensor p = random_tensor(shape, 1), v = random_tensor(shape, 2),
+                       x = random_tensor({images, 1100}, 3, -2, 2, DType::kBFloat16),
+                       g = random_tensor({images, 70}, 4, -2, 2, DType::kBFloat16);
+      const ops::SgdUpdate update{0.9, true, 0.01, 2.0, false};
+      const std::string suffix = std::string(".bfloat16.") + unit;
+      KernelRun both, one, two;
+      both.variant = ops::DenseSgdUpdate::kName + suffix;
+      one.variant = ops::DenseGradWeight::kName + suffix;
+      two.variant = std::string(unit) == "portable" ? "sgd_update.vector.baseline"
+                                                    : "sgd_update.vector.avx512";
+      std::vector<HostTensor> found;
+      try {
+        found = run_kernel(ops::DenseSgdUpdate{true, update}, {p, x, g, rate(0.1), v}, both);
+      } catch (const UnsupportedError&) {
+        continue;
+      }
+      ++ran;
+      const auto gradient = run_kernel(ops::DenseGradWeight{true}, {x, g}, one);
+      auto expected = run_kernel(update, {p, gradient[0], rate(0.1), v}, two);
+      expected.push_back(gradient[1]);
+      CHECK(same_bits(found, expected));
+    }
+  CHECK(ran > 0);
 }

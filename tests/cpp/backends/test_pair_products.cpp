@@ -198,6 +198,45 @@ TEST_CASE("pair products: sums over pixels, new ones and added ones") {
   }
 }
 
+TEST_CASE("pair products: sums as a rectangle of a matrix, from a part of a step") {
+  std::mt19937 random(5);
+  constexpr Index kColumns = 3, kPairs = 5, kPitch = kColumns * kPairBlock + 7, kNoTap = 0;
+  const auto pixels = whole(2 * kPairs * kPairBlock, random);
+  std::vector<const BFloat16*> pointers(kPairStep, nullptr);
+  for (Index k = 0; k < 2 * kPairs; ++k)
+    pointers[static_cast<std::size_t>(k)] = &at(pixels, k * kPairBlock);
+  const auto b = whole(static_cast<std::size_t>(2 * kColumns * kPairHalf), random);
+  for (const NamedUnit& unit : units()) {
+    CAPTURE(unit.name);
+    // What lies behind the part must not matter.
+    std::vector<BFloat16> a(static_cast<std::size_t>(2 * kPairHalf), narrowed(99));
+    PixelPairs rows;
+    rows.pixels = pointers.data(), rows.pairs = kPairs, rows.channels = kPairBlock;
+    rows.to = a.data(), rows.group_pitch = kPairHalf;
+    unit.loops->rows(rows);
+    std::vector<float> sums(static_cast<std::size_t>(kPairBlock * kPitch), 3.0f);
+    PairSums job;
+    job.a = a.data(), job.a_half = kPairHalf, job.b = b.data(), job.b_half = kPairHalf;
+    job.row_blocks = 1, job.column_blocks = kColumns;
+    job.taps = &kNoTap, job.tap_count = 1, job.steps = 1, job.pairs = kPairs;
+    job.sums = sums.data(), job.sums_block = kPairBlock, job.sums_pitch = kPitch;
+    unit.loops->sums(job);
+    job.accumulate = true;
+    unit.loops->sums(job);
+    std::size_t wrong = 0;
+    for (Index r = 0; r < kPairBlock; ++r)
+      for (Index c = 0; c < kPitch; ++c) {
+        double sum = 0;
+        for (Index k = 0; k < 2 * kPairs && c < kColumns * kPairBlock; ++k)
+          sum += widened(at(pixels, k * kPairBlock + r)) *
+                 widened(at(b, c / 16 * kPairHalf + k / 2 * 32 + c % 16 * 2 + k % 2));
+        const float wanted = c < kColumns * kPairBlock ? static_cast<float>(2 * sum) : 3.0f;
+        wrong += sums[static_cast<std::size_t>(r * kPitch + c)] != wanted;
+      }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("pair products: every unit prepares operands with the same bits") {
   std::mt19937 random(3);
   const auto pixels = whole(40 * 50, random);

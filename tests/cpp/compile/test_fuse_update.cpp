@@ -62,9 +62,28 @@ TEST_CASE("the gradient of a large dense layer joins its update and never stands
   }
 }
 
+TEST_CASE("of bfloat16 images the same update is joined, with the numbers of the two steps") {
+  for (const auto kind : {Optimizer::Kind::kSgd, Optimizer::Kind::kAdamW}) {
+    const Graph graph = large_net(7);
+    CompileOptions options = options_of(kind);
+    options.dtype = DType::kBFloat16, options.emulate_bfloat16 = true;
+    test::Compiled joined(graph, options);
+    options.variants = {
+        {kind == Optimizer::Kind::kSgd ? "sgd_update" : "adam_update", "reference"}};
+    test::Compiled apart(graph, options);
+    CHECK(joined.program.graph_text().find("_update(\"fc1.weight\"") != std::string::npos);
+    constexpr std::size_t kGradient = 1088 * 1000 * sizeof(float);
+    CHECK(apart.program.memory().arena_bytes > kGradient);
+    CHECK(joined.program.memory().arena_bytes < kGradient * 3 / 4);  // the packed weight
+    check_same(joined, apart, 1e-4);
+  }
+}
+
 TEST_CASE("a joined update gives the same bits with any number of threads") {
   const Graph graph = large_net(7);
   CompileOptions options = options_of(Optimizer::Kind::kSgd);
+  SUBCASE("float32") {}
+  SUBCASE("bfloat16") { options.dtype = DType::kBFloat16, options.emulate_bfloat16 = true; }
   options.threads = 1;
   test::Compiled alone(graph, options);
   options.threads = 2;
