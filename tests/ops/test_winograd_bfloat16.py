@@ -5,6 +5,8 @@ tests/cpp/backends/test_conv2d_bfloat16.cpp has whole numbers, epilogues, batche
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
@@ -33,7 +35,17 @@ CASES = {
     "deep": ((1, 5, 6, 300), 40, 1),
     "empty_batch": ((0, 8, 8, 32), 32, 1),
 }
+FIVE_CASES = {
+    "odd": ((2, 9, 11, 45), 70, 2),
+    "alexnet": ((1, 27, 27, 64), 40, 2),
+    "unpadded": ((1, 13, 12, 33), 40, 0),
+    "four_pads": ((1, 12, 10, 40), 33, (1, 2, 3, 4)),
+    "long": ((1, 8, 37, 32), 32, 2),
+    "deep": ((1, 8, 9, 300), 40, 2),
+    "empty_batch": ((0, 8, 8, 32), 32, 2),
+}
 cases = pytest.mark.parametrize(("shape", "out", "padding"), CASES.values(), ids=CASES)
+five_cases = pytest.mark.parametrize(("shape", "out", "padding"), FIVE_CASES.values(), ids=FIVE_CASES)
 
 
 def bound_of(x, weight, padding, expected):
@@ -41,6 +53,22 @@ def bound_of(x, weight, padding, expected):
     magnitude = reference.winograd(x, weight, 2, padding=padding, magnitude=True)
     once = tolerances.BFLOAT16
     between = (2 * once + once**2) * magnitude + tolerances.winograd_bound(magnitude, x.shape[3])
+    return tolerances.bfloat16_bound(expected, between)
+
+
+def five_bound_of(x, weight, padding, expected):
+    """The same for a 5x5 window, which is computed as four: of 2 and 3 taps along each side."""
+    top, bottom, left, right = reference.sides(padding)
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    magnitude = np.zeros(expected.shape)
+    for r, c in itertools.product((0, 2), repeat=2):
+        part = np.zeros((len(weight), 3, 3, weight.shape[3]))
+        taps = weight[:, r : 2 if r == 0 else 5, c : 2 if c == 0 else 5]
+        part[:, : taps.shape[1], : taps.shape[2]] = taps
+        seen = x[:, r : r + expected.shape[1] + 2, c : c + expected.shape[2] + 2]
+        magnitude += reference.winograd(seen, part, 2, magnitude=True)
+    once = tolerances.BFLOAT16
+    between = (2 * once + once**2) * magnitude + tolerances.winograd_bound(magnitude, 4 * x.shape[3])
     return tolerances.bfloat16_bound(expected, between)
 
 
@@ -78,6 +106,27 @@ def test_input_gradient_is_within_the_bound(shape, out, padding, path):
     (found,) = gradients(op, x, weight, grad=grad, path=only, wrt=(0,))
     sides = tuple(2 - side for side in reference.sides(padding))
     tolerances.assert_within(found, expected, bound_of(grad, flipped(weight), sides, expected))
+    assert relative(found, expected) < RMS
+
+
+@five_cases
+@paths
+def test_five_taps_are_within_the_bound(shape, out, padding, path):
+    rng = np.random.default_rng(5)
+    x, weight = reference.bfloat16(reals(rng, shape)), reals(rng, (out, 5, 5, shape[3]))
+    expected = reference.conv2d(x, weight, padding=padding)
+    op = in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=padding))
+    forward = Path(path.isa, {"conv2d": path.pins["conv2d"]})
+    found = run(op, x, weight, path=forward)
+    tolerances.assert_within(found, expected, five_bound_of(x, weight, padding, expected))
+    assert relative(found, expected) < RMS
+
+    grad = reference.bfloat16(reals(rng, expected.shape))
+    expected = reference.conv2d_grad_input(grad, weight, x.shape, padding=padding)
+    backward = Path(path.isa, {"conv2d_grad_input": path.pins["conv2d_grad_input"]})
+    (found,) = gradients(op, x, weight, grad=grad, path=backward, wrt=(0,))
+    sides = tuple(4 - side for side in reference.sides(padding))
+    tolerances.assert_within(found, expected, five_bound_of(grad, flipped(weight), sides, expected))
     assert relative(found, expected) < RMS
 
 
@@ -122,16 +171,18 @@ def test_weight_gradients_of_several_steps_have_the_same_bits_with_any_threads(p
     assert relative(found[0], expected) < RMS
 
 
-@pytest.mark.parametrize("channels", [32, 128, 512])
+@pytest.mark.parametrize(("channels", "window"), [(32, 3), (128, 3), (512, 3), (64, 5)])
 @paths
-def test_the_error_is_below_twice_that_of_plain_sums(channels, path):
+def test_the_error_is_below_twice_that_of_plain_sums(channels, window, path):
     """As docs/design.md says: RMS error over RMS result, on inputs after ReLU and He's weights."""
     rng = np.random.default_rng(channels)
     x = reference.bfloat16(np.maximum(reals(rng, (1, 8, 8, channels)), 0))
-    weight = reals(rng, (32, 3, 3, channels)) * np.float32(np.sqrt(2 / 9 / channels))
-    expected = reference.conv2d(x, weight, padding=1)
-    plain = reference.bfloat16(reference.conv2d(x, reference.bfloat16(weight), padding=1))
-    found = run(in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=1)), x, weight, path=path)
+    weight = reals(rng, (32, window, window, channels)) * np.float32(np.sqrt(2 / window**2 / channels))
+    padding = window // 2
+    expected = reference.conv2d(x, weight, padding=padding)
+    plain = reference.bfloat16(reference.conv2d(x, reference.bfloat16(weight), padding=padding))
+    forward = Path(path.isa, {"conv2d": path.pins["conv2d"]})
+    found = run(in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=padding)), x, weight, path=forward)
 
     def error(y):
         return np.linalg.norm(y - expected) / np.linalg.norm(expected)
@@ -150,6 +201,21 @@ def test_nan_reaches_the_tiles_that_see_it(path):
     spoiled = np.zeros(clean.shape, bool)
     spoiled[1, 2:6, 4:8] = True  # whole tiles of the field of rows 3 to 5, columns 4 to 6
     assert np.isnan(hit[1, 3:6, 4:7]).all()
+    tolerances.assert_bits(hit[~spoiled], clean[~spoiled])
+
+
+@paths
+def test_nan_reaches_the_tiles_whose_five_taps_see_it(path):
+    rng = np.random.default_rng(7)
+    x, weight = reference.bfloat16(reals(rng, (2, 9, 11, 33))), reals(rng, (40, 5, 5, 33))
+    op = in_bfloat16(lambda x, w: functional.conv2d(x, w, padding=2))
+    forward = Path(path.isa, {"conv2d": path.pins["conv2d"]})
+    clean = run(op, x, weight, path=forward)
+    x[1, 4, 5, 2] = np.nan
+    hit = run(op, x, weight, path=forward)
+    spoiled = np.zeros(clean.shape, bool)
+    spoiled[1, 2:8, 2:8] = True  # whole tiles of the field of rows 2 to 6, columns 3 to 7
+    assert np.isnan(hit[1, 2:7, 3:8]).all()
     tolerances.assert_bits(hit[~spoiled], clean[~spoiled])
 
 
@@ -182,7 +248,8 @@ def test_images_may_be_slices_and_results_places_of_a_concat(path):
         ((1, 8, 8, 32), 31, {}, "fewer than 32 channels"),
         ((1, 3, 8, 32), 32, {}, "an output side is below 4"),
         ((1, 8, 8, 32), 32, {"stride": 2}, "the stride is not 1"),
-        ((1, 8, 8, 32), 32, {"window": 5}, "the window is not 3x3"),
+        ((1, 8, 8, 32), 32, {"window": 7}, "the window is neither 3x3 nor 5x5"),
+        ((1, 7, 9, 32), 32, {"window": 5}, "an output side of a 5x5 window is below 8"),
     ],
 )
 def test_a_pin_that_does_not_fit_is_refused_with_the_reason(shape, out, options, reason):

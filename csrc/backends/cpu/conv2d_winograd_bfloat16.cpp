@@ -40,6 +40,7 @@ struct PairTilePlan {
 // ---- Planning
 
 constexpr Index kLeastChannels = 32;          // fewer do not repay the transforms
+constexpr Index kLeastFiveSide = 8;           // of outputs: below, 5x5 windows gain nothing
 constexpr Index kPointElements = 256 * 1024;  // of a chunk, in the second-level cache
 constexpr Index kStripTiles = kPairTilesAtOnce;
 constexpr Index kLeastStrips = 2, kMostStrips = 6;
@@ -67,23 +68,6 @@ constexpr Index kStepPoints = kPairPoints * kPairStep * kPairBlock;
 
 // ---- Packing: [point][block of output channels][step][half][pair][16][2]
 
-// A step of a block, whose points in float32 are [point][channel of the step][32]; even channels
-// first, as place_in_step says.
-void round_points(const PairTilePlan& plan, const PairTileKernels& kernels, const float* points,
-                  BFloat16* to) {
-  for (Index p = 0; p < kPairPoints; ++p, points += kPairStep * kPairBlock)
-    for (Index half = 0; half < 2; ++half)
-      for (Index odd = 0; odd < 2; ++odd) {
-        PairWeights job;
-        job.from = points + odd * kPairBlock + half * 16;
-        job.columns = 16, job.column_pitch = 1;
-        job.elements = kPairStep / 2, job.element_pitch = 2 * kPairBlock;
-        job.pairs = kPairStep / 4;
-        job.to = to + p * plan.weight_plane() + half * kPairHalf + odd * kPairHalf / 2;
-        kernels.pairs->pack(job);
-      }
-}
-
 void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
   const PairTilePlan& plan = tile_plan_of(args);
   const Index in = plan.tiles.in_channels, out = plan.tiles.out_channels;
@@ -102,7 +86,7 @@ void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
     part.points = points;
     if (part.read_channels < kPairStep) std::fill_n(points, kStepPoints, 0.0f);
     kernels.weights->two_by_three->weights(part);
-    round_points(plan, kernels, points,
+    round_points(*kernels.pairs, points, plan.weight_plane(),
                  packed + block * plan.block_weights() + step * plan.step_weights());
   };
   parallel_for(args.threads, plan.shares.blocks * plan.steps, pack_step);
@@ -217,19 +201,38 @@ constexpr PairTileKernels kAvx512PairTiles = {&avx512_bf16::kPairTiles, &avx512:
 
 }  // namespace
 
-const PairTileRun kPairTilesPortable = {run<kPortableTiles>, pack<kPortableTiles>};
+void round_points(const PairUnit& unit, const float* points, Index plane, BFloat16* to) {
+  for (Index p = 0; p < kPairPoints; ++p, points += kPairStep * kPairBlock)
+    for (Index half = 0; half < 2; ++half)
+      for (Index odd = 0; odd < 2; ++odd) {
+        PairWeights job;
+        job.from = points + odd * kPairBlock + half * 16;
+        job.columns = 16, job.column_pitch = 1;
+        job.elements = kPairStep / 2, job.element_pitch = 2 * kPairBlock;
+        job.pairs = kPairStep / 4;
+        job.to = to + p * plane + half * kPairHalf + odd * kPairHalf / 2;
+        unit.pack(job);
+      }
+}
+
+const PairTileRun kPairTilesPortable = {{run<kPortableTiles>, pack<kPortableTiles>},
+                                        &kFiveTilesPortable};
 #if PYCNN_HAVE_AVX512
-const PairTileRun kPairTilesAvx512 = {run<kAvx512PairTiles>, pack<kAvx512PairTiles>};
+const PairTileRun kPairTilesAvx512 = {{run<kAvx512PairTiles>, pack<kAvx512PairTiles>},
+                                      &kFiveTilesAvx512};
 #endif
 
 const char* refuse_pair_tiles(const WindowProblem& w) {
-  if (w.kernel_size != Pair{3, 3}) return "the window is not 3x3";
   if (const char* refused = refuse_winograd(w)) return refused;
   if (std::min(w.input[3], w.output[3]) < kLeastChannels) return "fewer than 32 channels";
+  const bool five = w.kernel_size == Pair{5, 5};
+  if (five && std::min(w.output[1], w.output[2]) < kLeastFiveSide)
+    return "an output side of a 5x5 window is below 8";
   return nullptr;
 }
 
 Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTileRun& entry) {
+  if (w.kernel_size == Pair{5, 5}) return make_five_tile_kernel(w, threads, *entry.five);
   PairTilePlan plan;
   const Pair padding = w.transposed ? Pair{2 - w.padding[0], 2 - w.padding[1]} : w.padding;
   plan.tiles = make_winograd_tiles(w.input, w.output, 3, {-padding[0], -padding[1]}, 2);
@@ -243,7 +246,7 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
   choose_tile_chunks(plan);
 
   Kernel kernel;
-  kernel.run = entry.run;
+  kernel.run = entry.three.run;
   const Index workers = std::max(threads, 1);
   const Index chunks = plan.shares.shared() ? plan.shares.chunks : workers;
   kernel.scratch_bytes =
@@ -255,7 +258,7 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
       static_cast<std::size_t>(kPairPoints * plan.weight_plane()) * sizeof(BFloat16);
   kernel.packed.pack_scratch_bytes =
       static_cast<std::size_t>(workers * kStepPoints) * sizeof(float);
-  kernel.packed.pack = entry.pack;
+  kernel.packed.pack = entry.three.pack;
   kernel.packed.format =
       w.transposed ? "conv2d_grad_input.winograd.bfloat16" : "conv2d.winograd.bfloat16";
   if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};

@@ -44,21 +44,42 @@ void input(const PairTileInput& job) {
   }
 }
 
+// sums[c] += sum over channels, one window's share of one tile and point.
+void add_products(const BFloat16* from, const BFloat16* weights, Index steps, float* sums) {
+  for (Index c = 0; c < kPairBlock; ++c) {
+    const BFloat16* own = weights + c / 16 * kPairHalf + c % 16 * 2;
+    for (Index e = 0; e < steps * kPairStep; ++e)
+      sums[c] +=
+          value_of(from[e]) *
+          value_of(own[e / kPairStep * 2 * kPairHalf + e % kPairStep / 2 * kPairBlock + e % 2]);
+  }
+}
+
 void products(const PairTileProducts& job) {
   for (Index p = 0; p < kPairPoints; ++p)
     for (Index t = 0; t < job.tiles; ++t) {
-      const BFloat16* from = job.points + p * job.plane + t * job.tile_pitch;
       float* sums = job.sums + p * job.sum_plane + t * kPairBlock;
-      for (Index c = 0; c < kPairBlock; ++c) {
-        const BFloat16* weights =
-            job.weights + p * job.weight_plane + c / 16 * kPairHalf + c % 16 * 2;
-        sums[c] = 0;
-        for (Index e = 0; e < job.steps * kPairStep; ++e)
-          sums[c] +=
-              value_of(from[e]) *
-              value_of(
-                  weights[e / kPairStep * 2 * kPairHalf + e % kPairStep / 2 * kPairBlock + e % 2]);
-      }
+      std::fill_n(sums, kPairBlock, 0.0f);
+      add_products(job.points + p * job.plane + t * job.tile_pitch,
+                   job.weights + p * job.weight_plane, job.steps, sums);
+    }
+}
+
+void shifted_products(const ShiftedTileProducts& job) {
+  for (Index p = 0; p < kPairPoints; ++p)
+    for (Index t = 0; t < job.rows * job.columns; ++t) {
+      const Index row = t / job.columns, column = t % job.columns;
+      float* sums = job.sums + p * job.sum_plane + row * job.sum_row + column * kPairBlock;
+      std::fill_n(sums, kPairBlock, 0.0f);
+      for (Index down = 0; down < 2; ++down)
+        for (Index right = 0; right < 2; ++right) {
+          if (has_no_point(down, p / kPairTileSide) || has_no_point(right, p % kPairTileSide))
+            continue;
+          add_products(job.points + p * job.plane + (row + down) * job.row_pitch +
+                           (column + right) * job.tile_pitch,
+                       job.weights + (2 * down + right) * job.window_weights + p * job.weight_plane,
+                       job.steps, sums);
+        }
     }
 }
 
@@ -137,7 +158,7 @@ void gradient_pairs(const TilePairs& job) {
 
 }  // namespace
 
-const PairTileUnit kPairTiles = {input,       products,       output,
+const PairTileUnit kPairTiles = {input,       products,       shifted_products,      output,
                                  input_pairs, gradient_pairs, &baseline::kActivation};
 
 }  // namespace pycnn::cpu::portable

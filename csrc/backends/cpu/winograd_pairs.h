@@ -41,6 +41,24 @@ struct PairTileProducts {
   Index sum_plane = 0;
 };
 
+// The same for the four 3x3 windows that make a 5x5 one, [row][column]: the second one of each side
+// reads the points of the next tile. What the first ones would do to the points of their third tap,
+// which is zero, is left out. Of rows x columns tiles; a tile behind an odd row may be computed.
+struct ShiftedTileProducts {
+  const BFloat16* points = nullptr;
+  Index plane = 0, tile_pitch = 0, row_pitch = 0;
+  Index rows = 0, columns = 0, steps = 0;
+  const BFloat16* weights = nullptr;  // as above
+  Index weight_plane = 0, window_weights = 0;
+  float* sums = nullptr;
+  Index sum_plane = 0, sum_row = 0;
+};
+
+// Whether a window's points of this index along one side are all zero.
+static constexpr bool has_no_point(Index window, Index index) {
+  return window == 0 && index == kPairTileSide - 1;
+}
+
 // A tile of sums to up to 2x2 outputs of up to 32 channels.
 struct PairTileOutput {
   const float* sums = nullptr;  // [32] for a point
@@ -80,6 +98,7 @@ struct TilePairs {
 struct PairTileUnit {
   void (*input)(const PairTileInput&);
   void (*products)(const PairTileProducts&);
+  void (*shifted_products)(const ShiftedTileProducts&);
   void (*output)(const PairTileOutput&);
   void (*input_pairs)(const TilePairs&);
   void (*gradient_pairs)(const TilePairs&);  // of outputs: tiles of 2x2

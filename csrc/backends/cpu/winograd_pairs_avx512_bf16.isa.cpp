@@ -264,6 +264,76 @@ void products(const PairTileProducts& job) {
   }
 }
 
+// Two groups of tiles as in Rows, at point 0, and their sums.
+struct ShiftedTiles {
+  const BFloat16* first;
+  const BFloat16* second;
+  float* first_sums;
+  float* second_sums;
+};
+
+template <int ROWS>
+void run_shifted(const ShiftedTileProducts& job, const ShiftedTiles& tiles, Index p) {
+  constexpr Index kBytes = sizeof(BFloat16), kStepBytes = kPairStep * kBytes;
+  Sums<ROWS> sums;
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) sums.low[r] = sums.high[r] = _mm512_setzero_ps();
+  Rows rows;
+  rows.step = job.tile_pitch * kBytes;
+  for (Index window = 0; window < 4; ++window) {
+    const Index down = window / 2, right = window % 2;
+    if (has_no_point(down, p / kPairTileSide) || has_no_point(right, p % kPairTileSide)) continue;
+    const BFloat16* weights = job.weights + window * job.window_weights + p * job.weight_plane;
+    const Index at = p * job.plane + down * job.row_pitch + right * job.tile_pitch;
+    rows.first = reinterpret_cast<const char*>(tiles.first + at);
+    rows.second = reinterpret_cast<const char*>(tiles.second + at);
+    for (Index s = 0; s < job.steps; ++s, weights += 2 * kPairHalf) {
+      multiply(sums, rows, weights, weights + kPairHalf, 16);
+      rows.first += kStepBytes, rows.second += kStepBytes;
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) {
+    constexpr int kFirst = ROWS / 2;
+    float* to = p * job.sum_plane + (r < kFirst ? tiles.first_sums + r * kPairBlock
+                                                : tiles.second_sums + (r - kFirst) * kPairBlock);
+    _mm512_storeu_ps(to, sums.low[r]);
+    _mm512_storeu_ps(to + 16, sums.high[r]);
+  }
+}
+
+using RunShifted = void (*)(const ShiftedTileProducts&, const ShiftedTiles&, Index);
+// Index: half of the tiles.
+constexpr RunShifted kShifted[] = {nullptr,         run_shifted<2>, run_shifted<4>,
+                                   run_shifted<6>,  run_shifted<8>, run_shifted<10>,
+                                   run_shifted<12>, run_shifted<14>};
+
+// A part of a row, an even number of tiles.
+ShiftedTiles part_of_row(const ShiftedTileProducts& job, Index row, Index pair, Index pairs) {
+  const BFloat16* first = job.points + row * job.row_pitch + 2 * pair * job.tile_pitch;
+  float* sums = job.sums + row * job.sum_row + 2 * pair * kPairBlock;
+  return {first, first + pairs * job.tile_pitch, sums, sums + pairs * kPairBlock};
+}
+
+void shifted_products(const ShiftedTileProducts& job) {
+  const Index pairs = (job.columns + 1) / 2, strips = (2 * pairs + kMostRows - 1) / kMostRows;
+  // Two short rows at a time.
+  const Index twos = 2 * job.columns <= kMostRows ? job.rows / 2 * 2 : 0;
+  for (Index p = 0; p < kPairPoints; ++p) {
+    for (Index row = 0; row < twos; row += 2) {
+      const BFloat16* first = job.points + row * job.row_pitch;
+      float* sums = job.sums + row * job.sum_row;
+      kShifted[job.columns](job, {first, first + job.row_pitch, sums, sums + job.sum_row}, p);
+    }
+    for (Index row = twos; row < job.rows; ++row)
+      for (Index strip = 0, done = 0; strip < strips; ++strip) {
+        const Index end = pairs * (strip + 1) / strips;
+        kShifted[end - done](job, part_of_row(job, row, done, end - done), p);
+        done = end;
+      }
+  }
+}
+
 // ---- Output
 
 // Of 2x2 outputs, 16 channels.
@@ -317,7 +387,7 @@ void output(const PairTileOutput& job) {
 
 }  // namespace
 
-const PairTileUnit kPairTiles = {input,       products,       output,
+const PairTileUnit kPairTiles = {input,       products,       shifted_products,    output,
                                  input_pairs, gradient_pairs, &avx512::kActivation};
 
 }  // namespace pycnn::cpu::avx512_bf16

@@ -163,6 +163,24 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, few channels") 
     check_exact_case(c, random);
 }
 
+// Rows of tiles by twos and alone, in one strip or several, odd and even; rows that make several
+// chunks; channels that fill no step or block; output channels that are shared out.
+TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, 5x5 windows by tiles") {
+  std::mt19937 random(8);
+  for (Case c : {
+           Case{.n = 3, .h = 9, .w = 11, .ic = 45, .oc = 70, .padding = {2, 2, 2, 2}},
+           Case{.n = 2, .h = 27, .w = 27, .ic = 64, .oc = 40, .padding = {2, 2, 2, 2}},
+           Case{.n = 1, .h = 12, .w = 13, .ic = 32, .oc = 33},
+           Case{.n = 1, .h = 10, .w = 39, .ic = 33, .oc = 32, .padding = {1, 2, 0, 3}},
+           Case{.n = 2, .h = 45, .w = 8, .ic = 32, .oc = 32, .padding = {4, 0, 3, 4}},
+           Case{.n = 1, .h = 8, .w = 20, .ic = 100, .oc = 300, .padding = {2, 2, 2, 2}},
+           Case{.n = 1, .h = 9, .w = 61, .ic = 40, .oc = 32, .padding = {2, 2, 2, 2}},
+       }) {
+    c.kh = c.kw = 5;
+    check_exact_case(c, random);
+  }
+}
+
 // random_case hardly ever has channels that Winograd's tiles or pairs of a group's channels take.
 TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, random tiles and groups") {
   for (unsigned seed = 400; seed < 424; ++seed) {
@@ -219,6 +237,7 @@ TEST_CASE("conv2d in bfloat16: an image's result does not depend on its batch") 
        {Case{.n = 8, .h = 7, .w = 7, .ic = 33, .oc = 40, .padding = {1, 1, 1, 1}},
         Case{.n = 8, .h = 3, .w = 3, .ic = 48, .oc = 70, .kh = 1, .kw = 1},
         Case{.n = 8, .h = 9, .w = 9, .ic = 3, .oc = 18, .stride = {2, 2}},
+        Case{.n = 8, .h = 9, .w = 9, .ic = 33, .oc = 70, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
         Case{.n = 8, .h = 5, .w = 5, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 2},
         Case{.n = 8, .h = 5, .w = 5, .ic = 40, .oc = 40, .padding = {1, 1, 1, 1}, .groups = 10}}) {
     CAPTURE(c.text());
@@ -248,6 +267,7 @@ TEST_CASE("conv2d in bfloat16: the epilogue is computed in float32 and rounded o
        {Case{.h = 9, .w = 8, .ic = 4, .oc = 33, .padding = {1, 1, 1, 1}},
         Case{.n = 5, .h = 3, .w = 3, .ic = 64, .oc = 64, .kh = 1, .kw = 1},
         Case{.n = 1, .h = 7, .w = 6, .ic = 40, .oc = 45, .padding = {1, 1, 1, 1}},
+        Case{.n = 1, .h = 9, .w = 8, .ic = 40, .oc = 45, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
         Case{.n = 2, .h = 5, .w = 7, .ic = 24, .oc = 24, .padding = {1, 1, 1, 1}, .groups = 6},
         Case{.n = 1, .h = 5, .w = 9, .ic = 40, .oc = 40, .padding = {1, 1, 1, 1}, .groups = 2},
         Case{.n = 1, .h = 2, .w = 3, .ic = 40, .oc = 6, .kh = 1, .kw = 1}}) {
