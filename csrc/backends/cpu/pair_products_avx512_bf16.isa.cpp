@@ -70,18 +70,37 @@ struct Strip {
   Places places;
 };
 
+// Some steps of the sums. Those of the steps before and after pass through `values`, [row][32].
+struct Piece {
+  Index begin, end;
+  float* values = nullptr;
+  const BFloat16* upcoming = nullptr;  // to be fetched to the second-level cache meanwhile
+  Index lines = 0;                     // of it, at each step
+};
+
+PYCNN_INLINE const BFloat16* weights_of(const PairTiles& job, Index block) {
+  return job.weights + block * job.step_count * 2 * job.pairs * kPairBlock;
+}
+
 template <int ROWS>
-void run_strip(const PairTiles& job, const Strip& strip, Index block) {
+void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piece& piece) {
   const Index half = job.pairs * kPairBlock;
-  const BFloat16* weights = job.weights + block * job.step_count * 2 * half;
+  const BFloat16* weights = weights_of(job, block) + piece.begin * 2 * half;
   const Index* const steps = job.steps + block * job.step_pitch;
   const float* const bias = job.bias + block * kPairBlock;
   Sums<ROWS> sums;
   const __m512 low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
 #pragma GCC unroll 14
   for (int r = 0; r < ROWS; ++r) sums.low[r] = low, sums.high[r] = high;
+  if (piece.begin > 0)
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      sums.low[r] = _mm512_load_ps(piece.values + r * kPairBlock);
+      sums.high[r] = _mm512_load_ps(piece.values + r * kPairBlock + 16);
+    }
+  const bool last_piece = piece.end == job.step_count;
   // By the end of the sums they will have come.
-  if (job.residual)
+  if (job.residual && last_piece)
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       const Index at = place_of<ROWS>(strip.places, r);
@@ -91,7 +110,10 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block) {
   const Index pairs = job.odd ? job.pairs - 1 : job.pairs, last = (2 * pairs - 1) * kBytes;
   Rows rows;
   rows.step = job.input_row * kBytes;
-  for (Index s = 0; s < job.step_count; ++s, weights += 2 * half) {
+  const BFloat16* upcoming = piece.upcoming;
+  for (Index s = piece.begin; s < piece.end; ++s, weights += 2 * half) {
+    for (Index i = 0; i < piece.lines; ++i, upcoming += kPairBlock)
+      __builtin_prefetch(upcoming, 0, 2);
     rows.first = reinterpret_cast<const char*>(strip.first + steps[s]);
     rows.second = reinterpret_cast<const char*>(strip.second + steps[s]);
     multiply(sums, rows, weights, weights + half, pairs);
@@ -99,10 +121,15 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block) {
     rows.first += last, rows.second += last;
     multiply(sums, rows, weights + pairs * kPairBlock, weights + half + pairs * kPairBlock, 1);
   }
-  finish(job, sums, strip.places, block * kPairBlock);
+  if (last_piece) return finish(job, sums, strip.places, block * kPairBlock);
+#pragma GCC unroll 14
+  for (int r = 0; r < ROWS; ++r) {
+    _mm512_store_ps(piece.values + r * kPairBlock, sums.low[r]);
+    _mm512_store_ps(piece.values + r * kPairBlock + 16, sums.high[r]);
+  }
 }
 
-using RunStrip = void (*)(const PairTiles&, const Strip&, Index);
+using RunStrip = void (*)(const PairTiles&, const Strip&, Index, const Piece&);
 // Index: half of the rows.
 constexpr RunStrip kStrips[] = {nullptr,      run_strip<2>,  run_strip<4>,  run_strip<6>,
                                 run_strip<8>, run_strip<10>, run_strip<12>, run_strip<14>};
@@ -122,15 +149,10 @@ PYCNN_INLINE Wanted wanted_rows(const Index* rows) {
   return {begin, 32 - __builtin_clz(mask) - begin};
 }
 
-void run_rows(const PairTiles& job, const BFloat16* input, const Index* rows, int count,
-              Index block) {
-  const int group = (count + 1) / 2;
-  kStrips[group](job, {input, input + group * job.input_row, {rows, rows + group}}, block);
-}
-
-// A half by itself.
-void run_half(const PairTiles& job, const BFloat16* input, const Index* rows, Wanted wanted,
-              Index block) {
+// Calls f(half of the rows, strip).
+template <class F>
+PYCNN_INLINE void each_of_half(const PairTiles& job, const BFloat16* input, const Index* rows,
+                               Wanted wanted, F f) {
   if (wanted.count == 0) return;
   // An odd number takes a neighbour along, which must be one of the half's rows.
   if (wanted.count % 2 == 1) {
@@ -138,31 +160,86 @@ void run_half(const PairTiles& job, const BFloat16* input, const Index* rows, Wa
     ++wanted.count;
   }
   input += wanted.begin * job.input_row, rows += wanted.begin;
-  if (wanted.count <= kMostRows) return run_rows(job, input, rows, wanted.count, block);
   constexpr int kPart = kPairRows / 2;
-  run_rows(job, input, rows, kPart, block);
-  run_rows(job, input + kPart * job.input_row, rows + kPart, kPart, block);
+  const int parts = wanted.count <= kMostRows ? 1 : 2;
+  const int group = parts == 1 ? wanted.count / 2 : kPart / 2;
+  for (int i = 0; i < parts; ++i, input += kPart * job.input_row, rows += kPart)
+    f(group, Strip{input, input + group * job.input_row, {rows, rows + group}});
 }
 
-void run_tile(const PairTiles& job, Index tile, Index block) {
+template <class F>
+PYCNN_INLINE void each_strip(const PairTiles& job, Index tile, F f) {
   const BFloat16* const first = job.input + job.halves[2 * tile];
   const BFloat16* const second = job.input + job.halves[2 * tile + 1];
   const Index* const first_rows = job.rows + tile * kPairBlock;
   const Index* const second_rows = first_rows + kPairRows;
   const Wanted one = wanted_rows(first_rows), two = wanted_rows(second_rows);
   if (one.count == two.count && one.count > 0 && 2 * one.count <= kMostRows) {
-    const Strip strip = {first + one.begin * job.input_row,
-                         second + two.begin * job.input_row,
-                         {first_rows + one.begin, second_rows + two.begin}};
-    kStrips[one.count](job, strip, block);
+    f(one.count, Strip{first + one.begin * job.input_row,
+                       second + two.begin * job.input_row,
+                       {first_rows + one.begin, second_rows + two.begin}});
     return;
   }
-  run_half(job, first, first_rows, one, block);
-  run_half(job, second, second_rows, two, block);
+  each_of_half(job, first, first_rows, one, f);
+  each_of_half(job, second, second_rows, two, f);
+}
+
+void run_tile(const PairTiles& job, Index tile, Index block) {
+  const Piece all = {0, job.step_count};
+  each_strip(job, tile,
+             [&](int group, const Strip& strip) { kStrips[group](job, strip, block, all); });
+}
+
+// ---- Weights of a block that do not stay near while strip after strip takes them: pieces of the
+// steps, each by all strips, while the next one is fetched
+
+constexpr Index kFarPairs = 1024;  // of a block
+constexpr Index kPieceSteps = 16;
+constexpr int kMostCells = 4;  // tiles times blocks
+
+struct DeepStrip {
+  int group;
+  Strip strip;
+  Index values;  // of the sums of all strips
+};
+
+void run_deep(const PairTiles& job, Index tile, Index tiles) {
+  DeepStrip strips[4 * kMostCells];
+  alignas(64) float values[kMostCells * kPairBlock * kPairBlock];
+  Index count = 0, floats = 0;
+  for (Index t = tile; t < tile + tiles; ++t)
+    each_strip(job, t, [&](int group, const Strip& strip) {
+      strips[count++] = {group, strip, floats};
+      floats += 2 * group * kPairBlock;
+    });
+  if (count == 0) return;
+  const Index blocks = kMostCells / tiles, step = 2 * job.pairs * kPairBlock;
+  const Index lines = (2 * job.pairs + count - 1) / count;
+  for (Index first = job.block_begin; first < job.block_end; first += blocks) {
+    const Index end = first + blocks < job.block_end ? first + blocks : job.block_end;
+    for (Index at = 0; at < job.step_count; at += kPieceSteps) {
+      Piece piece = {at, at + kPieceSteps < job.step_count ? at + kPieceSteps : job.step_count};
+      const bool last = piece.end == job.step_count;
+      for (Index block = first; block < end; ++block) {
+        const Index next = last ? block + blocks : block;
+        const BFloat16* const upcoming = weights_of(job, next) + (last ? 0 : piece.end * step);
+        piece.lines = next < job.block_end ? lines : 0;
+        for (Index i = 0; i < count; ++i) {
+          piece.values =
+              values + (block - first) * tiles * kPairBlock * kPairBlock + strips[i].values;
+          piece.upcoming = upcoming + i * (piece.end - at) * lines * kPairBlock;
+          kStrips[strips[i].group](job, strips[i].strip, block, piece);
+        }
+      }
+    }
+  }
 }
 
 void tiles(const PairTiles& job) {
-  if (job.blocks_first) {
+  if (job.blocks_first && job.step_count * job.pairs >= kFarPairs) {
+    for (Index tile = 0; tile < job.tiles; tile += kMostCells)
+      run_deep(job, tile, job.tiles - tile < kMostCells ? job.tiles - tile : kMostCells);
+  } else if (job.blocks_first) {
     for (Index tile = 0; tile < job.tiles; ++tile)
       for (Index block = job.block_begin; block < job.block_end; ++block)
         run_tile(job, tile, block);

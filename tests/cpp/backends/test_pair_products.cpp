@@ -154,6 +154,21 @@ TEST_CASE("pair products: tiles of steps of any length, even and odd") {
       check_tiles({3, pairs, 45, 2, odd, false, odd, odd, static_cast<int>(pairs % 3)}, random);
 }
 
+// Weights that do not stay near are taken in pieces: whole ones and a rest, for one tile or
+// several, with blocks of columns left over.
+TEST_CASE("pair products: tiles of long sums") {
+  std::mt19937 random(5);
+  int n = 0;
+  for (const Index tiles : {1, 2, 3, 4, 5, 7})
+    for (const Index steps : {64, 70}) {
+      check_tiles(
+          {steps, 16, steps == 64 ? 33 : 300, tiles, true, n % 4 == 1, n % 2 == 0, false, n % 3},
+          random);
+      ++n;
+    }
+  check_tiles({70, 17, 100, 2, true, false, true, true, 1}, random);
+}
+
 TEST_CASE("pair products: sums over pixels, new ones and added ones") {
   std::mt19937 random(2);
   constexpr Index kRows = 2, kColumns = 3, kSteps = 3;
