@@ -64,6 +64,7 @@ class Packer {
     pack.kernel.variant = packed.format;
     pack.kernel.run = packed.pack;
     pack.kernel.scratch_bytes = packed.pack_scratch_bytes;
+    pack.kernel.packed.layout = packed.layout;
     pack.kernel.plan = step.kernel.plan;
     pack.kernel.state = step.kernel.state;
     pack.inputs = {input};

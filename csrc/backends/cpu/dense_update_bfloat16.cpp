@@ -20,7 +20,9 @@ struct PairUpdatePlan {
   Index table_entries() const { return steps * kPairStep; }
   Index grad_elements() const { return row_blocks() * 2 * half_pitch(); }
   Index input_elements() const { return ceil_div(inputs, kPairBlock) * 2 * half_pitch(); }
-  Index tile_floats() const { return kPairBlock * columns; }
+  // Some floats more, lest the lines of a column share few sets of the first-level cache.
+  Index tile_pitch() const { return columns + 16; }
+  Index tile_floats() const { return kPairBlock * tile_pitch(); }
 };
 static_assert(std::has_unique_object_representations_v<PairUpdatePlan>);
 
@@ -87,13 +89,53 @@ void prepare_operands(const KernelArgs& args, const PairUpdatePlan& plan, const 
   });
 }
 
+BFloat16* packing_of(const UpdateResults& results, PackLayout layout) {
+  if (results.packings.empty()) return nullptr;
+  const TensorView& view = results.packings[layout == PackLayout::kDense ? 0 : 1];
+  return view.spec->shape[0] > 0 ? view.as<BFloat16>() : nullptr;
+}
+
+// Has what streamed to memory be there before what this thread does next.
+void end_streaming() {
+#ifdef __x86_64__
+  __builtin_ia32_sfence();
+#endif
+}
+
+// A tile's weights [row, row + 32) x [column, column + 32), as conv2d_bfloat16.cpp packs them:
+// [32 outputs][32 inputs][half of the outputs][pair of inputs][output][2]; transposed, inputs and
+// outputs change places.
+void pack_block(const PairUpdatePlan& plan, const PairUnit& unit, const UpdateResults& results,
+                const float* weights, Index row, Index column) {
+  PairWeights job;
+  job.pairs = kPairStep / 2, job.elements = kPairStep, job.streams = true;
+  BFloat16* to = packing_of(results, PackLayout::kDense);
+  for (Index half = 0; to != nullptr && half < 2; ++half) {
+    job.from = weights + half * 16 * plan.tile_pitch();
+    job.columns = std::clamp<Index>(plan.outputs - row - half * 16, 0, 16);
+    job.column_pitch = plan.tile_pitch(), job.element_pitch = 1;
+    const Index block = row / kPairBlock * (plan.inputs / kPairStep) + column / kPairStep;
+    job.to = to + (2 * block + half) * kPairHalf;
+    unit.pack(job);
+  }
+  to = packing_of(results, PackLayout::kDenseTransposed);
+  for (Index half = 0; to != nullptr && half < 2; ++half) {
+    job.from = weights + half * 16;
+    job.columns = std::clamp<Index>(plan.inputs - column - half * 16, 0, 16);
+    job.column_pitch = 1, job.element_pitch = plan.tile_pitch();
+    const Index block = column / kPairBlock * (plan.outputs / kPairStep) + row / kPairStep;
+    job.to = to + (2 * block + half) * kPairHalf;
+    unit.pack(job);
+  }
+}
+
 }  // namespace
 
-void each_pair_tile(const KernelArgs& args, const PairUnit& unit, float* grad_bias,
+void each_pair_tile(const KernelArgs& args, const PairUnit& unit, const UpdateResults& results,
                     TakeGradients take) noexcept {
   const auto& plan = *reinterpret_cast<const PairUpdatePlan*>(args.plan);
   const UpdateOperands operands = operands_of(args, plan);
-  prepare_operands(args, plan, unit, operands, grad_bias);
+  prepare_operands(args, plan, unit, operands, results.grad_bias);
   constexpr Index kNoTap = 0;
   const Index across = plan.tiles_across();
   parallel_for(args.threads, plan.row_blocks() * across, [&](std::int64_t tile, int worker) {
@@ -109,10 +151,14 @@ void each_pair_tile(const KernelArgs& args, const PairUnit& unit, float* grad_bi
     job.taps = &kNoTap, job.tap_count = 1;
     job.steps = plan.steps, job.pairs = plan.pairs;
     job.sums = gradients;
-    job.sums_block = kPairBlock, job.sums_pitch = plan.columns;
+    job.sums_block = kPairBlock, job.sums_pitch = plan.tile_pitch();
     unit.sums(job);
     for (Index r = 0; r < rows; ++r)
-      take((row + r) * plan.inputs + column, columns, gradients + r * plan.columns);
+      take((row + r) * plan.inputs + column, columns, gradients + r * plan.tile_pitch());
+    if (results.packings.empty()) return;
+    for (Index c = 0; c < columns; c += kPairBlock)
+      pack_block(plan, unit, results, gradients + c, row, column + c);
+    end_streaming();
   });
 }
 
@@ -127,6 +173,7 @@ Kernel make_pair_update_kernel(const Problem& problem) {
   plan.columns =
       std::min(most / kPairBlock * kPairBlock, ceil_div(plan.inputs, kPairBlock) * kPairBlock);
   Kernel kernel;
+  kernel.writes_packings = true;
   const auto floats = std::max(problem.threads, 1) * plan.tile_floats();
   kernel.scratch_bytes =
       static_cast<std::size_t>(plan.grad_elements() + plan.input_elements()) * sizeof(BFloat16) +

@@ -99,6 +99,9 @@ struct PairWeights {
   Index elements = 0, element_pitch = 0;  // at most 2 * pairs
   Index pairs = 0;
   BFloat16* to = nullptr;
+  // `to` is on a line's border and read much later: it need not pass through the caches. What
+  // reads it on another thread waits for a fence.
+  bool streams = false;
 };
 
 struct PairUnit {

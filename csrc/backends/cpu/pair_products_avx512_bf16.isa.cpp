@@ -438,7 +438,16 @@ PYCNN_INLINE __m512i rounded(__m512 low, __m512 high) {
   return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
+template <bool kStreams>
+PYCNN_INLINE void store_pairs(BFloat16* to, __m512i pairs) {
+  if constexpr (kStreams)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), pairs);
+  else
+    _mm512_storeu_si512(to, pairs);
+}
+
 // Columns follow one another in memory.
+template <bool kStreams>
 void pack_columns(const PairWeights& job) {
   const __mmask16 wanted = channels_from(job.columns, 0);
   for (Index pair = 0; pair < job.pairs; ++pair) {
@@ -447,11 +456,12 @@ void pack_columns(const PairWeights& job) {
       const Index e = 2 * pair + i;
       x[i] = _mm512_maskz_loadu_ps(e < job.elements ? wanted : 0, job.from + e * job.element_pitch);
     }
-    _mm512_storeu_si512(job.to + pair * kPairBlock, woven(rounded(x[0], x[1])));
+    store_pairs<kStreams>(job.to + pair * kPairBlock, woven(rounded(x[0], x[1])));
   }
 }
 
 // Elements follow one another in memory.
+template <bool kStreams>
 void pack_rows(const PairWeights& job) {
   const __mmask16 low = channels_from(job.elements, 0);
   const __mmask16 high = job.elements > 16 ? channels_from(job.elements, 16) : 0;
@@ -466,12 +476,13 @@ void pack_rows(const PairWeights& job) {
   transpose_16x16(x);
 #pragma GCC unroll 16
   for (int pair = 0; pair < 16; ++pair)
-    if (pair < job.pairs) _mm512_storeu_si512(job.to + pair * kPairBlock, x[pair]);
+    if (pair < job.pairs) store_pairs<kStreams>(job.to + pair * kPairBlock, x[pair]);
 }
 
 void pack(const PairWeights& job) {
-  if (job.element_pitch == 1) return pack_rows(job);
-  if (job.column_pitch == 1) return pack_columns(job);
+  if (job.element_pitch == 1) return job.streams ? pack_rows<true>(job) : pack_rows<false>(job);
+  if (job.column_pitch == 1)
+    return job.streams ? pack_columns<true>(job) : pack_columns<false>(job);
   portable::kPairUnit.pack(job);
 }
 

@@ -433,3 +433,92 @@ TEST_CASE(
     }
   CHECK(ran > 0);
 }
+
+// The kernel with two outputs more, and what the layers' own packing gives for the new weight.
+void check_packings(const char* unit, const Shape& shape, int threads) {
+  CAPTURE(unit);
+  CAPTURE(shape[0]);
+  CAPTURE(shape[1]);
+  const std::string suffix = std::string(".bfloat16.") + unit;
+  const HostTensor p = random_tensor(shape, 1),
+                   x = random_tensor({5, shape[1]}, 3, -2, 2, DType::kBFloat16),
+                   g = random_tensor({5, shape[0]}, 4, -2, 2, DType::kBFloat16), r = rate(0.1);
+  const ops::DenseSgdUpdate op{true, {0.0, false, 0.01, 1.0, false}};
+  const std::vector<TensorSpec> specs = specs_of({p, x, g, r}), results = op.infer(specs);
+  KernelRun run;
+  run.variant = ops::DenseSgdUpdate::kName + suffix, run.threads = threads;
+  const Kernel kernel = select_kernel(op, specs, results, run).kernel;
+  REQUIRE(kernel.writes_packings);
+  run.variant = ops::Dense::kName + suffix;
+  const std::vector<TensorSpec> forward = {x.spec, p.spec}, backward = {g.spec, p.spec};
+  const std::vector<TensorSpec> outputs = {g.spec}, inputs = {x.spec};
+  const Kernel layers[] = {
+      select_kernel(ops::Dense{}, forward, outputs, run).kernel,
+      cpu::select(ops::DenseGradInput{},
+                  {backward, inputs, best_isa(), threads, ops::DenseGradInput::kName + suffix})
+          .kernel};
+  for (const Guard guard : {Guard::kAfter, Guard::kBefore}) {
+    std::vector<GuardedBuffer> buffers;
+    std::vector<TensorView> in, out;
+    std::vector<TensorSpec> packed_specs;
+    for (int i = 0; i < 2; ++i) {
+      const PackedInput& packed = layers[i].packed;
+      const bool wanted = packed.layout != PackLayout::kOther;
+      CHECK(wanted == (shape[i == 0 ? 1 : 0] % 32 == 0));
+      packed_specs.push_back(
+          {{wanted ? static_cast<std::int64_t>(packed.bytes) : 0}, DType::kUInt8});
+    }
+    buffers.reserve(12);
+    const auto place = [&](std::size_t bytes) -> GuardedBuffer& {
+      return buffers.emplace_back((bytes + 63) / 64 * 64, guard);
+    };
+    const HostTensor* const given[] = {&p, &x, &g, &r};
+    for (std::size_t i = 0; i < 4; ++i) {
+      buffers.emplace_back(given[i]->bytes.size(), guard);
+      buffers.back().copy_from(given[i]->bytes.data());
+      in.push_back({buffers.back().data(), &specs[i]});
+    }
+    for (const TensorSpec& spec : results) {
+      buffers.emplace_back(byte_size(spec), guard);
+      out.push_back({buffers.back().data(), &spec});
+    }
+    for (const TensorSpec& spec : packed_specs)
+      out.push_back({place(byte_size(spec)).data(), &spec});
+    const Op any = op;
+    KernelArgs args;
+    args.op = &any, args.inputs = in, args.outputs = out, args.threads = threads;
+    args.scratch = place(kernel.scratch_bytes).data();
+    GuardedBuffer plan((kernel.plan.size() + 63) / 64 * 64, guard);
+    std::memcpy(plan.data(), kernel.plan.data(), kernel.plan.size());
+    args.plan = plan.data();
+    kernel.run(args);
+    for (const GuardedBuffer& buffer : buffers) CHECK(buffer.border_is_intact());
+    for (std::size_t i = 0; i < 2; ++i) {
+      if (packed_specs[i].shape[0] == 0) continue;
+      const Kernel& layer = layers[i];
+      GuardedBuffer to(layer.packed.bytes, guard), scratch(layer.packed.pack_scratch_bytes, guard),
+          layer_plan((layer.plan.size() + 63) / 64 * 64, guard);
+      std::memcpy(layer_plan.data(), layer.plan.data(), layer.plan.size());
+      const TensorView from{out[0].data, &p.spec}, result{to.data(), &packed_specs[i]};
+      KernelArgs packing;
+      packing.inputs = {&from, 1}, packing.outputs = {&result, 1};
+      packing.scratch = scratch.data(), packing.plan = layer_plan.data();
+      layer.packed.pack(packing);
+      CHECK(std::memcmp(out[results.size() + i].data, to.data(), layer.packed.bytes) == 0);
+    }
+  }
+}
+
+TEST_CASE("a dense layer's update packs the new weight as the layer and its gradient would") {
+  int ran = 0;
+  for (const char* unit : {"amx", "avx512_bf16", "portable"})
+    for (const Shape& shape :
+         {Shape{64, 96}, Shape{70, 96}, Shape{64, 70}, Shape{96, 1120}, Shape{33, 2080}}) {
+      try {
+        for (const int threads : {1, 3}) check_packings(unit, shape, threads);
+        ++ran;
+      } catch (const UnsupportedError&) {
+      }
+    }
+  CHECK(ran > 0);
+}

@@ -1,0 +1,151 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "compile/nets.h"
+
+// Updates of large dense layers in bfloat16 pack the new weights for the next run.
+namespace pycnn {
+namespace {
+
+struct Widths {
+  std::int64_t input = 64, hidden = 1056, last = 1024;
+};
+
+// Of the three layers the middle one is large.
+Graph net_of(std::int64_t batch, const Widths& widths) {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{batch, widths.input}, DType::kFloat32});
+  const Symbol y = graph.input("y", {{batch}, DType::kInt64});
+  Symbol h = net.relu(net.dense(x, "fc1", widths.hidden), "relu1");
+  h = net.relu(net.dense(h, "fc2", widths.last), "relu2");
+  graph.set_output("loss",
+                   graph.add(ops::SoftmaxCrossEntropy{}, {net.dense(h, "fc3", 5), y}, "loss"));
+  return graph;
+}
+
+// By the portable loops, which every machine has.
+CompileOptions portable_options(Optimizer::Kind kind = Optimizer::Kind::kSgd) {
+  CompileOptions options = test::training_options();
+  options.dtype = DType::kBFloat16, options.emulate_bfloat16 = true;
+  options.optimizer->kind = kind;
+  options.optimizer->momentum = kind == Optimizer::Kind::kSgd ? 0.9 : 0.0;
+  for (const char* op :
+       {"dense", "dense_grad_input", "dense_grad_weight", "dense_sgd_update", "dense_adam_update"})
+    if (op != std::string("dense_grad_weight"))
+      options.variants[op] = std::string(op) + ".bfloat16.portable";
+  return options;
+}
+
+// Packing steps of a layer in a phase.
+std::size_t packings(const Program& program, const std::string& phase, const std::string& layer) {
+  const std::vector<StepProfile> steps = program.steps();
+  return static_cast<std::size_t>(
+      std::count_if(steps.begin(), steps.end(), [&](const StepProfile& step) {
+        const bool forward = step.name == layer, backward = step.name == "grad." + layer;
+        return step.op == "pack" && step.phase == phase && (forward || backward);
+      }));
+}
+
+std::map<std::string, Tensor> batch_of(std::int64_t batch, std::uint64_t seed) {
+  return {{"x", test::random_tensor({batch, 64}, seed)}, {"y", test::labels(batch, 5, seed)}};
+}
+
+void check_same(const Variables& a, const Variables& b) {
+  for (const auto& [key, tensor] : a) {
+    const std::string& name = key;
+    CAPTURE(name);
+    CHECK(test::same_bits(tensor, b.at(name)));
+  }
+}
+
+TEST_CASE("a large dense weight is packed by its update, a small one before it is read") {
+  for (const auto kind : {Optimizer::Kind::kSgd, Optimizer::Kind::kAdam}) {
+    const test::Compiled compiled(net_of(3, {}), portable_options(kind));
+    CHECK(packings(compiled.program, "run", "fc2") == 0);
+    CHECK(packings(compiled.program, "prepare", "fc2") == 2);
+    CHECK(packings(compiled.program, "run", "fc3") == 2);
+    CHECK(compiled.program.memory().prepared_bytes >= 2 * 2 * 1056 * 1024);
+  }
+}
+
+TEST_CASE("a packing that the shape does not tell is made in each run") {
+  // Sums over an odd number of inputs, or of outputs, end with a step that begins earlier.
+  const test::Compiled inputs(net_of(3, {64, 1050, 1056}), portable_options());
+  CHECK(packings(inputs.program, "run", "fc2") == 1);
+  CHECK(packings(inputs.program, "prepare", "fc2") == 1);
+  const test::Compiled outputs(net_of(3, {64, 1056, 1050}), portable_options());
+  CHECK(packings(outputs.program, "run", "fc2") == 1);
+  CHECK(packings(outputs.program, "prepare", "fc2") == 1);
+  CompileOptions clipped = portable_options();
+  clipped.optimizer->clip_norm = 1.0;
+  const test::Compiled apart(net_of(3, {}), clipped);
+  CHECK(packings(apart.program, "run", "fc2") == 2);
+}
+
+TEST_CASE("packings that updates wrote are those of the weights") {
+  CompileOptions options = portable_options();
+  SUBCASE("portable") {}
+  SUBCASE("the best unit") { options.variants.clear(); }
+  SUBCASE("adam") { options = portable_options(Optimizer::Kind::kAdamW); }
+  SUBCASE("odd inputs") {}
+  SUBCASE("in no shared memory") { options.reuse_memory = false; }
+  SUBCASE("computed again") { options.recompute = Recompute::kSqrt; }
+  for (const Widths& widths : {Widths{}, Widths{64, 1050, 1056}, Widths{64, 1056, 1050}}) {
+    const Graph graph = net_of(3, widths);
+    test::Compiled kept(graph, options), anew(graph, options);
+    for (std::uint64_t step = 1; step <= 4; ++step) {
+      // Somebody else's writing has the other program pack all weights.
+      for (auto& [name, tensor] : anew.variables) tensor.mark_written();
+      const auto inputs = batch_of(3, step);
+      CHECK(test::same_bits(kept.program.run(inputs), anew.program.run(inputs)));
+    }
+    check_same(kept.variables, anew.variables);
+  }
+}
+
+TEST_CASE("weights that somebody else writes are packed anew") {
+  const Graph graph = net_of(3, {});
+  const CompileOptions options = portable_options();
+  test::Compiled first(graph, options), second(graph, options);
+  first.program.run(batch_of(3, 1));
+  for (auto& [name, tensor] : second.variables)
+    std::memcpy(tensor.mutable_raw(), first.variables.at(name).raw(), tensor.bytes());
+  const auto inputs = batch_of(3, 2);
+  CHECK(test::same_bits(first.program.run(inputs), second.program.run(inputs)));
+  check_same(first.variables, second.variables);
+}
+
+TEST_CASE("programs of two batch sizes that train the same weights take turns") {
+  const CompileOptions options = portable_options();
+  test::Compiled three(net_of(3, {}), options);
+  const Program two = compile(net_of(2, {}), three.variables, options);
+  test::Compiled other(net_of(3, {}), options);
+  for (std::uint64_t step = 1; step <= 4; ++step) {
+    const std::int64_t batch = step % 2 == 0 ? 2 : 3;
+    const auto inputs = batch_of(batch, step);
+    const auto found = (batch == 2 ? two : three.program).run(inputs);
+    // A new program has packed nothing yet.
+    const Program fresh = compile(net_of(batch, {}), other.variables, options);
+    CHECK(test::same_bits(found, fresh.run(inputs)));
+  }
+  check_same(three.variables, other.variables);
+}
+
+TEST_CASE("a run that fails on its labels leaves weights and packings as they were") {
+  const Graph graph = net_of(3, {});
+  test::Compiled failing(graph, portable_options()), other(graph, portable_options());
+  auto inputs = batch_of(3, 1);
+  failing.program.run(inputs);
+  other.program.run(inputs);
+  auto broken = batch_of(3, 2);
+  broken.at("y").mutable_data<std::int64_t>()[1] = 5;
+  CHECK_THROWS(failing.program.run(broken));
+  inputs = batch_of(3, 3);
+  CHECK(test::same_bits(failing.program.run(inputs), other.program.run(inputs)));
+  check_same(failing.variables, other.variables);
+}
+
+}  // namespace
+}  // namespace pycnn
