@@ -1,6 +1,7 @@
 // The loops of pair_products.h with VDPBF16PS: up to 14 rows times 32 columns in registers, so that
 // two loads of weights and fourteen broadcasts serve 28 products. A row costs what it costs: those
-// that nobody wants are left out, and short halves are taken together.
+// that nobody wants are left out, and short halves are taken together. The upper half of the last
+// block of columns is left out where it would be filled up only.
 #include "backends/cpu/pair_products.h"
 #include "backends/cpu/pair_strip.isa.h"
 
@@ -82,8 +83,39 @@ PYCNN_INLINE const BFloat16* weights_of(const PairTiles& job, Index block) {
   return job.weights + block * job.step_count * 2 * job.pairs * kPairBlock;
 }
 
+// Which halves of a block of columns are multiplied.
+enum class Columns { kBoth, kLow };
+
+// `multiply` for the lower half alone.
 template <int ROWS>
+PYCNN_INLINE void multiply_low(Sums<ROWS>& sums, const Rows& rows, const BFloat16* low,
+                               Index pairs) {
+  const Index step = rows.step, step3 = 3 * step, step5 = 5 * step;
+  const char* a = rows.first;
+  const char* b = rows.second;
+  for (Index pair = 0; pair < pairs; ++pair) {
+    const __m512bh l = load(low);
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      const int j = r < ROWS / 2 ? r : r - ROWS / 2;
+      const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
+      sums.low[r] = _mm512_dpbf16_ps(sums.low[r], pair_at((r < ROWS / 2 ? a : b) + at), l);
+    }
+    a += 2 * sizeof(BFloat16), b += 2 * sizeof(BFloat16);
+    low += kPairBlock;
+    asm volatile("" : "+r"(a), "+r"(b), "+r"(low));
+  }
+}
+
+template <int ROWS, Columns kColumns>
 void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piece& piece) {
+  auto add = [](Sums<ROWS> & sums, const Rows& rows, const BFloat16* low, const BFloat16* high,
+                Index pairs) __attribute__((always_inline)) {
+    if constexpr (kColumns == Columns::kLow)
+      multiply_low(sums, rows, low, pairs);
+    else
+      multiply(sums, rows, low, high, pairs);
+  };
   const Index half = job.pairs * kPairBlock;
   const BFloat16* weights = weights_of(job, block) + piece.begin * 2 * half;
   const Index* const steps = job.steps + block * job.step_pitch;
@@ -116,10 +148,10 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piec
       __builtin_prefetch(upcoming, 0, 2);
     rows.first = reinterpret_cast<const char*>(strip.first + steps[s]);
     rows.second = reinterpret_cast<const char*>(strip.second + steps[s]);
-    multiply(sums, rows, weights, weights + half, pairs);
+    add(sums, rows, weights, weights + half, pairs);
     if (!job.odd) continue;
     rows.first += last, rows.second += last;
-    multiply(sums, rows, weights + pairs * kPairBlock, weights + half + pairs * kPairBlock, 1);
+    add(sums, rows, weights + pairs * kPairBlock, weights + half + pairs * kPairBlock, 1);
   }
   if (last_piece) return finish(job, sums, strip.places, block * kPairBlock);
 #pragma GCC unroll 14
@@ -131,8 +163,20 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piec
 
 using RunStrip = void (*)(const PairTiles&, const Strip&, Index, const Piece&);
 // Index: half of the rows.
-constexpr RunStrip kStrips[] = {nullptr,      run_strip<2>,  run_strip<4>,  run_strip<6>,
-                                run_strip<8>, run_strip<10>, run_strip<12>, run_strip<14>};
+template <Columns kColumns>
+constexpr RunStrip kStrips[] = {nullptr,
+                                run_strip<2, kColumns>,
+                                run_strip<4, kColumns>,
+                                run_strip<6, kColumns>,
+                                run_strip<8, kColumns>,
+                                run_strip<10, kColumns>,
+                                run_strip<12, kColumns>,
+                                run_strip<14, kColumns>};
+
+const RunStrip* strips_of(const PairTiles& job, Index block) {
+  return job.channels - block * kPairBlock > kPairBlock / 2 ? kStrips<Columns::kBoth>
+                                                            : kStrips<Columns::kLow>;
+}
 
 // The wanted rows of a half.
 struct Wanted {
@@ -185,9 +229,9 @@ PYCNN_INLINE void each_strip(const PairTiles& job, Index tile, F f) {
 }
 
 void run_tile(const PairTiles& job, Index tile, Index block) {
+  const RunStrip* const run = strips_of(job, block);
   const Piece all = {0, job.step_count};
-  each_strip(job, tile,
-             [&](int group, const Strip& strip) { kStrips[group](job, strip, block, all); });
+  each_strip(job, tile, [&](int group, const Strip& strip) { run[group](job, strip, block, all); });
 }
 
 // ---- Weights of a block that do not stay near while strip after strip takes them: pieces of the
@@ -223,12 +267,13 @@ void run_deep(const PairTiles& job, Index tile, Index tiles) {
       for (Index block = first; block < end; ++block) {
         const Index next = last ? block + blocks : block;
         const BFloat16* const upcoming = weights_of(job, next) + (last ? 0 : piece.end * step);
+        const RunStrip* const run = strips_of(job, block);
         piece.lines = next < job.block_end ? lines : 0;
         for (Index i = 0; i < count; ++i) {
           piece.values =
               values + (block - first) * tiles * kPairBlock * kPairBlock + strips[i].values;
           piece.upcoming = upcoming + i * (piece.end - at) * lines * kPairBlock;
-          kStrips[strips[i].group](job, strips[i].strip, block, piece);
+          run[strips[i].group](job, strips[i].strip, block, piece);
         }
       }
     }

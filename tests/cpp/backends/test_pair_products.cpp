@@ -169,6 +169,15 @@ TEST_CASE("pair products: tiles of long sums") {
   check_tiles({70, 17, 100, 2, true, false, true, true, 1}, random);
 }
 
+TEST_CASE("pair products: a last block of columns, by halves or whole") {
+  std::mt19937 random(7);
+  for (const Index channels : {15, 16, 17, 31, 32, 48, 49})
+    for (const bool blocks_first : {false, true})
+      check_tiles({3, 9, channels, 2, blocks_first, false, channels % 2 == 0, blocks_first,
+                   static_cast<int>(channels % 3)},
+                  random);
+}
+
 TEST_CASE("pair products: sums over pixels, new ones and added ones") {
   std::mt19937 random(2);
   constexpr Index kRows = 2, kColumns = 3, kSteps = 3;
