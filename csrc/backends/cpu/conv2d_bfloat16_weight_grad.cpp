@@ -36,6 +36,7 @@ struct PairGradPlan {
   Index channel_blocks = 0;  // blocks of channels that a block of output channels multiplies
   Index chunk_blocks = 0;    // blocks of channels that are copied at a time
   Index parts = 1, splits = 1;
+  Index direct = 0;  // whole blocks of one sum, which are stored where the weight has them
   Index bias = 0;
   Index row_elements = 0;  // of a copied row, for runs
   Index copy_elements = 0, input_elements = 0, grad_elements = 0, table_entries = 0;  // a worker's
@@ -52,6 +53,7 @@ struct PairGradPlan {
   Index grad_pitch() const { return (pixels + 2) * 16; }
   Index block_sums() const { return channel_blocks * taps * kPairBlock * kPairBlock; }
   Index part_floats() const { return blocks() * block_sums(); }
+  Index sum_floats() const { return direct ? 0 : parts * part_floats(); }  // of scratch
   // The first of the blocks of channels that a block of output channels multiplies.
   Index first_block(Index block) const {
     const Index channel = block * kPairBlock / group_writes() * group_reads();
@@ -170,6 +172,12 @@ void plan_parts(PairGradPlan& plan) {
     plan.splits = std::min(chunks, most_splits);
     plan.parts = std::min(most_parts, ceil_div(chunks, plan.splits));
   }
+}
+
+// A sum that is visited once goes straight to the weight.
+bool is_direct(const PairGradPlan& plan) {
+  return plan.units == 1 && plan.parts == 1 && plan.taps == 1 && plan.groups == 1 && !plan.runs &&
+         plan.out_channels % kPairBlock == 0 && plan.length % kPairBlock == 0;
 }
 
 void plan_operands(const GradTaps& taps, PairGradPlan& plan) {
@@ -357,13 +365,17 @@ void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const G
   job.steps = plan.pixels / kPairStep;
   job.accumulate = accumulate;
   job.sums_row = plan.block_sums();
+  if (plan.direct) {
+    job.sums_row = kPairBlock * plan.length;
+    job.sums_block = kPairBlock, job.sums_pitch = plan.length;
+  }
   for (Index first = 0; first < plan.input_blocks(); first += plan.chunk_blocks) {
     prepare_input(plan, unit_loops, unit, tensors, buffers, first);
     if (plan.ahead) fetch_ahead(plan, buffers, grads, first, more, job);
     job.b = buffers.input;
-    job.sums = part + begin * plan.block_sums();
+    job.sums = part + begin * job.sums_row;
     if (plan.groups == 1) {
-      job.sums += first * plan.taps * kPairBlock * kPairBlock;
+      job.sums += first * plan.taps * job.sums_block;
       job.row_blocks = end - begin;
       job.column_blocks = std::min(plan.chunk_blocks, plan.input_blocks() - first);
       unit_loops.sums(job);
@@ -416,8 +428,8 @@ void run_pair_grad(const KernelArgs& args, const PairUnit& unit_loops) {
     if (plan.bias) std::fill_n(tensors.grad_bias, plan.out_channels, 0.0f);
     return;
   }
-  float* parts = reinterpret_cast<float*>(args.scratch);
-  float* bias_parts = parts + plan.parts * plan.part_floats();
+  float* bias_parts = reinterpret_cast<float*>(args.scratch) + plan.sum_floats();
+  float* parts = plan.direct ? tensors.grad_weight : reinterpret_cast<float*>(args.scratch);
   auto* elements =
       reinterpret_cast<BFloat16*>(bias_parts + plan.parts * plan.blocks() * kPairBlock);
   const Index worker_elements = plan.copy_elements + plan.input_elements + plan.grad_elements;
@@ -454,7 +466,7 @@ void run_pair_grad(const KernelArgs& args, const PairUnit& unit_loops) {
   auto combine = [&](std::int64_t block, int) {
     combine_block(plan, parts, block, tensors.grad_weight);
   };
-  parallel_for(args.threads, plan.blocks(), combine);
+  if (!plan.direct) parallel_for(args.threads, plan.blocks(), combine);
   if (!plan.bias) return;
   std::copy_n(bias_parts, plan.out_channels, tensors.grad_bias);
   for (Index part = 1; part < plan.parts; ++part)
@@ -487,6 +499,7 @@ Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
   for (const Index shift : taps.shift) plan.phases = std::max(plan.phases, 1 + shift % 2);
   plan_units(plan, entry.unit_pixels);
   plan_parts(plan);
+  plan.direct = is_direct(plan);
   plan_operands(taps, plan);
   std::vector<Index> offsets;
   for (std::size_t t = 0; t < taps.shift.size(); ++t) {
@@ -498,7 +511,7 @@ Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
   Kernel kernel;
   kernel.run = entry.run;
   const Index workers = std::max(threads, 1);
-  const Index floats = plan.parts * (plan.part_floats() + plan.blocks() * kPairBlock);
+  const Index floats = plan.sum_floats() + plan.parts * plan.blocks() * kPairBlock;
   kernel.scratch_bytes =
       static_cast<std::size_t>(floats) * sizeof(float) +
       static_cast<std::size_t>(workers *

@@ -122,6 +122,8 @@ TEST_CASE("dense in bfloat16: the reference's numbers, rounded, on whole numbers
   std::vector<Sizes> sizes = nasty_sizes();
   sizes.push_back({40, 600, 100});
   sizes.push_back({200, 12, 300});
+  sizes.push_back({40, 64, 96});  // whole blocks
+  sizes.push_back({1100, 32, 64});
   for (const Sizes& s : sizes) {
     CAPTURE(s.rows);
     CAPTURE(s.in);
