@@ -65,6 +65,10 @@ struct DeviceModule {
   // Null, with the reason in `problem`, when the device cannot be had.
   DeviceQueue* (*open)(int index, std::string& problem) noexcept;
   void (*close)(DeviceQueue*) noexcept;
+  // Kernels are given to the queue between these two, by one thread, whose device the queue's is
+  // meanwhile. `leave` wants what `enter` gave. The functions below need neither.
+  int (*enter)(DeviceQueue*) noexcept;
+  void (*leave)(DeviceQueue*, int before) noexcept;
   // Aligned to 256 bytes. Null: there is no memory left.
   void* (*allocate)(DeviceQueue*, std::size_t bytes) noexcept;
   void (*release)(DeviceQueue*, void*) noexcept;
@@ -116,7 +120,7 @@ constexpr const char* kDeviceModuleEntry = "pycnn_device_module";
 using DeviceModuleEntry = const DeviceModule* (*)();
 
 // Raised whenever DeviceModule or what it passes changes its layout.
-constexpr std::uint32_t kDeviceModuleLayout = 9;
+constexpr std::uint32_t kDeviceModuleLayout = 10;
 
 inline DeviceModuleHead device_module_head(const char* version) {
   return {kDeviceModuleLayout,

@@ -99,7 +99,7 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
       own_run_(std::make_shared<DeviceRun>()) {
   session_->check_process();
   variables_.reserve(plan.variables.size());  // for a variable may not end with the mutex held
-  const std::lock_guard lock(session_->mutex);
+  const DeviceTurn turn(*session_);
   for (const Tensor& variable : plan.variables)
     variables_.push_back(device_variable(session_, variable));
   const auto memory = [&](std::size_t bytes) {
@@ -122,7 +122,7 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
 
 DeviceProgram::~DeviceProgram() {
   if (!session_->is_of_this_process()) return;  // somebody else's thread may have held the mutex
-  const std::lock_guard lock(session_->mutex);
+  const DeviceTurn turn(*session_);
   session_->drain();  // what it was given uses its memory
   recorder_.reset();
 }
@@ -423,7 +423,7 @@ void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* con
                         Profiler& profiler) {
   session_->check_process();
   bring_home_from_elsewhere();
-  const std::lock_guard lock(session_->mutex);
+  const DeviceTurn turn(*session_);
   const Named named(*session_, "pycnn run");
   DeviceRun& run = *own_run_;
   run.outputs.assign(outputs.begin(), outputs.end());
@@ -448,7 +448,7 @@ std::shared_ptr<DeviceRun> DeviceProgram::begin(std::span<const void* const> inp
   bring_home_from_elsewhere();
   auto run = std::make_shared<DeviceRun>();
   run->outputs.assign(outputs.begin(), outputs.end());
-  const std::lock_guard lock(session_->mutex);
+  const DeviceTurn turn(*session_);
   const Named named(*session_, "pycnn run");
   try {
     give(*run, inputs, profiler);
@@ -464,7 +464,7 @@ std::shared_ptr<DeviceRun> DeviceProgram::begin(std::span<const void* const> inp
 
 void DeviceProgram::collect(DeviceRun& run) {
   session_->check_process();
-  const std::lock_guard lock(session_->mutex);
+  const DeviceTurn turn(*session_);
   try {
     collect_locked(run);
   } catch (...) {

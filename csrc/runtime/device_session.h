@@ -66,6 +66,21 @@ class DeviceSession {
   std::set<DeviceVariable*> variables_;
 };
 
+// While it lives, the session's mutex is held and this thread may give kernels to the queue.
+class DeviceTurn {
+ public:
+  explicit DeviceTurn(DeviceSession& session)
+      : session_(session), lock_(session.mutex), before_(session.module->enter(session.queue)) {}
+  ~DeviceTurn() { session_.module->leave(session_.queue, before_); }
+  DeviceTurn(const DeviceTurn&) = delete;
+  DeviceTurn& operator=(const DeviceTurn&) = delete;
+
+ private:
+  DeviceSession& session_;
+  const std::lock_guard<std::mutex> lock_;
+  const int before_;
+};
+
 // One for each device as long as somebody holds it.
 std::shared_ptr<DeviceSession> device_session(const DeviceChoice& device);
 

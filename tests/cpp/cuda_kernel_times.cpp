@@ -157,6 +157,7 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
   if (const auto at = variant.find('+'); at != std::string::npos) rewrite = variant.substr(at + 1);
   DeviceQueue* const queue = module.open(0, reason);
   if (queue == nullptr) return -1.0;
+  const int before = module.enter(queue);
   std::vector<void*> memory;
   const auto allocate = [&](std::size_t bytes) {
     memory.push_back(module.allocate(queue, bytes));
@@ -214,6 +215,7 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
   }
   for (void* const block : memory)
     if (block != nullptr) module.release(queue, block);
+  module.leave(queue, before);
   module.close(queue);
   return us;
 }

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "backends/cuda/current_device.h"
 #include "backends/cuda/queue.h"
 
 namespace pycnn::cuda {
@@ -64,7 +65,11 @@ std::string told_failure(DeviceQueue& queue) {
 }
 
 // A queue's calls may come from any thread, and each has a current device.
-cudaError_t enter(const DeviceQueue* queue) { return cudaSetDevice(queue->device); }
+class Entered : public CurrentDevice {
+ public:
+  explicit Entered(const DeviceQueue* queue) : CurrentDevice(queue->device) {}
+  bool works() const { return status() == cudaSuccess; }
+};
 
 // The runtime keeps the last error of a thread until it is asked: once told, it shall not be found
 // again after the next launch.
@@ -106,7 +111,8 @@ void destroy_lanes(DeviceQueue& queue) {
 DeviceQueue* open(int index, std::string& problem) noexcept {
   auto* queue = new DeviceQueue;
   queue->device = index;
-  cudaError_t error = enter(queue);
+  const Entered entered(queue);
+  cudaError_t error = entered.status();
   for (cudaStream_t& lane : queue->lanes)
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&lane, cudaStreamNonBlocking);
   queue->stream = queue->lanes[kMainLane];
@@ -119,34 +125,44 @@ DeviceQueue* open(int index, std::string& problem) noexcept {
 }
 
 void close(DeviceQueue* queue) noexcept {
-  (void)enter(queue);
+  const Entered entered(queue);
   destroy_lanes(*queue);
   forget_error();
   delete queue;
 }
 
+int enter(DeviceQueue* queue) noexcept {
+  int before = kNothingToRestore;
+  note(*queue, change_device(queue->device, before));
+  return before;
+}
+void leave(DeviceQueue*, int before) noexcept { restore_device(before); }
+
 void* allocate(DeviceQueue* queue, std::size_t bytes) noexcept {
+  const Entered entered(queue);
   void* memory = nullptr;
-  if (enter(queue) == cudaSuccess && cudaMalloc(&memory, bytes > 0 ? bytes : 1) == cudaSuccess)
-    return memory;
+  if (entered.works() && cudaMalloc(&memory, bytes > 0 ? bytes : 1) == cudaSuccess) return memory;
   forget_error();
   return nullptr;
 }
 
 void release(DeviceQueue* queue, void* memory) noexcept {
-  if (enter(queue) != cudaSuccess || cudaFree(memory) != cudaSuccess) forget_error();
+  const Entered entered(queue);
+  if (!entered.works() || cudaFree(memory) != cudaSuccess) forget_error();
 }
 
 std::size_t free_bytes(DeviceQueue* queue) noexcept {
+  const Entered entered(queue);
   std::size_t free = 0, total = 0;
-  if (enter(queue) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess) return free;
+  if (entered.works() && cudaMemGetInfo(&free, &total) == cudaSuccess) return free;
   forget_error();
   return 0;
 }
 
 void* allocate_host(DeviceQueue* queue, std::size_t bytes) noexcept {
+  const Entered entered(queue);
   void* memory = nullptr;
-  if (enter(queue) == cudaSuccess &&
+  if (entered.works() &&
       cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocDefault) == cudaSuccess)
     return memory;
   forget_error();
@@ -154,14 +170,16 @@ void* allocate_host(DeviceQueue* queue, std::size_t bytes) noexcept {
 }
 
 void release_host(DeviceQueue* queue, void* memory) noexcept {
-  if (enter(queue) != cudaSuccess || cudaFreeHost(memory) != cudaSuccess) forget_error();
+  const Entered entered(queue);
+  if (!entered.works() || cudaFreeHost(memory) != cudaSuccess) forget_error();
 }
 
 namespace {
 void copy(DeviceQueue* queue, void* target, const void* source, std::size_t bytes,
           cudaMemcpyKind kind) {
   if (bytes == 0) return;
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   note(*queue, cudaMemcpyAsync(target, source, bytes, kind, queue->stream));
 }
 }  // namespace
@@ -187,7 +205,8 @@ bool told(DeviceQueue& queue, std::string& problem) {
 }  // namespace
 
 bool wait(DeviceQueue* queue, std::string& problem) noexcept {
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   for (const cudaStream_t lane : queue->lanes) note(*queue, cudaStreamSynchronize(lane));
   return told(*queue, problem);
 }
@@ -197,8 +216,9 @@ bool has_failed(DeviceQueue* queue) noexcept { return queue->failed(); }
 void use_lane(DeviceQueue* queue, int lane) noexcept { queue->stream = queue->lanes[lane]; }
 
 DeviceEvent* make_event(DeviceQueue* queue, bool timed, std::string& problem) noexcept {
+  const Entered entered(queue);
   cudaEvent_t event = nullptr;
-  cudaError_t error = enter(queue);
+  cudaError_t error = entered.status();
   if (error == cudaSuccess)
     error = cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming);
   if (error == cudaSuccess) return new DeviceEvent{event};
@@ -213,25 +233,28 @@ void forget_event(DeviceEvent* event) noexcept {
 }
 
 void mark(DeviceQueue* queue, DeviceEvent* event) noexcept {
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   note(*queue, cudaEventRecord(event->event, queue->stream));
 }
 
 void follow(DeviceQueue* queue, DeviceEvent* event) noexcept {
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   note(*queue, cudaStreamWaitEvent(queue->stream, event->event, 0));
 }
 
 bool wait_for(DeviceQueue* queue, DeviceEvent* event, std::string& problem) noexcept {
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   note(*queue, cudaEventSynchronize(event->event));
   return told(*queue, problem);
 }
 
 double elapsed_us(DeviceQueue* queue, DeviceEvent* from, DeviceEvent* to) noexcept {
+  const Entered entered(queue);
   float milliseconds = 0.0f;
-  if (enter(queue) == cudaSuccess &&
-      cudaEventElapsedTime(&milliseconds, from->event, to->event) == cudaSuccess)
+  if (entered.works() && cudaEventElapsedTime(&milliseconds, from->event, to->event) == cudaSuccess)
     return 1000.0 * static_cast<double>(milliseconds);
   forget_error();
   return -1.0;
@@ -241,12 +264,14 @@ void begin_recording(DeviceQueue* queue) noexcept {
   queue->earlier = queue->failure;
   queue->earlier_library_failure = queue->library_failure;
   queue->forget_failures();
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   note(*queue, cudaStreamBeginCapture(queue->stream, cudaStreamCaptureModeThreadLocal));
 }
 
 DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcept {
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   cudaGraph_t graph = nullptr;
   note(*queue, cudaStreamEndCapture(queue->stream, &graph));
   cudaGraphExec_t executable = nullptr;
@@ -262,7 +287,8 @@ DeviceRecording* end_recording(DeviceQueue* queue, std::string& problem) noexcep
 }
 
 void replay(DeviceQueue* queue, DeviceRecording* recording) noexcept {
-  note(*queue, enter(queue));
+  const Entered entered(queue);
+  note(*queue, entered.status());
   note(*queue, cudaGraphLaunch(recording->graph, queue->stream));
 }
 

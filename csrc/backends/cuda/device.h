@@ -8,6 +8,8 @@ bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept;
 
 DeviceQueue* open(int index, std::string& problem) noexcept;
 void close(DeviceQueue* queue) noexcept;
+int enter(DeviceQueue* queue) noexcept;
+void leave(DeviceQueue* queue, int before) noexcept;
 void* allocate(DeviceQueue* queue, std::size_t bytes) noexcept;
 void release(DeviceQueue* queue, void* memory) noexcept;
 std::size_t free_bytes(DeviceQueue* queue) noexcept;

@@ -13,9 +13,9 @@ namespace {
 constexpr int kFilling = 0x3C;
 }  // namespace
 
-DeviceTimer::DeviceTimer(int device) {
+DeviceTimer::DeviceTimer(int device) : current_(device) {
   queue_.device = device;
-  works_ = succeeded(cudaSetDevice(device)) &&
+  works_ = succeeded(current_.status()) &&
            succeeded(cudaStreamCreateWithFlags(&queue_.stream, cudaStreamNonBlocking));
 }
 

@@ -3,9 +3,11 @@
 #include <functional>
 #include <vector>
 
+#include "backends/cuda/current_device.h"
 #include "backends/cuda/queue.h"
 
-// Times work on a GPU while a program is compiled, on a queue and in memory of its own.
+// Times work on a GPU while a program is compiled, on a queue and in memory of its own. While it
+// lives, the GPU is the thread's device.
 namespace pycnn::cuda {
 
 class DeviceTimer {
@@ -33,6 +35,7 @@ class DeviceTimer {
   bool has_events(int count);
   double elapsed_us(int event);  // from the one before; negative: it failed
 
+  const CurrentDevice current_;
   DeviceQueue queue_;
   bool works_ = false;
   std::vector<cudaEvent_t> events_;

@@ -13,6 +13,7 @@
 
 #include "backends/cuda/conv2d_measure.h"
 #include "backends/cuda/conv2d_rewrite.h"
+#include "backends/cuda/current_device.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_choice.h"
 #include "backends/cuda/plan_cache.h"
@@ -47,7 +48,8 @@ const typename Library::Link& link_of(int device) {
   if (!is_new) return link;
   link.functions = Library::load(link.problem);
   if (link.functions == nullptr) return link;
-  if (cudaSetDevice(device) == cudaSuccess && Library::open(link)) return link;
+  const CurrentDevice current(device);
+  if (current.status() == cudaSuccess && Library::open(link)) return link;
   (void)cudaGetLastError();
   link.functions = nullptr;
   link.problem = std::string(Library::kName) + " cannot use the device";
@@ -212,7 +214,8 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
     why = link.problem;
     return {};
   }
-  if (cudaSetDevice(device) != cudaSuccess) {
+  const CurrentDevice current(device);
+  if (current.status() != cudaSuccess) {
     (void)cudaGetLastError();
     why = std::string(Library::kName) + " cannot use the device";
     return {};

@@ -116,6 +116,8 @@ extern "C" __attribute__((visibility("default"))) const pycnn::DeviceModule* pyc
       cuda::measures_outputs,
       cuda::open,
       cuda::close,
+      cuda::enter,
+      cuda::leave,
       cuda::allocate,
       cuda::release,
       cuda::free_bytes,

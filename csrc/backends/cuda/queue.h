@@ -82,6 +82,7 @@ struct DeviceQueue {
   bool backwards = false;  // threads and blocks, to find what depends on their order
   bool failed = false;     // since the last `wait`
   bool earlier = false;    // while recording: that from before
+  int entered = 0;
   int lane = 0;
   LaneWork work;
   std::unique_ptr<DeviceRecording> recording;

@@ -150,6 +150,8 @@ void close(DeviceQueue* queue) noexcept {
   run_all(*queue);
   delete queue;
 }
+int enter(DeviceQueue* queue) noexcept { return queue->entered++; }
+void leave(DeviceQueue* queue, int before) noexcept { queue->entered = before; }
 
 namespace {
 // Filled with NaN (of float32 and bfloat16): what is read before it was written shows.

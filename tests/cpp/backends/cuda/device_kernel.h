@@ -100,6 +100,7 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   }
   args.queue = queue;
   args.state = kernel.state.get();
+  const int before = module.enter(queue);
   const auto packed = static_cast<std::size_t>(kernel.packed.input);
   if (kernel.packed.input >= 0) {
     DeviceKernelArgs pack = args;
@@ -112,6 +113,7 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
     in[packed].data = to.data;
   }
   kernel.run(args);
+  module.leave(queue, before);
   Tensors results;
   std::vector<std::vector<std::byte>> lying;
   for (std::size_t o = 0; o < outputs.size(); ++o) {

@@ -29,6 +29,7 @@ struct Opened {
     CHECK(fake_cuda().graphs == 0);
     CHECK(fake_cuda().executables == 0);
     CHECK(fake_cuda().last == cudaSuccess);
+    CHECK(fake_cuda().current == 7);  // as it was
   }
   Opened(const Opened&) = delete;
   Opened& operator=(const Opened&) = delete;
@@ -123,6 +124,37 @@ TEST_CASE("cuda device: what failed is told by the next wait, once") {
     CHECK(wait(opened.queue, problem));
     CHECK(cudaGetLastError() == cudaSuccess);
   }
+}
+
+TEST_CASE("cuda device: the caller's device is current again") {
+  {
+    const Opened opened;
+    CHECK(fake_cuda().current == 7);
+    const int before = enter(opened.queue);
+    CHECK(fake_cuda().current == 0);
+    void* const memory = allocate(opened.queue, 8);
+    CHECK(fake_cuda().current == 0);  // as long as the caller is within
+    leave(opened.queue, before);
+    CHECK(fake_cuda().current == 7);
+    release(opened.queue, memory);
+    CHECK(fake_cuda().current == 7);
+    fake_cuda().failing = {"cudaSetDevice"};
+    leave(opened.queue, enter(opened.queue));
+    CHECK(has_failed(opened.queue));
+    fake_cuda().failing.clear();
+    CHECK(fake_cuda().current == 7);
+    std::string problem;
+    CHECK(!wait(opened.queue, problem));
+    CHECK(wait(opened.queue, problem));
+  }
+  // One that nobody uses stays unused: making it current would take memory of it.
+  fake_cuda() = {};
+  fake_cuda().in_use.clear();
+  std::string problem;
+  DeviceQueue* const queue = open(0, problem);
+  CHECK(fake_cuda().current == 0);
+  close(queue);
+  fake_cuda() = {};
 }
 
 TEST_CASE("cuda device: a queue that cannot have all its lanes is none") {

@@ -58,6 +58,7 @@ TEST_CASE("cuda timer: nothing is left behind, whatever fails") {
       if (timer.works()) CHECK(good == (*call == '\0' || unrelated));
       if (timer.works()) (void)timer.once_us(work);
     }
+    CHECK(fake_cuda().current == 7);
     CHECK(fake_cuda().last == cudaSuccess);
     CHECK(fake_cuda().streams == 0);
     CHECK(fake_cuda().allocations == 0);

@@ -187,6 +187,7 @@ struct Choices {
   }
   ~Choices() {
     CHECK(fake_cuda().allocations == 0);
+    CHECK(fake_cuda().current == 7);  // the caller's, still
     fake_cuda() = {};
   }
 

@@ -34,8 +34,10 @@ struct FakeCuda {
   cudaDeviceProp properties{"fake", 9, 0, 132, 1000};
   cudaError_t last = cudaSuccess;
   bool capturing = false;
-  int current = -1, streams = 0, allocations = 0, host_allocations = 0, graphs = 0, executables = 0,
-      launched = 0, events = 0;
+  int current = 7;  // the caller's
+  std::set<int> in_use = {7};
+  int streams = 0, allocations = 0, host_allocations = 0, graphs = 0, executables = 0, launched = 0,
+      events = 0;
   // Microseconds: how far host and device are, and what the graph captured last takes.
   double host = 0.0, device = 0.0, captured = 0.0;
   bool uploaded = false;  // that graph
@@ -91,8 +93,29 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return fake_cuda().result("cudaGetDeviceProperties");
 }
 inline cudaError_t cudaSetDevice(int device) {
-  fake_cuda().current = device;
-  return fake_cuda().result("cudaSetDevice", true);
+  const cudaError_t error = fake_cuda().result("cudaSetDevice", true);
+  if (error == cudaSuccess) fake_cuda().current = device;
+  return error;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = fake_cuda().current;
+  return fake_cuda().result("cudaGetDevice", true);
+}
+enum cudaDriverEntryPointQueryResult {
+  cudaDriverEntryPointSuccess,
+  cudaDriverEntryPointSymbolNotFound
+};
+constexpr unsigned long long cudaEnableDefault = 0;
+inline int fake_context_state(int device, unsigned*, int* active) {
+  *active = fake_cuda().in_use.count(device) > 0 ? 1 : 0;
+  return 0;
+}
+inline cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** function, unsigned,
+                                                    unsigned long long,
+                                                    cudaDriverEntryPointQueryResult* found) {
+  *function = reinterpret_cast<void*>(&fake_context_state);
+  *found = cudaDriverEntryPointSuccess;
+  return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const cudaError_t error = fake_cuda().result("cudaStreamCreateWithFlags");
