@@ -108,6 +108,15 @@ struct Chosen {
   }
 };
 
+// Of weights in a form of their own, made once per change and then read by each run; 0: they are
+// read as they are.
+template <class Library>
+std::int64_t packed_bytes(const Chosen<Library>& chosen) {
+  if (chosen.task.direction == Direction::kGradWeight) return 0;
+  if (chosen.rewrite != nullptr) return chosen.rewrite->packed_bytes();
+  return is_narrow(Library::image(*chosen.plan)) ? chosen.task.shape.weights() * 2 : 0;
+}
+
 template <class Library>
 void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
                 std::byte* scratch, bool is_choice) {
@@ -183,8 +192,8 @@ std::byte* timed_scratch(DeviceTimer& timer, std::int64_t own_bytes,
   }
 }
 
-// The fastest of the plans; without a plan: our own kernel is. None: they could not be timed. What
-// there is no memory for is not among the plans any more.
+// The fastest of the plans, with weights packed as steps find them; without a plan: our own kernel
+// is. None: they could not be timed. What there is no memory for is not among the plans any more.
 template <class Library>
 std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
                                             const ConvTask& task, bool tf32,
@@ -195,9 +204,20 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
   if (!call) return std::nullopt;
   std::byte* const scratch = timed_scratch(timer, own_scratch_bytes(task, tf32), plans);
   if (scratch == nullptr) return std::nullopt;
+  std::int64_t most_packed = 0;
+  for (const auto& plan : plans) most_packed = std::max(most_packed, packed_bytes(plan));
+  ConvCall with_packed = *call;
+  if (most_packed > 0) {
+    with_packed.packed = timer.allocate(static_cast<std::size_t>(most_packed));
+    if (with_packed.packed == nullptr) return std::nullopt;
+  }
   std::vector<Work> works;
-  for (const auto& plan : plans)
-    works.push_back([&] { run_chosen<Library>(timer.queue(), plan, *call, scratch, true); });
+  for (const auto& plan : plans) {
+    const ConvCall& its_call = packed_bytes(plan) > 0 ? with_packed : *call;
+    works.push_back([&timer, &plan, &its_call, scratch] {
+      run_chosen<Library>(timer.queue(), plan, its_call, scratch, true);
+    });
+  }
   works.push_back([&] { run_own(timer.queue(), task, tf32, *call, scratch); });
   const int best = fastest_of(timer, works);
   Library::end_choice(link);
@@ -245,23 +265,22 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
   }
   if (options.deterministic) return plans.front();
   const Chosen<Library> first = plans.front();
+  const std::size_t wanted = plans.size();
   const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans);
   if (!best) return plans.empty() ? first : plans.front();
   // A plan without a text is chosen anew in the next process.
   std::string text = kOwnKernel;
   if (best->plan != nullptr) text = Library::text(*best->plan);
-  if (!text.empty()) plan_cache().put(key, rewrite_mark(best->rewrite.get()) + text);
+  if (!text.empty()) {
+    text = rewrite_mark(best->rewrite.get()) + text;
+    // Where memory was short, another one may be faster next time.
+    if (plans.size() < wanted)
+      plan_cache().put_for_now(key, text);
+    else
+      plan_cache().put(key, text);
+  }
   if (best->plan == nullptr) why = kOwnWasFaster;
   return *best;
-}
-
-// Whether weights are read in a form of their own, made once per change.
-template <class OpType, class Library>
-bool packs_weight(const Chosen<Library>& chosen) {
-  if constexpr (requires(const OpType& op) { op.bias; })
-    return false;  // the gradient of weights
-  else
-    return chosen.rewrite != nullptr || is_narrow(Library::image(*chosen.plan));
 }
 
 template <class Library>
@@ -281,7 +300,7 @@ void run_library(const KernelArgs& args) noexcept {
     const void* const state = static_cast<const DeviceKernelArgs&>(args).state;
     ConvCall call = call_of<OpType>(args);
     const auto& chosen = *static_cast<const Chosen<Library>*>(state);
-    if (packs_weight<OpType>(chosen)) call.packed = std::exchange(call.weight, nullptr);
+    if (packed_bytes(chosen) > 0) call.packed = std::exchange(call.weight, nullptr);
     run_chosen<Library>(queue_of(args), chosen, call, args.scratch, false);
   } catch (...) {
     note_library(queue_of(args), Library::kNotGiven);
@@ -304,11 +323,9 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
   if (!name.empty()) choice.variant = kept_text(kLibrary<OpType> + name);
-  if (packs_weight<OpType>(chosen)) {
+  if (packed_bytes(chosen) > 0) {
     choice.packed.input = 1;
-    choice.packed.bytes =
-        scratch(chosen.rewrite != nullptr ? chosen.rewrite->packed_bytes()
-                                          : task.shape.weights() * (is_narrow(task.image) ? 2 : 4));
+    choice.packed.bytes = scratch(packed_bytes(chosen));
     choice.packed.pack = pack_for_library<Library>;
     // The type of images, too: a weight may be read beside several.
     choice.packed.format =

@@ -114,13 +114,20 @@ std::optional<std::string> PlanCache::find(const std::string& key) {
     if (found) entries_.merge(*found);  // what was put meanwhile stays
   }
   loaded_ = true;
-  const auto entry = entries_.find(key);
-  return entry == entries_.end() ? std::nullopt : std::optional(entry->second);
+  for (const Entries* const entries : {&entries_, &for_now_})
+    if (const auto entry = entries->find(key); entry != entries->end()) return entry->second;
+  return std::nullopt;
+}
+
+void PlanCache::put_for_now(const std::string& key, const std::string& value) {
+  const std::lock_guard lock(mutex_);
+  for_now_[key] = value;
 }
 
 void PlanCache::put(const std::string& key, const std::string& value) {
   const std::lock_guard lock(mutex_);
   entries_[key] = value;
+  for_now_.erase(key);
   if (file_.empty()) return;
   Entries all = read().value_or(Entries{});
   for (const auto& [own_key, own_value] : entries_) all[own_key] = own_value;

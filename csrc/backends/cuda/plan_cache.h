@@ -17,6 +17,8 @@ class PlanCache {
 
   std::optional<std::string> find(const std::string& key);
   void put(const std::string& key, const std::string& value);
+  // For this process alone.
+  void put_for_now(const std::string& key, const std::string& value);
   const std::string& file() const noexcept { return file_; }
 
  private:
@@ -27,7 +29,7 @@ class PlanCache {
   const std::string file_;
   std::mutex mutex_;
   bool loaded_ = false;
-  Entries entries_;
+  Entries entries_, for_now_;
 };
 
 // $PYCNN_CUDA_PLANS, a file ("off": none), else cuda_plans.txt in $PYCNN_CACHE,
