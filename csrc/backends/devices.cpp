@@ -3,6 +3,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "backends/cuda_environment.h"
 #include "backends/cuda_loader.h"
 #include "pycnn/error.h"
 
@@ -33,6 +34,7 @@ DeviceChoice find_device(const std::string& who, const std::string& name) {
   if (index >= kMostCudaDevices)
     throw DeviceError(who + ": device '" + name + "' cannot be used: pycnn counts GPUs to " +
                       std::to_string(kMostCudaDevices - 1));
+  check_cuda_environment(who);
   std::string problem;
   DeviceFacts facts;
   const DeviceModule* const module = load_cuda_module(problem);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def shared_object(tmp_path_factory):
         return path
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("PYCNN_CUDA_TF32", "yes", "compile: PYCNN_CUDA_TF32 is 'yes', expected '0' or '1'"),
+        ("PYCNN_CUDA_DETERMINISTIC", "true", "PYCNN_CUDA_DETERMINISTIC is 'true', expected '0' or '1'"),
+        ("PYCNN_CUDA_REWRITES", "on", "PYCNN_CUDA_REWRITES is 'on', expected 'off' or 'always'"),
+        ("PYCNN_CUDA_TILE", "huge", "PYCNN_CUDA_TILE is 'huge', expected 'large', 'medium' or 'small'"),
+        ("PYCNN_CUDA_FAST", "1", "compile: there is no variable PYCNN_CUDA_FAST, only PYCNN_CUDA_DETERMINISTIC, "),
+    ],
+)
+def test_what_a_variable_does_not_know_is_refused(monkeypatch, variable, value, message):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(pycnn.ArgumentError, match=re.escape(message)):
+        pycnn.compile(nn.Conv2d(3, 4, 3), (2, 5, 5, 3), device="cuda")
+    pycnn.compile(nn.Conv2d(3, 4, 3), (2, 5, 5, 3))  # not the CPU's affair
 
 
 def test_without_the_module_the_error_says_so_and_how_to_get_it(tmp_path):
