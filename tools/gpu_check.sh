@@ -116,10 +116,13 @@ sanitizer() {
   local tool=/usr/local/cuda/bin/compute-sanitizer
   [ -x "$tool" ] || { echo "no compute-sanitizer"; exit 77; }
   [ -x "$build/tests/tests/cpp/pycnn_cuda_tests" ] || { echo "no tests of kernels were built"; exit 77; }
-  local check
+  local check code
   for check in memcheck racecheck; do
-    PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout 40 "$tool" --tool $check --error-exitcode 9 \
-      "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case='cuda kernels: convolutions*,cuda kernels: sums of many chunks*,cuda kernels: moments of many tiles*,cuda kernels: softmax*,cuda kernels: batch norm' || exit
+    PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout 28 "$tool" --tool $check --error-exitcode 9 \
+      "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case='cuda kernels: convolutions*,cuda kernels: sums of many chunks*,cuda kernels: moments of many tiles*,cuda kernels: softmax*,cuda kernels: batch norm'
+    code=$?
+    if [ $code = 124 ]; then echo "$check was not done after 28 s"; exit 1; fi
+    [ $code = 0 ] || exit $code
   done
   echo "memcheck and racecheck found nothing"
 }

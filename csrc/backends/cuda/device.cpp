@@ -77,7 +77,8 @@ void forget_error() { (void)cudaGetLastError(); }
 
 }  // namespace
 
-bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
+namespace {
+bool is_usable(int index, DeviceFacts& facts, std::string& problem) {
   if (!has_driver(problem) || !has_device(index, problem)) return false;
   cudaDeviceProp properties{};
   const cudaError_t error = cudaGetDeviceProperties(&properties, index);
@@ -94,6 +95,13 @@ bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
     return false;
   }
   return true;
+}
+}  // namespace
+
+bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
+  const bool usable = is_usable(index, facts, problem);
+  if (!usable) forget_error();  // or the next launch on another device would find it
+  return usable;
 }
 
 static_assert(DeviceQueue::kLanes == kDeviceLanes);

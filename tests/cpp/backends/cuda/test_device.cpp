@@ -39,6 +39,7 @@ std::string problem_of_probe(int index) {
   DeviceFacts facts;
   std::string problem;
   CHECK(!probe(index, facts, problem));
+  CHECK(fake_cuda().last == cudaSuccess);
   return problem;
 }
 
