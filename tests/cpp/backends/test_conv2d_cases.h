@@ -36,7 +36,8 @@ struct Case {
             .padding = padding,
             .dilation = dilation,
             .groups = groups,
-            .input_size = {h, w}};
+            .input_size = {h, w},
+            .sums = {}};
   }
   ops::Conv2dGradWeight grad_weight(bool bias) const {
     return {.stride = stride,
