@@ -37,6 +37,13 @@ class Keeper {
                        });
   }
 
+  // Whether it packs the update's weight in its own shape: another shape's packing lies otherwise.
+  bool packs(const ScheduleStep& pack, const ScheduleStep& update) const {
+    return pack.op_name == "pack" && pack.kernel.packed.layout != PackLayout::kOther &&
+           root_of(pack.inputs[0]) == root_of(update.inputs[0]) &&
+           pack.input_specs[0] == update.input_specs[0];
+  }
+
   // Whether a step from the update on reads what the update is to write.
   bool is_read_from(std::size_t update, int value) const {
     for (std::size_t i = update; i < schedule_.run.size(); ++i)
@@ -54,11 +61,8 @@ class Keeper {
     std::array<int, 2> packings = {-1, -1};  // by layout
     for (std::size_t i = 0; i < update; ++i) {
       const ScheduleStep& pack = schedule_.run[i];
-      const PackLayout layout = pack.kernel.packed.layout;
-      if (pack.op_name != "pack" || layout == PackLayout::kOther ||
-          root_of(pack.inputs[0]) != weight || is_read_from(update, pack.outputs[0]))
-        continue;
-      int& packing = packings[layout == PackLayout::kDense ? 0 : 1];
+      if (!packs(pack, schedule_.run[update]) || is_read_from(update, pack.outputs[0])) continue;
+      int& packing = packings[pack.kernel.packed.layout == PackLayout::kDense ? 0 : 1];
       if (packing >= 0) continue;
       packing = pack.outputs[0];
       moved_[i] = true;

@@ -133,6 +133,46 @@ TEST_CASE("programs of two batch sizes that train the same weights take turns") 
   check_same(three.variables, other.variables);
 }
 
+// A program that keeps packings, and one that makes all of them in each run.
+void check_kept(const Graph& graph, Variables kept_variables, Variables anew_variables,
+                const std::map<std::string, Tensor>& inputs) {
+  const Program kept = compile(graph, kept_variables, portable_options());
+  const Program anew = compile(graph, anew_variables, portable_options());
+  for (int step = 1; step <= 3; ++step) {
+    for (auto& [name, tensor] : anew_variables) tensor.mark_written();
+    CHECK(test::same_bits(kept.run(inputs), anew.run(inputs)));
+  }
+  check_same(kept_variables, anew_variables);
+}
+
+Variables variables_of(const Graph& graph) {
+  Variables variables;
+  create_variables(graph, variables, 2);
+  return variables;
+}
+
+TEST_CASE("a weight that is read in another shape, too, is packed for that in each run") {
+  // The second has fewer bytes than the weight's own packing, whose rows are filled up to blocks.
+  for (const auto& [rows, shape] : {std::pair{2048, Shape{1024, 2048}}, {1030, {32960, 32}}}) {
+    Graph graph;
+    test::Layers net{graph};
+    const Symbol x = graph.input("x", {{3, 1024}, DType::kFloat32});
+    const Symbol y = graph.input("y", {{3}, DType::kInt64});
+    const Symbol probe = graph.input("probe", {{3, shape[1]}, DType::kFloat32});
+    const Symbol weight =
+        graph.parameter("fc1.weight", {{rows, 1024}, DType::kFloat32}, test::uniform(0.03));
+    const Symbol again = graph.add(ops::Reshape{shape}, {weight}, "again");
+    graph.set_output("probed", graph.add(ops::Dense{}, {probe, again}, "other"));
+    const Symbol h = net.relu(graph.add(ops::Dense{}, {x, weight}, "fc1"), "relu1");
+    graph.set_output("loss",
+                     graph.add(ops::SoftmaxCrossEntropy{}, {net.dense(h, "fc2", 5), y}, "loss"));
+    check_kept(graph, variables_of(graph), variables_of(graph),
+               {{"x", test::random_tensor({3, 1024}, 1)},
+                {"y", test::labels(3, 5, 1)},
+                {"probe", test::random_tensor({3, shape[1]}, 2)}});
+  }
+}
+
 TEST_CASE("a run that fails on its labels leaves weights and packings as they were") {
   const Graph graph = net_of(3, {});
   test::Compiled failing(graph, portable_options()), other(graph, portable_options());
