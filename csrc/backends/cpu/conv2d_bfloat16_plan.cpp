@@ -401,7 +401,8 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
                  static_cast<std::size_t>(plan.table_entries) * sizeof(Index));
   kernel.packed.input = 1;
   kernel.packed.bytes = static_cast<std::size_t>(packed) * sizeof(BFloat16);
-  if (single && plan.channels > 0 && plan.channels % kPairStep == 0)
+  // Without passes (no pixels) nothing is packed.
+  if (single && plan.pass_count > 0 && plan.channels % kPairStep == 0)
     kernel.packed.layout = w.transposed ? PackLayout::kDenseTransposed : PackLayout::kDense;
   if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
   append_to_plan(kernel.plan, &plan, 1);

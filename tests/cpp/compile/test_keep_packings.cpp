@@ -173,6 +173,16 @@ TEST_CASE("a weight that is read in another shape, too, is packed for that in ea
   }
 }
 
+TEST_CASE("weights are updated by no images") {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{0, 1024}, DType::kFloat32});
+  const Symbol h = net.dense(net.dense(x, "fc1", 1056), "fc2", 1024);
+  graph.set_output("loss", graph.add(ops::Reduce{Reduction::kSum, {0, 1}, false}, {h}, "loss"));
+  check_kept(graph, variables_of(graph), variables_of(graph),
+             {{"x", test::random_tensor({0, 1024}, 1)}});
+}
+
 TEST_CASE("a run that fails on its labels leaves weights and packings as they were") {
   const Graph graph = net_of(3, {});
   test::Compiled failing(graph, portable_options()), other(graph, portable_options());
