@@ -368,8 +368,9 @@ void Program::State::mark_assigned() {
 }
 
 void Program::State::mark_renewed() {
-  for (const std::size_t i : renewed_)
-    prepared_versions_[i] = variables_[static_cast<std::size_t>(plan.prepare_reads[i])].version();
+  // The run's own writing is counted, no one else's: neither what another thread wrote meanwhile
+  // nor what the run wrote to the same tensor under another name.
+  for (const std::size_t i : renewed_) ++prepared_versions_[i];
   prepared_once_ = true;
 }
 

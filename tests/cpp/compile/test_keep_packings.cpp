@@ -173,6 +173,15 @@ TEST_CASE("a weight that is read in another shape, too, is packed for that in ea
   }
 }
 
+TEST_CASE("a tensor that is the weight of two layers under two names is packed anew") {
+  const Graph graph = net_of(3, {1056, 1056, 1056});
+  Variables kept = variables_of(graph), anew = variables_of(graph);
+  for (Variables* variables : {&kept, &anew})
+    variables->at("fc2.weight") = variables->at("fc1.weight");
+  check_kept(graph, kept, anew,
+             {{"x", test::random_tensor({3, 1056}, 1)}, {"y", test::labels(3, 5, 1)}});
+}
+
 TEST_CASE("weights are updated by no images") {
   Graph graph;
   test::Layers net{graph};
