@@ -402,7 +402,7 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
   kernel.packed.input = 1;
   kernel.packed.bytes = static_cast<std::size_t>(packed) * sizeof(BFloat16);
   // Without passes (no pixels) nothing is packed.
-  if (single && plan.pass_count > 0 && plan.channels % kPairStep == 0)
+  if (single && plan.pass_count > 0 && plan.channels > 0 && plan.channels % kPairStep == 0)
     kernel.packed.layout = w.transposed ? PackLayout::kDenseTransposed : PackLayout::kDense;
   if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
   append_to_plan(kernel.plan, &plan, 1);
