@@ -12,7 +12,7 @@
 // Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3 (AMX).
 namespace pycnn::testing::tiles {
 
-constexpr int kTiles = 8, kRows = 16, kRowBytes = 64;
+constexpr int kTiles = 8, kEntries = 16, kRows = 16, kRowBytes = 64;
 
 struct Tile {
   std::uint8_t rows;
@@ -45,12 +45,18 @@ static inline void clear(Tile& tile) { std::memset(tile.data, 0, sizeof tile.dat
 static inline void load_config(const void* from) {
   const auto* bytes = static_cast<const std::uint8_t*>(from);
   if (bytes[0] != 1 || bytes[1] != 0) refuse("expected palette 1 and start row 0");
-  for (int i = 0; i < kTiles; ++i) {
-    Tile& tile = unit.tiles[i];
+  for (int i = 2; i < 16; ++i)
+    if (bytes[i] != 0) refuse("reserved bytes are not zero");
+  for (int i = 0; i < kEntries; ++i) {
+    Tile tile = {};
     std::memcpy(&tile.row_bytes, bytes + 16 + 2 * i, sizeof tile.row_bytes);
     tile.rows = bytes[48 + i];
     if (tile.rows > kRows || tile.row_bytes > kRowBytes) refuse("a tile is too large");
-    clear(tile);
+    if ((tile.rows == 0) != (tile.row_bytes == 0)) refuse("a tile has rows or bytes, not both");
+    if (i < kTiles)
+      unit.tiles[i] = tile;
+    else if (tile.rows != 0)
+      refuse("there are eight tiles");
   }
   unit.configured = true;
 }
@@ -78,6 +84,7 @@ static inline void multiply_pairs(int sums_index, int a_index, int b_index) {
   const Tile &a = tile_at(a_index), &b = tile_at(b_index);
   if (sums_index == a_index || sums_index == b_index || a_index == b_index)
     refuse("a product takes three different tiles");
+  if (sums.row_bytes % 4 != 0) refuse("a row of sums is not made of floats");
   if (sums.rows != a.rows || sums.row_bytes != b.row_bytes || a.row_bytes != 4 * b.rows)
     refuse("the shapes of a product do not match");
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
