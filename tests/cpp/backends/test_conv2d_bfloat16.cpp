@@ -169,11 +169,11 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, 5x5 windows by 
   std::mt19937 random(8);
   for (Case c : {
            Case{.n = 3, .h = 9, .w = 11, .ic = 45, .oc = 70, .padding = {2, 2, 2, 2}},
-           Case{.n = 2, .h = 27, .w = 27, .ic = 64, .oc = 40, .padding = {2, 2, 2, 2}},
+           Case{.n = 1, .h = 27, .w = 21, .ic = 64, .oc = 33, .padding = {2, 2, 2, 2}},
            Case{.n = 1, .h = 12, .w = 13, .ic = 32, .oc = 33},
            Case{.n = 1, .h = 10, .w = 39, .ic = 33, .oc = 32, .padding = {1, 2, 0, 3}},
-           Case{.n = 2, .h = 45, .w = 8, .ic = 32, .oc = 32, .padding = {4, 0, 3, 4}},
-           Case{.n = 1, .h = 8, .w = 20, .ic = 100, .oc = 300, .padding = {2, 2, 2, 2}},
+           Case{.n = 1, .h = 45, .w = 8, .ic = 32, .oc = 32, .padding = {4, 0, 3, 4}},
+           Case{.n = 1, .h = 8, .w = 8, .ic = 45, .oc = 300, .padding = {2, 2, 2, 2}},
            Case{.n = 1, .h = 9, .w = 61, .ic = 40, .oc = 32, .padding = {2, 2, 2, 2}},
        }) {
     c.kh = c.kw = 5;

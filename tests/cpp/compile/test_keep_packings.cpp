@@ -86,16 +86,16 @@ TEST_CASE("a packing that the shape does not tell is made in each run") {
 
 TEST_CASE("packings that updates wrote are those of the weights") {
   CompileOptions options = portable_options();
-  SUBCASE("portable") {}
+  std::vector<Widths> all = {{}};
+  SUBCASE("portable") { all = {{64, 1050, 1056}, {64, 1056, 1050}, {}}; }
   SUBCASE("the best unit") { options.variants.clear(); }
   SUBCASE("adam") { options = portable_options(Optimizer::Kind::kAdamW); }
-  SUBCASE("odd inputs") {}
   SUBCASE("in no shared memory") { options.reuse_memory = false; }
   SUBCASE("computed again") { options.recompute = Recompute::kSqrt; }
-  for (const Widths& widths : {Widths{}, Widths{64, 1050, 1056}, Widths{64, 1056, 1050}}) {
+  for (const Widths& widths : all) {
     const Graph graph = net_of(3, widths);
     test::Compiled kept(graph, options), anew(graph, options);
-    for (std::uint64_t step = 1; step <= 4; ++step) {
+    for (std::uint64_t step = 1; step <= 3; ++step) {
       // Somebody else's writing has the other program pack all weights.
       for (auto& [name, tensor] : anew.variables) tensor.mark_written();
       const auto inputs = batch_of(3, step);
