@@ -94,15 +94,6 @@ void pack_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
 
 // ---- Running
 
-struct TileTensors {
-  const BFloat16* input;
-  const BFloat16* weights;
-  const float* bias;         // filled up with zeros to whole blocks
-  const BFloat16* residual;  // lies as the output does
-  BFloat16* output;
-  Index input_pixel, output_pixel;  // elements from pixel to pixel
-};
-
 void transform_tile(const PairTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
                     Index tile, BFloat16* points) {
   auto job = input_of<PairTileInput>(plan.tiles, tensors.input, tensors.input_pixel, tile);
@@ -141,20 +132,8 @@ void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
   float* const bias = reinterpret_cast<float*>(args.scratch);
   float* const all_sums = bias + shares.blocks * kPairBlock;
   auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
-  auto optional = [&](int i) -> const TensorView* {
-    return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
-  };
-  std::fill_n(bias, shares.blocks * kPairBlock, 0.0f);
-  if (const TensorView* view = optional(plan.bias_input))
-    std::copy_n(view->as<const float>(), plan.tiles.out_channels, bias);
-  const TensorView* residual = optional(plan.residual_input);
-  const TileTensors tensors = {args.inputs[0].as<const BFloat16>(),
-                               args.inputs[1].as<const BFloat16>(),
-                               bias,
-                               residual ? residual->as<const BFloat16>() : nullptr,
-                               args.outputs[0].as<BFloat16>(),
-                               args.inputs[0].pitch(),
-                               args.outputs[0].pitch()};
+  const TileTensors tensors =
+      tile_tensors_of(args, plan.bias_input, plan.residual_input, plan.tiles.out_channels, bias);
   if (shares.shared())
     parallel_ranges(args.threads, plan.tiles.count(), 4, [&](std::int64_t begin, std::int64_t end) {
       for (Index tile = begin; tile < end; ++tile)
@@ -200,6 +179,24 @@ constexpr PairTileKernels kAvx512PairTiles = {&avx512_bf16::kPairTiles, &avx512:
 #endif
 
 }  // namespace
+
+TileTensors tile_tensors_of(const KernelArgs& args, Index bias_input, Index residual_input,
+                            Index out_channels, float* bias) {
+  auto optional = [&](Index i) -> const TensorView* {
+    return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
+  };
+  std::fill_n(bias, ceil_div(out_channels, kPairBlock) * kPairBlock, 0.0f);
+  if (const TensorView* view = optional(bias_input))
+    std::copy_n(view->as<const float>(), out_channels, bias);
+  const TensorView* residual = optional(residual_input);
+  return {args.inputs[0].as<const BFloat16>(),
+          args.inputs[1].as<const BFloat16>(),
+          bias,
+          residual ? residual->as<const BFloat16>() : nullptr,
+          args.outputs[0].as<BFloat16>(),
+          args.inputs[0].pitch(),
+          args.outputs[0].pitch()};
+}
 
 void round_points(const PairUnit& unit, const float* points, Index plane, BFloat16* to) {
   for (Index p = 0; p < kPairPoints; ++p, points += kPairStep * kPairBlock)

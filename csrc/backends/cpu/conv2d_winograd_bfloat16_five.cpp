@@ -131,15 +131,6 @@ void pack_five_tiles(const KernelArgs& args, const FiveTileKernels& kernels) {
 
 // ---- Running
 
-struct FiveTensors {
-  const BFloat16* input;
-  const BFloat16* weights;
-  const float* bias;         // filled up with zeros to whole blocks
-  const BFloat16* residual;  // lies as the output does
-  BFloat16* output;
-  Index input_pixel, output_pixel;  // elements from pixel to pixel
-};
-
 struct FiveChunk {
   Index image, row, rows;  // of tiles
   Index block, block_end;
@@ -156,7 +147,7 @@ FiveChunk five_chunk_at(const FiveTilePlan& plan, Index index) {
   return chunk;
 }
 
-void transform_five(const FiveTilePlan& plan, const PairTileUnit& unit, const FiveTensors& tensors,
+void transform_five(const FiveTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
                     const FiveChunk& chunk, BFloat16* points) {
   PairTileInput job;
   job.image = tensors.input + chunk.image * plan.in_rows * plan.in_columns * tensors.input_pixel;
@@ -171,7 +162,7 @@ void transform_five(const FiveTilePlan& plan, const PairTileUnit& unit, const Fi
     }
 }
 
-void finish_five(const FiveTilePlan& plan, const PairTileUnit& unit, const FiveTensors& tensors,
+void finish_five(const FiveTilePlan& plan, const PairTileUnit& unit, const TileTensors& tensors,
                  const FiveChunk& chunk, Index block, const float* sums) {
   const Index channel = block * kPairBlock;
   PairTileOutput job;
@@ -204,20 +195,8 @@ void run_five_tiles(const KernelArgs& args, const FiveTileKernels& kernels) {
   float* const bias = reinterpret_cast<float*>(args.scratch);
   float* const all_sums = bias + plan.blocks() * kPairBlock;
   auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
-  auto optional = [&](int i) -> const TensorView* {
-    return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
-  };
-  std::fill_n(bias, plan.blocks() * kPairBlock, 0.0f);
-  if (const TensorView* view = optional(plan.bias_input))
-    std::copy_n(view->as<const float>(), plan.out_channels, bias);
-  const TensorView* residual = optional(plan.residual_input);
-  const FiveTensors tensors = {args.inputs[0].as<const BFloat16>(),
-                               args.inputs[1].as<const BFloat16>(),
-                               bias,
-                               residual ? residual->as<const BFloat16>() : nullptr,
-                               args.outputs[0].as<BFloat16>(),
-                               args.inputs[0].pitch(),
-                               args.outputs[0].pitch()};
+  const TileTensors tensors =
+      tile_tensors_of(args, plan.bias_input, plan.residual_input, plan.out_channels, bias);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const FiveChunk chunk = five_chunk_at(plan, index);
     BFloat16* const points = all_points + worker * plan.points();
