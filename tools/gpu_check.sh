@@ -43,7 +43,8 @@ import importlib.util, os, pathlib, shlex
 
 spec = importlib.util.find_spec("nvidia")
 places = [pathlib.Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-for variable, file in (("PYCNN_CUDNN", "cudnn/lib/libcudnn.so.9"), ("PYCNN_CUBLASLT", "cu13/lib/libcublasLt.so.13")):
+for variable, file in (("PYCNN_CUDNN", "cudnn/lib/libcudnn.so.9"), ("PYCNN_CUBLASLT", "cu13/lib/libcublasLt.so.13"),
+                       ("PYCNN_NVRTC", "cu13/lib/libnvrtc.so.13")):
     found = [place / file for place in places if (place / file).is_file()]
     if found and variable not in os.environ:
         print(f"export {variable}={shlex.quote(str(found[0]))}")
@@ -58,6 +59,7 @@ probe() {
   "$python" -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)' || echo "no torch"
   echo "cuDNN: ${PYCNN_CUDNN:-as the system has it}"
   echo "cuBLASLt: ${PYCNN_CUBLASLT:-as the system has it}"
+  echo "NVRTC: ${PYCNN_NVRTC:-as the system has it}"
   if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
     echo "no GPU"
     exit 77

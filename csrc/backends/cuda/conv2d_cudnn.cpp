@@ -165,8 +165,16 @@ struct Cudnn {
            link.functions->cudnnCreate(&link.for_choices) == 0;
   }
 
-  static cudnn::EngineRules rules_of(const ConvTask& task, const LibraryOptions& options) {
-    return {options.tf32, options.deterministic, task.winograd};
+  static cudnn::EngineRules rules_of(const Link& link, const ConvTask& task,
+                                     const LibraryOptions& options) {
+    return {options.tf32, options.deterministic, task.winograd,
+            missing_compiler(*link.functions).empty()};
+  }
+
+  static std::string left_out(const Link& link, const LibraryOptions& options) {
+    const std::string& missing = missing_compiler(*link.functions);
+    if (options.deterministic || missing.empty()) return {};
+    return "no engines that are compiled at run time: " + missing;
   }
 
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
@@ -200,7 +208,8 @@ struct Cudnn {
                              static_cast<int>(task.measure),
                              static_cast<int>(task.norm_curve.kind)})
       key += " " + std::to_string(number);
-    return key;
+    // What was fastest without a compiler is not kept for those who have one.
+    return missing_compiler(*link.functions).empty() ? key : key + "; not compiled";
   }
 
   // Those that join the epilogue first.
@@ -216,7 +225,7 @@ struct Cudnn {
       try {
         const cudnn::ConvGraph graph(*link.functions, problem, target);
         int compiled = 0;
-        for (const cudnn::Candidate& candidate : graph.candidates(rules_of(task, options))) {
+        for (const cudnn::Candidate& candidate : graph.candidates(rules_of(link, task, options))) {
           // Each takes up to seconds to compile.
           if (candidate.engine.compiles() && ++compiled > kMostCompiled) continue;
           try {

@@ -215,6 +215,7 @@ const char* unfit_engine(const EngineFacts& engine, Image image, const EngineRul
       (engine.has(kNoteTensorCore) || engine.has(kNoteDownConvertInputs)))
     return "it rounds to TF32";
   if (rules.deterministic && engine.compiles()) return "it is compiled at run time";
+  if (!rules.compiler && engine.compiles()) return "there is no compiler for it";
   return nullptr;
 }
 

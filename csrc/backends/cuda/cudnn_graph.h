@@ -90,6 +90,7 @@ struct EngineRules {
   bool tf32 = false;           // whether float32 may be rounded to TF32
   bool deterministic = false;  // also that nothing is compiled at run time
   bool winograd = true;        // whether fewer multiplications may round more
+  bool compiler = true;        // whether there is one for what is compiled at run time
 };
 // Why an engine may not be used, or null. Results that differ from run to run never are; transforms
 // that lose digits neither (Winograd's larger tiles, FFT, sums of reduced precision).

@@ -9,11 +9,12 @@ constexpr std::size_t kLeastVersion = 90800;  // 9.8.0, the first with descripto
 
 bool find_all(void* library, cudnn::Functions& f, std::string& problem) {
 #define PYCNN_FIND(name) find_function(library, #name, f.name, problem)
-  return PYCNN_FIND(cudnnGetVersion) && PYCNN_FIND(cudnnGetErrorString) &&
-         PYCNN_FIND(cudnnCreate) && PYCNN_FIND(cudnnDestroy) && PYCNN_FIND(cudnnSetStream) &&
-         PYCNN_FIND(cudnnBackendCreateDescriptor) && PYCNN_FIND(cudnnBackendDestroyDescriptor) &&
-         PYCNN_FIND(cudnnBackendFinalize) && PYCNN_FIND(cudnnBackendSetAttribute) &&
-         PYCNN_FIND(cudnnBackendGetAttribute) && PYCNN_FIND(cudnnBackendExecute);
+  return PYCNN_FIND(cudnnGetVersion) && PYCNN_FIND(cudnnGetCudartVersion) &&
+         PYCNN_FIND(cudnnGetErrorString) && PYCNN_FIND(cudnnCreate) && PYCNN_FIND(cudnnDestroy) &&
+         PYCNN_FIND(cudnnSetStream) && PYCNN_FIND(cudnnBackendCreateDescriptor) &&
+         PYCNN_FIND(cudnnBackendDestroyDescriptor) && PYCNN_FIND(cudnnBackendFinalize) &&
+         PYCNN_FIND(cudnnBackendSetAttribute) && PYCNN_FIND(cudnnBackendGetAttribute) &&
+         PYCNN_FIND(cudnnBackendExecute);
 #undef PYCNN_FIND
 }
 
@@ -31,5 +32,17 @@ const cudnn::Functions* open(std::string& problem) {
 }  // namespace
 
 const cudnn::Functions* load_cudnn(std::string& problem) { return load_once(open, problem); }
+
+const std::string& missing_compiler(const cudnn::Functions& functions) {
+  static const auto* const problem = [&functions] {
+    auto* const text = new std::string;
+    const std::string file =
+        "libnvrtc.so." + std::to_string(functions.cudnnGetCudartVersion() / 1000);
+    if (open_library("PYCNN_NVRTC", file.c_str(), *text) == nullptr)
+      *text += " (pip install nvidia-cuda-nvrtc)";
+    return text;
+  }();
+  return *problem;
+}
 
 }  // namespace pycnn::cuda

@@ -119,6 +119,7 @@ enum Value : int {
 // The functions, by the names that the library gives them.
 struct Functions {
   std::size_t (*cudnnGetVersion)() = nullptr;
+  std::size_t (*cudnnGetCudartVersion)() = nullptr;
   const char* (*cudnnGetErrorString)(Status) = nullptr;
   Status (*cudnnCreate)(Handle*) = nullptr;
   Status (*cudnnDestroy)(Handle) = nullptr;
@@ -139,5 +140,10 @@ struct Functions {
 // else libcudnn.so.9 (runtime_library.h). Null, with the reason, without one of at least
 // version 9.8.
 const cudnn::Functions* load_cudnn(std::string& problem);
+
+// Why no engine can be compiled at run time; empty: one can. cuDNN wants NVIDIA's compiler for
+// that, libnvrtc of its own version of CUDA ($PYCNN_NVRTC, a file or "off"), and without it has
+// fewer engines and tells nobody. It is loaded here, so that cuDNN finds it wherever it is.
+const std::string& missing_compiler(const cudnn::Functions& functions);
 
 }  // namespace pycnn::cuda

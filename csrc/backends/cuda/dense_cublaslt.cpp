@@ -268,6 +268,7 @@ struct CublasLt {
 
   static const Functions* load(std::string& problem) { return load_cublaslt(problem); }
   static bool open(Link& link) { return link.functions->cublasLtCreate(&link.handle) == 0; }
+  static std::string left_out(const Link&, const LibraryOptions&) { return {}; }
 
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
     std::string key =

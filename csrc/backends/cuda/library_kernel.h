@@ -27,9 +27,12 @@
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
 //   Link                          `functions` and handles of one device; `problem`: why there are
-//   none load(problem)                 the functions, or null open(link)                    makes
-//   the handles, on the current device Plan                          with `link` and
-//   scratch_bytes() key(link, task, options)      what a choice depends on besides the GPU
+//                                 none
+//   load(problem)                 the functions, or null
+//   open(link)                    makes the handles, on the current device
+//   left_out(link, options)       which plans it would have, and why not; empty: all are there
+//   Plan                          with `link` and scratch_bytes()
+//   key(link, task, options)      what a choice depends on besides the GPU
 //   plans(link, task, options)    best first; only the first with options.deterministic
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch, is_choice)
@@ -319,8 +322,13 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   } catch (const std::exception& error) {
     why = error.what();
   }
-  if (chosen.plan == nullptr) return refuse(kept_text(why));
+  std::string left_out;
+  if (const auto& link = link_of<Library>(device); link.functions != nullptr)
+    left_out = Library::left_out(link, library_options());
+  if (chosen.plan == nullptr)
+    return refuse(kept_text(left_out.empty() ? why : why + "; " + left_out));
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
+  choice.left_out = kept_text(left_out);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
   if (!name.empty()) choice.variant = kept_text(kLibrary<OpType> + name);
   if (packed_bytes(chosen) > 0) {

@@ -60,6 +60,8 @@ bool take_library(int device, const OpType& op, const Problem& problem, Selectio
                   std::string& reason) {
   Choice choice = select_library(device, op, problem);
   if (choice.run != nullptr) {
+    if (*choice.left_out != '\0')
+      selection.refused.push_back({kLibrary<OpType> + std::string(" in full"), choice.left_out});
     take(std::move(choice), kLibrary<OpType>, selection.kernel);
     return true;
   }

@@ -20,11 +20,13 @@ struct Choice {
   PackedInput packed = {};                   // as Kernel::packed
   // Empty: the library's or our own one. Lives as long as the process.
   const char* variant = "";
+  // Of the library's kernels those that were not looked at, and why; empty: none. Lives likewise.
+  const char* left_out = "";
   std::uint32_t strided_inputs = 0, strided_outputs = 0;  // as Kernel's
   std::size_t alignment = 1;                              // as Kernel::alignment
 };
 
-inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, ""}; }
+inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }
 
 // A kernel that takes and makes tensors whose pixels lie apart.
 inline Choice strided(Choice choice, std::uint32_t inputs, std::uint32_t outputs) {

@@ -10,6 +10,7 @@
 #include "backends/cuda/conv2d_rewrite.h"
 #include "backends/cuda/cudnn_graph.h"
 #include "backends/cuda/library_choice.h"
+#include "support/variable.h"
 
 namespace pycnn::cuda::cudnn {
 namespace {
@@ -88,6 +89,18 @@ TEST_CASE("cudnn: engines that break a rule are named unfit") {
   CHECK(reason({}, narrow, {}, {kNoteRuntimeCompilation}).empty());
   CHECK(reason({}, narrow, {false, true}, {kNoteRuntimeCompilation}) ==
         "it is compiled at run time");
+  const EngineRules without{false, false, true, false};
+  CHECK(reason({}, narrow, without, {kNoteRuntimeCompilation}) == "there is no compiler for it");
+  CHECK(reason({}, narrow, without).empty());
+}
+
+TEST_CASE("cudnn: a compiler that is missing is named, and where it is") {
+  Functions functions;
+  functions.cudnnGetCudartVersion = [] { return std::size_t{13000}; };
+  const pycnn::testing::Variable file("PYCNN_NVRTC", "/there/is/no/libnvrtc");
+  const std::string problem = missing_compiler(functions);
+  CHECK(problem.find("/there/is/no/libnvrtc") != std::string::npos);
+  CHECK(problem.find("pip install nvidia-cuda-nvrtc") != std::string::npos);
 }
 
 TEST_CASE("cudnn: plans of all directions and types for a device that is described") {

@@ -110,9 +110,11 @@ struct Fake {
 
   static std::map<int, std::vector<Scripted>> offers;
   static int planned, runs;
+  static std::string missing;
 
   static const int* load(std::string&) { return &planned; }
   static bool open(Link&) { return true; }
+  static std::string left_out(const Link&, const LibraryOptions&) { return missing; }
   static std::string key(const Link&, const ConvTask& task, const LibraryOptions&) {
     return "fake " + std::to_string(task.shape.images) + " " +
            std::to_string(static_cast<int>(task.direction));
@@ -142,6 +144,7 @@ struct Fake {
 };
 std::map<int, std::vector<Scripted>> Fake::offers;
 int Fake::planned = 0, Fake::runs = 0;
+std::string Fake::missing;
 
 // Each test has tasks of its own, since choices are kept: images are counted on.
 int next_images() {
@@ -421,6 +424,16 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   const bool taken = choice.run != nullptr;
   REQUIRE(taken);
   CHECK(std::string(choice.variant) == "conv2d.cudnn+blocks2x2c16k8");
+  CHECK(std::string(choice.left_out).empty());
+  Fake::missing = "no compiler";
+  CHECK(std::string(choose_library<Fake>(0, conv, problem).left_out) == "no compiler");
+  Fake::offers.clear();
+  const std::vector<TensorSpec> others = {{{next_images(), 12, 12, 3}, DType::kBFloat16},
+                                          inputs[1]};
+  problem.inputs = others;
+  CHECK(std::string(choose_library<Fake>(0, conv, problem).refusal) ==
+        std::string(Fake::kNoPlan) + "; no compiler");
+  Fake::missing.clear();
   CHECK(choice.strided_inputs + choice.strided_outputs == 0);
   CHECK(choice.alignment == 16);
   CHECK(choice.packed.input == 1);
