@@ -9,7 +9,8 @@ struct ConvCall {
   const void* input;   // or what its gradient becomes
   const void* output;  // or its gradient
   const float* weight;
-  const void* packed;  // the weights as a library reads them, of the images' type; null: not made
+  const void*
+      packed;  // the weights as a library reads them, of the images' type; null: as they are
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;

@@ -19,7 +19,7 @@ struct Link {
   std::string problem;  // why there are no functions
 };
 
-// Where things lie in a kernel's scratch.
+// Where things lie in a kernel's scratch. Narrow weights that are read are packed (packed_bytes).
 struct Layout {
   std::int64_t workspace = 0, weight = 0, bias = 0, partials = 0, bytes = 0;
 };
@@ -38,7 +38,9 @@ Layout layout_of(const ConvProblem& problem, bool has_bias, std::int64_t workspa
   const bool narrow = is_narrow(problem.image);
   Layout layout;
   layout.weight = aligned_scratch(workspace);
-  layout.bias = layout.weight + aligned_scratch(narrow ? problem.shape.weights() * 2 : 0);
+  const bool makes_weight = problem.direction == Direction::kGradWeight;
+  layout.bias =
+      layout.weight + aligned_scratch(narrow && makes_weight ? problem.shape.weights() * 2 : 0);
   layout.partials =
       layout.bias + aligned_scratch(narrow && problem.bias ? problem.shape.out_channels * 2 : 0);
   layout.bytes = layout.partials;
@@ -92,13 +94,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
                        scratch + plan.layout.partials);
     return;
   }
-  const void* weight = call.weight;
-  if (call.packed != nullptr) {
-    weight = call.packed;
-  } else if (narrow) {
-    cast(queue, Image::kFloat32, p.image, weight, narrow_weight, s.weights());
-    weight = narrow_weight;
-  }
+  const void* const weight = call.packed != nullptr ? call.packed : call.weight;
   std::vector<Operand> operands = {
       {cudnn::kInput, call.input}, {cudnn::kWeight, weight}, {cudnn::kOutput, call.output}};
   if (p.bias) {

@@ -167,7 +167,7 @@ void add_joined(const ConvTask& task, std::vector<ConvRewrite>& rewrites) {
   }
 }
 
-// Where a step's scratch has what; weights and their gradient are float32 or narrower.
+// Where a step's scratch has what; a gradient of weights is float32.
 struct RewriteLayout {
   std::int64_t input = 0, output = 0, weight = 0, bytes = 0;
 };
@@ -176,7 +176,8 @@ RewriteLayout layout_of(const ConvRewrite& r) {
   RewriteLayout layout;
   layout.output = layout.input + (r.moves_input ? align(r.input.to_count() * bytes) : 0);
   layout.weight = layout.output + (r.moves_output ? align(r.output.to_count() * bytes) : 0);
-  layout.bytes = layout.weight + align(r.weight.to_count() * 4);
+  const bool makes_weight = r.task.direction == Direction::kGradWeight;
+  layout.bytes = layout.weight + (makes_weight ? align(r.weight.to_count() * 4) : 0);
   return layout;
 }
 
@@ -237,13 +238,7 @@ void run_rewritten(DeviceQueue& queue, const ConvRewrite& r, const ConvCall& cal
     if (direction != Direction::kForward)
       gather_blocks(queue, bytes, r.output, call.output, output);
   }
-  if (direction == Direction::kGradWeight) {
-    moved.grad_weight = reinterpret_cast<float*>(weight);
-  } else {
-    if (call.packed == nullptr) pack_weight(queue, r, call.weight, weight);
-    moved.packed = call.packed != nullptr ? call.packed : weight;
-    moved.weight = nullptr;
-  }
+  if (direction == Direction::kGradWeight) moved.grad_weight = reinterpret_cast<float*>(weight);
   inner(moved, rest);
   switch (direction) {
     case Direction::kForward:

@@ -41,8 +41,8 @@ bool needs_rewrite(const ConvTask& task, bool tf32);
 // packed_bytes().
 void pack_weight(DeviceQueue& queue, const ConvRewrite& rewrite, const float* weight, void* packed);
 
-// The original call by `inner`, which computes `task`: its call has `packed` weights where it reads
-// any, which are those of `call` if these were packed before. `scratch` is of scratch_bytes() and
+// The original call by `inner`, which computes `task`. Where weights are read, those of `call` are
+// packed, and `inner` gets them as they are. `scratch` is of scratch_bytes() and
 // of what `inner` needs, or of finish_scratch_bytes() if that is more.
 using ConvRun = std::function<void(const ConvCall& call, std::byte* scratch)>;
 void run_rewritten(DeviceQueue& queue, const ConvRewrite& rewrite, const ConvCall& call,

@@ -151,7 +151,7 @@ struct Plan {
   ConvTask task;
   bool joined, tf32;  // joined: the epilogue is the library's, the residual included
   cublaslt::Algorithm algorithm;
-  std::int64_t workspace, weight, bias, partials, bytes;  // places in scratch
+  std::int64_t workspace, bias, partials, bytes;  // places in scratch
 
   std::int64_t scratch_bytes() const { return bytes; }
 };
@@ -165,10 +165,9 @@ bool can_join(const ConvTask& task) {
 std::shared_ptr<Plan> plan_of(const Link& link, const ConvTask& task, bool tf32,
                               const cublaslt::Algorithm& algorithm, std::int64_t workspace) {
   const bool narrow = is_narrow(task.image);
-  Plan p{link, task, can_join(task), tf32, algorithm, workspace, 0, 0, 0, 0};
+  Plan p{link, task, can_join(task), tf32, algorithm, workspace, 0, 0, 0};
   const bool reads_weight = task.direction != Direction::kGradWeight;
-  p.weight = aligned_scratch(workspace);
-  p.bias = p.weight + aligned_scratch(narrow && reads_weight ? task.shape.weights() * 2 : 0);
+  p.bias = aligned_scratch(workspace);
   p.partials = p.bias + aligned_scratch(narrow && task.bias ? task.shape.out_channels * 2 : 0);
   p.bytes = p.partials;
   if (!reads_weight && task.bias) p.bytes += conv2d_grad_bias_scratch_bytes(task.shape);
@@ -180,13 +179,7 @@ void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte
   const ConvShape& s = task.shape;
   const Functions& f = *p.link.functions;
   const bool narrow = is_narrow(task.image);
-  const void* weight = call.weight;
-  if (call.packed != nullptr) {
-    weight = call.packed;
-  } else if (narrow && task.direction != Direction::kGradWeight) {
-    cast(queue, Image::kFloat32, task.image, weight, scratch + p.weight, s.weights());
-    weight = scratch + p.weight;
-  }
+  const void* const weight = call.packed != nullptr ? call.packed : call.weight;
   Product product(f, task, p.joined, p.tf32);
   if (p.joined && task.bias) {
     const void* bias = call.epilogue.bias;

@@ -281,8 +281,7 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
   queue.failed = queue.failed || !std::all_of(args.inputs.begin(), args.inputs.end(), is_aligned) ||
                  !std::all_of(args.outputs.begin(), args.outputs.end(), is_aligned);
   ConvCall call = call_of<OpType>(args);
-  if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)
-    call.packed = std::exchange(call.weight, nullptr);
+  if (kReadsWeight<OpType>) call.packed = std::exchange(call.weight, nullptr);
   run_rewritten(queue, own.rewrite, call, args.scratch,
                 [&](const ConvCall& moved, std::byte* rest) {
                   ConvCall inner = moved;
@@ -321,7 +320,7 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   if (task.measure == MeasureKind::kSums) choice.strided_inputs = 1u << 2;
   static auto* const names = new std::set<std::string>;
   choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
-  if (kReadsWeight<OpType> && std::getenv("PYCNN_EMULATED_UNPACKED") == nullptr)
+  if (kReadsWeight<OpType>)
     choice.packed = {1, scratch(rewrite.packed_bytes()), pack_own_rewrite, 0, choice.variant};
   choice.state = std::make_shared<OwnRewrite>(own);
   choice.alignment = kVectorBytes;

@@ -440,7 +440,8 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   CHECK(choice.packed.bytes == 8 * 4 * 4 * 16 * 2);
   CHECK(std::string(choice.packed.format) == "weights1+blocks2x2c16k8");
   const auto images = static_cast<std::size_t>(inputs[0].shape[0]);
-  CHECK(choice.scratch_bytes >= images * 9 * 9 * 16 * 2 + 1000);
+  // Weights are packed elsewhere.
+  CHECK(choice.scratch_bytes == (images * 9 * 9 * 16 * 2 + 255) / 256 * 256 + 1000);
   moves = {};
   Fake::runs = 0;
   DeviceQueue queue;
