@@ -19,8 +19,11 @@ class DeviceTimer {
 
   bool works() const noexcept { return works_; }
   DeviceQueue& queue() noexcept { return queue_; }
-  // Filled with small numbers of both image types; null: there is no memory left.
+  // Filled with small numbers of all image types; null: there is no memory left.
   void* allocate(std::size_t bytes);
+  std::size_t allocated_bytes() const noexcept { return allocated_; }
+  // Of the cache that all of the device's memory is read through.
+  std::size_t cache_bytes();
 
   // Microseconds of one call of `work`, which gives work to the queue: of `repeats` calls recorded
   // as one, the median of `rounds` replays. These follow one that is not timed, so that the device
@@ -40,6 +43,7 @@ class DeviceTimer {
   bool works_ = false;
   std::vector<cudaEvent_t> events_;
   std::vector<void*> memory_;
+  std::size_t allocated_ = 0;
 };
 
 // What the choice of a kernel depends on: GPU and driver. Empty: the device cannot be asked.

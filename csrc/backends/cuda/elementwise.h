@@ -87,6 +87,9 @@ struct NormalizeParams {
 };
 void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& params);
 
+// For timing: small numbers of either sign as any image type reads them.
+void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes);
+
 void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output);
 
 // grad_input = (input - target) * factor * *grad_loss

@@ -48,7 +48,7 @@ int fastest_of(DeviceTimer& timer, const std::vector<Work>& works) {
   if (timed.size() > kTimedLong) timed.resize(kTimedLong);
   for (Timed& entry : timed)
     if (entry.us < 3.0 * timed.front().us)
-      entry.us = timer.time_us(works[static_cast<std::size_t>(entry.index)], 10, 5);
+      entry.us = timer.time_us(works[static_cast<std::size_t>(entry.index)], kTimedCalls, 5);
   std::erase_if(timed, [](const Timed& entry) { return entry.us < 0.0; });
   if (timed.empty()) return -1;
   return std::min_element(timed.begin(), timed.end(), faster)->index;

@@ -11,6 +11,8 @@
 namespace pycnn::cuda {
 
 constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
+// Calls that are timed one after another.
+constexpr int kTimedCalls = 10;
 constexpr const char* kOwnKernel = "own";  // in the plan cache
 constexpr const char* kOwnWasFaster = "our own kernel was faster";
 

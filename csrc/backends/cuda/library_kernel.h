@@ -59,13 +59,15 @@ const typename Library::Link& link_of(int device) {
   return link;
 }
 
-// The tensors of a call, for timing; there is none of them when there is not memory enough.
-inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& task) {
+// The tensors of a call, for timing, of packed weights that many bytes; there is none of them when
+// there is not memory enough.
+inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& task,
+                                          std::int64_t packed) {
   const ConvShape& s = task.shape;
   const std::int64_t item = is_narrow(task.image) ? 2 : 4;
   bool there = true;
   const auto memory = [&](std::int64_t bytes) {
-    void* const block = timer.allocate(static_cast<std::size_t>(bytes));
+    void* const block = there ? timer.allocate(static_cast<std::size_t>(bytes)) : nullptr;
     there = there && block != nullptr;
     return block;
   };
@@ -75,6 +77,7 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
   call.output = memory(outputs);
   auto* const weight = static_cast<float*>(memory(s.weights() * 4));
   call.weight = call.grad_weight = weight;
+  if (packed > 0) call.packed = memory(packed);
   if (task.bias) {
     auto* const bias = static_cast<float*>(memory(std::int64_t{s.out_channels} * 4));
     call.grad_bias = bias;
@@ -91,6 +94,25 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
       call.measure.normed = memory(result_rows(task) * channels * item);
   }
   return there ? std::optional(call) : std::nullopt;
+}
+
+// The call and others of the same task, whose tensors the cache cannot hold all, to be timed in
+// turn: a step comes back to an operand after all others. What would fit ten times is in the cache
+// then, too, and one more is not made where memory is short.
+inline std::vector<ConvCall> calls_in_turn(DeviceTimer& timer, const ConvTask& task,
+                                           std::int64_t packed, const ConvCall& first) {
+  std::vector<ConvCall> calls = {first};
+  const std::size_t wanted = 2 * timer.cache_bytes();
+  const std::size_t before = timer.allocated_bytes();
+  std::size_t bytes = 0;
+  while (calls.size() < kTimedCalls) {
+    const std::optional<ConvCall> next =
+        bytes < wanted ? timed_call(timer, task, packed) : std::nullopt;
+    if (!next) break;
+    calls.push_back(*next);
+    bytes = timer.allocated_bytes() - before;
+  }
+  return calls;
 }
 
 // A plan for a task or for what it was rewritten to: lives in Kernel::state.
@@ -203,25 +225,24 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
                                             std::vector<Chosen<Library>>& plans) {
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
-  const std::optional<ConvCall> call = timed_call(timer, task);
+  std::int64_t most_packed = 0;
+  for (const auto& plan : plans) most_packed = std::max(most_packed, packed_bytes(plan));
+  const std::optional<ConvCall> call = timed_call(timer, task, most_packed);
   if (!call) return std::nullopt;
   std::byte* const scratch = timed_scratch(timer, own_scratch_bytes(task, tf32), plans);
   if (scratch == nullptr) return std::nullopt;
-  std::int64_t most_packed = 0;
-  for (const auto& plan : plans) most_packed = std::max(most_packed, packed_bytes(plan));
-  ConvCall with_packed = *call;
-  if (most_packed > 0) {
-    with_packed.packed = timer.allocate(static_cast<std::size_t>(most_packed));
-    if (with_packed.packed == nullptr) return std::nullopt;
-  }
+  const std::vector<ConvCall> calls = calls_in_turn(timer, task, most_packed, *call);
+  std::size_t turn = 0;
   std::vector<Work> works;
   for (const auto& plan : plans) {
-    const ConvCall& its_call = packed_bytes(plan) > 0 ? with_packed : *call;
-    works.push_back([&timer, &plan, &its_call, scratch] {
+    works.push_back([&timer, &plan, &calls, &turn, scratch] {
+      ConvCall its_call = calls[turn++ % calls.size()];
+      if (packed_bytes(plan) == 0) its_call.packed = nullptr;
       run_chosen<Library>(timer.queue(), plan, its_call, scratch, true);
     });
   }
-  works.push_back([&] { run_own(timer.queue(), task, tf32, *call, scratch); });
+  works.push_back(
+      [&] { run_own(timer.queue(), task, tf32, calls[turn++ % calls.size()], scratch); });
   const int best = fastest_of(timer, works);
   Library::end_choice(link);
   if (best < 0) return std::nullopt;

@@ -6,7 +6,9 @@
 #endif
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "support/variable.h"
 
 namespace pycnn::cuda {
+
 namespace {
 
 // What moves images and weights takes, and how often it was asked to.
@@ -111,6 +114,7 @@ struct Fake {
   static std::map<int, std::vector<Scripted>> offers;
   static int planned, runs;
   static std::string missing;
+  static std::vector<std::pair<const void*, const void*>> places;  // images and weights of runs
 
   static const int* load(std::string&) { return &planned; }
   static bool open(Link&) { return true; }
@@ -134,8 +138,9 @@ struct Fake {
       if (script.name == text) return std::make_shared<Plan>(Plan{script, task});
     return nullptr;
   }
-  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall&, std::byte*, bool) {
+  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte*, bool) {
     ++runs;
+    places.push_back({call.input, call.packed != nullptr ? call.packed : call.weight});
     fake_cuda().work(plan.script.us);
     if (plan.script.fails) note_library(queue, "trouble");
   }
@@ -145,6 +150,7 @@ struct Fake {
 std::map<int, std::vector<Scripted>> Fake::offers;
 int Fake::planned = 0, Fake::runs = 0;
 std::string Fake::missing;
+std::vector<std::pair<const void*, const void*>> Fake::places;
 
 // Each test has tasks of its own, since choices are kept: images are counted on.
 int next_images() {
@@ -185,6 +191,7 @@ struct Choices {
     moves = {};
     own_us = 1000.0;
     own_runs = Fake::planned = Fake::runs = 0;
+    Fake::places.clear();
     Fake::offers = {
         {kPlain, {{"plain", 100.0}}}, {kPadded, {{"padded", 20.0}}}, {kBlocks, {{"blocks", 10.0}}}};
   }
@@ -270,6 +277,39 @@ TEST_CASE("library kernel: each direction moves what it has to") {
   CHECK(moves.unpacks > 0);
   CHECK(moves.gathers == 2 * moves.unpacks);
   CHECK(moves.packs + moves.scatters + moves.finishes == 0);
+}
+
+// Of how many calls the tensors are that were read last.
+std::size_t calls_in_turn() {
+  const std::size_t last = std::min<std::size_t>(kTimedCalls, Fake::places.size());
+  std::set<const void*> images, weights;
+  for (std::size_t i = Fake::places.size() - last; i < Fake::places.size(); ++i) {
+    images.insert(Fake::places[i].first);
+    weights.insert(Fake::places[i].second);
+  }
+  CHECK(images.size() == weights.size());
+  return images.size();
+}
+
+TEST_CASE("library kernel: tensors are timed in turn until the cache cannot hold them all") {
+  const Choices choices;
+  Fake::offers = {{16, {{"only", 10.0}}}};
+  own_us = 1e6;
+  const auto find = [&](double cache) {  // of that many times a call's tensors
+    const ConvTask task = stem(next_images(), 16);
+    const int images = task.shape.images * (12 * 12 * 16 + 6 * 6 * 8) * 2;
+    fake_cuda().cache_bytes = static_cast<int>(cache * (images + 8 * 7 * 7 * 16 * (4 + 2)));
+    CHECK(choices.find(task).plan == "only");
+    return calls_in_turn();
+  };
+  CHECK(find(0.0) == 1);
+  CHECK(find(0.5) == 2);
+  CHECK(find(1.0) == 3);
+  CHECK(find(3.0) == 7);
+  CHECK(find(100.0) == kTimedCalls);
+  // What there is no memory for is left out.
+  fake_cuda().blocks_left = 3 * 4 + 1;  // tensors of three calls, and scratch
+  CHECK(find(100.0) == 3);
 }
 
 TEST_CASE("library kernel: what measures a result is timed with each plan") {

@@ -43,6 +43,7 @@ struct FakeCuda {
   bool uploaded = false;  // that graph
   int streams_left = 1000;
   std::size_t largest_block = ~std::size_t{0};  // of memory
+  int blocks_left = 1000000, cache_bytes = 0;
   std::set<cudaStream_t> synchronized;
 
   // Work that takes the device that long, given by a call that takes the host 5.
@@ -92,6 +93,11 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = fake_cuda().properties;
   return fake_cuda().result("cudaGetDeviceProperties");
 }
+enum cudaDeviceAttr { cudaDevAttrL2CacheSize };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = fake_cuda().cache_bytes;
+  return fake_cuda().result("cudaDeviceGetAttribute");
+}
 inline cudaError_t cudaSetDevice(int device) {
   const cudaError_t error = fake_cuda().result("cudaSetDevice", true);
   if (error == cudaSuccess) fake_cuda().current = device;
@@ -138,7 +144,9 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   const cudaError_t error = fake_cuda().result("cudaMalloc", false, cudaErrorMemoryAllocation);
   if (error != cudaSuccess) return error;
-  if (bytes > fake_cuda().largest_block) return fake_cuda().last = cudaErrorMemoryAllocation;
+  if (bytes > fake_cuda().largest_block || fake_cuda().blocks_left == 0)
+    return fake_cuda().last = cudaErrorMemoryAllocation;
+  --fake_cuda().blocks_left;
   ++fake_cuda().allocations;
   *memory = std::malloc(bytes);
   return error;
@@ -203,11 +211,6 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) {
   fake_cuda().uploaded = true;
   fake_cuda().run(fake_cuda().captured);
   return fake_cuda().result("cudaGraphLaunch");
-}
-inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
-  const cudaError_t error = fake_cuda().result("cudaMemsetAsync", true);
-  if (error == cudaSuccess) std::memset(memory, value, bytes);
-  return error;
 }
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
   const cudaError_t error = fake_cuda().result("cudaEventCreate", true);
