@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
     net = _nets.find(args.net, options)
     if args.input_shape is None and net.input_shape is None:
         raise UsageError(f"{args.net} has no input size of its own; give --input-shape H,W,C")
+    numerics = _options.numerics(args)
+    if before is not None:
+        image = net.input_shape if args.input_shape is None else args.input_shape
+        _refuse_different(
+            before, (args.net, options, (args.batch, *(image or ())), args.train, numerics["dtype"]), args.isa
+        )
     report = bench(
         net,
         batch_size=args.batch,
@@ -94,7 +101,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         device=args.device,
         rounds=args.rounds,
         seed=args.seed,
-        **_options.numerics(args),
+        **numerics,
         recompute=args.recompute or "cheap",
         peaks=None if args.no_peaks else "renew" if args.measure_peaks else "keep",
         report=output.progress,
@@ -131,6 +138,7 @@ def _picture(args: argparse.Namespace) -> Path | None:
     if not args.roofline:
         path = _plots.unused(Path(f"{Path(args.net).stem}{'-train' if args.train else ''}-roofline.png"))
     _plots.check("--roofline", path)
+    _options.check_output("--roofline", path, example="net.png")
     return path
 
 
@@ -183,11 +191,22 @@ def _is_timing(value: Any) -> bool:
     return all(type(value.get(key)) in (int, float) and low <= value[key] < math.inf for key, low in least.items())
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any], output: Output) -> list[dict[str, Any]]:
-    different = [key for key in _SAME if _plain(before.get(key, _FORMERLY.get(key))) != _plain(after[key])]
+def _refuse_different(before: dict[str, Any], now: Sequence[Any], isa: str | None) -> None:
+    """Refuse, before anything is timed, a file of something else than `now`, the values of `_SAME`."""
+    pairs = [(key, before.get(key, _FORMERLY.get(key)), value) for key, value in zip(_SAME, now, strict=True)]
+    different = [f"{key} {old} and {new}" for key, old, new in pairs if _plain(old) != _plain(new)]
     if different:
-        shown = "; ".join(f"{key} {before.get(key, _FORMERLY.get(key))} and {after[key]}" for key in different)
-        raise UsageError(f"--compare: the two measure different things: {shown}")
+        raise UsageError(f"--compare: the two measure different things: {'; '.join(different)}")
+    if isa is not None and all(timing["isa"] != isa for timing in before["timings"]):
+        raise _nothing_in_common(before)
+
+
+def _nothing_in_common(before: dict[str, Any]) -> UsageError:
+    settings = ", ".join(f"{timing['threads']} threads {timing['isa']}" for timing in before["timings"])
+    return UsageError(f"--compare: no setting in common; before: {settings}")
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any], output: Output) -> list[dict[str, Any]]:
     for key in ("cpu", "compiler"):
         if before["environment"].get(key) != after["environment"][key]:
             output.warn(f"--compare: other {key}: {before['environment'].get(key)}, now {after['environment'][key]}")
@@ -198,10 +217,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any], output: Output) -> l
         if old is not None:
             changes.append(_change(old, timing))
     if not changes:
-        raise UsageError(
-            "--compare: no setting in common; before: "
-            + ", ".join(f"{threads} threads {isa}" for threads, isa in known)
-        )
+        raise _nothing_in_common(before)
     return changes
 
 

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         picture = _plots.unused(Path(_PICTURE))
     if picture is not None:
         _plots.check("--plot", picture)
+        _options.check_output("--plot", picture, example=_PICTURE)
     size = (28, 28) if args.data == "mnist" else (32, 32)
     data = _data.load_data(args.data, args.data_dir, size=size, channels=3, on_error=args.on_error)
     with _options.as_usage():

@@ -215,10 +215,41 @@ def test_clock_that_changes_meanwhile_is_told(run, monkeypatch):
     assert "clock 2.50 GHz (2.00 to 3.00)" in result.out
 
 
-def test_comparison_of_different_things_is_wrong_usage(earlier):
-    result = earlier(1.0, 0.0, train=True)
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("lenet5 --train", "train False and True"),
+        ("lenet5 --batch 2", "shape [1, 28, 28, 1] and (2, 28, 28, 1)"),
+        ("lenet5 --dtype bfloat16 --emulate-bfloat16", "dtype float32 and bfloat16"),
+        ("lenet5 --option activation=relu", "options {} and {'activation': 'relu'}"),
+        ("cifar_resnet20", "net lenet5 and cifar_resnet20; shape [1, 28, 28, 1] and (1, 32, 32, 3)"),
+        ("cifar_resnet20 --input-shape 28,28,1", "net lenet5 and cifar_resnet20"),
+        ("lenet5 --isa avx2", "no setting in common; before: 1 threads baseline, 2 threads baseline"),
+    ],
+)
+def test_comparison_of_different_things_is_refused_before_anything_is_timed(run, tmp_path, monkeypatch, words, text):
+    monkeypatch.setattr("pycnn.cli.bench.bench", None)
+    timing = {"isa": "baseline", "median": 1.0, "minimum": 1.0, "noise": 0.0}
+    path = tmp_path / "before.json"
+    path.write_text(json.dumps({
+        "schema": "pycnn.bench/1", "environment": {}, "net": "lenet5", "options": {}, "shape": [1, 28, 28, 1],
+        "train": False, "timings": [{**timing, "threads": 1}, {**timing, "threads": 2}],
+    }))  # fmt: skip
+    result = run("bench", *words.split(), "--compare", path, *QUICK)
     assert result.code == 2
-    assert "train True and False" in result.err
+    assert f"--compare: {'' if 'no setting' in text else 'the two measure different things: '}{text}" in result.err
+
+
+def test_comparison_of_other_numbers_of_threads_is_wrong_usage(run, tmp_path):
+    path = tmp_path / "before.json"
+    assert run("bench", "lenet5", "--threads", "1", "--json", path, *QUICK).code == 0
+    values = json.loads(path.read_text())
+    for timing in values["timings"]:
+        timing["threads"] = 77
+    path.write_text(json.dumps(values))
+    result = run("bench", "lenet5", "--threads", "1", "--compare", path, *QUICK)
+    assert result.code == 2
+    assert "no setting in common; before: 77 threads" in result.err
 
 
 def test_comparison_with_a_foreign_file_is_refused(run, tmp_path):

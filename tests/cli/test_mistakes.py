@@ -45,7 +45,9 @@ def place(tmp_path):
         ("summary {}/absent.safetensors", 1, "absent.safetensors"),
         ("summary lenet5 --input-shape 1,28,28", 1, "transpose(0, 2, 3, 1)"),
         ("summary lenet5 --html {}/folder", 2, "folder'"),
-        ("bench lenet5 --json {}/absent/b.json", 2, "absent"),
+        ("bench lenet5 --json {}/absent/b.json", 2, "--json '{}/absent/b.json': its folder does not exist"),
+        ("bench lenet5 --roofline {}/absent/b.png", 2, "--roofline '{}/absent/b.png': its folder does not exist"),
+        ("history --data digits --plot {}/absent/b.png", 2, "--plot '{}/absent/b.png': its folder does not exist"),
         (
             "bench lenet5 --dtype half",
             2,
@@ -55,9 +57,12 @@ def place(tmp_path):
     ],
 )
 def test_mistake_is_told_before_any_work(run, model, place, words, code, text):
+    if "--roofline" in words or "--plot" in words:
+        pytest.importorskip("matplotlib")
     result = run(*words.replace("{model}", str(model)).replace("{}", str(place)).split())
     assert result.code == code
     assert text.replace("{}", str(place)) in result.err
+    assert not (place / "absent").exists()
     assert "epoch" not in result.err
     assert "Traceback" not in result.err
     assert result.out == ""
