@@ -116,6 +116,23 @@ def test_better_kernels_come_with_the_reason_for_their_refusal(known_peaks):
     assert all(name in text for name in better)
 
 
+def test_kernels_behind_the_chosen_one_are_not_called_better(known_peaks):
+    # AVX2 has no unit for bfloat16: float32 kernels take these between conversions.
+    net = pycnn.nn.Sequential(pycnn.nn.Conv2d(6, 6, 3, groups=6), pycnn.nn.Flatten(), pycnn.nn.Linear(6 * 6 * 6, 4))
+    report = pycnn.bench(net, input_shape=(8, 8, 6), layers=True, rounds=1, threads=1, isa="avx2",
+                         dtype="bfloat16", emulate_bfloat16=True)  # fmt: skip
+    widened = [step for step in report.layers if step.variant.endswith(".widened")]
+    assert {step.op for step in widened} >= {"conv2d", "dense"}
+    for step in widened:
+        names = pycnn._core.variants(step.op)
+        place = names.index(step.variant.removesuffix(".widened"))
+        refused = [names.index(refusal.variant) for refusal in step.refused]
+        assert refused == sorted(refused)
+        assert all(index < place for index in refused), step
+        assert not any(refusal.variant.endswith(".portable") for refusal in step.refused)
+    assert "portable" not in str(report).partition("better kernels")[2]
+
+
 def test_peaks_are_looked_up_for_each_setting_or_left_out(known_peaks):
     net = pycnn.models.lenet5()
     report = pycnn.bench(net, rounds=1, threads=[1, 2], isa="baseline", peaks="renew")

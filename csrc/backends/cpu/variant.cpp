@@ -93,6 +93,13 @@ Selection choose_variant(const VariantChoice& choice, const Problem& problem) {
   if (widens) {
     Selection result = widen(choice.op, problem,
                              [&](const Problem& inner) { return choose_variant(choice, inner); });
+    // All were refused; those that the list has behind the chosen one are not better.
+    const std::string_view chosen = result.kernel.variant;
+    const auto place =
+        std::find_if(choice.heads.begin(), choice.heads.end(), [&](const VariantHead& head) {
+          return chosen == std::string(head.name).append(kWidenedSuffix);
+        });
+    refused.resize(static_cast<std::size_t>(place - choice.heads.begin()));
     std::vector<Refusal> all = worth_telling(std::move(refused));
     all.insert(all.end(), result.refused.begin(), result.refused.end());
     result.refused = std::move(all);
