@@ -65,7 +65,9 @@ class Ensemble:
         if isinstance(nets, Module):
             raise ArgumentError(f"Ensemble: nets is one {type(nets).__name__}, expected a list of nets")
         self.nets = tuple(nets)
-        self._numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
+        self._numerics = check_numerics(
+            dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="Ensemble"
+        )
         if not self.nets:
             raise ArgumentError("Ensemble: there is no net, one or more are needed")
         for position, net in enumerate(self.nets):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pycnn import _core
-from pycnn.arguments import as_integer
+from pycnn.arguments import as_flag, as_integer
 from pycnn.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from pycnn.tensor import Parameter, Tensor, as_array, as_plain, stack_level
 from pycnn.tracing import Traced, check_dtype, emit, trace
@@ -556,14 +556,8 @@ def _check_variants(variants: Any) -> dict[str, str]:
     return dict(variants)
 
 
-def _check_flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise ArgumentError(f"{name}: {value!r} is not True or False")
-    return bool(value)
-
-
-def check_numerics(*, dtype: Any, emulate_bfloat16: Any, winograd: Any) -> dict[str, Any]:
-    """Refuse what does not say how numbers are multiplied and kept.
+def check_numerics(*, dtype: Any, emulate_bfloat16: Any, winograd: Any, who: str = "compile") -> dict[str, Any]:
+    """Refuse what does not say how numbers are multiplied and kept; messages about flags begin with `who` asked.
 
     Returns:
         The three as arguments of `compile_traced`.
@@ -574,8 +568,8 @@ def check_numerics(*, dtype: Any, emulate_bfloat16: Any, winograd: Any) -> dict[
     """
     return {
         "dtype": check_dtype(dtype, allowed=COMPUTED),
-        "emulate_bfloat16": _check_flag(emulate_bfloat16, "emulate_bfloat16"),
-        "winograd": _check_flag(winograd, "winograd"),
+        "emulate_bfloat16": as_flag(emulate_bfloat16, who=who, name="emulate_bfloat16"),
+        "winograd": as_flag(winograd, who=who, name="winograd"),
     }
 
 

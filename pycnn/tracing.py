@@ -489,8 +489,9 @@ def check_dtype(dtype: Any, *, allowed: Sequence[str] = ("float32", "float64", "
         DTypeError: The type is unknown or not allowed here.
     """
     try:
-        # NumPy has no bfloat16, and reads None as float64.
-        name = "bfloat16" if str(dtype) == "bfloat16" else None if dtype is None else np.dtype(dtype).name
+        # NumPy has no bfloat16, and reads None as float64 and a list or tuple as fields of a record.
+        other = dtype is None or isinstance(dtype, list | tuple | dict)
+        name = "bfloat16" if str(dtype) == "bfloat16" else None if other else np.dtype(dtype).name
     except TypeError:
         name = None
     if name is None:

@@ -131,7 +131,7 @@ def bench(
         raise ArgumentError(f"bench: net is {net!r}, expected a Module, for example pycnn.models.create('lenet5')")
     if peaks not in ("keep", "renew", None):
         raise ArgumentError(f"bench: peaks is {peaks!r}, expected 'keep', 'renew' or None")
-    numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
+    numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="bench")
     dtype = numerics["dtype"]
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))

@@ -298,7 +298,7 @@ def _scores(net: Module, result: Any) -> Symbol:
 
 def predict(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
     """Index of the largest score of each image, int64; `numerics` as of `make_runner`."""
-    numerics = check_numerics(**numerics)
+    numerics = check_numerics(who="predict", **numerics)
 
     def classes(part: Any) -> np.ndarray:
         scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **numerics)
@@ -319,7 +319,7 @@ def predict_proba(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.n
     """Probability of each class, float32; `numerics` as of `make_runner`."""
     from pycnn import functional
 
-    numerics = check_numerics(**numerics)
+    numerics = check_numerics(who="predict_proba", **numerics)
 
     def finish(result: Any) -> Symbol:
         scores = _scores(net, result)

@@ -127,7 +127,7 @@ class Trainer:
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
         #: How numbers are multiplied and kept: arguments of `pycnn.program.compile_traced`.
-        self.numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
+        self.numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="Trainer")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
         names = [name for name, _ in net.named_tensors()] if isinstance(net, files.FileModule) else []
