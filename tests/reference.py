@@ -167,6 +167,32 @@ def conv2d_grad_weight(x, grad, kernel, *, stride=1, padding=0, dilation=1, grou
     return result
 
 
+def strassen_grad_weight(x, grad, *, magnitude=False):
+    """Weight gradient of 1x1 windows, `x` the pixels that they meet, by Strassen's algorithm in Winograd's form.
+
+    With `magnitude` every number is replaced by its absolute value and every difference by a sum.
+    """
+    minus = 1 if magnitude else -1
+    pairs = []
+    for array in (x, grad):
+        flat = np.abs(f64(array)) if magnitude else f64(array)
+        flat = flat.reshape(-1, flat.shape[-1])
+        flat = np.concatenate([flat, np.zeros((len(flat) % 2, flat.shape[-1]))])
+        pairs.append((flat[::2], flat[1::2]))
+    (b1, b2), (a1, a2) = pairs
+    ic, oc = b1.shape[-1] // 2, a1.shape[-1] // 2
+    b11, b12, b21, b22 = b1[:, :ic], b1[:, ic:], b2[:, :ic], b2[:, ic:]
+    a11, a12, a21, a22 = a1[:, :oc].T, a2[:, :oc].T, a1[:, oc:].T, a2[:, oc:].T
+    s1, t1 = a21 + a22, b12 + minus * b11
+    s2, t2 = s1 + minus * a11, b22 + minus * t1
+    s3, t3 = a11 + minus * a21, b22 + minus * b12
+    s4, t4 = a12 + minus * s2, t2 + minus * b21
+    u2 = a11 @ b11 + s2 @ t2
+    u3, p5 = u2 + s3 @ t3, s1 @ t1
+    blocks = [[a11 @ b11 + a12 @ b21, u2 + p5 + s4 @ b22], [u3 + minus * (a22 @ t4), u3 + p5]]
+    return np.block(blocks).reshape(2 * oc, 1, 1, 2 * ic)
+
+
 # Winograd's minimal filtering by tile and window: input, weight and output matrices of Lavin and Gray, "Fast algorithms
 # for convolutional neural networks", 2015, section 4, for 3x3 windows; those of 5x5 follow from the same points, 0, 1,
 # -1, 2, -2 and infinity.

@@ -19,6 +19,9 @@ KINKS = 0.05
 # by tile and window: plain sums (tile 1) and Winograd's. Twice what was measured, see docs/design.md.
 CONVOLUTION = {(1, 3): 4.4e-6, (2, 3): 1.8e-6, (4, 3): 3.2e-5, (1, 5): 6.6e-6, (2, 5): 2e-5}
 
+# The same of the gradient of weights of 1x1 windows over 784 to 50,176 pixels: by plain sums, by Strassen's algorithm.
+POINTWISE_GRADIENT = {False: 8e-7, True: 1.5e-6}
+
 # Share of the largest by which results and gradients of a small net in float64 may move when its sums are made
 # otherwise: twice what they move by when each value of the images changes by one unit in the last place.
 NET_IN_FLOAT64 = 2.0**-46
@@ -67,6 +70,15 @@ def winograd_bound(magnitude, channels, dtype=np.float32):
 def elementwise_bound(magnitude, dtype=np.float32):
     """Bound of an element-wise function; magnitude is |y| plus what cancels inside."""
     return 12 * unit(dtype) * np.abs(magnitude) + smallest(dtype)
+
+
+def strassen_grad_bound(magnitude, pixels, dtype=np.float32):
+    """Bound of the weight gradient of 1x1 windows by Strassen's algorithm over so many pixels.
+
+    As `winograd_bound`, with `reference.strassen_grad_weight(..., magnitude=True)`: a number is rounded up to three
+    times by the sums of either side, once for each pair of pixels, and up to five times by what is added to its sum.
+    """
+    return (11 + 2 * math.sqrt(pixels / 2)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
 
 
 def bfloat16_bound(expected, bound):

@@ -7,6 +7,7 @@
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_row_pair_grad.h"
 #include "backends/cpu/conv2d_scatter.h"
+#include "backends/cpu/conv2d_strassen_weight_grad.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
 #include "backends/cpu/conv2d_winograd.h"
@@ -120,6 +121,17 @@ const char* accept_winograd_grad(const ops::Conv2dGradWeight& op, const Problem&
 template <const WinogradGradRun& kRun>
 Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_winograd_weight_grad_kernel(problem_of(op, problem), kRun);
+}
+
+const char* accept_strassen_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  if (!problem.winograd) return kWinogradIsOff;
+  return refuse_strassen(problem_of(op, problem));
+}
+
+template <const StrassenGradRun& kRun>
+Kernel make_strassen_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_strassen_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }
 
 template <const GroupGradRun& kRun>
@@ -368,6 +380,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradAvx512>},
     {"conv2d_grad_weight.grouped.avx512", Isa::kAvx512, accept_grouped_grad<kGroupGradAvx512>,
      make_grouped_grad<kGroupGradAvx512>},
+    {"conv2d_grad_weight.strassen.avx512", Isa::kAvx512, accept_strassen_grad,
+     make_strassen_grad<kStrassenGradAvx512>},
     {"conv2d_grad_weight.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
      make_grad_weight<kWeightGradAvx512>},
 #endif
@@ -376,6 +390,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradAvx2>},
     {"conv2d_grad_weight.grouped.avx2", Isa::kAvx2, accept_grouped_grad<kGroupGradAvx2>,
      make_grouped_grad<kGroupGradAvx2>},
+    {"conv2d_grad_weight.strassen.avx2", Isa::kAvx2, accept_strassen_grad,
+     make_strassen_grad<kStrassenGradAvx2>},
     {"conv2d_grad_weight.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
      make_grad_weight<kWeightGradAvx2>},
 #endif
@@ -383,6 +399,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradBaseline>},
     {"conv2d_grad_weight.grouped.baseline", Isa::kBaseline, accept_grouped_grad<kGroupGradBaseline>,
      make_grouped_grad<kGroupGradBaseline>},
+    {"conv2d_grad_weight.strassen.baseline", Isa::kBaseline, accept_strassen_grad,
+     make_strassen_grad<kStrassenGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
     {"conv2d_grad_weight.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tile_grad,

@@ -1,0 +1,33 @@
+#pragma once
+#include "backends/cpu/conv2d_weight_grad.h"
+
+// Gradient of the weights of convolutions with 1x1 windows by Strassen's algorithm in Winograd's
+// form (strassen_grad.h): pairs of neighbouring pixels, halves of the output's and halves of the
+// input's channels take seven products in place of eight.
+//
+// The pixels are cut into units and these into parts, the output channels into splits, as the
+// shapes alone have it. A worker sums the seven products of a part and a split and makes a part of
+// the gradient of them; the parts are added as a binary tree.
+namespace pycnn::cpu {
+
+struct StrassenGradKernels;
+
+struct StrassenGradRun {
+  KernelFunction run;
+  const StrassenGradKernels* kernels;
+};
+extern const StrassenGradRun kStrassenGradBaseline;
+#if PYCNN_HAVE_AVX2
+extern const StrassenGradRun kStrassenGradAvx2;
+#endif
+#if PYCNN_HAVE_AVX512
+extern const StrassenGradRun kStrassenGradAvx512;
+#endif
+
+// nullptr means yes.
+const char* refuse_strassen(const WeightGradProblem& problem);
+// Reads and writes what make_weight_grad_kernel's does.
+Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& problem, int threads,
+                                        const StrassenGradRun& entry);
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,65 @@
+#pragma once
+#include "backends/cpu/gemm.h"
+
+// Inner loops of weight gradients by Strassen's algorithm in Winograd's form: seven products of
+// half the size along each side in place of eight (S. Winograd, 1971; the names below are those of
+// Higham, "Accuracy and Stability of Numerical Algorithms", 23.1). Once per instruction set; plain
+// pointers and counts only.
+//
+// C = A B, where A holds gradients of the output, transposed, and B inputs. What is summed over are
+// pixels, in pairs: A11, A12 are the lower half of the output channels of a pair's first and second
+// pixel, A21, A22 the upper half; B11, B12 are the halves of the first pixel's inputs, B21, B22
+// those of the second's:
+//   S1 = A21 + A22, S2 = S1 - A11, S3 = A11 - A21, S4 = A12 - S2
+//   T1 = B12 - B11, T2 = B22 - T1, T3 = B22 - B12, T4 = T2 - B21
+//   P1 = A11 B11, P2 = A12 B21, P3 = S4 B22, P4 = A22 T4, P5 = S1 T1, P6 = S2 T2, P7 = S3 T3
+//   C11 = P1 + P2, U2 = P1 + P6, U3 = U2 + P7, U4 = U2 + P5
+//   C12 = U4 + P3, C21 = U3 - P4, C22 = U3 + P5
+// Each product has sums of its own, over all pixels; they become C in the end.
+//
+// Numerics: one accumulator per product and element for the pairs of a call, in their order; what
+// accumulates adds the sum of each call to what was there. Sums of operands are made from left to
+// right of the sums of two to four terms that the formulas come to.
+namespace pycnn::cpu {
+
+constexpr int kStrassenGradProducts = 7;
+
+struct StrassenGradPairs {
+  const float* grad = nullptr;  // the lower channels of the first pixel; likewise `input`
+  const float* input = nullptr;
+  Index grad_pixel = 0, input_pixel = 0;  // floats from pixel to pixel
+  Index grad_half = 0, input_half = 0;    // floats from the lower channels to the upper ones
+  Index pairs = 0;
+  Index outputs = 0;  // of each half
+  Index inputs = 0;   // of each half, a multiple of 2 * lanes
+  // Copies: of a product's left side, [panel of kGemmScalars outputs][pair][kStrassenPanel], and of
+  // 2 * lanes inputs of the right side, [pair][2 * lanes].
+  float* panels = nullptr;
+  float* block = nullptr;
+  // [product][block of inputs][panel of outputs][kGemmScalars][2 * lanes], products at `plane`.
+  float* sums = nullptr;
+  Index plane = 0;
+  bool accumulate = false;  // else the sums are overwritten
+};
+
+// Overwrites both halves of `outputs` rows of c from the sums of the seven products.
+struct StrassenGradResult {
+  const float* sums = nullptr;
+  Index plane = 0;
+  Index outputs = 0, inputs = 0;  // of each half
+  float* c = nullptr;
+  Index c_pitch = 0, c_half = 0;  // from row to row, from the lower rows to the upper ones
+};
+
+#define PYCNN_DECLARE_STRASSEN_GRAD(ISA, PANEL)              \
+  namespace ISA {                                            \
+  constexpr Index kStrassenPanel = PANEL;                    \
+  void strassen_grad_products(const StrassenGradPairs& job); \
+  void strassen_grad_result(const StrassenGradResult& job);  \
+  }
+PYCNN_DECLARE_STRASSEN_GRAD(baseline, 8)
+PYCNN_DECLARE_STRASSEN_GRAD(avx2, 8)
+PYCNN_DECLARE_STRASSEN_GRAD(avx512, 16)
+#undef PYCNN_DECLARE_STRASSEN_GRAD
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,123 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "backends/test_conv2d_support.h"
+
+using namespace pycnn;
+using namespace pycnn::testing;
+
+// That the arithmetic is right within its rounding is shown in
+// tests/ops/test_strassen_weight_grad.py.
+namespace {
+
+struct Case {
+  std::int64_t n = 1, h = 16, w = 17, ic = 128, oc = 128;
+  Pair stride = {1, 1};
+
+  Shape input() const { return {n, h, w, ic}; }
+  Shape grad() const { return {n, (h - 1) / stride[0] + 1, (w - 1) / stride[1] + 1, oc}; }
+  ops::Conv2dGradWeight op(bool bias) const {
+    ops::Conv2dGradWeight op;
+    op.stride = stride, op.kernel_size = {1, 1}, op.bias = bias;
+    return op;
+  }
+};
+
+bool is_strassen(const std::string& variant) {
+  return variant.find(".strassen.") != std::string::npos;
+}
+
+// The variants of this machine that take the problem.
+std::vector<std::string> strassen_variants(const ops::Conv2dGradWeight& op,
+                                           const std::vector<Values>& inputs) {
+  std::vector<std::string> names = fast_variants(op, inputs);
+  std::erase_if(names, [](const std::string& name) { return !is_strassen(name); });
+  return names;
+}
+
+const std::vector<Case> kCases = {
+    {},
+    {.h = 17, .w = 19, .oc = 64},                  // the last pixel has no partner
+    {.n = 25, .h = 3, .w = 5, .oc = 86},           // a panel of one output channel, or few
+    {.h = 16, .w = 16, .ic = 192, .oc = 194},      // and of more
+    {.n = 3, .h = 21, .w = 19, .stride = {2, 2}},  // pixels between are left out
+    {.n = 5, .h = 12, .w = 9, .stride = {1, 2}},
+    {.n = 11, .h = 13, .w = 13, .ic = 256, .stride = {3, 2}},
+    {.n = 3, .h = 15, .w = 17, .oc = 522},             // shares of the output channels
+    {.n = 2, .h = 41, .w = 39, .ic = 128, .oc = 132},  // long parts
+};
+
+}  // namespace
+
+TEST_CASE("strassen: every variant of the weight gradient has the reference's bits") {
+  std::mt19937 random(1);
+  for (const Case& c : kCases) {
+    CAPTURE(to_string(c.input()));
+    CAPTURE(to_string(c.grad()));
+    const Values input = whole_numbers(c.input(), random, 3);
+    const Values grad = whole_numbers(c.grad(), random, 3);
+    for (const bool bias : {false, true}) {
+      CHECK(!strassen_variants(c.op(bias), {input, grad}).empty());
+      check_exact(c.op(bias), {input, grad}, Winograd::kTaken);
+    }
+  }
+}
+
+TEST_CASE("strassen: threads and steps of pixels do not change the bits of the weight gradient") {
+  std::mt19937 random(2);
+  for (const Case& c : kCases) {
+    CAPTURE(to_string(c.input()));
+    const std::vector<Values> inputs = {reals(c.input(), random), reals(c.grad(), random)};
+    for (const std::string& variant : strassen_variants(c.op(true), inputs)) {
+      CAPTURE(variant);
+      const auto alone = run<float>(c.op(true), inputs, {.variant = variant});
+      for (const int threads : {2, 3, 7}) {
+        const RunOptions options{.variant = variant, .threads = threads, .apart = threads == 3};
+        const auto shared = run<float>(c.op(true), inputs, options);
+        for (std::size_t i = 0; i < alone.size(); ++i) CHECK(same_bits(shared[i], alone[i]));
+      }
+    }
+  }
+}
+
+TEST_CASE("strassen: one problem has one plan, and the option turns it off") {
+  const Case c;
+  const std::vector<TensorSpec> inputs = {{c.input(), DType::kFloat32},
+                                          {c.grad(), DType::kFloat32}};
+  const std::vector<TensorSpec> outputs = c.op(true).infer(inputs);
+  int ran = 0;
+  for (const std::string& variant : cpu::variants(c.op(true))) {
+    if (!is_strassen(variant)) continue;
+    CAPTURE(variant);
+    Problem problem{inputs, outputs, best_isa(), 2, variant};
+    try {
+      const Kernel first = cpu::select(c.op(true), problem).kernel;
+      const Kernel second = cpu::select(c.op(true), problem).kernel;
+      CHECK(first.plan == second.plan);
+    } catch (const UnsupportedError&) {  // another machine's
+      continue;
+    }
+    problem.winograd = false;
+    CHECK_THROWS_AS(cpu::select(c.op(true), problem), UnsupportedError);
+    ++ran;
+  }
+  CHECK(ran > 0);
+}
+
+TEST_CASE("strassen: scratch of the weight gradient grows with threads, not with pixels") {
+  auto scratch = [](const Case& c, int threads) {
+    const std::vector<TensorSpec> inputs = {{c.input(), DType::kFloat32},
+                                            {c.grad(), DType::kFloat32}};
+    const std::vector<TensorSpec> outputs = c.op(false).infer(inputs);
+    return cpu::select(c.op(false), {inputs, outputs, Isa::kBaseline, threads,
+                                     "conv2d_grad_weight.strassen.baseline"})
+        .kernel.scratch_bytes;
+  };
+  const Case small{.n = 1, .h = 64, .w = 64, .ic = 512, .oc = 512};
+  const Case large{.n = 100, .h = 64, .w = 64, .ic = 512, .oc = 512};
+  const std::size_t weights = std::size_t{512} * 512 * sizeof(float);
+  CHECK(scratch(small, 1) <= 8 * weights + (1 << 20));
+  CHECK(scratch(large, 1) <= 8 * weights + (1 << 20));
+  CHECK(scratch(large, 2) - scratch(large, 1) <= weights + (1 << 20));
+}
