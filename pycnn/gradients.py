@@ -46,7 +46,7 @@ def value_and_grad(
         isa: Instruction set; None takes the best.
         threads: None chooses.
         variants: Kernel variants to pin.
-        winograd: Whether 3x3 and 5x5 convolutions may use Winograd's algorithms (see `compile`).
+        winograd: Whether convolutions may use Winograd's algorithms (see `compile`).
         dtype: "float32"; "bfloat16" or "float16" for activations and their gradients; the value and the gradients that
             are given back are float32 (see `compile`). In float16 what is below 6e-8 vanishes on the way back, unless
             `fn` scales its result.

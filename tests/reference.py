@@ -278,6 +278,33 @@ def winograd_grad_weight(x, grad, tile, window, *, padding=0, magnitude=False):
     return np.einsum("ai,aboc,bj->oijc", matrices[1], sums, matrices[1])
 
 
+def strassen(x, weight, *, magnitude=False):
+    """A 1x1 convolution by pairs of pixels and halves of channels (Strassen's algorithm in Winograd's form).
+
+    With `magnitude` every number is replaced by its absolute value and every difference by a sum.
+    """
+    x, weight = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, weight))
+    n, height, width, channels = x.shape
+    pixels, half, out = height * width, channels // 2, len(weight) // 2
+    minus = 1 if magnitude else -1
+    flat = np.zeros((n, pixels + pixels % 2, channels))
+    flat[:, :pixels] = x.reshape(n, pixels, channels)
+    first, second = flat[:, ::2], flat[:, 1::2]
+    a11, a12, a21, a22 = first[..., :half], first[..., half:], second[..., :half], second[..., half:]
+    turned = weight.reshape(2 * out, channels).T
+    b11, b12, b21, b22 = turned[:half, :out], turned[:half, out:], turned[half:, :out], turned[half:, out:]
+    s1, t1 = a21 + a22, b12 + minus * b11
+    s2, t2 = s1 + minus * a11, b22 + minus * t1
+    s3, t3 = a11 + minus * a21, b22 + minus * b12
+    s4, t4 = a12 + minus * s2, t2 + minus * b21
+    u2 = a11 @ b11 + s2 @ t2
+    u3, p5 = u2 + s3 @ t3, s1 @ t1
+    result = np.empty((n, flat.shape[1], 2 * out))
+    result[:, ::2] = np.concatenate([a11 @ b11 + a12 @ b21, u2 + p5 + s4 @ b22], axis=-1)
+    result[:, 1::2] = np.concatenate([u3 + minus * (a22 @ t4), u3 + p5], axis=-1)
+    return result[:, :pixels].reshape(n, height, width, 2 * out)
+
+
 def max_pool2d(x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     stride = kernel_size if stride is None else stride
     cells = [

@@ -102,6 +102,20 @@ MUTANTS = (
         "*/backends/test_winograd.cpp",
     ),
     Mutant(
+        "strassen: a pixel without a partner takes the next image's",
+        CPU + "conv2d_strassen.cpp",
+        "if (row == plan.rows) {\n",
+        "if (row == plan.rows + 1) {\n",
+        "*/backends/test_strassen.cpp",
+    ),
+    Mutant(
+        "strassen: each share of the channels starts with the first weights",
+        CPU + "strassen.isa.cpp",
+        "tile.weights = job.weights + tile.channel * kStrassenProducts * job.half;",
+        "tile.weights = job.weights;",
+        "*/backends/test_strassen.cpp",
+    ),
+    Mutant(
         "bfloat16: ties rounded up",
         CPU + "simd.isa.h",
         "bits + 0x7FFFu + ((bits >> 16) & 1u)",

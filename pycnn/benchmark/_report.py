@@ -12,7 +12,7 @@ __all__ = ["BenchReport", "Clock", "Layer", "Refusal", "Timing"]
 
 _NAMED_STEPS = 3  # of those for which a kernel was refused
 _ABOVE_BOUND = (
-    "above 100 %: operations are counted by the definition, and Winograd's kernels need fewer; bytes come from\n"
+    "above 100 %: operations are counted by the definition, and Winograd's and Strassen's need fewer; bytes come from\n"
     "the nearest level that holds them all, and some may have been in a nearer one"
 )
 

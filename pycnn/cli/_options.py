@@ -219,7 +219,7 @@ def add_numerics(parser: argparse.ArgumentParser) -> None:
         "--no-winograd",
         dest="winograd",
         action="store_false",
-        help="plain sums in 3x3 and 5x5 convolutions too: slower, with smaller rounding errors",
+        help="plain sums in all convolutions: slower, with smaller rounding errors",
     )
 
 

@@ -103,7 +103,7 @@ class Recipe:
     metrics: list[str] = key([], kinds.names, "measured beside loss and accuracy: top5 and the like")
     dtype: str = key("float32", kinds.choice(*COMPUTED), "element type of activations and their gradients")
     emulate_bfloat16: bool = key(False, kinds.flag, "bfloat16 on any processor, slowly")
-    winograd: bool = key(True, kinds.flag, "let 3x3 convolutions multiply less and round more")
+    winograd: bool = key(True, kinds.flag, "let convolutions multiply less and round more")
     seed: int = key(0, kinds.integer(0, 2**63 - 1), "of everything random")
 
     def __post_init__(self) -> None:

@@ -67,8 +67,8 @@ class Trainer:
             loss while training; 0 trains without the heads. Default: the net's own weights, 0.3 in GoogLeNet. Metrics,
             evaluation and prediction look at the main output alone.
         metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
-        winograd: Whether training and evaluation may use Winograd's algorithms for 3x3 and 5x5 convolutions, which are
-            faster and round more (see `pycnn.compile`).
+        winograd: Whether training and evaluation may use Winograd's algorithms for convolutions, which are faster and
+            round more (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly (see `pycnn.compile`).
         recompute: What a training step computes again instead of keeping it for the backward pass; results have the
             same bits. "none"; "cheap": what one pass over kept values gives, such as batch norms applied to a kept

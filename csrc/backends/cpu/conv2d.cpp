@@ -7,6 +7,7 @@
 #include "backends/cpu/conv2d_reference.h"
 #include "backends/cpu/conv2d_row_pair_grad.h"
 #include "backends/cpu/conv2d_scatter.h"
+#include "backends/cpu/conv2d_strassen.h"
 #include "backends/cpu/conv2d_strassen_weight_grad.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
@@ -59,6 +60,17 @@ const char* accept_winograd(const auto& op, const Problem& problem) {
 template <const WinogradRun& kRun>
 Kernel make_winograd(const auto& op, const Problem& problem) {
   return make_winograd_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+const char* accept_strassen(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  if (!problem.winograd) return kWinogradIsOff;
+  return refuse_strassen(window_of(op, problem));
+}
+
+template <const StrassenRun& kRun>
+Kernel make_strassen(const auto& op, const Problem& problem) {
+  return make_strassen_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
 template <const LaneRun& kRun>
@@ -289,6 +301,7 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16, make_pairs<kPairsAvx512>,
      Images::kBFloat16},
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
+    {"conv2d.strassen.avx512", Isa::kAvx512, accept_strassen, make_strassen<kStrassenAvx512>},
     {"conv2d.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
     {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
@@ -296,11 +309,13 @@ constexpr Variant<ops::Conv2d> kForward[] = {
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
+    {"conv2d.strassen.avx2", Isa::kAvx2, accept_strassen, make_strassen<kStrassenAvx2>},
     {"conv2d.grouped.avx2", Isa::kAvx2, accept_grouped<kGroupedAvx2>, make_grouped<kGroupedAvx2>},
     {"conv2d.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
     {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd, make_winograd<kWinogradBaseline>},
+    {"conv2d.strassen.baseline", Isa::kBaseline, accept_strassen, make_strassen<kStrassenBaseline>},
     {"conv2d.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
      make_grouped<kGroupedBaseline>},
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
@@ -327,6 +342,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_pairs<kPairsAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
      make_winograd<kWinogradAvx512>},
+    {"conv2d_grad_input.strassen.avx512", Isa::kAvx512, accept_strassen,
+     make_strassen<kStrassenAvx512>},
     {"conv2d_grad_input.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
     {"conv2d_grad_input.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>,
@@ -338,6 +355,7 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d_grad_input.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
+    {"conv2d_grad_input.strassen.avx2", Isa::kAvx2, accept_strassen, make_strassen<kStrassenAvx2>},
     {"conv2d_grad_input.grouped.avx2", Isa::kAvx2, accept_grouped<kGroupedAvx2>,
      make_grouped<kGroupedAvx2>},
     {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
@@ -347,6 +365,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
     {"conv2d_grad_input.winograd.baseline", Isa::kBaseline, accept_winograd,
      make_winograd<kWinogradBaseline>},
+    {"conv2d_grad_input.strassen.baseline", Isa::kBaseline, accept_strassen,
+     make_strassen<kStrassenBaseline>},
     {"conv2d_grad_input.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
      make_grouped<kGroupedBaseline>},
     {"conv2d_grad_input.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,

@@ -1,3 +1,4 @@
+#include "backends/cpu/fetch_lines.isa.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/gemm_tile.isa.h"
 
@@ -161,26 +162,6 @@ constexpr TileKernel kTwoVectors[] = {
     tile_kernel<11, 2, 1>, tile_kernel<12, 2, 1>, tile_kernel<13, 2, 1>, tile_kernel<14, 2, 1>,
 #endif
 };
-
-// Asks for the lines of runs, an equal share at each of so many steps.
-struct Fetch {
-  LineRuns runs;
-  Index steps = 1, lines = 0;
-  Index due = 0, at = 0;
-};
-constexpr Index kLine = 16;
-
-Fetch make_fetch(const LineRuns& runs, Index steps) {
-  return {runs, steps, runs.runs * ((runs.count + kLine - 1) / kLine)};
-}
-
-PYCNN_INLINE void step(Fetch& fetch) {
-  for (fetch.due += fetch.lines; fetch.due >= fetch.steps; fetch.due -= fetch.steps) {
-    __builtin_prefetch(fetch.runs.from + fetch.at, 0, 2);  // into L2: L1 is full of this tile's
-    fetch.at += kLine;
-    if (fetch.at >= fetch.runs.count) fetch.at = 0, fetch.runs.from += fetch.runs.pitch;
-  }
-}
 
 // Blocks of weights from `block` on, for one group of tiles.
 struct BlockGroup {

@@ -1,0 +1,399 @@
+#include "backends/cpu/conv2d_strassen.h"
+
+#include <algorithm>
+
+#include "backends/cpu/conv2d_window_plan.h"
+#include "backends/cpu/strassen.h"
+#include "core/parallel.h"
+
+namespace pycnn::cpu {
+
+// The inner loops of one instruction set.
+struct StrassenKernels {
+  Index lanes;
+  void (*sums)(const StrassenSums&);
+  void (*tiles)(const StrassenTiles&);
+  void (*weights)(const StrassenWeights&);
+  const ActivationFunctions* activation;
+  const char* format;
+  const char* transposed_format;
+};
+
+namespace {
+
+// Where the pixels of an image lie that are multiplied, or written.
+struct PixelGrid {
+  Index image = 0, row = 0, column = 0;  // pixels from one to the next
+
+  Index at(Index image_index, Index row_index, Index column_index) const {
+    return image_index * image + row_index * row + column_index * column;
+  }
+};
+
+struct StrassenPlan {
+  Index images = 0, rows = 0, columns = 0;
+  PixelGrid in, out;
+  Index in_channels = 0, out_channels = 0;
+  Index block_width = 0, blocks = 0;  // of the output channels of one half
+  Index pitch = 0;                    // of the sums of a pair, floats
+  Index chunk_pairs = 0, chunks = 0;
+  Index splits = 1;   // of the blocks
+  Index threads = 1;  // that there is scratch for
+  Index transposed = 0;
+  Index zero_fill = 0;  // some output pixels are none of these
+  int bias_input = -1, residual_input = -1;
+  TileActivation tile_activation = TileActivation::kIdentity;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint16_t unused = 0;
+  float slope = 0;
+
+  Index half() const { return in_channels / 2; }
+  Index pixels() const { return rows * columns; }
+  Index image_pairs() const { return ceil_div(pixels(), Index{2}); }
+  Index pairs() const { return images * image_pairs(); }
+  Index plane() const { return chunk_pairs * pitch; }
+  Index chunk_floats() const { return kStrassenProducts * plane(); }
+  // Sums are made before all else where several shares of the blocks need them.
+  bool shared() const { return splits > 1; }
+};
+static_assert(std::has_unique_object_representations_v<PixelGrid>);
+
+// ---- Planning
+
+constexpr Index kMinChannels = 128;       // fewer do not repay the sums
+constexpr Index kMinPixels = 128;         // fewer do not repay that weights grow by three quarters
+constexpr Index kMinGradientPixels = 16;  // of large batches, as a rule
+constexpr Index kChannelStep = 64;        // whole blocks in both halves for all instruction sets
+constexpr Index kSumFloats = 84 * 1024;   // of a chunk: stays in L2 beside a block of weights
+constexpr Index kLine = 16;               // floats
+constexpr Index kWantedShares = 16;
+
+void choose_chunks(StrassenPlan& plan, Index tile_pairs) {
+  const Index fitting = kSumFloats / (kStrassenProducts * plan.pitch);
+  const Index most = std::max(fitting / tile_pairs, Index{1}) * tile_pairs;
+  plan.chunk_pairs = std::max(std::min(most, plan.pairs()), Index{1});
+  auto chunks = [&] { return ceil_div(plan.pairs(), plan.chunk_pairs); };
+  while (chunks() < kWantedShares && plan.chunk_pairs > 2 * tile_pairs)
+    plan.chunk_pairs = ceil_div(plan.chunk_pairs / 2, tile_pairs) * tile_pairs;
+  plan.chunks = chunks();
+  // Equal shares.
+  plan.chunk_pairs = std::max(ceil_div(plan.pairs(), std::max(plan.chunks, Index{1})), Index{1});
+  while (plan.chunks * plan.splits < kWantedShares && plan.splits * 2 <= plan.blocks)
+    plan.splits *= 2;
+}
+
+// ---- Packing
+
+constexpr Index kPackedChannels = 32;  // input channels at a time
+constexpr Index kMaxWidth = 32;
+
+// Where input channels follow one another in memory: rows of output channels, next to one another.
+void turn_rows(const float* from, Index pitch, Index rows, Index count, float* to) {
+  for (Index row = 0; row < rows; ++row, from += pitch, ++to)
+    for (Index k = 0; k < count; ++k) to[k * kMaxWidth] = from[k];
+}
+
+void pack_weights(const KernelArgs& args, const StrassenKernels& kernels) {
+  const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
+  const float* weight = args.inputs[0].as<const float>();
+  float* packed = args.outputs[0].as<float>();
+  const Index half = plan.half(), out_half = plan.out_channels / 2;
+  const Index stretches = ceil_div(half, kPackedChannels);
+  auto pack = [&](std::int64_t index, int) {
+    const Index block = index / stretches, first = index % stretches * kPackedChannels;
+    const Index channel = block * plan.block_width;
+    StrassenWeights job;
+    job.count = std::min(kPackedChannels, half - first);
+    job.product = half * plan.block_width;
+    job.packed = packed + (block * kStrassenProducts * half + first) * plan.block_width;
+    alignas(64) float turned[4][kPackedChannels * kMaxWidth];
+    auto part = [&](Index in_half, Index half_of_outputs) -> const float* {
+      const Index in = in_half * half + first, out = half_of_outputs * out_half + channel;
+      if (plan.transposed) return weight + in * plan.out_channels + out;
+      float* to = turned[2 * in_half + half_of_outputs];
+      turn_rows(weight + out * plan.in_channels + in, plan.in_channels, plan.block_width, job.count,
+                to);
+      return to;
+    };
+    job.b11 = part(0, 0), job.b12 = part(0, 1), job.b21 = part(1, 0), job.b22 = part(1, 1);
+    job.pitch = plan.transposed ? plan.out_channels : kMaxWidth;
+    kernels.weights(job);
+  };
+  parallel_for(args.threads, plan.blocks * stretches, pack);
+}
+
+// ---- Running
+
+struct StrassenTensors {
+  const float* input;
+  const float* weights;
+  const float* bias;
+  const float* residual;
+  float* output;
+  Index input_pixel, output_pixel;  // floats from pixel to pixel
+};
+
+struct StrassenChunk {
+  Index first, pairs;
+  Index block, block_end;
+};
+
+StrassenChunk chunk_at(const StrassenPlan& plan, Index index) {
+  StrassenChunk chunk;
+  chunk.first = index % plan.chunks * plan.chunk_pairs;
+  chunk.pairs = std::min(plan.chunk_pairs, plan.pairs() - chunk.first);
+  const Index split = index / plan.chunks;
+  chunk.block = plan.blocks * split / plan.splits;
+  chunk.block_end = plan.blocks * (split + 1) / plan.splits;
+  return chunk;
+}
+
+// Where the pixels of a chunk's pairs are.
+void list_pairs(const StrassenPlan& plan, const StrassenTensors& tensors,
+                const StrassenChunk& chunk, PixelPair* pairs) {
+  const Index image_pairs = plan.image_pairs();
+  Index image = chunk.first / image_pairs;
+  Index pixel = chunk.first % image_pairs * 2;
+  Index row = pixel / plan.columns, column = pixel % plan.columns;
+  auto advance = [&] {
+    if (++column == plan.columns) column = 0, ++row;
+  };
+  for (Index p = 0; p < chunk.pairs; ++p) {
+    PixelPair& pair = pairs[p];
+    pair.in_first = plan.in.at(image, row, column) * tensors.input_pixel;
+    pair.out_first = plan.out.at(image, row, column) * tensors.output_pixel;
+    advance();
+    if (row == plan.rows) {
+      pair.in_second = pair.out_second = kNoPixel;
+    } else {
+      pair.in_second = plan.in.at(image, row, column) * tensors.input_pixel;
+      pair.out_second = plan.out.at(image, row, column) * tensors.output_pixel;
+      advance();
+    }
+    if (row == plan.rows) row = column = 0, ++image;
+  }
+}
+
+// The pixels of a chunk, where they follow one another.
+LineRuns read_pixels(const StrassenPlan& plan, const StrassenTensors& tensors, Index index) {
+  if (plan.in.column != 1 || plan.in.row != plan.columns || plan.in.image != plan.pixels())
+    return {};
+  const StrassenChunk chunk = chunk_at(plan, index);
+  const Index image_pairs = plan.image_pairs();
+  auto pixel_of = [&](Index pair) {
+    const Index image = pair / image_pairs;
+    return std::min(image * plan.pixels() + pair % image_pairs * 2, plan.images * plan.pixels());
+  };
+  const Index first = pixel_of(chunk.first), end = pixel_of(chunk.first + chunk.pairs);
+  return {tensors.input + first * tensors.input_pixel, end - first, plan.in_channels,
+          tensors.input_pixel};
+}
+
+// The transcendental activations read finished sums while they are still in cache.
+void activate_chunk(const StrassenPlan& plan, const StrassenKernels& kernels,
+                    const StrassenTensors& tensors, const StrassenChunk& chunk,
+                    const PixelPair* pairs) {
+  if (plan.activation == ActivationKind::kIdentity ||
+      tile_activation(plan.activation) != TileActivation::kIdentity)
+    return;
+  const Index first = chunk.block * plan.block_width;
+  const Index count = chunk.block_end * plan.block_width - first;
+  for (Index p = 0; p < chunk.pairs; ++p)
+    for (const Index at : {pairs[p].out_first, pairs[p].out_second}) {
+      if (at == kNoPixel) continue;
+      // Both halves, as two runs.
+      activate(plan.activation, *kernels.activation,
+               {tensors.output + at + first, 2, count, plan.out_channels / 2});
+    }
+}
+
+// The kernel's scratch: the sums of chunks, and of each worker what pixels that there are not would
+// be, and the list of its pairs.
+struct StrassenScratch {
+  Index sum_sets, sum_floats, spare_floats, chunk_pairs;
+  float* first = nullptr;
+
+  StrassenScratch(const StrassenPlan& plan, Index threads)
+      : sum_sets(plan.shared() ? plan.chunks : threads),
+        sum_floats(plan.chunk_floats()),
+        spare_floats(ceil_div(plan.out_channels, kLine) * kLine),
+        chunk_pairs(plan.chunk_pairs) {}
+
+  Index floats(Index threads) const { return sum_sets * sum_floats + threads * spare_floats; }
+  std::size_t bytes(Index threads) const {
+    return static_cast<std::size_t>(floats(threads)) * sizeof(float) +
+           static_cast<std::size_t>(threads * chunk_pairs) * sizeof(PixelPair);
+  }
+  float* sums(Index set) const { return first + set * sum_floats; }
+  float* spare(Index worker) const { return first + sum_sets * sum_floats + worker * spare_floats; }
+  PixelPair* pairs(Index worker, Index threads) const {
+    return reinterpret_cast<PixelPair*>(first + floats(threads)) + worker * chunk_pairs;
+  }
+};
+
+void run_strassen(const KernelArgs& args, const StrassenKernels& kernels) {
+  const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
+  auto optional = [&](int i) {
+    return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
+  };
+  const StrassenTensors tensors = {
+      args.inputs[0].as<const float>(), args.inputs[1].as<const float>(), optional(plan.bias_input),
+      optional(plan.residual_input),    args.outputs[0].as<float>(),      args.inputs[0].pitch(),
+      args.outputs[0].pitch()};
+  if (plan.zero_fill) {
+    auto clear = [&](std::int64_t begin, std::int64_t end) {
+      std::fill(tensors.output + begin, tensors.output + end, 0.0f);
+    };
+    parallel_ranges(args.threads, plan.images * plan.out.image * plan.out_channels, 64 * 1024,
+                    clear);
+  }
+  const Index workers = plan.threads;
+  StrassenScratch scratch(plan, workers);
+  scratch.first = reinterpret_cast<float*>(args.scratch);
+  auto make_sums = [&](const StrassenChunk& chunk, const PixelPair* pairs, float* to) {
+    kernels.sums({tensors.input, pairs, chunk.pairs, plan.half(), to, plan.pitch, plan.plane()});
+  };
+  if (plan.shared()) {
+    auto sum_chunk = [&](std::int64_t index, int worker) {
+      const StrassenChunk chunk = chunk_at(plan, index);
+      PixelPair* pairs = scratch.pairs(worker, workers);
+      list_pairs(plan, tensors, chunk, pairs);
+      make_sums(chunk, pairs, scratch.sums(index));
+    };
+    parallel_for(args.threads, plan.chunks, sum_chunk);
+  }
+  const Index shares = plan.chunks * plan.splits;
+  auto run_share = [&](std::int64_t index, int worker) {
+    const StrassenChunk chunk = chunk_at(plan, index);
+    PixelPair* pairs = scratch.pairs(worker, workers);
+    list_pairs(plan, tensors, chunk, pairs);
+    float* sums = scratch.sums(plan.shared() ? index % plan.chunks : worker);
+    if (!plan.shared()) make_sums(chunk, pairs, sums);
+    StrassenTiles tiles;
+    tiles.sums = sums, tiles.pitch = plan.pitch, tiles.plane = plan.plane();
+    tiles.pairs = pairs, tiles.count = chunk.pairs, tiles.half = plan.half();
+    tiles.weights = tensors.weights;
+    tiles.block_begin = chunk.block, tiles.block_end = chunk.block_end;
+    tiles.out_half = plan.out_channels / 2;
+    tiles.output = tensors.output, tiles.bias = tensors.bias, tiles.residual = tensors.residual;
+    tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
+    tiles.spare = scratch.spare(worker);
+    // As a rule other threads take the chunks between.
+    if (!plan.shared() && index + args.threads < shares)
+      tiles.fetch = read_pixels(plan, tensors, index + args.threads);
+    kernels.tiles(tiles);
+    activate_chunk(plan, kernels, tensors, chunk, pairs);
+  };
+  parallel_for(args.threads, shares, run_share);
+}
+
+template <const StrassenKernels& kKernels>
+void run(const KernelArgs& args) noexcept {
+  run_strassen(args, kKernels);
+}
+template <const StrassenKernels& kKernels>
+void pack(const KernelArgs& args) noexcept {
+  pack_weights(args, kKernels);
+}
+
+constexpr StrassenKernels kBaselineKernels = {baseline::kGemmLanes,
+                                              baseline::strassen_sums,
+                                              baseline::strassen_tiles,
+                                              baseline::strassen_weights,
+                                              &baseline::kActivation,
+                                              "conv2d.strassen.baseline",
+                                              "conv2d_grad_input.strassen.baseline"};
+#if PYCNN_HAVE_AVX2
+constexpr StrassenKernels kAvx2Kernels = {avx2::kGemmLanes,
+                                          avx2::strassen_sums,
+                                          avx2::strassen_tiles,
+                                          avx2::strassen_weights,
+                                          &avx2::kActivation,
+                                          "conv2d.strassen.avx2",
+                                          "conv2d_grad_input.strassen.avx2"};
+#endif
+#if PYCNN_HAVE_AVX512
+constexpr StrassenKernels kAvx512Kernels = {avx512::kGemmLanes,
+                                            avx512::strassen_sums,
+                                            avx512::strassen_tiles,
+                                            avx512::strassen_weights,
+                                            &avx512::kActivation,
+                                            "conv2d.strassen.avx512",
+                                            "conv2d_grad_input.strassen.avx512"};
+#endif
+
+// Pixels of the image with few, of which those of the other are every stride-th.
+bool all_inside(const WindowProblem& w) {
+  const Shape& few = w.transposed ? w.input : w.output;
+  const Shape& many = w.transposed ? w.output : w.input;
+  return (few[1] - 1) * w.stride[0] < many[1] && (few[2] - 1) * w.stride[1] < many[2];
+}
+
+}  // namespace
+
+const StrassenRun kStrassenBaseline = {run<kBaselineKernels>, pack<kBaselineKernels>,
+                                       &kBaselineKernels};
+#if PYCNN_HAVE_AVX2
+const StrassenRun kStrassenAvx2 = {run<kAvx2Kernels>, pack<kAvx2Kernels>, &kAvx2Kernels};
+#endif
+#if PYCNN_HAVE_AVX512
+const StrassenRun kStrassenAvx512 = {run<kAvx512Kernels>, pack<kAvx512Kernels>, &kAvx512Kernels};
+#endif
+
+const char* refuse_strassen(const WindowProblem& w) {
+  if (w.kernel_size != Pair{1, 1}) return "the window is not 1x1";
+  if (w.groups != 1) return "there are groups";
+  if (w.padding != Pair{0, 0} || !all_inside(w)) return "there is padding";
+  if (std::min(w.input[3], w.output[3]) < kMinChannels) return "fewer than 128 channels";
+  if (w.input[3] % 2 != 0) return "an odd number of channels is read";
+  if (w.output[3] % kChannelStep != 0) return "channels written are no multiple of 64";
+  const Index pixels = w.transposed ? w.input[1] * w.input[2] : w.output[1] * w.output[2];
+  if (pixels < (w.transposed ? kMinGradientPixels : kMinPixels))
+    return w.transposed ? "fewer than 16 pixels" : "fewer than 128 pixels";
+  return nullptr;
+}
+
+Kernel make_strassen_kernel(const WindowProblem& w, int threads, const StrassenRun& entry) {
+  StrassenPlan plan;
+  const Shape& few = w.transposed ? w.input : w.output;
+  const Shape& many = w.transposed ? w.output : w.input;
+  plan.images = few[0], plan.rows = few[1], plan.columns = few[2];
+  const PixelGrid dense = {plan.pixels(), plan.columns, 1};
+  const PixelGrid strided = {many[1] * many[2], w.stride[0] * many[2], w.stride[1]};
+  plan.in = w.transposed ? dense : strided;
+  plan.out = w.transposed ? strided : dense;
+  plan.zero_fill = w.transposed && (few[1] != many[1] || few[2] != many[2]);
+  plan.in_channels = w.input[3], plan.out_channels = w.output[3];
+  plan.transposed = w.transposed;
+  plan.threads = std::max(threads, 1);
+  const Index lanes = entry.kernels->lanes;
+  plan.block_width = 2 * lanes;
+  plan.blocks = plan.out_channels / 2 / plan.block_width;
+  // An odd number of cache lines, so that pairs do not all fall into the same sets.
+  plan.pitch = (ceil_div(plan.half(), kLine) | 1) * kLine;
+  int next_input = 2;
+  if (w.bias) plan.bias_input = next_input++;
+  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.activation = w.epilogue.activation;
+  plan.tile_activation = tile_activation(plan.activation);
+  plan.slope = static_cast<float>(w.epilogue.slope);
+  choose_chunks(plan, lanes == 16 ? 14 : 6);
+
+  Kernel kernel;
+  kernel.run = entry.run;
+  kernel.scratch_bytes = StrassenScratch(plan, plan.threads).bytes(plan.threads);
+  kernel.packed.input = 1;
+  kernel.packed.bytes =
+      static_cast<std::size_t>(kStrassenProducts * plan.half() * plan.out_channels / 2) *
+      sizeof(float);
+  kernel.packed.pack = entry.pack;
+  kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
+  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.strided_inputs = 1;
+  // A residual lies as the output does; pixels between are cleared in one go.
+  kernel.strided_outputs = plan.residual_input < 0 && !plan.zero_fill;
+  append_to_plan(kernel.plan, &plan, 1);
+  return kernel;
+}
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,141 @@
+#include <doctest/doctest.h>
+
+#include <sstream>
+
+#include "backends/test_conv2d_support.h"
+
+using namespace pycnn;
+using namespace pycnn::testing;
+
+// That the arithmetic is right within its rounding is shown in tests/ops/test_strassen.py.
+namespace {
+
+struct Case {
+  std::int64_t n = 1, h = 12, w = 11, ic = 128, oc = 128;
+  Pair stride = {1, 1};
+
+  Shape input() const { return {n, h, w, ic}; }
+  Shape weight() const { return {oc, 1, 1, ic}; }
+  Shape output() const { return {n, (h - 1) / stride[0] + 1, (w - 1) / stride[1] + 1, oc}; }
+  ops::Conv2d forward() const {
+    ops::Conv2d op;
+    op.stride = stride;
+    return op;
+  }
+  ops::Conv2dGradInput grad_input() const {
+    return {.stride = stride, .padding = {}, .input_size = {h, w}};
+  }
+  std::string text() const {
+    std::ostringstream out;
+    out << to_string(input()) << " to " << to_string(output());
+    return out.str();
+  }
+};
+
+bool is_strassen(const std::string& variant) {
+  return variant.find(".strassen.") != std::string::npos;
+}
+
+template <class OpType>
+bool any_strassen(const OpType& op, const std::vector<Values>& inputs) {
+  for (const std::string& name : fast_variants(op, inputs))
+    if (is_strassen(name)) return true;
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("strassen: every variant has the reference's bits on whole numbers") {
+  std::mt19937 random(1);
+  const std::vector<Case> cases = {
+      {},
+      {.n = 0},
+      {.n = 3, .h = 3, .w = 43},  // the last pixel of each image has no partner
+      {.h = 1, .w = 128, .ic = 146, .oc = 192},
+      {.n = 2, .h = 23, .w = 25, .ic = 130, .stride = {2, 2}},
+      {.n = 1, .h = 130, .w = 2, .stride = {1, 2}},
+      {.h = 16, .w = 8, .oc = 448},  // output channels are shared out
+      {.n = 2, .h = 29, .w = 31},    // more chunks of pairs than cores
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.text());
+    const Values input = whole_numbers(c.input(), random), bias = whole_numbers({c.oc}, random);
+    const Values weight = whole_numbers(c.weight(), random);
+    const Values grad = whole_numbers(c.output(), random);
+    REQUIRE(any_strassen(c.forward(), {input, weight, bias}));
+    check_exact(c.forward(), {input, weight, bias}, Winograd::kTaken);
+    if (c.ic % 64 != 0) continue;
+    REQUIRE(any_strassen(c.grad_input(), {grad, weight}));
+    check_exact(c.grad_input(), {grad, weight}, Winograd::kTaken);
+  }
+}
+
+TEST_CASE("strassen: the gradient for the input of small images has the reference's bits") {
+  std::mt19937 random(2);
+  for (const Case& c :
+       {Case{.n = 3, .h = 5, .w = 5}, Case{.n = 2, .h = 7, .w = 9, .stride = {2, 2}}}) {
+    CAPTURE(c.text());
+    const Values grad = whole_numbers(c.output(), random),
+                 weight = whole_numbers(c.weight(), random);
+    REQUIRE(any_strassen(c.grad_input(), {grad, weight}));
+    check_exact(c.grad_input(), {grad, weight}, Winograd::kTaken);
+  }
+}
+
+TEST_CASE("strassen: the epilogue equals separate steps, also in place and at the edge of memory") {
+  std::mt19937 random(3);
+  const Case c{.n = 2, .h = 3, .w = 43};
+  const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
+  const Values bias = reals({c.oc}, random), residual = reals(c.output(), random);
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    if (isa > best_isa()) continue;
+    const auto plain = run<float>(c.forward(), {input, weight, bias}, {.isa = isa})[0];
+    for (const bool with_residual : {false, true})
+      for (const auto kind : {ActivationKind::kIdentity, ActivationKind::kRelu,
+                              ActivationKind::kLeakyRelu, ActivationKind::kTanh}) {
+        Values sum{c.output(), plain};
+        if (with_residual)
+          for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += residual.data[i];
+        const auto expected =
+            kind == ActivationKind::kIdentity
+                ? sum.data
+                : run<float>(ops::Activation{.kind = kind, .slope = 0.125}, {sum}, {.isa = isa})[0];
+        ops::Conv2d fused = c.forward();
+        fused.epilogue = {.residual = with_residual, .activation = kind, .slope = 0.125};
+        std::vector<Values> inputs = {input, weight, bias};
+        if (with_residual) inputs.push_back(residual);
+        for (const Guard guard : {Guard::kAfter, Guard::kBefore})
+          for (const bool in_place : {false, true})
+            if (with_residual || !in_place)
+              CHECK(same_bits(
+                  run<float>(fused, inputs,
+                             {.isa = isa, .threads = 2, .guard = guard, .in_place = in_place})[0],
+                  expected));
+      }
+  }
+}
+
+TEST_CASE("strassen: one problem has one plan, and the option turns it off") {
+  const Case c;
+  const std::vector<TensorSpec> inputs = {{c.input(), DType::kFloat32},
+                                          {c.weight(), DType::kFloat32}};
+  const std::vector<TensorSpec> outputs = {{c.output(), DType::kFloat32}};
+  int ran = 0;
+  for (const std::string& variant : cpu::variants(c.forward())) {
+    if (!is_strassen(variant)) continue;
+    CAPTURE(variant);
+    Problem problem{inputs, outputs, best_isa(), 2, variant};
+    try {
+      const Kernel first = cpu::select(c.forward(), problem).kernel;
+      const Kernel second = cpu::select(c.forward(), problem).kernel;
+      CHECK(first.plan == second.plan);
+      CHECK(first.packed.bytes == second.packed.bytes);
+    } catch (const UnsupportedError&) {  // another machine's
+      continue;
+    }
+    problem.winograd = false;
+    CHECK_THROWS_AS(cpu::select(c.forward(), problem), UnsupportedError);
+    ++ran;
+  }
+  CHECK(ran > 0);
+}
