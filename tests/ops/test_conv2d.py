@@ -1,4 +1,4 @@
-"""Convolution and its two gradients; what Winograd's kernels round is looked at in test_winograd.py."""
+"""Convolution and its two gradients; what fast algorithms round is looked at in test_winograd.py and test_strassen.py."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ class Case:
 
 CASES = {
     "1x1_image": Case((1, 1, 1, 1), 1, (1, 1)),
+    "pointwise_wide": Case((1, 12, 11, 128), 128, (1, 1)),
     "1x1_image_padded_3x3": Case((2, 1, 1, 3), 17, (3, 3), padding=1),
     "1x1_image_padded_7x7": Case((1, 1, 1, 17), 3, (7, 7), padding=3),
     "empty_batch": Case((0, 5, 6, 3), 4, padding=1),
