@@ -1,4 +1,4 @@
-"""Convolution and its two gradients; what fast algorithms round is looked at in test_winograd.py and test_strassen.py."""
+"""Convolution and its two gradients; what fast algorithms round: test_winograd.py, test_strassen.py."""
 
 from __future__ import annotations
 
