@@ -158,7 +158,7 @@ void copying_kernel(const PanelTiles& job, const float* a, const float* b, float
         yv[v] = load(y + v * kLanes);
         if (!kCopyB) continue;
         store(block + v * kLanes, yv[v]);
-        __builtin_prefetch(near_b + v * kLanes);
+        __builtin_prefetch(near_b + v * kLanes, 0, 2);
       }
       if constexpr (kCopyA) {
 #pragma GCC unroll 2
@@ -168,8 +168,8 @@ void copying_kernel(const PanelTiles& job, const float* a, const float* b, float
           // Beyond the panel it is overwritten by the next pixel, or the next panel.
           store(panel + v, full ? load(x + v) : load_partial(x + v, kRest));
         }
-        __builtin_prefetch(near_a);
-        __builtin_prefetch(near_a + kMaxScalars - 1);
+        __builtin_prefetch(near_a, 0, 2);
+        __builtin_prefetch(near_a + kMaxScalars - 1, 0, 2);
       }
 #pragma GCC unroll 14
       for (int i = 0; i < kMaxScalars; ++i) {
