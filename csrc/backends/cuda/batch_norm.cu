@@ -86,54 +86,123 @@ struct KnownStatistics {
   }
 };
 
-PYCNN_BOTH float applied(const ApplyParams& p, std::int64_t c, float x, float residual) {
-  return activate(p.curve, (x - p.mean[c]) * p.factor[c] + p.offset[c] + residual);
+// Numbers of the channels from c on.
+template <int Width>
+PYCNN_BOTH void load_vector(const float* from, std::int64_t c, float (&to)[Width]) {
+  constexpr int kPart = Width < 4 ? Width : 4;
+  PYCNN_UNROLL
+  for (int i = 0; i < Width; i += kPart) {
+    float part[kPart];
+    load(from + c + i, kPart, part);
+    PYCNN_UNROLL
+    for (int j = 0; j < kPart; ++j) to[i + j] = part[j];
+  }
 }
 
-template <class T>
+// output = Function of two inputs, element by element, where channels have numbers of their own. A
+// thread reads those of its vector of channels once, for kRows rows, and kAtOnce rows of the inputs
+// before it writes one. Blocks come from the last row to the first: what the kernel before this one
+// made last is in the cache yet, and what the next one reads first will be.
+struct RowTensors {
+  const void* a;
+  const void* b;  // null: zeros
+  void* output;
+  std::int64_t a_pitch, b_pitch, output_pitch, rows, channels;
+};
+template <class T, int Width, class Function>
+struct MapRows {
+  static constexpr int kThreads = 256, kRows = 8, kAtOnce = Function::kAtOnce;
+  struct Shared {};
+  struct Registers {};
+  RowTensors t;
+  Function function;
+  int across;  // vectors of a row that a block has, a power of two
+
+  static MapRows of(const RowTensors& tensors, const Function& function) {
+    constexpr int kMost = Width > 1 ? 8 : 32;
+    MapRows map{tensors, function, 1};
+    while (map.across < kMost && map.across * Width < tensors.channels) map.across *= 2;
+    return map;
+  }
+  PYCNN_BOTH std::int64_t columns() const {
+    const std::int64_t width = std::int64_t{across} * Width;
+    return (t.channels + width - 1) / width;
+  }
+  PYCNN_BOTH std::int64_t down() const { return kThreads / across; }
+  PYCNN_BOTH std::int64_t blocks() const {
+    const std::int64_t rows = down() * kRows;
+    return (t.rows + rows - 1) / rows * columns();
+  }
+
+  PYCNN_BOTH void operator()(Block<MapRows>& block) const {
+    const std::int64_t index = blocks() - 1 - block.index();
+    const std::int64_t first_channel = index % columns() * across * Width;
+    const std::int64_t first_row = index / columns() * down() * kRows;
+    block.last([&](int thread, Registers&) {
+      const std::int64_t c = first_channel + thread % across * Width;
+      if (c >= t.channels) return;
+      const typename Function::template Channels<Width> channels(function, c);
+      const T* const a = static_cast<const T*>(t.a) + c;
+      const T* const b = static_cast<const T*>(t.b) + c;
+      T* const output = static_cast<T*>(t.output) + c;
+      for (int group = 0; group < kRows; group += kAtOnce) {
+        const std::int64_t row = first_row + thread / across + group * down();
+        float x[kAtOnce][Width], y[kAtOnce][Width] = {};
+        PYCNN_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          const std::int64_t at = row + i * down();
+          if (at >= t.rows) continue;
+          load(a + at * t.a_pitch, Width, x[i]);
+          if (t.b != nullptr) load(b + at * t.b_pitch, Width, y[i]);
+        }
+        PYCNN_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          const std::int64_t at = row + i * down();
+          if (at >= t.rows) continue;
+          PYCNN_UNROLL
+          for (int j = 0; j < Width; ++j) x[i][j] = channels(function, j, x[i][j], y[i][j]);
+          store(output + at * t.output_pitch, Width, x[i]);
+        }
+      }
+    });
+  }
+};
+
+template <class Function>
+void map_rows(DeviceQueue& queue, Image image, const RowTensors& tensors,
+              const Function& function) {
+  with_vectors(image, tensors.channels, [&](auto type, auto width) {
+    const auto map =
+        MapRows<decltype(type), decltype(width)::value, Function>::of(tensors, function);
+    launch(queue, map, map.blocks());
+  });
+}
+
+// Of an input and a residual.
 struct Apply {
-  static constexpr int kWidth = kVector<T>;
-  ApplyParams p;
-  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    float x[kWidth], r[kWidth] = {};
-    load(static_cast<const T*>(p.input) + begin, n, x);
-    if (p.residual != nullptr) load(static_cast<const T*>(p.residual) + begin, n, r);
-    std::int64_t c = begin % p.channels;
-    for (int i = 0; i < n && i < kWidth; ++i) {
-      x[i] = applied(p, c, x[i], r[i]);
-      c = c + 1 == p.channels ? 0 : c + 1;
+  static constexpr int kAtOnce = 4;
+  const float* mean;
+  const float* factor;
+  const float* offset;
+  Curve curve;
+  template <int Width>
+  struct Channels {
+    float mean[Width], factor[Width], offset[Width];
+    PYCNN_BOTH Channels(const Apply& f, std::int64_t c) {
+      load_vector(f.mean, c, mean);
+      load_vector(f.factor, c, factor);
+      load_vector(f.offset, c, offset);
     }
-    store(static_cast<T*>(p.output) + begin, n, x);
-  }
-};
-
-// Vector `at` of rows that lie apart.
-template <int Width>
-struct RowVector {
-  std::int64_t row, channel;
-  PYCNN_BOTH RowVector(std::int64_t at, std::int64_t channels)
-      : row(at / (channels / Width)), channel(at % (channels / Width) * Width) {}
-};
-
-template <class T, int Width>
-struct ApplyApart {
-  static constexpr int kWidth = 1;
-  ApplyParams p;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const RowVector<Width> v(at, p.channels);
-    float x[Width], r[Width] = {};
-    load(static_cast<const T*>(p.input) + v.row * p.input_pitch + v.channel, Width, x);
-    if (p.residual != nullptr)
-      load(static_cast<const T*>(p.residual) + v.row * p.residual_pitch + v.channel, Width, r);
-    for (int i = 0; i < Width; ++i) x[i] = applied(p, v.channel + i, x[i], r[i]);
-    store(static_cast<T*>(p.output) + v.row * p.output_pitch + v.channel, Width, x);
-  }
+    PYCNN_BOTH float operator()(const Apply& f, int i, float x, float residual) const {
+      return activate(f.curve, (x - mean[i]) * factor[i] + offset[i] + residual);
+    }
+  };
 };
 
 // What comes back through the activation, at one element.
-PYCNN_BOTH float open_gradient(const GradientParams& p, std::int64_t c, float centered, float g) {
-  if (p.curve.kind == CurveKind::kIdentity) return g;
-  return passed(p.curve, activate(p.curve, centered * p.factor[c] + p.offset[c]), g);
+PYCNN_BOTH float open_gradient(const Curve& curve, float centered, float factor, float offset,
+                               float g) {
+  return passed(curve, activate(curve, centered * factor + offset), g);
 }
 
 template <class T>
@@ -144,7 +213,8 @@ struct GradientTerm {
     const float x = widened(static_cast<const T*>(p.input)[row * p.input_pitch + c]);
     const float g = widened(static_cast<const T*>(p.grad_output)[row * p.grad_output_pitch + c]);
     const float centered = x - p.mean[c];
-    values[0] = open_gradient(p, c, centered, g);
+    const bool open = p.curve.kind == CurveKind::kIdentity;
+    values[0] = open ? g : open_gradient(p.curve, centered, p.factor[c], p.offset[c], g);
     values[1] = values[0] * centered;
   }
 };
@@ -178,48 +248,38 @@ struct KnownGradient {
   }
 };
 
-struct Coefficients {
+// Of the input and the output's gradient.
+struct InputGradient {
+  static constexpr int kAtOnce = 2;  // so that two blocks have registers enough
+  const float* mean;
   const float* a;
   const float* b;
   const float* c;
-  PYCNN_BOTH float gradient(const GradientParams& p, std::int64_t channel, float x, float g) const {
-    const float centered = x - p.mean[channel];
-    const float result = a[channel] * open_gradient(p, channel, centered, g);
-    return p.through_statistics ? result + (b[channel] * centered + c[channel]) : result;
-  }
-};
-
-template <class T>
-struct InputGradient {
-  static constexpr int kWidth = kVector<T>;
-  GradientParams p;
-  Coefficients coefficients;
-  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    float x[kWidth], g[kWidth];
-    load(static_cast<const T*>(p.input) + begin, n, x);
-    load(static_cast<const T*>(p.grad_output) + begin, n, g);
-    std::int64_t channel = begin % p.channels;
-    for (int i = 0; i < n && i < kWidth; ++i) {
-      g[i] = coefficients.gradient(p, channel, x[i], g[i]);
-      channel = channel + 1 == p.channels ? 0 : channel + 1;
+  const float* factor;
+  const float* offset;
+  Curve curve;
+  bool through_statistics;
+  template <int Width>
+  struct Channels {
+    float mean[Width], a[Width], b[Width], c[Width], factor[Width] = {}, offset[Width] = {};
+    bool open;
+    PYCNN_BOTH Channels(const InputGradient& f, std::int64_t channel)
+        : open(f.curve.kind == CurveKind::kIdentity) {
+      load_vector(f.mean, channel, mean);
+      load_vector(f.a, channel, a);
+      load_vector(f.b, channel, b);
+      load_vector(f.c, channel, c);
+      if (open) return;
+      load_vector(f.factor, channel, factor);
+      load_vector(f.offset, channel, offset);
     }
-    store(static_cast<T*>(p.grad_input) + begin, n, g);
-  }
-};
-
-template <class T, int Width>
-struct InputGradientApart {
-  static constexpr int kWidth = 1;
-  GradientParams p;
-  Coefficients coefficients;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const RowVector<Width> v(at, p.channels);
-    float x[Width], g[Width];
-    load(static_cast<const T*>(p.input) + v.row * p.input_pitch + v.channel, Width, x);
-    load(static_cast<const T*>(p.grad_output) + v.row * p.grad_output_pitch + v.channel, Width, g);
-    for (int i = 0; i < Width; ++i) g[i] = coefficients.gradient(p, v.channel + i, x[i], g[i]);
-    store(static_cast<T*>(p.grad_input) + v.row * p.grad_input_pitch + v.channel, Width, g);
-  }
+    PYCNN_BOTH float operator()(const InputGradient& f, int i, float x, float g) const {
+      const float centered = x - mean[i];
+      const float result =
+          a[i] * (open ? g : open_gradient(f.curve, centered, factor[i], offset[i], g));
+      return f.through_statistics ? result + (b[i] * centered + c[i]) : result;
+    }
+  };
 };
 
 struct InferenceFactors {
@@ -281,18 +341,11 @@ void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsPara
   });
 }
 
-void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& params) {
-  const std::int64_t count = params.rows * params.channels;
-  const bool follow_one_another =
-      params.input_pitch == params.channels && params.output_pitch == params.channels &&
-      (params.residual == nullptr || params.residual_pitch == params.channels);
-  if (follow_one_another)
-    return with_image(image,
-                      [&](auto type) { launch_map(queue, Apply<decltype(type)>{params}, count); });
-  with_vectors(image, params.channels, [&](auto type, auto width) {
-    constexpr int kWidth = decltype(width)::value;
-    launch_map(queue, ApplyApart<decltype(type), kWidth>{params}, count / kWidth);
-  });
+void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& p) {
+  map_rows(queue, image,
+           {p.input, p.residual, p.output, p.input_pitch, p.residual_pitch, p.output_pitch, p.rows,
+            p.channels},
+           Apply{p.mean, p.factor, p.offset, p.curve});
 }
 
 void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& params,
@@ -310,20 +363,11 @@ void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& 
     else
       launch_column_sums(queue, GradientTerm<T>{params}, finish, shape, partials);
   });
-  const Coefficients coefficients{a, b, c};
-  const std::int64_t count = params.rows * params.channels;
-  const bool follow_one_another = params.input_pitch == params.channels &&
-                                  params.grad_output_pitch == params.channels &&
-                                  params.grad_input_pitch == params.channels;
-  if (follow_one_another)
-    return with_image(image, [&](auto type) {
-      launch_map(queue, InputGradient<decltype(type)>{params, coefficients}, count);
-    });
-  with_vectors(image, params.channels, [&](auto type, auto width) {
-    constexpr int kWidth = decltype(width)::value;
-    launch_map(queue, InputGradientApart<decltype(type), kWidth>{params, coefficients},
-               count / kWidth);
-  });
+  map_rows(queue, image,
+           {params.input, params.grad_output, params.grad_input, params.input_pitch,
+            params.grad_output_pitch, params.grad_input_pitch, params.rows, params.channels},
+           InputGradient{params.mean, a, b, c, params.factor, params.offset, params.curve,
+                         params.through_statistics});
 }
 
 void inference_factors(DeviceQueue& queue, const float* scale, const float* var, double eps,

@@ -37,4 +37,31 @@ struct Divider {
   }
 };
 
+// The same of any numbers: quick for those below 2^31.
+struct WideDivider {
+  std::int64_t divisor = 1;
+  Divider quick;
+  bool is_quick = true;
+
+  WideDivider() = default;
+  // 1 or more.
+  explicit WideDivider(std::int64_t by)
+      : divisor(by), quick(by < kQuick ? by : 1), is_quick(by < kQuick) {}
+
+  PYCNN_BOTH std::int64_t split(std::int64_t& number) const {
+    if (is_quick && number < kQuick) {
+      auto rest = static_cast<std::uint32_t>(number);
+      const std::uint32_t result = quick.split(rest);
+      number = rest;
+      return result;
+    }
+    const std::int64_t result = number / divisor;
+    number -= result * divisor;
+    return result;
+  }
+
+ private:
+  static constexpr std::int64_t kQuick = std::int64_t{1} << 31;
+};
+
 }  // namespace pycnn::cuda

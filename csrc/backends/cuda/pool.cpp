@@ -50,7 +50,7 @@ void run_max_grad(const KernelArgs& args) noexcept {
   PoolShape shape = shape_of(op_of<ops::MaxPool2dGrad>(args).pool, args.inputs[0], args.inputs[1]);
   shape.grad_pitch = args.outputs[0].pitch();
   max_pool_grad(queue_of(args), image_of(args.inputs[0]), shape, args.inputs[0].data,
-                args.inputs[1].data, args.outputs[0].data);
+                args.inputs[1].data, args.outputs[0].data, args.scratch);
 }
 
 void run_avg(const KernelArgs& args) noexcept {
@@ -103,26 +103,6 @@ void run_global_max_grad(const KernelArgs& args) noexcept {
                        input.dim(3), input.data, args.inputs[1].data, args.outputs[0].data);
 }
 
-ResponseNorm norm_of(const ops::LocalResponseNorm& op) {
-  return {static_cast<int>(op.size / 2), static_cast<int>((op.size - 1) / 2),
-          static_cast<float>(op.alpha / static_cast<double>(op.size)), static_cast<float>(op.beta),
-          static_cast<float>(op.k)};
-}
-
-void run_response(const KernelArgs& args) noexcept {
-  const TensorSpec& spec = *args.inputs[0].spec;
-  response_norm(queue_of(args), image_of(args.inputs[0]),
-                norm_of(op_of<ops::LocalResponseNorm>(args)), args.inputs[0].data,
-                args.outputs[0].data, rows_of(spec), channels_of(spec));
-}
-
-void run_response_grad(const KernelArgs& args) noexcept {
-  const TensorSpec& spec = *args.inputs[0].spec;
-  response_norm_grad(queue_of(args), image_of(args.inputs[0]),
-                     norm_of(op_of<ops::LocalResponseNormGrad>(args).norm), args.inputs[0].data,
-                     args.inputs[1].data, args.outputs[0].data, rows_of(spec), channels_of(spec));
-}
-
 Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_bytes = 0) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
   return {run, scratch(scratch_bytes)};
@@ -133,8 +113,12 @@ Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_byt
 Choice select(const ops::MaxPool2d&, const Problem& problem) {
   return strided(take(run_max, problem), 1, 1);
 }
-Choice select(const ops::MaxPool2dGrad&, const Problem& problem) {
-  return strided(take(run_max_grad, problem), 3, 1);
+Choice select(const ops::MaxPool2dGrad& op, const Problem& problem) {
+  const TensorView input{nullptr, problem.inputs.data(), 0};
+  const TensorView output{nullptr, &problem.inputs[1], 0};
+  return strided(
+      take(run_max_grad, problem, max_pool_grad_scratch_bytes(shape_of(op.pool, input, output))), 3,
+      1);
 }
 Choice select(const ops::AvgPool2d&, const Problem& problem) {
   return strided(take(run_avg, problem), 1, 1);
@@ -163,11 +147,4 @@ Choice select(const ops::GlobalMaxPool2d&, const Problem& problem) {
 Choice select(const ops::GlobalMaxPool2dGrad&, const Problem& problem) {
   return take(run_global_max_grad, problem);
 }
-Choice select(const ops::LocalResponseNorm&, const Problem& problem) {
-  return take(run_response, problem);
-}
-Choice select(const ops::LocalResponseNormGrad&, const Problem& problem) {
-  return take(run_response_grad, problem);
-}
-
 }  // namespace pycnn::cuda

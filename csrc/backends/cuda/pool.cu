@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backends/cuda/columns.h"
+#include "backends/cuda/divider.h"
 #include "backends/cuda/map.h"
 #include "backends/cuda/pool.h"
 
@@ -49,30 +50,37 @@ PYCNN_BOTH std::int64_t mean_cells(const PoolAxis& axis, std::int64_t o, bool co
   return most(1, count_padding ? end - start : least(end, axis.input) - most(start, 0));
 }
 
-// Channels [c, c + Width) of pixel (h, w) of image n.
+// Channels from `c` on of pixel (h, w) of image n, which is number `pixel` of all.
 struct Spot {
-  std::int64_t n, h, w, c;
+  std::int64_t n, h, w, c, pixel;
 };
-template <int Width>
-PYCNN_BOTH Spot spot_of(std::int64_t at, std::int64_t rows, std::int64_t columns,
-                        std::int64_t channels) {
-  const std::int64_t vectors = channels / Width;
-  Spot spot{};
-  spot.c = at % vectors * Width;
-  at /= vectors;
-  spot.w = at % columns;
-  at /= columns;
-  spot.h = at % rows;
-  spot.n = at / rows;
-  return spot;
-}
+// Of the vectors of images.
+struct Spots {
+  WideDivider vectors, columns, rows;
+  int width;
 
-// Of vector `at`, where pixels may lie apart.
-template <int Width>
-PYCNN_BOTH std::int64_t place_of(std::int64_t at, std::int64_t channels, std::int64_t pitch) {
-  const std::int64_t vectors = channels / Width;
-  return at / vectors * pitch + at % vectors * Width;
-}
+  Spots(std::int64_t rows_, std::int64_t columns_, std::int64_t channels, int width_)
+      : vectors(most(1, channels / width_)),
+        columns(most(1, columns_)),
+        rows(most(1, rows_)),
+        width(width_) {}
+  static Spots of_input(const PoolShape& s, int width) {
+    return {s.rows.input, s.columns.input, s.channels, width};
+  }
+  static Spots of_output(const PoolShape& s, int width) {
+    return {s.rows.output, s.columns.output, s.channels, width};
+  }
+
+  PYCNN_BOTH Spot operator()(std::int64_t at) const {
+    Spot spot{};
+    spot.pixel = vectors.split(at);
+    spot.c = at * width;
+    spot.w = spot.pixel;
+    spot.h = columns.split(spot.w);
+    spot.n = rows.split(spot.h);
+    return spot;
+  }
+};
 
 template <class T, int Width>
 PYCNN_BOTH void load_all(const T* from, float (&to)[Width]) {
@@ -86,7 +94,7 @@ PYCNN_BOTH bool beats(float x, float best) { return x > best || (is_nan(x) && !i
 template <class T, int Width>
 struct Winners {
   float value[Width];
-  std::int64_t tap[Width];
+  int tap[Width];
 
   PYCNN_BOTH Winners(const PoolShape& s, const T* image, std::int64_t oh, std::int64_t ow) {
     const Range v = taps_of(s.rows, oh), h = taps_of(s.columns, ow);
@@ -98,12 +106,13 @@ struct Winners {
       for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
         const std::int64_t ih = oh * s.rows.stride - s.rows.before + kh * s.rows.dilation;
         const std::int64_t iw = ow * s.columns.stride - s.columns.before + kw * s.columns.dilation;
+        const int here = static_cast<int>(kh * s.columns.kernel + kw);
         float x[Width];
         load_all(image + (ih * s.columns.input + iw) * s.input_pitch, x);
         for (int i = 0; i < Width; ++i) {
           if (tap[i] >= 0 && !beats(x[i], value[i])) continue;
           value[i] = x[i];
-          tap[i] = kh * s.columns.kernel + kw;
+          tap[i] = here;
         }
       }
     }
@@ -114,13 +123,14 @@ template <class T, int Width>
 struct MaxPool {
   static constexpr int kWidth = 1;
   PoolShape s;
+  Spots spots;
   const T* input;
   T* output;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
+    const Spot o = spots(at);
     const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Winners<T, Width> winners(s, image, o.h, o.w);
-    store(output + place_of<Width>(at, s.channels, s.output_pitch), Width, winners.value);
+    store(output + o.pixel * s.output_pitch + o.c, Width, winners.value);
   }
 };
 
@@ -128,11 +138,12 @@ template <class T, int Width>
 struct MaxPoolGrad {
   static constexpr int kWidth = 1;
   PoolShape s;
+  Spots spots;
   const T* input;
   const T* grad_output;
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
+    const Spot i = spots(at);
     const T* image = input + i.n * s.rows.input * s.columns.input * s.input_pitch + i.c;
     const Range v = windows_at(s.rows, i.h), h = windows_at(s.columns, i.w);
     float sum[Width] = {};
@@ -151,19 +162,74 @@ struct MaxPoolGrad {
           if (winners.tap[j] == kh * s.columns.kernel + kw) sum[j] += g[j];
       }
     }
-    store(grad_input + place_of<Width>(at, s.channels, s.grad_pitch), Width, sum);
+    store(grad_input + i.pixel * s.grad_pitch + i.c, Width, sum);
   }
 };
+
+// Where windows overlap, each one's winners are found once: a byte for each of its channels.
+constexpr int kNoTap = 255;
+
+template <class T, int Width>
+struct MaxTaps {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  Spots spots;
+  const T* input;
+  std::uint8_t* taps;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot o = spots(at);
+    const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
+    const Winners<T, Width> winners(s, image, o.h, o.w);
+    Pack<std::uint8_t, Width> pack;
+    for (int i = 0; i < Width; ++i)
+      pack.element[i] = static_cast<std::uint8_t>(winners.tap[i] < 0 ? kNoTap : winners.tap[i]);
+    *reinterpret_cast<Pack<std::uint8_t, Width>*>(taps + at * Width) = pack;
+  }
+};
+
+template <class T, int Width>
+struct MaxPoolGradByTaps {
+  static constexpr int kWidth = 1;
+  PoolShape s;
+  Spots spots;
+  const std::uint8_t* taps;
+  const T* grad_output;
+  T* grad_input;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const Spot i = spots(at);
+    const Range v = windows_at(s.rows, i.h), h = windows_at(s.columns, i.w);
+    float sum[Width] = {};
+    for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
+      const std::int64_t kh = tap_at(s.rows, oh, i.h);
+      if (kh < 0) continue;
+      for (std::int64_t ow = h.begin; ow < h.end; ++ow) {
+        const std::int64_t kw = tap_at(s.columns, ow, i.w);
+        if (kw < 0) continue;
+        const std::int64_t pixel = (i.n * s.rows.output + oh) * s.columns.output + ow;
+        const auto winners =
+            *reinterpret_cast<const Pack<std::uint8_t, Width>*>(taps + pixel * s.channels + i.c);
+        const int here = static_cast<int>(kh * s.columns.kernel + kw);
+        float g[Width];
+        load_all(grad_output + pixel * s.output_pitch + i.c, g);
+        for (int j = 0; j < Width; ++j) sum[j] += winners.element[j] == here ? g[j] : 0.0f;
+      }
+    }
+    store(grad_input + i.pixel * s.grad_pitch + i.c, Width, sum);
+  }
+};
+
+bool overlap(const PoolAxis& axis) { return (axis.kernel - 1) * axis.dilation >= axis.stride; }
 
 template <class T, int Width>
 struct AvgPool {
   static constexpr int kWidth = 1;
   PoolShape s;
+  Spots spots;
   bool count_padding;
   const T* input;
   T* output;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
+    const Spot o = spots(at);
     const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Range v = taps_of(s.rows, o.h), h = taps_of(s.columns, o.w);
     float sum[Width] = {};
@@ -179,7 +245,7 @@ struct AvgPool {
     const auto cells = static_cast<float>(mean_cells(s.rows, o.h, count_padding) *
                                           mean_cells(s.columns, o.w, count_padding));
     for (float& value : sum) value /= cells;
-    store(output + place_of<Width>(at, s.channels, s.output_pitch), Width, sum);
+    store(output + o.pixel * s.output_pitch + o.c, Width, sum);
   }
 };
 
@@ -187,11 +253,12 @@ template <class T, int Width>
 struct AvgPoolGrad {
   static constexpr int kWidth = 1;
   PoolShape s;
+  Spots spots;
   bool count_padding;
   const T* grad_output;
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
+    const Spot i = spots(at);
     const Range v = windows_at(s.rows, i.h), h = windows_at(s.columns, i.w);
     float sum[Width] = {};
     for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
@@ -205,7 +272,7 @@ struct AvgPoolGrad {
         for (int j = 0; j < Width; ++j) sum[j] += g[j] / cells;
       }
     }
-    store(grad_input + place_of<Width>(at, s.channels, s.grad_pitch), Width, sum);
+    store(grad_input + i.pixel * s.grad_pitch + i.c, Width, sum);
   }
 };
 
@@ -222,10 +289,11 @@ template <class T, int Width>
 struct AdaptiveAvgPool {
   static constexpr int kWidth = 1;
   PoolShape s;
+  Spots spots;
   const T* input;
   T* output;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const Spot o = spot_of<Width>(at, s.rows.output, s.columns.output, s.channels);
+    const Spot o = spots(at);
     const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Range v = even_window(s.rows, o.h), h = even_window(s.columns, o.w);
     float sum[Width] = {};
@@ -238,7 +306,7 @@ struct AdaptiveAvgPool {
     }
     const auto cells = static_cast<float>((v.end - v.begin) * (h.end - h.begin));
     for (float& value : sum) value /= cells;
-    store(output + place_of<Width>(at, s.channels, s.output_pitch), Width, sum);
+    store(output + o.pixel * s.output_pitch + o.c, Width, sum);
   }
 };
 
@@ -246,10 +314,11 @@ template <class T, int Width>
 struct AdaptiveAvgPoolGrad {
   static constexpr int kWidth = 1;
   PoolShape s;
+  Spots spots;
   const T* grad_output;
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const Spot i = spot_of<Width>(at, s.rows.input, s.columns.input, s.channels);
+    const Spot i = spots(at);
     const Range v = even_windows_at(s.rows, i.h), h = even_windows_at(s.columns, i.w);
     float sum[Width] = {};
     for (std::int64_t oh = v.begin; oh < v.end; ++oh) {
@@ -264,7 +333,7 @@ struct AdaptiveAvgPoolGrad {
         for (int j = 0; j < Width; ++j) sum[j] += g[j] / cells;
       }
     }
-    store(grad_input + at * Width, Width, sum);
+    store(grad_input + i.pixel * s.channels + i.c, Width, sum);
   }
 };
 
@@ -287,16 +356,19 @@ struct PixelMean {
   }
 };
 
-template <class T>
+template <class T, int Width>
 struct SpreadMean {
   static constexpr int kWidth = 1;
+  Spots spots;
   const T* grad_output;
   T* grad_input;
   std::int64_t pixels, channels;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const std::int64_t n = at / channels / pixels;
-    narrow(widened(grad_output[n * channels + at % channels]) / static_cast<float>(pixels),
-           grad_input[at]);
+    const Spot i = spots(at);
+    float g[Width];
+    load_all(grad_output + i.n * channels + i.c, g);
+    for (float& value : g) value /= static_cast<float>(pixels);
+    store(grad_input + at * Width, Width, g);
   }
 };
 
@@ -327,58 +399,6 @@ struct GlobalMax {
   }
 };
 
-// k + alpha / size * the sum of squares around channel c.
-template <class T>
-PYCNN_BOTH float denominator(const ResponseNorm& norm, const T* pixel, std::int64_t c,
-                             std::int64_t channels) {
-  float sum = 0.0f;
-  for (std::int64_t j = most(c - norm.before, 0); j <= least(c + norm.after, channels - 1); ++j) {
-    const float x = widened(pixel[j]);
-    sum += x * x;
-  }
-  return norm.k + norm.alpha_over_size * sum;
-}
-
-template <class T>
-struct Response {
-  static constexpr int kWidth = 1;
-  ResponseNorm norm;
-  const T* input;
-  T* output;
-  std::int64_t channels;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const std::int64_t c = at % channels;
-    narrow(widened(input[at]) * powf(denominator(norm, input + (at - c), c, channels), -norm.beta),
-           output[at]);
-  }
-};
-
-// d_j is the denominator of channel j:
-//   grad_input[c] = g[c] d_c^-beta
-//                   - 2 alpha beta / size x[c] * sum of g[j] x[j] d_j^(-beta - 1) over all j whose
-//                     window holds c
-template <class T>
-struct ResponseGrad {
-  static constexpr int kWidth = 1;
-  ResponseNorm norm;
-  const T* input;
-  const T* grad_output;
-  T* grad_input;
-  std::int64_t channels;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const std::int64_t c = at % channels;
-    const T* x = input + (at - c);
-    const T* g = grad_output + (at - c);
-    float sum = 0.0f;
-    for (std::int64_t j = most(c - norm.after, 0); j <= least(c + norm.before, channels - 1); ++j)
-      sum += widened(g[j]) * widened(x[j]) *
-             powf(denominator(norm, x, j, channels), -norm.beta - 1.0f);
-    const float straight = widened(g[c]) * powf(denominator(norm, x, c, channels), -norm.beta);
-    narrow(straight - 2.0f * norm.alpha_over_size * norm.beta * widened(x[c]) * sum,
-           grad_input[at]);
-  }
-};
-
 std::int64_t input_count(const PoolShape& s) {
   return s.images * s.rows.input * s.columns.input * s.channels;
 }
@@ -394,21 +414,35 @@ void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const voi
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
     launch_map(queue,
-               MaxPool<T, kWidth>{shape, static_cast<const T*>(input), static_cast<T*>(output)},
+               MaxPool<T, kWidth>{shape, Spots::of_output(shape, kWidth),
+                                  static_cast<const T*>(input), static_cast<T*>(output)},
                output_count(shape) / kWidth);
   });
 }
 
+std::int64_t max_pool_grad_scratch_bytes(const PoolShape& shape) {
+  const bool many = shape.rows.kernel * shape.columns.kernel > kNoTap;
+  const bool apart = !overlap(shape.rows) && !overlap(shape.columns);
+  return many || apart ? 0 : output_count(shape);
+}
+
 void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
-                   const void* grad_output, void* grad_input) {
+                   const void* grad_output, void* grad_input, void* scratch) {
+  auto* const taps = static_cast<std::uint8_t*>(scratch);
+  const bool by_taps = max_pool_grad_scratch_bytes(shape) > 0;
   with_vectors(image, shape.channels, [&](auto type, auto width) {
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
-    launch_map(
-        queue,
-        MaxPoolGrad<T, kWidth>{shape, static_cast<const T*>(input),
-                               static_cast<const T*>(grad_output), static_cast<T*>(grad_input)},
-        input_count(shape) / kWidth);
+    const Spots spots = Spots::of_input(shape, kWidth);
+    const auto* const x = static_cast<const T*>(input);
+    const auto* const g = static_cast<const T*>(grad_output);
+    auto* const result = static_cast<T*>(grad_input);
+    const std::int64_t count = input_count(shape) / kWidth;
+    if (!by_taps)
+      return launch_map(queue, MaxPoolGrad<T, kWidth>{shape, spots, x, g, result}, count);
+    launch_map(queue, MaxTaps<T, kWidth>{shape, Spots::of_output(shape, kWidth), x, taps},
+               output_count(shape) / kWidth);
+    launch_map(queue, MaxPoolGradByTaps<T, kWidth>{shape, spots, taps, g, result}, count);
   });
 }
 
@@ -418,8 +452,8 @@ void avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, bool coun
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
     launch_map(queue,
-               AvgPool<T, kWidth>{shape, count_padding, static_cast<const T*>(input),
-                                  static_cast<T*>(output)},
+               AvgPool<T, kWidth>{shape, Spots::of_output(shape, kWidth), count_padding,
+                                  static_cast<const T*>(input), static_cast<T*>(output)},
                output_count(shape) / kWidth);
   });
 }
@@ -429,10 +463,11 @@ void avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, bool
   with_vectors(image, shape.channels, [&](auto type, auto width) {
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
-    launch_map(queue,
-               AvgPoolGrad<T, kWidth>{shape, count_padding, static_cast<const T*>(grad_output),
-                                      static_cast<T*>(grad_input)},
-               input_count(shape) / kWidth);
+    launch_map(
+        queue,
+        AvgPoolGrad<T, kWidth>{shape, Spots::of_input(shape, kWidth), count_padding,
+                               static_cast<const T*>(grad_output), static_cast<T*>(grad_input)},
+        input_count(shape) / kWidth);
   });
 }
 
@@ -441,10 +476,10 @@ void adaptive_avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, 
   with_vectors(image, shape.channels, [&](auto type, auto width) {
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
-    launch_map(
-        queue,
-        AdaptiveAvgPool<T, kWidth>{shape, static_cast<const T*>(input), static_cast<T*>(output)},
-        output_count(shape) / kWidth);
+    launch_map(queue,
+               AdaptiveAvgPool<T, kWidth>{shape, Spots::of_output(shape, kWidth),
+                                          static_cast<const T*>(input), static_cast<T*>(output)},
+               output_count(shape) / kWidth);
   });
 }
 
@@ -454,7 +489,8 @@ void adaptive_avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& sh
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
     launch_map(queue,
-               AdaptiveAvgPoolGrad<T, kWidth>{shape, static_cast<const T*>(grad_output),
+               AdaptiveAvgPoolGrad<T, kWidth>{shape, Spots::of_input(shape, kWidth),
+                                              static_cast<const T*>(grad_output),
                                               static_cast<T*>(grad_input)},
                input_count(shape) / kWidth);
   });
@@ -478,12 +514,16 @@ void global_avg_pool(DeviceQueue& queue, Image image, std::int64_t images, std::
 
 void global_avg_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
                           std::int64_t channels, const void* grad_output, void* grad_input) {
-  with_image(image, [&](auto type) {
+  with_vectors(image, channels, [&](auto type, auto width) {
     using T = decltype(type);
+    constexpr int kWidth = decltype(width)::value;
     launch_map(queue,
-               SpreadMean<T>{static_cast<const T*>(grad_output), static_cast<T*>(grad_input),
-                             pixels, channels},
-               images * pixels * channels);
+               SpreadMean<T, kWidth>{{1, pixels, channels, kWidth},
+                                     static_cast<const T*>(grad_output),
+                                     static_cast<T*>(grad_input),
+                                     pixels,
+                                     channels},
+               images * pixels * channels / kWidth);
   });
 }
 
@@ -507,29 +547,6 @@ void global_max_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, 
                GlobalMax<T>{static_cast<const T*>(input), static_cast<const T*>(grad_output),
                             static_cast<T*>(grad_input), pixels, channels},
                images * channels);
-  });
-}
-
-void response_norm(DeviceQueue& queue, Image image, const ResponseNorm& norm, const void* input,
-                   void* output, std::int64_t pixels, std::int64_t channels) {
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    launch_map(queue,
-               Response<T>{norm, static_cast<const T*>(input), static_cast<T*>(output), channels},
-               pixels * channels);
-  });
-}
-
-void response_norm_grad(DeviceQueue& queue, Image image, const ResponseNorm& norm,
-                        const void* input, const void* grad_output, void* grad_input,
-                        std::int64_t pixels, std::int64_t channels) {
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    launch_map(
-        queue,
-        ResponseGrad<T>{norm, static_cast<const T*>(input), static_cast<const T*>(grad_output),
-                        static_cast<T*>(grad_input), channels},
-        pixels * channels);
   });
 }
 

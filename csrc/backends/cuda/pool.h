@@ -22,8 +22,10 @@ struct PoolShape {
 
 void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
               void* output);
+// Windows that overlap share scratch, 8-byte aligned.
+std::int64_t max_pool_grad_scratch_bytes(const PoolShape& shape);
 void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
-                   const void* grad_output, void* grad_input);
+                   const void* grad_output, void* grad_input, void* scratch);
 void avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
               const void* input, void* output);
 void avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
@@ -48,16 +50,5 @@ void global_max_pool(DeviceQueue& queue, Image image, std::int64_t images, std::
 void global_max_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
                           std::int64_t channels, const void* input, const void* grad_output,
                           void* grad_input);
-
-// Across channels, over [c - before, c + after]; the formula stands at ops::LocalResponseNorm.
-struct ResponseNorm {
-  int before, after;
-  float alpha_over_size, beta, k;
-};
-void response_norm(DeviceQueue& queue, Image image, const ResponseNorm& norm, const void* input,
-                   void* output, std::int64_t pixels, std::int64_t channels);
-void response_norm_grad(DeviceQueue& queue, Image image, const ResponseNorm& norm,
-                        const void* input, const void* grad_output, void* grad_input,
-                        std::int64_t pixels, std::int64_t channels);
 
 }  // namespace pycnn::cuda

@@ -143,7 +143,9 @@ TEST_CASE("cuda kernels: pools and their gradients") {
       for (const ops::MaxPool2d& op :
            {ops::MaxPool2d{}, ops::MaxPool2d{{3, 3}, {2, 2}, {1, 1, 1, 1}},
             ops::MaxPool2d{{3, 2}, {1, 3}, {1, 0, 0, 1}, {1, 2}},
-            ops::MaxPool2d{{3, 3}, {2, 2}, {0, 0, 0, 0}, {1, 1}, true}}) {
+            ops::MaxPool2d{{3, 3}, {2, 2}, {0, 0, 0, 0}, {1, 1}, true},
+            ops::MaxPool2d{{3, 3}, {1, 1}, {1, 1, 1, 1}},
+            ops::MaxPool2d{{13, 20}, {3, 1}, {6, 6, 10, 10}}}) {  // more cells than a byte names
         check(op, {x});
         check(ops::MaxPool2dGrad{op}, {x, gradient_of(op)});
       }
@@ -176,12 +178,14 @@ TEST_CASE("cuda kernels: NaN wins a window") {
 
 TEST_CASE("cuda kernels: local response normalisation") {
   for (const DType dtype : kImages)
-    for (const std::int64_t size : {1, 2, 5}) {
-      const HostTensor x = random_tensor({2, 3, 2, 9}, 1, -2, 2, dtype);
-      const ops::LocalResponseNorm op{size, 0.3, 0.75, 2.0};
-      check(op, {x});
-      check(ops::LocalResponseNormGrad{op}, {x, random_tensor({2, 3, 2, 9}, 2, -2, 2, dtype)});
-    }
+    for (const std::int64_t channels : {8, 9, 24})
+      for (const std::int64_t size : {1, 2, 5}) {
+        const Shape shape = {2, 3, 2, channels};
+        const HostTensor x = random_tensor(shape, 1, -2, 2, dtype);
+        const ops::LocalResponseNorm op{size, 0.3, channels == 8 ? 0.6 : 0.75, 2.0};
+        check(op, {x});
+        check(ops::LocalResponseNormGrad{op}, {x, random_tensor(shape, 2, -2, 2, dtype)});
+      }
 }
 
 TEST_CASE("cuda kernels: batch norm") {
