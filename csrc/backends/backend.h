@@ -128,6 +128,9 @@ struct Backend {
   // Whether a Conv2d (Conv2dGradInput) that also gives moments (sums) of its result spares more
   // than that costs, by the shapes alone. The op and specs are those of one that does not.
   bool (*measures)(const Op&, Specs inputs, Specs outputs);
+  // Whether a Conv2dGradInput that is finished is made by the same kernel as one that is not, which
+  // then does that to what it stores. The problem is the one of the finished.
+  bool (*finishes)(const ops::Conv2dGradInput&, const Problem&);
 };
 
 const Backend& cpu_backend();

@@ -111,11 +111,12 @@ bool merges(const Siblings& siblings) { return loaded->merges(siblings); }
 bool measures(const Op& op, Specs inputs, Specs outputs) {
   return loaded->measures(op, inputs, outputs);
 }
+bool finishes(const ops::Conv2dGradInput&, const Problem&) { return false; }
 
 template <int... kIndices>
 const Backend& backend_of(int index, std::integer_sequence<int, kIndices...>) {
   static const Backend backends[] = {
-      {"cuda", select_kernel<kIndices>, list_variants, merges, measures}...};
+      {"cuda", select_kernel<kIndices>, list_variants, merges, measures, finishes}...};
   return backends[index];
 }
 

@@ -25,12 +25,17 @@ std::string class_name(const char* op_name) {
 }
 
 template <class Field>
+constexpr bool kIsSetByCompiler =
+    std::is_same_v<Field, Epilogue> || std::is_same_v<Field, NormSums> ||
+    std::is_same_v<Field, GradientEpilogue>;
+
+template <class Field>
 py::object field_to(const Field& field) {
   if constexpr (std::is_same_v<Field, Padding>)
     return py::make_tuple(field.top, field.bottom, field.left, field.right);
   else if constexpr (std::is_same_v<Field, Pair>)
     return py::make_tuple(field[0], field[1]);
-  else if constexpr (std::is_same_v<Field, Epilogue> || std::is_same_v<Field, NormSums>)
+  else if constexpr (kIsSetByCompiler<Field>)
     return py::none();
   else if constexpr (std::is_same_v<Field, ActivationKind>)
     return py::str(activation_name(field));
@@ -57,7 +62,7 @@ void field_from(const py::handle& value, Field& field) {
   if constexpr (std::is_same_v<Field, Padding>) {
     const auto sides = value.cast<std::array<std::int64_t, 4>>();
     field = {sides[0], sides[1], sides[2], sides[3]};
-  } else if constexpr (std::is_same_v<Field, Epilogue> || std::is_same_v<Field, NormSums>) {
+  } else if constexpr (kIsSetByCompiler<Field>) {
     throw ArgumentError("epilogue and sums: only the compiler sets them");
   } else if constexpr (std::is_same_v<Field, ActivationKind>) {
     field = parse_activation(value.cast<std::string>());

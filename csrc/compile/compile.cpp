@@ -36,6 +36,9 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     graph = split_batch_norm(graph, options.variants);
     graph = fuse_epilogue(graph);
     graph = fuse_batch_norm_gradient(graph);
+    // After it: what a batch norm takes through its ReLU needs no gradient of that.
+    graph = finish_gradients(
+        graph, {device.backend, options.variants, parse_isa(options.isa), options.winograd});
     graph = measure_outputs(graph, {device.backend, options.variants});
     // For caches: elsewhere nothing computes a gradient by rows.
     // Whole gradients are exchanged.

@@ -60,6 +60,18 @@ Graph fuse_epilogue(const Graph& graph);
 // Joins the gradient of an activation to that of the batch norm before it.
 Graph fuse_batch_norm_gradient(const Graph& graph);
 
+// When gradients are finished where they are made.
+struct FinishRule {
+  const Backend* backend = &cpu_backend();
+  std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
+  Isa isa = Isa::kBaseline;
+  bool winograd = true;
+};
+
+// Joins the addition of another gradient and the gradient of a ReLU to the gradient of a
+// convolution's input before them.
+Graph finish_gradients(const Graph& graph, const FinishRule& rule);
+
 // When convolutions measure what they write.
 struct MeasureRule {
   const Backend* backend = &cpu_backend();

@@ -150,6 +150,7 @@ void read(Cursor& in, NormSums& value) {
   read_tuple(in, value.activation, value.slope);
   value.wanted = true;
 }
+void read(Cursor& in, GradientEpilogue& value) { read_tuple(in, value.residual, value.relu); }
 
 template <class Value>
 void read(Cursor& in, std::vector<Value>& values) {
@@ -176,7 +177,7 @@ struct FieldReader {
 
   template <class Value>
   void operator()(const char* key, Value& value) {
-    if constexpr (std::is_same_v<Value, NormSums>) {
+    if constexpr (std::is_same_v<Value, NormSums> || std::is_same_v<Value, GradientEpilogue>) {
       // Never the first field of an op; not printed where it is not wanted.
       if (in.accept(ops::cat(", ", key, "="))) read(in, value);
       return;

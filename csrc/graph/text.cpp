@@ -37,6 +37,9 @@ std::string value_text(const Epilogue& value) {
 std::string value_text(const NormSums& value) {
   return ops::cat("(", activation_name(value.activation), ", ", value.slope, ")");
 }
+std::string value_text(const GradientEpilogue& value) {
+  return ops::cat("(", value.residual, ", ", value.relu, ")");
+}
 
 // Called with every field of an op.
 struct FieldPrinter {
@@ -47,6 +50,8 @@ struct FieldPrinter {
   void operator()(const char* key, const T& value) {
     if constexpr (std::is_same_v<T, NormSums>)
       if (!value.wanted) return;
+    if constexpr (std::is_same_v<T, GradientEpilogue>)
+      if (value == T{}) return;
     text += first ? " {" : ", ";
     text += key;
     text += '=';

@@ -104,9 +104,11 @@ void Conv2d::gradient(GradientContext& context) const {
 // ---- Conv2dGradInput
 
 std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
-  expect_inputs(inputs, sums.wanted ? 6 : 2,
-                sums.wanted ? "grad_output, weight, input, batch_mean, factor, offset"
-                            : "grad_output, weight");
+  const std::size_t first_of_sums = 2u + finish.residual + finish.relu;
+  const std::string names_of_inputs = cat(
+      "grad_output, weight", finish.residual ? ", residual" : "",
+      finish.relu ? ", relu_output" : "", sums.wanted ? ", input, batch_mean, factor, offset" : "");
+  expect_inputs(inputs, first_of_sums + (sums.wanted ? 4u : 0u), names_of_inputs.c_str());
   const TensorSpec& grad = inputs[0];
   const TensorSpec& weight = inputs[1];
   expect_geometry(stride, padding, dilation, groups);
@@ -120,14 +122,20 @@ std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
                "the output of the convolution, (N, OH, OW, OC)");
   const std::int64_t channels = checked_multiply(dim(weight, 3), groups);
   const TensorSpec grad_input{{dim(grad, 0), input_size[0], input_size[1], channels}, grad.dtype};
+  for (std::size_t i = 2; i < first_of_sums; ++i) {
+    const char* const name = i == 2 && finish.residual ? "residual" : "relu_output";
+    expect_shape(inputs[i], name, grad_input.shape, "the shape of the gradient");
+    expect_dtype(inputs[i], name, grad.dtype);
+  }
   if (!sums.wanted) return {grad_input};
   expect_rectifier(sums.activation, sums.slope);
-  expect_dtype(inputs[2], "input", grad.dtype);
-  expect_shape(inputs[2], "input", grad_input.shape, "the shape of its gradient");
+  expect_dtype(inputs[first_of_sums], "input", grad.dtype);
+  expect_shape(inputs[first_of_sums], "input", grad_input.shape, "the shape of its gradient");
   const char* const names[] = {"batch_mean", "factor", "offset"};
-  for (std::size_t i = 3; i < 6; ++i) {
-    expect_parameter_type(inputs[i], names[i - 3], grad, "grad_output");
-    expect_shape(inputs[i], names[i - 3], {channels}, "one value per channel");
+  for (std::size_t i = 0; i < 3; ++i) {
+    const TensorSpec& vector = inputs[first_of_sums + 1 + i];
+    expect_parameter_type(vector, names[i], grad, "grad_output");
+    expect_shape(vector, names[i], {channels}, "one value per channel");
   }
   return {grad_input, {{2, channels}, parameter_type(grad.dtype)}};
 }
@@ -135,6 +143,8 @@ std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
 // The op is linear in each input, so its gradients are the other convolution routines.
 void Conv2dGradInput::gradient(GradientContext& context) const {
   if (sums.wanted) no_gradient(" once a batch norm is fused; differentiate before fusing");
+  if (finish != GradientEpilogue{})
+    no_gradient(" once what follows is fused; differentiate before fusing");
   const Symbol grad = context.grad_output();
   if (context.needs_grad(0)) {
     const Conv2d op{stride, padding, dilation, groups, {}};

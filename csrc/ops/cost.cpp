@@ -105,7 +105,7 @@ struct Work {
   void operator()(const ops::Dense& op) const { layer(op); }
   void operator()(const ops::Conv2dGradInput& op) const {
     cost.macs = times(elements(in[0]), taps(in[1]));
-    if (op.sums.wanted) per_output(8);
+    per_output((op.finish.residual ? 1 : 0) + (op.finish.relu ? 1 : 0) + (op.sums.wanted ? 8 : 0));
   }
   void operator()(const ops::DenseGradInput&) const {
     cost.macs = times(elements(in[0]), taps(in[1]));

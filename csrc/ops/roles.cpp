@@ -25,8 +25,8 @@ struct Entry {
 constexpr Entry kEntries[] = {
     {Conv2d::kName, {kImage, kConvWeight, "bias (OC)"}},
     {Conv2dGradInput::kName,
-     {kConvGrad, kConvWeight, "input (N, H, W, IC)", "batch_mean (IC)", "factor (IC)",
-      "offset (IC)"}},
+     {kConvGrad, kConvWeight, "residual (N, H, W, IC)", "relu_output (N, H, W, IC)",
+      "input (N, H, W, IC)", "batch_mean (IC)", "factor (IC)", "offset (IC)"}},
     {Conv2dGradWeight::kName, {kImage, kConvGrad}},
     {Dense::kName, {"input (..., IN)", "weight (OUT, IN)", "bias (OUT)"}},
     {DenseGradInput::kName, {"grad_output (..., OUT)", "weight (OUT, IN)"}},
@@ -132,6 +132,10 @@ bool last_is_factor(const Op& op, std::size_t i) {
 Role input_role(const Op& op, std::size_t i, std::size_t count) {
   if (i + 1 == count && i >= 2 && has_residual(op)) return {"residual", ""};
   if (i + 1 == count && last_is_factor(op, i)) return {"factor", "()"};
+  if (const auto* grad = std::get_if<Conv2dGradInput>(&op)) {
+    if (i >= 2 && !grad->finish.residual) ++i;
+    if (i >= 3 && !grad->finish.relu) ++i;
+  }
   const std::string_view name = op_name(op);
   const auto* entry = std::find_if(std::begin(kEntries), std::end(kEntries),
                                    [&](const Entry& e) { return name == e.op; });

@@ -43,7 +43,25 @@ WindowProblem window_of(const ops::Conv2dGradInput& op, const Problem& problem) 
   window.stride = op.stride, window.dilation = op.dilation;
   window.padding = {op.padding.top, op.padding.left};
   window.transposed = true;
+  window.epilogue.residual = op.finish.residual;
+  window.mask = op.finish.relu;
   return window;
+}
+
+constexpr const char* kNotFinished = "gradients are not finished here";
+bool is_finished(const ops::Conv2dGradInput& op) { return op.finish != GradientEpilogue{}; }
+bool is_finished(const ops::Conv2d&) { return false; }
+
+const char* refuse_finish(const ops::Conv2dGradWeight&, const Problem&) { return nullptr; }
+// Why the tiles of a gradient cannot end with its epilogue, or null.
+const char* refuse_finish(const auto& op, const Problem& problem) {
+  if (!is_finished(op) || !has_gaps(window_of(op, problem))) return nullptr;
+  return "a finished gradient has pixels without a tap";
+}
+
+const char* accept_window(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  return refuse_finish(op, problem);
 }
 
 template <const WindowRun& kRun>
@@ -65,6 +83,7 @@ Kernel make_winograd(const auto& op, const Problem& problem) {
 const char* accept_strassen(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
   if (!problem.winograd) return kWinogradIsOff;
+  if (const char* refused = refuse_finish(op, problem)) return refused;
   return refuse_strassen(window_of(op, problem));
 }
 
@@ -76,6 +95,7 @@ Kernel make_strassen(const auto& op, const Problem& problem) {
 template <const LaneRun& kRun>
 const char* accept_lanes(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
+  if (is_finished(op)) return kNotFinished;
   return refuse_lanes(window_of(op, problem), kRun.lanes);
 }
 
@@ -87,6 +107,7 @@ Kernel make_lanes(const auto& op, const Problem& problem) {
 template <const GroupRunner& kRun>
 const char* accept_grouped(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
+  if (is_finished(op)) return kNotFinished;
   return refuse_grouped(window_of(op, problem), kRun);
 }
 
@@ -98,6 +119,7 @@ Kernel make_grouped(const auto& op, const Problem& problem) {
 template <const ScatterRun& kRun>
 const char* accept_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
+  if (is_finished(op)) return kNotFinished;
   return refuse_scatter(op, problem, kRun.lanes);
 }
 
@@ -159,10 +181,14 @@ Kernel make_grouped_grad(const ops::Conv2dGradWeight& op, const Problem& problem
 
 // ---- bfloat16
 
-const char* accept_amx(const auto&, const Problem&) { return refuse_amx(); }
+[[maybe_unused]] const char* accept_amx(const auto& op, const Problem& problem) {
+  if (const char* refused = refuse_amx()) return refused;
+  return refuse_finish(op, problem);
+}
 
-const char* accept_portable(const auto&, const Problem& problem) {
-  return refuse_portable(problem);
+const char* accept_portable(const auto& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return refuse_finish(op, problem);
 }
 
 // Where AVX512_BF16 multiplies blocks of channels that are mostly filled up with zeros, float32's
@@ -173,6 +199,7 @@ const char* accept_avx512_bf16(const auto& op, const Problem& problem) {
     return "groups fill less than a quarter of a block of channels";
   if (problem.outputs[0].shape[3] < kLeastResults)
     return "results fill less than half of a block of channels";
+  if (const char* refused = refuse_finish(op, problem)) return refused;
   return refuse_avx512_bf16();
 }
 
@@ -209,12 +236,14 @@ const char* accept_portable_tiles(const auto& op, const Problem& problem) {
 
 const char* accept_portable_groups(const auto& op, const Problem& problem) {
   if (const char* refused = refuse_portable(problem)) return refused;
+  if (is_finished(op)) return kNotFinished;
   return refuse_grouped_pairs(window_of(op, problem));
 }
 
 // Groups that fill blocks of channels are as good as convolutions.
 [[maybe_unused]] const char* accept_avx512_bf16_groups(const auto& op, const Problem& problem) {
   if (const char* refused = refuse_avx512_bf16()) return refused;
+  if (is_finished(op)) return kNotFinished;
   const WindowProblem window = window_of(op, problem);
   const Index most = window.transposed ? kPairBlock / 2 : kPairBlock;
   if (window.input[3] / window.groups > most) return "groups fill blocks of channels";
@@ -350,7 +379,7 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_lanes<kLanesAvx512>},
     {"conv2d_grad_input.scatter.avx512", Isa::kAvx512, accept_scatter<kScatterAvx512>,
      make_scatter<kScatterAvx512>},
-    {"conv2d_grad_input.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
+    {"conv2d_grad_input.implicit_gemm.avx512", Isa::kAvx512, accept_window,
      make_window<kWindowAvx512>},
 #endif
 #if PYCNN_HAVE_AVX2
@@ -361,7 +390,7 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
     {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d_grad_input.scatter.avx2", Isa::kAvx2, accept_scatter<kScatterAvx2>,
      make_scatter<kScatterAvx2>},
-    {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
+    {"conv2d_grad_input.implicit_gemm.avx2", Isa::kAvx2, accept_window, make_window<kWindowAvx2>},
 #endif
     {"conv2d_grad_input.winograd.baseline", Isa::kBaseline, accept_winograd,
      make_winograd<kWinogradBaseline>},
@@ -373,7 +402,7 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_lanes<kLanesBaseline>},
     {"conv2d_grad_input.scatter.baseline", Isa::kBaseline, accept_scatter<kScatterBaseline>,
      make_scatter<kScatterBaseline>},
-    {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
+    {"conv2d_grad_input.implicit_gemm.baseline", Isa::kBaseline, accept_window,
      make_window<kWindowBaseline>},
     {"conv2d_grad_input.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tiles,
      make_pair_tiles<kPairTilesPortable>, Images::kBFloat16},

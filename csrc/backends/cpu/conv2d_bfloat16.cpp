@@ -207,6 +207,7 @@ struct PairTensors {
   const BFloat16* weights;
   const float* bias;  // filled up with zeros to whole blocks
   const BFloat16* residual;
+  const BFloat16* mask;
   BFloat16* output;
 };
 
@@ -294,7 +295,7 @@ void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors
   // stay while the copy passes by.
   job.blocks_first = plan.layout == PairLayout::kInPlace;
   job.bias = tensors.bias;
-  job.output = tensors.output, job.residual = tensors.residual;
+  job.output = tensors.output, job.residual = tensors.residual, job.mask = tensors.mask;
   job.relu = plan.activation == ActivationKind::kRelu;
   job.activation = job.relu ? nullptr : forward_of(*unit.activation, plan.activation);
   job.slope = plan.slope;
@@ -318,12 +319,15 @@ void run_pairs(const KernelArgs& args, const PairUnit& unit) {
   auto optional = [&](int i) -> const TensorView* {
     return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
   };
-  if (const TensorView* view = optional(plan.bias_input))
+  if (const TensorView* view = optional(plan.extra.bias))
     std::copy_n(view->as<const float>(), plan.out_channels, bias);
-  const TensorView* residual = optional(plan.residual_input);
-  const PairTensors tensors = {
-      args.inputs[0].as<const BFloat16>(), args.inputs[1].as<const BFloat16>(), bias,
-      residual ? residual->as<const BFloat16>() : nullptr, args.outputs[0].as<BFloat16>()};
+  const TensorView *residual = optional(plan.extra.residual), *mask = optional(plan.extra.mask);
+  const PairTensors tensors = {args.inputs[0].as<const BFloat16>(),
+                               args.inputs[1].as<const BFloat16>(),
+                               bias,
+                               residual ? residual->as<const BFloat16>() : nullptr,
+                               mask ? mask->as<const BFloat16>() : nullptr,
+                               args.outputs[0].as<BFloat16>()};
   clear_output(plan, tensors.output, args.threads);
   if (plan.pass_count == 0) return;
   auto run_chunk = [&](std::int64_t index, int worker) {

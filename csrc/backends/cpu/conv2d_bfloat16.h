@@ -41,7 +41,7 @@ extern const PairRun kPairsAvx512;
 extern const PairRun kPairsAmx;
 #endif
 
-// Inputs of the kernel: image, packed weight, [bias], [residual].
+// Inputs of the kernel: image, packed weight, [bias], [residual], [mask].
 Kernel make_pair_kernel(const WindowProblem& window, int threads, const PairRun& entry);
 
 }  // namespace pycnn::cpu

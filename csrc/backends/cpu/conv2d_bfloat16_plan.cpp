@@ -346,9 +346,7 @@ void settle_pitches(const PairLists& lists, PairPlan& plan) {
 }
 
 void choose_epilogue(const WindowProblem& w, PairPlan& plan) {
-  int next = 2;
-  if (w.bias) plan.bias_input = next++;
-  if (w.epilogue.residual) plan.residual_input = next;
+  plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.slope = static_cast<float>(w.epilogue.slope);
 }
@@ -404,7 +402,7 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
   // Without passes (no pixels) nothing is packed.
   if (single && plan.pass_count > 0 && plan.channels > 0 && plan.channels % kPairStep == 0)
     kernel.packed.layout = w.transposed ? PackLayout::kDenseTransposed : PackLayout::kDense;
-  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.in_place = {plan.extra.in_place()};
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, lists.passes.data(), static_cast<std::size_t>(plan.pass_count));
   append_to_plan(kernel.plan, lists.offsets.data(), lists.offsets.size());

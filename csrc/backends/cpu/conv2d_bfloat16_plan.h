@@ -58,10 +58,10 @@ struct PairPlan {
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
   Index most_rows = kPairRows;  // of a half: fewer where a unit takes rows one by one
   Index copy_elements = 0, table_entries = 0;  // of a worker
-  int bias_input = -1, residual_input = -1;
-  ActivationKind activation = ActivationKind::kIdentity;
-  std::uint8_t unused[3] = {};
+  ExtraInputs extra;
   float slope = 0;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint8_t unused[7] = {};
   Index pass_count = 0, step_count = 0, tap_count = 0, plane_count = 0;
 
   const PairPass* passes() const { return reinterpret_cast<const PairPass*>(this + 1); }

@@ -306,7 +306,7 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   const auto optional = [&](int i) {
     return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
   };
-  const TensorView *bias = optional(plan.bias_input), *residual = optional(plan.residual_input);
+  const TensorView *bias = optional(plan.extra.bias), *residual = optional(plan.extra.residual);
   const GroupTensors<T> tensors = {
       reinterpret_cast<const float*>(args.inputs[0].as<const T>()),
       args.inputs[1].as<const float>(), bias ? bias->as<const float>() : nullptr,

@@ -124,9 +124,9 @@ template <class T>
 void add_up(const KernelArgs& args, const NormSums& norm) {
   const TensorView& gradient = args.outputs[0];
   const Index channels = gradient.dim(3), count = size_of(gradient);
-  const T *const input = args.inputs[2].as<const T>(), *const mean = args.inputs[3].as<const T>();
-  const T *const factor = args.inputs[4].as<const T>(), *const offset =
-                                                            args.inputs[5].as<const T>();
+  const auto own = args.inputs.last(4);
+  const T *const input = own[0].as<const T>(), *const mean = own[1].as<const T>();
+  const T *const factor = own[2].as<const T>(), *const offset = own[3].as<const T>();
   for (Index c = 0; c < channels; ++c) {
     batch_norm_reference::GradientSums sums;
     for (Index at = c; at < count; at += channels) {
@@ -142,6 +142,19 @@ void add_up(const KernelArgs& args, const NormSums& norm) {
   }
 }
 
+// GradientEpilogue of a gradient that is there.
+template <class T>
+void finish(const KernelArgs& args, const GradientEpilogue& wanted) {
+  T* const gradient = args.outputs[0].as<T>();
+  const T* const residual = wanted.residual ? args.inputs[2].as<const T>() : nullptr;
+  const T* const y = wanted.relu ? args.inputs[wanted.residual ? 3 : 2].as<const T>() : nullptr;
+  const Index count = size_of(args.outputs[0]);
+  for (Index i = 0; i < count; ++i) {
+    if (residual) gradient[i] += residual[i];
+    if (y) gradient[i] = passed_back(ActivationKind::kRelu, y[i], gradient[i], T{0});
+  }
+}
+
 template <class T>
 void conv2d_grad_input(const KernelArgs& args) noexcept {
   const auto& op = *std::get_if<ops::Conv2dGradInput>(args.op);
@@ -153,6 +166,7 @@ void conv2d_grad_input(const KernelArgs& args) noexcept {
   sizes.each_output([&](Index at, Index, auto&& meet) {
     meet([&](Index i, Index k) { grad_input[i] += grad_output[at] * weight[k]; });
   });
+  finish<T>(args, op.finish);
   if (op.sums.wanted) add_up<T>(args, op.sums);
 }
 

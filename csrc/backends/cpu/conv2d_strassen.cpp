@@ -41,11 +41,11 @@ struct StrassenPlan {
   Index threads = 1;  // that there is scratch for
   Index transposed = 0;
   Index zero_fill = 0;  // some output pixels are none of these
-  int bias_input = -1, residual_input = -1;
+  ExtraInputs extra;
+  float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
   ActivationKind activation = ActivationKind::kIdentity;
-  std::uint16_t unused = 0;
-  float slope = 0;
+  std::uint16_t unused[3] = {};
 
   Index half() const { return in_channels / 2; }
   Index pixels() const { return rows * columns; }
@@ -129,6 +129,7 @@ struct StrassenTensors {
   const float* weights;
   const float* bias;
   const float* residual;
+  const float* mask;
   float* output;
   Index input_pixel, output_pixel;  // floats from pixel to pixel
 };
@@ -237,9 +238,10 @@ void run_strassen(const KernelArgs& args, const StrassenKernels& kernels) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
   const StrassenTensors tensors = {
-      args.inputs[0].as<const float>(), args.inputs[1].as<const float>(), optional(plan.bias_input),
-      optional(plan.residual_input),    args.outputs[0].as<float>(),      args.inputs[0].pitch(),
-      args.outputs[0].pitch()};
+      args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
+      optional(plan.extra.bias),        optional(plan.extra.residual),
+      optional(plan.extra.mask),        args.outputs[0].as<float>(),
+      args.inputs[0].pitch(),           args.outputs[0].pitch()};
   if (plan.zero_fill) {
     auto clear = [&](std::int64_t begin, std::int64_t end) {
       std::fill(tensors.output + begin, tensors.output + end, 0.0f);
@@ -276,6 +278,7 @@ void run_strassen(const KernelArgs& args, const StrassenKernels& kernels) {
     tiles.block_begin = chunk.block, tiles.block_end = chunk.block_end;
     tiles.out_half = plan.out_channels / 2;
     tiles.output = tensors.output, tiles.bias = tensors.bias, tiles.residual = tensors.residual;
+    tiles.mask = tensors.mask;
     tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
     tiles.spare = scratch.spare(worker);
     // As a rule other threads take the chunks between.
@@ -371,9 +374,7 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads, const StrassenR
   plan.blocks = plan.out_channels / 2 / plan.block_width;
   // An odd number of cache lines, so that pairs do not all fall into the same sets.
   plan.pitch = (ceil_div(plan.half(), kLine) | 1) * kLine;
-  int next_input = 2;
-  if (w.bias) plan.bias_input = next_input++;
-  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.tile_activation = tile_activation(plan.activation);
   plan.slope = static_cast<float>(w.epilogue.slope);
@@ -388,10 +389,10 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads, const StrassenR
       sizeof(float);
   kernel.packed.pack = entry.pack;
   kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
-  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.in_place = {plan.extra.in_place()};
   kernel.strided_inputs = 1;
-  // A residual lies as the output does; pixels between are cleared in one go.
-  kernel.strided_outputs = plan.residual_input < 0 && !plan.zero_fill;
+  // Pixels between are cleared in one go.
+  kernel.strided_outputs = plan.extra.free_output() && !plan.zero_fill;
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -132,6 +132,7 @@ void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const Window
     tiles.output = tensors.output + out_at + channel;
     tiles.bias = tensors.bias ? tensors.bias + channel : nullptr;
     tiles.residual = tensors.residual ? tensors.residual + out_at + channel : nullptr;
+    tiles.mask = tensors.mask ? tensors.mask + out_at + channel : nullptr;
     kernels.tiles(tiles);
     activate_tiles(plan, kernels, tiles);
     block = first + tiles.block_end;
@@ -200,8 +201,8 @@ Kernel make_window_kernel(const WindowProblem& window, int threads, const Window
       std::all_of(plan.passes(), plan.passes() + plan.pass_count,
                   [&](const Pass& pass) { return pass.run == plan.in_channels; });
   kernel.strided_inputs = !plan.in.direct || at_anchor;
-  // A residual lies as the output does; pixels without a tap are cleared in one go.
-  kernel.strided_outputs = plan.residual_input < 0 && !plan.zero_fill;
+  // Pixels without a tap are cleared in one go.
+  kernel.strided_outputs = plan.extra.free_output() && !plan.zero_fill;
   kernel.packed.pack = pack_weights;
   kernel.packed.format =
       window.transposed ? entry.kernels->transposed_format : entry.kernels->format;

@@ -23,7 +23,32 @@ struct WindowProblem {
       false;  // `input` is the gradient of a convolution's output, `output` of its input
   Epilogue epilogue;
   bool bias = false;
+  // Whether the last input is a mask that lies as the output does: where it is not above zero, and
+  // no NaN, the result becomes 0. Fused to a gradient alone, whose epilogue has no activation.
+  bool mask = false;
 };
+
+// Which inputs the optional ones are; -1 where there is none.
+struct ExtraInputs {
+  int bias = -1, residual = -1, mask = -1;
+
+  ExtraInputs() = default;
+  explicit ExtraInputs(const WindowProblem& window) {
+    int next = 2;
+    if (window.bias) bias = next++;
+    if (window.epilogue.residual) residual = next++;
+    if (window.mask) mask = next++;
+  }
+  // Kernel::in_place of the result: each element is read before it is written.
+  std::uint32_t in_place() const {
+    return (residual < 0 ? 0 : 1u << residual) | (mask < 0 ? 0 : 1u << mask);
+  }
+  // Whether nothing has to lie as the output does.
+  bool free_output() const { return residual < 0 && mask < 0; }
+};
+
+// Whether some pixels of a gradient meet no tap: they are cleared, which no epilogue follows.
+bool has_gaps(const WindowProblem& window);
 
 // The inner loops of one instruction set.
 struct WindowKernels {
@@ -46,8 +71,8 @@ extern const WindowRun kWindowAvx2;
 extern const WindowRun kWindowAvx512;
 #endif
 
-// The kernel reads inputs: image, packed weight, [bias], [residual]. The weight is (OC, KH, KW,
-// IC / groups), or (OUT, IN) for dense layers.
+// The kernel reads inputs: image, packed weight, [bias], [residual], [mask]. The weight is (OC, KH,
+// KW, IC / groups), or (OUT, IN) for dense layers.
 Kernel make_window_kernel(const WindowProblem& window, int threads, const WindowRun& entry);
 
 }  // namespace pycnn::cpu

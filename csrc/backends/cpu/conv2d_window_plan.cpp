@@ -212,6 +212,16 @@ void choose_chunks(const Lists& lists, WindowPlan& plan) {
 
 }  // namespace
 
+bool has_gaps(const WindowProblem& w) {
+  if (!w.transposed) return false;
+  for (int axis = 0; axis < 2; ++axis) {
+    const Index residues = std::min(w.stride[axis], w.output[axis + 1]);
+    for (Index residue = 0; residue < residues; ++residue)
+      if (axis_taps(w, axis, residue).empty()) return true;
+  }
+  return false;
+}
+
 WeightLayout weight_layout(const WindowPlan& plan) {
   const Index taps = plan.kernel_size[0] * plan.kernel_size[1];
   if (plan.transposed)  // reads OC / G channels, writes IC / G
@@ -226,9 +236,9 @@ WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
   return {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-          optional(plan.bias_input),        optional(plan.residual_input),
-          args.outputs[0].as<float>(),      args.inputs[0].pitch(),
-          args.outputs[0].pitch()};
+          optional(plan.extra.bias),        optional(plan.extra.residual),
+          optional(plan.extra.mask),        args.outputs[0].as<float>(),
+          args.inputs[0].pitch(),           args.outputs[0].pitch()};
 }
 
 WindowChunk chunk_at(const WindowPlan& plan, Index index) {
@@ -260,9 +270,7 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
   plan.kernel_size = w.kernel_size, plan.transposed = w.transposed;
   plan.block_width = 2 * lane_count;
   plan.blocks = ceil_div(plan.group_channels, plan.block_width);
-  int next_input = 2;
-  if (w.bias) plan.bias_input = next_input++;
-  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.slope = static_cast<float>(w.epilogue.slope);
   plan.tile_activation = tile_activation(plan.activation);
@@ -283,7 +291,7 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
     packed = std::max(packed, pass.weights + plan.weight_groups() * plan.group_weights(pass));
   kernel.packed.input = 1;
   kernel.packed.bytes = static_cast<std::size_t>(packed) * sizeof(float);
-  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.in_place = {plan.extra.in_place()};
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, lists.passes.data(), lists.passes.size());
   append_to_plan(kernel.plan, lists.offsets.data(), lists.offsets.size());

@@ -48,11 +48,11 @@ struct WindowPlan {
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
   Index fetch = 0;  // a flag: the pixels of the next chunk come near while one is computed
   Index worker_floats = 0;
-  int bias_input = -1, residual_input = -1;
+  ExtraInputs extra;
+  float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
   ActivationKind activation = ActivationKind::kIdentity;
-  std::uint16_t unused = 0;
-  float slope = 0;
+  std::uint16_t unused[3] = {};
   Index pass_count = 0, offset_count = 0;
 
   const Pass* passes() const { return reinterpret_cast<const Pass*>(this + 1); }
@@ -98,6 +98,7 @@ struct WindowTensors {
   const float* weights;
   const float* bias;
   const float* residual;
+  const float* mask;
   float* output;
   Index input_pixel, output_pixel;  // floats from pixel to pixel
 };

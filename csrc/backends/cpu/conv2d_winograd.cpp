@@ -27,11 +27,11 @@ struct WinogradPlan {
   Index in_pitch = 0, in_plane = 0, out_pitch = 0, out_plane = 0;  // of transformed tiles
   Index weight_plane = 0;
   Index transposed = 0;
-  int bias_input = -1, residual_input = -1;
+  ExtraInputs extra;
+  float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
   ActivationKind activation = ActivationKind::kIdentity;
-  std::uint16_t unused = 0;
-  float slope = 0;
+  std::uint16_t unused[3] = {};
 
   Index in_floats() const { return tiles.points() * in_plane; }  // of a chunk
   Index out_floats() const { return tiles.points() * out_plane; }
@@ -144,6 +144,7 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
     job.rows = outputs.rows, job.columns = outputs.columns;
     job.output = tensors.output + at;
     job.residual = tensors.residual ? tensors.residual + at : nullptr;
+    job.mask = tensors.mask ? tensors.mask + at : nullptr;
     transforms.output(job);
     for (Index row = 0; row < job.rows; ++row)
       activate(plan.activation, *kernels.activation,
@@ -157,9 +158,9 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
   const WindowTensors tensors = {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-                                 optional(plan.bias_input),        optional(plan.residual_input),
-                                 args.outputs[0].as<float>(),      args.inputs[0].pitch(),
-                                 args.outputs[0].pitch()};
+                                 optional(plan.extra.bias),        optional(plan.extra.residual),
+                                 optional(plan.extra.mask),        args.outputs[0].as<float>(),
+                                 args.inputs[0].pitch(),           args.outputs[0].pitch()};
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   const WinogradShares& shares = plan.shares;
@@ -242,9 +243,7 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
                           : rest <= lanes ? lanes
                                           : 2 * lanes);
   plan.weight_plane = plan.tiles.in_channels * plan.padded_channels;
-  int next_input = 2;
-  if (w.bias) plan.bias_input = next_input++;
-  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.tile_activation = tile_activation(plan.activation);
   plan.slope = static_cast<float>(w.epilogue.slope);
@@ -264,9 +263,9 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
       static_cast<std::size_t>(plan.tiles.points() * plan.weight_plane) * sizeof(float);
   kernel.packed.pack = entry.pack;
   kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
-  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.in_place = {plan.extra.in_place()};
   kernel.strided_inputs = 1;
-  kernel.strided_outputs = plan.residual_input < 0;  // which lies as the output does
+  kernel.strided_outputs = plan.extra.free_output();
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -25,10 +25,10 @@ struct PairTilePlan {
   Index steps = 0;  // of input channels
   Index tile_pitch = 0, plane = 0, sum_plane = 0;
   Index transposed = 0;
-  int bias_input = -1, residual_input = -1;
-  ActivationKind activation = ActivationKind::kIdentity;
-  std::uint8_t unused[3] = {};
+  ExtraInputs extra;
   float slope = 0;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint8_t unused[7] = {};
 
   Index points() const { return kPairPoints * plane; }    // elements of a chunk
   Index sums() const { return kPairPoints * sum_plane; }  // floats of a block of a chunk
@@ -121,6 +121,7 @@ void finish_block(const PairTilePlan& plan, const PairTileUnit& unit, const Tile
     job.rows = outputs.rows, job.columns = outputs.columns;
     job.output = tensors.output + at;
     job.residual = tensors.residual ? tensors.residual + at : nullptr;
+    job.mask = tensors.mask ? tensors.mask + at : nullptr;
     unit.output(job);
   }
 }
@@ -132,8 +133,7 @@ void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
   float* const bias = reinterpret_cast<float*>(args.scratch);
   float* const all_sums = bias + shares.blocks * kPairBlock;
   auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
-  const TileTensors tensors =
-      tile_tensors_of(args, plan.bias_input, plan.residual_input, plan.tiles.out_channels, bias);
+  const TileTensors tensors = tile_tensors_of(args, plan.extra, plan.tiles.out_channels, bias);
   if (shares.shared())
     parallel_ranges(args.threads, plan.tiles.count(), 4, [&](std::int64_t begin, std::int64_t end) {
       for (Index tile = begin; tile < end; ++tile)
@@ -180,19 +180,20 @@ constexpr PairTileKernels kAvx512PairTiles = {&avx512_bf16::kPairTiles, &avx512:
 
 }  // namespace
 
-TileTensors tile_tensors_of(const KernelArgs& args, Index bias_input, Index residual_input,
-                            Index out_channels, float* bias) {
+TileTensors tile_tensors_of(const KernelArgs& args, const ExtraInputs& extra, Index out_channels,
+                            float* bias) {
   auto optional = [&](Index i) -> const TensorView* {
     return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
   };
   std::fill_n(bias, ceil_div(out_channels, kPairBlock) * kPairBlock, 0.0f);
-  if (const TensorView* view = optional(bias_input))
+  if (const TensorView* view = optional(extra.bias))
     std::copy_n(view->as<const float>(), out_channels, bias);
-  const TensorView* residual = optional(residual_input);
+  const TensorView *residual = optional(extra.residual), *mask = optional(extra.mask);
   return {args.inputs[0].as<const BFloat16>(),
           args.inputs[1].as<const BFloat16>(),
           bias,
           residual ? residual->as<const BFloat16>() : nullptr,
+          mask ? mask->as<const BFloat16>() : nullptr,
           args.outputs[0].as<BFloat16>(),
           args.inputs[0].pitch(),
           args.outputs[0].pitch()};
@@ -235,9 +236,7 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
   plan.tiles = make_winograd_tiles(w.input, w.output, 3, {-padding[0], -padding[1]}, 2);
   plan.transposed = w.transposed;
   plan.steps = ceil_div(plan.tiles.in_channels, kPairStep);
-  int next_input = 2;
-  if (w.bias) plan.bias_input = next_input++;
-  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.slope = static_cast<float>(w.epilogue.slope);
   choose_tile_chunks(plan);
@@ -258,9 +257,9 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
   kernel.packed.pack = entry.three.pack;
   kernel.packed.format =
       w.transposed ? "conv2d_grad_input.winograd.bfloat16" : "conv2d.winograd.bfloat16";
-  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.in_place = {plan.extra.in_place()};
   kernel.strided_inputs = 1;
-  kernel.strided_outputs = plan.residual_input < 0;  // which lies as the output does
+  kernel.strided_outputs = plan.extra.free_output();
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -29,7 +29,7 @@ extern const PairTileRun kPairTilesAvx512;
 
 // nullptr means yes.
 const char* refuse_pair_tiles(const WindowProblem& window);
-// Inputs of the kernel: image, packed weight, [bias], [residual].
+// Inputs of the kernel: image, packed weight, [bias], [residual], [mask].
 Kernel make_pair_tile_kernel(const WindowProblem& window, int threads, const PairTileRun& entry);
 
 // Parts of it.
@@ -38,13 +38,14 @@ struct TileTensors {
   const BFloat16* weights;
   const float* bias;         // filled up with zeros to whole blocks
   const BFloat16* residual;  // lies as the output does
+  const BFloat16* mask;      // likewise
   BFloat16* output;
   Index input_pixel, output_pixel;  // elements from pixel to pixel
 };
 
-// `bias` is room for whole blocks; the inputs are -1 where there is none.
-TileTensors tile_tensors_of(const KernelArgs& args, Index bias_input, Index residual_input,
-                            Index out_channels, float* bias);
+// `bias` is room for whole blocks.
+TileTensors tile_tensors_of(const KernelArgs& args, const ExtraInputs& extra, Index out_channels,
+                            float* bias);
 extern const PairTileLoops kFiveTilesPortable;
 #if PYCNN_HAVE_AVX512
 extern const PairTileLoops kFiveTilesAvx512;

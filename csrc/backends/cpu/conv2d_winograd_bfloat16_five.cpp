@@ -32,10 +32,10 @@ struct FiveTilePlan {
   Index steps = 0;                        // of input channels
   Index tile_pitch = 0, plane = 0, sum_plane = 0;
   Index transposed = 0;
-  int bias_input = -1, residual_input = -1;
-  ActivationKind activation = ActivationKind::kIdentity;
-  std::uint8_t unused[3] = {};
+  ExtraInputs extra;
   float slope = 0;
+  ActivationKind activation = ActivationKind::kIdentity;
+  std::uint8_t unused[7] = {};
 
   Index blocks() const { return ceil_div(out_channels, kPairBlock); }
   Index chunks() const { return images * row_blocks * splits; }
@@ -185,6 +185,7 @@ void finish_five(const FiveTilePlan& plan, const PairTileUnit& unit, const TileT
       job.columns = std::min<Index>(2, plan.out_columns - column);
       job.output = tensors.output + at;
       job.residual = tensors.residual ? tensors.residual + at : nullptr;
+      job.mask = tensors.mask ? tensors.mask + at : nullptr;
       unit.output(job);
     }
 }
@@ -195,8 +196,7 @@ void run_five_tiles(const KernelArgs& args, const FiveTileKernels& kernels) {
   float* const bias = reinterpret_cast<float*>(args.scratch);
   float* const all_sums = bias + plan.blocks() * kPairBlock;
   auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
-  const TileTensors tensors =
-      tile_tensors_of(args, plan.bias_input, plan.residual_input, plan.out_channels, bias);
+  const TileTensors tensors = tile_tensors_of(args, plan.extra, plan.out_channels, bias);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const FiveChunk chunk = five_chunk_at(plan, index);
     BFloat16* const points = all_points + worker * plan.points();
@@ -251,9 +251,7 @@ Kernel make_five_tile_kernel(const WindowProblem& w, int threads, const PairTile
   plan.columns = ceil_div(plan.out_columns, Index{2});
   plan.transposed = w.transposed;
   plan.steps = ceil_div(plan.in_channels, kPairStep);
-  int next_input = 2;
-  if (w.bias) plan.bias_input = next_input++;
-  if (w.epilogue.residual) plan.residual_input = next_input++;
+  plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.slope = static_cast<float>(w.epilogue.slope);
   choose_five_chunks(plan);
@@ -272,9 +270,9 @@ Kernel make_five_tile_kernel(const WindowProblem& w, int threads, const PairTile
   kernel.packed.pack = entry.pack;
   kernel.packed.format =
       w.transposed ? "conv2d_grad_input.winograd5.bfloat16" : "conv2d.winograd5.bfloat16";
-  if (plan.residual_input >= 0) kernel.in_place = {1u << plan.residual_input};
+  kernel.in_place = {plan.extra.in_place()};
   kernel.strided_inputs = 1;
-  kernel.strided_outputs = plan.residual_input < 0;  // which lies as the output does
+  kernel.strided_outputs = plan.extra.free_output();
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -1,3 +1,4 @@
+#include <string_view>
 #include <type_traits>
 
 #include "backends/cpu/select.h"
@@ -40,11 +41,22 @@ std::vector<std::string> list_variants(const Op& op) {
 bool merges_siblings(const Siblings&) { return false; }
 bool measures_outputs(const Op&, Specs, Specs) { return false; }
 
+bool finishes_gradients(const ops::Conv2dGradInput& op, const Problem& problem) {
+  ops::Conv2dGradInput plain = op;
+  plain.finish = {};
+  Problem without = problem;
+  without.inputs = problem.inputs.first(2);
+  // The name may live as long as its kernel.
+  const Selection chosen = cpu::select(plain, without), finished = cpu::select(op, problem);
+  const std::string_view variant = chosen.kernel.variant;
+  return !variant.ends_with(".reference") && variant == finished.kernel.variant;
+}
+
 }  // namespace
 
 const Backend& cpu_backend() {
-  static const Backend backend{"cpu", select_kernel, list_variants, merges_siblings,
-                               measures_outputs};
+  static const Backend backend{"cpu",           select_kernel,    list_variants,
+                               merges_siblings, measures_outputs, finishes_gradients};
   return backend;
 }
 

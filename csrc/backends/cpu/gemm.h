@@ -46,6 +46,8 @@ struct WindowTiles {
   Index output_image = 0, output_row = 0, output_column = 0;
   const float* bias = nullptr;      // optional, per output channel
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  // Likewise: where it is not above zero, and no NaN, the result becomes 0.
+  const float* mask = nullptr;
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
   LineRuns fetch;  // wanted soon: their lines are asked for between the tiles

@@ -36,6 +36,9 @@ PYCNN_INLINE void activate(TileActivation kind, float slope, Vec (&sum)[MR][NV])
   }
 }
 
+// Written so that a NaN of the mask lets the value through.
+PYCNN_INLINE Vec masked(Vec mask, Vec x) { return select(mask <= zero(), zero(), x); }
+
 // Number of valid lanes in vector v of a tile.
 PYCNN_INLINE int lanes_of(int lanes, int v) {
   const int left = lanes - v * kLanes;

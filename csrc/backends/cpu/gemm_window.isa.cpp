@@ -55,6 +55,12 @@ PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR
       for (int v = 0; v < NV; ++v)
         sum[i][v] = sum[i][v] + read(job.residual + (output(i, v) - job.output), v);
   activate(job.activation, job.slope, sum);
+  if (job.mask)
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v)
+        sum[i][v] = masked(read(job.mask + (output(i, v) - job.output), v), sum[i][v]);
 #pragma GCC unroll 14
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 8
@@ -75,10 +81,13 @@ PYCNN_INLINE void fetch_pixel(const WindowTiles& job, const Tile& tile, int i) {
                                      : tile.output_second + (i - kFirst) * job.output_column;
 #pragma GCC unroll 8
   for (int c = 0; c < NV * kLanes; c += kLineFloats) __builtin_prefetch(at + c, 1, 3);
-  if (job.residual == nullptr || job.residual == job.output) return;
+  const float* const others[] = {job.residual, job.mask};
+  for (const float* const other : others) {
+    if (other == nullptr || other == job.output) continue;
 #pragma GCC unroll 8
-  for (int c = 0; c < NV * kLanes; c += kLineFloats)
-    __builtin_prefetch(job.residual + (at - job.output) + c, 0, 3);
+    for (int c = 0; c < NV * kLanes; c += kLineFloats)
+      __builtin_prefetch(other + (at - job.output) + c, 0, 3);
+  }
 }
 
 // `blocks` > 1 puts several blocks of weights side by side: with few pixels one block alone has too

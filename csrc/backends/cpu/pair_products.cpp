@@ -39,8 +39,10 @@ void finish(const PairTiles& job, const Index* rows, Index block, float* sums) {
     if (job.residual)
       for (Index c = 0; c < count; ++c) sums[c] += widened(job.residual[at + c]);
     if (job.activation) job.activation(sums, sums, count, job.slope);
-    for (Index c = 0; c < count; ++c)
-      job.output[at + c] = rounded(job.relu && sums[c] < 0 ? 0.0f : sums[c]);
+    for (Index c = 0; c < count; ++c) {
+      const bool closed = job.mask && widened(job.mask[at + c]) <= 0;
+      job.output[at + c] = rounded(closed || (job.relu && sums[c] < 0) ? 0.0f : sums[c]);
+    }
   }
 }
 

@@ -51,6 +51,8 @@ struct PairTiles {
   const float* bias = nullptr;  // 32 per block
   BFloat16* output = nullptr;
   const BFloat16* residual = nullptr;  // optional; may be the output
+  // Likewise, and laid out as it is: where it is not above zero, and no NaN, the result becomes 0.
+  const BFloat16* mask = nullptr;
   bool relu = false;
   ActivationFunctions::Forward activation = nullptr;  // of any other kind, or null
   float slope = 0;

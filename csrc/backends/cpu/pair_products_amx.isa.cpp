@@ -51,11 +51,18 @@ PYCNN_INLINE __m512 widened(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+// 0 where the mask is not above zero; a NaN of it lets x through.
+PYCNN_INLINE __m512 masked(__m256i mask, __m512 x) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(widened(mask), _mm512_setzero_ps(), _CMP_NLE_UQ),
+                             x);
+}
+
 // How rows of a block become pixels of the output.
 struct Finish {
   const Index* rows;
   BFloat16* output;  // of the block's first channel
   const BFloat16* residual;
+  const BFloat16* mask;
   __mmask32 wanted;
 };
 
@@ -77,6 +84,13 @@ PYCNN_INLINE void finish_row(const Finish& to, BFloat16* nowhere, __m512 floor, 
   // In this order a NaN comes through.
   low = _mm512_max_ps(floor, low);
   high = _mm512_max_ps(floor, high);
+  if (to.mask) {
+    const BFloat16* mask = to.mask + at;
+    mask = at < 0 ? nowhere : mask;
+    const __m512i bits = _mm512_maskz_loadu_epi16(to.wanted, mask);
+    low = masked(_mm512_castsi512_si256(bits), low);
+    high = masked(_mm512_extracti64x4_epi64(bits, 1), high);
+  }
   _mm512_mask_storeu_epi16(output, to.wanted, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
@@ -120,7 +134,7 @@ void run_tiles(const PairTiles& job) {
   const Index steps_each = job.step_count, step_pitch = job.step_pitch;
   const Index blocks = job.block_end - job.block_begin, count = job.tiles * blocks;
   const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
-  const Finish none = {kNoRows, nowhere, nullptr, 0};
+  const Finish none = {kNoRows, nowhere, nullptr, nullptr, 0};
   Finish done = none, next = none;  // of the blocks before the last one, and of the last one
   Index tile = 0, block = 0;
   for (Index i = 0; i < count; ++i) {
@@ -195,6 +209,7 @@ void run_tiles(const PairTiles& job) {
     next.rows = job.rows + tile * kPairBlock;
     next.output = job.output + channel;
     next.residual = job.residual ? job.residual + channel : nullptr;
+    next.mask = job.mask ? job.mask + channel : nullptr;
     next.wanted = left >= kPairBlock ? ~0u : (1u << left) - 1u;
     if (job.blocks_first) {
       if (++block == blocks) block = 0, ++tile;

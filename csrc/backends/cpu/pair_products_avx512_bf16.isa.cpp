@@ -54,6 +54,15 @@ PYCNN_INLINE void finish(const PairTiles& job, Sums<ROWS>& sums, const Places& p
       sums.high[r] = _mm512_add_ps(sums.high[r], widened(_mm512_extracti64x4_epi64(bits, 1)));
     }
   if (job.activation) apply(job, sums);
+  if (job.mask)
+#pragma GCC unroll 14
+    for (int r = 0; r < ROWS; ++r) {
+      const Index at = place_of<ROWS>(places, r);
+      if (at < 0) continue;
+      const __m512i bits = _mm512_maskz_loadu_epi16(wanted, job.mask + at + first);
+      sums.low[r] = masked(_mm512_castsi512_si256(bits), sums.low[r]);
+      sums.high[r] = masked(_mm512_extracti64x4_epi64(bits, 1), sums.high[r]);
+    }
 #pragma GCC unroll 14
   for (int r = 0; r < ROWS; ++r) {
     const Index at = place_of<ROWS>(places, r);
@@ -132,12 +141,15 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piec
     }
   const bool last_piece = piece.end == job.step_count;
   // By the end of the sums they will have come.
-  if (job.residual && last_piece)
+  const BFloat16* const others[] = {job.residual, job.mask};
+  for (const BFloat16* const other : others) {
+    if (!other || !last_piece) continue;
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       const Index at = place_of<ROWS>(strip.places, r);
-      if (at >= 0) __builtin_prefetch(job.residual + at + block * kPairBlock);
+      if (at >= 0) __builtin_prefetch(other + at + block * kPairBlock);
     }
+  }
   constexpr Index kBytes = sizeof(BFloat16);
   const Index pairs = job.odd ? job.pairs - 1 : job.pairs, last = (2 * pairs - 1) * kBytes;
   Rows rows;

@@ -64,5 +64,11 @@ PYCNN_INLINE __m512 widened(__m256i bits) {
 // The larger one of x and floor; x where it is NaN.
 PYCNN_INLINE __m512 at_least(__m512 floor, __m512 x) { return _mm512_max_ps(floor, x); }
 
+// 0 where the mask is not above zero; a NaN of it lets x through.
+PYCNN_INLINE __m512 masked(__m256i mask, __m512 x) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(widened(mask), _mm512_setzero_ps(), _CMP_NLE_UQ),
+                             x);
+}
+
 }  // namespace
 }  // namespace pycnn::cpu::avx512_bf16

@@ -53,6 +53,7 @@ struct StrassenTiles {
   float* output = nullptr;
   const float* bias = nullptr;      // optional, per output channel
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  const float* mask = nullptr;      // likewise, as in WindowTiles
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
   float* spare = nullptr;  // 2 * out_half floats, for pixels that there are not

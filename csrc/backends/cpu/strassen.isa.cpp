@@ -22,7 +22,9 @@ struct Tile {
   const float* weights = nullptr;
   Index channel = 0;  // in the first half
   float* lines[2][kMaxPairs];
-  const float* residuals[2][kMaxPairs];  // likewise; as the outputs where there is none
+  // Likewise; as the outputs where there is none.
+  const float* residuals[2][kMaxPairs];
+  const float* masks[2][kMaxPairs];
 };
 
 template <int MR>
@@ -62,6 +64,7 @@ PYCNN_INLINE void finish(const StrassenTiles& job, const Tile& tile, Quadrant qu
   const Index channel = tile.channel + quadrant.half * job.out_half;
   float* const* const lines = tile.lines[quadrant.pixel];
   const float* const* const residuals = tile.residuals[quadrant.pixel];
+  const float* const* const masks = tile.masks[quadrant.pixel];
 #pragma GCC unroll 14
   for (int i = 0; i < MR; ++i) {
     Vec row[1][kVectors];
@@ -73,6 +76,10 @@ PYCNN_INLINE void finish(const StrassenTiles& job, const Tile& tile, Quadrant qu
       if (job.residual) row[0][v] = row[0][v] + load(residuals[i] + channel + v * kLanes);
     }
     activate(job.activation, job.slope, row);
+    if (job.mask)
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v)
+        row[0][v] = masked(load(masks[i] + channel + v * kLanes), row[0][v]);
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) store(lines[i] + channel + v * kLanes, row[0][v]);
   }
@@ -89,7 +96,7 @@ PYCNN_INLINE Vec broadcast_at(const char* p) {
 template <int MR>
 PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights, Index channels,
                            const Tile& tile, Quadrant quadrant, Index out_half, bool has_residual,
-                           Vec (&sum)[MR][kVectors]) {
+                           bool has_mask, Vec (&sum)[MR][kVectors]) {
   constexpr int kFirst = (MR + 1) / 2;
   const Index step = pitch * Index{sizeof(float)};
   const Index step3 = 3 * step, step5 = 5 * step;
@@ -107,6 +114,7 @@ PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights
     const Index at = channel + (line & 1) * (kBlock - 1);
     __builtin_prefetch(tile.lines[quadrant.pixel][line >> 1] + at, 1, 3);
     if (has_residual) __builtin_prefetch(tile.residuals[quadrant.pixel][line >> 1] + at, 0, 3);
+    if (has_mask) __builtin_prefetch(tile.masks[quadrant.pixel][line >> 1] + at, 0, 3);
     due += rate;
     const Vec first = load(w), second = load(w + kLanes);
 #pragma GCC unroll 14
@@ -149,7 +157,7 @@ void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch) {
     const Quadrant quadrant = kFinished[product];
     multiply(tile.sums + product * job.plane, job.pitch, weights, job.half, tile,
              kFinished[kNext[product]], job.out_half,
-             job.residual != nullptr && job.residual != job.output, sum);
+             job.residual != nullptr && job.residual != job.output, job.mask != nullptr, sum);
     switch (product) {
       case 0:
         save(product1, sum);
@@ -243,6 +251,9 @@ void strassen_tiles(const StrassenTiles& job) {
         const float* others = job.residual ? job.residual : job.output;
         tile.residuals[0][i] = others + pair.out_first;
         tile.residuals[1][i] = others + (alone ? pair.out_first : pair.out_second);
+        const float* masks = job.mask ? job.mask : job.output;
+        tile.masks[0][i] = masks + pair.out_first;
+        tile.masks[1][i] = masks + (alone ? pair.out_first : pair.out_second);
       }
       kKernels[pairs - 1](job, tile, fetch);
       first = end;

@@ -32,6 +32,7 @@ struct WinogradOutput {
   Index row_pitch = 0, pixel_pitch = 0;
   const float* bias = nullptr;      // optional, per channel
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
+  const float* mask = nullptr;      // likewise, as in WindowTiles
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
 };

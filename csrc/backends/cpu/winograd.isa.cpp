@@ -242,6 +242,13 @@ void transform_output(const WinogradOutput& job) {
         sum[0][j] = sum[0][j] + (kWhole ? load(other) : load_partial(other, lanes));
       }
       activate(job.activation, job.slope, sum);
+      if (job.mask)
+#pragma GCC unroll 4
+        for (int j = 0; j < TILE; ++j) {
+          if (j >= columns) break;
+          const float* other = job.mask + (out - job.output) + j * job.pixel_pitch;
+          sum[0][j] = masked(kWhole ? load(other) : load_partial(other, lanes), sum[0][j]);
+        }
 #pragma GCC unroll 4
       for (int j = 0; j < TILE; ++j) {
         if (j >= columns) break;

@@ -107,8 +107,10 @@ void output(const PairTileOutput& job) {
       if (job.residual)
         for (Index c = 0; c < job.channels; ++c) sums[c] += value_of(job.residual[at + c]);
       if (job.activation) job.activation(sums, sums, job.channels, job.slope);
-      for (Index c = 0; c < job.channels; ++c)
-        job.output[at + c] = nearest(job.relu && sums[c] < 0 ? 0.0f : sums[c]);
+      for (Index c = 0; c < job.channels; ++c) {
+        const bool closed = job.mask && value_of(job.mask[at + c]) <= 0;
+        job.output[at + c] = nearest(closed || (job.relu && sums[c] < 0) ? 0.0f : sums[c]);
+      }
     }
 }
 

@@ -68,6 +68,7 @@ struct PairTileOutput {
   Index row_pitch = 0, pixel_pitch = 0;
   const float* bias = nullptr;         // 32
   const BFloat16* residual = nullptr;  // optional, laid out as the output; may be the output
+  const BFloat16* mask = nullptr;      // likewise, as in PairTiles
   bool relu = false;
   ActivationFunctions::Forward activation = nullptr;  // of any other kind, or null
   float slope = 0;

@@ -381,6 +381,11 @@ void output(const PairTileOutput& job) {
       x = _mm512_load_ps(values), y = _mm512_load_ps(values + 16);
     }
     x = at_least(floor, x), y = at_least(floor, y);
+    if (job.mask) {
+      const __m512i bits = _mm512_maskz_loadu_epi16(wanted, job.mask + at);
+      x = masked(_mm512_castsi512_si256(bits), x);
+      y = masked(_mm512_extracti64x4_epi64(bits, 1), y);
+    }
     _mm512_mask_storeu_epi16(job.output + at, wanted, (__m512i)_mm512_cvtne2ps_pbh(y, x));
   }
 }

@@ -144,6 +144,7 @@ Choice select(const ops::Conv2d& op, const Problem& problem) {
 Choice select(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* const reason = unfit_conv(op, problem, problem.inputs[1])) return refuse(reason);
   if (!has_curve(op.sums.activation)) return refuse(kNoCurve);
+  if (op.finish != GradientEpilogue{}) return refuse("gradients are not finished here");
   return choose(op, problem);
 }
 

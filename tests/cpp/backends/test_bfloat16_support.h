@@ -24,6 +24,8 @@ std::vector<TensorSpec> bfloat16_specs(const OpType& op, const std::vector<Value
   if constexpr (requires { op.bias; }) specs[1].dtype = DType::kBFloat16;
   if constexpr (requires { op.epilogue; })
     if (op.epilogue.residual) specs.back().dtype = DType::kBFloat16;
+  if constexpr (std::is_same_v<OpType, ops::Conv2dGradInput>)
+    for (std::size_t i = 2; i < specs.size(); ++i) specs[i].dtype = DType::kBFloat16;
   return specs;
 }
 
@@ -97,9 +99,10 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
                          pitch_of(options, outputs[i], kernel.strided_outputs, i));
     output_views.push_back(results.back().view());
   }
+  const std::size_t place = inputs.size() - 1 - options.earlier;
   if (options.in_place) {
-    REQUIRE(kernel.in_place.at(0) == 1u << (inputs.size() - 1));
-    output_views[0].data = input_views.back().data;
+    REQUIRE((kernel.in_place.at(0) >> place & 1u) != 0);
+    output_views[0].data = input_views[place].data;
   } else {
     for (BoundTensor& tensor : bound) tensor.buffer().make_read_only();
   }
@@ -134,7 +137,7 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     CHECK(results[i].buffer().border_is_intact());
     CHECK(results[i].gaps_are_intact());
-    values.push_back(options.in_place ? bound.back().read() : results[i].read());
+    values.push_back(options.in_place ? bound[place].read() : results[i].read());
   }
   CHECK(scratch.border_is_intact());
   CHECK(packed.border_is_intact());

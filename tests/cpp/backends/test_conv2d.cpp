@@ -143,6 +143,142 @@ TEST_CASE("conv2d: the epilogue equals separate steps") {
   }
 }
 
+namespace {
+
+// What a ReLU gave, with everything that it has to be asked for.
+Values relu_output(const Shape& shape, std::mt19937& random) {
+  Values y = whole_numbers(shape, random, 2);
+  for (std::size_t i = 0; i < y.data.size(); ++i) {
+    if (i % 11 == 3) y.data[i] = -0.0f;
+    if (i % 13 == 5) y.data[i] = NAN;
+    if (i % 17 == 7) y.data[i] = 1e-30f;
+  }
+  return y;
+}
+
+}  // namespace
+
+// Every variant, with and without Winograd's: the addition, then the ReLU's gradient, bit by bit,
+// wherever the result lies.
+TEST_CASE("conv2d: a finished gradient equals separate steps") {
+  std::mt19937 random(8);
+  for (const Case& c :
+       {Case{.n = 3, .h = 5, .w = 7, .ic = 33, .oc = 20, .kh = 1, .kw = 1},
+        Case{.n = 2, .h = 9, .w = 8, .ic = 64, .oc = 130, .kh = 1, .kw = 1},
+        Case{.n = 3, .h = 5, .w = 7, .ic = 192, .oc = 130, .kh = 1, .kw = 1},  // by Strassen
+        Case{.n = 1, .h = 31, .w = 6, .ic = 5, .oc = 4, .padding = {1, 1, 1, 1}},
+        Case{.n = 2, .h = 9, .w = 10, .ic = 17, .oc = 6, .stride = {2, 2}, .padding = {1, 1, 1, 1}},
+        Case{.n = 1, .h = 11, .w = 9, .ic = 18, .oc = 33, .padding = {1, 1, 1, 1}},
+        Case{.n = 2, .h = 6, .w = 5, .ic = 16, .oc = 17, .padding = {1, 0, 1, 2}},
+        Case{.n = 1, .h = 9, .w = 7, .ic = 35, .oc = 16, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
+        Case{.n = 2, .h = 5, .w = 7, .ic = 66, .oc = 132, .kh = 1, .kw = 1, .groups = 2},
+        Case{.n = 0, .ic = 33, .oc = 20, .kh = 1, .kw = 1}}) {
+    CAPTURE(c.text());
+    const Values grad = reals(c.output(), random), weight = reals(c.weight(), random);
+    const Values residual = reals(c.input(), random), y = relu_output(c.input(), random);
+    for (const bool with_residual : {false, true})
+      for (const bool relu : {false, true}) {
+        if (!with_residual && !relu) continue;
+        ops::Conv2dGradInput op = c.grad_input();
+        op.finish = {with_residual, relu};
+        std::vector<Values> inputs = {grad, weight};
+        if (with_residual) inputs.push_back(residual);
+        if (relu) inputs.push_back(y);
+        const auto finished = [&](std::vector<float> x) {
+          for (std::size_t i = 0; i < x.size(); ++i) {
+            if (with_residual) x[i] += residual.data[i];
+            if (relu && y.data[i] <= 0.0f) x[i] = 0.0f;
+          }
+          return x;
+        };
+        std::vector<std::string> variants = fast_variants(op, inputs);
+        CHECK(variants.size() >= 1);
+        variants.emplace_back("reference");
+        for (const std::string& variant : variants) {
+          CAPTURE(variant);
+          const auto expected =
+              finished(run<float>(c.grad_input(), {grad, weight}, {.variant = variant})[0]);
+          for (const Guard guard : {Guard::kAfter, Guard::kBefore})
+            for (const int threads : {1, 3}) {
+              RunOptions options{.variant = variant, .threads = threads, .guard = guard};
+              options.apart = threads == 3;
+              CHECK(same_bits(run<float>(op, inputs, options)[0], expected));
+              if (variant == "reference") continue;
+              options.apart = false, options.in_place = true;
+              for (options.earlier = 0; options.earlier + 2 < inputs.size(); ++options.earlier)
+                CHECK(same_bits(run<float>(op, inputs, options)[0], expected));
+            }
+        }
+        // And the numbers are those of the float64 reference.
+        const auto exact = run<double>(op, inputs, {.variant = "reference"})[0];
+        const auto found = run<float>(op, inputs)[0];
+        for (std::size_t i = 0; i < exact.size(); ++i)
+          CHECK(found[i] == doctest::Approx(exact[i]).epsilon(1e-3).scale(10));
+      }
+  }
+}
+
+TEST_CASE("conv2d: finished gradients have the reference's bits on whole numbers") {
+  std::mt19937 random(9);
+  std::vector<Case> cases = nasty_cases();
+  for (unsigned seed = 0; seed < 10; ++seed) cases.push_back(random_case(random));
+  int turn = 0;
+  for (const Case& c : cases) {
+    if (c.n * c.h * c.w * c.ic * c.oc > 300'000) continue;
+    CAPTURE(c.text());
+    ops::Conv2dGradInput op = c.grad_input();
+    op.finish = {turn % 3 != 0, turn % 3 != 1};
+    ++turn;
+    std::vector<Values> inputs = {whole_numbers(c.output(), random),
+                                  whole_numbers(c.weight(), random)};
+    for (std::size_t i = 0; i < std::size_t{op.finish.residual} + op.finish.relu; ++i)
+      inputs.push_back(whole_numbers(c.input(), random));
+    check_exact(op, inputs);
+  }
+}
+
+TEST_CASE("conv2d: where a gradient is finished, it is by the kernel that would make it") {
+  const auto finishes = [](const Case& c, DType dtype = DType::kFloat32) {
+    ops::Conv2dGradInput op = c.grad_input();
+    op.finish = {true, true};
+    const TensorSpec image{c.input(), dtype};
+    const std::vector<TensorSpec> inputs = {
+        {c.output(), dtype},
+        {c.weight(), dtype == DType::kFloat64 ? dtype : DType::kFloat32},
+        image,
+        image};
+    const std::vector<TensorSpec> outputs = {image};
+    return cpu_backend().finishes(op, {inputs, outputs, best_isa(), 1, "", true});
+  };
+  const Case pointwise{.n = 2, .h = 6, .w = 6, .ic = 64, .oc = 64, .kh = 1, .kw = 1};
+  CHECK(finishes(pointwise));
+  CHECK(finishes(pointwise, DType::kBFloat16));
+  CHECK_FALSE(finishes(pointwise, DType::kFloat64));
+  Case c = pointwise;
+  c.stride = {2, 2};  // three pixels of four have no tap
+  CHECK_FALSE(finishes(c));
+  CHECK_FALSE(finishes(c, DType::kBFloat16));
+  c.kh = c.kw = 3, c.padding = {1, 1, 1, 1};
+  CHECK(finishes(c));
+  CHECK(finishes(c, DType::kBFloat16));
+  c.stride = {1, 1};  // by Winograd's tiles
+  CHECK(finishes(c));
+  CHECK(finishes(c, DType::kBFloat16));
+  c.groups = 16;  // by rows of groups, which do not
+  CHECK_FALSE(finishes(c));
+  // A few channels of the input: products are added where they belong, one by one.
+  c = {.n = 2,
+       .h = 18,
+       .w = 18,
+       .ic = 3,
+       .oc = 64,
+       .kh = 7,
+       .kw = 7,
+       .stride = {2, 2},
+       .padding = {3, 3, 3, 3}};
+  if (best_isa() > Isa::kBaseline) CHECK_FALSE(finishes(c));
+}
+
 TEST_CASE("conv2d: NaN reaches exactly the outputs that see it") {
   std::mt19937 random(6);
   for (const Case& c :

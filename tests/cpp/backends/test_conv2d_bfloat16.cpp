@@ -305,6 +305,51 @@ TEST_CASE("conv2d in bfloat16: the epilogue is computed in float32 and rounded o
   }
 }
 
+// Numbers that a sum rounded before the addition would miss.
+TEST_CASE("conv2d in bfloat16: a gradient is finished in float32 and rounded once") {
+  std::mt19937 random(9);
+  for (const Case& c :
+       {Case{.n = 5, .h = 3, .w = 3, .ic = 64, .oc = 64, .kh = 1, .kw = 1},
+        Case{.n = 1, .h = 5, .w = 7, .ic = 45, .oc = 70, .kh = 1, .kw = 1},
+        Case{.n = 1, .h = 2, .w = 3, .ic = 40, .oc = 33, .kh = 1, .kw = 1},
+        Case{.n = 1, .h = 9, .w = 31, .ic = 300, .oc = 40, .kh = 1, .kw = 1},
+        Case{.n = 2, .h = 9, .w = 8, .ic = 40, .oc = 33, .stride = {2, 2}, .padding = {1, 1, 1, 1}},
+        Case{.n = 2, .h = 7, .w = 10, .ic = 45, .oc = 40, .padding = {1, 1, 1, 1}},
+        Case{.n = 1, .h = 9, .w = 8, .ic = 45, .oc = 40, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
+        Case{.n = 0, .ic = 64, .oc = 64, .kh = 1, .kw = 1}}) {
+    CAPTURE(c.text());
+    const Values grad = whole_numbers(c.output(), random);
+    const Values weight = whole_numbers(c.weight(), random);
+    const Values residual = whole_numbers(c.input(), random, 200);
+    Values y = whole_numbers(c.input(), random, 2);
+    for (std::size_t i = 0; i < y.data.size(); ++i)
+      if (i % 7 == 3) y.data[i] = i % 2 == 0 ? NAN : -0.0f;
+    for (const bool with_residual : {false, true})
+      for (const bool relu : {false, true}) {
+        ops::Conv2dGradInput op = c.grad_input();
+        op.finish = {with_residual, relu};
+        std::vector<Values> inputs = {grad, weight};
+        if (with_residual) inputs.push_back(residual);
+        if (relu) inputs.push_back(y);
+        check_exact_bfloat16(op, inputs);
+        if (!with_residual && !relu) continue;
+        for (const std::string& variant : bfloat16_variants(op, inputs)) {
+          CAPTURE(variant);
+          RunOptions options{.variant = variant};
+          const auto found = run_bfloat16(op, inputs, options)[0];
+          options.in_place = true;
+          for (options.earlier = 0; options.earlier + 2 < inputs.size(); ++options.earlier)
+            CHECK(same_bits(run_bfloat16(op, inputs, options)[0], found));
+        }
+        // By float32's kernels, too.
+        const auto widened = run_bfloat16(op, inputs, {.variant = "reference"})[0];
+        const auto expected = run<float>(op, inputs, {.variant = "reference"})[0];
+        for (std::size_t i = 0; i < expected.size(); ++i)
+          CHECK(widened[i] == to_bfloat16(expected[i]));
+      }
+  }
+}
+
 TEST_CASE("conv2d in bfloat16: NaN reaches exactly the outputs that see it") {
   std::mt19937 random(6);
   for (const std::int64_t channels : {1, 3, 16, 40}) {

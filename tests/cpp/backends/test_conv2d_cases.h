@@ -37,7 +37,8 @@ struct Case {
             .dilation = dilation,
             .groups = groups,
             .input_size = {h, w},
-            .sums = {}};
+            .sums = {},
+            .finish = {}};
   }
   ops::Conv2dGradWeight grad_weight(bool bias) const {
     return {.stride = stride,

@@ -53,8 +53,9 @@ struct RunOptions {
   Isa isa = Isa::kAvx512;
   int threads = 1;
   Guard guard = Guard::kAfter;
-  bool in_place = false;  // the residual's memory receives the output
-  bool apart = false;     // pixels lie apart, wherever the kernel can do with that
+  bool in_place = false;    // the last input's memory receives the output
+  std::size_t earlier = 0;  // in_place: that of so many inputs before the last
+  bool apart = false;       // pixels lie apart, wherever the kernel can do with that
 };
 
 // Winograd's kernels round otherwise than sums do: test_winograd.cpp looks at them.
@@ -104,8 +105,9 @@ std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inp
     output_views.push_back(view);
   }
   if (options.in_place) {
-    REQUIRE(kernel.in_place.at(0) == 1u << (inputs.size() - 1));
-    output_views[0].data = input_views.back().data;
+    const std::size_t place = inputs.size() - 1 - options.earlier;
+    REQUIRE((kernel.in_place.at(0) >> place & 1u) != 0);
+    output_views[0].data = input_views[place].data;
   } else {
     for (const GuardedBuffer& buffer : buffers) const_cast<GuardedBuffer&>(buffer).make_read_only();
   }

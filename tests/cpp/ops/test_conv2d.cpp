@@ -226,3 +226,22 @@ TEST_CASE("a convolution that measures has a second result") {
   backward.sums.activation = ActivationKind::kSigmoid;
   check_error<ArgumentError>([&] { run(backward, {y, w, x, c, c, c}); }, {"sigmoid", "relu6"});
 }
+
+TEST_CASE("a gradient that is finished takes what is added and what a ReLU gave") {
+  const TensorSpec x = f32({1, 8, 8, 4}), y = f32({1, 6, 6, 6}), w = f32({6, 3, 3, 4});
+  const TensorSpec c = f32({4});
+  ops::Conv2dGradInput op;
+  op.input_size = {8, 8};
+  op.finish = {true, true};
+  CHECK(run(op, {y, w, x, x}) == std::vector{x});
+  check_error<ArgumentError>([&] { run(op, {y, w, x}); }, {"residual, relu_output", "got 3"});
+  check_error<ShapeError>([&] { run(op, {y, w, y, x}); }, {"residual is (1, 6, 6, 6)", "residual"});
+  check_error<ShapeError>([&] { run(op, {y, w, x, y}); }, {"relu_output is (1, 6, 6, 6)"});
+  check_error<DTypeError>([&] { run(op, {y, w, x, f64({1, 8, 8, 4})}); }, {"relu_output is f64"});
+  op.finish = {false, true};
+  CHECK(run(op, {y, w, x}) == std::vector{x});
+  check_error<ShapeError>([&] { run(op, {y, w, y}); }, {"relu_output is (1, 6, 6, 6)"});
+  op.sums.wanted = true;
+  CHECK(run(op, {y, w, x, x, c, c, c}) == std::vector{x, f32({2, 4})});
+  check_error<ShapeError>([&] { run(op, {y, w, x, x, c, c, f32({6})}); }, {"offset is (6)"});
+}

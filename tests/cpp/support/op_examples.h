@@ -53,6 +53,11 @@ inline std::vector<OpExample> op_examples() {
       {ops::Conv2dGradInput{
            stride, padding, dilation, 2, {9, 8}, {true, ActivationKind::kLeakyRelu, 0.25}},
        {out, weight, image, c6, c6, c6}},
+      {ops::Conv2dGradInput{stride, padding, dilation, 2, {9, 8}, {}, {true, false}},
+       {out, weight, image}},
+      {ops::Conv2dGradInput{
+           stride, padding, dilation, 2, {9, 8}, {true, ActivationKind::kRelu, 0.25}, {true, true}},
+       {out, weight, image, image, image, c6, c6, c6}},
       {ops::Conv2dGradWeight{stride, padding, dilation, 2, {3, 2}, true}, {image, out}},
       {ops::Conv2dGradWeight{stride, padding, dilation, 2, {3, 2}, false}, {image, out}},
       {ops::Dense{}, {f32({5, 3}), f32({7, 3}), f32({7})}},

@@ -26,9 +26,10 @@ struct Conv2d {
 };
 
 /// Gradient of Conv2d for its input.
-/// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G); with `sums`, of the
-///          BatchNormApply that made the convolution's input: its input (N, H, W, IC), batch_mean,
-///          factor, offset (IC)
+/// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G); with finish.residual, what is
+///          added (N, H, W, IC); with finish.relu, the ReLU's result (N, H, W, IC); with `sums`,
+///          of the BatchNormApply that made the convolution's input: its input (N, H, W, IC),
+///          batch_mean, factor, offset (IC)
 /// outputs: grad_input (N, H, W, IC) with H, W from input_size; with `sums`, a second
 ///          result is (2, IC): over all pixels as they are stored the sum of what comes back
 ///          through the activation, and the sum of that times (input - batch_mean)
@@ -39,7 +40,8 @@ struct Conv2dGradInput {
   std::int64_t groups = 1;   ///< as of the Conv2d
   Pair input_size = {0, 0};  ///< (H, W), which the output's size does not tell under a stride
   NormSums sums;             ///< set by compilation alone; not differentiable once set
-  PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size, sums)
+  GradientEpilogue finish;   ///< likewise
+  PYCNN_OP("conv2d_grad_input", stride, padding, dilation, groups, input_size, sums, finish)
 };
 
 /// Gradient of Conv2d for its weight and, with `bias`, for its bias.

@@ -64,6 +64,15 @@ struct NormSums {
   bool operator==(const NormSums&) const = default;       ///< Same in every field.
 };
 
+/// What becomes of the gradient of a convolution's input, where another gradient of the same tensor
+/// is added to it, and where a ReLU made that tensor: `sum + residual` where the ReLU's result is
+/// above zero (or NaN), else 0. Only compile/finish_gradients sets it.
+struct GradientEpilogue {
+  bool residual = false;  ///< whether a tensor of the gradient's shape is added
+  bool relu = false;      ///< whether it goes back through a ReLU
+  bool operator==(const GradientEpilogue&) const = default;  ///< Same in every field.
+};
+
 /// What ops::Reduce makes of the elements along an axis.
 enum class Reduction : std::uint8_t { kSum, kMean, kMax };
 

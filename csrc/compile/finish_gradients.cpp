@@ -1,0 +1,136 @@
+// Where a tensor has two readers, as the end of a residual block has, its gradient is a sum, and
+// where a ReLU made it, that sum goes back through the ReLU:
+//
+//   conv2d_grad_input -> add -> activation_grad     one op; either of the two others may be missing
+//
+// Walks over both and asks whether the gradient of a convolution's input ends there, and whether
+// the backend's kernel for it can do that to what it stores. What is fused takes the place of the
+// last op that joined, where all its inputs are there.
+#include <optional>
+
+#include "backends/backend.h"
+#include "compile/passes.h"
+#include "graph/edit.h"
+
+namespace pycnn {
+namespace {
+
+// A gradient and what has joined it so far.
+struct Finished {
+  int source = -1;
+  GradientEpilogue finish;
+  std::vector<Symbol> inputs;  // those that it asks for
+};
+
+class Finisher {
+ public:
+  Finisher(const Graph& graph, const FinishRule& rule)
+      : editor_(graph),
+        uses_(graph),
+        rule_(rule),
+        ends_(graph.nodes().size()),
+        moved_(graph.nodes().size(), false) {}
+
+  Graph result() {
+    for (int i = 0; i < editor_.size(); ++i) look_at(i);
+    for (int i = 0; i < editor_.size(); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (moved_[at]) continue;
+      if (ends_[at] && ends_[at]->source != i)
+        emit(i, *ends_[at]);
+      else
+        editor_.keep(i);
+    }
+    return editor_.finish();
+  }
+
+ private:
+  // Kernels that were asked for by name stay what they are.
+  bool is_pinned(const Node& node) const {
+    return rule_.pins.contains(node.name) || rule_.pins.contains(op_name(node.op)) ||
+           rule_.pins.contains("*");
+  }
+
+  void look_at(int i) {
+    const Node& node = editor_.source_node(i);
+    if (node.kind != NodeKind::kOp || is_pinned(node)) return;
+    if (const auto* grad = std::get_if<ops::Conv2dGradInput>(&node.op)) {
+      if (!grad->sums.wanted && grad->finish == GradientEpilogue{})
+        ends_[static_cast<std::size_t>(i)] = Finished{i, {}, {}};
+    } else if (const auto* slope = std::get_if<ops::ActivationGrad>(&node.op)) {
+      if (slope->kind == ActivationKind::kRelu) join_relu(i, node);
+    } else if (std::holds_alternative<ops::Add>(node.op)) {
+      join_sum(i, node);
+    }
+  }
+
+  // The gradient that a symbol is, if nobody else reads it and the ReLU has not joined yet.
+  const Finished* gradient_before(Symbol symbol) const {
+    const std::optional<Finished>& end = ends_[static_cast<std::size_t>(symbol.node)];
+    if (!end || end->finish.relu || uses_.count(symbol.node) != 1) return nullptr;
+    return &*end;
+  }
+
+  void join_relu(int i, const Node& node) {
+    const Finished* before = gradient_before(node.inputs[1]);
+    if (before == nullptr) return;
+    Finished finished = *before;
+    finished.finish.relu = true;
+    finished.inputs.push_back(node.inputs[0]);
+    take(i, node.inputs[1], std::move(finished));
+  }
+
+  // Of two gradients the later one takes the other, if it can.
+  void join_sum(int i, const Node& node) {
+    const Graph& graph = editor_.source();
+    if (graph.spec(node.inputs[0]) != graph.spec(node.inputs[1])) return;
+    const int later = node.inputs[1].node > node.inputs[0].node ? 1 : 0;
+    for (const int side : {later, 1 - later}) {
+      const Symbol sum = node.inputs[static_cast<std::size_t>(side)];
+      const Finished* before = gradient_before(sum);
+      if (before == nullptr || before->finish.residual) continue;
+      Finished finished = *before;
+      finished.finish.residual = true;
+      finished.inputs.push_back(node.inputs[static_cast<std::size_t>(1 - side)]);
+      if (take(i, sum, std::move(finished))) return;
+    }
+  }
+
+  bool take(int i, Symbol from, Finished finished) {
+    const Node& source = editor_.source_node(finished.source);
+    std::vector<TensorSpec> inputs;
+    for (const std::vector<Symbol>& symbols : {source.inputs, finished.inputs})
+      for (const Symbol symbol : symbols) inputs.push_back(editor_.source().spec(symbol));
+    Problem problem{inputs, source.outputs, rule_.isa, 1, {}, rule_.winograd};
+    if (!rule_.backend->finishes(op_of(finished), problem)) return false;
+    moved_[static_cast<std::size_t>(from.node)] = true;
+    ends_[static_cast<std::size_t>(i)] = std::move(finished);
+    return true;
+  }
+
+  ops::Conv2dGradInput op_of(const Finished& finished) const {
+    auto op = std::get<ops::Conv2dGradInput>(editor_.source_node(finished.source).op);
+    op.finish = finished.finish;
+    return op;
+  }
+
+  void emit(int i, const Finished& finished) {
+    std::vector<Symbol> inputs = editor_.mapped(editor_.source_node(finished.source).inputs);
+    for (const Symbol input : finished.inputs) inputs.push_back(editor_.mapped(input));
+    editor_.replace(i, finished.source, op_of(finished), std::move(inputs));
+  }
+
+  GraphEditor editor_;
+  GraphUses uses_;
+  const FinishRule& rule_;
+  std::vector<std::optional<Finished>> ends_;  // by node whose output the finished gradient is
+  std::vector<bool> moved_;
+};
+
+}  // namespace
+
+Graph finish_gradients(const Graph& graph, const FinishRule& rule) {
+  return Finisher(graph, rule).result();
+}
+
+}  // namespace pycnn
