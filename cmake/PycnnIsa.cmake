@@ -11,7 +11,7 @@ set(PYCNN_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
 # pycnn_add_isa_source([GROUP group] file.isa.cpp ...): adds each file once per instruction set to the library; with
 # PYCNN_UNITY_BUILD those of a group are compiled as one.
 function(pycnn_add_isa_source)
-  cmake_parse_arguments(PARSE_ARGV 0 isa "" "GROUP" "")
+  cmake_parse_arguments(PARSE_ARGV 0 isa "" "GROUP;ONLY" "")
   # In any configuration, but for sanitizers, which take minutes to instrument unrolled loops.
   set(optimize -O3)
   if(PYCNN_SANITIZE)
@@ -20,6 +20,9 @@ function(pycnn_add_isa_source)
   set(files ${isa_UNPARSED_ARGUMENTS})
   list(TRANSFORM files PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
   foreach(isa IN ITEMS baseline LISTS PYCNN_CPU_ISAS)
+    if(isa_ONLY AND NOT isa STREQUAL isa_ONLY)
+      continue()
+    endif()
     set(objects pycnn_cpu_${isa})
     if(NOT TARGET ${objects})
       add_library(${objects} OBJECT)

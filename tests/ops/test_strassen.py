@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from kernel_paths import build, gradients, integers, isas, reals, run
+from kernel_paths import ISAS, Path, build, gradients, integers, reals, run
 
+import pycnn
 from pycnn import functional
 from pycnn.errors import UnsupportedError
 from pycnn.program import compile_traced
 from pycnn.tracing import trace
 
-every_isa = pytest.mark.parametrize("path", isas())
+# There are kernels for AVX-512 alone.
+every_isa = pytest.mark.parametrize("path", [Path("avx512")])
+pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="needs AVX-512")
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,28 @@ CASES = {
     "empty_batch": Case((0, 12, 12, 128), 128),
 }
 cases = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in CASES.items()])
+# What a gradient writes is what the convolution reads.
+turned = {name: case for name, case in CASES.items() if case.image[3] % 64 == 0}
+gradient_cases = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in turned.items()])
+
+
+def built(*args, **options):
+    """As `build`, but for a convolution that some other kernel takes."""
+    program = build(*args, **options)
+    assert "conv2d.strassen.avx512  " in program.explain()
+    return program
 
 
 @cases
 @every_isa
 def test_forward_is_exact_on_whole_numbers(case, path):
     x, weight, bias = case.arrays(integers)
-    program = build(case.op, x, weight, bias, path=path)
-    assert f"conv2d.strassen.{path.isa}  " in program.explain()
+    program = built(case.op, x, weight, bias, path=path)
     expected = reference.conv2d(x, weight, bias, stride=case.stride)
     tolerances.assert_exact(program(x, weight, bias), expected)
 
 
-@cases
+@gradient_cases
 @every_isa
 def test_input_gradient_is_exact_on_whole_numbers(case, path):
     x, weight, bias = case.arrays(integers)
@@ -94,12 +106,12 @@ def test_the_reference_is_a_convolution():
 def test_forward_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=1)
     magnitude = reference.strassen(case.seen(x), weight, magnitude=True) + np.abs(bias)
-    found = run(case.op, x, weight, bias, path=path)
+    found = built(case.op, x, weight, bias, path=path)(x, weight, bias)
     expected = reference.conv2d(x, weight, bias, stride=case.stride)
     tolerances.assert_within(found, expected, tolerances.strassen_bound(magnitude, case.image[3]))
 
 
-@cases
+@gradient_cases
 @every_isa
 def test_input_gradient_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=3)
@@ -232,6 +244,32 @@ def test_slices_of_a_concatenation_are_written_and_read_in_place(path):
 
 
 @every_isa
+def test_a_fused_residual_is_written_beside_another_branch(path):
+    case = CASES["odd_pixels"]
+    x, weight, bias = case.arrays(reals)
+    other = reals(np.random.default_rng(8), case.output)
+
+    def net(x, weight, bias, other):
+        return functional.concat([functional.relu(case.op(x, weight, bias) + other), other], axis=-1)
+
+    fused = built(net, x, weight, bias, other, path=path)
+    assert "add." not in fused.explain()
+    plain = built(net, x, weight, bias, other, path=path, fuse=False)
+    tolerances.assert_bits(fused(x, weight, bias, other), plain(x, weight, bias, other))
+
+
+@gradient_cases
+def test_no_gradient_of_these_is_refused(case):
+    x, weight, bias = case.arrays(reals)
+
+    def loss(x, weight, bias):
+        return functional.sum(case.op(x, weight, bias))
+
+    pins = {"conv2d_grad_input": "conv2d_grad_input.strassen.avx512"}
+    pycnn.value_and_grad(loss, 0, variants=pins)(x, weight, bias)  # refused, it would raise
+
+
+@every_isa
 def test_nan_reaches_the_pixel_beside_it_and_its_own_alone_without(path):
     case = CASES["odd_pixels"]
     x, weight, bias = case.arrays(reals)
@@ -268,9 +306,9 @@ def test_winograd_false_gives_plain_sums_and_says_so(path):
 
 
 def test_a_pin_against_the_option_is_refused_with_both_names():
-    pins = {"conv2d": "conv2d.strassen.baseline"}
+    pins = {"conv2d": "conv2d.strassen.avx512"}
     compile_traced(traced(CASES["even"]), variants=pins)
-    with pytest.raises(UnsupportedError, match=r"conv2d\.strassen\.baseline: winograd is off"):
+    with pytest.raises(UnsupportedError, match=r"conv2d\.strassen\.avx512: winograd is off"):
         compile_traced(traced(CASES["even"]), variants=pins, winograd=False)
 
 
@@ -289,14 +327,14 @@ def test_a_pin_against_the_option_is_refused_with_both_names():
     ],
 )
 def test_explain_says_why_not(case, geometry, reason):
-    explained = compile_traced(traced(case, **geometry), isa="baseline").explain()
-    assert f"conv2d.strassen.baseline: {reason}" in explained
+    explained = compile_traced(traced(case, **geometry), isa="avx512").explain()
+    assert f"conv2d.strassen.avx512: {reason}" in explained
 
 
 def test_the_choice_does_not_depend_on_the_batch():
     def chosen(case, images):
-        program = compile_traced(traced(replace(case, image=(images, *case.image[1:]))), isa="baseline")
-        return "conv2d.strassen.baseline  " in program.explain(), program.memory["prepared_bytes"]
+        program = compile_traced(traced(replace(case, image=(images, *case.image[1:]))), isa="avx512")
+        return "conv2d.strassen.avx512  " in program.explain(), program.memory["prepared_bytes"]
 
     for case, taken in ((CASES["even"], True), (CASES["split"], True), (Case((1, 7, 7, 128), 512), False)):
         assert chosen(case, 1) == chosen(case, 33)

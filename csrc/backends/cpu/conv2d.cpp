@@ -80,6 +80,7 @@ Kernel make_winograd(const auto& op, const Problem& problem) {
   return make_winograd_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
+#if PYCNN_HAVE_AVX512
 const char* accept_strassen(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
   if (!problem.winograd) return kWinogradIsOff;
@@ -87,10 +88,10 @@ const char* accept_strassen(const auto& op, const Problem& problem) {
   return refuse_strassen(window_of(op, problem));
 }
 
-template <const StrassenRun& kRun>
 Kernel make_strassen(const auto& op, const Problem& problem) {
-  return make_strassen_kernel(window_of(op, problem), problem.threads, kRun);
+  return make_strassen_kernel(window_of(op, problem), problem.threads);
 }
+#endif
 
 template <const LaneRun& kRun>
 const char* accept_lanes(const auto& op, const Problem& problem) {
@@ -157,16 +158,17 @@ Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& proble
   return make_winograd_weight_grad_kernel(problem_of(op, problem), kRun);
 }
 
+#if PYCNN_HAVE_AVX512
 const char* accept_strassen_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
   if (!problem.winograd) return kWinogradIsOff;
   return refuse_strassen(problem_of(op, problem));
 }
 
-template <const StrassenGradRun& kRun>
 Kernel make_strassen_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
-  return make_strassen_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+  return make_strassen_weight_grad_kernel(problem_of(op, problem), problem.threads);
 }
+#endif
 
 template <const GroupGradRun& kRun>
 const char* accept_grouped_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
@@ -330,7 +332,7 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.bfloat16.avx512_bf16", Isa::kAvx512, accept_avx512_bf16, make_pairs<kPairsAvx512>,
      Images::kBFloat16},
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
-    {"conv2d.strassen.avx512", Isa::kAvx512, accept_strassen, make_strassen<kStrassenAvx512>},
+    {"conv2d.strassen.avx512", Isa::kAvx512, accept_strassen, make_strassen},
     {"conv2d.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
     {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
@@ -338,13 +340,11 @@ constexpr Variant<ops::Conv2d> kForward[] = {
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
-    {"conv2d.strassen.avx2", Isa::kAvx2, accept_strassen, make_strassen<kStrassenAvx2>},
     {"conv2d.grouped.avx2", Isa::kAvx2, accept_grouped<kGroupedAvx2>, make_grouped<kGroupedAvx2>},
     {"conv2d.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
     {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
     {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd, make_winograd<kWinogradBaseline>},
-    {"conv2d.strassen.baseline", Isa::kBaseline, accept_strassen, make_strassen<kStrassenBaseline>},
     {"conv2d.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
      make_grouped<kGroupedBaseline>},
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
@@ -371,8 +371,7 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
      make_pairs<kPairsAvx512>, Images::kBFloat16},
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
      make_winograd<kWinogradAvx512>},
-    {"conv2d_grad_input.strassen.avx512", Isa::kAvx512, accept_strassen,
-     make_strassen<kStrassenAvx512>},
+    {"conv2d_grad_input.strassen.avx512", Isa::kAvx512, accept_strassen, make_strassen},
     {"conv2d_grad_input.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
     {"conv2d_grad_input.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>,
@@ -384,7 +383,6 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
 #if PYCNN_HAVE_AVX2
     {"conv2d_grad_input.winograd.avx2", Isa::kAvx2, accept_winograd, make_winograd<kWinogradAvx2>},
-    {"conv2d_grad_input.strassen.avx2", Isa::kAvx2, accept_strassen, make_strassen<kStrassenAvx2>},
     {"conv2d_grad_input.grouped.avx2", Isa::kAvx2, accept_grouped<kGroupedAvx2>,
      make_grouped<kGroupedAvx2>},
     {"conv2d_grad_input.lanes.avx2", Isa::kAvx2, accept_lanes<kLanesAvx2>, make_lanes<kLanesAvx2>},
@@ -394,8 +392,6 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
     {"conv2d_grad_input.winograd.baseline", Isa::kBaseline, accept_winograd,
      make_winograd<kWinogradBaseline>},
-    {"conv2d_grad_input.strassen.baseline", Isa::kBaseline, accept_strassen,
-     make_strassen<kStrassenBaseline>},
     {"conv2d_grad_input.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
      make_grouped<kGroupedBaseline>},
     {"conv2d_grad_input.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
@@ -429,8 +425,7 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradAvx512>},
     {"conv2d_grad_weight.grouped.avx512", Isa::kAvx512, accept_grouped_grad<kGroupGradAvx512>,
      make_grouped_grad<kGroupGradAvx512>},
-    {"conv2d_grad_weight.strassen.avx512", Isa::kAvx512, accept_strassen_grad,
-     make_strassen_grad<kStrassenGradAvx512>},
+    {"conv2d_grad_weight.strassen.avx512", Isa::kAvx512, accept_strassen_grad, make_strassen_grad},
     {"conv2d_grad_weight.implicit_gemm.avx512", Isa::kAvx512, accept_float32,
      make_grad_weight<kWeightGradAvx512>},
 #endif
@@ -439,8 +434,6 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradAvx2>},
     {"conv2d_grad_weight.grouped.avx2", Isa::kAvx2, accept_grouped_grad<kGroupGradAvx2>,
      make_grouped_grad<kGroupGradAvx2>},
-    {"conv2d_grad_weight.strassen.avx2", Isa::kAvx2, accept_strassen_grad,
-     make_strassen_grad<kStrassenGradAvx2>},
     {"conv2d_grad_weight.implicit_gemm.avx2", Isa::kAvx2, accept_float32,
      make_grad_weight<kWeightGradAvx2>},
 #endif
@@ -448,8 +441,6 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_winograd_grad<kWinogradGradBaseline>},
     {"conv2d_grad_weight.grouped.baseline", Isa::kBaseline, accept_grouped_grad<kGroupGradBaseline>,
      make_grouped_grad<kGroupGradBaseline>},
-    {"conv2d_grad_weight.strassen.baseline", Isa::kBaseline, accept_strassen_grad,
-     make_strassen_grad<kStrassenGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,
      make_grad_weight<kWeightGradBaseline>},
     {"conv2d_grad_weight.bfloat16.winograd.portable", Isa::kBaseline, accept_portable_tile_grad,

@@ -6,19 +6,9 @@
 #include "backends/cpu/strassen.h"
 #include "core/parallel.h"
 
+#if PYCNN_HAVE_AVX512
+
 namespace pycnn::cpu {
-
-// The inner loops of one instruction set.
-struct StrassenKernels {
-  Index lanes;
-  void (*sums)(const StrassenSums&);
-  void (*tiles)(const StrassenTiles&);
-  void (*weights)(const StrassenWeights&);
-  const ActivationFunctions* activation;
-  const char* format;
-  const char* transposed_format;
-};
-
 namespace {
 
 // Where the pixels of an image lie that are multiplied, or written.
@@ -34,8 +24,8 @@ struct StrassenPlan {
   Index images = 0, rows = 0, columns = 0;
   PixelGrid in, out;
   Index in_channels = 0, out_channels = 0;
-  Index block_width = 0, blocks = 0;  // of the output channels of one half
-  Index pitch = 0;                    // of the sums of a pair, floats
+  Index blocks = 0;  // of the output channels of one half
+  Index pitch = 0;   // of the sums of a pair, floats
   Index chunk_pairs = 0, chunks = 0;
   Index splits = 1;   // of the blocks
   Index threads = 1;  // that there is scratch for
@@ -60,21 +50,25 @@ static_assert(std::has_unique_object_representations_v<PixelGrid>);
 
 // ---- Planning
 
-constexpr Index kMinChannels = 128;       // fewer do not repay the sums
-constexpr Index kMinPixels = 128;         // fewer do not repay that weights grow by three quarters
-constexpr Index kMinGradientPixels = 16;  // of large batches, as a rule
-constexpr Index kChannelStep = 64;        // whole blocks in both halves for all instruction sets
-constexpr Index kSumFloats = 84 * 1024;   // of a chunk: stays in L2 beside a block of weights
-constexpr Index kLine = 16;               // floats
+constexpr Index kBlock = avx512::kStrassenBlock;
+constexpr Index kMinChannels = 128;  // fewer do not repay the sums
+constexpr Index kMinPixels = 128;    // fewer do not repay that weights grow by three quarters
+// Gradients belong to batches, whose images share the weights.
+constexpr Index kMinGradientPixels = 16;
+constexpr Index kChannelStep = 2 * kBlock;  // whole blocks in both halves
+static_assert(kChannelStep == 64, "the reason for refusing says so");
+constexpr Index kSumFloats = 84 * 1024;  // of a chunk: stays in L2 beside a block of weights
+constexpr Index kLine = 16;              // floats
 constexpr Index kWantedShares = 16;
 
-void choose_chunks(StrassenPlan& plan, Index tile_pairs) {
+void choose_chunks(StrassenPlan& plan) {
+  constexpr Index kTilePairs = avx512::kStrassenPairs;
   const Index fitting = kSumFloats / (kStrassenProducts * plan.pitch);
-  const Index most = std::max(fitting / tile_pairs, Index{1}) * tile_pairs;
+  const Index most = std::max(fitting / kTilePairs, Index{1}) * kTilePairs;
   plan.chunk_pairs = std::max(std::min(most, plan.pairs()), Index{1});
   auto chunks = [&] { return ceil_div(plan.pairs(), plan.chunk_pairs); };
-  while (chunks() < kWantedShares && plan.chunk_pairs > 2 * tile_pairs)
-    plan.chunk_pairs = ceil_div(plan.chunk_pairs / 2, tile_pairs) * tile_pairs;
+  while (chunks() < kWantedShares && plan.chunk_pairs > 2 * kTilePairs)
+    plan.chunk_pairs = ceil_div(plan.chunk_pairs / 2, kTilePairs) * kTilePairs;
   plan.chunks = chunks();
   // Equal shares.
   plan.chunk_pairs = std::max(ceil_div(plan.pairs(), std::max(plan.chunks, Index{1})), Index{1});
@@ -85,15 +79,14 @@ void choose_chunks(StrassenPlan& plan, Index tile_pairs) {
 // ---- Packing
 
 constexpr Index kPackedChannels = 32;  // input channels at a time
-constexpr Index kMaxWidth = 32;
 
 // Where input channels follow one another in memory: rows of output channels, next to one another.
-void turn_rows(const float* from, Index pitch, Index rows, Index count, float* to) {
-  for (Index row = 0; row < rows; ++row, from += pitch, ++to)
-    for (Index k = 0; k < count; ++k) to[k * kMaxWidth] = from[k];
+void turn_rows(const float* from, Index pitch, Index count, float* to) {
+  for (Index row = 0; row < kBlock; ++row, from += pitch, ++to)
+    for (Index k = 0; k < count; ++k) to[k * kBlock] = from[k];
 }
 
-void pack_weights(const KernelArgs& args, const StrassenKernels& kernels) {
+void pack_weights(const KernelArgs& args) noexcept {
   const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
   const float* weight = args.inputs[0].as<const float>();
   float* packed = args.outputs[0].as<float>();
@@ -101,38 +94,27 @@ void pack_weights(const KernelArgs& args, const StrassenKernels& kernels) {
   const Index stretches = ceil_div(half, kPackedChannels);
   auto pack = [&](std::int64_t index, int) {
     const Index block = index / stretches, first = index % stretches * kPackedChannels;
-    const Index channel = block * plan.block_width;
+    const Index channel = block * kBlock;
     StrassenWeights job;
     job.count = std::min(kPackedChannels, half - first);
-    job.product = half * plan.block_width;
-    job.packed = packed + (block * kStrassenProducts * half + first) * plan.block_width;
-    alignas(64) float turned[4][kPackedChannels * kMaxWidth];
+    job.product = half * kBlock;
+    job.packed = packed + (block * kStrassenProducts * half + first) * kBlock;
+    alignas(64) float turned[4][kPackedChannels * kBlock];
     auto part = [&](Index in_half, Index half_of_outputs) -> const float* {
       const Index in = in_half * half + first, out = half_of_outputs * out_half + channel;
       if (plan.transposed) return weight + in * plan.out_channels + out;
       float* to = turned[2 * in_half + half_of_outputs];
-      turn_rows(weight + out * plan.in_channels + in, plan.in_channels, plan.block_width, job.count,
-                to);
+      turn_rows(weight + out * plan.in_channels + in, plan.in_channels, job.count, to);
       return to;
     };
     job.b11 = part(0, 0), job.b12 = part(0, 1), job.b21 = part(1, 0), job.b22 = part(1, 1);
-    job.pitch = plan.transposed ? plan.out_channels : kMaxWidth;
-    kernels.weights(job);
+    job.pitch = plan.transposed ? plan.out_channels : kBlock;
+    avx512::strassen_weights(job);
   };
   parallel_for(args.threads, plan.blocks * stretches, pack);
 }
 
 // ---- Running
-
-struct StrassenTensors {
-  const float* input;
-  const float* weights;
-  const float* bias;
-  const float* residual;
-  const float* mask;
-  float* output;
-  Index input_pixel, output_pixel;  // floats from pixel to pixel
-};
 
 struct StrassenChunk {
   Index first, pairs;
@@ -150,8 +132,8 @@ StrassenChunk chunk_at(const StrassenPlan& plan, Index index) {
 }
 
 // Where the pixels of a chunk's pairs are.
-void list_pairs(const StrassenPlan& plan, const StrassenTensors& tensors,
-                const StrassenChunk& chunk, PixelPair* pairs) {
+void list_pairs(const StrassenPlan& plan, const WindowTensors& tensors, const StrassenChunk& chunk,
+                PixelPair* pairs) {
   const Index image_pairs = plan.image_pairs();
   Index image = chunk.first / image_pairs;
   Index pixel = chunk.first % image_pairs * 2;
@@ -176,7 +158,7 @@ void list_pairs(const StrassenPlan& plan, const StrassenTensors& tensors,
 }
 
 // The pixels of a chunk, where they follow one another.
-LineRuns read_pixels(const StrassenPlan& plan, const StrassenTensors& tensors, Index index) {
+LineRuns read_pixels(const StrassenPlan& plan, const WindowTensors& tensors, Index index) {
   if (plan.in.column != 1 || plan.in.row != plan.columns || plan.in.image != plan.pixels())
     return {};
   const StrassenChunk chunk = chunk_at(plan, index);
@@ -191,19 +173,18 @@ LineRuns read_pixels(const StrassenPlan& plan, const StrassenTensors& tensors, I
 }
 
 // The transcendental activations read finished sums while they are still in cache.
-void activate_chunk(const StrassenPlan& plan, const StrassenKernels& kernels,
-                    const StrassenTensors& tensors, const StrassenChunk& chunk,
-                    const PixelPair* pairs) {
+void activate_chunk(const StrassenPlan& plan, const WindowTensors& tensors,
+                    const StrassenChunk& chunk, const PixelPair* pairs) {
   if (plan.activation == ActivationKind::kIdentity ||
       tile_activation(plan.activation) != TileActivation::kIdentity)
     return;
-  const Index first = chunk.block * plan.block_width;
-  const Index count = chunk.block_end * plan.block_width - first;
+  const Index first = chunk.block * kBlock;
+  const Index count = chunk.block_end * kBlock - first;
   for (Index p = 0; p < chunk.pairs; ++p)
     for (const Index at : {pairs[p].out_first, pairs[p].out_second}) {
       if (at == kNoPixel) continue;
       // Both halves, as two runs.
-      activate(plan.activation, *kernels.activation,
+      activate(plan.activation, avx512::kActivation,
                {tensors.output + at + first, 2, count, plan.out_channels / 2});
     }
 }
@@ -232,16 +213,15 @@ struct StrassenScratch {
   }
 };
 
-void run_strassen(const KernelArgs& args, const StrassenKernels& kernels) {
+void run_strassen(const KernelArgs& args) noexcept {
   const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
   auto optional = [&](int i) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
-  const StrassenTensors tensors = {
-      args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-      optional(plan.extra.bias),        optional(plan.extra.residual),
-      optional(plan.extra.mask),        args.outputs[0].as<float>(),
-      args.inputs[0].pitch(),           args.outputs[0].pitch()};
+  const WindowTensors tensors = {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
+                                 optional(plan.extra.bias),        optional(plan.extra.residual),
+                                 optional(plan.extra.mask),        args.outputs[0].as<float>(),
+                                 args.inputs[0].pitch(),           args.outputs[0].pitch()};
   if (plan.zero_fill) {
     auto clear = [&](std::int64_t begin, std::int64_t end) {
       std::fill(tensors.output + begin, tensors.output + end, 0.0f);
@@ -253,7 +233,8 @@ void run_strassen(const KernelArgs& args, const StrassenKernels& kernels) {
   StrassenScratch scratch(plan, workers);
   scratch.first = reinterpret_cast<float*>(args.scratch);
   auto make_sums = [&](const StrassenChunk& chunk, const PixelPair* pairs, float* to) {
-    kernels.sums({tensors.input, pairs, chunk.pairs, plan.half(), to, plan.pitch, plan.plane()});
+    avx512::strassen_sums(
+        {tensors.input, pairs, chunk.pairs, plan.half(), to, plan.pitch, plan.plane()});
   };
   if (plan.shared()) {
     auto sum_chunk = [&](std::int64_t index, int worker) {
@@ -284,46 +265,11 @@ void run_strassen(const KernelArgs& args, const StrassenKernels& kernels) {
     // As a rule other threads take the chunks between.
     if (!plan.shared() && index + args.threads < shares)
       tiles.fetch = read_pixels(plan, tensors, index + args.threads);
-    kernels.tiles(tiles);
-    activate_chunk(plan, kernels, tensors, chunk, pairs);
+    avx512::strassen_tiles(tiles);
+    activate_chunk(plan, tensors, chunk, pairs);
   };
   parallel_for(args.threads, shares, run_share);
 }
-
-template <const StrassenKernels& kKernels>
-void run(const KernelArgs& args) noexcept {
-  run_strassen(args, kKernels);
-}
-template <const StrassenKernels& kKernels>
-void pack(const KernelArgs& args) noexcept {
-  pack_weights(args, kKernels);
-}
-
-constexpr StrassenKernels kBaselineKernels = {baseline::kGemmLanes,
-                                              baseline::strassen_sums,
-                                              baseline::strassen_tiles,
-                                              baseline::strassen_weights,
-                                              &baseline::kActivation,
-                                              "conv2d.strassen.baseline",
-                                              "conv2d_grad_input.strassen.baseline"};
-#if PYCNN_HAVE_AVX2
-constexpr StrassenKernels kAvx2Kernels = {avx2::kGemmLanes,
-                                          avx2::strassen_sums,
-                                          avx2::strassen_tiles,
-                                          avx2::strassen_weights,
-                                          &avx2::kActivation,
-                                          "conv2d.strassen.avx2",
-                                          "conv2d_grad_input.strassen.avx2"};
-#endif
-#if PYCNN_HAVE_AVX512
-constexpr StrassenKernels kAvx512Kernels = {avx512::kGemmLanes,
-                                            avx512::strassen_sums,
-                                            avx512::strassen_tiles,
-                                            avx512::strassen_weights,
-                                            &avx512::kActivation,
-                                            "conv2d.strassen.avx512",
-                                            "conv2d_grad_input.strassen.avx512"};
-#endif
 
 // Pixels of the image with few, of which those of the other are every stride-th.
 bool all_inside(const WindowProblem& w) {
@@ -334,19 +280,11 @@ bool all_inside(const WindowProblem& w) {
 
 }  // namespace
 
-const StrassenRun kStrassenBaseline = {run<kBaselineKernels>, pack<kBaselineKernels>,
-                                       &kBaselineKernels};
-#if PYCNN_HAVE_AVX2
-const StrassenRun kStrassenAvx2 = {run<kAvx2Kernels>, pack<kAvx2Kernels>, &kAvx2Kernels};
-#endif
-#if PYCNN_HAVE_AVX512
-const StrassenRun kStrassenAvx512 = {run<kAvx512Kernels>, pack<kAvx512Kernels>, &kAvx512Kernels};
-#endif
-
 const char* refuse_strassen(const WindowProblem& w) {
   if (w.kernel_size != Pair{1, 1}) return "the window is not 1x1";
   if (w.groups != 1) return "there are groups";
-  if (w.padding != Pair{0, 0} || !all_inside(w)) return "there is padding";
+  if (w.padding != Pair{0, 0}) return "there is padding";
+  if (!all_inside(w)) return "there is padding behind the last pixel";
   if (std::min(w.input[3], w.output[3]) < kMinChannels) return "fewer than 128 channels";
   if (w.input[3] % 2 != 0) return "an odd number of channels is read";
   if (w.output[3] % kChannelStep != 0) return "channels written are no multiple of 64";
@@ -356,7 +294,7 @@ const char* refuse_strassen(const WindowProblem& w) {
   return nullptr;
 }
 
-Kernel make_strassen_kernel(const WindowProblem& w, int threads, const StrassenRun& entry) {
+Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   StrassenPlan plan;
   const Shape& few = w.transposed ? w.input : w.output;
   const Shape& many = w.transposed ? w.output : w.input;
@@ -369,26 +307,25 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads, const StrassenR
   plan.in_channels = w.input[3], plan.out_channels = w.output[3];
   plan.transposed = w.transposed;
   plan.threads = std::max(threads, 1);
-  const Index lanes = entry.kernels->lanes;
-  plan.block_width = 2 * lanes;
-  plan.blocks = plan.out_channels / 2 / plan.block_width;
+  plan.blocks = plan.out_channels / 2 / kBlock;
   // An odd number of cache lines, so that pairs do not all fall into the same sets.
   plan.pitch = (ceil_div(plan.half(), kLine) | 1) * kLine;
   plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.tile_activation = tile_activation(plan.activation);
   plan.slope = static_cast<float>(w.epilogue.slope);
-  choose_chunks(plan, lanes == 16 ? 14 : 6);
+  choose_chunks(plan);
 
   Kernel kernel;
-  kernel.run = entry.run;
+  kernel.run = run_strassen;
   kernel.scratch_bytes = StrassenScratch(plan, plan.threads).bytes(plan.threads);
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(kStrassenProducts * plan.half() * plan.out_channels / 2) *
       sizeof(float);
-  kernel.packed.pack = entry.pack;
-  kernel.packed.format = w.transposed ? entry.kernels->transposed_format : entry.kernels->format;
+  kernel.packed.pack = pack_weights;
+  kernel.packed.format =
+      w.transposed ? "conv2d_grad_input.strassen.avx512" : "conv2d.strassen.avx512";
   kernel.in_place = {plan.extra.in_place()};
   kernel.strided_inputs = 1;
   // Pixels between are cleared in one go.
@@ -398,3 +335,5 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads, const StrassenR
 }
 
 }  // namespace pycnn::cpu
+
+#endif

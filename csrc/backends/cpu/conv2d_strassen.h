@@ -7,23 +7,14 @@
 // the seven matrices that the sums of pixels meet.
 namespace pycnn::cpu {
 
-struct StrassenKernels;
-struct StrassenRun {
-  KernelFunction run, pack;
-  const StrassenKernels* kernels;
-};
-extern const StrassenRun kStrassenBaseline;
-#if PYCNN_HAVE_AVX2
-extern const StrassenRun kStrassenAvx2;
-#endif
 #if PYCNN_HAVE_AVX512
-extern const StrassenRun kStrassenAvx512;
-#endif
 
 // Why a kernel does not take the problem; nullptr means yes. Depends on one image alone, so that a
 // batch has the bits of its images.
 const char* refuse_strassen(const WindowProblem& window);
 // Reads inputs as make_window_kernel's does.
-Kernel make_strassen_kernel(const WindowProblem& window, int threads, const StrassenRun& entry);
+Kernel make_strassen_kernel(const WindowProblem& window, int threads);
+
+#endif
 
 }  // namespace pycnn::cpu

@@ -6,23 +6,14 @@
 #include "backends/cpu/strassen_grad.h"
 #include "core/parallel.h"
 
+#if PYCNN_HAVE_AVX512
+
 namespace pycnn::cpu {
-
-// The inner loops of one instruction set.
-struct StrassenGradKernels {
-  Index lanes, scalars, panel;
-  void (*products)(const StrassenGradPairs&);
-  void (*result)(const StrassenGradResult&);
-  void (*outer)(const OuterTiles&);
-  void (*column_sums)(const ColumnSums&);
-  void (*add)(float* to, const float* from, Index count);
-};
-
 namespace {
 
 constexpr Index kMinInputs = 128, kMinOutputs = 64;  // fewer do not repay the sums of the operands
 constexpr Index kMinPixels = 256;
-constexpr Index kInputStep = 64;   // whole blocks in both halves for all instruction sets
+constexpr Index kInputStep = 64;   // whole blocks in both halves
 constexpr Index kUnitPairs = 192;  // copies stay in L2, and each unit goes through all sums
 constexpr Index kSplitFloats = 128 * 1024;  // of the gradient: seven quarters of them are summed
 constexpr Index kMinSplit = 128, kMaxSplit = 512;  // output channels
@@ -120,30 +111,27 @@ struct HalfOutputs {
   Index begin, end;
 };
 
-HalfOutputs outputs_of(const StrassenGradPlan& plan, const StrassenGradKernels& kernels,
-                       Index split) {
+HalfOutputs outputs_of(const StrassenGradPlan& plan, Index split) {
   const Index half = plan.out_channels / 2;
-  return {std::min(half, plan.panels * split / plan.splits * kernels.scalars),
-          std::min(half, plan.panels * (split + 1) / plan.splits * kernels.scalars)};
+  return {std::min(half, plan.panels * split / plan.splits * avx512::kGemmScalars),
+          std::min(half, plan.panels * (split + 1) / plan.splits * avx512::kGemmScalars)};
 }
 
-void add_bias(const StrassenGradPlan& plan, const StrassenGradKernels& kernels,
-              const GradTensors& tensors, const HalfOutputs& outputs, Index first, Index count,
-              bool accumulate, float* bias_part) {
+void add_bias(const StrassenGradPlan& plan, const GradTensors& tensors, const HalfOutputs& outputs,
+              Index first, Index count, bool accumulate, float* bias_part) {
   ColumnSums sums;
   sums.rows = 1, sums.columns = count, sums.b_column = tensors.grad_pixel;
   sums.n = outputs.end - outputs.begin, sums.accumulate = accumulate;
   for (const Index at : {outputs.begin, plan.out_channels / 2 + outputs.begin}) {
     sums.b = tensors.grad_output + first * tensors.grad_pixel + at;
     sums.sums = bias_part + at;
-    kernels.column_sums(sums);
+    avx512::column_sums(sums);
   }
 }
 
 // The last pixel of an odd number has no partner.
-void add_last_pixel(const StrassenGradPlan& plan, const StrassenGradKernels& kernels,
-                    const GradTensors& tensors, const HalfOutputs& outputs, float* part,
-                    float* gathered) {
+void add_last_pixel(const StrassenGradPlan& plan, const GradTensors& tensors,
+                    const HalfOutputs& outputs, float* part, float* gathered) {
   const Index pixel = plan.pixels() - 1;
   OuterTiles tiles;
   tiles.rows = tiles.columns = 1;
@@ -157,16 +145,16 @@ void add_last_pixel(const StrassenGradPlan& plan, const StrassenGradKernels& ker
   for (const Index at : {outputs.begin, plan.out_channels / 2 + outputs.begin}) {
     tiles.a = tensors.grad_output + pixel * tensors.grad_pixel + at;
     tiles.c = part + at * plan.in_channels;
-    kernels.outer(tiles);
+    avx512::outer_tiles(tiles);
   }
 }
 
-void run_chunk(const StrassenGradPlan& plan, const StrassenGradKernels& kernels,
-               const GradTensors& tensors, Index chunk, float* scratch) {
+void run_chunk(const StrassenGradPlan& plan, const GradTensors& tensors, Index chunk,
+               float* scratch) {
   const Index index = chunk / plan.splits, split = chunk % plan.splits;
   const Index first = plan.units * index / plan.parts;
   const Index end = plan.units * (index + 1) / plan.parts;
-  const HalfOutputs outputs = outputs_of(plan, kernels, split);
+  const HalfOutputs outputs = outputs_of(plan, split);
   float* gathered = scratch + plan.panel_floats + plan.block_floats;
 
   StrassenGradPairs job;
@@ -186,9 +174,9 @@ void run_chunk(const StrassenGradPlan& plan, const StrassenGradKernels& kernels,
       job.input = gathered;
     }
     job.accumulate = u != first;
-    kernels.products(job);
+    avx512::strassen_grad_products(job);
     if (plan.bias)
-      add_bias(plan, kernels, tensors, outputs, 2 * pair, 2 * job.pairs, job.accumulate,
+      add_bias(plan, tensors, outputs, 2 * pair, 2 * job.pairs, job.accumulate,
                tensors.bias_part(plan, index));
   }
 
@@ -197,24 +185,22 @@ void run_chunk(const StrassenGradPlan& plan, const StrassenGradKernels& kernels,
   result.outputs = job.outputs, result.inputs = job.inputs;
   result.c_pitch = plan.in_channels, result.c_half = job.grad_half * plan.in_channels;
   result.c = tensors.part(plan, index) + outputs.begin * plan.in_channels;
-  kernels.result(result);
+  avx512::strassen_grad_result(result);
   if (plan.pixels() % 2 == 0 || index + 1 < plan.parts) return;
-  add_last_pixel(plan, kernels, tensors, outputs, tensors.part(plan, index), gathered);
+  add_last_pixel(plan, tensors, outputs, tensors.part(plan, index), gathered);
   if (plan.bias)
-    add_bias(plan, kernels, tensors, outputs, plan.pixels() - 1, 1, true,
-             tensors.bias_part(plan, index));
+    add_bias(plan, tensors, outputs, plan.pixels() - 1, 1, true, tensors.bias_part(plan, index));
 }
 
 // Adds [begin, end) of all parts as a binary tree; the sum is in the first one.
 template <class Part>
-void add_parts(const StrassenGradPlan& plan, const StrassenGradKernels& kernels, Part&& part,
-               Index begin, Index end) {
+void add_parts(const StrassenGradPlan& plan, Part&& part, Index begin, Index end) {
   for (Index step = 1; step < plan.parts; step *= 2)
     for (Index i = 0; i + step < plan.parts; i += 2 * step)
-      kernels.add(part(i) + begin, part(i + step) + begin, end - begin);
+      avx512::add_floats(part(i) + begin, part(i + step) + begin, end - begin);
 }
 
-void run_strassen_grad(const KernelArgs& args, const StrassenGradKernels& kernels) {
+void run_strassen_grad(const KernelArgs& args) noexcept {
   const StrassenGradPlan& plan = *reinterpret_cast<const StrassenGradPlan*>(args.plan);
   GradTensors tensors;
   tensors.input = args.inputs[0].as<const float>();
@@ -226,54 +212,21 @@ void run_strassen_grad(const KernelArgs& args, const StrassenGradKernels& kernel
   tensors.parts = tensors.workers + plan.workers * plan.worker_floats();
   tensors.bias_parts = tensors.parts + (plan.parts - 1) * plan.part_pitch();
   auto body = [&](std::int64_t chunk, int worker) {
-    run_chunk(plan, kernels, tensors, chunk, tensors.workers + worker * plan.worker_floats());
+    run_chunk(plan, tensors, chunk, tensors.workers + worker * plan.worker_floats());
   };
   parallel_for(args.threads, plan.parts * plan.splits, body);
   if (plan.parts == 1) return;
   auto add_range = [&](std::int64_t begin, std::int64_t end) {
     add_parts(
-        plan, kernels, [&](Index i) { return tensors.part(plan, i); }, begin, end);
+        plan, [&](Index i) { return tensors.part(plan, i); }, begin, end);
   };
   parallel_ranges(args.threads, plan.part_floats(), kAddedFloats, add_range);
   if (plan.bias)
     add_parts(
-        plan, kernels, [&](Index i) { return tensors.bias_part(plan, i); }, 0, plan.out_channels);
+        plan, [&](Index i) { return tensors.bias_part(plan, i); }, 0, plan.out_channels);
 }
-
-template <const StrassenGradKernels& kKernels>
-void run(const KernelArgs& args) noexcept {
-  run_strassen_grad(args, kKernels);
-}
-
-constexpr StrassenGradKernels kBaselineKernels = {
-    baseline::kGemmLanes,           baseline::kGemmScalars,
-    baseline::kStrassenPanel,       baseline::strassen_grad_products,
-    baseline::strassen_grad_result, baseline::outer_tiles,
-    baseline::column_sums,          baseline::add_floats};
-#if PYCNN_HAVE_AVX2
-constexpr StrassenGradKernels kAvx2Kernels = {
-    avx2::kGemmLanes,           avx2::kGemmScalars,
-    avx2::kStrassenPanel,       avx2::strassen_grad_products,
-    avx2::strassen_grad_result, avx2::outer_tiles,
-    avx2::column_sums,          avx2::add_floats};
-#endif
-#if PYCNN_HAVE_AVX512
-constexpr StrassenGradKernels kAvx512Kernels = {
-    avx512::kGemmLanes,           avx512::kGemmScalars,
-    avx512::kStrassenPanel,       avx512::strassen_grad_products,
-    avx512::strassen_grad_result, avx512::outer_tiles,
-    avx512::column_sums,          avx512::add_floats};
-#endif
 
 }  // namespace
-
-const StrassenGradRun kStrassenGradBaseline = {run<kBaselineKernels>, &kBaselineKernels};
-#if PYCNN_HAVE_AVX2
-const StrassenGradRun kStrassenGradAvx2 = {run<kAvx2Kernels>, &kAvx2Kernels};
-#endif
-#if PYCNN_HAVE_AVX512
-const StrassenGradRun kStrassenGradAvx512 = {run<kAvx512Kernels>, &kAvx512Kernels};
-#endif
 
 const char* refuse_strassen(const WeightGradProblem& p) {
   if (p.kernel_size != Pair{1, 1}) return "window is not 1x1";
@@ -291,9 +244,7 @@ const char* refuse_strassen(const WeightGradProblem& p) {
   return nullptr;
 }
 
-Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& p, int threads,
-                                        const StrassenGradRun& entry) {
-  const StrassenGradKernels& kernels = *entry.kernels;
+Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& p, int threads) {
   StrassenGradPlan plan;
   plan.images = p.grad_output[0], plan.rows = p.grad_output[1], plan.columns = p.grad_output[2];
   plan.height = p.input[1], plan.width = p.input[2];
@@ -301,19 +252,19 @@ Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& p, int threads,
   plan.in_channels = p.input[3], plan.out_channels = p.grad_output[3];
   plan.gathered = plan.rows != plan.height || plan.columns != plan.width;
   plan.bias = p.bias;
-  plan.panels = ceil_div(plan.out_channels / 2, kernels.scalars);
+  plan.panels = ceil_div(plan.out_channels / 2, avx512::kGemmScalars);
   choose_cut(plan);
   plan.workers = std::max(threads, 1);
 
   const Index split_panels = ceil_div(plan.panels, plan.splits);
-  const Index width = 2 * kernels.lanes;
-  plan.panel_floats = whole_lines(split_panels * plan.unit_pairs * kernels.panel);
+  const Index width = 2 * avx512::kGemmLanes;
+  plan.panel_floats = whole_lines(split_panels * plan.unit_pairs * avx512::kStrassenPanel);
   plan.block_floats = whole_lines(plan.unit_pairs * width);
   plan.gather_floats = plan.gathered ? 2 * plan.unit_pairs * plan.in_channels : 0;
-  plan.sum_floats = split_panels * kernels.scalars * plan.in_channels / 2;
+  plan.sum_floats = split_panels * avx512::kGemmScalars * plan.in_channels / 2;
 
   Kernel kernel;
-  kernel.run = entry.run;
+  kernel.run = run_strassen_grad;
   const Index floats = plan.workers * plan.worker_floats() +
                        (plan.parts - 1) * (plan.part_pitch() + plan.out_channels * plan.bias);
   kernel.scratch_bytes = static_cast<std::size_t>(floats) * sizeof(float);
@@ -323,3 +274,5 @@ Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& p, int threads,
 }
 
 }  // namespace pycnn::cpu
+
+#endif

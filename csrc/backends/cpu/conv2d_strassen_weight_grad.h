@@ -10,24 +10,13 @@
 // the gradient of them; the parts are added as a binary tree.
 namespace pycnn::cpu {
 
-struct StrassenGradKernels;
-
-struct StrassenGradRun {
-  KernelFunction run;
-  const StrassenGradKernels* kernels;
-};
-extern const StrassenGradRun kStrassenGradBaseline;
-#if PYCNN_HAVE_AVX2
-extern const StrassenGradRun kStrassenGradAvx2;
-#endif
 #if PYCNN_HAVE_AVX512
-extern const StrassenGradRun kStrassenGradAvx512;
-#endif
 
 // nullptr means yes.
 const char* refuse_strassen(const WeightGradProblem& problem);
 // Reads and writes what make_weight_grad_kernel's does.
-Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& problem, int threads,
-                                        const StrassenGradRun& entry);
+Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& problem, int threads);
+
+#endif
 
 }  // namespace pycnn::cpu

@@ -3,8 +3,9 @@
 
 // Inner loops of matrix products by Strassen's algorithm in Winograd's form: seven products of half
 // the size along each side in place of eight (S. Winograd, 1971; the names below are those of
-// Higham, "Accuracy and Stability of Numerical Algorithms", 23.1). Once per instruction set; plain
-// pointers and counts only.
+// Boyer, Dumas, Pernet and Zhou, "Memory efficient scheduling of Strassen-Winograd's matrix
+// multiplication algorithm", 2009). For AVX-512 alone: with half the registers next to nothing is
+// gained. Plain pointers and counts only.
 //
 // Rows are the two pixels of a pair; columns are halves of the output channels; what is summed over
 // are halves of the input channels:
@@ -31,7 +32,7 @@ struct PixelPair {
 };
 constexpr Index kNoPixel = -1;
 
-// Copies what the left sides of the products are made of: [product][pair][half], pairs at `pitch`.
+// Makes the left sides of the products: [product][pair][half], pairs at `pitch`.
 struct StrassenSums {
   const float* input = nullptr;
   const PixelPair* pairs = nullptr;
@@ -41,7 +42,7 @@ struct StrassenSums {
   Index pitch = 0, plane = 0;  // from one pair, from one product to the next
 };
 
-// Weights: [block of 2 * lanes output channels in each half][product][input channel][2 * lanes].
+// Weights: [block of output channels in each half][product][input channel][kStrassenBlock].
 struct StrassenTiles {
   const float* sums = nullptr;
   Index pitch = 0, plane = 0;
@@ -49,7 +50,7 @@ struct StrassenTiles {
   Index count = 0, half = 0;
   const float* weights = nullptr;
   Index block_begin = 0, block_end = 0;
-  Index out_half = 0;  // output channels, a multiple of 2 * lanes
+  Index out_half = 0;  // output channels, a multiple of kStrassenBlock
   float* output = nullptr;
   const float* bias = nullptr;      // optional, per output channel
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
@@ -72,15 +73,12 @@ struct StrassenWeights {
   Index product = 0;  // floats from one product to the next
 };
 
-#define PYCNN_DECLARE_STRASSEN(ISA)                  \
-  namespace ISA {                                    \
-  void strassen_sums(const StrassenSums& job);       \
-  void strassen_tiles(const StrassenTiles& job);     \
-  void strassen_weights(const StrassenWeights& job); \
-  }
-PYCNN_DECLARE_STRASSEN(baseline)
-PYCNN_DECLARE_STRASSEN(avx2)
-PYCNN_DECLARE_STRASSEN(avx512)
-#undef PYCNN_DECLARE_STRASSEN
+namespace avx512 {
+constexpr Index kStrassenPairs = 14;  // of a tile
+constexpr Index kStrassenBlock = 32;  // output channels
+void strassen_sums(const StrassenSums& job);
+void strassen_tiles(const StrassenTiles& job);
+void strassen_weights(const StrassenWeights& job);
+}  // namespace avx512
 
 }  // namespace pycnn::cpu

@@ -8,9 +8,10 @@
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
-constexpr int kMaxPairs = kVectorRegisters == 32 ? 14 : 6;
+constexpr int kMaxPairs = kStrassenPairs;
 constexpr int kVectors = 2;
 constexpr Index kBlock = kVectors * kLanes;
+static_assert(kBlock == kStrassenBlock);
 
 struct Quadrant {
   int pixel, half;  // of the pair, of the output channels
@@ -182,13 +183,11 @@ using TileKernel = void (*)(const StrassenTiles&, const Tile&, Fetch&);
 
 // Index: pairs - 1.
 constexpr TileKernel kKernels[] = {
-    tile_kernel<1>,  tile_kernel<2>,  tile_kernel<3>,  tile_kernel<4>,
-    tile_kernel<5>,  tile_kernel<6>,
-#if defined(__AVX512F__)
-    tile_kernel<7>,  tile_kernel<8>,  tile_kernel<9>,  tile_kernel<10>,
+    tile_kernel<1>,  tile_kernel<2>,  tile_kernel<3>,  tile_kernel<4>,  tile_kernel<5>,
+    tile_kernel<6>,  tile_kernel<7>,  tile_kernel<8>,  tile_kernel<9>,  tile_kernel<10>,
     tile_kernel<11>, tile_kernel<12>, tile_kernel<13>, tile_kernel<14>,
-#endif
 };
+static_assert(sizeof kKernels / sizeof *kKernels == kMaxPairs);
 
 // Up to a vector of both halves of both pixels.
 PYCNN_INLINE void sum_lanes(const float* first, const float* second, Index half, Index plane,

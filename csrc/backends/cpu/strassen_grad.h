@@ -1,10 +1,8 @@
 #pragma once
 #include "backends/cpu/gemm.h"
 
-// Inner loops of weight gradients by Strassen's algorithm in Winograd's form: seven products of
-// half the size along each side in place of eight (S. Winograd, 1971; the names below are those of
-// Higham, "Accuracy and Stability of Numerical Algorithms", 23.1). Once per instruction set; plain
-// pointers and counts only.
+// Inner loops of weight gradients by Strassen's algorithm in Winograd's form, with the names of
+// strassen.h and for AVX-512 alone, as there. Plain pointers and counts only.
 //
 // C = A B, where A holds gradients of the output, transposed, and B inputs. What is summed over are
 // pixels, in pairs: A11, A12 are the lower half of the output channels of a pair's first and second
@@ -51,15 +49,10 @@ struct StrassenGradResult {
   Index c_pitch = 0, c_half = 0;  // from row to row, from the lower rows to the upper ones
 };
 
-#define PYCNN_DECLARE_STRASSEN_GRAD(ISA, PANEL)              \
-  namespace ISA {                                            \
-  constexpr Index kStrassenPanel = PANEL;                    \
-  void strassen_grad_products(const StrassenGradPairs& job); \
-  void strassen_grad_result(const StrassenGradResult& job);  \
-  }
-PYCNN_DECLARE_STRASSEN_GRAD(baseline, 8)
-PYCNN_DECLARE_STRASSEN_GRAD(avx2, 8)
-PYCNN_DECLARE_STRASSEN_GRAD(avx512, 16)
-#undef PYCNN_DECLARE_STRASSEN_GRAD
+namespace avx512 {
+constexpr Index kStrassenPanel = 16;  // floats of a pair in a panel
+void strassen_grad_products(const StrassenGradPairs& job);
+void strassen_grad_result(const StrassenGradResult& job);
+}  // namespace avx512
 
 }  // namespace pycnn::cpu

@@ -51,6 +51,7 @@ const std::vector<Case> kCases = {
 }  // namespace
 
 TEST_CASE("strassen: every variant of the weight gradient has the reference's bits") {
+  if (best_isa() < Isa::kAvx512) return;
   std::mt19937 random(1);
   for (const Case& c : kCases) {
     CAPTURE(to_string(c.input()));
@@ -65,6 +66,7 @@ TEST_CASE("strassen: every variant of the weight gradient has the reference's bi
 }
 
 TEST_CASE("strassen: threads and steps of pixels do not change the bits of the weight gradient") {
+  if (best_isa() < Isa::kAvx512) return;
   std::mt19937 random(2);
   for (const Case& c : kCases) {
     CAPTURE(to_string(c.input()));
@@ -82,6 +84,7 @@ TEST_CASE("strassen: threads and steps of pixels do not change the bits of the w
 }
 
 TEST_CASE("strassen: one problem has one plan, and the option turns it off") {
+  if (best_isa() < Isa::kAvx512) return;
   const Case c;
   const std::vector<TensorSpec> inputs = {{c.input(), DType::kFloat32},
                                           {c.grad(), DType::kFloat32}};
@@ -106,12 +109,13 @@ TEST_CASE("strassen: one problem has one plan, and the option turns it off") {
 }
 
 TEST_CASE("strassen: scratch of the weight gradient grows with threads, not with pixels") {
+  if (best_isa() < Isa::kAvx512) return;
   auto scratch = [](const Case& c, int threads) {
     const std::vector<TensorSpec> inputs = {{c.input(), DType::kFloat32},
                                             {c.grad(), DType::kFloat32}};
     const std::vector<TensorSpec> outputs = c.op(false).infer(inputs);
-    return cpu::select(c.op(false), {inputs, outputs, Isa::kBaseline, threads,
-                                     "conv2d_grad_weight.strassen.baseline"})
+    return cpu::select(c.op(false), {inputs, outputs, Isa::kAvx512, threads,
+                                     "conv2d_grad_weight.strassen.avx512"})
         .kernel.scratch_bytes;
   };
   const Case small{.n = 1, .h = 64, .w = 64, .ic = 512, .oc = 512};
