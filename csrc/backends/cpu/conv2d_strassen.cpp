@@ -50,12 +50,12 @@ static_assert(std::has_unique_object_representations_v<PixelGrid>);
 
 // ---- Planning
 
-constexpr Index kBlock = avx512::kStrassenBlock;
+constexpr Index kOutputBlock = avx512::kStrassenBlock;
 constexpr Index kMinChannels = 128;  // fewer do not repay the sums
 constexpr Index kMinPixels = 128;    // fewer do not repay that weights grow by three quarters
 // Gradients belong to batches, whose images share the weights.
 constexpr Index kMinGradientPixels = 16;
-constexpr Index kChannelStep = 2 * kBlock;  // whole blocks in both halves
+constexpr Index kChannelStep = 2 * kOutputBlock;  // whole blocks in both halves
 static_assert(kChannelStep == 64, "the reason for refusing says so");
 constexpr Index kSumFloats = 84 * 1024;  // of a chunk: stays in L2 beside a block of weights
 constexpr Index kLine = 16;              // floats
@@ -82,8 +82,8 @@ constexpr Index kPackedChannels = 32;  // input channels at a time
 
 // Where input channels follow one another in memory: rows of output channels, next to one another.
 void turn_rows(const float* from, Index pitch, Index count, float* to) {
-  for (Index row = 0; row < kBlock; ++row, from += pitch, ++to)
-    for (Index k = 0; k < count; ++k) to[k * kBlock] = from[k];
+  for (Index row = 0; row < kOutputBlock; ++row, from += pitch, ++to)
+    for (Index k = 0; k < count; ++k) to[k * kOutputBlock] = from[k];
 }
 
 void pack_weights(const KernelArgs& args) noexcept {
@@ -94,12 +94,12 @@ void pack_weights(const KernelArgs& args) noexcept {
   const Index stretches = ceil_div(half, kPackedChannels);
   auto pack = [&](std::int64_t index, int) {
     const Index block = index / stretches, first = index % stretches * kPackedChannels;
-    const Index channel = block * kBlock;
+    const Index channel = block * kOutputBlock;
     StrassenWeights job;
     job.count = std::min(kPackedChannels, half - first);
-    job.product = half * kBlock;
-    job.packed = packed + (block * kStrassenProducts * half + first) * kBlock;
-    alignas(64) float turned[4][kPackedChannels * kBlock];
+    job.product = half * kOutputBlock;
+    job.packed = packed + (block * kStrassenProducts * half + first) * kOutputBlock;
+    alignas(64) float turned[4][kPackedChannels * kOutputBlock];
     auto part = [&](Index in_half, Index half_of_outputs) -> const float* {
       const Index in = in_half * half + first, out = half_of_outputs * out_half + channel;
       if (plan.transposed) return weight + in * plan.out_channels + out;
@@ -108,7 +108,7 @@ void pack_weights(const KernelArgs& args) noexcept {
       return to;
     };
     job.b11 = part(0, 0), job.b12 = part(0, 1), job.b21 = part(1, 0), job.b22 = part(1, 1);
-    job.pitch = plan.transposed ? plan.out_channels : kBlock;
+    job.pitch = plan.transposed ? plan.out_channels : kOutputBlock;
     avx512::strassen_weights(job);
   };
   parallel_for(args.threads, plan.blocks * stretches, pack);
@@ -178,8 +178,8 @@ void activate_chunk(const StrassenPlan& plan, const WindowTensors& tensors,
   if (plan.activation == ActivationKind::kIdentity ||
       tile_activation(plan.activation) != TileActivation::kIdentity)
     return;
-  const Index first = chunk.block * kBlock;
-  const Index count = chunk.block_end * kBlock - first;
+  const Index first = chunk.block * kOutputBlock;
+  const Index count = chunk.block_end * kOutputBlock - first;
   for (Index p = 0; p < chunk.pairs; ++p)
     for (const Index at : {pairs[p].out_first, pairs[p].out_second}) {
       if (at == kNoPixel) continue;
@@ -307,7 +307,7 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   plan.in_channels = w.input[3], plan.out_channels = w.output[3];
   plan.transposed = w.transposed;
   plan.threads = std::max(threads, 1);
-  plan.blocks = plan.out_channels / 2 / kBlock;
+  plan.blocks = plan.out_channels / 2 / kOutputBlock;
   // An odd number of cache lines, so that pairs do not all fall into the same sets.
   plan.pitch = (ceil_div(plan.half(), kLine) | 1) * kLine;
   plan.extra = ExtraInputs(w);

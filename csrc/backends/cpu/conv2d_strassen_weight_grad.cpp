@@ -75,7 +75,7 @@ void choose_cut(StrassenGradPlan& plan) {
 
 // ---- Running
 
-struct GradTensors {
+struct StrassenGradTensors {
   const float* input;
   const float* grad_output;
   Index in_pixel, grad_pixel;  // floats from pixel to pixel
@@ -94,8 +94,8 @@ struct GradTensors {
 };
 
 // Copies the inputs of `count` output pixels from `first` on.
-void gather(const StrassenGradPlan& plan, const GradTensors& tensors, Index first, Index count,
-            float* to) {
+void gather(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index first,
+            Index count, float* to) {
   const std::size_t bytes = static_cast<std::size_t>(plan.in_channels) * sizeof(float);
   for (Index p = first; p < first + count; ++p, to += plan.in_channels) {
     const Index line = p / plan.columns, column = p % plan.columns;
@@ -117,8 +117,9 @@ HalfOutputs outputs_of(const StrassenGradPlan& plan, Index split) {
           std::min(half, plan.panels * (split + 1) / plan.splits * avx512::kGemmScalars)};
 }
 
-void add_bias(const StrassenGradPlan& plan, const GradTensors& tensors, const HalfOutputs& outputs,
-              Index first, Index count, bool accumulate, float* bias_part) {
+void add_bias(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
+              const HalfOutputs& outputs, Index first, Index count, bool accumulate,
+              float* bias_part) {
   ColumnSums sums;
   sums.rows = 1, sums.columns = count, sums.b_column = tensors.grad_pixel;
   sums.n = outputs.end - outputs.begin, sums.accumulate = accumulate;
@@ -130,7 +131,7 @@ void add_bias(const StrassenGradPlan& plan, const GradTensors& tensors, const Ha
 }
 
 // The last pixel of an odd number has no partner.
-void add_last_pixel(const StrassenGradPlan& plan, const GradTensors& tensors,
+void add_last_pixel(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
                     const HalfOutputs& outputs, float* part, float* gathered) {
   const Index pixel = plan.pixels() - 1;
   OuterTiles tiles;
@@ -149,7 +150,7 @@ void add_last_pixel(const StrassenGradPlan& plan, const GradTensors& tensors,
   }
 }
 
-void run_chunk(const StrassenGradPlan& plan, const GradTensors& tensors, Index chunk,
+void run_chunk(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index chunk,
                float* scratch) {
   const Index index = chunk / plan.splits, split = chunk % plan.splits;
   const Index first = plan.units * index / plan.parts;
@@ -202,7 +203,7 @@ void add_parts(const StrassenGradPlan& plan, Part&& part, Index begin, Index end
 
 void run_strassen_grad(const KernelArgs& args) noexcept {
   const StrassenGradPlan& plan = *reinterpret_cast<const StrassenGradPlan*>(args.plan);
-  GradTensors tensors;
+  StrassenGradTensors tensors;
   tensors.input = args.inputs[0].as<const float>();
   tensors.grad_output = args.inputs[1].as<const float>();
   tensors.in_pixel = args.inputs[0].pitch(), tensors.grad_pixel = args.inputs[1].pitch();

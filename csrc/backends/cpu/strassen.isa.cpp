@@ -136,6 +136,9 @@ PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights
   weights = w;
 }
 
+// GCC does not see that the products come in order, and warns of sums that none has kept yet.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 template <int MR>
 void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch) {
   constexpr Index kFloats = MR * kBlock;
@@ -178,6 +181,7 @@ void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch) {
     }
   }
 }
+#pragma GCC diagnostic pop
 
 using TileKernel = void (*)(const StrassenTiles&, const Tile&, Fetch&);
 
