@@ -63,7 +63,7 @@ void field_from(const py::handle& value, Field& field) {
     const auto sides = value.cast<std::array<std::int64_t, 4>>();
     field = {sides[0], sides[1], sides[2], sides[3]};
   } else if constexpr (kIsSetByCompiler<Field>) {
-    throw ArgumentError("epilogue and sums: only the compiler sets them");
+    throw ArgumentError("epilogue, sums and finish: only the compiler sets them");
   } else if constexpr (std::is_same_v<Field, ActivationKind>) {
     field = parse_activation(value.cast<std::string>());
   } else if constexpr (std::is_same_v<Field, Reduction>) {

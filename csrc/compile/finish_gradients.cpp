@@ -5,7 +5,9 @@
 //
 // Walks over both and asks whether the gradient of a convolution's input ends there, and whether
 // the backend's kernel for it can do that to what it stores. What is fused takes the place of the
-// last op that joined, where all its inputs are there.
+// convolution where the inputs that joined are there by then: behind the gradient of the weight and
+// its update, its packed weight would live beside them. Else it takes that of the last op.
+#include <algorithm>
 #include <optional>
 
 #include "backends/backend.h"
@@ -33,13 +35,17 @@ class Finisher {
 
   Graph result() {
     for (int i = 0; i < editor_.size(); ++i) look_at(i);
+    std::vector<int> end_of(ends_.size(), -1);  // by source
+    for (int i = 0; i < editor_.size(); ++i)
+      if (is_fused(i)) end_of[static_cast<std::size_t>(source_of(i))] = i;
     for (int i = 0; i < editor_.size(); ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      if (moved_[at]) continue;
-      if (ends_[at] && ends_[at]->source != i)
-        emit(i, *ends_[at]);
-      else
+      const int end = end_of[static_cast<std::size_t>(i)];
+      if (end >= 0 && has_inputs(end)) emit(end);
+      if (moved_[static_cast<std::size_t>(i)]) continue;
+      if (!is_fused(i))
         editor_.keep(i);
+      else if (!editor_.has(editor_.source_symbol(i)))
+        emit(i);
     }
     return editor_.finish();
   }
@@ -114,10 +120,27 @@ class Finisher {
     return op;
   }
 
-  void emit(int i, const Finished& finished) {
-    std::vector<Symbol> inputs = editor_.mapped(editor_.source_node(finished.source).inputs);
-    for (const Symbol input : finished.inputs) inputs.push_back(editor_.mapped(input));
-    editor_.replace(i, finished.source, op_of(finished), std::move(inputs));
+  int source_of(int i) const { return ends_[static_cast<std::size_t>(i)]->source; }
+  // Whether a finished gradient ends here.
+  bool is_fused(int i) const {
+    const auto at = static_cast<std::size_t>(i);
+    return !moved_[at] && ends_[at] && ends_[at]->source != i;
+  }
+
+  std::vector<Symbol> inputs_of(int i) const {
+    std::vector<Symbol> inputs = editor_.source_node(source_of(i)).inputs;
+    for (const Symbol input : ends_[static_cast<std::size_t>(i)]->inputs) inputs.push_back(input);
+    return inputs;
+  }
+  bool has_inputs(int i) const {
+    const std::vector<Symbol> inputs = inputs_of(i);
+    return std::all_of(inputs.begin(), inputs.end(),
+                       [&](Symbol input) { return editor_.has(input); });
+  }
+
+  void emit(int i) {
+    editor_.replace(i, source_of(i), op_of(*ends_[static_cast<std::size_t>(i)]),
+                    editor_.mapped(inputs_of(i)));
   }
 
   GraphEditor editor_;

@@ -48,9 +48,12 @@ WindowProblem window_of(const ops::Conv2dGradInput& op, const Problem& problem) 
   return window;
 }
 
-constexpr const char* kNotFinished = "gradients are not finished here";
 bool is_finished(const ops::Conv2dGradInput& op) { return op.finish != GradientEpilogue{}; }
 bool is_finished(const ops::Conv2d&) { return false; }
+// Of kernels without an epilogue for gradients; asked last, since it is no reason of the shapes.
+const char* refuse_finished(const auto& op) {
+  return is_finished(op) ? "gradients are not finished here" : nullptr;
+}
 
 const char* refuse_finish(const ops::Conv2dGradWeight&, const Problem&) { return nullptr; }
 // Why the tiles of a gradient cannot end with its epilogue, or null.
@@ -96,8 +99,8 @@ Kernel make_strassen(const auto& op, const Problem& problem) {
 template <const LaneRun& kRun>
 const char* accept_lanes(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
-  if (is_finished(op)) return kNotFinished;
-  return refuse_lanes(window_of(op, problem), kRun.lanes);
+  if (const char* refused = refuse_lanes(window_of(op, problem), kRun.lanes)) return refused;
+  return refuse_finished(op);
 }
 
 template <const LaneRun& kRun>
@@ -108,8 +111,8 @@ Kernel make_lanes(const auto& op, const Problem& problem) {
 template <const GroupRunner& kRun>
 const char* accept_grouped(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
-  if (is_finished(op)) return kNotFinished;
-  return refuse_grouped(window_of(op, problem), kRun);
+  if (const char* refused = refuse_grouped(window_of(op, problem), kRun)) return refused;
+  return refuse_finished(op);
 }
 
 template <const GroupRunner& kRun>
@@ -120,8 +123,8 @@ Kernel make_grouped(const auto& op, const Problem& problem) {
 template <const ScatterRun& kRun>
 const char* accept_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
-  if (is_finished(op)) return kNotFinished;
-  return refuse_scatter(op, problem, kRun.lanes);
+  if (const char* refused = refuse_scatter(op, problem, kRun.lanes)) return refused;
+  return refuse_finished(op);
 }
 
 template <const ScatterRun& kRun>
@@ -238,18 +241,18 @@ const char* accept_portable_tiles(const auto& op, const Problem& problem) {
 
 const char* accept_portable_groups(const auto& op, const Problem& problem) {
   if (const char* refused = refuse_portable(problem)) return refused;
-  if (is_finished(op)) return kNotFinished;
-  return refuse_grouped_pairs(window_of(op, problem));
+  if (const char* refused = refuse_grouped_pairs(window_of(op, problem))) return refused;
+  return refuse_finished(op);
 }
 
 // Groups that fill blocks of channels are as good as convolutions.
 [[maybe_unused]] const char* accept_avx512_bf16_groups(const auto& op, const Problem& problem) {
   if (const char* refused = refuse_avx512_bf16()) return refused;
-  if (is_finished(op)) return kNotFinished;
   const WindowProblem window = window_of(op, problem);
   const Index most = window.transposed ? kPairBlock / 2 : kPairBlock;
   if (window.input[3] / window.groups > most) return "groups fill blocks of channels";
-  return refuse_grouped_pairs(window);
+  if (const char* refused = refuse_grouped_pairs(window)) return refused;
+  return refuse_finished(op);
 }
 
 template <const PairTileRun& kRun>

@@ -90,6 +90,18 @@ TEST_CASE("of two gradients the later one takes the other, where it can") {
         grad("a", R"(, "r")", false, ", finish=(true, false)") + sum("t", "a", "y") + output("t"));
 }
 
+TEST_CASE("a finished gradient stands where the convolution did if what joined is there by then") {
+  const std::string between = "\"n\" = activation(\"r\") {kind=relu, slope=0.01}" + kImage;
+  const std::string tail = output("d") + "output \"more\" = \"n\"\n";
+  const std::string finished = grad("c", R"(, "r", "y")", false, ", finish=(true, true)");
+  CHECK(passed(grad("c", "") + between + sum("s", "c", "r") + slope("d", "s") + tail) ==
+        finished + between + output("c") + "output \"more\" = \"n\"\n");
+  // What joins comes later.
+  CHECK(passed(grad("c", "") + between + sum("s", "c", "n") + slope("d", "s") + tail) ==
+        between + grad("c", R"(, "n", "y")", false, ", finish=(true, true)") + output("c") +
+            "output \"more\" = \"n\"\n");
+}
+
 TEST_CASE("what others read, are pinned to or another backend makes stays by itself") {
   const std::string both = grad("c", "") + sum("s", "c", "r") + slope("d", "s") + output("d");
   CHECK(passed(both, rule(never)) == both);
