@@ -17,7 +17,7 @@ from pycnn.program import compile_traced
 from pycnn.tracing import trace
 
 # There are kernels for AVX-512 alone.
-every_isa = pytest.mark.parametrize("path", [Path("avx512")])
+with_avx512 = pytest.mark.parametrize("path", [Path("avx512")])
 pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="needs AVX-512")
 
 
@@ -77,7 +77,7 @@ def built(*args, **options):
 
 
 @cases
-@every_isa
+@with_avx512
 def test_forward_is_exact_on_whole_numbers(case, path):
     x, weight, bias = case.arrays(integers)
     program = built(case.op, x, weight, bias, path=path)
@@ -86,7 +86,7 @@ def test_forward_is_exact_on_whole_numbers(case, path):
 
 
 @gradient_cases
-@every_isa
+@with_avx512
 def test_input_gradient_is_exact_on_whole_numbers(case, path):
     x, weight, bias = case.arrays(integers)
     grad = integers(np.random.default_rng(2), case.output)
@@ -102,7 +102,7 @@ def test_the_reference_is_a_convolution():
 
 
 @cases
-@every_isa
+@with_avx512
 def test_forward_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=1)
     magnitude = reference.strassen(case.seen(x), weight, magnitude=True) + np.abs(bias)
@@ -112,7 +112,7 @@ def test_forward_is_within_the_bound(case, path):
 
 
 @gradient_cases
-@every_isa
+@with_avx512
 def test_input_gradient_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=3)
     grad = reals(np.random.default_rng(4), case.output)
@@ -125,7 +125,7 @@ def test_input_gradient_is_within_the_bound(case, path):
 
 
 @pytest.mark.parametrize("channels", [128, 512])
-@every_isa
+@with_avx512
 def test_errors_on_usual_data_are_of_the_documented_size(channels, path):
     rng = np.random.default_rng(channels)
     case = Case((1, 12, 12, channels), channels)
@@ -144,7 +144,7 @@ SHARED = ("odd_pixels", "strided", "split", "many")
 
 
 @pytest.mark.parametrize("name", SHARED)
-@every_isa
+@with_avx512
 def test_any_number_of_threads_gives_the_same_bits(name, path):
     case = CASES[name]
     arrays = case.arrays(reals, seed=6)
@@ -158,7 +158,7 @@ def test_any_number_of_threads_gives_the_same_bits(name, path):
 
 
 @pytest.mark.parametrize("name", SHARED)
-@every_isa
+@with_avx512
 def test_a_batch_has_the_bits_of_its_images_alone(name, path):
     case = replace(CASES[name], image=(5, *CASES[name].image[1:]))
     x, weight, bias = case.arrays(reals)
@@ -184,7 +184,7 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("name", ["odd_pixels", "split"])
-@every_isa
+@with_avx512
 def test_a_fused_epilogue_computes_what_the_ops_say(activation, residual, name, path):
     case = CASES[name]
     x, weight, bias = case.arrays(reals)
@@ -204,7 +204,7 @@ def test_a_fused_epilogue_computes_what_the_ops_say(activation, residual, name, 
     tolerances.assert_bits(fused(*arrays), plain(*arrays))
 
 
-@every_isa
+@with_avx512
 def test_reusing_memory_changes_no_bit(path):
     rng = np.random.default_rng(0)
     x, first, second = reals(rng, (2, 13, 11, 128)), reals(rng, (128, 1, 1, 128)), reals(rng, (128, 1, 1, 128))
@@ -221,7 +221,7 @@ def test_reusing_memory_changes_no_bit(path):
     tolerances.assert_bits(shared(x, first, second), apart(x, first, second))
 
 
-@every_isa
+@with_avx512
 def test_slices_of_a_concatenation_are_written_and_read_in_place(path):
     rng = np.random.default_rng(0)
     x, first, second, third = (
@@ -243,7 +243,7 @@ def test_slices_of_a_concatenation_are_written_and_read_in_place(path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@every_isa
+@with_avx512
 def test_a_fused_residual_is_written_beside_another_branch(path):
     case = CASES["odd_pixels"]
     x, weight, bias = case.arrays(reals)
@@ -269,7 +269,7 @@ def test_no_gradient_of_these_is_refused(case):
     pycnn.value_and_grad(loss, 0, variants=pins)(x, weight, bias)  # refused, it would raise
 
 
-@every_isa
+@with_avx512
 def test_nan_reaches_the_pixel_beside_it_and_its_own_alone_without(path):
     case = CASES["odd_pixels"]
     x, weight, bias = case.arrays(reals)
@@ -298,7 +298,7 @@ def traced(case, window=1, **geometry):
     )
 
 
-@every_isa
+@with_avx512
 def test_winograd_false_gives_plain_sums_and_says_so(path):
     explained = compile_traced(traced(CASES["even"]), isa=path.isa, winograd=False).explain()
     assert f"conv2d.implicit_gemm.{path.isa}  " in explained

@@ -16,7 +16,7 @@ from pycnn.program import compile_traced
 from pycnn.tracing import emit, trace
 
 # There are kernels for AVX-512 alone.
-every_isa = pytest.mark.parametrize("path", [Path("avx512")])
+with_avx512 = pytest.mark.parametrize("path", [Path("avx512")])
 pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="needs AVX-512")
 
 
@@ -79,7 +79,7 @@ def test_the_reference_is_a_weight_gradient():
 
 
 @cases
-@every_isa
+@with_avx512
 def test_the_gradient_is_exact_on_whole_numbers(case, path):
     arrays = case.arrays(integers)
     program = case.program(path=path)
@@ -88,7 +88,7 @@ def test_the_gradient_is_exact_on_whole_numbers(case, path):
 
 
 @cases
-@every_isa
+@with_avx512
 def test_the_gradient_is_within_the_bound(case, path):
     x, grad = case.arrays(reals, seed=1)
     magnitude = reference.strassen_grad_weight(case.seen(x), grad, magnitude=True)
@@ -97,7 +97,7 @@ def test_the_gradient_is_within_the_bound(case, path):
 
 
 @pytest.mark.parametrize("case", [Case((4, 14, 14, 256), 256), Case((1, 56, 56, 128), 128)])
-@every_isa
+@with_avx512
 def test_errors_on_usual_data_are_of_the_documented_size(case, path):
     x, grad = case.arrays(reals, seed=2)
     x = np.maximum(x, 0)
@@ -109,7 +109,7 @@ def test_errors_on_usual_data_are_of_the_documented_size(case, path):
 
 
 @pytest.mark.parametrize("name", ["odd_pixels", "strided", "split", "parts"])
-@every_isa
+@with_avx512
 def test_any_number_of_threads_gives_the_same_bits(name, path):
     case = CASES[name]
     arrays = case.arrays(reals, seed=6)
@@ -120,7 +120,7 @@ def test_any_number_of_threads_gives_the_same_bits(name, path):
 
 
 @pytest.mark.parametrize("name", ["odd_pixels", "strided", "split", "parts"])
-@every_isa
+@with_avx512
 def test_gradients_of_weight_and_bias_come_together(name, path):
     case = CASES[name]
     x, grad = case.arrays(integers)
@@ -134,7 +134,7 @@ def test_gradients_of_weight_and_bias_come_together(name, path):
     tolerances.assert_exact(found_bias, grad.sum((0, 1, 2), np.float64))
 
 
-@every_isa
+@with_avx512
 def test_slices_of_a_concatenation_are_read_in_place(path):
     rng = np.random.default_rng(0)
     x, weight = integers(rng, (2, 13, 11, 128)), np.zeros((64, 1, 1, 128), np.float32)
@@ -147,7 +147,7 @@ def test_slices_of_a_concatenation_are_read_in_place(path):
     tolerances.assert_exact(found, reference.conv2d_grad_weight(x, grad[..., :64] + grad[..., 64:], (1, 1)))
 
 
-@every_isa
+@with_avx512
 def test_winograd_false_gives_plain_sums_and_says_so(path):
     case = CASES["even"]
     explained = case.program(isa=path.isa, winograd=False).explain()

@@ -145,7 +145,7 @@ void run_pass(const WindowPlan& plan, const LaneKernels& kernels, const WindowTe
 
 void run_lanes(const KernelArgs& args, const LaneKernels& kernels) {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
-  WindowTensors tensors = tensors_of(plan, args);
+  WindowTensors tensors = tensors_of(plan.extra, args);
   zero_output(plan, tensors.output, args.threads);
   float* const scratch = reinterpret_cast<float*>(args.scratch) + plan.lanes.pattern;
   if (tensors.bias) {

@@ -215,13 +215,7 @@ struct StrassenScratch {
 
 void run_strassen(const KernelArgs& args) noexcept {
   const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
-  auto optional = [&](int i) {
-    return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
-  };
-  const WindowTensors tensors = {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-                                 optional(plan.extra.bias),        optional(plan.extra.residual),
-                                 optional(plan.extra.mask),        args.outputs[0].as<float>(),
-                                 args.inputs[0].pitch(),           args.outputs[0].pitch()};
+  const WindowTensors tensors = tensors_of(plan.extra, args);
   if (plan.zero_fill) {
     auto clear = [&](std::int64_t begin, std::int64_t end) {
       std::fill(tensors.output + begin, tensors.output + end, 0.0f);

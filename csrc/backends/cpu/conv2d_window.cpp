@@ -141,7 +141,7 @@ void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const Window
 
 void run_window(const KernelArgs& args, const WindowKernels& kernels) {
   const WindowPlan& plan = *reinterpret_cast<const WindowPlan*>(args.plan);
-  const WindowTensors tensors = tensors_of(plan, args);
+  const WindowTensors tensors = tensors_of(plan.extra, args);
   const ConvInput in = plan.in.with_pixels(tensors.input_pixel);
   zero_output(plan, tensors.output, args.threads);
   const Index chunks = chunk_count(plan);

@@ -231,14 +231,18 @@ WeightLayout weight_layout(const WindowPlan& plan) {
           plan.group_channels * taps * plan.in_channels};
 }
 
-WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args) {
+WindowTensors tensors_of(const ExtraInputs& extra, const KernelArgs& args) {
   auto optional = [&](int i) {
     return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
   };
-  return {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-          optional(plan.extra.bias),        optional(plan.extra.residual),
-          optional(plan.extra.mask),        args.outputs[0].as<float>(),
-          args.inputs[0].pitch(),           args.outputs[0].pitch()};
+  return {args.inputs[0].as<const float>(),
+          args.inputs[1].as<const float>(),
+          optional(extra.bias),
+          optional(extra.residual),
+          optional(extra.mask),
+          args.outputs[0].as<float>(),
+          args.inputs[0].pitch(),
+          args.outputs[0].pitch()};
 }
 
 WindowChunk chunk_at(const WindowPlan& plan, Index index) {

@@ -113,7 +113,7 @@ struct WindowChunk {
 Kernel plan_window_kernel(const WindowProblem& window, const Lanes& lanes, Index lane_count,
                           int threads);
 
-WindowTensors tensors_of(const WindowPlan& plan, const KernelArgs& args);
+WindowTensors tensors_of(const ExtraInputs& extra, const KernelArgs& args);
 Index chunk_count(const WindowPlan& plan);
 WindowChunk chunk_at(const WindowPlan& plan, Index index);
 // First output element of a pass in this chunk.

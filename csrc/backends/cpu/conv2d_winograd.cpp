@@ -154,13 +154,7 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
 
 void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
   const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
-  auto optional = [&](int i) {
-    return i < 0 ? nullptr : args.inputs[static_cast<std::size_t>(i)].as<const float>();
-  };
-  const WindowTensors tensors = {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-                                 optional(plan.extra.bias),        optional(plan.extra.residual),
-                                 optional(plan.extra.mask),        args.outputs[0].as<float>(),
-                                 args.inputs[0].pitch(),           args.outputs[0].pitch()};
+  const WindowTensors tensors = tensors_of(plan.extra, args);
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const WinogradTransforms& transforms = transforms_of(plan.tiles, *kernels.transforms);
   const WinogradShares& shares = plan.shares;
