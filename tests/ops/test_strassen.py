@@ -17,7 +17,7 @@ from pycnn.program import compile_traced
 from pycnn.tracing import trace
 
 # There are kernels for AVX-512 alone.
-with_avx512 = pytest.mark.parametrize("path", [Path("avx512")])
+with_avx512 = pytest.mark.parametrize("path", [pytest.param(Path("avx512"), id="avx512")])
 pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="needs AVX-512")
 
 
