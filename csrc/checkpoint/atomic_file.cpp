@@ -140,13 +140,15 @@ void AtomicFile::create() {
     }
     fd_ = fd;
     temporary_ = std::move(name);
-    // Another process may have looked at the file before it was locked, and removed it.
+    // remove_stale may have found the file before it was locked. Then it has removed it, or holds
+    // the lock and is about to.
     struct stat status {};
-    (void)::flock(fd_, LOCK_EX | LOCK_NB);
-    if (::fstat(fd_, &status) == 0 && status.st_nlink > 0) {
+    const bool taken = ::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!taken && ::fstat(fd_, &status) == 0 && status.st_nlink > 0) {
       lock_ = ::fcntl(fd_, F_DUPFD_CLOEXEC, 0);
       return;
     }
+    (void)::unlink(temporary_.c_str());
     (void)::close(fd_);
     fd_ = -1;
     temporary_.clear();

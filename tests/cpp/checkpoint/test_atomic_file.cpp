@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -293,6 +294,36 @@ TEST_CASE("a writer's temporary file is safe from other writers") {
   std::string text;
   std::ifstream(path) >> text;
   CHECK(text == "old");  // the last to finish wins, whole
+}
+
+// The descriptor of one who found a temporary file before its writer had locked it.
+int finder = -1;
+std::string found;
+
+TEST_CASE("a temporary file that another writer is about to remove is given up") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "model";
+  const FileOps real = file_ops();
+  file_ops().open = [](const char* name, int flags, mode_t mode) {
+    const int fd = ::open(name, flags, mode);
+    if (fd >= 0 && (flags & O_CREAT) != 0 && finder < 0) {
+      finder = ::open(name, O_RDONLY | O_CLOEXEC);
+      CHECK(::flock(finder, LOCK_EX | LOCK_NB) == 0);
+      found = name;
+    }
+    return fd;
+  };
+  {
+    AtomicFile file(path);
+    file_ops() = real;
+    REQUIRE(finder >= 0);
+    ::unlink(found.c_str());
+    ::close(finder);
+    file.write("whole", 5);
+    CHECK_NOTHROW(file.commit());
+  }
+  CHECK(std::filesystem::file_size(path) == 5);
+  CHECK(entries(directory) == 1);
 }
 
 TEST_CASE("several threads and processes may save to one path") {
