@@ -28,6 +28,7 @@ from pycnn.benchmark import BenchReport, bench, draw_roofline
 from pycnn.cli import _nets, _options, _plots
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
+from pycnn.config import machine
 from pycnn.textfile import write_text
 
 __all__ = ["add_arguments", "run"]
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if before is not None:
         image = net.input_shape if args.input_shape is None else args.input_shape
         _refuse_different(
-            before, (args.net, options, (args.batch, *(image or ())), args.train, numerics["dtype"]), args.isa
+            before, (args.net, options, (args.batch, *(image or ())), args.train, numerics["dtype"]), args
         )
     report = bench(
         net,
@@ -191,14 +192,25 @@ def _is_timing(value: Any) -> bool:
     return all(type(value.get(key)) in (int, float) and low <= value[key] < math.inf for key, low in least.items())
 
 
-def _refuse_different(before: dict[str, Any], now: Sequence[Any], isa: str | None) -> None:
+def _refuse_different(before: dict[str, Any], now: Sequence[Any], args: argparse.Namespace) -> None:
     """Refuse, before anything is timed, a file of something else than `now`, the values of `_SAME`."""
     pairs = [(key, before.get(key, _FORMERLY.get(key)), value) for key, value in zip(_SAME, now, strict=True)]
     different = [f"{key} {old} and {new}" for key, old, new in pairs if _plain(old) != _plain(new)]
     if different:
         raise UsageError(f"--compare: the two measure different things: {'; '.join(different)}")
-    if isa is not None and all(timing["isa"] != isa for timing in before["timings"]):
+    if not any(_may_be_repeated(timing, args) for timing in before["timings"]):
         raise _nothing_in_common(before)
+
+
+def _may_be_repeated(timing: dict[str, Any], args: argparse.Namespace) -> bool:
+    """Whether what is asked for may have the setting of an earlier timing."""
+    if args.isa not in (None, timing["isa"]):
+        return False
+    # More threads than there are become fewer.
+    usual = machine()["threads"]
+    return args.threads is None or any(
+        n == timing["threads"] or n > max(usual, timing["threads"]) for n in args.threads
+    )
 
 
 def _nothing_in_common(before: dict[str, Any]) -> UsageError:
