@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import time
@@ -12,11 +13,19 @@ from pathlib import Path
 from pycnn.arguments import as_path
 from pycnn.errors import FileError
 
-__all__ = ["clear_strays", "write_bytes", "write_text"]
+__all__ = ["clear_strays", "temporary_suffix", "write_bytes", "write_text"]
 
 # A process that shares the folder from another machine has a number that means nothing here; no write takes so long.
 _STALE_SECONDS = 3600.0
 _MAX_STEM = 200  # of a file's name, which may have 255 bytes with the suffix
+_STARTED = time.time()
+
+_writes = itertools.count()  # its next() is one step for all threads
+
+
+def temporary_suffix() -> str:
+    """Ending of the name of a file that is being written; another one each time, for threads may write to one path."""
+    return f".tmp.{os.getpid()}-{next(_writes)}"
 
 
 def _settle(folder: Path) -> None:
@@ -36,23 +45,31 @@ def clear_strays(folder: Path, pattern: str) -> None:
 
     Args:
         folder: The folder; nothing happens where it cannot be read or written.
-        pattern: Regular expression of the names of such files in front of ``.tmp.PROCESS``. Files stay whose process
-            lives, and those of the last hour, whose process may live on another machine.
+        pattern: Regular expression of the names of such files in front of `temporary_suffix`. Files stay whose
+            process lives, and those of the last hour, whose process may live on another machine.
     """
-    name = re.compile(rf"(?:{pattern})\.tmp\.([0-9]+)")
+    name = re.compile(rf"(?:{pattern})\.tmp\.([0-9]+)(?:-[0-9]+)?")
     with suppress(OSError):
         for stray in folder.iterdir():
             found = name.fullmatch(stray.name)
-            if found is None or int(found[1]) == os.getpid():
+            if found is None:
                 continue
-            if time.time() - stray.stat().st_mtime < _STALE_SECONDS:
-                continue
-            try:
-                os.kill(int(found[1]), 0)
-            except ProcessLookupError:
+            changed = stray.stat().st_mtime
+            if time.time() - changed >= _STALE_SECONDS and not _lives(int(found[1]), changed):
                 stray.unlink(missing_ok=True)
-            except (OSError, OverflowError):
-                continue  # Somebody else's, or no process's number at all.
+
+
+def _lives(process: int, changed: float) -> bool:
+    """Whether the process may live that changed a file then."""
+    if process == os.getpid():
+        return changed > _STARTED - _STALE_SECONDS  # or else an earlier one had this number
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # Somebody else's, or no process's number at all.
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -74,7 +91,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = as_path(path, who="write")
     stem = target.name[:_MAX_STEM]
-    temporary = target.parent / f"{stem}.tmp.{os.getpid()}"
+    temporary = target.parent / (stem + temporary_suffix())
     try:
         if target.exists() and not target.is_file():
             target.write_bytes(data)

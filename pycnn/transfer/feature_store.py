@@ -28,7 +28,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.data.datasets import ReadableDataset, Subset
 from pycnn.errors import ArgumentError, FileError, TrainingError
 from pycnn.program import compile
-from pycnn.textfile import clear_strays, write_text
+from pycnn.textfile import clear_strays, temporary_suffix, write_text
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.encoder import Encoder
 
@@ -302,7 +302,7 @@ def _write(
     files = {
         name: f"{re.sub(r'[^A-Za-z0-9_.]', '_', name)[:80]}-{i}-{mark}.npy" for i, name in enumerate(encoder.layers)
     }
-    temporary = {name: directory / f"{file}.tmp.{os.getpid()}" for name, file in files.items()}
+    temporary = {name: directory / (file + temporary_suffix()) for name, file in files.items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         before = _own_files(directory)
