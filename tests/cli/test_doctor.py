@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 import pycnn
@@ -39,6 +41,14 @@ def test_doctor_tells_people_the_choice_and_its_inputs(run, no_speed):
     for part in ("instruction sets:", "threads:", "affinity", "cgroup_quota", "devices: cpu", "GFLOP/s", "GB/s"):
         assert part in result.out
     assert result.next.startswith("pycnn bench")
+
+
+def test_speed_of_a_machine_that_stands_still_is_a_number(monkeypatch):
+    from pycnn.cli import doctor
+
+    ticks = itertools.count()  # seconds pass between any two looks at the clock
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    assert doctor._fastest(lambda: None) == 1.0
 
 
 def test_speed_check_can_be_left_out(run):
