@@ -29,7 +29,7 @@ _RECORD, _ARRAY, _NOTICE = 1, 2, 3  # tags
 _MESSAGE_BYTES = 1 << 30  # counts of MPI end at 2^31 - 1
 _LONGEST_PAUSE_SECONDS = 0.0005
 _NOTICE_SECONDS = 0.01  # between looks for notices
-_FAREWELL_SECONDS = 2.0
+_FAREWELL_SECONDS = 5.0  # for what others have to say, who may be slow
 # A rank that ends may have sent before what is waited for; that comes within this time.
 _LAST_MESSAGES_SECONDS = 2.0
 
@@ -82,6 +82,7 @@ class Group:
         self._sequence = 0
         self._told: list[Any] = []  # requests, which must live until they are done
         self._gone: dict[int, float] = {}  # ranks that failed or ended, and when that was known
+        self._silent: set[int] = set()  # those of them that have nothing more to say
         self._looked = 0.0
         self._hook = sys.excepthook
         sys.excepthook = self._note_exception
@@ -243,21 +244,22 @@ class Group:
         """A function to call, with the ranks that are waited for, whenever there is nothing to do."""
         if self.failure is not None:
             raise TrainingError(f"{what}: {self.failure}")
-        started = time.monotonic()
+        started = looked = time.monotonic()
         pause = 0.0
 
         def wait(ranks: list[int]) -> None:
-            nonlocal pause
+            nonlocal looked, pause
             if self.failure is not None:  # noted by another thread
                 raise TrainingError(f"{what}: {self.failure}")
             # Not asleep at first: most answers come at once.
             time.sleep(pause)
             pause = min(pause + 2e-6, _LONGEST_PAUSE_SECONDS)
-            now = time.monotonic()
-            if now - self._looked > _NOTICE_SECONDS:
-                self._looked = now
-                self._read_notices(what, set(ranks))
-            if now - started > self.timeout:
+            # The caller has looked for messages after this: what came while all stood still is not late.
+            before, looked = looked, time.monotonic()
+            if looked - self._looked > _NOTICE_SECONDS:
+                self._looked = looked
+                self._read_notices(what, set(ranks), before)
+            if before - started > self.timeout:
                 late = sorted(set(ranks))
                 raise TrainingError(
                     self.note_failure(
@@ -274,7 +276,7 @@ class Group:
         """Remember that nothing can be done together any more, and tell the others; returns the text."""
         if self.failure is None:
             self.failure = text
-            self._tell({"failed": True, "text": text})
+            self._tell({"failed": True, "leaves": False, "text": text})
         return text
 
     def _tell(self, notice: dict[str, Any]) -> None:
@@ -283,17 +285,21 @@ class Group:
             for peer in self._peers:
                 self._told.append((data, self._notices.Isend([data, self._mpi.BYTE], peer, _NOTICE)))
 
-    def _read_notices(self, what: str, ranks: set[int]) -> None:
-        """Look for what other ranks said; raise where that ends what this one does."""
+    def _read_notices(self, what: str, ranks: set[int], before: float) -> None:
+        """Look for what other ranks said; raise where that ends what this one does.
+
+        Args:
+            what: What the ranks do.
+            ranks: Those that are waited for.
+            before: When the last look for their messages had not begun yet.
+        """
         for peer, notice in self._new_notices():
-            self._gone[peer] = time.monotonic()
             if notice["failed"]:
                 text = f"rank {self.rank} of {self.size}: {what}: rank {peer} failed: {notice['text']}"
                 self.failure = self.failure or text
-                self._tell({"failed": True, "text": text})
+                self._tell({"failed": True, "leaves": False, "text": text})
                 raise TrainingError(text)
-        now = time.monotonic()
-        if ended := sorted(rank for rank in ranks if now - self._gone.get(rank, now) > _LAST_MESSAGES_SECONDS):
+        if ended := sorted(rank for rank in ranks if before - self._gone.get(rank, before) > _LAST_MESSAGES_SECONDS):
             raise TrainingError(
                 self.note_failure(
                     f"rank {self.rank} of {self.size}: {what}: {shown_ranks(ended)} ended without it\n"
@@ -306,7 +312,11 @@ class Group:
         while (message := self._notices.Improbe(self._mpi.ANY_SOURCE, _NOTICE, status)) is not None:
             received = bytearray(status.Get_count(self._mpi.BYTE))
             message.Recv([received, self._mpi.BYTE])
-            yield status.Get_source(), json.loads(received)
+            peer, notice = status.Get_source(), json.loads(received)
+            self._gone.setdefault(peer, time.monotonic())
+            if notice["leaves"]:
+                self._silent.add(peer)
+            yield peer, notice
 
     @contextlib.contextmanager
     def guard(self, who: str) -> Iterator[None]:
@@ -331,13 +341,15 @@ class Group:
         if self._mpi.Is_finalized():
             return
         if self.failure is None:
-            self._tell({"failed": False, "text": ""})
+            self._tell({"failed": False, "leaves": True, "text": ""})
             return
         sys.stdout.flush()
         sys.stderr.flush()
+        self._tell({"failed": True, "leaves": True, "text": self.failure})
         # Whoever is waiting for this one can say so before all are ended.
         until = time.monotonic() + _FAREWELL_SECONDS
-        while len(self._gone) < self.size - 1 and time.monotonic() < until:
-            self._gone.update((peer, until) for peer, _ in self._new_notices())
+        while len(self._silent) < self.size - 1 and time.monotonic() < until:
+            for _ in self._new_notices():
+                pass  # only who leaves
             time.sleep(_NOTICE_SECONDS)
         self._world.Abort(1)
