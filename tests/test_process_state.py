@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 SCRIPT = """
-import ctypes, locale, os, random, resource, signal, sys, tempfile, threading, warnings
+import contextlib, ctypes, locale, os, random, resource, signal, sys, tempfile, threading, warnings
 import numpy as np
 
-locale.setlocale(locale.LC_ALL, "")
+with contextlib.suppress(locale.Error):  # the user's may not be installed
+    locale.setlocale(locale.LC_ALL, "")
 libm = ctypes.CDLL("libm.so.6")
 
 

@@ -21,7 +21,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def process(*words, **options):
     return subprocess.run(
-        [sys.executable, "-P", "-c", CODE, *words], capture_output=True, text=True, timeout=60, **options
+        [sys.executable, "-P", "-c", CODE, *words], capture_output=True, text=True, timeout=300, **options
     )
 
 

@@ -27,7 +27,7 @@ def run(code, **env):
     import os
 
     return subprocess.run(
-        [sys.executable, "-P", "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=300
     )
 
 

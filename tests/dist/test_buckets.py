@@ -23,7 +23,7 @@ class Sums:
 
     def combine_on(self, comm, flat, what, tag):
         assert comm == "communicator"
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(120)
         self.calls.append((what, tag))
         self.threads.add(threading.current_thread().name)
         if self.error is not None:

@@ -130,7 +130,7 @@ def test_fork_after_a_parallel_run_computes_and_trains_in_the_child(monkeypatch)
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads
         child = os.fork()
     if child == 0:
-        signal.alarm(20)
+        signal.alarm(120)
         try:
             same = program(x).tobytes() == expected.tobytes() and net(X).tobytes() == expected[:8].tobytes()
             step = pc.Trainer(nn.Sequential(nn.Flatten(), nn.Linear(969, 3)), threads=3).step(X, np.arange(8) % 3)

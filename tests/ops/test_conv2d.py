@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_paths import (
     ISAS,
@@ -437,7 +437,7 @@ def test_inputs_of_any_layout_give_the_result_of_a_plain_copy():
     tolerances.assert_bits(case.op(x, np.asfortranarray(weight), bias), expected)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_problems_are_exact(data):
     n, height, width, channels = data.draw(edges.images(max_size=9, max_channels=20))

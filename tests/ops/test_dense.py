@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_paths import (
     ISAS,
@@ -180,7 +180,7 @@ def test_nan_stays_in_its_row(path):
     tolerances.assert_bits(hit[others], clean[others])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     rows=edges.channels(max_value=70),
     features=edges.channels(max_value=140),

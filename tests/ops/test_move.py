@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_paths import build, gradients, integers, paths, reals, run
 
@@ -269,7 +269,7 @@ def test_gradients_agree_with_finite_differences():
         check_gradients(op, x, elements=8)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_chain_of_moves_is_numpys(data):
     x = integers(np.random.default_rng(0), data.draw(st.lists(st.integers(1, 6), min_size=2, max_size=4)))

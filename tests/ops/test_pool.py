@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from kernel_paths import ISAS, Path, build, distinct, gradients, integers, isas, paths, reals, run
 
@@ -352,7 +352,7 @@ def test_one_window_over_the_image_is_a_global_pool(path):
     )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_problems(data):
     image = data.draw(edges.images(max_size=10, max_channels=35))

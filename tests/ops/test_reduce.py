@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_paths import ISAS, Path, distinct, gradients, integers, isas, paths, reals, run
 
@@ -119,7 +119,7 @@ def test_nan_and_infinity_come_through(path):
     assert np.isnan(found[2])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.lists(st.sampled_from([1, 2, 3, 5, 8, 17]), min_size=1, max_size=4),
     data=st.data(),

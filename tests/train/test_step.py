@@ -135,13 +135,13 @@ def test_second_thread_is_refused():
 
     def slow(*args):
         inside.set()
-        leave.wait(10)
+        leave.wait(120)
         return original(*args)
 
     trainer.train_batch = slow
     worker = threading.Thread(target=trainer.step, args=(x, y))
     worker.start()
-    inside.wait(10)
+    assert inside.wait(120)
     second = pc.Trainer(trainer.net, optimizer=optim.SGD(0.1))
     try:
         for other in (trainer, second):

@@ -68,7 +68,7 @@ TEST_CASE("helpers take part") {
     return;
   }
   const auto caller = std::this_thread::get_id();
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
   std::atomic<int> others{0};
   while (others.load() == 0 && std::chrono::steady_clock::now() < deadline) {
     parallel_for(2, 10, [&](std::int64_t, int worker) {
@@ -194,13 +194,13 @@ TEST_CASE("a forked child has a working team") {
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-      ::alarm(20);
+      ::alarm(120);
       bool good = true;
       for (int job = 0; job < 200; ++job) good = good && sound(3, 50);
       // A child of the child, too.
       const pid_t grandchild = ::fork();
       if (grandchild == 0) {
-        ::alarm(20);
+        ::alarm(120);
         ::_exit(sound(4, 50) ? 0 : 1);
       }
       int status = -1;
@@ -223,7 +223,7 @@ TEST_CASE("fork while another thread runs jobs") {
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-      ::alarm(20);
+      ::alarm(120);
       // No allocation here: another thread may have held the allocator's lock in a sanitizer build.
       std::atomic<int> count{0};
       parallel_for(2, 10, [&](std::int64_t, int) { count.fetch_add(1); });
@@ -239,13 +239,18 @@ TEST_CASE("fork while another thread runs jobs") {
 
 TEST_CASE("an idle team uses no processor time") {
   REQUIRE(sound(3, 50));
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  timespec begin{}, end{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-  const double used_ms = static_cast<double>(end.tv_sec - begin.tv_sec) * 1e3 +
-                         static_cast<double>(end.tv_nsec - begin.tv_nsec) * 1e-6;
+  // Helpers of teams before this one may still be about to end on a busy machine, but not for long.
+  double used_ms = 0.0;
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    timespec begin{}, end{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    used_ms = static_cast<double>(end.tv_sec - begin.tv_sec) * 1e3 +
+              static_cast<double>(end.tv_nsec - begin.tv_nsec) * 1e-6;
+    if (used_ms < 20) break;
+  }
   CHECK(used_ms < 20);
 }
 
@@ -254,7 +259,7 @@ TEST_CASE("a process ends cleanly while helpers watch or sleep") {
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-      ::alarm(20);
+      ::alarm(120);
       parallel_for(4, 100, [](std::int64_t, int) {});
       if (round % 2 == 1) std::this_thread::sleep_for(std::chrono::milliseconds(2));
       std::quick_exit(0);

@@ -1,7 +1,7 @@
 #pragma once
-#include <unistd.h>
+#include <stdlib.h>
 
-#include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -10,10 +10,10 @@
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    static std::atomic<int> count{0};
-    path_ = std::filesystem::temp_directory_path() /
-            ("pycnn_test_" + std::to_string(::getpid()) + "_" + std::to_string(count.fetch_add(1)));
-    std::filesystem::create_directories(path_);
+    std::string name = (std::filesystem::temp_directory_path() / "pycnn_test_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr)
+      throw std::system_error(errno, std::generic_category(), "mkdtemp " + name);
+    path_ = name;
   }
   ~TemporaryDirectory() {
     std::error_code ignored;

@@ -1,5 +1,4 @@
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -8,21 +7,16 @@
 #include <string>
 
 #include "backends/cuda/plan_cache.h"
+#include "support/temporary_directory.h"
 
 namespace pycnn::cuda {
 namespace {
 
 // A folder that does not exist yet, gone in the end.
 struct Folder {
-  const std::string path = "/tmp/pycnn_plans_" + std::to_string(getpid());
+  const TemporaryDirectory directory;
+  const std::string path = directory / "plans";
   std::string file() const { return path + "/deep/plans.txt"; }
-  Folder() { remove(); }
-  ~Folder() { remove(); }
-  void remove() const {
-    (void)std::remove(file().c_str());
-    (void)std::remove((path + "/deep").c_str());
-    (void)std::remove(path.c_str());
-  }
   std::string content() const {
     std::ifstream stream(file());
     return {std::istreambuf_iterator<char>(stream), {}};
