@@ -1,14 +1,18 @@
-"""What pycnn may cost: size, start-up, memory. Times are of processors, minima of several runs: others may be busy."""
+"""What pycnn may cost: size, start-up, memory.
+
+Times are of processors, minima of several runs: others may be busy. They are those of a machine on which Python alone
+takes 12 ms; a slower one, or one that is slow because of others, is given more in proportion.
+"""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import resource
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -30,9 +34,26 @@ def best_seconds(*command: str, runs: int = 9) -> float:
     return min(times)
 
 
+def slowness() -> float:
+    """How many times as long as on that machine Python takes here, at least 1."""
+    return max(1.0, best_seconds(sys.executable, "-P", "-c", "pass") / 0.012)
+
+
 def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    # Exact, where statm may be some pages short for each processor.
+    sizes = re.findall(r"^Rss: +([0-9]+) kB", Path("/proc/self/smaps").read_text(), re.MULTILINE)
+    return 1024 * sum(map(int, sizes))
+
+
+def stays_flat(work: Callable[[], object]) -> bool:
+    """Whether work that is done again takes no more memory; a huge page that the system makes may look like it once."""
+
+    def growth() -> int:
+        before = resident_bytes()
+        work()
+        return resident_bytes() - before
+
+    return any(growth() < 1_000_000 for _ in range(3))
 
 
 def test_wheel_stays_below_5_mb_compressed():
@@ -54,13 +75,13 @@ def test_base_install_needs_numpy_and_tqdm_only():
 def test_import_costs_at_most_30_ms_more_than_numpy():
     numpy_alone = best_seconds(sys.executable, "-P", "-c", "import numpy")
     with_pycnn = best_seconds(sys.executable, "-P", "-c", "import numpy, pycnn")
-    assert with_pycnn - numpy_alone < 0.030
+    assert with_pycnn - numpy_alone < 0.030 * slowness()
 
 
 def test_help_and_version_take_at_most_60_ms():
     for option in ("--help", "--version"):
         code = f"import sys; from pycnn.cli import main; sys.exit(main(['{option}']))"
-        assert best_seconds(sys.executable, "-P", "-c", code) < 0.060
+        assert best_seconds(sys.executable, "-P", "-c", code) < 0.060 * slowness()
 
 
 def test_memory_stays_flat_over_many_predictions():
@@ -68,10 +89,12 @@ def test_memory_stays_flat_over_many_predictions():
     x = np.zeros((1, 28, 28, 1), np.float32)
     for _ in range(2_000):
         net(x)
-    before = resident_bytes()
-    for _ in range(100_000):
-        net(x)
-    assert resident_bytes() - before < 1_000_000
+
+    def predict():
+        for _ in range(100_000):
+            net(x)
+
+    assert stays_flat(predict)
 
 
 def test_memory_stays_flat_over_many_training_steps():
@@ -80,7 +103,9 @@ def test_memory_stays_flat_over_many_training_steps():
     trainer = pycnn.Trainer(pycnn.models.create("lenet5"), optimizer=pycnn.optim.SGD(lr=1e-3))
     for _ in range(200):
         trainer.step(x, y)
-    before = resident_bytes()
-    for _ in range(3_000):
-        trainer.step(x, y)
-    assert resident_bytes() - before < 1_000_000
+
+    def train():
+        for _ in range(3_000):
+            trainer.step(x, y)
+
+    assert stays_flat(train)

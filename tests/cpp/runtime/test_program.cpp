@@ -179,34 +179,41 @@ TEST_CASE("ten thousand runs in each of eight threads: the same bits, and memory
     expected.push_back(compile(graph, variables).run(inputs.back()));
   }
   std::vector<int> wrong(kThreads, 0);
-  std::vector<std::int64_t> resident;  // after the first runs and after the last
-  std::barrier together(kThreads, [&]() noexcept { resident.push_back(resident_bytes()); });
-  resident.reserve(2);
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&, i] {
-      const Tensor& logits = expected[i].at("logits");
-      std::vector<std::byte> given(logits.bytes());
-      const void* from[] = {inputs[i].at("x").raw()};
-      void* to[] = {given.data()};
-      for (int run = 0; run < kRuns; ++run) {
-        if (run == kWarmUp) together.arrive_and_wait();
-        // By turns into memory of the caller and into tensors of its own.
-        if (run % 2 == 0) {
-          std::fill(given.begin(), given.end(), std::byte{0xff});
-          program.run(from, to);
-          wrong[i] += std::memcmp(given.data(), logits.raw(), given.size()) != 0;
-        } else {
-          wrong[i] += !test::same_bits(program.run(inputs[i]), expected[i]);
+  const auto grown = [&] {
+    std::vector<std::int64_t> resident;  // after the first runs and after the last
+    std::barrier together(kThreads, [&]() noexcept { resident.push_back(resident_bytes()); });
+    resident.reserve(2);
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, i] {
+        const Tensor& logits = expected[i].at("logits");
+        std::vector<std::byte> given(logits.bytes());
+        const void* from[] = {inputs[i].at("x").raw()};
+        void* to[] = {given.data()};
+        for (int run = 0; run < kRuns; ++run) {
+          if (run == kWarmUp) together.arrive_and_wait();
+          // By turns into memory of the caller and into tensors of its own.
+          if (run % 2 == 0) {
+            std::fill(given.begin(), given.end(), std::byte{0xff});
+            program.run(from, to);
+            wrong[i] += std::memcmp(given.data(), logits.raw(), given.size()) != 0;
+          } else {
+            wrong[i] += !test::same_bits(program.run(inputs[i]), expected[i]);
+          }
         }
-      }
-      together.arrive_and_wait();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+        together.arrive_and_wait();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    REQUIRE(resident.size() == 2);
+    return resident[1] - resident[0];
+  };
+  // The system may make a huge page of some small ones, once.
+  bool flat = false;
+  for (int attempt = 0; attempt < 3 && !flat; ++attempt)
+    flat = grown() < (1 << 20) || !PYCNN_COUNTS_ALLOCATIONS;
+  CHECK(flat);
   CHECK(wrong == std::vector<int>(kThreads, 0));
-  REQUIRE(resident.size() == 2);
-  if (PYCNN_COUNTS_ALLOCATIONS) CHECK(resident[1] - resident[0] < (1 << 20));
 }
 
 TEST_CASE("training from two threads takes turns") {
