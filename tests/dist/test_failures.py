@@ -139,13 +139,13 @@ def test_a_signal_to_one_rank_ends_all_at_one_step_with_a_checkpoint(uninterrupt
 
 
 @pytest.mark.parametrize(
-    ("other", "text"),
+    ("other", "place"),
     [
-        ("made.evaluate(data(6))", "rank 0 of 2 is in evaluate, rank 1 in step 2"),
-        ("made.steps = 7; made.step(data(4).images, np.zeros(4, int))", "rank 0 of 2 is in step 8, rank 1 in step 2"),
+        ("made.evaluate(data(6))", "evaluate"),
+        ("made.steps = 7; made.step(data(4).images, np.zeros(4, int))", "step 8"),
     ],
 )
-def test_ranks_that_go_different_ways_are_told(other, text, tmp_path):
+def test_ranks_that_go_different_ways_are_told(other, place, tmp_path):
     script = f"""{COMMON}
 made = trainer(plain)
 made.step(data(4).images, np.zeros(4, int))
@@ -156,7 +156,9 @@ else:
 """
     outcome = run_ranks(2, script, tmp_path)
     assert outcome.code != 0
-    assert text in outcome.err
+    # By the rank that sees it first; the other may be told before it looks.
+    texts = f"rank 0 of 2 is in {place}, rank 1 in step 2", f"rank 1 of 2 is in step 2, rank 0 in {place}"
+    assert any(text in outcome.err for text in texts), outcome.err
 
 
 def test_who_waits_for_a_rank_that_has_ended_is_told(tmp_path):
