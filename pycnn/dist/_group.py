@@ -29,7 +29,9 @@ _RECORD, _ARRAY, _NOTICE = 1, 2, 3  # tags
 _MESSAGE_BYTES = 1 << 30  # counts of MPI end at 2^31 - 1
 _LONGEST_PAUSE_SECONDS = 0.0005
 _NOTICE_SECONDS = 0.01  # between looks for notices
-_FAREWELL_SECONDS = 5.0  # for what others have to say, who may be slow
+# How long a rank that has failed waits for what the others have to say: for those that have not heard of it, who may
+# never look; and for those that have, who are about to leave, however slow.
+_UNHEARD_SECONDS, _FAREWELL_SECONDS = 5.0, 30.0
 # A rank that ends may have sent before what is waited for; that comes within this time.
 _LAST_MESSAGES_SECONDS = 2.0
 
@@ -347,9 +349,12 @@ class Group:
         sys.stderr.flush()
         self._tell({"failed": True, "leaves": True, "text": self.failure})
         # Whoever is waiting for this one can say so before all are ended.
-        until = time.monotonic() + _FAREWELL_SECONDS
-        while len(self._silent) < self.size - 1 and time.monotonic() < until:
+        started = time.monotonic()
+        while staying := set(self._peers) - self._silent:
+            heard = not staying.isdisjoint(self._gone)
+            if time.monotonic() - started > (_FAREWELL_SECONDS if heard else _UNHEARD_SECONDS):
+                break
+            time.sleep(_NOTICE_SECONDS)
             for _ in self._new_notices():
                 pass  # only who leaves
-            time.sleep(_NOTICE_SECONDS)
         self._world.Abort(1)
