@@ -628,12 +628,13 @@ def compile(
             error over the largest result, measured on 16 to 512 channels of ReLU's results and He's weights: 2e-7 to
             9e-7 on the small outputs, 3e-6 to 2e-5 on the large ones and 2e-6 to 1e-5 of 5x5 windows, against 3e-7 to
             3e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2 or 4x4. Transformed weights
-            take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. With bfloat16, where AVX512-BF16 multiplies and
-            AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS result instead of
-            0.24 %. With AVX-512, let 1x1 convolutions in float32 between 128 channels or more, and their gradients, use
-            Strassen's algorithm in Winograd's form (1971), which multiplies an eighth less: on 128 to 2,048 channels
-            1e-6 to 5e-6 against 3e-7 to 1.5e-6 by plain sums; a NaN or an infinity spoils the pixel beside its own,
-            too; summed weights take 1.75 times the memory. False keeps to plain sums.
+            take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. Within groups of 8 to 64 channels 3x3 windows
+            multiply 4 times less on outputs of any size, with errors of 2e-6 to 7e-6. With bfloat16, where AVX512-BF16
+            multiplies and AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS
+            result instead of 0.24 %. With AVX-512, let 1x1 convolutions in float32 between 128 channels or more, and
+            their gradients, use Strassen's algorithm in Winograd's form (1971), which multiplies an eighth less: on 128
+            to 2,048 channels 1e-6 to 5e-6 against 3e-7 to 1.5e-6 by plain sums; a NaN or an infinity spoils the pixel
+            beside its own, too; summed weights take 1.75 times the memory. False keeps to plain sums.
         input_dtype: Of the array to call it with, where `dtype` is "bfloat16" (NumPy has none) or "float16": "float32",
             the default, "uint8", or with the latter "float16".
         emulate_bfloat16: Let "bfloat16" run on any processor, by rounding what float32 kernels are given and give:

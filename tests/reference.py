@@ -236,8 +236,16 @@ WINOGRAD[2, 5] = (
 )
 
 
-def winograd(x, weight, tile, *, padding=0, magnitude=False):
+def channels_of(x, groups):
+    """Each group's share of the last axis."""
+    return np.split(x, groups, axis=-1)
+
+
+def winograd(x, weight, tile, *, padding=0, magnitude=False, groups=1):
     """A 3x3 or 5x5 convolution by tiles; or with every number of every transform replaced by its absolute value."""
+    if groups > 1:
+        pairs = zip(channels_of(x, groups), np.split(weight, groups), strict=True)
+        return np.concatenate([winograd(*p, tile, padding=padding, magnitude=magnitude) for p in pairs], axis=-1)
     window = weight.shape[1]
     matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile, window]]
     x, weight = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, weight))
@@ -257,8 +265,12 @@ def winograd(x, weight, tile, *, padding=0, magnitude=False):
     return output[:, :rows, :columns]
 
 
-def winograd_grad_weight(x, grad, tile, window, *, padding=0, magnitude=False):
+def winograd_grad_weight(x, grad, tile, window, *, padding=0, magnitude=False, groups=1):
     """The transpose of `winograd` in the weight: its gradient."""
+    if groups > 1:
+        pairs = zip(channels_of(x, groups), channels_of(grad, groups), strict=True)
+        options = {"padding": padding, "magnitude": magnitude}
+        return np.concatenate([winograd_grad_weight(*p, tile, window, **options) for p in pairs])
     matrices = [np.abs(f64(m)) if magnitude else f64(m) for m in WINOGRAD[tile, window]]
     side = tile + window - 1
     x, grad = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, grad))

@@ -18,6 +18,8 @@ KINKS = 0.05
 # Largest error of a convolution of 16 to 512 channels over its largest result, for ReLU's results times He's weights,
 # by tile and window: plain sums (tile 1) and Winograd's. Twice what was measured, see docs/design.md.
 CONVOLUTION = {(1, 3): 4.4e-6, (2, 3): 1.8e-6, (4, 3): 3.2e-5, (1, 5): 6.6e-6, (2, 5): 2e-5}
+# The same in groups of 8 to 64 channels, in tiles of 4.
+GROUPED_CONVOLUTION = 1.2e-5
 
 # The same of 1x1 windows of 128 to 2,048 channels, by `winograd`: plain sums, and Strassen's algorithm.
 POINTWISE = {False: 3e-6, True: 9e-6}

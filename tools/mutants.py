@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         "winograd: a difference the other way round",
-        CPU + "winograd.isa.cpp",
+        CPU + "winograd_axes.isa.h",
         "y[2 * step] = x[2] - x[1];",
         "y[2 * step] = x[1] - x[2];",
         "*/backends/test_winograd.cpp",
@@ -100,6 +100,20 @@ MUTANTS = (
         "tensors.bias ? tensors.bias + channel : nullptr",
         "tensors.bias ? tensors.bias : nullptr",
         "*/backends/test_winograd.cpp",
+    ),
+    Mutant(
+        "winograd: a strip reads the row below the image",
+        CPU + "winograd_groups.isa.cpp",
+        "job.row + i >= job.rows",
+        "job.row + i > job.rows",
+        "*/backends/test_winograd.cpp",
+    ),
+    Mutant(
+        "winograd: all parts of a weight gradient but the first are lost",
+        CPU + "conv2d_winograd_group_grad.cpp",
+        "Index part = 1; part < plan.parts; ++part)\n    kernels.add(sums",
+        "Index part = 1; part < 1; ++part)\n    kernels.add(sums",
+        "*/backends/test_winograd_weight_grad.cpp",
     ),
     Mutant(
         "strassen: a pixel without a partner takes the next image's",

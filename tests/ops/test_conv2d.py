@@ -127,6 +127,8 @@ CASES = {
     "width_15": Case((1, 3, 15, 8), 16),
     "width_17_of_output": Case((1, 5, 19, 8), 16),
 }
+# Tiles of 4 are not exact on any whole numbers: test_winograd.py.
+IN_TILES_OF_4 = Case((1, 5, 6, 32), 32, padding=1, groups=2)
 cases = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in CASES.items()])
 
 
@@ -217,7 +219,7 @@ def test_some_case_reaches_each_variant(variant):
         except pytest.skip.Exception:
             return False
 
-    assert any(map(accepted, CASES.values()))
+    assert any(map(accepted, [*CASES.values(), IN_TILES_OF_4]))
 
 
 SMALL = [name for name, c in CASES.items() if np.prod(c.image) * c.out < 20_000]

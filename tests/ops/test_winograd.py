@@ -1,4 +1,4 @@
-"""Convolution and its gradients by Winograd's minimal filtering: 3x3 in tiles of 2 and of 4, 5x5 in tiles of 2."""
+"""Convolution and its gradients by Winograd's minimal filtering: 3x3 in tiles of 2 and of 4, 5x5, groups."""
 
 from __future__ import annotations
 
@@ -29,10 +29,21 @@ class Case:
     out: int
     padding: int | tuple[int, ...] = 1
     window: int = 3
+    groups: int = 1
 
     @property
     def weight(self):
-        return (self.out, self.window, self.window, self.image[3])
+        return (self.out, self.window, self.window, self.image[3] // self.groups)
+
+    def variant(self, isa):
+        """The kernel, without the op's name in front; one of other vectors if they fit the groups better."""
+        lanes = {"baseline": 4, "avx2": 8, "avx512": 16}
+        if self.groups == 1:
+            return f"winograd.{isa}"
+        for name in (isa, "avx2"):
+            if lanes[name] <= lanes[isa] and self.weight[3] // lanes[name] in (1, 2, 4):
+                return f"grouped.winograd.{name}"
+        return f"grouped.{isa}"
 
     @property
     def output(self):
@@ -43,11 +54,11 @@ class Case:
 
     @property
     def tile(self):
-        return 2 if self.window == 5 or min(self.output[1:3]) <= 7 else 4
+        return 2 if self.groups == 1 and (self.window == 5 or min(self.output[1:3]) <= 7) else 4
 
     @property
     def grad_tile(self):
-        return 2 if self.window == 5 or min(self.image[1:3]) <= 7 else 4
+        return 2 if self.groups == 1 and (self.window == 5 or min(self.image[1:3]) <= 7) else 4
 
     @property
     def grad_padding(self):
@@ -58,7 +69,7 @@ class Case:
         return [make(rng, self.image), make(rng, self.weight), make(rng, (self.out,))]
 
     def op(self, *tensors):
-        return functional.conv2d(*tensors, padding=self.padding)
+        return functional.conv2d(*tensors, padding=self.padding, groups=self.groups)
 
 
 CASES = {
@@ -86,6 +97,18 @@ CASES = {
     "window_5_four_pads": Case((1, 8, 9, 33), 16, padding=(0, 1, 3, 2), window=5),
     "window_5_split": Case((1, 7, 7, 20), 130, padding=2, window=5),
     "window_5_many": Case((3, 27, 28, 16), 32, padding=2, window=5),
+    "groups_of_8": Case((2, 9, 11, 24), 24, groups=3),
+    "groups_of_16": Case((1, 14, 13, 48), 48, groups=3),
+    "groups_of_32": Case((2, 10, 9, 96), 96, groups=3),
+    "groups_of_64": Case((1, 8, 9, 128), 128, groups=2),
+    "groups_smallest": Case((5, 4, 4, 32), 32, groups=2),  # tiles of several images at once
+    "groups_small": Case((3, 7, 7, 64), 64, groups=2),
+    "groups_unpadded": Case((2, 13, 16, 32), 32, padding=0, groups=2),
+    "groups_padded_by_2": Case((1, 10, 9, 16), 16, padding=2, groups=2),
+    "groups_four_pads": Case((1, 10, 11, 32), 32, padding=(0, 1, 2, 1), groups=2),
+    "groups_wide": Case((1, 9, 70, 16), 16, groups=2),  # several strips of tiles in a row
+    "groups_many": Case((4, 29, 30, 192), 192, groups=12),
+    "groups_empty_batch": Case((0, 12, 12, 32), 32, groups=2),
 }
 cases = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in CASES.items()])
 
@@ -109,16 +132,16 @@ def whole(case, make=few, seed=0):
     return x, 36 * weight, bias
 
 
-def assert_nothing_is_rounded(x, weight, tile, padding):
+def assert_nothing_is_rounded(x, weight, tile, padding, groups=1):
     """All intermediate numbers are multiples of 1/16 and fit float32."""
     if x.size:
-        largest = reference.winograd(x, weight, tile, padding=padding, magnitude=True).max()
+        largest = reference.winograd(x, weight, tile, padding=padding, groups=groups, magnitude=True).max()
         assert 16 * largest < 2**24
 
 
-def flipped(weight):
+def flipped(weight, groups=1):
     """The weights with which the gradient for the input is a convolution."""
-    return np.ascontiguousarray(weight[:, ::-1, ::-1].transpose(3, 1, 2, 0))
+    return np.concatenate([part[:, ::-1, ::-1].transpose(3, 1, 2, 0) for part in np.split(weight, groups)])
 
 
 @pytest.mark.parametrize(("tile", "window"), reference.WINOGRAD)
@@ -133,10 +156,11 @@ def test_the_reference_matrices_are_a_convolution(tile, window):
 @every_isa
 def test_forward_is_exact_on_whole_numbers(case, path):
     x, weight, bias = whole(case)
-    assert_nothing_is_rounded(x, weight, case.tile, case.padding)
+    assert_nothing_is_rounded(x, weight, case.tile, case.padding, case.groups)
     program = build(case.op, x, weight, bias, path=path)
-    assert f"conv2d.winograd.{path.isa}" in program.explain()
-    tolerances.assert_exact(program(x, weight, bias), reference.conv2d(x, weight, bias, padding=case.padding))
+    assert f" conv2d.{case.variant(path.isa)}  " in program.explain()
+    expected = reference.conv2d(x, weight, bias, padding=case.padding, groups=case.groups)
+    tolerances.assert_exact(program(x, weight, bias), expected)
 
 
 @cases
@@ -144,13 +168,15 @@ def test_forward_is_exact_on_whole_numbers(case, path):
 def test_input_gradient_is_exact_on_whole_numbers(case, path):
     x, weight, bias = whole(case)
     grad = few(np.random.default_rng(2), case.output)
-    assert_nothing_is_rounded(grad, flipped(weight), case.grad_tile, case.grad_padding)
+    assert_nothing_is_rounded(grad, flipped(weight, case.groups), case.grad_tile, case.grad_padding, case.groups)
     (found,) = gradients(case.op, x, weight, bias, grad=grad, path=path, wrt=(0,))
-    expected = reference.conv2d_grad_input(grad, weight, x.shape, padding=case.padding)
+    expected = reference.conv2d_grad_input(grad, weight, x.shape, padding=case.padding, groups=case.groups)
     tolerances.assert_exact(found, expected)
 
 
-WEIGHED = {name: case for name, case in CASES.items() if case.image[0] and case.image[3] * case.out >= 512}
+WEIGHED = {
+    name: case for name, case in CASES.items() if case.image[0] and (case.image[3] * case.out >= 512 or case.groups > 1)
+}
 weighed = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in WEIGHED.items()])
 
 
@@ -159,10 +185,11 @@ weighed = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c 
 def test_weight_gradient_is_exact_on_whole_numbers(case, path):
     x, weight, bias = case.arrays(few)
     grad = 36 * sparse(np.random.default_rng(2), case.output)
-    magnitude = reference.winograd_grad_weight(x, grad, case.tile, case.window, padding=case.padding, magnitude=True)
+    where = {"padding": case.padding, "groups": case.groups}
+    magnitude = reference.winograd_grad_weight(x, grad, case.tile, case.window, **where, magnitude=True)
     assert 16 * magnitude.max() < 2**24
     found, found_bias = gradients(case.op, x, weight, bias, grad=grad, path=path, wrt=(1, 2))
-    tolerances.assert_exact(found, reference.conv2d_grad_weight(x, grad, case.weight[1:3], padding=case.padding))
+    tolerances.assert_exact(found, reference.conv2d_grad_weight(x, grad, case.weight[1:3], **where))
     tolerances.assert_exact(found_bias, grad.sum((0, 1, 2), np.float64))
 
 
@@ -170,10 +197,11 @@ def test_weight_gradient_is_exact_on_whole_numbers(case, path):
 @every_isa
 def test_forward_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=1)
-    magnitude = reference.winograd(x, weight, case.tile, padding=case.padding, magnitude=True) + np.abs(bias)
-    bound = tolerances.winograd_bound(magnitude, case.image[3])
+    where = {"padding": case.padding, "groups": case.groups}
+    magnitude = reference.winograd(x, weight, case.tile, **where, magnitude=True) + np.abs(bias)
+    bound = tolerances.winograd_bound(magnitude, case.weight[3])
     found = run(case.op, x, weight, bias, path=path)
-    tolerances.assert_within(found, reference.conv2d(x, weight, bias, padding=case.padding), bound)
+    tolerances.assert_within(found, reference.conv2d(x, weight, bias, **where), bound)
 
 
 @cases
@@ -182,9 +210,10 @@ def test_input_gradient_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=3)
     grad = reals(np.random.default_rng(4), case.output)
     (found,) = gradients(case.op, x, weight, bias, grad=grad, path=path, wrt=(0,))
-    expected = reference.conv2d_grad_input(grad, weight, x.shape, padding=case.padding)
-    magnitude = reference.winograd(grad, flipped(weight), case.grad_tile, padding=case.grad_padding, magnitude=True)
-    tolerances.assert_within(found, expected, tolerances.winograd_bound(magnitude, case.out))
+    expected = reference.conv2d_grad_input(grad, weight, x.shape, padding=case.padding, groups=case.groups)
+    where = {"padding": case.grad_padding, "groups": case.groups}
+    magnitude = reference.winograd(grad, flipped(weight, case.groups), case.grad_tile, **where, magnitude=True)
+    tolerances.assert_within(found, expected, tolerances.winograd_bound(magnitude, case.out // case.groups))
 
 
 @weighed
@@ -193,8 +222,9 @@ def test_weight_gradient_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=3)
     grad = reals(np.random.default_rng(4), case.output)
     found, found_bias = gradients(case.op, x, weight, bias, grad=grad, path=path, wrt=(1, 2))
-    expected = reference.conv2d_grad_weight(x, grad, case.weight[1:3], padding=case.padding)
-    magnitude = reference.winograd_grad_weight(x, grad, case.tile, case.window, padding=case.padding, magnitude=True)
+    where = {"padding": case.padding, "groups": case.groups}
+    expected = reference.conv2d_grad_weight(x, grad, case.weight[1:3], **where)
+    magnitude = reference.winograd_grad_weight(x, grad, case.tile, case.window, **where, magnitude=True)
     tiles = case.output[0] * math.prod(-(-side // case.tile) for side in case.output[1:3])
     tolerances.assert_within(found, expected, tolerances.winograd_bound(magnitude, tiles))
     pixels = math.prod(case.output[:3])
@@ -217,9 +247,25 @@ def test_errors_on_usual_data_are_of_the_documented_size(channels, side, window,
         tolerances.assert_within(found, expected, tolerances.CONVOLUTION[size] * largest, f"winograd={winograd}")
 
 
+@pytest.mark.parametrize("channels", [8, 16, 32, 64])
+@pytest.mark.parametrize("side", [7, 14])
+@every_isa
+def test_errors_within_groups_are_of_the_documented_size(channels, side, path):
+    rng = np.random.default_rng(channels)
+    case = Case((1, side, side, 2 * channels), 2 * channels, groups=2)
+    x = np.maximum(reals(rng, case.image), 0)
+    weight = reals(rng, case.weight) * np.float32(np.sqrt(2 / (9 * channels)))
+    expected = reference.conv2d(x, weight, padding=1, groups=2)
+    largest = np.abs(expected).max()
+    for winograd, bound in ((True, tolerances.GROUPED_CONVOLUTION), (False, tolerances.CONVOLUTION[1, 3])):
+        found = run(case.op, x, weight, path=path, winograd=winograd)
+        tolerances.assert_within(found, expected, bound * largest, f"winograd={winograd}")
+
+
 # ---- Properties
 
 SHARED = ("tile_2", "tile_2_split", "tile_4", "tile_4_split", "tile_4_many", "tile_4_four_pads", "window_5_many")
+SHARED += ("groups_of_8", "groups_smallest", "groups_wide", "groups_many")
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -285,7 +331,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("name", ["tile_2", "tile_4", "tile_4_whole", "tile_4_split", "window_5"])
+@pytest.mark.parametrize("name", ["tile_2", "tile_4", "tile_4_whole", "tile_4_split", "window_5", "groups_of_16"])
 @every_isa
 def test_a_fused_epilogue_computes_what_the_ops_say(activation, residual, name, path):
     case = CASES[name]

@@ -14,6 +14,8 @@
 #include "backends/cpu/conv2d_winograd.h"
 #include "backends/cpu/conv2d_winograd_bfloat16.h"
 #include "backends/cpu/conv2d_winograd_bfloat16_weight_grad.h"
+#include "backends/cpu/conv2d_winograd_group_grad.h"
+#include "backends/cpu/conv2d_winograd_groups.h"
 #include "backends/cpu/conv2d_winograd_weight_grad.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
@@ -81,6 +83,18 @@ const char* accept_winograd(const auto& op, const Problem& problem) {
 template <const WinogradRun& kRun>
 Kernel make_winograd(const auto& op, const Problem& problem) {
   return make_winograd_kernel(window_of(op, problem), problem.threads, kRun);
+}
+
+template <const WinogradGroupRun& kRun>
+const char* accept_winograd_groups(const auto& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  if (!problem.winograd) return kWinogradIsOff;
+  return refuse_winograd_groups(window_of(op, problem), kRun.lanes);
+}
+
+template <const WinogradGroupRun& kRun>
+Kernel make_winograd_groups(const auto& op, const Problem& problem) {
+  return make_winograd_group_kernel(window_of(op, problem), problem.threads, kRun);
 }
 
 #if PYCNN_HAVE_AVX512
@@ -159,6 +173,18 @@ const char* accept_winograd_grad(const ops::Conv2dGradWeight& op, const Problem&
 template <const WinogradGradRun& kRun>
 Kernel make_winograd_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_winograd_weight_grad_kernel(problem_of(op, problem), kRun);
+}
+
+template <const WinogradGroupGradRun& kRun>
+const char* accept_winograd_group_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = accept_float32(op, problem)) return refused;
+  if (!problem.winograd) return kWinogradIsOff;
+  return refuse_winograd_groups(problem_of(op, problem), kRun.lanes);
+}
+
+template <const WinogradGroupGradRun& kRun>
+Kernel make_winograd_group_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_winograd_group_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }
 
 #if PYCNN_HAVE_AVX512
@@ -336,6 +362,14 @@ constexpr Variant<ops::Conv2d> kForward[] = {
      Images::kBFloat16},
     {"conv2d.winograd.avx512", Isa::kAvx512, accept_winograd, make_winograd<kWinogradAvx512>},
     {"conv2d.strassen.avx512", Isa::kAvx512, accept_strassen, make_strassen},
+    {"conv2d.grouped.winograd.avx512", Isa::kAvx512, accept_winograd_groups<kWinogradGroupsAvx512>,
+     make_winograd_groups<kWinogradGroupsAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2  // before AVX-512's plain sums: groups of 8 channels are one of its vectors
+    {"conv2d.grouped.winograd.avx2", Isa::kAvx2, accept_winograd_groups<kWinogradGroupsAvx2>,
+     make_winograd_groups<kWinogradGroupsAvx2>},
+#endif
+#if PYCNN_HAVE_AVX512
     {"conv2d.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
     {"conv2d.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>, make_lanes<kLanesAvx512>},
@@ -348,6 +382,9 @@ constexpr Variant<ops::Conv2d> kForward[] = {
     {"conv2d.implicit_gemm.avx2", Isa::kAvx2, accept_float32, make_window<kWindowAvx2>},
 #endif
     {"conv2d.winograd.baseline", Isa::kBaseline, accept_winograd, make_winograd<kWinogradBaseline>},
+    {"conv2d.grouped.winograd.baseline", Isa::kBaseline,
+     accept_winograd_groups<kWinogradGroupsBaseline>,
+     make_winograd_groups<kWinogradGroupsBaseline>},
     {"conv2d.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
      make_grouped<kGroupedBaseline>},
     {"conv2d.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
@@ -375,6 +412,14 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
     {"conv2d_grad_input.winograd.avx512", Isa::kAvx512, accept_winograd,
      make_winograd<kWinogradAvx512>},
     {"conv2d_grad_input.strassen.avx512", Isa::kAvx512, accept_strassen, make_strassen},
+    {"conv2d_grad_input.grouped.winograd.avx512", Isa::kAvx512,
+     accept_winograd_groups<kWinogradGroupsAvx512>, make_winograd_groups<kWinogradGroupsAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2  // before AVX-512's plain sums: groups of 8 channels are one of its vectors
+    {"conv2d_grad_input.grouped.winograd.avx2", Isa::kAvx2,
+     accept_winograd_groups<kWinogradGroupsAvx2>, make_winograd_groups<kWinogradGroupsAvx2>},
+#endif
+#if PYCNN_HAVE_AVX512
     {"conv2d_grad_input.grouped.avx512", Isa::kAvx512, accept_grouped<kGroupedAvx512>,
      make_grouped<kGroupedAvx512>},
     {"conv2d_grad_input.lanes.avx512", Isa::kAvx512, accept_lanes<kLanesAvx512>,
@@ -395,6 +440,9 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 #endif
     {"conv2d_grad_input.winograd.baseline", Isa::kBaseline, accept_winograd,
      make_winograd<kWinogradBaseline>},
+    {"conv2d_grad_input.grouped.winograd.baseline", Isa::kBaseline,
+     accept_winograd_groups<kWinogradGroupsBaseline>,
+     make_winograd_groups<kWinogradGroupsBaseline>},
     {"conv2d_grad_input.grouped.baseline", Isa::kBaseline, accept_grouped<kGroupedBaseline>,
      make_grouped<kGroupedBaseline>},
     {"conv2d_grad_input.lanes.baseline", Isa::kBaseline, accept_lanes<kLanesBaseline>,
@@ -426,6 +474,16 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_pair_grad<kPairGradAvx512>, Images::kBFloat16},
     {"conv2d_grad_weight.winograd.avx512", Isa::kAvx512, accept_winograd_grad,
      make_winograd_grad<kWinogradGradAvx512>},
+    {"conv2d_grad_weight.grouped.winograd.avx512", Isa::kAvx512,
+     accept_winograd_group_grad<kWinogradGroupGradAvx512>,
+     make_winograd_group_grad<kWinogradGroupGradAvx512>},
+#endif
+#if PYCNN_HAVE_AVX2
+    {"conv2d_grad_weight.grouped.winograd.avx2", Isa::kAvx2,
+     accept_winograd_group_grad<kWinogradGroupGradAvx2>,
+     make_winograd_group_grad<kWinogradGroupGradAvx2>},
+#endif
+#if PYCNN_HAVE_AVX512
     {"conv2d_grad_weight.grouped.avx512", Isa::kAvx512, accept_grouped_grad<kGroupGradAvx512>,
      make_grouped_grad<kGroupGradAvx512>},
     {"conv2d_grad_weight.strassen.avx512", Isa::kAvx512, accept_strassen_grad, make_strassen_grad},
@@ -442,6 +500,9 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
 #endif
     {"conv2d_grad_weight.winograd.baseline", Isa::kBaseline, accept_winograd_grad,
      make_winograd_grad<kWinogradGradBaseline>},
+    {"conv2d_grad_weight.grouped.winograd.baseline", Isa::kBaseline,
+     accept_winograd_group_grad<kWinogradGroupGradBaseline>,
+     make_winograd_group_grad<kWinogradGroupGradBaseline>},
     {"conv2d_grad_weight.grouped.baseline", Isa::kBaseline, accept_grouped_grad<kGroupGradBaseline>,
      make_grouped_grad<kGroupGradBaseline>},
     {"conv2d_grad_weight.implicit_gemm.baseline", Isa::kBaseline, accept_float32,

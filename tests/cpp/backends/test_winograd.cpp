@@ -13,24 +13,27 @@ namespace {
 struct Case {
   std::int64_t n = 1, h = 9, w = 10, ic = 16, oc = 16;
   Padding padding = {1, 1, 1, 1};
-  std::int64_t window = 3;
+  std::int64_t window = 3, groups = 1;
 
   Shape input() const { return {n, h, w, ic}; }
-  Shape weight() const { return {oc, window, window, ic}; }
+  Shape weight() const { return {oc, window, window, ic / groups}; }
   Shape output() const {
     return {n, h + padding.top + padding.bottom - window + 1,
             w + padding.left + padding.right - window + 1, oc};
   }
   ops::Conv2d forward() const {
     ops::Conv2d op;
-    op.padding = padding;
+    op.padding = padding, op.groups = groups;
     return op;
   }
-  ops::Conv2dGradInput grad_input() const { return {.padding = padding, .input_size = {h, w}}; }
+  ops::Conv2dGradInput grad_input() const {
+    return {.padding = padding, .groups = groups, .input_size = {h, w}};
+  }
   std::string text() const {
     std::ostringstream out;
     out << to_string(input()) << " to " << to_string(output()) << " padding " << padding.top << ","
-        << padding.bottom << "," << padding.left << "," << padding.right << " window " << window;
+        << padding.bottom << "," << padding.left << "," << padding.right << " window " << window
+        << " groups " << groups;
     return out.str();
   }
 };
@@ -89,6 +92,14 @@ TEST_CASE("winograd: every variant has the reference's bits on whole numbers, ch
       {.n = 2, .h = 7, .w = 8, .ic = 17, .oc = 35, .padding = {2, 2, 2, 2}, .window = 5},
       {.h = 8, .w = 9, .padding = {4, 0, 1, 3}, .window = 5},
       {.n = 3, .h = 13, .w = 17, .ic = 24, .oc = 40, .padding = {0, 0, 0, 0}, .window = 5},
+      {.n = 2, .ic = 24, .oc = 24, .groups = 3},
+      {.n = 0, .ic = 32, .oc = 32, .groups = 2},
+      {.n = 3, .h = 4, .w = 4, .ic = 32, .oc = 32, .groups = 2},     // tiles of several images
+      {.n = 2, .h = 7, .w = 8, .ic = 160, .oc = 160, .groups = 10},  // slices of groups
+      {.h = 10, .w = 9, .ic = 64, .oc = 64, .padding = {0, 1, 2, 3}, .groups = 2},
+      {.h = 6, .w = 69, .ic = 16, .oc = 16, .padding = {2, 2, 2, 2}, .groups = 2},  // strips of
+                                                                                    // rows
+      {.n = 2, .h = 8, .w = 13, .ic = 128, .oc = 128, .padding = {0, 0, 0, 0}, .groups = 2},
   };
   for (const Case& c : cases) {
     CAPTURE(c.text());
@@ -107,6 +118,7 @@ TEST_CASE("winograd: every variant has the reference's bits on whole numbers, ra
     c.oc = draw(16, 70);
     c.padding = {draw(0, 3), draw(0, 3), draw(0, 3), draw(0, 3)};
     if (seed % 3 == 2) c.window = 5, c.h += 2, c.w += 2;
+    if (seed % 3 == 1) c.groups = draw(2, 5), c.ic = c.oc = c.groups * (8 << draw(0, 3));
     CAPTURE(c.text());
     check_all_exact(c, random);
   }
@@ -116,7 +128,8 @@ TEST_CASE("winograd: the epilogue equals separate steps, also in place and at th
   std::mt19937 random(2);
   for (const Case& c : {Case{.h = 7, .w = 8, .oc = 33}, Case{.h = 9, .w = 11, .oc = 40},
                         Case{.h = 12, .w = 12, .oc = 32},
-                        Case{.h = 6, .w = 7, .oc = 33, .padding = {2, 2, 2, 2}, .window = 5}}) {
+                        Case{.h = 6, .w = 7, .oc = 33, .padding = {2, 2, 2, 2}, .window = 5},
+                        Case{.h = 9, .w = 10, .ic = 48, .oc = 48, .groups = 3}}) {
     CAPTURE(c.text());
     const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
     const Values bias = reals({c.oc}, random), residual = reals(c.output(), random);
@@ -152,7 +165,9 @@ TEST_CASE("winograd: the epilogue equals separate steps, also in place and at th
 }
 
 TEST_CASE("winograd: one problem has one plan, and the option turns it off") {
-  const Case c;
+  Case c;
+  SUBCASE("plain") {}
+  SUBCASE("in groups") { c.ic = c.oc = 32, c.groups = 2; }
   const std::vector<TensorSpec> inputs = {{c.input(), DType::kFloat32},
                                           {c.weight(), DType::kFloat32}};
   const std::vector<TensorSpec> outputs = {{c.output(), DType::kFloat32}};

@@ -13,7 +13,7 @@ namespace {
 struct Case {
   std::int64_t n = 1, h = 9, w = 10, ic = 16, oc = 32;
   Padding padding = {1, 1, 1, 1};
-  std::int64_t window = 3;
+  std::int64_t window = 3, groups = 1;
 
   Shape input() const { return {n, h, w, ic}; }
   Shape grad() const {
@@ -51,14 +51,23 @@ TEST_CASE("winograd: every variant of the weight gradient has the reference's bi
       {.n = 2, .h = 7, .w = 8, .ic = 17, .oc = 35, .padding = {2, 2, 2, 2}, .window = 5},
       {.h = 9, .w = 8, .padding = {4, 0, 1, 3}, .window = 5},
       {.n = 5, .h = 30, .w = 34, .ic = 48, .oc = 64},
+      {.n = 2, .ic = 24, .oc = 24, .groups = 3},
+      {.n = 5, .h = 4, .w = 5, .ic = 32, .oc = 32, .groups = 2},     // tiles of several images
+      {.n = 2, .h = 7, .w = 8, .ic = 320, .oc = 320, .groups = 20},  // slices of groups
+      {.h = 10, .w = 9, .ic = 64, .oc = 64, .padding = {0, 1, 2, 3}, .groups = 2},
+      {.h = 6, .w = 109, .ic = 16, .oc = 16, .padding = {2, 2, 2, 2}, .groups = 2},
+      {.n = 2, .h = 8, .w = 13, .ic = 128, .oc = 128, .padding = {0, 0, 0, 0}, .groups = 2},
+      {.n = 5, .h = 30, .w = 34, .ic = 32, .oc = 32, .groups = 2},  // parts of the tiles
   };
   for (const Case& c : cases) {
     CAPTURE(to_string(c.input()));
     CAPTURE(to_string(c.grad()));
     const Values input = few(c.input(), random, 1), grad = few(c.grad(), random, 36);
     for (const bool bias : {false, true}) {
-      const ops::Conv2dGradWeight op{
-          .padding = c.padding, .kernel_size = {c.window, c.window}, .bias = bias};
+      const ops::Conv2dGradWeight op{.padding = c.padding,
+                                     .groups = c.groups,
+                                     .kernel_size = {c.window, c.window},
+                                     .bias = bias};
       const auto names = fast_variants(op, {input, grad});
       CHECK(std::any_of(names.begin(), names.end(), [](const std::string& name) {
         return name.find(".winograd.") != std::string::npos;
