@@ -81,7 +81,7 @@ def test_measured_once_for_each_setting(measured, cache):
 
 def test_peaks_measured_among_others_last_until_the_machine_is_quiet(measured, monkeypatch):
     measured["disturbed"] = True
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (99999.0, 0.0, 0.0))
     assert machine_peaks(threads=1).busy
     machine_peaks(threads=1)
     assert measured["measured"] == 1
