@@ -42,10 +42,6 @@ struct KernelArgs {
 
 using KernelFunction = void (*)(const KernelArgs&) noexcept;
 
-// How a packed weight lies, where the shape of the weight alone says it: then what makes a new
-// weight can write its packing, too. Those of bfloat16's kernels of dense layers.
-enum class PackLayout : std::uint8_t { kOther, kDense, kDenseTransposed };
-
 // A kernel may want one of its inputs in another form, made once per change of that input
 // (inference: once; training: once per step). The packing function sees the original as inputs[0]
 // and fills outputs[0], a u8 vector of `bytes`. The kernel then finds the packed data in place of
@@ -57,7 +53,10 @@ struct PackedInput {
   std::size_t pack_scratch_bytes = 0;
   const char* format =
       "";  // steps with the same format, op attributes and source share one packing
-  PackLayout layout = PackLayout::kOther;
+  // Optional: what runs, with so much scratch, where the input changes in each run. It finds the
+  // input as it is and packs a part at a time, so that no packing stands in memory.
+  KernelFunction run_unpacked = nullptr;
+  std::size_t unpacked_scratch_bytes = 0;
 };
 
 struct Kernel {
@@ -73,9 +72,6 @@ struct Kernel {
   std::uint32_t strided_outputs = 0;
   // What the addresses of inputs and outputs are a multiple of, which parts of others need not be.
   std::size_t alignment = 1;
-  // Whether, given two outputs more, it also writes the packings of its output 0 in the layouts
-  // kDense and kDenseTransposed; one of no bytes is not wanted.
-  bool writes_packings = false;
   // Small immutable data computed at selection (tables of offsets, block sizes); the program owns
   // it, 64-byte aligned.
   std::vector<std::byte> plan;

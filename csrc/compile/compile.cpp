@@ -53,7 +53,6 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   choice.backend = device.backend;
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
-  keep_packings(schedule);
   if (!options.exchange) hasten_updates(schedule);
   hasten_labels(schedule);
   if (options.reuse_memory) join_parts(schedule);

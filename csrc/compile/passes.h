@@ -110,9 +110,6 @@ Schedule select_kernels(const Graph& graph, const std::vector<bool>& prepared,
 // Adds the packing steps that kernels ask for.
 void prepack_weights(Schedule& schedule);
 
-// Has updates pack the weights that they make for the next run, where their kernels can.
-void keep_packings(Schedule& schedule);
-
 // Moves each update of a parameter to the earliest place in the run, so that its gradient dies
 // early.
 void hasten_updates(Schedule& schedule);

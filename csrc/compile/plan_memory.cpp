@@ -107,8 +107,7 @@ class Planner {
       for (const int value : step.inputs) read(value, i);
       for (std::size_t o = 0; o < step.outputs.size(); ++o) {
         Storage& made = storage(storage_of(step.outputs[o]));
-        if (made.place.space == Space::kPrepared) continue;  // a packing that the run renews
-        if (made.first >= 0) continue;                       // by the maker of another part
+        if (made.first >= 0) continue;  // by the maker of another part
         made.first = i;
         made.output = static_cast<int>(o);
       }

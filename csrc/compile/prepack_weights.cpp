@@ -43,6 +43,13 @@ class Packer {
     const PackedInput packed = step.kernel.packed;
     if (packed.input < 0) return;
     int& input = step.inputs[static_cast<std::size_t>(packed.input)];
+    const bool prepare = in_prepare || is_constant(input);
+    if (!prepare && packed.run_unpacked != nullptr) {
+      step.kernel.run = packed.run_unpacked;
+      step.kernel.scratch_bytes = packed.unpacked_scratch_bytes;
+      step.kernel.packed = {};
+      return;
+    }
     std::vector<Packing>& packings = packings_[input];
     for (const Packing& other : packings) {
       if (serves(other, step)) {
@@ -50,7 +57,6 @@ class Packer {
         return;
       }
     }
-    const bool prepare = in_prepare || is_constant(input);
     ScheduleValue value;
     value.spec = {{static_cast<std::int64_t>(packed.bytes)}, DType::kUInt8};
     value.prepared = prepare;
@@ -64,7 +70,6 @@ class Packer {
     pack.kernel.variant = packed.format;
     pack.kernel.run = packed.pack;
     pack.kernel.scratch_bytes = packed.pack_scratch_bytes;
-    pack.kernel.packed.layout = packed.layout;
     pack.kernel.plan = step.kernel.plan;
     pack.kernel.state = step.kernel.state;
     pack.inputs = {input};

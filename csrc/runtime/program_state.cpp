@@ -5,7 +5,6 @@
 // fills in the pointers to the caller's arrays and calls one function pointer after another.
 #include "runtime/program_state.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <new>
@@ -88,9 +87,6 @@ Program::State::State(ProgramPlan program_plan)
                    [](void* self) noexcept { static_cast<State*>(self)->idle_mutex_.unlock(); },
                    [](void* self) noexcept { static_cast<State*>(self)->renew_after_fork(); }}) {
   if (device_ != nullptr) return;
-  for (std::size_t i = 0; i < plan.prepare_reads.size(); ++i)
-    if (std::count(plan.assigned.begin(), plan.assigned.end(), plan.prepare_reads[i]) > 0)
-      renewed_.push_back(i);
   place_plans();
   prepare_calls_ = make_calls(plan.prepare, prepare_views_, nullptr, nullptr);
   std::size_t view = 0;
@@ -354,24 +350,14 @@ void Program::State::run(std::span<const void* const> inputs, std::span<void* co
       }
       reading.lock();
     }
-    // Until all of it is renewed: for a child that is forked meanwhile, or a run that fails.
-    if (!renewed_.empty()) prepared_once_ = false;
     run_steps(workspace);
   }
   mark_assigned();
-  if (!renewed_.empty()) mark_renewed();
 }
 
 void Program::State::mark_assigned() {
   for (const int variable : plan.assigned)
     variables_[static_cast<std::size_t>(variable)].mark_written();
-}
-
-void Program::State::mark_renewed() {
-  // The run's own writing is counted, no one else's: neither what another thread wrote meanwhile
-  // nor what the run wrote to the same tensor under another name.
-  for (const std::size_t i : renewed_) ++prepared_versions_[i];
-  prepared_once_ = true;
 }
 
 }  // namespace pycnn

@@ -66,7 +66,6 @@ struct Program::State {
   void prepare(std::byte* scratch) noexcept;
   void run_steps(Workspace& workspace);
   void mark_assigned();
-  void mark_renewed();
   void renew_after_fork() noexcept;
 
   std::vector<Tensor> variables_;
@@ -85,9 +84,6 @@ struct Program::State {
   std::vector<KernelArgs> prepare_calls_;
   std::vector<std::int64_t> prepare_ns_;
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads
-  // Those of them that a run writes: it renews what was prepared of them, too. Such runs of this
-  // program take turns, by their locks.
-  std::vector<std::size_t> renewed_;
   bool prepared_once_ = false;
 
   std::mutex idle_mutex_;

@@ -62,6 +62,21 @@ void pack_elements(const PairPlan& plan, const float* weight, const PairTap* tap
   }
 }
 
+// One half of a step of a block of output channels.
+void pack_half(const PairPlan& plan, const PairUnit& unit, const float* weight,
+               const PairPass& pass, Index block, Index s, Index half, BFloat16* to) {
+  const PairTap* taps = plan.taps() + pass.tap;
+  const Index own = plan.steps_differ ? block * pass.steps + s : s;
+  const PairStepPlan& step = plan.steps()[pass.step + own];
+  const bool rectangle = plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0 &&
+                         plan.step_elements() <= kPairStep && !plan.odd;
+  const Index channel = block * kPairBlock + half * 16;
+  if (rectangle)
+    pack_rectangle(plan, unit, weight, taps[step.tap], step.first, channel, to);
+  else
+    pack_elements(plan, weight, taps, step, channel, to);
+}
+
 void pack_pairs(const KernelArgs& args, const PairUnit& unit) {
   const PairPlan& plan = pair_plan_of(args);
   const float* weight = args.inputs[0].as<const float>();
@@ -69,26 +84,40 @@ void pack_pairs(const KernelArgs& args, const PairUnit& unit) {
   constexpr Index kGrain = 8;
   for (Index p = 0; p < plan.pass_count; ++p) {
     const PairPass& pass = plan.passes()[p];
-    const PairTap* taps = plan.taps() + pass.tap;
     auto pack_range = [&](std::int64_t begin, std::int64_t end) {
-      for (Index item = begin; item < end; ++item) {
-        const Index block = item / pass.steps, s = item % pass.steps;
-        const Index own = plan.steps_differ ? block * pass.steps + s : s;
-        const PairStepPlan& step = plan.steps()[pass.step + own];
-        const bool rectangle = plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0 &&
-                               plan.step_elements() <= kPairStep && !plan.odd;
-        for (Index h = 0; h < 2; ++h) {
-          const Index channel = block * kPairBlock + h * 16;
-          BFloat16* to = packed + pass.weights + (2 * item + h) * plan.half();
-          if (rectangle)
-            pack_rectangle(plan, unit, weight, taps[step.tap], step.first, channel, to);
-          else
-            pack_elements(plan, weight, taps, step, channel, to);
-        }
-      }
+      for (Index item = begin; item < end; ++item)
+        for (Index half = 0; half < 2; ++half)
+          pack_half(plan, unit, weight, pass, item / pass.steps, item % pass.steps, half,
+                    packed + pass.weights + (2 * item + half) * plan.half());
     };
     parallel_ranges(args.threads, plan.blocks() * pass.steps, kGrain, pack_range);
   }
+}
+
+// A part of the weight that is packed at a time where nobody has packed the whole.
+struct WeightPart {
+  Index block, blocks;  // of output channels
+  Index step, steps;
+};
+
+// Where it lies in the weight.
+UpcomingRows rows_of(const PairPlan& plan, const float* weight, const WeightPart& part) {
+  const Index channel = part.block * kPairBlock, element = part.step * kPairStep;
+  const Index channels = std::min(part.blocks * kPairBlock, plan.out_channels - channel);
+  const Index elements = part.steps * kPairStep;
+  if (plan.transposed)
+    return {weight + element * plan.out_channels + channel, elements, channels, plan.out_channels};
+  return {weight + channel * plan.channels + element, channels, elements, plan.channels};
+}
+
+void pack_part(const PairPlan& plan, const PairUnit& unit, const float* weight,
+               const WeightPart& part, BFloat16* packed) {
+  const PairPass& pass = plan.passes()[0];
+  for (Index s = 0; s < part.steps; ++s)
+    for (Index b = 0; b < part.blocks; ++b)
+      for (Index half = 0; half < 2; ++half)
+        pack_half(plan, unit, weight, pass, part.block + b, part.step + s, half,
+                  packed + (2 * (b * part.steps + s) + half) * plan.half());
 }
 
 // ---- Copies of the input
@@ -209,6 +238,17 @@ struct PairTensors {
   const BFloat16* residual;
   const BFloat16* mask;
   BFloat16* output;
+  Index channels;  // of the output
+
+  // Of the output's channels from `channel` on, with weights of their own.
+  PairTensors from(Index channel, const BFloat16* own_weights) const {
+    PairTensors part = *this;
+    part.weights = own_weights;
+    part.bias += channel, part.output += channel, part.channels -= channel;
+    if (residual) part.residual += channel;
+    if (mask) part.mask += channel;
+    return part;
+  }
 };
 
 // Which pixel each row of the operand is: the two tables of a PairTiles.
@@ -266,11 +306,12 @@ void add_image(const PairPlan& plan, const PairPass& pass, Index rows, Index inp
     }
 }
 
-void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors& tensors,
+// Of no tiles where the chunk has no rows of the pass.
+PairTiles tiles_of(const PairPlan& plan, const PairUnit& unit, const PairTensors& tensors,
                    const PairChunk& chunk, const PairPass& pass, const BFloat16* input,
                    RowTable table) {
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
-  if (rows <= 0) return;
+  if (rows <= 0) return {};
   if (plan.layout == PairLayout::kInPlace) {
     add_in_place(plan, chunk, rows, table);
   } else {
@@ -290,7 +331,7 @@ void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors
   job.pairs = plan.pairs, job.odd = plan.odd;
   job.weights = tensors.weights + pass.weights;
   job.block_begin = chunk.block, job.block_end = chunk.block_end;
-  job.channels = plan.out_channels;
+  job.channels = tensors.channels;
   // In place, a tile's few rows stay near while all weights pass by; else the weights of a block
   // stay while the copy passes by.
   job.blocks_first = plan.layout == PairLayout::kInPlace;
@@ -299,7 +340,7 @@ void run_pair_pass(const PairPlan& plan, const PairUnit& unit, const PairTensors
   job.relu = plan.activation == ActivationKind::kRelu;
   job.activation = job.relu ? nullptr : forward_of(*unit.activation, plan.activation);
   job.slope = plan.slope;
-  unit.tiles(job);
+  return job;
 }
 
 void clear_output(const PairPlan& plan, BFloat16* output, int threads) {
@@ -310,11 +351,32 @@ void clear_output(const PairPlan& plan, BFloat16* output, int threads) {
   });
 }
 
-void run_pairs(const KernelArgs& args, const PairUnit& unit) {
-  const PairPlan& plan = pair_plan_of(args);
-  float* bias = reinterpret_cast<float*>(args.scratch);
-  auto* copies = reinterpret_cast<BFloat16*>(bias + plan.blocks() * kPairBlock);
-  auto* tables = reinterpret_cast<Index*>(copies + args.threads * plan.copy_elements);
+// The kernel's scratch: the bias, and of each worker a packed part and the sums of its blocks where
+// the weight comes as it is, the copy and the table.
+struct PairScratch {
+  float* bias;
+  float* values;
+  BFloat16* packed;
+  BFloat16* copies;
+  Index* tables;
+
+  PairScratch(const KernelArgs& args, const PairPlan& plan, bool unpacked) {
+    const Index parts = unpacked ? args.threads : 0;
+    bias = reinterpret_cast<float*>(args.scratch);
+    values = bias + plan.blocks() * kPairBlock;
+    packed = reinterpret_cast<BFloat16*>(values + parts * plan.part_values());
+    copies = packed + parts * plan.part_elements();
+    tables = reinterpret_cast<Index*>(copies + args.threads * plan.copy_elements);
+  }
+
+  RowTable table(const PairPlan& plan, int worker) const {
+    Index* own = tables + worker * plan.table_entries;
+    return {own, own + plan.table_entries / (2 + kPairBlock) * 2};
+  }
+};
+
+// Fills in the bias.
+PairTensors tensors_of(const KernelArgs& args, const PairPlan& plan, float* bias) {
   std::fill_n(bias, plan.blocks() * kPairBlock, 0.0f);
   auto optional = [&](int i) -> const TensorView* {
     return i < 0 ? nullptr : &args.inputs[static_cast<std::size_t>(i)];
@@ -322,17 +384,25 @@ void run_pairs(const KernelArgs& args, const PairUnit& unit) {
   if (const TensorView* view = optional(plan.extra.bias))
     std::copy_n(view->as<const float>(), plan.out_channels, bias);
   const TensorView *residual = optional(plan.extra.residual), *mask = optional(plan.extra.mask);
-  const PairTensors tensors = {args.inputs[0].as<const BFloat16>(),
-                               args.inputs[1].as<const BFloat16>(),
-                               bias,
-                               residual ? residual->as<const BFloat16>() : nullptr,
-                               mask ? mask->as<const BFloat16>() : nullptr,
-                               args.outputs[0].as<BFloat16>()};
+  return {args.inputs[0].as<const BFloat16>(),
+          nullptr,
+          bias,
+          residual ? residual->as<const BFloat16>() : nullptr,
+          mask ? mask->as<const BFloat16>() : nullptr,
+          args.outputs[0].as<BFloat16>(),
+          plan.out_channels};
+}
+
+void run_pairs(const KernelArgs& args, const PairUnit& unit) {
+  const PairPlan& plan = pair_plan_of(args);
+  const PairScratch scratch(args, plan, false);
+  PairTensors tensors = tensors_of(args, plan, scratch.bias);
+  tensors.weights = args.inputs[1].as<const BFloat16>();
   clear_output(plan, tensors.output, args.threads);
   if (plan.pass_count == 0) return;
   auto run_chunk = [&](std::int64_t index, int worker) {
     const PairChunk chunk = pair_chunk_at(plan, index);
-    BFloat16* copied = copies + worker * plan.copy_elements;
+    BFloat16* copied = scratch.copies + worker * plan.copy_elements;
     const BFloat16* input = copied;
     if (plan.layout != PairLayout::kInPlace)
       copy_chunk(plan, chunk, tensors.input, copied);
@@ -340,17 +410,66 @@ void run_pairs(const KernelArgs& args, const PairUnit& unit) {
       copy(tensors.input, plan.height * plan.pixel, copied);
     else
       input = tensors.input;
-    Index* table = tables + worker * plan.table_entries;
-    const RowTable empty{table, table + plan.table_entries / (2 + kPairBlock) * 2};
-    for (Index p = 0; p < plan.pass_count; ++p)
-      run_pair_pass(plan, unit, tensors, chunk, plan.passes()[p], input, empty);
+    for (Index p = 0; p < plan.pass_count; ++p) {
+      const PairTiles job = tiles_of(plan, unit, tensors, chunk, plan.passes()[p], input,
+                                     scratch.table(plan, worker));
+      if (job.tiles > 0) unit.tiles(job);
+    }
   };
   parallel_for(args.threads, plan.image_blocks * plan.row_blocks * plan.splits, run_chunk);
+}
+
+// The weight as it is. Some blocks of output channels take a part of the sum after another: it is
+// packed, and all rows multiply it while the next one comes near.
+void run_pairs_unpacked(const KernelArgs& args, const PairUnit& unit) {
+  const PairPlan& plan = pair_plan_of(args);
+  const PairScratch scratch(args, plan, true);
+  const PairTensors tensors = tensors_of(args, plan, scratch.bias);
+  const float* weight = args.inputs[1].as<const float>();
+  const BFloat16* input = tensors.input;
+  if (plan.copy_elements > 0) {
+    copy(input, plan.height * plan.pixel, scratch.copies);
+    input = scratch.copies;
+  }
+  const PairPass& pass = plan.passes()[0];
+  const Index shares = ceil_div(plan.blocks(), plan.part_blocks);
+  auto part_at = [&](Index share, Index step) -> WeightPart {
+    const Index block = share * plan.part_blocks;
+    return {block, std::min(plan.part_blocks, plan.blocks() - block), step,
+            std::min(plan.part_steps, pass.steps - step)};
+  };
+  auto run_share = [&](std::int64_t share, int worker) {
+    WeightPart part = part_at(share, 0);
+    BFloat16* packed = scratch.packed + worker * plan.part_elements();
+    PairTiles job =
+        tiles_of(plan, unit, tensors.from(part.block * kPairBlock, packed),
+                 {0, 1, 0, plan.height, 0, part.blocks}, pass, input, scratch.table(plan, worker));
+    job.values = scratch.values + worker * plan.part_values();
+    const Index* const steps = job.steps;
+    for (;;) {
+      const Index end = part.step + part.steps;
+      job.steps = steps + part.step, job.step_count = part.steps;
+      job.first_part = part.step == 0, job.last_part = end == pass.steps;
+      // As a rule other threads take the shares between.
+      const Index next = job.last_part ? share + args.threads : share;
+      const WeightPart upcoming = part_at(next, job.last_part ? 0 : end);
+      job.upcoming = next < shares ? rows_of(plan, weight, upcoming) : UpcomingRows{};
+      pack_part(plan, unit, weight, part, packed);
+      unit.tiles(job);
+      if (job.last_part) return;
+      part = upcoming;
+    }
+  };
+  parallel_for(args.threads, shares, run_share);
 }
 
 template <const PairUnit& kUnit>
 void run(const KernelArgs& args) noexcept {
   run_pairs(args, kUnit);
+}
+template <const PairUnit& kUnit>
+void run_unpacked(const KernelArgs& args) noexcept {
+  run_pairs_unpacked(args, kUnit);
 }
 template <const PairUnit& kUnit>
 void pack(const KernelArgs& args) noexcept {
@@ -359,11 +478,14 @@ void pack(const KernelArgs& args) noexcept {
 
 }  // namespace
 
-const PairRun kPairsPortable = {run<portable::kPairUnit>, pack<portable::kPairUnit>, kPairRows};
+const PairRun kPairsPortable = {run<portable::kPairUnit>, run_unpacked<portable::kPairUnit>,
+                                pack<portable::kPairUnit>, kPairRows};
 #if PYCNN_HAVE_AVX512
 // Fourteen rows fill its registers.
-const PairRun kPairsAvx512 = {run<avx512_bf16::kPairUnit>, pack<avx512_bf16::kPairUnit>, 14};
-const PairRun kPairsAmx = {run<amx::kPairUnit>, pack<amx::kPairUnit>, kPairRows};
+const PairRun kPairsAvx512 = {run<avx512_bf16::kPairUnit>, run_unpacked<avx512_bf16::kPairUnit>,
+                              pack<avx512_bf16::kPairUnit>, 14};
+const PairRun kPairsAmx = {run<amx::kPairUnit>, run_unpacked<amx::kPairUnit>, pack<amx::kPairUnit>,
+                           kPairRows};
 #endif
 
 const char* refuse_avx512_bf16() {
@@ -383,6 +505,7 @@ Kernel make_pair_kernel(const WindowProblem& window, int threads, const PairRun&
   Kernel kernel = plan_pair_kernel(window, threads, entry.most_rows);
   kernel.run = entry.run;
   kernel.packed.pack = entry.pack;
+  if (kernel.packed.unpacked_scratch_bytes > 0) kernel.packed.run_unpacked = entry.run_unpacked;
   kernel.packed.format = window.transposed ? "conv2d_grad_input.bfloat16" : "conv2d.bfloat16";
   return kernel;
 }

@@ -32,6 +32,7 @@ const char* refuse_portable(const Problem& problem);
 
 struct PairRun {
   KernelFunction run;
+  KernelFunction run_unpacked;  // of dense layers
   KernelFunction pack;
   Index most_rows;  // of a half
 };

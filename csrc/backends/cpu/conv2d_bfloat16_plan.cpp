@@ -10,7 +10,10 @@ namespace {
 
 constexpr Index kCopyElements = 384 * 1024;  // of a worker's copy of input rows: stays in L2
 constexpr Index kLargeWeights = 512 * 1024;  // elements; beyond, they do not stay in L2
-constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
+constexpr Index kUnpackedWeights = 512 * 1024;
+constexpr Index kUnpackedShares = 8;
+constexpr Index kUnpackedRows = 256;
+constexpr double kPairChunkFlops = 3e7;  // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
 constexpr Index kLeastPixels = 64, kMostPixels = 768;  // of a chunk, in place
 
@@ -339,10 +342,21 @@ void settle_pitches(const PairLists& lists, PairPlan& plan) {
     elements = plan.height < kPairRows ? plan.height * plan.pixel : -slack;
   plan.copy_elements = ceil_div(elements + slack, 32) * 32;
   Index halves = 0;
+  const Index most_rows = plan.part_blocks > 0 ? plan.height : plan.row_block;
   for (const PairPass& pass : lists.passes)
-    for (Index rows = 1; rows <= std::min(plan.row_block, pass.rows); ++rows)
+    for (Index rows = 1; rows <= std::min(most_rows, pass.rows); ++rows)
       halves = std::max(halves, plan.halves(rows, pass));
   plan.table_entries = ceil_div(plan.image_block * halves, 2) * (2 + kPairBlock);
+}
+
+// Small weights may as well stand in memory, and so may those that make few shares.
+void choose_parts(bool single, PairPlan& plan) {
+  if (!single || plan.layout != PairLayout::kInPlace || plan.channels % kPairStep != 0) return;
+  if (plan.channels * plan.out_channels < kUnpackedWeights || plan.height > kUnpackedRows) return;
+  // Rows of the weight are read half a kilobyte and more at a time.
+  const Index blocks = plan.transposed ? 4 : 1;
+  if (plan.blocks() < kUnpackedShares * blocks) return;
+  plan.part_blocks = blocks, plan.part_steps = plan.transposed ? 8 : 16;
 }
 
 void choose_epilogue(const WindowProblem& w, PairPlan& plan) {
@@ -378,6 +392,7 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
     choose_pairs(lists, plan);
     find_planes(lists, plan, lists.planes);
     choose_pair_chunks(lists, single, plan);
+    choose_parts(single, plan);
     settle_pitches(lists, plan);
     packed = 0;
     for (std::size_t i = 0; i < lists.passes.size(); ++i) {
@@ -399,9 +414,11 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
                  static_cast<std::size_t>(plan.table_entries) * sizeof(Index));
   kernel.packed.input = 1;
   kernel.packed.bytes = static_cast<std::size_t>(packed) * sizeof(BFloat16);
-  // Without passes (no pixels) nothing is packed.
-  if (single && plan.pass_count > 0 && plan.channels > 0 && plan.channels % kPairStep == 0)
-    kernel.packed.layout = w.transposed ? PackLayout::kDenseTransposed : PackLayout::kDense;
+  if (plan.part_blocks > 0)
+    kernel.packed.unpacked_scratch_bytes =
+        kernel.scratch_bytes +
+        workers * (static_cast<std::size_t>(plan.part_elements()) * sizeof(BFloat16) +
+                   static_cast<std::size_t>(plan.part_values()) * sizeof(float));
   kernel.in_place = {plan.extra.in_place()};
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, lists.passes.data(), static_cast<std::size_t>(plan.pass_count));

@@ -58,6 +58,9 @@ struct PairPlan {
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
   Index most_rows = kPairRows;  // of a half: fewer where a unit takes rows one by one
   Index copy_elements = 0, table_entries = 0;  // of a worker
+  // Of the weight, packed at a time where nobody has packed the whole: blocks of output channels
+  // (0: never done) and steps.
+  Index part_blocks = 0, part_steps = 0;
   ExtraInputs extra;
   float slope = 0;
   ActivationKind activation = ActivationKind::kIdentity;
@@ -74,6 +77,12 @@ struct PairPlan {
 
   Index blocks() const { return ceil_div(out_channels, kPairBlock); }
   Index half() const { return pairs * kPairBlock; }
+  Index part_elements() const { return part_blocks * part_steps * 2 * half(); }
+  // The sums of all rows of a part's blocks.
+  Index part_values() const {
+    const Index halves = ceil_div(height, rows_of_half(height));
+    return part_blocks * ceil_div(halves, Index{2}) * kPairBlock * kPairBlock;
+  }
   Index step_elements() const { return 2 * pairs - odd; }
   // Elements from one output pixel's row of the operand to the next one's.
   Index row_step() const { return layout == PairLayout::kRuns ? stride[1] * pixel : pixel; }

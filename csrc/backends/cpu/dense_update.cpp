@@ -64,13 +64,12 @@ float* gradient_of_piece(const KernelArgs& args, const DenseUpdatePlan& plan, In
 
 // Each of these calls take(first element, count, gradient) for pieces of the weight.
 struct RowPieces {
-  static void each(const KernelArgs& args, const UpdateResults& results,
-                   TakeGradients take) noexcept {
+  static void each(const KernelArgs& args, float* grad_bias, TakeGradients take) noexcept {
     const auto& plan = *reinterpret_cast<const DenseUpdatePlan*>(args.plan);
     parallel_for(args.threads, plan.pieces, [&](std::int64_t piece, int worker) {
       float* const scratch = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats();
       const Index row = piece * plan.rows, rows = std::min(plan.rows, plan.outputs - row);
-      float* const bias = results.grad_bias != nullptr ? results.grad_bias + row : nullptr;
+      float* const bias = grad_bias != nullptr ? grad_bias + row : nullptr;
       float* const gradient = gradient_of_piece(args, plan, piece, scratch, bias);
       take(row * plan.inputs, rows * plan.inputs, gradient);
     });
@@ -79,30 +78,23 @@ struct RowPieces {
 
 template <const PairUnit& kUnit>
 struct PairTilePieces {
-  static void each(const KernelArgs& args, const UpdateResults& results,
-                   TakeGradients take) noexcept {
-    each_pair_tile(args, kUnit, results, take);
+  static void each(const KernelArgs& args, float* grad_bias, TakeGradients take) noexcept {
+    each_pair_tile(args, kUnit, grad_bias, take);
   }
 };
 
-// What comes behind so many results of the update.
-UpdateResults results_behind(const KernelArgs& args, std::size_t count, bool bias) {
-  UpdateResults results;
-  if (bias) results.grad_bias = args.outputs[count++].as<float>();
-  results.packings = args.outputs.subspan(count);
-  return results;
+float* grad_bias_of(const KernelArgs& args, bool bias) {
+  return bias ? args.outputs.back().as<float>() : nullptr;
 }
 
 template <const OptimizerFunctions& Functions, class Pieces>
 void run_sgd(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::DenseSgdUpdate>(args);
   const SgdStep all = sgd_step(op.update, scalar_of(args.inputs[kRate]), 1.0);
-  const UpdateResults results = results_behind(args, op.update.momentum > 0.0 ? 2 : 1, op.bias);
-  Pieces::each(args, results, [&](Index begin, Index count, float* gradient) {
+  Pieces::each(args, grad_bias_of(args, op.bias), [&](Index begin, Index count, float* gradient) {
     SgdStep step = all;
     step.parameter = args.inputs[kParameter].as<const float>() + begin;
     step.gradient = gradient;
-    step.copy = results.packings.empty() ? nullptr : gradient;
     step.new_parameter = args.outputs[0].as<float>() + begin;
     if (op.update.momentum > 0.0) {
       step.velocity = args.inputs[4].as<const float>() + begin;
@@ -119,12 +111,10 @@ void run_adam(const KernelArgs& args) noexcept {
   const AdamStep all =
       adam_step(op.update, adam_coefficients(op.update, scalar_of(args.inputs[kRate]),
                                              *args.inputs[4].as<const std::int64_t>(), 1.0));
-  const UpdateResults results = results_behind(args, 3, op.bias);
-  Pieces::each(args, results, [&](Index begin, Index count, float* gradient) {
+  Pieces::each(args, grad_bias_of(args, op.bias), [&](Index begin, Index count, float* gradient) {
     AdamStep step = all;
     step.parameter = args.inputs[kParameter].as<const float>() + begin;
     step.gradient = gradient;
-    step.copy = results.packings.empty() ? nullptr : gradient;
     step.mean = args.inputs[5].as<const float>() + begin;
     step.variance = args.inputs[6].as<const float>() + begin;
     step.new_parameter = args.outputs[0].as<float>() + begin;

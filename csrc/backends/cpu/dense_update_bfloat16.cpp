@@ -89,12 +89,6 @@ void prepare_operands(const KernelArgs& args, const PairUpdatePlan& plan, const 
   });
 }
 
-BFloat16* packing_of(const UpdateResults& results, PackLayout layout) {
-  if (results.packings.empty()) return nullptr;
-  const TensorView& view = results.packings[layout == PackLayout::kDense ? 0 : 1];
-  return view.spec->shape[0] > 0 ? view.as<BFloat16>() : nullptr;
-}
-
 // Calls a block of what the update will read beside the gradients to the second-level cache: the
 // rows of a tile are too short for the hardware to see them coming.
 void fetch_block(const KernelArgs& args, const PairUpdatePlan& plan, Index row, Index column) {
@@ -109,47 +103,13 @@ void fetch_block(const KernelArgs& args, const PairUpdatePlan& plan, Index row, 
   }
 }
 
-// Has what streamed to memory be there before what this thread does next.
-void end_streaming() {
-#ifdef __x86_64__
-  __builtin_ia32_sfence();
-#endif
-}
-
-// A tile's weights [row, row + 32) x [column, column + 32), as conv2d_bfloat16.cpp packs them:
-// [32 outputs][32 inputs][half of the outputs][pair of inputs][output][2]; transposed, inputs and
-// outputs change places.
-void pack_block(const PairUpdatePlan& plan, const PairUnit& unit, const UpdateResults& results,
-                const float* weights, Index row, Index column) {
-  PairWeights job;
-  job.pairs = kPairStep / 2, job.elements = kPairStep, job.streams = true;
-  BFloat16* to = packing_of(results, PackLayout::kDense);
-  for (Index half = 0; to != nullptr && half < 2; ++half) {
-    job.from = weights + half * 16 * plan.tile_pitch();
-    job.columns = std::clamp<Index>(plan.outputs - row - half * 16, 0, 16);
-    job.column_pitch = plan.tile_pitch(), job.element_pitch = 1;
-    const Index block = row / kPairBlock * (plan.inputs / kPairStep) + column / kPairStep;
-    job.to = to + (2 * block + half) * kPairHalf;
-    unit.pack(job);
-  }
-  to = packing_of(results, PackLayout::kDenseTransposed);
-  for (Index half = 0; to != nullptr && half < 2; ++half) {
-    job.from = weights + half * 16;
-    job.columns = std::clamp<Index>(plan.inputs - column - half * 16, 0, 16);
-    job.column_pitch = 1, job.element_pitch = plan.tile_pitch();
-    const Index block = column / kPairBlock * (plan.outputs / kPairStep) + row / kPairStep;
-    job.to = to + (2 * block + half) * kPairHalf;
-    unit.pack(job);
-  }
-}
-
 }  // namespace
 
-void each_pair_tile(const KernelArgs& args, const PairUnit& unit, const UpdateResults& results,
+void each_pair_tile(const KernelArgs& args, const PairUnit& unit, float* grad_bias,
                     TakeGradients take) noexcept {
   const auto& plan = *reinterpret_cast<const PairUpdatePlan*>(args.plan);
   const UpdateOperands operands = operands_of(args, plan);
-  prepare_operands(args, plan, unit, operands, results.grad_bias);
+  prepare_operands(args, plan, unit, operands, grad_bias);
   constexpr Index kNoTap = 0;
   const Index across = plan.tiles_across();
   parallel_for(args.threads, plan.row_blocks() * across, [&](std::int64_t tile, int worker) {
@@ -173,10 +133,6 @@ void each_pair_tile(const KernelArgs& args, const PairUnit& unit, const UpdateRe
     }
     for (Index r = 0; r < rows; ++r)
       take((row + r) * plan.inputs + column, columns, gradients + r * plan.tile_pitch());
-    if (results.packings.empty()) return;
-    for (Index c = 0; c < columns; c += kPairBlock)
-      pack_block(plan, unit, results, gradients + c, row, column + c);
-    end_streaming();
   });
 }
 
@@ -191,7 +147,6 @@ Kernel make_pair_update_kernel(const Problem& problem) {
   plan.columns =
       std::min(most / kPairBlock * kPairBlock, ceil_div(plan.inputs, kPairBlock) * kPairBlock);
   Kernel kernel;
-  kernel.writes_packings = true;
   const auto floats = std::max(problem.threads, 1) * plan.tile_floats();
   kernel.scratch_bytes =
       static_cast<std::size_t>(plan.grad_elements() + plan.input_elements()) * sizeof(BFloat16) +

@@ -1,8 +1,7 @@
 #pragma once
 #include <cstdint>
 
-// Contract of optimizer.isa.cpp: unaligned arrays of n floats. Each new_x may be x. `copy` is null
-// or where the new parameter goes, too; it may be the gradient.
+// Contract of optimizer.isa.cpp: unaligned arrays of n floats. Each new_x may be x.
 namespace pycnn::cpu {
 
 struct SgdStep {
@@ -11,7 +10,6 @@ struct SgdStep {
   const float* velocity;  // null without momentum
   float* new_parameter;
   float* new_velocity;
-  float* copy;
   std::int64_t n;
   float rate, momentum, weight_decay, factor;
   bool nesterov;
@@ -25,7 +23,6 @@ struct AdamStep {
   float* new_parameter;
   float* new_mean;
   float* new_variance;
-  float* copy;
   std::int64_t n;
   float factor;
   float weight_decay;  // of the gradient; 0 when decoupled

@@ -7,7 +7,7 @@ namespace {
 
 // A factor or weight decay of 0 still meets infinities and NaN: a broken gradient or parameter
 // shows.
-template <bool kMomentum, bool kNesterov, bool kCopy>
+template <bool kMomentum, bool kNesterov>
 void sgd_loop(const SgdStep& step) {
   const Vec factor = broadcast(step.factor), decay = broadcast(step.weight_decay);
   const Vec momentum = broadcast(step.momentum), minus_rate = broadcast(-step.rate);
@@ -19,28 +19,20 @@ void sgd_loop(const SgdStep& step) {
       store_lanes(step.new_velocity + i, v, lanes);
       g = kNesterov ? fma(momentum, v, g) : v;
     }
-    const Vec moved = fma(minus_rate, g, p);
-    store_lanes(step.new_parameter + i, moved, lanes);
-    if (kCopy) store_lanes(step.copy + i, moved, lanes);
+    store_lanes(step.new_parameter + i, fma(minus_rate, g, p), lanes);
   });
 }
 
-template <bool kCopy>
-void sgd_by_kind(const SgdStep& step) {
-  if (step.velocity == nullptr)
-    sgd_loop<false, false, kCopy>(step);
-  else if (step.nesterov)
-    sgd_loop<true, true, kCopy>(step);
-  else
-    sgd_loop<true, false, kCopy>(step);
-}
-
 void sgd(const SgdStep& step) {
-  step.copy != nullptr ? sgd_by_kind<true>(step) : sgd_by_kind<false>(step);
+  if (step.velocity == nullptr)
+    sgd_loop<false, false>(step);
+  else if (step.nesterov)
+    sgd_loop<true, true>(step);
+  else
+    sgd_loop<true, false>(step);
 }
 
-template <bool kCopy>
-void adam_loop(const AdamStep& step) {
+void adam(const AdamStep& step) {
   const Vec factor = broadcast(step.factor), decay = broadcast(step.weight_decay);
   const Vec shrink = broadcast(step.shrink), minus_step = broadcast(-step.step_size);
   const Vec mean_weight = broadcast(step.mean_weight), beta2 = broadcast(step.beta2);
@@ -56,14 +48,8 @@ void adam_loop(const AdamStep& step) {
     const Vec denominator = fma(sqrt(variance), inverse_correction, eps);
     store_lanes(step.new_mean + i, mean, lanes);
     store_lanes(step.new_variance + i, variance, lanes);
-    const Vec moved = fma(minus_step, mean / denominator, shrink * p);
-    store_lanes(step.new_parameter + i, moved, lanes);
-    if (kCopy) store_lanes(step.copy + i, moved, lanes);
+    store_lanes(step.new_parameter + i, fma(minus_step, mean / denominator, shrink * p), lanes);
   });
-}
-
-void adam(const AdamStep& step) {
-  step.copy != nullptr ? adam_loop<true>(step) : adam_loop<false>(step);
 }
 
 void ema(const float* average, const float* value, float weight, float* new_average,

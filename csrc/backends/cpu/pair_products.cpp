@@ -48,8 +48,14 @@ void finish(const PairTiles& job, const Index* rows, Index block, float* sums) {
 
 void run_tile(const PairTiles& job, Index tile, Index block) {
   float sums[kPairBlock * kPairBlock];
-  for (Index row = 0; row < kPairBlock; ++row)
-    std::copy_n(job.bias + block * kPairBlock, kPairBlock, sums + row * kPairBlock);
+  constexpr Index kCells = kPairBlock * kPairBlock;
+  float* const values =
+      job.values ? job.values + ((block - job.block_begin) * job.tiles + tile) * kCells : nullptr;
+  if (job.first_part)
+    for (Index row = 0; row < kPairBlock; ++row)
+      std::copy_n(job.bias + block * kPairBlock, kPairBlock, sums + row * kPairBlock);
+  else
+    std::copy_n(values, kCells, sums);
   const Index half = job.pairs * kPairBlock;
   const BFloat16* weights = job.weights + block * job.step_count * 2 * half;
   const Index* steps = job.steps + block * job.step_pitch;
@@ -61,7 +67,10 @@ void run_tile(const PairTiles& job, Index tile, Index block) {
       multiply(input, left, weights, job.pairs, to);
       multiply(input, left, weights + half, job.pairs, to + 16);
     }
-  finish(job, job.rows + tile * kPairBlock, block, sums);
+  if (job.last_part)
+    finish(job, job.rows + tile * kPairBlock, block, sums);
+  else
+    std::copy_n(sums, kCells, values);
 }
 
 void tiles(const PairTiles& job) {

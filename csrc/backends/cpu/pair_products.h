@@ -24,6 +24,12 @@ constexpr Index kPairBlock = 32;             // rows or columns of a block
 constexpr Index kPairStep = 32;              // elements of the sum that one step of AMX takes
 constexpr Index kPairHalf = 16 * kPairStep;  // elements of a full half, rows or columns, of a step
 
+// Rows of `count` floats, `pitch` floats from one another.
+struct UpcomingRows {
+  const float* from = nullptr;
+  Index rows = 0, count = 0, pitch = 0;
+};
+
 // For each row r (an output pixel) and column c (an output channel):
 //
 //   output[rows[r] + c] = activation(bias[c] + residual[rows[r] + c] + sum over steps s, i < 2 *
@@ -56,6 +62,12 @@ struct PairTiles {
   bool relu = false;
   ActivationFunctions::Forward activation = nullptr;  // of any other kind, or null
   float slope = 0;
+  // Steps of which others come before or after, one call for each such part: the sums pass through
+  // `values`, [block][tile][32][32], from one part to the next. Null: all steps are here.
+  float* values = nullptr;
+  bool first_part = true, last_part = true;
+  // Floats that will be read soon, for a part to fetch meanwhile.
+  UpcomingRows upcoming;
 };
 
 // Channels of pixels that will be read soon; null pixels have none.
@@ -101,9 +113,6 @@ struct PairWeights {
   Index elements = 0, element_pitch = 0;  // at most 2 * pairs
   Index pairs = 0;
   BFloat16* to = nullptr;
-  // `to` is on a line's border and read much later: it need not pass through the caches. What
-  // reads it on another thread waits for a fence.
-  bool streams = false;
 };
 
 struct PairUnit {

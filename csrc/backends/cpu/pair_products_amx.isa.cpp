@@ -231,9 +231,75 @@ void run_tiles(const PairTiles& job) {
   for (Index row = 0; row < kPairBlock; ++row) finish_row(next, nowhere, floor, now, row);
 }
 
+// One block of one tile, a part of its steps: such sums wait for memory, so each block is finished
+// on its own.
+void run_part(const PairTiles& job, Index block, Index tile, float* values) {
+  const Index row_bytes = job.input_row * 2, half_bytes = job.pairs * kTileRowBytes;
+  const Index channel = block * kPairBlock;
+  const Index* const steps = job.steps + block * job.step_pitch;
+  const char* const first = reinterpret_cast<const char*>(job.input + job.halves[2 * tile]);
+  const char* const second = reinterpret_cast<const char*>(job.input + job.halves[2 * tile + 1]);
+  const char* weights =
+      reinterpret_cast<const char*>(job.weights) + block * job.step_count * 2 * half_bytes;
+  if (job.first_part) {
+    const float* const bias = job.bias + channel;
+    _tile_loadd(0, bias, 0);
+    _tile_loadd(1, bias + 16, 0);
+    _tile_loadd(2, bias, 0);
+    _tile_loadd(3, bias + 16, 0);
+  } else {
+    _tile_loadd(0, values + kQuarter[0], kBlockRowBytes);
+    _tile_loadd(1, values + kQuarter[1], kBlockRowBytes);
+    _tile_loadd(2, values + kQuarter[2], kBlockRowBytes);
+    _tile_loadd(3, values + kQuarter[3], kBlockRowBytes);
+  }
+  for (Index step = 0; step < job.step_count; ++step, weights += 2 * half_bytes) {
+    const Index at = steps[step] * 2;
+    _tile_loadd(6, weights, kTileRowBytes);
+    _tile_loadd(4, first + at, row_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, weights + half_bytes, kTileRowBytes);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, second + at, row_bytes);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, values + kQuarter[0], kBlockRowBytes);
+  _tile_stored(1, values + kQuarter[1], kBlockRowBytes);
+  _tile_stored(2, values + kQuarter[2], kBlockRowBytes);
+  _tile_stored(3, values + kQuarter[3], kBlockRowBytes);
+  if (!job.last_part) return;
+  alignas(64) BFloat16 nowhere[kPairBlock] = {};
+  const Index left = job.channels - channel;
+  Finish to = {job.rows + tile * kPairBlock, job.output + channel,
+               job.residual ? job.residual + channel : nullptr,
+               job.mask ? job.mask + channel : nullptr,
+               left >= kPairBlock ? ~0u : (1u << left) - 1u};
+  if (job.activation) activate(job, to, values);
+  const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
+  for (Index row = 0; row < kPairBlock; ++row) finish_row(to, nowhere, floor, values, row);
+}
+
+void run_parts(const PairTiles& job) {
+  const UpcomingRows& upcoming = job.upcoming;
+  const Index blocks = job.block_end - job.block_begin;
+  for (Index row = 0; row < upcoming.rows; ++row)
+    for (Index at = 0; at < upcoming.count; at += 16)
+      __builtin_prefetch(upcoming.from + row * upcoming.pitch + at, 0, 2);
+  for (Index block = 0; block < blocks; ++block)
+    for (Index tile = 0; tile < job.tiles; ++tile)
+      run_part(job, job.block_begin + block, tile,
+               job.values + (block * job.tiles + tile) * kBlockFloats);
+}
+
 void tiles(const PairTiles& job) {
   if (job.tiles * (job.block_end - job.block_begin) == 0) return;
   configure(job.pairs);
+  if (job.values) {
+    run_parts(job);
+    _tile_release();
+    return;
+  }
   if (job.step_count >= 32)
     run_tiles<1>(job);
   else if (job.step_count >= 16)

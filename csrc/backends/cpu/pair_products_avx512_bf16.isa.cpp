@@ -80,12 +80,30 @@ struct Strip {
   Places places;
 };
 
+// Lines to be fetched to the second-level cache, so many at each step.
+struct Upcoming {
+  const char* row = nullptr;
+  Index row_lines = 0, pitch = 0;  // bytes
+  Index left = 0, each = 0;
+  Index at = 0;
+};
+
+PYCNN_INLINE void fetch(Upcoming& upcoming) {
+  constexpr Index kLine = 64;
+  const Index count = upcoming.left < upcoming.each ? upcoming.left : upcoming.each;
+  upcoming.left -= count;
+  for (Index i = 0; i < count; ++i) {
+    __builtin_prefetch(upcoming.row + upcoming.at * kLine, 0, 2);
+    if (++upcoming.at == upcoming.row_lines) upcoming.at = 0, upcoming.row += upcoming.pitch;
+  }
+}
+
 // Some steps of the sums. Those of the steps before and after pass through `values`, [row][32].
 struct Piece {
   Index begin, end;
-  float* values = nullptr;
-  const BFloat16* upcoming = nullptr;  // to be fetched to the second-level cache meanwhile
-  Index lines = 0;                     // of it, at each step
+  bool first, last;
+  float* values;
+  Upcoming* upcoming;
 };
 
 PYCNN_INLINE const BFloat16* weights_of(const PairTiles& job, Index block) {
@@ -133,17 +151,16 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piec
   const __m512 low = _mm512_loadu_ps(bias), high = _mm512_loadu_ps(bias + 16);
 #pragma GCC unroll 14
   for (int r = 0; r < ROWS; ++r) sums.low[r] = low, sums.high[r] = high;
-  if (piece.begin > 0)
+  if (!piece.first)
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       sums.low[r] = _mm512_load_ps(piece.values + r * kPairBlock);
       sums.high[r] = _mm512_load_ps(piece.values + r * kPairBlock + 16);
     }
-  const bool last_piece = piece.end == job.step_count;
   // By the end of the sums they will have come.
   const BFloat16* const others[] = {job.residual, job.mask};
   for (const BFloat16* const other : others) {
-    if (!other || !last_piece) continue;
+    if (!other || !piece.last) continue;
 #pragma GCC unroll 14
     for (int r = 0; r < ROWS; ++r) {
       const Index at = place_of<ROWS>(strip.places, r);
@@ -154,10 +171,8 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piec
   const Index pairs = job.odd ? job.pairs - 1 : job.pairs, last = (2 * pairs - 1) * kBytes;
   Rows rows;
   rows.step = job.input_row * kBytes;
-  const BFloat16* upcoming = piece.upcoming;
   for (Index s = piece.begin; s < piece.end; ++s, weights += 2 * half) {
-    for (Index i = 0; i < piece.lines; ++i, upcoming += kPairBlock)
-      __builtin_prefetch(upcoming, 0, 2);
+    fetch(*piece.upcoming);
     rows.first = reinterpret_cast<const char*>(strip.first + steps[s]);
     rows.second = reinterpret_cast<const char*>(strip.second + steps[s]);
     add(sums, rows, weights, weights + half, pairs);
@@ -165,7 +180,7 @@ void run_strip(const PairTiles& job, const Strip& strip, Index block, const Piec
     rows.first += last, rows.second += last;
     add(sums, rows, weights + pairs * kPairBlock, weights + half + pairs * kPairBlock, 1);
   }
-  if (last_piece) return finish(job, sums, strip.places, block * kPairBlock);
+  if (piece.last) return finish(job, sums, strip.places, block * kPairBlock);
 #pragma GCC unroll 14
   for (int r = 0; r < ROWS; ++r) {
     _mm512_store_ps(piece.values + r * kPairBlock, sums.low[r]);
@@ -242,7 +257,8 @@ PYCNN_INLINE void each_strip(const PairTiles& job, Index tile, F f) {
 
 void run_tile(const PairTiles& job, Index tile, Index block) {
   const RunStrip* const run = strips_of(job, block);
-  const Piece all = {0, job.step_count};
+  Upcoming nothing;
+  const Piece all = {0, job.step_count, true, true, nullptr, &nothing};
   each_strip(job, tile, [&](int group, const Strip& strip) { run[group](job, strip, block, all); });
 }
 
@@ -270,21 +286,26 @@ void run_deep(const PairTiles& job, Index tile, Index tiles) {
     });
   if (count == 0) return;
   const Index blocks = kMostCells / tiles, step = 2 * job.pairs * kPairBlock;
-  const Index lines = (2 * job.pairs + count - 1) / count;
   for (Index first = job.block_begin; first < job.block_end; first += blocks) {
     const Index end = first + blocks < job.block_end ? first + blocks : job.block_end;
     for (Index at = 0; at < job.step_count; at += kPieceSteps) {
-      Piece piece = {at, at + kPieceSteps < job.step_count ? at + kPieceSteps : job.step_count};
-      const bool last = piece.end == job.step_count;
+      Upcoming upcoming;
+      Piece piece = {at,      at + kPieceSteps, at == 0, at + kPieceSteps >= job.step_count,
+                     nullptr, &upcoming};
+      if (piece.last) piece.end = job.step_count;
       for (Index block = first; block < end; ++block) {
-        const Index next = last ? block + blocks : block;
-        const BFloat16* const upcoming = weights_of(job, next) + (last ? 0 : piece.end * step);
+        const Index next = piece.last ? block + blocks : block;
+        upcoming = {};
+        if (next < job.block_end) {
+          upcoming.row = reinterpret_cast<const char*>(weights_of(job, next) +
+                                                       (piece.last ? 0 : piece.end * step));
+          upcoming.each = (2 * job.pairs + count - 1) / count;
+          upcoming.left = (piece.end - at) * 2 * job.pairs;
+        }
         const RunStrip* const run = strips_of(job, block);
-        piece.lines = next < job.block_end ? lines : 0;
         for (Index i = 0; i < count; ++i) {
           piece.values =
               values + (block - first) * tiles * kPairBlock * kPairBlock + strips[i].values;
-          piece.upcoming = upcoming + i * (piece.end - at) * lines * kPairBlock;
           run[strips[i].group](job, strips[i].strip, block, piece);
         }
       }
@@ -292,7 +313,37 @@ void run_deep(const PairTiles& job, Index tile, Index tiles) {
   }
 }
 
+// One part of the steps.
+void run_part(const PairTiles& job) {
+  constexpr Index kLineFloats = 16;
+  const UpcomingRows& rows = job.upcoming;
+  const Index blocks = job.block_end - job.block_begin;
+  Index strips = 0;
+  for (Index tile = 0; tile < job.tiles; ++tile)
+    each_strip(job, tile, [&](int, const Strip&) { ++strips; });
+  Upcoming upcoming;
+  upcoming.row = reinterpret_cast<const char*>(rows.from);
+  upcoming.row_lines = (rows.count + kLineFloats - 1) / kLineFloats;
+  upcoming.pitch = rows.pitch * static_cast<Index>(sizeof(float));
+  upcoming.left = rows.rows * upcoming.row_lines;
+  const Index calls = strips * blocks * job.step_count;
+  upcoming.each = calls > 0 ? (upcoming.left + calls - 1) / calls : 0;
+  for (Index block = job.block_begin; block < job.block_end; ++block) {
+    const RunStrip* const run = strips_of(job, block);
+    for (Index tile = 0; tile < job.tiles; ++tile) {
+      Piece piece = {0, job.step_count, job.first_part, job.last_part, nullptr, &upcoming};
+      piece.values =
+          job.values + ((block - job.block_begin) * job.tiles + tile) * kPairBlock * kPairBlock;
+      each_strip(job, tile, [&](int group, const Strip& strip) {
+        run[group](job, strip, block, piece);
+        piece.values += 2 * group * kPairBlock;
+      });
+    }
+  }
+}
+
 void tiles(const PairTiles& job) {
+  if (job.values) return run_part(job);
   if (job.blocks_first && job.step_count * job.pairs >= kFarPairs) {
     for (Index tile = 0; tile < job.tiles; tile += kMostCells)
       run_deep(job, tile, job.tiles - tile < kMostCells ? job.tiles - tile : kMostCells);
@@ -495,16 +546,7 @@ PYCNN_INLINE __m512i rounded(__m512 low, __m512 high) {
   return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-template <bool kStreams>
-PYCNN_INLINE void store_pairs(BFloat16* to, __m512i pairs) {
-  if constexpr (kStreams)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), pairs);
-  else
-    _mm512_storeu_si512(to, pairs);
-}
-
 // Columns follow one another in memory.
-template <bool kStreams>
 void pack_columns(const PairWeights& job) {
   const __mmask16 wanted = channels_from(job.columns, 0);
   for (Index pair = 0; pair < job.pairs; ++pair) {
@@ -513,12 +555,11 @@ void pack_columns(const PairWeights& job) {
       const Index e = 2 * pair + i;
       x[i] = _mm512_maskz_loadu_ps(e < job.elements ? wanted : 0, job.from + e * job.element_pitch);
     }
-    store_pairs<kStreams>(job.to + pair * kPairBlock, woven(rounded(x[0], x[1])));
+    _mm512_storeu_si512(job.to + pair * kPairBlock, woven(rounded(x[0], x[1])));
   }
 }
 
 // Elements follow one another in memory.
-template <bool kStreams>
 void pack_rows(const PairWeights& job) {
   const __mmask16 low = channels_from(job.elements, 0);
   const __mmask16 high = job.elements > 16 ? channels_from(job.elements, 16) : 0;
@@ -533,13 +574,12 @@ void pack_rows(const PairWeights& job) {
   transpose_16x16(x);
 #pragma GCC unroll 16
   for (int pair = 0; pair < 16; ++pair)
-    if (pair < job.pairs) store_pairs<kStreams>(job.to + pair * kPairBlock, x[pair]);
+    if (pair < job.pairs) _mm512_storeu_si512(job.to + pair * kPairBlock, x[pair]);
 }
 
 void pack(const PairWeights& job) {
-  if (job.element_pitch == 1) return job.streams ? pack_rows<true>(job) : pack_rows<false>(job);
-  if (job.column_pitch == 1)
-    return job.streams ? pack_columns<true>(job) : pack_columns<false>(job);
+  if (job.element_pitch == 1) return pack_rows(job);
+  if (job.column_pitch == 1) return pack_columns(job);
   portable::kPairUnit.pack(job);
 }
 

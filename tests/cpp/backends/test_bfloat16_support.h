@@ -115,7 +115,9 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
   args.op = &any;
   args.plan = plan.data();
   args.threads = options.threads;
-  if (kernel.packed.input >= 0) {
+  if (options.unpacked) {
+    REQUIRE((kernel.packed.run_unpacked != nullptr));
+  } else if (kernel.packed.input >= 0) {
     const TensorSpec spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
     const TensorView to{packed.data(), &spec};
     TensorView& original = input_views[static_cast<std::size_t>(kernel.packed.input)];
@@ -127,11 +129,13 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
     original.data = packed.data();
     packed.make_read_only();
   }
-  GuardedBuffer scratch(aligned(kernel.scratch_bytes), options.guard);
+  GuardedBuffer scratch(
+      aligned(options.unpacked ? kernel.packed.unpacked_scratch_bytes : kernel.scratch_bytes),
+      options.guard);
   args.inputs = input_views;
   args.outputs = output_views;
   args.scratch = scratch.data();
-  kernel.run(args);
+  (options.unpacked ? kernel.packed.run_unpacked : kernel.run)(args);
 
   std::vector<std::vector<float>> values;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
@@ -165,8 +169,16 @@ std::vector<std::string> bfloat16_variants(const OpType& op, const std::vector<V
 using Verify =
     std::function<void(const std::string& variant, const std::vector<std::vector<float>>&)>;
 
+template <class OpType>
+bool reads_unpacked(const OpType& op, const std::vector<Values>& inputs,
+                    const std::string& variant) {
+  const std::vector<TensorSpec> specs = bfloat16_specs(op, inputs);
+  return bfloat16_kernel(op, specs, op.infer(specs), {.variant = variant}).packed.run_unpacked !=
+         nullptr;
+}
+
 // Hands every variant's results to `verify`, once they were the same bits for 1, 2 and 3 threads,
-// with forbidden pages on either side, and on pixels that lie apart.
+// with forbidden pages on either side, on pixels that lie apart, and from the weight as it is.
 template <class OpType>
 void each_bfloat16_run(const OpType& op, const std::vector<Values>& inputs, const Verify& verify) {
   for (const std::string& variant : bfloat16_variants(op, inputs)) {
@@ -175,10 +187,14 @@ void each_bfloat16_run(const OpType& op, const std::vector<Values>& inputs, cons
     verify(variant, first);
     for (const int threads : {1, 2, 3}) {
       const Guard guard = threads == 2 ? Guard::kAfter : Guard::kBefore;
-      const RunOptions options{
+      RunOptions options{
           .variant = variant, .threads = threads, .guard = guard, .apart = threads > 1};
-      const auto other = run_bfloat16(op, inputs, options);
-      for (std::size_t i = 0; i < first.size(); ++i) CHECK(same_bits(other[i], first[i]));
+      for (const bool unpacked : {false, true}) {
+        if (unpacked && !reads_unpacked(op, inputs, variant)) continue;
+        options.unpacked = unpacked;
+        const auto other = run_bfloat16(op, inputs, options);
+        for (std::size_t i = 0; i < first.size(); ++i) CHECK(same_bits(other[i], first[i]));
+      }
     }
   }
 }

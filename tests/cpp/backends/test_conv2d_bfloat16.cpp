@@ -39,6 +39,7 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
            Case{.n = 3, .h = 13, .w = 12, .ic = 16, .oc = 32, .kh = 5, .kw = 5},
            Case{.n = 1, .h = 30, .w = 31, .ic = 33, .oc = 20, .stride = {2, 2}},
            Case{.n = 2, .h = 1, .w = 40, .ic = 130, .oc = 260, .kh = 1, .kw = 1},
+           Case{.n = 2, .h = 3, .w = 3, .ic = 1056, .oc = 1024, .kh = 1, .kw = 1},
            Case{.n = 1, .h = 9, .w = 9, .ic = 128, .oc = 64, .groups = 4},
            // Groups: vectors that several share, one fills or two, the last of them partly filled;
            // blocks of the input that end within 32 channels; taps that no pixel shares.

@@ -56,6 +56,7 @@ struct RunOptions {
   bool in_place = false;    // the last input's memory receives the output
   std::size_t earlier = 0;  // in_place: that of so many inputs before the last
   bool apart = false;       // pixels lie apart, wherever the kernel can do with that
+  bool unpacked = false;    // PackedInput::run_unpacked in place of packing
 };
 
 // Winograd's kernels round otherwise than sums do: test_winograd.cpp looks at them.

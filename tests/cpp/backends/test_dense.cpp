@@ -141,6 +141,38 @@ TEST_CASE("dense in bfloat16: the reference's numbers, rounded, on whole numbers
   }
 }
 
+TEST_CASE("dense in bfloat16: large weights, which may be read as they are, give the same bits") {
+  std::mt19937 random(7);
+  // Forward: parts of 512 inputs by 32 outputs, backward of 256 outputs by 128 inputs. Few rows are
+  // copied; many are several tiles; last parts and blocks are short.
+  for (const Sizes& s : {Sizes{3, 1056, 1000}, Sizes{33, 2080, 260}, Sizes{70, 1000, 544}}) {
+    CAPTURE(s.in);
+    const bool forward = s.in % 32 == 0, backward = s.out % 32 == 0;
+    const Values input = whole_numbers({s.rows, s.in}, random);
+    const Values weight = whole_numbers({s.out, s.in}, random);
+    const Values grad = whole_numbers({s.rows, s.out}, random);
+    const Values bias = whole_numbers({s.out}, random);
+    ops::Dense fused;
+    fused.epilogue = {.residual = true, .activation = ActivationKind::kRelu};
+    ops::Dense curved;
+    curved.epilogue.activation = ActivationKind::kTanh;
+    for (const std::string& name : bfloat16_variants(ops::Dense{}, {input, weight})) {
+      CAPTURE(name);
+      CHECK(reads_unpacked(ops::Dense{}, {input, weight}, name) == forward);
+    }
+    for (const std::string& name : bfloat16_variants(ops::DenseGradInput{}, {grad, weight})) {
+      CAPTURE(name);
+      CHECK(reads_unpacked(ops::DenseGradInput{}, {grad, weight}, name) == backward);
+    }
+    if (forward) {
+      check_exact_bfloat16(ops::Dense{}, {input, weight, bias});
+      check_exact_bfloat16(fused, {input, weight, bias, grad});
+      each_bfloat16_run(curved, {input, weight}, [](const auto&, const auto&) {});
+    }
+    if (backward) check_exact_bfloat16(ops::DenseGradInput{}, {grad, weight});
+  }
+}
+
 TEST_CASE("dense in bfloat16: rounding errors stay within the bound") {
   std::mt19937 random(6);
   for (const Sizes& s : nasty_sizes()) {

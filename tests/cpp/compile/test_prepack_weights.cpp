@@ -76,6 +76,25 @@ TEST_CASE("a weight under training is packed in each run, right before its first
   CHECK(names(draft.schedule.run) == "before:dense one:pack one:dense two:dense update:dense ");
 }
 
+TEST_CASE("a weight under training is read as it is where the kernel can do that") {
+  for (const bool trained : {false, true}) {
+    Draft draft;
+    draft.step("one", {0, 1}, pack_a);
+    Kernel& kernel = draft.schedule.run[0].kernel;
+    kernel.scratch_bytes = 10;
+    kernel.packed.run_unpacked = pack_b, kernel.packed.unpacked_scratch_bytes = 20;
+    if (trained) draft.schedule.assignments = {{0, draft.step("update", {1})}};
+    prepack_weights(draft.schedule);
+    const ScheduleStep& one = draft.schedule.run[0];
+    CHECK(names(draft.schedule.prepare) == (trained ? "" : "one:pack "));
+    CHECK(one.name == "one");
+    CHECK((one.inputs[1] == 1) == trained);
+    CHECK((one.kernel.run == pack_b) == trained);
+    CHECK(one.kernel.scratch_bytes == (trained ? 20u : 10u));
+    CHECK((one.kernel.packed.input < 0) == trained);
+  }
+}
+
 TEST_CASE("steps with other attributes do not share a packing") {
   Draft draft;
   ops::Dense relu;
