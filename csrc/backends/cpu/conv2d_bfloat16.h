@@ -32,7 +32,7 @@ const char* refuse_portable(const Problem& problem);
 
 struct PairRun {
   KernelFunction run;
-  KernelFunction run_unpacked;  // of dense layers
+  KernelFunction run_unpacked;  // of dense layers and 1x1 windows
   KernelFunction pack;
   Index most_rows;  // of a half
 };
@@ -42,7 +42,7 @@ extern const PairRun kPairsAvx512;
 extern const PairRun kPairsAmx;
 #endif
 
-// Inputs of the kernel: image, packed weight, [bias], [residual], [mask].
+// Inputs of the kernel: image, packed weight (unpacked: the weight), [bias], [residual], [mask].
 Kernel make_pair_kernel(const WindowProblem& window, int threads, const PairRun& entry);
 
 }  // namespace pycnn::cpu

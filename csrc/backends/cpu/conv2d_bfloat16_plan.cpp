@@ -10,10 +10,9 @@ namespace {
 
 constexpr Index kCopyElements = 384 * 1024;  // of a worker's copy of input rows: stays in L2
 constexpr Index kLargeWeights = 512 * 1024;  // elements; beyond, they do not stay in L2
-constexpr Index kUnpackedWeights = 512 * 1024;
-constexpr Index kUnpackedShares = 8;
-constexpr Index kUnpackedRows = 256;
-constexpr double kPairChunkFlops = 3e7;  // some ten microseconds of AMX
+constexpr Index kUnpackedShares = 8;         // of a weight in parts, for as many threads
+constexpr Index kUnpackedRows = 1024;        // their sums pass through L2 with each part
+constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
 constexpr Index kLeastPixels = 64, kMostPixels = 768;  // of a chunk, in place
 
@@ -352,7 +351,7 @@ void settle_pitches(const PairLists& lists, PairPlan& plan) {
 // Small weights may as well stand in memory, and so may those that make few shares.
 void choose_parts(bool single, PairPlan& plan) {
   if (!single || plan.layout != PairLayout::kInPlace || plan.channels % kPairStep != 0) return;
-  if (plan.channels * plan.out_channels < kUnpackedWeights || plan.height > kUnpackedRows) return;
+  if (plan.channels * plan.out_channels <= kLargeWeights || plan.height > kUnpackedRows) return;
   // Rows of the weight are read half a kilobyte and more at a time.
   const Index blocks = plan.transposed ? 4 : 1;
   if (plan.blocks() < kUnpackedShares * blocks) return;

@@ -61,21 +61,71 @@ TEST_CASE("a large dense weight under training has no packing, others have") {
         1);
 }
 
-TEST_CASE("training sees the weights that inference sees, after each update and each writing") {
+// Steps of training by several programs in turn, between which somebody writes a weight, give what
+// inference gives for the weights before each.
+void check_sees_weights(const std::vector<Graph>& graphs,
+                        const std::vector<std::map<std::string, Tensor>>& inputs,
+                        const std::string& written) {
   for (const bool best_unit : {false, true}) {
+    CAPTURE(best_unit);
     CompileOptions train = portable_options(true), infer = portable_options(false);
     if (best_unit) train.variants.clear(), infer.variants.clear();
-    test::Compiled training(net_of(3, 1056, 1024), train);
-    const Program inference = compile(net_of(3, 1056, 1024), training.variables, infer);
-    for (std::uint64_t step = 1; step <= 4; ++step) {
-      const auto inputs = batch_of(3, step);
-      if (step == 3)
-        for (std::int64_t i = 0; i < 1024; ++i)
-          training.variables.at("fc2.weight").mutable_data<float>()[i * 1056] *= -2;
-      const Tensor expected = inference.run(inputs).at("loss");
-      CHECK(test::same_bits(training.program.run(inputs).at("loss"), expected));
+    Variables variables;
+    create_variables(graphs[0], variables, 2);
+    std::vector<Program> training, inference;
+    for (const Graph& graph : graphs) {
+      training.push_back(compile(graph, variables, train));
+      inference.push_back(compile(graph, variables, infer));
+    }
+    for (std::size_t step = 0; step < 5; ++step) {
+      const std::size_t i = step % graphs.size();
+      if (step == 2)
+        for (std::int64_t k = 0; k < 1000; ++k)
+          variables.at(written).mutable_data<float>()[k * 1000] *= -2;
+      const auto expected = inference[i].run(inputs[i]);
+      CHECK(test::same_bits(training[i].run(inputs[i]), expected));
     }
   }
+}
+
+TEST_CASE("training sees the weights that inference sees, after each update and each writing") {
+  check_sees_weights({net_of(3, 1056, 1024)}, {batch_of(3, 1)}, "fc2.weight");
+}
+
+TEST_CASE("programs of two batch sizes that train the same weights take turns") {
+  check_sees_weights({net_of(3, 1056, 1024), net_of(20, 1056, 1024)},
+                     {batch_of(3, 1), batch_of(20, 2)}, "fc2.weight");
+}
+
+TEST_CASE("a large weight may be read in another shape, too") {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{3, 1024}, DType::kFloat32});
+  const Symbol y = graph.input("y", {{3}, DType::kInt64});
+  const Symbol probe = graph.input("probe", {{3, 2048}, DType::kFloat32});
+  const Symbol weight =
+      graph.parameter("fc1.weight", {{2048, 1024}, DType::kFloat32}, test::uniform(0.03));
+  const Symbol again = graph.add(ops::Reshape{{1024, 2048}}, {weight}, "again");
+  graph.set_output("probed", graph.add(ops::Dense{}, {probe, again}, "other"));
+  const Symbol h = net.relu(graph.add(ops::Dense{}, {x, weight}, "fc1"), "relu1");
+  graph.set_output("loss",
+                   graph.add(ops::SoftmaxCrossEntropy{}, {net.dense(h, "fc2", 5), y}, "loss"));
+  check_sees_weights({graph},
+                     {{{"x", test::random_tensor({3, 1024}, 1)},
+                       {"y", test::labels(3, 5, 1)},
+                       {"probe", test::random_tensor({3, 2048}, 2)}}},
+                     "fc1.weight");
+}
+
+TEST_CASE("a run that fails on its labels leaves large weights as they were") {
+  const test::Compiled failing(net_of(3, 1056, 1024), portable_options(true));
+  const Tensor& weight = failing.variables.at("fc2.weight");
+  Tensor before(weight.spec());
+  std::memcpy(before.mutable_raw(), weight.raw(), weight.bytes());
+  auto broken = batch_of(3, 2);
+  broken.at("y").mutable_data<std::int64_t>()[1] = 5;
+  CHECK_THROWS(failing.program.run(broken));
+  CHECK(test::same_bits(weight, before));
 }
 
 }  // namespace
