@@ -80,6 +80,7 @@ struct GroupProducts {
   Index group = 0;               // channels of smaller groups, 2 or more
   float* sums = nullptr;
   bool accumulate = false;  // else sums are overwritten
+  LineRuns fetch;           // wanted soon: asked for between the pixels
 };
 
 #define PYCNN_DECLARE_GROUPED(ISA, PICK_LANES)   \

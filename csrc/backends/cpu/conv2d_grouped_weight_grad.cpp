@@ -20,9 +20,12 @@ namespace {
 constexpr Index kMaxGroup = 64;             // channels
 constexpr Index kNearFloats = 6 * 1024;     // of rows of both operands that stay in L1
 constexpr Index kBufferFloats = 48 * 1024;  // of copied rows
+constexpr Index kBlockFloats = 48 * 1024;   // of rows of both operands that stay in L2
 constexpr Index kShortRow = 16;             // pixels; longer rows of gradients are read in place
 constexpr Index kLargeSums = 32 * 1024;     // floats that no part should have of its own
+constexpr Index kLeastRows = 4;  // of a block: its first are those that another one ends with
 constexpr Index kMaxParts = 8;
+constexpr Index kSplitChannels = 128;  // of large sums
 constexpr Index kWantedChunks = 16;
 
 // Neighbouring taps of one row and the channels that they read in one block.
@@ -82,7 +85,14 @@ std::vector<Run> make_runs(const WeightGradProblem& p, const GroupGradPlan& plan
 void plan_rows(GroupGradPlan& plan) {
   const ConvInput& in = plan.in;
   plan.row_block = plan.rows;
-  for (Index n = 2; plan.row_block > 1 && in.buffer_floats(plan.row_block) > kBufferFloats; ++n)
+  // Of all slices of a chunk, which are copied one after the other.
+  const Index share = ceil_div(plan.slices, plan.splits) * plan.slice_groups;
+  const Index row_floats =
+      share * (in.stride[0] * in.width * plan.group_inputs() + plan.columns * plan.group_outputs());
+  for (Index n = 2;
+       plan.row_block > kLeastRows && (in.buffer_floats(plan.row_block) > kBufferFloats ||
+                                       plan.row_block * row_floats > kBlockFloats);
+       ++n)
     plan.row_block = ceil_div(plan.rows, n);
   plan.grads_copied = plan.columns < kShortRow;
   const Index near = (kNearFloats - (in.tap_rows - in.stride[0]) * in.row_pitch) /
@@ -93,10 +103,12 @@ void plan_rows(GroupGradPlan& plan) {
 }
 
 void plan_chunks(GroupGradPlan& plan) {
-  if (plan.part_floats() <= kLargeSums)
-    plan.parts = std::clamp<Index>(plan.images, 1, kMaxParts);
-  else  // slice by slice, each through all images
-    plan.splits = plan.slices;
+  plan.parts = std::clamp<Index>(plan.images, 1, kMaxParts);
+  if (plan.part_floats() > kLargeSums) {
+    // Few parts, of pieces of pixels that are long enough for memory.
+    plan.splits = std::clamp<Index>(plan.out_channels / kSplitChannels, 1, plan.slices);
+    plan.parts = std::min(plan.parts, ceil_div(kWantedChunks, plan.splits));
+  }
   while (plan.parts * plan.splits < kWantedChunks && plan.splits * 2 <= plan.slices)
     plan.splits *= 2;
 }
@@ -133,6 +145,62 @@ struct Groups {
   Index first, end;
 };
 
+// Rows [first, end) of the gradient of an image.
+struct RowBlock {
+  Index image, first, end;
+};
+
+RowBlock block_at(const GroupGradPlan& plan, Index image, Index block) {
+  const Index first = block * plan.row_block;
+  return {image, first, std::min(first + plan.row_block, plan.rows)};
+}
+
+// Rows of an image, of whose pixels some channels are wanted.
+struct WantedRows {
+  const float* from = nullptr;  // the first row's
+  Index pixels = 0, channels = 0, pitch = 0;
+
+  LineRuns part(Index first, Index end) const {
+    return {from + first * pitch, end - first, channels, pitch};
+  }
+};
+
+// What a block of rows will read, asked for in shares, one a call for products.
+struct Wanted {
+  WantedRows input, grad;
+  Index done = 0, calls = 1;
+
+  LineRuns next_share() {
+    const Index pixels = input.pixels + grad.pixels;
+    const Index first = pixels * done / calls, end = pixels * (done + 1) / calls;
+    ++done;
+    // One share has pixels of both, of which it asks for the input's.
+    if (first < input.pixels) return input.part(first, std::min(end, input.pixels));
+    return grad.part(first - input.pixels, end - input.pixels);
+  }
+};
+
+Wanted wanted_of(const GroupGradPlan& plan, const Tensors& tensors, const Chunk& chunk,
+                 const RowBlock& block) {
+  const ConvInput& in = plan.in;
+  const Index group = chunk.slice * plan.slice_groups;
+  const Index groups = std::min(chunk.slice_end * plan.slice_groups, plan.groups) - group;
+  auto row_at = [&](Index row, Index more) {
+    return std::clamp<Index>(row * in.stride[0] + in.first_row + more, 0, in.height);
+  };
+  const Index first = row_at(block.first, 0), end = row_at(block.end - 1, in.tap_rows);
+  const Index out = plan.out_channels;
+  Wanted wanted;
+  wanted.input = {tensors.input + (block.image * in.height + first) * in.width * in.channels +
+                      group * plan.group_inputs(),
+                  (end - first) * in.width, groups * plan.group_inputs(), in.channels};
+  wanted.grad = {tensors.grad_output +
+                     (block.image * plan.rows + block.first) * plan.columns * out +
+                     group * plan.group_outputs(),
+                 (block.end - block.first) * plan.columns, groups * plan.group_outputs(), out};
+  return wanted;
+}
+
 // Copies rows of the gradient to blocks of channels.
 void copy_grads(const GroupGradPlan& plan, const GroupGradKernels& kernels, const float* grad,
                 const float* end, Index rows, float* to) {
@@ -149,7 +217,7 @@ void copy_grads(const GroupGradPlan& plan, const GroupGradKernels& kernels, cons
 
 // Products of some rows of a block, for all vectors of a slice; `rows` holds both copies.
 void add_rows(const GroupGradPlan& plan, const GroupGradKernels& kernels, const Groups& groups,
-              const GroupProducts& rows, float* sums) {
+              const GroupProducts& rows, Wanted& wanted, float* sums) {
   const GroupVectors vectors = plan.vectors();
   const Index first = groups.first * vectors.group, end = groups.end * vectors.group;
   for (Index v = vectors.count(first); v < vectors.count(end); ++v) {
@@ -165,6 +233,7 @@ void add_rows(const GroupGradPlan& plan, const GroupGradKernels& kernels, const 
       const Run& run = plan.runs()[r];
       job.input = input + run.offset, job.taps = run.taps, job.channels = run.channels;
       job.sums = to;
+      job.fetch = wanted.next_share();
       kernels.products(job);
       to += run.channels * run.taps * plan.lanes;
     }
@@ -172,10 +241,12 @@ void add_rows(const GroupGradPlan& plan, const GroupGradKernels& kernels, const 
 }
 
 void add_block(const GroupGradPlan& plan, const GroupGradKernels& kernels, const Tensors& tensors,
-               const Chunk& chunk, Index image, Index block, float* buffer) {
+               const Chunk& chunk, const RowBlock& block, Wanted& wanted, float* buffer) {
   const ConvInput& in = plan.in;
-  const Index first_row = block * plan.row_block;
-  const Index row_count = std::min(plan.row_block, plan.rows - first_row);
+  const Index image = block.image, first_row = block.first;
+  const Index row_count = block.end - first_row;
+  wanted.calls = (chunk.slice_end - chunk.slice) * ceil_div(row_count, plan.near_rows) *
+                 plan.vectors().count(plan.slice_groups * plan.group_outputs()) * plan.run_count;
   const Index grad_step = plan.columns * plan.out_channels;
   const float* const grad = tensors.grad_output + (image * plan.rows + first_row) * grad_step;
   const float* const grad_end = grad + row_count * grad_step;
@@ -208,8 +279,9 @@ void add_block(const GroupGradPlan& plan, const GroupGradKernels& kernels, const
         products.grad = grads;
       }
       products.input = buffer + row * in.row_step();
-      products.accumulate = image != chunk.image || block > 0 || row > 0;
-      add_rows(plan, kernels, groups, products, tensors.sums + chunk.part * plan.part_floats());
+      products.accumulate = image != chunk.image || first_row > 0 || row > 0;
+      add_rows(plan, kernels, groups, products, wanted,
+               tensors.sums + chunk.part * plan.part_floats());
     }
     if (!plan.bias) continue;
     ColumnSums sums;
@@ -220,7 +292,7 @@ void add_block(const GroupGradPlan& plan, const GroupGradKernels& kernels, const
     sums.sums = (chunk.part == 0 ? tensors.grad_bias
                                  : tensors.bias_parts + (chunk.part - 1) * plan.out_channels) +
                 channel;
-    sums.accumulate = image != chunk.image || block > 0;
+    sums.accumulate = image != chunk.image || first_row > 0;
     kernels.column_sums(sums);
   }
 }
@@ -262,10 +334,13 @@ void run_grouped(const KernelArgs& args, const GroupGradKernels& kernels) {
   const Index blocks = ceil_div(plan.rows, plan.row_block);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const Chunk chunk = chunk_at(plan, index);
-    for (Index image = chunk.image; image < chunk.image_end; ++image)
-      for (Index block = 0; block < blocks; ++block)
-        add_block(plan, kernels, tensors, chunk, image, block,
-                  buffers + worker * (plan.input_floats + plan.grad_floats));
+    const Index end = chunk.image_end * blocks;
+    for (Index b = chunk.image * blocks; b < end; ++b) {
+      const Index next = std::min(b + 1, end - 1);
+      Wanted wanted = wanted_of(plan, tensors, chunk, block_at(plan, next / blocks, next % blocks));
+      add_block(plan, kernels, tensors, chunk, block_at(plan, b / blocks, b % blocks), wanted,
+                buffers + worker * (plan.input_floats + plan.grad_floats));
+    }
   };
   parallel_for(args.threads, plan.parts * plan.splits, run_chunk);
   auto combine = [&](std::int64_t begin, std::int64_t end) {
@@ -343,8 +418,8 @@ Kernel make_grouped_weight_grad_kernel(const WeightGradProblem& p, int threads,
       plan_group_rows(plan.in, {ceil_div(plan.slice_groups * plan.group_inputs(), kInputBlock), 0});
   const std::vector<Run> runs = make_runs(p, plan);
   plan.run_count = static_cast<Index>(runs.size());
-  plan_rows(plan);
   plan_chunks(plan);
+  plan_rows(plan);
   plan.workers = std::max(threads, 1);
 
   Kernel kernel;
