@@ -12,6 +12,7 @@ What was measured holds for the sdist too: it must carry every file that the bui
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -68,7 +69,7 @@ def children_seconds() -> float:
 
 def probe_seconds() -> float:
     """Processor time of the probe, the least of three."""
-    compiler = [os.environ.get("CXX", "c++"), "-std=c++20", "-O2", "-c", "-x", "c++", "-", "-o", os.devnull]
+    compiler = shlex.split(os.environ.get("CXX", "c++")) + "-std=c++20 -O2 -c -x c++ - -o /dev/null".split()
     seconds = []
     for _ in range(3):
         before = children_seconds()
