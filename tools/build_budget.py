@@ -69,7 +69,7 @@ def children_seconds() -> float:
 
 def probe_seconds() -> float:
     """Processor time of the probe, the least of three."""
-    compiler = shlex.split(os.environ.get("CXX", "c++")) + "-std=c++20 -O2 -c -x c++ - -o /dev/null".split()
+    compiler = shlex.split(f"{os.environ.get('CXX', 'c++')} -std=c++20 -O2 -c -x c++ - -o /dev/null")
     seconds = []
     for _ in range(3):
         before = children_seconds()
