@@ -628,8 +628,9 @@ def compile(
             error over the largest result, measured on 16 to 512 channels of ReLU's results and He's weights: 2e-7 to
             9e-7 on the small outputs, 3e-6 to 2e-5 on the large ones and 2e-6 to 1e-5 of 5x5 windows, against 3e-7 to
             3e-6 by plain sums. A NaN or an infinity spoils whole tiles of outputs, of 2x2 or 4x4. Transformed weights
-            take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. Within groups of 8 to 64 channels 3x3 windows
-            multiply 4 times less on outputs of any size, with errors of 2e-6 to 7e-6. With bfloat16, where AVX512-BF16
+            take 1.8 or 4 times the memory, of 5x5 windows 1.4 times. 3x3 windows within groups of 8, 16, 32 or 64
+            channels, as many in as out, multiply up to 4 times less on outputs of 4x4 and more, with errors of 2e-6 to
+            8e-6. With bfloat16, where AVX512-BF16
             multiplies and AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS
             result instead of 0.24 %. With AVX-512, let 1x1 convolutions in float32 between 128 channels or more, and
             their gradients, use Strassen's algorithm in Winograd's form (1971), which multiplies an eighth less: on 128

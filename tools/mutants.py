@@ -109,6 +109,13 @@ MUTANTS = (
         "*/backends/test_winograd.cpp",
     ),
     Mutant(
+        "winograd: a gradient within groups forgets its mask",
+        CPU + "conv2d_winograd_groups.cpp",
+        "tensors.mask ? tensors.mask + at : nullptr",
+        "nullptr",
+        "*/backends/test_conv2d.cpp",
+    ),
+    Mutant(
         "winograd: all parts of a weight gradient but the first are lost",
         CPU + "conv2d_winograd_group_grad.cpp",
         "Index part = 1; part < plan.parts; ++part)\n    kernels.add(sums",

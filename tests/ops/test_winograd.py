@@ -97,7 +97,7 @@ CASES = {
     "window_5_four_pads": Case((1, 8, 9, 33), 16, padding=(0, 1, 3, 2), window=5),
     "window_5_split": Case((1, 7, 7, 20), 130, padding=2, window=5),
     "window_5_many": Case((3, 27, 28, 16), 32, padding=2, window=5),
-    "groups_of_8": Case((2, 9, 11, 24), 24, groups=3),
+    "groups_of_8": Case((2, 11, 11, 24), 24, groups=3),
     "groups_of_16": Case((1, 14, 13, 48), 48, groups=3),
     "groups_of_32": Case((2, 10, 9, 96), 96, groups=3),
     "groups_of_64": Case((1, 8, 9, 128), 128, groups=2),
@@ -106,7 +106,7 @@ CASES = {
     "groups_unpadded": Case((2, 13, 16, 32), 32, padding=0, groups=2),
     "groups_padded_by_2": Case((1, 10, 9, 16), 16, padding=2, groups=2),
     "groups_four_pads": Case((1, 10, 11, 32), 32, padding=(0, 1, 2, 1), groups=2),
-    "groups_wide": Case((1, 9, 70, 16), 16, groups=2),  # several strips of tiles in a row
+    "groups_wide": Case((1, 11, 70, 16), 16, groups=2),  # several strips of tiles in a row
     "groups_many": Case((4, 29, 30, 192), 192, groups=12),
     "groups_empty_batch": Case((0, 12, 12, 32), 32, groups=2),
 }

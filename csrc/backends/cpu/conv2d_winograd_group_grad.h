@@ -6,7 +6,8 @@
 // transformed gradients, summed over the tiles, become the gradient in the end.
 //
 // The tiles are cut into parts with sums of their own, which is a function of the shapes and the
-// instruction set alone, and the parts are added in order. Numerics: as conv2d_winograd.h says.
+// instruction set alone. Numerics: within a part one sum a point, batch by batch of tiles in their
+// order; the parts are added in order.
 namespace pycnn::cpu {
 
 struct WinogradGroupGradKernels;

@@ -49,6 +49,12 @@ inline const char* refuse_winograd_groups(const Shape& input, const Shape& outpu
     return "groups are not one, two or four vectors of channels";
   if (channels < kWinogradLeastGroup) return "groups have fewer than 8 channels";
   if (std::min(output[1], output[2]) < kMinSide) return "an output side is below 4";
+  // Where tiles hang over, more is computed than is wanted: in short vectors little may be.
+  const Index wanted = output[1] * output[2];
+  const Index computed = 16 * ceil_div(output[1], Index{4}) * ceil_div(output[2], Index{4});
+  if (channels == kWinogradLeastGroup && 4 * wanted < 3 * computed)
+    return "outputs are less than three quarters of their tiles";
+  if (2 * wanted < computed) return "outputs are less than half of their tiles";
   return nullptr;
 }
 

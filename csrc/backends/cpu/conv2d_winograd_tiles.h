@@ -6,7 +6,8 @@
 #include "pycnn/ops.h"
 
 // How images are cut into Winograd's tiles, and how these are shared out: part of the plans of
-// conv2d_winograd.cpp, conv2d_winograd_bfloat16.cpp and conv2d_winograd_weight_grad.cpp.
+// conv2d_winograd.cpp, conv2d_winograd_bfloat16.cpp, conv2d_winograd_weight_grad.cpp and
+// conv2d_winograd_strips.h.
 namespace pycnn::cpu {
 
 constexpr Index kWinogradLine = 16;  // floats of a cache line

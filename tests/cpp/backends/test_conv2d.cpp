@@ -172,6 +172,8 @@ TEST_CASE("conv2d: a finished gradient equals separate steps") {
         Case{.n = 2, .h = 6, .w = 5, .ic = 16, .oc = 17, .padding = {1, 0, 1, 2}},
         Case{.n = 1, .h = 9, .w = 7, .ic = 35, .oc = 16, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
         Case{.n = 2, .h = 5, .w = 7, .ic = 66, .oc = 132, .kh = 1, .kw = 1, .groups = 2},
+        Case{.n = 2, .h = 7, .w = 8, .ic = 48, .oc = 48, .padding = {1, 1, 1, 1}, .groups = 3},
+        Case{.n = 1, .h = 8, .w = 7, .ic = 32, .oc = 32, .padding = {1, 1, 1, 1}, .groups = 4},
         Case{.n = 0, .ic = 33, .oc = 20, .kh = 1, .kw = 1}}) {
     CAPTURE(c.text());
     const Values grad = reals(c.output(), random), weight = reals(c.weight(), random);
