@@ -122,8 +122,8 @@ struct Backend {
   // Whether siblings are computed faster as one, by their shapes alone.
   bool (*merges)(const Siblings&);
   // Whether a Conv2d (Conv2dGradInput) that also gives moments (sums) of its result spares more
-  // than that costs, by the shapes alone. The op and specs are those of one that does not.
-  bool (*measures)(const Op&, Specs inputs, Specs outputs);
+  // than that costs, by the shapes alone. The op and problem are those of one that does not.
+  bool (*measures)(const Op&, const Problem&);
   // Whether a Conv2dGradInput that is finished is made by the same kernel as one that is not, which
   // then does that to what it stores. The problem is the one of the finished.
   bool (*finishes)(const ops::Conv2dGradInput&, const Problem&);

@@ -108,8 +108,8 @@ Selection select_kernel(const Op& op, const Problem& problem) {
 
 std::vector<std::string> list_variants(const Op& op) { return loaded->variants(op); }
 bool merges(const Siblings& siblings) { return loaded->merges(siblings); }
-bool measures(const Op& op, Specs inputs, Specs outputs) {
-  return loaded->measures(op, inputs, outputs);
+bool measures(const Op& op, const Problem& problem) {
+  return loaded->measures(op, problem.inputs, problem.outputs);
 }
 bool finishes(const ops::Conv2dGradInput&, const Problem&) { return false; }
 

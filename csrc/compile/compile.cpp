@@ -39,7 +39,8 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     // After it: what a batch norm takes through its ReLU needs no gradient of that.
     graph = finish_gradients(
         graph, {device.backend, options.variants, parse_isa(options.isa), options.winograd});
-    graph = measure_outputs(graph, {device.backend, options.variants});
+    graph = measure_outputs(
+        graph, {device.backend, options.variants, parse_isa(options.isa), options.winograd});
     // For caches: elsewhere nothing computes a gradient by rows.
     // Whole gradients are exchanged.
     if (device.module == nullptr && !options.exchange) graph = fuse_update(graph, options.variants);

@@ -60,7 +60,8 @@ class Measurer {
   bool measures(int i) const {
     std::vector<TensorSpec> inputs;
     for (const Symbol input : node(i).inputs) inputs.push_back(editor_.source().spec(input));
-    return !is_pinned(i) && rule_.backend->measures(node(i).op, inputs, node(i).outputs);
+    const Problem problem{inputs, node(i).outputs, rule_.isa, 1, {}, rule_.winograd};
+    return !is_pinned(i) && rule_.backend->measures(node(i).op, problem);
   }
 
   // What a batch norm takes the statistics of: the first result of a convolution, or some channels
@@ -112,9 +113,12 @@ class Measurer {
     const std::optional<Norm> norm = norm_of(i);
     if (!norm) return;
     const int source = norm->grad_output.node;
-    if (op_at<ops::Conv2dGradInput>(source) == nullptr || uses_.sole_consumer(source) != i ||
-        !measures(source))
-      return;
+    const auto* conv = op_at<ops::Conv2dGradInput>(source);
+    if (conv == nullptr || gives_sums_for_[static_cast<std::size_t>(source)] >= 0) return;
+    // What others add something to is no batch norm's gradient yet; but for one that is finished,
+    // which goes on past the batch norm as it is.
+    const bool is_finished = conv->finish != GradientEpilogue{};
+    if ((!is_finished && uses_.sole_consumer(source) != i) || !measures(source)) return;
     for (const Symbol read : norm->read)
       if (read.node > source) return;
     gives_sums_for_[static_cast<std::size_t>(source)] = i;

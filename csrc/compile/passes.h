@@ -76,6 +76,8 @@ Graph finish_gradients(const Graph& graph, const FinishRule& rule);
 struct MeasureRule {
   const Backend* backend = &cpu_backend();
   std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
+  Isa isa = Isa::kBaseline;
+  bool winograd = true;
 };
 
 // Has convolutions give what the batch norm behind them, or in the backward pass the one before

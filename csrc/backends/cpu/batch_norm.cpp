@@ -29,7 +29,7 @@ void train_reference(const KernelArgs& args) noexcept {
 // By the coefficients 0 to 2: mean, factor and shift.
 template <class Isa>
 void normalize(const KernelArgs& args, const Layout& l, const Scratch& scratch) noexcept {
-  for_chunks<Isa>(args, l, args.inputs[0], nullptr, &args.outputs[0],
+  for_chunks<Isa>(args, l, args.inputs[0], nullptr, &args.outputs[0], Order::kForwards,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto*, auto* y) {
                     functions.apply(x, nullptr, y, chunk.rows, chunk.width, scratch.coefficient(0),

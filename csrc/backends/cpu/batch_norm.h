@@ -27,6 +27,12 @@ struct Gate {
   Rectifier rectifier;
 };
 
+// Rows that lie apart: `pitch` elements from one to the next. Results of `before` rows are there
+// already, and these go on with them.
+struct MoreRows {
+  std::int64_t rows, width, pitch, before;
+};
+
 template <class T>
 struct BatchNormFunctions {
   // Per column: the mean as pivot + mean, since float alone may be too coarse for it, and the sum
@@ -34,14 +40,18 @@ struct BatchNormFunctions {
   // Golub and LeVeque (1979). `rows` is at least 1.
   void (*statistics)(const T* x, std::int64_t rows, std::int64_t width, float* pivot, float* mean,
                      float* m2) noexcept;
+  // Per column: the sums of x - pivot and of its square, in one pass, for rows that are near. The
+  // pivot is the mean of the very first rows, rounded.
+  void (*shifted_sums)(const T* x, const MoreRows& rows, float* pivot, float* sum,
+                       float* square) noexcept;
   // y = rectifier((x - mean) * factor + shift + residual); `residual` may be null, and so may
   // `rectifier`.
   void (*apply)(const T* x, const T* residual, T* y, std::int64_t rows, std::int64_t width,
                 const float* mean, const float* factor, const float* shift,
                 const Rectifier* rectifier) noexcept;
   // Per column, of what the gate leaves of g: sum of g, and sum of g * (x - mean). A gate of null
-  // leaves all.
-  void (*gradient_sums)(const T* x, const T* g, std::int64_t rows, std::int64_t width,
+  // leaves all. `rows` are those of g; those of x lie at `pitch`.
+  void (*gradient_sums)(const T* x, std::int64_t pitch, const T* g, const MoreRows& rows,
                         const float* mean, const Gate* gate, float* sum, float* product) noexcept;
   // grad_input = a * g + b * (x - mean) + c, of what the gate leaves of g.
   void (*gradient)(const T* x, const T* g, T* grad_input, std::int64_t rows, std::int64_t width,

@@ -68,13 +68,14 @@ PYCNN_INLINE Index block_rows_of(Index width) {
   return rows < 16 ? 16 : rows > 256 ? 256 : rows;
 }
 
-// Calls f(vectors, first row, rows, column, lanes, ahead) for all columns of all blocks.
+// Calls f(vectors, first row, rows, column, lanes, ahead) for all columns of all blocks; `ahead`
+// are the rows to the next block, or 0.
 template <class F>
 PYCNN_INLINE void for_blocks(Index rows, Index width, const F& f) {
   const Index block = block_rows_of(width);
   for (Index begin = 0; begin < rows; begin += block) {
     const Index count = begin + block < rows ? block : rows - begin;
-    const Index ahead = begin + 2 * block <= rows ? block * width : 0;
+    const Index ahead = begin + 2 * block <= rows ? block : 0;
     for_vectors<kSumVectors>(
         width, [&](auto vectors, Index c, int lanes)
                    __attribute__((always_inline)) { f(vectors, begin, count, c, lanes, ahead); });
@@ -142,15 +143,61 @@ void statistics(const T* x, Index rows, Index width, float* pivot, float* mean,
       rows, width,
       [&](auto vectors, Index begin, Index count, Index c, int lanes, Index ahead)
           __attribute__((always_inline)) {
-            block_statistics<vectors.kValue>(x + begin * width + c, count, width, ahead, begin,
-                                             pivot + c, mean + c, m2 + c, lanes);
+            block_statistics<vectors.kValue>(x + begin * width + c, count, width, ahead * width,
+                                             begin, pivot + c, mean + c, m2 + c, lanes);
           });
 }
 
+// Rows whose mean becomes the pivot.
+constexpr Index kPivotRows = 16;
+
+template <int kVectors, class T>
+PYCNN_INLINE void shifted_columns(const T* x, const MoreRows& more, float* pivot, float* sum,
+                                  float* square, int lanes) {
+  Vec center[kVectors] = {}, sums[kVectors] = {}, squares[kVectors] = {}, row[kVectors];
+  if (more.before == 0) {
+    const Index count = more.rows < kPivotRows ? more.rows : kPivotRows;
+    for (Index r = 0; r < count; ++r) {
+      load_side_by_side(x + r * more.pitch, row, lanes);
+      for (int v = 0; v < kVectors; ++v) center[v] += row[v];
+    }
+    const Vec n = broadcast(static_cast<float>(count));
+    for (int v = 0; v < kVectors; ++v) {
+      center[v] = center[v] / n;
+      store_lanes(pivot + v * kLanes, center[v], lanes);
+    }
+  } else {
+    load_side_by_side(pivot, center, lanes);
+    load_side_by_side(sum, sums, lanes);
+    load_side_by_side(square, squares, lanes);
+  }
+  for (Index r = 0; r < more.rows; ++r, x += more.pitch) {
+    load_side_by_side(x, row, lanes);
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec d = row[v] - center[v];
+      sums[v] += d;
+      squares[v] = fma(d, d, squares[v]);
+    }
+  }
+  store_side_by_side(sum, sums, lanes);
+  store_side_by_side(square, squares, lanes);
+}
+
+template <class T>
+void shifted_sums(const T* x, const MoreRows& rows, float* pivot, float* sum,
+                  float* square) noexcept {
+  const MoreRows more = rows;
+  for_vectors<kSumVectors>(
+      more.width, [&](auto vectors, Index c, int lanes) __attribute__((always_inline)) {
+        shifted_columns<vectors.kValue>(x + c, more, pivot + c, sum + c, square + c, lanes);
+      });
+}
+
 template <Bend kBend, int kVectors, class T>
-PYCNN_INLINE void block_gradient_sums(const T* x, const T* g, Index rows, Index width, Index ahead,
-                                      bool first, const float* mean, const Gate& gate, Index c,
-                                      float* sum, float* product, int lanes) {
+PYCNN_INLINE void block_gradient_sums(const T* x, Index x_pitch, const T* g, Index g_pitch,
+                                      Index rows, Index ahead, bool first, const float* mean,
+                                      const Gate& gate, Index c, float* sum, float* product,
+                                      int lanes) {
   Vec sums[kVectors] = {}, products[kVectors] = {}, row[kVectors], grad[kVectors];
   Vec center[kVectors], factor[kVectors], offset[kVectors];
   load_side_by_side(mean + c, center, lanes);
@@ -158,9 +205,9 @@ PYCNN_INLINE void block_gradient_sums(const T* x, const T* g, Index rows, Index 
     load_side_by_side(gate.factor + c, factor, lanes);
     load_side_by_side(gate.offset + c, offset, lanes);
   }
-  for (Index r = 0; r < rows; ++r, x += width, g += width) {
-    fetch_ahead<kVectors>(x, ahead);
-    fetch_ahead<kVectors>(g, ahead);
+  for (Index r = 0; r < rows; ++r, x += x_pitch, g += g_pitch) {
+    fetch_ahead<kVectors>(x, ahead * x_pitch);
+    fetch_ahead<kVectors>(g, ahead * g_pitch);
     load_side_by_side(x, row, lanes);
     load_side_by_side(g, grad, lanes);
     for (int v = 0; v < kVectors; ++v) {
@@ -183,27 +230,28 @@ PYCNN_INLINE void block_gradient_sums(const T* x, const T* g, Index rows, Index 
 }
 
 template <Bend kBend, class T>
-void gated_sums(const T* x, const T* g, Index rows, Index width, const float* mean,
+void gated_sums(const T* x, Index x_pitch, const T* g, const MoreRows& more, const float* mean,
                 const Gate& gate, float* sum, float* product) {
+  const Index pitch = more.pitch, before = more.before;
   for_blocks(
-      rows, width,
-      [&](auto vectors, Index begin, Index count, Index c, int lanes,
-          Index ahead) __attribute__((always_inline)) {
-        const Index at = begin * width + c;
-        block_gradient_sums<kBend, vectors.kValue>(x + at, g + at, count, width, ahead, begin == 0,
-                                                   mean, gate, c, sum, product, lanes);
-      });
+      more.rows, more.width,
+      [&](auto vectors, Index begin, Index count, Index c, int lanes, Index ahead)
+          __attribute__((always_inline)) {
+            block_gradient_sums<kBend, vectors.kValue>(
+                x + begin * x_pitch + c, x_pitch, g + begin * pitch + c, pitch, count, ahead,
+                before + begin == 0, mean, gate, c, sum, product, lanes);
+          });
 }
 
 template <class T>
-void gradient_sums(const T* x, const T* g, Index rows, Index width, const float* mean,
+void gradient_sums(const T* x, Index pitch, const T* g, const MoreRows& rows, const float* mean,
                    const Gate* gate, float* sum, float* product) noexcept {
   if (gate == nullptr)
-    gated_sums<Bend::kNone>(x, g, rows, width, mean, Gate{}, sum, product);
+    gated_sums<Bend::kNone>(x, pitch, g, rows, mean, Gate{}, sum, product);
   else if (gate->rectifier.is_relu)
-    gated_sums<Bend::kRelu>(x, g, rows, width, mean, *gate, sum, product);
+    gated_sums<Bend::kRelu>(x, pitch, g, rows, mean, *gate, sum, product);
   else
-    gated_sums<Bend::kAny>(x, g, rows, width, mean, *gate, sum, product);
+    gated_sums<Bend::kAny>(x, pitch, g, rows, mean, *gate, sum, product);
 }
 
 // ---- A result for each element
@@ -321,8 +369,8 @@ void scale(const T* x, T* y, Index rows, Index width, const float* factor) noexc
 }
 
 template <class T>
-constexpr BatchNormFunctions<T> functions = {statistics<T>, apply<T>, gradient_sums<T>, gradient<T>,
-                                             scale<T>};
+constexpr BatchNormFunctions<T> functions = {statistics<T>,    shifted_sums<T>, apply<T>,
+                                             gradient_sums<T>, gradient<T>,     scale<T>};
 
 }  // namespace
 }  // namespace batch_norm

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/activation_reference.h"
 #include "backends/cpu/batch_norm_matrix.h"
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/select.h"
 
 // Batch norm of training in two halves: statistics, then one pass that normalises, adds a residual
@@ -53,23 +54,6 @@ void statistics(const KernelArgs& args) noexcept {
                   });
 }
 
-// ---- Activations
-
-// None for the identity.
-std::optional<Rectifier> rectifier_of(ActivationKind kind, double slope) noexcept {
-  constexpr float kNever = std::numeric_limits<float>::quiet_NaN();
-  switch (kind) {
-    case ActivationKind::kRelu:
-      return Rectifier{0.0f, kNever, 0.0f, 0, true};
-    case ActivationKind::kRelu6:
-      return Rectifier{0.0f, 6.0f, 0.0f, 0, false};
-    case ActivationKind::kLeakyRelu:
-      return Rectifier{0.0f, kNever, static_cast<float>(slope), -1, false};
-    default:
-      return std::nullopt;
-  }
-}
-
 // ---- BatchNormApply
 
 void apply_reference(const KernelArgs& args) noexcept {
@@ -107,7 +91,10 @@ void apply(const KernelArgs& args) noexcept {
   const std::optional<Rectifier> rectifier = rectifier_of(epilogue.activation, epilogue.slope);
   const TensorView* const residual = epilogue.residual ? &args.inputs[4] : nullptr;
   repeat_channels(args, l, scratch, 1, 0, 3);
-  for_chunks<Isa>(args, l, args.inputs[0], residual, &args.outputs[0],
+  // As a rule a convolution wrote the input: just now, where it measured it itself; else a pass for
+  // the statistics came between.
+  const Order order = worth_measuring(*args.inputs[0].spec) ? Order::kBackwards : Order::kForwards;
+  for_chunks<Isa>(args, l, args.inputs[0], residual, &args.outputs[0], order,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto* more, auto* y) {
                     functions.apply(x, more, y, chunk.rows, chunk.width, scratch.coefficient(0),
@@ -169,6 +156,20 @@ void apply_grad(const KernelArgs& args) noexcept {
 
 }  // namespace
 }  // namespace batch_norm
+
+std::optional<Rectifier> rectifier_of(ActivationKind kind, double slope) noexcept {
+  constexpr float kNever = std::numeric_limits<float>::quiet_NaN();
+  switch (kind) {
+    case ActivationKind::kRelu:
+      return Rectifier{0.0f, kNever, 0.0f, 0, true};
+    case ActivationKind::kRelu6:
+      return Rectifier{0.0f, 6.0f, 0.0f, 0, false};
+    case ActivationKind::kLeakyRelu:
+      return Rectifier{0.0f, kNever, static_cast<float>(slope), -1, false};
+    default:
+      return std::nullopt;
+  }
+}
 
 PYCNN_BATCH_NORM_OP(ops::BatchNormStatistics, "batch_norm_statistics",
                     batch_norm::statistics_reference, batch_norm::statistics<Isa>, 0, 0,

@@ -111,16 +111,19 @@ void for_columns(const Layout& l, std::int64_t begin, std::int64_t end, F&& f) n
   }
 }
 
+// The end of a tensor was written last and is still in a cache: who reads it first goes backwards.
+// Then its beginning is near, for the next one, who goes forwards.
+enum class Order : std::uint8_t { kForwards, kBackwards };
+
 // Calls f(functions, k, chunk k, first, second, output) for all chunks, with the vector functions
 // for the element type of the three tensors and where the chunk lies in them. Only `first` must be
-// there. `output` may lie on either input. What only reads goes backwards: the end of a tensor was
-// written last and is still in a cache, and its beginning will be when the next pass goes forwards.
+// there. `output` may lie on either input.
 template <class Isa, class F>
 void for_chunks(const KernelArgs& args, const Layout& l, const TensorView& first,
-                const TensorView* second, const TensorView* output, F&& f) noexcept {
+                const TensorView* second, const TensorView* output, Order order, F&& f) noexcept {
   const auto run = [&]<class T>(const BatchNormFunctions<T>& functions) {
     parallel_for(args.threads, l.chunks, [&](std::int64_t i, int) {
-      const std::int64_t k = output != nullptr ? i : l.chunks - 1 - i;
+      const std::int64_t k = order == Order::kForwards ? i : l.chunks - 1 - i;
       const Chunk chunk = chunk_of(l, k);
       const auto at = [&](const TensorView* view) {
         return view != nullptr ? view->as<T>() + chunk.offset : nullptr;
@@ -162,7 +165,7 @@ void measure(const KernelArgs& args, const OpType& op, const Layout& l, const Sc
              Put&& put) noexcept {
   const auto* const scale = args.inputs[1].as<const float>();
   const auto* const shift = args.inputs[2].as<const float>();
-  for_chunks<Isa>(args, l, args.inputs[0], nullptr, nullptr,
+  for_chunks<Isa>(args, l, args.inputs[0], nullptr, nullptr, Order::kBackwards,
                   [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
                       const auto*, auto*) {
                     functions.statistics(x, chunk.rows, chunk.width, scratch.partial(0, k),
@@ -269,11 +272,13 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
     scratch.set(0, c, Grad::template mean<float>(args, c));
   const bool known = knows_sums<Grad>(args);
   if (!known)
-    for_chunks<Isa>(args, l, input, &grad_output, nullptr,
+    for_chunks<Isa>(args, l, input, &grad_output, nullptr, Order::kBackwards,
                     [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
                         const auto* g, auto*) {
-                      functions.gradient_sums(x, g, chunk.rows, chunk.width, scratch.coefficient(0),
-                                              gate, scratch.partial(0, k), scratch.partial(1, k));
+                      functions.gradient_sums(x, chunk.width, g,
+                                              {chunk.rows, chunk.width, chunk.width, 0},
+                                              scratch.coefficient(0), gate, scratch.partial(0, k),
+                                              scratch.partial(1, k));
                     });
   for_channel_blocks(args, l, [&](std::int64_t begin, std::int64_t end) {
     ref::GradientSums sums[kChannelBlock] = {};
@@ -297,6 +302,7 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
     }
   });
   for_chunks<Isa>(args, l, input, &grad_output, &args.outputs[0],
+                  known ? Order::kBackwards : Order::kForwards,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto* g, auto* to) {
                     if constexpr (Grad::kThroughStatistics)

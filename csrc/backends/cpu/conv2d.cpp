@@ -32,6 +32,7 @@ WindowProblem window_of(const ops::Conv2d& op, const Problem& problem) {
   window.stride = op.stride, window.dilation = op.dilation;
   window.padding = {op.padding.top, op.padding.left};
   window.epilogue = op.epilogue;
+  if (op.epilogue.moments) window.measure = MeasureKind::kMoments;
   window.bias = problem.inputs.size() > (op.epilogue.residual ? 3u : 2u);
   return window;
 }
@@ -47,6 +48,7 @@ WindowProblem window_of(const ops::Conv2dGradInput& op, const Problem& problem) 
   window.transposed = true;
   window.epilogue.residual = op.finish.residual;
   window.mask = op.finish.relu;
+  if (op.sums.wanted) window.measure = MeasureKind::kSums;
   return window;
 }
 
@@ -102,7 +104,10 @@ const char* accept_strassen(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
   if (!problem.winograd) return kWinogradIsOff;
   if (const char* refused = refuse_finish(op, problem)) return refused;
-  return refuse_strassen(window_of(op, problem));
+  const WindowProblem window = window_of(op, problem);
+  if (window.measure != MeasureKind::kNothing && window.transposed && window.stride != Pair{1, 1})
+    return "sums of pixels that lie apart are not taken here";
+  return refuse_strassen(window);
 }
 
 Kernel make_strassen(const auto& op, const Problem& problem) {
@@ -138,6 +143,7 @@ template <const ScatterRun& kRun>
 const char* accept_scatter(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
   if (const char* refused = refuse_scatter(op, problem, kRun.lanes)) return refused;
+  if (op.sums.wanted) return "sums are not taken here";
   return refuse_finished(op);
 }
 
@@ -532,7 +538,7 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeightPerThread[] = {
      make_grad_weight<kWeightGradBaseline, true>},
 };
 
-// With moments or sums of the result.
+// With sums of the result, or moments of one of bfloat16. Those of float32 are measured by all.
 constexpr Variant<ops::Conv2d> kForwardMeasured[] = {
     {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference}};
 constexpr Variant<ops::Conv2dGradInput> kGradInputMeasured[] = {
@@ -541,12 +547,14 @@ constexpr Variant<ops::Conv2dGradInput> kGradInputMeasured[] = {
 }  // namespace
 
 Selection select(const ops::Conv2d& op, const Problem& problem) {
-  if (op.epilogue.moments) return choose(kForwardMeasured, op, problem);
+  if (op.epilogue.moments && problem.inputs[0].dtype == DType::kBFloat16)
+    return choose(kForwardMeasured, op, problem);
   return choose(kForward, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2d&) { return names_of(kForward); }
 Selection select(const ops::Conv2dGradInput& op, const Problem& problem) {
-  if (op.sums.wanted) return choose(kGradInputMeasured, op, problem);
+  if (op.sums.wanted && problem.inputs[0].dtype == DType::kBFloat16)
+    return choose(kGradInputMeasured, op, problem);
   return choose(kGradInput, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2dGradInput&) { return names_of(kGradInput); }

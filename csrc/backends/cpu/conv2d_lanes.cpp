@@ -14,6 +14,7 @@ struct LaneKernels {
   void (*tiles)(const LaneTiles&);
   void (*spread)(const SpreadRow&);
   const ActivationFunctions* activation;
+  const NormFunctions* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -156,6 +157,7 @@ void run_lanes(const KernelArgs& args, const LaneKernels& kernels) {
     }
     tensors.bias = spread;
   }
+  const Measure measure(plan.measure, args, *kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = scratch + worker * plan.worker_floats;
@@ -167,24 +169,38 @@ void run_lanes(const KernelArgs& args, const LaneKernels& kernels) {
       for (Index p = 0; p < plan.pass_count; ++p)
         run_pass(plan, kernels, tensors, chunk, plan.passes()[p], slice, buffer);
     }
+    measure_chunk(plan, measure, index);
   };
   parallel_for(args.threads, chunk_count(plan), run_chunk);
+  measure.finish();
 }
 
-constexpr LaneKernels kBaselineKernels = {
-    baseline::kGemmLanes,   baseline::lane_tiles,    baseline::spread_row,
-    &baseline::kActivation, "conv2d.lanes.baseline", "conv2d_grad_input.lanes.baseline"};
+constexpr LaneKernels kBaselineKernels = {baseline::kGemmLanes,
+                                          baseline::lane_tiles,
+                                          baseline::spread_row,
+                                          &baseline::kActivation,
+                                          &kNormBaseline,
+                                          "conv2d.lanes.baseline",
+                                          "conv2d_grad_input.lanes.baseline"};
 void run_baseline(const KernelArgs& args) noexcept { run_lanes(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
-constexpr LaneKernels kAvx2Kernels = {avx2::kGemmLanes,    avx2::lane_tiles,
-                                      avx2::spread_row,    &avx2::kActivation,
-                                      "conv2d.lanes.avx2", "conv2d_grad_input.lanes.avx2"};
+constexpr LaneKernels kAvx2Kernels = {avx2::kGemmLanes,
+                                      avx2::lane_tiles,
+                                      avx2::spread_row,
+                                      &avx2::kActivation,
+                                      &kNormAvx2,
+                                      "conv2d.lanes.avx2",
+                                      "conv2d_grad_input.lanes.avx2"};
 void run_avx2(const KernelArgs& args) noexcept { run_lanes(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr LaneKernels kAvx512Kernels = {avx512::kGemmLanes,    avx512::lane_tiles,
-                                        avx512::spread_row,    &avx512::kActivation,
-                                        "conv2d.lanes.avx512", "conv2d_grad_input.lanes.avx512"};
+constexpr LaneKernels kAvx512Kernels = {avx512::kGemmLanes,
+                                        avx512::lane_tiles,
+                                        avx512::spread_row,
+                                        &avx512::kActivation,
+                                        &kNormAvx512,
+                                        "conv2d.lanes.avx512",
+                                        "conv2d_grad_input.lanes.avx512"};
 void run_avx512(const KernelArgs& args) noexcept { run_lanes(args, kAvx512Kernels); }
 #endif
 

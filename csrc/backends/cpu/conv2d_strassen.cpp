@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "backends/cpu/strassen.h"
 #include "core/parallel.h"
@@ -31,6 +32,7 @@ struct StrassenPlan {
   Index threads = 1;  // that there is scratch for
   Index transposed = 0;
   Index zero_fill = 0;  // some output pixels are none of these
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
@@ -157,17 +159,19 @@ void list_pairs(const StrassenPlan& plan, const WindowTensors& tensors, const St
   }
 }
 
+// The first pixel of a pair, all images counted.
+Index pixel_of(const StrassenPlan& plan, Index pair) {
+  const Index image = pair / plan.image_pairs();
+  return std::min(image * plan.pixels() + pair % plan.image_pairs() * 2,
+                  plan.images * plan.pixels());
+}
+
 // The pixels of a chunk, where they follow one another.
 LineRuns read_pixels(const StrassenPlan& plan, const WindowTensors& tensors, Index index) {
   if (plan.in.column != 1 || plan.in.row != plan.columns || plan.in.image != plan.pixels())
     return {};
   const StrassenChunk chunk = chunk_at(plan, index);
-  const Index image_pairs = plan.image_pairs();
-  auto pixel_of = [&](Index pair) {
-    const Index image = pair / image_pairs;
-    return std::min(image * plan.pixels() + pair % image_pairs * 2, plan.images * plan.pixels());
-  };
-  const Index first = pixel_of(chunk.first), end = pixel_of(chunk.first + chunk.pairs);
+  const Index first = pixel_of(plan, chunk.first), end = pixel_of(plan, chunk.first + chunk.pairs);
   return {tensors.input + first * tensors.input_pixel, end - first, plan.in_channels,
           tensors.input_pixel};
 }
@@ -187,6 +191,23 @@ void activate_chunk(const StrassenPlan& plan, const WindowTensors& tensors,
       activate(plan.activation, avx512::kActivation,
                {tensors.output + at + first, 2, count, plan.out_channels / 2});
     }
+}
+
+// What is measured are pixels that follow one another.
+void measure_share(const StrassenPlan& plan, const Measure& measure, Index share,
+                   const StrassenChunk& chunk) {
+  if (!measure.wanted()) return;
+  const Index pixel = pixel_of(plan, chunk.first);
+  const Index pixels = pixel_of(plan, chunk.first + chunk.pairs) - pixel;
+  auto take = [&](Index first_channel, Index channels) {
+    MeasuredPart part(measure, share % plan.chunks, first_channel, channels);
+    part.add(pixel, pixels);
+  };
+  const Index first = chunk.block * kOutputBlock, half = plan.out_channels / 2;
+  const Index channels = chunk.block_end * kOutputBlock - first;
+  if (channels == half) return take(0, plan.out_channels);
+  take(first, channels);
+  take(half + first, channels);
 }
 
 // The kernel's scratch: the sums of chunks, and of each worker what pixels that there are not would
@@ -240,6 +261,7 @@ void run_strassen(const KernelArgs& args) noexcept {
     parallel_for(args.threads, plan.chunks, sum_chunk);
   }
   const Index shares = plan.chunks * plan.splits;
+  const Measure measure(plan.measure, args, kNormAvx512);
   auto run_share = [&](std::int64_t index, int worker) {
     const StrassenChunk chunk = chunk_at(plan, index);
     PixelPair* pairs = scratch.pairs(worker, workers);
@@ -261,8 +283,10 @@ void run_strassen(const KernelArgs& args) noexcept {
       tiles.fetch = read_pixels(plan, tensors, index + args.threads);
     avx512::strassen_tiles(tiles);
     activate_chunk(plan, tensors, chunk, pairs);
+    measure_share(plan, measure, index, chunk);
   };
   parallel_for(args.threads, shares, run_share);
+  measure.finish();
 }
 
 // Pixels of the image with few, of which those of the other are every stride-th.
@@ -313,6 +337,8 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   Kernel kernel;
   kernel.run = run_strassen;
   kernel.scratch_bytes = StrassenScratch(plan, plan.threads).bytes(plan.threads);
+  plan.measure = {w.measure, plan.chunks, plan.out_channels, 0};
+  plan.measure.reserve(kernel);
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(kStrassenProducts * plan.half() * plan.out_channels / 2) *

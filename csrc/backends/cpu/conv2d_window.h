@@ -2,6 +2,7 @@
 #include "backends/backend.h"
 #include "backends/cpu/activation.h"
 #include "backends/cpu/conv2d_input.h"
+#include "backends/cpu/conv2d_measure.h"
 
 // The implicit GEMM behind Conv2d, Conv2dGradInput, Dense and DenseGradInput. All four are sums
 // over taps of one image; they differ in where the taps lie, in the order of the packed weights and
@@ -26,6 +27,7 @@ struct WindowProblem {
   // Whether the last input is a mask that lies as the output does: where it is not above zero, and
   // no NaN, the result becomes 0. Fused to a gradient alone, whose epilogue has no activation.
   bool mask = false;
+  MeasureKind measure = MeasureKind::kNothing;
 };
 
 // Which inputs the optional ones are; -1 where there is none.
@@ -55,6 +57,7 @@ struct WindowKernels {
   Index lanes;
   void (*tiles)(const WindowTiles&);
   const ActivationFunctions* activation;
+  const NormFunctions* norm;
   const char* format;
   const char* transposed_format;
 };

@@ -261,6 +261,25 @@ WindowChunk chunk_at(const WindowPlan& plan, Index index) {
   return chunk;
 }
 
+void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index) {
+  if (!measure.wanted()) return;
+  const WindowChunk chunk = chunk_at(plan, index);
+  // The first channel of a block, over all groups.
+  auto channel_of = [&](Index block) {
+    if (plan.lanes.used) return std::min(block * plan.lanes.width, plan.out_channels);
+    return block / plan.blocks * plan.group_channels + block % plan.blocks * plan.block_width;
+  };
+  const Index first = channel_of(chunk.block);
+  // All rows that the passes' pixels and those without a tap share.
+  const Index height = plan.out_pixels / plan.out_columns, step = plan.out_stride[0];
+  const Index row = std::min(chunk.row * step, height);
+  const Index end = std::min((chunk.row + chunk.rows) * step, height);
+  MeasuredPart part(measure, index % plan.measure.parts, first,
+                    channel_of(chunk.block_end) - first);
+  for (Index n = chunk.image; n < chunk.image + chunk.images; ++n)
+    part.add(n * plan.out_pixels + row * plan.out_columns, (end - row) * plan.out_columns);
+}
+
 Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane_count,
                           int threads) {
   WindowPlan plan;
@@ -290,6 +309,8 @@ Kernel plan_window_kernel(const WindowProblem& w, const Lanes& lanes, Index lane
   const std::size_t spread_bias = static_cast<std::size_t>(plan.lanes.pattern);
   kernel.scratch_bytes =
       (workers * static_cast<std::size_t>(plan.worker_floats) + spread_bias) * sizeof(float);
+  plan.measure = {w.measure, chunk_count(plan) / plan.splits, plan.out_channels, 0};
+  plan.measure.reserve(kernel);
   Index packed = 16;  // never empty
   for (const Pass& pass : lists.passes)
     packed = std::max(packed, pass.weights + plan.weight_groups() * plan.group_weights(pass));

@@ -1,5 +1,6 @@
 #pragma once
 #include "backends/cpu/conv2d_grouped_tiles.h"
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_window.h"
 
 // What the kernels of conv2d_window.cpp and conv2d_lanes.cpp know before they run: where the taps
@@ -48,6 +49,7 @@ struct WindowPlan {
   Index image_block = 1, row_block = 1, image_blocks = 0, row_blocks = 0, splits = 1;
   Index fetch = 0;  // a flag: the pixels of the next chunk come near while one is computed
   Index worker_floats = 0;
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
@@ -82,6 +84,7 @@ struct GroupRun {
 constexpr Index kGroupRunIndices = sizeof(GroupRun) / sizeof(Index);
 
 static_assert(std::has_unique_object_representations_v<Pass> &&
+              std::has_unique_object_representations_v<MeasurePlan> &&
               std::has_unique_object_representations_v<ConvInput> &&
               std::has_unique_object_representations_v<Lanes>);
 
@@ -116,6 +119,8 @@ Kernel plan_window_kernel(const WindowProblem& window, const Lanes& lanes, Index
 WindowTensors tensors_of(const ExtraInputs& extra, const KernelArgs& args);
 Index chunk_count(const WindowPlan& plan);
 WindowChunk chunk_at(const WindowPlan& plan, Index index);
+// Has chunk `index`, just computed, measured if that is wanted.
+void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index);
 // First output element of a pass in this chunk.
 Index output_start(const WindowPlan& plan, const WindowTensors& tensors, const WindowChunk& chunk,
                    const Pass& pass);

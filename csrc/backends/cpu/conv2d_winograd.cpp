@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "backends/cpu/conv2d_winograd_tiles.h"
 #include "core/parallel.h"
@@ -14,6 +15,7 @@ struct WinogradKernels {
   void (*tiles)(const WindowTiles&);
   const WinogradSet* transforms;
   const ActivationFunctions* activation;
+  const NormFunctions* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -27,6 +29,7 @@ struct WinogradPlan {
   Index in_pitch = 0, in_plane = 0, out_pitch = 0, out_plane = 0;  // of transformed tiles
   Index weight_plane = 0;
   Index transposed = 0;
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
@@ -152,6 +155,24 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
   }
 }
 
+// Tiles that follow one another in a row of them have their pixels in some rows of the image.
+void measure_tiles(const WinogradPlan& plan, const Measure& measure, Index share,
+                   const WinogradChunk& chunk) {
+  if (!measure.wanted()) return;
+  const Index first = chunk.block * plan.block_width;
+  const Index channels = std::min(chunk.block_end * plan.block_width, plan.tiles.out_channels);
+  MeasuredPart part(measure, plan.shares.tiles_of(share), first, channels - first);
+  const Index end = chunk.tile + chunk.tiles;
+  for (Index tile = chunk.tile; tile < end;) {
+    const Index next = std::min(end, (tile / plan.tiles.columns + 1) * plan.tiles.columns);
+    const WinogradOutputs head = outputs_of(plan.tiles, 1, tile);
+    const WinogradOutputs tail = outputs_of(plan.tiles, 1, next - 1);
+    for (Index row = 0; row < head.rows; ++row)
+      part.add(head.at + row * plan.tiles.out_columns, tail.at + tail.columns - head.at);
+    tile = next;
+  }
+}
+
 void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
   const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
   const WindowTensors tensors = tensors_of(plan.extra, args);
@@ -167,6 +188,7 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     parallel_ranges(args.threads, plan.tiles.count(), 4, transform);
   }
   const Index ins = shares.shared() ? shares.chunks : args.threads;
+  const Measure measure(plan.measure, args, *kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WinogradChunk chunk = chunk_at(plan.tiles, shares, index);
     float* in = scratch + (shares.shared() ? shares.tiles_of(index) : worker) * plan.in_floats();
@@ -174,8 +196,10 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     if (!shares.shared()) transform_inputs(plan, transforms, tensors, chunk.tile, chunk.tiles, in);
     multiply(plan, kernels, tensors.weights, chunk, in, out);
     transform_outputs(plan, kernels, tensors, chunk, out);
+    measure_tiles(plan, measure, index, chunk);
   };
   parallel_for(args.threads, shares.count(), run_chunk);
+  measure.finish();
 }
 
 template <const WinogradKernels& kKernels>
@@ -187,18 +211,30 @@ void pack(const KernelArgs& args) noexcept {
   pack_weights(args, kKernels);
 }
 
-constexpr WinogradKernels kBaselineKernels = {
-    baseline::kGemmLanes,   baseline::window_tiles,     &baseline::kWinograd,
-    &baseline::kActivation, "conv2d.winograd.baseline", "conv2d_grad_input.winograd.baseline"};
+constexpr WinogradKernels kBaselineKernels = {baseline::kGemmLanes,
+                                              baseline::window_tiles,
+                                              &baseline::kWinograd,
+                                              &baseline::kActivation,
+                                              &kNormBaseline,
+                                              "conv2d.winograd.baseline",
+                                              "conv2d_grad_input.winograd.baseline"};
 #if PYCNN_HAVE_AVX2
-constexpr WinogradKernels kAvx2Kernels = {
-    avx2::kGemmLanes,   avx2::window_tiles,     &avx2::kWinograd,
-    &avx2::kActivation, "conv2d.winograd.avx2", "conv2d_grad_input.winograd.avx2"};
+constexpr WinogradKernels kAvx2Kernels = {avx2::kGemmLanes,
+                                          avx2::window_tiles,
+                                          &avx2::kWinograd,
+                                          &avx2::kActivation,
+                                          &kNormAvx2,
+                                          "conv2d.winograd.avx2",
+                                          "conv2d_grad_input.winograd.avx2"};
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr WinogradKernels kAvx512Kernels = {
-    avx512::kGemmLanes,   avx512::window_tiles,     &avx512::kWinograd,
-    &avx512::kActivation, "conv2d.winograd.avx512", "conv2d_grad_input.winograd.avx512"};
+constexpr WinogradKernels kAvx512Kernels = {avx512::kGemmLanes,
+                                            avx512::window_tiles,
+                                            &avx512::kWinograd,
+                                            &avx512::kActivation,
+                                            &kNormAvx512,
+                                            "conv2d.winograd.avx512",
+                                            "conv2d_grad_input.winograd.avx512"};
 #endif
 
 }  // namespace
@@ -252,6 +288,8 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
   kernel.scratch_bytes =
       static_cast<std::size_t>(ins * plan.in_floats() + workers * plan.out_floats()) *
       sizeof(float);
+  plan.measure = {w.measure, plan.shares.chunks, plan.tiles.out_channels, 0};
+  plan.measure.reserve(kernel);
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(plan.tiles.points() * plan.weight_plane) * sizeof(float);

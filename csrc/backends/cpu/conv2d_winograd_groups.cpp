@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "backends/cpu/conv2d_winograd_strips.h"
 #include "core/parallel.h"
@@ -13,6 +14,7 @@ struct WinogradGroupKernels {
   const WinogradSet* transforms;
   const WinogradGroupSet* groups;
   const ActivationFunctions* activation;
+  const NormFunctions* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -23,6 +25,7 @@ struct WinogradGroupPlan {
   WinogradGroups groups;
   Index parts = 0;  // of the rows of tiles
   Index transposed = 0;
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
@@ -127,17 +130,30 @@ void run_tile_item(const WinogradGroupPlan& plan, const WinogradGroupKernels& ke
   }
 }
 
+void measure_item(const WinogradGroupPlan& plan, const Measure& measure, Index index) {
+  if (!measure.wanted()) return;
+  const WinogradItem item = tile_item_at(plan, index);
+  const Index channels = plan.groups.channels();
+  const PixelRange pixels = output_pixels(plan.groups.tiles, item);
+  MeasuredPart part(measure, index / plan.groups.slices(), item.group * channels,
+                    (item.group_end - item.group) * channels);
+  part.add(pixels.first, pixels.count);
+}
+
 void run_group_tiles(const KernelArgs& args, const WinogradGroupKernels& kernels) {
   const auto& plan = *reinterpret_cast<const WinogradGroupPlan*>(args.plan);
   const WindowTensors tensors = tensors_of(plan.extra, args);
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const Index items = plan.groups.slices() * plan.parts;
+  const Measure measure(plan.measure, args, *kernels.norm);
   auto run_one = [&](std::int64_t index, int worker) {
     const Index next = std::min(index + args.threads, items - 1);
     run_tile_item(plan, kernels, tensors, tile_item_at(plan, index), tile_item_at(plan, next),
                   scratch + worker * plan.groups.point_floats());
+    measure_item(plan, measure, index);
   };
   parallel_for(args.threads, items, run_one);
+  measure.finish();
 }
 
 template <const WinogradGroupKernels& kKernels>
@@ -150,17 +166,24 @@ void pack_tiles_of_groups(const KernelArgs& args) noexcept {
 }
 
 constexpr WinogradGroupKernels kGroupTilesBaseline = {
-    &baseline::kWinograd, &baseline::kWinogradGroups, &baseline::kActivation,
-    "conv2d.grouped.winograd.baseline", "conv2d_grad_input.grouped.winograd.baseline"};
+    &baseline::kWinograd,
+    &baseline::kWinogradGroups,
+    &baseline::kActivation,
+    &kNormBaseline,
+    "conv2d.grouped.winograd.baseline",
+    "conv2d_grad_input.grouped.winograd.baseline"};
 #if PYCNN_HAVE_AVX2
 constexpr WinogradGroupKernels kGroupTilesAvx2 = {
-    &avx2::kWinograd, &avx2::kWinogradGroups, &avx2::kActivation, "conv2d.grouped.winograd.avx2",
-    "conv2d_grad_input.grouped.winograd.avx2"};
+    &avx2::kWinograd, &avx2::kWinogradGroups,         &avx2::kActivation,
+    &kNormAvx2,       "conv2d.grouped.winograd.avx2", "conv2d_grad_input.grouped.winograd.avx2"};
 #endif
 #if PYCNN_HAVE_AVX512
-constexpr WinogradGroupKernels kGroupTilesAvx512 = {
-    &avx512::kWinograd, &avx512::kWinogradGroups, &avx512::kActivation,
-    "conv2d.grouped.winograd.avx512", "conv2d_grad_input.grouped.winograd.avx512"};
+constexpr WinogradGroupKernels kGroupTilesAvx512 = {&avx512::kWinograd,
+                                                    &avx512::kWinogradGroups,
+                                                    &avx512::kActivation,
+                                                    &kNormAvx512,
+                                                    "conv2d.grouped.winograd.avx512",
+                                                    "conv2d_grad_input.grouped.winograd.avx512"};
 #endif
 
 }  // namespace
@@ -204,6 +227,8 @@ Kernel make_winograd_group_kernel(const WindowProblem& w, int threads,
   kernel.run = entry.run;
   kernel.scratch_bytes =
       static_cast<std::size_t>(std::max(threads, 1) * plan.groups.point_floats()) * sizeof(float);
+  plan.measure = {w.measure, plan.parts, w.output[3], 0};
+  plan.measure.reserve(kernel);
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(plan.groups.count * plan.groups.weight_floats()) * sizeof(float);

@@ -1,6 +1,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/select.h"
 #include "pycnn/error.h"
 
@@ -39,17 +40,34 @@ std::vector<std::string> list_variants(const Op& op) {
 // An image that is read again is in the cache. Merged, GoogLeNet's steps were some 2 % faster,
 // which is within the noise, and took 4 % more memory; forward alone it was a draw.
 bool merges_siblings(const Siblings&) { return false; }
-bool measures_outputs(const Op&, Specs, Specs) { return false; }
+
+// Whether `op` and `other` of one problem, both not the reference, have the same kernel.
+template <class OpType>
+bool same_kernel(const OpType& op, const Problem& problem, const OpType& other,
+                 const Problem& other_problem) {
+  // The name may live as long as its kernel.
+  const Selection one = cpu::select(op, problem), two = cpu::select(other, other_problem);
+  const std::string_view variant = one.kernel.variant;
+  return !variant.ends_with(".reference") && variant == two.kernel.variant;
+}
+
+bool measures_outputs(const Op& op, const Problem& problem) {
+  if (!cpu::worth_measuring(problem.outputs[0])) return false;
+  // All kernels of float32 do.
+  if (std::holds_alternative<ops::Conv2d>(op)) return true;
+  const auto* gradient = std::get_if<ops::Conv2dGradInput>(&op);
+  if (gradient == nullptr) return false;
+  ops::Conv2dGradInput both = *gradient;
+  both.sums.wanted = true;
+  return same_kernel(*gradient, problem, both, problem);
+}
 
 bool finishes_gradients(const ops::Conv2dGradInput& op, const Problem& problem) {
   ops::Conv2dGradInput plain = op;
   plain.finish = {};
   Problem without = problem;
   without.inputs = problem.inputs.first(2);
-  // The name may live as long as its kernel.
-  const Selection chosen = cpu::select(plain, without), finished = cpu::select(op, problem);
-  const std::string_view variant = chosen.kernel.variant;
-  return !variant.ends_with(".reference") && variant == finished.kernel.variant;
+  return same_kernel(plain, without, op, problem);
 }
 
 }  // namespace

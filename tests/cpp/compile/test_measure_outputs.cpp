@@ -1,16 +1,19 @@
 #include <doctest/doctest.h>
 
+#include <array>
+#include <span>
+
 #include "compile/inception_net.h"
 #include "compile/passes.h"
 
 namespace pycnn {
 namespace {
 
-bool always(const Op&, Specs, Specs) { return true; }
-bool forward_alone(const Op& op, Specs, Specs) { return std::holds_alternative<ops::Conv2d>(op); }
-bool never(const Op&, Specs, Specs) { return false; }
+bool always(const Op&, const Problem&) { return true; }
+bool forward_alone(const Op& op, const Problem&) { return std::holds_alternative<ops::Conv2d>(op); }
+bool never(const Op&, const Problem&) { return false; }
 
-MeasureRule rule(bool (*measures)(const Op&, Specs, Specs),
+MeasureRule rule(bool (*measures)(const Op&, const Problem&),
                  std::map<std::string, std::string> pins = {}) {
   static std::map<void*, Backend> backends;
   Backend& backend = backends[reinterpret_cast<void*>(measures)];
@@ -146,6 +149,56 @@ TEST_CASE("the gradient of a convolution's input gives the sums of the batch nor
   // Of a sum of gradients nobody knows the sums; the rest of them is wanted as it is.
   const std::string read = plain + "output \"more\" = \"gi\"\n";
   CHECK(passed(read, rule(always)) == read);
+}
+
+TEST_CASE("a gradient that is finished gives the sums to one of its readers") {
+  const std::string finish = ", finish=(true, true)", more = R"(, "x", "x")";
+  const std::string sums = ", sums=(identity, 0.01)";
+  const std::string results = kResults + "output \"more\" = \"gi\"\n";
+  // Of two batch norms of one gradient the first has the sums.
+  const std::string second =
+      R"("e" = batch_norm_train_grad("x", "t", "t", "t", "gi") -> f32(2, 4, 4, 3), f32(3), f32(3)
+)";
+  for (const std::string& behind : {std::string(), second}) {
+    const std::string body = grad(more, finish, "") + norm(false, false) + behind + results;
+    CHECK(passed(body, rule(always)) ==
+          grad(more + R"(, "x", "t", "t", "t")", sums + finish, ", f32(2, 3)") + norm(false, true) +
+              behind + results);
+    CHECK(passed(body, rule(never)) == body);
+  }
+}
+
+// 64 channels and more of float32.
+TEST_CASE("the CPU measures by dtype and channels, and what one kernel can") {
+  const auto specs = [](DType dtype, std::int64_t channels, std::int64_t stride) {
+    const std::int64_t out = 32 / stride;
+    return std::array{TensorSpec{{2, 32, 32, channels}, dtype},
+                      TensorSpec{{128, 1, 1, channels}, DType::kFloat32},
+                      TensorSpec{{2, out, out, 128}, dtype}};
+  };
+  const auto forward = [&](DType dtype, std::int64_t channels, std::int64_t outputs) {
+    auto all = specs(dtype, channels, 1);
+    all[1].shape[0] = all[2].shape[3] = outputs;
+    return cpu_backend().measures(
+        ops::Conv2d{}, {std::span(all).first(2), std::span(all).last(1), best_isa(), 1, {}});
+  };
+  CHECK(forward(DType::kFloat32, 16, 64));
+  CHECK_FALSE(forward(DType::kFloat32, 64, 63));
+  CHECK_FALSE(forward(DType::kFloat64, 64, 64));
+  CHECK_FALSE(forward(DType::kBFloat16, 64, 64));
+  const auto backward = [&](DType dtype, std::int64_t channels, std::int64_t stride) {
+    const auto all = specs(dtype, channels, stride);
+    const std::array inputs = {all[2], all[1]};
+    ops::Conv2dGradInput op;
+    op.stride = {stride, stride}, op.input_size = {32, 32};
+    return cpu_backend().measures(op, {inputs, std::span(all).first(1), best_isa(), 1, {}});
+  };
+  CHECK(backward(DType::kFloat32, 128, 1));
+  CHECK_FALSE(backward(DType::kFloat32, 32, 1));
+  CHECK_FALSE(backward(DType::kBFloat16, 128, 1));
+  CHECK_FALSE(backward(DType::kFloat64, 128, 1));
+  // Strassen's kernels, where there are some, would leave pixels out.
+  CHECK(backward(DType::kFloat32, 128, 2) == (best_isa() < Isa::kAvx512));
 }
 
 TEST_CASE("a training step of two convolutions in a row takes all of them from these") {

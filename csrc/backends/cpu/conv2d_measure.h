@@ -1,0 +1,116 @@
+#pragma once
+#include <cstddef>
+#include <optional>
+
+#include "backends/backend.h"
+#include "backends/cpu/batch_norm.h"
+#include "core/ceil_div.h"
+
+// What a convolution tells batch norms of its result (Epilogue::moments, Conv2dGradInput::sums),
+// taken of each part as soon as it is stored, while a cache near the core has it. A part is some
+// pixels; its borders depend on the shapes alone. What the parts give is joined in their order in
+// the end, so that the thread count does not show.
+namespace pycnn::cpu {
+
+enum class MeasureKind : std::int64_t { kNothing, kMoments, kSums };
+
+// Whether a convolution measures such a result cheaper than a pass of its own. Few channels do not
+// fill the vectors in which rows are summed up, where such a pass takes several pixels for one row.
+inline bool worth_measuring(const TensorSpec& result) {
+  constexpr std::int64_t kLeastChannels = 64;
+  return result.dtype == DType::kFloat32 && result.shape.back() >= kLeastChannels;
+}
+
+// None for the identity. (Behind a batch norm no other activations are fused than those of straight
+// pieces.)
+std::optional<Rectifier> rectifier_of(ActivationKind kind, double slope) noexcept;
+
+// Part of the plans of kernels, which say how many parts there are.
+struct MeasurePlan {
+  MeasureKind kind = MeasureKind::kNothing;
+  std::int64_t parts = 0, channels = 0;
+  std::int64_t offset = 0;  // of the partial results in the kernel's scratch, bytes
+
+  // Takes its place behind the scratch of `kernel`, whose result this is.
+  void reserve(Kernel& kernel);
+  // Floats of a part. Of moments: pivots, and the sums of distances from them and of their squares;
+  // of sums: the two of them. In the end the number of its pixels.
+  std::int64_t numbers() const { return kind == MeasureKind::kSums ? 2 : 3; }
+  std::int64_t part_floats() const {
+    return ceil_div(numbers() * channels + 1, std::int64_t{16}) * 16;
+  }
+};
+
+// The row functions of one instruction set.
+struct NormFunctions {
+  const BatchNormFunctions<float>* float32;
+  const BatchNormFunctions<BFloat16>* bfloat16;
+};
+inline constexpr NormFunctions kNormBaseline = {&baseline::kBatchNorm,
+                                                &baseline::kBatchNormBFloat16};
+#if PYCNN_HAVE_AVX2
+inline constexpr NormFunctions kNormAvx2 = {&avx2::kBatchNorm, &avx2::kBatchNormBFloat16};
+#endif
+#if PYCNN_HAVE_AVX512
+inline constexpr NormFunctions kNormAvx512 = {&avx512::kBatchNorm, &avx512::kBatchNormBFloat16};
+#endif
+
+// Of one run of a kernel.
+class Measure {
+ public:
+  Measure(const MeasurePlan& plan, const KernelArgs& args, const NormFunctions& functions);
+
+  bool wanted() const { return plan_.kind != MeasureKind::kNothing; }
+  // Once all parts are there.
+  void finish() const;
+
+ private:
+  friend class MeasuredPart;
+  float* partial(std::int64_t part) const {
+    return reinterpret_cast<float*>(args_.scratch + plan_.offset) + part * plan_.part_floats();
+  }
+  std::int64_t pixels_of(std::int64_t part) const {
+    return static_cast<std::int64_t>(partial(part)[plan_.numbers() * plan_.channels]);
+  }
+  template <class T>
+  void take(const BatchNormFunctions<T>& functions, std::int64_t pixel, const MoreRows& rows,
+            std::int64_t first_channel, float* partial) const;
+  void finish_moments() const;
+  void finish_sums() const;
+
+  const MeasurePlan& plan_;
+  const KernelArgs& args_;
+  const NormFunctions& functions_;
+  std::optional<Rectifier> rectifier_;  // of sums
+};
+
+// Some channels of a part, by whoever stored them.
+class MeasuredPart {
+ public:
+  MeasuredPart(const Measure& measure, std::int64_t part, std::int64_t first_channel,
+               std::int64_t channels)
+      : measure_(measure),
+        partial_(measure.partial(part)),
+        first_channel_(first_channel),
+        channels_(channels) {}
+  ~MeasuredPart();
+  MeasuredPart(const MeasuredPart&) = delete;
+  MeasuredPart& operator=(const MeasuredPart&) = delete;
+
+  // Pixels of the result that follow one another, all images counted.
+  void add(std::int64_t pixel, std::int64_t count) {
+    if (pixel != pixel_ + count_) take(), pixel_ = pixel;
+    count_ += count;
+  }
+
+ private:
+  void take();
+
+  const Measure& measure_;
+  float* partial_;
+  std::int64_t first_channel_, channels_;
+  std::int64_t pixel_ = 0, count_ = 0;  // not taken yet
+  std::int64_t taken_ = 0;
+};
+
+}  // namespace pycnn::cpu

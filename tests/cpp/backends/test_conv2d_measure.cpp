@@ -1,0 +1,332 @@
+#include <doctest/doctest.h>
+
+#include <array>
+
+#include "backends/test_conv2d_cases.h"
+#include "backends/test_conv2d_support.h"
+
+// Moments that kernels take of their results.
+using namespace pycnn;
+using namespace pycnn::testing;
+
+namespace {
+
+ops::Conv2d measured(ops::Conv2d op) {
+  op.epilogue.moments = true;
+  return op;
+}
+
+struct Column {
+  double mean = 0, variance = 0, farthest = 0;  // from the mean
+  std::size_t rows = 0;
+};
+
+Column column_of(const std::vector<float>& x, std::size_t channels, std::size_t c) {
+  Column column;
+  column.rows = x.size() / channels;
+  const double n = std::max(static_cast<double>(column.rows), 1.0);
+  for (std::size_t i = c; i < x.size(); i += channels) column.mean += static_cast<double>(x[i]);
+  column.mean /= n;
+  for (std::size_t i = c; i < x.size(); i += channels) {
+    const double d = static_cast<double>(x[i]) - column.mean;
+    column.variance += d * d / n;
+    column.farthest = std::max(column.farthest, std::abs(d));
+  }
+  return column;
+}
+
+// The bounds do not grow with the mean but for what two floats cannot hold of it.
+bool are_moments_of(const std::vector<float>& moments, const std::vector<float>& x) {
+  const std::size_t channels = moments.size() / 3;
+  for (std::size_t c = 0; c < channels; ++c) {
+    const Column want = column_of(x, channels, c);
+    const double units = (4 + 2 * std::sqrt(static_cast<double>(want.rows))) * 0x1p-24;
+    const double mean =
+        static_cast<double>(moments[c]) + static_cast<double>(moments[channels + c]);
+    const double variance = moments[2 * channels + c];
+    CAPTURE(c);
+    CAPTURE(mean - want.mean);
+    CAPTURE(variance - want.variance);
+    const bool mean_is_close =
+        std::abs(mean - want.mean) <= units * want.farthest + 0x1p-46 * std::abs(want.mean);
+    const bool variance_is_close =
+        variance >= 0 && std::abs(variance - want.variance) <=
+                             units * want.variance + 0x1p-64 * want.mean * want.mean;
+    CHECK(mean_is_close);
+    CHECK(variance_is_close);
+    if (!mean_is_close || !variance_is_close) return false;
+  }
+  return true;
+}
+
+// Every variant: the result is that of a kernel which does not measure, the moments are those of
+// the result, and both have the same bits for any thread count, at the edge of memory, and for
+// pixels that lie apart. Returns how many variants there are.
+int check_moments(const ops::Conv2d& op, const std::vector<Values>& inputs) {
+  const ops::Conv2d both = measured(op);
+  int ran = 0;
+  CHECK(fast_variants(both, inputs) == fast_variants(op, inputs));
+  for (const std::string& variant : fast_variants(both, inputs)) {
+    CAPTURE(variant);
+    ++ran;
+    const auto plain = run<float>(op, inputs, {.variant = variant});
+    const auto first = run<float>(both, inputs, {.variant = variant});
+    REQUIRE(first.size() == 2);
+    CHECK(same_bits(first[0], plain[0]));
+    CHECK(are_moments_of(first[1], first[0]));
+    for (const auto& [threads, guard] :
+         {std::pair{2, Guard::kAfter}, {3, Guard::kBefore}, {7, Guard::kAfter}}) {
+      CAPTURE(threads);
+      RunOptions options{.variant = variant, .threads = threads, .guard = guard};
+      options.apart = threads != 2;
+      const auto again = run<float>(both, inputs, options);
+      CHECK(same_bits(again[0], first[0]));
+      CHECK(same_bits(again[1], first[1]));
+    }
+  }
+  return ran;
+}
+
+// Large ones: more parts than threads, and channels that are shared out.
+const std::vector<Case> kLargeCases = {
+    {.n = 3, .h = 3, .w = 43, .ic = 128, .oc = 128, .kh = 1, .kw = 1},
+    {.n = 1, .h = 16, .w = 8, .ic = 128, .oc = 448, .kh = 1, .kw = 1},
+    {.n = 2, .h = 29, .w = 31, .ic = 130, .oc = 128, .kh = 1, .kw = 1},
+    {.n = 2, .h = 23, .w = 25, .ic = 130, .oc = 192, .kh = 1, .kw = 1, .stride = {2, 2}},
+    {.n = 9, .h = 14, .w = 14, .ic = 64, .oc = 130, .padding = {1, 1, 1, 1}},
+    {.n = 4, .h = 7, .w = 7, .ic = 130, .oc = 192, .padding = {1, 1, 1, 1}},
+    {.n = 3, .h = 30, .w = 33, .ic = 17, .oc = 70, .kh = 5, .kw = 5, .padding = {2, 2, 2, 2}},
+    {.n = 3, .h = 29, .w = 30, .ic = 66, .oc = 100, .stride = {2, 2}, .padding = {1, 1, 1, 1}},
+    {.n = 3, .h = 28, .w = 28, .ic = 128, .oc = 128, .padding = {1, 1, 1, 1}, .groups = 32},
+    {.n = 3, .h = 27, .w = 26, .ic = 144, .oc = 144, .padding = {1, 1, 1, 1}, .groups = 9},
+};
+
+}  // namespace
+
+TEST_CASE("conv2d: every variant measures what it stores, nasty shapes") {
+  std::mt19937 random(21);
+  for (const Case& c : nasty_cases()) {
+    CAPTURE(c.text());
+    CHECK(check_moments(c.forward(), {reals(c.input(), random), reals(c.weight(), random)}) >= 1);
+  }
+}
+
+TEST_CASE("conv2d: every variant measures what it stores, random and large shapes") {
+  std::vector<Case> cases = kLargeCases;
+  for (unsigned seed = 200; seed < 220; ++seed) {
+    std::mt19937 random(seed);
+    cases.push_back(random_case(random));
+  }
+  std::mt19937 random(22);
+  for (const Case& c : cases) {
+    CAPTURE(c.text());
+    const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
+    check_moments(c.forward(), {input, weight, reals({c.oc}, random)});
+    check_exact(c.forward(), {whole_numbers(c.input(), random), whole_numbers(c.weight(), random)});
+  }
+}
+
+TEST_CASE("conv2d: what is measured went through the epilogue") {
+  std::mt19937 random(23);
+  for (const Case& c : {kLargeCases[0], kLargeCases[4], kLargeCases[7], kLargeCases[8]}) {
+    CAPTURE(c.text());
+    for (const auto kind :
+         {ActivationKind::kRelu, ActivationKind::kTanh, ActivationKind::kIdentity}) {
+      ops::Conv2d op = c.forward();
+      op.epilogue = {.residual = true, .activation = kind, .slope = 0.125};
+      check_moments(op, {reals(c.input(), random), reals(c.weight(), random), reals({c.oc}, random),
+                         reals(c.output(), random)});
+    }
+  }
+}
+
+TEST_CASE("conv2d: moments of large means, of constants and of what is no number") {
+  std::mt19937 random(24);
+  for (const Case& c : kLargeCases) {
+    CAPTURE(c.text());
+    Values input = reals(c.input(), random), weight = reals(c.weight(), random);
+    // About 1 apart.
+    const float scale =
+        1.0f / std::sqrt(static_cast<float>(weight.data.size()) / static_cast<float>(c.oc));
+    for (float& x : weight.data) x *= scale;
+    Values bias{{c.oc}, std::vector<float>(static_cast<std::size_t>(c.oc))};
+    for (std::size_t i = 0; i < bias.data.size(); ++i)
+      bias.data[i] = std::array{1e6f, -12345.678f, 3e-9f, 0.1f}[i % 4];
+    check_moments(c.forward(), {input, weight, bias});
+
+    Values none = weight;
+    std::fill(none.data.begin(), none.data.end(), 0.0f);
+    const std::size_t channels = bias.data.size();
+    for (const std::string& variant : fast_variants(measured(c.forward()), {input, none, bias})) {
+      CAPTURE(variant);
+      const auto moments =
+          run<float>(measured(c.forward()), {input, none, bias}, {.variant = variant})[1];
+      for (std::size_t i = 0; i < channels; ++i) {
+        CHECK(moments[i] == bias.data[i]);
+        CHECK(std::abs(moments[channels + i]) <= 0x1p-46f * std::abs(bias.data[i]));
+        CHECK(moments[2 * channels + i] >= 0);
+        CHECK(moments[2 * channels + i] <= 0x1p-60f * bias.data[i] * bias.data[i]);
+      }
+      Values odd = bias;
+      odd.data[1] = NAN, odd.data[2] = INFINITY;
+      const auto spoiled =
+          run<float>(measured(c.forward()), {input, none, odd}, {.variant = variant})[1];
+      for (std::size_t i = 0; i < channels; ++i) {
+        const bool is_odd = i == 1 || i == 2;
+        CHECK(std::isnan(spoiled[2 * channels + i]) == is_odd);
+        CHECK(std::isfinite(spoiled[i]) != is_odd);
+      }
+    }
+  }
+}
+
+TEST_CASE("conv2d: moments of no images are zeros") {
+  std::mt19937 random(25);
+  for (const std::int64_t channels : {5, 128}) {
+    const Case c{.n = 0, .h = 12, .w = 12, .ic = channels, .oc = channels, .kh = 1, .kw = 1};
+    const std::vector<Values> inputs = {reals(c.input(), random), reals(c.weight(), random)};
+    for (const std::string& variant : fast_variants(measured(c.forward()), inputs)) {
+      CAPTURE(variant);
+      const auto results = run<float>(measured(c.forward()), inputs, {.variant = variant});
+      for (const float x : results[1]) CHECK(x == 0.0f);
+    }
+  }
+}
+
+namespace {
+
+// The batch norm before a convolution. All is exact, and far from where activations bend.
+struct Before {
+  Values x, mean, factor, offset;
+
+  Before(const Shape& shape, std::mt19937& random) : x(whole_numbers(shape, random)) {
+    const Shape channels = {shape.back()};
+    mean = factor = offset = whole_numbers(channels, random);
+    for (std::size_t c = 0; c < mean.data.size(); ++c) {
+      mean.data[c] += 0.25f;
+      factor.data[c] = c % 3 == 0 ? -1.0f : 2.0f;
+      offset.data[c] += 0.125f;
+    }
+  }
+  // What comes back through the activation to element i.
+  float passed(const NormSums& norm, float g, std::size_t i) const {
+    const std::size_t c = i % mean.data.size();
+    const float y = (x.data[i] - mean.data[c]) * factor.data[c] + offset.data[c];
+    switch (norm.activation) {
+      case ActivationKind::kRelu:
+        return y > 0 ? g : 0.0f;
+      case ActivationKind::kRelu6:
+        return y > 0 && y < 6 ? g : 0.0f;
+      case ActivationKind::kLeakyRelu:
+        return y > 0 ? g : static_cast<float>(norm.slope) * g;
+      default:
+        return g;
+    }
+  }
+};
+
+bool are_sums_of(const std::vector<float>& sums, const std::vector<float>& gradient,
+                 const Before& before, const NormSums& norm) {
+  const std::size_t channels = sums.size() / 2;
+  std::vector<double> want(2 * channels), size(2 * channels);
+  for (std::size_t i = 0; i < gradient.size(); ++i) {
+    const std::size_t c = i % channels;
+    const double g = before.passed(norm, gradient[i], i);
+    const double product = g * static_cast<double>(before.x.data[i] - before.mean.data[c]);
+    want[c] += g, size[c] += std::abs(g);
+    want[channels + c] += product, size[channels + c] += std::abs(product);
+  }
+  const double terms = static_cast<double>(gradient.size()) / static_cast<double>(channels);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    const double error = std::abs(static_cast<double>(sums[i]) - want[i]);
+    CAPTURE(i);
+    if (!(error <= (4 + 2 * std::sqrt(terms)) * 0x1p-24 * size[i])) {
+      CHECK(static_cast<double>(sums[i]) == want[i]);
+      return false;
+    }
+  }
+  return true;
+}
+
+// As check_moments, of the gradient for the input.
+int check_sums(const ops::Conv2dGradInput& op, const std::vector<Values>& inputs,
+               const NormSums& norm, std::mt19937& random) {
+  const Shape shape = {inputs[0].shape[0], op.input_size[0], op.input_size[1],
+                       inputs[1].shape[3] * op.groups};
+  const Before before(shape, random);
+  ops::Conv2dGradInput both = op;
+  both.sums = norm;
+  std::vector<Values> more = inputs;
+  for (const Values& value : {before.x, before.mean, before.factor, before.offset})
+    more.push_back(value);
+  int ran = 0;
+  for (const std::string& variant : fast_variants(both, more)) {
+    CAPTURE(variant);
+    ++ran;
+    const auto plain = run<float>(op, inputs, {.variant = variant});
+    const auto first = run<float>(both, more, {.variant = variant});
+    REQUIRE(first.size() == 2);
+    CHECK(same_bits(first[0], plain[0]));
+    CHECK(are_sums_of(first[1], first[0], before, norm));
+    for (const auto& [threads, guard] :
+         {std::pair{2, Guard::kAfter}, {3, Guard::kBefore}, {7, Guard::kAfter}}) {
+      CAPTURE(threads);
+      RunOptions options{.variant = variant, .threads = threads, .guard = guard};
+      options.apart = threads != 2;
+      const auto again = run<float>(both, more, options);
+      CHECK(same_bits(again[0], first[0]));
+      CHECK(same_bits(again[1], first[1]));
+    }
+  }
+  return ran;
+}
+
+constexpr NormSums kNorms[] = {{true, ActivationKind::kIdentity, 0.01},
+                               {true, ActivationKind::kRelu, 0.01},
+                               {true, ActivationKind::kRelu6, 0.01},
+                               {true, ActivationKind::kLeakyRelu, 0.25}};
+
+}  // namespace
+
+TEST_CASE("conv2d: every variant sums up what a batch norm asks for, nasty shapes") {
+  std::mt19937 random(26);
+  std::size_t next = 0;
+  for (const Case& c : nasty_cases()) {
+    CAPTURE(c.text());
+    CHECK(check_sums(c.grad_input(), {reals(c.output(), random), reals(c.weight(), random)},
+                     kNorms[next++ % 4], random) >= 1);
+  }
+}
+
+TEST_CASE("conv2d: every variant sums up what a batch norm asks for, random and large shapes") {
+  std::vector<Case> cases = kLargeCases;
+  for (unsigned seed = 220; seed < 240; ++seed) {
+    std::mt19937 random(seed);
+    cases.push_back(random_case(random));
+  }
+  std::mt19937 random(27);
+  std::size_t next = 0;
+  for (Case c : cases) {
+    // What reads 64 channels at a time forward writes them backward.
+    if (c.kh == 1 && c.ic >= 128) std::swap(c.ic, c.oc);
+    CAPTURE(c.text());
+    check_sums(c.grad_input(), {reals(c.output(), random), reals(c.weight(), random)},
+               kNorms[next++ % 4], random);
+  }
+}
+
+TEST_CASE("conv2d: sums of a gradient that is finished are those of what is stored") {
+  std::mt19937 random(28);
+  for (const Case& c : {kLargeCases[0], kLargeCases[4], kLargeCases[6]})
+    for (const bool residual : {false, true})
+      for (const bool relu : {false, true}) {
+        CAPTURE(c.text());
+        ops::Conv2dGradInput op = c.grad_input();
+        op.finish = {residual, relu};
+        std::vector<Values> inputs = {reals(c.output(), random), reals(c.weight(), random)};
+        if (residual) inputs.push_back(reals(c.input(), random));
+        if (relu) inputs.push_back(whole_numbers(c.input(), random));
+        CHECK(check_sums(op, inputs, kNorms[0], random) >= 1);
+        check_sums(op, inputs, kNorms[1], random);
+      }
+}
