@@ -83,15 +83,15 @@ MUTANTS = (
     Mutant(
         "winograd: weights not flipped for the gradient",
         CPU + "winograd.isa.cpp",
-        "(job.flipped ? 8 - tap : tap)",
+        "(job.flipped ? taps - 1 - tap : tap)",
         "tap",
         "*/backends/test_winograd.cpp",
     ),
     Mutant(
         "winograd: a pixel beyond the last column is written",
         CPU + "winograd.isa.cpp",
-        "if (j >= job.columns) break;",
-        "if (j > job.columns) break;",
+        "if (j >= columns) break;\n        if constexpr",
+        "if (j > columns) break;\n        if constexpr",
         "*/backends/test_winograd.cpp",
     ),
     Mutant(
@@ -174,13 +174,13 @@ MUTANTS = (
     Mutant(
         "batch norm: variance in one pass",
         CPU + "batch_norm.isa.cpp",
-        "const Vec d = load_lanes(row + v * kLanes, lanes) - center[v];",
-        "const Vec d = load_lanes(row + v * kLanes, lanes) - (center[v] = Vec{});",
+        "const Vec d = row[v] - center[v];",
+        "const Vec d = row[v] - (center[v] = Vec{});",
         "*/backends/test_batch_norm.cpp",
     ),
     Mutant(
         "batch norm: running variance biased",
-        CPU + "batch_norm.cpp",
+        CPU + "batch_norm_matrix.h",
         "static_cast<T>((1.0 - momentum) * old_var + momentum * unbiased)",
         "static_cast<T>((1.0 - momentum) * old_var + momentum * (unbiased * 0.99))",
         "*/backends/test_batch_norm.cpp",
@@ -195,8 +195,8 @@ MUTANTS = (
     Mutant(
         "relu: gradient open at zero",
         CPU + "activation.isa.cpp",
-        "select(out <= zero(), zero(), grad); });\n}\nvoid relu6_grad",
-        "select(out < zero(), zero(), grad); });\n}\nvoid relu6_grad",
+        "return select(out <= zero(), zero(), grad);",
+        "return select(out < zero(), zero(), grad);",
         "*/backends/test_activation.cpp",
     ),
     Mutant(
@@ -300,8 +300,8 @@ MUTANTS = (
     Mutant(
         "locks: inference does not wait",
         "csrc/runtime/variable_locks.cpp",
-        "    if (!to_write_) {\n      lock.lock_to_read();\n    } else if",
-        "    if (!to_write_) {\n      continue;\n    } else if",
+        "if (use->writing || use->wanted_to_write == look) return false;",
+        "if (written && (use->writing || use->wanted_to_write == look)) return false;",
         "*/runtime/test_variable_locks.cpp",
     ),
     Mutant(
