@@ -8,8 +8,8 @@ Without such a start a process is alone: rank 0 of 1, and all functions give bac
 when it is first needed, and only where there are several ranks; it needs ``pip install 'pycnn[mpi]'``.
 ``PYCNN_DIST=off`` makes each process one alone, for programs that use MPI otherwise.
 
-`allreduce`, `broadcast`, `barrier`, and `Trainer.fit`, `step` and `evaluate` are *collective*: every rank calls them, in
-the same order. Where one does not, or has died, the others raise TrainingError, which names it, after
+`allreduce`, `broadcast`, `barrier`, and `Trainer.fit`, `step` and `evaluate` are *collective*: every rank calls them,
+in the same order. Where one does not, or has died, the others raise TrainingError, which names it, after
 ``PYCNN_DIST_TIMEOUT`` seconds (300) at the latest.
 """
 

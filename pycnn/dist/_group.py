@@ -37,7 +37,7 @@ _LAST_MESSAGES_SECONDS = 2.0
 
 
 def shown_ranks(ranks: list[int]) -> str:
-    """"rank 3" or "ranks 1, 2"."""
+    """Return "rank 3" or "ranks 1, 2"."""
     return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
 
 

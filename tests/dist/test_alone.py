@@ -14,7 +14,14 @@ from pycnn.dist._environment import place, timeout_seconds
 from pycnn.dist._reduction import combine, part_of
 from pycnn.errors import ArgumentError
 
-_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PYCNN_DIST", "PYCNN_DIST_TIMEOUT")
+_VARIABLES = (
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+    "MV2_COMM_WORLD_RANK",
+    "PMIX_RANK",
+    "PYCNN_DIST",
+    "PYCNN_DIST_TIMEOUT",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A rank that dies, is late, goes another way, or fails: all end soon, and say where; training goes on from the file."""
+"""A rank that dies, is late, goes another way or fails: all end soon and say where; training goes on from the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ made = trainer(plain)
 images = data()
 if what == "nan" and dist.rank() == 1:
     images.images[:] = images.images * np.float32(np.inf) * 0
-made.fit(images, epochs=epochs, batch_size=8, checkpoint_dir="run", resume=what == "resume", callbacks=[Watch()], progress=False)
+made.fit(
+    images,
+    epochs=epochs,
+    batch_size=8,
+    checkpoint_dir="run",
+    resume=what == "resume",
+    callbacks=[Watch()],
+    progress=False,
+)
 print(json.dumps({"rank": dist.rank(), "print": made.fingerprint(), "steps": made.steps}), flush=True)
 if dist.rank() == 0:
     np.savez("state.npz", **state_of(made))

@@ -86,7 +86,9 @@ def test_dropout_differs_between_ranks_and_checkpoints_keep_the_seed(tmp_path):
     script = (
         COMMON
         + """
-made = trainer(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), loss=lambda s, y: nn.functional.cross_entropy(s, y))
+made = trainer(
+    lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), loss=lambda s, y: nn.functional.cross_entropy(s, y)
+)
 made.step(data(4).images, np.asarray(data(4).labels))
 made.save_checkpoint("net.safetensors")
 seed = int(made.variables["train.seed"].numpy()[0])
@@ -128,7 +130,8 @@ for call in (
         errors.append(str(error))
 again = dist.allreduce(1.0)  # all is well after such errors
 print(json.dumps({"rank": rank, "sums": sums.tolist(), "most": most.tolist(), "mean": float(mean),
-                  "given": given.tolist(), "type": given.dtype.name, "errors": errors, "again": float(again)}), flush=True)
+                  "given": given.tolist(), "type": given.dtype.name, "errors": errors, "again": float(again)}),
+      flush=True)
 """
 )
 
