@@ -41,7 +41,7 @@ template <class Isa>
 void train(const KernelArgs& args) noexcept {
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
-  measure<Isa, 1>(args, op_of<ops::BatchNormTrain>(args), l, scratch,
+  measure<Isa, 1>(args, op_of<ops::BatchNormTrain>(args), l, scratch, Order::kBackwards,
                   [&](std::int64_t c, double mean, double factor, double offset) {
                     scratch.set(0, c, mean);
                     scratch.set(1, c, factor);

@@ -40,10 +40,10 @@ struct BatchNormFunctions {
   // Golub and LeVeque (1979). `rows` is at least 1.
   void (*statistics)(const T* x, std::int64_t rows, std::int64_t width, float* pivot, float* mean,
                      float* m2) noexcept;
-  // Per column: the sums of x - pivot and of its square, in one pass, for rows that are near. The
-  // pivot is the mean of the very first rows, rounded.
-  void (*shifted_sums)(const T* x, const MoreRows& rows, float* pivot, float* sum,
-                       float* square) noexcept;
+  // The same of rows that are near and may go on with others, in one pass over blocks of them: sums
+  // of distances from the mean of a block's first rows.
+  void (*more_statistics)(const T* x, const MoreRows& rows, float* pivot, float* mean,
+                          float* m2) noexcept;
   // y = rectifier((x - mean) * factor + shift + residual); `residual` may be null, and so may
   // `rectifier`.
   void (*apply)(const T* x, const T* residual, T* y, std::int64_t rows, std::int64_t width,

@@ -91,6 +91,34 @@ PYCNN_INLINE void fetch_ahead(const T* row, Index ahead) {
   for (int i = 0; i < kVectors * kLanes; i += kLine) __builtin_prefetch(row + ahead + i, 0, 2);
 }
 
+// Joins a block, given as sums of distances from a center and of their squares, to the rows before.
+template <int kVectors>
+PYCNN_INLINE void join_block(const Vec (&center)[kVectors], const Vec (&drift)[kVectors],
+                             const Vec (&squares)[kVectors], Index rows, Index rows_before,
+                             float* pivot, float* mean, float* m2, int lanes) {
+  const Vec n = broadcast(static_cast<float>(rows));
+  for (int v = 0; v < kVectors; ++v) {
+    // The center need not be the mean. The pivot is the center of the first block, so differences
+    // of centers are nearly exact.
+    const Vec correction = drift[v] / n;
+    Vec block_mean = correction;
+    Vec block_m2 = squares[v] - drift[v] * correction;
+    if (rows_before == 0) {
+      store_lanes(pivot + v * kLanes, center[v], lanes);
+    } else {
+      const float before = static_cast<float>(rows_before), here = static_cast<float>(rows);
+      const Vec old_mean = load_lanes(mean + v * kLanes, lanes);
+      block_mean += center[v] - load_lanes(pivot + v * kLanes, lanes);
+      const Vec delta = block_mean - old_mean;
+      block_mean = fma(delta, broadcast(here / (before + here)), old_mean);
+      block_m2 += load_lanes(m2 + v * kLanes, lanes);
+      block_m2 = fma(delta * delta, broadcast(before * (here / (before + here))), block_m2);
+    }
+    store_lanes(mean + v * kLanes, block_mean, lanes);
+    store_lanes(m2 + v * kLanes, block_m2, lanes);
+  }
+}
+
 template <int kVectors, class T>
 PYCNN_INLINE void block_statistics(const T* x, Index rows, Index width, Index ahead,
                                    Index rows_before, float* pivot, float* mean, float* m2,
@@ -114,26 +142,7 @@ PYCNN_INLINE void block_statistics(const T* x, Index rows, Index width, Index ah
       squares[v] = fma(d, d, squares[v]);
     }
   }
-  for (int v = 0; v < kVectors; ++v) {
-    // `center` carries the rounding of the sum; the mean of what is left corrects it. The pivot is
-    // the center of the first block, so differences of centers are nearly exact.
-    const Vec correction = drift[v] / n;
-    Vec block_mean = correction;
-    Vec block_m2 = squares[v] - drift[v] * correction;
-    if (rows_before == 0) {
-      store_lanes(pivot + v * kLanes, center[v], lanes);
-    } else {
-      const float before = static_cast<float>(rows_before), here = static_cast<float>(rows);
-      const Vec old_mean = load_lanes(mean + v * kLanes, lanes);
-      block_mean += center[v] - load_lanes(pivot + v * kLanes, lanes);
-      const Vec delta = block_mean - old_mean;
-      block_mean = fma(delta, broadcast(here / (before + here)), old_mean);
-      block_m2 += load_lanes(m2 + v * kLanes, lanes);
-      block_m2 = fma(delta * delta, broadcast(before * (here / (before + here))), block_m2);
-    }
-    store_lanes(mean + v * kLanes, block_mean, lanes);
-    store_lanes(m2 + v * kLanes, block_m2, lanes);
-  }
+  join_block<kVectors>(center, drift, squares, rows, rows_before, pivot, mean, m2, lanes);
 }
 
 template <class T>
@@ -148,49 +157,44 @@ void statistics(const T* x, Index rows, Index width, float* pivot, float* mean,
           });
 }
 
-// Rows whose mean becomes the pivot.
-constexpr Index kPivotRows = 16;
+// The center of a block is the mean of its first rows: where these are like no others, squares lose
+// as many digits as the block is longer, sixteen times.
+constexpr Index kCenterRows = 16, kNearRows = 256;
 
 template <int kVectors, class T>
-PYCNN_INLINE void shifted_columns(const T* x, const MoreRows& more, float* pivot, float* sum,
-                                  float* square, int lanes) {
-  Vec center[kVectors] = {}, sums[kVectors] = {}, squares[kVectors] = {}, row[kVectors];
-  if (more.before == 0) {
-    const Index count = more.rows < kPivotRows ? more.rows : kPivotRows;
-    for (Index r = 0; r < count; ++r) {
-      load_side_by_side(x + r * more.pitch, row, lanes);
-      for (int v = 0; v < kVectors; ++v) center[v] += row[v];
-    }
-    const Vec n = broadcast(static_cast<float>(count));
-    for (int v = 0; v < kVectors; ++v) {
-      center[v] = center[v] / n;
-      store_lanes(pivot + v * kLanes, center[v], lanes);
-    }
-  } else {
-    load_side_by_side(pivot, center, lanes);
-    load_side_by_side(sum, sums, lanes);
-    load_side_by_side(square, squares, lanes);
+PYCNN_INLINE void near_block(const T* x, Index pitch, Index rows, Index rows_before, float* pivot,
+                             float* mean, float* m2, int lanes) {
+  Vec center[kVectors] = {}, drift[kVectors] = {}, squares[kVectors] = {}, row[kVectors];
+  const Index count = rows < kCenterRows ? rows : kCenterRows;
+  for (Index r = 0; r < count; ++r) {
+    load_side_by_side(x + r * pitch, row, lanes);
+    for (int v = 0; v < kVectors; ++v) center[v] += row[v];
   }
-  for (Index r = 0; r < more.rows; ++r, x += more.pitch) {
+  const Vec n = broadcast(static_cast<float>(count));
+  for (int v = 0; v < kVectors; ++v) center[v] = center[v] / n;
+  for (Index r = 0; r < rows; ++r, x += pitch) {
     load_side_by_side(x, row, lanes);
     for (int v = 0; v < kVectors; ++v) {
       const Vec d = row[v] - center[v];
-      sums[v] += d;
+      drift[v] += d;
       squares[v] = fma(d, d, squares[v]);
     }
   }
-  store_side_by_side(sum, sums, lanes);
-  store_side_by_side(square, squares, lanes);
+  join_block<kVectors>(center, drift, squares, rows, rows_before, pivot, mean, m2, lanes);
 }
 
 template <class T>
-void shifted_sums(const T* x, const MoreRows& rows, float* pivot, float* sum,
-                  float* square) noexcept {
+void more_statistics(const T* x, const MoreRows& rows, float* pivot, float* mean,
+                     float* m2) noexcept {
   const MoreRows more = rows;
-  for_vectors<kSumVectors>(
-      more.width, [&](auto vectors, Index c, int lanes) __attribute__((always_inline)) {
-        shifted_columns<vectors.kValue>(x + c, more, pivot + c, sum + c, square + c, lanes);
-      });
+  for (Index begin = 0; begin < more.rows; begin += kNearRows) {
+    const Index count = more.rows - begin < kNearRows ? more.rows - begin : kNearRows;
+    for_vectors<kSumVectors>(
+        more.width, [&](auto vectors, Index c, int lanes) __attribute__((always_inline)) {
+          near_block<vectors.kValue>(x + begin * more.pitch + c, more.pitch, count,
+                                     more.before + begin, pivot + c, mean + c, m2 + c, lanes);
+        });
+  }
 }
 
 template <Bend kBend, int kVectors, class T>
@@ -369,8 +373,8 @@ void scale(const T* x, T* y, Index rows, Index width, const float* factor) noexc
 }
 
 template <class T>
-constexpr BatchNormFunctions<T> functions = {statistics<T>,    shifted_sums<T>, apply<T>,
-                                             gradient_sums<T>, gradient<T>,     scale<T>};
+constexpr BatchNormFunctions<T> functions = {statistics<T>,    more_statistics<T>, apply<T>,
+                                             gradient_sums<T>, gradient<T>,        scale<T>};
 
 }  // namespace
 }  // namespace batch_norm

@@ -47,7 +47,8 @@ void statistics(const KernelArgs& args) noexcept {
   if (args.inputs.size() > 5) return statistics_reference(args);
   const Layout l = layout_of(*args.inputs[0].spec);
   const Scratch scratch(args, l);
-  measure<Isa, 0>(args, op_of<ops::BatchNormStatistics>(args), l, scratch,
+  const Order order = worth_measuring(*args.inputs[0].spec) ? Order::kForwards : Order::kBackwards;
+  measure<Isa, 0>(args, op_of<ops::BatchNormStatistics>(args), l, scratch, order,
                   [&](std::int64_t c, double, double factor, double offset) {
                     args.outputs[4].as<float>()[c] = static_cast<float>(factor);
                     args.outputs[5].as<float>()[c] = static_cast<float>(offset);
@@ -91,8 +92,8 @@ void apply(const KernelArgs& args) noexcept {
   const std::optional<Rectifier> rectifier = rectifier_of(epilogue.activation, epilogue.slope);
   const TensorView* const residual = epilogue.residual ? &args.inputs[4] : nullptr;
   repeat_channels(args, l, scratch, 1, 0, 3);
-  // As a rule a convolution wrote the input: just now, where it measured it itself; else a pass for
-  // the statistics came between.
+  // As a rule a convolution has just written the input, and measured it where that is worth it. A
+  // pass for the statistics goes the other way.
   const Order order = worth_measuring(*args.inputs[0].spec) ? Order::kBackwards : Order::kForwards;
   for_chunks<Isa>(args, l, args.inputs[0], residual, &args.outputs[0], order,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,

@@ -162,10 +162,10 @@ void finish_statistics(const KernelArgs& args, std::size_t first, double momentu
 // with output kFirst.
 template <class Isa, std::size_t kFirst, class OpType, class Put>
 void measure(const KernelArgs& args, const OpType& op, const Layout& l, const Scratch& scratch,
-             Put&& put) noexcept {
+             Order order, Put&& put) noexcept {
   const auto* const scale = args.inputs[1].as<const float>();
   const auto* const shift = args.inputs[2].as<const float>();
-  for_chunks<Isa>(args, l, args.inputs[0], nullptr, nullptr, Order::kBackwards,
+  for_chunks<Isa>(args, l, args.inputs[0], nullptr, nullptr, order,
                   [&](const auto& functions, std::int64_t k, const Chunk& chunk, const auto* x,
                       const auto*, auto*) {
                     functions.statistics(x, chunk.rows, chunk.width, scratch.partial(0, k),

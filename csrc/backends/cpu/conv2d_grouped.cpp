@@ -18,7 +18,7 @@ struct GroupKernels {
   void (*pair_tiles)(const GroupPairTiles&);  // of bfloat16 images; one of the two is null
   void (*copy)(const GroupRow&);
   const ActivationFunctions* activation;
-  const NormFunctions* norm;
+  const BatchNormFunctions<float>* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -316,7 +316,7 @@ void run_grouped(const KernelArgs& args, const GroupKernels& kernels) {
   const Index slice_weights =
       plan.in_channels * plan.kernel_size[0] * plan.kernel_size[1] * plan.lanes.width;
   zero_output(plan, tensors.output, args.threads);
-  const Measure measure(plan.measure, args, *kernels.norm);
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = reinterpret_cast<float*>(args.scratch) + worker * plan.worker_floats;
@@ -342,15 +342,15 @@ constexpr GroupKernels kBaselineKernels = {baseline::kGemmLanes,
                                            nullptr,
                                            baseline::copy_group_row,
                                            &baseline::kActivation,
-                                           &kNormBaseline,
+                                           &baseline::kBatchNorm,
                                            "conv2d.grouped.baseline",
                                            "conv2d_grad_input.grouped.baseline"};
 void run_baseline(const KernelArgs& args) noexcept { run_grouped<float>(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
 constexpr GroupKernels kAvx2Kernels = {
-    avx2::kGemmLanes, avx2::kPickLanes,      avx2::group_tiles,
-    nullptr,          avx2::copy_group_row,  &avx2::kActivation,
-    &kNormAvx2,       "conv2d.grouped.avx2", "conv2d_grad_input.grouped.avx2"};
+    avx2::kGemmLanes,  avx2::kPickLanes,      avx2::group_tiles,
+    nullptr,           avx2::copy_group_row,  &avx2::kActivation,
+    &avx2::kBatchNorm, "conv2d.grouped.avx2", "conv2d_grad_input.grouped.avx2"};
 void run_avx2(const KernelArgs& args) noexcept { run_grouped<float>(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
@@ -360,7 +360,7 @@ constexpr GroupKernels kAvx512Kernels = {avx512::kGemmLanes,
                                          nullptr,
                                          avx512::copy_group_row,
                                          &avx512::kActivation,
-                                         &kNormAvx512,
+                                         &avx512::kBatchNorm,
                                          "conv2d.grouped.avx512",
                                          "conv2d_grad_input.grouped.avx512"};
 void run_avx512(const KernelArgs& args) noexcept { run_grouped<float>(args, kAvx512Kernels); }
@@ -370,7 +370,7 @@ constexpr GroupKernels kAvx512Pairs = {kPairLanes,
                                        avx512_bf16::group_pair_tiles,
                                        avx512::copy_group_row,
                                        &avx512::kActivation,
-                                       &kNormAvx512,
+                                       nullptr,
                                        "conv2d.grouped.bfloat16",
                                        "conv2d_grad_input.grouped.bfloat16"};
 void run_avx512_pairs(const KernelArgs& args) noexcept {
@@ -383,7 +383,7 @@ constexpr GroupKernels kPortablePairs = {kPairLanes,
                                          portable::group_pair_tiles,
                                          baseline::copy_group_row,
                                          &baseline::kActivation,
-                                         &kNormBaseline,
+                                         nullptr,
                                          "conv2d.grouped.bfloat16",
                                          "conv2d_grad_input.grouped.bfloat16"};
 void run_portable_pairs(const KernelArgs& args) noexcept {

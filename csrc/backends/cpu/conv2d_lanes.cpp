@@ -14,7 +14,7 @@ struct LaneKernels {
   void (*tiles)(const LaneTiles&);
   void (*spread)(const SpreadRow&);
   const ActivationFunctions* activation;
-  const NormFunctions* norm;
+  const BatchNormFunctions<float>* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -157,7 +157,7 @@ void run_lanes(const KernelArgs& args, const LaneKernels& kernels) {
     }
     tensors.bias = spread;
   }
-  const Measure measure(plan.measure, args, *kernels.norm);
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = scratch + worker * plan.worker_floats;
@@ -179,7 +179,7 @@ constexpr LaneKernels kBaselineKernels = {baseline::kGemmLanes,
                                           baseline::lane_tiles,
                                           baseline::spread_row,
                                           &baseline::kActivation,
-                                          &kNormBaseline,
+                                          &baseline::kBatchNorm,
                                           "conv2d.lanes.baseline",
                                           "conv2d_grad_input.lanes.baseline"};
 void run_baseline(const KernelArgs& args) noexcept { run_lanes(args, kBaselineKernels); }
@@ -188,7 +188,7 @@ constexpr LaneKernels kAvx2Kernels = {avx2::kGemmLanes,
                                       avx2::lane_tiles,
                                       avx2::spread_row,
                                       &avx2::kActivation,
-                                      &kNormAvx2,
+                                      &avx2::kBatchNorm,
                                       "conv2d.lanes.avx2",
                                       "conv2d_grad_input.lanes.avx2"};
 void run_avx2(const KernelArgs& args) noexcept { run_lanes(args, kAvx2Kernels); }
@@ -198,7 +198,7 @@ constexpr LaneKernels kAvx512Kernels = {avx512::kGemmLanes,
                                         avx512::lane_tiles,
                                         avx512::spread_row,
                                         &avx512::kActivation,
-                                        &kNormAvx512,
+                                        &avx512::kBatchNorm,
                                         "conv2d.lanes.avx512",
                                         "conv2d_grad_input.lanes.avx512"};
 void run_avx512(const KernelArgs& args) noexcept { run_lanes(args, kAvx512Kernels); }

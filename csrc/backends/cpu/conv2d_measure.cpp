@@ -20,36 +20,34 @@ void MeasurePlan::reserve(Kernel& kernel) {
   kernel.scratch_bytes += static_cast<std::size_t>(parts * part_floats()) * sizeof(float);
 }
 
-Measure::Measure(const MeasurePlan& plan, const KernelArgs& args, const NormFunctions& functions)
+Measure::Measure(const MeasurePlan& plan, const KernelArgs& args,
+                 const BatchNormFunctions<float>* functions)
     : plan_(plan), args_(args), functions_(functions) {
   if (plan.kind != MeasureKind::kSums) return;
   const NormSums& norm = std::get_if<ops::Conv2dGradInput>(args.op)->sums;
   rectifier_ = rectifier_of(norm.activation, norm.slope);
 }
 
-template <class T>
-void Measure::take(const BatchNormFunctions<T>& functions, std::int64_t pixel, const MoreRows& rows,
-                   std::int64_t first_channel, float* partial) const {
-  const T* const result = args_.outputs[0].as<const T>() + pixel * rows.pitch + first_channel;
+void Measure::take(std::int64_t pixel, const MoreRows& rows, std::int64_t first_channel,
+                   float* partial) const {
+  const float* const result =
+      args_.outputs[0].as<const float>() + pixel * rows.pitch + first_channel;
   float* const first = partial + first_channel;
   const std::int64_t all = plan_.channels;
   if (plan_.kind == MeasureKind::kMoments)
-    return functions.shifted_sums(result, rows, first, first + all, first + 2 * all);
+    return functions_->more_statistics(result, rows, first, first + all, first + 2 * all);
   const std::span<const TensorView> own = args_.inputs.last(4);  // input, mean, factor, offset
   const auto channel = [&](std::size_t i) { return own[i].as<const float>() + first_channel; };
   const Gate gate{channel(2), channel(3), rectifier_.value_or(Rectifier{})};
-  functions.gradient_sums(own[0].as<const T>() + pixel * all + first_channel, all, result, rows,
-                          channel(1), rectifier_ ? &gate : nullptr, first, first + all);
+  functions_->gradient_sums(own[0].as<const float>() + pixel * all + first_channel, all, result,
+                            rows, channel(1), rectifier_ ? &gate : nullptr, first, first + all);
 }
 
 void MeasuredPart::take() {
   if (count_ == 0) return;
   const TensorView& output = measure_.args_.outputs[0];
   const MoreRows rows{count_, channels_, output.pitch(), taken_};
-  if (output.spec->dtype == DType::kBFloat16)
-    measure_.take(*measure_.functions_.bfloat16, pixel_, rows, first_channel_, partial_);
-  else
-    measure_.take(*measure_.functions_.float32, pixel_, rows, first_channel_, partial_);
+  measure_.take(pixel_, rows, first_channel_, partial_);
   taken_ += count_, count_ = 0;
 }
 
@@ -69,25 +67,22 @@ void Measure::finish_moments() const {
   const double n = static_cast<double>(std::max<std::int64_t>(pixels, 1));
   auto join = [&](std::int64_t begin, std::int64_t end) {
     double mean[kJoinedChannels] = {}, m2[kJoinedChannels] = {};
-    // Calls f(channel, pixels, distance of the mean from the pivot, pivot, sum of squares).
+    // Calls f(channel, pixels, mean, sum of squares).
     auto for_parts = [&](auto&& f) {
       for (std::int64_t part = 0; part < plan_.parts; ++part) {
         if (pixels_of(part) == 0) continue;
         const double own = static_cast<double>(pixels_of(part));
-        const float *const pivot = partial(part), *const sum = pivot + channels,
-                           *const square = sum + channels;
+        const float *const pivot = partial(part), *const shift = pivot + channels,
+                           *const squares = shift + channels;
         for (std::int64_t c = begin; c < end; ++c)
-          f(c - begin, own, static_cast<double>(sum[c]) / own, static_cast<double>(pivot[c]),
-            static_cast<double>(square[c]));
+          f(c - begin, own, static_cast<double>(pivot[c]) + static_cast<double>(shift[c]),
+            static_cast<double>(squares[c]));
       }
     };
-    for_parts([&](std::int64_t c, double own, double shift, double pivot, double) {
-      mean[c] += own * (pivot + shift);
-    });
+    for_parts([&](std::int64_t c, double own, double m, double) { mean[c] += own * m; });
     for (double& m : mean) m /= n;
-    for_parts([&](std::int64_t c, double own, double shift, double pivot, double square) {
-      const double distance = pivot + shift - mean[c];
-      m2[c] += square + own * (distance * distance - shift * shift);
+    for_parts([&](std::int64_t c, double own, double m, double squares) {
+      m2[c] += squares + own * (m - mean[c]) * (m - mean[c]);
     });
     for (std::int64_t c = begin; c < end; ++c) {
       const double m = mean[c - begin];

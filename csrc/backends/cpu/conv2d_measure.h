@@ -33,32 +33,20 @@ struct MeasurePlan {
 
   // Takes its place behind the scratch of `kernel`, whose result this is.
   void reserve(Kernel& kernel);
-  // Floats of a part. Of moments: pivots, and the sums of distances from them and of their squares;
-  // of sums: the two of them. In the end the number of its pixels.
+  // Floats of a part. Of moments: pivots, distances of the means from them, sums of squares around
+  // the means; of sums: the two of them. In the end the number of its pixels.
   std::int64_t numbers() const { return kind == MeasureKind::kSums ? 2 : 3; }
   std::int64_t part_floats() const {
     return ceil_div(numbers() * channels + 1, std::int64_t{16}) * 16;
   }
 };
 
-// The row functions of one instruction set.
-struct NormFunctions {
-  const BatchNormFunctions<float>* float32;
-  const BatchNormFunctions<BFloat16>* bfloat16;
-};
-inline constexpr NormFunctions kNormBaseline = {&baseline::kBatchNorm,
-                                                &baseline::kBatchNormBFloat16};
-#if PYCNN_HAVE_AVX2
-inline constexpr NormFunctions kNormAvx2 = {&avx2::kBatchNorm, &avx2::kBatchNormBFloat16};
-#endif
-#if PYCNN_HAVE_AVX512
-inline constexpr NormFunctions kNormAvx512 = {&avx512::kBatchNorm, &avx512::kBatchNormBFloat16};
-#endif
-
 // Of one run of a kernel.
 class Measure {
  public:
-  Measure(const MeasurePlan& plan, const KernelArgs& args, const NormFunctions& functions);
+  // The functions may be null where nothing is measured.
+  Measure(const MeasurePlan& plan, const KernelArgs& args,
+          const BatchNormFunctions<float>* functions);
 
   bool wanted() const { return plan_.kind != MeasureKind::kNothing; }
   // Once all parts are there.
@@ -72,15 +60,14 @@ class Measure {
   std::int64_t pixels_of(std::int64_t part) const {
     return static_cast<std::int64_t>(partial(part)[plan_.numbers() * plan_.channels]);
   }
-  template <class T>
-  void take(const BatchNormFunctions<T>& functions, std::int64_t pixel, const MoreRows& rows,
-            std::int64_t first_channel, float* partial) const;
+  void take(std::int64_t pixel, const MoreRows& rows, std::int64_t first_channel,
+            float* partial) const;
   void finish_moments() const;
   void finish_sums() const;
 
   const MeasurePlan& plan_;
   const KernelArgs& args_;
-  const NormFunctions& functions_;
+  const BatchNormFunctions<float>* functions_;
   std::optional<Rectifier> rectifier_;  // of sums
 };
 

@@ -261,7 +261,7 @@ void run_strassen(const KernelArgs& args) noexcept {
     parallel_for(args.threads, plan.chunks, sum_chunk);
   }
   const Index shares = plan.chunks * plan.splits;
-  const Measure measure(plan.measure, args, kNormAvx512);
+  const Measure measure(plan.measure, args, &avx512::kBatchNorm);
   auto run_share = [&](std::int64_t index, int worker) {
     const StrassenChunk chunk = chunk_at(plan, index);
     PixelPair* pairs = scratch.pairs(worker, workers);

@@ -145,7 +145,7 @@ void run_window(const KernelArgs& args, const WindowKernels& kernels) {
   const ConvInput in = plan.in.with_pixels(tensors.input_pixel);
   zero_output(plan, tensors.output, args.threads);
   const Index chunks = chunk_count(plan);
-  const Measure measure(plan.measure, args, *kernels.norm);
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WindowChunk chunk = chunk_at(plan, index);
     float* buffer = nullptr;
@@ -170,20 +170,20 @@ void run_window(const KernelArgs& args, const WindowKernels& kernels) {
 constexpr WindowKernels kBaselineKernels = {baseline::kGemmLanes,
                                             baseline::window_tiles,
                                             &baseline::kActivation,
-                                            &kNormBaseline,
+                                            &baseline::kBatchNorm,
                                             "conv2d.implicit_gemm.baseline",
                                             "conv2d_grad_input.implicit_gemm.baseline"};
 void run_baseline(const KernelArgs& args) noexcept { run_window(args, kBaselineKernels); }
 #if PYCNN_HAVE_AVX2
 constexpr WindowKernels kAvx2Kernels = {
-    avx2::kGemmLanes, avx2::window_tiles,          &avx2::kActivation,
-    &kNormAvx2,       "conv2d.implicit_gemm.avx2", "conv2d_grad_input.implicit_gemm.avx2"};
+    avx2::kGemmLanes,  avx2::window_tiles,          &avx2::kActivation,
+    &avx2::kBatchNorm, "conv2d.implicit_gemm.avx2", "conv2d_grad_input.implicit_gemm.avx2"};
 void run_avx2(const KernelArgs& args) noexcept { run_window(args, kAvx2Kernels); }
 #endif
 #if PYCNN_HAVE_AVX512
 constexpr WindowKernels kAvx512Kernels = {
-    avx512::kGemmLanes, avx512::window_tiles,          &avx512::kActivation,
-    &kNormAvx512,       "conv2d.implicit_gemm.avx512", "conv2d_grad_input.implicit_gemm.avx512"};
+    avx512::kGemmLanes,  avx512::window_tiles,          &avx512::kActivation,
+    &avx512::kBatchNorm, "conv2d.implicit_gemm.avx512", "conv2d_grad_input.implicit_gemm.avx512"};
 void run_avx512(const KernelArgs& args) noexcept { run_window(args, kAvx512Kernels); }
 #endif
 

@@ -57,7 +57,7 @@ struct WindowKernels {
   Index lanes;
   void (*tiles)(const WindowTiles&);
   const ActivationFunctions* activation;
-  const NormFunctions* norm;
+  const BatchNormFunctions<float>* norm;
   const char* format;
   const char* transposed_format;
 };

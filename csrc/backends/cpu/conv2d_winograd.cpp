@@ -15,7 +15,7 @@ struct WinogradKernels {
   void (*tiles)(const WindowTiles&);
   const WinogradSet* transforms;
   const ActivationFunctions* activation;
-  const NormFunctions* norm;
+  const BatchNormFunctions<float>* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -188,7 +188,7 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     parallel_ranges(args.threads, plan.tiles.count(), 4, transform);
   }
   const Index ins = shares.shared() ? shares.chunks : args.threads;
-  const Measure measure(plan.measure, args, *kernels.norm);
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WinogradChunk chunk = chunk_at(plan.tiles, shares, index);
     float* in = scratch + (shares.shared() ? shares.tiles_of(index) : worker) * plan.in_floats();
@@ -215,7 +215,7 @@ constexpr WinogradKernels kBaselineKernels = {baseline::kGemmLanes,
                                               baseline::window_tiles,
                                               &baseline::kWinograd,
                                               &baseline::kActivation,
-                                              &kNormBaseline,
+                                              &baseline::kBatchNorm,
                                               "conv2d.winograd.baseline",
                                               "conv2d_grad_input.winograd.baseline"};
 #if PYCNN_HAVE_AVX2
@@ -223,7 +223,7 @@ constexpr WinogradKernels kAvx2Kernels = {avx2::kGemmLanes,
                                           avx2::window_tiles,
                                           &avx2::kWinograd,
                                           &avx2::kActivation,
-                                          &kNormAvx2,
+                                          &avx2::kBatchNorm,
                                           "conv2d.winograd.avx2",
                                           "conv2d_grad_input.winograd.avx2"};
 #endif
@@ -232,7 +232,7 @@ constexpr WinogradKernels kAvx512Kernels = {avx512::kGemmLanes,
                                             avx512::window_tiles,
                                             &avx512::kWinograd,
                                             &avx512::kActivation,
-                                            &kNormAvx512,
+                                            &avx512::kBatchNorm,
                                             "conv2d.winograd.avx512",
                                             "conv2d_grad_input.winograd.avx512"};
 #endif

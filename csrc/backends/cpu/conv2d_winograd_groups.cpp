@@ -14,7 +14,7 @@ struct WinogradGroupKernels {
   const WinogradSet* transforms;
   const WinogradGroupSet* groups;
   const ActivationFunctions* activation;
-  const NormFunctions* norm;
+  const BatchNormFunctions<float>* norm;
   const char* format;
   const char* transposed_format;
 };
@@ -145,7 +145,7 @@ void run_group_tiles(const KernelArgs& args, const WinogradGroupKernels& kernels
   const WindowTensors tensors = tensors_of(plan.extra, args);
   float* const scratch = reinterpret_cast<float*>(args.scratch);
   const Index items = plan.groups.slices() * plan.parts;
-  const Measure measure(plan.measure, args, *kernels.norm);
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_one = [&](std::int64_t index, int worker) {
     const Index next = std::min(index + args.threads, items - 1);
     run_tile_item(plan, kernels, tensors, tile_item_at(plan, index), tile_item_at(plan, next),
@@ -169,19 +169,19 @@ constexpr WinogradGroupKernels kGroupTilesBaseline = {
     &baseline::kWinograd,
     &baseline::kWinogradGroups,
     &baseline::kActivation,
-    &kNormBaseline,
+    &baseline::kBatchNorm,
     "conv2d.grouped.winograd.baseline",
     "conv2d_grad_input.grouped.winograd.baseline"};
 #if PYCNN_HAVE_AVX2
 constexpr WinogradGroupKernels kGroupTilesAvx2 = {
-    &avx2::kWinograd, &avx2::kWinogradGroups,         &avx2::kActivation,
-    &kNormAvx2,       "conv2d.grouped.winograd.avx2", "conv2d_grad_input.grouped.winograd.avx2"};
+    &avx2::kWinograd,  &avx2::kWinogradGroups,         &avx2::kActivation,
+    &avx2::kBatchNorm, "conv2d.grouped.winograd.avx2", "conv2d_grad_input.grouped.winograd.avx2"};
 #endif
 #if PYCNN_HAVE_AVX512
 constexpr WinogradGroupKernels kGroupTilesAvx512 = {&avx512::kWinograd,
                                                     &avx512::kWinogradGroups,
                                                     &avx512::kActivation,
-                                                    &kNormAvx512,
+                                                    &avx512::kBatchNorm,
                                                     "conv2d.grouped.winograd.avx512",
                                                     "conv2d_grad_input.grouped.winograd.avx512"};
 #endif
