@@ -174,9 +174,16 @@ MUTANTS = (
     Mutant(
         "batch norm: variance in one pass",
         CPU + "batch_norm.isa.cpp",
-        "const Vec d = row[v] - center[v];",
-        "const Vec d = row[v] - (center[v] = Vec{});",
+        "(p, row, lanes);\n    for (int v = 0; v < kVectors; ++v) {\n      const Vec d = row[v] - center[v];",
+        "(p, row, lanes);\n    for (int v = 0; v < kVectors; ++v) {\n      const Vec d = row[v];",
         "*/backends/test_batch_norm.cpp",
+    ),
+    Mutant(
+        "batch norm: measured pixels forget those before",
+        CPU + "batch_norm.isa.cpp",
+        "more.before + begin, pivot + c",
+        "begin, pivot + c",
+        "*/backends/test_conv2d_measure.cpp",
     ),
     Mutant(
         "batch norm: running variance biased",
