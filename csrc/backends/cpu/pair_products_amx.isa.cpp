@@ -124,6 +124,19 @@ constexpr Index kNoRows[kPairBlock] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -
                                        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
                                        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
+// One step of a block: two halves of rows, two of columns.
+PYCNN_INLINE void add_products(const char* first, const char* second, Index row_bytes,
+                               const char* weights, Index half_bytes) {
+  _tile_loadd(6, weights, kTileRowBytes);
+  _tile_loadd(4, first, row_bytes);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_loadd(7, weights + half_bytes, kTileRowBytes);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_loadd(5, second, row_bytes);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
 // kRows rows of an earlier block are finished in each of the first 32 / kRows steps.
 template <int kRows>
 void run_tiles(const PairTiles& job) {
@@ -193,14 +206,7 @@ void run_tiles(const PairTiles& job) {
     }
     for (; step < steps_each; ++step) {
       const Index at = steps[step] * 2;
-      _tile_loadd(6, weights, kTileRowBytes);
-      _tile_loadd(4, first + at, row_bytes);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, weights + half_bytes, kTileRowBytes);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_loadd(5, second + at, row_bytes);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      add_products(first + at, second + at, row_bytes, weights, half_bytes);
       weights += 2 * half_bytes;
       if (kRows == 1 && step % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
     }
@@ -255,14 +261,7 @@ void run_part(const PairTiles& job, Index block, Index tile, float* values) {
   }
   for (Index step = 0; step < job.step_count; ++step, weights += 2 * half_bytes) {
     const Index at = steps[step] * 2;
-    _tile_loadd(6, weights, kTileRowBytes);
-    _tile_loadd(4, first + at, row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, weights + half_bytes, kTileRowBytes);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, second + at, row_bytes);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    add_products(first + at, second + at, row_bytes, weights, half_bytes);
   }
   _tile_stored(0, values + kQuarter[0], kBlockRowBytes);
   _tile_stored(1, values + kQuarter[1], kBlockRowBytes);
