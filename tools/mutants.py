@@ -165,6 +165,20 @@ MUTANTS = (
         "*/backends/test_bfloat16.cpp",
     ),
     Mutant(
+        "bfloat16: slices of an image less are none",
+        CPU + "widened.cpp",
+        "larger == 0 || index < larger ? widened.inner : widened.smaller",
+        "index >= 0 ? widened.inner : widened.smaller",
+        "*/backends/test_bfloat16.cpp",
+    ),
+    Mutant(
+        "bfloat16: of the last pixel one input widened",
+        CPU + "conv2d_weight_grad.cpp",
+        "(columns - 1) * column + plan.reach",
+        "(columns - 1) * column + 1",
+        "*/backends/test_bfloat16.cpp",
+    ),
+    Mutant(
         "bfloat16: a parameter's gradient summed in it",
         "csrc/compile/lower_precision.cpp",
         "if (is_elementwise_pair(node.op) && !varies_[at(input)]) return false;",

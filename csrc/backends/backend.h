@@ -70,6 +70,10 @@ struct Kernel {
   // output belongs to others, who write it meanwhile.
   std::uint32_t strided_inputs = 0;
   std::uint32_t strided_outputs = 0;
+  // Optional, of float32 kernels: what runs, with so much scratch, where all inputs are bfloat16.
+  // It widens no more of them at a time than it works on, and gives the same results.
+  KernelFunction run_widening = nullptr;
+  std::size_t widening_scratch_bytes = 0;
   // What the addresses of inputs and outputs are a multiple of, which parts of others need not be.
   std::size_t alignment = 1;
   // Small immutable data computed at selection (tables of offsets, block sizes); the program owns

@@ -44,9 +44,12 @@ struct ConvInput {
   Index tap_offset(Index row, Index column) const {
     return (row - first_row) * row_pitch + (column - first_column) * pixel_pitch;
   }
-  // The anchor of output pixel (output_row, 0) in an image that is read in place.
+  // Where the anchor of output pixel (output_row, 0) lies in an image that is read in place.
+  Index anchor(Index output_row) const {
+    return (output_row * stride[0] + first_row) * row_pitch + first_column * pixel_pitch;
+  }
   const float* anchor(const float* image, Index output_row) const {
-    return image + (output_row * stride[0] + first_row) * row_pitch + first_column * pixel_pitch;
+    return image + anchor(output_row);
   }
   // Copies what `output_rows` rows from `output_row` on need; their anchor is then `buffer`.
   void copy_rows(const float* image, Index output_row, Index output_rows, float* buffer) const;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backends/cpu/conv2d_lanes_tiles.h"
+#include "backends/cpu/convert.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -17,6 +18,7 @@ struct WeightGradKernels {
   void (*column_sums)(const ColumnSums&);
   void (*products)(const LaneProducts&);
   void (*add)(float* to, const float* from, Index count);
+  const ConvertFunctions* convert;
 };
 
 namespace {
@@ -49,6 +51,9 @@ struct WeightGradPlan {
   Index copy_floats = 0;      // of a worker: input rows; panels and then a block follow
   Index panel_floats = 0;
   Index worker_floats = 0, workers = 1;
+  // Of bfloat16 each worker widens what a unit reads: so many floats more, behind its others.
+  Index reach = 0;  // floats from the anchor of a pixel to the end of its last tap
+  Index wide_grads = 0, wide_inputs = 0;
 
   const Index* offsets() const { return reinterpret_cast<const Index*>(this + 1); }
   Index group_outputs() const { return out_channels / groups; }
@@ -61,6 +66,14 @@ struct WeightGradPlan {
   // The first part of the sum lives in the result itself when the layouts agree.
   Index part_pitch() const { return ceil_div(part_floats, 16) * 16; }
   Index parts_in_scratch() const { return packed() ? parts : parts - 1; }
+  Index worker_pitch(bool widens) const {
+    return worker_floats + (widens ? wide_grads + wide_inputs : 0);
+  }
+  std::size_t scratch_bytes(bool widens) const {
+    const Index floats = workers * worker_pitch(widens) + parts_in_scratch() * part_pitch() +
+                         (bias ? (parts - 1) * out_channels : 0);
+    return static_cast<std::size_t>(floats) * sizeof(float);
+  }
 };
 
 static_assert(std::has_unique_object_representations_v<WeightGradPlan>);
@@ -79,6 +92,12 @@ constexpr Index kMinOutputs = 28;          // output channels that repay a pass 
 
 double lane_use(Index count, Index lanes) {
   return static_cast<double>(count) / static_cast<double>(ceil_div(count, lanes) * lanes);
+}
+
+// Floats from one pixel to the next where all follow one another.
+Index pixel_step(const WeightGradPlan& plan, const ConvInput& in) {
+  if (plan.columns > 1) return in.column_step();
+  return plan.rows == 1 ? in.image_floats() : in.row_step();
 }
 
 // ---- Planning
@@ -182,13 +201,37 @@ void plan_blocks(WeightGradPlan& plan, const WeightGradKernels& kernels) {
   plan.worker_floats = plan.panel_floats + plan.blocked_pixels * width;
 }
 
+// Floats from the first to the last that some pixels read of an image that is read in place.
+Index input_span(const WeightGradPlan& plan, Index rows, Index row, Index columns, Index column) {
+  return (rows - 1) * row + (columns - 1) * column + plan.reach;
+}
+
+void plan_widening(WeightGradPlan& plan, const std::vector<Index>& offsets) {
+  if (plan.units == 0) return;
+  const ConvInput& in = plan.in;
+  plan.reach = *std::max_element(offsets.begin(), offsets.end()) + plan.run + in.channels -
+               plan.group_inputs();
+  const Index columns = plan.line > 0 ? plan.line : plan.columns;
+  const Index grads = plan.unit_rows * columns * plan.out_channels;
+  Index inputs;
+  if (!in.direct)
+    inputs = std::min(in.height, in.buffer_rows(plan.unit_rows)) * in.width * in.channels;
+  else if (plan.line == 1)
+    inputs = input_span(plan, 1, 0, plan.unit_rows, pixel_step(plan, in));
+  else
+    inputs = input_span(plan, plan.unit_rows, in.row_step(), columns, in.column_step());
+  plan.wide_grads = ceil_div(grads, 16) * 16 + 16;
+  plan.wide_inputs = ceil_div(inputs, 16) * 16 + 16;
+}
+
 // ---- Running
 
 struct Tensors {
   ConvInput in;  // of `input`
-  const float* input;
-  const float* grad_output;
-  Index grad_pixel;  // floats from pixel to pixel
+  const void* input;
+  const void* grad_output;
+  const ConvertFunctions* convert;  // of both, if they are bfloat16
+  Index grad_pixel;                 // floats from pixel to pixel
   float* grad_weight;
   float* grad_bias;
   float* buffers;
@@ -202,6 +245,13 @@ struct Tensors {
   float* bias_part(const WeightGradPlan& plan, Index i) const {
     return i == 0 ? grad_bias : bias_parts + (i - 1) * plan.out_channels;
   }
+  // `count` elements of one of the two from `first` on; if they must be widened, in a worker's
+  // buffer from `at` on.
+  const float* floats(const void* of, Index first, Index count, float* buffer, Index at) const {
+    if (convert == nullptr) return static_cast<const float*>(of) + first;
+    convert->widen(static_cast<const BFloat16*>(of) + first, buffer + at, count);
+    return buffer + at;
+  }
 };
 
 // Pixels that are summed in one go: input anchors and gradient.
@@ -213,39 +263,58 @@ struct Unit {
   bool accumulate = false;
 };
 
+// The copy of the rows that a unit of one image reads.
+void copy_rows(const Tensors& tensors, Index image, Index row, Index rows, float* buffer,
+               Index wide) {
+  ConvInput in = tensors.in;
+  const Index first = row * in.stride[0] + in.first_row;
+  const Index begin = std::clamp<Index>(first, 0, in.height);
+  const Index end = std::clamp<Index>(first + in.buffer_rows(rows), begin, in.height);
+  const Index pitch = in.width * in.image_pixel;
+  const float* from = tensors.floats(tensors.input, image * in.image_floats() + begin * pitch,
+                                     (end - begin) * pitch, buffer, wide);
+  // An image of these rows alone.
+  in.first_row = first - begin, in.height = end - begin;
+  in.copy_rows(from, 0, rows, buffer);
+}
+
 Unit unit_at(const WeightGradPlan& plan, const Tensors& tensors, Index index, float* buffer) {
   const ConvInput& in = tensors.in;
   Unit unit;
   unit.input_row = in.row_step(), unit.input_column = in.column_step();
   unit.grad_column = tensors.grad_pixel;
-  const Index image_floats = in.image_floats();
+  Index input = 0, grad = 0;  // where they begin
+  Index image = 0, row = 0;
   if (plan.line > 0) {
     const Index first = index * plan.unit_rows;
     const Index lines = plan.images * plan.rows * plan.columns / plan.line;
     const Index count = std::min(plan.unit_rows, lines - first);
     if (plan.line == 1) {
-      if (plan.columns == 1) unit.input_column = plan.rows == 1 ? image_floats : unit.input_row;
+      unit.input_column = pixel_step(plan, in);
       unit.rows = 1, unit.columns = count;
-      unit.input = in.anchor(tensors.input, 0) + first * unit.input_column;
     } else {
       unit.rows = count, unit.columns = plan.line;
-      unit.input = in.anchor(tensors.input, 0) + first * unit.input_row;
     }
-    unit.grad = tensors.grad_output + first * plan.line * unit.grad_column;
+    input = in.anchor(0) + first * (plan.line == 1 ? unit.input_column : unit.input_row);
+    grad = first * plan.line * unit.grad_column;
     unit.grad_row = unit.columns * unit.grad_column;
-    return unit;
-  }
-  const Index image = index / plan.image_units, row = index % plan.image_units * plan.unit_rows;
-  unit.rows = std::min(plan.unit_rows, plan.rows - row), unit.columns = plan.columns;
-  const float* from = tensors.input + image * image_floats;
-  if (in.direct) {
-    unit.input = in.anchor(from, row);
   } else {
-    in.copy_rows(from, row, unit.rows, buffer);
+    image = index / plan.image_units, row = index % plan.image_units * plan.unit_rows;
+    unit.rows = std::min(plan.unit_rows, plan.rows - row), unit.columns = plan.columns;
+    unit.grad_row = plan.columns * unit.grad_column;
+    input = image * in.image_floats() + in.anchor(row);
+    grad = (image * plan.rows + row) * unit.grad_row;
+  }
+  const Index wide_grads = plan.worker_floats, wide_inputs = wide_grads + plan.wide_grads;
+  unit.grad =
+      tensors.floats(tensors.grad_output, grad, unit.rows * unit.grad_row, buffer, wide_grads);
+  if (in.direct) {
+    const Index span = input_span(plan, unit.rows, unit.input_row, unit.columns, unit.input_column);
+    unit.input = tensors.floats(tensors.input, input, span, buffer, wide_inputs);
+  } else {
+    copy_rows(tensors, image, row, unit.rows, buffer, wide_inputs);
     unit.input = buffer;
   }
-  unit.grad_row = plan.columns * unit.grad_column;
-  unit.grad = tensors.grad_output + (image * plan.rows + row) * unit.grad_row;
   return unit;
 }
 
@@ -448,17 +517,20 @@ void combine(const WeightGradPlan& plan, const WeightGradKernels& kernels, const
   parallel_ranges(threads, blocks, grain, unpack_range);
 }
 
-void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
+template <const WeightGradKernels& kKernels, bool kWidens>
+void run(const KernelArgs& args) noexcept {
   const WeightGradPlan& plan = *reinterpret_cast<const WeightGradPlan*>(args.plan);
+  const Index pitch = plan.worker_pitch(kWidens);
   Tensors tensors;
   tensors.in = plan.in.with_pixels(args.inputs[0].pitch());
   tensors.grad_pixel = args.inputs[1].pitch();
-  tensors.input = args.inputs[0].as<const float>();
-  tensors.grad_output = args.inputs[1].as<const float>();
+  tensors.input = args.inputs[0].data;
+  tensors.grad_output = args.inputs[1].data;
+  tensors.convert = kWidens ? kKernels.convert : nullptr;
   tensors.grad_weight = args.outputs[0].as<float>();
   tensors.grad_bias = plan.bias ? args.outputs[1].as<float>() : nullptr;
   tensors.buffers = reinterpret_cast<float*>(args.scratch);
-  tensors.parts = tensors.buffers + plan.workers * plan.worker_floats;
+  tensors.parts = tensors.buffers + plan.workers * pitch;
   tensors.bias_parts = tensors.parts + plan.parts_in_scratch() * plan.part_pitch();
   if (plan.units == 0) {
     std::fill_n(tensors.grad_weight, plan.out_channels * plan.filter(), 0.0f);
@@ -466,40 +538,43 @@ void run_weight_grad(const KernelArgs& args, const WeightGradKernels& kernels) {
     return;
   }
   auto body = [&](std::int64_t chunk, int worker) {
-    run_chunk(plan, kernels, tensors, chunk, tensors.buffers + worker * plan.worker_floats);
+    run_chunk(plan, kKernels, tensors, chunk, tensors.buffers + worker * pitch);
   };
   parallel_for(args.threads, plan.parts * plan.splits, body);
-  combine(plan, kernels, tensors, args.threads);
+  combine(plan, kKernels, tensors, args.threads);
 }
 
 constexpr WeightGradKernels kBaselineKernels = {
     baseline::kGemmLanes,  baseline::kGemmScalars,  256,
     baseline::outer_tiles, baseline::panel_tiles,   baseline::block_pixels,
-    baseline::column_sums, baseline::lane_products, baseline::add_floats};
-void run_baseline(const KernelArgs& args) noexcept { run_weight_grad(args, kBaselineKernels); }
+    baseline::column_sums, baseline::lane_products, baseline::add_floats,
+    &baseline::kConvert};
 #if PYCNN_HAVE_AVX2
 constexpr WeightGradKernels kAvx2Kernels = {
     avx2::kGemmLanes,  avx2::kGemmScalars,  256,
     avx2::outer_tiles, avx2::panel_tiles,   avx2::block_pixels,
-    avx2::column_sums, avx2::lane_products, avx2::add_floats};
-void run_avx2(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx2Kernels); }
+    avx2::column_sums, avx2::lane_products, avx2::add_floats,
+    &avx2::kConvert};
 #endif
 #if PYCNN_HAVE_AVX512
 constexpr WeightGradKernels kAvx512Kernels = {
     avx512::kGemmLanes,  avx512::kGemmScalars,  192,
     avx512::outer_tiles, avx512::panel_tiles,   avx512::block_pixels,
-    avx512::column_sums, avx512::lane_products, avx512::add_floats};
-void run_avx512(const KernelArgs& args) noexcept { run_weight_grad(args, kAvx512Kernels); }
+    avx512::column_sums, avx512::lane_products, avx512::add_floats,
+    &avx512::kConvert};
 #endif
 
 }  // namespace
 
-const WeightGradRun kWeightGradBaseline = {run_baseline, &kBaselineKernels};
+const WeightGradRun kWeightGradBaseline = {run<kBaselineKernels, false>,
+                                           run<kBaselineKernels, true>, &kBaselineKernels};
 #if PYCNN_HAVE_AVX2
-const WeightGradRun kWeightGradAvx2 = {run_avx2, &kAvx2Kernels};
+const WeightGradRun kWeightGradAvx2 = {run<kAvx2Kernels, false>, run<kAvx2Kernels, true>,
+                                       &kAvx2Kernels};
 #endif
 #if PYCNN_HAVE_AVX512
-const WeightGradRun kWeightGradAvx512 = {run_avx512, &kAvx512Kernels};
+const WeightGradRun kWeightGradAvx512 = {run<kAvx512Kernels, false>, run<kAvx512Kernels, true>,
+                                         &kAvx512Kernels};
 #endif
 
 Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
@@ -518,13 +593,13 @@ Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
   if (!plan.in.direct)
     plan.copy_floats = ceil_div(plan.in.buffer_floats(plan.unit_rows), 16) * 16 + 16;
   plan.worker_floats += plan.copy_floats;
+  plan_widening(plan, offsets);
 
   Kernel kernel;
   kernel.run = entry.run;
-  const Index floats = plan.workers * plan.worker_floats +
-                       plan.parts_in_scratch() * plan.part_pitch() +
-                       (plan.bias ? (plan.parts - 1) * plan.out_channels : 0);
-  kernel.scratch_bytes = static_cast<std::size_t>(floats) * sizeof(float);
+  kernel.scratch_bytes = plan.scratch_bytes(false);
+  kernel.run_widening = entry.run_widening;
+  kernel.widening_scratch_bytes = plan.scratch_bytes(true);
   const bool at_anchor =
       plan.run == plan.group_inputs() &&
       std::all_of(offsets.begin(), offsets.end(), [](Index offset) { return offset == 0; });

@@ -28,6 +28,7 @@ struct WeightGradKernels;
 
 struct WeightGradRun {
   KernelFunction run;
+  KernelFunction run_widening;
   const WeightGradKernels* kernels;
 };
 extern const WeightGradRun kWeightGradBaseline;

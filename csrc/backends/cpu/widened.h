@@ -5,9 +5,9 @@
 #include "core/function_ref.h"
 
 // bfloat16 by float32 kernels: for ops that have no kernel of their own, and for machines without a
-// unit for it. Images are widened into scratch, the results rounded; weights of convolution and
-// dense are rounded first, so that the same is multiplied as by those units. Their sums are float32
-// too, in another order.
+// unit for it. Images are widened into scratch, as few at a time as keep the threads busy, and the
+// results rounded; weights of convolution and dense are rounded first, so that the same is
+// multiplied as by those units. Their sums are float32 too, in another order.
 namespace pycnn::cpu {
 
 // "conv2d.lanes.avx2" runs as "conv2d.lanes.avx2.widened".

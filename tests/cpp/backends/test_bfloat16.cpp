@@ -171,6 +171,135 @@ TEST_CASE("images in bfloat16 give what float32 gives, rounded") {
   CHECK(seen >= 40);
 }
 
+struct ImageCase {
+  Shape input, weight;
+  Pair stride = {1, 1}, dilation = {1, 1};
+  std::int64_t padding = 0, groups = 1;
+  bool residual = false;
+};
+
+ops::Conv2d forward_of(const ImageCase& c) {
+  ops::Conv2d op;
+  op.stride = c.stride, op.dilation = c.dilation, op.groups = c.groups;
+  op.padding = {c.padding, c.padding, c.padding, c.padding};
+  op.epilogue.residual = c.residual;
+  op.epilogue.activation = ActivationKind::kRelu;
+  return op;
+}
+
+// A convolution with the specs of its inputs.
+struct Task {
+  Op op;
+  std::vector<TensorSpec> inputs;
+};
+
+// Forward and both gradients, of images in bfloat16.
+std::vector<Task> tasks_of(const ImageCase& c) {
+  const ops::Conv2d forward = forward_of(c);
+  const TensorSpec input{c.input, DType::kBFloat16}, weight{c.weight, DType::kFloat32};
+  const TensorSpec bias{{c.weight[0]}, DType::kFloat32};
+  std::vector<TensorSpec> inputs = {input, weight, bias};
+  ops::Conv2d plain = forward;
+  plain.epilogue = {};
+  const TensorSpec output = infer(Op(plain), inputs)[0];
+  if (c.residual) inputs.push_back(output);
+  ops::Conv2dGradInput grad_input;
+  grad_input.stride = c.stride, grad_input.dilation = c.dilation, grad_input.groups = c.groups;
+  grad_input.padding = forward.padding;
+  grad_input.input_size = {c.input[1], c.input[2]};
+  std::vector<TensorSpec> grad_inputs = {output, weight};
+  if (c.residual) {
+    grad_input.finish.residual = true;
+    grad_inputs.push_back(input);
+  }
+  ops::Conv2dGradWeight grad_weight;
+  grad_weight.stride = c.stride, grad_weight.dilation = c.dilation, grad_weight.groups = c.groups;
+  grad_weight.padding = forward.padding;
+  grad_weight.kernel_size = {c.weight[1], c.weight[2]};
+  grad_weight.bias = true;
+  return {{forward, inputs}, {grad_input, grad_inputs}, {grad_weight, {input, output}}};
+}
+
+// Pins of all kernels for float32.
+std::vector<std::string> widened_variants(const Op& op) {
+  std::vector<std::string> names;
+  for (const std::string& name : cpu_backend().variants(op))
+    if (name.find(".bfloat16.") == std::string::npos)
+      names.push_back(name + std::string(cpu::kWidenedSuffix));
+  return names;
+}
+
+constexpr std::size_t kMostScratch = std::size_t{5} << 18;
+
+// Numbers of images that fall into equal slices and not, kernels that copy rows and that do not.
+const ImageCase kImageCases[] = {
+    {{256, 28, 28, 1}, {6, 5, 5, 1}, {1, 1}, {1, 1}, 2},
+    {{101, 14, 14, 6}, {16, 5, 5, 6}},
+    {{37, 19, 17, 5}, {7, 3, 3, 5}, {2, 2}, {1, 1}, 1, 1, true},
+    {{9, 40, 33, 20}, {24, 3, 3, 20}, {1, 1}, {2, 2}, 2},
+    {{21, 30, 30, 16}, {32, 1, 1, 16}, {1, 1}, {1, 1}, 0, 1, true},
+    {{21, 31, 29, 16}, {32, 1, 1, 16}, {2, 2}},
+    {{300, 1, 1, 48}, {40, 1, 1, 48}},
+    {{150, 5, 5, 16}, {120, 5, 5, 16}},
+    {{40, 5, 5, 16}, {20, 4, 3, 16}},
+    {{11, 21, 20, 24}, {24, 3, 3, 1}, {1, 1}, {1, 1}, 1, 24},
+    {{11, 21, 20, 24}, {12, 3, 3, 6}, {2, 1}, {1, 1}, 1, 4},
+    {{3, 90, 90, 40}, {40, 3, 3, 40}, {1, 1}, {1, 1}, 1},
+    {{10, 6, 6, 128}, {130, 3, 3, 128}, {1, 1}, {1, 1}, 1},
+};
+
+TEST_CASE("convolutions of widened images give float32's bits in any number of slices") {
+  int seen = 0;
+  for (const ImageCase& c : kImageCases)
+    for (const Task& task : tasks_of(c)) {
+      CAPTURE(op_name(task.op));
+      CAPTURE(to_string(c.input));
+      const std::vector<HostTensor> inputs = values_for(task.inputs, 31);
+      const std::vector<TensorSpec> results = infer(task.op, task.inputs);
+      for (const std::string& variant : widened_variants(task.op)) {
+        AnyRun run;
+        run.variant = variant;
+        CAPTURE(variant);
+        std::vector<HostTensor> found;
+        try {
+          found = run_any(task.op, inputs, run);
+        } catch (const Error&) {
+          continue;  // it does not take this problem
+        }
+        ++seen;
+        const std::vector<HostTensor> expected =
+            expected_of(task.op, inputs, results, multiplies_weight(task.op), run.variant);
+        CHECK(same_bits(found, expected));
+        for (const int threads : {2, 5}) {
+          run.threads = threads;
+          run.guard = threads == 2 ? Guard::kBefore : Guard::kAfter;
+          CHECK(same_bits(run_any(task.op, inputs, run), expected));
+        }
+      }
+    }
+  CHECK(seen >= 60);
+}
+
+TEST_CASE("convolutions widen no more images than they work on") {
+  int seen = 0;
+  for (const ImageCase& c : {kImageCases[0], kImageCases[4]})  // of 5 and 3 MiB as float32
+    for (const Task& task : tasks_of(c)) {
+      const std::vector<TensorSpec> results = infer(task.op, task.inputs);
+      for (const std::string& variant : widened_variants(task.op)) {
+        CAPTURE(variant);
+        try {
+          const Problem problem{task.inputs, results, best_isa(), 2, variant};
+          const std::size_t scratch = cpu_backend().select(task.op, problem).kernel.scratch_bytes;
+          ++seen;
+          if (!variant.starts_with("conv2d_grad_weight.reference")) CHECK(scratch < kMostScratch);
+        } catch (const Error&) {
+          // It does not take this problem.
+        }
+      }
+    }
+  CHECK(seen >= 15);
+}
+
 TEST_CASE("a pin of bfloat16 reaches the float32 kernel behind it") {
   const std::vector<TensorSpec> specs = {{{2, 5, 4, 3}, DType::kBFloat16}};
   const std::vector<HostTensor> inputs = values_for(specs, 5);
