@@ -59,6 +59,13 @@ struct PackedInput {
   std::size_t unpacked_scratch_bytes = 0;
 };
 
+struct Kernel;
+
+// Several steps of one kind, each of whose kernels has the same `Kernel::join`, may be one. Its
+// inputs are those of the first, then those of the second ..., its outputs likewise, and so is
+// Kernel::in_place, which it keeps of one of them. The kernel is made for these ops in their order.
+using JoinFunction = Kernel (*)(std::span<const Op* const> ops) noexcept;
+
 struct Kernel {
   const char* variant = "";
   KernelFunction run = nullptr;
@@ -81,6 +88,7 @@ struct Kernel {
   std::vector<std::byte> plan;
   // What the plan points at, if anything; lives as long as the kernel.
   std::shared_ptr<const void> state;
+  JoinFunction join = nullptr;  // null: it stays a step of its own
 };
 
 struct Problem {

@@ -54,7 +54,10 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   choice.backend = device.backend;
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
-  if (!options.exchange) hasten_updates(schedule);
+  if (!options.exchange) {
+    hasten_updates(schedule);
+    if (options.fuse) join_updates(schedule);
+  }
   hasten_labels(schedule);
   if (options.reuse_memory) join_parts(schedule);
   if (options.exchange) exchange_gradients(schedule, options.bucket_bytes);

@@ -116,6 +116,9 @@ void prepack_weights(Schedule& schedule);
 // early.
 void hasten_updates(Schedule& schedule);
 
+// Makes one step of all whose kernels are joined by the same function.
+void join_updates(Schedule& schedule);
+
 // Puts the steps first that make labels, so that these can be looked at before anything is written.
 void hasten_labels(Schedule& schedule);
 

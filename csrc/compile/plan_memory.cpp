@@ -18,6 +18,8 @@ namespace {
 
 using Space = Place::Space;
 
+constexpr std::size_t kMaskBits = 32;  // of Kernel::in_place
+
 struct Storage {
   Place place;
   std::size_t bytes = 0;
@@ -118,14 +120,21 @@ class Planner {
 
   // Whether a step's output may be the memory that is storage s to all inputs that are.
   bool may_overwrite(const ScheduleStep& step, std::size_t output, int s) {
-    if (output >= step.kernel.in_place.size() || is_part(step.outputs[output])) return false;
+    // Of a joined step, the inputs of the one that the output belongs to.
+    const auto joined = static_cast<std::size_t>(step.joined);
+    const std::size_t ins = step.inputs.size() / joined, outs = step.outputs.size() / joined;
+    const std::size_t first = output / outs * ins, own = output % outs;
+    if (own >= step.kernel.in_place.size() || is_part(step.outputs[output])) return false;
     if (storage(s).bytes != byte_size(schedule_.value(step.outputs[output]).spec)) return false;
-    const std::uint32_t allowed = step.kernel.in_place[output];
+    const std::uint32_t allowed = step.kernel.in_place[own];
     bool reads = false;
     for (std::size_t i = 0; i < step.inputs.size(); ++i) {
       if (storage_of(step.inputs[i]) != s) continue;
       const bool packed = static_cast<int>(i) == step.kernel.packed.input;
-      if (i >= 32 || packed || (allowed >> i & 1u) == 0 || is_part(step.inputs[i])) return false;
+      const std::size_t bit = i - first;  // beyond all of them where i is less
+      if (bit >= std::min(ins, kMaskBits) || packed || (allowed >> bit & 1u) == 0 ||
+          is_part(step.inputs[i]))
+        return false;
       reads = true;
     }
     return reads;
@@ -317,6 +326,20 @@ class Planner {
     return result;
   }
 
+  static Cost cost_of(const ScheduleStep& step, Specs outputs) {
+    const Specs inputs = step.input_specs;
+    const auto joined = static_cast<std::size_t>(step.joined);
+    const std::size_t ins = inputs.size() / joined, outs = outputs.size() / joined;
+    Cost all;
+    for (std::size_t i = 0; i < joined; ++i) {
+      const Cost one = cost(step.op, inputs.subspan(i * ins, ins), outputs.subspan(i * outs, outs));
+      all.macs += one.macs;
+      all.other_flops += one.other_flops;
+      all.bytes += one.bytes;
+    }
+    return all;
+  }
+
   Step finished(ScheduleStep& from) {
     Step step;
     step.name = std::move(from.name);
@@ -333,7 +356,7 @@ class Planner {
       step.outputs.push_back(operand(value, output_specs.back()));
     }
     if (step.op_name == op_name(step.op)) {
-      step.cost = cost(step.op, from.input_specs, output_specs);
+      step.cost = cost_of(from, output_specs);
       // What is an input twice is read once; a packed weight is read as it was packed.
       for (std::size_t i = 0; i < from.inputs.size(); ++i) {
         const bool again =

@@ -4,7 +4,7 @@
 // Sums over the rows of matrices (groups, rows, channels), one for each group and channel, in an
 // order that depends on the shape alone: a block adds a chunk of rows, each lane every eighth of
 // them, and leaves its sum in `partials` (group, chunk, sum, channel); then one thread a channel
-// adds the chunks, in float64.
+// adds the chunks, in float64. Of a single chunk the first kernel's sums are all.
 namespace pycnn::cuda {
 
 constexpr std::int64_t kChunkRows = 512;
@@ -21,7 +21,8 @@ inline std::int64_t column_scratch_bytes(const ColumnShape& shape, int sums) {
 
 // Term: static constexpr int kSums; operator()(row of all groups, channel, values) makes kSums
 // values.
-template <class Term>
+// Finish: operator()(group, channel, sums) with kSums sums.
+template <class Term, class Finish>
 struct ColumnPartials {
   static constexpr int kChannels = 32, kLanes = 8, kThreads = kChannels * kLanes;
   static constexpr int kSums = Term::kSums;
@@ -30,6 +31,7 @@ struct ColumnPartials {
   };
   struct Registers {};
   Term term;
+  Finish finish;  // of the only chunk
   ColumnShape shape;
   float* partials;
 
@@ -59,16 +61,18 @@ struct ColumnPartials {
     block.last([&](int thread, Registers&) {
       const std::int64_t channel = first_channel + thread;
       if (thread >= kChannels || channel >= shape.channels) return;
+      double totals[kSums];
       for (int s = 0; s < kSums; ++s) {
         float sum = 0.0f;
         for (int lane = 0; lane < kLanes; ++lane) sum += shared.sum[s][lane][thread];
-        partials[(piece * kSums + s) * shape.channels + channel] = sum;
+        if (shape.chunks() > 1) partials[(piece * kSums + s) * shape.channels + channel] = sum;
+        totals[s] = static_cast<double>(sum);
       }
+      if (shape.chunks() == 1) finish(group, channel, totals);
     });
   }
 };
 
-// Finish: operator()(group, channel, sums) with kSums sums.
 template <class Finish, int kSums>
 struct ColumnTotals {
   static constexpr int kThreads = 128;
@@ -98,8 +102,9 @@ template <class Term, class Finish>
 void launch_column_sums(DeviceQueue& queue, const Term& term, const Finish& finish,
                         const ColumnShape& shape, float* partials) {
   using Totals = ColumnTotals<Finish, Term::kSums>;
-  const ColumnPartials<Term> kernel{term, shape, partials};
+  const ColumnPartials<Term, Finish> kernel{term, finish, shape, partials};
   launch(queue, kernel, kernel.blocks());
+  if (shape.chunks() == 1) return;
   launch(queue, Totals{finish, shape, partials},
          (shape.groups * shape.channels + Totals::kThreads - 1) / Totals::kThreads);
 }

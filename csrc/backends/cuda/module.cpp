@@ -52,6 +52,7 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.strided_inputs = choice.strided_inputs;
   kernel.strided_outputs = choice.strided_outputs;
   kernel.alignment = choice.alignment;
+  kernel.join = choice.join;
 }
 
 // Whether the library's kernel was taken; if not, `reason` says why not.

@@ -1,7 +1,9 @@
 #include "backends/cuda/optimizer.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "backends/cuda/glue.h"
 #include "backends/cuda/softmax.h"
@@ -9,65 +11,133 @@
 namespace pycnn::cuda {
 namespace {
 
-const float* factor_of(const KernelArgs& args, bool clipped) {
-  return clipped ? args.inputs.back().as<const float>() : nullptr;
-}
+using Views = std::span<const TensorView>;
 
-void run_sgd(const KernelArgs& args) noexcept {
-  const auto& op = op_of<ops::SgdUpdate>(args);
-  const bool has_velocity = args.outputs.size() > 1;
+SgdParams params_of(const ops::SgdUpdate& op, Views inputs, Views outputs) {
+  const bool has_velocity = outputs.size() > 1;
   SgdParams p{};
-  p.parameter = args.inputs[0].as<const float>();
-  p.gradient = args.inputs[1].as<const float>();
-  p.learning_rate = args.inputs[2].as<const float>();
-  p.velocity = has_velocity ? args.inputs[3].as<const float>() : nullptr;
-  p.factor = factor_of(args, op.clipped);
-  p.new_parameter = args.outputs[0].as<float>();
-  p.new_velocity = has_velocity ? args.outputs[1].as<float>() : nullptr;
-  p.rate_scale = static_cast<float>(op.rate_scale);
+  p.own.parameter = inputs[0].as<const float>();
+  p.own.gradient = inputs[1].as<const float>();
+  p.own.velocity = has_velocity ? inputs[3].as<const float>() : nullptr;
+  p.own.new_parameter = outputs[0].as<float>();
+  p.own.new_velocity = has_velocity ? outputs[1].as<float>() : nullptr;
+  p.own.rate_scale = static_cast<float>(op.rate_scale);
+  p.own.weight_decay = static_cast<float>(op.weight_decay);
+  p.own.count = count_of(outputs[0]);
+  p.learning_rate = inputs[2].as<const float>();
+  p.factor = op.clipped ? inputs.back().as<const float>() : nullptr;
   p.momentum = static_cast<float>(op.momentum);
-  p.weight_decay = static_cast<float>(op.weight_decay);
   p.nesterov = op.nesterov;
-  p.count = count_of(args.outputs[0]);
-  sgd(queue_of(args), p);
+  return p;
 }
 
-void run_adam(const KernelArgs& args) noexcept {
-  const auto& op = op_of<ops::AdamUpdate>(args);
+AdamParams params_of(const ops::AdamUpdate& op, Views inputs, Views outputs) {
   AdamParams p{};
-  p.parameter = args.inputs[0].as<const float>();
-  p.gradient = args.inputs[1].as<const float>();
-  p.learning_rate = args.inputs[2].as<const float>();
-  p.step = args.inputs[3].as<const std::int64_t>();
-  p.mean = args.inputs[4].as<const float>();
-  p.variance = args.inputs[5].as<const float>();
-  p.factor = factor_of(args, op.clipped);
-  p.new_parameter = args.outputs[0].as<float>();
-  p.new_mean = args.outputs[1].as<float>();
-  p.new_variance = args.outputs[2].as<float>();
+  p.own.parameter = inputs[0].as<const float>();
+  p.own.gradient = inputs[1].as<const float>();
+  p.own.mean = inputs[4].as<const float>();
+  p.own.variance = inputs[5].as<const float>();
+  p.own.new_parameter = outputs[0].as<float>();
+  p.own.new_mean = outputs[1].as<float>();
+  p.own.new_variance = outputs[2].as<float>();
+  p.own.weight_decay = op.weight_decay;
+  p.own.rate_scale = op.rate_scale;
+  p.own.count = count_of(outputs[0]);
+  p.learning_rate = inputs[2].as<const float>();
+  p.step = inputs[3].as<const std::int64_t>();
+  p.factor = op.clipped ? inputs.back().as<const float>() : nullptr;
   p.beta1 = op.beta1;
   p.beta2 = op.beta2;
   p.eps = op.eps;
-  p.weight_decay = op.weight_decay;
-  p.rate_scale = op.rate_scale;
   p.decoupled = op.decoupled;
-  p.count = count_of(args.outputs[0]);
-  adam(queue_of(args), p);
+  return p;
 }
 
-void run_ema(const KernelArgs& args) noexcept {
-  ema(queue_of(args), {args.inputs[0].as<const float>(), args.inputs[1].as<const float>(),
-                       args.inputs[2].as<const std::int64_t>(), args.outputs[0].as<float>(),
-                       op_of<ops::EmaUpdate>(args).decay, count_of(args.outputs[0])});
+EmaParams params_of(const ops::EmaUpdate& op, Views inputs, Views outputs) {
+  EmaParams p{};
+  p.own.average = inputs[0].as<const float>();
+  p.own.value = inputs[1].as<const float>();
+  p.own.output = outputs[0].as<float>();
+  p.own.count = count_of(outputs[0]);
+  p.step = inputs[2].as<const std::int64_t>();
+  p.decay = op.decay;
+  return p;
 }
 
-// Scratch: a sum for each gradient, then the pieces of the largest.
+// Whether all but what is a tensor's own is the same, so that one launch does.
+bool are_alike(const SgdParams& a, const SgdParams& b) {
+  return a.learning_rate == b.learning_rate && a.factor == b.factor && a.momentum == b.momentum &&
+         a.nesterov == b.nesterov && (a.own.velocity == nullptr) == (b.own.velocity == nullptr);
+}
+bool are_alike(const AdamParams& a, const AdamParams& b) {
+  return a.learning_rate == b.learning_rate && a.step == b.step && a.factor == b.factor &&
+         a.beta1 == b.beta1 && a.beta2 == b.beta2 && a.eps == b.eps && a.decoupled == b.decoupled;
+}
+bool are_alike(const EmaParams& a, const EmaParams& b) {
+  return a.step == b.step && a.decay == b.decay;
+}
+
+template <class OpType, auto update>
+void run_update(const KernelArgs& args) noexcept {
+  update(queue_of(args), params_of(op_of<OpType>(args), args.inputs, args.outputs));
+}
+
+template <class OpType, auto update_all>
+void run_updates(const KernelArgs& args) noexcept {
+  const auto& ops =
+      *static_cast<const std::vector<OpType>*>(static_cast<const DeviceKernelArgs&>(args).state);
+  const std::size_t ins = args.inputs.size() / ops.size(), outs = args.outputs.size() / ops.size();
+  using Params = decltype(params_of(ops[0], args.inputs, args.outputs));
+  Params together[kMostTensors];
+  int count = 0;
+  const auto launch = [&] {
+    if (count > 0) update_all(queue_of(args), together, count);
+    count = 0;
+  };
+  for (std::size_t i = 0; i < ops.size(); ++i) {
+    const Params params =
+        params_of(ops[i], args.inputs.subspan(i * ins, ins), args.outputs.subspan(i * outs, outs));
+    if (params.own.count == 0) continue;
+    if (count == kMostTensors || (count > 0 && !are_alike(together[0], params))) launch();
+    together[count++] = params;
+  }
+  launch();
+}
+
+// Of parameter and state.
+std::vector<std::uint32_t> in_place_of(const ops::SgdUpdate&) { return {1u << 0, 1u << 3}; }
+std::vector<std::uint32_t> in_place_of(const ops::AdamUpdate&) {
+  return {1u << 0, 1u << 4, 1u << 5};
+}
+std::vector<std::uint32_t> in_place_of(const ops::EmaUpdate&) { return {1u << 0}; }
+
+template <class OpType, auto update_all>
+Kernel join(std::span<const Op* const> steps) noexcept {
+  auto ops = std::make_shared<std::vector<OpType>>();
+  for (const Op* const step : steps) ops->push_back(*std::get_if<OpType>(step));
+  Kernel kernel;
+  kernel.run = run_updates<OpType, update_all>;
+  kernel.in_place = in_place_of((*ops)[0]);
+  kernel.state = std::move(ops);
+  return kernel;
+}
+
+// Scratch: a sum for each gradient, then the pieces of all.
 void run_clip(const KernelArgs& args) noexcept {
   auto* const totals = reinterpret_cast<double*>(args.scratch);
-  void* const pieces = totals + args.inputs.size();
-  for (std::size_t i = 0; i < args.inputs.size(); ++i)
-    sum_of_squares(queue_of(args), args.inputs[i].as<const float>(), count_of(args.inputs[i]),
-                   totals + i, pieces);
+  double* pieces = totals + args.inputs.size();
+  for (std::size_t first = 0; first < args.inputs.size(); first += kMostSquares) {
+    Squares squares[kMostSquares];
+    std::int64_t bytes = 0;
+    const std::size_t count = std::min<std::size_t>(args.inputs.size() - first, kMostSquares);
+    for (std::size_t i = 0; i < count; ++i) {
+      const TensorView& gradient = args.inputs[first + i];
+      squares[i] = {gradient.as<const float>(), count_of(gradient)};
+      bytes += total_scratch_bytes(count_of(gradient));
+    }
+    sums_of_squares(queue_of(args), squares, static_cast<int>(count), totals + first, pieces);
+    pieces += bytes / static_cast<std::int64_t>(sizeof(double));
+  }
   clip_factor(queue_of(args), totals, static_cast<int>(args.inputs.size()),
               op_of<ops::ClipFactor>(args).max_norm, args.outputs[0].as<float>(),
               args.outputs[1].as<float>());
@@ -92,16 +162,28 @@ Choice take(KernelFunction run, const Problem& problem, std::vector<std::uint32_
   return {run, 0, std::move(in_place)};
 }
 
+// From here on a launch of its own is little beside the update's work, which may run beside other
+// steps as soon as the gradient is there, and the gradient's memory is free again at once.
+constexpr std::int64_t kLargeTensor = std::int64_t{1} << 20;
+
+template <auto update, auto update_all, class OpType>
+Choice take_update(const OpType& op, const Problem& problem) {
+  Choice choice = take(run_update<OpType, update>, problem, in_place_of(op));
+  if (problem.pinned.empty() && count_of(problem.outputs[0]) < kLargeTensor)
+    choice.join = join<OpType, update_all>;
+  return choice;
+}
+
 }  // namespace
 
-Choice select(const ops::SgdUpdate&, const Problem& problem) {
-  return take(run_sgd, problem, {1u << 0, 1u << 3});
+Choice select(const ops::SgdUpdate& op, const Problem& problem) {
+  return take_update<sgd, sgd_of_all>(op, problem);
 }
-Choice select(const ops::AdamUpdate&, const Problem& problem) {
-  return take(run_adam, problem, {1u << 0, 1u << 4, 1u << 5});
+Choice select(const ops::AdamUpdate& op, const Problem& problem) {
+  return take_update<adam, adam_of_all>(op, problem);
 }
-Choice select(const ops::EmaUpdate&, const Problem& problem) {
-  return take(run_ema, problem, {1u << 0});
+Choice select(const ops::EmaUpdate& op, const Problem& problem) {
+  return take_update<ema, ema_of_all>(op, problem);
 }
 
 Choice select(const ops::LossScale&, const Problem& problem) {
@@ -116,8 +198,7 @@ Choice select(const ops::Commit&, const Problem& problem) {
 Choice select(const ops::ClipFactor&, const Problem& problem) {
   if (const char* const reason = unfit_type(problem, true)) return refuse(reason);
   std::int64_t bytes = 0;
-  for (const TensorSpec& spec : problem.inputs)
-    bytes = std::max(bytes, total_scratch_bytes(count_of(spec)));
+  for (const TensorSpec& spec : problem.inputs) bytes += total_scratch_bytes(count_of(spec));
   const auto sums = static_cast<std::int64_t>(problem.inputs.size() * sizeof(double));
   return {run_clip, scratch(sums + bytes)};
 }

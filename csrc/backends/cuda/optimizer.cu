@@ -10,11 +10,21 @@ namespace pycnn::cuda {
 namespace {
 
 constexpr int kWidth = 4;
+constexpr int kUpdateThreads = 256;
+constexpr std::int64_t kTile = std::int64_t{kUpdateThreads} * kWidth;
+
+// Thread `thread` of the tile that begins there.
+template <class Rule>
+PYCNN_BOTH void apply_at(const Rule& rule, const typename Rule::Step& step, std::int64_t tile,
+                         int thread) {
+  const std::int64_t begin = tile + std::int64_t{thread} * kWidth;
+  const std::int64_t left = rule.p.own.count - begin;
+  if (left > 0) rule.apply(step, begin, left < kWidth ? static_cast<int>(left) : kWidth);
+}
 
 template <class Rule>
 struct Update {
-  static constexpr int kThreads = 256;
-  static constexpr std::int64_t kTile = std::int64_t{kThreads} * kWidth;
+  static constexpr int kThreads = kUpdateThreads;
   struct Shared {
     typename Rule::Step step;
   };
@@ -27,55 +37,97 @@ struct Update {
       if (thread == 0) step = rule.step();
     });
     const std::int64_t tile = block.index() * kTile;
-    block.last([&](int thread, Registers&) {
-      const std::int64_t begin = tile + std::int64_t{thread} * kWidth;
-      const std::int64_t left = rule.p.count - begin;
-      if (left > 0) rule.apply(step, begin, left < kWidth ? static_cast<int>(left) : kWidth);
-    });
+    block.last([&](int thread, Registers&) { apply_at(rule, step, tile, thread); });
   }
 };
 
+// The tensors of a launch are a part of its parameters, which are 4 KB at most: they lie in memory
+// that is made for what all threads read alike, and need no copy of their own.
+template <class Rule>
+struct UpdateOfAll {
+  using Params = typename Rule::Params;
+  static constexpr int kThreads = kUpdateThreads;
+  struct Shared {
+    typename Rule::Step step;
+  };
+  struct Registers {};
+  Params params;  // of the first one; all but `own` is that of all
+  int count;
+  std::int32_t first_block[kMostTensors];  // the blocks of each follow those of the one before
+  typename Params::Tensor tensors[kMostTensors];
+
+  PYCNN_BOTH void operator()(Block<UpdateOfAll>& block) const {
+    int tensor = 0;  // the last one that begins at or before this block
+    for (int half = 32; half > 0; half /= 2)
+      if (tensor + half < count && first_block[tensor + half] <= block.index()) tensor += half;
+    Rule rule{params};
+    rule.p.own = tensors[tensor];
+    auto& step = block.shared().step;
+    block.each([&](int thread, Registers&) {
+      if (thread == 0) step = rule.step();
+    });
+    const std::int64_t tile = (block.index() - first_block[tensor]) * kTile;
+    block.last([&](int thread, Registers&) { apply_at(rule, step, tile, thread); });
+  }
+};
+
+std::int64_t blocks_of(std::int64_t count) { return (count + kTile - 1) / kTile; }
+
 template <class Rule>
 void launch_update(DeviceQueue& queue, const Rule& rule) {
-  constexpr std::int64_t kTile = Update<Rule>::kTile;
-  launch(queue, Update<Rule>{rule}, (rule.p.count + kTile - 1) / kTile);
+  launch(queue, Update<Rule>{rule}, blocks_of(rule.p.own.count));
+}
+
+// No tensor is empty.
+template <class Rule>
+void launch_updates(DeviceQueue& queue, const typename Rule::Params* params, int count) {
+  static_assert(sizeof(UpdateOfAll<Rule>) <= 4096 && kMostTensors <= 64);
+  UpdateOfAll<Rule> kernel{params[0], count, {}, {}};
+  std::int64_t blocks = 0;
+  for (int i = 0; i < count; ++i) {
+    kernel.first_block[i] = static_cast<std::int32_t>(blocks);
+    kernel.tensors[i] = params[i].own;
+    blocks += blocks_of(params[i].own.count);
+  }
+  launch(queue, kernel, blocks);
 }
 
 struct Sgd {
   struct Step {
     float rate, factor;
   };
+  using Params = SgdParams;
   SgdParams p;
 
   PYCNN_BOTH Step step() const {
     return {static_cast<float>(static_cast<double>(*p.learning_rate) *
-                               static_cast<double>(p.rate_scale)),
+                               static_cast<double>(p.own.rate_scale)),
             p.factor != nullptr ? *p.factor : 1.0f};
   }
   PYCNN_BOTH void apply(const Step& step, std::int64_t begin, int n) const {
     float x[kWidth], g[kWidth];
-    load(p.parameter + begin, n, x);
+    load(p.own.parameter + begin, n, x);
     if (step.factor < 0.0f) {
-      store(p.new_parameter + begin, n, x);
-      if (p.velocity != nullptr) {
-        load(p.velocity + begin, n, g);
-        store(p.new_velocity + begin, n, g);
+      store(p.own.new_parameter + begin, n, x);
+      if (p.own.velocity != nullptr) {
+        load(p.own.velocity + begin, n, g);
+        store(p.own.new_velocity + begin, n, g);
       }
       return;
     }
-    load(p.gradient + begin, n, g);
-    for (int i = 0; i < kWidth; ++i) g[i] = step.factor * g[i] + p.weight_decay * x[i];
-    if (p.velocity != nullptr) {
+    load(p.own.gradient + begin, n, g);
+    for (int i = 0; i < kWidth; ++i) g[i] = step.factor * g[i] + p.own.weight_decay * x[i];
+    if (p.own.velocity != nullptr) {
       float v[kWidth];
-      load(p.velocity + begin, n, v);
+      load(p.own.velocity + begin, n, v);
       for (int i = 0; i < kWidth; ++i) {
         v[i] = p.momentum * v[i] + g[i];
         g[i] = p.nesterov ? g[i] + p.momentum * v[i] : v[i];
       }
-      store(p.new_velocity + begin, n, v);
+      store(p.own.new_velocity + begin, n, v);
     }
     for (int i = 0; i < kWidth; ++i) x[i] -= step.rate * g[i];
-    store(p.new_parameter + begin, n, x);
+    store(p.own.new_parameter + begin, n, x);
   }
 };
 
@@ -83,15 +135,16 @@ struct Adam {
   struct Step {
     float factor, weight_decay, shrink, mean_weight, beta2, variance_weight, size, correction, eps;
   };
+  using Params = AdamParams;
   AdamParams p;
 
   PYCNN_BOTH Step step() const {
-    const double rate = static_cast<double>(*p.learning_rate) * p.rate_scale;
+    const double rate = static_cast<double>(*p.learning_rate) * p.own.rate_scale;
     const double t = static_cast<double>(*p.step) + 1.0;
     Step s{};
     s.factor = p.factor != nullptr ? *p.factor : 1.0f;
-    s.weight_decay = p.decoupled ? 0.0f : static_cast<float>(p.weight_decay);
-    s.shrink = p.decoupled ? static_cast<float>(1.0 - rate * p.weight_decay) : 1.0f;
+    s.weight_decay = p.decoupled ? 0.0f : static_cast<float>(p.own.weight_decay);
+    s.shrink = p.decoupled ? static_cast<float>(1.0 - rate * p.own.weight_decay) : 1.0f;
     s.mean_weight = static_cast<float>(1.0 - p.beta1);
     s.beta2 = static_cast<float>(p.beta2);
     s.variance_weight = static_cast<float>(1.0 - p.beta2);
@@ -102,10 +155,10 @@ struct Adam {
   }
   PYCNN_BOTH void apply(const Step& s, std::int64_t begin, int n) const {
     float x[kWidth], g[kWidth], m[kWidth], v[kWidth];
-    load(p.parameter + begin, n, x);
-    load(p.gradient + begin, n, g);
-    load(p.mean + begin, n, m);
-    load(p.variance + begin, n, v);
+    load(p.own.parameter + begin, n, x);
+    load(p.own.gradient + begin, n, g);
+    load(p.own.mean + begin, n, m);
+    load(p.own.variance + begin, n, v);
     // A factor that is NaN shall be seen.
     const bool keeps = s.factor < 0.0f;
     for (int i = 0; i < kWidth && !keeps; ++i) {
@@ -114,14 +167,15 @@ struct Adam {
       v[i] = s.beta2 * v[i] + s.variance_weight * g[i] * g[i];
       x[i] = s.shrink * x[i] - s.size * (m[i] / (sqrtf(v[i]) * s.correction + s.eps));
     }
-    store(p.new_mean + begin, n, m);
-    store(p.new_variance + begin, n, v);
-    store(p.new_parameter + begin, n, x);
+    store(p.own.new_mean + begin, n, m);
+    store(p.own.new_variance + begin, n, v);
+    store(p.own.new_parameter + begin, n, x);
   }
 };
 
 struct Ema {
   using Step = float;
+  using Params = EmaParams;
   EmaParams p;
 
   // The decay is limited while there are few steps.
@@ -132,10 +186,10 @@ struct Ema {
   }
   PYCNN_BOTH void apply(Step weight, std::int64_t begin, int n) const {
     float a[kWidth], x[kWidth];
-    load(p.average + begin, n, a);
-    load(p.value + begin, n, x);
+    load(p.own.average + begin, n, a);
+    load(p.own.value + begin, n, x);
     for (int i = 0; i < kWidth; ++i) a[i] += weight * (x[i] - a[i]);
-    store(p.output + begin, n, a);
+    store(p.own.output + begin, n, a);
   }
 };
 
@@ -186,6 +240,16 @@ struct Committed {
 void sgd(DeviceQueue& queue, const SgdParams& params) { launch_update(queue, Sgd{params}); }
 void adam(DeviceQueue& queue, const AdamParams& params) { launch_update(queue, Adam{params}); }
 void ema(DeviceQueue& queue, const EmaParams& params) { launch_update(queue, Ema{params}); }
+
+void sgd_of_all(DeviceQueue& queue, const SgdParams* params, int count) {
+  launch_updates<Sgd>(queue, params, count);
+}
+void adam_of_all(DeviceQueue& queue, const AdamParams* params, int count) {
+  launch_updates<Adam>(queue, params, count);
+}
+void ema_of_all(DeviceQueue& queue, const EmaParams* params, int count) {
+  launch_updates<Ema>(queue, params, count);
+}
 
 void loss_scale(DeviceQueue& queue, const LossScaleParams& params) {
   launch_map(queue, LossScaleRule{params}, 1);

@@ -7,49 +7,63 @@ struct DeviceQueue;
 
 // Updates of float32 parameters. Learning rate, step and factor are read on the device; where
 // a factor is below 0, nothing changes.
-// Every tensor may be written where it was read.
+// Every tensor may be written where it was read. Several tensors at a time, at most kMostTensors,
+// differ in what is marked as their own; each may have up to 2^31 - 1 elements.
 namespace pycnn::cuda {
 
+constexpr int kMostTensors = 46;  // what fits the parameters of a launch
+
 struct SgdParams {
-  const float* parameter;
-  const float* gradient;
+  struct Tensor {
+    const float* parameter;
+    const float* gradient;
+    const float* velocity;  // null: none, of all
+    float* new_parameter;
+    float* new_velocity;
+    float rate_scale, weight_decay;
+    std::int64_t count;
+  } own;
   const float* learning_rate;
-  const float* velocity;  // null: none
-  const float* factor;    // null: 1
-  float* new_parameter;
-  float* new_velocity;
-  float rate_scale, momentum, weight_decay;
+  const float* factor;  // null: 1
+  float momentum;
   bool nesterov;
-  std::int64_t count;
 };
 void sgd(DeviceQueue& queue, const SgdParams& params);
+void sgd_of_all(DeviceQueue& queue, const SgdParams* params, int count);
 
 struct AdamParams {
-  const float* parameter;
-  const float* gradient;
+  struct Tensor {
+    const float* parameter;
+    const float* gradient;
+    const float* mean;
+    const float* variance;
+    float* new_parameter;
+    float* new_mean;
+    float* new_variance;
+    double weight_decay, rate_scale;
+    std::int64_t count;
+  } own;
   const float* learning_rate;
   const std::int64_t* step;
-  const float* mean;
-  const float* variance;
   const float* factor;  // null: 1
-  float* new_parameter;
-  float* new_mean;
-  float* new_variance;
-  double beta1, beta2, eps, weight_decay, rate_scale;
+  double beta1, beta2, eps;
   bool decoupled;
-  std::int64_t count;
 };
 void adam(DeviceQueue& queue, const AdamParams& params);
+void adam_of_all(DeviceQueue& queue, const AdamParams* params, int count);
 
 struct EmaParams {
-  const float* average;
-  const float* value;
+  struct Tensor {
+    const float* average;
+    const float* value;
+    float* output;
+    std::int64_t count;
+  } own;
   const std::int64_t* step;
-  float* output;
   double decay;
-  std::int64_t count;
 };
 void ema(DeviceQueue& queue, const EmaParams& params);
+void ema_of_all(DeviceQueue& queue, const EmaParams* params, int count);
 
 // The formula stands at ops::LossScale.
 struct LossScaleParams {

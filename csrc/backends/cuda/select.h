@@ -24,6 +24,7 @@ struct Choice {
   const char* left_out = "";
   std::uint32_t strided_inputs = 0, strided_outputs = 0;  // as Kernel's
   std::size_t alignment = 1;                              // as Kernel::alignment
+  JoinFunction join = nullptr;                            // as Kernel::join
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

@@ -227,6 +227,55 @@ struct StoreQuotient {
   }
 };
 
+// The pieces of each tensor follow those of the one before.
+struct SquareTable {
+  int count;
+  std::int32_t first_piece[kMostSquares + 1];
+  Squares of[kMostSquares];
+  PYCNN_BOTH int tensor_of(std::int64_t piece) const {
+    int tensor = 0;  // the last one that begins at or before the piece
+    for (int half = 64; half > 0; half /= 2)
+      if (tensor + half < count && first_piece[tensor + half] <= piece) tensor += half;
+    return tensor;
+  }
+};
+static_assert(kMostSquares < 128);
+
+struct SquarePieces {
+  static constexpr int kThreads = kTotalThreads;
+  struct Shared {
+    double sum[kThreads];
+  };
+  struct Registers {};
+  SquareTable table;
+  double* pieces;
+  PYCNN_BOTH void operator()(Block<SquarePieces>& block) const {
+    const int tensor = table.tensor_of(block.index());
+    const Squares& of = table.of[tensor];
+    const std::int64_t begin = (block.index() - table.first_piece[tensor]) * kTotalPiece;
+    const std::int64_t end = begin + kTotalPiece;
+    total_of_block(block, SquareTerm{of.values}, KeepPiece{pieces}, begin,
+                   end < of.count ? end : of.count);
+  }
+};
+
+struct SquareTotals {
+  static constexpr int kThreads = kTotalThreads;
+  struct Shared {
+    double sum[kThreads];
+  };
+  struct Registers {};
+  SquareTable table;
+  const double* pieces;
+  double* totals;
+  PYCNN_BOTH void operator()(Block<SquareTotals>& block) const {
+    const auto tensor = static_cast<int>(block.index());
+    total_of_block(block, PieceTerm{pieces}, KeepPiece{totals}, table.first_piece[tensor],
+                   table.first_piece[tensor + 1]);
+  }
+};
+static_assert(sizeof(SquareTotals) <= 4096);
+
 struct ClipRule {
   static constexpr int kWidth = 1;
   const double* totals;
@@ -300,9 +349,16 @@ void top_k_correct(DeviceQueue& queue, const float* scores, const Labels& labels
                static_cast<double*>(scratch));
 }
 
-void sum_of_squares(DeviceQueue& queue, const float* values, std::int64_t count, double* total,
-                    void* scratch) {
-  launch_total(queue, SquareTerm{values}, KeepPiece{total}, count, static_cast<double*>(scratch));
+void sums_of_squares(DeviceQueue& queue, const Squares* of, int count, double* totals,
+                     double* pieces) {
+  SquareTable table{count, {}, {}};
+  for (int i = 0; i < count; ++i) {
+    table.of[i] = of[i];
+    table.first_piece[i + 1] =
+        table.first_piece[i] + static_cast<std::int32_t>(total_pieces(of[i].count));
+  }
+  launch(queue, SquarePieces{table, pieces}, table.first_piece[count]);
+  launch(queue, SquareTotals{table, pieces, totals}, count);
 }
 
 void clip_factor(DeviceQueue& queue, const double* totals, int count, double max_norm,

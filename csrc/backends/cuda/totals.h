@@ -28,6 +28,24 @@ struct Plus {
   }
 };
 
+// finish(block, sum of term(i) for begin <= i < end). The kernel has kTotalThreads and as many
+// numbers in shared memory.
+template <class BlockType, class Term, class Finish>
+PYCNN_BOTH void total_of_block(BlockType& block, const Term& term, const Finish& finish,
+                               std::int64_t begin, std::int64_t end) {
+  using Registers = typename BlockType::Registers;
+  double* const sums = block.shared().sum;
+  block.each([&](int thread, Registers&) {
+    double sum = 0.0;
+    for (std::int64_t i = begin + thread; i < end; i += kTotalThreads) sum += term(i);
+    sums[thread] = sum;
+  });
+  combine_threads<kTotalThreads>(block, sums, Plus{});
+  block.last([&](int thread, Registers&) {
+    if (thread == 0) finish(block.index(), sums[0]);
+  });
+}
+
 // Term: double operator()(element). Finish: operator()(sum), once.
 template <class Term, class Finish>
 struct Total {
@@ -41,18 +59,8 @@ struct Total {
   std::int64_t count, piece;
 
   PYCNN_BOTH void operator()(Block<Total>& block) const {
-    Shared& shared = block.shared();
     const std::int64_t begin = block.index() * piece;
-    const std::int64_t end = begin + piece < count ? begin + piece : count;
-    block.each([&](int thread, Registers&) {
-      double sum = 0.0;
-      for (std::int64_t i = begin + thread; i < end; i += kThreads) sum += term(i);
-      shared.sum[thread] = sum;
-    });
-    combine_threads<kThreads>(block, shared.sum, Plus{});
-    block.last([&](int thread, Registers&) {
-      if (thread == 0) finish(block.index(), shared.sum[0]);
-    });
+    total_of_block(block, term, finish, begin, begin + piece < count ? begin + piece : count);
   }
 };
 
@@ -70,6 +78,8 @@ template <class Term, class Finish>
 void launch_total(DeviceQueue& queue, const Term& term, const Finish& finish, std::int64_t count,
                   double* pieces) {
   const std::int64_t parts = total_pieces(count);
+  if (parts <= 1)  // the same bits: a sum of one
+    return launch(queue, Total<Term, Finish>{term, finish, count, kTotalPiece}, 1);
   launch(queue, Total<Term, KeepPiece>{term, {pieces}, count, kTotalPiece}, parts);
   launch(queue, Total<PieceTerm, Finish>{{pieces}, finish, parts, parts}, 1);
 }

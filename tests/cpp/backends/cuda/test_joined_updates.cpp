@@ -1,0 +1,116 @@
+// Updates of many parameters by one launch have the bits of updates one by one, which `variants`
+// asks for.
+#include <algorithm>
+#include <string>
+
+#include "backends/cuda/training.h"
+
+namespace pycnn {
+namespace {
+
+using testing::options_for;
+
+// Dense layers of odd sizes; the first one's weight is of that many inputs.
+Graph layers_net(int layers, std::int64_t inputs) {
+  Graph graph;
+  test::Layers net{graph};
+  Symbol h = graph.input("x", {{2, inputs}});
+  for (int i = 0; i < layers; ++i)
+    h = net.relu(net.dense(h, "fc" + std::to_string(i), i % 3 == 0 ? 37 : 29));
+  const Symbol y = graph.input("y", {{2}, DType::kInt64});
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {net.dense(h, "fc", 3), y}));
+  return graph;
+}
+
+int updates_in(const Program& program, const std::string& op) {
+  const std::vector<StepProfile> steps = program.steps();
+  return static_cast<int>(
+      std::count_if(steps.begin(), steps.end(), [&](const auto& step) { return step.op == op; }));
+}
+
+// Joined, in `joined` steps, and one by one, in `single` ones.
+void check_bits(const Graph& graph, const CompileOptions& options, const std::string& op,
+                int joined, int single) {
+  CompileOptions apart = options;
+  apart.variants = {{op, "reference"}, {"ema_update", "reference"}};
+  CompileOptions moved = options, elsewhere = options;
+  moved.reuse_memory = false;
+  elsewhere.device = Device::cuda(testing::other_device());
+  const test::Compiled one(graph, options), many(graph, apart), copied(graph, moved),
+      backwards(graph, elsewhere);
+  CHECK(updates_in(one.program, op) == joined);
+  CHECK(updates_in(many.program, op) == single);
+  CHECK(updates_in(one.program, "ema_update") == (options.optimizer->ema_decay ? joined : 0));
+  const std::int64_t width = graph.spec(graph.find("x")).shape[1];
+  const testing::Results inputs = {{"x", test::random_tensor({2, width}, 9)},
+                                   {"y", test::labels(2, 3)}};
+  for (int step = 0; step < 3; ++step) {
+    many.program.run(inputs);
+    for (const test::Compiled* each : {&one, &copied, &backwards}) each->program.run(inputs);
+  }
+  for (const test::Compiled* each : {&one, &copied, &backwards})
+    CHECK(test::same_bits(each->variables, many.variables));
+}
+
+TEST_CASE("cuda joined updates: the bits of updates one by one") {
+  const Graph graph = layers_net(4, 31);
+  CompileOptions options = options_for("cuda");  // momentum, clipping, averages
+  for (const DType dtype : {DType::kFloat32, DType::kFloat16}) {
+    CAPTURE(static_cast<int>(dtype));
+    options.dtype = dtype;
+    SUBCASE("momentum") { check_bits(graph, options, "sgd_update", 1, 10); }
+    SUBCASE("sgd without a state") {
+      options.optimizer->momentum = 0.0;
+      options.optimizer->clip_norm.reset();
+      options.optimizer->ema_decay.reset();
+      check_bits(graph, options, "sgd_update", 1, 10);
+    }
+    SUBCASE("nesterov, groups of their own decay and rate") {
+      options.optimizer->nesterov = true;
+      options.optimizer->weight_decay = 0.1;
+      options.optimizer->groups = {{{"fc0.bias", "fc2.bias"}, 0.0, 3.0}, {{"fc1.weight"}, 0.5}};
+      check_bits(graph, options, "sgd_update", 1, 10);
+    }
+    SUBCASE("AdamW with groups") {
+      options.optimizer->kind = Optimizer::Kind::kAdamW;
+      options.optimizer->weight_decay = 0.1;
+      options.optimizer->groups = {{{"fc0.bias", "fc2.bias"}, 0.0, 3.0}};
+      check_bits(graph, options, "adam_update", 1, 10);
+    }
+    SUBCASE("Muon's vectors") {
+      options.optimizer->kind = Optimizer::Kind::kMuon;
+      options.optimizer->ema_decay.reset();
+      check_bits(graph, options, "sgd_update", 1, 5);
+    }
+  }
+}
+
+TEST_CASE("cuda joined updates: more tensors than one launch takes are one step still") {
+  CompileOptions options = options_for("cuda");
+  check_bits(layers_net(48, 5), options, "sgd_update", 1, 98);
+  options.optimizer->kind = Optimizer::Kind::kAdam;
+  check_bits(layers_net(48, 5), options, "adam_update", 1, 98);
+}
+
+TEST_CASE(
+    "cuda joined updates: what is pinned or large has a step of its own, all have without "
+    "fusion") {
+  CompileOptions options = options_for("cuda");
+  options.optimizer->ema_decay.reset();
+  const Graph graph = layers_net(3, 29000);  // 37 times that is more than 2^20
+  const auto count = [&] {
+    return updates_in(test::Compiled(graph, options).program, "sgd_update");
+  };
+  CHECK(count() == 2);
+  options.variants = {{"update.fc1.weight", "reference"}};
+  CHECK(count() == 3);
+  options.variants = {};
+  options.fuse = false;
+  CHECK(count() == 8);
+  options.device = "cpu";
+  options.fuse = true;
+  CHECK(count() + updates_in(test::Compiled(graph, options).program, "dense_sgd_update") == 8);
+}
+
+}  // namespace
+}  // namespace pycnn
