@@ -29,11 +29,13 @@ void train_reference(const KernelArgs& args) noexcept {
 // By the coefficients 0 to 2: mean, factor and shift.
 template <class Isa>
 void normalize(const KernelArgs& args, const Layout& l, const Scratch& scratch) noexcept {
+  const StreamedPart streamed(args, l, Order::kForwards);
   for_chunks<Isa>(args, l, args.inputs[0], nullptr, &args.outputs[0], Order::kForwards,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto*, auto* y) {
                     functions.apply(x, nullptr, y, chunk.rows, chunk.width, scratch.coefficient(0),
-                                    scratch.coefficient(1), scratch.coefficient(2), nullptr);
+                                    scratch.coefficient(1), scratch.coefficient(2), nullptr,
+                                    streamed.has(chunk));
                   });
 }
 

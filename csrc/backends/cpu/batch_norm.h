@@ -45,18 +45,19 @@ struct BatchNormFunctions {
   void (*more_statistics)(const T* x, const MoreRows& rows, float* pivot, float* mean,
                           float* m2) noexcept;
   // y = rectifier((x - mean) * factor + shift + residual); `residual` may be null, and so may
-  // `rectifier`.
+  // `rectifier`. `streamed`: y, of float, goes past the caches. It is no input then and begins at a
+  // cache line, and rows are whole lines.
   void (*apply)(const T* x, const T* residual, T* y, std::int64_t rows, std::int64_t width,
                 const float* mean, const float* factor, const float* shift,
-                const Rectifier* rectifier) noexcept;
+                const Rectifier* rectifier, bool streamed) noexcept;
   // Per column, of what the gate leaves of g: sum of g, and sum of g * (x - mean). A gate of null
   // leaves all. `rows` are those of g; those of x lie at `pitch`.
   void (*gradient_sums)(const T* x, std::int64_t pitch, const T* g, const MoreRows& rows,
                         const float* mean, const Gate* gate, float* sum, float* product) noexcept;
-  // grad_input = a * g + b * (x - mean) + c, of what the gate leaves of g.
+  // grad_input = a * g + b * (x - mean) + c, of what the gate leaves of g. `streamed` as above.
   void (*gradient)(const T* x, const T* g, T* grad_input, std::int64_t rows, std::int64_t width,
                    const float* mean, const float* a, const float* b, const float* c,
-                   const Gate* gate) noexcept;
+                   const Gate* gate, bool streamed) noexcept;
   // y = x * factor
   void (*scale)(const T* x, T* y, std::int64_t rows, std::int64_t width,
                 const float* factor) noexcept;

@@ -274,7 +274,22 @@ PYCNN_INLINE void for_rows(Index rows, Index width, const F& f) {
                    __attribute__((always_inline)) { f(vectors, r * width + c, c, lanes); });
 }
 
-template <bool kResidual, Bend kBend, class T>
+// Of bfloat16 it gained nothing.
+template <class T>
+constexpr bool kMayStream = false;
+template <>
+constexpr bool kMayStream<float> = true;
+
+// Streamed rows are whole vectors of float at lines of their own.
+template <bool kStreamed, int kVectors, class T>
+PYCNN_INLINE void put(T* to, const Vec (&value)[kVectors], int lanes) {
+  if constexpr (kStreamed)
+    for (int v = 0; v < kVectors; ++v) stream(to + v * kLanes, value[v]);
+  else
+    store_side_by_side(to, value, lanes);
+}
+
+template <bool kStreamed, bool kResidual, Bend kBend, class T>
 void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
                 const float* factor, const float* shift, const Rectifier& rectifier) {
   const Rectifier bend = rectifier;
@@ -293,31 +308,45 @@ void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width, co
           if constexpr (kResidual) value[v] += more[v];
           value[v] = activated<kBend>(value[v], bend);
         }
-        store_side_by_side(y + at, value, lanes);
+        put<kStreamed>(y + at, value, lanes);
       });
+  if constexpr (kStreamed) end_streams();
 }
 
-template <bool kResidual, class T>
+template <bool kStreamed, bool kResidual, class T>
 void apply_to(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
               const float* factor, const float* shift, const Rectifier* rectifier) {
   if (rectifier == nullptr)
-    apply_bent<kResidual, Bend::kNone>(x, residual, y, rows, width, mean, factor, shift, {});
+    apply_bent<kStreamed, kResidual, Bend::kNone>(x, residual, y, rows, width, mean, factor, shift,
+                                                  {});
   else if (rectifier->is_relu)
-    apply_bent<kResidual, Bend::kRelu>(x, residual, y, rows, width, mean, factor, shift, {});
+    apply_bent<kStreamed, kResidual, Bend::kRelu>(x, residual, y, rows, width, mean, factor, shift,
+                                                  {});
   else
-    apply_bent<kResidual, Bend::kAny>(x, residual, y, rows, width, mean, factor, shift, *rectifier);
+    apply_bent<kStreamed, kResidual, Bend::kAny>(x, residual, y, rows, width, mean, factor, shift,
+                                                 *rectifier);
+}
+
+template <bool kStreamed, class T>
+void apply_as(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
+              const float* factor, const float* shift, const Rectifier* rectifier) {
+  if (residual != nullptr)
+    apply_to<kStreamed, true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+  else
+    apply_to<kStreamed, false>(x, residual, y, rows, width, mean, factor, shift, rectifier);
 }
 
 template <class T>
 void apply(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
-           const float* factor, const float* shift, const Rectifier* rectifier) noexcept {
-  if (residual != nullptr)
-    apply_to<true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
-  else
-    apply_to<false>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+           const float* factor, const float* shift, const Rectifier* rectifier,
+           [[maybe_unused]] bool streamed) noexcept {
+  if constexpr (kMayStream<T>)
+    if (streamed)
+      return apply_as<true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+  apply_as<false>(x, residual, y, rows, width, mean, factor, shift, rectifier);
 }
 
-template <Bend kBend, class T>
+template <bool kStreamed, Bend kBend, class T>
 void gated_gradient(const T* x, const T* g, T* grad_input, Index rows, Index width,
                     const float* mean, const float* a, const float* b, const float* c,
                     const Gate& gate) {
@@ -345,19 +374,29 @@ void gated_gradient(const T* x, const T* g, T* grad_input, Index rows, Index wid
                 passed_back<kBend>(grad[v], fma(centered, factors[v], offsets[v]), local.rectifier);
           value[v] = fma(as[v], grad[v], fma(bs[v], centered, cs[v]));
         }
-        store_side_by_side(grad_input + at, value, lanes);
+        put<kStreamed>(grad_input + at, value, lanes);
       });
+  if constexpr (kStreamed) end_streams();
+}
+
+template <bool kStreamed, class T>
+void gradient_as(const T* x, const T* g, T* grad_input, Index rows, Index width, const float* mean,
+                 const float* a, const float* b, const float* c, const Gate* gate) {
+  if (gate == nullptr)
+    gated_gradient<kStreamed, Bend::kNone>(x, g, grad_input, rows, width, mean, a, b, c, {});
+  else if (gate->rectifier.is_relu)
+    gated_gradient<kStreamed, Bend::kRelu>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
+  else
+    gated_gradient<kStreamed, Bend::kAny>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
 }
 
 template <class T>
 void gradient(const T* x, const T* g, T* grad_input, Index rows, Index width, const float* mean,
-              const float* a, const float* b, const float* c, const Gate* gate) noexcept {
-  if (gate == nullptr)
-    gated_gradient<Bend::kNone>(x, g, grad_input, rows, width, mean, a, b, c, {});
-  else if (gate->rectifier.is_relu)
-    gated_gradient<Bend::kRelu>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
-  else
-    gated_gradient<Bend::kAny>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
+              const float* a, const float* b, const float* c, const Gate* gate,
+              [[maybe_unused]] bool streamed) noexcept {
+  if constexpr (kMayStream<T>)
+    if (streamed) return gradient_as<true>(x, g, grad_input, rows, width, mean, a, b, c, gate);
+  gradient_as<false>(x, g, grad_input, rows, width, mean, a, b, c, gate);
 }
 
 template <class T>

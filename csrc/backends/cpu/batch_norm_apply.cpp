@@ -95,12 +95,13 @@ void apply(const KernelArgs& args) noexcept {
   // As a rule a convolution has just written the input, and measured it where that is worth it. A
   // pass for the statistics goes the other way.
   const Order order = worth_measuring(*args.inputs[0].spec) ? Order::kBackwards : Order::kForwards;
+  const StreamedPart streamed(args, l, order);
   for_chunks<Isa>(args, l, args.inputs[0], residual, &args.outputs[0], order,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto* more, auto* y) {
                     functions.apply(x, more, y, chunk.rows, chunk.width, scratch.coefficient(0),
                                     scratch.coefficient(1), scratch.coefficient(2),
-                                    rectifier ? &*rectifier : nullptr);
+                                    rectifier ? &*rectifier : nullptr, streamed.has(chunk));
                   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numeric>
 
 #include "backends/cpu/batch_norm.h"
@@ -136,6 +137,35 @@ void for_chunks(const KernelArgs& args, const Layout& l, const TensorView& first
   else
     run(Isa::kFloat32);
 }
+
+// What of a result goes past the caches: all but what is written last, which the next one who reads
+// it still finds there. Lines that are written whole are not read first then, a third of what an
+// apply moves. Where the result takes the place of an input, its lines are there already.
+constexpr std::int64_t kNearFloats = 1024 * 1024;
+constexpr std::int64_t kLineFloats = 16;
+
+class StreamedPart {
+ public:
+  StreamedPart(const KernelArgs& args, const Layout& l, Order order) noexcept : width_(l.width) {
+    const TensorView& output = args.outputs[0];
+    const std::int64_t all = l.rows * l.channels;
+    if (output.spec->dtype != DType::kFloat32 || all <= kNearFloats) return;
+    if (l.width % kLineFloats != 0 ||
+        reinterpret_cast<std::uintptr_t>(output.data) % (kLineFloats * sizeof(float)) != 0)
+      return;
+    for (const TensorView& input : args.inputs)
+      if (input.data == output.data) return;
+    begin_ = order == Order::kForwards ? 0 : kNearFloats;
+    end_ = order == Order::kForwards ? all - kNearFloats : all;
+  }
+  bool has(const Chunk& chunk) const noexcept {
+    return chunk.width == width_ && chunk.offset >= begin_ &&
+           chunk.offset + chunk.rows * chunk.width <= end_;
+  }
+
+ private:
+  std::int64_t width_, begin_ = 0, end_ = 0;  // floats
+};
 
 // ---- Statistics of the batch
 
@@ -301,14 +331,15 @@ void input_gradient(const KernelArgs& args, const Layout& l, const Scratch& scra
       scratch.set(3, c, k.c);
     }
   });
-  for_chunks<Isa>(args, l, input, &grad_output, &args.outputs[0],
-                  known ? Order::kBackwards : Order::kForwards,
+  const Order order = known ? Order::kBackwards : Order::kForwards;
+  const StreamedPart streamed(args, l, order);
+  for_chunks<Isa>(args, l, input, &grad_output, &args.outputs[0], order,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto* g, auto* to) {
                     if constexpr (Grad::kThroughStatistics)
                       functions.gradient(x, g, to, chunk.rows, chunk.width, scratch.coefficient(0),
                                          scratch.coefficient(1), scratch.coefficient(2),
-                                         scratch.coefficient(3), gate);
+                                         scratch.coefficient(3), gate, streamed.has(chunk));
                     else
                       functions.scale(g, to, chunk.rows, chunk.width, scratch.coefficient(1));
                   });

@@ -259,6 +259,23 @@ PYCNN_INLINE void store_side_by_side(T* p, const Vec (&v)[kVectors], int lanes) 
   }
 }
 
+// Past the caches, to memory that begins at a line: lines that are written whole need not be read
+// before. Other threads see them after `end_streams`.
+PYCNN_INLINE void stream(float* p, Vec v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#else
+  store(p, v);
+#endif
+}
+PYCNN_INLINE void end_streams() {
+#if defined(__AVX2__) || defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 // The larger one, first operand's NaN first, then the second's: NaN always comes through.
 PYCNN_INLINE Vec max_nan(Vec a, Vec b) { return select((a > b) | (a != a), a, b); }
 // The larger one; a NaN for x comes through, as does x of two zeros.
