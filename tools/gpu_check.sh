@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
-#   tools/gpu_check.sh OUTPUT_DIR
+#   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but zoo, or those named alone
 # Each phase has its own time limit and leaves OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table comes last.
 # It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. The build stays in build-gpu/.
 # doctest, which the kernels' own tests need, may lie in a folder of its own that DOCTEST_INCLUDE_DIR names.
@@ -13,12 +13,15 @@ root=$PWD
 build=$root/build-gpu
 python=$(command -v python3 || command -v python)
 rows=()
+wanted=" ${*:2} "
 
 # phase NAME SECONDS COMMAND...: runs it with that limit, notes how it ended.
 phase() {
   local name=$1 limit=$2 begin=$SECONDS code
   shift 2
-  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+  if [ "$wanted" != "  " ] && [[ "$wanted" != *" $name "* ]]; then return 0; fi
+  # Interrupted, pytest tells what has failed so far, and Python where it hangs.
+  timeout --signal=INT --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
   code=$?
   case $code in
     0) result=ok ;;
@@ -31,7 +34,7 @@ phase() {
 }
 
 table() {
-  printf '\n%-10s %-12s %6s  %s\n' phase result time 'last line'
+  printf '%-10s %-12s %6s  %s\n' phase result time 'last line'
   printf '%s\n' "${rows[@]}"
   if [ -s "$out/times.txt" ]; then tail -n 14 "$out/times.txt"; fi
 }
@@ -110,8 +113,28 @@ kernel_tests() {
   cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CPU_ISAS=avx2 \
     ${DOCTEST_INCLUDE_DIR:+"-DDOCTEST_INCLUDE_DIR=$DOCTEST_INCLUDE_DIR"} >/dev/null || exit
   cmake --build "$build/tests" --target pycnn_cuda_tests || exit
-  PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal &&
-    echo "all kernels agree with the CPU's references"
+  mkdir -p "$out/kernels"
+  local cases failed
+  cases=$("$build/tests/tests/cpp/pycnn_cuda_tests" --list-test-cases | grep -v -e '^\[doctest\]' -e '^=*$')
+  failed=$(tr '\n' '\0' <<<"$cases" | xargs -0 -P 8 -I{} bash -c 'kernel_test "$1"' kernel_test {})
+  if [ -n "$failed" ]; then
+    echo "$failed"
+    echo "$(wc -l <<<"$failed") of $(wc -l <<<"$cases") cases failed: kernels/"
+    exit 1
+  fi
+  echo "all kernels agree with the CPU's references, $(wc -l <<<"$cases") cases"
+}
+
+# In a process of its own: one whose kernel touched memory that is not its own has no GPU any more. Names the case if it fails.
+kernel_test() {
+  local log
+  log=$out/kernels/$(tr -c 'a-z0-9\n' _ <<<"$1").log
+  if PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout --kill-after=5 40 \
+    "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case="${1//,/\\,}" >"$log" 2>&1; then
+    rm "$log"
+  else
+    echo "$1 ($?)"
+  fi
 }
 
 sanitizer() {
@@ -140,36 +163,46 @@ kernel_times() {
   [ "${PIPESTATUS[0]}" = 0 ] && echo "rates of kernels: kernel_times.txt"
 }
 
-# Nets of many shapes: to time every kernel for them would take minutes.
+# Nets of many shapes: to time every kernel for them would take minutes. Several processes, where pytest-xdist is there.
 net_tests() {
-  PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --maxfail=20 tests/cuda
+  local -a many=()
+  if "$python" -P -c 'import xdist' 2>/dev/null; then
+    many=(-n 6)
+    export OMP_NUM_THREADS=4
+  fi
+  PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --tb=short --maxfail=40 "${many[@]}" "$@"
 }
 
 # Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick.
 tune() {
-  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune
+  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 45
 }
 
+# times NAME OPTION...
 times() {
-  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out/times.json" | tee "$out/times.txt"
+  local name=$1
+  shift
+  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out" "$@" | tee "$out/$name.txt"
   return "${PIPESTATUS[0]}"
 }
 
-export -f probe ceilings build kernel_tests kernel_times sanitizer net_tests tune times
+export -f probe ceilings build kernel_tests kernel_test kernel_times sanitizer net_tests tune times
 export out build python root
 export PYCNN_CUDA_PLANS=$out/cuda_plans.txt
 eval "$(libraries)"
-if ! phase probe 30 bash -c probe; then
+if ! phase probe 10 bash -c probe; then
   table
   echo "no GPU: nothing else was run"
   exit 0
 fi
 phase ceilings 20 bash -c ceilings
-phase build 120 bash -c build
-phase kernels 80 bash -c kernel_tests
+phase build 95 bash -c build
+phase kernels 75 bash -c kernel_tests
 phase rates 40 bash -c kernel_times
-phase nets 70 bash -c net_tests
+phase nets 70 bash -c 'net_tests tests/cuda --ignore=tests/cuda/test_zoo_on_gpu.py'
 phase sanitizer 60 bash -c sanitizer
-phase tune 80 bash -c tune
-phase times 95 bash -c times
+phase tune 60 bash -c tune
+phase times 130 bash -c 'times times --seconds 105'
+phase compiled 50 bash -c 'times compiled --compiled --rows train:resnet50:256 --seconds 5'
+if [[ "$wanted" == *" zoo "* ]]; then phase zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'; fi
 table

@@ -1,21 +1,28 @@
-"""Training steps on a GPU, pycnn beside PyTorch at its best, in turns in one process.
+"""Whole nets on a GPU: pycnn beside PyTorch at its best, in turns in one process.
 
-    python tools/gpu_times.py OUTPUT.json
-    python tools/gpu_times.py --tune    # only compiles the nets, which chooses their kernels and keeps the choices
+    python tools/gpu_times.py OUTPUT_DIR [--seconds S] [--compiled] [--rows KIND:NET:BATCH[:DTYPE],...]
+    python tools/gpu_times.py --tune [--seconds S]    # only compiles, which chooses kernels and keeps the choices
 
-Both compute in bfloat16 (PyTorch by autocast, channels last), from images that are on the host for pycnn and on the GPU
-for PyTorch. Neither waits for a step before the next is given. PyTorch's best is the faster of eager and one CUDA
-graph, and the ratio is to that. A column of its own has pycnn in float16 with its scaled loss, of some nets: choosing
-their kernels takes as long again. What pycnn has no kernels for says so.
+KIND is train or infer, DTYPE bfloat16 or float16. PyTorch runs a twin of the net with the same weights, channels last,
+bfloat16 by autocast in training and by bfloat16 weights in inference, from images that lie on the GPU; pycnn's are on
+the host, as bytes. Nobody waits for a step before the next is given. PyTorch's best is the faster of eager and one CUDA
+graph, or with --compiled what `torch.compile` makes, and the ratio is to that. It has no part in rows in float16. Whose
+first results differ is said. OUTPUT_DIR gets times.json (compiled.json), anew after each row, and profiles.txt, which
+tells where the time of a row goes. After S seconds no further row is begun.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
 import json
+import os
 import statistics
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,127 +30,351 @@ import numpy as np
 
 import pycnn
 
-# name (of torchvision, too), image, batch
-NETS = [("resnet18", 224, 64), ("resnet50", 224, 32), ("vgg16", 224, 16), ("alexnet", 224, 64)]
-FLOAT16 = {"resnet18", "resnet50"}
-STEPS, ROUNDS = 10, 3
+# Behind what is installed: `benchmarks` is found there, pycnn is not.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+TURN_S, ROUNDS = 0.2, 5
+FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
+
+Steps = Callable[[int], Any]
 
 
-def pycnn_step(name: str, size: int, batch: int, dtype: str = "bfloat16") -> Any:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, size, size, 3), dtype=np.float32)
-    y = rng.integers(0, 1000, batch)
-    optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
-    trainer = pycnn.Trainer(pycnn.models.create(name), optimizer=optimizer, device="cuda", dtype=dtype)
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
 
-    def steps(count: int) -> None:
-        begun: deque[Any] = deque()  # as `fit` does: the result of a step is looked at two steps later
+    kind: str
+    net: str
+    batch: int
+    dtype: str = "bfloat16"
+
+    @classmethod
+    def parse(cls, text: str) -> Row:
+        """Of KIND:NET:BATCH[:DTYPE]."""
+        kind, net, batch, *dtype = text.split(":")
+        if kind not in ("train", "infer") or not batch.isdigit() or dtype not in ([], ["bfloat16"], ["float16"]):
+            raise SystemExit(f"--rows: {text!r} is not train|infer:NET:BATCH[:bfloat16|float16]")
+        return cls(kind, net, int(batch), *dtype)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.net} {self.batch}" + ("" if self.dtype == "bfloat16" else f" {self.dtype}")
+
+
+# Those that matter most first: a limit may cut off the others.
+ROWS = [
+    Row("train", "resnet50", 256),
+    Row("infer", "resnet50", 256),
+    Row("train", "lenet5", 256),
+    Row("train", "vgg16", 128),
+    Row("train", "alexnet", 512),
+    Row("train", "googlenet", 256),
+    Row("train", "resnext50_32x4d", 256),
+    Row("train", "resnet18", 256),
+    Row("infer", "vgg16", 128),
+    Row("infer", "googlenet", 256),
+    Row("train", "resnet152", 128),
+    Row("train", "resnet50", 256, "float16"),
+]
+
+
+class Workload:
+    """Net and batch of a row."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        small = row.net.startswith("lenet")
+        pycnn.manual_seed(0)
+        self.net = pycnn.models.create(row.net, **({"aux_logits": False} if row.net == "googlenet" else {}))
+        image = (28, 28, 1) if small else (224, 224, 3)
+        self.net.build(image)
+        rng = np.random.default_rng(0)
+        self.x = rng.integers(0, 256, (row.batch, *image), dtype=np.uint8)
+        self.y = rng.integers(0, 10 if small else 1000, row.batch)
+
+
+class Pycnn:
+    """Steps by pycnn; `first` is the loss of the first one, or its scores."""
+
+    def __init__(self, work: Workload) -> None:
+        row, x, y = work.row, work.x, work.y
+        begin = time.perf_counter()
+        if row.kind == "train":
+            optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
+            self.trainer = pycnn.Trainer(work.net, optimizer=optimizer, device="cuda", dtype=row.dtype)
+            self.begin: Callable[[], Any] = lambda: self.trainer.begin_batch(x, y)
+            self.first = self.begin().wait()["loss"]
+            self.program = self.trainer._training.get(x, y).program
+        else:
+            self.program = pycnn.compile(work.net, x.shape, device="cuda", dtype=row.dtype, input_dtype="uint8")
+            self.begin = lambda: self.program.begin(x)
+            self.first = np.array(self.begin().wait()["output"])
+        self.compile_s = time.perf_counter() - begin
+
+    def __call__(self, count: int) -> None:
+        """Take `count` steps, the result of each looked at two steps later, as `fit` does."""
+        begun: deque[Any] = deque()
         for _ in range(count):
-            begun.append(trainer.begin_batch(x, y))
+            begun.append(self.begin())
             if len(begun) > 2:
                 begun.popleft().wait()
         while begun:
             begun.popleft().wait()
 
-    return steps
 
+class Torch:
+    """Steps by PyTorch; `first` as there."""
 
-def torch_steps(name: str, size: int, batch: int) -> dict[str, Any]:
-    import torch
-    import torchvision
+    def __init__(self, work: Workload) -> None:
+        import torch
+        from torch.nn.functional import cross_entropy
 
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = True
-    net = getattr(torchvision.models, name)().cuda().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
-    x = torch.randn(batch, 3, size, size, device="cuda").to(memory_format=torch.channels_last)
-    y = torch.randint(0, 1000, (batch,), device="cuda")
+        if not torch.cuda.is_available():
+            raise RuntimeError("PyTorch sees no GPU")
+        from benchmarks.torch_twin import TorchTwin
 
-    def work() -> None:
-        optimizer.zero_grad(set_to_none=False)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(net(x), y)
-        loss.backward()
-        optimizer.step()
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark_limit = 0  # all algorithms
+        torch.backends.cuda.matmul.allow_tf32 = True
+        twin: Any = torch.fx.symbolic_trace(TorchTwin(work.net).train(work.row.kind == "train"))
+        net: Any = twin.cuda().to(memory_format=torch.channels_last)
+        x = torch.from_numpy(work.x).cuda().permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(work.y).cuda()
+        self.net = net
+        if work.row.kind == "train":
+            optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
 
-    def eager(count: int) -> None:
+            def step() -> Any:
+                optimizer.zero_grad(set_to_none=False)
+                with torch.autocast("cuda", dtype=torch.bfloat16):
+                    scores = self.net(x)
+                loss = cross_entropy(scores.float(), y)
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            self.step = step
+            self.first: Any = step().item()
+        else:
+            net.eval().to(torch.bfloat16)
+            x = x.to(torch.bfloat16)
+
+            def scores() -> Any:
+                with torch.inference_mode():
+                    return self.net(x)
+
+            self.step = scores
+            self.first = scores().float().cpu().numpy()
+        self.torch = torch
+
+    def eager(self, count: int) -> None:
+        """Step by step."""
         for _ in range(count):
-            work()
-        torch.cuda.synchronize()
+            self.step()
+        self.torch.cuda.synchronize()
 
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(5):
-            work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+    def graph(self) -> Steps:
+        """The same, recorded as one CUDA graph."""
+        side = self.torch.cuda.Stream()
+        with self.torch.cuda.stream(side):
+            for _ in range(4):
+                self.step()
+        self.torch.cuda.synchronize()
+        graph = self.torch.cuda.CUDAGraph()
+        with self.torch.cuda.graph(graph):
+            self.step()
 
-    def replay(count: int) -> None:
-        for _ in range(count):
-            graph.replay()
-        torch.cuda.synchronize()
+        def replay(count: int) -> None:
+            for _ in range(count):
+                graph.replay()
+            self.torch.cuda.synchronize()
 
-    return {"eager": eager, "graph": replay}
+        return replay
+
+    def compiled(self, **options: Any) -> Steps:
+        """By `torch.compile` from now on."""
+        self.net = self.torch.compile(self.net, **options)
+        self.eager(3)
+        return self.eager
 
 
-def seconds(step: Any) -> float:
-    begin = time.perf_counter()
-    step(STEPS)
-    return (time.perf_counter() - begin) / STEPS
-
-
-def compare(name: str, size: int, batch: int) -> dict[str, Any]:
-    steps = {"pycnn": pycnn_step(name, size, batch)}
-    try:
-        if name in FLOAT16:
-            steps["float16"] = pycnn_step(name, size, batch, "float16")
-    except pycnn.Error as error:
-        print(f"# {name}: not in float16 ({str(error).splitlines()[0]})")
-    try:
-        steps.update(torch_steps(name, size, batch))
-    except (ImportError, RuntimeError) as error:
-        print(f"# {name}: no PyTorch to compare with ({str(error).splitlines()[0]})")
-    times: dict[str, list[float]] = {key: [] for key in steps}
-    for step in steps.values():
-        step(20)  # pycnn's records and tries both ways of running the steps
+def times_in_turns(steps: dict[str, Steps]) -> dict[str, float]:
+    """Seconds of a step, medians of rounds in which all take their turns."""
+    repeats = {}
+    for key, step in steps.items():
+        step(24)  # pycnn's records and tries both ways of running the steps
+        begin = time.perf_counter()
+        step(4)
+        repeats[key] = min(500, max(4, int(TURN_S / ((time.perf_counter() - begin) / 4))))
+    samples: dict[str, list[float]] = {key: [] for key in steps}
     for _ in range(ROUNDS):
         for key, step in steps.items():
-            times[key].append(seconds(step))
-    return {"net": name, "batch": batch, **{key: batch / statistics.median(values) for key, values in times.items()}}
-
-
-def tune() -> None:
-    # Those without a peer last: they are what a limit may cut off.
-    for dtype in ("bfloat16", "float16"):
-        for name, size, batch in NETS:
-            if dtype == "float16" and name not in FLOAT16:
-                continue
             begin = time.perf_counter()
-            pycnn_step(name, size, batch, dtype)(1)
-            taken = time.perf_counter() - begin
-            print(f"{name} batch {batch}, {dtype}: {taken:.1f} s to compile and take a step", flush=True)
+            step(repeats[key])
+            samples[key].append((time.perf_counter() - begin) / repeats[key])
+    return {key: statistics.median(values) for key, values in samples.items()}
+
+
+def difference(own: Any, theirs: Any) -> str:
+    """What is wrong with first results, "" where nothing is."""
+    if isinstance(own, float):
+        wrong = not abs(own - theirs) <= FIRST_LOSS * max(1.0, abs(theirs))
+        return f"first loss {own:.4g}, PyTorch's {theirs:.4g}" if wrong else ""
+    share = float(np.abs(own - theirs).max() / np.abs(theirs).max())
+    return "" if share <= FIRST_SCORES else f"first scores are {share:.3g} of the largest away from PyTorch's"
+
+
+def profile(program: Any, title: str) -> tuple[str, float]:
+    """Where the time of a row goes, by op and kernel, as text; and the sum of all steps in seconds."""
+    steps = [step for step in program.profile(runs=3) if step["phase"] == "run" and step["runs"]]
+    parts: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0, 0, 0])
+    for step in steps:
+        part = parts[step["op"], step["variant"]]
+        for i, value in enumerate((step["total_seconds"] / step["runs"], 1, step["bytes"], step["macs"])):
+            part[i] += value
+    whole = sum(part[0] for part in parts.values())
+    lines = [f"{title}: {1e3 * whole:.3f} ms in {len(steps)} steps"]
+    for (op, variant), (seconds, count, moved, macs) in sorted(parts.items(), key=lambda item: -item[1][0]):
+        rates = f"{moved / max(seconds, 1e-12) / 1e9:7.0f} GB/s {2e-12 * macs / max(seconds, 1e-12):6.0f} TFLOP/s"
+        lines.append(f"  {1e3 * seconds:8.3f} ms {count:4.0f} x {op:26} {variant:40} {rates}")
+    slowest = sorted(steps, key=lambda step: -step["total_seconds"])[:25]
+    lines.append("  the longest:")
+    for step in slowest:
+        seconds = step["total_seconds"] / step["runs"]
+        rates = f"{step['bytes'] / seconds / 1e9:7.0f} GB/s {2e-12 * step['macs'] / seconds:6.0f} TFLOP/s"
+        lines.append(f"  {1e6 * seconds:8.1f} us {step['op']:26} {step['variant']:40} {rates}  {step['name']}")
+    return "\n".join(lines) + "\n", whole
+
+
+def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
+    """Times of a row, and its profile."""
+    work = Workload(row)
+    torch = torch_problem = None
+    if row.dtype == "bfloat16":
+        try:
+            torch = Torch(work)  # first: pycnn's training changes the weights
+        except (ImportError, RuntimeError, NotImplementedError) as error:
+            torch_problem = str(error).splitlines()[0]
+    own = Pycnn(work)
+    steps: dict[str, Steps] = {"pycnn": own}
+    result: dict[str, Any] = {**vars(row), "compile_s": round(own.compile_s, 2)}
+    if torch_problem is not None:
+        result["no_torch"] = torch_problem
+    if torch is not None:
+        result["difference"] = difference(own.first, torch.first)
+        if compiled:
+            steps["compiled"] = torch.compiled()
+        else:
+            steps["eager"] = torch.eager
+            try:
+                steps["graph"] = torch.graph()
+            except RuntimeError as error:
+                result["no_graph"] = str(error).splitlines()[0]
+    result["seconds"] = times_in_turns(steps)
+    text, result["profiled_seconds"] = profile(own.program, str(row))
+    return result, text
+
+
+def line(result: dict[str, Any]) -> str:
+    """Of the table."""
+    seconds, batch = result["seconds"], result["batch"]
+    own = seconds["pycnn"]
+    theirs = {key: value for key, value in seconds.items() if key != "pycnn"}
+    title = f"{result['kind']} {result['net']} {batch}" + (" float16" if result["dtype"] == "float16" else "")
+    text = f"{title:32} {1e3 * own:8.3f} {batch / own:9.0f} "
+    if not theirs:
+        return f"{text} {'-':>9} {'-':>6}  {result.get('no_torch', '')}"
+    best = min(theirs, key=lambda key: theirs[key])
+    ratio = theirs[best] / own
+    return f"{text} {batch / theirs[best]:9.0f} {ratio:6.2f}  {best} {result['difference']}".rstrip()
+
+
+def tune(rows: list[Row], until: float) -> None:
+    """Compile and take a step of each."""
+    for row in rows:
+        if time.perf_counter() > until:
+            print(f"{row}: no time left", flush=True)
+            continue
+        try:
+            print(f"{row}: {Pycnn(Workload(row)).compile_s:.1f} s to compile and take a step", flush=True)
+        except pycnn.Error as error:
+            print(f"{row}: {str(error).splitlines()[0]}", flush=True)
+        gc.collect()
+
+
+def table(rows: list[Row], until: float, folder: Path, *, compiled: bool, begun: bool) -> list[Row]:
+    """Measure rows and print a line of each; the rows behind one that failed, after which a process may have no GPU.
+
+    Args:
+        rows: What to measure.
+        until: When to begin no more, in seconds of `time.perf_counter`.
+        folder: For results.
+        compiled: The peer is `torch.compile`.
+        begun: The folder has results of rows before, to be kept.
+    """
+    path = folder / ("compiled.json" if compiled else "times.json")
+    results = json.loads(path.read_text(encoding="utf-8")) if begun and path.exists() else []
+    if not begun:
+        print(f"{'bfloat16':32} {'ms':>8} {'images/s':>9} {'PyTorch':>10} {'ratio':>6}", flush=True)
+    for index, row in enumerate(rows):
+        if time.perf_counter() > until:
+            print(f"{row!s:32} no time left", flush=True)
+            continue
+        try:
+            result, text = measure(row, compiled=compiled)
+        except Exception as error:
+            print(f"{row!s:32} {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+            if rows[index + 1 :]:
+                return rows[index + 1 :]
+            break
+        results.append(result)
+        print(line(result), flush=True)
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        if not compiled:
+            with (folder / "profiles.txt").open("a", encoding="utf-8") as file:
+                file.write(text)
+        gc.collect()
+        free_torch()
+    ratios = [
+        min(value for key, value in result["seconds"].items() if key != "pycnn") / result["seconds"]["pycnn"]
+        for result in results
+        if len(result["seconds"]) > 1
+    ]
+    if ratios:
+        print(f"{f'geometric mean of {len(ratios)}':32} {'':29} {statistics.geometric_mean(ratios):6.2f}", flush=True)
+    return []
+
+
+def free_torch() -> None:
+    """Give the memory back that PyTorch keeps for later."""
+    if torch := sys.modules.get("torch"):
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
 
 
 def main() -> int:
-    if sys.argv[1] == "--tune":
-        tune()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="OUTPUT_DIR")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--rows", type=lambda text: [Row.parse(part) for part in text.split(",")], default=ROWS)
+    parser.add_argument("--begun", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    until = time.perf_counter() + args.seconds
+    if args.tune:
+        tune(args.rows, until)
         return 0
-    rows = []
-    print(f"{'training, bfloat16, images/s':32} {'pycnn':>10} {'torch':>10} {'ratio':>7} {'float16':>10}")
-    for name, size, batch in NETS:
-        try:
-            row = compare(name, size, batch)
-        except pycnn.Error as error:
-            print(f"{name} batch {batch}: {str(error).splitlines()[0]}")
-            continue
-        rows.append(row)
-        peers = [row[key] for key in ("eager", "graph") if key in row]
-        best = f"{max(peers):10.0f} {row['pycnn'] / max(peers):7.2f}" if peers else f"{'-':>10} {'-':>7}"
-        half = f"{row['float16']:10.0f}" if "float16" in row else f"{'-':>10}"
-        print(f"{name + f' batch {batch}':32} {row['pycnn']:10.0f} {best} {half}", flush=True)
-    Path(sys.argv[1]).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if args.folder is None:
+        parser.error("OUTPUT_DIR is missing")
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if not args.begun:
+        (args.folder / "profiles.txt").unlink(missing_ok=True)
+    left = table(args.rows, until, args.folder, compiled=args.compiled, begun=args.begun)
+    if left:
+        options = ["--compiled"] * args.compiled + ["--seconds", str(until - time.perf_counter())]
+        rows = ",".join(f"{row.kind}:{row.net}:{row.batch}:{row.dtype}" for row in left)
+        command = [sys.executable, "-P", __file__, str(args.folder), "--begun", *options, "--rows", rows]
+        os.execv(sys.executable, command)
     return 0
 
 

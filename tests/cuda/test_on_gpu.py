@@ -51,7 +51,8 @@ def losses(name, image, classes, batch, device, **options) -> tuple[list[float],
 def test_steps_give_the_losses_of_the_cpu(name, image, classes, batch):
     expected, _ = losses(name, image, classes, batch, "cpu")
     actual, _ = losses(name, image, classes, batch, "cuda")
-    np.testing.assert_allclose(actual, expected, rtol=0.02)
+    # resnet18 learns its 4 images: other algorithms of convolutions on the CPU differ by 2 % of what is left, too.
+    np.testing.assert_allclose(actual, expected, rtol=0.02, atol=0.02)
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-4)
 
 

@@ -356,9 +356,9 @@ TEST_CASE("library kernel: what there is no memory for leaves the choice to the 
   CHECK(choices.find(stem(next_images())).plan == "large");
   fake_cuda().largest_block = 1 << 20;  // and the images are moved
   CHECK(choices.find(stem(next_images())).plan == "blocks");
-  const ConvTask task = stem(next_images());
-  // Not even for moved images.
-  fake_cuda().largest_block = std::max<std::size_t>(5000, std::size_t{1000} * task.shape.images);
+  const ConvTask task = stem(100 + next_images());
+  // Not even for moved images, but for all weights.
+  fake_cuda().largest_block = std::size_t{1000} * task.shape.images;
   Fake::offers[kPlain] = {{"plain", 100.0}, {"wide", 50.0, false, 1 << 20}};
   CHECK(choices.find(task).plan == "plain");
   // It is kept for this process, which has little memory, and for no other.

@@ -392,6 +392,7 @@ TEST_CASE("cuda programs: a step that failed has assigned nothing and can be rep
 
 TEST_CASE("cuda programs: a variable whose copy failed is copied again") {
   if (!testing::is_emulated()) return;
+  testing::cuda_module();
   const Graph graph = test::small_net(16, true, 0.25);
   Variables variables;
   create_variables(graph, variables, 1);
@@ -436,6 +437,7 @@ std::vector<std::string> ranges_of(const std::string& path) {
 
 TEST_CASE("cuda programs: tools see runs and steps by name") {
   if (!testing::is_emulated()) return;
+  testing::cuda_module();
   const TemporaryDirectory directory;
   const Graph graph = test::small_net(16, true, 0.25);
   Variables variables;
