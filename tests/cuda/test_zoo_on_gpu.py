@@ -1,4 +1,4 @@
-"""Every net of the zoo on a GPU beside the CPU. That takes minutes: `tools/gpu_check.sh OUTPUT_DIR zoo` is how to ask for it.
+"""Every net of the zoo on a GPU beside the CPU, for minutes: `tools/gpu_check.sh OUTPUT_DIR zoo` is how to ask for it.
 
 A net of fifty layers with fresh weights and few pixels behind its last batch norms turns a rounding into a third of the
 loss within twenty steps. Blocks that begin as the identity (`zero_init_residual`) do not: convolutions by other
