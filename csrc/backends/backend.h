@@ -66,6 +66,15 @@ struct Kernel;
 // Kernel::in_place, which it keeps of one of them. The kernel is made for these ops in their order.
 using JoinFunction = Kernel (*)(std::span<const Op* const> ops) noexcept;
 
+// A step that gives a kernel its input `place`, or alone takes its output `place`.
+struct Neighbour {
+  const Op* op = nullptr;
+  Specs inputs;
+  Specs outputs;
+  bool is_reader = false;
+  int place = 0;
+};
+
 struct Kernel {
   const char* variant = "";
   KernelFunction run = nullptr;
@@ -89,6 +98,10 @@ struct Kernel {
   // What the plan points at, if anything; lives as long as the kernel.
   std::shared_ptr<const void> state;
   JoinFunction join = nullptr;  // null: it stays a step of its own
+  // Whether the kernel, which is one for `op`, can do the neighbour's work as well; changes it if
+  // so. It then reads the input of a neighbour of one input in place of its own, or writes that of
+  // a reader whose last input it made, whose other inputs come behind all of its own.
+  bool (*absorb)(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept = nullptr;
 };
 
 struct Problem {

@@ -46,7 +46,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     if (device.module == nullptr && !options.exchange) graph = fuse_update(graph, options.variants);
   }
   std::map<std::string, std::string> pins = options.variants;
-  graph = recompute(graph, options.recompute, pins);
+  graph = recompute(graph, options.recompute, pins, device.module != nullptr);
 
   check_sizes(graph);
   KernelChoice choice = kernel_choice(recorded, graph, options);
@@ -54,6 +54,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   choice.backend = device.backend;
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
   prepack_weights(schedule);
+  if (options.fuse) absorb_neighbours(schedule, choice.pins);
   if (!options.exchange) {
     hasten_updates(schedule);
     if (options.fuse) join_updates(schedule);

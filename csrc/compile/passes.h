@@ -89,7 +89,8 @@ Graph fuse_update(const Graph& graph, const std::map<std::string, std::string>& 
 
 // Has results of the forward pass computed again where the backward pass first needs them. A kernel
 // that `pins` names for a node is named for its repetition, too.
-Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::string>& pins);
+Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::string>& pins,
+                bool on_device = false);
 
 // For each node whether its value depends on no input and on no variable that the graph assigns, so
 // that it need not be computed in every run. Leaves are never in.
@@ -115,6 +116,10 @@ void prepack_weights(Schedule& schedule);
 // Moves each update of a parameter to the earliest place in the run, so that its gradient dies
 // early.
 void hasten_updates(Schedule& schedule);
+
+// Has kernels do what a step beside them does, where they can; `pins` are CompileOptions::variants:
+// what they name stays.
+void absorb_neighbours(Schedule& schedule, const std::map<std::string, std::string>& pins);
 
 // Makes one step of all whose kernels are joined by the same function.
 void join_updates(Schedule& schedule);

@@ -26,6 +26,8 @@ namespace {
 
 // What fits in a page is kept.
 constexpr double kSmall = 4096.0;
+// On a device what is copied in the time that a launch takes: two microseconds.
+constexpr double kSmallOnDevice = 4.0 * (1 << 20);
 // Sums of sums that hang on one kept value. It bounds what is computed at once.
 constexpr int kMostInChain = 16;
 // Places where the forward pass may be cut.
@@ -56,7 +58,7 @@ class Recomputer {
 
   bool has_gradients() const { return backward_ < editor_.size(); }
 
-  void choose_cheap();
+  void choose_cheap(double least_bytes);
   void choose_segments();
 
   Graph result() {
@@ -243,10 +245,12 @@ class Recomputer {
   std::vector<int> added_ends_;
 };
 
-void Recomputer::choose_cheap() {
+void Recomputer::choose_cheap(double least_bytes) {
   std::vector<int> chain(again_.size(), 0);
   for (int i = 0; i < editor_.size(); ++i) {
-    if (end_of(i) < 0 || !may_drop(i) || !is_cheap(editor_.source_node(i).op)) continue;
+    if (end_of(i) < 0 || !may_drop(i) || bytes(i) < least_bytes ||
+        !is_cheap(editor_.source_node(i).op))
+      continue;
     bool from_kept = true;
     int longest = 0;
     for (const Symbol input : editor_.source_node(i).inputs) {
@@ -291,18 +295,19 @@ void Recomputer::choose_segments() {
 
 }  // namespace
 
-Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::string>& pins) {
+Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::string>& pins,
+                bool on_device) {
   Recomputer first(graph, pins);
   if (which == Recompute::kNone || !first.has_gradients()) return graph;
   if (which == Recompute::kCheap) {
-    first.choose_cheap();
+    first.choose_cheap(on_device ? kSmallOnDevice : kSmall);
     return first.result();
   }
   first.choose_segments();
   const Graph segments = first.result();
   // What runs again keeps as little until it is needed as the first pass would.
   Recomputer second(segments, pins, first.take_ends());
-  second.choose_cheap();
+  second.choose_cheap(kSmall);
   return second.result();
 }
 

@@ -60,12 +60,33 @@ const char* unfit_epilogue(const Epilogue& epilogue) {
 struct OwnConv {
   ConvTask task;
   bool tf32;
+  Curve passed = {};    // of a gradient
+  bool passes = false;  // whether that is done, by the last input
 };
 
 template <class OpType>
 void run(const KernelArgs& args) noexcept {
   const auto& own = *static_cast<const OwnConv*>(static_cast<const DeviceKernelArgs&>(args).state);
-  run_own(queue_of(args), own.task, own.tf32, call_of<OpType>(args), args.scratch);
+  ConvCall call = call_of<OpType>(args);
+  if (own.passes) {
+    call.epilogue = {nullptr, args.inputs.back().data, own.passed, true};
+    call.residual_step = static_cast<int>(args.inputs.back().pixel_pitch);
+  }
+  run_own(queue_of(args), own.task, own.tf32, call, args.scratch);
+}
+
+// A gradient goes back through the activation before it is stored.
+bool passes_gradient(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcept {
+  const auto* const op = std::get_if<ops::ActivationGrad>(neighbour.op);
+  OwnConv own = *static_cast<const OwnConv*>(kernel.state.get());
+  if (op == nullptr || !neighbour.is_reader || neighbour.place != 0 || own.passes ||
+      !has_curve(op->kind) || neighbour.inputs[0].dtype != neighbour.inputs[1].dtype)
+    return false;
+  own.passed = curve_of(op->kind, op->slope);
+  own.passes = true;
+  kernel.state = std::make_shared<OwnConv>(own);
+  kernel.strided_inputs |= 1u << 2;
+  return true;
 }
 
 template <class OpType>
@@ -79,6 +100,8 @@ Choice choose(const OpType& op, const Problem& problem) {
       return strided(std::move(choice),
                      image | (own.task.residual ? 1u << (problem.inputs.size() - 1) : 0), 1);
     case Direction::kGradInput:
+      if (own.task.measure == MeasureKind::kNothing)
+        choice = absorbing(std::move(choice), problem, passes_gradient);
       return strided(std::move(choice), own.task.measure == MeasureKind::kSums ? 1 | 1u << 2 : 1,
                      1);
     case Direction::kGradWeight:

@@ -408,8 +408,8 @@ std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvSh
 }
 
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                       const void* grad_output, const float* weight, const Measure& measure,
-                       void* grad_input, void* scratch) {
+                       const void* grad_output, const float* weight, const ConvEpilogue& epilogue,
+                       const Measure& measure, void* grad_input, void* scratch) {
   const GroupShape g = groups_of(shape);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
@@ -418,6 +418,8 @@ void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShap
     launch(queue, pack, pack.blocks());
     GatherSource<T, SmallTile> source = backward_source<T>(shape, g);
     source.aligned = is_aligned<T>(g.out, shape.output_pitch(), grad_output);
+    source.epilogue = epilogue;
+    source.residual_pitch = shape.residual_step != 0 ? shape.residual_step : shape.in_channels;
     source.gathered = static_cast<const T*>(grad_output);
     source.weights = static_cast<const T*>(scratch);
     source.result = static_cast<T*>(grad_input);

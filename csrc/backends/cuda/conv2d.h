@@ -49,11 +49,13 @@ inline Arithmetic arithmetic_of(Image image, bool tf32) {
   return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
 }
 
-// output = activate(sum + bias + residual)
+// output = activate(sum + bias + residual), or where the curve is passed backwards, what comes back
+// of the rounded sum through residual = activate(...)
 struct ConvEpilogue {
   const float* bias;     // null: none
   const void* residual;  // null: none
   Curve curve;
+  bool passes = false;
 };
 // Whether `input` may be a part of a larger image (input_step).
 bool conv2d_reads_parts(const ConvShape& shape);
@@ -84,8 +86,8 @@ void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
 std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
                                              MeasureKind kind);
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                       const void* grad_output, const float* weight, const Measure& measure,
-                       void* grad_input, void* scratch);
+                       const void* grad_output, const float* weight, const ConvEpilogue& epilogue,
+                       const Measure& measure, void* grad_input, void* scratch);
 
 // The pixels are summed in chunks that depend on the shape alone, and these in order.
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias);

@@ -100,8 +100,8 @@ inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const C
       return conv2d(queue, arithmetic, shape, call.input, call.weight, call.epilogue, call.measure,
                     const_cast<void*>(call.output), scratch);
     case Direction::kGradInput:
-      return conv2d_grad_input(queue, arithmetic, shape, call.output, call.weight, call.measure,
-                               const_cast<void*>(call.input), scratch);
+      return conv2d_grad_input(queue, arithmetic, shape, call.output, call.weight, call.epilogue,
+                               call.measure, const_cast<void*>(call.input), scratch);
     case Direction::kGradWeight:
       return conv2d_grad_weight(queue, arithmetic, shape, call.input, call.output, call.grad_weight,
                                 call.grad_bias, scratch);

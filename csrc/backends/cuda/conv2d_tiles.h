@@ -311,7 +311,8 @@ struct GatherSource {
                  residual);
     PYCNN_UNROLL
     for (int i = 0; i < kVector<T>; ++i)
-      values[i] = activate(epilogue.curve, values[i] + bias[i] + residual[i]);
+      values[i] = epilogue.passes ? passed(epilogue.curve, residual[i], rounded<T>(values[i]))
+                                  : activate(epilogue.curve, values[i] + bias[i] + residual[i]);
   }
 
   PYCNN_BOTH float* partial(const Work& work, int column) const {

@@ -177,6 +177,11 @@ void run_normalize(const KernelArgs& args) noexcept {
   normalize_image(queue_of(args), image_of(args.outputs[0]), p);
 }
 
+// Stores of images are by their type.
+bool rounds_result(Kernel&, const Op&, const Neighbour& neighbour) noexcept {
+  return neighbour.is_reader && is_cast(neighbour);
+}
+
 void run_increment(const KernelArgs& args) noexcept {
   increment(queue_of(args), args.inputs[0].as<const std::int64_t>(),
             args.outputs[0].as<std::int64_t>());
@@ -243,7 +248,7 @@ Choice select(const ops::NormalizeImage& op, const Problem& problem) {
     return refuse("images are neither uint8 nor float32");
   if (pattern_of(op, problem.outputs[0]) > kMaxImageChannels)
     return refuse("more than 16 channels have a mean or deviation of their own");
-  return {run_normalize};
+  return absorbing({run_normalize}, problem, rounds_result);
 }
 
 Choice select(const ops::Increment&, const Problem&) { return {run_increment, 0, {1u << 0}}; }

@@ -62,6 +62,12 @@ inline Image image_of(DType dtype) {
 }
 inline Image image_of(const TensorView& view) { return image_of(view.spec->dtype); }
 
+// Whether all that the neighbour does is to widen or round numbers of images.
+inline bool is_cast(const Neighbour& neighbour) {
+  return std::holds_alternative<ops::Cast>(*neighbour.op) &&
+         is_image_type(neighbour.inputs[0].dtype) && is_image_type(neighbour.outputs[0].dtype);
+}
+
 inline std::size_t scratch(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
 
 // Why kernels for float32 and the 16-bit types do not take a problem: null, if they do. Indices of

@@ -53,6 +53,7 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.strided_outputs = choice.strided_outputs;
   kernel.alignment = choice.alignment;
   kernel.join = choice.join;
+  kernel.absorb = choice.absorb;
 }
 
 // Whether the library's kernel was taken; if not, `reason` says why not.

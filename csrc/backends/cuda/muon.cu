@@ -166,7 +166,7 @@ void muon(DeviceQueue& queue, const MuonParams& params, void* scratch) {
     // A square is symmetric: its rows are its columns.
     conv2d(queue, kPlain, sizes.quartic(), square, square, {}, {}, polynomial, packed);
     launch_map(queue, Polynomial{sizes.rows, square, polynomial}, sizes.rows * sizes.rows);
-    conv2d_grad_input(queue, kPlain, sizes.step(), polynomial, x, {}, next, packed);
+    conv2d_grad_input(queue, kPlain, sizes.step(), polynomial, x, {}, {}, next, packed);
     std::swap(x, next);
   }
   launch_map(queue, Step{params, x}, count);

@@ -1,5 +1,8 @@
 #include "backends/cuda/pool.h"
 
+#include <memory>
+#include <vector>
+
 #include "backends/cuda/glue.h"
 
 namespace pycnn::cuda {
@@ -13,19 +16,40 @@ PoolAxis axis_of(std::int64_t input, std::int64_t output, std::int64_t kernel, s
 Pair dilation_of(const ops::MaxPool2d& pool) { return pool.dilation; }
 Pair dilation_of(const ops::AvgPool2d&) { return {1, 1}; }
 
+// What steps around it leave to a kernel, in Kernel::state. Null: nothing.
+struct PoolForm {
+  bool planar_output = false;  // it, or its gradient, is (N, C, H, W)
+  bool passes = false;         // the gradient goes back through an activation, by the last input
+  Curve curve = {};
+};
+
+PoolForm form_of(const KernelArgs& args) {
+  const void* const state = static_cast<const DeviceKernelArgs&>(args).state;
+  return state != nullptr ? *static_cast<const PoolForm*>(state) : PoolForm{};
+}
+
+PoolPassed passed_of(const KernelArgs& args) {
+  const PoolForm form = form_of(args);
+  if (!form.passes) return {};
+  return {args.inputs.back().data, args.inputs.back().pitch(), form.curve};
+}
+
 // Of the forward op's input and output.
 template <class Pool>
-PoolShape shape_of(const Pool& pool, const TensorView& input, const TensorView& output) {
+PoolShape shape_of(const Pool& pool, const TensorView& input, const TensorView& output,
+                   const PoolForm& form = {}) {
   const Pair dilation = dilation_of(pool);
+  const int rows = form.planar_output ? 2 : 1;  // of the output's axes
   return {input.dim(0),
           input.dim(3),
-          axis_of(input.dim(1), output.dim(1), pool.kernel_size[0], pool.stride[0], dilation[0],
+          axis_of(input.dim(1), output.dim(rows), pool.kernel_size[0], pool.stride[0], dilation[0],
                   pool.padding.top, pool.padding.bottom),
-          axis_of(input.dim(2), output.dim(2), pool.kernel_size[1], pool.stride[1], dilation[1],
-                  pool.padding.left, pool.padding.right),
+          axis_of(input.dim(2), output.dim(rows + 1), pool.kernel_size[1], pool.stride[1],
+                  dilation[1], pool.padding.left, pool.padding.right),
           input.pitch(),
           output.pitch(),
-          input.pitch()};
+          input.pitch(),
+          form.planar_output};
 }
 
 PoolShape even_shape(const TensorView& input, const TensorView& output) {
@@ -42,28 +66,30 @@ std::int64_t pixels_of(const TensorView& image) { return image.dim(1) * image.di
 
 void run_max(const KernelArgs& args) noexcept {
   max_pool(queue_of(args), image_of(args.inputs[0]),
-           shape_of(op_of<ops::MaxPool2d>(args), args.inputs[0], args.outputs[0]),
+           shape_of(op_of<ops::MaxPool2d>(args), args.inputs[0], args.outputs[0], form_of(args)),
            args.inputs[0].data, args.outputs[0].data);
 }
 
 void run_max_grad(const KernelArgs& args) noexcept {
-  PoolShape shape = shape_of(op_of<ops::MaxPool2dGrad>(args).pool, args.inputs[0], args.inputs[1]);
+  PoolShape shape =
+      shape_of(op_of<ops::MaxPool2dGrad>(args).pool, args.inputs[0], args.inputs[1], form_of(args));
   shape.grad_pitch = args.outputs[0].pitch();
   max_pool_grad(queue_of(args), image_of(args.inputs[0]), shape, args.inputs[0].data,
-                args.inputs[1].data, args.outputs[0].data, args.scratch);
+                args.inputs[1].data, passed_of(args), args.outputs[0].data, args.scratch);
 }
 
 void run_avg(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::AvgPool2d>(args);
-  avg_pool(queue_of(args), image_of(args.inputs[0]), shape_of(op, args.inputs[0], args.outputs[0]),
-           op.count_include_pad, args.inputs[0].data, args.outputs[0].data);
+  avg_pool(queue_of(args), image_of(args.inputs[0]),
+           shape_of(op, args.inputs[0], args.outputs[0], form_of(args)), op.count_include_pad,
+           args.inputs[0].data, args.outputs[0].data);
 }
 
 void run_avg_grad(const KernelArgs& args) noexcept {
   const auto& pool = op_of<ops::AvgPool2dGrad>(args).pool;
   avg_pool_grad(queue_of(args), image_of(args.inputs[0]),
-                shape_of(pool, args.outputs[0], args.inputs[0]), pool.count_include_pad,
-                args.inputs[0].data, args.outputs[0].data);
+                shape_of(pool, args.outputs[0], args.inputs[0], form_of(args)),
+                pool.count_include_pad, args.inputs[0].data, passed_of(args), args.outputs[0].data);
 }
 
 void run_adaptive(const KernelArgs& args) noexcept {
@@ -108,23 +134,66 @@ Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_byt
   return {run, scratch(scratch_bytes)};
 }
 
+PoolForm form_of(const Kernel& kernel) {
+  return kernel.state != nullptr ? *static_cast<const PoolForm*>(kernel.state.get()) : PoolForm{};
+}
+
+bool turns(const Neighbour& neighbour, const std::vector<std::int64_t>& permutation) {
+  const auto* const op = std::get_if<ops::Transpose>(neighbour.op);
+  return op != nullptr && op->permutation == permutation;
+}
+
+// A result that is flattened as PyTorch flattens is written as it is wanted.
+bool turns_result(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcept {
+  PoolForm form = form_of(kernel);
+  if (!neighbour.is_reader || form.planar_output || !turns(neighbour, {0, 3, 1, 2})) return false;
+  form.planar_output = true;
+  kernel.state = std::make_shared<PoolForm>(form);
+  kernel.strided_outputs = 0;
+  return true;
+}
+
+// Its gradient is read likewise, and goes back through the activation in front of the pool.
+bool finishes_gradient(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept {
+  PoolForm form = form_of(kernel);
+  const bool of_max = std::holds_alternative<ops::MaxPool2dGrad>(op);
+  const int gradient = of_max ? 1 : 0;
+  if (!neighbour.is_reader) {
+    if (neighbour.place != gradient || form.planar_output || !turns(neighbour, {0, 2, 3, 1}))
+      return false;
+    form.planar_output = true;
+    kernel.strided_inputs &= ~(1u << gradient);
+  } else {
+    const auto* const activation = std::get_if<ops::ActivationGrad>(neighbour.op);
+    if (activation == nullptr || form.passes || !has_curve(activation->kind) ||
+        neighbour.inputs[0].dtype != neighbour.inputs[1].dtype)
+      return false;
+    form.passes = true;
+    form.curve = curve_of(activation->kind, activation->slope);
+    kernel.strided_inputs |= 1u << (gradient + 1);
+  }
+  kernel.state = std::make_shared<PoolForm>(form);
+  return true;
+}
+
 }  // namespace
 
 Choice select(const ops::MaxPool2d&, const Problem& problem) {
-  return strided(take(run_max, problem), 1, 1);
+  return absorbing(strided(take(run_max, problem), 1, 1), problem, turns_result);
 }
 Choice select(const ops::MaxPool2dGrad& op, const Problem& problem) {
   const TensorView input{nullptr, problem.inputs.data(), 0};
   const TensorView output{nullptr, &problem.inputs[1], 0};
-  return strided(
-      take(run_max_grad, problem, max_pool_grad_scratch_bytes(shape_of(op.pool, input, output))), 3,
-      1);
+  return absorbing(strided(take(run_max_grad, problem,
+                                max_pool_grad_scratch_bytes(shape_of(op.pool, input, output))),
+                           3, 1),
+                   problem, finishes_gradient);
 }
 Choice select(const ops::AvgPool2d&, const Problem& problem) {
-  return strided(take(run_avg, problem), 1, 1);
+  return absorbing(strided(take(run_avg, problem), 1, 1), problem, turns_result);
 }
 Choice select(const ops::AvgPool2dGrad&, const Problem& problem) {
-  return strided(take(run_avg_grad, problem), 1, 1);
+  return absorbing(strided(take(run_avg_grad, problem), 1, 1), problem, finishes_gradient);
 }
 Choice select(const ops::AdaptiveAvgPool2d&, const Problem& problem) {
   return strided(take(run_adaptive, problem), 1, 1);

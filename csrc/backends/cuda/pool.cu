@@ -87,6 +87,43 @@ PYCNN_BOTH void load_all(const T* from, float (&to)[Width]) {
   load(from, Width, to);
 }
 
+// Where the channel of an output's pixel (h, w) of image n lies that is `c` and, of the next ones,
+// how far apart they are.
+struct OutputPlace {
+  std::int64_t at, step;
+  PYCNN_BOTH OutputPlace(const PoolShape& s, std::int64_t n, std::int64_t h, std::int64_t w,
+                         std::int64_t c) {
+    const std::int64_t pixels = s.rows.output * s.columns.output;
+    const std::int64_t pixel = h * s.columns.output + w;
+    at = s.planar_output ? (n * s.channels + c) * pixels + pixel
+                         : (n * pixels + pixel) * s.output_pitch + c;
+    step = s.planar_output ? pixels : 1;
+  }
+};
+template <class T, int Width>
+PYCNN_BOTH void load_output(const T* from, const OutputPlace& place, float (&to)[Width]) {
+  if (place.step == 1) return load(from + place.at, Width, to);
+  for (int i = 0; i < Width; ++i) to[i] = widened(from[place.at + i * place.step]);
+}
+template <class T, int Width>
+PYCNN_BOTH void store_output(T* to, const OutputPlace& place, const float (&from)[Width]) {
+  if (place.step == 1) return store(to + place.at, Width, from);
+  for (int i = 0; i < Width; ++i) narrow(from[i], to[place.at + i * place.step]);
+}
+
+// Stores the gradient of the input at a spot.
+template <class T, int Width>
+PYCNN_BOTH void store_gradient(const PoolShape& s, const PoolPassed& passing, const Spot& spot,
+                               float (&gradient)[Width], T* grad_input) {
+  if (passing.activated != nullptr) {
+    float y[Width];
+    load(static_cast<const T*>(passing.activated) + spot.pixel * passing.pitch + spot.c, Width, y);
+    for (int i = 0; i < Width; ++i)
+      gradient[i] = passed(passing.curve, y[i], rounded<T>(gradient[i]));
+  }
+  store(grad_input + spot.pixel * s.grad_pitch + spot.c, Width, gradient);
+}
+
 // NaN beats everything, and the first of equals stays.
 PYCNN_BOTH bool beats(float x, float best) { return x > best || (is_nan(x) && !is_nan(best)); }
 
@@ -130,7 +167,7 @@ struct MaxPool {
     const Spot o = spots(at);
     const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Winners<T, Width> winners(s, image, o.h, o.w);
-    store(output + o.pixel * s.output_pitch + o.c, Width, winners.value);
+    store_output(output, OutputPlace(s, o.n, o.h, o.w, o.c), winners.value);
   }
 };
 
@@ -141,6 +178,7 @@ struct MaxPoolGrad {
   Spots spots;
   const T* input;
   const T* grad_output;
+  PoolPassed passing;
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot i = spots(at);
@@ -155,14 +193,12 @@ struct MaxPoolGrad {
         if (kw < 0) continue;
         const Winners<T, Width> winners(s, image, oh, ow);
         float g[Width];
-        load_all(grad_output +
-                     ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.output_pitch + i.c,
-                 g);
+        load_output(grad_output, OutputPlace(s, i.n, oh, ow, i.c), g);
         for (int j = 0; j < Width; ++j)
           if (winners.tap[j] == kh * s.columns.kernel + kw) sum[j] += g[j];
       }
     }
-    store(grad_input + i.pixel * s.grad_pitch + i.c, Width, sum);
+    store_gradient(s, passing, i, sum, grad_input);
   }
 };
 
@@ -194,6 +230,7 @@ struct MaxPoolGradByTaps {
   Spots spots;
   const std::uint8_t* taps;
   const T* grad_output;
+  PoolPassed passing;
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot i = spots(at);
@@ -210,11 +247,11 @@ struct MaxPoolGradByTaps {
             *reinterpret_cast<const Pack<std::uint8_t, Width>*>(taps + pixel * s.channels + i.c);
         const int here = static_cast<int>(kh * s.columns.kernel + kw);
         float g[Width];
-        load_all(grad_output + pixel * s.output_pitch + i.c, g);
+        load_output(grad_output, OutputPlace(s, i.n, oh, ow, i.c), g);
         for (int j = 0; j < Width; ++j) sum[j] += winners.element[j] == here ? g[j] : 0.0f;
       }
     }
-    store(grad_input + i.pixel * s.grad_pitch + i.c, Width, sum);
+    store_gradient(s, passing, i, sum, grad_input);
   }
 };
 
@@ -245,7 +282,7 @@ struct AvgPool {
     const auto cells = static_cast<float>(mean_cells(s.rows, o.h, count_padding) *
                                           mean_cells(s.columns, o.w, count_padding));
     for (float& value : sum) value /= cells;
-    store(output + o.pixel * s.output_pitch + o.c, Width, sum);
+    store_output(output, OutputPlace(s, o.n, o.h, o.w, o.c), sum);
   }
 };
 
@@ -256,6 +293,7 @@ struct AvgPoolGrad {
   Spots spots;
   bool count_padding;
   const T* grad_output;
+  PoolPassed passing;
   T* grad_input;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot i = spots(at);
@@ -266,13 +304,11 @@ struct AvgPoolGrad {
         const auto cells = static_cast<float>(mean_cells(s.rows, oh, count_padding) *
                                               mean_cells(s.columns, ow, count_padding));
         float g[Width];
-        load_all(grad_output +
-                     ((i.n * s.rows.output + oh) * s.columns.output + ow) * s.output_pitch + i.c,
-                 g);
+        load_output(grad_output, OutputPlace(s, i.n, oh, ow, i.c), g);
         for (int j = 0; j < Width; ++j) sum[j] += g[j] / cells;
       }
     }
-    store(grad_input + i.pixel * s.grad_pitch + i.c, Width, sum);
+    store_gradient(s, passing, i, sum, grad_input);
   }
 };
 
@@ -427,7 +463,8 @@ std::int64_t max_pool_grad_scratch_bytes(const PoolShape& shape) {
 }
 
 void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
-                   const void* grad_output, void* grad_input, void* scratch) {
+                   const void* grad_output, const PoolPassed& passed, void* grad_input,
+                   void* scratch) {
   auto* const taps = static_cast<std::uint8_t*>(scratch);
   const bool by_taps = max_pool_grad_scratch_bytes(shape) > 0;
   with_vectors(image, shape.channels, [&](auto type, auto width) {
@@ -439,10 +476,10 @@ void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, cons
     auto* const result = static_cast<T*>(grad_input);
     const std::int64_t count = input_count(shape) / kWidth;
     if (!by_taps)
-      return launch_map(queue, MaxPoolGrad<T, kWidth>{shape, spots, x, g, result}, count);
+      return launch_map(queue, MaxPoolGrad<T, kWidth>{shape, spots, x, g, passed, result}, count);
     launch_map(queue, MaxTaps<T, kWidth>{shape, Spots::of_output(shape, kWidth), x, taps},
                output_count(shape) / kWidth);
-    launch_map(queue, MaxPoolGradByTaps<T, kWidth>{shape, spots, taps, g, result}, count);
+    launch_map(queue, MaxPoolGradByTaps<T, kWidth>{shape, spots, taps, g, passed, result}, count);
   });
 }
 
@@ -459,15 +496,15 @@ void avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, bool coun
 }
 
 void avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
-                   const void* grad_output, void* grad_input) {
+                   const void* grad_output, const PoolPassed& passed, void* grad_input) {
   with_vectors(image, shape.channels, [&](auto type, auto width) {
     using T = decltype(type);
     constexpr int kWidth = decltype(width)::value;
-    launch_map(
-        queue,
-        AvgPoolGrad<T, kWidth>{shape, Spots::of_input(shape, kWidth), count_padding,
-                               static_cast<const T*>(grad_output), static_cast<T*>(grad_input)},
-        input_count(shape) / kWidth);
+    launch_map(queue,
+               AvgPoolGrad<T, kWidth>{shape, Spots::of_input(shape, kWidth), count_padding,
+                                      static_cast<const T*>(grad_output), passed,
+                                      static_cast<T*>(grad_input)},
+               input_count(shape) / kWidth);
   });
 }
 

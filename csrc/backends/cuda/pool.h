@@ -1,4 +1,5 @@
 #pragma once
+#include "backends/cuda/curve.h"
 #include "backends/cuda/numbers.h"
 
 namespace pycnn {
@@ -18,6 +19,15 @@ struct PoolShape {
   // Elements from pixel to pixel of the forward op's input and output (or its gradient), and of the
   // input's gradient.
   std::int64_t input_pitch, output_pitch, grad_pitch;
+  // Whether the output (or its gradient) is (N, C, H, W); only of max_pool, avg_pool and gradients.
+  bool planar_output = false;
+};
+
+// The gradient goes back through activated = activate(...) before it is stored.
+struct PoolPassed {
+  const void* activated = nullptr;  // null: it does not
+  std::int64_t pitch = 0;           // from pixel to pixel
+  Curve curve = {};
 };
 
 void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
@@ -25,11 +35,12 @@ void max_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const voi
 // Windows that overlap share scratch, 8-byte aligned.
 std::int64_t max_pool_grad_scratch_bytes(const PoolShape& shape);
 void max_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,
-                   const void* grad_output, void* grad_input, void* scratch);
+                   const void* grad_output, const PoolPassed& passed, void* grad_input,
+                   void* scratch);
 void avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
               const void* input, void* output);
 void avg_pool_grad(DeviceQueue& queue, Image image, const PoolShape& shape, bool count_padding,
-                   const void* grad_output, void* grad_input);
+                   const void* grad_output, const PoolPassed& passed, void* grad_input);
 
 // Windows that cover the image evenly; of the axes only input and output count.
 void adaptive_avg_pool(DeviceQueue& queue, Image image, const PoolShape& shape, const void* input,

@@ -25,6 +25,7 @@ struct Choice {
   std::uint32_t strided_inputs = 0, strided_outputs = 0;  // as Kernel's
   std::size_t alignment = 1;                              // as Kernel::alignment
   JoinFunction join = nullptr;                            // as Kernel::join
+  decltype(Kernel::absorb) absorb = nullptr;              // as Kernel::absorb
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }
@@ -33,6 +34,14 @@ inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {
 inline Choice strided(Choice choice, std::uint32_t inputs, std::uint32_t outputs) {
   choice.strided_inputs = inputs;
   choice.strided_outputs = outputs;
+  return choice;
+}
+
+using AbsorbFunction = decltype(Kernel::absorb);
+
+// The kernel absorbs neighbours unless it was asked for by name.
+inline Choice absorbing(Choice choice, const Problem& problem, AbsorbFunction absorb) {
+  if (problem.pinned.empty()) choice.absorb = absorb;
   return choice;
 }
 

@@ -32,17 +32,18 @@ Labels labels_of(const TensorView& view) {
 }
 
 void run_cross_entropy(const KernelArgs& args) noexcept {
-  cross_entropy(queue_of(args), args.inputs[0].as<const float>(), labels_of(args.inputs[1]),
-                static_cast<float>(op_of<ops::SoftmaxCrossEntropy>(args).label_smoothing),
-                args.outputs[0].as<float>(), args.inputs[0].dim(0), args.inputs[0].dim(1),
-                args.scratch);
+  cross_entropy(
+      queue_of(args), image_of(args.inputs[0]), args.inputs[0].data, labels_of(args.inputs[1]),
+      static_cast<float>(op_of<ops::SoftmaxCrossEntropy>(args).label_smoothing),
+      args.outputs[0].as<float>(), args.inputs[0].dim(0), args.inputs[0].dim(1), args.scratch);
 }
 
 void run_cross_entropy_grad(const KernelArgs& args) noexcept {
-  cross_entropy_grad(queue_of(args), args.inputs[0].as<const float>(), labels_of(args.inputs[1]),
+  cross_entropy_grad(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data,
+                     labels_of(args.inputs[1]),
                      static_cast<float>(op_of<ops::SoftmaxCrossEntropyGrad>(args).label_smoothing),
-                     args.inputs[2].as<const float>(), args.outputs[0].as<float>(),
-                     args.inputs[0].dim(0), args.inputs[0].dim(1));
+                     args.inputs[2].as<const float>(), image_of(args.outputs[0]),
+                     args.outputs[0].data, args.inputs[0].dim(0), args.inputs[0].dim(1));
 }
 
 void run_squared_error(const KernelArgs& args) noexcept {
@@ -60,9 +61,16 @@ void run_squared_error_grad(const KernelArgs& args) noexcept {
 }
 
 void run_top_k(const KernelArgs& args) noexcept {
-  top_k_correct(queue_of(args), args.inputs[0].as<const float>(), labels_of(args.inputs[1]),
-                op_of<ops::TopKCorrect>(args).k, args.outputs[0].as<float>(), args.inputs[0].dim(0),
-                args.inputs[0].dim(1), args.scratch);
+  top_k_correct(queue_of(args), image_of(args.inputs[0]), args.inputs[0].data,
+                labels_of(args.inputs[1]), op_of<ops::TopKCorrect>(args).k,
+                args.outputs[0].as<float>(), args.inputs[0].dim(0), args.inputs[0].dim(1),
+                args.scratch);
+}
+
+// Scores as they are, and their gradient as it is wanted.
+bool widens_scores(Kernel&, const Op& op, const Neighbour& neighbour) noexcept {
+  if (!is_cast(neighbour) || neighbour.place != 0) return false;
+  return !neighbour.is_reader || std::holds_alternative<ops::SoftmaxCrossEntropyGrad>(op);
 }
 
 Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_bytes = 0) {
@@ -85,10 +93,12 @@ Choice select(const ops::LogSoftmaxGrad&, const Problem& problem) {
   return take(run_softmax_grad<true>, problem);
 }
 Choice select(const ops::SoftmaxCrossEntropy&, const Problem& problem) {
-  return take(run_cross_entropy, problem, cross_entropy_scratch_bytes(problem.inputs[0].shape[0]));
+  return absorbing(
+      take(run_cross_entropy, problem, cross_entropy_scratch_bytes(problem.inputs[0].shape[0])),
+      problem, widens_scores);
 }
 Choice select(const ops::SoftmaxCrossEntropyGrad&, const Problem& problem) {
-  return take(run_cross_entropy_grad, problem);
+  return absorbing(take(run_cross_entropy_grad, problem), problem, widens_scores);
 }
 Choice select(const ops::MeanSquaredError&, const Problem& problem) {
   return take(run_squared_error, problem, total_scratch_bytes(count_of(problem.inputs[0])));
@@ -97,7 +107,8 @@ Choice select(const ops::MeanSquaredErrorGrad&, const Problem& problem) {
   return take(run_squared_error_grad, problem);
 }
 Choice select(const ops::TopKCorrect&, const Problem& problem) {
-  return take(run_top_k, problem, total_scratch_bytes(problem.inputs[0].shape[0]));
+  return absorbing(take(run_top_k, problem, total_scratch_bytes(problem.inputs[0].shape[0])),
+                   problem, widens_scores);
 }
 
 }  // namespace pycnn::cuda

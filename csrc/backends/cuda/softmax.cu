@@ -21,14 +21,14 @@ struct RowShared {
 };
 
 // Leaves the row's largest value and the sum of exp(x - largest).
-template <class BlockType>
-PYCNN_BOTH void row_sums(BlockType& block, const float* row, std::int64_t classes) {
+template <class BlockType, class T>
+PYCNN_BOTH void row_sums(BlockType& block, const T* row, std::int64_t classes) {
   RowShared& shared = block.shared();
   using Registers = typename BlockType::Registers;
   block.each([&](int thread, Registers&) {
     float largest = -INFINITY;
     for (std::int64_t c = thread; c < classes; c += kRowThreads)
-      largest = Larger{}(row[c], largest);
+      largest = Larger{}(widened(row[c]), largest);
     shared.value[thread] = largest;
   });
   combine_threads<kRowThreads>(block, shared.value, Larger{});
@@ -38,7 +38,7 @@ PYCNN_BOTH void row_sums(BlockType& block, const float* row, std::int64_t classe
   block.each([&](int thread, Registers&) {
     float sum = 0.0f;
     for (std::int64_t c = thread; c < classes; c += kRowThreads)
-      sum += expf(row[c] - shared.largest);
+      sum += expf(widened(row[c]) - shared.largest);
     shared.value[thread] = sum;
   });
   combine_threads<kRowThreads>(block, shared.value, Plus{});
@@ -118,25 +118,26 @@ PYCNN_BOTH float wanted(const Labels& labels, float smoothing, std::int64_t row,
   return (1.0f - smoothing) * target + smoothing / static_cast<float>(classes);
 }
 
+template <class T>
 struct CrossEntropyRows {
   static constexpr int kThreads = kRowThreads;
   using Shared = RowShared;
   struct Registers {};
-  const float* logits;
+  const T* logits;
   Labels labels;
   float smoothing;
   float* losses;
   std::int64_t classes;
 
   PYCNN_BOTH void operator()(Block<CrossEntropyRows>& block) const {
-    const float* const row = logits + block.index() * classes;
+    const T* const row = logits + block.index() * classes;
     row_sums(block, row, classes);
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
       float loss = 0.0f;
       for (std::int64_t c = thread; c < classes; c += kThreads) {
         const float target = wanted(labels, smoothing, block.index(), c, classes);
-        const float log_p = (row[c] - shared.largest) - logf(shared.sum);
+        const float log_p = (widened(row[c]) - shared.largest) - logf(shared.sum);
         if (target != 0.0f || fabsf(log_p) != INFINITY) loss -= target * log_p;
       }
       shared.value[thread] = loss;
@@ -148,20 +149,21 @@ struct CrossEntropyRows {
   }
 };
 
+template <class T, class Gradient>
 struct CrossEntropyGradRows {
   static constexpr int kThreads = kRowThreads;
   using Shared = RowShared;
   struct Registers {};
-  const float* logits;
+  const T* logits;
   Labels labels;
   float smoothing;
   const float* grad_loss;
-  float* grad_logits;
+  Gradient* grad_logits;
   std::int64_t rows, classes;
 
   PYCNN_BOTH void operator()(Block<CrossEntropyGradRows>& block) const {
     const std::int64_t n = block.index();
-    const float* const row = logits + n * classes;
+    const T* const row = logits + n * classes;
     row_sums(block, row, classes);
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
@@ -174,9 +176,9 @@ struct CrossEntropyGradRows {
     block.last([&](int thread, Registers&) {
       const float scale = *grad_loss / static_cast<float>(rows), total = shared.value[0];
       for (std::int64_t c = thread; c < classes; c += kThreads) {
-        const float probability = expf(row[c] - shared.largest) / shared.sum;
-        grad_logits[n * classes + c] =
-            (probability * total - wanted(labels, smoothing, n, c, classes)) * scale;
+        const float probability = expf(widened(row[c]) - shared.largest) / shared.sum;
+        narrow((probability * total - wanted(labels, smoothing, n, c, classes)) * scale,
+               grad_logits[n * classes + c]);
       }
     });
   }
@@ -202,19 +204,22 @@ struct DistanceTerm {
   }
 };
 // 1 for a row whose label is among its k largest scores; nothing ranks before or after a NaN.
+template <class T>
 struct RankTerm {
-  const float* scores;
+  const T* scores;
   Labels labels;
   std::int64_t k, classes;
   PYCNN_BOTH double operator()(std::int64_t row) const {
     const std::int64_t label = label_of(labels, row);
     if (label < 0 || label >= classes) return 0.0;
-    const float* const s = scores + row * classes;
-    const float own = s[label];
+    const T* const s = scores + row * classes;
+    const float own = widened(s[label]);
     if (is_nan(own)) return 0.0;
     std::int64_t rank = 0;
-    for (std::int64_t c = 0; c < classes; ++c)
-      rank += s[c] > own || (s[c] == own && c < label) ? 1 : 0;
+    for (std::int64_t c = 0; c < classes; ++c) {
+      const float other = widened(s[c]);
+      rank += other > own || (other == own && c < label) ? 1 : 0;
+    }
     return rank < k ? 1.0 : 0.0;
   }
 };
@@ -320,21 +325,35 @@ std::int64_t cross_entropy_scratch_bytes(std::int64_t rows) {
   return total_scratch_bytes(rows) + rows * static_cast<std::int64_t>(sizeof(float));
 }
 
-void cross_entropy(DeviceQueue& queue, const float* logits, const Labels& labels, float smoothing,
-                   float* loss, std::int64_t rows, std::int64_t classes, void* scratch) {
+void cross_entropy(DeviceQueue& queue, Image image, const void* logits, const Labels& labels,
+                   float smoothing, float* loss, std::int64_t rows, std::int64_t classes,
+                   void* scratch) {
   auto* const pieces = static_cast<double*>(scratch);
   auto* const losses = reinterpret_cast<float*>(pieces + total_pieces(rows));
-  launch(queue, CrossEntropyRows{logits, labels, smoothing, losses, classes}, rows);
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch(queue,
+           CrossEntropyRows<T>{static_cast<const T*>(logits), labels, smoothing, losses, classes},
+           rows);
+  });
   launch_total(queue, ValueTerm{losses}, StoreQuotient{loss, static_cast<double>(rows)}, rows,
                pieces);
 }
 
-void cross_entropy_grad(DeviceQueue& queue, const float* logits, const Labels& labels,
-                        float smoothing, const float* grad_loss, float* grad_logits,
+void cross_entropy_grad(DeviceQueue& queue, Image image, const void* logits, const Labels& labels,
+                        float smoothing, const float* grad_loss, Image gradient, void* grad_logits,
                         std::int64_t rows, std::int64_t classes) {
-  launch(queue,
-         CrossEntropyGradRows{logits, labels, smoothing, grad_loss, grad_logits, rows, classes},
-         rows);
+  with_image(image, [&](auto type) {
+    with_image(gradient, [&](auto gradient_type) {
+      using T = decltype(type);
+      using Gradient = decltype(gradient_type);
+      launch(queue,
+             CrossEntropyGradRows<T, Gradient>{static_cast<const T*>(logits), labels, smoothing,
+                                               grad_loss, static_cast<Gradient*>(grad_logits), rows,
+                                               classes},
+             rows);
+    });
+  });
 }
 
 void mean_squared_error(DeviceQueue& queue, const float* input, const float* target, float* loss,
@@ -343,10 +362,14 @@ void mean_squared_error(DeviceQueue& queue, const float* input, const float* tar
                count, static_cast<double*>(scratch));
 }
 
-void top_k_correct(DeviceQueue& queue, const float* scores, const Labels& labels, std::int64_t k,
-                   float* count, std::int64_t rows, std::int64_t classes, void* scratch) {
-  launch_total(queue, RankTerm{scores, labels, k, classes}, StoreQuotient{count, 1.0}, rows,
-               static_cast<double*>(scratch));
+void top_k_correct(DeviceQueue& queue, Image image, const void* scores, const Labels& labels,
+                   std::int64_t k, float* count, std::int64_t rows, std::int64_t classes,
+                   void* scratch) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_total(queue, RankTerm<T>{static_cast<const T*>(scores), labels, k, classes},
+                 StoreQuotient{count, 1.0}, rows, static_cast<double*>(scratch));
+  });
 }
 
 void sums_of_squares(DeviceQueue& queue, const Squares* of, int count, double* totals,

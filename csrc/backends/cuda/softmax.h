@@ -1,11 +1,14 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/cuda/numbers.h"
+
 namespace pycnn {
 struct DeviceQueue;
 }
 
-// Over the last axis of float32 matrices (rows, classes), and the losses.
+// Over the last axis of float32 matrices (rows, classes), and the losses, which take and give
+// 16-bit matrices, too.
 namespace pycnn::cuda {
 
 void softmax(DeviceQueue& queue, const float* input, float* output, std::int64_t rows,
@@ -21,17 +24,19 @@ struct Labels {
 
 // `scratch`: total_scratch_bytes(rows) after rows floats.
 std::int64_t cross_entropy_scratch_bytes(std::int64_t rows);
-void cross_entropy(DeviceQueue& queue, const float* logits, const Labels& labels, float smoothing,
-                   float* loss, std::int64_t rows, std::int64_t classes, void* scratch);
-void cross_entropy_grad(DeviceQueue& queue, const float* logits, const Labels& labels,
-                        float smoothing, const float* grad_loss, float* grad_logits,
+void cross_entropy(DeviceQueue& queue, Image image, const void* logits, const Labels& labels,
+                   float smoothing, float* loss, std::int64_t rows, std::int64_t classes,
+                   void* scratch);
+void cross_entropy_grad(DeviceQueue& queue, Image image, const void* logits, const Labels& labels,
+                        float smoothing, const float* grad_loss, Image gradient, void* grad_logits,
                         std::int64_t rows, std::int64_t classes);
 
 std::int64_t total_scratch_bytes(std::int64_t count);
 void mean_squared_error(DeviceQueue& queue, const float* input, const float* target, float* loss,
                         std::int64_t count, void* scratch);
-void top_k_correct(DeviceQueue& queue, const float* scores, const Labels& labels, std::int64_t k,
-                   float* count, std::int64_t rows, std::int64_t classes, void* scratch);
+void top_k_correct(DeviceQueue& queue, Image image, const void* scores, const Labels& labels,
+                   std::int64_t k, float* count, std::int64_t rows, std::int64_t classes,
+                   void* scratch);
 
 // The sum of squares of each of up to kMostSquares gradients, in float64: called until there are
 // those of all, then finished. `pieces`: total_scratch_bytes of each.

@@ -65,7 +65,7 @@ void conv2d(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float
   run_own_kernel();
 }
 void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*,
-                       const Measure&, void*, void*) {
+                       const ConvEpilogue&, const Measure&, void*, void*) {
   run_own_kernel();
 }
 void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const void*,

@@ -1,0 +1,90 @@
+"""Steps of a training on a GPU that other steps do (`compile/join_updates.cpp`, `compile/absorb_neighbours.cpp`): how
+many are left, and that bits are those of steps by themselves. As `test_device_training.py`, this needs no GPU where
+the emulated module is named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pycnn import functional, models, nn, optim
+from pycnn.config import manual_seed
+from pycnn.program import compile_traced
+from pycnn.tracing import trace
+
+pytestmark = pytest.mark.cuda
+
+BATCH = 5
+APART = dict.fromkeys(("sgd_update", "adam_update", "ema_update", "cast", "transpose", "activation_grad"), "reference")
+OPTIMIZERS = {
+    "sgd": lambda: optim.SGD(0.05, momentum=0.9, weight_decay=1e-3),
+    "nesterov": lambda: optim.SGD(0.05, momentum=0.9, nesterov=True),
+    "plain": lambda: optim.SGD(0.05),
+    "adam": lambda: optim.Adam(1e-3),
+    "adamw": lambda: optim.AdamW(1e-3),
+}
+
+
+@pytest.fixture(autouse=True)
+def same_kernels_every_time(monkeypatch):
+    monkeypatch.setenv("PYCNN_CUDA_DETERMINISTIC", "1")
+
+
+def small_alexnet():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.MaxPool2d(3, stride=2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 6, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
+        nn.Linear(24, 17), nn.ReLU(), nn.Linear(17, 10),
+    )  # fmt: skip
+
+
+def train(build, dtype, optimizer="sgd", steps=3, **options):
+    """Names of ops, losses, and all arrays after the steps."""
+    manual_seed(3)
+    root = build()
+    inputs = {"x": ((BATCH, 28, 28, 1), "uint8"), "y": ((BATCH,), "int64")}
+    traced = trace(lambda x, y: {"loss": functional.cross_entropy(root(x), y)}, inputs, root=root)
+    spec = OPTIMIZERS[optimizer]().spec({key: value for key, value in traced.parameters.items() if not value.is_buffer})
+    program = compile_traced(traced, mode="training", optimizer=spec, device="cuda", dtype=dtype, **options)
+    losses = []
+    for step in range(steps):
+        rng = np.random.default_rng(step)
+        x, y = rng.integers(0, 256, (BATCH, 28, 28, 1), np.uint8), rng.integers(0, 10, BATCH)
+        losses.append(program.run(x, y)["loss"].item())
+    arrays = {name: np.array(program.variables[name].numpy()) for name in program.variables}
+    return Counter(step["op"] for step in program.steps() if step["phase"] == "run"), losses, arrays
+
+
+def assert_same(actual, expected):
+    assert actual[1] == expected[1]
+    assert actual[2].keys() == expected[2].keys()
+    for name, value in expected[2].items():
+        assert np.array_equal(actual[2][name], value), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("build", [models.lenet5, small_alexnet])
+def test_steps_that_others_do_change_no_bit(build, dtype):
+    few, many = train(build, dtype), train(build, dtype, variants=APART)
+    assert_same(few, many)
+    assert few[0]["sgd_update"] == 1 < many[0]["sgd_update"]
+    assert few[0]["activation_grad"] == few[0]["transpose"] == few[0]["cast"] == 0 < many[0]["transpose"]
+    assert (many[0]["cast"] > 0) == (dtype != "float32")
+    assert_same(train(build, dtype, reuse_memory=False), many)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_joined_updates_change_no_bit(optimizer):
+    few, many = (train(models.lenet5, "bfloat16", optimizer, variants=pins) for pins in ({}, APART))
+    assert_same(few, many)
+    op = "adam_update" if "adam" in optimizer else "sgd_update"
+    assert (few[0][op], many[0][op]) == (1, 10)
+
+
+def test_a_step_of_lenet5_has_few_steps():
+    # The image, two convolutions, two pools, three dense layers, their gradients but for the image's, the loss and its
+    # gradient, the updates and the step's number.
+    assert train(models.lenet5, "bfloat16", steps=1)[0].total() == 23
