@@ -9,9 +9,9 @@
 namespace pycnn {
 namespace {
 
-class Joiner {
+class UpdateJoiner {
  public:
-  explicit Joiner(Schedule& schedule) : schedule_(schedule) {}
+  explicit UpdateJoiner(Schedule& schedule) : schedule_(schedule) {}
 
   void run() {
     std::vector<JoinFunction> kinds;  // in the order in which they come
@@ -86,6 +86,6 @@ class Joiner {
 
 }  // namespace
 
-void join_updates(Schedule& schedule) { Joiner(schedule).run(); }
+void join_updates(Schedule& schedule) { UpdateJoiner(schedule).run(); }
 
 }  // namespace pycnn
