@@ -49,6 +49,12 @@ class Measure {
           const BatchNormFunctions<float>* functions);
 
   bool wanted() const { return plan_.kind != MeasureKind::kNothing; }
+  // What sums read beside the result: the batch norm's input, of as many pixels and channels.
+  // Otherwise null.
+  const float* norm_input() const {
+    if (plan_.kind != MeasureKind::kSums) return nullptr;
+    return args_.inputs.last(4).front().as<const float>();
+  }
   // Once all parts are there.
   void finish() const;
 

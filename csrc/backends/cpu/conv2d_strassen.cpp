@@ -193,6 +193,15 @@ void activate_chunk(const StrassenPlan& plan, const WindowTensors& tensors,
     }
 }
 
+// What measuring a chunk of all channels reads beside the results.
+LineRuns measured_pixels(const StrassenPlan& plan, const Measure& measure,
+                         const StrassenChunk& chunk) {
+  const float* const input = measure.norm_input();
+  if (input == nullptr || plan.splits > 1) return {};
+  const Index first = pixel_of(plan, chunk.first), end = pixel_of(plan, chunk.first + chunk.pairs);
+  return {input + first * plan.out_channels, end - first, plan.out_channels, plan.out_channels};
+}
+
 // What is measured are pixels that follow one another.
 void measure_share(const StrassenPlan& plan, const Measure& measure, Index share,
                    const StrassenChunk& chunk) {
@@ -281,6 +290,7 @@ void run_strassen(const KernelArgs& args) noexcept {
     // As a rule other threads take the chunks between.
     if (!plan.shared() && index + args.threads < shares)
       tiles.fetch = read_pixels(plan, tensors, index + args.threads);
+    tiles.fetch_measured = measured_pixels(plan, measure, chunk);
     avx512::strassen_tiles(tiles);
     activate_chunk(plan, tensors, chunk, pairs);
     measure_share(plan, measure, index, chunk);

@@ -57,8 +57,9 @@ struct StrassenTiles {
   const float* mask = nullptr;      // likewise, as in WindowTiles
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
-  float* spare = nullptr;  // 2 * out_half floats, for pixels that there are not
-  LineRuns fetch;          // as of WindowTiles
+  float* spare = nullptr;   // 2 * out_half floats, for pixels that there are not
+  LineRuns fetch;           // as of WindowTiles
+  LineRuns fetch_measured;  // likewise: what is read once these results are there
 };
 
 // Packs rows of a block: what the sums of pixels meet. The four parts of the weight lie at `pitch`.

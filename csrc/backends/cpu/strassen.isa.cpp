@@ -140,7 +140,7 @@ PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 template <int MR>
-void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch) {
+void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch& measured) {
   constexpr Index kFloats = MR * kBlock;
   alignas(64) float kept[3 * kFloats];
   float* const product1 = kept;
@@ -156,6 +156,7 @@ void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch) {
   const float* weights = tile.weights;
   for (int product = 0; product < kStrassenProducts; ++product) {
     if (fetch.lines > 0) step(fetch);
+    if (measured.lines > 0) step(measured);
     if (product == 5) clear(sum);
     if (product == 2) restore(product1, sum);
     const Quadrant quadrant = kFinished[product];
@@ -183,7 +184,7 @@ void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch) {
 }
 #pragma GCC diagnostic pop
 
-using TileKernel = void (*)(const StrassenTiles&, const Tile&, Fetch&);
+using TileKernel = void (*)(const StrassenTiles&, const Tile&, Fetch&, Fetch&);
 
 // Index: pairs - 1.
 constexpr TileKernel kKernels[] = {
@@ -236,8 +237,8 @@ void strassen_sums(const StrassenSums& job) {
 
 void strassen_tiles(const StrassenTiles& job) {
   const Index tiles = (job.count + kMaxPairs - 1) / kMaxPairs;
-  Fetch fetch =
-      make_fetch(job.fetch, (job.block_end - job.block_begin) * tiles * kStrassenProducts);
+  const Index steps = (job.block_end - job.block_begin) * tiles * kStrassenProducts;
+  Fetch fetch = make_fetch(job.fetch, steps), measured = make_fetch(job.fetch_measured, steps);
   Tile tile;
   for (Index block = job.block_begin; block < job.block_end; ++block) {
     tile.channel = block * kBlock;
@@ -258,7 +259,7 @@ void strassen_tiles(const StrassenTiles& job) {
         tile.masks[0][i] = masks + pair.out_first;
         tile.masks[1][i] = masks + (alone ? pair.out_first : pair.out_second);
       }
-      kKernels[pairs - 1](job, tile, fetch);
+      kKernels[pairs - 1](job, tile, fetch, measured);
       first = end;
     }
   }
