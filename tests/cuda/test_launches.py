@@ -88,3 +88,17 @@ def test_a_step_of_lenet5_has_few_steps():
     # The image, two convolutions, two pools, three dense layers, their gradients but for the image's, the loss and its
     # gradient, the updates and the step's number.
     assert train(models.lenet5, "bfloat16", steps=1)[0].total() == 23
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_running_statistics_are_written_where_they_are(dtype):
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 5, stride=3), nn.BatchNorm2d(8), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(8, 10)
+        )
+
+    here, copied = train(build, dtype), train(build, dtype, reuse_memory=False)
+    assert_same(here, copied)
+    assert here[0]["copy"] == 0 < copied[0]["copy"]
+    whole = {"batch_norm": "reference", "batch_norm_train": "reference"}
+    assert train(build, dtype, variants=whole)[0]["copy"] == 0

@@ -167,6 +167,8 @@ Choice take(KernelFunction run, const Problem& problem, std::uint32_t images,
   return strided({run, scratch(scratch_bytes), std::move(in_place)}, images, 1);
 }
 constexpr std::uint32_t kInput = 1u << 0, kFifth = 1u << 4, kSixth = 1u << 5, kSeventh = 1u << 6;
+// A thread reads those of a channel before it writes them.
+constexpr std::uint32_t kRunningMean = 1u << 3, kRunningVar = 1u << 4;
 
 // Two vectors of channels before what scratch_of counts.
 std::int64_t with_vectors(const TensorSpec& spec) {
@@ -176,7 +178,8 @@ std::int64_t with_vectors(const TensorSpec& spec) {
 }  // namespace
 
 Choice select(const ops::BatchNormTrain&, const Problem& problem) {
-  return take(run_train, problem, kInput, with_vectors(problem.inputs[0]));
+  return take(run_train, problem, kInput, with_vectors(problem.inputs[0]),
+              {0, 0, 0, kRunningMean, kRunningVar});
 }
 Choice select(const ops::BatchNormTrainGrad&, const Problem& problem) {
   return take(run_train_grad, problem, kInput | kFifth, scratch_of(problem.inputs[0]));
@@ -184,7 +187,9 @@ Choice select(const ops::BatchNormTrainGrad&, const Problem& problem) {
 Choice select(const ops::BatchNormStatistics&, const Problem& problem) {
   // Moments may be those of some channels.
   const std::uint32_t parts = problem.inputs.size() > 5 ? kInput | kSixth : kInput;
-  return strided(take(run_statistics, problem, parts, scratch_of(problem.inputs[0])), parts, 0);
+  return strided(take(run_statistics, problem, parts, scratch_of(problem.inputs[0]),
+                      {0, 0, kRunningMean, kRunningVar}),
+                 parts, 0);
 }
 Choice select(const ops::BatchNormApply& op, const Problem& problem) {
   if (!has_curve(op.epilogue.activation)) return refuse(kNoCurve);
