@@ -63,10 +63,9 @@ class Absorber {
 
   static bool absorbs(Kernel& kernel, const ScheduleStep& taker, const ScheduleStep& neighbour,
                       Specs outputs, bool is_reader, std::size_t place) {
-    return kernel.absorb != nullptr && taker.joined == 1 &&
-           kernel.absorb(
-               kernel, taker.op,
-               {&neighbour.op, neighbour.input_specs, outputs, is_reader, static_cast<int>(place)});
+    return taker.joined == 1 && kernel.absorb(kernel, taker.op,
+                                              {&neighbour.op, neighbour.input_specs, outputs,
+                                               is_reader, static_cast<int>(place)});
   }
 
   bool goes_to_maker(std::size_t i) {
@@ -75,6 +74,7 @@ class Absorber {
     const int v = each.inputs.back();
     const int taker = facts(v).maker;
     if (taker < 0 || facts(v).is_shared || facts(v).readers.size() != 1) return false;
+    if (step(taker).kernel.absorb == nullptr) return false;
     // All others must be there by then.
     const bool is_early = std::all_of(each.inputs.begin(), each.inputs.end() - 1, [&](int other) {
       return facts(root_of(other)).maker < taker && !is_variable(other);
@@ -108,6 +108,7 @@ class Absorber {
     std::vector<Kernel> kernels;
     for (const int reader : made.readers) {
       const ScheduleStep& taker = step(reader);
+      if (taker.kernel.absorb == nullptr) return false;
       const auto place = std::find(taker.inputs.begin(), taker.inputs.end(), each.outputs[0]);
       kernels.push_back(taker.kernel);
       if (std::count(taker.inputs.begin(), taker.inputs.end(), each.outputs[0]) != 1 ||

@@ -71,6 +71,7 @@ class UpdateJoiner {
     step.name = members[0].name + " and " + std::to_string(members.size() - 1) + " more";
     step.op_name = members[0].op_name;
     step.joined = static_cast<int>(members.size());
+    step.refused = std::move(members[0].refused);
     for (ScheduleStep& member : members) {
       step.inputs.insert(step.inputs.end(), member.inputs.begin(), member.inputs.end());
       step.outputs.insert(step.outputs.end(), member.outputs.begin(), member.outputs.end());

@@ -5,6 +5,7 @@ the emulated module is named.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -17,6 +18,8 @@ from pycnn.tracing import trace
 
 pytestmark = pytest.mark.cuda
 
+# On a GPU a library's kernels may be the first choice, and these do nothing of their neighbours'.
+OWN_KERNELS = "emulated" in os.environ.get("PYCNN_CUDA_MODULE", "")
 BATCH = 5
 APART = dict.fromkeys(("sgd_update", "adam_update", "ema_update", "cast", "transpose", "activation_grad"), "reference")
 OPTIMIZERS = {
@@ -41,12 +44,16 @@ def small_alexnet():
     )  # fmt: skip
 
 
-def train(build, dtype, optimizer="sgd", steps=3, **options):
+def of_images(root, x, y):
+    return functional.cross_entropy(root(x), y)
+
+
+def train(build, dtype, optimizer="sgd", steps=3, loss=of_images, **options):
     """Names of ops, losses, and all arrays after the steps."""
     manual_seed(3)
     root = build()
     inputs = {"x": ((BATCH, 28, 28, 1), "uint8"), "y": ((BATCH,), "int64")}
-    traced = trace(lambda x, y: {"loss": functional.cross_entropy(root(x), y)}, inputs, root=root)
+    traced = trace(lambda x, y: {"loss": loss(root, x, y)}, inputs, root=root)
     spec = OPTIMIZERS[optimizer]().spec({key: value for key, value in traced.parameters.items() if not value.is_buffer})
     program = compile_traced(traced, mode="training", optimizer=spec, device="cuda", dtype=dtype, **options)
     losses = []
@@ -71,9 +78,27 @@ def test_steps_that_others_do_change_no_bit(build, dtype):
     few, many = train(build, dtype), train(build, dtype, variants=APART)
     assert_same(few, many)
     assert few[0]["sgd_update"] == 1 < many[0]["sgd_update"]
-    assert few[0]["activation_grad"] == few[0]["transpose"] == few[0]["cast"] == 0 < many[0]["transpose"]
-    assert (many[0]["cast"] > 0) == (dtype != "float32")
+    if OWN_KERNELS:
+        assert few[0]["activation_grad"] == few[0]["transpose"] == few[0]["cast"] == 0 < many[0]["transpose"]
+        assert (many[0]["cast"] > 0) == (dtype != "float32")
     assert_same(train(build, dtype, reuse_memory=False), many)
+
+
+def rounded(x):
+    return functional.cast(functional.cast(x, dtype="bfloat16"), dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda root, x, y: of_images(root, rounded(functional.normalize_image(x, mean=(0.4,), std=(0.2,))), y),
+        lambda root, x, y: functional.cross_entropy(rounded(root(functional.normalize_image(x))), y),
+    ],
+    ids=["images", "scores"],
+)
+def test_a_second_cast_does_not_undo_the_rounding_of_the_first(loss):
+    few, many = (train(models.lenet5, "float32", loss=loss, variants=pins) for pins in ({}, APART))
+    assert_same(few, many)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -87,7 +112,8 @@ def test_joined_updates_change_no_bit(optimizer):
 def test_a_step_of_lenet5_has_few_steps():
     # The image, two convolutions, two pools, three dense layers, their gradients but for the image's, the loss and its
     # gradient, the updates and the step's number.
-    assert train(models.lenet5, "bfloat16", steps=1)[0].total() == 23
+    count = train(models.lenet5, "bfloat16", steps=1)[0].total()
+    assert count == 23 if OWN_KERNELS else count < 40
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -598,8 +598,13 @@ Kernel make_weight_grad_kernel(const WeightGradProblem& p, int threads,
   Kernel kernel;
   kernel.run = entry.run;
   kernel.scratch_bytes = plan.scratch_bytes(false);
-  kernel.run_widening = entry.run_widening;
-  kernel.widening_scratch_bytes = plan.scratch_bytes(true);
+  // Units of whole images may be more, for many threads, than all images widened once.
+  const Index all_floats =
+      plan.images * (plan.in.image_floats() + plan.rows * plan.columns * plan.out_channels);
+  if (plan.workers * (plan.wide_grads + plan.wide_inputs) <= all_floats) {
+    kernel.run_widening = entry.run_widening;
+    kernel.widening_scratch_bytes = plan.scratch_bytes(true);
+  }
   const bool at_anchor =
       plan.run == plan.group_inputs() &&
       std::all_of(offsets.begin(), offsets.end(), [](Index offset) { return offset == 0; });

@@ -20,7 +20,7 @@ struct StatisticsParams {
   const float* running_var;
   float* batch_mean;
   float* batch_inv_std;
-  float* new_running_mean;
+  float* new_running_mean;  // these may be the old ones
   float* new_running_var;
   float* factor;  // (input - batch_mean) * factor + offset is the result
   float* offset;

@@ -177,9 +177,9 @@ void run_normalize(const KernelArgs& args) noexcept {
   normalize_image(queue_of(args), image_of(args.outputs[0]), p);
 }
 
-// Stores of images are by their type.
+// Stores of images are by their type. Once only: a second cast would undo the first's rounding.
 bool rounds_result(Kernel&, const Op&, const Neighbour& neighbour) noexcept {
-  return neighbour.is_reader && is_cast(neighbour);
+  return neighbour.is_reader && is_cast(neighbour) && neighbour.inputs[0].dtype == DType::kFloat32;
 }
 
 void run_increment(const KernelArgs& args) noexcept {

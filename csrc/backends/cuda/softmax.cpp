@@ -67,10 +67,12 @@ void run_top_k(const KernelArgs& args) noexcept {
                 args.scratch);
 }
 
-// Scores as they are, and their gradient as it is wanted.
+// Scores as they are, and their gradient as it is wanted, of float32 alone: a second cast of it
+// would undo the first's rounding.
 bool widens_scores(Kernel&, const Op& op, const Neighbour& neighbour) noexcept {
   if (!is_cast(neighbour) || neighbour.place != 0) return false;
-  return !neighbour.is_reader || std::holds_alternative<ops::SoftmaxCrossEntropyGrad>(op);
+  return !neighbour.is_reader || (std::holds_alternative<ops::SoftmaxCrossEntropyGrad>(op) &&
+                                  neighbour.inputs[0].dtype == DType::kFloat32);
 }
 
 Choice take(KernelFunction run, const Problem& problem, std::int64_t scratch_bytes = 0) {

@@ -300,6 +300,34 @@ TEST_CASE("convolutions widen no more images than they work on") {
   CHECK(seen >= 15);
 }
 
+TEST_CASE("gradients of weights widen no more than all images, by however many threads") {
+  const ImageCase c{{1, 147, 147, 32}, {64, 3, 3, 32}};
+  const Task task = tasks_of(c).back();
+  const std::vector<TensorSpec> results = infer(task.op, task.inputs);
+  std::vector<TensorSpec> wide = task.inputs;
+  std::size_t images = 0;
+  for (TensorSpec& spec : wide) {
+    spec.dtype = DType::kFloat32;
+    images += byte_size(spec);
+  }
+  int seen = 0;
+  for (const std::string& variant : widened_variants(task.op)) {
+    CAPTURE(variant);
+    const std::string plain = variant.substr(0, variant.size() - cpu::kWidenedSuffix.size());
+    try {
+      const Problem narrow{task.inputs, results, best_isa(), 16, variant};
+      const Problem floats{wide, results, best_isa(), 16, plain};
+      const std::size_t scratch = cpu_backend().select(task.op, narrow).kernel.scratch_bytes;
+      const std::size_t own = cpu_backend().select(task.op, floats).kernel.scratch_bytes;
+      ++seen;
+      CHECK(scratch <= own + images + (std::size_t{1} << 16));
+    } catch (const Error&) {
+      // It does not take this problem.
+    }
+  }
+  CHECK(seen >= 2);
+}
+
 TEST_CASE("a pin of bfloat16 reaches the float32 kernel behind it") {
   const std::vector<TensorSpec> specs = {{{2, 5, 4, 3}, DType::kBFloat16}};
   const std::vector<HostTensor> inputs = values_for(specs, 5);
