@@ -31,6 +31,8 @@ __all__ = ["TarShards"]
 _IMAGE_ENDINGS = frozenset(("bmp", "jpeg", "jpg", "pgm", "png", "ppm", "webp"))
 _MAX_LABEL_BYTES = 16
 _MAX_HEADER_BYTES = 1 << 20
+# Of one member: its header, extended ones and what these hold. tarfile goes one call deeper for each.
+_MAX_HEADER_READS = 64
 _BLOCK = 512
 # Types of members that hold no bytes of their own.
 _KINDS = {
@@ -45,16 +47,24 @@ _LABEL = re.compile(rb"\s*([0-9]{1,9})\s*")
 
 
 class _Headers:
-    """What tarfile reads a shard through: it refuses to read an extended header of any size."""
+    """What tarfile reads a shard through: it refuses to read extended headers of any size or number.
+
+    Attributes:
+        reads: Since the last member.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.reads = 0
         self.tell = file.tell
         self.seek = file.seek
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= _MAX_HEADER_BYTES:
             raise ValueError(f"a header of {count} bytes")
+        self.reads += 1
+        if self.reads > _MAX_HEADER_READS:
+            raise ValueError("more headers than a member has")
         return self._file.read(count)
 
 
@@ -228,13 +238,14 @@ class TarShards(EncodedDataset):
         record = 0
         try:
             # A second descriptor: tarfile moves the position that it reads from.
-            with open_regular(path) as stream, _open(_Headers(stream)) as archive:
+            with open_regular(path) as stream, _open(headers := _Headers(stream)) as archive:
                 while (member := archive.next()) is not None:
                     where = f"'{path}': record {record} '{member.name}'"
                     self._check(member, where, end)
                     yield member
                     # tarfile keeps every member that it has seen.
                     cast(Any, archive).members = []
+                    headers.reads = 0
                     record += 1
                 last = archive.offset
         except (FormatError, FileError):

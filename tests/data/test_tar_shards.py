@@ -173,7 +173,8 @@ def shard_bytes(tmp_path):
         (lambda d: raw_header(b"a", base256(2**60), b"x") + d, "damaged tar at record 0"),
         (lambda d: raw_header(b"a", base256(-512), b"x") + d, "damaged tar at record 0"),
         (lambda d: raw_header(b"a.png", b"00000000000", b"S") + d, "(neither a plain|damaged)"),
-        (lambda d: raw_header(b"a", b"00000000000", b"x") * 5000 + d, "damaged tar at record 0"),
+        (lambda d: raw_header(b"a", b"00000000000", b"x") * 5000 + d, "damaged tar at record 0: more headers than"),
+        (lambda d: d[:1024] + raw_header(b"a", b"00000000000", b"x") * 80 + d, "record 1: more headers than"),
     ],
 )
 def test_damaged_shards_are_refused_naming_the_place(tmp_path, damage, text):
