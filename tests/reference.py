@@ -290,15 +290,27 @@ def winograd_grad_weight(x, grad, tile, window, *, padding=0, magnitude=False, g
     return np.einsum("ai,aboc,bj->oijc", matrices[1], sums, matrices[1])
 
 
-def strassen(x, weight, *, magnitude=False):
+def strassen_levels(pixels, read, written):
+    """Levels of Strassen's algorithm in a 1x1 convolution between so many channels."""
+    return 2 if read >= 256 and read % 64 == 0 and written % 128 == 0 and pixels % 4 == 0 and pixels >= 128 else 1
+
+
+def strassen(x, weight, *, levels=1, magnitude=False):
     """A 1x1 convolution by pairs of pixels and halves of channels (Strassen's algorithm in Winograd's form).
 
-    With `magnitude` every number is replaced by its absolute value and every difference by a sum.
+    With two levels each of the seven products is computed that way itself. With `magnitude` every number is replaced by
+    its absolute value and every difference by a sum.
     """
+    if levels == 0:
+        return f64(x) @ f64(weight).reshape(len(weight), -1).T
     x, weight = (np.abs(f64(a)) if magnitude else f64(a) for a in (x, weight))
     n, height, width, channels = x.shape
     pixels, half, out = height * width, channels // 2, len(weight) // 2
     minus = 1 if magnitude else -1
+
+    def product(a, b):
+        return strassen(a[:, np.newaxis], b.T.reshape(out, 1, 1, half), levels=levels - 1, magnitude=magnitude)[:, 0]
+
     flat = np.zeros((n, pixels + pixels % 2, channels))
     flat[:, :pixels] = x.reshape(n, pixels, channels)
     first, second = flat[:, ::2], flat[:, 1::2]
@@ -309,11 +321,11 @@ def strassen(x, weight, *, magnitude=False):
     s2, t2 = s1 + minus * a11, b22 + minus * t1
     s3, t3 = a11 + minus * a21, b22 + minus * b12
     s4, t4 = a12 + minus * s2, t2 + minus * b21
-    u2 = a11 @ b11 + s2 @ t2
-    u3, p5 = u2 + s3 @ t3, s1 @ t1
+    u2 = product(a11, b11) + product(s2, t2)
+    u3, p5 = u2 + product(s3, t3), product(s1, t1)
     result = np.empty((n, flat.shape[1], 2 * out))
-    result[:, ::2] = np.concatenate([a11 @ b11 + a12 @ b21, u2 + p5 + s4 @ b22], axis=-1)
-    result[:, 1::2] = np.concatenate([u3 + minus * (a22 @ t4), u3 + p5], axis=-1)
+    result[:, ::2] = np.concatenate([product(a11, b11) + product(a12, b21), u2 + p5 + product(s4, b22)], axis=-1)
+    result[:, 1::2] = np.concatenate([u3 + minus * product(a22, t4), u3 + p5], axis=-1)
     return result[:, :pixels].reshape(n, height, width, 2 * out)
 
 

@@ -22,7 +22,7 @@ CONVOLUTION = {(1, 3): 4.4e-6, (2, 3): 1.8e-6, (4, 3): 3.2e-5, (1, 5): 6.6e-6, (
 GROUPED_CONVOLUTION = 1.2e-5
 
 # The same of 1x1 windows of 128 to 2,048 channels, by `winograd`: plain sums, and Strassen's algorithm.
-POINTWISE = {False: 3e-6, True: 9e-6}
+POINTWISE = {False: 3e-6, True: 1.5e-5}
 
 # The same of the gradient of weights of 1x1 windows over 784 to 50,176 pixels: by plain sums, by Strassen's algorithm.
 POINTWISE_GRADIENT = {False: 8e-7, True: 1.5e-6}
@@ -72,13 +72,14 @@ def winograd_bound(magnitude, channels, dtype=np.float32):
     return (20 + 2 * math.sqrt(channels)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
 
 
-def strassen_bound(magnitude, channels, dtype=np.float32):
+def strassen_bound(magnitude, channels, levels=1, dtype=np.float32):
     """Bound of a 1x1 convolution by Strassen's algorithm over so many channels.
 
     As `winograd_bound`, with `reference.strassen(..., magnitude=True)`: a number is rounded up to three times by the
-    sums of either side, once for each channel, and up to five times by what is added to its product.
+    sums of either side, once for each channel, and up to five times by what is added to its product; all but the
+    channels once more at each further level.
     """
-    return (11 + 2 * math.sqrt(channels)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
+    return (11 * levels + 2 * math.sqrt(channels)) * unit(dtype) * np.abs(magnitude) + smallest(dtype)
 
 
 def elementwise_bound(magnitude, dtype=np.float32):

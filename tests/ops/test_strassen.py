@@ -38,6 +38,16 @@ class Case:
         n, height, width, _ = self.image
         return (n, -(-height // self.stride[0]), -(-width // self.stride[1]), self.out)
 
+    @property
+    def levels(self):
+        n, height, width, written = self.output
+        return reference.strassen_levels(height * width, self.image[3], written)
+
+    @property
+    def gradient_levels(self):
+        n, height, width, read = self.output
+        return reference.strassen_levels(height * width, read, self.image[3])
+
     def arrays(self, make, seed=0):
         rng = np.random.default_rng(seed)
         return [make(rng, self.image), make(rng, self.weight), make(rng, (self.out,))]
@@ -62,6 +72,13 @@ CASES = {
     "split": Case((1, 12, 11, 128), 512),  # too few pixels for all cores: output channels are shared out
     "many": Case((5, 33, 31, 128), 128),  # chunks of pairs for each core
     "empty_batch": Case((0, 12, 12, 128), 128),
+    # Two levels, for the gradient too where as many channels are written.
+    "two_levels": Case((2, 12, 12, 256), 256),
+    "two_levels_one_way": Case((1, 11, 12, 320), 128),
+    "two_levels_strided": Case((1, 24, 27, 256), 384, (2, 2)),
+    "two_levels_split": Case((1, 12, 11, 256), 1024),
+    "two_levels_many": Case((3, 32, 31, 256), 256),
+    "two_levels_empty": Case((0, 12, 12, 256), 256),
 }
 cases = pytest.mark.parametrize("case", [pytest.param(c, id=name) for name, c in CASES.items()])
 # What a gradient writes is what the convolution reads.
@@ -99,16 +116,19 @@ def test_the_reference_is_a_convolution():
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 3, 5, 6)), rng.standard_normal((4, 1, 1, 6))
     np.testing.assert_allclose(reference.strassen(x, weight), reference.conv2d(x, weight), rtol=0, atol=1e-12)
+    x, weight = rng.standard_normal((2, 2, 6, 12)), rng.standard_normal((8, 1, 1, 12))
+    twice = reference.strassen(x, weight, levels=2)
+    np.testing.assert_allclose(twice, reference.conv2d(x, weight), rtol=0, atol=1e-12)
 
 
 @cases
 @with_avx512
 def test_forward_is_within_the_bound(case, path):
     x, weight, bias = case.arrays(reals, seed=1)
-    magnitude = reference.strassen(case.seen(x), weight, magnitude=True) + np.abs(bias)
+    magnitude = reference.strassen(case.seen(x), weight, levels=case.levels, magnitude=True) + np.abs(bias)
     found = built(case.op, x, weight, bias, path=path)(x, weight, bias)
     expected = reference.conv2d(x, weight, bias, stride=case.stride)
-    tolerances.assert_within(found, expected, tolerances.strassen_bound(magnitude, case.image[3]))
+    tolerances.assert_within(found, expected, tolerances.strassen_bound(magnitude, case.image[3], case.levels))
 
 
 @gradient_cases
@@ -120,8 +140,9 @@ def test_input_gradient_is_within_the_bound(case, path):
     expected = reference.conv2d_grad_input(grad, weight, x.shape, stride=case.stride)
     # A gradient for an even number of channels has halves.
     magnitude = np.zeros(case.image)
-    case.seen(magnitude)[...] = reference.strassen(grad, weight.transpose(3, 1, 2, 0), magnitude=True)
-    tolerances.assert_within(found, expected, tolerances.strassen_bound(magnitude, case.out))
+    levels = case.gradient_levels
+    case.seen(magnitude)[...] = reference.strassen(grad, weight.transpose(3, 1, 2, 0), levels=levels, magnitude=True)
+    tolerances.assert_within(found, expected, tolerances.strassen_bound(magnitude, case.out, levels))
 
 
 @pytest.mark.parametrize("channels", [128, 512])
@@ -140,7 +161,7 @@ def test_errors_on_usual_data_are_of_the_documented_size(channels, path):
 
 # ---- Properties
 
-SHARED = ("odd_pixels", "strided", "split", "many")
+SHARED = ("odd_pixels", "strided", "split", "many", "two_levels_strided", "two_levels_split", "two_levels_many")
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -183,7 +204,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("name", ["odd_pixels", "split"])
+@pytest.mark.parametrize("name", ["odd_pixels", "split", "two_levels", "two_levels_split"])
 @with_avx512
 def test_a_fused_epilogue_computes_what_the_ops_say(activation, residual, name, path):
     case = CASES[name]
@@ -287,6 +308,21 @@ def test_nan_reaches_the_pixel_beside_it_and_its_own_alone_without(path):
         tolerances.assert_bits(hit[~(own | beside)], clean[~(own | beside)])
 
 
+@with_avx512
+def test_nan_stays_with_the_four_pixels_of_two_levels(path):
+    case = CASES["two_levels"]
+    x, weight, bias = case.arrays(reals)
+    clean = run(case.op, x, weight, bias, path=path)
+    for column in range(4, 8):
+        spoiled = x.copy()
+        spoiled[1, 4, column, 2] = np.nan
+        hit = run(case.op, spoiled, weight, bias, path=path)
+        others = np.ones(case.output[:3], bool)
+        others[1, 4, 4:8] = False
+        assert np.isnan(hit[1, 4, column]).all()
+        tolerances.assert_bits(hit[others], clean[others])
+
+
 # ---- The choice
 
 
@@ -331,11 +367,33 @@ def test_explain_says_why_not(case, geometry, reason):
     assert f"conv2d.strassen.avx512: {reason}" in explained
 
 
+@pytest.mark.parametrize(
+    ("case", "levels"),
+    [
+        (CASES["two_levels"], 2),
+        (CASES["two_levels_one_way"], 2),
+        (Case((1, 11, 13, 256), 256), 1),  # pixels that are no multiple of 4
+        (Case((1, 12, 12, 192), 256), 1),
+        (Case((1, 12, 12, 288), 256), 1),
+        (Case((1, 12, 12, 256), 192), 1),
+    ],
+)
+@with_avx512
+def test_weights_are_packed_for_so_many_levels(case, levels, path):
+    assert case.levels == levels
+    shapes = {"x": (case.image, "float32")}
+    graph = trace(lambda x: functional.conv2d(x, np.ones(case.weight, np.float32)), shapes)
+    prepared = compile_traced(graph, isa=path.isa).memory["prepared_bytes"]
+    packed = 4 * case.image[3] * case.out * (7 / 4) ** levels
+    assert packed <= prepared < packed + 4096
+
+
 def test_the_choice_does_not_depend_on_the_batch():
     def chosen(case, images):
         program = compile_traced(traced(replace(case, image=(images, *case.image[1:]))), isa="avx512")
         return "conv2d.strassen.avx512  " in program.explain(), program.memory["prepared_bytes"]
 
-    for case, taken in ((CASES["even"], True), (CASES["split"], True), (Case((1, 7, 7, 128), 512), False)):
+    taken_by = (CASES["even"], CASES["split"], CASES["two_levels"])
+    for case, taken in (*((c, True) for c in taken_by), (Case((1, 7, 7, 128), 512), False)):
         assert chosen(case, 1) == chosen(case, 33)
         assert chosen(case, 1)[0] == taken

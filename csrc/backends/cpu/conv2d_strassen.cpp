@@ -25,8 +25,9 @@ struct StrassenPlan {
   Index images = 0, rows = 0, columns = 0;
   PixelGrid in, out;
   Index in_channels = 0, out_channels = 0;
-  Index blocks = 0;  // of the output channels of one half
-  Index pitch = 0;   // of the sums of a pair, floats
+  Index levels = 1;
+  Index blocks = 0;  // of the output channels of one part
+  Index pitch = 0;   // of the sums of a pair, or two, in floats
   Index chunk_pairs = 0, chunks = 0;
   Index splits = 1;   // of the blocks
   Index threads = 1;  // that there is scratch for
@@ -39,12 +40,16 @@ struct StrassenPlan {
   ActivationKind activation = ActivationKind::kIdentity;
   std::uint16_t unused[3] = {};
 
-  Index half() const { return in_channels / 2; }
+  Index parts() const { return strassen_parts(levels); }
+  Index products() const { return strassen_products(levels); }
+  Index part() const { return in_channels / parts(); }
+  Index out_part() const { return out_channels / parts(); }
+  Index set() const { return levels; }  // pairs that are multiplied together
   Index pixels() const { return rows * columns; }
   Index image_pairs() const { return ceil_div(pixels(), Index{2}); }
   Index pairs() const { return images * image_pairs(); }
-  Index plane() const { return chunk_pairs * pitch; }
-  Index chunk_floats() const { return kStrassenProducts * plane(); }
+  Index plane() const { return chunk_pairs / set() * pitch; }
+  Index chunk_floats() const { return products() * plane(); }
   // Sums are made before all else where several shares of the blocks need them.
   bool shared() const { return splits > 1; }
 };
@@ -59,21 +64,26 @@ constexpr Index kMinPixels = 128;    // fewer do not repay that weights grow by 
 constexpr Index kMinGradientPixels = 16;
 constexpr Index kChannelStep = 2 * kOutputBlock;  // whole blocks in both halves
 static_assert(kChannelStep == 64, "the reason for refusing says so");
+// A second level: with fewer channels read it is as fast as one.
+constexpr Index kTwoLevelInputs = 256;
+constexpr Index kTwoLevelStep = 4 * 16;  // whole lines in all parts
 constexpr Index kSumFloats = 84 * 1024;  // of a chunk: stays in L2 beside a block of weights
 constexpr Index kLine = 16;              // floats
 constexpr Index kWantedShares = 16;
 
 void choose_chunks(StrassenPlan& plan) {
-  constexpr Index kTilePairs = avx512::kStrassenPairs;
-  const Index fitting = kSumFloats / (kStrassenProducts * plan.pitch);
-  const Index most = std::max(fitting / kTilePairs, Index{1}) * kTilePairs;
-  plan.chunk_pairs = std::max(std::min(most, plan.pairs()), Index{1});
+  const Index tile_pairs = avx512::kStrassenPairs * plan.set();
+  const Index fitting = kSumFloats / (plan.products() * plan.pitch) * plan.set();
+  const Index most = std::max(fitting / tile_pairs, Index{1}) * tile_pairs;
+  plan.chunk_pairs = std::max(std::min(most, plan.pairs()), plan.set());
   auto chunks = [&] { return ceil_div(plan.pairs(), plan.chunk_pairs); };
-  while (chunks() < kWantedShares && plan.chunk_pairs > 2 * kTilePairs)
-    plan.chunk_pairs = ceil_div(plan.chunk_pairs / 2, kTilePairs) * kTilePairs;
+  while (chunks() < kWantedShares && plan.chunk_pairs > 2 * tile_pairs)
+    plan.chunk_pairs = ceil_div(plan.chunk_pairs / 2, tile_pairs) * tile_pairs;
   plan.chunks = chunks();
   // Equal shares.
-  plan.chunk_pairs = std::max(ceil_div(plan.pairs(), std::max(plan.chunks, Index{1})), Index{1});
+  plan.chunk_pairs =
+      std::max(ceil_div(plan.pairs(), std::max(plan.chunks, Index{1}) * plan.set()), Index{1}) *
+      plan.set();
   while (plan.chunks * plan.splits < kWantedShares && plan.splits * 2 <= plan.blocks)
     plan.splits *= 2;
 }
@@ -82,36 +92,52 @@ void choose_chunks(StrassenPlan& plan) {
 
 constexpr Index kPackedChannels = 32;  // input channels at a time
 
-// Where input channels follow one another in memory: rows of output channels, next to one another.
-void turn_rows(const float* from, Index pitch, Index count, float* to) {
-  for (Index row = 0; row < kOutputBlock; ++row, from += pitch, ++to)
-    for (Index k = 0; k < count; ++k) to[k * kOutputBlock] = from[k];
+// What the inner products of a block meet, of some of the channels that are read in each part.
+void pack_block(const StrassenPlan& plan, const float* weight, Index channel, Index first,
+                Index count, float* packed) {
+  const Index part = plan.part(), product = part * kOutputBlock;
+  alignas(64) float turned[4][kPackedChannels * kOutputBlock];
+  // Of those that are read and those that are written, the parts (in, out) and so many further on.
+  auto pack = [&](Index in_part, Index out_part, Index step, float* to, Index pitch) {
+    auto block = [&](Index i, Index o) -> const float* {
+      const Index in = (in_part + i * step) * part + first;
+      const Index out = (out_part + o * step) * plan.out_part() + channel;
+      if (plan.transposed) return weight + in * plan.out_channels + out;
+      float* copy = turned[2 * i + o];
+      avx512::strassen_turn(weight + out * plan.in_channels + in, plan.in_channels, count, copy);
+      return copy;
+    };
+    StrassenWeights job;
+    job.b11 = block(0, 0), job.b12 = block(0, 1), job.b21 = block(1, 0), job.b22 = block(1, 1);
+    job.pitch = plan.transposed ? plan.out_channels : kOutputBlock;
+    job.count = count, job.packed = to, job.product = pitch;
+    avx512::strassen_weights(job);
+  };
+  if (plan.levels == 1) return pack(0, 0, 1, packed, product);
+  constexpr Index kFloats = kPackedChannels * kOutputBlock;
+  alignas(64) float outer[4][kStrassenProducts * kFloats];
+  for (Index i = 0; i < 2; ++i)
+    for (Index o = 0; o < 2; ++o) pack(i, o, 2, outer[2 * i + o], kFloats);
+  for (Index p = 0; p < kStrassenProducts; ++p) {
+    StrassenWeights job;
+    job.b11 = outer[0] + p * kFloats, job.b12 = outer[1] + p * kFloats;
+    job.b21 = outer[2] + p * kFloats, job.b22 = outer[3] + p * kFloats;
+    job.pitch = kOutputBlock, job.count = count;
+    job.packed = packed + p * kStrassenProducts * product, job.product = product;
+    avx512::strassen_weights(job);
+  }
 }
 
 void pack_weights(const KernelArgs& args) noexcept {
   const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
   const float* weight = args.inputs[0].as<const float>();
   float* packed = args.outputs[0].as<float>();
-  const Index half = plan.half(), out_half = plan.out_channels / 2;
-  const Index stretches = ceil_div(half, kPackedChannels);
+  const Index stretches = ceil_div(plan.part(), kPackedChannels);
   auto pack = [&](std::int64_t index, int) {
     const Index block = index / stretches, first = index % stretches * kPackedChannels;
-    const Index channel = block * kOutputBlock;
-    StrassenWeights job;
-    job.count = std::min(kPackedChannels, half - first);
-    job.product = half * kOutputBlock;
-    job.packed = packed + (block * kStrassenProducts * half + first) * kOutputBlock;
-    alignas(64) float turned[4][kPackedChannels * kOutputBlock];
-    auto part = [&](Index in_half, Index half_of_outputs) -> const float* {
-      const Index in = in_half * half + first, out = half_of_outputs * out_half + channel;
-      if (plan.transposed) return weight + in * plan.out_channels + out;
-      float* to = turned[2 * in_half + half_of_outputs];
-      turn_rows(weight + out * plan.in_channels + in, plan.in_channels, job.count, to);
-      return to;
-    };
-    job.b11 = part(0, 0), job.b12 = part(0, 1), job.b21 = part(1, 0), job.b22 = part(1, 1);
-    job.pitch = plan.transposed ? plan.out_channels : kOutputBlock;
-    avx512::strassen_weights(job);
+    pack_block(plan, weight, block * kOutputBlock, first,
+               std::min(kPackedChannels, plan.part() - first),
+               packed + (block * plan.products() * plan.part() + first) * kOutputBlock);
   };
   parallel_for(args.threads, plan.blocks * stretches, pack);
 }
@@ -187,9 +213,9 @@ void activate_chunk(const StrassenPlan& plan, const WindowTensors& tensors,
   for (Index p = 0; p < chunk.pairs; ++p)
     for (const Index at : {pairs[p].out_first, pairs[p].out_second}) {
       if (at == kNoPixel) continue;
-      // Both halves, as two runs.
+      // Those of all parts, as runs.
       activate(plan.activation, avx512::kActivation,
-               {tensors.output + at + first, 2, count, plan.out_channels / 2});
+               {tensors.output + at + first, plan.parts(), count, plan.out_part()});
     }
 }
 
@@ -212,11 +238,10 @@ void measure_share(const StrassenPlan& plan, const Measure& measure, Index share
     MeasuredPart part(measure, share % plan.chunks, first_channel, channels);
     part.add(pixel, pixels);
   };
-  const Index first = chunk.block * kOutputBlock, half = plan.out_channels / 2;
+  const Index first = chunk.block * kOutputBlock;
   const Index channels = chunk.block_end * kOutputBlock - first;
-  if (channels == half) return take(0, plan.out_channels);
-  take(first, channels);
-  take(half + first, channels);
+  if (channels == plan.out_part()) return take(0, plan.out_channels);
+  for (Index part = 0; part < plan.parts(); ++part) take(part * plan.out_part() + first, channels);
 }
 
 // The kernel's scratch: the sums of chunks, and of each worker what pixels that there are not would
@@ -257,8 +282,8 @@ void run_strassen(const KernelArgs& args) noexcept {
   StrassenScratch scratch(plan, workers);
   scratch.first = reinterpret_cast<float*>(args.scratch);
   auto make_sums = [&](const StrassenChunk& chunk, const PixelPair* pairs, float* to) {
-    avx512::strassen_sums(
-        {tensors.input, pairs, chunk.pairs, plan.half(), to, plan.pitch, plan.plane()});
+    avx512::strassen_sums({tensors.input, pairs, chunk.pairs, plan.part(), to, plan.pitch,
+                           plan.plane(), plan.levels});
   };
   if (plan.shared()) {
     auto sum_chunk = [&](std::int64_t index, int worker) {
@@ -279,10 +304,10 @@ void run_strassen(const KernelArgs& args) noexcept {
     if (!plan.shared()) make_sums(chunk, pairs, sums);
     StrassenTiles tiles;
     tiles.sums = sums, tiles.pitch = plan.pitch, tiles.plane = plan.plane();
-    tiles.pairs = pairs, tiles.count = chunk.pairs, tiles.half = plan.half();
+    tiles.pairs = pairs, tiles.count = chunk.pairs, tiles.part = plan.part();
     tiles.weights = tensors.weights;
     tiles.block_begin = chunk.block, tiles.block_end = chunk.block_end;
-    tiles.out_half = plan.out_channels / 2;
+    tiles.out_part = plan.out_part(), tiles.levels = plan.levels;
     tiles.output = tensors.output, tiles.bias = tensors.bias, tiles.residual = tensors.residual;
     tiles.mask = tensors.mask;
     tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
@@ -304,6 +329,12 @@ bool all_inside(const WindowProblem& w) {
   const Shape& few = w.transposed ? w.input : w.output;
   const Shape& many = w.transposed ? w.output : w.input;
   return (few[1] - 1) * w.stride[0] < many[1] && (few[2] - 1) * w.stride[1] < many[2];
+}
+
+// All pairs of an image come in twos then, and all parts in whole blocks.
+bool two_levels_pay(const WindowProblem& w, Index pixels) {
+  return w.input[3] >= kTwoLevelInputs && w.input[3] % kTwoLevelStep == 0 &&
+         w.output[3] % (4 * kOutputBlock) == 0 && pixels % 4 == 0 && pixels >= kMinPixels;
 }
 
 }  // namespace
@@ -335,9 +366,10 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   plan.in_channels = w.input[3], plan.out_channels = w.output[3];
   plan.transposed = w.transposed;
   plan.threads = std::max(threads, 1);
-  plan.blocks = plan.out_channels / 2 / kOutputBlock;
+  plan.levels = two_levels_pay(w, plan.pixels()) ? 2 : 1;
+  plan.blocks = plan.out_part() / kOutputBlock;
   // An odd number of cache lines, so that pairs do not all fall into the same sets.
-  plan.pitch = (ceil_div(plan.half(), kLine) | 1) * kLine;
+  plan.pitch = (ceil_div(plan.part(), kLine) | 1) * kLine;
   plan.extra = ExtraInputs(w);
   plan.activation = w.epilogue.activation;
   plan.tile_activation = tile_activation(plan.activation);
@@ -351,8 +383,7 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   plan.measure.reserve(kernel);
   kernel.packed.input = 1;
   kernel.packed.bytes =
-      static_cast<std::size_t>(kStrassenProducts * plan.half() * plan.out_channels / 2) *
-      sizeof(float);
+      static_cast<std::size_t>(plan.products() * plan.part() * plan.out_part()) * sizeof(float);
   kernel.packed.pack = pack_weights;
   kernel.packed.format =
       w.transposed ? "conv2d_grad_input.strassen.avx512" : "conv2d.strassen.avx512";

@@ -46,6 +46,39 @@ bool any_strassen(const OpType& op, const std::vector<Values>& inputs) {
   return false;
 }
 
+void check_epilogue(const Case& c, std::mt19937& random) {
+  CAPTURE(c.text());
+  const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
+  const Values bias = reals({c.oc}, random), residual = reals(c.output(), random);
+  REQUIRE(any_strassen(c.forward(), {input, weight, bias}));
+  {
+    constexpr Isa isa = Isa::kAvx512;
+    const auto plain = run<float>(c.forward(), {input, weight, bias}, {.isa = isa})[0];
+    for (const bool with_residual : {false, true})
+      for (const auto kind : {ActivationKind::kIdentity, ActivationKind::kRelu,
+                              ActivationKind::kLeakyRelu, ActivationKind::kTanh}) {
+        Values sum{c.output(), plain};
+        if (with_residual)
+          for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += residual.data[i];
+        const auto expected =
+            kind == ActivationKind::kIdentity
+                ? sum.data
+                : run<float>(ops::Activation{.kind = kind, .slope = 0.125}, {sum}, {.isa = isa})[0];
+        ops::Conv2d fused = c.forward();
+        fused.epilogue = {.residual = with_residual, .activation = kind, .slope = 0.125};
+        std::vector<Values> inputs = {input, weight, bias};
+        if (with_residual) inputs.push_back(residual);
+        for (const Guard guard : {Guard::kAfter, Guard::kBefore})
+          for (const bool in_place : {false, true})
+            if (with_residual || !in_place)
+              CHECK(same_bits(
+                  run<float>(fused, inputs,
+                             {.isa = isa, .threads = 2, .guard = guard, .in_place = in_place})[0],
+                  expected));
+      }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("strassen: every variant has the reference's bits on whole numbers") {
@@ -60,6 +93,12 @@ TEST_CASE("strassen: every variant has the reference's bits on whole numbers") {
       {.n = 1, .h = 130, .w = 2, .stride = {1, 2}},
       {.h = 16, .w = 8, .oc = 448},  // output channels are shared out
       {.n = 2, .h = 29, .w = 31},    // more chunks of pairs than cores
+      // Two levels; the last ones share out their output channels, or have many chunks.
+      {.n = 3, .h = 12, .w = 11, .ic = 256, .oc = 256},
+      {.n = 0, .ic = 256, .oc = 256},
+      {.n = 2, .h = 23, .w = 31, .ic = 320, .oc = 128, .stride = {2, 2}},
+      {.h = 16, .w = 8, .ic = 256, .oc = 1024},
+      {.n = 2, .h = 32, .w = 31, .ic = 256, .oc = 256},
   };
   for (const Case& c : cases) {
     CAPTURE(c.text());
@@ -90,36 +129,9 @@ TEST_CASE("strassen: the gradient for the input of small images has the referenc
 TEST_CASE("strassen: the epilogue equals separate steps, also in place and at the edge of memory") {
   if (!can_run()) return;
   std::mt19937 random(3);
-  const Case c{.n = 2, .h = 3, .w = 43};
-  const Values input = reals(c.input(), random), weight = reals(c.weight(), random);
-  const Values bias = reals({c.oc}, random), residual = reals(c.output(), random);
-  REQUIRE(any_strassen(c.forward(), {input, weight, bias}));
-  {
-    constexpr Isa isa = Isa::kAvx512;
-    const auto plain = run<float>(c.forward(), {input, weight, bias}, {.isa = isa})[0];
-    for (const bool with_residual : {false, true})
-      for (const auto kind : {ActivationKind::kIdentity, ActivationKind::kRelu,
-                              ActivationKind::kLeakyRelu, ActivationKind::kTanh}) {
-        Values sum{c.output(), plain};
-        if (with_residual)
-          for (std::size_t i = 0; i < sum.data.size(); ++i) sum.data[i] += residual.data[i];
-        const auto expected =
-            kind == ActivationKind::kIdentity
-                ? sum.data
-                : run<float>(ops::Activation{.kind = kind, .slope = 0.125}, {sum}, {.isa = isa})[0];
-        ops::Conv2d fused = c.forward();
-        fused.epilogue = {.residual = with_residual, .activation = kind, .slope = 0.125};
-        std::vector<Values> inputs = {input, weight, bias};
-        if (with_residual) inputs.push_back(residual);
-        for (const Guard guard : {Guard::kAfter, Guard::kBefore})
-          for (const bool in_place : {false, true})
-            if (with_residual || !in_place)
-              CHECK(same_bits(
-                  run<float>(fused, inputs,
-                             {.isa = isa, .threads = 2, .guard = guard, .in_place = in_place})[0],
-                  expected));
-      }
-  }
+  for (const Case& c :
+       {Case{.n = 2, .h = 3, .w = 43}, Case{.h = 12, .w = 11, .ic = 256, .oc = 256}})
+    check_epilogue(c, random);
 }
 
 TEST_CASE("strassen: one problem has one plan, and the option turns it off") {
