@@ -68,11 +68,10 @@ PYCNN_INLINE Index block_rows_of(Index width) {
   return rows < 16 ? 16 : rows > 256 ? 256 : rows;
 }
 
-// Calls f(vectors, first row, rows, column, lanes, ahead) for all columns of all blocks; `ahead`
-// are the rows to the next block, or 0.
+// Calls f(vectors, first row, rows, column, lanes, ahead) for all columns of all blocks of `block`
+// rows; `ahead` are the rows to the next block, or 0.
 template <class F>
-PYCNN_INLINE void for_blocks(Index rows, Index width, const F& f) {
-  const Index block = block_rows_of(width);
+PYCNN_INLINE void for_blocks(Index rows, Index width, Index block, const F& f) {
   for (Index begin = 0; begin < rows; begin += block) {
     const Index count = begin + block < rows ? block : rows - begin;
     const Index ahead = begin + 2 * block <= rows ? block : 0;
@@ -149,7 +148,7 @@ template <class T>
 void statistics(const T* x, Index rows, Index width, float* pivot, float* mean,
                 float* m2) noexcept {
   for_blocks(
-      rows, width,
+      rows, width, block_rows_of(width),
       [&](auto vectors, Index begin, Index count, Index c, int lanes, Index ahead)
           __attribute__((always_inline)) {
             block_statistics<vectors.kValue>(x + begin * width + c, count, width, ahead * width,
@@ -237,8 +236,9 @@ template <Bend kBend, class T>
 void gated_sums(const T* x, Index x_pitch, const T* g, const MoreRows& more, const float* mean,
                 const Gate& gate, float* sum, float* product) {
   const Index pitch = more.pitch, before = more.before;
+  // By all channels of x: whoever takes some of them has the same sums.
   for_blocks(
-      more.rows, more.width,
+      more.rows, more.width, block_rows_of(x_pitch),
       [&](auto vectors, Index begin, Index count, Index c, int lanes, Index ahead)
           __attribute__((always_inline)) {
             block_gradient_sums<kBend, vectors.kValue>(

@@ -19,6 +19,7 @@
 #include "backends/cpu/conv2d_winograd_weight_grad.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
+#include "backends/cpu/widened.h"
 
 namespace pycnn::cpu {
 namespace {
@@ -51,6 +52,9 @@ WindowProblem window_of(const ops::Conv2dGradInput& op, const Problem& problem) 
   if (op.sums.wanted) window.measure = MeasureKind::kSums;
   return window;
 }
+
+bool is_measured(const ops::Conv2d& op) { return op.epilogue.moments; }
+bool is_measured(const ops::Conv2dGradInput& op) { return op.sums.wanted; }
 
 bool is_finished(const ops::Conv2dGradInput& op) { return op.finish != GradientEpilogue{}; }
 bool is_finished(const ops::Conv2d&) { return false; }
@@ -538,24 +542,29 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeightPerThread[] = {
      make_grad_weight<kWeightGradBaseline, true>},
 };
 
-// With sums of the result, or moments of one of bfloat16. Those of float32 are measured by all.
-constexpr Variant<ops::Conv2d> kForwardMeasured[] = {
+constexpr Variant<ops::Conv2d> kForwardReference[] = {
     {"conv2d.reference", Isa::kBaseline, accept_all, make_conv2d_reference}};
-constexpr Variant<ops::Conv2dGradInput> kGradInputMeasured[] = {
+constexpr Variant<ops::Conv2dGradInput> kGradInputReference[] = {
     {"conv2d_grad_input.reference", Isa::kBaseline, accept_all, make_conv2d_grad_input_reference}};
+
+// A float32 kernel on widened images would measure what is not rounded yet.
+template <class OpType, std::size_t Count>
+Selection choose_measured(const Variant<OpType> (&list)[Count],
+                          const Variant<OpType> (&reference)[1], const OpType& op,
+                          const Problem& problem) {
+  Selection selection = choose(list, op, problem);
+  const bool widened = std::string_view(selection.kernel.variant).ends_with(kWidenedSuffix);
+  return widened && is_measured(op) ? choose(reference, op, problem) : selection;
+}
 
 }  // namespace
 
 Selection select(const ops::Conv2d& op, const Problem& problem) {
-  if (op.epilogue.moments && problem.inputs[0].dtype == DType::kBFloat16)
-    return choose(kForwardMeasured, op, problem);
-  return choose(kForward, op, problem);
+  return choose_measured(kForward, kForwardReference, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2d&) { return names_of(kForward); }
 Selection select(const ops::Conv2dGradInput& op, const Problem& problem) {
-  if (op.sums.wanted && problem.inputs[0].dtype == DType::kBFloat16)
-    return choose(kGradInputMeasured, op, problem);
-  return choose(kGradInput, op, problem);
+  return choose_measured(kGradInput, kGradInputReference, op, problem);
 }
 std::vector<std::string> variants(const ops::Conv2dGradInput&) { return names_of(kGradInput); }
 Selection select(const ops::Conv2dGradWeight& op, const Problem& problem) {

@@ -11,6 +11,12 @@
 namespace pycnn::cpu {
 namespace {
 
+// The inner loops of one unit.
+struct PairLoops {
+  const PairUnit* unit;
+  const BatchNormFunctions<BFloat16>* norm;
+};
+
 const PairPlan& pair_plan_of(const KernelArgs& args) {
   return *reinterpret_cast<const PairPlan*>(args.plan);
 }
@@ -351,8 +357,8 @@ void clear_output(const PairPlan& plan, BFloat16* output, int threads) {
   });
 }
 
-// The kernel's scratch: the bias, and of each worker a packed part and the sums of its blocks where
-// the weight comes as it is, the copy and the table.
+// The kernel's scratch: the bias, what is measured, and of each worker a packed part and the sums
+// of its blocks where the weight comes as it is, the copy and the table.
 struct PairScratch {
   float* bias;
   float* values;
@@ -363,7 +369,7 @@ struct PairScratch {
   PairScratch(const KernelArgs& args, const PairPlan& plan, bool unpacked) {
     const Index parts = unpacked ? args.threads : 0;
     bias = reinterpret_cast<float*>(args.scratch);
-    values = bias + plan.blocks() * kPairBlock;
+    values = bias + plan.blocks() * kPairBlock + plan.measure.floats();
     packed = reinterpret_cast<BFloat16*>(values + parts * plan.part_values());
     copies = packed + parts * plan.part_elements();
     tables = reinterpret_cast<Index*>(copies + args.threads * plan.copy_elements);
@@ -393,13 +399,29 @@ PairTensors tensors_of(const KernelArgs& args, const PairPlan& plan, float* bias
           plan.out_channels};
 }
 
-void run_pairs(const KernelArgs& args, const PairUnit& unit) {
+// Has some channels of a finished part measured if that is wanted: rows of the pixels of a pass,
+// with those of the other passes between them, of some images.
+void measure_part(const PairPlan& plan, const Measure& measure, Index part, Index first,
+                  Index channels) {
+  if (!measure.wanted()) return;
+  const Index image = part / plan.row_blocks * plan.image_block;
+  const Index row = part % plan.row_blocks * plan.row_block;
+  const Index begin = std::min(row * plan.out_stride[0], plan.out_rows);
+  const Index end = std::min((row + plan.row_block) * plan.out_stride[0], plan.out_rows);
+  MeasuredPart measured(measure, part, first, channels);
+  for (Index n = image; n < std::min(image + plan.image_block, plan.images); ++n)
+    measured.add((n * plan.out_rows + begin) * plan.out_columns, (end - begin) * plan.out_columns);
+}
+
+void run_pairs(const KernelArgs& args, const PairLoops& loops) {
+  const PairUnit& unit = *loops.unit;
   const PairPlan& plan = pair_plan_of(args);
   const PairScratch scratch(args, plan, false);
   PairTensors tensors = tensors_of(args, plan, scratch.bias);
   tensors.weights = args.inputs[1].as<const BFloat16>();
   clear_output(plan, tensors.output, args.threads);
-  if (plan.pass_count == 0) return;
+  const Measure measure(plan.measure, args, loops.norm);
+  if (plan.pass_count == 0) return measure.finish();  // no parts: nothing but zeros
   auto run_chunk = [&](std::int64_t index, int worker) {
     const PairChunk chunk = pair_chunk_at(plan, index);
     BFloat16* copied = scratch.copies + worker * plan.copy_elements;
@@ -415,13 +437,18 @@ void run_pairs(const KernelArgs& args, const PairUnit& unit) {
                                      scratch.table(plan, worker));
       if (job.tiles > 0) unit.tiles(job);
     }
+    const Index first = chunk.block * kPairBlock;
+    measure_part(plan, measure, index % (plan.image_blocks * plan.row_blocks), first,
+                 std::min(chunk.block_end * kPairBlock, plan.out_channels) - first);
   };
   parallel_for(args.threads, plan.image_blocks * plan.row_blocks * plan.splits, run_chunk);
+  measure.finish();
 }
 
 // The weight as it is. Some blocks of output channels take a part of the sum after another: it is
 // packed, and all rows multiply it while the next one comes near.
-void run_pairs_unpacked(const KernelArgs& args, const PairUnit& unit) {
+void run_pairs_unpacked(const KernelArgs& args, const PairLoops& loops) {
+  const PairUnit& unit = *loops.unit;
   const PairPlan& plan = pair_plan_of(args);
   const PairScratch scratch(args, plan, true);
   const PairTensors tensors = tensors_of(args, plan, scratch.bias);
@@ -438,6 +465,7 @@ void run_pairs_unpacked(const KernelArgs& args, const PairUnit& unit) {
     return {block, std::min(plan.part_blocks, plan.blocks() - block), step,
             std::min(plan.part_steps, pass.steps - step)};
   };
+  const Measure measure(plan.measure, args, loops.norm);
   auto run_share = [&](std::int64_t share, int worker) {
     WeightPart part = part_at(share, 0);
     BFloat16* packed = scratch.packed + worker * plan.part_elements();
@@ -456,36 +484,46 @@ void run_pairs_unpacked(const KernelArgs& args, const PairUnit& unit) {
       job.upcoming = next < shares ? rows_of(plan, weight, upcoming) : UpcomingRows{};
       pack_part(plan, unit, weight, part, packed);
       unit.tiles(job);
-      if (job.last_part) return;
+      if (job.last_part) break;
       part = upcoming;
     }
+    const Index first = part.block * kPairBlock;
+    for (Index p = 0; p < plan.row_blocks; ++p)
+      measure_part(plan, measure, p, first,
+                   std::min(part.blocks * kPairBlock, plan.out_channels - first));
   };
   parallel_for(args.threads, shares, run_share);
+  measure.finish();
 }
 
-template <const PairUnit& kUnit>
+template <const PairLoops& kLoops>
 void run(const KernelArgs& args) noexcept {
-  run_pairs(args, kUnit);
+  run_pairs(args, kLoops);
 }
-template <const PairUnit& kUnit>
+template <const PairLoops& kLoops>
 void run_unpacked(const KernelArgs& args) noexcept {
-  run_pairs_unpacked(args, kUnit);
+  run_pairs_unpacked(args, kLoops);
 }
-template <const PairUnit& kUnit>
+template <const PairLoops& kLoops>
 void pack(const KernelArgs& args) noexcept {
-  pack_pairs(args, kUnit);
+  pack_pairs(args, *kLoops.unit);
 }
+
+constexpr PairLoops kPortableLoops = {&portable::kPairUnit, &baseline::kBatchNormBFloat16};
+#if PYCNN_HAVE_AVX512
+constexpr PairLoops kAvx512Loops = {&avx512_bf16::kPairUnit, &avx512::kBatchNormBFloat16};
+constexpr PairLoops kAmxLoops = {&amx::kPairUnit, &avx512::kBatchNormBFloat16};
+#endif
 
 }  // namespace
 
-const PairRun kPairsPortable = {run<portable::kPairUnit>, run_unpacked<portable::kPairUnit>,
-                                pack<portable::kPairUnit>, kPairRows};
+const PairRun kPairsPortable = {run<kPortableLoops>, run_unpacked<kPortableLoops>,
+                                pack<kPortableLoops>, kPairRows};
 #if PYCNN_HAVE_AVX512
 // Fourteen rows fill its registers.
-const PairRun kPairsAvx512 = {run<avx512_bf16::kPairUnit>, run_unpacked<avx512_bf16::kPairUnit>,
-                              pack<avx512_bf16::kPairUnit>, 14};
-const PairRun kPairsAmx = {run<amx::kPairUnit>, run_unpacked<amx::kPairUnit>, pack<amx::kPairUnit>,
-                           kPairRows};
+const PairRun kPairsAvx512 = {run<kAvx512Loops>, run_unpacked<kAvx512Loops>, pack<kAvx512Loops>,
+                              14};
+const PairRun kPairsAmx = {run<kAmxLoops>, run_unpacked<kAmxLoops>, pack<kAmxLoops>, kPairRows};
 #endif
 
 const char* refuse_avx512_bf16() {

@@ -407,8 +407,10 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
 
   Kernel kernel;
   const auto workers = static_cast<std::size_t>(std::max(threads, 1));
-  kernel.scratch_bytes =
-      static_cast<std::size_t>(plan.blocks() * kPairBlock) * sizeof(float) +
+  kernel.scratch_bytes = static_cast<std::size_t>(plan.blocks() * kPairBlock) * sizeof(float);
+  plan.measure = {w.measure, plan.image_blocks * plan.row_blocks, plan.out_channels, 0};
+  plan.measure.reserve(kernel);
+  kernel.scratch_bytes +=
       workers * (static_cast<std::size_t>(plan.copy_elements) * sizeof(BFloat16) +
                  static_cast<std::size_t>(plan.table_entries) * sizeof(Index));
   kernel.packed.input = 1;

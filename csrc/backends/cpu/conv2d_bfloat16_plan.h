@@ -1,5 +1,6 @@
 #pragma once
 #include "backends/cpu/conv2d_bfloat16.h"
+#include "backends/cpu/conv2d_measure.h"
 
 // What the kernels of conv2d_bfloat16.cpp know before they run.
 namespace pycnn::cpu {
@@ -61,6 +62,7 @@ struct PairPlan {
   // Of the weight, packed at a time where nobody has packed the whole: blocks of output channels
   // (0: never done) and steps.
   Index part_blocks = 0, part_steps = 0;
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   ActivationKind activation = ActivationKind::kIdentity;

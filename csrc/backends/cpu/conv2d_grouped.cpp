@@ -18,7 +18,7 @@ struct GroupKernels {
   void (*pair_tiles)(const GroupPairTiles&);  // of bfloat16 images; one of the two is null
   void (*copy)(const GroupRow&);
   const ActivationFunctions* activation;
-  const BatchNormFunctions<float>* norm;
+  MeasureFunctions norm;
   const char* format;
   const char* transposed_format;
 };
@@ -370,7 +370,7 @@ constexpr GroupKernels kAvx512Pairs = {kPairLanes,
                                        avx512_bf16::group_pair_tiles,
                                        avx512::copy_group_row,
                                        &avx512::kActivation,
-                                       nullptr,
+                                       &avx512::kBatchNormBFloat16,
                                        "conv2d.grouped.bfloat16",
                                        "conv2d_grad_input.grouped.bfloat16"};
 void run_avx512_pairs(const KernelArgs& args) noexcept {
@@ -383,7 +383,7 @@ constexpr GroupKernels kPortablePairs = {kPairLanes,
                                          portable::group_pair_tiles,
                                          baseline::copy_group_row,
                                          &baseline::kActivation,
-                                         nullptr,
+                                         &baseline::kBatchNormBFloat16,
                                          "conv2d.grouped.bfloat16",
                                          "conv2d_grad_input.grouped.bfloat16"};
 void run_portable_pairs(const KernelArgs& args) noexcept {

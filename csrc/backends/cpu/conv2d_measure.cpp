@@ -17,30 +17,37 @@ void MeasurePlan::reserve(Kernel& kernel) {
   constexpr std::size_t kLine = 64;
   kernel.scratch_bytes = ceil_div(kernel.scratch_bytes, kLine) * kLine;
   offset = static_cast<std::int64_t>(kernel.scratch_bytes);
-  kernel.scratch_bytes += static_cast<std::size_t>(parts * part_floats()) * sizeof(float);
+  kernel.scratch_bytes += static_cast<std::size_t>(floats()) * sizeof(float);
 }
 
-Measure::Measure(const MeasurePlan& plan, const KernelArgs& args,
-                 const BatchNormFunctions<float>* functions)
+Measure::Measure(const MeasurePlan& plan, const KernelArgs& args, const MeasureFunctions& functions)
     : plan_(plan), args_(args), functions_(functions) {
   if (plan.kind != MeasureKind::kSums) return;
   const NormSums& norm = std::get_if<ops::Conv2dGradInput>(args.op)->sums;
   rectifier_ = rectifier_of(norm.activation, norm.slope);
 }
 
-void Measure::take(std::int64_t pixel, const MoreRows& rows, std::int64_t first_channel,
-                   float* partial) const {
-  const float* const result =
-      args_.outputs[0].as<const float>() + pixel * rows.pitch + first_channel;
+template <class T>
+void Measure::take(const BatchNormFunctions<T>& functions, std::int64_t pixel, const MoreRows& rows,
+                   std::int64_t first_channel, float* partial) const {
+  const T* const result = args_.outputs[0].as<const T>() + pixel * rows.pitch + first_channel;
   float* const first = partial + first_channel;
   const std::int64_t all = plan_.channels;
   if (plan_.kind == MeasureKind::kMoments)
-    return functions_->more_statistics(result, rows, first, first + all, first + 2 * all);
+    return functions.more_statistics(result, rows, first, first + all, first + 2 * all);
   const std::span<const TensorView> own = args_.inputs.last(4);  // input, mean, factor, offset
   const auto channel = [&](std::size_t i) { return own[i].as<const float>() + first_channel; };
   const Gate gate{channel(2), channel(3), rectifier_.value_or(Rectifier{})};
-  functions_->gradient_sums(own[0].as<const float>() + pixel * all + first_channel, all, result,
-                            rows, channel(1), rectifier_ ? &gate : nullptr, first, first + all);
+  functions.gradient_sums(own[0].as<const T>() + pixel * all + first_channel, all, result, rows,
+                          channel(1), rectifier_ ? &gate : nullptr, first, first + all);
+}
+
+void Measure::take(std::int64_t pixel, const MoreRows& rows, std::int64_t first_channel,
+                   float* partial) const {
+  if (functions_.of_bfloat16 != nullptr)
+    take(*functions_.of_bfloat16, pixel, rows, first_channel, partial);
+  else
+    take(*functions_.of_float, pixel, rows, first_channel, partial);
 }
 
 void MeasuredPart::take() {

@@ -18,7 +18,8 @@ enum class MeasureKind : std::int64_t { kNothing, kMoments, kSums };
 // fill the vectors in which rows are summed up, where such a pass takes several pixels for one row.
 inline bool worth_measuring(const TensorSpec& result) {
   constexpr std::int64_t kLeastChannels = 64;
-  return result.dtype == DType::kFloat32 && result.shape.back() >= kLeastChannels;
+  const bool has_kernels = result.dtype == DType::kFloat32 || result.dtype == DType::kBFloat16;
+  return has_kernels && result.shape.back() >= kLeastChannels;
 }
 
 // None for the identity. (Behind a batch norm no other activations are fused than those of straight
@@ -39,18 +40,28 @@ struct MeasurePlan {
   std::int64_t part_floats() const {
     return ceil_div(numbers() * channels + 1, std::int64_t{16}) * 16;
   }
+  // Of all parts.
+  std::int64_t floats() const { return kind == MeasureKind::kNothing ? 0 : parts * part_floats(); }
+};
+
+// For results of one type.
+struct MeasureFunctions {
+  constexpr MeasureFunctions(const BatchNormFunctions<float>* functions) : of_float(functions) {}
+  constexpr MeasureFunctions(const BatchNormFunctions<BFloat16>* functions)
+      : of_bfloat16(functions) {}
+
+  const BatchNormFunctions<float>* of_float = nullptr;
+  const BatchNormFunctions<BFloat16>* of_bfloat16 = nullptr;
 };
 
 // Of one run of a kernel.
 class Measure {
  public:
-  // The functions may be null where nothing is measured.
-  Measure(const MeasurePlan& plan, const KernelArgs& args,
-          const BatchNormFunctions<float>* functions);
+  Measure(const MeasurePlan& plan, const KernelArgs& args, const MeasureFunctions& functions);
 
   bool wanted() const { return plan_.kind != MeasureKind::kNothing; }
-  // What sums read beside the result: the batch norm's input, of as many pixels and channels.
-  // Otherwise null.
+  // What sums of float32 read beside the result: the batch norm's input, of as many pixels and
+  // channels. Otherwise null.
   const float* norm_input() const {
     if (plan_.kind != MeasureKind::kSums) return nullptr;
     return args_.inputs.last(4).front().as<const float>();
@@ -66,6 +77,9 @@ class Measure {
   std::int64_t pixels_of(std::int64_t part) const {
     return static_cast<std::int64_t>(partial(part)[plan_.numbers() * plan_.channels]);
   }
+  template <class T>
+  void take(const BatchNormFunctions<T>& functions, std::int64_t pixel, const MoreRows& rows,
+            std::int64_t first_channel, float* partial) const;
   void take(std::int64_t pixel, const MoreRows& rows, std::int64_t first_channel,
             float* partial) const;
   void finish_moments() const;
@@ -73,7 +87,7 @@ class Measure {
 
   const MeasurePlan& plan_;
   const KernelArgs& args_;
-  const BatchNormFunctions<float>* functions_;
+  MeasureFunctions functions_;
   std::optional<Rectifier> rectifier_;  // of sums
 };
 

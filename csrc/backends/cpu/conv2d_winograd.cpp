@@ -155,24 +155,6 @@ void transform_outputs(const WinogradPlan& plan, const WinogradKernels& kernels,
   }
 }
 
-// Tiles that follow one another in a row of them have their pixels in some rows of the image.
-void measure_tiles(const WinogradPlan& plan, const Measure& measure, Index share,
-                   const WinogradChunk& chunk) {
-  if (!measure.wanted()) return;
-  const Index first = chunk.block * plan.block_width;
-  const Index channels = std::min(chunk.block_end * plan.block_width, plan.tiles.out_channels);
-  MeasuredPart part(measure, plan.shares.tiles_of(share), first, channels - first);
-  const Index end = chunk.tile + chunk.tiles;
-  for (Index tile = chunk.tile; tile < end;) {
-    const Index next = std::min(end, (tile / plan.tiles.columns + 1) * plan.tiles.columns);
-    const WinogradOutputs head = outputs_of(plan.tiles, 1, tile);
-    const WinogradOutputs tail = outputs_of(plan.tiles, 1, next - 1);
-    for (Index row = 0; row < head.rows; ++row)
-      part.add(head.at + row * plan.tiles.out_columns, tail.at + tail.columns - head.at);
-    tile = next;
-  }
-}
-
 void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
   const WinogradPlan& plan = *reinterpret_cast<const WinogradPlan*>(args.plan);
   const WindowTensors tensors = tensors_of(plan.extra, args);
@@ -196,7 +178,7 @@ void run_winograd(const KernelArgs& args, const WinogradKernels& kernels) {
     if (!shares.shared()) transform_inputs(plan, transforms, tensors, chunk.tile, chunk.tiles, in);
     multiply(plan, kernels, tensors.weights, chunk, in, out);
     transform_outputs(plan, kernels, tensors, chunk, out);
-    measure_tiles(plan, measure, index, chunk);
+    measure_tiles(plan.tiles, shares, plan.block_width, measure, index);
   };
   parallel_for(args.threads, shares.count(), run_chunk);
   measure.finish();

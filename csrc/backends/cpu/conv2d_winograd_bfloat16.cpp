@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "backends/cpu/conv2d_winograd.h"
 #include "backends/cpu/conv2d_winograd_tiles.h"
@@ -15,6 +16,7 @@ struct PairTileKernels {
   const PairTileUnit* unit;
   const WinogradSet* weights;  // in float32
   const PairUnit* pairs;
+  const BatchNormFunctions<BFloat16>* norm;
 };
 
 namespace {
@@ -25,6 +27,7 @@ struct PairTilePlan {
   Index steps = 0;  // of input channels
   Index tile_pitch = 0, plane = 0, sum_plane = 0;
   Index transposed = 0;
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   ActivationKind activation = ActivationKind::kIdentity;
@@ -140,6 +143,7 @@ void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
         transform_tile(plan, unit, tensors, tile,
                        all_points + tile / shares.chunk_tiles * plan.points());
     });
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const WinogradChunk chunk = chunk_at(plan.tiles, shares, index);
     BFloat16* points =
@@ -158,8 +162,10 @@ void run_pair_tiles(const KernelArgs& args, const PairTileKernels& kernels) {
       unit.products(job);
       finish_block(plan, unit, tensors, chunk, block, sums);
     }
+    measure_tiles(plan.tiles, shares, kPairBlock, measure, index);
   };
   parallel_for(args.threads, shares.count(), run_chunk);
+  measure.finish();
 }
 
 template <const PairTileKernels& kKernels>
@@ -172,10 +178,10 @@ void pack(const KernelArgs& args) noexcept {
 }
 
 constexpr PairTileKernels kPortableTiles = {&portable::kPairTiles, &baseline::kWinograd,
-                                            &portable::kPairUnit};
+                                            &portable::kPairUnit, &baseline::kBatchNormBFloat16};
 #if PYCNN_HAVE_AVX512
 constexpr PairTileKernels kAvx512PairTiles = {&avx512_bf16::kPairTiles, &avx512::kWinograd,
-                                              &avx512_bf16::kPairUnit};
+                                              &avx512_bf16::kPairUnit, &avx512::kBatchNormBFloat16};
 #endif
 
 }  // namespace
@@ -249,6 +255,8 @@ Kernel make_pair_tile_kernel(const WindowProblem& w, int threads, const PairTile
       static_cast<std::size_t>(plan.shares.blocks * kPairBlock + workers * plan.sums()) *
           sizeof(float) +
       static_cast<std::size_t>(chunks * plan.points()) * sizeof(BFloat16);
+  plan.measure = {w.measure, plan.shares.chunks, plan.tiles.out_channels, 0};
+  plan.measure.reserve(kernel);
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(kPairPoints * plan.weight_plane()) * sizeof(BFloat16);

@@ -3,6 +3,7 @@
 // own points and those of its neighbours to the right and below.
 #include <algorithm>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "backends/cpu/conv2d_winograd.h"
 #include "backends/cpu/conv2d_winograd_bfloat16.h"
@@ -17,6 +18,7 @@ struct FiveTileKernels {
   const PairTileUnit* unit;
   const WinogradSet* weights;  // in float32
   const PairUnit* pairs;
+  const BatchNormFunctions<BFloat16>* norm;
 };
 
 namespace {
@@ -32,6 +34,7 @@ struct FiveTilePlan {
   Index steps = 0;                        // of input channels
   Index tile_pitch = 0, plane = 0, sum_plane = 0;
   Index transposed = 0;
+  MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
   ActivationKind activation = ActivationKind::kIdentity;
@@ -190,6 +193,16 @@ void finish_five(const FiveTilePlan& plan, const PairTileUnit& unit, const TileT
     }
 }
 
+void measure_five(const FiveTilePlan& plan, const Measure& measure, Index index) {
+  if (!measure.wanted()) return;
+  const FiveChunk chunk = five_chunk_at(plan, index);
+  const Index first = chunk.block * kPairBlock;
+  const Index channels = std::min(chunk.block_end * kPairBlock, plan.out_channels) - first;
+  const Index row = 2 * chunk.row, end = std::min(row + 2 * chunk.rows, plan.out_rows);
+  MeasuredPart part(measure, index % plan.measure.parts, first, channels);
+  part.add((chunk.image * plan.out_rows + row) * plan.out_columns, (end - row) * plan.out_columns);
+}
+
 void run_five_tiles(const KernelArgs& args, const FiveTileKernels& kernels) {
   const FiveTilePlan& plan = five_plan_of(args);
   const PairTileUnit& unit = *kernels.unit;
@@ -197,6 +210,7 @@ void run_five_tiles(const KernelArgs& args, const FiveTileKernels& kernels) {
   float* const all_sums = bias + plan.blocks() * kPairBlock;
   auto* const all_points = reinterpret_cast<BFloat16*>(all_sums + args.threads * plan.sums());
   const TileTensors tensors = tile_tensors_of(args, plan.extra, plan.out_channels, bias);
+  const Measure measure(plan.measure, args, kernels.norm);
   auto run_chunk = [&](std::int64_t index, int worker) {
     const FiveChunk chunk = five_chunk_at(plan, index);
     BFloat16* const points = all_points + worker * plan.points();
@@ -213,8 +227,10 @@ void run_five_tiles(const KernelArgs& args, const FiveTileKernels& kernels) {
       unit.shifted_products(job);
       finish_five(plan, unit, tensors, chunk, block, sums);
     }
+    measure_five(plan, measure, index);
   };
   parallel_for(args.threads, plan.chunks(), run_chunk);
+  measure.finish();
 }
 
 template <const FiveTileKernels& kKernels>
@@ -227,10 +243,10 @@ void pack_five(const KernelArgs& args) noexcept {
 }
 
 constexpr FiveTileKernels kPortableFive = {&portable::kPairTiles, &baseline::kWinograd,
-                                           &portable::kPairUnit};
+                                           &portable::kPairUnit, &baseline::kBatchNormBFloat16};
 #if PYCNN_HAVE_AVX512
 constexpr FiveTileKernels kAvx512Five = {&avx512_bf16::kPairTiles, &avx512::kWinograd,
-                                         &avx512_bf16::kPairUnit};
+                                         &avx512_bf16::kPairUnit, &avx512::kBatchNormBFloat16};
 #endif
 
 }  // namespace
@@ -262,6 +278,8 @@ Kernel make_five_tile_kernel(const WindowProblem& w, int threads, const PairTile
   kernel.scratch_bytes =
       static_cast<std::size_t>(plan.blocks() * kPairBlock + workers * plan.sums()) * sizeof(float) +
       static_cast<std::size_t>(workers * plan.points()) * sizeof(BFloat16);
+  plan.measure = {w.measure, plan.images * plan.row_blocks, plan.out_channels, 0};
+  plan.measure.reserve(kernel);
   kernel.packed.input = 1;
   kernel.packed.bytes =
       static_cast<std::size_t>(kFiveWindows * plan.window_weights()) * sizeof(BFloat16);

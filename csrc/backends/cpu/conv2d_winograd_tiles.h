@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 
+#include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/winograd.h"
 #include "core/ceil_div.h"
 #include "pycnn/ops.h"
@@ -142,6 +143,26 @@ inline WinogradChunk chunk_at(const WinogradTiles& tiles, const WinogradShares& 
   chunk.block = shares.blocks * split / shares.splits;
   chunk.block_end = shares.blocks * (split + 1) / shares.splits;
   return chunk;
+}
+
+// Has a share of finished tiles measured if that is wanted; `width`: channels of a block. Tiles
+// that follow one another in a row of them have their pixels in some rows of the image.
+inline void measure_tiles(const WinogradTiles& tiles, const WinogradShares& shares, Index width,
+                          const Measure& measure, Index share) {
+  if (!measure.wanted()) return;
+  const WinogradChunk chunk = chunk_at(tiles, shares, share);
+  const Index first = chunk.block * width;
+  const Index channels = std::min(chunk.block_end * width, tiles.out_channels);
+  MeasuredPart part(measure, shares.tiles_of(share), first, channels - first);
+  const Index end = chunk.tile + chunk.tiles;
+  for (Index tile = chunk.tile; tile < end;) {
+    const Index next = std::min(end, (tile / tiles.columns + 1) * tiles.columns);
+    const WinogradOutputs head = outputs_of(tiles, 1, tile);
+    const WinogradOutputs tail = outputs_of(tiles, 1, next - 1);
+    for (Index row = 0; row < head.rows; ++row)
+      part.add(head.at + row * tiles.out_columns, tail.at + tail.columns - head.at);
+    tile = next;
+  }
 }
 
 }  // namespace pycnn::cpu

@@ -53,8 +53,13 @@ bool same_kernel(const OpType& op, const Problem& problem, const OpType& other,
 
 bool measures_outputs(const Op& op, const Problem& problem) {
   if (!cpu::worth_measuring(problem.outputs[0])) return false;
-  // All kernels of float32 do.
-  if (std::holds_alternative<ops::Conv2d>(op)) return true;
+  if (const auto* forward = std::get_if<ops::Conv2d>(&op)) {
+    // All kernels of float32 do.
+    if (problem.outputs[0].dtype == DType::kFloat32) return true;
+    ops::Conv2d both = *forward;
+    both.epilogue.moments = true;
+    return same_kernel(*forward, problem, both, problem);
+  }
   const auto* gradient = std::get_if<ops::Conv2dGradInput>(&op);
   if (gradient == nullptr) return false;
   ops::Conv2dGradInput both = *gradient;

@@ -24,8 +24,11 @@ std::vector<TensorSpec> bfloat16_specs(const OpType& op, const std::vector<Value
   if constexpr (requires { op.bias; }) specs[1].dtype = DType::kBFloat16;
   if constexpr (requires { op.epilogue; })
     if (op.epilogue.residual) specs.back().dtype = DType::kBFloat16;
-  if constexpr (std::is_same_v<OpType, ops::Conv2dGradInput>)
-    for (std::size_t i = 2; i < specs.size(); ++i) specs[i].dtype = DType::kBFloat16;
+  if constexpr (std::is_same_v<OpType, ops::Conv2dGradInput>) {
+    // Of the batch norm that sums are for, the input alone is an image.
+    const std::size_t images = specs.size() - (op.sums.wanted ? 3 : 0);
+    for (std::size_t i = 2; i < images; ++i) specs[i].dtype = DType::kBFloat16;
+  }
   return specs;
 }
 
