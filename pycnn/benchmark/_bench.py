@@ -19,6 +19,7 @@ import numpy as np
 
 from pycnn import functional
 from pycnn.arguments import as_flag, as_integer
+from pycnn.benchmark._device_peaks import device_peaks
 from pycnn.benchmark._load import is_busy, load_average
 from pycnn.benchmark._peaks import Peaks, machine_peaks
 from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing
@@ -101,7 +102,8 @@ def bench(
         winograd: As of `pycnn.compile`.
         recompute: What a training step computes again instead of keeping it (see `pycnn.Trainer`).
         peaks: Hold the times against what the machine can do at most (see `machine_peaks`): "keep" takes the peaks of
-            the cache or measures them for it, "renew" measures, None leaves them out.
+            the cache or measures them for it, "renew" measures, None leaves them out. Those of a GPU are measured
+            every time: the products of large matrices and the passes through large tensors by its own kernels.
         report: Is told what takes time besides.
 
     Returns:
@@ -140,13 +142,7 @@ def bench(
     try:
         options: dict[str, Any] = {"device": device, "isa": isa, "recompute": recompute, **numerics}
         programs = [_compile(net, arrays, train, threads=count, **options) for count in counts]
-        # The peaks are the processor's; a GPU is not held against them.
-        limits = [
-            None
-            if peaks is None or device not in ("cpu", "auto")
-            else machine_peaks(threads=p.threads, isa=p.isa, renew=peaks == "renew", report=report)
-            for p in programs
-        ]
+        limits = _peaks(programs, device, peaks, report)
         timings, clock = _time(programs, arrays, rounds, batch_size)
         result = BenchReport(
             name=type(net).__name__,
@@ -166,6 +162,17 @@ def bench(
     finally:
         net.load_state_dict(state)
     return replace(result, warnings=_warnings(result))
+
+
+def _peaks(
+    programs: list[Program], device: str, peaks: str | None, report: Callable[[str], object] | None
+) -> list[Peaks | None]:
+    """One for each program."""
+    if peaks is None:
+        return [None] * len(programs)
+    if device not in ("cpu", "auto"):
+        return [device_peaks(device, report=report)] * len(programs)
+    return [machine_peaks(threads=p.threads, isa=p.isa, renew=peaks == "renew", report=report) for p in programs]
 
 
 def _arrays(net: Module, shape: tuple[int, ...], train: bool, seed: int) -> list[np.ndarray]:

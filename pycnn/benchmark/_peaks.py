@@ -36,7 +36,7 @@ class ComputePeak:
 
     Attributes:
         dtype: "float32", or "bfloat16" where the processor multiplies it.
-        unit: The instruction set, or "avx512_bf16", "amx_bf16".
+        unit: The instruction set, or "avx512_bf16", "amx_bf16"; of a GPU the device.
         gflops: 10**9 operations a second; a multiply-add counts as two.
     """
 
@@ -69,12 +69,12 @@ class MemoryPeak:
 
 @dataclass(frozen=True)
 class Peaks:
-    """The highest rates that plain loops reached on this machine.
+    """The highest rates that plain loops reached on this machine, or kernels on its GPU.
 
     Attributes:
         cpu: The processor.
-        isa: Instruction set of the loops.
-        threads: How many ran them.
+        isa: Instruction set of the loops; of a GPU the device, for example "cuda".
+        threads: How many ran them; 0 on a GPU.
         compute: One for each unit, float32 first.
         memory: Nearest level first, memory last.
         pycnn: Version that measured.
@@ -116,7 +116,8 @@ class Peaks:
         """One line."""
         compute = ", ".join(f"{peak.dtype} {peak.gflops:,.0f} GFLOP/s ({peak.unit})" for peak in self.compute)
         memory = ", ".join(f"{peak.level} {peak.gbytes:,.0f}" for peak in self.memory)
-        return f"peaks with threads={self.threads}: {compute}; {memory} GB/s"
+        where = f"with threads={self.threads}" if self.threads else f"of {self.isa}"
+        return f"peaks {where}: {compute}; {memory} GB/s"
 
 
 def machine_peaks(

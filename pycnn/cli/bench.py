@@ -2,7 +2,8 @@
 
 The machine's peaks (multiply-adds in registers, reading and copying in each cache and in memory) are measured once and
 kept in the user's cache folder. The bound of a step is the time that its operations or its bytes take at these peaks,
-whichever is longer; the bound of the net is their sum.
+whichever is longer; the bound of the net is their sum. With --device cuda the peaks are those of the GPU, measured each
+time by products of large matrices and passes through large tensors.
 
 A regression, for --compare, is a setting whose median and minimum are both slower than before by more than the noise
 of the two measurements, and by more than 3 %; the exit code is then 1.

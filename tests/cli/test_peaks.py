@@ -10,6 +10,7 @@ import pytest
 
 import pycnn
 from pycnn.benchmark import Peaks, machine_peaks
+from pycnn.benchmark._device_peaks import device_peaks
 from pycnn.errors import ArgumentError, DeviceError
 
 
@@ -194,3 +195,17 @@ def test_type_that_nothing_multiplies_is_refused(measured):
     assert isinstance(peaks, Peaks)
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*float32"):
         peaks.gflops("bfloat16")
+
+
+def test_rates_of_a_device_come_from_the_steps_that_it_runs():
+    """On the CPU, which takes the same way: `tests/cuda/test_bench_on_device.py` has the device."""
+    peaks = device_peaks("cpu", width=256, side=64)
+    assert peaks.compute[0].dtype == "float32"
+    assert "float16" not in {peak.dtype for peak in peaks.compute}
+    # No loop of one processor multiplies slower than this or faster than that.
+    assert 0.01 < peaks.gflops() < 1e5
+    assert 0.01 < peaks.memory[0].read_gbytes < 1e4
+    assert 0.01 < peaks.memory[0].copy_gbytes < 1e4
+    assert peaks.threads == 0
+    with pytest.raises(DeviceError):
+        device_peaks("cuda:99", width=8, side=8)

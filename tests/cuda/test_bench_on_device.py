@@ -1,0 +1,64 @@
+"""What `bench` holds a GPU's times against.
+
+As `test_device_training.py`, this needs no GPU where the emulated module is named.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from pycnn import models
+from pycnn.benchmark import bench, draw_roofline
+from pycnn.benchmark._device_peaks import device_peaks
+from pycnn.cli import main
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch):
+    monkeypatch.setenv("PYCNN_CUDA_DETERMINISTIC", "1")
+    monkeypatch.setattr("pycnn.benchmark._bench.device_peaks", functools.partial(device_peaks, width=32, side=16))
+
+
+def test_every_type_that_the_device_multiplies_has_a_rate():
+    told = []
+    peaks = device_peaks("cuda", report=told.append, width=32, side=16)
+    assert [peak.dtype for peak in peaks.compute] == ["float32", "bfloat16", "float16"]
+    assert all(peak.gflops > 0 for peak in peaks.compute)
+    (memory,) = peaks.memory
+    assert memory.level == "memory"
+    assert memory.read_gbytes > 0
+    assert memory.copy_gbytes > 0
+    assert str(peaks).startswith("peaks of cuda: float32 ")
+    assert len(told) == 1
+    assert "cuda" in told[0]
+
+
+def test_steps_are_held_against_the_peaks_of_the_device():
+    report = bench(models.lenet5(), batch_size=2, device="cuda", dtype="bfloat16", layers=True, rounds=1)
+    assert [peaks.isa for peaks in report.peaks] == ["cuda"]
+    (timing,) = report.timings
+    assert timing.percent_of_bound is not None
+    assert timing.percent_of_bound > 0
+    assert {layer.bound_by for layer in report.layers if layer.flops > 0} <= {"compute", "memory"}
+    assert all(layer.percent_of_bound for layer in report.layers if layer.flops > 0)
+    assert bench(models.lenet5(), batch_size=2, device="cuda", peaks=None, rounds=1).peaks == ()
+
+
+def test_the_roofline_is_that_of_the_device(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "lenet5.png"
+    arguments = ["bench", "lenet5", "--batch", "2", "--device", "cuda", "--rounds", "1", "--roofline", str(picture)]
+    assert main(arguments) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "peaks of cuda: float32" in capsys.readouterr().out
+
+
+def test_a_report_of_a_device_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    report = bench(models.lenet5(), batch_size=2, device="cuda", train=True, layers=True, rounds=1)
+    draw_roofline(report, tmp_path / "step.png", name="lenet5")
+    assert (tmp_path / "step.png").stat().st_size > 1000
