@@ -165,7 +165,8 @@ TEST_CASE("conv2d: a finished gradient equals separate steps") {
   for (const Case& c :
        {Case{.n = 3, .h = 5, .w = 7, .ic = 33, .oc = 20, .kh = 1, .kw = 1},
         Case{.n = 2, .h = 9, .w = 8, .ic = 64, .oc = 130, .kh = 1, .kw = 1},
-        Case{.n = 3, .h = 5, .w = 7, .ic = 192, .oc = 130, .kh = 1, .kw = 1},  // by Strassen
+        Case{.n = 3, .h = 5, .w = 7, .ic = 192, .oc = 130, .kh = 1, .kw = 1},    // by Strassen
+        Case{.n = 1, .h = 11, .w = 12, .ic = 256, .oc = 256, .kh = 1, .kw = 1},  // by two levels
         Case{.n = 1, .h = 31, .w = 6, .ic = 5, .oc = 4, .padding = {1, 1, 1, 1}},
         Case{.n = 2, .h = 9, .w = 10, .ic = 17, .oc = 6, .stride = {2, 2}, .padding = {1, 1, 1, 1}},
         Case{.n = 1, .h = 11, .w = 9, .ic = 18, .oc = 33, .padding = {1, 1, 1, 1}},

@@ -234,3 +234,15 @@ TEST_CASE("conv2d: sums of a gradient that is finished are those of what is stor
         check_sums(op, inputs, kNorms[1], random);
       }
 }
+
+// Their output channels are four parts, all of which are measured, or a share of each.
+TEST_CASE("strassen: two levels measure what they store") {
+  std::mt19937 random(27);
+  for (const Case& c : {Case{.n = 3, .h = 12, .w = 12, .ic = 256, .oc = 256, .kh = 1, .kw = 1},
+                        Case{.n = 1, .h = 16, .w = 8, .ic = 256, .oc = 1024, .kh = 1, .kw = 1}}) {
+    CAPTURE(c.text());
+    const Values weight = reals(c.weight(), random), grad = reals(c.output(), random);
+    CHECK(check_moments(c.forward(), {reals(c.input(), random), weight}) >= 1);
+    CHECK(check_sums(c.grad_input(), {grad, weight}, kNorms[1], random) >= 1);
+  }
+}
