@@ -7,6 +7,8 @@ libpycnn must have its own name, and nothing else may be bundled: above all no s
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 5_000_000  # compressed
+REQUIRED = ["numpy", "tqdm"]  # without an extra
+# What libraries may be linked to. CUDA's are loaded by the module that is not in this wheel.
+LINKED = re.compile(
+    r"(libpycnn|libstdc\+\+|libgcc_s|libgomp|libomp|libc|libm|libmvec|libdl|libpthread|librt|ld-linux-[\w-]+)\.so[.\d]*"
+)
 NEEDED = (
     "pycnn/py.typed",
     "pycnn/_core.pyi",
@@ -33,6 +40,30 @@ def version() -> str:
     return (ROOT / "pycnn" / "version.py").read_text().split('__version__ = "')[1].split('"')[0]
 
 
+def requirements(metadata: str) -> list[str]:
+    """Names of what is installed with the wheel and without an extra."""
+    lines = re.findall(r"^Requires-Dist: ([\w.-]+)(.*)$", metadata, re.MULTILINE)
+    return sorted(name for name, rest in lines if "extra ==" not in rest)
+
+
+def linked(library: Path) -> list[str]:
+    """The libraries that one names, by binutils' readelf."""
+    text = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True).stdout
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", text)
+
+
+def link_problems(archive: zipfile.ZipFile) -> list[str]:
+    if shutil.which("readelf") is None:
+        return []
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in archive.namelist():
+            if name.endswith(".so"):
+                others = [other for other in linked(Path(archive.extract(name, folder))) if not LINKED.fullmatch(other)]
+                found += [f"{name} is linked to {other}" for other in others]
+    return found
+
+
 def problems(wheel: Path) -> list[str]:
     """What is wrong with the file."""
     found = []
@@ -43,6 +74,9 @@ def problems(wheel: Path) -> list[str]:
         names = archive.namelist()
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
         text = archive.read(metadata).decode()
+        found += link_problems(archive)
+    if requirements(text) != REQUIRED:
+        found.append(f"it requires {requirements(text)}, expected {REQUIRED}")
     found += [f"lacks {name}" for name in NEEDED if name not in names]
     if f"\nVersion: {version()}\n" not in text:
         found.append(f"its version is not that of pycnn/version.py, {version()}")

@@ -96,6 +96,33 @@ def test_import_pulls_in_no_optional_package():
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
+def test_import_maps_no_library_and_compiling_none_but_the_core_s():
+    """Beside those of Python and of the system; nothing of CUDA above all."""
+    code = """
+import sys, sysconfig
+import numpy
+import bz2, hashlib, json, lzma, pathlib, random, tempfile, zlib
+
+def libraries():
+    return {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
+
+before = libraries()
+import pycnn
+assert libraries() == before, libraries() - before
+net = pycnn.nn.Sequential(pycnn.nn.Conv2d(3, 4, 3), pycnn.nn.Flatten(), pycnn.nn.Linear(36, 2))
+pycnn.compile(net, (2, 5, 5, 3))(numpy.zeros((2, 5, 5, 3), numpy.float32))
+places = sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")
+for path in libraries() - before:
+    if not path.startswith(places) or "site-packages" in path:
+        print(path.rsplit("/", 1)[-1].split(".")[0])
+"""
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found = set(result.stdout.split())
+    assert "_core" in found
+    assert found <= {"_core", "libpycnn", "libgomp", "libomp", "libstdc++", "libgcc_s", "libm", "libmvec"}, found
+
+
 def test_plain_import_and_help_do_not_load_numpy():
     code = (
         "import sys, pycnn;"
