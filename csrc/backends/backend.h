@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -112,6 +113,8 @@ struct Problem {
   // Pins: a variant's name, "reference", or empty.
   std::string_view pinned;
   bool winograd = true;  // whether kernels may round more for fewer multiplications
+  // When the program's first kernel was asked for: choices that take long have an end.
+  std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 };
 
 struct Refusal {

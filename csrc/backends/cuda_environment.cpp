@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +23,7 @@ struct Variable {
 
 const std::vector<Variable>& variables() {
   static const auto* const list = new std::vector<Variable>{
+      {"CHOOSE_SECONDS", {}},
       {"DETERMINISTIC", {"0", "1"}},
       {"LANES", {}},
       {"MODULE", {}},
@@ -35,6 +38,12 @@ const std::vector<Variable>& variables() {
 
 std::string quoted(std::string_view text) { return "'" + std::string(text.substr(0, 64)) + "'"; }
 
+bool is_seconds(const std::string& text) {
+  char* end = nullptr;
+  const double seconds = std::strtod(text.c_str(), &end);
+  return *end == '\0' && std::isfinite(seconds) && seconds >= 0.0;
+}
+
 void check(const std::string& who, std::string_view name, std::string_view value) {
   const auto found = std::find_if(variables().begin(), variables().end(),
                                   [&](const Variable& v) { return v.name == name; });
@@ -46,6 +55,9 @@ void check(const std::string& who, std::string_view name, std::string_view value
     throw ArgumentError(who + ": there is no variable " + std::string(kPrefix) +
                         std::string(name.substr(0, 64)) + ", only " + known);
   }
+  if (name == "CHOOSE_SECONDS" && !value.empty() && !is_seconds(std::string(value)))
+    throw ArgumentError(who + ": " + std::string(kPrefix) + std::string(name) + " is " +
+                        quoted(value) + ", expected a number of seconds, 0 or more");
   const std::vector<std::string_view>& words = found->words;
   if (value.empty() || words.empty()) return;
   if (std::find(words.begin(), words.end(), value) != words.end()) return;

@@ -96,8 +96,8 @@ class Selector {
   }
 
   Selection select(const Node& node, const std::vector<TensorSpec>& specs) const {
-    const Problem problem{specs,           node.outputs, choice_.isa,
-                          choice_.threads, pin_of(node), choice_.winograd};
+    const Problem problem{specs,        node.outputs,     choice_.isa, choice_.threads,
+                          pin_of(node), choice_.winograd, began_};
     const auto where = [&](const std::string& message) {
       std::string text = "compile '" + node.name + "': " + message;
       for (const TensorSpec& spec : specs) text += "\n  input  " + to_string(spec);
@@ -116,6 +116,7 @@ class Selector {
   const Graph& graph_;
   const std::vector<bool>& prepared_;
   const KernelChoice& choice_;
+  const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   Schedule schedule_;
   std::vector<std::vector<int>> values_;  // by node and output
 };

@@ -58,8 +58,10 @@ def shared_object(tmp_path_factory):
         ("PYCNN_CUDA_TF32", "yes", "compile: PYCNN_CUDA_TF32 is 'yes', expected '0' or '1'"),
         ("PYCNN_CUDA_DETERMINISTIC", "true", "PYCNN_CUDA_DETERMINISTIC is 'true', expected '0' or '1'"),
         ("PYCNN_CUDA_REWRITES", "on", "PYCNN_CUDA_REWRITES is 'on', expected 'off' or 'always'"),
+        ("PYCNN_CUDA_CHOOSE_SECONDS", "-1", "CHOOSE_SECONDS is '-1', expected a number of seconds, 0 or more"),
+        ("PYCNN_CUDA_CHOOSE_SECONDS", "2m", "CHOOSE_SECONDS is '2m', expected a number of seconds, 0 or more"),
         ("PYCNN_CUDA_TILE", "huge", "PYCNN_CUDA_TILE is 'huge', expected 'large', 'medium' or 'small'"),
-        ("PYCNN_CUDA_FAST", "1", "compile: there is no variable PYCNN_CUDA_FAST, only PYCNN_CUDA_DETERMINISTIC, "),
+        ("PYCNN_CUDA_FAST", "1", "compile: there is no variable PYCNN_CUDA_FAST, only PYCNN_CUDA_CHOOSE_SECONDS, "),
     ],
 )
 def test_what_a_variable_does_not_know_is_refused(monkeypatch, variable, value, message):

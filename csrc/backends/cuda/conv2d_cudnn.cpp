@@ -1,9 +1,13 @@
 // Convolutions by cuDNN: configurations that keep the rules (cudnn_graph.h), chosen as
 // library_kernel.h tells.
+#include <array>
+#include <atomic>
+
 #include "backends/cuda/cudnn_graph.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_kernel.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/stream_users.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -12,12 +16,52 @@ using cudnn::ConvProblem;
 
 constexpr int kMostCompiled = 3;
 
+// A handle is for one thread at a time.
 struct Link {
   const cudnn::Functions* functions = nullptr;
-  // A program may run while another one is compiled.
-  cudnn::Handle for_runs = nullptr, for_choices = nullptr;
   std::string problem;  // why there are no functions
+  int device = 0;
+  // Executes plans, those that are timed, too. A program may run while another one is compiled.
+  cudnn::Handle for_runs = nullptr;
+  mutable std::mutex running;
+  mutable cudaStream_t stream = nullptr;  // that it was given last
+  // Make plans, under choice_mutex; by thread, null until it is wanted.
+  mutable std::array<cudnn::Handle, kMostBuilders> for_plans = {};
 };
+
+// Of the calling thread, whose number is that of in_threads.
+cudnn::Target target_of(const Link& link, int thread) {
+  cudnn::Handle& handle = link.for_plans[static_cast<std::size_t>(thread)];
+  if (handle == nullptr && link.functions->cudnnCreate(&handle) != 0) {
+    handle = nullptr;
+    throw cudnn::Error("cudnnCreate");
+  }
+  return {handle, nullptr};
+}
+
+// A stream that ended may be looked at when the handle is given another one.
+void forget_stream_of(const Link& link) {
+  const std::lock_guard lock(link.running);
+  if (link.stream == nullptr) return;
+  (void)link.functions->cudnnSetStream(link.for_runs, nullptr);
+  link.stream = nullptr;
+}
+
+// That are open, of all devices.
+struct Links {
+  std::mutex mutex;
+  std::vector<const Link*> list;
+};
+Links& links() {
+  static auto* const links = new Links;
+  return *links;
+}
+
+void forget_streams_of(int device) noexcept {
+  const std::lock_guard lock(links().mutex);
+  for (const Link* const link : links().list)
+    if (link->device == device) forget_stream_of(*link);
+}
 
 // Where things lie in a kernel's scratch. Narrow weights that are read are packed (packed_bytes).
 struct Layout {
@@ -55,9 +99,10 @@ struct Operand {
 };
 
 // Gives the plan's work to the queue. During a recording, too: descriptors are of the host.
-void execute(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan,
-             const std::vector<Operand>& operands, void* workspace) {
-  const cudnn::Functions& f = *plan.link.functions;
+void execute(DeviceQueue& queue, const Plan& plan, const std::vector<Operand>& operands,
+             void* workspace) {
+  const Link& link = plan.link;
+  const cudnn::Functions& f = *link.functions;
   std::vector<std::int64_t> ids;
   std::vector<const void*> pointers;
   for (const Operand& operand : operands) {
@@ -70,13 +115,14 @@ void execute(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan,
            pointers.data())
       .pointer(cudnn::kPackWorkspace, cudnn::kTypePointer, workspace)
       .finalize();
-  cudnn::Status status = f.cudnnSetStream(handle, queue.stream);
-  if (status == 0) status = f.cudnnBackendExecute(handle, plan.plan.object(), pack.object());
+  const std::lock_guard lock(link.running);
+  link.stream = queue.stream;
+  cudnn::Status status = f.cudnnSetStream(link.for_runs, queue.stream);
+  if (status == 0) status = f.cudnnBackendExecute(link.for_runs, plan.plan.object(), pack.object());
   if (status != 0) note_library(queue, f.cudnnGetErrorString(status));
 }
 
-void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const ConvCall& call,
-              std::byte* scratch) {
+void run_plan(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
   const ConvProblem& p = plan.problem;
   const ConvShape& s = p.shape;
   const bool narrow = is_narrow(p.image);
@@ -85,7 +131,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
   std::byte* const narrow_bias = scratch + plan.layout.bias;
   if (p.direction == Direction::kGradWeight) {
     void* const target = narrow ? static_cast<void*>(narrow_weight) : call.grad_weight;
-    execute(queue, handle, plan,
+    execute(queue, plan,
             {{cudnn::kInput, call.input}, {cudnn::kOutput, call.output}, {cudnn::kWeight, target}},
             workspace);
     if (narrow) cast(queue, p.image, Image::kFloat32, target, call.grad_weight, s.weights());
@@ -106,7 +152,7 @@ void run_plan(DeviceQueue& queue, cudnn::Handle handle, const Plan& plan, const 
     operands.push_back({cudnn::kBias, bias});
   }
   if (p.residual) operands.push_back({cudnn::kResidual, call.epilogue.residual});
-  execute(queue, handle, plan, operands, workspace);
+  execute(queue, plan, operands, workspace);
   if (p.direction != Direction::kForward) return;
   ConvEpilogue rest = call.epilogue;
   if (p.bias) rest.bias = nullptr;
@@ -148,6 +194,48 @@ std::shared_ptr<Plan> plan_of(const Link& link, const ConvProblem& problem, bool
       Plan{link, problem, std::move(descriptor), layout_of(problem, has_bias, workspace)});
 }
 
+// The engines for a problem. Each thread asks anew: a configuration belongs to the handle of its
+// graph.
+class Engines {
+ public:
+  Engines(const Link& link, const ConvProblem& problem, const cudnn::EngineRules& rules)
+      : link_(link), problem_(problem), rules_(rules) {}
+
+  // Throws cudnn::Error: no engine knows the problem.
+  const std::vector<cudnn::Candidate>& of(int thread) {
+    std::unique_ptr<Asked>& asked = asked_[static_cast<std::size_t>(thread)];
+    if (asked == nullptr) {
+      asked = std::make_unique<Asked>(*link_.functions, problem_, target_of(link_, thread));
+      asked->candidates = asked->graph.candidates(rules_);
+    }
+    return asked->candidates;
+  }
+
+  // The plan of the engine that is at that place, for whoever asks. Null: it does not work.
+  std::shared_ptr<Plan> plan(std::size_t place, std::int64_t engine, bool has_bias, int thread) {
+    try {
+      const std::vector<cudnn::Candidate>& candidates = of(thread);
+      if (place >= candidates.size() || candidates[place].engine.index != engine) return nullptr;
+      return plan_of(link_, problem_, has_bias,
+                     make_plan(*link_.functions, candidates[place], target_of(link_, thread)));
+    } catch (const cudnn::Error&) {
+      return nullptr;
+    }
+  }
+
+ private:
+  struct Asked {
+    Asked(const cudnn::Functions& f, const ConvProblem& problem, const cudnn::Target& target)
+        : graph(f, problem, target) {}
+    cudnn::ConvGraph graph;
+    std::vector<cudnn::Candidate> candidates;
+  };
+  const Link& link_;
+  const ConvProblem problem_;
+  const cudnn::EngineRules rules_;
+  std::array<std::unique_ptr<Asked>, kMostBuilders> asked_;
+};
+
 struct Cudnn {
   using Link = cuda::Link;
   using Plan = cuda::Plan;
@@ -157,8 +245,13 @@ struct Cudnn {
 
   static const cudnn::Functions* load(std::string& problem) { return load_cudnn(problem); }
   static bool open(Link& link) {
-    return link.functions->cudnnCreate(&link.for_runs) == 0 &&
-           link.functions->cudnnCreate(&link.for_choices) == 0;
+    if (cudaGetDevice(&link.device) != cudaSuccess ||
+        link.functions->cudnnCreate(&link.for_runs) != 0)
+      return false;
+    const std::lock_guard lock(links().mutex);
+    links().list.push_back(&link);
+    forget_streams = forget_streams_of;
+    return true;
   }
 
   static cudnn::EngineRules rules_of(const Link& link, const ConvTask& task,
@@ -209,34 +302,33 @@ struct Cudnn {
   }
 
   // Those that join the epilogue first.
-  static std::vector<std::shared_ptr<Plan>> plans(const Link& link, const ConvTask& task,
-                                                  const LibraryOptions& options) {
-    const cudnn::Target target{link.for_choices, nullptr};
+  static std::vector<Offer<Plan>> offers(const Link& link, const ConvTask& task,
+                                         const LibraryOptions& options) {
     const ConvProblem plain = plain_problem(task), joined = joined_problem(task);
     std::vector<ConvProblem> problems;
     if (joined.bias) problems.push_back(joined);
     problems.push_back(plain);
-    std::vector<std::shared_ptr<Plan>> plans;
+    std::vector<Offer<Plan>> offers;
     for (const ConvProblem& problem : problems) {
+      const auto engines = std::make_shared<Engines>(link, problem, rules_of(link, task, options));
       try {
-        const cudnn::ConvGraph graph(*link.functions, problem, target);
         int compiled = 0;
-        for (const cudnn::Candidate& candidate : graph.candidates(rules_of(link, task, options))) {
+        const std::vector<cudnn::Candidate>& candidates = engines->of(0);
+        for (std::size_t place = 0; place < candidates.size(); ++place) {
+          const cudnn::EngineFacts& engine = candidates[place].engine;
           // Each takes up to seconds to compile.
-          if (candidate.engine.compiles() && ++compiled > kMostCompiled) continue;
-          try {
-            plans.push_back(
-                plan_of(link, problem, task.bias, make_plan(*link.functions, candidate, target)));
-          } catch (const cudnn::Error&) {
-            continue;
-          }
-          if (options.deterministic) return plans;
+          if (engine.compiles() && ++compiled > kMostCompiled) continue;
+          offers.push_back(
+              {[engines, place, index = engine.index, has_bias = task.bias](int thread) {
+                 return engines->plan(place, index, has_bias, thread);
+               },
+               engine.compiles()});
         }
       } catch (const cudnn::Error&) {
         continue;  // no engine knows this graph
       }
     }
-    return plans;
+    return offers;
   }
 
   // The first character tells whether the epilogue is joined.
@@ -252,22 +344,17 @@ struct Cudnn {
     if (text.empty()) return nullptr;
     try {
       return plan_of(link, text.front() == '+' ? joined_problem(task) : plain_problem(task),
-                     task.bias,
-                     read_plan(*link.functions, text.substr(1), {link.for_choices, nullptr}));
+                     task.bias, read_plan(*link.functions, text.substr(1), target_of(link, 0)));
     } catch (const cudnn::Error&) {
       return nullptr;
     }
   }
 
-  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch,
-                  bool is_choice) {
-    run_plan(queue, is_choice ? plan.link.for_choices : plan.link.for_runs, plan, call, scratch);
+  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
+    run_plan(queue, plan, call, scratch);
   }
   static Image image(const Plan& plan) { return plan.problem.image; }
-  // The handle would keep the stream of the timer, which ends, and the next plans are made with it.
-  static void end_choice(const Link& link) {
-    (void)link.functions->cudnnSetStream(link.for_choices, nullptr);
-  }
+  static void forget_stream(const Link& link) { forget_stream_of(link); }
 };
 
 }  // namespace

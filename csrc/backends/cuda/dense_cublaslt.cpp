@@ -274,13 +274,16 @@ struct CublasLt {
     return key;
   }
 
-  static std::vector<std::shared_ptr<Plan>> plans(const Link& link, const ConvTask& task,
-                                                  const LibraryOptions& options) {
-    std::vector<std::shared_ptr<Plan>> plans;
+  static std::vector<Offer<Plan>> offers(const Link& link, const ConvTask& task,
+                                         const LibraryOptions& options) {
+    std::vector<Offer<Plan>> offers;
     for (const cublaslt::Heuristic& found : algorithms_of(link, task, options.tf32))
-      plans.push_back(plan_of(link, task, options.tf32, found.algorithm,
-                              static_cast<std::int64_t>(found.workspace_bytes)));
-    return plans;
+      offers.push_back({[&link, task, tf32 = options.tf32, found](int) {
+                          return plan_of(link, task, tf32, found.algorithm,
+                                         static_cast<std::int64_t>(found.workspace_bytes));
+                        },
+                        false});
+    return offers;
   }
 
   static std::string text(const Plan& plan) { return text_of(plan); }
@@ -291,12 +294,11 @@ struct CublasLt {
     return plan_of(link, task, options.tf32, algorithm->first, algorithm->second);
   }
 
-  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch,
-                  bool) {
+  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
     run_plan(queue, plan, call, scratch);
   }
   static Image image(const Plan& plan) { return plan.task.image; }
-  static void end_choice(const Link&) {}
+  static void forget_stream(const Link&) {}
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "backends/cuda/current_device.h"
 #include "backends/cuda/queue.h"
+#include "backends/cuda/stream_users.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -134,6 +135,7 @@ DeviceQueue* open(int index, std::string& problem) noexcept {
 
 void close(DeviceQueue* queue) noexcept {
   const Entered entered(queue);
+  before_streams_end(queue->device);
   destroy_lanes(*queue);
   forget_error();
   delete queue;

@@ -70,11 +70,15 @@ double DeviceTimer::elapsed_us(int event) {
   return succeeded(error) ? 1000.0 * static_cast<double>(milliseconds) : -1.0;
 }
 
-double DeviceTimer::once_us(const std::function<void()>& work) {
-  if (!has_events(2)) return -1.0;
+bool DeviceTimer::runs(const std::function<void()>& work) {
   queue_.forget_failures();
   work();  // loads what is loaded late
-  if (!succeeded(cudaStreamSynchronize(queue_.stream)) || failed()) return -1.0;
+  const bool good = succeeded(cudaStreamSynchronize(queue_.stream));
+  return !failed() && good;
+}
+
+double DeviceTimer::once_us(const std::function<void()>& work) {
+  if (!has_events(2) || !runs(work)) return -1.0;
   bool good = succeeded(cudaEventRecord(events_[0], queue_.stream));
   work();
   good = good && succeeded(cudaEventRecord(events_[1], queue_.stream));
@@ -83,10 +87,7 @@ double DeviceTimer::once_us(const std::function<void()>& work) {
 }
 
 double DeviceTimer::time_us(const std::function<void()>& work, int repeats, int rounds) {
-  if (!has_events(rounds + 1)) return -1.0;
-  queue_.forget_failures();
-  work();  // loads what is loaded late
-  if (!succeeded(cudaStreamSynchronize(queue_.stream)) || failed()) return -1.0;
+  if (!has_events(rounds + 1) || !runs(work)) return -1.0;
   if (!succeeded(cudaStreamBeginCapture(queue_.stream, cudaStreamCaptureModeThreadLocal)))
     return -1.0;
   for (int i = 0; i < repeats; ++i) work();

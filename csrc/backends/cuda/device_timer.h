@@ -29,6 +29,8 @@ class DeviceTimer {
   // as one, the median of `rounds` replays. These follow one that is not timed, so that the device
   // does not wait for the host between them. Negative: it failed.
   double time_us(const std::function<void()>& work, int repeats, int rounds);
+  // Whether one call does its work.
+  bool runs(const std::function<void()>& work);
   // Of one call by single launches, with their latency. Negative: it failed.
   double once_us(const std::function<void()>& work);
 

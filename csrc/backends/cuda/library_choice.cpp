@@ -1,14 +1,23 @@
 #include "backends/cuda/library_choice.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstdio>
 #include <mutex>
 #include <set>
+#include <system_error>
+#include <thread>
 
 namespace pycnn::cuda {
 namespace {
 
 constexpr std::size_t kTimedLong = 5;
 constexpr double kMostLatency = 100.0;  // microseconds until single launches have begun
+
+std::set<std::string>& choices_that_ran() {
+  static auto* const choices = new std::set<std::string>;
+  return *choices;
+}
 
 }  // namespace
 
@@ -25,6 +34,41 @@ const char* kept_text(const std::string& text) {
 }
 
 std::int64_t aligned_scratch(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+std::string seconds_text(double seconds) {
+  char text[32];
+  (void)std::snprintf(text, sizeof text, "%g", seconds);
+  return text;
+}
+
+void in_threads(int device, std::size_t count,
+                const std::function<void(int thread, std::size_t i)>& f) {
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&](int thread) {
+    for (std::size_t i = next++; i < count; i = next++) f(thread, i);
+  };
+  const std::size_t most =
+      std::min<std::size_t>({count, std::max(1u, std::thread::hardware_concurrency()),
+                             static_cast<std::size_t>(kMostBuilders)});
+  std::vector<std::thread> threads;
+  try {
+    for (int thread = 1; static_cast<std::size_t>(thread) < most; ++thread)
+      threads.emplace_back([&work, device, thread] {
+        const CurrentDevice current(device);
+        if (current.status() == cudaSuccess)
+          work(thread);
+        else
+          (void)cudaGetLastError();
+      });
+  } catch (const std::system_error&) {
+    // Those that there are do it.
+  }
+  work(0);
+  for (std::thread& thread : threads) thread.join();
+}
+
+bool has_run(const std::string& choice) { return choices_that_ran().count(choice) > 0; }
+void note_run(const std::string& choice) { choices_that_ran().insert(choice); }
 
 int fastest_of(DeviceTimer& timer, const std::vector<Work>& works) {
   struct Timed {

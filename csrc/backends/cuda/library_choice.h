@@ -1,5 +1,7 @@
 #pragma once
+#include <chrono>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -23,6 +25,31 @@ std::mutex& choice_mutex();
 const char* kept_text(const std::string& text);
 
 std::int64_t aligned_scratch(std::int64_t bytes);
+
+// A plan that a library has not made yet.
+template <class Plan>
+struct Offer {
+  // Null: it turns out not to work. Several at a time by threads of different numbers, as
+  // in_threads gives them.
+  std::function<std::shared_ptr<Plan>(int thread)> make;
+  bool compiles = false;  // at run time, which takes seconds
+};
+
+using Clock = std::chrono::steady_clock;
+inline bool is_late(Clock::time_point began, double seconds) {
+  return std::chrono::duration<double>(Clock::now() - began).count() >= seconds;
+}
+std::string seconds_text(double seconds);
+
+// Calls f(thread, i) for i below `count`, by so many threads as there are cores, eight at most;
+// the caller is thread 0. All have the device.
+constexpr int kMostBuilders = 8;
+void in_threads(int device, std::size_t count,
+                const std::function<void(int thread, std::size_t i)>& f);
+
+// What has been seen to run in this process, under choice_mutex.
+bool has_run(const std::string& choice);
+void note_run(const std::string& choice);
 
 // The fastest of `works`, of which the last is our own kernel: each is timed briefly, then the best
 // five at length. Negative: none works.

@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <map>
 #include <memory>
@@ -21,8 +22,9 @@
 // Convolutions and dense layers by a library of NVIDIA's. A plan is chosen while compiling: each
 // one that the library offers is timed, and our own kernel beside them; the choice is kept
 // (plan_cache.h). Where the library runs a shape badly, its plans for equal ones (conv2d_rewrite.h)
-// are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1 nothing is timed
-// and the first one taken.
+// are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1, and when choosing
+// takes too long (library_options.h), nothing is timed and the first one taken. Whichever it is, it
+// has run once before a program gets it.
 //
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
@@ -33,10 +35,10 @@
 //   left_out(link, options)       which plans it would have, and why not; empty: all are there
 //   Plan                          with `link` and scratch_bytes()
 //   key(link, task, options)      what a choice depends on besides the GPU
-//   plans(link, task, options)    best first; only the first with options.deterministic
+//   offers(link, task, options)   plans to be made (Offer), best first
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
-//   run(queue, plan, call, scratch, is_choice)
-//   end_choice(link)              before the queue ends that choices ran on
+//   run(queue, plan, call, scratch)
+//   forget_stream(link)           before a stream ends that plans ran on
 namespace pycnn::cuda {
 
 // Never destroyed, since kernels use it until the process ends.
@@ -144,15 +146,19 @@ std::int64_t packed_bytes(const Chosen<Library>& chosen) {
 
 template <class Library>
 void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
-                std::byte* scratch, bool is_choice) {
-  if (chosen.rewrite == nullptr)
-    Library::run(queue, *chosen.plan, call, scratch, is_choice);
-  else
-    run_rewritten(queue, *chosen.rewrite, call, scratch,
-                  [&](const ConvCall& moved, std::byte* rest) {
-                    Library::run(queue, *chosen.plan, moved, rest, is_choice);
-                  });
-  measure_behind(queue, chosen.task, call, scratch);
+                std::byte* scratch) noexcept {
+  try {
+    if (chosen.rewrite == nullptr)
+      Library::run(queue, *chosen.plan, call, scratch);
+    else
+      run_rewritten(queue, *chosen.rewrite, call, scratch,
+                    [&](const ConvCall& moved, std::byte* rest) {
+                      Library::run(queue, *chosen.plan, moved, rest);
+                    });
+    measure_behind(queue, chosen.task, call, scratch);
+  } catch (...) {
+    note_library(queue, Library::kNotGiven);
+  }
 }
 
 // In the plan cache, plans of a rewritten task begin with "@NAME@".
@@ -174,18 +180,53 @@ inline RewriteList rewrites_to_try(const ConvTask& task, const LibraryOptions& o
   return list;
 }
 
-// All plans; only the first with options.deterministic.
 template <class Library>
-std::vector<Chosen<Library>> plans_to_try(const typename Library::Link& link, const ConvTask& task,
-                                          const RewriteList& rewrites,
-                                          const LibraryOptions& options) {
-  std::vector<Chosen<Library>> found;
-  for (const auto& rewrite : rewrites) {
-    for (auto& plan : Library::plans(link, rewrite != nullptr ? rewrite->task : task, options)) {
-      found.push_back({rewrite, std::move(plan), task});
-      if (options.deterministic) return found;
-    }
+struct Offered {
+  std::shared_ptr<const ConvRewrite> rewrite;
+  Offer<typename Library::Plan> offer;
+};
+
+template <class Library>
+std::vector<Offered<Library>> offers_for(const typename Library::Link& link, const ConvTask& task,
+                                         const std::shared_ptr<const ConvRewrite>& rewrite,
+                                         const LibraryOptions& options) {
+  std::vector<Offered<Library>> found;
+  for (auto& offer : Library::offers(link, rewrite != nullptr ? rewrite->task : task, options))
+    found.push_back({rewrite, std::move(offer)});
+  return found;
+}
+
+// All plans, best first: those that are compiled by several threads, and until it is late. `all`
+// tells whether none was left out for that.
+template <class Library>
+std::vector<Chosen<Library>> made_plans(int device, const ConvTask& task,
+                                        const std::vector<Offered<Library>>& offers,
+                                        const LibraryOptions& options, Clock::time_point began,
+                                        bool& all) {
+  std::vector<std::shared_ptr<typename Library::Plan>> plans(offers.size());
+  std::vector<std::size_t> compiled;
+  for (std::size_t i = 0; i < offers.size(); ++i) {
+    if (offers[i].offer.compiles)
+      compiled.push_back(i);
+    else
+      plans[i] = offers[i].offer.make(0);
   }
+  std::atomic<bool> left_out = false;
+  in_threads(device, compiled.size(), [&](int thread, std::size_t i) {
+    if (is_late(began, options.choose_seconds)) {
+      left_out = true;
+      return;
+    }
+    try {
+      plans[compiled[i]] = offers[compiled[i]].offer.make(thread);
+    } catch (...) {
+      // It stays null.
+    }
+  });
+  all = !left_out;
+  std::vector<Chosen<Library>> found;
+  for (std::size_t i = 0; i < offers.size(); ++i)
+    if (plans[i] != nullptr) found.push_back({offers[i].rewrite, std::move(plans[i]), task});
   return found;
 }
 
@@ -202,6 +243,76 @@ std::optional<Chosen<Library>> read_chosen(const typename Library::Link& link, c
     return Chosen<Library>{rewrite, std::move(plan), task};
   }
   return std::nullopt;
+}
+
+// Runs plans once each, in memory of its own.
+template <class Library>
+class Trial {
+ public:
+  Trial(int device, const typename Library::Link& link, const ConvTask& task)
+      : timer_(device), link_(link), task_(task) {}
+  ~Trial() { Library::forget_stream(link_); }
+  Trial(const Trial&) = delete;
+  Trial& operator=(const Trial&) = delete;
+
+  // Also where there is no memory to see it.
+  bool runs(const Chosen<Library>& chosen) {
+    if (!timer_.works()) return true;
+    if (!call_) call_ = timed_call(timer_, task_, 0);
+    if (!call_) return true;
+    ConvCall call = *call_;
+    const std::int64_t packed = packed_bytes(chosen);
+    if (packed > 0) {
+      call.packed = packed_.get(timer_, packed);
+      if (call.packed == nullptr) return true;
+    }
+    auto* const scratch = static_cast<std::byte*>(scratch_.get(timer_, chosen.scratch_bytes()));
+    if (scratch == nullptr) return true;
+    return timer_.runs([&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); });
+  }
+
+ private:
+  struct Block {
+    void* data = nullptr;
+    std::int64_t bytes = 0;
+    void* get(DeviceTimer& timer, std::int64_t wanted) {
+      if (data == nullptr || bytes < wanted) {
+        data = timer.allocate(static_cast<std::size_t>(wanted));
+        bytes = wanted;
+      }
+      return data;
+    }
+  };
+  DeviceTimer timer_;
+  const typename Library::Link& link_;
+  const ConvTask& task_;
+  std::optional<ConvCall> call_;
+  Block packed_, scratch_;
+};
+
+constexpr const char* kNoneRuns = "none of its plans runs";
+
+// Untimed: the first plan that runs, by no engine that is compiled at run time. Without a plan,
+// why.
+template <class Library>
+Chosen<Library> first_that_runs(int device, const typename Library::Link& link,
+                                const ConvTask& task, const RewriteList& rewrites,
+                                const LibraryOptions& options, std::string& why) {
+  why = Library::kNoPlan;
+  std::optional<Trial<Library>> trial;
+  for (const auto& rewrite : rewrites)
+    for (const auto& offered : offers_for<Library>(link, task, rewrite, options)) {
+      if (offered.offer.compiles) continue;
+      Chosen<Library> chosen{offered.rewrite, offered.offer.make(0), task};
+      if (chosen.plan == nullptr) continue;
+      if (!trial) trial.emplace(device, link, task);
+      if (trial->runs(chosen)) {
+        why.clear();
+        return chosen;
+      }
+      why = kNoneRuns;
+    }
+  return {};
 }
 
 // Scratch for `own_bytes` and for the plans, of which those that want more than there is go.
@@ -238,21 +349,23 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
     works.push_back([&timer, &plan, &calls, &turn, scratch] {
       ConvCall its_call = calls[turn++ % calls.size()];
       if (packed_bytes(plan) == 0) its_call.packed = nullptr;
-      run_chosen<Library>(timer.queue(), plan, its_call, scratch, true);
+      run_chosen<Library>(timer.queue(), plan, its_call, scratch);
     });
   }
   works.push_back(
       [&] { run_own(timer.queue(), task, tf32, calls[turn++ % calls.size()], scratch); });
   const int best = fastest_of(timer, works);
-  Library::end_choice(link);
+  Library::forget_stream(link);
   if (best < 0) return std::nullopt;
   const auto index = static_cast<std::size_t>(best);
   return index < plans.size() ? plans[index] : Chosen<Library>{};
 }
 
-// Without a plan: our own kernel is to be used; `why` says the reason.
+// Without a plan: our own kernel is to be used; `why` says the reason. With one, it says what was
+// left out, if anything was. `began`: when choosing for the program did.
 template <class Library>
-Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
+Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
+                          Clock::time_point began = Clock::now()) {
   const auto& link = link_of<Library>(device);
   if (link.functions == nullptr) {
     why = link.problem;
@@ -264,46 +377,78 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why) {
     why = std::string(Library::kName) + " cannot use the device";
     return {};
   }
-  const std::lock_guard lock(choice_mutex());  // under which handles for choices are used, too
+  const std::lock_guard lock(choice_mutex());  // under which handles for plans are used, too
   const LibraryOptions options = library_options();
   const RewriteList rewrites = rewrites_to_try(task, options);
+  if (options.deterministic)
+    return first_that_runs<Library>(device, link, task, rewrites, options, why);
   std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
                     Library::key(link, task, options);
   // What was kept by those that did not know rewrites says nothing where there are some, nor does
   // what was fastest of these alone.
   for (const auto& rewrite : rewrites) key += rewrite_mark(rewrite.get());
   if (!rewrites.empty() && options.rewrites == Rewrites::kAlways) key += "@always@";
-  if (!options.deterministic) {
-    if (const std::optional<std::string> known = plan_cache().find(key)) {
-      if (*known == kOwnKernel) {
-        why = kOwnWasFaster;
-        return {};
-      }
-      if (auto chosen = read_chosen<Library>(link, task, rewrites, options, *known)) return *chosen;
+  const auto seen = [&](const std::string& text) {
+    return std::to_string(device) + "; " + key + "; " + text;
+  };
+  if (const std::optional<std::string> known = plan_cache().find(key)) {
+    if (*known == kOwnKernel) {
+      why = kOwnWasFaster;
+      return {};
+    }
+    const auto chosen = read_chosen<Library>(link, task, rewrites, options, *known);
+    if (chosen && (has_run(seen(*known)) || Trial<Library>(device, link, task).runs(*chosen))) {
+      note_run(seen(*known));
+      return *chosen;
     }
   }
-  auto plans = plans_to_try<Library>(link, task, rewrites, options);
-  if (plans.empty()) {
-    why = Library::kNoPlan;
-    return {};
+  const std::string limit = "choosing took more than " + seconds_text(options.choose_seconds) +
+                            " s (PYCNN_CUDA_CHOOSE_SECONDS)";
+  std::vector<Chosen<Library>> plans;
+  bool all = false;
+  if (!is_late(began, options.choose_seconds)) {
+    std::vector<Offered<Library>> offers;
+    for (const auto& rewrite : rewrites)
+      for (auto& offered : offers_for<Library>(link, task, rewrite, options))
+        offers.push_back(std::move(offered));
+    plans = made_plans<Library>(device, task, offers, options, began, all);
+    if (plans.empty() && all) {
+      why = Library::kNoPlan;
+      return {};
+    }
   }
-  if (options.deterministic) return plans.front();
+  if (plans.empty()) {
+    Chosen<Library> first = first_that_runs<Library>(device, link, task, rewrites, options, why);
+    if (first.plan != nullptr) why = "not timed: " + limit;
+    return first;
+  }
   const Chosen<Library> first = plans.front();
   const std::size_t wanted = plans.size();
   const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans);
-  if (!best) return plans.empty() ? first : plans.front();
+  if (!best) {
+    if (plans.empty()) plans.push_back(first);
+    Trial<Library> trial(device, link, task);
+    for (const Chosen<Library>& chosen : plans)
+      if (trial.runs(chosen)) return chosen;
+    why = kNoneRuns;
+    return {};
+  }
   // A plan without a text is chosen anew in the next process.
   std::string text = kOwnKernel;
   if (best->plan != nullptr) text = Library::text(*best->plan);
   if (!text.empty()) {
     text = rewrite_mark(best->rewrite.get()) + text;
-    // Where memory was short, another one may be faster next time.
-    if (plans.size() < wanted)
+    note_run(seen(text));
+    // Where memory or time was short, another one may be faster next time.
+    if (plans.size() < wanted || !all)
       plan_cache().put_for_now(key, text);
     else
       plan_cache().put(key, text);
   }
-  if (best->plan == nullptr) why = kOwnWasFaster;
+  if (best->plan == nullptr)
+    why = kOwnWasFaster;
+  else if (!all)
+    why = "no engines that would have been compiled: " + limit;
   return *best;
 }
 
@@ -325,7 +470,7 @@ void run_library(const KernelArgs& args) noexcept {
     ConvCall call = call_of<OpType>(args);
     const auto& chosen = *static_cast<const Chosen<Library>*>(state);
     if (packed_bytes(chosen) > 0) call.packed = std::exchange(call.weight, nullptr);
-    run_chosen<Library>(queue_of(args), chosen, call, args.scratch, false);
+    run_chosen<Library>(queue_of(args), chosen, call, args.scratch);
   } catch (...) {
     note_library(queue_of(args), Library::kNotGiven);
   }
@@ -339,15 +484,15 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   std::string why;
   Chosen<Library> chosen;
   try {
-    chosen = find_plan<Library>(device, task, why);
+    chosen = find_plan<Library>(device, task, why, problem.began);
   } catch (const std::exception& error) {
     why = error.what();
   }
   std::string left_out;
   if (const auto& link = link_of<Library>(device); link.functions != nullptr)
     left_out = Library::left_out(link, library_options());
-  if (chosen.plan == nullptr)
-    return refuse(kept_text(left_out.empty() ? why : why + "; " + left_out));
+  if (!why.empty()) left_out = left_out.empty() ? why : why + "; " + left_out;
+  if (chosen.plan == nullptr) return refuse(kept_text(left_out));
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
   choice.left_out = kept_text(left_out);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";

@@ -15,6 +15,10 @@ struct LibraryOptions {
   bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of a library, untimed
   // $PYCNN_CUDA_REWRITES, "off" or "always": where there are any, for tests and times.
   Rewrites rewrites = Rewrites::kTimed;
+  // $PYCNN_CUDA_CHOOSE_SECONDS: of choosing for one program. Behind them no plan is timed that the
+  // plan cache does not know: the first one is taken that runs and is not compiled at run time.
+  double choose_seconds = kChooseSeconds;
+  static constexpr double kChooseSeconds = 120.0;
 };
 
 inline LibraryOptions library_options() {
@@ -24,10 +28,13 @@ inline LibraryOptions library_options() {
   };
   const char* const named = std::getenv("PYCNN_CUDA_REWRITES");
   const std::string_view rewrites = named != nullptr ? named : "";
+  const char* const seconds = std::getenv("PYCNN_CUDA_CHOOSE_SECONDS");
   return {is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC"),
           rewrites == "off"      ? Rewrites::kNever
           : rewrites == "always" ? Rewrites::kAlways
-                                 : Rewrites::kTimed};
+                                 : Rewrites::kTimed,
+          seconds != nullptr && *seconds != '\0' ? std::strtod(seconds, nullptr)
+                                                 : LibraryOptions::kChooseSeconds};
 }
 
 }  // namespace pycnn::cuda

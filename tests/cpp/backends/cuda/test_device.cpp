@@ -68,6 +68,19 @@ TEST_CASE("cuda device: what is missing is named") {
   }
 }
 
+TEST_CASE("cuda device: who keeps a stream is told before it ends") {
+  static int device, streams;
+  device = streams = -1;
+  forget_streams = [](int of) noexcept {
+    device = of;
+    streams = fake_cuda().streams;
+  };
+  { const Opened opened; }
+  forget_streams = nullptr;
+  CHECK(device == 0);
+  CHECK(streams == DeviceQueue::kLanes);
+}
+
 TEST_CASE("cuda device: a device that cannot be opened is no queue") {
   for (const char* const call : {"cudaSetDevice", "cudaStreamCreateWithFlags"}) {
     fake_cuda() = {};

@@ -7,9 +7,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <functional>
+#include <mutex>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backends/cuda/conv2d_rewrite.cpp"
@@ -92,6 +97,7 @@ struct Scripted {
   double us = 0.0;
   bool fails = false;
   std::int64_t scratch = 0;
+  bool compiles = false;
 };
 
 struct FakePlan {
@@ -111,7 +117,7 @@ struct Fake {
   static constexpr const char* kNoPlan = "the library has none";
   static constexpr const char* kNotGiven = "not given";
 
-  static std::map<int, std::vector<Scripted>> offers;
+  static std::map<int, std::vector<Scripted>> scripts;
   static int planned, runs;
   static std::string missing;
   static std::vector<std::pair<const void*, const void*>> places;  // images and weights of runs
@@ -123,34 +129,53 @@ struct Fake {
     return "fake " + std::to_string(task.shape.images) + " " +
            std::to_string(static_cast<int>(task.direction));
   }
-  static std::vector<std::shared_ptr<Plan>> plans(const Link&, const ConvTask& task,
-                                                  const LibraryOptions&) {
+  // When it makes plans that are compiled, and which thread did.
+  static std::function<void()> while_compiling;
+  static std::set<int> compilers;
+  static std::mutex compiling;
+
+  static std::vector<Offer<Plan>> offers(const Link&, const ConvTask& task, const LibraryOptions&) {
     ++planned;
-    std::vector<std::shared_ptr<Plan>> found;
-    for (const Scripted& script : offers[task.shape.in_channels])
-      found.push_back(std::make_shared<Plan>(Plan{script, task}));
+    std::vector<Offer<Plan>> found;
+    for (const Scripted& script : scripts[task.shape.in_channels])
+      found.push_back({[script, task](int thread) {
+                         if (script.compiles) {
+                           if (while_compiling) while_compiling();
+                           const std::lock_guard lock(compiling);
+                           compilers.insert(thread);
+                         }
+                         return std::make_shared<Plan>(Plan{script, task});
+                       },
+                       script.compiles});
     return found;
   }
   static std::string text(const Plan& plan) { return plan.script.name; }
   static std::shared_ptr<Plan> read(const Link&, const ConvTask& task, const LibraryOptions&,
                                     const std::string& text) {
-    for (const Scripted& script : offers[task.shape.in_channels])
+    for (const Scripted& script : scripts[task.shape.in_channels])
       if (script.name == text) return std::make_shared<Plan>(Plan{script, task});
     return nullptr;
   }
-  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte*, bool) {
+  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte*) {
     ++runs;
+    stream = queue.stream;
     places.push_back({call.input, call.packed != nullptr ? call.packed : call.weight});
     fake_cuda().work(plan.script.us);
+    if (plan.script.name == "throws") throw std::runtime_error("no work for it");
     if (plan.script.fails) note_library(queue, "trouble");
   }
   static Image image(const Plan& plan) { return plan.task.image; }
-  static void end_choice(const Link&) {}
+  static void forget_stream(const Link&) { stream = nullptr; }
+  static cudaStream_t stream;  // that it was given last
 };
-std::map<int, std::vector<Scripted>> Fake::offers;
+std::map<int, std::vector<Scripted>> Fake::scripts;
 int Fake::planned = 0, Fake::runs = 0;
 std::string Fake::missing;
 std::vector<std::pair<const void*, const void*>> Fake::places;
+std::function<void()> Fake::while_compiling;
+std::set<int> Fake::compilers;
+std::mutex Fake::compiling;
+cudaStream_t Fake::stream = nullptr;
 
 // Each test has tasks of its own, since choices are kept: images are counted on.
 int next_images() {
@@ -192,18 +217,25 @@ struct Choices {
     own_us = 1000.0;
     own_runs = Fake::planned = Fake::runs = 0;
     Fake::places.clear();
-    Fake::offers = {
+    Fake::while_compiling = nullptr;
+    Fake::compilers.clear();
+    Fake::scripts = {
         {kPlain, {{"plain", 100.0}}}, {kPadded, {{"padded", 20.0}}}, {kBlocks, {{"blocks", 10.0}}}};
   }
   ~Choices() {
+    CHECK(Fake::stream == nullptr);  // they ended
+    CHECK(fake_cuda().streams == 0);
     CHECK(fake_cuda().allocations == 0);
     CHECK(fake_cuda().current == 7);  // the caller's, still
     fake_cuda() = {};
   }
 
-  static Found find(const ConvTask& task) {
+  // `ago` seconds after choosing for the program began.
+  static Found find(const ConvTask& task, double ago = 0.0) {
     Found found;
-    const Chosen<Fake> chosen = find_plan<Fake>(0, task, found.why);
+    const auto began = Clock::now() - std::chrono::duration_cast<Clock::duration>(
+                                          std::chrono::duration<double>(ago));
+    const Chosen<Fake> chosen = find_plan<Fake>(0, task, found.why, began);
     if (chosen.rewrite != nullptr) found.rewrite = chosen.rewrite->name;
     if (chosen.plan != nullptr) found.plan = chosen.plan->script.name;
     return found;
@@ -259,7 +291,7 @@ TEST_CASE("library kernel: each direction moves what it has to") {
   ConvTask task = stem(next_images());
   task.shape.out_channels = 6;  // padded to 8
   task.bias = true;
-  Fake::offers = {{kBlocks, {{"blocks", 10.0}}}};
+  Fake::scripts = {{kBlocks, {{"blocks", 10.0}}}};
   CHECK(choices.find(task).plan == "blocks");
   CHECK(moves.gathers > 0);
   CHECK(moves.finishes == moves.gathers);
@@ -293,7 +325,7 @@ std::size_t calls_in_turn() {
 
 TEST_CASE("library kernel: tensors are timed in turn until the cache cannot hold them all") {
   const Choices choices;
-  Fake::offers = {{16, {{"only", 10.0}}}};
+  Fake::scripts = {{16, {{"only", 10.0}}}};
   own_us = 1e6;
   const auto find = [&](double cache) {  // of that many times a call's tensors
     const ConvTask task = stem(next_images(), 16);
@@ -334,17 +366,17 @@ TEST_CASE("library kernel: what measures a result is timed with each plan") {
 
 TEST_CASE("library kernel: a rewrite that is refused or fails leaves the choice to the others") {
   const Choices choices;
-  Fake::offers[kBlocks].clear();
+  Fake::scripts[kBlocks].clear();
   Found found = choices.find(stem(next_images()));
   CHECK(found.rewrite == "paddedc8k8");
   CHECK(found.plan == "padded");
-  Fake::offers[kBlocks] = {{"blocks", 10.0, true}};
+  Fake::scripts[kBlocks] = {{"blocks", 10.0, true}};
   CHECK(choices.find(stem(next_images())).plan == "padded");
-  Fake::offers[kPadded] = {{"padded", 1.0, true}};
+  Fake::scripts[kPadded] = {{"padded", 1.0, true}};
   found = choices.find(stem(next_images()));
   CHECK(found.rewrite.empty());
   CHECK(found.plan == "plain");
-  Fake::offers.clear();
+  Fake::scripts.clear();
   found = choices.find(stem(next_images()));
   CHECK(found.plan.empty());
   CHECK(found.why == Fake::kNoPlan);
@@ -352,14 +384,14 @@ TEST_CASE("library kernel: a rewrite that is refused or fails leaves the choice 
 
 TEST_CASE("library kernel: what there is no memory for leaves the choice to the others") {
   const Choices choices;
-  Fake::offers[kBlocks] = {{"large", 5.0, false, 1 << 20}, {"blocks", 10.0}};
+  Fake::scripts[kBlocks] = {{"large", 5.0, false, 1 << 20}, {"blocks", 10.0}};
   CHECK(choices.find(stem(next_images())).plan == "large");
   fake_cuda().largest_block = 1 << 20;  // and the images are moved
   CHECK(choices.find(stem(next_images())).plan == "blocks");
   const ConvTask task = stem(100 + next_images());
   // Not even for moved images, but for all weights.
   fake_cuda().largest_block = std::size_t{1000} * task.shape.images;
-  Fake::offers[kPlain] = {{"plain", 100.0}, {"wide", 50.0, false, 1 << 20}};
+  Fake::scripts[kPlain] = {{"plain", 100.0}, {"wide", 50.0, false, 1 << 20}};
   CHECK(choices.find(task).plan == "plain");
   // It is kept for this process, which has little memory, and for no other.
   fake_cuda().largest_block = ~std::size_t{0};
@@ -389,7 +421,10 @@ TEST_CASE("library kernel: a choice is kept, and read again without timing") {
   plan_cache().put(choices.key_of(own), kOwnKernel);
   CHECK(choices.find(plain).plan == "plain");
   CHECK(choices.find(own).why == kOwnWasFaster);
-  CHECK(Fake::planned + Fake::runs == 0);
+  CHECK(Fake::planned == 0);
+  CHECK(Fake::runs == 1);  // whether it still does
+  CHECK(choices.find(plain).plan == "plain");
+  CHECK(Fake::runs == 1);
 }
 
 TEST_CASE("library kernel: what is kept and cannot be had is timed anew") {
@@ -409,9 +444,26 @@ TEST_CASE("library kernel: what is kept and cannot be had is timed anew") {
   }
 }
 
+TEST_CASE("library kernel: what is kept and does not run is chosen anew") {
+  const Choices choices;
+  Fake::scripts[kPlain] = {{"broken", 1.0, true}, {"throws", 1.0}, {"plain", 2.0}};
+  for (const char* const kept : {"broken", "throws"}) {
+    CAPTURE(kept);
+    const ConvTask task = stem(next_images());
+    plan_cache().put(choices.key_of(task), kept);
+    CHECK(choices.find(task).plan == "plain");
+    CHECK(plan_cache().find(choices.key_of(task)) == "plain");
+  }
+  // Without memory to see it, what is kept is taken.
+  const ConvTask task = stem(next_images());
+  plan_cache().put(choices.key_of(task), "broken");
+  fake_cuda().largest_block = 16;
+  CHECK(choices.find(task).plan == "broken");
+}
+
 TEST_CASE("library kernel: what users forbid or ask for is not kept for others") {
   const Choices choices;
-  Fake::offers[kPlain] = {{"plain", 1.0}};
+  Fake::scripts[kPlain] = {{"plain", 1.0}};
   const ConvTask task = stem(next_images());
   {
     const Variable always("PYCNN_CUDA_REWRITES", "always");
@@ -422,13 +474,107 @@ TEST_CASE("library kernel: what users forbid or ask for is not kept for others")
     const Variable always("PYCNN_CUDA_REWRITES", "always");
     CHECK(choices.find(task).plan == "blocks");
   }
-  Fake::offers[kPlain] = {{"plain", 100.0}};
+  Fake::scripts[kPlain] = {{"plain", 100.0}};
   const ConvTask other = stem(next_images());
   {
     const Variable off("PYCNN_CUDA_REWRITES", "off");
     CHECK(choices.find(other).plan == "plain");
   }
   CHECK(choices.find(other).plan == "blocks");
+}
+
+TEST_CASE("library kernel: the deterministic choice is the first that runs") {
+  const Choices choices;
+  const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+  Fake::scripts[kBlocks] = {{"broken", 1.0, true}, {"throws", 1.0}, {"slow", 900.0}, {"fast", 1.0}};
+  Found found = choices.find(stem(next_images()));
+  CHECK(found.plan == "slow");
+  CHECK(found.rewrite == kBlocksName);
+  CHECK(found.why.empty());
+  Fake::scripts[kBlocks] = {{"broken", 1.0, true}};
+  found = choices.find(stem(next_images()));
+  CHECK(found.plan == "padded");
+  Fake::scripts = {{kPlain, {{"broken", 1.0, true}}}, {kBlocks, {{"throws", 1.0}}}};
+  found = choices.find(stem(next_images()));
+  CHECK(found.plan.empty());
+  CHECK(found.why == kNoneRuns);
+  Fake::scripts.clear();
+  CHECK(choices.find(stem(next_images())).why == Fake::kNoPlan);
+}
+
+TEST_CASE("library kernel: plans that do not run are not taken when nothing can be timed") {
+  const Choices choices;
+  Fake::scripts = {{kPlain, {{"broken", 1.0, true}, {"plain", 2.0}}}};
+  fake_cuda().failing = {"cudaStreamBeginCapture"};
+  CHECK(choices.find(stem(next_images())).plan == "plain");
+  Fake::scripts = {{kPlain, {{"broken", 1.0, true}, {"throws", 2.0}}}};
+  const Found found = choices.find(stem(next_images()));
+  CHECK(found.plan.empty());
+  CHECK(found.why == kNoneRuns);
+}
+
+TEST_CASE(
+    "library kernel: plans are compiled by several threads, two at least where there are cores") {
+  const Choices choices;
+  const unsigned cores = std::thread::hardware_concurrency();
+  Fake::scripts = {{kPlain, {{"good", 9.0}}}};
+  for (int i = 0; i < 4; ++i)
+    Fake::scripts[kPlain].push_back(
+        {std::string("compiled") + std::to_string(i), 8.0 - i, false, 0, true});
+  // The first waits until another one came, so that it must not be one after the other.
+  std::atomic<int> there = 0;
+  Fake::while_compiling = [&] {
+    ++there;
+    const auto begin = Clock::now();
+    while (cores > 1 && there < 2 && !is_late(begin, 20.0)) std::this_thread::yield();
+  };
+  CHECK(choices.find(stem(next_images())).plan == "compiled3");
+  if (cores > 1) CHECK(Fake::compilers.size() > 1);
+  for (const int thread : Fake::compilers) {
+    CHECK(thread >= 0);
+    CHECK(thread < kMostBuilders);
+  }
+}
+
+TEST_CASE("library kernel: choosing for a program has an end") {
+  const Choices choices;
+  Fake::scripts = {
+      {kPlain,
+       {{"compiled", 1.0, false, 0, true}, {"broken", 1.0, true}, {"slow", 50.0}, {"fast", 2.0}}}};
+  ConvTask task = stem(next_images());
+  Found found = choices.find(task, 119.0);
+  CHECK(found.plan == "compiled");
+  CHECK(found.why.empty());
+  CHECK(choices.find(task, 121.0).plan == "compiled");  // it is known
+  task = stem(next_images());
+  Fake::compilers.clear();
+  found = choices.find(task, 121.0);
+  CHECK(found.plan == "slow");
+  CHECK(found.why == "not timed: choosing took more than 120 s (PYCNN_CUDA_CHOOSE_SECONDS)");
+  CHECK(Fake::compilers.empty());
+  CHECK(!plan_cache().find(choices.key_of(task)));
+  CHECK(choices.find(task).plan == "compiled");  // another program has its own time
+  {
+    const Variable none("PYCNN_CUDA_CHOOSE_SECONDS", "0");
+    CHECK(choices.find(stem(next_images())).plan == "slow");
+  }
+  {
+    const Variable more("PYCNN_CUDA_CHOOSE_SECONDS", "500");
+    CHECK(choices.find(stem(next_images()), 121.0).plan == "compiled");
+  }
+  // It ends while plans are compiled: those that are there are timed, for this process.
+  const Variable soon("PYCNN_CUDA_CHOOSE_SECONDS", "2.5");
+  Fake::scripts[kPlain].assign(40, {"compiled", 1.0, false, 0, true});
+  Fake::scripts[kPlain].push_back({"fast", 0.5});
+  Fake::while_compiling = [] { std::this_thread::sleep_for(std::chrono::milliseconds(400)); };
+  task = stem(next_images());
+  found = choices.find(task, 2.3);
+  CHECK(found.plan == "fast");
+  CHECK(found.why ==
+        "no engines that would have been compiled: choosing took more than 2.5 s "
+        "(PYCNN_CUDA_CHOOSE_SECONDS)");
+  CHECK(plan_cache().find(choices.key_of(task)) == "fast");
+  CHECK(!PlanCache(plan_cache().file()).find(choices.key_of(task)));
 }
 
 TEST_CASE("library kernel: the deterministic choice is not timed and not kept") {
@@ -438,9 +584,9 @@ TEST_CASE("library kernel: the deterministic choice is not timed and not kept") 
   CHECK(choices.find(task).rewrite == kBlocksName);
   CHECK(choices.find(good).rewrite.empty());
   CHECK(choices.find(good).plan == "blocks");  // of 16 channels
-  Fake::offers[kBlocks].clear();
+  Fake::scripts[kBlocks].clear();
   CHECK(choices.find(task).rewrite == "paddedc8k8");
-  CHECK(Fake::runs == 0);
+  CHECK(Fake::runs == 4);  // once each
   CHECK(!plan_cache().find(choices.key_of(task)));
   // Full precision has no kernels that want more than one channel.
   ConvTask wide = stem(next_images());
@@ -455,7 +601,7 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   ops::Conv2d conv;
   conv.stride = {2, 2};
   conv.padding = {3, 3, 3, 3};
-  Fake::offers[kBlocks] = {{"blocks", 10.0, false, 1000}};
+  Fake::scripts[kBlocks] = {{"blocks", 10.0, false, 1000}};
   const std::vector<TensorSpec> outputs = {{{inputs[0].shape[0], 6, 6, 8}, DType::kBFloat16}};
   Problem problem;
   problem.inputs = inputs;
@@ -467,7 +613,7 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   CHECK(std::string(choice.left_out).empty());
   Fake::missing = "no compiler";
   CHECK(std::string(choose_library<Fake>(0, conv, problem).left_out) == "no compiler");
-  Fake::offers.clear();
+  Fake::scripts.clear();
   const std::vector<TensorSpec> others = {{{next_images(), 12, 12, 3}, DType::kBFloat16},
                                           inputs[1]};
   problem.inputs = others;

@@ -1,0 +1,267 @@
+// How plans of cuDNN are made, tried and executed: by a library of which each object is a few
+// numbers, and a runtime whose clock the tests know (support/fake_cuda).
+#ifndef PYCNN_VERSION
+#define PYCNN_VERSION "test"
+#endif
+#include <doctest/doctest.h>
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/conv2d_cudnn.cpp"
+#include "support/variable.h"
+
+namespace pycnn::cuda {
+
+void conv2d_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvEpilogue&, void*) {}
+
+namespace {
+
+using pycnn::testing::Variable;
+
+struct FakeObject {
+  int kind;
+  void* handle = nullptr;
+  int mode = 0;
+  std::int64_t engine = 0;
+};
+struct Executed {
+  void* handle;
+  void* stream;
+  std::int64_t engine;
+};
+struct FakeCudnn {
+  std::set<std::int64_t> unmade;  // engines whose plans cannot be made
+  std::set<std::int64_t> loyal;   // that are executed with the handle of their plan alone
+  std::map<std::int64_t, double> us;
+  std::map<void*, void*> streams;  // by handle
+  std::vector<Executed> executed;
+  int objects = 0;
+};
+FakeCudnn fake;
+constexpr std::int64_t kFirstEngine = 10, kEngines = 3;
+
+FakeObject& of(cudnn::Object object) { return *static_cast<FakeObject*>(object); }
+
+cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t, const void* values) {
+  FakeObject& self = of(object);
+  const auto other = [&] { return of(*static_cast<void* const*>(values)); };
+  switch (attribute) {
+    case cudnn::kGraphHandle:
+    case cudnn::kPlanHandle:
+      self.handle = *static_cast<void* const*>(values);
+      break;
+    case cudnn::kHeuristicsGraph:
+      self.handle = other().handle;
+      break;
+    case cudnn::kHeuristicsMode:
+      self.mode = *static_cast<const int*>(values);
+      break;
+    case cudnn::kPlanConfig:
+      self.engine = other().engine;
+      // Of one thread's handle, all of it.
+      return other().handle == self.handle ? 0 : 3000;
+    default:
+      break;
+  }
+  return 0;
+}
+
+cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
+                  std::int64_t* count, void* values) {
+  const FakeObject& self = of(object);
+  *count = 1;
+  auto* const objects = static_cast<void**>(values);
+  switch (attribute) {
+    case cudnn::kHeuristicsResults:
+      *count = self.mode == cudnn::kHeuristicsModeA ? kEngines : 0;
+      for (std::int64_t i = 0; i < *count; ++i)
+        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, kFirstEngine + i};
+      break;
+    case cudnn::kConfigEngine:
+      of(objects[0]).engine = self.engine;
+      break;
+    case cudnn::kEngineIndex:
+      *static_cast<std::int64_t*>(values) = self.engine;
+      break;
+    case cudnn::kPlanWorkspace:
+      *static_cast<std::int64_t*>(values) = 64;
+      break;
+    case cudnn::kPlanJson: {
+      const std::string text = std::to_string(self.engine);
+      *count = static_cast<std::int64_t>(text.size() + 1);
+      if (wanted > 0) std::memcpy(values, text.c_str(), text.size() + 1);
+      break;
+    }
+    default:
+      *count = 0;
+  }
+  return 0;
+}
+
+const cudnn::Functions& functions() {
+  static const cudnn::Functions functions = {
+      [] { return std::size_t{91000}; },
+      [] { return std::size_t{13000}; },
+      [](cudnn::Status) { return "trouble"; },
+      [](cudnn::Handle* handle) {
+        *handle = new int(0);  // for the life of the process, as those of a link
+        return 0;
+      },
+      [](cudnn::Handle) { return 0; },
+      [](cudnn::Handle handle, void* stream) {
+        fake.streams[handle] = stream;
+        return 0;
+      },
+      [](int kind, cudnn::Object* object) {
+        *object = new FakeObject{kind};
+        ++fake.objects;
+        return 0;
+      },
+      [](cudnn::Object object) {
+        delete &of(object);
+        --fake.objects;
+        return 0;
+      },
+      [](cudnn::Object object) {
+        const FakeObject& self = of(object);
+        return self.kind == cudnn::kExecutionPlan && fake.unmade.count(self.engine) > 0 ? 3000 : 0;
+      },
+      set,
+      get,
+      [](cudnn::Handle handle, cudnn::Object plan, cudnn::Object) {
+        const FakeObject& self = of(plan);
+        fake.executed.push_back({handle, fake.streams[handle], self.engine});
+        fake_cuda().work(fake.us[self.engine]);
+        return self.handle != handle && fake.loyal.count(self.engine) > 0 ? 3000 : 0;
+      }};
+  return functions;
+}
+
+// A link to the library, for as long as the process lives; engines are slower one after another.
+struct Linked {
+  Linked() : link(*new Link) {
+    fake_cuda() = {};
+    fake = {};
+    fake.us = {{10, 10.0}, {11, 20.0}, {12, 30.0}};
+    link.functions = &functions();
+    const bool opened = Cudnn::open(link);
+    REQUIRE(opened);
+  }
+  ~Linked() {
+    CHECK(fake.streams[link.for_runs] == nullptr);
+    CHECK(fake_cuda().allocations == 0);
+    forget_streams = nullptr;
+    links().list.clear();
+    fake_cuda() = {};
+  }
+  Link& link;
+  // As test_cudnn_graph.cpp has it: it is looked for once.
+  const Variable no_compiler{"PYCNN_NVRTC", "/there/is/no/libnvrtc"};
+};
+
+ConvTask small_task() {
+  ConvTask task;
+  task.image = Image::kFloat32;
+  ConvShape& s = task.shape;
+  s.images = 2;
+  s.height = s.width = s.out_height = s.out_width = 4;
+  s.in_channels = s.out_channels = 8;
+  s.kernel_height = s.kernel_width = 3;
+  s.stride_y = s.stride_x = s.dilation_y = s.dilation_x = s.groups = 1;
+  s.top = s.left = task.bottom = task.right = 1;
+  return task;
+}
+
+std::int64_t engine_of(const Chosen<Cudnn>& chosen) {
+  return chosen.plan != nullptr ? of(chosen.plan->plan.object()).engine : 0;
+}
+
+TEST_CASE("conv2d by cudnn: a plan is chosen by running it with the handle of runs") {
+  const Linked linked;
+  const ConvTask task = small_task();
+  std::string why;
+  const auto untimed = [&] {
+    return engine_of(
+        first_that_runs<Cudnn>(0, linked.link, task, {nullptr}, library_options(), why));
+  };
+  const auto fastest = [&] {
+    bool all = false;
+    auto plans =
+        made_plans<Cudnn>(0, task, offers_for<Cudnn>(linked.link, task, nullptr, library_options()),
+                          library_options(), Clock::now(), all);
+    CHECK(all);
+    const auto best = fastest_plan<Cudnn>(0, linked.link, task, false, plans);
+    return best ? engine_of(*best) : -1;
+  };
+  CHECK(untimed() == 10);
+  CHECK(fake.executed.size() == 1);
+  CHECK(fastest() == 10);
+  fake.loyal = {10};
+  CHECK(untimed() == 11);
+  CHECK(why.empty());
+  CHECK(fastest() == 11);
+  fake.unmade = {11};
+  CHECK(untimed() == 12);
+  CHECK(fastest() == 12);
+  fake.loyal = {10, 12};
+  CHECK(untimed() == 0);
+  CHECK(why == kNoneRuns);
+  fake.unmade = {10, 11, 12};
+  CHECK(untimed() == 0);
+  CHECK(why == Cudnn::kNoPlan);
+  for (const Executed& each : fake.executed) {
+    CHECK(each.handle == linked.link.for_runs);
+    CHECK(each.stream != nullptr);
+  }
+}
+
+TEST_CASE("conv2d by cudnn: threads make plans with handles of their own, and the graphs too") {
+  const Linked linked;
+  const ConvTask task = small_task();
+  {
+    Engines engines(linked.link, plain_problem(task), {});
+    std::set<void*> handles = {linked.link.for_runs};
+    for (int thread = 0; thread < kMostBuilders; ++thread) {
+      const auto plan = engines.plan(1, kFirstEngine + 1, false, thread);
+      REQUIRE(plan != nullptr);
+      CHECK(of(plan->plan.object()).engine == kFirstEngine + 1);
+      handles.insert(of(plan->plan.object()).handle);
+    }
+    CHECK(handles.size() == kMostBuilders + 1);
+    // What another thread found is not there, or is another one.
+    CHECK(engines.plan(9, kFirstEngine, false, 0) == nullptr);
+    CHECK(engines.plan(1, kFirstEngine, false, 0) == nullptr);
+  }
+  CHECK(fake.objects == 0);
+}
+
+TEST_CASE("conv2d by cudnn: a handle keeps no stream that ends") {
+  const Linked linked;
+  const Link& link = linked.link;
+  const ConvTask task = small_task();
+  Engines engines(link, plain_problem(task), {});
+  const auto plan = engines.plan(0, kFirstEngine, false, 0);
+  REQUIRE(plan != nullptr);
+  int stream = 0;
+  DeviceQueue queue;
+  queue.stream = &stream;
+  std::vector<std::byte> data(64);
+  ConvCall call{};
+  call.input = call.output = data.data();
+  Cudnn::run(queue, *plan, call, data.data());
+  CHECK(!queue.failed());
+  CHECK(fake.streams[link.for_runs] == &stream);
+  before_streams_end(link.device + 1);  // another device's
+  CHECK(fake.streams[link.for_runs] == &stream);
+  before_streams_end(link.device);
+  CHECK(fake.streams[link.for_runs] == nullptr);
+  Cudnn::run(queue, *plan, call, data.data());
+  CHECK(fake.executed.back().stream == &stream);
+  before_streams_end(link.device);
+}
+
+}  // namespace
+}  // namespace pycnn::cuda
