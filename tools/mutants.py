@@ -132,8 +132,15 @@ MUTANTS = (
     Mutant(
         "strassen: each share of the channels starts with the first weights",
         CPU + "strassen.isa.cpp",
-        "tile.weights = job.weights + tile.channel * kStrassenProducts * job.half;",
+        "tile.weights = job.weights + tile.channel * products * job.part;",
         "tile.weights = job.weights;",
+        "*/backends/test_strassen.cpp",
+    ),
+    Mutant(
+        "strassen: the second level forgets a sum of the outer one",
+        CPU + "strassen.isa.cpp",
+        "if (product == 2 || product == 3 || product == 5) add(u2, sum);",
+        "if (product == 2 || product == 3) add(u2, sum);",
         "*/backends/test_strassen.cpp",
     ),
     Mutant(
