@@ -102,6 +102,9 @@ struct Kernel {
   // Whether the kernel, which is one for `op`, can do the neighbour's work as well; changes it if
   // so. It then reads the input of a neighbour of one input in place of its own, or writes that of
   // a reader whose last input it made, whose other inputs come behind all of its own.
+  // A neighbour of several inputs that gives it its input 0 it makes itself: it then finds the
+  // neighbour's first input in place of that, the others behind all of its own, and writes the
+  // neighbour's outputs behind its own, for those who read them later.
   bool (*absorb)(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept = nullptr;
 };
 

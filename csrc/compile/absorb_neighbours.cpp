@@ -2,6 +2,10 @@
 // launch and moves the tensor twice, beside kernels that could do that to what they load or store.
 // A kernel says whether it can (Kernel::absorb). The step goes to the one that makes its input
 // where nobody else reads that, or else to all of those that read its result.
+//
+// A batch norm, or its gradient, is work, but such that waits for memory: the first kernel that
+// reads the result may make it itself, some pixels at a time, while it multiplies. The result
+// stays.
 #include <algorithm>
 
 #include "compile/passes.h"
@@ -18,8 +22,9 @@ class Absorber {
     find_facts();
     for (std::size_t i = 0; i < schedule_.run.size(); ++i) {
       const ScheduleStep& step = schedule_.run[i];
-      if (step.outputs.size() != 1 || is_pinned(step)) continue;
-      gone_[i] = goes_to_maker(i) || goes_to_readers(i);
+      if (is_pinned(step)) continue;
+      if (step.outputs.size() == 1) gone_[i] = goes_to_maker(i) || goes_to_readers(i);
+      if (!gone_[i] && is_norm(step.op)) gone_[i] = goes_to_first_reader(i);
     }
     std::vector<ScheduleStep> kept;
     for (std::size_t i = 0; i < gone_.size(); ++i)
@@ -130,6 +135,71 @@ class Absorber {
     std::erase(source, static_cast<int>(i));
     source.insert(source.end(), readers.begin(), readers.end());
     return true;
+  }
+
+  static bool is_norm(const Op& op) {
+    return std::holds_alternative<ops::BatchNormApply>(op) ||
+           std::holds_alternative<ops::BatchNormApplyGrad>(op) ||
+           std::holds_alternative<ops::BatchNormTrainGrad>(op);
+  }
+  static bool moves_parts(const ScheduleStep& step) {
+    return std::holds_alternative<ops::Concat>(step.op) ||
+           std::holds_alternative<ops::Slice>(step.op);
+  }
+
+  // The reader makes what it reads, for itself and for all who come later. It takes the neighbour's
+  // first input in place of its own and the others behind all of its own, and so the outputs.
+  bool goes_to_first_reader(std::size_t i) {
+    const ScheduleStep& each = schedule_.run[i];
+    int taker = -1;
+    for (const int v : each.outputs) {
+      if (facts(v).is_shared) return false;
+      for (const int reader : facts(v).readers) {
+        if (taker < 0 || reader < taker) taker = reader;
+        // What is a part of something else lies apart.
+        if (moves_parts(step(reader))) return false;
+      }
+    }
+    if (taker < 0) return false;
+    ScheduleStep& to = step(taker);
+    const auto is_read = [&](int v) {
+      return std::find(to.inputs.begin(), to.inputs.end(), v) != to.inputs.end();
+    };
+    if (to.kernel.absorb == nullptr || to.inputs[0] != each.outputs[0] ||
+        std::count(to.inputs.begin(), to.inputs.end(), each.outputs[0]) != 1 ||
+        std::any_of(each.outputs.begin() + 1, each.outputs.end(), is_read))
+      return false;
+    for (const int v : each.inputs) {
+      const int maker = facts(root_of(v)).maker;
+      if (maker >= 0 && moves_parts(step(maker))) return false;
+      if (is_variable(v) && is_assigned_between(v, static_cast<int>(i), taker)) return false;
+    }
+    Kernel kernel = to.kernel;
+    if (!absorbs(kernel, to, each, specs_of(each.outputs), false, 0)) return false;
+    to.kernel = std::move(kernel);
+    std::erase(facts(each.outputs[0]).readers, taker);
+    to.inputs[0] = each.inputs[0], to.input_specs[0] = each.input_specs[0];
+    to.inputs.insert(to.inputs.end(), each.inputs.begin() + 1, each.inputs.end());
+    to.input_specs.insert(to.input_specs.end(), each.input_specs.begin() + 1,
+                          each.input_specs.end());
+    for (const int v : each.inputs) {
+      std::vector<int>& readers = facts(v).readers;
+      std::replace(readers.begin(), readers.end(), static_cast<int>(i), taker);
+    }
+    for (const int v : each.outputs) {
+      to.outputs.push_back(v);
+      facts(v).maker = taker;
+    }
+    return true;
+  }
+
+  bool is_assigned_between(int v, int begin, int end) {
+    const int variable = schedule_.value(root_of(v)).index;
+    return std::any_of(schedule_.assignments.begin(), schedule_.assignments.end(),
+                       [&](const std::pair<int, int>& assigned) {
+                         const int maker = facts(root_of(assigned.second)).maker;
+                         return assigned.first == variable && maker > begin && maker < end;
+                       });
   }
 
   int root_of(int v) const {

@@ -115,7 +115,9 @@ const char* accept_strassen(const auto& op, const Problem& problem) {
 }
 
 Kernel make_strassen(const auto& op, const Problem& problem) {
-  return make_strassen_kernel(window_of(op, problem), problem.threads);
+  Kernel kernel = make_strassen_kernel(window_of(op, problem), problem.threads);
+  if (!problem.pinned.empty()) kernel.absorb = nullptr;
+  return kernel;
 }
 #endif
 

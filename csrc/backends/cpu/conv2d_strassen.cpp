@@ -1,8 +1,10 @@
 #include "backends/cpu/conv2d_strassen.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "backends/cpu/conv2d_measure.h"
+#include "backends/cpu/conv2d_norm_input.h"
 #include "backends/cpu/conv2d_window_plan.h"
 #include "backends/cpu/strassen.h"
 #include "core/parallel.h"
@@ -34,6 +36,7 @@ struct StrassenPlan {
   Index transposed = 0;
   Index zero_fill = 0;  // some output pixels are none of these
   MeasurePlan measure;
+  NormInputPlan norm;  // of the input
   ExtraInputs extra;
   float slope = 0;
   TileActivation tile_activation = TileActivation::kIdentity;
@@ -50,6 +53,8 @@ struct StrassenPlan {
   Index pairs() const { return images * image_pairs(); }
   Index plane() const { return chunk_pairs / set() * pitch; }
   Index chunk_floats() const { return products() * plane(); }
+  // Whether the pixels that are read follow one another.
+  bool reads_all() const { return in.column == 1 && in.row == columns && in.image == pixels(); }
   // Sums are made before all else where several shares of the blocks need them.
   bool shared() const { return splits > 1; }
 };
@@ -192,14 +197,12 @@ Index pixel_of(const StrassenPlan& plan, Index pair) {
                   plan.images * plan.pixels());
 }
 
-// The pixels of a chunk, where they follow one another.
-LineRuns read_pixels(const StrassenPlan& plan, const WindowTensors& tensors, Index index) {
-  if (plan.in.column != 1 || plan.in.row != plan.columns || plan.in.image != plan.pixels())
-    return {};
+// The pixels of a chunk, where they follow one another at a pitch.
+LineRuns read_pixels(const StrassenPlan& plan, const float* input, Index pitch, Index index) {
+  if (!plan.reads_all() || input == nullptr) return {};
   const StrassenChunk chunk = chunk_at(plan, index);
   const Index first = pixel_of(plan, chunk.first), end = pixel_of(plan, chunk.first + chunk.pairs);
-  return {tensors.input + first * tensors.input_pixel, end - first, plan.in_channels,
-          tensors.input_pixel};
+  return {input + first * pitch, end - first, plan.in_channels, pitch};
 }
 
 // The transcendental activations read finished sums while they are still in cache.
@@ -270,7 +273,11 @@ struct StrassenScratch {
 
 void run_strassen(const KernelArgs& args) noexcept {
   const StrassenPlan& plan = *reinterpret_cast<const StrassenPlan*>(args.plan);
-  const WindowTensors tensors = tensors_of(plan.extra, args);
+  const NormInput norm(plan.norm, args, avx512::kBatchNorm);
+  const KernelArgs own = norm.own();
+  WindowTensors tensors = tensors_of(plan.extra, own);
+  const bool normed = plan.norm.wanted();
+  if (normed) tensors.input = norm.made();
   if (plan.zero_fill) {
     auto clear = [&](std::int64_t begin, std::int64_t end) {
       std::fill(tensors.output + begin, tensors.output + end, 0.0f);
@@ -282,6 +289,10 @@ void run_strassen(const KernelArgs& args) noexcept {
   StrassenScratch scratch(plan, workers);
   scratch.first = reinterpret_cast<float*>(args.scratch);
   auto make_sums = [&](const StrassenChunk& chunk, const PixelPair* pairs, float* to) {
+    if (normed) {
+      const Index first = pixel_of(plan, chunk.first);
+      norm.make(first, pixel_of(plan, chunk.first + chunk.pairs) - first);
+    }
     avx512::strassen_sums({tensors.input, pairs, chunk.pairs, plan.part(), to, plan.pitch,
                            plan.plane(), plan.levels});
   };
@@ -295,7 +306,7 @@ void run_strassen(const KernelArgs& args) noexcept {
     parallel_for(args.threads, plan.chunks, sum_chunk);
   }
   const Index shares = plan.chunks * plan.splits;
-  const Measure measure(plan.measure, args, &avx512::kBatchNorm);
+  const Measure measure(plan.measure, own, &avx512::kBatchNorm);
   auto run_share = [&](std::int64_t index, int worker) {
     const StrassenChunk chunk = chunk_at(plan, index);
     PixelPair* pairs = scratch.pairs(worker, workers);
@@ -313,8 +324,12 @@ void run_strassen(const KernelArgs& args) noexcept {
     tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
     tiles.spare = scratch.spare(worker);
     // As a rule other threads take the chunks between.
-    if (!plan.shared() && index + args.threads < shares)
-      tiles.fetch = read_pixels(plan, tensors, index + args.threads);
+    if (!plan.shared() && index + args.threads < shares) {
+      const float* const first = normed ? norm.first() : tensors.input;
+      tiles.fetch = read_pixels(plan, first, tensors.input_pixel, index + args.threads);
+      tiles.fetch_more =
+          read_pixels(plan, norm.second(), tensors.input_pixel, index + args.threads);
+    }
     tiles.fetch_measured = measured_pixels(plan, measure, chunk);
     avx512::strassen_tiles(tiles);
     activate_chunk(plan, tensors, chunk, pairs);
@@ -322,6 +337,21 @@ void run_strassen(const KernelArgs& args) noexcept {
   };
   parallel_for(args.threads, shares, run_share);
   measure.finish();
+}
+
+bool absorb_norm(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcept {
+  if (neighbour.is_reader || neighbour.place != 0) return false;
+  StrassenPlan plan;
+  std::memcpy(&plan, kernel.plan.data(), sizeof plan);
+  if (!plan.reads_all()) return false;
+  const ExtraInputs& extra = plan.extra;
+  std::size_t inputs = 2;
+  for (const int optional : {extra.bias, extra.residual, extra.mask}) inputs += optional >= 0;
+  if (plan.measure.kind == MeasureKind::kSums) inputs += 4;  // of that batch norm
+  const std::size_t outputs = plan.measure.kind == MeasureKind::kNothing ? 1 : 2;
+  if (!plan.norm.take(kernel, neighbour, inputs, outputs)) return false;
+  std::memcpy(kernel.plan.data(), &plan, sizeof plan);
+  return true;
 }
 
 // Pixels of the image with few, of which those of the other are every stride-th.
@@ -391,6 +421,7 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   kernel.strided_inputs = 1;
   // Pixels between are cleared in one go.
   kernel.strided_outputs = plan.extra.free_output() && !plan.zero_fill;
+  kernel.absorb = absorb_norm;
   append_to_plan(kernel.plan, &plan, 1);
   return kernel;
 }

@@ -71,6 +71,7 @@ struct StrassenTiles {
   float slope = 0;
   float* spare = nullptr;   // as many floats as output channels, for pixels that there are not
   LineRuns fetch;           // as of WindowTiles
+  LineRuns fetch_more;      // likewise
   LineRuns fetch_measured;  // likewise: what is read once these results are there
 };
 

@@ -146,7 +146,8 @@ PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 template <int MR>
-void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch& measured) {
+void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch& more,
+                 Fetch& measured) {
   constexpr Index kFloats = MR * kBlock;
   alignas(64) float kept[3 * kFloats];
   float* const product1 = kept;
@@ -158,6 +159,7 @@ void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch
   const float* weights = tile.weights;
   for (int product = 0; product < kStrassenProducts; ++product) {
     if (fetch.lines > 0) step(fetch);
+    if (more.lines > 0) step(more);
     if (measured.lines > 0) step(measured);
     if (product == 5) clear(sum);
     if (product == 2) restore(product1, sum);
@@ -201,7 +203,8 @@ PYCNN_INLINE void pass_on(const StrassenTiles& job, const Tile& tile, int produc
 }
 
 template <int MR>
-void two_level_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch& measured) {
+void two_level_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch& more,
+                      Fetch& measured) {
   constexpr Index kFloats = MR * kBlock;
   alignas(64) float kept[11 * kFloats];
   float* const product1 = kept;  // of the inner level, as these
@@ -219,6 +222,7 @@ void two_level_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, 
     clear(sum);
     for (int product = 0; product < kStrassenProducts; ++product, sums += job.plane) {
       if (fetch.lines > 0) step(fetch);
+      if (more.lines > 0) step(more);
       if (measured.lines > 0) step(measured);
       if (product == 5) clear(sum);
       if (product == 2) restore(product1, sum);
@@ -239,7 +243,7 @@ void two_level_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, 
 
 #pragma GCC diagnostic pop
 
-using TileKernel = void (*)(const StrassenTiles&, const Tile&, Fetch&, Fetch&);
+using TileKernel = void (*)(const StrassenTiles&, const Tile&, Fetch&, Fetch&, Fetch&);
 
 // Index: pairs - 1.
 constexpr TileKernel kKernels[] = {
@@ -352,7 +356,8 @@ void strassen_tiles(const StrassenTiles& job) {
   const Index products = strassen_products(job.levels), sets = job.count / set;
   const Index tiles = (sets + kMaxPairs - 1) / kMaxPairs;
   const Index steps = (job.block_end - job.block_begin) * tiles * products;
-  Fetch fetch = make_fetch(job.fetch, steps), measured = make_fetch(job.fetch_measured, steps);
+  Fetch fetch = make_fetch(job.fetch, steps), more = make_fetch(job.fetch_more, steps);
+  Fetch measured = make_fetch(job.fetch_measured, steps);
   const float* const others = job.residual ? job.residual : job.output;
   const float* const masks = job.mask ? job.mask : job.output;
   Tile tile;
@@ -375,7 +380,7 @@ void strassen_tiles(const StrassenTiles& job) {
           tile.masks[2 * p][i] = masks + pair.out_first;
           tile.masks[2 * p + 1][i] = masks + second;
         }
-      (twice ? kTwoLevelKernels : kKernels)[count - 1](job, tile, fetch, measured);
+      (twice ? kTwoLevelKernels : kKernels)[count - 1](job, tile, fetch, more, measured);
       first = end;
     }
   }

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "compile/passes.h"
 
 namespace pycnn {
@@ -137,6 +139,67 @@ TEST_CASE("a step stays that is pinned, wanted by others or a result") {
           s.layer("other", {s.schedule.add_value(alias)}, nullptr);
         }) == 3);
   CHECK(names([](Steps& s, int, int rounded) { s.schedule.outputs = {{"y", rounded}}; }) == 1);
+}
+
+// Makes what it reads by itself.
+bool makes_norms(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcept {
+  if (neighbour.is_reader || neighbour.place != 0 || neighbour.inputs.size() < 4) return false;
+  kernel.scratch_bytes += neighbour.outputs.size();
+  return true;
+}
+
+TEST_CASE("the first reader of a batch norm makes it, for those who come later, too") {
+  const ops::BatchNormApply norm;
+  Steps steps;
+  const int x = steps.layer("x", {steps.input}, nullptr);
+  const int mean = steps.layer("mean", {x}, nullptr);
+  const int y = steps.add("norm", norm, {x, mean, steps.variable, mean});
+  const int first = steps.layer("first", {y, steps.variable}, makes_norms);
+  steps.layer("later", {first, y}, makes_norms);
+  REQUIRE(steps.absorb() == Names{"x", "mean", "first", "later"});
+  CHECK(steps.step(2).inputs == std::vector<int>{x, steps.variable, mean, steps.variable, mean});
+  CHECK(steps.step(2).input_specs.size() == 5);
+  CHECK(steps.step(2).outputs == std::vector<int>{first, y});
+  CHECK(steps.step(2).kernel.scratch_bytes == 1);
+  CHECK(steps.step(3).inputs == std::vector<int>{first, y});
+}
+
+TEST_CASE("a batch norm stays where its first reader cannot make it, or something is in between") {
+  const auto stays = [](const auto& change, const std::map<std::string, std::string>& pins = {}) {
+    Steps steps;
+    const int x = steps.layer("x", {steps.input}, nullptr);
+    const int y = steps.add("norm", ops::BatchNormApply{}, {x, x, steps.variable, x});
+    change(steps, y);
+    const Names names = steps.absorb(pins);
+    return std::find(names.begin(), names.end(), "norm") != names.end();
+  };
+  const auto read = [](Steps& s, int y) { s.layer("reader", {y}, makes_norms); };
+  CHECK(!stays(read));
+  CHECK(stays([](Steps& s, int y) { s.layer("reader", {y}, takes_nothing); }));
+  for (const char* const pin : {"norm", "batch_norm_apply", "*"}) CHECK(stays(read, {{pin, ""}}));
+  CHECK(stays([](Steps& s, int y) { s.layer("reader", {s.input, y}, makes_norms); }));
+  CHECK(stays([](Steps& s, int y) { s.layer("reader", {y, y}, makes_norms); }));
+  CHECK(stays([&](Steps& s, int y) {
+    s.layer("earlier", {y}, nullptr);
+    read(s, y);
+  }));
+  CHECK(stays([&](Steps& s, int y) {
+    read(s, y);
+    s.add("part", ops::Concat{}, {y});
+  }));
+  CHECK(stays([&](Steps& s, int y) {
+    read(s, y);
+    s.schedule.outputs = {{"y", y}};
+  }));
+  // The variable that it reads is another one by then.
+  CHECK(stays([&](Steps& s, int y) {
+    s.schedule.assignments = {{0, s.layer("update", {s.input}, nullptr)}};
+    read(s, y);
+  }));
+  CHECK(!stays([&](Steps& s, int y) {
+    read(s, y);
+    s.schedule.assignments = {{0, s.layer("update", {s.input}, nullptr)}};
+  }));
 }
 
 }  // namespace
