@@ -225,12 +225,22 @@ struct GatherSource {
     PYCNN_UNROLL
     for (int i = 0; i < kOwnColumns; ++i) {
       const bool wanted = inside && work.n0 + line + i * kLineStep < columns;
-      block.copy_async(
-          thread, b + B::place(line, chunk) + i * kLineStep * B::kLineBytes,
-          wanted ? of_tap + std::int64_t{i * kLineStep} * weights_of_column() : weights, wanted);
+      const T* const from =
+          wanted ? of_tap + std::int64_t{i * kLineStep} * weights_of_column() : weights;
+      std::byte* const to = b + B::place(line, chunk) + i * kLineStep * B::kLineBytes;
+      if (weights_aligned())
+        block.copy_async(thread, to, from, wanted);
+      else
+        copy_elements(to, from, 0, wanted ? kVector<T> : 0);
     }
     place.channel += kDepthOf<T>;
     wrap(work, place);
+  }
+
+  // Weights of 16 bits are packed, those of 32 may be a part of something.
+  PYCNN_BOTH bool weights_aligned() const {
+    return sizeof(T) != sizeof(float) ||
+           reinterpret_cast<std::uintptr_t>(weights) % kVectorBytes == 0;
   }
 
   PYCNN_BOTH bool measures() const { return measure.kind != MeasureKind::kNothing; }

@@ -232,6 +232,34 @@ TEST_CASE("cuda programs: what a library reads and makes lies as it was told") {
   }
 }
 
+// The emulated device ends the process where a GPU would not take an address.
+TEST_CASE("cuda programs: weights that are a part of something at an odd place") {
+  Graph graph;
+  const Symbol x = graph.input("x", {{2, 3, 3, 4}, DType::kFloat32});
+  const Symbol rows = graph.input("rows", {{3, 4}, DType::kFloat32});
+  const Symbol numbers = graph.input("numbers", {{1 + 8 * 4 + 2 + 5 * 4}, DType::kFloat32});
+  const auto weights = [&](std::int64_t begin, Shape shape) {
+    const Symbol part = graph.add(ops::Slice{{begin}, {element_count(shape)}}, {numbers});
+    return graph.add(ops::Reshape{shape}, {part});
+  };
+  graph.set_output("conv", graph.add(ops::Conv2d{}, {x, weights(1, {8, 1, 1, 4})}));
+  graph.set_output("dense", graph.add(ops::Dense{}, {rows, weights(35, {5, 4})}));
+  const Results inputs = {{"x", test::random_tensor({2, 3, 3, 4}, 1)},
+                          {"rows", test::random_tensor({3, 4}, 2)},
+                          {"numbers", test::random_tensor({55}, 3)}};
+  testing::cuda_module();
+  const auto results = [&](const char* device) {
+    CompileOptions options;
+    options.device = device;
+    return test::Compiled(graph, options).program.run(inputs);
+  };
+  const Results cpu = results("cpu"), gpu = results("cuda");
+  for (const auto& [name, tensor] : cpu) {
+    CAPTURE(name);
+    CHECK(test::difference(gpu.at(name), tensor) < 1e-5);
+  }
+}
+
 TEST_CASE("cuda programs: random nets have the bits of their copies") {
   int fewer = 0;
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
