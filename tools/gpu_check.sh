@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
 #   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but zoo, or those named alone
-# Each phase has its own time limit and leaves OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table comes last.
+# Each phase has its own time limit (all of them, with what ending one may take, are 570 s; zoo apart) and leaves
+# OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table of at most 25 lines comes last.
 # It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. The build stays in build-gpu/.
 # doctest, which the kernels' own tests need, may lie in a folder of its own that DOCTEST_INCLUDE_DIR names.
 set -uo pipefail
@@ -21,7 +22,7 @@ phase() {
   shift 2
   if [ "$wanted" != "  " ] && [[ "$wanted" != *" $name "* ]]; then return 0; fi
   # Interrupted, pytest tells what has failed so far, and Python where it hangs.
-  timeout --signal=INT --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
+  timeout --signal=INT --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
   code=$?
   case $code in
     0) result=ok ;;
@@ -36,7 +37,8 @@ phase() {
 table() {
   printf '%-10s %-12s %6s  %s\n' phase result time 'last line'
   printf '%s\n' "${rows[@]}"
-  if [ -s "$out/times.txt" ]; then tail -n 14 "$out/times.txt"; fi
+  local left=$((24 - ${#rows[@]}))
+  if [ -s "$out/times.txt" ]; then tail -n $((left < 14 ? left : 14)) "$out/times.txt"; fi
 }
 
 # Says where NVIDIA's wheels have the libraries: an installed package finds them beside itself, what is staged here cannot.
@@ -108,11 +110,17 @@ raise SystemExit(1 if missing else 0)
 PYTHON
 }
 
-kernel_tests() {
-  [ "$(cat "$build/doctest" 2>/dev/null)" = ON ] || { echo "no doctest: the kernels' own tests are left out"; exit 77; }
+# test_build TARGET: builds it beside the module, or says what is missing.
+test_build() {
+  [ -f "$build/doctest" ] || { echo "skipped: the phase build was not done"; exit 77; }
+  [ "$(cat "$build/doctest")" = ON ] || { echo "skipped: no doctest, so the tests of kernels cannot be built"; exit 77; }
   cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CPU_ISAS=avx2 \
     ${DOCTEST_INCLUDE_DIR:+"-DDOCTEST_INCLUDE_DIR=$DOCTEST_INCLUDE_DIR"} >/dev/null || exit
-  cmake --build "$build/tests" --target pycnn_cuda_tests || exit
+  cmake --build "$build/tests" --target "$1" || exit
+}
+
+kernel_tests() {
+  test_build pycnn_cuda_tests
   mkdir -p "$out/kernels"
   local cases failed
   cases=$("$build/tests/tests/cpp/pycnn_cuda_tests" --list-test-cases | grep -v -e '^\[doctest\]' -e '^=*$')
@@ -126,10 +134,11 @@ kernel_tests() {
 }
 
 # In a process of its own: one whose kernel touched memory that is not its own has no GPU any more. Names the case if it fails.
+# What libraries offer is tried and not timed, so that a case is not out of time for that.
 kernel_test() {
   local log
   log=$out/kernels/$(tr -c 'a-z0-9\n' _ <<<"$1").log
-  if PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout --kill-after=5 40 \
+  if PYCNN_CUDA_CHOOSE_SECONDS=0 PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout --kill-after=5 40 \
     "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case="${1//,/\\,}" >"$log" 2>&1; then
     rm "$log"
   else
@@ -139,14 +148,14 @@ kernel_test() {
 
 sanitizer() {
   local tool=/usr/local/cuda/bin/compute-sanitizer
-  [ -x "$tool" ] || { echo "no compute-sanitizer"; exit 77; }
-  [ -x "$build/tests/tests/cpp/pycnn_cuda_tests" ] || { echo "no tests of kernels were built"; exit 77; }
+  [ -x "$tool" ] || { echo "skipped: no compute-sanitizer"; exit 77; }
+  test_build pycnn_cuda_tests
   local check code
   for check in memcheck racecheck; do
-    PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout 28 "$tool" --tool $check --error-exitcode 9 \
+    PYCNN_CUDA_CHOOSE_SECONDS=0 PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout 23 "$tool" --tool $check --error-exitcode 9 \
       "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case='cuda kernels: convolutions*,cuda kernels: sums of many chunks*,cuda kernels: moments of many tiles*,cuda kernels: softmax*,cuda kernels: batch norm'
     code=$?
-    if [ $code = 124 ]; then echo "$check was not done after 28 s"; exit 1; fi
+    if [ $code = 124 ]; then echo "$check was not done after 23 s"; exit 1; fi
     [ $code = 0 ] || exit $code
   done
   echo "memcheck and racecheck found nothing"
@@ -155,8 +164,7 @@ sanitizer() {
 # Our own products beside the libraries', in percent of the ceiling that was measured; then convolutions that measure for
 # batch norms beside ones that do not.
 kernel_times() {
-  [ "$(cat "$build/doctest" 2>/dev/null)" = ON ] || { echo "no doctest: the tests' build is left out, and this with it"; exit 77; }
-  cmake --build "$build/tests" --target pycnn_cuda_kernel_times >/dev/null || exit
+  test_build pycnn_cuda_kernel_times
   local peak=0
   if [ -s "$out/ceilings.json" ]; then peak=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["bfloat16_flops"] / 1e12)' "$out/ceilings.json"); fi
   PYCNN_CUDA_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_kernel_times" "$peak" | tee "$out/kernel_times.txt"
@@ -165,6 +173,7 @@ kernel_times() {
 
 # Nets of many shapes: to time every kernel for them would take minutes. Several processes, where pytest-xdist is there.
 net_tests() {
+  "$python" -P -c 'import pytest' 2>/dev/null || { echo "skipped: no pytest"; exit 77; }
   local -a many=()
   if "$python" -P -c 'import xdist' 2>/dev/null; then
     many=(-n 6)
@@ -173,20 +182,21 @@ net_tests() {
   PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --tb=short --maxfail=40 "${many[@]}" "$@"
 }
 
-# Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick.
+# Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick. The last net begun has time
+# for its choices; those that are left are made by the phases behind it, of each net for a few seconds.
 tune() {
-  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 45
+  PYCNN_CUDA_CHOOSE_SECONDS=28 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 16
 }
 
 # times NAME OPTION...
 times() {
   local name=$1
   shift
-  PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out" "$@" | tee "$out/$name.txt"
+  PYCNN_CUDA_CHOOSE_SECONDS=10 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py "$out" "$@" | tee "$out/$name.txt"
   return "${PIPESTATUS[0]}"
 }
 
-export -f probe ceilings build kernel_tests kernel_test kernel_times sanitizer net_tests tune times
+export -f probe ceilings build test_build kernel_tests kernel_test kernel_times sanitizer net_tests tune times
 export out build python root
 export PYCNN_CUDA_PLANS=$out/cuda_plans.txt
 eval "$(libraries)"
@@ -195,14 +205,14 @@ if ! phase probe 10 bash -c probe; then
   echo "no GPU: nothing else was run"
   exit 0
 fi
-phase ceilings 20 bash -c ceilings
-phase build 95 bash -c build
-phase kernels 75 bash -c kernel_tests
-phase rates 40 bash -c kernel_times
-phase nets 70 bash -c 'net_tests tests/cuda --ignore=tests/cuda/test_zoo_on_gpu.py'
-phase sanitizer 60 bash -c sanitizer
-phase tune 60 bash -c tune
-phase times 130 bash -c 'times times --seconds 105'
-phase compiled 50 bash -c 'times compiled --compiled --rows train:resnet50:256 --seconds 5'
+phase ceilings 15 bash -c ceilings
+phase build 90 bash -c build
+phase kernels 70 bash -c kernel_tests
+phase rates 30 bash -c kernel_times
+phase nets 60 bash -c 'net_tests tests/cuda --ignore=tests/cuda/test_zoo_on_gpu.py'
+phase sanitizer 50 bash -c sanitizer
+phase tune 50 bash -c tune
+phase times 105 bash -c 'times times --seconds 82'
+phase compiled 40 bash -c 'times compiled --compiled --rows train:resnet50:256 --seconds 5'
 if [[ "$wanted" == *" zoo "* ]]; then phase zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'; fi
 table

@@ -1,0 +1,87 @@
+"""What tools/gpu_check.sh promises where there is no GPU to run it: its limits, its table and what it leaves out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PHASES = ["probe", "ceilings", "build", "kernels", "rates", "nets", "sanitizer", "tune", "times", "compiled"]
+
+
+@pytest.fixture(scope="module")
+def script(root):
+    path = root / "tools/gpu_check.sh"
+    if not path.is_file():
+        pytest.skip("there is no checkout")
+    return path
+
+
+def run(script: Path, folder: Path, *phases: str, **environment: str) -> dict[str, str]:
+    """Run phases of a copy beside nothing else and return the lines of the table by phase."""
+    copy = folder / "tools/gpu_check.sh"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(script.read_bytes())
+    (folder / "tests").mkdir(exist_ok=True)
+    command = ["bash", str(copy), str(folder / "out"), *phases]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return {line.split()[0]: line for line in result.stdout.splitlines()}
+
+
+def test_all_limits_and_what_ending_the_phases_takes_are_570_seconds_at_most(script):
+    text = script.read_text()
+    limits = dict(re.findall(r"^(?:if ! )?phase (\w+) (\d+) ", text, re.MULTILINE))
+    assert list(limits) == PHASES
+    margin = int(re.search(r'timeout --signal=INT --kill-after=(\d+) "\$limit"', text)[1])
+    assert sum(map(int, limits.values())) + margin * len(limits) <= 570
+    # The sanitizer's two checks are within its phase, and rows of times begin early enough.
+    assert 2 * int(re.search(r"timeout (\d+) \"\$tool\"", text)[1]) < int(limits["sanitizer"])
+    assert int(re.search(r"'times times --seconds (\d+)'", text)[1]) + 20 <= int(limits["times"])
+    tune = re.search(r"CHOOSE_SECONDS=(\d+) .*--tune --seconds (\d+)", text)
+    assert int(tune[1]) + int(tune[2]) < int(limits["tune"])
+
+
+@pytest.mark.parametrize("lines", [0, 5, 40])
+def test_the_table_is_25_lines_at_most_with_all_phases(script, tmp_path, lines):
+    (tmp_path / "times.txt").write_text("".join(f"time {i}\n" for i in range(lines)))
+    rows = [*PHASES, "zoo"]
+    table = re.search(r"^table\(\) \{.*?^\}", script.read_text(), re.MULTILINE | re.DOTALL)[0]
+    code = f"set -u; out={tmp_path}; rows=({' '.join(rows)}); {table}; table"
+    printed = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(printed) <= 25
+    assert len(printed) == min(25, 1 + len(rows) + lines)
+    assert printed[1 : 1 + len(rows)] == rows
+    if lines:
+        assert printed[-1] == f"time {lines - 1}"
+
+
+def test_phases_that_cannot_run_are_skipped_and_say_why(script, tmp_path):
+    table = run(script, tmp_path, "kernels", "rates")
+    for name in ("kernels", "rates"):
+        assert re.match(rf"{name} +skipped +\d+ s +skipped: the phase build was not done", table[name]), table[name]
+    (tmp_path / "build-gpu").mkdir()
+    (tmp_path / "build-gpu/doctest").write_text("OFF\n")
+    table = run(script, tmp_path, "kernels", "rates", "sanitizer")
+    for name in ("kernels", "rates"):
+        assert re.match(rf"{name} +skipped +\d+ s +skipped: no doctest", table[name]), table[name]
+    assert re.match(r"sanitizer +skipped +\d+ s +skipped: no (doctest|compute-sanitizer)", table["sanitizer"])
+
+
+def test_without_pytest_nets_are_skipped(script, tmp_path):
+    python = tmp_path / "bin/python3"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\ncase \"$*\" in *'import pytest'*) exit 1;; esac\n")
+    python.chmod(0o755)
+    table = run(script, tmp_path, "nets", PATH=f"{python.parent}:{os.environ['PATH']}")
+    assert re.match(r"nets +skipped +\d+ s +skipped: no pytest", table["nets"]), table["nets"]
+
+
+def test_libraries_do_not_time_kernels_in_tests_of_single_kernels(script):
+    text = script.read_text()
+    for name in ("kernel_test", "sanitizer"):
+        body = re.search(rf"^{name}\(\) \{{.*?^\}}", text, re.MULTILINE | re.DOTALL)[0]
+        assert "PYCNN_CUDA_CHOOSE_SECONDS=0 PYCNN_CUDA_TEST_MODULE=" in body
