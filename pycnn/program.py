@@ -339,7 +339,7 @@ class Program:
         Returns:
             One dict a step: name, op, variant, phase ("prepare" or "run"), runs, total_seconds, min_seconds, macs,
             other_flops, bytes (inputs and packed weights read once, outputs written once), refused (better variants
-            that were refused, each with the reason).
+            that were refused, each with the reason), absorbed (names and ops of steps that the kernel does as well).
 
         Raises:
             ArgumentError: `runs` is not positive.

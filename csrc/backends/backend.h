@@ -43,6 +43,17 @@ struct KernelArgs {
 
 using KernelFunction = void (*)(const KernelArgs&) noexcept;
 
+struct Kernel;
+
+// Several steps of one kind, each of whose kernels has the same `Kernel::join`, may be one. Its
+// inputs are those of the first, then those of the second ..., its outputs likewise, and so is
+// Kernel::in_place, which it keeps of one of them. The kernel is made for these in their order.
+struct Joining {
+  const Op* op;
+  const Kernel* kernel;
+};
+using JoinFunction = Kernel (*)(std::span<const Joining> steps) noexcept;
+
 // A kernel may want one of its inputs in another form, made once per change of that input
 // (inference: once; training: once per step). The packing function sees the original as inputs[0]
 // and fills outputs[0], a u8 vector of `bytes`. The kernel then finds the packed data in place of
@@ -58,14 +69,10 @@ struct PackedInput {
   // input as it is and packs a part at a time, so that no packing stands in memory.
   KernelFunction run_unpacked = nullptr;
   std::size_t unpacked_scratch_bytes = 0;
+  // Of the step that packs: Kernel::join, and Kernel::state where it is not that of the reader.
+  JoinFunction join = nullptr;
+  std::shared_ptr<const void> state;
 };
-
-struct Kernel;
-
-// Several steps of one kind, each of whose kernels has the same `Kernel::join`, may be one. Its
-// inputs are those of the first, then those of the second ..., its outputs likewise, and so is
-// Kernel::in_place, which it keeps of one of them. The kernel is made for these ops in their order.
-using JoinFunction = Kernel (*)(std::span<const Op* const> ops) noexcept;
 
 // A step that gives a kernel its input `place`, or alone takes its output `place`.
 struct Neighbour {

@@ -115,6 +115,7 @@ py::dict to_dict(const StepProfile& s) {
   d["other_flops"] = s.cost.other_flops;
   d["bytes"] = s.cost.bytes;
   d["refused"] = s.refused;
+  d["absorbed"] = s.absorbed;
   return d;
 }
 

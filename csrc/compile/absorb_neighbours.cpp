@@ -73,6 +73,12 @@ class Absorber {
                                                is_reader, static_cast<int>(place)});
   }
 
+  static void take_names(ScheduleStep& taker, const ScheduleStep& neighbour) {
+    taker.absorbed.emplace_back(neighbour.name, neighbour.op_name);
+    taker.absorbed.insert(taker.absorbed.end(), neighbour.absorbed.begin(),
+                          neighbour.absorbed.end());
+  }
+
   bool goes_to_maker(std::size_t i) {
     const ScheduleStep& each = schedule_.run[i];
     if (each.inputs.empty()) return false;
@@ -91,6 +97,7 @@ class Absorber {
                               static_cast<std::size_t>(place - maker.outputs.begin())))
       return false;
     maker.kernel = std::move(kernel);
+    take_names(maker, each);
     *place = each.outputs[0];
     facts(each.outputs[0]).maker = taker;
     for (std::size_t k = 0; k + 1 < each.inputs.size(); ++k) {
@@ -128,6 +135,7 @@ class Absorber {
           std::find(taker.inputs.begin(), taker.inputs.end(), each.outputs[0]) -
           taker.inputs.begin());
       taker.kernel = std::move(kernels[k]);
+      take_names(taker, each);
       taker.inputs[place] = each.inputs[0];
       taker.input_specs[place] = each.input_specs[0];
     }

@@ -63,10 +63,10 @@ class UpdateJoiner {
   }
 
   static ScheduleStep joined(JoinFunction kind, std::vector<ScheduleStep>& members) {
-    std::vector<const Op*> ops;
-    for (const ScheduleStep& member : members) ops.push_back(&member.op);
+    std::vector<Joining> steps;
+    for (const ScheduleStep& member : members) steps.push_back({&member.op, &member.kernel});
     ScheduleStep step;
-    step.kernel = kind(ops);
+    step.kernel = kind(steps);
     step.kernel.variant = members[0].kernel.variant;
     step.name = members[0].name + " and " + std::to_string(members.size() - 1) + " more";
     step.op_name = members[0].op_name;

@@ -348,6 +348,7 @@ class Planner {
     step.scratch_bytes = from.kernel.scratch_bytes;
     step.kernel = std::move(from.kernel);
     step.refused = std::move(from.refused);
+    step.absorbed = std::move(from.absorbed);
     for (std::size_t i = 0; i < from.inputs.size(); ++i)
       step.inputs.push_back(operand(from.inputs[i], from.input_specs[i]));
     std::vector<TensorSpec> output_specs;

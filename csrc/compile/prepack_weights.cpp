@@ -71,7 +71,8 @@ class Packer {
     pack.kernel.run = packed.pack;
     pack.kernel.scratch_bytes = packed.pack_scratch_bytes;
     pack.kernel.plan = step.kernel.plan;
-    pack.kernel.state = step.kernel.state;
+    pack.kernel.state = packed.state != nullptr ? packed.state : step.kernel.state;
+    pack.kernel.join = packed.join;
     pack.inputs = {input};
     pack.outputs = {result};
     pack.input_specs = {step.input_specs[static_cast<std::size_t>(packed.input)]};

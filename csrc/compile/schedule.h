@@ -34,6 +34,7 @@ struct ScheduleStep {
   std::vector<int> outputs;
   // What the kernel is told of its inputs; a packed input keeps the spec of the original.
   std::vector<TensorSpec> input_specs;
+  std::vector<std::pair<std::string, std::string>> absorbed;  // as StepProfile::absorbed
   int joined = 1;  // how many steps of one kind it is (JoinFunction); `op` is that of the first
 };
 

@@ -74,6 +74,7 @@ std::string step_text(const ProgramPlan& plan, std::size_t index, const Step& st
   text += "\n       " + specs_text(step.inputs) + " -> " + specs_text(step.outputs);
   text += "\n       " + places_text(plan, step.inputs) + " -> " + places_text(plan, step.outputs) +
           "\n";
+  for (const auto& [name, op] : step.absorbed) text += "       does " + op + " of " + name + "\n";
   for (const Refusal& refusal : step.refused)
     text += "       not " + refusal.variant + ": " + refusal.reason + "\n";
   return text;

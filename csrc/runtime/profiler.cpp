@@ -50,6 +50,7 @@ std::vector<StepProfile> Profiler::untimed() const {
       line.cost = step.cost;
       for (const Refusal& refusal : step.refused)
         line.refused.emplace_back(refusal.variant, refusal.reason);
+      line.absorbed = step.absorbed;
       lines.push_back(std::move(line));
     }
   }

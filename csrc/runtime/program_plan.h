@@ -44,6 +44,7 @@ struct Step {
   std::vector<Operand> inputs;
   std::vector<Operand> outputs;
   std::vector<Refusal> refused;
+  std::vector<std::pair<std::string, std::string>> absorbed;  // as StepProfile::absorbed
   Cost cost;
 };
 

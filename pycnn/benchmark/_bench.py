@@ -331,6 +331,7 @@ def _layer(step: Mapping[str, Any], seconds: float, wall: float, peaks: Peaks | 
         bound_by="" if least is None else least.by,
         percent_of_bound=None if least is None or not least.by else 100.0 * least.seconds / timed,
         refused=tuple(Refusal(variant, reason) for variant, reason in step["refused"]),
+        absorbed=tuple((name, op) for name, op in step["absorbed"]),
     )
 
 

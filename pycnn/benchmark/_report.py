@@ -81,6 +81,7 @@ class Layer:
         bound_by: "compute" or the level of the memory; "" without peaks and for no work.
         percent_of_bound: 100 * bound / seconds; None without peaks and for no work.
         refused: Better kernels that were refused, best first.
+        absorbed: Names and ops of steps beside it that the kernel does as well, with no time of their own.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Layer:
     bound_by: str = ""
     percent_of_bound: float | None = None
     refused: tuple[Refusal, ...] = ()
+    absorbed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,13 @@ def _conditions(report: BenchReport) -> list[str]:
 def _layer_table(layers: Sequence[Layer]) -> list[str]:
     head = ("step", "op", "variant", "us", "%", "GFLOP/s", "GB/s", "% of bound", "bound by")
     rows = [
-        (x.name, x.op, x.variant, f"{1e6 * x.seconds:,.1f}", f"{100 * x.share:.1f}")
+        (
+            x.name,
+            "+".join((x.op, *(op for _, op in x.absorbed))),
+            x.variant,
+            f"{1e6 * x.seconds:,.1f}",
+            f"{100 * x.share:.1f}",
+        )
         + (
             (f"{x.gflops:.1f}", f"{x.gbytes:.1f}", _percent(x.percent_of_bound), x.bound_by)
             if x.op

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import pycnn
+from pycnn.benchmark import Layer
+from pycnn.benchmark._report import _layer_table
 from pycnn.errors import ArgumentError
 
 NONE = type(None)
@@ -37,7 +39,7 @@ def check_report(values, has_types):
     for layer in values["layers"]:
         has_types(layer, name=str, op=str, variant=str, seconds=float, share=float, gflops=float, gbytes=float,
                   flops=int, bytes=int, bound=(float, NONE), bound_by=str, percent_of_bound=(float, NONE),
-                  refused=list)  # fmt: skip
+                  refused=list, absorbed=list)  # fmt: skip
         for refusal in layer["refused"]:
             has_types(refusal, variant=str, reason=str)
     has_types(values["clock"], median=float, minimum=float, maximum=float)
@@ -48,6 +50,13 @@ def check_report(values, has_types):
             has_types(compute, dtype=str, unit=str, gflops=float)
         for level in peaks["memory"]:
             has_types(level, level=str, capacity_bytes=int, read_gbytes=float, copy_gbytes=float)
+
+
+def test_table_of_layers_names_what_a_kernel_does_for_others():
+    layer = Layer(
+        "fc", "dense", "dense.cuda", 1e-6, 1.0, 1.0, 1.0, absorbed=(("out", "cast"), ("act", "activation_grad"))
+    )
+    assert "dense+cast+activation_grad" in _layer_table([layer])[1].split()
 
 
 def test_bench_as_json(run, has_types):

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.cuda
 OWN_KERNELS = "emulated" in os.environ.get("PYCNN_CUDA_MODULE", "")
 BATCH = 5
 APART = dict.fromkeys(("sgd_update", "adam_update", "ema_update", "cast", "transpose", "activation_grad"), "reference")
+if OWN_KERNELS:  # which pack their weights themselves then
+    APART |= dict.fromkeys(("conv2d", "conv2d_grad_input", "dense", "dense_grad_input"), "reference")
 OPTIMIZERS = {
     "sgd": lambda: optim.SGD(0.05, momentum=0.9, weight_decay=1e-3),
     "nesterov": lambda: optim.SGD(0.05, momentum=0.9, nesterov=True),
@@ -72,6 +74,22 @@ def assert_same(actual, expected):
         assert np.array_equal(actual[2][name], value), name
 
 
+@pytest.mark.skipif(not OWN_KERNELS, reason="kernels of a library do nothing of their neighbours'")
+def test_what_a_kernel_does_for_others_is_named():
+    manual_seed(3)
+    root = models.lenet5()
+    traced = trace(
+        lambda x, y: {"loss": of_images(root, x, y)}, {"x": ((2, 28, 28, 1), "uint8"), "y": ((2,), "int64")}, root=root
+    )
+    spec = optim.SGD(0.05).spec(dict(traced.parameters))
+    program = compile_traced(traced, mode="training", optimizer=spec, device="cuda", dtype="bfloat16")
+    absorbed = [each for step in program.steps() for each in step["absorbed"]]
+    assert {op for _, op in absorbed} >= {"cast", "activation_grad"}
+    text = program.explain()
+    for name, op in absorbed:
+        assert f"       does {op} of {name}\n" in text
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("build", [models.lenet5, small_alexnet])
 def test_steps_that_others_do_change_no_bit(build, dtype):
@@ -79,6 +97,7 @@ def test_steps_that_others_do_change_no_bit(build, dtype):
     assert_same(few, many)
     assert few[0]["sgd_update"] == 1 < many[0]["sgd_update"]
     if OWN_KERNELS:
+        assert (few[0]["pack"], many[0]["pack"]) == (1, 0)
         assert few[0]["activation_grad"] == few[0]["transpose"] == few[0]["cast"] == 0 < many[0]["transpose"]
         assert (many[0]["cast"] > 0) == (dtype != "float32")
     assert_same(train(build, dtype, reuse_memory=False), many)
@@ -111,9 +130,22 @@ def test_joined_updates_change_no_bit(optimizer):
 
 def test_a_step_of_lenet5_has_few_steps():
     # The image, two convolutions, two pools, three dense layers, their gradients but for the image's, the loss and its
-    # gradient, the updates and the step's number.
+    # gradient, the weights of all layers as they are multiplied, the updates and the step's number.
     count = train(models.lenet5, "bfloat16", steps=1)[0].total()
-    assert count == 23 if OWN_KERNELS else count < 40
+    assert count == 24 if OWN_KERNELS else count < 40
+
+
+@pytest.mark.skipif(not OWN_KERNELS, reason="counted by the emulated device")
+def test_a_step_of_lenet5_has_few_launches(monkeypatch, tmp_path):
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("PYCNN_EMULATED_CALLS", str(calls))
+    counts = []
+    for steps in (1, 2):
+        calls.unlink(missing_ok=True)
+        train(models.lenet5, "bfloat16", steps=steps)
+        counts.append(calls.read_text().split().count("launch"))
+    # One for each step, and one more for the loss and for each convolution's gradient of weights: sums of chunks.
+    assert counts[1] - counts[0] == 27
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

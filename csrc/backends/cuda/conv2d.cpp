@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "backends/cuda/conv2d_call.h"
 #include "backends/cuda/glue.h"
@@ -62,12 +63,14 @@ struct OwnConv {
   bool tf32;
   Curve passed = {};    // of a gradient
   bool passes = false;  // whether that is done, by the last input
+  bool packed = false;  // whether the weights are packed by a step of their own
 };
 
 template <class OpType>
 void run(const KernelArgs& args) noexcept {
   const auto& own = *static_cast<const OwnConv*>(static_cast<const DeviceKernelArgs&>(args).state);
   ConvCall call = call_of<OpType>(args);
+  if (own.packed) call.packed = args.inputs[1].data;
   if (own.passes) {
     call.epilogue = {nullptr, args.inputs.back().data, own.passed, true};
     call.residual_step = static_cast<int>(args.inputs.back().pixel_pitch);
@@ -89,10 +92,24 @@ bool passes_gradient(Kernel& kernel, const Op&, const Neighbour& neighbour) noex
   return true;
 }
 
+const char* format_of(const PackTask& task) {
+  static constexpr const char* kFormats[] = {
+      "forward, float32",  "forward, tf32",  "forward, bfloat16",  "forward, float16",
+      "backward, float32", "backward, tf32", "backward, bfloat16", "backward, float16"};
+  return kFormats[(task.form == PackForm::kBackward ? 4 : 0) + static_cast<int>(task.arithmetic)];
+}
+
 template <class OpType>
 Choice choose(const OpType& op, const Problem& problem) {
-  const OwnConv own{task_of(op, problem), library_options().tf32};
-  Choice choice{run<OpType>, scratch(own_scratch_bytes(own.task, own.tf32))};
+  OwnConv own{task_of(op, problem), library_options().tf32};
+  // A kernel that was asked for by name packs its weights itself.
+  const std::int64_t bytes = problem.pinned.empty() ? own_packed_bytes(own.task, own.tf32) : 0;
+  own.packed = bytes > 0;
+  Choice choice{run<OpType>, scratch(own_scratch_bytes(own.task, own.tf32, own.packed))};
+  if (own.packed) {
+    const PackTask packing = own_packing(own.task, own.tf32);
+    choice.packed = packed_input(packing, bytes, format_of(packing), false);
+  }
   choice.state = std::make_shared<OwnConv>(own);
   const std::uint32_t image = conv2d_reads_parts(own.task.shape) ? 1 : 0;
   switch (own.task.direction) {
@@ -125,6 +142,59 @@ bool reads_part(const Siblings::Result& result) {
 }
 
 }  // namespace
+
+namespace {
+
+ConvPacking packing_of(const PackTask& task, const TensorView& weight, const TensorView& packed) {
+  return {task.shape, task.form, weight.as<const float>(), packed.data};
+}
+
+void run_pack(const KernelArgs& args) noexcept {
+  const auto& task =
+      *static_cast<const PackTask*>(static_cast<const DeviceKernelArgs&>(args).state);
+  const ConvPacking packing = packing_of(task, args.inputs[0], args.outputs[0]);
+  conv2d_pack(queue_of(args), task.arithmetic, &packing, 1);
+}
+
+void run_packs(const KernelArgs& args) noexcept {
+  const auto& tasks =
+      *static_cast<const std::vector<PackTask>*>(static_cast<const DeviceKernelArgs&>(args).state);
+  ConvPacking together[kMostPackings];
+  int count = 0;
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    together[count++] = packing_of(tasks[i], args.inputs[i], args.outputs[i]);
+    const bool is_last = i + 1 == tasks.size() || tasks[i + 1].arithmetic != tasks[i].arithmetic;
+    if (!is_last && count < kMostPackings) continue;
+    conv2d_pack(queue_of(args), tasks[i].arithmetic, together, count);
+    count = 0;
+  }
+}
+
+Kernel join_packs(std::span<const Joining> steps) noexcept {
+  auto tasks = std::make_shared<std::vector<PackTask>>();
+  for (const Joining& step : steps)
+    tasks->push_back(*static_cast<const PackTask*>(step.kernel->state.get()));
+  Kernel kernel;
+  kernel.run = run_packs;
+  kernel.state = std::move(tasks);
+  return kernel;
+}
+
+}  // namespace
+
+PackedInput packed_input(const PackTask& task, std::int64_t bytes, const char* format, bool alone) {
+  // A larger packing costs more memory than a launch is worth: joined ones live from the first
+  // layer to the last.
+  constexpr std::int64_t kManyWeights = std::int64_t{1} << 20;
+  PackedInput packed;
+  packed.input = 1;
+  packed.bytes = scratch(bytes);
+  packed.pack = run_pack;
+  packed.format = format;
+  packed.state = std::make_shared<PackTask>(task);
+  if (!alone && task.shape.weights() < kManyWeights) packed.join = join_packs;
+  return packed;
+}
 
 // By the bytes that move in a step. Each sibling but one is spared reading the image for its result
 // and for its weights' gradient, writing its part of the image's gradient and adding that up (two

@@ -51,77 +51,170 @@ Joined joined(const ConvShape& s) {
   return result;
 }
 
-// (group, output channel, tap, input channel) from the weights as they are stored, which it also
-// is but for the padding and the joined groups.
+// kForward: (group, output channel, tap, input channel) from the weights as they are stored, which
+// it also is but for the padding and the joined groups. kBackward: (group, input channel, tap,
+// output channel): 32 x 32 channels of a tap are turned in shared memory, so that both sides go
+// through memory by neighbours.
 template <class T>
-struct PackForward {
-  static constexpr int kWidth = kVector<T>;
+struct Packing {
+  static constexpr int kTile = 32;
   GroupShape g;
   int taps, padded;
-  const float* weight;
-  T* packed;
-  PYCNN_BOTH void operator()(std::int64_t begin, int) const {
-    const int channel = static_cast<int>(begin % padded);
-    std::int64_t rest = begin / padded;
-    const int tap = static_cast<int>(rest % taps);
-    rest /= taps;
-    const int n = static_cast<int>(rest % g.out), group = static_cast<int>(rest / g.out);
-    float values[kWidth];
-    PYCNN_UNROLL
-    for (int i = 0; i < kWidth; ++i)
-      values[i] = channel + i < g.in && g.is_diagonal(channel + i, n)
-                      ? weight[g.weight(group, n, tap, taps, channel + i)]
-                      : 0.0f;
-    store(packed + begin, kWidth, values);
-  }
-};
-
-// (group, input channel, tap, output channel): 32 x 32 channels of a tap are turned in shared
-// memory, so that both sides go through memory by neighbours.
-template <class T>
-struct PackBackward {
-  static constexpr int kTile = 32, kThreads = 256, kStep = kThreads / kTile;
-  struct Shared {
-    float value[kTile][kTile + 1];
-  };
-  struct Registers {};
-  GroupShape g;
-  int taps, padded;
+  PackForm form;
+  std::int32_t first_block;
   const float* weight;
   T* packed;
 
   PYCNN_BOTH static int tiles(int size) { return (size + kTile - 1) / kTile; }
-  PYCNN_BOTH std::int64_t blocks() const {
-    return std::int64_t{tiles(g.in)} * tiles(padded) * taps * g.groups;
+  PYCNN_BOTH std::int64_t count() const {
+    return std::int64_t{g.groups} * (form == PackForm::kBackward ? g.in : g.out) * taps * padded;
   }
-  PYCNN_BOTH void operator()(Block<PackBackward>& block) const {
-    std::int64_t rest = block.index();
-    const int in0 = static_cast<int>(rest % tiles(g.in)) * kTile;
-    rest /= tiles(g.in);
-    const int out0 = static_cast<int>(rest % tiles(padded)) * kTile;
-    rest /= tiles(padded);
-    const int tap = static_cast<int>(rest % taps), group = static_cast<int>(rest / taps);
+};
+
+constexpr int kPackThreads = 256;
+constexpr std::int64_t kPackTile = 8 * kPackThreads;  // of elements, but backward
+
+template <class T>
+std::int64_t blocks_of(const Packing<T>& p) {
+  if (p.form != PackForm::kBackward) return (p.count() + kPackTile - 1) / kPackTile;
+  return std::int64_t{p.tiles(p.g.in)} * p.tiles(p.padded) * p.taps * p.g.groups;
+}
+
+template <class T, int Most>
+struct PackAll {
+  static constexpr int kTile = Packing<T>::kTile, kThreads = kPackThreads, kStep = kThreads / kTile;
+  static constexpr int kWidth = static_cast<int>(kPackTile / kThreads);
+  struct Shared {
+    float value[kTile][kTile + 1];
+  };
+  struct Registers {};
+  int count;
+  Packing<T> of[Most];
+
+  PYCNN_BOTH void operator()(Block<PackAll>& block) const {
+    int which = 0;  // the last one that begins at or before this block
+    for (int half = 32; half > 0; half /= 2)
+      if (which + half < count && of[which + half].first_block <= block.index()) which += half;
+    const Packing<T>& p = of[which];
+    const std::int64_t own = block.index() - p.first_block;
+    if (p.form == PackForm::kBackward)
+      turn(block, p, own);
+    else if (p.form == PackForm::kForward)
+      pad(block, p, own * kPackTile);
+    else
+      round(block, p, own * kPackTile);
+  }
+
+ private:
+  PYCNN_BOTH static void pad(Block<PackAll>& block, const Packing<T>& p, std::int64_t first) {
+    const std::int64_t end = p.count();
+    block.last([&](int thread, Registers&) {
+      const std::int64_t begin = first + std::int64_t{thread} * kWidth;
+      if (begin >= end) return;
+      // The padded channels are whole vectors.
+      constexpr int kPart = kVector<T>;
+      PYCNN_UNROLL
+      for (int part = 0; part < kWidth / kPart; ++part) {
+        const std::int64_t at = begin + part * kPart;
+        if (at >= end) return;
+        const int channel = static_cast<int>(at % p.padded);
+        std::int64_t rest = at / p.padded;
+        const int tap = static_cast<int>(rest % p.taps);
+        rest /= p.taps;
+        const int n = static_cast<int>(rest % p.g.out), group = static_cast<int>(rest / p.g.out);
+        float values[kPart];
+        PYCNN_UNROLL
+        for (int i = 0; i < kPart; ++i)
+          values[i] = channel + i < p.g.in && p.g.is_diagonal(channel + i, n)
+                          ? p.weight[p.g.weight(group, n, tap, p.taps, channel + i)]
+                          : 0.0f;
+        store(p.packed + at, kPart, values);
+      }
+    });
+  }
+
+  PYCNN_BOTH static void round(Block<PackAll>& block, const Packing<T>& p, std::int64_t first) {
+    const std::int64_t end = p.count();
+    block.last([&](int thread, Registers&) {
+      constexpr int kPart = kVector<T>;
+      PYCNN_UNROLL
+      for (int part = 0; part < kWidth / kPart; ++part) {
+        // Neighbours in turn.
+        const std::int64_t at = first + (std::int64_t{part} * kThreads + thread) * kPart;
+        if (at >= end) return;
+        const int n = end - at < kPart ? static_cast<int>(end - at) : kPart;
+        float values[kPart];
+        load(p.weight + at, n, values);
+        store(p.packed + at, n, values);
+      }
+    });
+  }
+
+  PYCNN_BOTH static void turn(Block<PackAll>& block, const Packing<T>& p, std::int64_t tile) {
+    const int in0 = static_cast<int>(tile % p.tiles(p.g.in)) * kTile;
+    std::int64_t rest = tile / p.tiles(p.g.in);
+    const int out0 = static_cast<int>(rest % p.tiles(p.padded)) * kTile;
+    rest /= p.tiles(p.padded);
+    const int tap = static_cast<int>(rest % p.taps), group = static_cast<int>(rest / p.taps);
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
       const int in = in0 + thread % kTile;
       for (int line = thread / kTile; line < kTile; line += kStep) {
         const int out = out0 + line;
-        shared.value[line][thread % kTile] = in < g.in && out < g.out && g.is_diagonal(in, out)
-                                                 ? weight[g.weight(group, out, tap, taps, in)]
-                                                 : 0.0f;
+        shared.value[line][thread % kTile] =
+            in < p.g.in && out < p.g.out && p.g.is_diagonal(in, out)
+                ? p.weight[p.g.weight(group, out, tap, p.taps, in)]
+                : 0.0f;
       }
     });
     block.last([&](int thread, Registers&) {
       const int out = out0 + thread % kTile;
       for (int line = thread / kTile; line < kTile; line += kStep) {
         const int in = in0 + line;
-        if (in < g.in && out < padded)
+        if (in < p.g.in && out < p.padded)
           narrow(shared.value[thread % kTile][line],
-                 packed[((std::int64_t{group} * g.in + in) * taps + tap) * padded + out]);
+                 p.packed[((std::int64_t{group} * p.g.in + in) * p.taps + tap) * p.padded + out]);
       }
     });
   }
 };
+
+template <class T>
+Packing<T> packing_of(const ConvShape& shape, PackForm form) {
+  Packing<T> packing{};
+  packing.form = form;
+  if (form == PackForm::kBackward) {
+    packing.g = groups_of(shape);
+    packing.taps = shape.taps();
+    packing.padded = padded_channels<T>(packing.g.out);
+  } else if (form == PackForm::kRounded) {
+    packing.g = {1, 1, shape.in_group(), shape.out_channels, shape.in_group(), shape.out_channels};
+    packing.taps = shape.taps();
+    packing.padded = packing.g.in;
+  } else {
+    const Joined product = joined(shape);
+    packing.g = product.g;
+    packing.taps = product.taps();
+    packing.padded = padded_channels<T>(packing.g.in);
+  }
+  return packing;
+}
+
+template <class T, int Most>
+void launch_packings(DeviceQueue& queue, const ConvPacking* packings, int count) {
+  PackAll<T, Most> kernel{count, {}};
+  static_assert(sizeof kernel <= 4096 && Most <= 64);
+  std::int64_t blocks = 0;
+  for (int i = 0; i < count; ++i) {
+    Packing<T> packing = packing_of<T>(packings[i].shape, packings[i].form);
+    packing.first_block = static_cast<std::int32_t>(blocks);
+    packing.weight = packings[i].weight;
+    packing.packed = static_cast<T*>(packings[i].packed);
+    kernel.of[i] = packing;
+    blocks += blocks_of(packing);
+  }
+  launch(queue, kernel, blocks);
+}
 
 template <class T>
 struct AddEpilogue {
@@ -143,16 +236,66 @@ struct AddEpilogue {
   }
 };
 
-struct AddChunks {
-  static constexpr int kWidth = 1;
-  const float* sums;
+// Chunks of sums, each of `count`, added in float64: many of them by several threads, whose own
+// sums are added in order.
+struct ChunkSums {
+  const float* sums;  // (chunk, count)
   float* output;
   std::int64_t chunks, count;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    double sum = 0.0;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk)
-      sum += static_cast<double>(sums[chunk * count + at]);
-    output[at] = static_cast<float>(sum);
+
+  PYCNN_BOTH int lanes() const { return chunks >= 64 ? 16 : chunks >= 16 ? 4 : 1; }
+  PYCNN_BOTH std::int64_t blocks_of(int threads) const {
+    if (chunks <= 1) return 0;  // the sums were all
+    const std::int64_t columns = threads / lanes();
+    return (count + columns - 1) / columns;
+  }
+};
+
+// Of the weight's gradient and of the bias'.
+struct AddChunks {
+  static constexpr int kThreads = 256, kAtOnce = 4;
+  struct Shared {
+    double sum[kThreads];
+  };
+  struct Registers {};
+  ChunkSums weight, bias;
+
+  PYCNN_BOTH std::int64_t blocks() const {
+    return weight.blocks_of(kThreads) + bias.blocks_of(kThreads);
+  }
+  PYCNN_BOTH void operator()(Block<AddChunks>& block) const {
+    const std::int64_t before = weight.blocks_of(kThreads);
+    const bool is_weight = block.index() < before;
+    const ChunkSums& of = is_weight ? weight : bias;
+    const int lanes = of.lanes(), columns = kThreads / lanes;
+    const std::int64_t first = (block.index() - (is_weight ? 0 : before)) * columns;
+    double* const shared = block.shared().sum;
+    block.each([&](int thread, Registers&) {
+      const std::int64_t at = first + thread % columns;
+      double sum = 0.0;
+      if (at < of.count) {
+        const std::int64_t step = std::int64_t{lanes} * of.count;
+        const float* from = of.sums + thread / columns * of.count + at;
+        std::int64_t left = (of.chunks - thread / columns + lanes - 1) / lanes;
+        for (; left >= kAtOnce; left -= kAtOnce) {
+          float values[kAtOnce];
+          PYCNN_UNROLL
+          for (int i = 0; i < kAtOnce; ++i) values[i] = from[i * step];
+          PYCNN_UNROLL
+          for (int i = 0; i < kAtOnce; ++i) sum += static_cast<double>(values[i]);
+          from += kAtOnce * step;
+        }
+        for (; left > 0; --left, from += step) sum += static_cast<double>(*from);
+      }
+      shared[thread] = sum;
+    });
+    block.last([&](int thread, Registers&) {
+      const std::int64_t at = first + thread;
+      if (thread >= columns || at >= of.count) return;
+      double sum = 0.0;
+      for (int lane = 0; lane < lanes; ++lane) sum += shared[lane * columns + thread];
+      of.output[at] = static_cast<float>(sum);
+    });
   }
 };
 
@@ -219,15 +362,15 @@ std::int64_t chunks_of(const ConvShape& s) {
   return wanted < most ? wanted : most > 1 ? most : 1;
 }
 
+std::int64_t bias_chunks_of(const ConvShape& s) {
+  const std::int64_t chunks = (s.pixels() + kBiasRows - 1) / kBiasRows;
+  return chunks > 1 ? chunks : 1;
+}
+
 template <class T>
 bool is_aligned(int channels, int pitch, const void* images) {
   return channels > 0 && channels % kVector<T> == 0 && pitch % kVector<T> == 0 &&
          reinterpret_cast<std::uintptr_t>(images) % kVectorBytes == 0;
-}
-
-template <class T>
-std::int64_t packed_count(const GroupShape& g, int columns, int channels, int taps) {
-  return std::int64_t{g.groups} * columns * taps * padded_channels<T>(channels);
 }
 
 // Weights that lie as they are multiplied.
@@ -344,42 +487,66 @@ ColumnShape bias_shape(const ConvShape& s) { return {1, s.pixels(), s.out_channe
 
 bool conv2d_reads_parts(const ConvShape& shape) { return !joined(shape).rows; }
 
-std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind) {
-  const Joined product = joined(shape);
-  const GroupShape& g = product.g;
+std::int64_t conv2d_packed_bytes(Arithmetic arithmetic, const ConvShape& shape, PackForm form) {
   std::int64_t bytes = 0;
   with_arithmetic(arithmetic, [&](auto type, auto) {
     using T = decltype(type);
-    if (!is_packed<T>(g))
-      bytes = packed_count<T>(g, g.out, g.in, product.taps()) * std::int64_t{sizeof(T)};
-    bytes = with_measured(bytes, kind, forward_source<T>(shape, product));
+    const Packing<T> packing = packing_of<T>(shape, form);
+    if (form != PackForm::kForward || !is_packed<T>(packing.g))
+      bytes = packing.count() * static_cast<std::int64_t>(sizeof(T));
+  });
+  return bytes;
+}
+
+void conv2d_pack(DeviceQueue& queue, Arithmetic arithmetic, const ConvPacking* packings,
+                 int count) {
+  with_arithmetic(arithmetic, [&](auto type, auto) {
+    using T = decltype(type);
+    if (count == 1)
+      launch_packings<T, 1>(queue, packings, count);
+    else
+      launch_packings<T, kMostPackings>(queue, packings, count);
+  });
+}
+
+namespace {
+
+// Those that a product reads. `bytes` of scratch become their place where they are packed here.
+const void* packed_weights(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                           PackForm form, const ConvWeights& weights, void* scratch,
+                           std::int64_t& bytes) {
+  if (weights.packed != nullptr) return weights.packed;
+  bytes = conv2d_packed_bytes(arithmetic, shape, form);
+  if (bytes == 0) return weights.stored;
+  const ConvPacking packing{shape, form, weights.stored, scratch};
+  conv2d_pack(queue, arithmetic, &packing, 1);
+  return scratch;
+}
+
+}  // namespace
+
+std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind,
+                                  bool packed) {
+  std::int64_t bytes = packed ? 0 : conv2d_packed_bytes(arithmetic, shape, PackForm::kForward);
+  with_arithmetic(arithmetic, [&](auto type, auto) {
+    bytes = with_measured(bytes, kind, forward_source<decltype(type)>(shape, joined(shape)));
   });
   return bytes;
 }
 
 void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,
-            const float* weight, const ConvEpilogue& epilogue, const Measure& measure, void* output,
-            void* scratch) {
+            const ConvWeights& weights, const ConvEpilogue& epilogue, const Measure& measure,
+            void* output, void* scratch) {
   const Joined product = joined(shape);
-  const GroupShape& g = product.g;
+  std::int64_t packed_bytes = 0;
+  const void* const packed =
+      packed_weights(queue, arithmetic, shape, PackForm::kForward, weights, scratch, packed_bytes);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
-    const T* packed = nullptr;
-    std::int64_t packed_bytes = 0;
-    if constexpr (sizeof(T) == sizeof(float)) packed = weight;
-    if (!is_packed<T>(g)) {
-      const std::int64_t count = packed_count<T>(g, g.out, g.in, product.taps());
-      packed = static_cast<T*>(scratch);
-      packed_bytes = count * std::int64_t{sizeof(T)};
-      launch_map(queue,
-                 PackForward<T>{g, product.taps(), padded_channels<T>(g.in), weight,
-                                static_cast<T*>(scratch)},
-                 count);
-    }
     GatherSource<T, SmallTile> source = forward_source<T>(shape, product);
-    source.aligned = !product.rows && is_aligned<T>(g.in, shape.input_pitch(), input);
+    source.aligned = !product.rows && is_aligned<T>(product.g.in, shape.input_pitch(), input);
     source.gathered = static_cast<const T*>(input);
-    source.weights = packed;
+    source.weights = static_cast<const T*>(packed);
     source.epilogue = epilogue;
     source.result = static_cast<T*>(output);
     multiply_measured<T, tensor_cores.value>(queue, source, measure, scratch, packed_bytes);
@@ -396,44 +563,40 @@ void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
 }
 
 std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
-                                             MeasureKind kind) {
-  const GroupShape g = groups_of(shape);
-  std::int64_t bytes = 0;
+                                             MeasureKind kind, bool packed) {
+  std::int64_t bytes = packed ? 0 : conv2d_packed_bytes(arithmetic, shape, PackForm::kBackward);
   with_arithmetic(arithmetic, [&](auto type, auto) {
-    using T = decltype(type);
-    bytes = packed_count<T>(g, g.in, g.out, shape.taps()) * std::int64_t{sizeof(T)};
-    bytes = with_measured(bytes, kind, backward_source<T>(shape, g));
+    bytes = with_measured(bytes, kind, backward_source<decltype(type)>(shape, groups_of(shape)));
   });
   return bytes;
 }
 
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                       const void* grad_output, const float* weight, const ConvEpilogue& epilogue,
-                       const Measure& measure, void* grad_input, void* scratch) {
+                       const void* grad_output, const ConvWeights& weights,
+                       const ConvEpilogue& epilogue, const Measure& measure, void* grad_input,
+                       void* scratch) {
   const GroupShape g = groups_of(shape);
+  std::int64_t packed_bytes = 0;
+  const void* const packed =
+      packed_weights(queue, arithmetic, shape, PackForm::kBackward, weights, scratch, packed_bytes);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
-    const PackBackward<T> pack{g, shape.taps(), padded_channels<T>(g.out), weight,
-                               static_cast<T*>(scratch)};
-    launch(queue, pack, pack.blocks());
     GatherSource<T, SmallTile> source = backward_source<T>(shape, g);
     source.aligned = is_aligned<T>(g.out, shape.output_pitch(), grad_output);
     source.epilogue = epilogue;
     source.residual_pitch = shape.residual_step != 0 ? shape.residual_step : shape.in_channels;
     source.gathered = static_cast<const T*>(grad_output);
-    source.weights = static_cast<const T*>(scratch);
+    source.weights = static_cast<const T*>(packed);
     source.result = static_cast<T*>(grad_input);
-    multiply_measured<T, tensor_cores.value>(
-        queue, source, measure, scratch,
-        packed_count<T>(g, g.in, g.out, shape.taps()) * std::int64_t{sizeof(T)});
+    multiply_measured<T, tensor_cores.value>(queue, source, measure, scratch, packed_bytes);
   });
 }
 
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias) {
-  const std::int64_t chunks = chunks_of(shape);
-  const std::int64_t partials = chunks > 1 ? chunks * shape.weights() : 0;
-  return partials * static_cast<std::int64_t>(sizeof(float)) +
-         (bias ? conv2d_grad_bias_scratch_bytes(shape) : 0);
+  const std::int64_t chunks = chunks_of(shape), bias_chunks = bias ? bias_chunks_of(shape) : 1;
+  const std::int64_t partials = (chunks > 1 ? chunks * shape.weights() : 0) +
+                                (bias_chunks > 1 ? bias_chunks * shape.out_channels : 0);
+  return partials * static_cast<std::int64_t>(sizeof(float));
 }
 
 void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
@@ -442,7 +605,9 @@ void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvSha
   const Joined product = joined(shape);
   const GroupShape& g = product.g;
   const std::int64_t chunks = chunks_of(shape);
+  const std::int64_t bias_chunks = grad_bias != nullptr ? bias_chunks_of(shape) : 0;
   auto* const sums = static_cast<float*>(scratch);
+  float* const bias_sums = sums + (chunks > 1 ? chunks * shape.weights() : 0);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
     WeightSource<T, SmallTile> source{};
@@ -464,13 +629,13 @@ void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvSha
     source.sums = chunks > 1 ? sums : grad_weight;
     source.chunks = static_cast<int>(chunks);
     source.chunk_pixels = static_cast<int>((shape.pixels() + chunks - 1) / chunks);
+    source.bias_sums = bias_chunks > 1 ? bias_sums : grad_bias;
+    source.bias_chunks = static_cast<int>(bias_chunks);
     multiply<T, tensor_cores.value>(queue, weight_tile_of(g, product.taps() * g.in), source);
-    if (chunks > 1)
-      launch_map(queue, AddChunks{sums, grad_weight, chunks, shape.weights()}, shape.weights());
   });
-  if (grad_bias != nullptr)
-    conv2d_grad_bias(queue, image_of(arithmetic), shape, grad_output, grad_bias,
-                     chunks > 1 ? sums + chunks * shape.weights() : sums);
+  const AddChunks rest{{sums, grad_weight, chunks, shape.weights()},
+                       {bias_sums, grad_bias, bias_chunks, shape.out_channels}};
+  launch(queue, rest, rest.blocks());
 }
 
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape& shape) {

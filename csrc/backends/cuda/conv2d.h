@@ -75,19 +75,42 @@ struct Measure {
   float* result;  // (3, channels) or (2, channels)
 };
 
-// Scratch holds the weights as they are multiplied, and behind them the sums of tiles.
-std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind);
+// The weights as they are multiplied: made for many convolutions at a time, or by a launch of their
+// own in front of each.
+enum class PackForm : std::uint8_t {
+  kForward,   // for our own kernel
+  kBackward,  // for that of the input's gradient
+  kRounded,   // for libraries: in place, of the images' type
+};
+struct ConvPacking {
+  ConvShape shape;
+  PackForm form;
+  const float* weight;
+  void* packed;
+};
+// 0: they are read as they lie.
+std::int64_t conv2d_packed_bytes(Arithmetic arithmetic, const ConvShape& shape, PackForm form);
+constexpr int kMostPackings = 48;  // what fits the parameters of a launch
+void conv2d_pack(DeviceQueue& queue, Arithmetic arithmetic, const ConvPacking* packings, int count);
+
+struct ConvWeights {
+  const float* stored;
+  const void* packed;  // null: scratch holds them, and behind them the sums of tiles
+};
+std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind,
+                                  bool packed);
 void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, const void* input,
-            const float* weight, const ConvEpilogue& epilogue, const Measure& measure, void* output,
-            void* scratch);
+            const ConvWeights& weights, const ConvEpilogue& epilogue, const Measure& measure,
+            void* output, void* scratch);
 // output = activate(output + bias + residual), for a sum that was computed elsewhere.
 void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
                      const ConvEpilogue& epilogue, void* output);
 std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
-                                             MeasureKind kind);
+                                             MeasureKind kind, bool packed);
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                       const void* grad_output, const float* weight, const ConvEpilogue& epilogue,
-                       const Measure& measure, void* grad_input, void* scratch);
+                       const void* grad_output, const ConvWeights& weights,
+                       const ConvEpilogue& epilogue, const Measure& measure, void* grad_input,
+                       void* scratch);
 
 // The pixels are summed in chunks that depend on the shape alone, and these in order.
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias);

@@ -9,8 +9,7 @@ struct ConvCall {
   const void* input;   // or what its gradient becomes
   const void* output;  // or its gradient
   const float* weight;
-  const void*
-      packed;  // the weights as a library reads them, of the images' type; null: as they are
+  const void* packed;  // the weights as the kernel reads them; null: as they are
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;
@@ -75,19 +74,39 @@ inline void measure_behind(DeviceQueue& queue, const ConvTask& task, const ConvC
                scratch);
 }
 
-inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32) {
+// How weights are made ready by a step of their own: lives in Kernel::state.
+struct PackTask {
+  Arithmetic arithmetic;
+  ConvShape shape;
+  PackForm form;
+};
+inline PackTask own_packing(const ConvTask& task, bool tf32) {
+  return {arithmetic_of(task.image, tf32), task.shape,
+          task.direction == Direction::kGradInput ? PackForm::kBackward : PackForm::kForward};
+}
+// 0: they are read as they lie.
+inline std::int64_t own_packed_bytes(const ConvTask& task, bool tf32) {
+  if (task.direction == Direction::kGradWeight) return 0;
+  const PackTask packing = own_packing(task, tf32);
+  return conv2d_packed_bytes(packing.arithmetic, packing.shape, packing.form);
+}
+// Of `bytes`, of input 1. One launch makes those of many layers unless `alone` (conv2d.cpp).
+PackedInput packed_input(const PackTask& task, std::int64_t bytes, const char* format, bool alone);
+
+inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32, bool packed = false) {
   const Arithmetic arithmetic = arithmetic_of(task.image, tf32);
   switch (task.direction) {
     case Direction::kForward:
-      return conv2d_scratch_bytes(arithmetic, task.shape, task.measure);
+      return conv2d_scratch_bytes(arithmetic, task.shape, task.measure, packed);
     case Direction::kGradInput:
-      return conv2d_grad_input_scratch_bytes(arithmetic, task.shape, task.measure);
+      return conv2d_grad_input_scratch_bytes(arithmetic, task.shape, task.measure, packed);
     case Direction::kGradWeight:
       return conv2d_grad_weight_scratch_bytes(task.shape, task.bias);
   }
   return 0;
 }
 
+// A packing of the call's weights is our own kernel's.
 inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const ConvCall& call,
                     void* scratch) {
   const Arithmetic arithmetic = arithmetic_of(task.image, tf32);
@@ -97,11 +116,11 @@ inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const C
   shape.residual_step = call.residual_step;
   switch (task.direction) {
     case Direction::kForward:
-      return conv2d(queue, arithmetic, shape, call.input, call.weight, call.epilogue, call.measure,
-                    const_cast<void*>(call.output), scratch);
+      return conv2d(queue, arithmetic, shape, call.input, {call.weight, call.packed}, call.epilogue,
+                    call.measure, const_cast<void*>(call.output), scratch);
     case Direction::kGradInput:
-      return conv2d_grad_input(queue, arithmetic, shape, call.output, call.weight, call.epilogue,
-                               call.measure, const_cast<void*>(call.input), scratch);
+      return conv2d_grad_input(queue, arithmetic, shape, call.output, {call.weight, call.packed},
+                               call.epilogue, call.measure, const_cast<void*>(call.input), scratch);
     case Direction::kGradWeight:
       return conv2d_grad_weight(queue, arithmetic, shape, call.input, call.output, call.grad_weight,
                                 call.grad_bias, scratch);

@@ -359,8 +359,11 @@ struct GatherSource {
   }
 };
 
+constexpr int kBiasRows = 256;
+
 // The weight's gradient: rows are output channels of a group, columns (tap, input channel), terms
-// output pixels. Each chunk of pixels has sums of its own.
+// output pixels. Each chunk of pixels has sums of its own. Blocks behind those of the product add
+// the same pixels up for the bias' gradient, in chunks of kBiasRows.
 template <class T, class TileType>
 struct WeightSource {
   using Element = T;
@@ -382,6 +385,8 @@ struct WeightSource {
   const T* grad_output;
   float* sums;  // (chunk, weights)
   int chunks, chunk_pixels;
+  float* bias_sums;  // (bias chunk, output channel)
+  int bias_chunks;   // 0: none is wanted
 
   struct Work {
     bool is_empty;
@@ -394,13 +399,57 @@ struct WeightSource {
     int n[kOwnB], y[kOwnB], x[kOwnB];  // output pixels of lines of the input
   };
 
+  static constexpr int kBiasLanes = 4, kBiasChannels = Tile::kThreads / kBiasLanes;
+  PYCNN_BOTH int out_channels() const { return group_shape.groups * group_shape.out; }
+  PYCNN_BOTH int bias_tiles() const { return (out_channels() + kBiasChannels - 1) / kBiasChannels; }
   PYCNN_BOTH int taps() const { return y.size * x.size; }
   PYCNN_BOTH int padded() const { return padded_channels<T>(group_shape.in); }
   PYCNN_BOTH int columns() const { return taps() * padded(); }
   PYCNN_BOTH int row_tiles() const { return (group_shape.out + Tile::kRows - 1) / Tile::kRows; }
   PYCNN_BOTH int column_tiles() const { return (columns() + Tile::kColumns - 1) / Tile::kColumns; }
-  PYCNN_BOTH std::int64_t blocks() const {
+  PYCNN_BOTH std::int64_t product_blocks() const {
     return std::int64_t{row_tiles()} * column_tiles() * chunks * group_shape.groups;
+  }
+  PYCNN_BOTH std::int64_t blocks() const {
+    return product_blocks() + std::int64_t{bias_tiles()} * bias_chunks;
+  }
+
+  PYCNN_BOTH bool is_aside(std::int64_t block) const { return block >= product_blocks(); }
+  // A few lanes of each channel add its rows in turn, then these are added in order.
+  template <class BlockType>
+  PYCNN_BOTH void aside(BlockType& block) const {
+    using Registers = typename BlockType::Registers;
+    const std::int64_t index = block.index() - product_blocks();
+    const int first = static_cast<int>(index % bias_tiles()) * kBiasChannels;
+    const auto chunk = static_cast<int>(index / bias_tiles());
+    const int begin = chunk * kBiasRows;
+    const int end = pixels - begin < kBiasRows ? pixels : begin + kBiasRows;
+    auto* const shared = reinterpret_cast<float*>(block.shared().bytes);
+    block.each([&](int thread, Registers&) {
+      const int channel = first + thread % kBiasChannels;
+      float sum = 0.0f;
+      if (channel < out_channels()) {
+        constexpr int kAtOnce = 8;
+        for (int row = begin + thread / kBiasChannels; row < end; row += kAtOnce * kBiasLanes) {
+          float values[kAtOnce];
+          PYCNN_UNROLL
+          for (int i = 0; i < kAtOnce; ++i) {
+            const int at = row + i * kBiasLanes;
+            values[i] =
+                at < end ? widened(grad_output[std::int64_t{at} * output_pitch + channel]) : 0.0f;
+          }
+          PYCNN_UNROLL
+          for (int i = 0; i < kAtOnce; ++i) sum += values[i];
+        }
+      }
+      shared[thread] = sum;
+    });
+    block.last([&](int thread, Registers&) {
+      if (thread >= kBiasChannels || first + thread >= out_channels()) return;
+      float sum = 0.0f;
+      for (int lane = 0; lane < kBiasLanes; ++lane) sum += shared[lane * kBiasChannels + thread];
+      bias_sums[std::int64_t{chunk} * out_channels() + first + thread] = sum;
+    });
   }
 
   PYCNN_BOTH Work work(std::int64_t block) const {

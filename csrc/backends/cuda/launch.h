@@ -73,8 +73,10 @@ void run_on_host(const Kernel& kernel, std::int64_t blocks, bool backwards) {
 template <class Kernel>
 void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
   if (queue.entered == 0) queue.failed = true;  // it might be for another device
-  submit(queue,
-         [kernel, blocks, backwards = queue.backwards] { run_on_host(kernel, blocks, backwards); });
+  submit(queue, [kernel, blocks, backwards = queue.backwards] {
+    if (blocks > 0) note_launch();
+    run_on_host(kernel, blocks, backwards);
+  });
 }
 
 }  // namespace pycnn::cuda

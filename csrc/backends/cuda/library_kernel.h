@@ -336,7 +336,8 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
                                             std::vector<Chosen<Library>>& plans) {
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
-  std::int64_t most_packed = 0;
+  std::int64_t most_packed = own_packed_bytes(task, tf32);
+  const bool own_packs = most_packed > 0;
   for (const auto& plan : plans) most_packed = std::max(most_packed, packed_bytes(plan));
   const std::optional<ConvCall> call = timed_call(timer, task, most_packed);
   if (!call) return std::nullopt;
@@ -352,8 +353,11 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
       run_chosen<Library>(timer.queue(), plan, its_call, scratch);
     });
   }
-  works.push_back(
-      [&] { run_own(timer.queue(), task, tf32, calls[turn++ % calls.size()], scratch); });
+  works.push_back([&] {
+    ConvCall its_call = calls[turn++ % calls.size()];
+    if (!own_packs) its_call.packed = nullptr;
+    run_own(timer.queue(), task, tf32, its_call, scratch);
+  });
   const int best = fastest_of(timer, works);
   Library::forget_stream(link);
   if (best < 0) return std::nullopt;
@@ -453,14 +457,11 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
 }
 
 template <class Library>
-void pack_for_library(const KernelArgs& args) noexcept {
+void pack_for_rewrite(const KernelArgs& args) noexcept {
   const auto& device_args = static_cast<const DeviceKernelArgs&>(args);
   const auto& chosen = *static_cast<const Chosen<Library>*>(device_args.state);
-  const auto* const weight = args.inputs[0].as<const float>();
-  if (chosen.rewrite != nullptr)
-    return pack_weight(queue_of(args), *chosen.rewrite, weight, args.outputs[0].data);
-  cast(queue_of(args), Image::kFloat32, Library::image(*chosen.plan), weight, args.outputs[0].data,
-       count_of(args.inputs[0]));
+  pack_weight(queue_of(args), *chosen.rewrite, args.inputs[0].as<const float>(),
+              args.outputs[0].data);
 }
 
 template <class Library, class OpType>
@@ -498,12 +499,17 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
   if (!name.empty()) choice.variant = kept_text(kLibrary<OpType> + name);
   if (packed_bytes(chosen) > 0) {
-    choice.packed.input = 1;
-    choice.packed.bytes = scratch(packed_bytes(chosen));
-    choice.packed.pack = pack_for_library<Library>;
     // The type of images, too: a weight may be read beside several.
-    choice.packed.format =
+    const char* const format =
         kept_text("weights" + std::to_string(static_cast<int>(task.image)) + name);
+    const PackTask rounding{arithmetic_of(Library::image(*chosen.plan), false), task.shape,
+                            PackForm::kRounded};
+    choice.packed = packed_input(rounding, packed_bytes(chosen), format, !problem.pinned.empty());
+    if (chosen.rewrite != nullptr) {
+      choice.packed.pack = pack_for_rewrite<Library>;
+      choice.packed.join = nullptr;
+      choice.packed.state = nullptr;
+    }
   }
   choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
   choice.alignment = kVectorBytes;  // as plans are told

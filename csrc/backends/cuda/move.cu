@@ -27,6 +27,41 @@ struct CopyBox {
   }
 };
 
+// Axes that both sides go through as one are one.
+void join_axes(BoxParams& p) {
+  int axes = 0;  // the last one kept is axes - 1
+  for (int axis = 0; axis < p.axes; ++axis) {
+    if (p.shape[axis] == 1) continue;
+    const bool joins = axes > 0 && p.input_step[axes - 1] == p.shape[axis] * p.input_step[axis] &&
+                       p.output_step[axes - 1] == p.shape[axis] * p.output_step[axis];
+    const std::int64_t before = joins ? p.shape[--axes] : 1;
+    p.shape[axes] = before * p.shape[axis];
+    p.input_step[axes] = p.input_step[axis];
+    p.output_step[axes++] = p.output_step[axis];
+  }
+  p.axes = axes;
+}
+
+// Counts in words of so many elements, whose neighbours are neighbours on both sides and which lie
+// at multiples of their size; false: they do not all.
+bool widen(BoxParams& p, int elements, int word_bytes) {
+  const int last = p.axes - 1;
+  if (p.axes == 0 || p.input_step[last] != 1 || p.output_step[last] != 1) return false;
+  const auto is_at_word = [&](const void* pointer) {
+    return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(word_bytes) == 0;
+  };
+  if (!is_at_word(p.input) || !is_at_word(p.output) || p.shape[last] % elements != 0) return false;
+  for (int axis = 0; axis < last; ++axis)
+    if (p.input_step[axis] % elements != 0 || p.output_step[axis] % elements != 0) return false;
+  for (int axis = 0; axis < last; ++axis) {
+    p.input_step[axis] /= elements;
+    p.output_step[axis] /= elements;
+  }
+  p.shape[last] /= elements;
+  p.count /= elements;
+  return true;
+}
+
 template <class Word>
 struct Fill {
   static constexpr int kWidth = kVector<Word>;
@@ -131,8 +166,11 @@ struct ArgMaxRow {
 }  // namespace
 
 void copy_box(DeviceQueue& queue, int item_bytes, const BoxParams& params) {
-  with_word(item_bytes,
-            [&](auto word) { launch_map(queue, CopyBox<decltype(word)>{params}, params.count); });
+  BoxParams p = params;
+  join_axes(p);
+  if (widen(p, kVectorBytes / item_bytes, kVectorBytes))
+    return launch_map(queue, CopyBox<Pack<std::uint32_t, 4>>{p}, p.count);
+  with_word(item_bytes, [&](auto word) { launch_map(queue, CopyBox<decltype(word)>{p}, p.count); });
 }
 
 void fill(DeviceQueue& queue, void* output, int item_bytes, std::uint64_t value,

@@ -132,9 +132,10 @@ struct Scratch {
   std::int64_t sums() const { return aligned(2 * (total_pieces(count()) + 1)); }
   std::int64_t floats() const { return 2 * wide() + 2 * narrow() + sums(); }
   std::int64_t bytes() const {
-    std::int64_t products = conv2d_scratch_bytes(kPlain, square(), kNothing);
-    for (const std::int64_t other : {conv2d_scratch_bytes(kPlain, quartic(), kNothing),
-                                     conv2d_grad_input_scratch_bytes(kPlain, step(), kNothing)})
+    std::int64_t products = conv2d_scratch_bytes(kPlain, square(), kNothing, false);
+    for (const std::int64_t other :
+         {conv2d_scratch_bytes(kPlain, quartic(), kNothing, false),
+          conv2d_grad_input_scratch_bytes(kPlain, step(), kNothing, false)})
       if (other > products) products = other;
     return floats() * static_cast<std::int64_t>(sizeof(float)) + products;
   }
@@ -162,11 +163,11 @@ void muon(DeviceQueue& queue, const MuonParams& params, void* scratch) {
   launch_total(queue, SquareTerm{x}, StoreScale{scale}, count, pieces);
   launch_map(queue, Scale{scale, x}, count);
   for (std::int64_t i = 0; i < params.iterations; ++i) {
-    conv2d(queue, kPlain, sizes.square(), x, x, {}, {}, square, packed);
+    conv2d(queue, kPlain, sizes.square(), x, {x, nullptr}, {}, {}, square, packed);
     // A square is symmetric: its rows are its columns.
-    conv2d(queue, kPlain, sizes.quartic(), square, square, {}, {}, polynomial, packed);
+    conv2d(queue, kPlain, sizes.quartic(), square, {square, nullptr}, {}, {}, polynomial, packed);
     launch_map(queue, Polynomial{sizes.rows, square, polynomial}, sizes.rows * sizes.rows);
-    conv2d_grad_input(queue, kPlain, sizes.step(), polynomial, x, {}, {}, next, packed);
+    conv2d_grad_input(queue, kPlain, sizes.step(), polynomial, {x, nullptr}, {}, {}, next, packed);
     std::swap(x, next);
   }
   launch_map(queue, Step{params, x}, count);

@@ -112,9 +112,9 @@ std::vector<std::uint32_t> in_place_of(const ops::AdamUpdate&) {
 std::vector<std::uint32_t> in_place_of(const ops::EmaUpdate&) { return {1u << 0}; }
 
 template <class OpType, auto update_all>
-Kernel join(std::span<const Op* const> steps) noexcept {
+Kernel join(std::span<const Joining> steps) noexcept {
   auto ops = std::make_shared<std::vector<OpType>>();
-  for (const Op* const step : steps) ops->push_back(*std::get_if<OpType>(step));
+  for (const Joining& step : steps) ops->push_back(*std::get_if<OpType>(step.op));
   Kernel kernel;
   kernel.run = run_updates<OpType, update_all>;
   kernel.in_place = in_place_of((*ops)[0]);

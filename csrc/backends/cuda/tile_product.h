@@ -22,6 +22,7 @@
 //   gather(thread, kept, shared)   puts it where the sums were
 //   leave(work, thread, shared)    takes it from there
 //   leave_nothing(work, thread)    of a tile without rows
+//   is_aside(block), aside(block)  if there: blocks that do something else
 namespace pycnn::cuda {
 
 template <int Rows, int Columns, int WarpRows, int WarpColumns>
@@ -339,6 +340,8 @@ struct TileProduct {
   Source source;
 
   PYCNN_BOTH void operator()(Block<TileProduct>& block) const {
+    if constexpr (requires { &Source::is_aside; })
+      if (source.is_aside(block.index())) return source.aside(block);
     const typename Source::Work work = source.work(block.index());
     if (work.is_empty)
       return block.last([&](int thread, Registers&) { source.leave_nothing(work, thread); });

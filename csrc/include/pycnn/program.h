@@ -138,6 +138,8 @@ struct StepProfile {
   Cost cost;                   ///< of one run; `bytes` with packed weights as packed
   /// Better variants that were refused, best first, each with the reason.
   std::vector<std::pair<std::string, std::string>> refused;
+  /// What steps beside it would do that its kernel does as well: names of nodes and ops.
+  std::vector<std::pair<std::string, std::string>> absorbed;
 };
 /// Bytes that a program takes.
 struct MemoryReport {

@@ -58,6 +58,7 @@ struct Steps {
   const ScheduleStep& step(std::size_t i) const { return schedule.run[i]; }
 };
 using Names = std::vector<std::string>;
+using Named = std::vector<std::pair<std::string, std::string>>;
 
 TEST_CASE("a cast goes to the step that alone it reads of") {
   Steps steps;
@@ -87,6 +88,7 @@ TEST_CASE("a cast goes to all its readers where they can do it, or to nobody") {
     CHECK(steps.step(1).input_specs[1] == kWide);
     CHECK(steps.step(2).inputs == std::vector<int>{made});
     CHECK(steps.step(2).kernel.scratch_bytes == 1);
+    for (const std::size_t i : {1, 2}) CHECK(steps.step(i).absorbed == Named{{"cast", "cast"}});
   }
 }
 
@@ -104,6 +106,7 @@ TEST_CASE(
   CHECK(steps.step(1).input_specs.size() == 2);
   CHECK(steps.step(1).outputs == std::vector<int>{after});
   CHECK(steps.step(1).kernel.scratch_bytes == 200);
+  CHECK(steps.step(1).absorbed == Named{{"gradient", "activation_grad"}, {"cast", "cast"}});
 
   Steps late;  // y is not there yet
   const int early = late.layer("maker", {late.input});

@@ -7,14 +7,14 @@ namespace {
 
 const TensorSpec kSpec{{4}, DType::kFloat32};
 
-Kernel join_all(std::span<const Op* const> ops) noexcept {
+Kernel join_all(std::span<const Joining> steps) noexcept {
   Kernel kernel;
   kernel.variant = "joined";
   kernel.in_place = {1u << 0};
-  kernel.plan.resize(ops.size());
+  kernel.plan.resize(steps.size());
   return kernel;
 }
-Kernel join_others(std::span<const Op* const>) noexcept { return {}; }
+Kernel join_others(std::span<const Joining>) noexcept { return {}; }
 
 // Steps over variables, which are the first values.
 struct Steps {

@@ -6,7 +6,7 @@
 // "recording", "begin_recording", "allocate_host", "make_event" or "elapsed"; with "slow_lanes" it
 // takes long to follow an event, in a time that counts each piece of work as a microsecond. Ranges
 // are written to the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
-// $PYCNN_EMULATED_CALLS.
+// $PYCNN_EMULATED_CALLS, kernels as "launch" when they run.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -131,6 +131,8 @@ bool is_joined(const LaneWork& recorded) {
   return true;
 }
 }  // namespace
+
+void note_launch() { count("launch"); }
 
 bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
   if (index >= kDevices) {
@@ -291,6 +293,7 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
                          own.rewrite.weight.to_count());
                     rest += wide_bytes(own.rewrite);
                   }
+                  inner.packed = nullptr;  // not as they read them
                   run_own(queue, own.rewrite.task, own.tf32, inner, rest);
                 });
   measure_behind(queue, own.task, call, args.scratch);

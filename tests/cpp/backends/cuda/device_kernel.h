@@ -109,6 +109,7 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
     pack.inputs = std::span(in).subspan(packed, 1);
     pack.outputs = {&to, 1};
     pack.scratch = allocate(kernel.packed.pack_scratch_bytes);
+    if (kernel.packed.state != nullptr) pack.state = kernel.packed.state.get();
     kernel.packed.pack(pack);
     in[packed].data = to.data;
   }

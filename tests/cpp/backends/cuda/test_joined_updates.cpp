@@ -85,6 +85,39 @@ TEST_CASE("cuda joined updates: the bits of updates one by one") {
   }
 }
 
+// Weights as they are multiplied are made by few launches for all layers, forwards and backwards,
+// with the bits of those that each layer makes for itself.
+TEST_CASE("cuda joined packings: one step for all layers, but not for large ones") {
+  CompileOptions options = options_for("cuda");
+  options.dtype = DType::kBFloat16;
+  options.variants = {{"activation_grad", "reference"}};  // which a pinned layer does not do
+  CompileOptions apart = options;
+  apart.variants.insert({{"dense", "reference"}, {"dense_grad_input", "reference"}});
+  const Graph small = layers_net(4, 31), many = layers_net(40, 5), large = layers_net(2, 29000);
+  for (const Graph* graph : {&small, &many, &large}) {
+    const test::Compiled one(*graph, options), single(*graph, apart);
+    CHECK(updates_in(one.program, "pack") == (graph == &large ? 2 : 1));
+    CHECK(updates_in(single.program, "pack") == 0);
+    const std::int64_t width = graph->spec(graph->find("x")).shape[1];
+    const testing::Results inputs = {{"x", test::random_tensor({2, width}, 9)},
+                                     {"y", test::labels(2, 3)}};
+    testing::Calls calls;
+    one.program.run(inputs);
+    const int joined = calls.count("launch");
+    single.program.run(inputs);
+    const int all = calls.count("launch") - joined;
+    // Layers forwards and, but for the first one, backwards.
+    const int layers = graph == &small ? 5 : graph == &many ? 41 : 3;
+    const int packings = 2 * layers - 1, few = graph == &small ? 1 : 2;
+    CHECK(all - joined == packings - few);
+    for (int step = 0; step < 2; ++step) {
+      one.program.run(inputs);
+      single.program.run(inputs);
+    }
+    CHECK(test::same_bits(one.variables, single.variables));
+  }
+}
+
 TEST_CASE("cuda joined updates: more tensors than one launch takes are one step still") {
   CompileOptions options = options_for("cuda");
   check_bits(layers_net(48, 5), options, "sgd_update", 1, 98);

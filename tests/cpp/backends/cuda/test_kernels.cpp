@@ -2,6 +2,7 @@
 // arithmetic of tiles, borders and counters, and their order of sums. What only a GPU shows (races
 // within a step of a block, alignment of its accesses) is not seen here.
 #include "backends/cuda/check_kernel.h"
+#include "backends/cuda/training.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -84,6 +85,37 @@ TEST_CASE("cuda kernels: sums of many chunks, joined groups and not") {
 TEST_CASE("cuda kernels: results of many large tiles") {
   const HostTensor x = random_tensor({1, 94, 93, 8}, 1, -2, 2, DType::kBFloat16);
   check(ops::Conv2d{}, {x, coarse({512, 1, 1, 8}, 2)});
+}
+
+// The product with the bias' chunks, and what adds chunks where there are several.
+TEST_CASE("cuda kernels: gradients of weights are two launches at most") {
+  if (!is_emulated()) return;
+  const auto launches = [](const auto& op, const Tensors& inputs) {
+    Calls calls;
+    Kernel kernel;
+    run_on_device(op, inputs, op.infer(specs_of(inputs)), {}, kernel);
+    return calls.count("launch");
+  };
+  const auto gradient = [&](std::int64_t size, bool bias) {
+    ops::Conv2dGradWeight op;
+    op.kernel_size = {1, 1};
+    op.bias = bias;
+    return launches(op,
+                    {random_tensor({1, size, size, 2}, 1), random_tensor({1, size, size, 3}, 2)});
+  };
+  CHECK(gradient(16, true) == 1);
+  CHECK(gradient(17, true) == 2);
+  CHECK(gradient(17, false) == 1);
+  CHECK(gradient(40, false) == 2);
+  CHECK(gradient(40, true) == 2);
+  CHECK(launches(ops::DenseGradWeight{true},
+                 {random_tensor({9, 5}, 1), random_tensor({9, 4}, 2)}) == 1);
+}
+
+// As many chunks as are added by several threads.
+TEST_CASE("cuda kernels: sums of more chunks than one thread adds") {
+  check_conv({}, {5, 64, 61, 1}, {3, 1, 1, 1}, true);
+  check_conv({}, {1, 302, 230, 1}, {2, 1, 1, 1}, true);
 }
 
 TEST_CASE("cuda kernels: an empty batch") { check_conv({}, {0, 4, 4, 3}, {2, 3, 3, 3}, true); }
@@ -383,6 +415,15 @@ TEST_CASE("cuda kernels: moving data") {
     check(ops::Pad{{0, 1, 2, 0}, {1, 0, 3, 0}, 0.5}, {x});
     check(ops::Concat{-1}, {x, random_tensor({2, 3, 4, 1}, 2, -2, 2, dtype), x});
     check(ops::Concat{1}, {x, random_tensor({2, 2, 4, 5}, 2, -2, 2, dtype)});
+    // By 16 bytes, as far as the places of both sides are multiples of these.
+    for (const std::int64_t channels : {16, 12, 6}) {
+      const HostTensor wide = random_tensor({2, 3, 2, channels}, 3, -2, 2, dtype);
+      check(ops::Transpose{{1, 0, 2, 3}}, {wide});
+      check(ops::Slice{{0, 1, 0, 4}, {2, 2, 2, channels - 4}}, {wide});
+      check(ops::Slice{{0, 0, 0, 1}, {2, 3, 2, 4}}, {wide});
+      check(ops::Pad{{1, 0, 1, 8}, {0, 1, 0, 0}, 0.5}, {wide});
+      check(ops::Concat{-1}, {wide, random_tensor({2, 3, 2, 8}, 4, -2, 2, dtype), wide});
+    }
   }
   const HostTensor x = random_tensor({2, 3, 4, 5}, 1);
   for (const std::vector<std::int64_t>& axes :

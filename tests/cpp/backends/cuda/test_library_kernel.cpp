@@ -59,17 +59,25 @@ void map_filter(DeviceQueue&, Image, const FilterMap&, const float*, void*) {
 void unmap_filter(DeviceQueue&, const FilterMap&, const float*, float*) {
   move(moves.unpacks, moves.pack_us);
 }
-std::int64_t conv2d_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind) { return 16; }
-std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind) {
+std::int64_t conv2d_packed_bytes(Arithmetic, const ConvShape&, PackForm) { return 0; }
+PackedInput packed_input(const PackTask&, std::int64_t bytes, const char* format, bool) {
+  PackedInput packed;
+  packed.input = 1;
+  packed.bytes = static_cast<std::size_t>(bytes);
+  packed.format = format;
+  return packed;
+}
+std::int64_t conv2d_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind, bool) { return 16; }
+std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind, bool) {
   return 16;
 }
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape&, bool) { return 16; }
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape&) { return 16; }
-void conv2d(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*,
+void conv2d(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const ConvWeights&,
             const ConvEpilogue&, const Measure&, void*, void*) {
   run_own_kernel();
 }
-void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const float*,
+void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const ConvWeights&,
                        const ConvEpilogue&, const Measure&, void*, void*) {
   run_own_kernel();
 }

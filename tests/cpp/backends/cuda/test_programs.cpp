@@ -91,7 +91,12 @@ TEST_CASE("cuda programs: batch norms by what convolutions measured, for 20 step
     CHECK(text.find(", sums=(relu") != std::string::npos);
     CHECK(plain.program.graph_text().find(", moments)") == std::string::npos);
     // More by no more than moments and sums themselves.
-    CHECK(measured.program.memory().arena_bytes <= plain.program.memory().arena_bytes + 256);
+    // Kernels that are named pack their weights in scratch.
+    std::size_t packed = 0;
+    for (const StepProfile& step : measured.program.steps())
+      if (step.op == "pack") packed += static_cast<std::size_t>(step.cost.bytes);
+    CHECK(measured.program.memory().arena_bytes <=
+          plain.program.memory().arena_bytes + packed + 256);
     for (const float loss : expected) {
       const auto tolerance = dtype == DType::kFloat32 ? 1e-4 : 0.02;
       const float found = *measured.program.run(inputs_of(5)).at("loss").data<float>();
