@@ -1,4 +1,4 @@
-"""How fast a GPU is at its best in products of large matrices and passes through large tensors, as programs have them."""
+"""How fast a GPU is at its best in products of large matrices and passes through large tensors of programs."""
 
 from __future__ import annotations
 

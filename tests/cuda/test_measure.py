@@ -66,11 +66,12 @@ NETS = {
         ["relu"],
     ),
     "strides": (lambda: [conv(stride=2), norm(), nn.ReLU(), conv(stride=2), norm()], 2, ["relu"]),
-    "blocks": (lambda: [nn.BasicBlock(8, 8), nn.BasicBlock(8, 8)], 4, ["relu", "relu"]),
+    # Between the blocks the gradient that goes on is the sum of two, finished by the convolution that made one of them.
+    "blocks": (lambda: [nn.BasicBlock(8, 8), nn.BasicBlock(8, 8)], 4, ["relu", "identity", "relu"]),
     "sum before": (lambda: [Sum(conv(), nn.Identity()), norm()], 1, []),
     "two norms of a result": (lambda: [conv(), Sum(norm(), norm())], 1, []),
-    # What comes back is a sum of two gradients, of which nobody knows the sums.
-    "two readers of a norm": (lambda: [conv(), norm(), nn.ReLU(), Sum(conv(3), conv(1))], 1, []),
+    # What comes back is a sum of two gradients: the convolution whose gradient is the later one adds the other.
+    "two readers of a norm": (lambda: [conv(), norm(), nn.ReLU(), Sum(conv(3), conv(1))], 1, ["relu"]),
     "sigmoid behind": (lambda: [conv(), norm(), nn.Sigmoid(), conv(), norm()], 2, []),
     "pool between": (lambda: [conv(), nn.MaxPool2d(2), norm(), nn.MaxPool2d(2), conv()], 0, []),
     "frozen": (lambda: [conv(), norm(frozen=True), nn.ReLU(), conv(), norm(frozen=True)], 0, []),

@@ -62,7 +62,7 @@ struct OwnConv {
   ConvTask task;
   bool tf32;
   Curve passed = {};    // of a gradient
-  bool passes = false;  // whether that is done, by the last input
+  bool passes = false;  // whether it goes back through that, the last input
   bool packed = false;  // whether the weights are packed by a step of their own
 };
 
@@ -72,8 +72,8 @@ void run(const KernelArgs& args) noexcept {
   ConvCall call = call_of<OpType>(args);
   if (own.packed) call.packed = args.inputs[1].data;
   if (own.passes) {
-    call.epilogue = {nullptr, args.inputs.back().data, own.passed, true};
-    call.residual_step = static_cast<int>(args.inputs.back().pixel_pitch);
+    call.epilogue = {nullptr, nullptr, own.passed, args.inputs.back().data};
+    call.gate_step = static_cast<int>(args.inputs.back().pixel_pitch);
   }
   run_own(queue_of(args), own.task, own.tf32, call, args.scratch);
 }
@@ -83,7 +83,8 @@ bool passes_gradient(Kernel& kernel, const Op&, const Neighbour& neighbour) noex
   const auto* const op = std::get_if<ops::ActivationGrad>(neighbour.op);
   OwnConv own = *static_cast<const OwnConv*>(kernel.state.get());
   if (op == nullptr || !neighbour.is_reader || neighbour.place != 0 || own.passes ||
-      !has_curve(op->kind) || neighbour.inputs[0].dtype != neighbour.inputs[1].dtype)
+      own.task.residual || own.task.gate || !has_curve(op->kind) ||
+      neighbour.inputs[0].dtype != neighbour.inputs[1].dtype)
     return false;
   own.passed = curve_of(op->kind, op->slope);
   own.passes = true;
@@ -97,6 +98,14 @@ const char* format_of(const PackTask& task) {
       "forward, float32",  "forward, tf32",  "forward, bfloat16",  "forward, float16",
       "backward, float32", "backward, tf32", "backward, bfloat16", "backward, float16"};
   return kFormats[(task.form == PackForm::kBackward ? 4 : 0) + static_cast<int>(task.arithmetic)];
+}
+
+// Of the inputs behind the weight those that are images: what is added, what gates, and of what is
+// measured the batch norm's input.
+std::uint32_t gradient_images(const ConvTask& task) {
+  const int count =
+      (task.residual ? 1 : 0) + (task.gate ? 1 : 0) + (task.measure == MeasureKind::kSums ? 1 : 0);
+  return (1u << count) - 1;
 }
 
 template <class OpType>
@@ -119,8 +128,7 @@ Choice choose(const OpType& op, const Problem& problem) {
     case Direction::kGradInput:
       if (own.task.measure == MeasureKind::kNothing)
         choice = absorbing(std::move(choice), problem, passes_gradient);
-      return strided(std::move(choice), own.task.measure == MeasureKind::kSums ? 1 | 1u << 2 : 1,
-                     1);
+      return strided(std::move(choice), 1 | gradient_images(own.task) << 2, 1);
     case Direction::kGradWeight:
       return strided(std::move(choice), image | 2, 0);
   }
@@ -237,7 +245,6 @@ Choice select(const ops::Conv2d& op, const Problem& problem) {
 Choice select(const ops::Conv2dGradInput& op, const Problem& problem) {
   if (const char* const reason = unfit_conv(op, problem, problem.inputs[1])) return refuse(reason);
   if (!has_curve(op.sums.activation)) return refuse(kNoCurve);
-  if (op.finish != GradientEpilogue{}) return refuse("gradients are not finished here");
   return choose(op, problem);
 }
 

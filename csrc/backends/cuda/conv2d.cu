@@ -223,13 +223,15 @@ struct AddEpilogue {
   ConvEpilogue epilogue;
   T* output;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    float y[kWidth], r[kWidth] = {};
+    float y[kWidth], r[kWidth] = {}, gate[kWidth] = {};
     load(output + begin, n, y);
     if (epilogue.residual != nullptr) load(static_cast<const T*>(epilogue.residual) + begin, n, r);
+    if (epilogue.gate != nullptr) load(static_cast<const T*>(epilogue.gate) + begin, n, gate);
     std::int64_t c = begin % channels;
     for (int i = 0; i < n && i < kWidth; ++i) {
       if (epilogue.bias != nullptr) y[i] += epilogue.bias[c];
-      y[i] = activate(epilogue.curve, y[i] + r[i]);
+      y[i] = epilogue.gate != nullptr ? passed(epilogue.curve, gate[i], rounded<T>(y[i] + r[i]))
+                                      : activate(epilogue.curve, y[i] + r[i]);
       c = c + 1 == channels ? 0 : c + 1;
     }
     store(output + begin, n, y);
@@ -562,6 +564,15 @@ void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
   });
 }
 
+void conv2d_gradient_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
+                              const ConvEpilogue& epilogue, void* grad_input) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue, AddEpilogue<T>{shape.in_channels, epilogue, static_cast<T*>(grad_input)},
+               std::int64_t{shape.images} * shape.height * shape.width * shape.in_channels);
+  });
+}
+
 std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
                                              MeasureKind kind, bool packed) {
   std::int64_t bytes = packed ? 0 : conv2d_packed_bytes(arithmetic, shape, PackForm::kBackward);
@@ -585,6 +596,7 @@ void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShap
     source.aligned = is_aligned<T>(g.out, shape.output_pitch(), grad_output);
     source.epilogue = epilogue;
     source.residual_pitch = shape.residual_step != 0 ? shape.residual_step : shape.in_channels;
+    source.gate_pitch = shape.gate_step != 0 ? shape.gate_step : shape.in_channels;
     source.gathered = static_cast<const T*>(grad_output);
     source.weights = static_cast<const T*>(packed);
     source.result = static_cast<T*>(grad_input);

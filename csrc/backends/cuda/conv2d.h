@@ -19,7 +19,7 @@ struct ConvShape {
   int stride_y, stride_x, top, left, dilation_y, dilation_x;
   int groups;
   // Elements from pixel to pixel where images are parts of larger ones; 0: they follow one another.
-  int input_step, output_step, residual_step;
+  int input_step, output_step, residual_step, gate_step;
 
   PYCNN_BOTH int input_pitch() const { return input_step != 0 ? input_step : in_channels; }
   PYCNN_BOTH int output_pitch() const { return output_step != 0 ? output_step : out_channels; }
@@ -49,13 +49,13 @@ inline Arithmetic arithmetic_of(Image image, bool tf32) {
   return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
 }
 
-// output = activate(sum + bias + residual), or where the curve is passed backwards, what comes back
-// of the rounded sum through residual = activate(...)
+// output = activate(sum + bias + residual), or where there is a gate, what comes back of the
+// rounded sum through gate = activate(...)
 struct ConvEpilogue {
   const float* bias;     // null: none
   const void* residual;  // null: none
   Curve curve;
-  bool passes = false;
+  const void* gate = nullptr;
 };
 // Whether `input` may be a part of a larger image (input_step).
 bool conv2d_reads_parts(const ConvShape& shape);
@@ -105,6 +105,9 @@ void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, c
 // output = activate(output + bias + residual), for a sum that was computed elsewhere.
 void conv2d_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
                      const ConvEpilogue& epilogue, void* output);
+// The same of a gradient for the input.
+void conv2d_gradient_epilogue(DeviceQueue& queue, Image image, const ConvShape& shape,
+                              const ConvEpilogue& epilogue, void* grad_input);
 std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
                                              MeasureKind kind, bool packed);
 void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,

@@ -13,7 +13,7 @@ struct ConvCall {
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;
-  int input_step, output_step, residual_step;  // as ConvShape's
+  int input_step, output_step, residual_step, gate_step;  // as ConvShape's
   Measure measure;
 };
 
@@ -47,18 +47,37 @@ ConvCall call_of(const KernelArgs& args) {
     call.input_step = step(args.outputs[0]);
     call.output_step = step(args.inputs[0]);
     call.weight = args.inputs[1].as<const float>();
-    if constexpr (requires { op.sums; })
+    if constexpr (requires { op.finish; }) {
+      std::size_t next = 2;
+      if (op.finish.residual) {
+        call.residual_step = step(args.inputs[next]);
+        call.epilogue.residual = args.inputs[next++].data;
+      }
+      if (op.finish.relu) {
+        call.gate_step = step(args.inputs[next]);
+        call.epilogue.gate = args.inputs[next++].data;
+        call.epilogue.curve = {CurveKind::kRelu};
+      }
+      const std::span<const TensorView> norm = args.inputs.last(op.sums.wanted ? 4 : 0);
       if (op.sums.wanted)
         call.measure = {MeasureKind::kSums,
-                        args.inputs[2].data,
-                        args.inputs[2].pitch(),
-                        args.inputs[3].as<const float>(),
-                        args.inputs[4].as<const float>(),
-                        args.inputs[5].as<const float>(),
+                        norm[0].data,
+                        norm[0].pitch(),
+                        norm[1].as<const float>(),
+                        norm[2].as<const float>(),
+                        norm[3].as<const float>(),
                         curve_of(op.sums.activation, op.sums.slope),
                         args.outputs[1].as<float>()};
+    }
   }
   return call;
+}
+
+// What becomes of a gradient behind a kernel that stores the plain one.
+inline void finish_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call) {
+  if (task.direction != Direction::kGradInput || (!task.residual && !task.gate)) return;
+  conv2d_gradient_epilogue(queue, task.image, task.shape, call.epilogue,
+                           const_cast<void*>(call.input));
 }
 
 // What a pass behind a convolution wants that does not measure itself, and that pass.
@@ -114,6 +133,7 @@ inline void run_own(DeviceQueue& queue, const ConvTask& task, bool tf32, const C
   shape.input_step = call.input_step;
   shape.output_step = call.output_step;
   shape.residual_step = call.residual_step;
+  shape.gate_step = call.gate_step;
   switch (task.direction) {
     case Direction::kForward:
       return conv2d(queue, arithmetic, shape, call.input, {call.weight, call.packed}, call.epilogue,

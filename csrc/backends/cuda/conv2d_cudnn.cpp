@@ -291,6 +291,7 @@ struct Cudnn {
                              s.groups,
                              task.bias ? 1 : 0,
                              task.residual ? 1 : 0,
+                             task.gate ? 1 : 0,
                              static_cast<int>(task.curve.kind),
                              options.tf32 ? 1 : 0,
                              task.winograd ? 1 : 0,

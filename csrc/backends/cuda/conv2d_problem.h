@@ -12,7 +12,8 @@ struct ConvTask {
   ConvShape shape{};
   int bottom = 0, right = 0;  // padding; top and left are in the shape
   bool bias = false, residual = false;
-  Curve curve{};
+  bool gate = false;     // of a gradient: it goes back through an activation
+  Curve curve{};         // that one, or the result's own
   bool winograd = true;  // Problem::winograd
   MeasureKind measure = MeasureKind::kNothing;
   Curve norm_curve{};  // kSums
@@ -67,6 +68,9 @@ inline ConvTask task_of(const ops::Conv2dGradInput& op, const Problem& problem) 
   ConvTask task =
       task_of(Direction::kGradInput, op, problem.outputs[0].shape, problem.inputs[1].shape,
               problem.inputs[0].shape, problem.inputs[0].dtype);
+  task.residual = op.finish.residual;
+  task.gate = op.finish.relu;
+  if (task.gate) task.curve = {CurveKind::kRelu};
   if (op.sums.wanted) task.measure = MeasureKind::kSums;
   task.norm_curve = curve_of(op.sums.activation, op.sums.slope);
   return task;

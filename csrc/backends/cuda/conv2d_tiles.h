@@ -109,7 +109,7 @@ struct GatherSource {
   int images, height, width;      // of what is gathered
   int groups, channels, columns;  // of a group: gathered channels, result channels
   int pitch;                      // elements from pixel to pixel
-  int result_pitch, residual_pitch;
+  int result_pitch, residual_pitch, gate_pitch;
   int result_height, result_width;
   ConvWindow y, x;
   const T* gathered;
@@ -314,15 +314,19 @@ struct GatherSource {
   // What is to be stored of a pixel whose sums these are.
   PYCNN_BOTH void finish(std::int64_t pixel, int channel, int count, const float* sums,
                          const float (&bias)[kVector<T>], float (&values)[kVector<T>]) const {
-    float residual[kVector<T>] = {};
+    float residual[kVector<T>] = {}, gate[kVector<T>] = {};
     load_sums(sums, values);
     if (epilogue.residual != nullptr)
       cuda::load(static_cast<const T*>(epilogue.residual) + pixel * residual_pitch + channel, count,
                  residual);
+    if (epilogue.gate != nullptr)
+      cuda::load(static_cast<const T*>(epilogue.gate) + pixel * gate_pitch + channel, count, gate);
     PYCNN_UNROLL
-    for (int i = 0; i < kVector<T>; ++i)
-      values[i] = epilogue.passes ? passed(epilogue.curve, residual[i], rounded<T>(values[i]))
-                                  : activate(epilogue.curve, values[i] + bias[i] + residual[i]);
+    for (int i = 0; i < kVector<T>; ++i) {
+      const float sum = values[i] + bias[i] + residual[i];
+      values[i] = epilogue.gate != nullptr ? passed(epilogue.curve, gate[i], rounded<T>(sum))
+                                           : activate(epilogue.curve, sum);
+    }
   }
 
   PYCNN_BOTH float* partial(const Work& work, int column) const {

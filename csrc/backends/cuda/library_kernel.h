@@ -85,7 +85,9 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
     call.grad_bias = bias;
     call.epilogue.bias = bias;
   }
-  if (task.residual) call.epilogue.residual = memory(outputs);
+  const std::int64_t results = result_rows(task) * result_channels(task) * item;
+  if (task.residual) call.epilogue.residual = memory(results);
+  if (task.gate) call.epilogue.gate = memory(results);
   call.epilogue.curve = task.curve;
   if (task.measure != MeasureKind::kNothing) {
     const std::int64_t channels = result_channels(task);
@@ -155,6 +157,7 @@ void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCal
                     [&](const ConvCall& moved, std::byte* rest) {
                       Library::run(queue, *chosen.plan, moved, rest);
                     });
+    finish_behind(queue, chosen.task, call);
     measure_behind(queue, chosen.task, call, scratch);
   } catch (...) {
     note_library(queue, Library::kNotGiven);

@@ -25,6 +25,15 @@ void check_conv(const ops::Conv2d& op, const Shape& input, const Shape& weight, 
     auto grad_input = gradient_of<ops::Conv2dGradInput>(op);
     grad_input.input_size = {input[1], input[2]};
     check(grad_input, {grad_output, forward[1]});
+    for (const bool residual : {false, true})
+      for (const bool relu : {false, true}) {
+        if (!residual && !relu) continue;
+        grad_input.finish = {residual, relu};
+        Tensors finished = {grad_output, forward[1]};
+        if (residual) finished.push_back(random_tensor(input, 5, -2, 2, dtype));
+        if (relu) finished.push_back(random_tensor(input, 6, -2, 2, dtype));
+        check(grad_input, finished);
+      }
     auto grad_weight = gradient_of<ops::Conv2dGradWeight>(op);
     grad_weight.kernel_size = {weight[1], weight[2]};
     grad_weight.bias = bias;

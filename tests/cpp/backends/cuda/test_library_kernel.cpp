@@ -86,6 +86,7 @@ void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*,
   run_own_kernel();
 }
 void conv2d_grad_bias(DeviceQueue&, Image, const ConvShape&, const void*, float*, void*) {}
+void conv2d_gradient_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvEpilogue&, void*) {}
 std::int64_t pass_tiles(std::int64_t rows) { return rows; }
 std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
   return tiles * channels;
