@@ -5,6 +5,7 @@
 
 #include "compile/inception_net.h"
 #include "compile/passes.h"
+#include "core/bfloat16_units.h"
 
 namespace pycnn {
 namespace {
@@ -168,7 +169,7 @@ TEST_CASE("a gradient that is finished gives the sums to one of its readers") {
   }
 }
 
-// 64 channels and more of float32.
+// 64 channels and more of float32, and of bfloat16 where it is multiplied as such.
 TEST_CASE("the CPU measures by dtype and channels, and what one kernel can") {
   const auto specs = [](DType dtype, std::int64_t channels, std::int64_t stride) {
     const std::int64_t out = 32 / stride;
@@ -185,7 +186,7 @@ TEST_CASE("the CPU measures by dtype and channels, and what one kernel can") {
   CHECK(forward(DType::kFloat32, 16, 64));
   CHECK_FALSE(forward(DType::kFloat32, 64, 63));
   CHECK_FALSE(forward(DType::kFloat64, 64, 64));
-  CHECK_FALSE(forward(DType::kBFloat16, 64, 64));
+  CHECK(forward(DType::kBFloat16, 64, 64) == has_avx512_bf16());
   const auto backward = [&](DType dtype, std::int64_t channels, std::int64_t stride) {
     const auto all = specs(dtype, channels, stride);
     const std::array inputs = {all[2], all[1]};
@@ -195,7 +196,7 @@ TEST_CASE("the CPU measures by dtype and channels, and what one kernel can") {
   };
   CHECK(backward(DType::kFloat32, 128, 1));
   CHECK_FALSE(backward(DType::kFloat32, 32, 1));
-  CHECK_FALSE(backward(DType::kBFloat16, 128, 1));
+  CHECK(backward(DType::kBFloat16, 128, 1) == has_avx512_bf16());
   CHECK_FALSE(backward(DType::kFloat64, 128, 1));
   // Strassen's kernels, where there are some, would leave pixels out.
   CHECK(backward(DType::kFloat32, 128, 2) == (best_isa() < Isa::kAvx512));
