@@ -73,6 +73,13 @@ ConvCall call_of(const KernelArgs& args) {
   return call;
 }
 
+// Of a gradient's inputs that of the batch norm whose sums are wanted: alone it may be a part of a
+// larger image where passes behind a kernel do the rest.
+inline std::uint32_t norm_input(const ConvTask& task) {
+  if (task.measure != MeasureKind::kSums) return 0;
+  return 1u << (2 + (task.residual ? 1 : 0) + (task.gate ? 1 : 0));
+}
+
 // What becomes of a gradient behind a kernel that stores the plain one.
 inline void finish_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call) {
   if (task.direction != Direction::kGradInput || (!task.residual && !task.gate)) return;

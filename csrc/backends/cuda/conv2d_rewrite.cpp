@@ -227,6 +227,7 @@ void run_rewritten(DeviceQueue& queue, const ConvRewrite& r, const ConvCall& cal
   std::byte* const rest = scratch + layout.bytes;
   ConvCall moved = call;
   moved.measure = {};
+  if (direction == Direction::kGradInput) moved.epilogue = {};  // comes behind
   if (r.moves_input) {
     moved.input = input;
     if (direction != Direction::kGradInput) gather_blocks(queue, bytes, r.input, call.input, input);

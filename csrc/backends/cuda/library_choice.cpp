@@ -54,8 +54,8 @@ void in_threads(int device, std::size_t count,
   try {
     for (int thread = 1; static_cast<std::size_t>(thread) < most; ++thread)
       threads.emplace_back([&work, device, thread] {
-        const CurrentDevice current(device);
-        if (current.status() == cudaSuccess)
+        // Even of device 0, which is a new thread's own: its context is made current by this alone.
+        if (cudaSetDevice(device) == cudaSuccess)
           work(thread);
         else
           (void)cudaGetLastError();

@@ -516,7 +516,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   }
   choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
   choice.alignment = kVectorBytes;  // as plans are told
-  if (task.measure == MeasureKind::kSums) choice.strided_inputs = 1u << 2;
+  choice.strided_inputs = norm_input(task);
   return choice;
 }
 

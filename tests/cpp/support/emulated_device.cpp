@@ -296,6 +296,7 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
                   inner.packed = nullptr;  // not as they read them
                   run_own(queue, own.rewrite.task, own.tf32, inner, rest);
                 });
+  finish_behind(queue, own.task, call);
   measure_behind(queue, own.task, call, args.scratch);
 }
 
@@ -320,7 +321,7 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
       rewrite.scratch_bytes() + std::max(inner, finish_scratch_bytes(rewrite));
   Choice choice{run_own_rewrite<OpType>,
                 scratch(std::max(rewritten, measure_behind_scratch_bytes(task)))};
-  if (task.measure == MeasureKind::kSums) choice.strided_inputs = 1u << 2;
+  choice.strided_inputs = norm_input(task);
   static auto* const names = new std::set<std::string>;
   choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
   if (kReadsWeight<OpType>)

@@ -23,6 +23,9 @@ std::vector<std::string> check_rewrites(const OpType& op, const Tensors& inputs)
     CAPTURE(variant);
     CHECK(same_bits(actual, expected));
     CHECK(same_bits(run_on_device(op, inputs, outputs, {1, -1, -1, ""}, kernel), expected));
+    OnDevice apart{0, -1, -1, ""};
+    apart.apart_inputs = kernel.strided_inputs, apart.gap = 8;
+    CHECK(same_bits(run_on_device(op, inputs, outputs, apart, kernel), expected));
     names.push_back(variant.substr(variant.find('+') + 1));
   }
 }
@@ -44,6 +47,19 @@ std::vector<std::string> check_conv_rewrites(const ops::Conv2d& plain, const Sha
   auto grad_input = gradient_of<ops::Conv2dGradInput>(op);
   grad_input.input_size = {input[1], input[2]};
   CHECK(check_rewrites(grad_input, {y, w}) == names);
+  for (const bool adds : {false, true})
+    for (const bool gates : {false, true})
+      for (const bool sums : {false, true}) {
+        grad_input.finish = {adds, gates};
+        grad_input.sums = {sums, ActivationKind::kIdentity, 0.0};
+        Tensors finished = {y, w};
+        if (adds) finished.push_back(ones(input, 5, dtype));
+        if (gates) finished.push_back(ones(input, 6, dtype));
+        if (sums) finished.push_back(ones(input, 7, dtype));
+        for (std::uint64_t i = 0; sums && i < 3; ++i)
+          finished.push_back(ones({input[3]}, 8 + i, DType::kFloat32));
+        CHECK(check_rewrites(grad_input, finished) == names);
+      }
   for (const bool bias : {false, true}) {
     auto grad_weight = gradient_of<ops::Conv2dGradWeight>(op);
     grad_weight.kernel_size = {weight[1], weight[2]};
