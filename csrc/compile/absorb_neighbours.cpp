@@ -185,6 +185,7 @@ class Absorber {
     Kernel kernel = to.kernel;
     if (!absorbs(kernel, to, each, specs_of(each.outputs), false, 0)) return false;
     to.kernel = std::move(kernel);
+    take_names(to, each);
     std::erase(facts(each.outputs[0]).readers, taker);
     to.inputs[0] = each.inputs[0], to.input_specs[0] = each.input_specs[0];
     to.inputs.insert(to.inputs.end(), each.inputs.begin() + 1, each.inputs.end());

@@ -54,7 +54,8 @@ class Measurer {
 
   // A kernel that was asked for by name may not know how.
   bool is_pinned(int i) const {
-    return rule_.pins.contains(node(i).name) || rule_.pins.contains(op_name(node(i).op));
+    return rule_.pins.contains(node(i).name) || rule_.pins.contains(op_name(node(i).op)) ||
+           rule_.pins.contains("*");
   }
 
   bool measures(int i) const {

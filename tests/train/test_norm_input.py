@@ -48,22 +48,22 @@ class Net(nn.Module):
         return self.head(functional.global_avg_pool2d(functional.relu(y + self.shortcut(x))))
 
 
-def train(activation=functional.relu, batch=IMAGES[0], steps=3, **options):
+def train(activation=functional.relu, images=IMAGES, steps=3, **options):
     pycnn.manual_seed(5)
     net = Net(activation)
-    net.build(IMAGES[1:])
+    net.build(images[1:])
     rng = np.random.default_rng(1)
     traced = trace(
         lambda x, y: {"loss": functional.cross_entropy(net(x), y)},
-        {"x": ((batch, *IMAGES[1:]), "float32"), "y": ((batch,), "int64")},
+        {"x": (images, "float32"), "y": ((images[0],), "int64")},
         root=net,
     )
     spec = pycnn.optim.SGD(lr=0.02, momentum=0.9).spec(dict(net.named_parameters()))
     program = compile_traced(traced, mode="training", optimizer=spec, isa="avx512", **options)
     losses = []
     for _ in range(steps):
-        x = rng.standard_normal((batch, *IMAGES[1:]), np.float32)
-        losses.append(program(x, rng.integers(0, 10, batch))["loss"])
+        x = rng.standard_normal(images, np.float32)
+        losses.append(program(x, rng.integers(0, 10, images[0]))["loss"])
     return np.array(losses, np.float32), net.state_dict(), program
 
 
@@ -90,6 +90,18 @@ def test_a_step_has_the_bits_of_batch_norms_by_themselves(activation):
         assert fewer[op] < all_of_them[op], op
     grads = ("batch_norm_apply_grad", "batch_norm_train_grad")
     assert sum(fewer[op] for op in grads) == sum(all_of_them[op] for op in grads) - 2
+
+
+@pytest.mark.parametrize("images", [(16, 14, 14, 5), (40, 16, 16, 5), (1, 24, 20, 5)], ids=str)
+def test_two_levels_and_many_chunks_have_the_bits_of_batch_norms_by_themselves(images):
+    assert_same(train(images=images), train(images=images, variants=APART), str(images))
+
+
+def test_explain_names_the_batch_norms_that_a_convolution_does():
+    _, _, program = train(steps=0)
+    absorbed = [op for step in program.steps() for _, op in step["absorbed"]]
+    assert "batch_norm_apply" in absorbed
+    assert "batch_norm_apply" in program.explain()
 
 
 @pytest.mark.parametrize("threads", [1, 3, 7])

@@ -164,6 +164,7 @@ TEST_CASE("the first reader of a batch norm makes it, for those who come later, 
   CHECK(steps.step(2).input_specs.size() == 5);
   CHECK(steps.step(2).outputs == std::vector<int>{first, y});
   CHECK(steps.step(2).kernel.scratch_bytes == 1);
+  CHECK(steps.step(2).absorbed == Named{{"norm", "batch_norm_apply"}});
   CHECK(steps.step(3).inputs == std::vector<int>{first, y});
 }
 

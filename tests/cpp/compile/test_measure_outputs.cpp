@@ -57,7 +57,7 @@ TEST_CASE("a convolution gives the moments that a batch norm takes") {
   CHECK(passed(before, rule(forward_alone)) == conv(true) + statistics(true));
   CHECK(passed(before, rule(never)) == before);
   CHECK(passed(before, {}) == before);  // on the CPU
-  for (const char* pinned : {"conv", "conv2d"})
+  for (const char* pinned : {"conv", "conv2d", "*"})
     CHECK(passed(before, rule(always, {{pinned, "reference"}})) == before);
   CHECK(passed(before, rule(always, {{"st", "reference"}})) == conv(true) + statistics(true));
   // Twice does no more.
