@@ -5,7 +5,10 @@
 #endif
 #include <doctest/doctest.h>
 
+#include <deque>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -107,7 +110,10 @@ const cudnn::Functions& functions() {
       [] { return std::size_t{13000}; },
       [](cudnn::Status) { return "trouble"; },
       [](cudnn::Handle* handle) {
-        *handle = new int(0);  // for the life of the process, as those of a link
+        static std::mutex mutex;
+        static std::deque<int> handles;  // for the life of the process, as those of a link
+        const std::lock_guard lock(mutex);
+        *handle = &handles.emplace_back();
         return 0;
       },
       [](cudnn::Handle) { return 0; },
@@ -142,7 +148,7 @@ const cudnn::Functions& functions() {
 
 // A link to the library, for as long as the process lives; engines are slower one after another.
 struct Linked {
-  Linked() : link(*new Link) {
+  Linked() {
     fake_cuda() = {};
     fake = {};
     fake.us = {{10, 10.0}, {11, 20.0}, {12, 30.0}};
@@ -157,7 +163,8 @@ struct Linked {
     links().list.clear();
     fake_cuda() = {};
   }
-  Link& link;
+  const std::unique_ptr<Link> owned = std::make_unique<Link>();
+  Link& link = *owned;
   // As test_cudnn_graph.cpp has it: it is looked for once.
   const Variable no_compiler{"PYCNN_NVRTC", "/there/is/no/libnvrtc"};
 };
