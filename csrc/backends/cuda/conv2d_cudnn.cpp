@@ -1,10 +1,13 @@
 // Convolutions by cuDNN: configurations that keep the rules (cudnn_graph.h), chosen as
-// library_kernel.h tells.
+// library_kernel.h tells. Those that are a product of two matrices may be cuBLASLt's, too.
+#include <algorithm>
 #include <array>
 #include <atomic>
 
 #include "backends/cuda/cudnn_graph.h"
+#include "backends/cuda/dense_cublaslt.h"
 #include "backends/cuda/elementwise.h"
+#include "backends/cuda/library_either.h"
 #include "backends/cuda/library_kernel.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/stream_users.h"
@@ -242,6 +245,10 @@ struct Cudnn {
   static constexpr const char* kName = "cuDNN";
   static constexpr const char* kNoPlan = "cuDNN has no engine for it";
   static constexpr const char* kNotGiven = "cuDNN could not be given work";
+  template <class OpType>
+  static const char* variant(const Plan&) {
+    return kLibrary<OpType>;
+  }
 
   static const cudnn::Functions* load(std::string& problem) { return load_cudnn(problem); }
   static bool open(Link& link) {
@@ -267,37 +274,8 @@ struct Cudnn {
   }
 
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
-    const ConvShape& s = task.shape;
-    std::string key = "cudnn " + std::to_string(link.functions->cudnnGetVersion()) + "; conv2d";
-    for (const int number : {static_cast<int>(task.direction),
-                             static_cast<int>(task.image),
-                             s.images,
-                             s.height,
-                             s.width,
-                             s.in_channels,
-                             s.out_height,
-                             s.out_width,
-                             s.out_channels,
-                             s.kernel_height,
-                             s.kernel_width,
-                             s.stride_y,
-                             s.stride_x,
-                             s.top,
-                             s.left,
-                             task.bottom,
-                             task.right,
-                             s.dilation_y,
-                             s.dilation_x,
-                             s.groups,
-                             task.bias ? 1 : 0,
-                             task.residual ? 1 : 0,
-                             task.gate ? 1 : 0,
-                             static_cast<int>(task.curve.kind),
-                             options.tf32 ? 1 : 0,
-                             task.winograd ? 1 : 0,
-                             static_cast<int>(task.measure),
-                             static_cast<int>(task.norm_curve.kind)})
-      key += " " + std::to_string(number);
+    const std::string key = "cudnn " + std::to_string(link.functions->cudnnGetVersion()) +
+                            "; conv2d" + task_numbers(task, options.tf32);
     // What was fastest without a compiler is not kept for those who have one.
     return missing_compiler(*link.functions).empty() ? key : key + "; not compiled";
   }
@@ -342,7 +320,7 @@ struct Cudnn {
   }
   static std::shared_ptr<Plan> read(const Link& link, const ConvTask& task, const LibraryOptions&,
                                     const std::string& text) {
-    if (text.empty()) return nullptr;
+    if (!text.starts_with("+") && !text.starts_with("-")) return nullptr;
     try {
       return plan_of(link, text.front() == '+' ? joined_problem(task) : plain_problem(task),
                      task.bias, read_plan(*link.functions, text.substr(1), target_of(link, 0)));
@@ -358,16 +336,41 @@ struct Cudnn {
   static void forget_stream(const Link& link) { forget_stream_of(link); }
 };
 
+// For convolutions that cuBLASLt can compute, too.
+struct CudnnOrCublasLt : Either<Cudnn, CublasLt> {
+  static constexpr const char* kName = "cuDNN, or cuBLASLt,";
+  static constexpr const char* kNoPlan = "neither cuDNN nor cuBLASLt has a plan for it";
+  static constexpr const char* kNotGiven = "a library could not be given work";
+};
+
+// Or what it can be rewritten to.
+bool may_be_product(const ConvTask& task) {
+  if (is_product(task)) return true;
+  const std::vector<ConvRewrite> rewrites = rewrites_of(task);
+  return std::any_of(rewrites.begin(), rewrites.end(),
+                     [](const ConvRewrite& rewrite) { return is_product(rewrite.task); });
+}
+
+template <class OpType>
+Choice choose(int device, const OpType& op, const Problem& problem) {
+  const bool products = may_be_product(task_of(op, problem));
+  if (problem.pinned == kProductLibrary<OpType>)
+    return products ? choose_library<CublasLt>(device, op, problem)
+                    : refuse("it is no product of two matrices");
+  return products && problem.pinned.empty() ? choose_library<CudnnOrCublasLt>(device, op, problem)
+                                            : choose_library<Cudnn>(device, op, problem);
+}
+
 }  // namespace
 
 Choice select_library(int device, const ops::Conv2d& op, const Problem& problem) {
-  return choose_library<Cudnn>(device, op, problem);
+  return choose(device, op, problem);
 }
 Choice select_library(int device, const ops::Conv2dGradInput& op, const Problem& problem) {
-  return choose_library<Cudnn>(device, op, problem);
+  return choose(device, op, problem);
 }
 Choice select_library(int device, const ops::Conv2dGradWeight& op, const Problem& problem) {
-  return choose_library<Cudnn>(device, op, problem);
+  return choose(device, op, problem);
 }
 
 }  // namespace pycnn::cuda

@@ -1,4 +1,6 @@
 #pragma once
+#include <string>
+
 #include "backends/cuda/conv2d.h"
 #include "backends/cuda/cudnn_graph.h"
 #include "backends/cuda/glue.h"
@@ -18,6 +20,49 @@ struct ConvTask {
   MeasureKind measure = MeasureKind::kNothing;
   Curve norm_curve{};  // kSums
 };
+
+// Whether each result is a product of one pixel's channels, as a dense layer's.
+inline bool is_product(const ConvTask& task) {
+  const ConvShape& s = task.shape;
+  return s.kernel_height == 1 && s.kernel_width == 1 && s.stride_y == 1 && s.stride_x == 1 &&
+         s.groups == 1 && s.top == 0 && s.left == 0 && task.bottom == 0 && task.right == 0;
+}
+
+// What a library's choice depends on, for the key of what is kept.
+inline std::string task_numbers(const ConvTask& task, bool tf32) {
+  const ConvShape& s = task.shape;
+  std::string text;
+  for (const int number : {static_cast<int>(task.direction),
+                           static_cast<int>(task.image),
+                           s.images,
+                           s.height,
+                           s.width,
+                           s.in_channels,
+                           s.out_height,
+                           s.out_width,
+                           s.out_channels,
+                           s.kernel_height,
+                           s.kernel_width,
+                           s.stride_y,
+                           s.stride_x,
+                           s.top,
+                           s.left,
+                           task.bottom,
+                           task.right,
+                           s.dilation_y,
+                           s.dilation_x,
+                           s.groups,
+                           task.bias ? 1 : 0,
+                           task.residual ? 1 : 0,
+                           task.gate ? 1 : 0,
+                           static_cast<int>(task.curve.kind),
+                           tf32 ? 1 : 0,
+                           task.winograd ? 1 : 0,
+                           static_cast<int>(task.measure),
+                           static_cast<int>(task.norm_curve.kind)})
+    text += " " + std::to_string(number);
+  return text;
+}
 
 // `input`, `output` and `weight` are the shapes of the forward op.
 template <class OpType>

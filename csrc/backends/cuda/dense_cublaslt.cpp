@@ -1,14 +1,14 @@
-// Dense layers by cuBLASLt. Its matrices are stored by columns, so a row-major (rows, n) of ours is
-// an (n, rows) of its:
+// Its matrices are stored by columns, so a row-major (rows, n) of ours is an (n, rows) of its:
 //   output' (N, M) = weight' (K, N)^T input' (K, M)
 //   grad_input' (K, M) = weight' (K, N) grad_output' (N, M)
 //   grad_weight' (K, N) = input' (K, M) grad_output' (N, M)^T
-// Algorithms that split sums add them in float32 and in order. They are chosen as library_kernel.h
-// tells.
+// Algorithms that split sums add them in float32 and in order.
+#include "backends/cuda/dense_cublaslt.h"
+
 #include <cstdio>
+#include <optional>
 #include <stdexcept>
 
-#include "backends/cuda/cublaslt_library.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_kernel.h"
 
@@ -16,6 +16,8 @@ namespace pycnn::cuda {
 namespace {
 
 using cublaslt::Functions;
+using Link = CublasLt::Link;
+using Plan = CublasLt::Plan;
 
 constexpr int kMostAlgorithms = 32;
 // What the arena gives is more than that, but not the 256 bytes that count without a wish.
@@ -24,12 +26,6 @@ constexpr std::uint32_t kAlignment = 16;
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
-};
-
-struct Link {
-  const Functions* functions = nullptr;
-  cublaslt::Handle handle = nullptr;  // may be used by several threads at once
-  std::string problem;
 };
 
 void check(const Functions& f, cublaslt::Status status, const char* call) {
@@ -145,17 +141,6 @@ struct Product {
   }
 };
 
-// What a kernel needs besides its views: lives in Kernel::state.
-struct Plan {
-  const Link& link;
-  ConvTask task;
-  bool joined, tf32;  // joined: the epilogue is the library's, the residual included
-  cublaslt::Algorithm algorithm;
-  std::int64_t workspace, bias, partials, bytes;  // places in scratch
-
-  std::int64_t scratch_bytes() const { return bytes; }
-};
-
 // Relu and nothing are what epilogues of the library know.
 bool can_join(const ConvTask& task) {
   return task.direction == Direction::kForward &&
@@ -252,56 +237,69 @@ std::optional<std::pair<cublaslt::Algorithm, std::int64_t>> algorithm_of(const s
   return std::pair(algorithm, static_cast<std::int64_t>(workspace));
 }
 
-struct CublasLt {
-  using Link = cuda::Link;
-  using Plan = cuda::Plan;
-  static constexpr const char* kName = "cuBLASLt";
-  static constexpr const char* kNoPlan = "cuBLASLt has no algorithm for it";
-  static constexpr const char* kNotGiven = "cuBLASLt could not be given work";
+// The dense layer that a product is.
+ConvTask dense_task(const ConvTask& task) {
+  const ConvShape& s = task.shape;
+  ConvTask dense = task;
+  dense.shape =
+      dense_shape(std::int64_t{s.images} * s.height * s.width, s.in_channels, s.out_channels);
+  return dense;
+}
 
-  static const Functions* load(std::string& problem) { return load_cublaslt(problem); }
-  static bool open(Link& link) { return link.functions->cublasLtCreate(&link.handle) == 0; }
-  static std::string left_out(const Link&, const LibraryOptions&) { return {}; }
+}  // namespace
 
-  static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
-    std::string key =
-        "cublaslt " + std::to_string(link.functions->cublasLtGetVersion()) + "; dense";
-    for (const int number :
-         {static_cast<int>(task.direction), static_cast<int>(task.image), task.shape.images,
-          task.shape.in_channels, task.shape.out_channels, task.bias ? 1 : 0, task.residual ? 1 : 0,
-          static_cast<int>(task.curve.kind), options.tf32 ? 1 : 0})
-      key += " " + std::to_string(number);
-    return key;
-  }
+const Functions* CublasLt::load(std::string& problem) { return load_cublaslt(problem); }
 
-  static std::vector<Offer<Plan>> offers(const Link& link, const ConvTask& task,
-                                         const LibraryOptions& options) {
-    std::vector<Offer<Plan>> offers;
-    for (const cublaslt::Heuristic& found : algorithms_of(link, task, options.tf32))
-      offers.push_back({[&link, task, tf32 = options.tf32, found](int) {
-                          return plan_of(link, task, tf32, found.algorithm,
+bool CublasLt::open(Link& link) { return link.functions->cublasLtCreate(&link.handle) == 0; }
+
+std::string CublasLt::key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
+  std::string key = "cublaslt " + std::to_string(link.functions->cublasLtGetVersion());
+  if (!is_product(task)) return key + "; conv2d" + task_numbers(task, options.tf32);
+  const ConvTask dense = dense_task(task);
+  key += "; dense";
+  for (const int number :
+       {static_cast<int>(task.direction), static_cast<int>(task.image), dense.shape.images,
+        task.shape.in_channels, task.shape.out_channels, task.bias ? 1 : 0, task.residual ? 1 : 0,
+        static_cast<int>(task.curve.kind), options.tf32 ? 1 : 0})
+    key += " " + std::to_string(number);
+  // What comes behind a convolution's product is timed with it.
+  if (task.gate) key += " gate";
+  if (task.measure != MeasureKind::kNothing)
+    key += " measure " + std::to_string(static_cast<int>(task.measure)) + " " +
+           std::to_string(static_cast<int>(task.norm_curve.kind));
+  return key;
+}
+
+std::vector<Offer<Plan>> CublasLt::offers(const Link& link, const ConvTask& task,
+                                          const LibraryOptions& options) {
+  std::vector<Offer<Plan>> offers;
+  if (!is_product(task)) return offers;
+  const ConvTask dense = dense_task(task);
+  try {
+    for (const cublaslt::Heuristic& found : algorithms_of(link, dense, options.tf32))
+      offers.push_back({[&link, dense, tf32 = options.tf32, found](int) {
+                          return plan_of(link, dense, tf32, found.algorithm,
                                          static_cast<std::int64_t>(found.workspace_bytes));
                         },
                         false});
-    return offers;
+  } catch (const Error&) {
+    offers.clear();  // it knows no such product
   }
+  return offers;
+}
 
-  static std::string text(const Plan& plan) { return text_of(plan); }
-  static std::shared_ptr<Plan> read(const Link& link, const ConvTask& task,
-                                    const LibraryOptions& options, const std::string& text) {
-    const auto algorithm = algorithm_of(text);
-    if (!algorithm) return nullptr;
-    return plan_of(link, task, options.tf32, algorithm->first, algorithm->second);
-  }
+std::string CublasLt::text(const Plan& plan) { return text_of(plan); }
 
-  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
-    run_plan(queue, plan, call, scratch);
-  }
-  static Image image(const Plan& plan) { return plan.task.image; }
-  static void forget_stream(const Link&) {}
-};
+std::shared_ptr<Plan> CublasLt::read(const Link& link, const ConvTask& task,
+                                     const LibraryOptions& options, const std::string& text) {
+  const auto algorithm = algorithm_of(text);
+  if (!algorithm || !is_product(task)) return nullptr;
+  return plan_of(link, dense_task(task), options.tf32, algorithm->first, algorithm->second);
+}
 
-}  // namespace
+void CublasLt::run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
+  run_plan(queue, plan, call, scratch);
+}
 
 Choice select_library(int device, const ops::Dense& op, const Problem& problem) {
   return choose_library<CublasLt>(device, op, problem);

@@ -28,6 +28,7 @@
 //
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
+//   variant<OpType>(plan)         what a kernel is called that runs the plan
 //   Link                          `functions` and handles of one device; `problem`: why there are
 //                                 none
 //   load(problem)                 the functions, or null
@@ -500,7 +501,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
   choice.left_out = kept_text(left_out);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
-  if (!name.empty()) choice.variant = kept_text(kLibrary<OpType> + name);
+  choice.variant = kept_text(Library::template variant<OpType>(*chosen.plan) + name);
   if (packed_bytes(chosen) > 0) {
     // The type of images, too: a weight may be read beside several.
     const char* const format =

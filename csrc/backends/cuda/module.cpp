@@ -24,6 +24,7 @@ std::vector<std::string> names_of() {
   using Result = decltype(select(std::declval<const OpType&>(), std::declval<const Problem&>()));
   std::vector<std::string> names;
   if constexpr (kLibrary<OpType> != nullptr) names.emplace_back(kLibrary<OpType>);
+  if constexpr (kProductLibrary<OpType> != nullptr) names.emplace_back(kProductLibrary<OpType>);
   if constexpr (!std::is_same_v<Result, NoKernel>) names.push_back(own_name<OpType>());
   return names;
 }
@@ -56,19 +57,28 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.absorb = choice.absorb;
 }
 
-// Whether the library's kernel was taken; if not, `reason` says why not.
+// The kernel of a library that is wanted: the pinned one, else the best. Null: none is.
 template <class OpType>
-bool take_library(int device, const OpType& op, const Problem& problem, Selection& selection,
-                  std::string& reason) {
+const char* wanted_library(std::string_view pinned) {
+  for (const char* const name : {kLibrary<OpType>, kProductLibrary<OpType>})
+    if (name != nullptr && (pinned.empty() || pinned == name)) return name;
+  return nullptr;
+}
+
+// Whether the library's kernel was taken, which is `name` or another one; if not, `reason` says why
+// not.
+template <class OpType>
+bool take_library(int device, const OpType& op, const Problem& problem, const char* name,
+                  Selection& selection, std::string& reason) {
   Choice choice = select_library(device, op, problem);
   if (choice.run != nullptr) {
     if (*choice.left_out != '\0')
-      selection.refused.push_back({kLibrary<OpType> + std::string(" in full"), choice.left_out});
-    take(std::move(choice), kLibrary<OpType>, selection.kernel);
+      selection.refused.push_back({name + std::string(" in full"), choice.left_out});
+    take(std::move(choice), name, selection.kernel);
     return true;
   }
   reason = choice.refusal;
-  selection.refused.push_back({kLibrary<OpType>, reason});
+  selection.refused.push_back({name, reason});
   return false;
 }
 
@@ -85,13 +95,13 @@ bool select_kernel(int device, const Op& op, const Problem& problem, Selection& 
           return false;
         }
         if constexpr (kLibrary<T> != nullptr) {
-          const bool pinned = problem.pinned == kLibrary<T>;
+          const char* const name = wanted_library<T>(problem.pinned);
           std::string reason;
-          if ((problem.pinned.empty() || pinned) &&
-              take_library(device, alternative, problem, selection, reason))
+          if (name != nullptr &&
+              take_library(device, alternative, problem, name, selection, reason))
             return true;
-          if (pinned) {
-            refusal = std::string(T::kName) + ": '" + kLibrary<T> + "' cannot be had: " + reason;
+          if (name != nullptr && !problem.pinned.empty()) {
+            refusal = std::string(T::kName) + ": '" + name + "' cannot be had: " + reason;
             return false;
           }
         }

@@ -61,6 +61,9 @@ NoKernel select(const OpType&, const Problem&) {
 // kLibrary<OpType>; null: there is none.
 template <class OpType>
 constexpr const char* kLibrary = nullptr;
+// Another one's kernels, among which is chosen, too: the name of that variant. Null: there is none.
+template <class OpType>
+constexpr const char* kProductLibrary = nullptr;
 template <class OpType>
 NoKernel select_library(int, const OpType&, const Problem&) {
   return {};
@@ -74,6 +77,12 @@ inline constexpr const char* kLibrary<ops::Conv2dGradInput> = "conv2d_grad_input
 template <>
 inline constexpr const char* kLibrary<ops::Conv2dGradWeight> = "conv2d_grad_weight.cudnn";
 // dense_cublaslt.cpp
+template <>
+inline constexpr const char* kProductLibrary<ops::Conv2d> = "conv2d.cublaslt";
+template <>
+inline constexpr const char* kProductLibrary<ops::Conv2dGradInput> = "conv2d_grad_input.cublaslt";
+template <>
+inline constexpr const char* kProductLibrary<ops::Conv2dGradWeight> = "conv2d_grad_weight.cublaslt";
 template <>
 inline constexpr const char* kLibrary<ops::Dense> = "dense.cublaslt";
 template <>

@@ -131,6 +131,10 @@ struct Fake {
   static std::string missing;
   static std::vector<std::pair<const void*, const void*>> places;  // images and weights of runs
 
+  template <class OpType>
+  static const char* variant(const Plan&) {
+    return kLibrary<OpType>;
+  }
   static const int* load(std::string&) { return &planned; }
   static bool open(Link&) { return true; }
   static std::string left_out(const Link&, const LibraryOptions&) { return missing; }

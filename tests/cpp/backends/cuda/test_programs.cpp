@@ -389,10 +389,12 @@ TEST_CASE("cuda programs: why no library was taken is told, and a kernel can be 
   CHECK(text.find("threads") == std::string::npos);
   options.variants = {{"conv2d", "conv2d.cuda"}, {"dense", "reference"}};
   CHECK(compile(graph, variables, options).explain().find("conv2d.cuda") != std::string::npos);
-  options.variants = {{"conv2d", "conv2d.cudnn"}};
-  CHECK_THROWS_WITH_AS(compile(graph, variables, options),
-                       doctest::Contains("'conv2d.cudnn' cannot be had: the device is emulated"),
-                       UnsupportedError);
+  for (const std::string library : {"conv2d.cudnn", "conv2d.cublaslt"}) {
+    options.variants = {{"conv2d", library}};
+    const std::string message = "'" + library + "' cannot be had: the device is emulated";
+    CHECK_THROWS_WITH_AS(compile(graph, variables, options), doctest::Contains(message.c_str()),
+                         UnsupportedError);
+  }
   options.variants = {{"conv2d", "conv2d.reference"}};
   CHECK_THROWS_AS(compile(graph, variables, options), Error);
 }
@@ -546,7 +548,8 @@ TEST_CASE("cuda programs: too little memory and unknown devices are errors that 
   setenv("PYCNN_CUDA_MODULE", testing::cuda_module_file(), 1);
   CHECK(machine().devices == std::vector<std::string>{"cpu", "cuda:0", "cuda:1"});
   unsetenv("PYCNN_CUDA_MODULE");
-  CHECK(variants("conv2d", "cuda") == std::vector<std::string>{"conv2d.cudnn", "conv2d.cuda"});
+  CHECK(variants("conv2d", "cuda") ==
+        std::vector<std::string>{"conv2d.cudnn", "conv2d.cublaslt", "conv2d.cuda"});
 }
 
 }  // namespace
