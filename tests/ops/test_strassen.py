@@ -71,6 +71,7 @@ CASES = {
     "strided_rows": Case((1, 24, 13, 132), 192, (2, 1)),
     "split": Case((1, 12, 11, 128), 512),  # too few pixels for all cores: output channels are shared out
     "many": Case((5, 33, 31, 128), 128),  # chunks of pairs for each core
+    "streamed": Case((1, 11, 13, 384), 448),  # packed weights go past the caches
     "empty_batch": Case((0, 12, 12, 128), 128),
     # Two levels, for the gradient too where as many channels are written.
     "two_levels": Case((2, 12, 12, 256), 256),

@@ -35,7 +35,8 @@ void Measure::take(const BatchNormFunctions<T>& functions, std::int64_t pixel, c
   const std::int64_t all = plan_.channels;
   if (plan_.kind == MeasureKind::kMoments)
     return functions.more_statistics(result, rows, first, first + all, first + 2 * all);
-  const std::span<const TensorView> own = args_.inputs.last(4);  // input, mean, factor, offset
+  const std::span<const TensorView> own =
+      args_.inputs.last(kMeasuredNormInputs);  // input, mean, factor, offset
   const auto channel = [&](std::size_t i) { return own[i].as<const float>() + first_channel; };
   const Gate gate{channel(2), channel(3), rectifier_.value_or(Rectifier{})};
   functions.gradient_sums(own[0].as<const T>() + pixel * all + first_channel, all, result, rows,

@@ -14,6 +14,9 @@ namespace pycnn::cpu {
 
 enum class MeasureKind : std::int64_t { kNothing, kMoments, kSums };
 
+// Of the batch norm whose gradient the sums are for, behind all other inputs of a convolution.
+constexpr std::size_t kMeasuredNormInputs = 4;
+
 // Whether a convolution measures such a result cheaper than a pass of its own. Few channels do not
 // fill the vectors in which rows are summed up, where such a pass takes several pixels for one row.
 inline bool worth_measuring(const TensorSpec& result) {
@@ -64,7 +67,7 @@ class Measure {
   // channels. Otherwise null.
   const float* norm_input() const {
     if (plan_.kind != MeasureKind::kSums) return nullptr;
-    return args_.inputs.last(4).front().as<const float>();
+    return args_.inputs.last(kMeasuredNormInputs).front().as<const float>();
   }
   // Once all parts are there.
   void finish() const;

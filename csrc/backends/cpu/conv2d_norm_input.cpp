@@ -49,6 +49,8 @@ bool NormInputPlan::take(Kernel& kernel, const Neighbour& norm, std::size_t own_
   } else {
     return false;
   }
+  // What may throw comes first: a kernel is changed as a whole or not at all.
+  kernel.in_place.reserve(std::max(kernel.in_place.size(), own_outputs) + 1);
   channels = norm.inputs[0].shape.back();
   inputs = static_cast<std::int64_t>(own_inputs), outputs = static_cast<std::int64_t>(own_outputs);
   if (kind == kGrad) {

@@ -27,6 +27,7 @@ struct NormInputPlan {
   bool wanted() const { return kind != kNothing; }
   // Whether the batch norm can be made some pixels at a time: the plan and `kernel` are changed so,
   // which has `own_inputs` and `own_outputs`. Of gradients only those whose sums are known.
+  // Without memory it throws and leaves the kernel as it was.
   bool take(Kernel& kernel, const Neighbour& norm, std::size_t own_inputs, std::size_t own_outputs);
 };
 

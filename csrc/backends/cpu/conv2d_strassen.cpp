@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/conv2d_norm_input.h"
@@ -57,6 +58,7 @@ struct StrassenPlan {
   bool reads_all() const { return in.column == 1 && in.row == columns && in.image == pixels(); }
   // Sums are made before all else where several shares of the blocks need them.
   bool shared() const { return splits > 1; }
+  Index packed_floats() const { return products() * part() * out_part(); }
 };
 static_assert(std::has_unique_object_representations_v<PixelGrid>);
 
@@ -64,7 +66,7 @@ static_assert(std::has_unique_object_representations_v<PixelGrid>);
 
 constexpr Index kOutputBlock = avx512::kStrassenBlock;
 constexpr Index kMinChannels = 128;  // fewer do not repay the sums
-constexpr Index kMinPixels = 128;    // fewer do not repay that weights grow by three quarters
+constexpr Index kMinPixels = 128;    // fewer do not repay that weights grow, to up to three times
 // Gradients belong to batches, whose images share the weights.
 constexpr Index kMinGradientPixels = 16;
 constexpr Index kChannelStep = 2 * kOutputBlock;  // whole blocks in both halves
@@ -96,11 +98,29 @@ void choose_chunks(StrassenPlan& plan) {
 // ---- Packing
 
 constexpr Index kPackedChannels = 32;  // input channels at a time
+// Weights that no cache near a core keeps go past it: their lines are not read first.
+constexpr Index kStreamedFloats = 256 * 1024;
+
+// Asks for what a block is packed from: short runs, which the hardware does not foresee.
+void fetch_block(const StrassenPlan& plan, const float* weight, Index channel, Index first,
+                 Index count) {
+  const Index rows = plan.transposed ? count : kOutputBlock;
+  const Index floats = plan.transposed ? kOutputBlock : count;
+  const Index pitch = plan.transposed ? plan.out_channels : plan.in_channels;
+  for (Index i = 0; i < plan.parts(); ++i)
+    for (Index o = 0; o < plan.parts(); ++o) {
+      const Index in = i * plan.part() + first, out = o * plan.out_part() + channel;
+      const float* row = weight + (plan.transposed ? in * pitch + out : out * pitch + in);
+      for (Index r = 0; r < rows; ++r, row += pitch)
+        for (Index at = 0; at < floats; at += kLine) __builtin_prefetch(row + at, 0, 2);
+    }
+}
 
 // What the inner products of a block meet, of some of the channels that are read in each part.
 void pack_block(const StrassenPlan& plan, const float* weight, Index channel, Index first,
                 Index count, float* packed) {
   const Index part = plan.part(), product = part * kOutputBlock;
+  const bool streamed = plan.packed_floats() >= kStreamedFloats;
   alignas(64) float turned[4][kPackedChannels * kOutputBlock];
   // Of those that are read and those that are written, the parts (in, out) and so many further on.
   auto pack = [&](Index in_part, Index out_part, Index step, float* to, Index pitch) {
@@ -116,8 +136,10 @@ void pack_block(const StrassenPlan& plan, const float* weight, Index channel, In
     job.b11 = block(0, 0), job.b12 = block(0, 1), job.b21 = block(1, 0), job.b22 = block(1, 1);
     job.pitch = plan.transposed ? plan.out_channels : kOutputBlock;
     job.count = count, job.packed = to, job.product = pitch;
+    job.streamed = streamed && to == packed;
     avx512::strassen_weights(job);
   };
+  fetch_block(plan, weight, channel, first, count);
   if (plan.levels == 1) return pack(0, 0, 1, packed, product);
   constexpr Index kFloats = kPackedChannels * kOutputBlock;
   alignas(64) float outer[4][kStrassenProducts * kFloats];
@@ -129,6 +151,7 @@ void pack_block(const StrassenPlan& plan, const float* weight, Index channel, In
     job.b21 = outer[2] + p * kFloats, job.b22 = outer[3] + p * kFloats;
     job.pitch = kOutputBlock, job.count = count;
     job.packed = packed + p * kStrassenProducts * product, job.product = product;
+    job.streamed = streamed;
     avx512::strassen_weights(job);
   }
 }
@@ -347,9 +370,13 @@ bool absorb_norm(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcept
   const ExtraInputs& extra = plan.extra;
   std::size_t inputs = 2;
   for (const int optional : {extra.bias, extra.residual, extra.mask}) inputs += optional >= 0;
-  if (plan.measure.kind == MeasureKind::kSums) inputs += 4;  // of that batch norm
+  if (plan.measure.kind == MeasureKind::kSums) inputs += kMeasuredNormInputs;
   const std::size_t outputs = plan.measure.kind == MeasureKind::kNothing ? 1 : 2;
-  if (!plan.norm.take(kernel, neighbour, inputs, outputs)) return false;
+  try {
+    if (!plan.norm.take(kernel, neighbour, inputs, outputs)) return false;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
   std::memcpy(kernel.plan.data(), &plan, sizeof plan);
   return true;
 }
@@ -412,8 +439,7 @@ Kernel make_strassen_kernel(const WindowProblem& w, int threads) {
   plan.measure = {w.measure, plan.chunks, plan.out_channels, 0};
   plan.measure.reserve(kernel);
   kernel.packed.input = 1;
-  kernel.packed.bytes =
-      static_cast<std::size_t>(plan.products() * plan.part() * plan.out_part()) * sizeof(float);
+  kernel.packed.bytes = static_cast<std::size_t>(plan.packed_floats()) * sizeof(float);
   kernel.packed.pack = pack_weights;
   kernel.packed.format =
       w.transposed ? "conv2d_grad_input.strassen.avx512" : "conv2d.strassen.avx512";

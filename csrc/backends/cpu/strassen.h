@@ -85,7 +85,8 @@ struct StrassenWeights {
   Index pitch = 0;  // from one input channel to the next
   Index count = 0;  // input channels
   float* packed = nullptr;
-  Index product = 0;  // floats from one product to the next
+  Index product = 0;      // floats from one product to the next
+  bool streamed = false;  // past the caches; `packed` and `product` are whole lines then
 };
 
 namespace avx512 {

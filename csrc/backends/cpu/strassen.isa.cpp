@@ -321,6 +321,28 @@ void two_level_sums(const StrassenSums& job) {
   }
 }
 
+template <bool kStreamed>
+void sum_weights(const StrassenWeights& job) {
+  float* to = job.packed;
+  Index at = 0;
+  for (Index k = 0; k < job.count; ++k, at += job.pitch, to += kBlock)
+#pragma GCC unroll 2
+    for (Index c = 0; c < kBlock; c += kLanes) {
+      const Vec b11 = load(job.b11 + at + c), b12 = load(job.b12 + at + c);
+      const Vec b21 = load(job.b21 + at + c), b22 = load(job.b22 + at + c);
+      const Vec t1 = b12 - b11, t2 = b22 - t1;
+      const Vec sums[kStrassenProducts] = {b11, b21, t2, b22 - b12, b21 - t2, t1, b22};
+#pragma GCC unroll 7
+      for (int product = 0; product < kStrassenProducts; ++product) {
+        float* const sum = to + product * job.product + c;
+        if constexpr (kStreamed)
+          stream(sum, sums[product]);
+        else
+          store(sum, sums[product]);
+      }
+    }
+}
+
 }  // namespace
 
 void strassen_sums(const StrassenSums& job) {
@@ -387,19 +409,12 @@ void strassen_tiles(const StrassenTiles& job) {
 }
 
 void strassen_weights(const StrassenWeights& job) {
-  float* to = job.packed;
-  Index at = 0;
-  for (Index k = 0; k < job.count; ++k, at += job.pitch, to += kBlock)
-#pragma GCC unroll 2
-    for (Index c = 0; c < kBlock; c += kLanes) {
-      const Vec b11 = load(job.b11 + at + c), b12 = load(job.b12 + at + c);
-      const Vec b21 = load(job.b21 + at + c), b22 = load(job.b22 + at + c);
-      const Vec t1 = b12 - b11, t2 = b22 - t1;
-      const Vec sums[kStrassenProducts] = {b11, b21, t2, b22 - b12, b21 - t2, t1, b22};
-#pragma GCC unroll 7
-      for (int product = 0; product < kStrassenProducts; ++product)
-        store(to + product * job.product + c, sums[product]);
-    }
+  if (job.streamed) {
+    sum_weights<true>(job);
+    end_streams();
+  } else {
+    sum_weights<false>(job);
+  }
 }
 
 void strassen_turn(const float* from, Index pitch, Index count, float* to) {

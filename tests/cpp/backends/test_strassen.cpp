@@ -23,7 +23,9 @@ struct Case {
     return op;
   }
   ops::Conv2dGradInput grad_input() const {
-    return {.stride = stride, .padding = {}, .input_size = {h, w}};
+    ops::Conv2dGradInput op;
+    op.stride = stride, op.input_size = {h, w};
+    return op;
   }
   std::string text() const {
     std::ostringstream out;
@@ -91,8 +93,9 @@ TEST_CASE("strassen: every variant has the reference's bits on whole numbers") {
       {.h = 1, .w = 128, .ic = 146, .oc = 192},
       {.n = 2, .h = 23, .w = 25, .ic = 130, .stride = {2, 2}},
       {.n = 1, .h = 130, .w = 2, .stride = {1, 2}},
-      {.h = 16, .w = 8, .oc = 448},  // output channels are shared out
-      {.n = 2, .h = 29, .w = 31},    // more chunks of pairs than cores
+      {.h = 16, .w = 8, .oc = 448},              // output channels are shared out
+      {.n = 2, .h = 29, .w = 31},                // more chunks of pairs than cores
+      {.h = 11, .w = 13, .ic = 384, .oc = 448},  // packed weights go past the caches
       // Two levels; the last ones share out their output channels, or have many chunks.
       {.n = 3, .h = 12, .w = 11, .ic = 256, .oc = 256},
       {.n = 0, .ic = 256, .oc = 256},
