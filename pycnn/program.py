@@ -231,7 +231,11 @@ class Program:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes of the memory plan: arena, scratch, prepared (packed) weights, variables, arena without reuse."""
+        """Bytes of the memory plan: arena, scratch, prepared (packed) weights, variables, arena without reuse.
+
+        On a GPU also, at most, what inputs and outputs take there (`transfer_bytes`) and in the host's memory
+        (`staging_bytes`), and the scratch of steps that run beside others (`lane_scratch_bytes`); 0 on the CPU.
+        """
         return self._core.memory()
 
     def __reduce__(self) -> str | tuple[Any, ...]:

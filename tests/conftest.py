@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pycnn.config import manual_seed
+from pycnn.config import machine, manual_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,6 +16,14 @@ def pytest_configure() -> None:
     """Hear interruptions even when started in the background of a shell, where they are ignored from the start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` skip where no GPU can be used."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and "cuda:0" not in machine()["devices"]:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no GPU that pycnn can use"))
 
 
 @pytest.fixture(scope="session")

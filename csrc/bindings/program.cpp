@@ -99,6 +99,9 @@ py::dict to_dict(const MemoryReport& r) {
   d["prepared_bytes"] = r.prepared_bytes;
   d["variable_bytes"] = r.variable_bytes;
   d["unshared_bytes"] = r.unshared_bytes;
+  d["transfer_bytes"] = r.transfer_bytes;
+  d["staging_bytes"] = r.staging_bytes;
+  d["lane_scratch_bytes"] = r.lane_scratch_bytes;
   return d;
 }
 

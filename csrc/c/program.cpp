@@ -31,7 +31,9 @@ CompileOptions to_compile_options(const pycnn_compile_options& given, const char
 }
 
 pycnn_memory to_memory(const MemoryReport& report) {
-  return {report.arena_bytes + report.scratch_bytes, report.prepared_bytes, report.variable_bytes};
+  return {
+      report.arena_bytes + report.scratch_bytes + report.transfer_bytes + report.lane_scratch_bytes,
+      report.prepared_bytes, report.variable_bytes};
 }
 
 }  // namespace pycnn::c

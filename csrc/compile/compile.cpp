@@ -111,8 +111,7 @@ Program compile(const Graph& recorded, Variables& variables, const CompileOption
 MemoryPlan plan_memory(const Graph& recorded, const CompileOptions& options) {
   return within_memory(recorded, [&] {
     const auto [graph, plan] = run_passes(recorded, options);
-    MemoryReport memory{plan.arena_bytes, plan.scratch_bytes, plan.prepared_bytes, 0,
-                        plan.unshared_bytes};
+    MemoryReport memory = memory_of(plan);
     for (const std::string& name : plan.variable_names)
       memory.variable_bytes += byte_size(graph.spec(graph.find(name)));
     return MemoryPlan{memory, isa_name(plan.isa), plan.threads};

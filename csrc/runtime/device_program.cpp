@@ -127,6 +127,26 @@ DeviceProgram::~DeviceProgram() {
   recorder_.reset();
 }
 
+std::size_t DeviceProgram::transfer_bytes(const ProgramPlan& plan) {
+  std::size_t inputs = 0, outputs = 0;
+  (void)places_of(plan.inputs, inputs);
+  (void)places_of(plan.outputs, outputs);
+  return inputs + outputs + kMostSlots * inputs;
+}
+
+std::size_t DeviceProgram::staging_bytes(const ProgramPlan& plan) {
+  std::size_t bytes = kSmallVariables;
+  (void)places_of(plan.inputs, bytes);
+  (void)places_of(plan.outputs, bytes);
+  return kMostSlots * bytes;
+}
+
+std::size_t DeviceProgram::lane_scratch_bytes() const {
+  if (!session_->is_of_this_process()) return 0;
+  const DeviceTurn turn(*session_);
+  return recorder_->lane_scratch_bytes();
+}
+
 std::byte* DeviceProgram::address_of(const Place& place) const {
   const auto index = static_cast<std::size_t>(place.index);
   std::byte* base = nullptr;

@@ -54,6 +54,12 @@ class DeviceProgram {
                                    std::span<void* const> outputs, Profiler& profiler);
   void collect(DeviceRun& run);
 
+  // What inputs and outputs take there and in memory of the host, at most: in all slots.
+  static std::size_t transfer_bytes(const ProgramPlan& plan);
+  static std::size_t staging_bytes(const ProgramPlan& plan);
+  // What lanes beside the main one take for scratch, as soon as there are any.
+  std::size_t lane_scratch_bytes() const;
+
  private:
   struct Range {  // of steps
     std::size_t begin;

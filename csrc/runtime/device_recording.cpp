@@ -111,8 +111,10 @@ DeviceRecorder::Way DeviceRecorder::several_lanes(int lanes) const {
     std::size_t& most = bytes[static_cast<std::size_t>(way.plan[i].lane)];
     most = std::max(most, steps_[begin_ + i].scratch_bytes);
   }
-  for (std::size_t lane = 1; lane < bytes.size(); ++lane)
+  for (std::size_t lane = 1; lane < bytes.size(); ++lane) {
     way.scratch.push_back(std::make_unique<DeviceMemory>(session_, bytes[lane]));
+    way.scratch_bytes += bytes[lane];
+  }
   way.start = std::make_unique<EventHolder>(session_);
   way.events.resize(way.plan.size());
   for (std::size_t i = 0; i < way.plan.size(); ++i) {
@@ -218,6 +220,12 @@ void DeviceRecorder::finish(std::size_t slot, bool succeeded) {
   if (std::all_of(ways_.begin(), ways_.end(),
                   [](const Way& each) { return each.us.size() > kTrials; }))
     choose();
+}
+
+std::size_t DeviceRecorder::lane_scratch_bytes() const {
+  std::size_t bytes = 0;
+  for (const Way& way : ways_) bytes += way.scratch_bytes;
+  return bytes;
 }
 
 void DeviceRecorder::choose() {

@@ -35,12 +35,15 @@ class DeviceRecorder {
   bool replay(std::size_t slot, const Launch& launch);
   // The replay for that slot is done, or has failed.
   void finish(std::size_t slot, bool succeeded);
+  // Of all lanes beside the main one.
+  std::size_t lane_scratch_bytes() const;
 
  private:
   struct Way {  // to run the steps
     std::vector<LanedStep> plan;
     std::vector<DeviceKernelArgs> calls;  // with scratch of the lanes
     std::vector<std::unique_ptr<DeviceMemory>> scratch;
+    std::size_t scratch_bytes = 0;
     std::vector<std::unique_ptr<EventHolder>> events;  // of steps that are followed
     std::unique_ptr<EventHolder> start;
     DeviceRecording* recording = nullptr;

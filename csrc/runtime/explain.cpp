@@ -64,6 +64,13 @@ std::string device_text(const ProgramPlan& plan) {
          (plan.threads == 1 ? " thread" : " threads");
 }
 
+// Empty for the CPU, which reads and writes the caller's arrays.
+std::string transfers_text(const MemoryReport& memory) {
+  if (memory.transfer_bytes == 0) return "";
+  return ", inputs and outputs up to " + bytes_text(memory.transfer_bytes) + ", on the host " +
+         bytes_text(memory.staging_bytes);
+}
+
 std::string step_text(const ProgramPlan& plan, std::size_t index, const Step& step, int threads) {
   std::string text = "  ";
   text +=
@@ -89,7 +96,7 @@ std::string Program::State::explain() {
                      bytes_text(plan.unshared_bytes) + " without sharing), scratch " +
                      bytes_text(plan.scratch_bytes) + ", prepared " +
                      bytes_text(plan.prepared_bytes) + ", variables " + bytes_text(variable_bytes) +
-                     "\n";
+                     transfers_text(memory_of(plan)) + "\n";
   if (!plan.prepare.empty()) text += "prepare, when a variable has changed:\n";
   for (std::size_t i = 0; i < plan.prepare.size(); ++i)
     text += step_text(plan, i, plan.prepare[i], plan.threads);

@@ -1,6 +1,7 @@
 #include "pycnn/program.h"
 
 #include "pycnn/error.h"
+#include "runtime/device_program.h"
 #include "runtime/program_state.h"
 
 namespace pycnn {
@@ -98,11 +99,23 @@ int Program::threads() const { return state_->plan.threads; }
 std::string Program::isa() const { return isa_name(state_->plan.isa); }
 const std::vector<std::string>& Program::warnings() const { return state_->plan.warnings; }
 
+MemoryReport memory_of(const ProgramPlan& plan) {
+  MemoryReport report;
+  report.arena_bytes = plan.arena_bytes;
+  report.scratch_bytes = plan.scratch_bytes;
+  report.prepared_bytes = plan.prepared_bytes;
+  report.unshared_bytes = plan.unshared_bytes;
+  if (plan.device.module != nullptr) {
+    report.transfer_bytes = DeviceProgram::transfer_bytes(plan);
+    report.staging_bytes = DeviceProgram::staging_bytes(plan);
+  }
+  return report;
+}
+
 MemoryReport Program::memory() const {
-  const ProgramPlan& plan = state_->plan;
-  MemoryReport report{plan.arena_bytes, plan.scratch_bytes, plan.prepared_bytes, 0,
-                      plan.unshared_bytes};
-  for (const Tensor& variable : plan.variables) report.variable_bytes += variable.bytes();
+  MemoryReport report = memory_of(state_->plan);
+  for (const Tensor& variable : state_->plan.variables) report.variable_bytes += variable.bytes();
+  report.lane_scratch_bytes = state_->lane_scratch_bytes();
   return report;
 }
 

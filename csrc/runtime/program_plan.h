@@ -89,6 +89,9 @@ constexpr std::size_t aligned_bytes(std::size_t bytes) {
   return (bytes + kMemoryAlignment - 1) / kMemoryAlignment * kMemoryAlignment;
 }
 
+// What a run takes, without variables and without what only runs take.
+MemoryReport memory_of(const ProgramPlan& plan);
+
 // The program of a plan. Allocates the working space of one run and what is prepared; throws
 // MemoryLimitError when it cannot be had.
 Program make_program(ProgramPlan plan);

@@ -321,6 +321,10 @@ bool Program::State::overlaps() const noexcept {
   return device_ != nullptr && label_checks_.computed.empty();
 }
 
+std::size_t Program::State::lane_scratch_bytes() const {
+  return device_ == nullptr ? 0 : device_->lane_scratch_bytes();
+}
+
 void Program::State::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   check(inputs, outputs);
   const VariableLocks::Hold hold(locks_);

@@ -41,6 +41,7 @@ struct Program::State {
   void collect(DeviceRun& run);
   bool overlaps() const noexcept;
   std::string explain();
+  std::size_t lane_scratch_bytes() const;
 
   const ProgramPlan plan;
   Profiler profiler;

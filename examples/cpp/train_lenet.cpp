@@ -1,9 +1,9 @@
 // Builds LeNet-5 with the C++ interface and trains it.
 //
-//   train_lenet IMAGES.idx3-ubyte LABELS.idx1-ubyte EPOCHS MODEL.safetensors
+//   train_lenet IMAGES.idx3-ubyte LABELS.idx1-ubyte EPOCHS MODEL.safetensors [DEVICE]
 //
-// prints the mean loss and accuracy of every epoch and writes a file that `classify` and Python's
-// pycnn.load read.
+// on the CPU or, say, on cuda:0; prints the mean loss and accuracy of every epoch and writes a file
+// that `classify` and Python's pycnn.load read.
 #include <pycnn/pycnn.h>
 
 #include <algorithm>
@@ -65,7 +65,7 @@ Symbol lenet5(Graph& g, Symbol x) {
   return dense(g, x, "fc3", 10);
 }
 
-void run(char** argv) {
+void run(char** argv, const std::string& device) {
   const IdxImages images = read_idx_images(argv[1]);
   const std::vector<std::uint8_t> labels = read_idx_labels(argv[2]);
   const long epochs = std::atol(argv[3]);
@@ -89,6 +89,7 @@ void run(char** argv) {
   pycnn::create_variables(training, variables, /*seed=*/0);
   pycnn::CompileOptions options;
   options.mode = pycnn::Mode::kTraining;
+  options.device = device;
   options.optimizer = pycnn::Optimizer{.momentum = 0.9, .weight_decay = 5e-4};
   const pycnn::Program step = pycnn::compile(training, variables, options);
   variables.at("train.learning_rate").mutable_data<float>()[0] = 0.02f;
@@ -130,12 +131,12 @@ void run(char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::fprintf(stderr, "usage: %s IMAGES LABELS EPOCHS MODEL.safetensors\n", argv[0]);
+  if (argc != 5 && argc != 6) {
+    std::fprintf(stderr, "usage: %s IMAGES LABELS EPOCHS MODEL.safetensors [DEVICE]\n", argv[0]);
     return 2;
   }
   try {
-    run(argv);
+    run(argv, argc == 6 ? argv[5] : "cpu");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "train_lenet: %s\n", error.what());
     return 1;

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pycnn import functional, nn
 from pycnn.benchmark._peaks import ComputePeak, MemoryPeak, Peaks
 from pycnn.config import machine
-from pycnn.errors import UnsupportedError
+from pycnn.errors import MemoryLimitError, UnsupportedError
 from pycnn.program import Program, compile_traced
 from pycnn.tensor import expect_memory
 from pycnn.tracing import trace
@@ -20,56 +21,71 @@ from pycnn.version import __version__
 __all__ = ["device_peaks"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_Rates = TypeVar("_Rates")
 _RUNS = 5
 _CHANNELS, _SCALE = 256, 4
 
 
 def device_peaks(
-    device: str, *, report: Callable[[str], object] | None = None, width: int = 8192, side: int = 512
+    device: str, *, report: Callable[[str], object] | None = None, width: int = 8192, side: int = 1024
 ) -> Peaks:
     """Measure the highest rates of a device by running what takes nothing else.
 
     Products are those of a dense layer, in each type that the device multiplies, by the kernel that is chosen for it
     (a library's, where there is one). Memory is copied by an activation and read by a mean over pixels. Of a few runs
-    the fastest counts.
+    the fastest counts. Times hold the launch of a step, some 10 us: hence the sizes, of which smaller ones are taken
+    only where the device or the host has no room.
 
     Args:
         device: As of `pycnn.compile`.
         report: Is told what takes time.
         width: Rows and columns of the matrices.
-        side: Height and width of an image of 256 channels of float32 that no cache holds.
+        side: Height and width of an image of 256 channels of float32 that no cache holds: 1 GiB.
 
     Returns:
         The peaks; their one level of memory is the device's own.
 
     Raises:
         DeviceError: The device is not there.
-        OutOfMemoryError: There is no room for the matrices.
+        MemoryLimitError: There is no room even for an eighth of the width or side.
     """
     if report is not None:
         report(f"measuring the peaks of {device}, some seconds")
-    expect_memory(f"device_peaks: no memory for matrices ({width}, {width})", 3 * 4 * width * width)
-    random = np.random.default_rng(0)
-    matrix = random.random((width, width), np.float32) - np.float32(0.5)
-    compute = []
-    for dtype in _DTYPES:
-        try:
-            rate = _product_rate(matrix, device, dtype)
-        except UnsupportedError:
-            continue
-        compute.append(ComputePeak(dtype, device, rate / 1e9))
-    image = random.random((1, side // _SCALE, side // _SCALE, _CHANNELS), np.float32)
-    read, copied = _memory_rates(image, device)
+    compute = _with_room(lambda size: _product_rates(size, device), width)
+    read, copied = _with_room(lambda size: _memory_rates(size, device), side)
     return Peaks(
         cpu=machine()["cpu"],
         isa=device,
         threads=0,
-        compute=tuple(compute),
+        compute=compute,
         memory=(MemoryPeak("memory", 0, read / 1e9, copied / 1e9),),
         pycnn=__version__,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         busy=False,
     )
+
+
+def _with_room(measure: Callable[[int], _Rates], size: int) -> _Rates:
+    """The rates of the largest of a few sizes that there is memory for."""
+    for smaller in (size, size // 2, size // 4):
+        try:
+            return measure(smaller)
+        except MemoryLimitError:
+            continue
+    return measure(size // 8)
+
+
+def _product_rates(width: int, device: str) -> tuple[ComputePeak, ...]:
+    expect_memory(f"device_peaks: no memory for matrices ({width}, {width})", 3 * 4 * width * width)
+    matrix = np.random.default_rng(0).random((width, width), np.float32) - np.float32(0.5)
+    peaks = []
+    for dtype in _DTYPES:
+        try:
+            rate = _product_rate(matrix, device, dtype)
+        except UnsupportedError:
+            continue
+        peaks.append(ComputePeak(dtype, device, rate / 1e9))
+    return tuple(peaks)
 
 
 def _product_rate(matrix: np.ndarray, device: str, dtype: str) -> float:
@@ -83,8 +99,11 @@ def _product_rate(matrix: np.ndarray, device: str, dtype: str) -> float:
     return max(2 * step["macs"] / seconds for step, seconds in _times(program, matrix) if step["macs"] > 0)
 
 
-def _memory_rates(image: np.ndarray, device: str) -> tuple[float, float]:
+def _memory_rates(side: int, device: str) -> tuple[float, float]:
     """Bytes a second, read alone and read and written."""
+    shape = (1, side // _SCALE, side // _SCALE, _CHANNELS)
+    expect_memory(f"device_peaks: no memory for an image {shape}", 4 * math.prod(shape))
+    image = np.random.default_rng(0).random(shape, np.float32)
 
     def passes(x: Any) -> Any:
         # What the host sends is small beside what the device goes through.

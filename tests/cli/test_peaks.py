@@ -11,7 +11,8 @@ import pytest
 import pycnn
 from pycnn.benchmark import Peaks, machine_peaks
 from pycnn.benchmark._device_peaks import device_peaks
-from pycnn.errors import ArgumentError, DeviceError
+from pycnn.errors import ArgumentError, DeviceError, MemoryLimitError
+from pycnn.program import compile_traced
 
 
 @pytest.fixture(autouse=True)
@@ -209,3 +210,25 @@ def test_rates_of_a_device_come_from_the_steps_that_it_runs():
     assert peaks.threads == 0
     with pytest.raises(DeviceError):
         device_peaks("cuda:99", width=8, side=8)
+
+
+def test_rates_of_a_device_with_little_memory_are_those_of_smaller_sizes(monkeypatch):
+    sizes = []
+
+    def with_little_memory(traced, **options):
+        program = compile_traced(traced, **options)
+        sizes.append(program.inputs[0][1][1])
+        if sizes[-1] > limit:
+            raise MemoryLimitError("none left")
+        return program
+
+    monkeypatch.setattr("pycnn.benchmark._device_peaks.compile_traced", with_little_memory)
+    limit = 32
+    assert device_peaks("cpu", width=64, side=256).gflops() > 0
+    assert sizes[0] == 64
+    assert sizes[1] == 32
+    assert sizes[-2:] == [64, 32]
+    limit = 7
+    with pytest.raises(MemoryLimitError):
+        device_peaks("cpu", width=64, side=256)
+    assert sizes[-1] == 8

@@ -13,6 +13,7 @@ from embed_builds import fails, run
 from PIL import Image
 
 import pycnn
+from pycnn.config import machine
 from pycnn.data._decode import decode
 
 STATIC_LIBRARY = "libpycnn.a"
@@ -39,6 +40,25 @@ def test_train_from_scratch_then_classify_and_load_in_python(any_use, digits, tm
     assert [int(line.split()[1]) for line in lines] == net.predict(images).tolist()
     probabilities = np.array([float(line.split()[2]) for line in lines])
     np.testing.assert_allclose(probabilities, net.predict_proba(images).max(axis=1), atol=6e-5)
+
+
+def test_a_device_that_is_not_there_is_an_error_of_the_program(wheel_examples, digits, tmp_path):
+    """With a GPU, of one that no machine has."""
+    model = tmp_path / "lenet5.safetensors"
+    device = "cuda:63" if "cuda:0" in machine()["devices"] else "cuda:0"
+    message = fails(wheel_examples.cpp / "train_lenet", digits.images, digits.labels, "1", model, device)
+    assert message.startswith("train_lenet: ")
+    assert device in message or "CUDA" in message
+    assert not model.exists()
+
+
+@pytest.mark.cuda
+def test_train_on_a_gpu_as_on_the_cpu(wheel_examples, digits, tmp_path):
+    def losses(*device: str) -> list[list[float]]:
+        program = wheel_examples.cpp / "train_lenet"
+        return columns(run(program, digits.images, digits.labels, "2", tmp_path / "model.safetensors", *device), "loss")
+
+    np.testing.assert_allclose(losses("cuda:0"), losses(), rtol=0.02)
 
 
 def test_classify_a_photograph(any_use, trained, digits, tmp_path):

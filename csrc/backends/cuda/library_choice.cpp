@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <exception>
 #include <mutex>
 #include <set>
-#include <system_error>
 #include <thread>
 
 namespace pycnn::cuda {
@@ -51,6 +51,7 @@ void in_threads(int device, std::size_t count,
       std::min<std::size_t>({count, std::max(1u, std::thread::hardware_concurrency()),
                              static_cast<std::size_t>(kMostBuilders)});
   std::vector<std::thread> threads;
+  threads.reserve(most);
   try {
     for (int thread = 1; static_cast<std::size_t>(thread) < most; ++thread)
       threads.emplace_back([&work, device, thread] {
@@ -60,7 +61,7 @@ void in_threads(int device, std::size_t count,
         else
           (void)cudaGetLastError();
       });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // no thread, or no memory for one
     // Those that there are do it.
   }
   work(0);

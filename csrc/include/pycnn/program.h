@@ -149,6 +149,12 @@ struct MemoryReport {
   std::size_t variable_bytes =
       0;  ///< parameters, buffers, optimizer state that the program touches
   std::size_t unshared_bytes = 0;  ///< what the arena would take without reuse
+  /// On a GPU: inputs and outputs there, at most, with those of runs that `begin` began.
+  std::size_t transfer_bytes = 0;
+  /// For a GPU: memory of the host through which inputs and outputs go, at most.
+  std::size_t staging_bytes = 0;
+  /// On a GPU: scratch of steps that run beside others; 0 before the second run.
+  std::size_t lane_scratch_bytes = 0;
 };
 
 /// A run that `Program::begin` began; copies share it. Keeps the program alive.

@@ -148,7 +148,8 @@ typedef struct pycnn_trainer_options {
 
 /** Memory that a network takes, in bytes. */
 typedef struct pycnn_memory {
-  size_t run_bytes;      /**< activations and scratch, of each run under way at the same time */
+  size_t run_bytes;      /**< activations and scratch, of each run under way at the same time; on a
+                            GPU once, with inputs and outputs there */
   size_t shared_bytes;   /**< folded and packed weights of the program */
   size_t variable_bytes; /**< weights and training state that the program touches */
 } pycnn_memory;

@@ -96,6 +96,26 @@ TEST_CASE("cuda overlap: runs begun ahead have the bits of runs one by one") {
   }
 }
 
+TEST_CASE("cuda overlap: what runs under way take is planned, and never exceeded") {
+  Stream stream("cuda");
+  const MemoryReport planned =
+      plan_memory(test::small_net(16, true, 0.25), options_for("cuda")).memory;
+  const MemoryReport report = stream.program().memory();
+  CHECK(report.transfer_bytes == planned.transfer_bytes);
+  CHECK(report.staging_bytes == planned.staging_bytes);
+  // The arrays themselves, once for the run that is computed and once for each under way.
+  CHECK(report.transfer_bytes >= 4 * (16 * 8 * 8 * 2 * sizeof(float) + 16 * sizeof(std::int64_t)));
+  CHECK(stream.program().explain().find(", inputs and outputs up to ") != std::string::npos);
+  if (!testing::is_emulated()) return;
+  const testing::Calls calls;
+  std::vector<Stream::Begun> begun;
+  for (int step = 0; step < 6; ++step) begun.push_back(stream.begin(step));
+  begun.back().run.wait();
+  // The first slot was there before.
+  CHECK(calls.bytes("allocate_host") <= report.staging_bytes * 2 / 3);
+  CHECK(calls.bytes("allocate_host") > report.staging_bytes / 2);
+}
+
 TEST_CASE("cuda overlap: results may be asked for in any order, twice, or never") {
   Stream expected("cuda"), stream("cuda");
   const std::vector<double> losses = losses_one_by_one(expected, 8);
