@@ -84,15 +84,23 @@ def _normalize_image(a: Attributes, x: Tensor) -> Tensor:
     return (x * a["scale"] - mean) / std
 
 
+def _unary(a: Attributes, x: Tensor) -> Tensor:
+    if a["kind"] != "gelu":
+        raise NotImplementedError(f"unary of kind {a['kind']}")
+    return functional.gelu(x)
+
+
 _OPS: dict[str, Callable[..., Tensor]] = {
     "activation": _activation,
     "adaptive_avg_pool2d": lambda a, x: functional.adaptive_avg_pool2d(x, a["output_size"]),
     "add": lambda a, x, y: x + y,
+    "affine": lambda a, x: x * a["scale"] + a["offset"],
     "avg_pool2d": _avg_pool2d,
     "concat": lambda a, *xs: torch.cat(xs, a["axis"]),
     "conv2d": _conv2d,
     "dense": lambda a, x, weight, bias=None: functional.linear(x, weight, bias),
     "global_avg_pool2d": lambda a, x: x.mean((2, 3)),
+    "global_max_pool2d": lambda a, x: x.amax((2, 3)),
     "local_response_norm": _local_response_norm,
     "max_pool2d": _max_pool2d,
     "multiply": lambda a, x, y: x * y,
@@ -100,6 +108,7 @@ _OPS: dict[str, Callable[..., Tensor]] = {
     "pad": _pad,
     "reshape": _reshape,
     "transpose": _transpose,
+    "unary": _unary,
 }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
-#   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but zoo, or those named alone
-# Each phase has its own time limit (all of them, with what ending one may take, are 570 s; zoo apart) and leaves
+#   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but zoo and cifar10, or those named alone
+# Each phase has its own time limit (all of them, with what ending one may take, are 570 s; zoo and cifar10 apart) and leaves
 # OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table of at most 25 lines comes last.
 # It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. The build stays in build-gpu/.
 # doctest, which the kernels' own tests need, may lie in a folder of its own that DOCTEST_INCLUDE_DIR names.
@@ -188,6 +188,24 @@ tune() {
   PYCNN_CUDA_CHOOSE_SECONDS=28 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 16
 }
 
+# The recipe for CIFAR-10 as a user trains it, then the accuracy of the same in PyTorch. The images are those that
+# PYCNN_CIFAR10 names, or of a folder of shared data.
+cifar10() {
+  local data
+  if ! "$python" -c 'import Cython' 2>/dev/null && ! PYTHONPATH=$build/stage "$python" -P -c 'import pycnn.data._image' 2>/dev/null; then
+    echo "skipped: no Cython, so what reads images was not built"
+    exit 77
+  fi
+  for data in "${PYCNN_CIFAR10:-}" "$root/../shared/data/cifar10" "$root/shared/data/cifar10"; do
+    if [ -n "$data" ] && [ -d "$data" ]; then
+      PYCNN_CUDA_CHOOSE_SECONDS=30 PYTHONPATH=$build/stage "$python" -P tools/gpu_cifar10.py "$out" "$data"
+      exit
+    fi
+  done
+  echo "skipped: no CIFAR-10 in ../shared/data/cifar10, and PYCNN_CIFAR10 names no folder"
+  exit 77
+}
+
 # times NAME OPTION...
 times() {
   local name=$1
@@ -196,7 +214,7 @@ times() {
   return "${PIPESTATUS[0]}"
 }
 
-export -f probe ceilings build test_build kernel_tests kernel_test kernel_times sanitizer net_tests tune times
+export -f probe ceilings build test_build kernel_tests kernel_test kernel_times sanitizer net_tests tune times cifar10
 export out build python root
 export PYCNN_CUDA_PLANS=$out/cuda_plans.txt
 eval "$(libraries)"
@@ -216,4 +234,5 @@ phase tune 50 bash -c tune
 phase times 105 bash -c 'times times --seconds 82'
 phase compiled 40 bash -c 'times compiled --compiled --rows train:resnet50:256 --seconds 5'
 if [[ "$wanted" == *" zoo "* ]]; then phase zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'; fi
+if [[ "$wanted" == *" cifar10 "* ]]; then phase cifar10 240 bash -c cifar10; fi
 table

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import reference
+
+import pycnn
 
 PHASES = ["probe", "ceilings", "build", "kernels", "rates", "nets", "sanitizer", "tune", "times", "compiled"]
 
@@ -48,7 +53,7 @@ def test_all_limits_and_what_ending_the_phases_takes_are_570_seconds_at_most(scr
 @pytest.mark.parametrize("lines", [0, 5, 40])
 def test_the_table_is_25_lines_at_most_with_all_phases(script, tmp_path, lines):
     (tmp_path / "times.txt").write_text("".join(f"time {i}\n" for i in range(lines)))
-    rows = [*PHASES, "zoo"]
+    rows = [*PHASES, "zoo", "cifar10"]
     table = re.search(r"^table\(\) \{.*?^\}", script.read_text(), re.MULTILINE | re.DOTALL)[0]
     code = f"set -u; out={tmp_path}; rows=({' '.join(rows)}); {table}; table"
     printed = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -85,3 +90,65 @@ def test_libraries_do_not_time_kernels_in_tests_of_single_kernels(script):
     for name in ("kernel_test", "sanitizer"):
         body = re.search(rf"^{name}\(\) \{{.*?^\}}", text, re.MULTILINE | re.DOTALL)[0]
         assert "PYCNN_CUDA_CHOOSE_SECONDS=0 PYCNN_CUDA_TEST_MODULE=" in body
+
+
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+  *gpu_cifar10.py*) shift; echo "pycnn 94.00 % of $*"; exit ${RESULT:-0} ;;
+esac
+"""
+
+
+@pytest.fixture
+def fake_python(tmp_path):
+    """Something in Python's place that says what tools/gpu_cifar10.py was to do; the variables that make it so."""
+    python = tmp_path / "bin/python3"
+    python.parent.mkdir()
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    return {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+
+
+def test_cifar10_is_trained_on_demand_alone(script, tmp_path, fake_python):
+    images = tmp_path / "images"
+    images.mkdir()
+    table = run(script, tmp_path, "cifar10", PYCNN_CIFAR10=str(images), **fake_python)
+    assert re.match(r"cifar10 +ok +\d+ s +pycnn 94.00 % of tools/gpu_cifar10.py", table["cifar10"]), table["cifar10"]
+    assert (tmp_path / "out/cifar10.log").read_text().split()[-2:] == [str(tmp_path / "out"), str(images)]
+    table = run(script, tmp_path, "cifar10", PYCNN_CIFAR10=str(images), RESULT="1", **fake_python)
+    assert re.match(r"cifar10 +failed \(1\)", table["cifar10"]), table["cifar10"]
+    assert not re.search(r"^phase cifar10", script.read_text(), re.MULTILINE)
+
+
+def test_cifar10_is_found_beside_the_checkout_and_skipped_where_it_is_not(script, tmp_path, fake_python):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    table = run(script, checkout, "cifar10", PYCNN_CIFAR10="", **fake_python)
+    assert re.match(r"cifar10 +skipped +\d+ s +skipped: no CIFAR-10 in \.\./shared", table["cifar10"]), table["cifar10"]
+    (tmp_path / "shared/data/cifar10").mkdir(parents=True)
+    assert re.match(r"cifar10 +ok ", run(script, checkout, "cifar10", PYCNN_CIFAR10="", **fake_python)["cifar10"])
+
+
+def test_the_updates_in_torch_are_those_of_the_optimizer(root):
+    torch = pytest.importorskip("torch")
+    spec = importlib.util.spec_from_file_location("gpu_cifar10", root / "tools/gpu_cifar10.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    recipe = pycnn.train.recipe(tool.RECIPE)
+    rng = np.random.default_rng(0)
+    for shape in ((6, 3, 2, 2), (4, 10), (5,)):
+        value = torch.from_numpy(rng.standard_normal(shape)).requires_grad_()
+        optimizer = tool.Muon({"w": value}, recipe)
+        expected, velocity = value.detach().numpy().copy(), np.zeros(shape)
+        for rate in (0.05, 0.1):
+            gradient = rng.standard_normal(shape)
+            value.grad = torch.from_numpy(gradient)
+            optimizer.step(rate)
+            same = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+            if len(shape) > 1:
+                decay = recipe.weight_decay
+                expected, velocity = reference.muon(expected, gradient, velocity, rate=rate, weight_decay=decay, **same)
+            else:
+                scaled = rate * recipe.vector_lr / recipe.lr
+                expected, velocity = reference.sgd(expected, gradient, velocity, rate=scaled, **same)
+            np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
