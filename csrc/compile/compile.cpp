@@ -20,7 +20,9 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   Graph graph = specialize(recorded, options.mode);
   if (options.dtype != DType::kFloat32) graph = lower_precision(graph, options.dtype);
   const bool training = options.optimizer.has_value();
-  if (options.fuse) graph = merge_siblings(graph, {device.backend, training, options.variants});
+  const bool inference = options.mode == Mode::kInference;
+  const SiblingRule siblings{device.backend, training, options.variants};
+  if (options.fuse && !inference) graph = merge_siblings(graph, siblings);
   if (options.optimizer) {
     const Symbol loss = loss_of(graph, options.loss);
     const std::vector<Symbol> parameters = trained_parameters(graph, loss, *options.optimizer);
@@ -30,7 +32,8 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     append_update(graph, *options.optimizer, parameters, gradients, scaled);
   }
   if (options.fuse && training) graph = concat_pads(graph);
-  if (options.fuse && options.mode == Mode::kInference) graph = fold_batch_norm(graph);
+  // In this order: a batch norm does not see through the slice of a merged convolution.
+  if (options.fuse && inference) graph = merge_siblings(fold_batch_norm(graph), siblings);
   graph = drop_unused(graph);
   if (options.fuse) {
     graph = split_batch_norm(graph, options.variants);

@@ -4,7 +4,7 @@
 // join in. Batch norms stay by themselves: they read their channels of the result where these are
 // and write where they are wanted (join_parts.cpp), which as one they could not. Variables stay
 // what they are: filters and biases are concatenated in the program, once where nothing trains
-// them.
+// them, and so are those that a batch norm of inference was folded into.
 //
 // The gradients follow by differentiation: those of the filters are slices, that of the slices is a
 // concatenation (concat_pads.cpp).
@@ -68,11 +68,21 @@ class Merger {
     for (const Assignment& assignment : graph.assignments()) fix(assignment.value);
   }
 
-  // Whether all inputs but the image are variables, and no kernel of its own was asked for.
+  // A variable, or in inference what an op makes of variables alone.
+  bool is_parameter(Symbol symbol) const {
+    const Graph& graph = editor_.source();
+    const Node& maker = graph.node(symbol);
+    return is_leaf(maker) ||
+           (!rule_.training && maker.kind == NodeKind::kOp &&
+            std::all_of(maker.inputs.begin(), maker.inputs.end(),
+                        [&](Symbol input) { return is_leaf(graph.node(input)); }));
+  }
+
+  // Whether all inputs but the image are parameters, and no kernel of its own was asked for.
   bool may_join(const Node& node) const {
     return !rule_.pins.contains(node.name) &&
            std::all_of(node.inputs.begin() + 1, node.inputs.end(),
-                       [&](Symbol input) { return is_leaf(editor_.source().node(input)); });
+                       [&](Symbol input) { return is_parameter(input); });
   }
 
   Chain chain_from(int first) const {
@@ -154,9 +164,13 @@ class Merger {
     groups_.push_back(std::move(group));
   }
 
-  // Variables may be recorded behind the first of the siblings.
-  Symbol variable(Symbol old) {
-    return editor_.has(old) ? editor_.mapped(old) : editor_.keep(old.node);
+  // It may be recorded behind the first of the siblings.
+  Symbol parameter(Symbol old) {
+    if (!editor_.has(old)) {
+      for (const Symbol input : node(old.node).inputs) (void)parameter(input);
+      (void)editor_.keep(old.node);
+    }
+    return editor_.mapped(old);
   }
 
   // A slice of the last axis.
@@ -175,7 +189,7 @@ class Merger {
       for (std::size_t k = 1; k < first.inputs.size(); ++k) {
         std::vector<Symbol> parts;
         for (const Chain& chain : group)
-          parts.push_back(variable(node(chain.nodes[link]).inputs[k]));
+          parts.push_back(parameter(node(chain.nodes[link]).inputs[k]));
         inputs.push_back(editor_.emit(ops::Concat{0}, std::move(parts),
                                       first.name + ".merged." + std::to_string(k), first.origin));
       }

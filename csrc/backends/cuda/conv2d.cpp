@@ -204,15 +204,39 @@ PackedInput packed_input(const PackTask& task, std::int64_t bytes, const char* f
   return packed;
 }
 
+// Whether a result of inference is read where it is: by our own kernels, and there is no telling
+// whether a convolution is one.
+bool reads_part_forward(const Siblings::Result& result) {
+  return !result.is_kept &&
+         std::all_of(result.readers.begin(), result.readers.end(), [](const Op* reader) {
+           return std::holds_alternative<ops::Activation>(*reader) ||
+                  std::holds_alternative<ops::MaxPool2d>(*reader) ||
+                  std::holds_alternative<ops::AvgPool2d>(*reader);
+         });
+}
+
+// Weights are joined once. Each sibling but one is spared reading the image and a launch, results
+// that are copied are read and written by one.
+bool merges_forward(const Siblings& siblings, std::int64_t pixels) {
+  constexpr std::int64_t kLaunchBytes = std::int64_t{4} << 20;  // that move in the time of a launch
+  std::int64_t launches = static_cast<std::int64_t>(siblings.results.size()) - 1;
+  std::int64_t channels = launches * siblings.input.shape[3];
+  for (const Siblings::Result& result : siblings.results) {
+    if (reads_part_forward(result)) continue;
+    channels -= 2 * result.channels;
+    --launches;
+  }
+  return channels * pixels * item_size(siblings.input.dtype) + launches * kLaunchBytes > 0;
+}
+
 // By the bytes that move in a step. Each sibling but one is spared reading the image for its result
 // and for its weights' gradient, writing its part of the image's gradient and adding that up (two
 // reads, one write). In return the weights are copied together, and the results out of the merged
 // ones and their gradients into theirs (a read and a write of both), but not where those who read a
-// result take it where it is. Forward alone the copies take what reading spares. Slices begin at
-// whole vectors of 16 bytes.
+// result take it where it is. Slices begin at whole vectors of 16 bytes.
 bool merges_siblings(const Siblings& siblings) noexcept {
   constexpr std::int64_t kSpared = 6, kCopied = 4, kVectorChannels = 8;
-  if (!siblings.training || siblings.op->stride != Pair{1, 1}) return false;
+  if (siblings.op->stride != Pair{1, 1}) return false;
   std::int64_t results = 0, copied = 0;
   for (const Siblings::Result& result : siblings.results) {
     if (result.channels % kVectorChannels != 0) return false;
@@ -221,6 +245,7 @@ bool merges_siblings(const Siblings& siblings) noexcept {
   }
   const Shape &image = siblings.input.shape, &window = siblings.weight;
   const std::int64_t pixels = image[0] * image[1] * image[2];
+  if (!siblings.training) return merges_forward(siblings, pixels);
   const std::int64_t weights = results * window[1] * window[2] * window[3];
   const auto others = static_cast<std::int64_t>(siblings.results.size()) - 1;
   return (kSpared * others * image[3] - kCopied * copied) * pixels *

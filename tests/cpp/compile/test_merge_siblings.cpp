@@ -139,13 +139,34 @@ output "y" = "a"
 output "z" = "r"
 )"}) {
     CAPTURE(body);
-    CHECK(merged(body) == body);
+    CHECK(merged(body, {&willing(), /*training=*/true}) == body);
   }
   const std::string alike =
       second + conv("a", R"("x", "v")", 5) + conv("d", R"("x", "w")", 3) + outputs;
   CHECK(merged(alike) != alike);
   CHECK(merged(alike, {&willing(), false, {{"d", "conv2d.reference"}}}) == alike);
   CHECK(merged(alike, {&cpu_backend(), false}) == alike);
+}
+
+TEST_CASE("in inference weights that are computed are joined, wherever they are recorded") {
+  const std::string scale = " {scale=0.5, offset=0} -> f32(";
+  const std::string body = R"("s" = affine("v"))" + scale + "5, 1, 1, 4)\n" +
+                           conv("a", R"("x", "s")", 5) +
+                           R"(parameter "w" = f32(3, 1, 1, 4) layout=conv
+"t" = affine("w"))" + scale +
+                           "3, 1, 1, 4)\n" + conv("d", R"("x", "t")", 3) +
+                           "output \"y\" = \"a\"\noutput \"z\" = \"d\"\n";
+  CHECK(merged(body, {&willing(), /*training=*/true}) == body);
+  const std::string text = merged(body);
+  CHECK(text.find(R"("a.merged.1" = concat("s", "t") {axis=0} -> f32(8, 1, 1, 4))") !=
+        std::string::npos);
+  CHECK(text.find(R"("a.merged" = conv2d("x", "a.merged.1"))") != std::string::npos);
+  // Not what images have a part in.
+  const std::string computed = R"("i" = affine("v"))" + scale + "5, 1, 1, 4)\n" +
+                               R"("s" = affine("i"))" + scale + "5, 1, 1, 4)\n" +
+                               conv("a", R"("x", "s")", 5) + conv("d", R"("x", "v")", 5) +
+                               "output \"y\" = \"a\"\noutput \"z\" = \"d\"\n";
+  CHECK(merged(computed) == computed);
 }
 
 // A convolution, an inception block, then a classifier.
