@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/copy_bytes.h"
 #include "pycnn/error.h"
 #include "runtime/copy_kernel.h"
 #include "runtime/device_recording.h"
@@ -293,8 +294,8 @@ void DeviceProgram::bring_home_from_elsewhere() {
 void DeviceProgram::stage(Slot& slot, std::span<const void* const> inputs) {
   const Named named(*session_, "upload");
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (const std::size_t bytes = byte_size(plan_.inputs[i].second); bytes > 0)
-      std::memcpy(slot.staging.data() + input_places_[i], inputs[i], bytes);
+    copy_bytes(plan_.threads, slot.staging.data() + input_places_[i], inputs[i],
+               byte_size(plan_.inputs[i].second));
   {
     // The slot's last run is done, so nobody reads what is overwritten there.
     const OnLane lane(*session_, kCopyLane);
