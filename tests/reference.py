@@ -708,6 +708,19 @@ def take(x, *, indices):
     return np.stack([x[i] if i >= 0 else np.zeros_like(x[0]) for i in indices])
 
 
+def take_windows(images, places, *, size, fill, box_fill):
+    result = np.full((len(places), *size, images.shape[3]), fill, images.dtype)
+    for n, (image, top, left, mirrored, y0, y1, x0, x1) in enumerate(places.tolist()):
+        for y in range(size[0]):
+            for x in range(size[1]):
+                row, column = top + y, left + (size[1] - 1 - x if mirrored else x)
+                if y0 <= y < y1 and x0 <= x < x1:
+                    result[n, y, x] = box_fill
+                elif 0 <= image < len(images) and 0 <= row < images.shape[1] and 0 <= column < images.shape[2]:
+                    result[n, y, x] = images[image, row, column]
+    return result
+
+
 def take_grad(grad, *, indices, rows):
     result = np.zeros((rows, *np.shape(grad)[1:]))
     for i, index in enumerate(indices):

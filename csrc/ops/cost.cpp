@@ -188,6 +188,10 @@ struct Work {
   void operator()(const ops::Transpose&) const {}
   void operator()(const ops::Take&) const { copied_only(); }
   void operator()(const ops::TakeGrad&) const { per_input(1); }
+  void operator()(const ops::TakeWindows&) const {
+    copied_only();
+    cost.bytes = plus(cost.bytes, static_cast<std::int64_t>(byte_size(in[1])));
+  }
 
   void operator()(const ops::Increment&) const { per_output(1); }
   void operator()(const ops::ClipFactor&) const {

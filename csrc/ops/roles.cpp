@@ -97,6 +97,7 @@ constexpr Entry kEntries[] = {
     {Transpose::kName, {"input"}},
     {Take::kName, {"input (rows, ...)"}},
     {TakeGrad::kName, {"grad_output (rows, ...)"}},
+    {TakeWindows::kName, {"images (M, H, W, C)", "places (N, 8)"}},
     {Increment::kName, {"counter (1)"}},
     {ClipFactor::kName, {}},
     {SgdUpdate::kName, {"parameter", "gradient", "learning_rate (1)", "velocity"}},

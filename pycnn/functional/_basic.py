@@ -410,6 +410,45 @@ def take(x: Any, *, indices: Sequence[int]) -> Any:
     return apply(_core.Take(indices=as_integers(indices, "take: indices")), [x])
 
 
+def take_windows(
+    images: Any, places: Any, *, size: int | Sequence[int], fill: float = 0.0, box_fill: float | Sequence[float] = ()
+) -> Any:
+    """A window of an image for each row of `places`, mirrored where wanted, with a box in it that hides what is there.
+
+    A row of `places` is (image, top, left, mirrored, y0, y1, x0, x1): the number of the image, the first row and column
+    of the window in it, whether the window is mirrored then, and the box, rows y0..y1 - 1 and columns x0..x1 - 1 of the
+    window; an empty one hides nothing. So batches are gathered from a data set and augmented in one pass. No gradient
+    exists.
+
+    Args:
+        images: (M, H, W, C), uint8 or float.
+        places: int64 (N, 8). A number that no image has gives `fill` alone.
+        size: Side, or (height, width), of the windows.
+        fill: Of what lies outside of the image; a number that the images' type holds.
+        box_fill: Of the boxes: one value, C values, or empty for 0; likewise.
+
+    Shape:
+        (N, height, width, C) of the images' type.
+
+    Raises:
+        ShapeError: `images` or `places` has another shape.
+        DTypeError: Of another type.
+        ArgumentError: A size below 1, or a fill that the type does not hold.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+        >>> take_windows(image, np.array([[0, -1, 0, 1, 0, 0, 0, 0]]), size=2, fill=9)[0, :, :, 0].tolist()
+        [[9, 9], [1, 0]]
+    """
+    op = _core.TakeWindows(
+        size=as_pair(size, "take_windows: size"),
+        fill=as_number(fill, "take_windows: fill"),
+        box_fill=[float(v) for v in np.atleast_1d(np.asarray(box_fill, np.float64))],
+    )
+    return apply(op, [images, places])
+
+
 def dropout(x: Any, *, p: float = 0.5) -> Any:
     """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Hinton et al. 2012).
 

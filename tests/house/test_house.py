@@ -24,7 +24,9 @@ INTERNAL = {
 
 
 # Ops with one kernel only, which moves data or counts and serves every element type.
-SINGLE_KERNEL = {"ArgMax", "Broadcast", "Commit", "Fill", "Increment", "LossScale", "Reshape", "Take", "TopKCorrect"}
+SINGLE_KERNEL = {
+    "ArgMax", "Broadcast", "Commit", "Fill", "Increment", "LossScale", "Reshape", "Take", "TakeWindows", "TopKCorrect",
+}  # fmt: skip
 
 
 def op_names() -> list[str]:

@@ -123,6 +123,8 @@ Selection select(const ops::Transpose&, const Problem&);
 std::vector<std::string> variants(const ops::Transpose&);
 Selection select(const ops::Take&, const Problem&);
 std::vector<std::string> variants(const ops::Take&);
+Selection select(const ops::TakeWindows&, const Problem&);
+std::vector<std::string> variants(const ops::TakeWindows&);
 Selection select(const ops::TakeGrad&, const Problem&);
 std::vector<std::string> variants(const ops::TakeGrad&);
 Selection select(const ops::Increment&, const Problem&);

@@ -168,12 +168,7 @@ void run_normalize(const KernelArgs& args) noexcept {
   p.bytes = args.inputs[0].spec->dtype == DType::kUInt8;
   p.output = args.outputs[0].data;
   p.count = count_of(args.outputs[0]);
-  p.channels = static_cast<int>(pattern_of(op, *args.outputs[0].spec));
-  for (int c = 0; c < p.channels; ++c) {
-    const double deviation = value_of(op.std, c, 1.0);
-    p.scale[c] = static_cast<float>(op.scale / deviation);
-    p.offset[c] = static_cast<float>(-value_of(op.mean, c, 0.0) / deviation);
-  }
+  p.factors = factors_of(op, *args.outputs[0].spec);
   normalize_image(queue_of(args), image_of(args.outputs[0]), p);
 }
 
@@ -197,6 +192,23 @@ Choice select_pair(KernelFunction run, const Problem& problem) {
 }
 
 }  // namespace
+
+const char* lacks_factors(const ops::NormalizeImage& op, const TensorSpec& images) {
+  return pattern_of(op, images) > kMaxImageChannels
+             ? "more than 16 channels have a mean or deviation of their own"
+             : nullptr;
+}
+
+ImageFactors factors_of(const ops::NormalizeImage& op, const TensorSpec& images) {
+  ImageFactors factors{};
+  factors.channels = static_cast<int>(pattern_of(op, images));
+  for (int c = 0; c < factors.channels; ++c) {
+    const double deviation = value_of(op.std, c, 1.0);
+    factors.scale[c] = static_cast<float>(op.scale / deviation);
+    factors.offset[c] = static_cast<float>(-value_of(op.mean, c, 0.0) / deviation);
+  }
+  return factors;
+}
 
 Choice select(const ops::Activation& op, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
@@ -246,8 +258,7 @@ Choice select(const ops::NormalizeImage& op, const Problem& problem) {
   const DType input = problem.inputs[0].dtype;
   if (input != DType::kUInt8 && input != DType::kFloat32)
     return refuse("images are neither uint8 nor float32");
-  if (pattern_of(op, problem.outputs[0]) > kMaxImageChannels)
-    return refuse("more than 16 channels have a mean or deviation of their own");
+  if (const char* const reason = lacks_factors(op, problem.outputs[0])) return refuse(reason);
   return absorbing({run_normalize}, problem, rounds_result);
 }
 

@@ -191,12 +191,11 @@ struct Normalize {
   NormalizeParams p;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
     float x[kWidth];
-    int c = static_cast<int>(begin % p.channels);
+    int c = static_cast<int>(begin % p.factors.channels);
     for (int i = 0; i < kWidth; ++i) {
-      x[i] = i < n
-                 ? widened(static_cast<const From*>(p.input)[begin + i]) * p.scale[c] + p.offset[c]
-                 : 0.0f;
-      c = c + 1 == p.channels ? 0 : c + 1;
+      x[i] = i < n ? p.factors.normalized(widened(static_cast<const From*>(p.input)[begin + i]), c)
+                   : 0.0f;
+      c = c + 1 == p.factors.channels ? 0 : c + 1;
     }
     store(static_cast<To*>(p.output) + begin, n, x);
   }

@@ -1,5 +1,6 @@
 #pragma once
 #include "backends/cuda/curve.h"
+#include "backends/cuda/image_factors.h"
 #include "backends/cuda/numbers.h"
 
 namespace pycnn {
@@ -74,16 +75,12 @@ struct DropoutParams {
 };
 void dropout(DeviceQueue& queue, Image image, const DropoutParams& params);
 
-// output = input * scale[c] + offset[c], of at most kMaxImageChannels channels.
-constexpr int kMaxImageChannels = 16;
 struct NormalizeParams {
   const void* input;
   bool bytes;  // of uint8, else float32
   void* output;
   std::int64_t count;
-  int channels;
-  float scale[kMaxImageChannels];
-  float offset[kMaxImageChannels];
+  ImageFactors factors;
 };
 void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& params);
 

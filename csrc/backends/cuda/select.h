@@ -173,6 +173,9 @@ Choice select(const ops::UnaryGrad&, const Problem&);
 Choice select(const ops::Take&, const Problem&);
 Choice select(const ops::TakeGrad&, const Problem&);
 
+// take_windows.cpp
+Choice select(const ops::TakeWindows&, const Problem&);
+
 // resize.cpp
 Choice select(const ops::Resize2d&, const Problem&);
 Choice select(const ops::Resize2dGrad&, const Problem&);

@@ -47,9 +47,9 @@ using AnyOp = std::variant<
     ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad,
     ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::ArgMax,
     ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take,
-    ops::TakeGrad, ops::Increment, ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate,
-    ops::MuonUpdate, ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate, ops::LossScale,
-    ops::Commit>;
+    ops::TakeGrad, ops::TakeWindows, ops::Increment, ops::ClipFactor, ops::SgdUpdate,
+    ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate,
+    ops::LossScale, ops::Commit>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in

@@ -53,6 +53,8 @@ TEST_CASE("cells between windows are not read") {
 TEST_CASE("of what a part is copied from, that part is read") {
   CHECK(cost_of(ops::Slice{{1, 0}, {2, 3}}, {f32({100, 3})}).bytes == 2 * 4 * 2 * 3);
   CHECK(cost_of(ops::Take{{0, 7}}, {f32({100, 3})}).bytes == 2 * 4 * 2 * 3);
+  const TensorSpec images{{1000, 9, 9, 3}, DType::kUInt8}, places{{4, 8}, DType::kInt64};
+  CHECK(cost_of(ops::TakeWindows{{5, 6}}, {images, places}).bytes == 2 * 4 * 5 * 6 * 3 + 4 * 8 * 8);
 }
 
 TEST_CASE("every op has a cost that is not negative, and a reshape is free") {

@@ -127,6 +127,32 @@ TEST_CASE("concat joins one axis of equal tensors") {
   check_error<DTypeError>([] { run(ops::Concat{0}, {f32({2}), f64({2})}); }, {"input 1 is f64"});
 }
 
+TEST_CASE("take_windows names what does not fit") {
+  const TensorSpec images = u8({5, 9, 8, 3}), places = i64({4, 8});
+  CHECK(shape_of(ops::TakeWindows{{7, 6}}, {images, places}) == Shape{4, 7, 6, 3});
+  CHECK(run(ops::TakeWindows{{7, 6}}, {images, places})[0].dtype == DType::kUInt8);
+  check_error<ShapeError>(
+      [&] {
+        run(ops::TakeWindows{{7, 6}}, {images, i64({4, 6})});
+      },
+      {"places", "6 columns, expected 8"});
+  check_error<DTypeError>(
+      [&] {
+        run(ops::TakeWindows{{7, 6}}, {images, i32({4, 8})});
+      },
+      {"places is i32"});
+  check_error<ArgumentError>(
+      [&] {
+        run(ops::TakeWindows{{7, 6}, 256.0}, {images, places});
+      },
+      {"fill", "256"});
+  check_error<ArgumentError>(
+      [&] {
+        run(ops::TakeWindows{{7, 6}, 0.0, {1, 2}}, {images, places});
+      },
+      {"box_fill has 2 values", "3 channels"});
+}
+
 TEST_CASE("take names the index out of range") {
   CHECK(shape_of(ops::Take{{1, -1, 0, 1}}, {f32({2, 3})}) == Shape{4, 3});
   CHECK(shape_of(ops::Take{{}}, {f32({0, 3})}) == Shape{0, 3});

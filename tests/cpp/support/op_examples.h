@@ -148,6 +148,7 @@ inline std::vector<OpExample> op_examples() {
       {ops::Transpose{{2, 0, 1}}, {f32({2, 3, 4})}},
       {ops::Take{{1, -1, 0, 1}}, {f32({2, 3})}},
       {ops::TakeGrad{{1, -1, 0, 1}, 2}, {f32({4, 3})}},
+      {ops::TakeWindows{{4, 7}, 3.0, {1, 2, 255}}, {u8({2, 5, 5, 3}), i64({6, 8})}},
       {ops::Increment{}, {i64({1})}},
       {ops::ClipFactor{kInfinity}, {f32({2, 3}), f32({}), f32({4})}},
       {ops::SgdUpdate{}, {f32({2, 3}), f32({2, 3}), f32({1})}},

@@ -2,7 +2,8 @@
 #include "pycnn/ops/op.h"
 
 /// \file
-/// Moving data: csrc/ops/concat.cpp, ops/pad.cpp, ops/reshape.cpp, ops/transpose.cpp, ops/take.cpp
+/// Moving data: csrc/ops/concat.cpp, ops/pad.cpp, ops/reshape.cpp, ops/transpose.cpp, ops/take.cpp,
+/// ops/take_windows.cpp
 namespace pycnn::ops {
 
 /// inputs: one or more, equal but for `axis` (negative counts from the end).
@@ -57,6 +58,24 @@ struct TakeGrad {
   std::vector<std::int64_t> indices;  ///< of the Take
   std::int64_t rows = 0;              ///< length of the first axis of the Take's input
   PYCNN_OP("take_grad", indices, rows)
+};
+
+/// Windows of images, some mirrored, with a box in each that hides what is there: the augmentation
+/// of batches that are gathered from a data set.
+///
+///   output[n, y, x, c] = box_fill[c]                       within rows [y0, y1), columns [x0, x1)
+///                        images[i, top + y, left + x', c]  else; fill outside of image i
+///   (i, top, left, mirrored, y0, y1, x0, x1) = places[n], x' = mirrored ? width - 1 - x : x
+///
+/// A number i that no image has gives fill alone.
+///
+/// inputs: images (M, H, W, C) u8 or float, places (N, 8) i64.
+/// outputs: (N, height, width, C). No gradient exists.
+struct TakeWindows {
+  Pair size = {1, 1};            ///< height and width
+  double fill = 0.0;             ///< outside of the image; the images' type must be able to hold it
+  std::vector<double> box_fill;  ///< empty: 0, or one value, or C values; likewise
+  PYCNN_OP("take_windows", size, fill, box_fill)
 };
 
 }  // namespace pycnn::ops

@@ -12,6 +12,12 @@ namespace pycnn::testing {
 
 using Tensors = std::vector<HostTensor>;
 
+// A step behind it that a kernel is to do as well (Kernel::absorb).
+struct Reader {
+  Op op;
+  std::vector<TensorSpec> inputs, outputs;
+};
+
 struct OnDevice {
   int device = 0;
   int alias_output = -1, alias_input = -1;  // the output lies on the input
@@ -19,6 +25,7 @@ struct OnDevice {
   // Bit i: `gap` elements lie between the pixels of input (output) i, and before the first.
   std::uint32_t apart_inputs = 0, apart_outputs = 0;
   int gap = 0;
+  std::vector<Reader> absorbed = {};  // one after the other; not of a pinned kernel
 };
 
 // Pixels as they lie on the device, what is between them filled with ones.
@@ -56,6 +63,12 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   INFO(refusal);
   REQUIRE(selected);
   kernel = selection.kernel;
+  for (const Reader& reader : how.absorbed) {
+    const bool is_done =
+        kernel.absorb != nullptr &&
+        kernel.absorb(kernel, op, {&reader.op, reader.inputs, reader.outputs, true, 0});
+    REQUIRE(is_done);
+  }
 
   std::vector<void*> memory;
   const auto allocate = [&](std::size_t bytes) {

@@ -536,6 +536,55 @@ TEST_CASE("cuda kernels: rows by number") {
   CHECK(same_bits(taken, {integers({30, 30, 0, 10})}));
 }
 
+// Vectors over ends of rows and of windows, places far away, boxes; of a type as it is, then
+// normalised and rounded on the way as two kernels after it would.
+TEST_CASE("cuda kernels: windows of images") {
+  constexpr double kFar = 4e18;
+  const std::vector<std::vector<double>> rows = {
+      {0, 0, 0, 0, 0, 0, 0, 0},    {1, -2, -1, 1, 1, 3, 2, 5},   {2, 1, 2, 0, -3, 2, 4, 99},
+      {0, 3, -3, 1, 0, 9, 0, 1},   {3, 0, 0, 0, 0, 0, 0, 0},     {-1, 0, 0, 1, 1, 2, 1, 2},
+      {2, kFar, 0, 1, 0, 0, 0, 0}, {2, 0, -kFar, 0, 0, 0, 0, 0}, {1, -kFar, kFar, 1, 0, 0, 0, 0}};
+  HostTensor places(TensorSpec{{static_cast<std::int64_t>(rows.size()), 8}, DType::kInt64});
+  for (std::size_t i = 0; i < places.size(); ++i) places.set(i, rows[i / 8][i % 8]);
+  for (const std::int64_t channels : {1, 3, 4, 7}) {
+    for (const Pair size : {Pair{5, 6}, Pair{1, 1}, Pair{8, 16}, Pair{3, 11}}) {
+      for (const DType from : {DType::kUInt8, DType::kFloat32}) {
+        CAPTURE(channels);
+        const HostTensor images = random_integers({3, 5, 6, channels}, 1, 100, from);
+        ops::TakeWindows op{size, 9.0, {}};
+        for (std::int64_t c = 0; c < channels; ++c) op.box_fill.push_back(double(20 + c));
+        const Tensors expected = run_kernel(op, {images, places}, {});
+        Kernel kernel;
+        const std::vector<TensorSpec> outputs = op.infer(specs_of({images, places}));
+        CHECK(same_bits(run_on_device(op, {images, places}, outputs, {}, kernel), expected));
+        CHECK(same_bits(run_on_device(op, {images, places}, outputs, {other_device()}, kernel),
+                        expected));
+        ops::NormalizeImage norm{1.0 / 255, {0.4}, {0.2}};
+        for (std::int64_t c = 1; c < channels; ++c) {
+          norm.mean.push_back(0.4 + 0.1 * double(c));
+          norm.std.push_back(0.2 + 0.1 * double(c));
+        }
+        for (const DType dtype : kImages) {
+          std::vector<TensorSpec> normalised = norm.infer(outputs);
+          Kernel separate;
+          Tensors wanted = run_on_device(norm, expected, normalised, {}, separate);
+          OnDevice how;
+          how.pinned = "";
+          how.absorbed = {{norm, outputs, normalised}};
+          if (dtype != DType::kFloat32) {
+            const ops::Cast cast{dtype};
+            const std::vector<TensorSpec> cast_from = normalised;
+            normalised = cast.infer(cast_from);
+            wanted = run_on_device(cast, wanted, normalised, {}, separate);
+            how.absorbed.push_back({cast, cast_from, normalised});
+          }
+          CHECK(same_bits(run_on_device(op, {images, places}, normalised, how, kernel), wanted));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("cuda kernels: images of another size") {
   for (const DType dtype : kImages)
     for (const Shape& shape : {Shape{2, 5, 7, 3}, Shape{1, 1, 4, 8}, Shape{3, 6, 6, 1}})
