@@ -29,6 +29,7 @@ from pycnn.data.datasets import ArrayDataset, Dataset, ReadableDataset
 from pycnn.data.transforms import Compose, Mixup, Normalize, Transform
 from pycnn.data.transforms._mixup import split_mixup
 from pycnn.data.transforms._resized_crop import split_crop
+from pycnn.data.transforms._windows import Uncut, Windows, as_windows
 from pycnn.dist._reduction import part_of
 from pycnn.errors import ArgumentError, DTypeError, ShapeError
 from pycnn.fork import renew_after_fork
@@ -68,6 +69,8 @@ class _Plan:
     order: Index
     batch_size: int
     shard: tuple[int, int]
+    windows: Windows | None
+    is_whole: bool
 
     def make(self, number: int) -> Batch:
         start = number * self.batch_size
@@ -76,6 +79,8 @@ class _Plan:
         index = whole[part] if part.start < part.stop else whole[:1]
         try:
             if self.mixup is None:
+                if self.windows is not None:
+                    return Batch(self._uncut(index, self.windows), self.dataset.labels[index])  # type: ignore[arg-type]
                 return Batch(self._images(index), self.dataset.labels[index])
             weight, partner = self.mixup.draw(len(whole), self.seed, self.epoch, number)
             if len(index) == len(whole):
@@ -113,6 +118,15 @@ class _Plan:
             _check(images, index, shape, type(transform).__name__)
         images = as_plain(images)
         return images if self.normalize is None else self.normalize.apply(images, draw)
+
+    def _uncut(self, index: Index, windows: Windows) -> Uncut:
+        places = windows.places(Draw(self.seed, self.epoch, index))
+        if self.is_whole:
+            return Uncut(self.dataset.images, places, windows, is_whole=True)  # type: ignore[attr-defined]
+        images = self.dataset.read(index)
+        _check(images, index, windows.image_shape, "dataset.read")
+        places[:, 0] = np.arange(len(index))
+        return Uncut(as_plain(images), places, windows, is_whole=False)
 
 
 def _check(images: Any, index: Index, shape: tuple[int, ...], who: str) -> None:
@@ -210,6 +224,8 @@ class Loader:
         if not len(self):
             raise ArgumentError(f"{who}: drop_last leaves no batch of {self.batch_size} from {len(dataset)} samples")
         self.shard = _check_shard(shard, who=who)
+        self._windows: Windows | None = None
+        self._is_whole = False
         self.wait_seconds = 0.0
         self._epoch = 0
         self._position = 0
@@ -278,6 +294,8 @@ class Loader:
             order,
             self.batch_size,
             self.shard,
+            self._windows,
+            self._is_whole,
         )
 
     def samples(self, batch: int) -> tuple[int, int]:
@@ -285,6 +303,23 @@ class Loader:
         whole = min(self.batch_size, len(self.dataset) - batch * self.batch_size)
         part = part_of(whole, *self.shard)
         return part.stop - part.start, whole
+
+    def leave_uncut(self, *, whole: bool) -> bool:
+        """Leave the transform to whoever trains: batches hold `Uncut` instead of images from the next epoch on.
+
+        Args:
+            whole: Batches refer to the images of the whole data set, which must be in memory.
+
+        Returns:
+            Whether it can be left: the images are uint8, and the transform only moves, mirrors and covers them.
+        """
+        if self.dataset.image_dtype != np.uint8 or self.normalize is not None or self._mixup is not None:
+            return False
+        if whole and type(self.dataset) is not ArrayDataset:
+            return False
+        self._windows = as_windows(self._sample_transform, self.dataset.image_shape, self.dataset.image_dtype)
+        self._is_whole = whole
+        return self._windows is not None
 
     def _advance(self, iterator: _Iterator, position: int, waited: float) -> None:
         # Only the newest iterator moves the state; seek() detaches all of them.

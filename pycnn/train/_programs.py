@@ -14,18 +14,22 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional
+from pycnn.data.transforms._windows import Uncut, Windows
 from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn._running import StructureWatch, check_images
 from pycnn.nn.auxiliary import Auxiliary, collect_auxiliary, total_loss
 from pycnn.nn.module import Module
 from pycnn.program import GradientExchange, OptimizerSpec, Program, Variables, compile_traced
-from pycnn.tracing import Symbol, freeze_statistics, trace
+from pycnn.tensor import Parameter, expect_memory
+from pycnn.tracing import Symbol, freeze_statistics, scope, trace
 from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
 
 __all__ = ["AHEAD", "BatchProgram", "Objective", "PendingMeans", "ProgramSet", "in_turn"]
 
 _CACHED = 6
+#: What the images of a whole data set are called among the arrays that programs share.
+IMAGES = "images of the data set"
 #: Steps on a GPU that are begun before the result of one is looked at.
 AHEAD = 2
 
@@ -111,7 +115,8 @@ class BatchProgram:
     """A program for one batch shape.
 
     Attributes:
-        program: Takes x, then the target, then, with `with_labels`, the labels.
+        program: Takes x (of an `Uncut` batch images and places, or places alone), then the target, then, with
+            `with_labels`, the labels.
         classes: Number of classes, when the target are class labels; otherwise None.
         metrics: Those that the program computes.
         with_labels: Targets are made from labels; both are inputs.
@@ -124,7 +129,7 @@ class BatchProgram:
     with_labels: bool
     probabilities: bool
 
-    def run(self, x: np.ndarray, y: np.ndarray, *, who: str) -> dict[str, float]:
+    def run(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str) -> dict[str, float]:
         """Run on a batch; means over its samples by name.
 
         Raises:
@@ -133,7 +138,7 @@ class BatchProgram:
         """
         return self._means(self.program.run(*self._arrays(x, y, who)), len(x))
 
-    def begin(self, x: np.ndarray, y: np.ndarray, *, who: str) -> PendingMeans:
+    def begin(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str) -> PendingMeans:
         """What `run` does, but without waiting for a GPU."""
         arrays = self._arrays(x, y, who)
         if not self.program.overlaps:
@@ -142,13 +147,14 @@ class BatchProgram:
         pending = self.program.begin(*arrays)
         return PendingMeans(len(x), lambda: self._means(pending.wait(), len(x)), overlaps=True)
 
-    def _arrays(self, x: np.ndarray, y: np.ndarray, who: str) -> list[np.ndarray]:
-        arrays = [x, y]
+    def _arrays(self, x: np.ndarray | Uncut, y: np.ndarray, who: str) -> list[np.ndarray]:
+        images = [x] if not isinstance(x, Uncut) else [x.places] if x.is_whole else [x.images, x.places]
+        arrays = [*images, y]
         if self.classes is not None:
             check_labels(y, self.classes, who=who)
             if self.with_labels:
                 target = one_hot(y, self.classes)
-                arrays = [x, target, y] if len(self.program.inputs) == 3 else [x, target]
+                arrays = [*images, target, y] if len(self.program.inputs) == len(images) + 2 else [*images, target]
         elif self.probabilities:
             check_probabilities(y, who=who)
         return arrays
@@ -212,12 +218,31 @@ class ProgramSet:
         self.exchange: GradientExchange | None = None
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
+        self._images: Parameter | None = None
 
-    def get(self, x: np.ndarray, y: np.ndarray) -> BatchProgram:
+    def keep_images(self, images: np.ndarray) -> None:
+        """Let programs for whole `Uncut` batches take windows of these images, as they are now.
+
+        Raises:
+            MemoryLimitError: There is no memory for a copy.
+        """
+        if self._images is not None and self._images.shape == images.shape:
+            self._images.copy_(images)
+            return
+        expect_memory("fit: no memory for a copy of all images", images.nbytes)
+        self._images = Parameter(images.shape, init=images, trainable=False, dtype=images.dtype.name)
+        self._images.name = IMAGES
+        for key in [key for key in self._programs if key[-1] == "whole"]:
+            del self._programs[key]
+
+    def get(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram:
         """The program for arrays of these shapes and types."""
         self._watch.clear_stale(self._net, self._programs)
         trainable = tuple(p.trainable for p in self._net.parameters()) if self._optimizer else ()
-        key = (x.shape, x.dtype.char, y.shape, y.dtype.char, trainable)
+        key: tuple[Any, ...] = (x.shape, x.dtype.char, y.shape, y.dtype.char, trainable)
+        if isinstance(x, Uncut):
+            windows = x.windows  # of whose random numbers a program knows nothing
+            key += (x.images.shape[1:], windows.fill, windows.box_fill, "whole" if x.is_whole else "uncut")
         program = self._programs.get(key)
         if program is None:
             check_images(self._net, x.shape)
@@ -243,7 +268,7 @@ class ProgramSet:
         scores = self._scores_shape(shape, "float32")
         return scores[1] if len(scores) == 2 else None
 
-    def _compile(self, x: np.ndarray, y: np.ndarray) -> BatchProgram:
+    def _compile(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram:
         objective = self._objective
         labelled = y.ndim == 1 and y.dtype.kind == "i"
         # The net's result tells the classes, which the target's shape may depend on.
@@ -258,6 +283,9 @@ class ProgramSet:
             if metric.counts and top.isdigit() and int(top) > (classes or 0):
                 raise ArgumentError(f"Trainer: metric {metric.name!r} but {classes} classes")
         inputs: dict[str, tuple[Sequence[int], str]] = {"x": (x.shape, x.dtype.name)}
+        if isinstance(x, Uncut):
+            inputs = {} if x.is_whole else {"images": (x.images.shape, x.dtype.name)}
+            inputs["places"] = (x.places.shape, "int64")
         if with_labels:
             inputs["target"] = ((len(x), classes or 0), "float32")
         if not with_labels or metrics:
@@ -265,7 +293,7 @@ class ProgramSet:
 
         def function(**symbols: Symbol) -> dict[str, Symbol]:
             target = symbols["target" if with_labels else "y"]
-            result, heads = self._forward(symbols["x"])
+            result, heads = self._forward(self._cut(x.windows, symbols) if isinstance(x, Uncut) else symbols["x"])
             loss = _scalar(objective.loss(result, target))
             loss = total_loss(
                 loss, heads, lambda output: _scalar(objective.loss(output, target)), objective.auxiliary_weight
@@ -305,6 +333,14 @@ class ProgramSet:
         )
         soft = objective.name == "cross_entropy" and not labelled
         return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)
+
+    def _cut(self, windows: Windows, symbols: Mapping[str, Symbol]) -> Symbol:
+        """The batch from images, the batch's or those of the whole data set."""
+        images = symbols.get("images", self._images)
+        with scope("windows"):
+            return functional.take_windows(
+                images, symbols["places"], size=windows.size, fill=windows.fill, box_fill=windows.box_fill
+            )
 
     def _forward(self, x: Symbol) -> tuple[Any, list[Auxiliary]]:
         """The net's result, and those of its heads for training where they count."""

@@ -18,7 +18,8 @@ import numpy as np
 from pycnn.arguments import as_integer, as_number, as_path
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
-from pycnn.errors import ArgumentError, FormatError, ShapeError, UnsupportedError
+from pycnn.data.transforms._windows import Uncut
+from pycnn.errors import ArgumentError, FormatError, MemoryLimitError, ShapeError, UnsupportedError
 from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.auxiliary import as_auxiliary_weight
@@ -31,7 +32,7 @@ from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop, _ranks
 from pycnn.train._batches import as_dataset, as_target, check_labels
 from pycnn.train._files import make_directory
-from pycnn.train._programs import PendingMeans, ProgramSet, in_turn, make_objective
+from pycnn.train._programs import IMAGES, BatchProgram, PendingMeans, ProgramSet, in_turn, make_objective
 from pycnn.train._turns import turn_of
 from pycnn.train.callbacks import Callback
 from pycnn.train.fingerprint import weights_fingerprint
@@ -39,6 +40,9 @@ from pycnn.train.history import History
 from pycnn.train.metrics import as_metrics
 
 __all__ = ["Trainer"]
+
+# Bytes of images that are kept on a GPU without being asked for.
+_MOST_RESIDENT = 1 << 30
 
 
 class Trainer:
@@ -161,6 +165,8 @@ class Trainer:
         self._device = device
         self._ranks: _ranks.Ranks | None = None
         self._has_joined = False
+        # Of a whole data set's images: whether the device has, and must have, memory for them.
+        self._has_room, self._must_keep = True, False
         #: Learning rate of the last step; None before the first.
         self.rate: float | None = None
         self._warned: set[str] = set()
@@ -292,12 +298,12 @@ class Trainer:
             samples: How many of the images count, all or none; only where there are several ranks.
             signal: That has been received, which other ranks are to know.
         """
-        images = as_input(x, who="step: x")
-        if not images.ndim or not len(images):
+        images: Any = x if isinstance(x, Uncut) else as_input(x, who="step: x")
+        if not images.shape or not len(images):
             raise ShapeError(f"step: x is {images.shape}, a batch needs at least one image")
         target = as_target(y, len(images), who="step")
         ranks = self.ranks  # before a program is made
-        program = self._training.get(images, target)
+        images, program = self._program_for(images, target)
         if ranks is not None:
             ranks.begin_step(self, images, len(images) if samples is None else samples)
         if not self.steps & (self.steps - 1):  # the first ones, then ever more rarely: looking takes time
@@ -319,6 +325,19 @@ class Trainer:
         if before is not None and math.isfinite(pending.wait()["loss"]) and self._trainable() == before:
             self.warn_unchanged("the first step")
         return pending
+
+    def _program_for(self, images: Any, target: np.ndarray) -> tuple[Any, BatchProgram]:
+        """A training program, and the batch as that takes it."""
+        if isinstance(images, Uncut) and not self._has_room:
+            images = images.with_own_images()
+        try:
+            return images, self._training.get(images, target)
+        except MemoryLimitError:
+            # The images of the whole data set may be what is too much.
+            if not isinstance(images, Uncut) or not images.is_whole or self._must_keep:
+                raise
+        self._has_room = False
+        return self._program_for(images, target)
 
     def _trainable(self) -> dict[str, int]:
         # Sums, for a copy of the weights may be as large as all activations.
@@ -366,6 +385,7 @@ class Trainer:
         progress: bool = True,
         on_save_error: Literal["raise", "warn"] = "raise",
         save_best: bool = True,
+        augment_in: Literal["auto", "loader", "step", "resident"] = "auto",
     ) -> History:
         """Train for some epochs.
 
@@ -390,6 +410,12 @@ class Trainer:
             on_save_error: When a checkpoint cannot be written to `checkpoint_dir` (disk full, say): "raise", or
                 "warn" and train on. The checkpoint before is intact in both cases.
             save_best: Write ``best.safetensors``. False where `val` are test images, which must choose nothing.
+            augment_in: Who augments; the result has the same bits. "loader": its threads. "step": the device, where the
+                images are uint8 and `transform` consists of one `RandomCrop` or `RandomShift`, `RandomHorizontalFlip`
+                and a `Cutout` at its end, or of nothing. "resident": the same, with a copy of the images of an
+                `ArrayDataset`, as they are now, on the device, to which a step is told numbers alone. "auto": on a GPU
+                the last of these that can be had ("resident" for images of up to 1 GiB, and while the GPU has memory
+                for them), on the CPU "loader".
 
         Returns:
             The history of all epochs, with the fingerprint of the weights.
@@ -427,6 +453,7 @@ class Trainer:
                 f"fit: batch_size {loader.batch_size} is shared among {self.ranks.shard[1]} ranks, expected at least "
                 "one image for each"
             )
+        self._choose_augmenter(loader, augment_in)
         directory = _loop.checkpoint_path(checkpoint_dir)
         if held_out is not None:
             warn_shared_files(data, held_out, who="fit", name="val")
@@ -469,6 +496,39 @@ class Trainer:
                 self.ranks.synchronise(self, "fit", loader.image_shape, same)
             _loop.run(self, plan)
         return self.history
+
+    def _choose_augmenter(self, loader: Loader, wanted: str) -> None:
+        """Settle `augment_in`.
+
+        Raises:
+            ArgumentError: It is none of these, or cannot be had.
+            MemoryLimitError: "resident", and there is no memory for a copy of the images.
+        """
+        who = "fit: augment_in"
+        if wanted not in ("auto", "loader", "step", "resident"):
+            raise ArgumentError(f"{who} must be 'auto', 'loader', 'step' or 'resident', got {wanted!r}")
+        self._has_room, self._must_keep = True, wanted == "resident"
+        if wanted == "loader" or (wanted == "auto" and not self._device.startswith("cuda")):
+            return
+        data = loader.dataset
+        if wanted != "step" and (self._must_keep or len(data) * math.prod(data.image_shape) <= _MOST_RESIDENT):
+            names = dict(self.net.named_tensors())
+            if IMAGES not in names and loader.leave_uncut(whole=True):
+                try:
+                    self._training.keep_images(data.images)  # type: ignore[attr-defined]
+                    return
+                except MemoryLimitError:
+                    if self._must_keep:
+                        raise
+        if not self._must_keep and loader.leave_uncut(whole=False):
+            return
+        if wanted != "auto":
+            kind = type(data).__name__
+            raise ArgumentError(
+                f"{who} is {wanted!r}, and takes uint8 images{' of an ArrayDataset' if self._must_keep else ''} and a "
+                f"transform of one RandomCrop or RandomShift, RandomHorizontalFlip and a last Cutout\n  there are "
+                f"{data.image_dtype} images of {kind}, and transform={describe(loader.transform)}"
+            )
 
     def _resume_source(self, resume: bool | str | PathLike[str], directory: Path | None) -> Path | None:
         if resume is False or resume is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pycnn.arguments import as_integer, as_number
 from pycnn.data import _image
@@ -13,6 +14,8 @@ from pycnn.data._random import Draw
 from pycnn.data._resize import FILTERS, resize
 from pycnn.data.transforms._base import Shape, Transform
 from pycnn.errors import ArgumentError, ShapeError
+
+Offsets = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,15 @@ class RandomCrop(Transform):
 
     def apply(self, images: Images, draw: Draw) -> Images:
         out = np.empty((len(images), *self.output_shape(images.shape[1:])), images.dtype)
-        unit = draw.uniform(2)
-        places = [
-            np.floor(unit[:, i] * (images.shape[1 + i] + 2 * self.padding - out.shape[1 + i] + 1)) for i in range(2)
-        ]
-        top, left = (place.astype(np.int64) - self.padding for place in places)
-        _image.crop(images, top, left, self.fill, out)
+        _image.crop(images, *self.offsets(images.shape[1:], draw), self.fill, out)
         return out
+
+    def offsets(self, shape: Shape, draw: Draw) -> Offsets:
+        """First row and first column of each window in its image of that shape."""
+        unit, size = draw.uniform(2), self.output_shape(shape)
+        places = [np.floor(unit[:, i] * (shape[i] + 2 * self.padding - size[i] + 1)) for i in range(2)]
+        top, left = (place.astype(np.int64) - self.padding for place in places)
+        return top, left
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,14 @@ class RandomShift(Transform):
 
     def apply(self, images: Images, draw: Draw) -> Images:
         out = np.empty_like(images)
+        _image.crop(images, *self.offsets(images.shape[1:], draw), self.fill, out)
+        return out
+
+    def offsets(self, shape: Shape, draw: Draw) -> Offsets:
+        """First row and first column of each window in its image."""
         offset = np.floor(draw.uniform(2) * (2 * self.max_px + 1)).astype(np.int64) - self.max_px
         top, left = np.ascontiguousarray(offset.T)
-        _image.crop(images, top, left, self.fill, out)
-        return out
+        return top, left
 
 
 @dataclass(frozen=True)
@@ -132,12 +141,15 @@ class RandomHorizontalFlip(Transform):
 
     def apply(self, images: Images, draw: Draw) -> Images:
         out = np.empty_like(images)
-        if self.alternate:
-            mirrored = (replace(draw, epoch=0).uniform(1)[:, 0] < self.p) ^ bool(draw.epoch % 2)
-        else:
-            mirrored = draw.uniform(1)[:, 0] < self.p
-        _image.flip(images, mirrored.astype(np.uint8), out)
+        _image.flip(images, self.mirrored(draw).astype(np.uint8), out)
         return out
+
+    def mirrored(self, draw: Draw) -> NDArray[np.bool_]:
+        """Which images are."""
+        if self.alternate:
+            return (replace(draw, epoch=0).uniform(1)[:, 0] < self.p) ^ bool(draw.epoch % 2)
+        chosen: NDArray[np.bool_] = draw.uniform(1)[:, 0] < self.p
+        return chosen
 
 
 @dataclass(frozen=True)

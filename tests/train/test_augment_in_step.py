@@ -1,0 +1,233 @@
+"""Augmentation in the step: the bits are those of the loader's, whoever cuts the windows.
+
+With `PYCNN_CUDA_MODULE` naming the emulated module the tests for a device run without a GPU.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+import pycnn as pc
+from pycnn import nn, optim
+from pycnn.config import manual_seed
+from pycnn.data import ArrayDataset, Loader
+from pycnn.data.transforms import (
+    CenterCrop,
+    Compose,
+    Cutout,
+    Draw,
+    Mixup,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomShift,
+)
+from pycnn.data.transforms._windows import Uncut, as_windows
+from pycnn.errors import ArgumentError, MemoryLimitError
+from pycnn.train._programs import IMAGES, ProgramSet
+
+CROP, FLIP, HIDE = RandomCrop(padding=2, fill=17.5), RandomHorizontalFlip(), Cutout(3, p=0.7, fill=(1.0, 300.0, -4.0))
+AUGMENT = Compose([CROP, FLIP, HIDE])
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+def data(count=50, dtype=np.uint8):
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (count, 10, 9, 3)).astype(dtype)
+    return ArrayDataset(images, np.arange(count) % 3)
+
+
+def trainer(device="cpu", **options):
+    manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(8, 3)
+    )
+    normalize = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    return pc.Trainer(net, optimizer=optim.SGD(0.05), device=device, seed=1, normalize=normalize, **options)
+
+
+def fit(training, augment_in, **options):
+    options = {"epochs": 2, "batch_size": 16, "transform": AUGMENT, "progress": False} | options
+    history = training.fit(data(), augment_in=augment_in, **options)
+    return history["loss"], history.fingerprint
+
+
+TRANSFORMS = {
+    "none": None,
+    "crop": CROP,
+    "smaller": RandomCrop(size=(7, 5), padding=1),
+    "shift": RandomShift(3, fill=9.4),
+    "flip": FLIP,
+    "alternate": RandomHorizontalFlip(p=0.3, alternate=True),
+    "hide": HIDE,
+    "crop flip": Compose([CROP, FLIP]),
+    "flip crop": Compose([FLIP, RandomCrop(size=(7, 5), padding=1)]),
+    "flip shift flip hide": Compose([FLIP, RandomShift(2), RandomHorizontalFlip(0.3), Cutout(4)]),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_windows_are_what_the_transform_makes(name, dtype):
+    transform, images = TRANSFORMS[name], data(dtype=dtype).images
+    windows = as_windows(transform, images.shape[1:], images.dtype)
+    indices = np.array([4, 4, 49, 0, 17, 3, 8, 9, 30, 31, 32])
+    for epoch in (0, 1):
+        draw = Draw(11, epoch, indices)
+        expected = images[indices] if transform is None else transform.apply(images[indices], draw)
+        cut = pc.functional.take_windows(
+            images, windows.places(draw), size=windows.size, fill=windows.fill, box_fill=windows.box_fill
+        )
+        assert cut.dtype == dtype
+        np.testing.assert_array_equal(cut, expected)
+
+
+class Other(RandomCrop):
+    """Might do anything."""
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [CenterCrop(8), Other(padding=1), Compose([CROP, CROP]), Compose([HIDE, FLIP]), Compose([CROP, RandomShift(1)])],
+)
+def test_other_transforms_are_no_windows(transform):
+    assert as_windows(transform, (10, 9, 3), np.dtype(np.uint8)) is None
+
+
+def test_a_loader_leaves_batches_uncut():
+    whole, cut = (Loader(data(), 16, transform=AUGMENT, seed=2, workers=workers) for workers in (1, 0))
+    other = Loader(data(), 16, transform=AUGMENT, seed=2)
+    assert whole.leave_uncut(whole=True)
+    assert other.leave_uncut(whole=False)
+    for (a, labels), (b, same), (images, again) in zip(whole, other, cut, strict=True):
+        assert isinstance(a, Uncut)
+        assert isinstance(b, Uncut)
+        assert a.shape == b.shape == images.shape
+        assert (labels == same).all()
+        assert (labels == again).all()
+        for batch in (a, b, a.with_own_images()):
+            windows = batch.windows
+            found = pc.functional.take_windows(
+                batch.images, batch.places, size=windows.size, fill=windows.fill, box_fill=windows.box_fill
+            )
+            np.testing.assert_array_equal(found, images)
+    for loader in (
+        Loader(data(), 16, transform=Compose([CROP, Mixup()])),
+        Loader(data(), 16, transform=CROP, normalize=(0.5, 0.5)),
+        Loader(data(dtype=np.float32), 16, transform=CROP),
+    ):
+        assert not loader.leave_uncut(whole=False)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_has_the_same_bits_whoever_augments(device, dtype):
+    options = {"dtype": dtype, "emulate_bfloat16": dtype == "bfloat16" and device == "cpu"}
+    expected = fit(trainer(device, **options), "loader")
+    for where in ("step", "resident", "auto"):
+        assert fit(trainer(device, **options), where) == expected
+
+
+@pytest.mark.cuda
+def test_a_gpu_keeps_the_images_by_itself(monkeypatch):
+    training = trainer("cuda")
+    fit(training, "auto")
+    assert IMAGES in training.variables
+    assert [name for name, _, _ in training._training.get(*last_batch(training)).program.inputs] == ["places", "y"]
+    monkeypatch.setattr(pc.train.trainer, "_MOST_RESIDENT", 50 * 10 * 9 * 3 - 1)
+    training = trainer("cuda")
+    fit(training, "auto")
+    assert IMAGES not in training.variables
+
+
+def last_batch(training):
+    windows = as_windows(AUGMENT, (10, 9, 3), np.dtype(np.uint8))
+    places = windows.places(Draw(0, 0, np.arange(16)))
+    return Uncut(data().images, places, windows, is_whole=True), np.zeros(16, np.int64)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif("emulated" not in os.environ.get("PYCNN_CUDA_MODULE", ""), reason="counted by the emulated device")
+def test_a_resident_step_is_told_numbers_alone(monkeypatch, tmp_path):
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("PYCNN_EMULATED_CALLS", str(calls))
+    copied = {}
+    for where, epochs in itertools.product(("step", "resident"), (1, 2)):
+        calls.unlink(missing_ok=True)
+        fit(trainer("cuda"), where, epochs=epochs, drop_last=True)
+        words = calls.read_text().split()
+        copied[where, epochs] = [int(b) for a, b in zip(words, words[1:], strict=False) if a == "copy_in"]
+    aligned = lambda count: -(-count // 256) * 256  # noqa: E731
+    batch, numbers = aligned(16 * 10 * 9 * 3), aligned(16 * 64) + aligned(16 * 8)
+    assert sum(copied["step", 2]) - sum(copied["step", 1]) >= 3 * (batch + numbers)
+    assert sum(copied["resident", 2]) - sum(copied["resident", 1]) == 3 * numbers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.cuda
+def test_one_kernel_cuts_normalises_and_rounds(dtype):
+    training = trainer("cuda", dtype=dtype)
+    fit(training, "resident", epochs=1)
+    steps = {s["op"]: s for s in training._training.get(*last_batch(training)).program.steps() if s["phase"] == "run"}
+    assert "normalize_image" not in steps
+    ops = [op for _, op in steps["take_windows"]["absorbed"]]
+    assert ops == ["normalize_image"] + ["cast"] * (dtype == "bfloat16")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_images_that_changed_between_two_fits_are_seen(device):
+    def both(where):
+        training, dataset = trainer(device), data()
+        first = training.fit(dataset, epochs=1, transform=AUGMENT, progress=False, augment_in=where)["loss"][-1]
+        dataset.images[:] = dataset.images[::-1].copy()
+        return first, training.fit(dataset, epochs=1, transform=AUGMENT, progress=False, augment_in=where)["loss"][-1]
+
+    assert both("resident") == both("loader")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_resumed_training_has_the_same_bits_and_a_checkpoint_no_images(device, tmp_path):
+    expected = fit(trainer(device), "resident", epochs=3)
+    fit(trainer(device), "resident", epochs=1, checkpoint_dir=tmp_path)
+    kept = pc.checkpoint.load_model(tmp_path / "last.safetensors")[1]
+    assert IMAGES not in kept
+    assert fit(trainer(device), "resident", epochs=3, checkpoint_dir=tmp_path, resume=True) == expected
+
+
+def refuse_whole(monkeypatch):
+    get = ProgramSet.get
+
+    def without_room(self, x, y):
+        if isinstance(x, Uncut) and x.is_whole:
+            raise MemoryLimitError("no memory for the images")
+        return get(self, x, y)
+
+    monkeypatch.setattr(ProgramSet, "get", without_room)
+
+
+@pytest.mark.cuda
+def test_without_memory_for_all_images_each_batch_is_sent(monkeypatch):
+    expected = fit(trainer("cuda"), "loader")
+    refuse_whole(monkeypatch)
+    assert fit(trainer("cuda"), "auto") == expected
+    with pytest.raises(MemoryLimitError, match="no memory for the images"):
+        fit(trainer("cuda"), "resident")
+
+
+def test_what_cannot_be_augmented_in_the_step_is_refused():
+    with pytest.raises(ArgumentError, match="augment_in must be 'auto', .* got 'gpu'"):
+        fit(trainer(), "gpu")
+    for where in ("step", "resident"):
+        with pytest.raises(ArgumentError, match=r"(?s)augment_in is .*uint8 images of ArrayDataset, .*CenterCrop"):
+            fit(trainer(), where, transform=CenterCrop(8))
+    with pytest.raises(ArgumentError, match="(?s)'step', .*float32 images of ArrayDataset"):
+        trainer().fit(data(dtype=np.float32), epochs=1, transform=CROP, augment_in="step", progress=False)
+    fit(trainer(), "auto", transform=CenterCrop(8), epochs=1)
+
+
+def test_a_transform_made_of_lists_is_one_too():
+    options = {"transform": RandomCrop(size=[7, 5], padding=1), "epochs": 1}
+    assert fit(trainer(), "step", **options) == fit(trainer(), "loader", **options)
