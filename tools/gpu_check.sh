@@ -228,7 +228,7 @@ phase ceilings 15 bash -c ceilings
 phase build 90 bash -c build
 phase kernels 70 bash -c kernel_tests
 phase rates 30 bash -c kernel_times
-phase nets 60 bash -c 'net_tests tests/cuda --ignore=tests/cuda/test_zoo_on_gpu.py'
+phase nets 60 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py --ignore=tests/cuda/test_zoo_on_gpu.py'
 phase sanitizer 50 bash -c sanitizer
 phase tune 50 bash -c tune
 phase times 105 bash -c 'times times --seconds 82'

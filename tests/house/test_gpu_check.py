@@ -85,6 +85,14 @@ def test_without_pytest_nets_are_skipped(script, tmp_path):
     assert re.match(r"nets +skipped +\d+ s +skipped: no pytest", table["nets"]), table["nets"]
 
 
+def test_trainings_with_tests_for_a_gpu_are_run(script, root):
+    calls = " ".join(re.findall(r"net_tests (tests/[^']*)'", script.read_text()))
+    marked = [file for file in (root / "tests/train").glob("test_*.py") if "pytest.mark.cuda" in file.read_text()]
+    assert marked
+    for file in marked:
+        assert file.relative_to(root).as_posix() in calls
+
+
 def test_libraries_do_not_time_kernels_in_tests_of_single_kernels(script):
     text = script.read_text()
     for name in ("kernel_test", "sanitizer"):
