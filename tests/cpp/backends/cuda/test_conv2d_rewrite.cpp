@@ -50,6 +50,8 @@ std::vector<std::string> check_conv_rewrites(const ops::Conv2d& plain, const Sha
   for (const bool adds : {false, true})
     for (const bool gates : {false, true})
       for (const bool sums : {false, true}) {
+        // On the host a large one takes a second: all or nothing of it there.
+        if (w.size() > 4096 && (adds != gates || gates != sums)) continue;
         grad_input.finish = {adds, gates};
         grad_input.sums = {sums, ActivationKind::kIdentity, 0.0};
         Tensors finished = {y, w};
@@ -77,11 +79,11 @@ TEST_CASE("cuda rewrites: what known convolutions become") {
   if (!is_emulated()) return;
   const DType narrow = DType::kBFloat16;
   const auto stem = conv({2, 2}, {3, 3, 3, 3});
-  CHECK(check_conv_rewrites(stem, {1, 30, 31, 3}, {64, 7, 7, 3}, narrow) ==
+  CHECK(check_conv_rewrites(stem, {1, 10, 11, 3}, {64, 7, 7, 3}, narrow) ==
         Names{"blocks2x2c16k64", "paddedc8k64", "paddedc16k64"});
   CHECK(check_conv_rewrites(stem, {1, 12, 13, 3}, {8, 7, 7, 3}, DType::kFloat32) ==
         Names{"blocks2x2c12k8", "blocks2x2c16k8", "paddedc4k8", "paddedc8k8"});
-  CHECK(check_conv_rewrites(conv({4, 4}, {2, 2, 2, 2}), {1, 35, 39, 3}, {16, 11, 11, 3}, narrow)
+  CHECK(check_conv_rewrites(conv({4, 4}, {2, 2, 2, 2}), {1, 15, 19, 3}, {16, 11, 11, 3}, narrow)
             .front() == "blocks4x4c48k16");
   const auto same = conv({1, 1}, {1, 1, 1, 1});
   CHECK(check_conv_rewrites(same, {2, 6, 5, 3}, {64, 3, 3, 3}, narrow, true) ==
@@ -90,7 +92,7 @@ TEST_CASE("cuda rewrites: what known convolutions become") {
         Names{"paddedc16k16"});
   CHECK(check_conv_rewrites(same, {1, 5, 4, 16}, {24, 3, 3, 16}, narrow).empty());
   const auto grouped = conv({2, 2}, {1, 1, 1, 1}, {1, 1}, 32);
-  CHECK(check_conv_rewrites(grouped, {1, 7, 6, 128}, {128, 3, 3, 4}, narrow) ==
+  CHECK(check_conv_rewrites(grouped, {1, 5, 4, 128}, {128, 3, 3, 4}, narrow) ==
         Names{"joined2c8k8", "joined4c16k16", "joined8c32k32"});
   CHECK(check_conv_rewrites(conv({1, 1}, {0, 1, 0, 1}, {1, 1}, 3), {2, 5, 4, 6}, {9, 2, 2, 2},
                             narrow) == Names{"joined3c8k16"});
