@@ -444,7 +444,7 @@ def take_windows(
     op = _core.TakeWindows(
         size=as_pair(size, "take_windows: size"),
         fill=as_number(fill, "take_windows: fill"),
-        box_fill=[float(v) for v in np.atleast_1d(np.asarray(box_fill, np.float64))],
+        box_fill=[as_number(v, "take_windows: box_fill") for v in (box_fill if np.iterable(box_fill) else (box_fill,))],
     )
     return apply(op, [images, places])
 

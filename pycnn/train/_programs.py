@@ -229,11 +229,20 @@ class ProgramSet:
         if self._images is not None and self._images.shape == images.shape:
             self._images.copy_(images)
             return
+        self.drop_images()
         expect_memory("fit: no memory for a copy of all images", images.nbytes)
         self._images = Parameter(images.shape, init=images, trainable=False, dtype=images.dtype.name)
         self._images.name = IMAGES
+
+    def drop_images(self) -> None:
+        """Give back the memory of what `keep_images` copied, here and on the device."""
+        if self._images is None:
+            return
+        self._images = None
         for key in [key for key in self._programs if key[-1] == "whole"]:
             del self._programs[key]
+        if IMAGES in self._variables:  # where a program was made
+            del self._variables[IMAGES]
 
     def get(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram:
         """The program for arrays of these shapes and types."""

@@ -337,6 +337,7 @@ class Trainer:
             if not isinstance(images, Uncut) or not images.is_whole or self._must_keep:
                 raise
         self._has_room = False
+        self._training.drop_images()
         return self._program_for(images, target)
 
     def _trainable(self) -> dict[str, int]:
@@ -415,7 +416,7 @@ class Trainer:
                 and a `Cutout` at its end, or of nothing. "resident": the same, with a copy of the images of an
                 `ArrayDataset`, as they are now, on the device, to which a step is told numbers alone. "auto": on a GPU
                 the last of these that can be had ("resident" for images of up to 1 GiB, and while the GPU has memory
-                for them), on the CPU "loader".
+                for them), on the CPU "loader". The copy is kept for the next `fit`.
 
         Returns:
             The history of all epochs, with the fingerprint of the weights.
@@ -426,6 +427,7 @@ class Trainer:
             LabelError: A label is outside of the net's classes.
             ArgumentError: An argument is out of range; a checkpoint belongs to another training.
             FileError: A checkpoint cannot be read or written.
+            MemoryLimitError: `augment_in` is "resident", and there is no memory for the images.
             KeyboardInterrupt: SIGINT, after the checkpoint.
             SystemExit: SIGTERM, with code 143, after the checkpoint.
         """
@@ -453,7 +455,7 @@ class Trainer:
                 f"fit: batch_size {loader.batch_size} is shared among {self.ranks.shard[1]} ranks, expected at least "
                 "one image for each"
             )
-        self._choose_augmenter(loader, augment_in)
+        _check_augmenter(augment_in)
         directory = _loop.checkpoint_path(checkpoint_dir)
         if held_out is not None:
             warn_shared_files(data, held_out, who="fit", name="val")
@@ -461,6 +463,8 @@ class Trainer:
             self._check_data(loader, "fit: train")
             if held_out is not None:
                 self._check_data(Loader(held_out, 1, transform=val_transform, workers=0), "fit: val")
+            # With the turn: a training that is under way may read the images that are kept.
+            self._choose_augmenter(loader, augment_in)
             source = self._resume_source(resume, directory)
             saved = None if source is None else _checkpoint.prepare(self, source)
             # All that can be refused is looked at before anything of the file is taken over.
@@ -501,14 +505,12 @@ class Trainer:
         """Settle `augment_in`.
 
         Raises:
-            ArgumentError: It is none of these, or cannot be had.
+            ArgumentError: It cannot be had.
             MemoryLimitError: "resident", and there is no memory for a copy of the images.
         """
-        who = "fit: augment_in"
-        if wanted not in ("auto", "loader", "step", "resident"):
-            raise ArgumentError(f"{who} must be 'auto', 'loader', 'step' or 'resident', got {wanted!r}")
         self._has_room, self._must_keep = True, wanted == "resident"
         if wanted == "loader" or (wanted == "auto" and not self._device.startswith("cuda")):
+            self._training.drop_images()
             return
         data = loader.dataset
         if wanted != "step" and (self._must_keep or len(data) * math.prod(data.image_shape) <= _MOST_RESIDENT):
@@ -520,14 +522,15 @@ class Trainer:
                 except MemoryLimitError:
                     if self._must_keep:
                         raise
+        self._training.drop_images()
         if not self._must_keep and loader.leave_uncut(whole=False):
             return
         if wanted != "auto":
-            kind = type(data).__name__
+            kind, of_kind = type(data).__name__, " of an ArrayDataset" if self._must_keep else ""
             raise ArgumentError(
-                f"{who} is {wanted!r}, and takes uint8 images{' of an ArrayDataset' if self._must_keep else ''} and a "
-                f"transform of one RandomCrop or RandomShift, RandomHorizontalFlip and a last Cutout\n  there are "
-                f"{data.image_dtype} images of {kind}, and transform={describe(loader.transform)}"
+                f"fit: augment_in is {wanted!r}, and takes uint8 images{of_kind} and a transform of one RandomCrop or "
+                f"RandomShift, RandomHorizontalFlip and a last Cutout\n  there are {data.image_dtype} images of "
+                f"{kind}, and transform={describe(loader.transform)}"
             )
 
     def _resume_source(self, resume: bool | str | PathLike[str], directory: Path | None) -> Path | None:
@@ -829,6 +832,11 @@ class Trainer:
             f"<Trainer of {type(self.net).__name__}: {self.optimizer!r}, {self.loss}, "
             f"{self.steps} steps, {self.position.epoch} epochs>"
         )
+
+
+def _check_augmenter(wanted: Any) -> None:
+    if not isinstance(wanted, str) or wanted not in ("auto", "loader", "step", "resident"):
+        raise ArgumentError(f"fit: augment_in must be 'auto', 'loader', 'step' or 'resident', got {wanted!r}")
 
 
 def describe(value: Any) -> str:

@@ -90,6 +90,9 @@ def test_threads_change_no_bit():
         ((2, 4, 4, 3), (1, 8), {"fill": 0.5}, ArgumentError, "fill"),
         ((2, 4, 4, 3), (1, 8), {"box_fill": (1, 2)}, ArgumentError, "box_fill has 2 values, the images have 3"),
         ((2, 4, 4, 3), (1, 8), {"box_fill": -1}, ArgumentError, "box_fill"),
+        ((2, 4, 4, 3), (1, 8), {"box_fill": "x"}, ArgumentError, "box_fill must be a number, got 'x'"),
+        ((2, 4, 4, 3), (1, 8), {"box_fill": None}, ArgumentError, "box_fill must be a number, got None"),
+        ((2, 4, 4, 3), (1, 8), {"box_fill": [[1, 2, 3]]}, ArgumentError, r"box_fill must be a number, got \[1, 2, 3\]"),
     ],
 )
 def test_what_does_not_fit_is_refused(images, places, options, error, match):

@@ -26,7 +26,8 @@ from pycnn.data.transforms import (
     RandomShift,
 )
 from pycnn.data.transforms._windows import Uncut, as_windows
-from pycnn.errors import ArgumentError, MemoryLimitError
+from pycnn.errors import ArgumentError, MemoryLimitError, TrainingError
+from pycnn.train import Callback
 from pycnn.train._programs import IMAGES, ProgramSet
 
 CROP, FLIP, HIDE = RandomCrop(padding=2, fill=17.5), RandomHorizontalFlip(), Cutout(3, p=0.7, fill=(1.0, 300.0, -4.0))
@@ -89,9 +90,20 @@ class Other(RandomCrop):
     """Might do anything."""
 
 
+class Others(Compose):
+    """Might do anything, too."""
+
+
 @pytest.mark.parametrize(
     "transform",
-    [CenterCrop(8), Other(padding=1), Compose([CROP, CROP]), Compose([HIDE, FLIP]), Compose([CROP, RandomShift(1)])],
+    [
+        CenterCrop(8),
+        Other(padding=1),
+        Others([CROP, FLIP]),
+        Compose([CROP, CROP]),
+        Compose([HIDE, FLIP]),
+        Compose([CROP, RandomShift(1)]),
+    ],
 )
 def test_other_transforms_are_no_windows(transform):
     assert as_windows(transform, (10, 9, 3), np.dtype(np.uint8)) is None
@@ -189,6 +201,33 @@ def test_images_that_changed_between_two_fits_are_seen(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_a_fit_that_is_refused_changes_no_image_of_one_under_way(device):
+    class Another(Callback):
+        """Fits to other images, in vain."""
+
+        def on_epoch_begin(self, trainer, epoch):
+            other = ArrayDataset(255 - data().images, data().labels)
+            with pytest.raises(TrainingError, match="training already"):
+                trainer.fit(other, epochs=1, transform=AUGMENT, progress=False, augment_in="resident")
+
+    expected = fit(trainer(device), "loader")
+    assert fit(trainer(device), "resident", callbacks=[Another()]) == expected
+
+
+def test_images_are_kept_no_longer_than_they_are_read():
+    training = trainer()
+    for where in ("loader", "step"):
+        fit(training, "resident")
+        assert IMAGES in training.variables
+        fit(training, where)
+        assert IMAGES not in training.variables
+    expected = trainer()
+    for _ in range(4):
+        fit(expected, "loader")
+    assert training.fingerprint() == expected.fingerprint()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_resumed_training_has_the_same_bits_and_a_checkpoint_no_images(device, tmp_path):
     expected = fit(trainer(device), "resident", epochs=3)
     fit(trainer(device), "resident", epochs=1, checkpoint_dir=tmp_path)
@@ -212,7 +251,9 @@ def refuse_whole(monkeypatch):
 def test_without_memory_for_all_images_each_batch_is_sent(monkeypatch):
     expected = fit(trainer("cuda"), "loader")
     refuse_whole(monkeypatch)
-    assert fit(trainer("cuda"), "auto") == expected
+    training = trainer("cuda")
+    assert fit(training, "auto") == expected
+    assert training._training._images is None
     with pytest.raises(MemoryLimitError, match="no memory for the images"):
         fit(trainer("cuda"), "resident")
 
@@ -220,6 +261,8 @@ def test_without_memory_for_all_images_each_batch_is_sent(monkeypatch):
 def test_what_cannot_be_augmented_in_the_step_is_refused():
     with pytest.raises(ArgumentError, match="augment_in must be 'auto', .* got 'gpu'"):
         fit(trainer(), "gpu")
+    with pytest.raises(ArgumentError, match="augment_in must be 'auto', .* got array"):
+        fit(trainer(), np.array(["step", "loader"]))
     for where in ("step", "resident"):
         with pytest.raises(ArgumentError, match=r"(?s)augment_in is .*uint8 images of ArrayDataset, .*CenterCrop"):
             fit(trainer(), where, transform=CenterCrop(8))

@@ -70,7 +70,9 @@ def as_windows(transform: Transform | None, image_shape: Shape, dtype: np.dtype[
 
     One `RandomCrop` or `RandomShift`, any `RandomHorizontalFlip` and, at the end, one `Cutout` are.
     """
-    given = () if transform is None else transform.steps if isinstance(transform, Compose) else (transform,)
+    given: tuple[Transform, ...] = () if transform is None else (transform,)
+    if type(transform) is Compose:
+        given = transform.steps
     fill = 0.0
     box_fill: tuple[float, ...] = ()
     has_moved = False
