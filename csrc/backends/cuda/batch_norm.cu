@@ -14,11 +14,20 @@ ColumnShape shape_of(std::int64_t rows, std::int64_t channels) { return {1, rows
 // Distances from the first row: sums of values far from zero would lose their low bits.
 template <class T>
 struct MeanTerm {
-  static constexpr int kSums = 1;
+  static constexpr int kSums = 1, kWidth = kVector<T>;
   const T* input;
   std::int64_t pitch;
-  PYCNN_BOTH void operator()(std::int64_t row, std::int64_t c, float (&values)[1]) const {
-    values[0] = widened(input[row * pitch + c]) - widened(input[c]);
+  struct Channels {
+    float first[kWidth];
+    PYCNN_BOTH Channels(const MeanTerm& term, std::int64_t c, int n) {
+      load(term.input + c, n, first);
+    }
+  };
+  PYCNN_BOTH void operator()(const Channels& channels, std::int64_t row, std::int64_t c, int n,
+                             float (&values)[1][kWidth]) const {
+    load(input + row * pitch + c, n, values[0]);
+    PYCNN_UNROLL
+    for (int i = 0; i < kWidth; ++i) values[0][i] -= channels.first[i];
   }
 };
 
@@ -36,14 +45,26 @@ struct MeanFinish {
 
 template <class T>
 struct VarianceTerm {
-  static constexpr int kSums = 2;
+  static constexpr int kSums = 2, kWidth = kVector<T>;
   const T* input;
   const double* mean;
   std::int64_t pitch;
-  PYCNN_BOTH void operator()(std::int64_t row, std::int64_t c, float (&values)[2]) const {
-    const float distance = widened(input[row * pitch + c]) - static_cast<float>(mean[c]);
-    values[0] = distance;
-    values[1] = distance * distance;
+  struct Channels {
+    float mean[kWidth];
+    PYCNN_BOTH Channels(const VarianceTerm& term, std::int64_t c, int n) {
+      PYCNN_UNROLL
+      for (int i = 0; i < kWidth; ++i)
+        mean[i] = i < n ? static_cast<float>(term.mean[c + i]) : 0.0f;
+    }
+  };
+  PYCNN_BOTH void operator()(const Channels& channels, std::int64_t row, std::int64_t c, int n,
+                             float (&values)[2][kWidth]) const {
+    load(input + row * pitch + c, n, values[0]);
+    PYCNN_UNROLL
+    for (int i = 0; i < kWidth; ++i) {
+      values[0][i] -= channels.mean[i];
+      values[1][i] = values[0][i] * values[0][i];
+    }
   }
 };
 
@@ -207,15 +228,32 @@ PYCNN_BOTH float open_gradient(const Curve& curve, float centered, float factor,
 
 template <class T>
 struct GradientTerm {
-  static constexpr int kSums = 2;
+  static constexpr int kSums = 2, kWidth = kVector<T>;
   GradientParams p;
-  PYCNN_BOTH void operator()(std::int64_t row, std::int64_t c, float (&values)[2]) const {
-    const float x = widened(static_cast<const T*>(p.input)[row * p.input_pitch + c]);
-    const float g = widened(static_cast<const T*>(p.grad_output)[row * p.grad_output_pitch + c]);
-    const float centered = x - p.mean[c];
-    const bool open = p.curve.kind == CurveKind::kIdentity;
-    values[0] = open ? g : open_gradient(p.curve, centered, p.factor[c], p.offset[c], g);
-    values[1] = values[0] * centered;
+  struct Channels {
+    float mean[kWidth], factor[kWidth] = {}, offset[kWidth] = {};
+    bool open;
+    PYCNN_BOTH Channels(const GradientTerm& term, std::int64_t c, int n)
+        : open(term.p.curve.kind == CurveKind::kIdentity) {
+      load(term.p.mean + c, n, mean);
+      if (open) return;
+      load(term.p.factor + c, n, factor);
+      load(term.p.offset + c, n, offset);
+    }
+  };
+  PYCNN_BOTH void operator()(const Channels& channels, std::int64_t row, std::int64_t c, int n,
+                             float (&values)[2][kWidth]) const {
+    float x[kWidth];
+    load(static_cast<const T*>(p.input) + row * p.input_pitch + c, n, x);
+    load(static_cast<const T*>(p.grad_output) + row * p.grad_output_pitch + c, n, values[0]);
+    PYCNN_UNROLL
+    for (int i = 0; i < kWidth; ++i) {
+      const float centered = x[i] - channels.mean[i];
+      if (!channels.open)
+        values[0][i] =
+            open_gradient(p.curve, centered, channels.factor[i], channels.offset[i], values[0][i]);
+      values[1][i] = values[0][i] * centered;
+    }
   }
 };
 

@@ -303,11 +303,13 @@ struct AddChunks {
 
 template <class T>
 struct BiasTerm {
-  static constexpr int kSums = 1;
+  static constexpr int kSums = 1, kWidth = kVector<T>;
+  using Channels = NoChannels;
   const T* grad_output;
   std::int64_t pitch;
-  PYCNN_BOTH void operator()(std::int64_t pixel, std::int64_t c, float (&values)[1]) const {
-    values[0] = widened(grad_output[pixel * pitch + c]);
+  PYCNN_BOTH void operator()(const Channels&, std::int64_t pixel, std::int64_t c, int n,
+                             float (&values)[1][kWidth]) const {
+    load(grad_output + pixel * pitch + c, n, values[0]);
   }
 };
 struct BiasFinish {

@@ -375,11 +375,13 @@ struct AdaptiveAvgPoolGrad {
 
 template <class T>
 struct PixelTerm {
-  static constexpr int kSums = 1;
+  static constexpr int kSums = 1, kWidth = kVector<T>;
+  using Channels = NoChannels;
   const T* input;
   std::int64_t pitch;
-  PYCNN_BOTH void operator()(std::int64_t pixel, std::int64_t c, float (&values)[1]) const {
-    values[0] = widened(input[pixel * pitch + c]);
+  PYCNN_BOTH void operator()(const Channels&, std::int64_t pixel, std::int64_t c, int n,
+                             float (&values)[1][kWidth]) const {
+    load(input + pixel * pitch + c, n, values[0]);
   }
 };
 
