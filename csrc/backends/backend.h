@@ -113,6 +113,8 @@ struct Kernel {
   // neighbour's first input in place of that, the others behind all of its own, and writes the
   // neighbour's outputs behind its own, for those who read them later.
   bool (*absorb)(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept = nullptr;
+  // The only pixel_pitch that output 0 may have (strided_outputs); 0: any.
+  std::int64_t output_pitch = 0;
 };
 
 struct Problem {
@@ -125,6 +127,9 @@ struct Problem {
   bool winograd = true;  // whether kernels may round more for fewer multiplications
   // When the program's first kernel was asked for: choices that take long have an end.
   std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+  // The pixel_pitch that output 0 has if it becomes a part of the concat that reads it; 0: none
+  // does. Whether it becomes one is not known yet.
+  std::int64_t output_pitch = 0;
 };
 
 struct Refusal {

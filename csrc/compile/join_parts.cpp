@@ -119,10 +119,19 @@ class Joiner {
     });
   }
 
-  bool maker_strides(int v) {
+  // The only pitch that the maker's kernel knows; 0: any.
+  std::int64_t maker_pitch(int v) {
+    const Facts& known = facts(v);
+    return known.maker >= 0 && known.output == 0
+               ? step(static_cast<std::size_t>(known.maker)).kernel.output_pitch
+               : 0;
+  }
+
+  bool maker_strides(int v, std::int64_t pitch) {
     const Facts& known = facts(v);
     if (known.joined) return true;
-    return known.maker >= 0 &&
+    const std::int64_t only = maker_pitch(v);
+    return known.maker >= 0 && (only == 0 || only == pitch) &&
            has(step(static_cast<std::size_t>(known.maker)).kernel.strided_outputs, known.output);
   }
 
@@ -143,7 +152,7 @@ class Joiner {
     return value(v).alias_of < 0 && value(v).part_of < 0 && !facts(v).fixed &&
            element_count(value(v).spec.shape) > 0 && is_aligned(v, part.whole, part.begin) &&
            (part.form == Form::kPiece ||
-            (!facts(v).holds_pieces && maker_strides(v) && readers_stride(v, concat)));
+            (!facts(v).holds_pieces && maker_strides(v, part.pitch) && readers_stride(v, concat)));
   }
 
   void join(std::size_t index) {
@@ -223,7 +232,7 @@ class Joiner {
     value(v).part_begin = part.begin;
     facts(v).form = part.form;
     facts(v).pitch = part.pitch;
-    if (part.form == Form::kPiece) facts(part.whole).holds_pieces = true;
+    if (part.form == Form::kPiece || maker_pitch(v) != 0) facts(part.whole).holds_pieces = true;
     for (int whole = part.whole; whole >= 0; whole = value(whole).part_of)
       facts(whole).alignment = std::max(facts(whole).alignment, facts(v).alignment);
   }

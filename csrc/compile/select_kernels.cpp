@@ -11,6 +11,7 @@ class Selector {
   Selector(const Graph& graph, const std::vector<bool>& prepared, const KernelChoice& choice)
       : graph_(graph), prepared_(prepared), choice_(choice) {
     schedule_.threads = choice.threads;
+    find_concats();
   }
 
   Schedule result() {
@@ -32,6 +33,21 @@ class Selector {
   }
 
  private:
+  // Of what a concat of channels reads: how many it has.
+  void find_concats() {
+    output_pitches_.resize(graph_.nodes().size());
+    for (const Node& node : graph_.nodes()) {
+      if (node.kind != NodeKind::kOp || !std::holds_alternative<ops::Concat>(node.op)) continue;
+      const std::int64_t axis = std::get<ops::Concat>(node.op).axis;
+      const Shape& shape = node.outputs[0].shape;
+      if (axis != -1 && axis + 1 != static_cast<std::int64_t>(shape.size())) continue;
+      for (const Symbol input : node.inputs) {
+        std::int64_t& pitch = output_pitches_[static_cast<std::size_t>(input.node)];
+        if (input.output == 0 && pitch == 0) pitch = shape.back();
+      }
+    }
+  }
+
   int value_of(Symbol symbol) const {
     return values_[static_cast<std::size_t>(symbol.node)][static_cast<std::size_t>(symbol.output)];
   }
@@ -74,7 +90,7 @@ class Selector {
       values_[index].push_back(schedule_.add_value(std::move(value)));
     }
     if (renames) return;
-    Selection selection = select(node, specs);
+    Selection selection = select(node, specs, output_pitches_[index]);
     ScheduleStep step{node.name,
                       op_name(node.op),
                       node.op,
@@ -95,9 +111,10 @@ class Selector {
     return {};
   }
 
-  Selection select(const Node& node, const std::vector<TensorSpec>& specs) const {
+  Selection select(const Node& node, const std::vector<TensorSpec>& specs,
+                   std::int64_t output_pitch) const {
     const Problem problem{specs,        node.outputs,     choice_.isa, choice_.threads,
-                          pin_of(node), choice_.winograd, began_};
+                          pin_of(node), choice_.winograd, began_,      output_pitch};
     const auto where = [&](const std::string& message) {
       std::string text = "compile '" + node.name + "': " + message;
       for (const TensorSpec& spec : specs) text += "\n  input  " + to_string(spec);
@@ -118,7 +135,8 @@ class Selector {
   const KernelChoice& choice_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   Schedule schedule_;
-  std::vector<std::vector<int>> values_;  // by node and output
+  std::vector<std::vector<int>> values_;      // by node and output
+  std::vector<std::int64_t> output_pitches_;  // by node: Problem::output_pitch
 };
 
 }  // namespace

@@ -286,7 +286,9 @@ struct Cudnn {
     const ConvProblem plain = plain_problem(task), joined = joined_problem(task);
     std::vector<ConvProblem> problems;
     if (joined.bias) problems.push_back(joined);
-    problems.push_back(plain);
+    // What comes behind a plan takes images whose pixels follow one another.
+    const bool ends_plain = !task.bias && !task.residual && task.curve.kind == CurveKind::kIdentity;
+    if (ends_plain || task.shape.output_step == 0) problems.push_back(plain);
     std::vector<Offer<Plan>> offers;
     for (const ConvProblem& problem : problems) {
       const auto engines = std::make_shared<Engines>(link, problem, rules_of(link, task, options));

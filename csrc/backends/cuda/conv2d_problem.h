@@ -61,6 +61,7 @@ inline std::string task_numbers(const ConvTask& task, bool tf32) {
                            static_cast<int>(task.measure),
                            static_cast<int>(task.norm_curve.kind)})
     text += " " + std::to_string(number);
+  if (s.output_step != 0) text += " apart " + std::to_string(s.output_step);
   return text;
 }
 

@@ -18,12 +18,13 @@ struct Extent {
   std::int64_t n, c, h, w;
 };
 
+// `pitch`: elements from pixel to pixel.
 Descriptor tensor(const Functions& functions, std::int64_t id, const Extent& e, int type,
-                  bool is_virtual = false) {
+                  std::int64_t pitch, bool is_virtual = false) {
   Descriptor result(functions, kTensor);
   result.number(kTensorDataType, kTypeDataType, type)
       .integers(kTensorDimensions, {e.n, e.c, e.h, e.w})
-      .integers(kTensorStrides, {e.h * e.w * e.c, 1, e.w * e.c, e.c})
+      .integers(kTensorStrides, {e.h * e.w * pitch, 1, e.w * pitch, pitch})
       .integers(kTensorId, {id})
       .integers(kTensorAlignment, {kAlignment});
   if (is_virtual) {
@@ -32,6 +33,10 @@ Descriptor tensor(const Functions& functions, std::int64_t id, const Extent& e, 
   }
   result.finalize();
   return result;
+}
+
+Descriptor tensor(const Functions& functions, std::int64_t id, const Extent& e, int type) {
+  return tensor(functions, id, e, type, e.c);
 }
 
 Descriptor convolution(const Functions& functions, const ConvProblem& p) {
@@ -237,8 +242,8 @@ ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, con
 
   std::int64_t next_id = 100;
   const auto intermediate = [&](bool last) {
-    return keep(
-        tensor(functions, last ? kOutput : next_id++, output, last ? type : kFloat32, !last));
+    return keep(last ? tensor(functions, kOutput, output, type, s.output_pitch())
+                     : tensor(functions, next_id++, output, kFloat32, output.c, true));
   };
   const Descriptor* result = intermediate(!joined);
   {

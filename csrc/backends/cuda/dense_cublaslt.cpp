@@ -55,10 +55,14 @@ class Desc {
 
 class Layout {
  public:
-  Layout(const Functions& f, int type, std::int64_t rows, std::int64_t columns) : f_(f) {
+  // `leading`: from column to column; 0: they follow one another.
+  Layout(const Functions& f, int type, std::int64_t rows, std::int64_t columns,
+         std::int64_t leading = 0)
+      : f_(f) {
     check(f,
           f.cublasLtMatrixLayoutCreate(&object_, type, static_cast<std::uint64_t>(rows),
-                                       static_cast<std::uint64_t>(columns), rows),
+                                       static_cast<std::uint64_t>(columns),
+                                       leading != 0 ? leading : rows),
           "matrix");
   }
   ~Layout() { (void)f_.cublasLtMatrixLayoutDestroy(object_); }
@@ -102,6 +106,7 @@ class Wishes {
 struct Product {
   Desc desc;
   Layout a, b, d;
+  Layout c;  // what is added: the residual, else that of the result
 
   static int type(Image image) {
     if (image == Image::kFloat16) return cublaslt::kRealFloat16;
@@ -122,7 +127,11 @@ struct Product {
         // The gradient of a weight is float32, as the weight is.
         d(f, task.direction == Direction::kGradWeight ? cublaslt::kReal32 : type(task.image),
           task.direction == Direction::kForward ? n : k,
-          task.direction == Direction::kGradWeight ? n : m) {
+          task.direction == Direction::kGradWeight ? n : m, task.shape.output_step),
+        c(f, task.direction == Direction::kGradWeight ? cublaslt::kReal32 : type(task.image),
+          task.direction == Direction::kForward ? n : k,
+          task.direction == Direction::kGradWeight ? n : m,
+          task.residual ? 0 : task.shape.output_step) {
     const std::int32_t transpose = cublaslt::kTranspose;
     if (task.direction == Direction::kForward) desc.set(cublaslt::kTransA, transpose);
     if (task.direction == Direction::kGradWeight) desc.set(cublaslt::kTransB, transpose);
@@ -188,7 +197,7 @@ void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte
   const float one = 1.0f, beta = residual ? 1.0f : 0.0f;
   const cublaslt::Status status = f.cublasLtMatmul(
       p.link.handle, product.desc.object(), &one, a, product.a.object(), b, product.b.object(),
-      &beta, residual ? call.epilogue.residual : d, product.d.object(), d, product.d.object(),
+      &beta, residual ? call.epilogue.residual : d, product.c.object(), d, product.d.object(),
       &p.algorithm, scratch, static_cast<std::size_t>(p.workspace), queue.stream);
   if (status != 0) note_library(queue, f.cublasLtGetStatusString(status));
   if (task.direction == Direction::kGradWeight && call.grad_bias != nullptr)
@@ -207,7 +216,7 @@ std::vector<cublaslt::Heuristic> algorithms_of(const Link& link, const ConvTask&
   int count = 0;
   check(f,
         f.cublasLtMatmulAlgoGetHeuristic(link.handle, product.desc.object(), product.a.object(),
-                                         product.b.object(), product.d.object(), product.d.object(),
+                                         product.b.object(), product.c.object(), product.d.object(),
                                          wishes.object(), kMostAlgorithms, found.data(), &count),
         "algorithms");
   found.resize(static_cast<std::size_t>(count));
@@ -243,6 +252,7 @@ ConvTask dense_task(const ConvTask& task) {
   ConvTask dense = task;
   dense.shape =
       dense_shape(std::int64_t{s.images} * s.height * s.width, s.in_channels, s.out_channels);
+  dense.shape.output_step = s.output_step;
   return dense;
 }
 
@@ -262,6 +272,7 @@ std::string CublasLt::key(const Link& link, const ConvTask& task, const LibraryO
         task.shape.in_channels, task.shape.out_channels, task.bias ? 1 : 0, task.residual ? 1 : 0,
         static_cast<int>(task.curve.kind), options.tf32 ? 1 : 0})
     key += " " + std::to_string(number);
+  if (task.shape.output_step != 0) key += " apart " + std::to_string(task.shape.output_step);
   // What comes behind a convolution's product is timed with it.
   if (task.gate) key += " gate";
   if (task.measure != MeasureKind::kNothing)
@@ -274,6 +285,8 @@ std::vector<Offer<Plan>> CublasLt::offers(const Link& link, const ConvTask& task
                                           const LibraryOptions& options) {
   std::vector<Offer<Plan>> offers;
   if (!is_product(task)) return offers;
+  // What comes behind takes pixels that follow one another.
+  if (task.shape.output_step != 0 && !can_join(task)) return offers;
   const ConvTask dense = dense_task(task);
   try {
     for (const cublaslt::Heuristic& found : algorithms_of(link, dense, options.tf32))

@@ -74,10 +74,11 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
     there = there && block != nullptr;
     return block;
   };
-  const std::int64_t outputs = s.pixels() * s.out_channels * item;
+  const std::int64_t outputs = s.pixels() * s.output_pitch() * item;
   ConvCall call{};
   call.input = memory(std::int64_t{s.images} * s.height * s.width * s.in_channels * item);
   call.output = memory(outputs);
+  call.output_step = s.output_step;
   auto* const weight = static_cast<float*>(memory(s.weights() * 4));
   call.weight = call.grad_weight = weight;
   if (packed > 0) call.packed = memory(packed);
@@ -176,6 +177,7 @@ using RewriteList = std::vector<std::shared_ptr<const ConvRewrite>>;
 // timed.
 inline RewriteList rewrites_to_try(const ConvTask& task, const LibraryOptions& options) {
   RewriteList list;
+  if (task.shape.output_step != 0) return {nullptr};
   if (options.rewrites != Rewrites::kNever)
     for (ConvRewrite& rewrite : rewrites_of(task))
       list.push_back(std::make_shared<const ConvRewrite>(std::move(rewrite)));
@@ -460,10 +462,34 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   return *best;
 }
 
+// What a kernel runs: lives in Kernel::state.
+template <class Library>
+struct Ready {
+  Chosen<Library> chosen;
+  Chosen<Library> apart;  // where results are a part of a concat's; without a plan: none is
+};
+
+// A plan that writes its results where a concat wants them, of the same weights. Without a plan:
+// the concat copies them.
+template <class Library>
+Chosen<Library> choose_apart(int device, const Chosen<Library>& chosen, const Problem& problem) {
+  ConvTask task = chosen.task;
+  if (task.direction != Direction::kForward || task.measure != MeasureKind::kNothing ||
+      problem.output_pitch == 0 || chosen.rewrite != nullptr)
+    return {};
+  task.shape.output_step = static_cast<int>(problem.output_pitch);
+  std::string why;
+  try {
+    return find_plan<Library>(device, task, why, problem.began);
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
 template <class Library>
 void pack_for_rewrite(const KernelArgs& args) noexcept {
   const auto& device_args = static_cast<const DeviceKernelArgs&>(args);
-  const auto& chosen = *static_cast<const Chosen<Library>*>(device_args.state);
+  const auto& chosen = static_cast<const Ready<Library>*>(device_args.state)->chosen;
   pack_weight(queue_of(args), *chosen.rewrite, args.inputs[0].as<const float>(),
               args.outputs[0].data);
 }
@@ -473,7 +499,9 @@ void run_library(const KernelArgs& args) noexcept {
   try {
     const void* const state = static_cast<const DeviceKernelArgs&>(args).state;
     ConvCall call = call_of<OpType>(args);
-    const auto& chosen = *static_cast<const Chosen<Library>*>(state);
+    const auto& ready = *static_cast<const Ready<Library>*>(state);
+    const bool is_apart = ready.apart.plan != nullptr && call.output_step != 0;
+    const auto& chosen = is_apart ? ready.apart : ready.chosen;
     if (packed_bytes(chosen) > 0) call.packed = std::exchange(call.weight, nullptr);
     run_chosen<Library>(queue_of(args), chosen, call, args.scratch);
   } catch (...) {
@@ -498,7 +526,13 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     left_out = Library::left_out(link, library_options());
   if (!why.empty()) left_out = left_out.empty() ? why : why + "; " + left_out;
   if (chosen.plan == nullptr) return refuse(kept_text(left_out));
+  Chosen<Library> apart = choose_apart(device, chosen, problem);
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
+  if (apart.plan != nullptr) {
+    choice.scratch_bytes = std::max(choice.scratch_bytes, scratch(apart.scratch_bytes()));
+    choice.strided_outputs = 1;
+    choice.output_pitch = problem.output_pitch;
+  }
   choice.left_out = kept_text(left_out);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
   choice.variant = kept_text(Library::template variant<OpType>(*chosen.plan) + name);
@@ -515,7 +549,8 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
       choice.packed.state = nullptr;
     }
   }
-  choice.state = std::make_shared<const Chosen<Library>>(std::move(chosen));
+  choice.state =
+      std::make_shared<const Ready<Library>>(Ready<Library>{std::move(chosen), std::move(apart)});
   choice.alignment = kVectorBytes;  // as plans are told
   choice.strided_inputs = norm_input(task);
   return choice;

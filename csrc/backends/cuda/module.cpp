@@ -55,6 +55,7 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.alignment = choice.alignment;
   kernel.join = choice.join;
   kernel.absorb = choice.absorb;
+  kernel.output_pitch = choice.output_pitch;
 }
 
 // The kernel of a library that is wanted: the pinned one, else the best. Null: none is.

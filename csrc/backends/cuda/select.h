@@ -26,6 +26,7 @@ struct Choice {
   std::size_t alignment = 1;                              // as Kernel::alignment
   JoinFunction join = nullptr;                            // as Kernel::join
   decltype(Kernel::absorb) absorb = nullptr;              // as Kernel::absorb
+  std::int64_t output_pitch = 0;                          // as Kernel::output_pitch
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "compile/inception_net.h"
+#include "compile/passes.h"
 #include "compile/random_net.h"
 
 namespace pycnn {
@@ -288,6 +289,50 @@ TEST_CASE("random nets have the bits of their copies") {
     fewer += copies(joined.program) < copies(copied.program);
   }
   CHECK(fewer > 50);
+}
+
+// Three convolutions, two of which are joined, then the third to these. The first can have its
+// pixels at one distance alone; 0: at any.
+Schedule nested_schedule(std::int64_t output_pitch) {
+  Graph graph;
+  Layers net{graph};
+  const Symbol x = graph.input("x", {{2, 6, 6, 8}, DType::kFloat32});
+  const auto conv = [&](const char* name) { return net.conv(x, name, 8, 1, false, 0); };
+  const Symbol inner = concat(graph, {conv("a"), conv("b")});
+  graph.set_output("y", max_pool(graph, concat(graph, {inner, conv("c")})));
+  Schedule schedule = select_kernels(graph, split_prepare(graph), {best_isa(), 1, {}});
+  for (ScheduleStep& step : schedule.run) {
+    if (step.op_name != "conv2d") continue;
+    step.kernel.strided_outputs = 1;
+    if (step.name == "a") step.kernel.output_pitch = output_pitch;
+  }
+  join_parts(schedule);
+  return schedule;
+}
+
+TEST_CASE("a kernel that knows one distance of its pixels writes where they have that") {
+  const auto pitch_of = [](const Schedule& schedule, const std::string& name) {
+    for (const ScheduleStep& step : schedule.run)
+      if (step.name == name) return schedule.value(step.outputs[0]).pixel_pitch;
+    return std::int64_t{-1};
+  };
+  const auto copied = [](const Schedule& schedule) {
+    int count = 0;
+    for (const ScheduleStep& step : schedule.run) count += step.op_name == "concat" ? 1 : 0;
+    return count;
+  };
+  const Schedule any = nested_schedule(0), one = nested_schedule(16), other = nested_schedule(24);
+  CHECK(pitch_of(any, "a") == 24);
+  CHECK(copied(any) == 0);
+  // What holds it stays by itself and is copied into the outer one, not the third.
+  CHECK(pitch_of(one, "a") == 16);
+  CHECK(pitch_of(one, "b") == 16);
+  CHECK(pitch_of(one, "c") == 24);
+  CHECK(copied(one) == 1);
+  // It is told of the first concat, so it is never asked for the outer's distance.
+  CHECK(pitch_of(other, "a") == 0);
+  CHECK(pitch_of(other, "b") == 24);
+  CHECK(copied(other) == 1);
 }
 
 }  // namespace

@@ -82,5 +82,39 @@ TEST_CASE("an unknown variant is refused with node, specs and the known ones") {
                        ArgumentError);
 }
 
+// By channels of the result: what kernels are told of the pitch that it may have.
+std::map<std::int64_t, std::int64_t>& told_pitches() {
+  static std::map<std::int64_t, std::int64_t> pitches;
+  return pitches;
+}
+
+TEST_CASE("a kernel is told of the concat of channels that reads its result") {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = graph.input("x", {{2, 3, 3, 4}, DType::kFloat32});
+  const auto conv = [&](const char* name, std::int64_t channels) {
+    return net.conv(x, name, channels, 1, false, 0);
+  };
+  const Symbol a = conv("a", 5), b = conv("b", 3), c = conv("c", 6);
+  graph.set_output("y", graph.add(ops::Concat{3}, {a, b}));
+  graph.set_output("z", graph.add(ops::Concat{0}, {c, c}));
+  graph.set_output("last", graph.add(ops::Concat{-1}, {conv("d", 7), conv("e", 9)}));
+  told_pitches().clear();
+  const Backend spy{"spy",
+                    [](const Op& op, const Problem& problem) {
+                      told_pitches()[problem.outputs[0].shape.back()] = problem.output_pitch;
+                      return cpu_backend().select(op, problem);
+                    },
+                    cpu_backend().variants,
+                    nullptr,
+                    nullptr,
+                    nullptr};
+  KernelChoice choice{best_isa(), 2, {}};
+  choice.backend = &spy;
+  (void)select_kernels(graph, split_prepare(graph), choice);
+  CHECK(told_pitches() == std::map<std::int64_t, std::int64_t>{
+                              {3, 8}, {5, 8}, {6, 0}, {7, 16}, {8, 0}, {9, 16}, {16, 0}});
+}
+
 }  // namespace
 }  // namespace pycnn

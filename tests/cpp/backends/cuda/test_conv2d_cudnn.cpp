@@ -30,6 +30,8 @@ struct FakeObject {
   void* handle = nullptr;
   int mode = 0;
   std::int64_t engine = 0;
+  std::int64_t id = 0;  // of a tensor
+  std::vector<std::int64_t> strides = {};
 };
 struct Executed {
   void* handle;
@@ -42,6 +44,7 @@ struct FakeCudnn {
   std::map<std::int64_t, double> us;
   std::map<void*, void*> streams;  // by handle
   std::vector<Executed> executed;
+  std::map<std::int64_t, std::vector<std::int64_t>> strides;  // by the name of a tensor
   int objects = 0;
 };
 FakeCudnn fake;
@@ -49,7 +52,8 @@ constexpr std::int64_t kFirstEngine = 10, kEngines = 3;
 
 FakeObject& of(cudnn::Object object) { return *static_cast<FakeObject*>(object); }
 
-cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t, const void* values) {
+cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
+                  const void* values) {
   FakeObject& self = of(object);
   const auto other = [&] { return of(*static_cast<void* const*>(values)); };
   switch (attribute) {
@@ -57,6 +61,14 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t, const 
     case cudnn::kPlanHandle:
       self.handle = *static_cast<void* const*>(values);
       break;
+    case cudnn::kTensorId:
+      self.id = *static_cast<const std::int64_t*>(values);
+      break;
+    case cudnn::kTensorStrides: {
+      const auto* const strides = static_cast<const std::int64_t*>(values);
+      self.strides.assign(strides, strides + count);
+      break;
+    }
     case cudnn::kHeuristicsGraph:
       self.handle = other().handle;
       break;
@@ -82,7 +94,7 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
     case cudnn::kHeuristicsResults:
       *count = self.mode == cudnn::kHeuristicsModeA ? kEngines : 0;
       for (std::int64_t i = 0; i < *count; ++i)
-        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, kFirstEngine + i};
+        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, kFirstEngine + i, 0, {}};
       break;
     case cudnn::kConfigEngine:
       of(objects[0]).engine = self.engine;
@@ -134,6 +146,7 @@ const cudnn::Functions& functions() {
       },
       [](cudnn::Object object) {
         const FakeObject& self = of(object);
+        if (self.kind == cudnn::kTensor) fake.strides[self.id] = self.strides;
         return self.kind == cudnn::kExecutionPlan && fake.unmade.count(self.engine) > 0 ? 3000 : 0;
       },
       set,
@@ -390,6 +403,31 @@ TEST_CASE("conv2d by cudnn or cublaslt: a pinned product that is none is refused
   const bool taken = choice.run != nullptr;
   CHECK(!taken);
   CHECK(std::string(choice.refusal) == "it is no product of two matrices");
+}
+
+TEST_CASE("conv2d by cudnn: a part of a concat is a tensor whose pixels lie apart") {
+  const Linked linked;
+  const LibraryOptions options = library_options();
+  ConvTask task = small_task();
+  task.bias = task.residual = true;
+  task.curve = {CurveKind::kRelu};
+  const std::string dense_key = Cudnn::key(linked.link, task, options);
+  CHECK(Cudnn::offers(linked.link, task, options).size() == 2 * kEngines);
+  const std::vector<std::int64_t> dense = {4 * 4 * 8, 1, 4 * 8, 8};
+  CHECK(fake.strides[cudnn::kOutput] == dense);
+  task.shape.output_step = 24;
+  fake.strides.clear();
+  // Nothing comes behind that has not joined.
+  CHECK(Cudnn::offers(linked.link, task, options).size() == kEngines);
+  CHECK(fake.strides[cudnn::kOutput] == std::vector<std::int64_t>{4 * 4 * 24, 1, 4 * 24, 24});
+  CHECK(fake.strides[cudnn::kInput] == dense);
+  CHECK(fake.strides[cudnn::kResidual] == dense);
+  CHECK(Cudnn::key(linked.link, task, options) != dense_key);
+  task.curve = {CurveKind::kTanh};
+  CHECK(Cudnn::offers(linked.link, task, options).empty());
+  task.bias = task.residual = false;
+  task.curve = {};
+  CHECK(Cudnn::offers(linked.link, task, options).size() == kEngines);
 }
 
 }  // namespace

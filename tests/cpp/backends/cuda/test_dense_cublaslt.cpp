@@ -220,6 +220,19 @@ TEST_CASE("1x1 convolutions by cublaslt: products of all pixels") {
       CHECK(output[p * kOut + k] == std::max(sum, 0.0f));
     }
 
+  // The same as a part of an image of ten channels.
+  constexpr std::int64_t kPitch = 10;
+  std::vector<float> whole(kPixels * kPitch, 77.0f);
+  call.output = whole.data() + 2;
+  task.shape.output_step = kPitch;
+  library.run(task, call);
+  for (std::int64_t p = 0; p < kPixels; ++p)
+    for (std::int64_t k = 0; k < kPitch; ++k)
+      if (p * kPitch + k + 2 < kPixels * kPitch)
+        CHECK(whole[p * kPitch + 2 + k] == (k < kOut ? output[p * kOut + k] : 77.0f));
+  task.curve = {CurveKind::kTanh};  // which would come behind
+  CHECK(library.offers(task).empty());
+
   std::vector<float> grad_input(kPixels * kIn, -1e6f);
   call = {};
   call.input = grad_input.data();
@@ -285,6 +298,7 @@ TEST_CASE("1x1 convolutions by cublaslt: what is kept of a choice") {
   CHECK(plain != key([](ConvTask& t) { t.shape.height = 5; }));
   CHECK(plain != key([](ConvTask& t) { t.shape.in_channels = 8; }));
   CHECK(plain != key([](ConvTask& t) { t.gate = true; }));
+  CHECK(plain != key([](ConvTask& t) { t.shape.output_step = 64; }));
   CHECK(plain != key([](ConvTask& t) { t.residual = true; }));
   CHECK(plain != key([](ConvTask& t) { t.measure = MeasureKind::kSums; }));
   CHECK(plain != key([](ConvTask& t) { t.shape.kernel_height = 3; }));

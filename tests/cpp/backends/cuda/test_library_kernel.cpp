@@ -127,7 +127,8 @@ struct Fake {
   static constexpr const char* kNotGiven = "not given";
 
   static std::map<int, std::vector<Scripted>> scripts;
-  static int planned, runs;
+  static int planned, runs, last_step;
+  static double apart_us;  // what it takes more where pixels of the result lie apart
   static std::string missing;
   static std::vector<std::pair<const void*, const void*>> places;  // images and weights of runs
 
@@ -140,7 +141,8 @@ struct Fake {
   static std::string left_out(const Link&, const LibraryOptions&) { return missing; }
   static std::string key(const Link&, const ConvTask& task, const LibraryOptions&) {
     return "fake " + std::to_string(task.shape.images) + " " +
-           std::to_string(static_cast<int>(task.direction));
+           std::to_string(static_cast<int>(task.direction)) + " " +
+           std::to_string(task.shape.output_step);
   }
   // When it makes plans that are compiled, and which thread did.
   static std::function<void()> while_compiling;
@@ -173,7 +175,8 @@ struct Fake {
     ++runs;
     stream = queue.stream;
     places.push_back({call.input, call.packed != nullptr ? call.packed : call.weight});
-    fake_cuda().work(plan.script.us);
+    fake_cuda().work(plan.script.us + (plan.task.shape.output_step != 0 ? apart_us : 0.0));
+    last_step = plan.task.shape.output_step;
     if (plan.script.name == "throws") throw std::runtime_error("no work for it");
     if (plan.script.fails) note_library(queue, "trouble");
   }
@@ -182,7 +185,8 @@ struct Fake {
   static cudaStream_t stream;  // that it was given last
 };
 std::map<int, std::vector<Scripted>> Fake::scripts;
-int Fake::planned = 0, Fake::runs = 0;
+int Fake::planned = 0, Fake::runs = 0, Fake::last_step = 0;
+double Fake::apart_us = 0.0;
 std::string Fake::missing;
 std::vector<std::pair<const void*, const void*>> Fake::places;
 std::function<void()> Fake::while_compiling;
@@ -229,6 +233,7 @@ struct Choices {
     moves = {};
     own_us = 1000.0;
     own_runs = Fake::planned = Fake::runs = 0;
+    Fake::apart_us = 0.0;
     Fake::places.clear();
     Fake::while_compiling = nullptr;
     Fake::compilers.clear();
@@ -666,6 +671,73 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   CHECK(moves.gathers == 1);
   CHECK(moves.packs == 1);
   CHECK(!queue.failed());
+}
+
+// A convolution whose result a concat of 24 channels reads.
+struct Concatenated {
+  std::vector<TensorSpec> inputs, outputs;
+  ops::Conv2d conv;
+  Problem problem;
+  explicit Concatenated(std::int64_t channels) {
+    const std::int64_t images = next_images();
+    inputs = {{{images, 12, 12, channels}, DType::kBFloat16},
+              {{8, 3, 3, channels}, DType::kFloat32}};
+    outputs = {{{images, 12, 12, 8}, DType::kBFloat16}};
+    conv.padding = {1, 1, 1, 1};
+    problem.inputs = inputs;
+    problem.outputs = outputs;
+    problem.output_pitch = 24;
+  }
+  Choice choose() const { return choose_library<Fake>(0, conv, problem); }
+  // The distance of pixels that the plan was made for which is run with that of the view.
+  int run(const Choice& choice, std::int64_t pitch) const {
+    DeviceQueue queue;
+    const Op op = conv;
+    std::vector<std::byte> scratch(choice.scratch_bytes), data(1);
+    const std::vector<TensorView> in = {{data.data(), &inputs[0], 0}, {data.data(), &inputs[1], 0}};
+    const TensorView out{data.data(), outputs.data(), pitch};
+    DeviceKernelArgs args;
+    args.op = &op;
+    args.inputs = in;
+    args.outputs = {&out, 1};
+    args.queue = &queue;
+    args.state = choice.state.get();
+    args.scratch = scratch.data();
+    choice.run(args);
+    CHECK(!queue.failed());
+    return Fake::last_step;
+  }
+};
+
+TEST_CASE("library kernel: a result that a concat reads is written where it wants it") {
+  const Choices choices;
+  Fake::scripts = {{16, {{"plan", 10.0, false, 500}}}};
+  own_us = 15.0;
+  Fake::apart_us = 4.0;
+  {
+    const Concatenated net(16);
+    const Choice choice = net.choose();
+    CHECK(choice.strided_outputs == 1);
+    CHECK(choice.output_pitch == 24);
+    CHECK(net.run(choice, 24) == 24);
+    CHECK(net.run(choice, 0) == 0);  // it did not become a part
+    CHECK(std::string(choice.packed.format) == "weights1");
+  }
+  const auto stays = [](const Concatenated& net) {
+    const Choice choice = net.choose();
+    const bool taken = choice.run != nullptr;
+    CHECK(taken);
+    CHECK(net.run(choice, 0) == 0);
+    return choice.strided_outputs == 0 && choice.output_pitch == 0;
+  };
+  Fake::apart_us = 6.0;  // our own is faster than that, so the concat copies
+  CHECK(stays(Concatenated(16)));
+  Fake::apart_us = 0.0;
+  Concatenated alone(16);
+  alone.problem.output_pitch = 0;
+  CHECK(stays(alone));
+  Fake::scripts = {{8, {{"padded", 10.0}}}};
+  CHECK(stays(Concatenated(3)));  // as another convolution
 }
 
 }  // namespace
