@@ -229,7 +229,8 @@ class ReadableDataset:
 class ArrayDataset(ReadableDataset):
     """Images and labels that are in memory.
 
-    The arrays are not copied unless they have to be, so a later change to them is seen.
+    The arrays are not copied unless they have to be, so a later change to them is seen; but not one during a `fit` that
+    keeps a copy of the images on a GPU (its `augment_in`).
 
     Args:
         images: uint8 in 0..255, or float32; float64 is converted, with a warning. Anything with

@@ -84,7 +84,8 @@ class Trainer:
         net: The net.
         steps: Steps made so far; in float16, with those that changed nothing.
         history: One row for each epoch of `fit`.
-        variables: Arrays that the programs share: weights, optimizer state, averages, counters.
+        variables: Arrays that the programs share: weights, optimizer state, averages, counters, and images that
+            `fit` keeps on the device (its `augment_in`), which are in no checkpoint.
 
     Raises:
         ArgumentError: An argument is out of range or does not go with another.
