@@ -433,8 +433,8 @@ def compile_traced(
         variants: Kernel variants to pin, by node name, op name or "*".
         winograd: Let 3x3 and 5x5 convolutions of stride 1 and their gradients use Winograd's minimal filtering, which
             multiplies two to four times less, and 1x1 convolutions of many channels Strassen's algorithm in
-            Winograd's form, which multiplies an eighth less; both round more (see `compile`). False keeps to plain
-            sums.
+            Winograd's form, which multiplies an eighth to a quarter less; both round more (see `compile`). False
+            keeps to plain sums.
         dtype: "float32"; "bfloat16" or "float16" for activations and their gradients (see `compile`). Inputs, outputs,
             parameters, norms and losses stay as they are.
         emulate_bfloat16: Compute in bfloat16 where the processor cannot, too; slow.
@@ -637,9 +637,10 @@ def compile(
             8e-6. With bfloat16, where AVX512-BF16
             multiplies and AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS
             result instead of 0.24 %. With AVX-512, let 1x1 convolutions in float32 between 128 channels or more, and
-            their gradients, use Strassen's algorithm in Winograd's form (1971), which multiplies an eighth less: on 128
-            to 2,048 channels 1e-6 to 5e-6 against 3e-7 to 1.5e-6 by plain sums; a NaN or an infinity spoils the pixel
-            beside its own, too; summed weights take 1.75 times the memory. False keeps to plain sums.
+            their gradients, use Strassen's algorithm in Winograd's form (1971), which multiplies an eighth less, and
+            from 256 channels on a quarter: on 128 to 2,048 channels 1e-6 to 8e-6 against 3e-7 to 1.5e-6 by plain sums;
+            a NaN or an infinity spoils the pixel (or three) beside its own, too; summed weights take 1.75 times the
+            memory (or 3). False keeps to plain sums.
         input_dtype: Of the array to call it with, where `dtype` is "bfloat16" (NumPy has none) or "float16": "float32",
             the default, "uint8", or with the latter "float16".
         emulate_bfloat16: Let "bfloat16" run on any processor, by rounding what float32 kernels are given and give:

@@ -101,7 +101,7 @@ struct CompileOptions {
       variants;  ///< node name, op name or "*" -> variant name or "reference"
   /// Let 3x3 and 5x5 convolutions use Winograd's algorithms, which multiply two to four times less
   /// and round up to about ten times more, and 1x1 convolutions Strassen's, which multiplies an
-  /// eighth less and rounds about three times more.
+  /// eighth to a quarter less and rounds three to five times more.
   bool winograd = true;
   /// kFloat32 runs the graph as recorded. kBFloat16 stores activations and their gradients as bf16
   /// (see `lower_precision`) and multiplies in bf16 with sums in f32; without AMX or AVX512-BF16
