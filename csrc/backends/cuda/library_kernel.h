@@ -470,13 +470,14 @@ struct Ready {
 };
 
 // A plan that writes its results where a concat wants them, of the same weights. Without a plan:
-// the concat copies them.
+// the concat copies them. Plans are told how the first pixel is aligned: all of them are so, then.
 template <class Library>
 Chosen<Library> choose_apart(int device, const Chosen<Library>& chosen, const Problem& problem) {
   ConvTask task = chosen.task;
   if (task.direction != Direction::kForward || task.measure != MeasureKind::kNothing ||
       problem.output_pitch == 0 || chosen.rewrite != nullptr)
     return {};
+  if (problem.output_pitch * (is_narrow(task.image) ? 2 : 4) % kVectorBytes != 0) return {};
   task.shape.output_step = static_cast<int>(problem.output_pitch);
   std::string why;
   try {

@@ -736,6 +736,9 @@ TEST_CASE("library kernel: a result that a concat reads is written where it want
   Concatenated alone(16);
   alone.problem.output_pitch = 0;
   CHECK(stays(alone));
+  Concatenated odd(16);
+  odd.problem.output_pitch = 20;  // every other pixel would not begin with a vector
+  CHECK(stays(odd));
   Fake::scripts = {{8, {{"padded", 10.0}}}};
   CHECK(stays(Concatenated(3)));  // as another convolution
 }
