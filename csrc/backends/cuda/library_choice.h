@@ -51,8 +51,8 @@ void in_threads(int device, std::size_t count,
 bool has_run(const std::string& choice);
 void note_run(const std::string& choice);
 
-// The fastest of `works`, of which the last is our own kernel: each is timed briefly, then the best
-// five at length. Negative: none works.
+// The fastest of `works`, of which the last may be our own kernel: each is timed briefly, then the
+// best five at length. Negative: none works.
 using Work = std::function<void()>;
 int fastest_of(DeviceTimer& timer, const std::vector<Work>& works);
 

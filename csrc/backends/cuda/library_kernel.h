@@ -335,11 +335,13 @@ std::byte* timed_scratch(DeviceTimer& timer, std::int64_t own_bytes,
 }
 
 // The fastest of the plans, with weights packed as steps find them; without a plan: our own kernel
-// is. None: they could not be timed. What there is no memory for is not among the plans any more.
+// is, unless one of the library's was asked for by name (`pinned`). None: they could not be timed.
+// What there is no memory for is not among the plans any more.
 template <class Library>
 std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
                                             const ConvTask& task, bool tf32,
-                                            std::vector<Chosen<Library>>& plans) {
+                                            std::vector<Chosen<Library>>& plans,
+                                            bool pinned = false) {
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
   std::int64_t most_packed = own_packed_bytes(task, tf32);
@@ -359,11 +361,12 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
       run_chosen<Library>(timer.queue(), plan, its_call, scratch);
     });
   }
-  works.push_back([&] {
-    ConvCall its_call = calls[turn++ % calls.size()];
-    if (!own_packs) its_call.packed = nullptr;
-    run_own(timer.queue(), task, tf32, its_call, scratch);
-  });
+  if (!pinned)
+    works.push_back([&] {
+      ConvCall its_call = calls[turn++ % calls.size()];
+      if (!own_packs) its_call.packed = nullptr;
+      run_own(timer.queue(), task, tf32, its_call, scratch);
+    });
   const int best = fastest_of(timer, works);
   Library::forget_stream(link);
   if (best < 0) return std::nullopt;
@@ -372,10 +375,11 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
 }
 
 // Without a plan: our own kernel is to be used; `why` says the reason. With one, it says what was
-// left out, if anything was. `began`: when choosing for the program did.
+// left out, if anything was. `began`: when choosing for the program did. `pinned`: our own kernel
+// is not wanted, and what was fastest without it is kept apart.
 template <class Library>
 Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
-                          Clock::time_point began = Clock::now()) {
+                          Clock::time_point began = Clock::now(), bool pinned = false) {
   const auto& link = link_of<Library>(device);
   if (link.functions == nullptr) {
     why = link.problem;
@@ -398,6 +402,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   // what was fastest of these alone.
   for (const auto& rewrite : rewrites) key += rewrite_mark(rewrite.get());
   if (!rewrites.empty() && options.rewrites == Rewrites::kAlways) key += "@always@";
+  if (pinned) key += "@pinned@";
   const auto seen = [&](const std::string& text) {
     return std::to_string(device) + "; " + key + "; " + text;
   };
@@ -434,7 +439,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   }
   const Chosen<Library> first = plans.front();
   const std::size_t wanted = plans.size();
-  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans);
+  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans, pinned);
   if (!best) {
     if (plans.empty()) plans.push_back(first);
     Trial<Library> trial(device, link, task);
@@ -518,7 +523,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   std::string why;
   Chosen<Library> chosen;
   try {
-    chosen = find_plan<Library>(device, task, why, problem.began);
+    chosen = find_plan<Library>(device, task, why, problem.began, !problem.pinned.empty());
   } catch (const std::exception& error) {
     why = error.what();
   }

@@ -689,6 +689,7 @@ struct Concatenated {
     problem.output_pitch = 24;
   }
   Choice choose() const { return choose_library<Fake>(0, conv, problem); }
+  bool takes_library() const { return choose().run != nullptr; }
   // The distance of pixels that the plan was made for which is run with that of the view.
   int run(const Choice& choice, std::int64_t pitch) const {
     DeviceQueue queue;
@@ -741,6 +742,21 @@ TEST_CASE("library kernel: a result that a concat reads is written where it want
   CHECK(stays(odd));
   Fake::scripts = {{8, {{"padded", 10.0}}}};
   CHECK(stays(Concatenated(3)));  // as another convolution
+}
+
+TEST_CASE("library kernel: one that is asked for by name does not race our own") {
+  const Choices choices;
+  Fake::scripts = {{16, {{"plan", 10.0}}}};
+  own_us = 5.0;
+  Concatenated net(16);
+  net.problem.output_pitch = 0;
+  net.problem.pinned = "conv2d.cudnn";
+  CHECK(net.takes_library());
+  CHECK(own_runs == 0);
+  net.problem.pinned = {};
+  CHECK(!net.takes_library());  // what was kept for the pin says nothing here,
+  net.problem.pinned = "conv2d.cudnn";
+  CHECK(net.takes_library());  // nor the other way round
 }
 
 }  // namespace
