@@ -196,13 +196,18 @@ cifar10() {
     echo "skipped: no Cython, so what reads images was not built"
     exit 77
   fi
+  # No other images than those that were asked for.
+  if [ -n "${PYCNN_CIFAR10:-}" ] && [ ! -d "$PYCNN_CIFAR10" ]; then
+    echo "PYCNN_CIFAR10 must name a folder with CIFAR-10, got $PYCNN_CIFAR10"
+    exit 1
+  fi
   for data in "${PYCNN_CIFAR10:-}" "$root/../shared/data/cifar10" "$root/shared/data/cifar10"; do
     if [ -n "$data" ] && [ -d "$data" ]; then
       PYCNN_CUDA_CHOOSE_SECONDS=30 PYTHONPATH=$build/stage "$python" -P tools/gpu_cifar10.py "$out" "$data"
       exit
     fi
   done
-  echo "skipped: no CIFAR-10 in ../shared/data/cifar10, and PYCNN_CIFAR10 names no folder"
+  echo "skipped: no CIFAR-10 in ../shared/data/cifar10, and PYCNN_CIFAR10 is not set"
   exit 77
 }
 

@@ -137,6 +137,15 @@ def test_cifar10_is_found_beside_the_checkout_and_skipped_where_it_is_not(script
     assert re.match(r"cifar10 +ok ", run(script, checkout, "cifar10", PYCNN_CIFAR10="", **fake_python)["cifar10"])
 
 
+def test_cifar10_in_no_folder_is_a_failure_and_not_replaced(script, tmp_path, fake_python):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (tmp_path / "shared/data/cifar10").mkdir(parents=True)
+    table = run(script, checkout, "cifar10", PYCNN_CIFAR10="none", **fake_python)
+    expected = r"cifar10 +failed \(1\) +\d+ s +PYCNN_CIFAR10 must name a folder with CIFAR-10, got none"
+    assert re.match(expected, table["cifar10"]), table["cifar10"]
+
+
 def test_the_updates_in_torch_are_those_of_the_optimizer(root):
     torch = pytest.importorskip("torch")
     spec = importlib.util.spec_from_file_location("gpu_cifar10", root / "tools/gpu_cifar10.py")
