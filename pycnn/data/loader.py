@@ -304,7 +304,7 @@ class Loader:
         part = part_of(whole, *self.shard)
         return part.stop - part.start, whole
 
-    def leave_uncut(self, *, whole: bool) -> bool:
+    def _leave_uncut(self, *, whole: bool) -> bool:
         """Leave the transform to whoever trains: batches hold `Uncut` instead of images from the next epoch on.
 
         Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pycnn.arguments import as_path
-from pycnn.data import Dataset, Loader
+from pycnn.data import Loader
 from pycnn.dist._group import on_all_ranks
 from pycnn.errors import Error, FileError, TrainingError
 from pycnn.optim.schedules import ReduceOnPlateau
@@ -89,8 +89,7 @@ class Plan:
     """Arguments of `fit`, settled."""
 
     loader: Loader
-    val: Dataset | None
-    val_transform: Any
+    val: Loader | None
     epochs: int
     callbacks: Sequence[Callback]
     directory: Path | None
@@ -180,7 +179,7 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     row["images_per_second"] = (position.totals.samples - images_before) / max(seconds, 1e-9)
     row["data_wait_percent"] = 100.0 * loader.wait_seconds / max(seconds, 1e-9)
     if plan.val is not None:
-        measured = trainer.validate(plan.val, loader.batch_size, plan.val_transform)
+        measured = trainer.validate(plan.val)
         row.update({f"val_{name}": value for name, value in measured.items()})
     if trainer.ranks is not None:
         # So that all come to the same decisions.

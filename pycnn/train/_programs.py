@@ -25,11 +25,12 @@ from pycnn.tracing import Symbol, freeze_statistics, scope, trace
 from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
 
-__all__ = ["AHEAD", "BatchProgram", "Objective", "PendingMeans", "ProgramSet", "in_turn"]
+__all__ = ["AHEAD", "IMAGES", "MEASURED_IMAGES", "BatchProgram", "Objective", "PendingMeans", "ProgramSet", "in_turn"]
 
 _CACHED = 6
-#: What the images of a whole data set are called among the arrays that programs share.
+#: What the images of a whole data set are called among the arrays that programs share: for training, and for measuring.
 IMAGES = "images of the data set"
+MEASURED_IMAGES = "images that are measured"
 #: Steps on a GPU that are begun before the result of one is looked at.
 AHEAD = 2
 
@@ -166,19 +167,26 @@ class BatchProgram:
         return values
 
 
-@dataclass(frozen=True)
 class PendingMeans:
     """Means over a batch, by name, of a run that may be under way on a GPU.
 
     Attributes:
         samples: In the batch.
-        wait: Gives them when they are there.
         overlaps: Whether the run may be under way.
     """
 
-    samples: int
-    wait: Callable[[], dict[str, float]]
-    overlaps: bool
+    def __init__(self, samples: int, wait: Callable[[], dict[str, float]], *, overlaps: bool) -> None:
+        self.samples = samples
+        self.overlaps = overlaps
+        self._wait: Callable[[], dict[str, float]] | None = wait
+        self._means: dict[str, float] = {}
+
+    def wait(self) -> dict[str, float]:
+        """The means, when they are there; may be called again."""
+        if self._wait is not None:
+            self._means = self._wait()
+            self._wait = None  # and with it the program, whose memory may be wanted
+        return self._means
 
 
 def in_turn(begun: Iterable[PendingMeans]) -> Iterator[PendingMeans]:
@@ -219,6 +227,13 @@ class ProgramSet:
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
         self._images: Parameter | None = None
+        #: Of the images among the arrays that programs share.
+        self.images_name = MEASURED_IMAGES if optimizer is None else IMAGES
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether programs for whole `Uncut` batches can be had."""
+        return self._images is not None
 
     def keep_images(self, images: np.ndarray) -> None:
         """Let programs for whole `Uncut` batches take windows of these images, as they are now.
@@ -232,7 +247,7 @@ class ProgramSet:
         self.drop_images()
         expect_memory("fit: no memory for a copy of all images", images.nbytes)
         self._images = Parameter(images.shape, init=images, trainable=False, dtype=images.dtype.name)
-        self._images.name = IMAGES
+        self._images.name = self.images_name
 
     def drop_images(self) -> None:
         """Give back the memory of what `keep_images` copied, here and on the device."""
@@ -241,8 +256,8 @@ class ProgramSet:
         self._images = None
         for key in [key for key in self._programs if key[-1] == "whole"]:
             del self._programs[key]
-        if IMAGES in self._variables:  # where a program was made
-            del self._variables[IMAGES]
+        if self.images_name in self._variables:  # where a program was made
+            del self._variables[self.images_name]
 
     def get(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram:
         """The program for arrays of these shapes and types."""

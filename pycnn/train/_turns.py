@@ -27,6 +27,11 @@ class Turn:
         if self._thread != threading.get_ident():
             self._lock, self._thread = threading.Lock(), None
 
+    @property
+    def is_taken_elsewhere(self) -> bool:
+        """Whether another thread has it."""
+        return self._lock.locked() and self._thread != threading.get_ident()
+
     @contextmanager
     def take(self, who: str) -> Iterator[None]:
         """Have it until the end of the block.

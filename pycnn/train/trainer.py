@@ -19,7 +19,7 @@ from pycnn.arguments import as_integer, as_number, as_path
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
 from pycnn.data.transforms._windows import Uncut
-from pycnn.errors import ArgumentError, FormatError, MemoryLimitError, ShapeError, UnsupportedError
+from pycnn.errors import ArgumentError, FormatError, ShapeError, UnsupportedError
 from pycnn.nn import _range, files
 from pycnn.nn._running import as_input, stack_level
 from pycnn.nn.auxiliary import as_auxiliary_weight
@@ -32,7 +32,8 @@ from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop, _ranks
 from pycnn.train._batches import as_dataset, as_target, check_labels
 from pycnn.train._files import make_directory
-from pycnn.train._programs import IMAGES, BatchProgram, PendingMeans, ProgramSet, in_turn, make_objective
+from pycnn.train._placement import Placement, check_augmenter, describe
+from pycnn.train._programs import PendingMeans, ProgramSet, in_turn, make_objective
 from pycnn.train._turns import turn_of
 from pycnn.train.callbacks import Callback
 from pycnn.train.fingerprint import weights_fingerprint
@@ -40,9 +41,6 @@ from pycnn.train.history import History
 from pycnn.train.metrics import as_metrics
 
 __all__ = ["Trainer"]
-
-# Bytes of images that are kept on a GPU without being asked for.
-_MOST_RESIDENT = 1 << 30
 
 
 class Trainer:
@@ -166,8 +164,6 @@ class Trainer:
         self._device = device
         self._ranks: _ranks.Ranks | None = None
         self._has_joined = False
-        # Of a whole data set's images: whether the device has, and must have, memory for them.
-        self._has_room, self._must_keep = True, False
         #: Learning rate of the last step; None before the first.
         self.rate: float | None = None
         self._warned: set[str] = set()
@@ -183,6 +179,7 @@ class Trainer:
         }
         self._training = ProgramSet(net, objective, self.variables, **options, optimizer=self._spec)
         self._measuring = ProgramSet(net, objective, self.variables, **options, optimizer=None)
+        self._placement = Placement(self._training, self._measuring, device, self._turn)
         self.variables["train.seed"] = np.array([seed], np.int64)
         self.variables["train.step"] = np.array([0], np.int64)
         self.variables["train.learning_rate"] = np.array([optimizer.lr], np.float32)
@@ -304,7 +301,7 @@ class Trainer:
             raise ShapeError(f"step: x is {images.shape}, a batch needs at least one image")
         target = as_target(y, len(images), who="step")
         ranks = self.ranks  # before a program is made
-        images, program = self._program_for(images, target)
+        images, program = self._placement.program(self._training, images, target)
         if ranks is not None:
             ranks.begin_step(self, images, len(images) if samples is None else samples)
         if not self.steps & (self.steps - 1):  # the first ones, then ever more rarely: looking takes time
@@ -319,6 +316,7 @@ class Trainer:
         looks = not self.steps and "unchanged" not in self._warned and not self.scales_loss
         before = self._trainable() if looks else None
         pending = program.begin(images, target, who="step")
+        self._placement.note_begun(pending)
         self.steps += 1
         if ranks is not None:  # on the CPU, where the step has been made
             values = ranks.end_step(self, pending.wait(), signal)
@@ -326,20 +324,6 @@ class Trainer:
         if before is not None and math.isfinite(pending.wait()["loss"]) and self._trainable() == before:
             self.warn_unchanged("the first step")
         return pending
-
-    def _program_for(self, images: Any, target: np.ndarray) -> tuple[Any, BatchProgram]:
-        """A training program, and the batch as that takes it."""
-        if isinstance(images, Uncut) and not self._has_room:
-            images = images.with_own_images()
-        try:
-            return images, self._training.get(images, target)
-        except MemoryLimitError:
-            # The images of the whole data set may be what is too much.
-            if not isinstance(images, Uncut) or not images.is_whole or self._must_keep:
-                raise
-        self._has_room = False
-        self._training.drop_images()
-        return self._program_for(images, target)
 
     def _trainable(self) -> dict[str, int]:
         # Sums, for a copy of the weights may be as large as all activations.
@@ -417,7 +401,9 @@ class Trainer:
                 and a `Cutout` at its end, or of nothing. "resident": the same, with a copy of the images of an
                 `ArrayDataset`, as they are now, on the device, to which a step is told numbers alone. "auto": on a GPU
                 the last of these that can be had ("resident" for images of up to 1 GiB, and while the GPU has memory
-                for them), on the CPU "loader". The copy is kept for the next `fit`.
+                for them), on the CPU "loader". With "resident", asked for or chosen, and in as much of that room as is
+                left, the images of `val` are kept so too, without `val_transform` or with one as above. The copies are
+                kept for the next `fit`.
 
         Returns:
             The history of all epochs, with the fingerprint of the weights.
@@ -456,16 +442,17 @@ class Trainer:
                 f"fit: batch_size {loader.batch_size} is shared among {self.ranks.shard[1]} ranks, expected at least "
                 "one image for each"
             )
-        _check_augmenter(augment_in)
+        check_augmenter(augment_in)
         directory = _loop.checkpoint_path(checkpoint_dir)
         if held_out is not None:
             warn_shared_files(data, held_out, who="fit", name="val")
         with self._turn.take("fit"), _ranks.joined(self.ranks, "fit"):
             self._check_data(loader, "fit: train")
-            if held_out is not None:
-                self._check_data(Loader(held_out, 1, transform=val_transform, workers=0), "fit: val")
+            val_loader = None if held_out is None else self._measured(held_out, batch_size, val_transform)
+            if val_loader is not None:
+                self._check_data(val_loader, "fit: val")
             # With the turn: a training that is under way may read the images that are kept.
-            self._choose_augmenter(loader, augment_in)
+            self._placement.settle(loader, val_loader, augment_in, dict(self.net.named_tensors()))
             source = self._resume_source(resume, directory)
             saved = None if source is None else _checkpoint.prepare(self, source)
             # All that can be refused is looked at before anything of the file is taken over.
@@ -486,8 +473,7 @@ class Trainer:
             self._steps_per_epoch, self._epochs = len(loader), last
             plan = _loop.Plan(
                 loader,
-                held_out,
-                val_transform,
+                val_loader,
                 last,
                 self._callbacks,
                 directory,
@@ -501,38 +487,6 @@ class Trainer:
                 self.ranks.synchronise(self, "fit", loader.image_shape, same)
             _loop.run(self, plan)
         return self.history
-
-    def _choose_augmenter(self, loader: Loader, wanted: str) -> None:
-        """Settle `augment_in`.
-
-        Raises:
-            ArgumentError: It cannot be had.
-            MemoryLimitError: "resident", and there is no memory for a copy of the images.
-        """
-        self._has_room, self._must_keep = True, wanted == "resident"
-        if wanted == "loader" or (wanted == "auto" and not self._device.startswith("cuda")):
-            self._training.drop_images()
-            return
-        data = loader.dataset
-        if wanted != "step" and (self._must_keep or len(data) * math.prod(data.image_shape) <= _MOST_RESIDENT):
-            names = dict(self.net.named_tensors())
-            if IMAGES not in names and loader.leave_uncut(whole=True):
-                try:
-                    self._training.keep_images(data.images)  # type: ignore[attr-defined]
-                    return
-                except MemoryLimitError:
-                    if self._must_keep:
-                        raise
-        self._training.drop_images()
-        if not self._must_keep and loader.leave_uncut(whole=False):
-            return
-        if wanted != "auto":
-            kind, of_kind = type(data).__name__, " of an ArrayDataset" if self._must_keep else ""
-            raise ArgumentError(
-                f"fit: augment_in is {wanted!r}, and takes uint8 images{of_kind} and a transform of one RandomCrop or "
-                f"RandomShift, RandomHorizontalFlip and a last Cutout\n  there are {data.image_dtype} images of "
-                f"{kind}, and transform={describe(loader.transform)}"
-            )
 
     def _resume_source(self, resume: bool | str | PathLike[str], directory: Path | None) -> Path | None:
         if resume is False or resume is None:
@@ -638,30 +592,24 @@ class Trainer:
         """
         dataset = as_dataset(data, who="evaluate")
         with _ranks.joined(self.ranks, "evaluate"):
+            loader = self._measured(dataset, batch_size, transform)
             if averages:
                 with self._turn.take("evaluate"), self.averaged():
-                    return self._measure(dataset, batch_size, transform)
-            return self._measure(dataset, batch_size, transform)
+                    return self._measure(loader)
+            return self._measure(loader)
 
-    def _measure(self, dataset: Dataset, batch_size: int, transform: Any) -> dict[str, float]:
-        who = "evaluate"
-        totals = _loop.Totals()
+    def _measured(self, dataset: Dataset, batch_size: int, transform: Any) -> Loader:
         shard = (0, 1) if self.ranks is None else self.ranks.shard
-        loader = Loader(dataset, batch_size, shuffle=False, transform=transform, shard=shard)
+        return Loader(dataset, batch_size, shuffle=False, transform=transform, shard=shard)
+
+    def _measure(self, loader: Loader) -> dict[str, float]:
+        totals = _loop.Totals()
+        loader.set_epoch(0)  # the same random numbers each time
 
         def begun() -> Iterator[PendingMeans]:
-            first = True
             for batch, (x, y) in enumerate(loader):
-                if not loader.samples(batch)[0]:
-                    continue  # a short batch, that other ranks measure
-                target = as_target(y, len(x), who=who)
-                _range.check(self.net, x)
-                program = self._measuring.get(x, target)
-                if program.classes is not None and first:
-                    # All at once: in a batch, the position would not be that in the data set.
-                    check_labels(np.asarray(dataset.labels), program.classes, who=who)
-                first = False
-                yield program.begin(x, target, who=who)
+                if loader.samples(batch)[0]:  # else a short batch, that other ranks measure
+                    yield self._begin_measuring(loader, x, y, is_first=not batch)
 
         for pending in in_turn(begun()):
             totals.add(pending.wait(), pending.samples)
@@ -669,12 +617,24 @@ class Trainer:
             self.ranks.total(totals)
         return totals.means()
 
-    def validate(self, dataset: Dataset, batch_size: int, transform: Any = None) -> dict[str, float]:
+    def _begin_measuring(self, loader: Loader, x: Any, y: np.ndarray, *, is_first: bool) -> PendingMeans:
+        who = "evaluate"
+        target = as_target(y, len(x), who=who)
+        _range.check(self.net, x)
+        x, program = self._placement.program(self._measuring, x, target)
+        if program.classes is not None and is_first:
+            # All at once: in a batch, the position would not be that in the data set.
+            check_labels(np.asarray(loader.dataset.labels), program.classes, who=who)
+        pending = program.begin(x, target, who=who)
+        self._placement.note_begun(pending)
+        return pending
+
+    def validate(self, loader: Loader) -> dict[str, float]:
         """Measure within `fit`: with `ema_decay`, the averaged weights."""
         if self.ema_decay is None:
-            return self._measure(dataset, batch_size, transform)
+            return self._measure(loader)
         with self.averaged():
-            return self._measure(dataset, batch_size, transform)
+            return self._measure(loader)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Class of each image, int64 (N,), computed as in training; see `pycnn.nn.Module.predict`.
@@ -833,18 +793,6 @@ class Trainer:
             f"<Trainer of {type(self.net).__name__}: {self.optimizer!r}, {self.loss}, "
             f"{self.steps} steps, {self.position.epoch} epochs>"
         )
-
-
-def _check_augmenter(wanted: Any) -> None:
-    if not isinstance(wanted, str) or wanted not in ("auto", "loader", "step", "resident"):
-        raise ArgumentError(f"fit: augment_in must be 'auto', 'loader', 'step' or 'resident', got {wanted!r}")
-
-
-def describe(value: Any) -> str:
-    """Text of an object that is the same in another process."""
-    text = repr(value)
-    # The default text holds an address.
-    return type(value).__name__ if " object at 0x" in text else text
 
 
 def as_normalize(value: Any) -> Normalize:

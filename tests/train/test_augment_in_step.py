@@ -5,8 +5,10 @@ With `PYCNN_CUDA_MODULE` naming the emulated module the tests for a device run w
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,11 +29,14 @@ from pycnn.data.transforms import (
 )
 from pycnn.data.transforms._windows import Uncut, as_windows
 from pycnn.errors import ArgumentError, MemoryLimitError, TrainingError
-from pycnn.train import Callback
-from pycnn.train._programs import IMAGES, ProgramSet
+from pycnn.train import Callback, _placement
+from pycnn.train._programs import IMAGES, MEASURED_IMAGES, ProgramSet
 
 CROP, FLIP, HIDE = RandomCrop(padding=2, fill=17.5), RandomHorizontalFlip(), Cutout(3, p=0.7, fill=(1.0, 300.0, -4.0))
 AUGMENT = Compose([CROP, FLIP, HIDE])
+EMULATED = pytest.mark.skipif(
+    "emulated" not in os.environ.get("PYCNN_CUDA_MODULE", ""), reason="counted by the emulated device"
+)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
@@ -112,8 +117,8 @@ def test_other_transforms_are_no_windows(transform):
 def test_a_loader_leaves_batches_uncut():
     whole, cut = (Loader(data(), 16, transform=AUGMENT, seed=2, workers=workers) for workers in (1, 0))
     other = Loader(data(), 16, transform=AUGMENT, seed=2)
-    assert whole.leave_uncut(whole=True)
-    assert other.leave_uncut(whole=False)
+    assert whole._leave_uncut(whole=True)
+    assert other._leave_uncut(whole=False)
     for (a, labels), (b, same), (images, again) in zip(whole, other, cut, strict=True):
         assert isinstance(a, Uncut)
         assert isinstance(b, Uncut)
@@ -131,7 +136,7 @@ def test_a_loader_leaves_batches_uncut():
         Loader(data(), 16, transform=CROP, normalize=(0.5, 0.5)),
         Loader(data(dtype=np.float32), 16, transform=CROP),
     ):
-        assert not loader.leave_uncut(whole=False)
+        assert not loader._leave_uncut(whole=False)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -149,7 +154,7 @@ def test_a_gpu_keeps_the_images_by_itself(monkeypatch):
     fit(training, "auto")
     assert IMAGES in training.variables
     assert [name for name, _, _ in training._training.get(*last_batch(training)).program.inputs] == ["places", "y"]
-    monkeypatch.setattr(pc.train.trainer, "_MOST_RESIDENT", 50 * 10 * 9 * 3 - 1)
+    monkeypatch.setattr(_placement, "_MOST_RESIDENT", 50 * 10 * 9 * 3 - 1)
     training = trainer("cuda")
     fit(training, "auto")
     assert IMAGES not in training.variables
@@ -162,7 +167,7 @@ def last_batch(training):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif("emulated" not in os.environ.get("PYCNN_CUDA_MODULE", ""), reason="counted by the emulated device")
+@EMULATED
 def test_a_resident_step_is_told_numbers_alone(monkeypatch, tmp_path):
     calls = tmp_path / "calls"
     monkeypatch.setenv("PYCNN_EMULATED_CALLS", str(calls))
@@ -256,6 +261,109 @@ def test_without_memory_for_all_images_each_batch_is_sent(monkeypatch):
     assert training._training._images is None
     with pytest.raises(MemoryLimitError, match="no memory for the images"):
         fit(trainer("cuda"), "resident")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_validation_has_the_same_bits_wherever_its_images_are(device):
+    def measured(where, **options):
+        training = trainer(device, ema_decay=0.9)
+        history = training.fit(data(), data(37), epochs=2, batch_size=16, progress=False, augment_in=where, **options)
+        return training, (history["val_loss"], history["val_accuracy"], history.fingerprint)
+
+    for transform in (None, AUGMENT):
+        expected = measured("loader", val_transform=transform)[1]
+        training, found = measured("resident", val_transform=transform)
+        assert found == expected
+        assert MEASURED_IMAGES in training.variables
+        assert training.evaluate(data(37)) == trainer_evaluates(training, device)
+    training, found = measured("resident", val_transform=CenterCrop(8))
+    assert found == measured("loader", val_transform=CenterCrop(8))[1]
+    assert MEASURED_IMAGES not in training.variables
+
+
+def trainer_evaluates(training, device):
+    """What a trainer without any images measures with the weights of another."""
+    other = trainer(device)
+    other.net.load_state_dict(training.net.state_dict())
+    return other.evaluate(data(37))
+
+
+def test_images_of_a_validation_are_kept_no_longer_than_they_are_read():
+    training = trainer()
+    for where, val in (("loader", data(37)), ("step", data(37)), ("resident", None)):
+        training.fit(data(), data(37), epochs=1, progress=False, augment_in="resident")
+        assert MEASURED_IMAGES in training.variables
+        training.fit(data(), val, epochs=1, progress=False, augment_in=where)
+        assert MEASURED_IMAGES not in training.variables
+
+
+@pytest.mark.cuda
+def test_images_of_a_validation_are_kept_in_what_room_is_left(monkeypatch):
+    for room, kept in ((87, True), (86, False)):
+        monkeypatch.setattr(_placement, "_MOST_RESIDENT", room * 10 * 9 * 3)
+        training = trainer("cuda")
+        training.fit(data(), data(37), epochs=1, progress=False)
+        assert IMAGES in training.variables
+        assert (MEASURED_IMAGES in training.variables) == kept
+
+
+@pytest.mark.cuda
+@EMULATED
+def test_images_are_given_up_where_programs_find_no_memory_beside_them(monkeypatch):
+    def fit_within(limit, augment_in):
+        gc.collect()  # what trainings before have taken
+        if limit:
+            monkeypatch.setenv("PYCNN_EMULATED_MEMORY", str(limit))
+        training = trainer("cuda")
+        history = training.fit(
+            data(1000),
+            data(900),
+            epochs=1,
+            batch_size=16,
+            transform=AUGMENT,
+            val_transform=FLIP,
+            progress=False,
+            augment_in=augment_in,
+        )
+        kept = tuple(name in training.variables for name in (IMAGES, MEASURED_IMAGES))
+        return (history["loss"], history["val_loss"], history.fingerprint), kept
+
+    expected, _ = fit_within(0, "loader")
+    seen = {"auto": [], "resident": []}
+    for limit, augment_in in itertools.product(range(200_000, 1_000_001, 100_000), seen):
+        try:
+            found, kept = fit_within(limit, augment_in)
+        except MemoryLimitError:
+            kept = None
+        else:
+            assert found == expected
+        if kept not in seen[augment_in]:
+            seen[augment_in].append(kept)
+    # With ever more memory.
+    assert seen["auto"] == [None, (False, False), (True, False), (True, True)]
+    assert seen["resident"] == [None, (True, False), (True, True)]
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_measurement_takes_no_images_from_a_training_of_another_thread(monkeypatch, is_training):
+    training = trainer()
+    fit(training, "resident", epochs=1)
+    training._placement._must_keep = False
+
+    def refused(self, x, y):
+        if training._training.keeps_images:
+            raise MemoryLimitError("no memory")
+        return get(self, x, y)
+
+    get = ProgramSet.get
+    monkeypatch.setattr(ProgramSet, "get", refused)
+    with ThreadPoolExecutor(1) as pool:
+        if is_training:
+            with training._turn.take("test"), pytest.raises(MemoryLimitError):
+                pool.submit(training.evaluate, data()).result()
+        else:
+            pool.submit(training.evaluate, data()).result()
+    assert (IMAGES in training.variables) == is_training
 
 
 def test_what_cannot_be_augmented_in_the_step_is_refused():

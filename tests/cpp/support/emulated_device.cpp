@@ -6,11 +6,14 @@
 // "recording", "begin_recording", "allocate_host", "make_event" or "elapsed"; with "slow_lanes" it
 // takes long to follow an event, in a time that counts each piece of work as a microsecond. Ranges
 // are written to the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
-// $PYCNN_EMULATED_CALLS, kernels as "launch" when they run.
+// $PYCNN_EMULATED_CALLS, kernels as "launch" when they run. There are as many
+// bytes as $PYCNN_EMULATED_MEMORY says.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <new>
 #include <set>
 #include <string>
@@ -165,15 +168,50 @@ void* allocate_filled(std::size_t bytes) {
 }
 }  // namespace
 
+namespace {
+std::size_t memory_bytes() {
+  const char* const bytes = std::getenv("PYCNN_EMULATED_MEMORY");
+  return bytes == nullptr ? kMemoryBytes : std::strtoull(bytes, nullptr, 10);
+}
+
+// What is allocated, of all queues.
+struct Taken {
+  std::mutex mutex;
+  std::map<void*, std::size_t> blocks;
+  std::size_t bytes = 0;
+};
+Taken& taken() {
+  static auto* const all = new Taken;  // never destroyed: sessions may live as long as the process
+  return *all;
+}
+}  // namespace
+
 void* allocate(DeviceQueue*, std::size_t bytes) noexcept {
   count("allocate", bytes);
-  return allocate_filled(bytes);
+  const std::lock_guard lock(taken().mutex);
+  if (taken().bytes + bytes > memory_bytes()) return nullptr;
+  void* const memory = allocate_filled(bytes);
+  if (memory == nullptr) return nullptr;
+  taken().blocks[memory] = bytes;
+  taken().bytes += bytes;
+  return memory;
 }
 void release(DeviceQueue* queue, void* memory) noexcept {
   run_all(*queue);  // as cudaFree does
+  {
+    const std::lock_guard lock(taken().mutex);
+    if (const auto entry = taken().blocks.find(memory); entry != taken().blocks.end()) {
+      taken().bytes -= entry->second;
+      taken().blocks.erase(entry);
+    }
+  }
   ::operator delete (memory, std::align_val_t{kAlignment});
 }
-std::size_t free_bytes(DeviceQueue*) noexcept { return kMemoryBytes; }
+std::size_t free_bytes(DeviceQueue*) noexcept {
+  const std::lock_guard lock(taken().mutex);
+  const std::size_t all = memory_bytes();
+  return all > taken().bytes ? all - taken().bytes : 0;
+}
 void* allocate_host(DeviceQueue*, std::size_t bytes) noexcept {
   count("allocate_host", bytes);
   return fails("allocate_host") ? nullptr : allocate_filled(bytes);

@@ -1,0 +1,142 @@
+"""Where the images of a training are: who cuts windows of them, and which of them stay on the device."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+import numpy as np
+
+from pycnn.data import Loader
+from pycnn.data.transforms._windows import Uncut
+from pycnn.errors import ArgumentError, MemoryLimitError
+from pycnn.train._programs import AHEAD, BatchProgram, PendingMeans, ProgramSet
+from pycnn.train._turns import Turn
+
+__all__ = ["Placement", "check_augmenter", "describe"]
+
+# Bytes of images that are kept on a GPU without being asked for.
+_MOST_RESIDENT = 1 << 30
+
+
+class Placement:
+    """Settles `augment_in` of `Trainer.fit`.
+
+    Images stay on the device while programs find memory beside them: those for validation are given up first, then
+    those of the training, unless they were asked for. From then on each batch is sent.
+    """
+
+    def __init__(self, training: ProgramSet, measuring: ProgramSet, device: str, turn: Turn) -> None:
+        self._training = training
+        self._measuring = measuring
+        self._device = device
+        self._turn = turn
+        self._must_keep = False
+        self._begun: deque[PendingMeans] = deque(maxlen=AHEAD + 1)
+
+    def settle(self, train: Loader, val: Loader | None, wanted: str, names: Collection[str]) -> None:
+        """Settle who augments, and keep the images that can be; the loaders' batches fit that from then on.
+
+        Args:
+            train: Of the training.
+            val: Of its validation.
+            wanted: As `check_augmenter` accepts it.
+            names: Of the net's own arrays.
+
+        Raises:
+            ArgumentError: It cannot be had.
+            MemoryLimitError: "resident", and there is no memory for a copy of the images.
+        """
+        self._must_keep = wanted == "resident"
+        if wanted == "loader" or (wanted == "auto" and not self._device.startswith("cuda")):
+            self._training.drop_images()
+            self._measuring.drop_images()
+            return
+        room = 0 if wanted == "step" else _MOST_RESIDENT
+        is_kept = self._keep(self._training, train, math.inf if self._must_keep else room, names)
+        if not is_kept:
+            is_left = not self._must_keep and train._leave_uncut(whole=False)
+            if not is_left and wanted != "auto":
+                self._measuring.drop_images()
+                self._refuse(train, wanted)
+        if val is None:
+            self._measuring.drop_images()
+        else:
+            self._keep(self._measuring, val, room - _image_bytes(train) if is_kept else room, names)
+
+    def _refuse(self, train: Loader, wanted: str) -> NoReturn:
+        data = train.dataset
+        kind, of_kind = type(data).__name__, " of an ArrayDataset" if self._must_keep else ""
+        raise ArgumentError(
+            f"fit: augment_in is {wanted!r}, and takes uint8 images{of_kind} and a transform of one RandomCrop or "
+            f"RandomShift, RandomHorizontalFlip and a last Cutout\n  there are {data.image_dtype} images of "
+            f"{kind}, and transform={describe(train.transform)}"
+        )
+
+    def _keep(self, programs: ProgramSet, loader: Loader, room: float, names: Collection[str]) -> bool:
+        """Keep the images of a loader for these programs, where they take no more bytes than `room`."""
+        if _image_bytes(loader) <= room and programs.images_name not in names and loader._leave_uncut(whole=True):
+            try:
+                programs.keep_images(loader.dataset.images)  # type: ignore[attr-defined]
+                return True
+            except MemoryLimitError:
+                if programs is self._training and self._must_keep:
+                    raise
+        programs.drop_images()
+        return False
+
+    def program(self, programs: ProgramSet, images: Any, target: np.ndarray) -> tuple[Any, BatchProgram]:
+        """A program for a batch, and the batch as that takes it.
+
+        Raises:
+            MemoryLimitError: There is no memory for it beside the images that must be kept.
+        """
+        while True:
+            if isinstance(images, Uncut) and not programs.keeps_images:
+                images = images.with_own_images()
+            try:
+                return images, programs.get(images, target)
+            except MemoryLimitError:
+                # The images of a whole data set may be what is too much.
+                if not self._give_up():
+                    raise
+
+    def note_begun(self, pending: PendingMeans) -> None:
+        """Remember a run, which may read images that are to be given up."""
+        if pending.overlaps:
+            self._begun.append(pending)
+
+    def _give_up(self) -> bool:
+        """Give back the memory of images, first of those that matter least; False where there are none."""
+        if self._turn.is_taken_elsewhere:
+            return False  # they are read there
+        for programs in (self._measuring, self._training):
+            if programs.keeps_images and not (programs is self._training and self._must_keep):
+                while self._begun:  # runs keep what they read
+                    self._begun.popleft().wait()
+                programs.drop_images()
+                return True
+        return False
+
+
+def _image_bytes(loader: Loader) -> int:
+    return len(loader.dataset) * math.prod(loader.dataset.image_shape)
+
+
+def check_augmenter(wanted: Any) -> None:
+    """Refuse another word for `augment_in`.
+
+    Raises:
+        ArgumentError: It is none of the four.
+    """
+    if not isinstance(wanted, str) or wanted not in ("auto", "loader", "step", "resident"):
+        raise ArgumentError(f"fit: augment_in must be 'auto', 'loader', 'step' or 'resident', got {wanted!r}")
+
+
+def describe(value: Any) -> str:
+    """Text of an object that is the same in another process."""
+    text = repr(value)
+    # The default text holds an address.
+    return type(value).__name__ if " object at 0x" in text else text
