@@ -146,14 +146,14 @@ MUTANTS = (
     Mutant(
         "strassen: later parts of a weight gradient go on from the sums of others",
         CPU + "conv2d_strassen_weight_grad.cpp",
-        "job.accumulate = u != first;",
+        "job.accumulate = u != chunk.first;",
         "job.accumulate = u != 0;",
         "*/backends/test_strassen_weight_grad.cpp",
     ),
     Mutant(
         "strassen: every part of a weight gradient adds the odd pixel",
         CPU + "conv2d_strassen_weight_grad.cpp",
-        "if (plan.pixels() % 2 == 0 || index + 1 < plan.parts) return;",
+        "if (plan.pixels() % 2 == 0 || chunk.part + 1 < plan.parts) return;",
         "if (plan.pixels() % 2 == 0) return;",
         "*/backends/test_strassen_weight_grad.cpp",
     ),

@@ -23,6 +23,7 @@ constexpr Index kWantedChunks = 8;              // more only where their parts a
 constexpr Index kPartPairs = 768;               // repay that a part is written and read again
 constexpr Index kPartFloats = 2 * 1024 * 1024;  // of all parts together
 constexpr Index kAddedFloats = 16 * 1024;       // at a time
+constexpr Index kGatheredAhead = 4;             // pixels
 constexpr Index kLine = 16;                     // floats
 
 Index whole_lines(Index floats) { return ceil_div(floats, kLine) * kLine; }
@@ -97,12 +98,18 @@ struct StrassenGradTensors {
 void gather(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index first,
             Index count, float* to) {
   const std::size_t bytes = static_cast<std::size_t>(plan.in_channels) * sizeof(float);
-  for (Index p = first; p < first + count; ++p, to += plan.in_channels) {
+  auto pixel = [&](Index p) {
     const Index line = p / plan.columns, column = p % plan.columns;
     const Index image = line / plan.rows, row = line % plan.rows;
-    const Index pixel =
-        (image * plan.height + row * plan.row_stride) * plan.width + column * plan.column_stride;
-    std::memcpy(to, tensors.input + pixel * tensors.in_pixel, bytes);
+    return tensors.input + ((image * plan.height + row * plan.row_stride) * plan.width +
+                            column * plan.column_stride) *
+                               tensors.in_pixel;
+  };
+  for (Index p = first; p < first + count; ++p, to += plan.in_channels) {
+    // Those between are left out, which ends what the hardware foresees.
+    const float* near = pixel(std::min(p + kGatheredAhead, first + count - 1));
+    for (Index at = 0; at < plan.in_channels; at += kLine) __builtin_prefetch(near + at);
+    std::memcpy(to, pixel(p), bytes);
   }
 }
 
@@ -150,47 +157,88 @@ void add_last_pixel(const StrassenGradPlan& plan, const StrassenGradTensors& ten
   }
 }
 
-void run_chunk(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index chunk,
+// The units of a part that a chunk is made of, and its channels.
+struct GradChunk {
+  Index part, first, end;
+  HalfOutputs outputs;
+};
+
+GradChunk chunk_at(const StrassenGradPlan& plan, Index index) {
+  const Index part = index / plan.splits;
+  return {part, plan.units * part / plan.parts, plan.units * (part + 1) / plan.parts,
+          outputs_of(plan, index % plan.splits)};
+}
+
+// Where a unit is read.
+void set_unit(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
+              const HalfOutputs& outputs, Index unit, StrassenGradPairs& job) {
+  const Index pair = unit * plan.unit_pairs;
+  job.pairs = std::min(plan.unit_pairs, plan.pairs() - pair);
+  job.grad = tensors.grad_output + 2 * pair * tensors.grad_pixel + outputs.begin;
+  job.input = tensors.input + 2 * pair * tensors.in_pixel;
+  job.outputs = outputs.end - outputs.begin;
+}
+
+// Has a unit come near while the one before it is multiplied. Pixels that are gathered stay away.
+void fetch_unit(const StrassenGradPlan& plan, const StrassenGradPairs& unit,
+                StrassenGradPairs& job) {
+  const Index pixels = 2 * unit.pairs;
+  // Slices have their pixels further apart than two halves: the lower one alone.
+  const Index halves = unit.grad_pixel == plan.out_channels ? 2 : 1;
+  job.fetch = {unit.grad, halves * pixels, unit.outputs, unit.grad_pixel / halves};
+  if (!plan.gathered) job.fetch_other = {unit.input, pixels, plan.in_channels, unit.input_pixel};
+}
+
+void run_chunk(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index index,
                float* scratch) {
-  const Index index = chunk / plan.splits, split = chunk % plan.splits;
-  const Index first = plan.units * index / plan.parts;
-  const Index end = plan.units * (index + 1) / plan.parts;
-  const HalfOutputs outputs = outputs_of(plan, split);
+  const GradChunk chunk = chunk_at(plan, index);
+  const HalfOutputs& outputs = chunk.outputs;
   float* gathered = scratch + plan.panel_floats + plan.block_floats;
 
   StrassenGradPairs job;
   job.grad_pixel = tensors.grad_pixel;
   job.input_pixel = plan.gathered ? plan.in_channels : tensors.in_pixel;
   job.grad_half = plan.out_channels / 2, job.input_half = plan.in_channels / 2;
-  job.outputs = outputs.end - outputs.begin, job.inputs = plan.in_channels / 2;
+  job.inputs = plan.in_channels / 2;
   job.panels = scratch, job.block = scratch + plan.panel_floats;
   job.sums = gathered + plan.gather_floats, job.plane = plan.sum_floats;
-  for (Index u = first; u < end; ++u) {
-    const Index pair = u * plan.unit_pairs;
-    job.pairs = std::min(plan.unit_pairs, plan.pairs() - pair);
-    job.grad = tensors.grad_output + 2 * pair * tensors.grad_pixel + outputs.begin;
-    job.input = tensors.input + 2 * pair * tensors.in_pixel;
+  for (Index u = chunk.first; u < chunk.end; ++u) {
+    set_unit(plan, tensors, outputs, u, job);
+    job.fetch = job.fetch_other = {};
+    // After the last unit, that of the chunk which this worker is likely to take next.
+    const Index later = index + plan.workers;
+    if (u + 1 < chunk.end || later < plan.parts * plan.splits) {
+      StrassenGradPairs unit = job;
+      if (u + 1 < chunk.end) {
+        set_unit(plan, tensors, outputs, u + 1, unit);
+      } else {
+        const GradChunk next = chunk_at(plan, later);
+        set_unit(plan, tensors, next.outputs, next.first, unit);
+      }
+      fetch_unit(plan, unit, job);
+    }
     if (plan.gathered) {
-      gather(plan, tensors, 2 * pair, 2 * job.pairs, gathered);
+      gather(plan, tensors, 2 * u * plan.unit_pairs, 2 * job.pairs, gathered);
       job.input = gathered;
     }
-    job.accumulate = u != first;
+    job.accumulate = u != chunk.first;
     avx512::strassen_grad_products(job);
     if (plan.bias)
-      add_bias(plan, tensors, outputs, 2 * pair, 2 * job.pairs, job.accumulate,
-               tensors.bias_part(plan, index));
+      add_bias(plan, tensors, outputs, 2 * u * plan.unit_pairs, 2 * job.pairs, job.accumulate,
+               tensors.bias_part(plan, chunk.part));
   }
 
   StrassenGradResult result;
   result.sums = job.sums, result.plane = job.plane;
   result.outputs = job.outputs, result.inputs = job.inputs;
   result.c_pitch = plan.in_channels, result.c_half = job.grad_half * plan.in_channels;
-  result.c = tensors.part(plan, index) + outputs.begin * plan.in_channels;
+  result.c = tensors.part(plan, chunk.part) + outputs.begin * plan.in_channels;
   avx512::strassen_grad_result(result);
-  if (plan.pixels() % 2 == 0 || index + 1 < plan.parts) return;
-  add_last_pixel(plan, tensors, outputs, tensors.part(plan, index), gathered);
+  if (plan.pixels() % 2 == 0 || chunk.part + 1 < plan.parts) return;
+  add_last_pixel(plan, tensors, outputs, tensors.part(plan, chunk.part), gathered);
   if (plan.bias)
-    add_bias(plan, tensors, outputs, plan.pixels() - 1, 1, true, tensors.bias_part(plan, index));
+    add_bias(plan, tensors, outputs, plan.pixels() - 1, 1, true,
+             tensors.bias_part(plan, chunk.part));
 }
 
 // Adds [begin, end) of all parts as a binary tree; the sum is in the first one.

@@ -37,7 +37,8 @@ struct StrassenGradPairs {
   // [product][block of inputs][panel of outputs][kGemmScalars][2 * lanes], products at `plane`.
   float* sums = nullptr;
   Index plane = 0;
-  bool accumulate = false;  // else the sums are overwritten
+  bool accumulate = false;      // else the sums are overwritten
+  LineRuns fetch, fetch_other;  // wanted soon: their lines are asked for between the pairs
 };
 
 // Overwrites both halves of `outputs` rows of c from the sums of the seven products.

@@ -1,5 +1,6 @@
 #include "backends/cpu/strassen_grad.h"
 
+#include "backends/cpu/fetch_lines.isa.h"
 #include "backends/cpu/simd.isa.h"
 
 // As in gemm_outer.isa.cpp, operands are copied while the first tiles that need them are
@@ -57,11 +58,8 @@ PYCNN_INLINE void copy_panel_pair(const Sources& s, float* to) {
 }
 
 template <Sum kSum>
-PYCNN_INLINE void ask_for(const Sources& s, Index near, Index last) {
-  for (int i = 0; i < sources_of(kSum); ++i) {
-    __builtin_prefetch(s.from[i] + near, 0, 2);
-    __builtin_prefetch(s.from[i] + near + last, 0, 2);
-  }
+PYCNN_INLINE void ask_for(const Sources& s, Index at) {
+  for (int i = 0; i < sources_of(kSum); ++i) __builtin_prefetch(s.from[i] + at, 0, 2);
 }
 
 // One operand of a tile.
@@ -72,22 +70,72 @@ struct Operand {
   float* copy = nullptr;
 };
 
-// Multiplies a whole tile and makes the copy of one operand, or of none, on the way.
+template <int kCount>
+PYCNN_INLINE void clear(Vec (&sum)[kCount][2]) {
+#pragma GCC unroll 14
+  for (int i = 0; i < kCount; ++i) sum[i][0] = sum[i][1] = zero();
+}
+
+template <int kCount>
+PYCNN_INLINE void multiply(const float* x, const Vec (&y)[2], Vec (&sum)[kCount][2]) {
+#pragma GCC unroll 14
+  for (int i = 0; i < kCount; ++i) {
+    const Vec xv = broadcast(x[i]);
+    sum[i][0] = fma(xv, y[0], sum[i][0]);
+    sum[i][1] = fma(xv, y[1], sum[i][1]);
+  }
+}
+
+template <int kCount>
+PYCNN_INLINE void finish(const Vec (&sum)[kCount][2], float* c, bool accumulate) {
+#pragma GCC unroll 14
+  for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      float* to = c + i * kBlock + v * kLanes;
+      store(to, accumulate ? sum[i][v] + load(to) : sum[i][v]);
+    }
+}
+
+// Pairs between which something else is asked for: many lines at once would take all the buffers
+// that what is read here needs.
+constexpr Index kRun = 8;
+
+// Multiplies a whole tile of copies. What is added to in the end, and what is read later, comes
+// near in the meantime.
+void plain_kernel(const float* x, const float* y, Index pairs, float* c, bool accumulate,
+                  Fetch& fetch, Fetch& other) {
+  Vec sum[kScalars][2];
+  clear(sum);
+  constexpr Index kLines = kTile / kFetchedLine;
+  const Index each = (kLines * kRun + pairs - 1) / pairs;
+  Index line = accumulate ? 0 : kLines;
+  for (Index first = 0; first < pairs; first += kRun) {
+    step(fetch);
+    step(other);
+    const Index end = line + each < kLines ? line + each : kLines;
+    for (; line < end; ++line) __builtin_prefetch(c + line * kFetchedLine, 1);
+    const Index count = pairs - first < kRun ? pairs - first : kRun;
+    for (Index pair = 0; pair < count; ++pair, x += kPanel, y += kBlock) {
+      const Vec pixels[2] = {load(y), load(y + kLanes)};
+      multiply(x, pixels, sum);
+    }
+  }
+  finish(sum, c, accumulate);
+}
+
+// Multiplies a whole tile and makes the copy of one operand on the way.
 template <Sum kPanelSum, Sum kBlockSum>
 void tile_kernel(Operand a, Operand b, Index pairs, float* c, bool accumulate) {
   constexpr bool kCopyA = kPanelSum != Sum::kCopied, kCopyB = kBlockSum != Sum::kCopied;
   Vec sum[kScalars][2];
-#pragma GCC unroll 14
-  for (int i = 0; i < kScalars; ++i) {
-    // What is added to in the end comes near in the meantime.
-    if (accumulate)
-      for (Index at = 0; at < kBlock; at += 16) __builtin_prefetch(c + i * kBlock + at, 1);
-    sum[i][0] = sum[i][1] = zero();
-  }
+  clear(sum);
+  constexpr Index kLines = kTile / kFetchedLine;
+  Index line = accumulate ? 0 : kLines;
   const float* x = a.copy;
   auto copy_a = [&](Index near) {
     copy_panel_pair<kPanelSum>(a.sources, a.copy);
-    ask_for<kPanelSum>(a.sources, near, kScalars - 1);
+    ask_for<kPanelSum>(a.sources, near + kScalars - 1);  // its first line came with the last panel
     move(a.sources, a.step);
     a.copy += kPanel;
   };
@@ -102,35 +150,26 @@ void tile_kernel(Operand a, Operand b, Index pairs, float* c, bool accumulate) {
     for (Index pair = 0; pair < counts[phase]; ++pair) {
       if constexpr (kCopyA)
         if (phase < 2) copy_a(near_a);
+      if (line < kLines) __builtin_prefetch(c + line++ * kFetchedLine, 1);
       Vec y[2];
       if constexpr (kCopyB) {
         y[0] = add_up<kBlockSum>(b.sources, 0, kLanes);
         y[1] = add_up<kBlockSum>(b.sources, kLanes, kLanes);
         store(b.copy, y[0]);
         store(b.copy + kLanes, y[1]);
-        ask_for<kBlockSum>(b.sources, near_b, kBlock - 1);
+        ask_for<kBlockSum>(b.sources, near_b);
+        ask_for<kBlockSum>(b.sources, near_b + kBlock - 1);
         move(b.sources, b.step);
       } else {
         y[0] = load(b.copy), y[1] = load(b.copy + kLanes);
       }
-#pragma GCC unroll 14
-      for (int i = 0; i < kScalars; ++i) {
-        const Vec xv = broadcast(x[i]);
-        sum[i][0] = fma(xv, y[0], sum[i][0]);
-        sum[i][1] = fma(xv, y[1], sum[i][1]);
-      }
+      multiply(x, y, sum);
       x += kPanel, b.copy += kBlock;
     }
     near_a = a.next - (pairs - near) * a.step;
     near_b = b.next - (pairs - near) * b.step;
   }
-#pragma GCC unroll 14
-  for (int i = 0; i < kScalars; ++i)
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      float* to = c + i * kBlock + v * kLanes;
-      store(to, accumulate ? sum[i][v] + load(to) : sum[i][v]);
-    }
+  finish(sum, c, accumulate);
 }
 
 // Copies a panel of up to kScalars outputs.
@@ -146,7 +185,7 @@ void copy_panel(Operand a, Index pairs, Index outputs) {
               add_up<kSum>(a.sources, v, static_cast<int>(rest < kLanes ? rest : kLanes)));
       }
     }
-    ask_for<kSum>(a.sources, kNearAhead * a.step, outputs - 1);
+    ask_for<kSum>(a.sources, kNearAhead * a.step + outputs - 1);
     move(a.sources, a.step);
   }
 }
@@ -156,13 +195,15 @@ void copy_block(Operand b, Index pairs) {
   for (Index pair = 0; pair < pairs; ++pair, b.copy += kBlock) {
     store(b.copy, add_up<kSum>(b.sources, 0, kLanes));
     store(b.copy + kLanes, add_up<kSum>(b.sources, kLanes, kLanes));
-    ask_for<kSum>(b.sources, kNearAhead * b.step, kBlock - 1);
+    ask_for<kSum>(b.sources, kNearAhead * b.step);
+    ask_for<kSum>(b.sources, kNearAhead * b.step + kBlock - 1);
     move(b.sources, b.step);
   }
 }
 
 template <Sum kPanelSum, Sum kBlockSum>
-void product(const StrassenGradPairs& job, const Sources& grads, const Sources& inputs, int index) {
+void product(const StrassenGradPairs& job, const Sources& grads, const Sources& inputs, int index,
+             Fetch& fetch, Fetch& other) {
   float* c = job.sums + index * job.plane;
   Operand a, b;
   a.step = 2 * job.grad_pixel, b.step = 2 * job.input_pixel;
@@ -179,14 +220,16 @@ void product(const StrassenGradPairs& job, const Sources& grads, const Sources& 
       move(a.sources, i);
       a.next = i + kScalars < job.outputs ? kScalars : job.pairs * a.step - i;
       const bool whole = outputs == kScalars, copy_a = j == 0, copy_b = i == 0;
-      if (copy_a && (!whole || copy_b)) copy_panel<kPanelSum>(a, job.pairs, outputs);
+      if (copy_a && !whole) copy_panel<kPanelSum>(a, job.pairs, outputs);
       if (whole) {
-        if (copy_b)
+        if (copy_a && copy_b)
+          tile_kernel<kPanelSum, kBlockSum>(a, b, job.pairs, c, job.accumulate);
+        else if (copy_b)
           tile_kernel<Sum::kCopied, kBlockSum>(a, b, job.pairs, c, job.accumulate);
         else if (copy_a)
           tile_kernel<kPanelSum, Sum::kCopied>(a, b, job.pairs, c, job.accumulate);
         else
-          tile_kernel<Sum::kCopied, Sum::kCopied>(a, b, job.pairs, c, job.accumulate);
+          plain_kernel(a.copy, b.copy, job.pairs, c, job.accumulate, fetch, other);
         continue;
       }
       if (copy_b) copy_block<kBlockSum>(b, job.pairs);
@@ -199,6 +242,13 @@ void product(const StrassenGradPairs& job, const Sources& grads, const Sources& 
       outer_tiles(tile);
     }
   }
+}
+
+// How often something is asked for in all products: in the tiles of all panels and blocks but the
+// first ones, which are copied.
+Index fetch_steps(const StrassenGradPairs& job) {
+  const Index tiles = (job.outputs / kScalars - 1) * (job.inputs / kBlock - 1);
+  return kStrassenGradProducts * (tiles > 1 ? tiles : 1) * ((job.pairs + kRun - 1) / kRun);
 }
 
 }  // namespace
@@ -217,13 +267,16 @@ void strassen_grad_products(const StrassenGradPairs& job) {
   const Sources t4 = {{b22, b12, b11, b21}}, t1 = {{b12, b11, b11, b11}},
                 t3 = {{b22, b12, b12, b12}};
   auto alone = [](const float* x) { return Sources{{x, x, x, x}}; };
-  product<Sum::kX, Sum::kX>(job, alone(a11), alone(b11), 0);
-  product<Sum::kX, Sum::kX>(job, alone(a12), alone(b21), 1);
-  product<Sum::kAlternating, Sum::kX>(job, s4, alone(b22), 2);
-  product<Sum::kX, Sum::kAlternating>(job, alone(a22), t4, 3);
-  product<Sum::kXPlusY, Sum::kXMinusY>(job, s1, t1, 4);
-  product<Sum::kXMinusYPlusZ, Sum::kXMinusYPlusZ>(job, s2, t4, 5);  // T2 is T4 without B21
-  product<Sum::kXMinusY, Sum::kXMinusY>(job, s3, t3, 6);
+  const Index steps = fetch_steps(job);
+  Fetch fetch = make_fetch(job.fetch, steps), other = make_fetch(job.fetch_other, steps);
+  product<Sum::kX, Sum::kX>(job, alone(a11), alone(b11), 0, fetch, other);
+  product<Sum::kX, Sum::kX>(job, alone(a12), alone(b21), 1, fetch, other);
+  product<Sum::kAlternating, Sum::kX>(job, s4, alone(b22), 2, fetch, other);
+  product<Sum::kX, Sum::kAlternating>(job, alone(a22), t4, 3, fetch, other);
+  product<Sum::kXPlusY, Sum::kXMinusY>(job, s1, t1, 4, fetch, other);
+  // T2 is T4 without B21.
+  product<Sum::kXMinusYPlusZ, Sum::kXMinusYPlusZ>(job, s2, t4, 5, fetch, other);
+  product<Sum::kXMinusY, Sum::kXMinusY>(job, s3, t3, 6, fetch, other);
 }
 
 void strassen_grad_result(const StrassenGradResult& job) {
