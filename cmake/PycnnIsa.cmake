@@ -8,15 +8,20 @@ endif()
 set(PYCNN_FLAGS_avx2 -march=x86-64-v3)
 set(PYCNN_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
 
+# In any configuration, but for sanitizers, which take minutes to instrument unrolled loops.
+set(PYCNN_KERNEL_OPTIONS -O3)
+if(PYCNN_SANITIZE)
+  set(PYCNN_KERNEL_OPTIONS "")
+endif()
+if(PYCNN_SANITIZE MATCHES undefined)
+  # A null pointer and what is outside of an object are seen by the other sanitizer, and kernels are half of all that is compiled.
+  list(APPEND PYCNN_KERNEL_OPTIONS -fno-sanitize=null,object-size,pointer-overflow,vptr)
+endif()
+
 # pycnn_add_isa_source([GROUP group] file.isa.cpp ...): adds each file once per instruction set to the library; with
 # PYCNN_UNITY_BUILD those of a group are compiled as one.
 function(pycnn_add_isa_source)
   cmake_parse_arguments(PARSE_ARGV 0 isa "" "GROUP;ONLY" "")
-  # In any configuration, but for sanitizers, which take minutes to instrument unrolled loops.
-  set(optimize -O3)
-  if(PYCNN_SANITIZE)
-    set(optimize "")
-  endif()
   set(files ${isa_UNPARSED_ARGUMENTS})
   list(TRANSFORM files PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
   foreach(isa IN ITEMS baseline LISTS PYCNN_CPU_ISAS)
@@ -27,7 +32,7 @@ function(pycnn_add_isa_source)
     if(NOT TARGET ${objects})
       add_library(${objects} OBJECT)
       target_compile_definitions(${objects} PRIVATE PYCNN_ISA=${isa})
-      target_compile_options(${objects} PRIVATE ${PYCNN_FLAGS_${isa}} ${optimize} -fno-math-errno -fno-exceptions)
+      target_compile_options(${objects} PRIVATE ${PYCNN_FLAGS_${isa}} ${PYCNN_KERNEL_OPTIONS} -fno-math-errno -fno-exceptions)
       target_link_libraries(${objects} PRIVATE pycnn_build_settings)
       set_target_properties(${objects} PROPERTIES POSITION_INDEPENDENT_CODE ON)
       # The compiler's header of intrinsics takes longer than most of the files.
@@ -55,7 +60,7 @@ function(pycnn_add_unit_source unit)
   set(objects pycnn_cpu_${unit})
   list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
   add_library(${objects} OBJECT ${ARGN})
-  target_compile_options(${objects} PRIVATE ${PYCNN_FLAGS_${unit}} -O3 -fno-math-errno -fno-exceptions)
+  target_compile_options(${objects} PRIVATE ${PYCNN_FLAGS_${unit}} ${PYCNN_KERNEL_OPTIONS} -fno-math-errno -fno-exceptions)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     # GCC 12 warns of the undefined operands inside its own intrinsics (its bug 105593).
     target_compile_options(${objects} PRIVATE -Wno-maybe-uninitialized -Wno-uninitialized)

@@ -107,15 +107,25 @@ PYCNN_BOTH void multiply_add(int lane, const Lanes& lanes, const AOf& a_of, cons
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
+  // Rows g and g + 8, columns 2t and 2t + 1, a word of each of them at a time. No arrays: on the
+  // stack they would be half of the time beside a sanitizer.
   constexpr int kWord = 4 / static_cast<int>(sizeof(Element));  // elements of a register
   const int g = lane / 4, t = lane % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int row = g + i / 2 * 8, column = 2 * t + i % 2;
-    for (int depth = 0; depth < 8 * kWord; ++depth) {
-      const int word = depth / kWord, half = word / 4;  // of 16 bytes
-      const std::uint32_t a = a_of(lanes(row % 8 * 4 + word % 4))[2 * half + row / 8];
-      const std::uint32_t b = b_of(lanes(column * 4 + word % 4))[half];
-      sum[i] += fragment_element<Element>(a, depth) * fragment_element<Element>(b, depth);
+  for (int word = 0; word < 8; ++word) {
+    const int half = word / 4, place = word % 4;  // of 16 bytes
+    const std::uint32_t(&a)[4] = a_of(lanes(g * 4 + place));
+    const std::uint32_t upper = a[2 * half], lower = a[2 * half + 1];
+    const std::uint32_t left = b_of(lanes(2 * t * 4 + place))[half];
+    const std::uint32_t right = b_of(lanes((2 * t + 1) * 4 + place))[half];
+    for (int depth = 0; depth < kWord; ++depth) {
+      const float x = fragment_element<Element>(upper, depth);
+      const float next_x = fragment_element<Element>(lower, depth);
+      const float y = fragment_element<Element>(left, depth);
+      const float next_y = fragment_element<Element>(right, depth);
+      sum[0] += x * y;
+      sum[1] += x * next_y;
+      sum[2] += next_x * y;
+      sum[3] += next_x * next_y;
     }
   }
 #endif
