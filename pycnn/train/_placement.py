@@ -50,6 +50,7 @@ class Placement:
             MemoryLimitError: "resident", and there is no memory for a copy of the images.
         """
         self._must_keep = wanted == "resident"
+        self._begun.clear()  # what was broken off would keep images that are dropped here
         if wanted == "loader" or (wanted == "auto" and not self._device.startswith("cuda")):
             self._training.drop_images()
             self._measuring.drop_images()

@@ -182,9 +182,10 @@ class PendingMeans:
         self._means: dict[str, float] = {}
 
     def wait(self) -> dict[str, float]:
-        """The means, when they are there; may be called again."""
-        if self._wait is not None:
-            self._means = self._wait()
+        """The means, when they are there; may be called again, and by several threads."""
+        wait = self._wait
+        if wait is not None:
+            self._means = wait()
             self._wait = None  # and with it the program, whose memory may be wanted
         return self._means
 

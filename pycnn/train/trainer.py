@@ -401,9 +401,9 @@ class Trainer:
                 and a `Cutout` at its end, or of nothing. "resident": the same, with a copy of the images of an
                 `ArrayDataset`, as they are now, on the device, to which a step is told numbers alone. "auto": on a GPU
                 the last of these that can be had ("resident" for images of up to 1 GiB, and while the GPU has memory
-                for them), on the CPU "loader". With "resident", asked for or chosen, and in as much of that room as is
-                left, the images of `val` are kept so too, without `val_transform` or with one as above. The copies are
-                kept for the next `fit`.
+                for them), on the CPU "loader". With "resident", and with "auto" on a GPU, the images of `val` are kept
+                so, too, in as much of that room as is left, without `val_transform` or with one as above. The copies
+                are kept for the next `fit`.
 
         Returns:
             The history of all epochs, with the fingerprint of the weights.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,7 +31,7 @@ from pycnn.data.transforms import (
 from pycnn.data.transforms._windows import Uncut, as_windows
 from pycnn.errors import ArgumentError, MemoryLimitError, TrainingError
 from pycnn.train import Callback, _placement
-from pycnn.train._programs import IMAGES, MEASURED_IMAGES, ProgramSet
+from pycnn.train._programs import IMAGES, MEASURED_IMAGES, PendingMeans, ProgramSet
 
 CROP, FLIP, HIDE = RandomCrop(padding=2, fill=17.5), RandomHorizontalFlip(), Cutout(3, p=0.7, fill=(1.0, 300.0, -4.0))
 AUGMENT = Compose([CROP, FLIP, HIDE])
@@ -297,14 +298,42 @@ def test_images_of_a_validation_are_kept_no_longer_than_they_are_read():
         assert MEASURED_IMAGES not in training.variables
 
 
+def test_runs_that_were_broken_off_keep_nothing_once_images_are_settled_anew():
+    class Result:
+        """What such a run holds."""
+
+    training, result = trainer(), Result()
+    held = weakref.ref(result)
+    training._placement.note_begun(PendingMeans(1, lambda result=result: {"loss": 0.0}, overlaps=True))
+    del result
+    assert held() is not None
+    fit(training, "loader", epochs=1)
+    assert held() is None
+
+
+def test_means_of_a_run_may_be_waited_for_by_two_threads():
+    class Pending(PendingMeans):
+        """Another thread waits for it between two looks at it."""
+
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name == "_wait" and not waited:
+                waited.append(True)
+                self.wait()
+            return value
+
+    waited = []
+    assert Pending(1, lambda: {"loss": 1.0}, overlaps=True).wait() == {"loss": 1.0}
+    assert waited
+
+
 @pytest.mark.cuda
 def test_images_of_a_validation_are_kept_in_what_room_is_left(monkeypatch):
-    for room, kept in ((87, True), (86, False)):
+    for room, kept in ((87, (True, True)), (86, (True, False)), (49, (False, True)), (36, (False, False))):
         monkeypatch.setattr(_placement, "_MOST_RESIDENT", room * 10 * 9 * 3)
         training = trainer("cuda")
         training.fit(data(), data(37), epochs=1, progress=False)
-        assert IMAGES in training.variables
-        assert (MEASURED_IMAGES in training.variables) == kept
+        assert (IMAGES in training.variables, MEASURED_IMAGES in training.variables) == kept
 
 
 @pytest.mark.cuda

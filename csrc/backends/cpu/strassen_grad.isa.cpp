@@ -124,7 +124,7 @@ void plain_kernel(const float* x, const float* y, Index pairs, float* c, bool ac
   finish(sum, c, accumulate);
 }
 
-// Multiplies a whole tile and makes the copy of one operand on the way.
+// Multiplies a whole tile and makes the copies of one operand, or of both, on the way.
 template <Sum kPanelSum, Sum kBlockSum>
 void tile_kernel(Operand a, Operand b, Index pairs, float* c, bool accumulate) {
   constexpr bool kCopyA = kPanelSum != Sum::kCopied, kCopyB = kBlockSum != Sum::kCopied;
