@@ -424,7 +424,7 @@ def clock_hertz() -> float:
     """
     Cycles a second of this core.
     """
-def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, recompute: str, dtype: str, emulate_bfloat16: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None, exchange: typing.Any = None, bucket_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304) -> Program:
+def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, tf32: bool, recompute: str, dtype: str, emulate_bfloat16: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None, exchange: typing.Any = None, bucket_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304) -> Program:
     ...
 def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
     """
@@ -438,7 +438,7 @@ def measure_peaks(*, isa: str, threads: typing.SupportsInt | typing.SupportsInde
     """
     Highest rates that plain loops reach.
     """
-def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, winograd: bool, recompute: str, dtype: str, emulate_bfloat16: bool, loss: str, optimizer: Optimizer | None) -> dict:
+def plan_memory(graph: Graph, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, winograd: bool, tf32: bool, recompute: str, dtype: str, emulate_bfloat16: bool, loss: str, optimizer: Optimizer | None) -> dict:
     """
     What compile would take.
     """

@@ -17,7 +17,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError, FileError, FormatError, LabelError, ShapeError
 from pycnn.nn.files import load
 from pycnn.nn.module import Module
-from pycnn.program import check_numerics
+from pycnn.program import check_numerics, host_numerics
 from pycnn.textfile import write_text
 
 __all__ = ["Ensemble"]
@@ -65,8 +65,8 @@ class Ensemble:
         if isinstance(nets, Module):
             raise ArgumentError(f"Ensemble: nets is one {type(nets).__name__}, expected a list of nets")
         self.nets = tuple(nets)
-        self._numerics = check_numerics(
-            dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="Ensemble"
+        self._numerics = host_numerics(
+            check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="Ensemble")
         )
         if not self.nets:
             raise ArgumentError("Ensemble: there is no net, one or more are needed")

@@ -130,6 +130,7 @@ struct Problem {
   // The pixel_pitch that output 0 has if it becomes a part of the concat that reads it; 0: none
   // does. Whether it becomes one is not known yet.
   std::int64_t output_pitch = 0;
+  bool tf32 = false;  // whether tensor cores may round float32 to TF32
 };
 
 struct Refusal {

@@ -309,9 +309,9 @@ void bind_program(py::module_& m) {
       "compile",
       [](const Graph& graph, VariablesHolder& variables, const std::string& mode,
          const std::string& device, const std::string& isa, std::int64_t threads,
-         std::map<std::string, std::string> pins, bool winograd, const std::string& recompute,
-         const std::string& dtype, bool emulate_bfloat16, bool fuse, bool reuse_memory,
-         std::size_t memory_limit_bytes, const std::string& loss,
+         std::map<std::string, std::string> pins, bool winograd, bool tf32,
+         const std::string& recompute, const std::string& dtype, bool emulate_bfloat16, bool fuse,
+         bool reuse_memory, std::size_t memory_limit_bytes, const std::string& loss,
          std::optional<Optimizer> optimizer, const py::object& exchange, std::size_t bucket_bytes) {
         CompileOptions options;
         options.exchange = make_exchange(exchange);
@@ -322,6 +322,7 @@ void bind_program(py::module_& m) {
         options.threads = threads;
         options.variants = std::move(pins);
         options.winograd = winograd;
+        options.tf32 = tf32;
         options.dtype = parse_dtype(dtype);
         options.emulate_bfloat16 = emulate_bfloat16;
         options.recompute = parse_recompute(recompute);
@@ -334,7 +335,7 @@ void bind_program(py::module_& m) {
         return compile(graph, variables.map, options);
       },
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
-      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"),
+      py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"), py::arg("tf32"),
       py::arg("recompute"), py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("fuse"),
       py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"), py::arg("optimizer"),
       py::arg("exchange") = py::none(), py::arg("bucket_bytes") = CompileOptions().bucket_bytes);
@@ -342,15 +343,16 @@ void bind_program(py::module_& m) {
   m.def(
       "plan_memory",
       [](const Graph& graph, const std::string& mode, const std::string& device,
-         const std::string& isa, std::int64_t threads, bool winograd, const std::string& recompute,
-         const std::string& dtype, bool emulate_bfloat16, const std::string& loss,
-         std::optional<Optimizer> optimizer) {
+         const std::string& isa, std::int64_t threads, bool winograd, bool tf32,
+         const std::string& recompute, const std::string& dtype, bool emulate_bfloat16,
+         const std::string& loss, std::optional<Optimizer> optimizer) {
         CompileOptions options;
         options.mode = parse_mode(mode);
         options.device = device;
         options.isa = isa;
         options.threads = threads;
         options.winograd = winograd;
+        options.tf32 = tf32;
         options.dtype = parse_dtype(dtype);
         options.emulate_bfloat16 = emulate_bfloat16;
         options.recompute = parse_recompute(recompute);
@@ -367,8 +369,8 @@ void bind_program(py::module_& m) {
         return result;
       },
       py::arg("graph"), py::kw_only(), py::arg("mode"), py::arg("device"), py::arg("isa"),
-      py::arg("threads"), py::arg("winograd"), py::arg("recompute"), py::arg("dtype"),
-      py::arg("emulate_bfloat16"), py::arg("loss"), py::arg("optimizer"),
+      py::arg("threads"), py::arg("winograd"), py::arg("tf32"), py::arg("recompute"),
+      py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("loss"), py::arg("optimizer"),
       "What compile would take.");
 
   m.def("variants", &variants, py::arg("op_name"), py::arg("device") = "cpu",

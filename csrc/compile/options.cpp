@@ -145,6 +145,7 @@ KernelChoice kernel_choice(const Graph& recorded, const Graph& final_graph,
       throw ArgumentError("compile: variants names '" + key +
                           "', which is neither a node nor an op of the graph");
   KernelChoice choice{parse_isa(options.isa), 1, options.variants, {}, options.winograd};
+  choice.tf32 = options.tf32;
   choice.threads = resolve_threads(options.threads, &choice.warnings);
   return choice;
 }

@@ -103,6 +103,7 @@ struct KernelChoice {
   std::vector<std::string> warnings = {};        // for Program::warnings
   bool winograd = true;
   const Backend* backend = &cpu_backend();
+  bool tf32 = false;
 };
 
 // Asks the backend for a kernel for each op; ops that only rename memory become aliases. `prepared`

@@ -113,8 +113,9 @@ class Selector {
 
   Selection select(const Node& node, const std::vector<TensorSpec>& specs,
                    std::int64_t output_pitch) const {
-    const Problem problem{specs,        node.outputs,     choice_.isa, choice_.threads,
-                          pin_of(node), choice_.winograd, began_,      output_pitch};
+    const Problem problem{specs,           node.outputs, choice_.isa,
+                          choice_.threads, pin_of(node), choice_.winograd,
+                          began_,          output_pitch, choice_.tf32};
     const auto where = [&](const std::string& message) {
       std::string text = "compile '" + node.name + "': " + message;
       for (const TensorSpec& spec : specs) text += "\n  input  " + to_string(spec);

@@ -80,6 +80,7 @@ def bench(
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
     winograd: bool = True,
+    tf32: bool = False,
     recompute: str = "cheap",
     peaks: str | None = "keep",
     report: Callable[[str], object] | None = None,
@@ -100,6 +101,7 @@ def bench(
         dtype: "float32", or "bfloat16" for activations and their gradients (see `pycnn.compile`).
         emulate_bfloat16: Time what bfloat16 takes where the processor lacks it; steps are held against float32's peak.
         winograd: As of `pycnn.compile`.
+        tf32: As of `pycnn.compile`.
         recompute: What a training step computes again instead of keeping it (see `pycnn.Trainer`).
         peaks: Hold the times against what the machine can do at most (see `machine_peaks`): "keep" takes the peaks of
             the cache or measures them for it, "renew" measures, None leaves them out. Those of a GPU are measured
@@ -133,7 +135,7 @@ def bench(
         raise ArgumentError(f"bench: net is {net!r}, expected a Module, for example pycnn.models.create('lenet5')")
     if peaks not in ("keep", "renew", None):
         raise ArgumentError(f"bench: peaks is {peaks!r}, expected 'keep', 'renew' or None")
-    numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="bench")
+    numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32, who="bench")
     dtype = numerics["dtype"]
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))
@@ -152,6 +154,7 @@ def bench(
             environment=environment(),
             dtype=dtype,
             winograd=numerics["winograd"],
+            tf32=numerics["tf32"],
             rounds=rounds,
             clock=clock,
             peaks=tuple(limit for limit in limits if limit is not None),

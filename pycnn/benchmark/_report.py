@@ -130,6 +130,7 @@ class BenchReport:
         warnings: Why the numbers may be wrong.
         dtype: Element type of activations.
         winograd: Whether Winograd's algorithms were allowed.
+        tf32: Whether a GPU might round float32 to TF32.
         rounds: How many the runs were spread over.
         clock: Of the processor while the runs were timed.
         peaks: Of the machine, one for each of `timings`; empty without peaks.
@@ -145,6 +146,7 @@ class BenchReport:
     warnings: tuple[str, ...] = ()
     dtype: str = "float32"
     winograd: bool = True
+    tf32: bool = False
     rounds: int = 0
     clock: Clock | None = None
     peaks: tuple[Peaks, ...] = ()

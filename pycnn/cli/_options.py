@@ -221,17 +221,23 @@ def add_numerics(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="plain sums in all convolutions: slower, with smaller rounding errors",
     )
+    parser.add_argument("--tf32", action="store_true", help="let a GPU's tensor cores round float32 to TF32")
 
 
 def numerics(args: argparse.Namespace) -> dict[str, Any]:
-    """What was typed of `add_numerics`, as arguments of `pycnn.compile` and others.
+    """What was typed of `add_numerics`, as arguments of `pycnn.compile` and others that take a device.
 
     Raises:
         UsageError: bfloat16 is to be emulated in another type.
     """
     if args.emulate_bfloat16 and args.dtype != "bfloat16":
         raise UsageError(f"--emulate-bfloat16 is for --dtype bfloat16, which is {args.dtype}")
-    return {"dtype": args.dtype, "emulate_bfloat16": args.emulate_bfloat16, "winograd": args.winograd}
+    return {
+        "dtype": args.dtype,
+        "emulate_bfloat16": args.emulate_bfloat16,
+        "winograd": args.winograd,
+        "tf32": args.tf32,
+    }
 
 
 def add_recompute(parser: argparse._ActionsContainer) -> None:

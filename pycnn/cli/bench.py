@@ -35,9 +35,9 @@ from pycnn.textfile import write_text
 __all__ = ["add_arguments", "run"]
 
 _TOLERANCE = 0.03
-_SAME = ("net", "options", "shape", "train", "dtype")
+_SAME = ("net", "options", "shape", "train", "dtype", "tf32")
 # Of files that were written before the field was there.
-_FORMERLY = {"dtype": "float32"}
+_FORMERLY = {"dtype": "float32", "tf32": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +90,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if before is not None:
         image = net.input_shape if args.input_shape is None else args.input_shape
         _refuse_different(
-            before, (args.net, options, (args.batch, *(image or ())), args.train, numerics["dtype"]), args
+            before,
+            (args.net, options, (args.batch, *(image or ())), args.train, numerics["dtype"], numerics["tf32"]),
+            args,
         )
     report = bench(
         net,

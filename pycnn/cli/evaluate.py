@@ -24,6 +24,7 @@ from pycnn.data import Dataset
 from pycnn.data.transforms import CenterCrop, Transform
 from pycnn.ensemble import Ensemble, read_list
 from pycnn.nn.module import Module
+from pycnn.program import host_numerics
 from pycnn.train import Trainer, evaluate_crops, weights_fingerprint
 
 __all__ = ["add_arguments", "run"]
@@ -131,7 +132,7 @@ def _measure(
     images = data.part(args.split)
     started = time.perf_counter()
     if args.crops is not None:
-        measured = _crops(args, Ensemble([net], **_options.numerics(args)), images)
+        measured = _crops(args, Ensemble([net], **host_numerics(_options.numerics(args))), images)
     else:
         trainer = Trainer(
             net,
@@ -187,7 +188,7 @@ def _together(
 ) -> int:
     images = data.part(args.split)
     started = time.perf_counter()
-    numerics = _options.numerics(args)
+    numerics = host_numerics(_options.numerics(args))
     ensemble = Ensemble(nets, **numerics)
     if args.crops is not None:
         members = [_crops(args, Ensemble([net], **numerics), images)["accuracy"] for net in nets]

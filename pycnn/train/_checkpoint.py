@@ -33,7 +33,7 @@ _FORMAT = 1
 _PREFIXES = ("optim.", "ema.", "train.")
 _ENTRY = "trainer"
 # What older files lack, as they were written; all else is None there.
-_FORMERLY = {"dtype": "float32", "winograd": True}
+_FORMERLY = {"dtype": "float32", "winograd": True, "tf32": False}
 
 
 def extras(variables: Variables) -> Variables:
@@ -150,7 +150,7 @@ def _compare(own: dict[str, Any], saved: dict[str, Any], who: str) -> None:
     for key in ("optimizer", "loss", "seed", "ema"):
         if own[key] != saved.get(key):
             raise ArgumentError(f"{who}: was written with {key} {saved.get(key)!r}, this trainer has {own[key]!r}")
-    for key in ("settings", "groups", "schedule", "clip_norm", "auxiliary_weight", "dtype", "winograd"):
+    for key in ("settings", "groups", "schedule", "clip_norm", "auxiliary_weight", "dtype", "winograd", "tf32"):
         before = saved.get(key, _FORMERLY.get(key))
         if own[key] != before:
             warnings.warn(

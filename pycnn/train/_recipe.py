@@ -104,6 +104,7 @@ class Recipe:
     dtype: str = key("float32", kinds.choice(*COMPUTED), "element type of activations and their gradients")
     emulate_bfloat16: bool = key(False, kinds.flag, "bfloat16 on any processor, slowly")
     winograd: bool = key(True, kinds.flag, "let convolutions multiply less and round more")
+    tf32: bool = key(False, kinds.flag, "let a GPU's tensor cores round float32 to 10 bits of mantissa")
     seed: int = key(0, kinds.integer(0, 2**63 - 1), "of everything random")
 
     def __post_init__(self) -> None:
@@ -260,6 +261,7 @@ class Recipe:
             dtype=self.dtype,
             emulate_bfloat16=self.emulate_bfloat16,
             winograd=self.winograd,
+            tf32=self.tf32,
             device=device,
             threads=threads,
             recompute=recompute,

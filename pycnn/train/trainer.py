@@ -27,7 +27,7 @@ from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
-from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute
+from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute, host_numerics
 from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop, _ranks
 from pycnn.train._batches import as_dataset, as_target, check_labels
@@ -71,6 +71,7 @@ class Trainer:
         metrics: "accuracy", "topK", or functions of (scores, labels) that give a scalar mean.
         winograd: Whether training and evaluation may use Winograd's algorithms for convolutions, which are faster and
             round more (see `pycnn.compile`).
+        tf32: Whether the tensor cores of a GPU may round float32 to TF32 (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly (see `pycnn.compile`).
         recompute: What a training step computes again instead of keeping it for the backward pass; results have the
             same bits. "none"; "cheap": what one pass over kept values gives, such as batch norms applied to a kept
@@ -109,6 +110,7 @@ class Trainer:
         device: str = "cpu",
         threads: int | None = None,
         winograd: bool = True,
+        tf32: bool = False,
         emulate_bfloat16: bool = False,
         recompute: str = "cheap",
         seed: int = 0,
@@ -130,7 +132,9 @@ class Trainer:
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(f"Trainer: schedule is {schedule!r}, expected one of pycnn.optim")
         #: How numbers are multiplied and kept: arguments of `pycnn.program.compile_traced`.
-        self.numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="Trainer")
+        self.numerics = check_numerics(
+            dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32, who="Trainer"
+        )
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
         names = [name for name, _ in net.named_tensors()] if isinstance(net, files.FileModule) else []
@@ -641,7 +645,9 @@ class Trainer:
 
         On the CPU, and so in float32 where training is in float16.
         """
-        numerics = {**self.numerics, "dtype": "float32"} if self.scales_loss else self.numerics
+        numerics = host_numerics(self.numerics)
+        if self.scales_loss:
+            numerics["dtype"] = "float32"
         return self.net.predict(x, batch_size=batch_size, **numerics)
 
     # ---- Averages
@@ -741,6 +747,7 @@ class Trainer:
             "auxiliary_weight": self.auxiliary_weight,
             "dtype": self.numerics["dtype"],
             "winograd": self.numerics["winograd"],
+            "tf32": self.numerics["tf32"],
         }
 
     def state(self) -> dict[str, Any]:

@@ -345,8 +345,8 @@ def test_images_are_given_up_where_programs_find_no_memory_beside_them(monkeypat
             monkeypatch.setenv("PYCNN_EMULATED_MEMORY", str(limit))
         training = trainer("cuda")
         history = training.fit(
-            data(1000),
-            data(900),
+            data(400),
+            data(330),
             epochs=1,
             batch_size=16,
             transform=AUGMENT,
@@ -359,7 +359,7 @@ def test_images_are_given_up_where_programs_find_no_memory_beside_them(monkeypat
 
     expected, _ = fit_within(0, "loader")
     seen = {"auto": [], "resident": []}
-    for limit, augment_in in itertools.product(range(200_000, 1_000_001, 100_000), seen):
+    for limit, augment_in in itertools.product(range(150_000, 750_001, 60_000), seen):
         try:
             found, kept = fit_within(limit, augment_in)
         except MemoryLimitError:

@@ -118,6 +118,7 @@ def test_an_update_joined_to_its_gradient_learns_as_the_two_steps():
         (EMULATED, {}, "dtype bfloat16, goes on with float32"),
         ({}, EMULATED, "dtype float32, goes on with bfloat16"),
         ({"winograd": False}, {}, "winograd False, goes on with True"),
+        ({"tf32": True}, {}, "tf32 True, goes on with False"),
     ],
 )
 def test_resuming_otherwise_is_told(written, read, text, tmp_path):

@@ -256,7 +256,7 @@ def test_element_types_that_are_not_there_are_refused():
 def test_how_numbers_are_computed_reaches_the_trainer():
     way = train.recipe("lenet5-digits", dtype="bfloat16", emulate_bfloat16=True, winograd=False)
     trainer = way.make_trainer(way.make_net(), 100)
-    assert trainer.numerics == {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False}
+    assert trainer.numerics == {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False, "tf32": False}
 
 
 def test_a_training_by_recipe_goes_through_its_transforms():

@@ -110,7 +110,8 @@ std::uint32_t gradient_images(const ConvTask& task) {
 
 template <class OpType>
 Choice choose(const OpType& op, const Problem& problem) {
-  OwnConv own{task_of(op, problem), library_options().tf32};
+  const ConvTask task = wanted_task(op, problem);
+  OwnConv own{task, library_options(task.tf32).tf32};
   // A kernel that was asked for by name packs its weights itself.
   const std::int64_t bytes = problem.pinned.empty() ? own_packed_bytes(own.task, own.tf32) : 0;
   own.packed = bytes > 0;

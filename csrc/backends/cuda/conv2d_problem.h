@@ -19,6 +19,7 @@ struct ConvTask {
   bool winograd = true;  // Problem::winograd
   MeasureKind measure = MeasureKind::kNothing;
   Curve norm_curve{};  // kSums
+  bool tf32 = false;   // Problem::tf32
 };
 
 // Whether each result is a product of one pixel's channels, as a dense layer's.
@@ -176,6 +177,15 @@ inline ConvTask task_of(const ops::DenseGradWeight& op, const Problem& problem) 
   task.image = image_of(problem.inputs[0].dtype);
   task.shape = dense_weight_shape(problem.inputs[0], problem.inputs[1]);
   task.bias = op.bias;
+  return task;
+}
+
+// As it may be computed.
+template <class OpType>
+ConvTask wanted_task(const OpType& op, const Problem& problem) {
+  ConvTask task = task_of(op, problem);
+  task.winograd = problem.winograd;
+  task.tf32 = problem.tf32;
   return task;
 }
 

@@ -392,7 +392,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     return {};
   }
   const std::lock_guard lock(choice_mutex());  // under which handles for plans are used, too
-  const LibraryOptions options = library_options();
+  const LibraryOptions options = library_options(task.tf32);
   const RewriteList rewrites = rewrites_to_try(task, options);
   if (options.deterministic)
     return first_that_runs<Library>(device, link, task, rewrites, options, why);
@@ -517,8 +517,7 @@ void run_library(const KernelArgs& args) noexcept {
 
 template <class Library, class OpType>
 Choice choose_library(int device, const OpType& op, const Problem& problem) {
-  ConvTask task = task_of(op, problem);
-  task.winograd = problem.winograd;
+  const ConvTask task = wanted_task(op, problem);
   if (task.shape.pixels() == 0 || task.shape.weights() == 0) return refuse("a tensor is empty");
   std::string why;
   Chosen<Library> chosen;
@@ -529,7 +528,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   }
   std::string left_out;
   if (const auto& link = link_of<Library>(device); link.functions != nullptr)
-    left_out = Library::left_out(link, library_options());
+    left_out = Library::left_out(link, library_options(task.tf32));
   if (!why.empty()) left_out = left_out.empty() ? why : why + "; " + left_out;
   if (chosen.plan == nullptr) return refuse(kept_text(left_out));
   Chosen<Library> apart = choose_apart(device, chosen, problem);

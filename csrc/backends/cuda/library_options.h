@@ -4,14 +4,15 @@
 #include <cstring>
 #include <string_view>
 
-// What users may ask of kernels by variables of the environment, read when a program is compiled.
+// What users may ask of kernels by variables of the environment, read when a program is compiled,
+// and by CompileOptions.
 namespace pycnn::cuda {
 
 // Whether libraries are given other convolutions for one (conv2d_rewrite.h).
 enum class Rewrites : std::uint8_t { kTimed, kNever, kAlways };
 
 struct LibraryOptions {
-  bool tf32;           // $PYCNN_CUDA_TF32=1: float32 may be rounded to TF32
+  bool tf32;           // Problem::tf32 or $PYCNN_CUDA_TF32=1: float32 may be rounded to TF32
   bool deterministic;  // $PYCNN_CUDA_DETERMINISTIC=1: the first choice of a library, untimed
   // $PYCNN_CUDA_REWRITES, "off" or "always": where there are any, for tests and times.
   Rewrites rewrites = Rewrites::kTimed;
@@ -21,7 +22,7 @@ struct LibraryOptions {
   static constexpr double kChooseSeconds = 120.0;
 };
 
-inline LibraryOptions library_options() {
+inline LibraryOptions library_options(bool tf32 = false) {
   const auto is_on = [](const char* variable) {
     const char* const value = std::getenv(variable);
     return value != nullptr && std::strcmp(value, "1") == 0;
@@ -29,7 +30,7 @@ inline LibraryOptions library_options() {
   const char* const named = std::getenv("PYCNN_CUDA_REWRITES");
   const std::string_view rewrites = named != nullptr ? named : "";
   const char* const seconds = std::getenv("PYCNN_CUDA_CHOOSE_SECONDS");
-  return {is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC"),
+  return {tf32 || is_on("PYCNN_CUDA_TF32"), is_on("PYCNN_CUDA_DETERMINISTIC"),
           rewrites == "off"      ? Rewrites::kNever
           : rewrites == "always" ? Rewrites::kAlways
                                  : Rewrites::kTimed,

@@ -103,6 +103,9 @@ struct CompileOptions {
   /// and round up to about ten times more, and 1x1 convolutions Strassen's, which multiplies an
   /// eighth to a quarter less and rounds three to five times more.
   bool winograd = true;
+  /// Let a GPU's tensor cores multiply float32 rounded to 10 bits of mantissa (TF32), with sums in
+  /// float32: faster, with about a thousandth of the precision. The CPU never does.
+  bool tf32 = false;
   /// kFloat32 runs the graph as recorded. kBFloat16 stores activations and their gradients as bf16
   /// (see `lower_precision`) and multiplies in bf16 with sums in f32; without AMX or AVX512-BF16
   /// that is an UnsupportedError. kFloat16 likewise, on a GPU alone; its range is small, so

@@ -347,11 +347,11 @@ template <class OpType>
 Choice choose_rewrite(const OpType& op, const Problem& problem) {
   const char* const number = std::getenv("PYCNN_EMULATED_REWRITE");
   if (number == nullptr) return refuse(kNoLibrary);
-  const ConvTask task = task_of(op, problem);
+  const ConvTask task = wanted_task(op, problem);
   const std::vector<ConvRewrite> rewrites = rewrites_of(task);
   const auto index = static_cast<std::size_t>(std::atoi(number));
   if (index >= rewrites.size()) return refuse("there are not that many rewrites");
-  const OwnRewrite own{task, rewrites[index], library_options().tf32};
+  const OwnRewrite own{task, rewrites[index], library_options(task.tf32).tf32};
   const ConvRewrite& rewrite = own.rewrite;
   const std::int64_t inner =
       own_scratch_bytes(rewrite.task, own.tf32) + (wide_bytes(rewrite) + 255) / 256 * 256;

@@ -296,6 +296,7 @@ TEST_CASE("1x1 convolutions by cublaslt: what is kept of a choice") {
   dense.shape = dense_shape(kPixels, kIn, kOut);
   CHECK(CublasLt::key(library.link, dense, options) == plain);
   CHECK(plain != key([](ConvTask& t) { t.shape.height = 5; }));
+  CHECK(plain != CublasLt::key(library.link, dense, library_options(true)));
   CHECK(plain != key([](ConvTask& t) { t.shape.in_channels = 8; }));
   CHECK(plain != key([](ConvTask& t) { t.gate = true; }));
   CHECK(plain != key([](ConvTask& t) { t.shape.output_step = 64; }));
