@@ -115,6 +115,8 @@ struct Kernel {
   bool (*absorb)(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept = nullptr;
   // The only pixel_pitch that output 0 may have (strided_outputs); 0: any.
   std::int64_t output_pitch = 0;
+  // What runs where output 0 has that pixel_pitch; null: `variant`.
+  const char* apart_variant = nullptr;
 };
 
 struct Problem {

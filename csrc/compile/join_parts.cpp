@@ -325,7 +325,15 @@ class Joiner {
       value(place.value).part_of = place.whole;
       value(place.value).part_begin = place.begin;
       value(place.value).pixel_pitch = place.pitch;
+      name_kernel(place.value);
     }
+  }
+
+  // Another one may run where results lie apart.
+  void name_kernel(int v) {
+    if (value(v).pixel_pitch == 0 || facts(v).maker < 0 || facts(v).output != 0) return;
+    Kernel& kernel = step(static_cast<std::size_t>(facts(v).maker)).kernel;
+    if (kernel.apart_variant != nullptr) kernel.variant = kernel.apart_variant;
   }
 
   void drop_steps() {

@@ -296,6 +296,7 @@ struct Cudnn {
         int compiled = 0;
         const std::vector<cudnn::Candidate>& candidates = engines->of(0);
         for (std::size_t place = 0; place < candidates.size(); ++place) {
+          if (task.shape.output_step != 0 && offers.size() == kMostApart) break;
           const cudnn::EngineFacts& engine = candidates[place].engine;
           // Each takes up to seconds to compile.
           if (engine.compiles() && ++compiled > kMostCompiled) continue;

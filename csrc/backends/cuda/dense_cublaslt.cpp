@@ -289,12 +289,14 @@ std::vector<Offer<Plan>> CublasLt::offers(const Link& link, const ConvTask& task
   if (task.shape.output_step != 0 && !can_join(task)) return offers;
   const ConvTask dense = dense_task(task);
   try {
-    for (const cublaslt::Heuristic& found : algorithms_of(link, dense, options.tf32))
+    for (const cublaslt::Heuristic& found : algorithms_of(link, dense, options.tf32)) {
+      if (task.shape.output_step != 0 && offers.size() == kMostApart) break;
       offers.push_back({[&link, dense, tf32 = options.tf32, found](int) {
                           return plan_of(link, dense, tf32, found.algorithm,
                                          static_cast<std::int64_t>(found.workspace_bytes));
                         },
                         false});
+    }
   } catch (const Error&) {
     offers.clear();  // it knows no such product
   }

@@ -16,6 +16,9 @@ constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
 // Calls that are timed one after another.
 constexpr int kTimedCalls = 10;
 constexpr const char* kOwnKernel = "own";  // in the plan cache
+constexpr const char* kCopied = "copied";  // likewise: a plan whose result a concat copies
+// Plans that a library offers, at most, to write where a concat wants it: all were timed before.
+constexpr std::size_t kMostApart = 4;
 constexpr const char* kOwnWasFaster = "our own kernel was faster";
 
 // Held by a choice: two at a time, of whatever library, would disturb each other's times.

@@ -17,6 +17,7 @@
 #include "backends/cuda/current_device.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_choice.h"
+#include "backends/cuda/move.h"
 #include "backends/cuda/plan_cache.h"
 
 // Convolutions and dense layers by a library of NVIDIA's. A plan is chosen while compiling: each
@@ -334,23 +335,52 @@ std::byte* timed_scratch(DeviceTimer& timer, std::int64_t own_bytes,
   }
 }
 
+// What a concat does to a result that was not written where it wants it.
+inline void copy_apart(DeviceQueue& queue, const ConvTask& task, const void* result, void* whole) {
+  const ConvShape& s = task.shape;
+  BoxParams box{};
+  box.input = result;
+  box.output = whole;
+  box.axes = 2;
+  box.shape[0] = s.pixels();
+  box.shape[1] = box.input_step[0] = s.out_channels;
+  box.output_step[0] = s.output_step;
+  box.input_step[1] = box.output_step[1] = 1;
+  box.count = box.shape[0] * box.shape[1];
+  copy_box(queue, is_narrow(task.image) ? 2 : 4, box);
+}
+
 // The fastest of the plans, with weights packed as steps find them; without a plan: our own kernel
 // is, unless one of the library's was asked for by name (`pinned`). None: they could not be timed.
-// What there is no memory for is not among the plans any more.
+// What there is no memory for is not among the plans any more. `copied`: a plan of the task whose
+// results follow one another, to be timed with the copy of these; null: there is none.
 template <class Library>
 std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
                                             const ConvTask& task, bool tf32,
                                             std::vector<Chosen<Library>>& plans,
-                                            bool pinned = false) {
+                                            bool pinned = false,
+                                            const Chosen<Library>* copied = nullptr) {
   DeviceTimer timer(device);
   if (!timer.works()) return std::nullopt;
   std::int64_t most_packed = own_packed_bytes(task, tf32);
   const bool own_packs = most_packed > 0;
   for (const auto& plan : plans) most_packed = std::max(most_packed, packed_bytes(plan));
+  if (copied != nullptr) most_packed = std::max(most_packed, packed_bytes(*copied));
   const std::optional<ConvCall> call = timed_call(timer, task, most_packed);
   if (!call) return std::nullopt;
-  std::byte* const scratch = timed_scratch(timer, own_scratch_bytes(task, tf32), plans);
+  std::int64_t other_bytes = own_scratch_bytes(task, tf32);
+  if (copied != nullptr) other_bytes = std::max(other_bytes, copied->scratch_bytes());
+  std::byte* const scratch = timed_scratch(timer, other_bytes, plans);
   if (scratch == nullptr) return std::nullopt;
+  void* result = nullptr;
+  if (copied != nullptr) {
+    result = timer.allocate(static_cast<std::size_t>(result_rows(task) * result_channels(task) *
+                                                     (is_narrow(task.image) ? 2 : 4)));
+    if (result == nullptr) {  // there is no telling which is faster
+      plans.clear();
+      return *copied;
+    }
+  }
   const std::vector<ConvCall> calls = calls_in_turn(timer, task, most_packed, *call);
   std::size_t turn = 0;
   std::vector<Work> works;
@@ -361,6 +391,15 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
       run_chosen<Library>(timer.queue(), plan, its_call, scratch);
     });
   }
+  if (result != nullptr)
+    works.push_back([&] {
+      ConvCall its_call = calls[turn++ % calls.size()];
+      if (packed_bytes(*copied) == 0) its_call.packed = nullptr;
+      void* const whole = const_cast<void*>(std::exchange(its_call.output, result));
+      its_call.output_step = 0;
+      run_chosen<Library>(timer.queue(), *copied, its_call, scratch);
+      copy_apart(timer.queue(), task, result, whole);
+    });
   if (!pinned)
     works.push_back([&] {
       ConvCall its_call = calls[turn++ % calls.size()];
@@ -371,15 +410,18 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
   Library::forget_stream(link);
   if (best < 0) return std::nullopt;
   const auto index = static_cast<std::size_t>(best);
-  return index < plans.size() ? plans[index] : Chosen<Library>{};
+  if (index < plans.size()) return plans[index];
+  return result != nullptr && index == plans.size() ? *copied : Chosen<Library>{};
 }
 
 // Without a plan: our own kernel is to be used; `why` says the reason. With one, it says what was
 // left out, if anything was. `began`: when choosing for the program did. `pinned`: our own kernel
-// is not wanted, and what was fastest without it is kept apart.
+// is not wanted, and what was fastest without it is kept apart. `copied`: as of fastest_plan, and
+// what is found where it is the fastest.
 template <class Library>
 Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
-                          Clock::time_point began = Clock::now(), bool pinned = false) {
+                          Clock::time_point began = Clock::now(), bool pinned = false,
+                          const Chosen<Library>* copied = nullptr) {
   const auto& link = link_of<Library>(device);
   if (link.functions == nullptr) {
     why = link.problem;
@@ -411,6 +453,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       why = kOwnWasFaster;
       return {};
     }
+    if (copied != nullptr && *known == kCopied) return *copied;
     const auto chosen = read_chosen<Library>(link, task, rewrites, options, *known);
     if (chosen && (has_run(seen(*known)) || Trial<Library>(device, link, task).runs(*chosen))) {
       note_run(seen(*known));
@@ -427,21 +470,21 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       for (auto& offered : offers_for<Library>(link, task, rewrite, options))
         offers.push_back(std::move(offered));
     plans = made_plans<Library>(device, task, offers, options, began, all);
-    if (plans.empty() && all) {
+    if (plans.empty() && all && copied == nullptr) {
       why = Library::kNoPlan;
       return {};
     }
   }
-  if (plans.empty()) {
+  if (plans.empty() && !(all && copied != nullptr)) {
     Chosen<Library> first = first_that_runs<Library>(device, link, task, rewrites, options, why);
     if (first.plan != nullptr) why = "not timed: " + limit;
     return first;
   }
-  const Chosen<Library> first = plans.front();
+  const std::vector<Chosen<Library>> first(plans.begin(), plans.begin() + !plans.empty());
   const std::size_t wanted = plans.size();
-  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans, pinned);
+  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans, pinned, copied);
   if (!best) {
-    if (plans.empty()) plans.push_back(first);
+    if (plans.empty()) plans = first;
     Trial<Library> trial(device, link, task);
     for (const Chosen<Library>& chosen : plans)
       if (trial.runs(chosen)) return chosen;
@@ -450,7 +493,11 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   }
   // A plan without a text is chosen anew in the next process.
   std::string text = kOwnKernel;
-  if (best->plan != nullptr) text = Library::text(*best->plan);
+  const bool is_copied = copied != nullptr && best->plan == copied->plan;
+  if (is_copied)
+    text = kCopied;
+  else if (best->plan != nullptr)
+    text = Library::text(*best->plan);
   if (!text.empty()) {
     text = rewrite_mark(best->rewrite.get()) + text;
     note_run(seen(text));
@@ -475,18 +522,21 @@ struct Ready {
 };
 
 // A plan that writes its results where a concat wants them, of the same weights. Without a plan:
-// the concat copies them. Plans are told how the first pixel is aligned: all of them are so, then.
+// the concat copies them, or where `why` says so our own kernel, which writes them there too, is
+// faster than either. Plans are told how the first pixel is aligned: all of them are so, then.
 template <class Library>
-Chosen<Library> choose_apart(int device, const Chosen<Library>& chosen, const Problem& problem) {
+Chosen<Library> choose_apart(int device, const Chosen<Library>& chosen, const Problem& problem,
+                             std::string& why) {
   ConvTask task = chosen.task;
   if (task.direction != Direction::kForward || task.measure != MeasureKind::kNothing ||
       problem.output_pitch == 0 || chosen.rewrite != nullptr)
     return {};
   if (problem.output_pitch * (is_narrow(task.image) ? 2 : 4) % kVectorBytes != 0) return {};
   task.shape.output_step = static_cast<int>(problem.output_pitch);
-  std::string why;
   try {
-    return find_plan<Library>(device, task, why, problem.began);
+    Chosen<Library> apart =
+        find_plan(device, task, why, problem.began, !problem.pinned.empty(), &chosen);
+    return apart.plan == chosen.plan ? Chosen<Library>{} : apart;
   } catch (const std::exception&) {
     return {};
   }
@@ -531,12 +581,16 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     left_out = Library::left_out(link, library_options(task.tf32));
   if (!why.empty()) left_out = left_out.empty() ? why : why + "; " + left_out;
   if (chosen.plan == nullptr) return refuse(kept_text(left_out));
-  Chosen<Library> apart = choose_apart(device, chosen, problem);
+  std::string in_concat;
+  Chosen<Library> apart = choose_apart(device, chosen, problem, in_concat);
+  if (in_concat == kOwnWasFaster)
+    return refuse(kept_text(std::string(kOwnWasFaster) + " where a concat wants the result"));
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
   if (apart.plan != nullptr) {
     choice.scratch_bytes = std::max(choice.scratch_bytes, scratch(apart.scratch_bytes()));
     choice.strided_outputs = 1;
     choice.output_pitch = problem.output_pitch;
+    choice.apart_variant = kept_text(Library::template variant<OpType>(*apart.plan));
   }
   choice.left_out = kept_text(left_out);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";

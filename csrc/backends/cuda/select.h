@@ -27,6 +27,7 @@ struct Choice {
   JoinFunction join = nullptr;                            // as Kernel::join
   decltype(Kernel::absorb) absorb = nullptr;              // as Kernel::absorb
   std::int64_t output_pitch = 0;                          // as Kernel::output_pitch
+  const char* apart_variant = nullptr;                    // as Kernel::apart_variant
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

@@ -305,6 +305,7 @@ Schedule nested_schedule(std::int64_t output_pitch) {
     if (step.op_name != "conv2d") continue;
     step.kernel.strided_outputs = 1;
     if (step.name == "a") step.kernel.output_pitch = output_pitch;
+    step.kernel.apart_variant = "apart";
   }
   join_parts(schedule);
   return schedule;
@@ -315,6 +316,11 @@ TEST_CASE("a kernel that knows one distance of its pixels writes where they have
     for (const ScheduleStep& step : schedule.run)
       if (step.name == name) return schedule.value(step.outputs[0]).pixel_pitch;
     return std::int64_t{-1};
+  };
+  const auto is_named = [](const Schedule& schedule, const std::string& name) {
+    for (const ScheduleStep& step : schedule.run)
+      if (step.name == name) return std::string(step.kernel.variant) == "apart";
+    return false;
   };
   const auto copied = [](const Schedule& schedule) {
     int count = 0;
@@ -331,7 +337,9 @@ TEST_CASE("a kernel that knows one distance of its pixels writes where they have
   CHECK(copied(one) == 1);
   // It is told of the first concat, so it is never asked for the outer's distance.
   CHECK(pitch_of(other, "a") == 0);
+  CHECK(!is_named(other, "a"));
   CHECK(pitch_of(other, "b") == 24);
+  CHECK(is_named(other, "b"));  // as what runs there
   CHECK(copied(other) == 1);
 }
 

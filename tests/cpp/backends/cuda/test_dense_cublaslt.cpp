@@ -230,6 +230,12 @@ TEST_CASE("1x1 convolutions by cublaslt: products of all pixels") {
     for (std::int64_t k = 0; k < kPitch; ++k)
       if (p * kPitch + k + 2 < kPixels * kPitch)
         CHECK(whole[p * kPitch + 2 + k] == (k < kOut ? output[p * kOut + k] : 77.0f));
+  fake_cublaslt().algorithms = static_cast<int>(kMostApart) + 1;
+  CHECK(library.offers(task).size() == kMostApart);
+  task.shape.output_step = 0;
+  CHECK(library.offers(task).size() == kMostApart + 1);
+  fake_cublaslt().algorithms = 2;
+  task.shape.output_step = kPitch;
   task.curve = {CurveKind::kTanh};  // which would come behind
   CHECK(library.offers(task).empty());
 

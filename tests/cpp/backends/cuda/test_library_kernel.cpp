@@ -28,8 +28,9 @@ namespace {
 
 // What moves images and weights takes, and how often it was asked to.
 struct Moves {
-  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0, measure_us = 1.0;
-  int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0, measures = 0;
+  double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0, measure_us = 1.0, copy_us = 1.0;
+  int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0, measures = 0, copies = 0,
+      joined = 0, epilogues = 0;
 };
 Moves moves;
 double own_us = 1000.0;
@@ -96,6 +97,13 @@ void measure_pass(DeviceQueue&, Image, const Measure&, const void*, std::int64_t
   move(moves.measures, moves.measure_us);
 }
 void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) {}
+void copy_box(DeviceQueue&, int item_bytes, const BoxParams& box) {
+  CHECK(item_bytes == 2);
+  CHECK(box.input != box.output);
+  CHECK(box.count == box.shape[0] * box.shape[1]);
+  CHECK(box.output_step[0] > box.input_step[0]);
+  move(moves.copies, moves.copy_us);
+}
 
 namespace {
 
@@ -128,7 +136,8 @@ struct Fake {
 
   static std::map<int, std::vector<Scripted>> scripts;
   static int planned, runs, last_step;
-  static double apart_us;  // what it takes more where pixels of the result lie apart
+  static bool writes_apart;  // whether there are plans where pixels of the result lie apart
+  static double apart_us;    // what it takes more where pixels of the result lie apart
   static std::string missing;
   static std::vector<std::pair<const void*, const void*>> places;  // images and weights of runs
 
@@ -152,6 +161,7 @@ struct Fake {
   static std::vector<Offer<Plan>> offers(const Link&, const ConvTask& task, const LibraryOptions&) {
     ++planned;
     std::vector<Offer<Plan>> found;
+    if (task.shape.output_step != 0 && !writes_apart) return found;
     for (const Scripted& script : scripts[task.shape.in_channels])
       found.push_back({[script, task](int thread) {
                          if (script.compiles) {
@@ -186,6 +196,7 @@ struct Fake {
 };
 std::map<int, std::vector<Scripted>> Fake::scripts;
 int Fake::planned = 0, Fake::runs = 0, Fake::last_step = 0;
+bool Fake::writes_apart = true;
 double Fake::apart_us = 0.0;
 std::string Fake::missing;
 std::vector<std::pair<const void*, const void*>> Fake::places;
@@ -234,6 +245,7 @@ struct Choices {
     own_us = 1000.0;
     own_runs = Fake::planned = Fake::runs = 0;
     Fake::apart_us = 0.0;
+    Fake::writes_apart = true;
     Fake::places.clear();
     Fake::while_compiling = nullptr;
     Fake::compilers.clear();
@@ -713,13 +725,15 @@ struct Concatenated {
 TEST_CASE("library kernel: a result that a concat reads is written where it wants it") {
   const Choices choices;
   Fake::scripts = {{16, {{"plan", 10.0, false, 500}}}};
-  own_us = 15.0;
+  own_us = 16.0;
   Fake::apart_us = 4.0;
+  moves.copy_us = 5.0;
   {
     const Concatenated net(16);
     const Choice choice = net.choose();
     CHECK(choice.strided_outputs == 1);
     CHECK(choice.output_pitch == 24);
+    CHECK(std::string(choice.apart_variant) == "conv2d.cudnn");
     CHECK(net.run(choice, 24) == 24);
     CHECK(net.run(choice, 0) == 0);  // it did not become a part
     CHECK(std::string(choice.packed.format) == "weights1");
@@ -731,8 +745,28 @@ TEST_CASE("library kernel: a result that a concat reads is written where it want
     CHECK(net.run(choice, 0) == 0);
     return choice.strided_outputs == 0 && choice.output_pitch == 0;
   };
-  Fake::apart_us = 6.0;  // our own is faster than that, so the concat copies
+  Fake::apart_us = 5.5;  // the copy of the other plan's result is faster, also than our own
+  const Concatenated copied(16);
+  CHECK(stays(copied));
+  CHECK(moves.copies > 0);
+  moves.copies = own_runs = 0;
+  CHECK(stays(copied));  // as is kept
+  CHECK(moves.copies + own_runs == 0);
+  own_us = 14.5;  // than a copy and a plan that writes there, not than the plan by itself
+  const Concatenated ours(16);
+  for (int i = 0; i < 2; ++i) {
+    const Choice choice = ours.choose();
+    const bool is_refused = choice.run == nullptr;
+    CHECK(is_refused);
+    CHECK(std::string(choice.refusal) ==
+          "our own kernel was faster where a concat wants the result");
+  }
+  // Likewise without such a plan.
+  Fake::writes_apart = false;
+  CHECK(!Concatenated(16).takes_library());
+  own_us = 16.0;
   CHECK(stays(Concatenated(16)));
+  Fake::writes_apart = true;
   Fake::apart_us = 0.0;
   Concatenated alone(16);
   alone.problem.output_pitch = 0;
