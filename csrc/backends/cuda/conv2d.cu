@@ -5,6 +5,7 @@
 
 #include "backends/cuda/columns.h"
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_finish.h"
 #include "backends/cuda/conv2d_tiles.h"
 #include "backends/cuda/map.h"
 
@@ -223,17 +224,9 @@ struct AddEpilogue {
   ConvEpilogue epilogue;
   T* output;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    float y[kWidth], r[kWidth] = {}, gate[kWidth] = {};
+    float y[kWidth];
     load(output + begin, n, y);
-    if (epilogue.residual != nullptr) load(static_cast<const T*>(epilogue.residual) + begin, n, r);
-    if (epilogue.gate != nullptr) load(static_cast<const T*>(epilogue.gate) + begin, n, gate);
-    std::int64_t c = begin % channels;
-    for (int i = 0; i < n && i < kWidth; ++i) {
-      if (epilogue.bias != nullptr) y[i] += epilogue.bias[c];
-      y[i] = epilogue.gate != nullptr ? passed(epilogue.curve, gate[i], rounded<T>(y[i] + r[i]))
-                                      : activate(epilogue.curve, y[i] + r[i]);
-      c = c + 1 == channels ? 0 : c + 1;
-    }
+    finish_values<T>(epilogue, begin, n, channels, y);
     store(output + begin, n, y);
   }
 };

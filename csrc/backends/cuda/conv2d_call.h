@@ -80,24 +80,25 @@ inline std::uint32_t norm_input(const ConvTask& task) {
   return 1u << (2 + (task.residual ? 1 : 0) + (task.gate ? 1 : 0));
 }
 
-// What becomes of a gradient behind a kernel that stores the plain one.
-inline void finish_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call) {
-  if (task.direction != Direction::kGradInput || (!task.residual && !task.gate)) return;
-  conv2d_gradient_epilogue(queue, task.image, task.shape, call.epilogue,
-                           const_cast<void*>(call.input));
-}
-
-// What a pass behind a convolution wants that does not measure itself, and that pass.
+// What a pass behind a convolution wants that does not measure itself.
 inline std::int64_t measure_behind_scratch_bytes(const ConvTask& task) {
   if (task.measure == MeasureKind::kNothing) return 0;
   return measure_scratch_bytes(pass_tiles(result_rows(task)), result_channels(task));
 }
-inline void measure_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call,
-                           std::byte* scratch) {
+// What becomes of a result behind a kernel that stores the plain one of a gradient and measures
+// nothing, in one pass over it where there is one.
+inline void finish_behind(DeviceQueue& queue, const ConvTask& task, const ConvCall& call,
+                          std::byte* scratch) {
+  const std::int64_t rows = result_rows(task), channels = result_channels(task);
+  void* const gradient = const_cast<void*>(call.input);
+  const bool is_finished = task.direction == Direction::kGradInput && (task.residual || task.gate);
+  if (is_finished && task.measure == MeasureKind::kSums)
+    return finish_and_sum_pass(queue, task.image, call.epilogue, call.measure, gradient, rows,
+                               channels, scratch);
+  if (is_finished) conv2d_gradient_epilogue(queue, task.image, task.shape, call.epilogue, gradient);
   if (task.measure == MeasureKind::kNothing) return;
   const void* const result = task.measure == MeasureKind::kMoments ? call.output : call.input;
-  measure_pass(queue, task.image, call.measure, result, result_rows(task), result_channels(task),
-               scratch);
+  measure_pass(queue, task.image, call.measure, result, rows, channels, scratch);
 }
 
 // How weights are made ready by a step of their own: lives in Kernel::state.

@@ -3,7 +3,10 @@
 // for moments, the sums of distances from `center`, a value of that tile, and of their squares, so
 // that a mean far from zero costs no digits. Tiles are added in float64 in an order that depends on
 // their number alone.
+#include <type_traits>
+
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_finish.h"
 #include "backends/cuda/conv2d_measure.h"
 #include "backends/cuda/launch.h"
 
@@ -13,8 +16,9 @@ namespace {
 constexpr int kPassRows = 512, kChunkTiles = 64;
 constexpr int kChannels = 32, kLanes = 8;
 
-// A block has a tile of kPassRows pixels and some channels.
-template <class T>
+// A block has a tile of kPassRows pixels and some channels. With `Finishes` the values are finished
+// and stored first; not for moments, whose center others of the tile would read too late.
+template <class T, bool Finishes>
 struct MeasurePass {
   static constexpr int kAcross = 8, kDown = 32, kThreads = kAcross * kDown;
   static constexpr int kWide = kAcross * kVector<T>;
@@ -23,7 +27,8 @@ struct MeasurePass {
   };
   struct Registers {};
   Measure measure;
-  const T* result;
+  std::conditional_t<Finishes, T*, const T*> result;
+  ConvEpilogue epilogue;
   float* partials;
   std::int64_t rows, channels;
 
@@ -48,6 +53,12 @@ struct MeasurePass {
         for (std::int64_t row = begin + lane; row < end; row += kDown) {
           float values[kVector<T>];
           load(result + row * channels + channel, count, values);
+          if constexpr (Finishes) {
+            finish_values<T>(epilogue, row * channels + channel, count, channels, values);
+            store(result + row * channels + channel, count, values);
+            PYCNN_UNROLL
+            for (int i = 0; i < kVector<T>; ++i) values[i] = rounded<T>(values[i]);
+          }
           own.take(measure, row, channel, count, values);
         }
       }
@@ -221,8 +232,23 @@ void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const
   const std::int64_t tiles = pass_tiles(rows);
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    const MeasurePass<T> pass{measure, static_cast<const T*>(result),
-                              measure_partials(scratch, tiles, channels), rows, channels};
+    const MeasurePass<T, false> pass{measure, static_cast<const T*>(result),
+                                     {},      measure_partials(scratch, tiles, channels),
+                                     rows,    channels};
+    launch(queue, pass, pass.blocks());
+  });
+  finish_measure(queue, measure, {tiles, kPassRows, rows, channels}, scratch);
+}
+
+void finish_and_sum_pass(DeviceQueue& queue, Image image, const ConvEpilogue& epilogue,
+                         const Measure& measure, void* result, std::int64_t rows,
+                         std::int64_t channels, void* scratch) {
+  const std::int64_t tiles = pass_tiles(rows);
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    const MeasurePass<T, true> pass{measure,  static_cast<T*>(result),
+                                    epilogue, measure_partials(scratch, tiles, channels),
+                                    rows,     channels};
     launch(queue, pass, pass.blocks());
   });
   finish_measure(queue, measure, {tiles, kPassRows, rows, channels}, scratch);

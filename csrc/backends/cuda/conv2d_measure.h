@@ -71,5 +71,10 @@ void finish_measure(DeviceQueue& queue, const Measure& measure, const MeasureSha
 std::int64_t pass_tiles(std::int64_t rows);
 void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const void* result,
                   std::int64_t rows, std::int64_t channels, void* scratch);
+// For sums (MeasureKind::kSums), of a gradient that is finished first: as by
+// conv2d_gradient_epilogue before that pass, to the bit.
+void finish_and_sum_pass(DeviceQueue& queue, Image image, const ConvEpilogue& epilogue,
+                         const Measure& measure, void* result, std::int64_t rows,
+                         std::int64_t channels, void* scratch);
 
 }  // namespace pycnn::cuda

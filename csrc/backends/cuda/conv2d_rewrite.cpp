@@ -46,7 +46,7 @@ ConvRewrite plain_rewrite(const ConvTask& task) {
   const ConvShape& s = task.shape;
   ConvRewrite r;
   r.task = r.original = task;
-  r.task.measure = MeasureKind::kNothing;  // of the result where it belongs: measure_behind
+  r.task.measure = MeasureKind::kNothing;  // of the result where it belongs: finish_behind
   r.input = {s.images, s.height, s.width, s.in_channels, 1, 1, 0,
              0,        s.height, s.width, s.in_channels};
   r.output = {s.images, s.out_height, s.out_width, s.out_channels, 1, 1, 0,

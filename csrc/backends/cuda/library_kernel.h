@@ -160,8 +160,7 @@ void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCal
                     [&](const ConvCall& moved, std::byte* rest) {
                       Library::run(queue, *chosen.plan, moved, rest);
                     });
-    finish_behind(queue, chosen.task, call);
-    measure_behind(queue, chosen.task, call, scratch);
+    finish_behind(queue, chosen.task, call, scratch);
   } catch (...) {
     note_library(queue, Library::kNotGiven);
   }

@@ -334,8 +334,7 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
                   inner.packed = nullptr;  // not as they read them
                   run_own(queue, own.rewrite.task, own.tf32, inner, rest);
                 });
-  finish_behind(queue, own.task, call);
-  measure_behind(queue, own.task, call, args.scratch);
+  finish_behind(queue, own.task, call, args.scratch);
 }
 
 void pack_own_rewrite(const KernelArgs& args) noexcept {

@@ -187,6 +187,14 @@ TEST_CASE("cuda kernels: a pass over a result gives what our own convolutions me
       backward.sums = {true, kind, 0.0};
       check_passes(backward,
                    {ones({1, 31, 19, 10}, 4), w, ones(input, 5), vector(6), vector(7), vector(8)});
+      // Of a gradient that is finished in the same pass.
+      auto finished = backward;
+      finished.finish.residual = true;
+      check_passes(finished, {ones({1, 31, 19, 10}, 4), w, ones(input, 9), ones(input, 5),
+                              vector(6), vector(7), vector(8)});
+      finished.finish.relu = true;
+      check_passes(finished, {ones({1, 31, 19, 10}, 4), w, ones(input, 9), ones(input, 10),
+                              ones(input, 5), vector(6), vector(7), vector(8)});
     }
   }
 }

@@ -87,7 +87,9 @@ void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*,
   run_own_kernel();
 }
 void conv2d_grad_bias(DeviceQueue&, Image, const ConvShape&, const void*, float*, void*) {}
-void conv2d_gradient_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvEpilogue&, void*) {}
+void conv2d_gradient_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvEpilogue&, void*) {
+  move(moves.epilogues, moves.finish_us);
+}
 std::int64_t pass_tiles(std::int64_t rows) { return rows; }
 std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
   return tiles * channels;
@@ -95,6 +97,10 @@ std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
 void measure_pass(DeviceQueue&, Image, const Measure&, const void*, std::int64_t, std::int64_t,
                   void*) {
   move(moves.measures, moves.measure_us);
+}
+void finish_and_sum_pass(DeviceQueue&, Image, const ConvEpilogue&, const Measure&, void*,
+                         std::int64_t, std::int64_t, void*) {
+  move(moves.joined, moves.measure_us);
 }
 void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) {}
 void copy_box(DeviceQueue&, int item_bytes, const BoxParams& box) {
@@ -392,6 +398,29 @@ TEST_CASE("library kernel: what measures a result is timed with each plan") {
     moves.measure_us = 25.0;
     CHECK(choices.find(task).why == kOwnWasFaster);
   }
+}
+
+TEST_CASE("library kernel: what finishes a gradient measures it in the same pass") {
+  const Choices choices;
+  ConvTask task = stem(next_images());
+  task.direction = Direction::kGradInput;
+  const auto passes = [&](bool residual, bool gate, MeasureKind measure) {
+    moves = {};
+    task.shape.images = next_images();
+    task.residual = residual;
+    task.gate = gate;
+    task.measure = measure;
+    Fake::runs = 0;
+    CHECK(choices.find(task).plan == "blocks");
+    CHECK(Fake::runs > 0);
+    CHECK(moves.joined + moves.epilogues + moves.measures == Fake::runs);
+    return std::vector<bool>{moves.joined > 0, moves.epilogues > 0, moves.measures > 0};
+  };
+  using Passes = std::vector<bool>;
+  CHECK(passes(true, true, MeasureKind::kNothing) == Passes{false, true, false});
+  CHECK(passes(false, false, MeasureKind::kSums) == Passes{false, false, true});
+  CHECK(passes(true, false, MeasureKind::kSums) == Passes{true, false, false});
+  CHECK(passes(false, true, MeasureKind::kSums) == Passes{true, false, false});
 }
 
 TEST_CASE("library kernel: a rewrite that is refused or fails leaves the choice to the others") {
