@@ -13,9 +13,11 @@ set(PYCNN_KERNEL_OPTIONS -O3)
 if(PYCNN_SANITIZE)
   set(PYCNN_KERNEL_OPTIONS "")
 endif()
+add_library(pycnn_kernel_settings INTERFACE)
 if(PYCNN_SANITIZE MATCHES undefined)
-  # A null pointer and what is outside of an object are seen by the other sanitizer, and kernels are half of all that is compiled.
-  list(APPEND PYCNN_KERNEL_OPTIONS -fno-sanitize=null,object-size,pointer-overflow,vptr)
+  # A null pointer and what is outside of an object are seen by the address sanitizer, and kernels are half of all that is
+  # compiled. Behind the sanitizers' own option, which would turn these on again.
+  target_compile_options(pycnn_kernel_settings INTERFACE -fno-sanitize=null,object-size,pointer-overflow,vptr)
 endif()
 
 # pycnn_add_isa_source([GROUP group] file.isa.cpp ...): adds each file once per instruction set to the library; with
@@ -33,7 +35,7 @@ function(pycnn_add_isa_source)
       add_library(${objects} OBJECT)
       target_compile_definitions(${objects} PRIVATE PYCNN_ISA=${isa})
       target_compile_options(${objects} PRIVATE ${PYCNN_FLAGS_${isa}} ${PYCNN_KERNEL_OPTIONS} -fno-math-errno -fno-exceptions)
-      target_link_libraries(${objects} PRIVATE pycnn_build_settings)
+      target_link_libraries(${objects} PRIVATE pycnn_build_settings pycnn_kernel_settings)
       set_target_properties(${objects} PROPERTIES POSITION_INDEPENDENT_CODE ON)
       # The compiler's header of intrinsics takes longer than most of the files.
       target_precompile_headers(${objects} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/simd.isa.h)
@@ -65,7 +67,7 @@ function(pycnn_add_unit_source unit)
     # GCC 12 warns of the undefined operands inside its own intrinsics (its bug 105593).
     target_compile_options(${objects} PRIVATE -Wno-maybe-uninitialized -Wno-uninitialized)
   endif()
-  target_link_libraries(${objects} PRIVATE pycnn_build_settings)
+  target_link_libraries(${objects} PRIVATE pycnn_build_settings pycnn_kernel_settings)
   set_target_properties(${objects} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_sources(pycnn PRIVATE $<TARGET_OBJECTS:${objects}>)
 endfunction()
