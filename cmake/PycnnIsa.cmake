@@ -14,7 +14,7 @@ if(PYCNN_SANITIZE)
   set(PYCNN_KERNEL_OPTIONS "")
 endif()
 add_library(pycnn_kernel_settings INTERFACE)
-if(PYCNN_SANITIZE MATCHES undefined)
+if(PYCNN_SANITIZE MATCHES address AND PYCNN_SANITIZE MATCHES undefined)
   # A null pointer and what is outside of an object are seen by the address sanitizer, and kernels are half of all that is
   # compiled. Behind the sanitizers' own option, which would turn these on again.
   target_compile_options(pycnn_kernel_settings INTERFACE -fno-sanitize=null,object-size,pointer-overflow,vptr)

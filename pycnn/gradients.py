@@ -27,6 +27,7 @@ def value_and_grad(
     threads: int | None = None,
     variants: dict[str, str] | None = None,
     winograd: bool = True,
+    tf32: bool = False,
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
     recompute: str = "cheap",
@@ -47,6 +48,7 @@ def value_and_grad(
         threads: None chooses.
         variants: Kernel variants to pin.
         winograd: Whether convolutions may use Winograd's algorithms (see `compile`).
+        tf32: Whether the tensor cores of a GPU may round float32 to TF32 (see `compile`).
         dtype: "float32"; "bfloat16" or "float16" for activations and their gradients; the value and the gradients that
             are given back are float32 (see `compile`). In float16 what is below 6e-8 vanishes on the way back, unless
             `fn` scales its result.
@@ -98,6 +100,7 @@ def value_and_grad(
                 threads=threads,
                 variants=variants,
                 winograd=winograd,
+                tf32=tf32,
                 dtype=dtype,
                 emulate_bfloat16=emulate_bfloat16,
                 recompute=recompute,
@@ -127,6 +130,7 @@ def gradient_program(
     threads: int | None = None,
     variants: dict[str, str] | None = None,
     winograd: bool = True,
+    tf32: bool = False,
     dtype: str = "float32",
     emulate_bfloat16: bool = False,
     recompute: str = "cheap",
@@ -178,6 +182,7 @@ def gradient_program(
         threads=threads,
         variants=variants,
         winograd=winograd,
+        tf32=tf32,
         dtype=dtype,
         emulate_bfloat16=emulate_bfloat16,
         recompute=recompute,

@@ -22,7 +22,7 @@ from pycnn.arguments import as_flag, as_integer
 from pycnn.benchmark._device_peaks import device_peaks
 from pycnn.benchmark._load import is_busy, load_average
 from pycnn.benchmark._peaks import Peaks, machine_peaks
-from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing
+from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing, multiplied_type
 from pycnn.benchmark._roofline import Bound, bound
 from pycnn.config import clock_ghz, machine
 from pycnn.errors import ArgumentError
@@ -137,6 +137,7 @@ def bench(
         raise ArgumentError(f"bench: peaks is {peaks!r}, expected 'keep', 'renew' or None")
     numerics = check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32, who="bench")
     dtype = numerics["dtype"]
+    multiplied = multiplied_type(dtype, numerics["tf32"])
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))
     state = net.state_dict()
@@ -150,7 +151,7 @@ def bench(
             name=type(net).__name__,
             shape=shape,
             train=train,
-            timings=tuple(map(_with_work, timings, programs, limits, [dtype] * len(programs))),
+            timings=tuple(map(_with_work, timings, programs, limits, [multiplied] * len(programs))),
             environment=environment(),
             dtype=dtype,
             winograd=numerics["winograd"],
@@ -160,7 +161,7 @@ def bench(
             peaks=tuple(limit for limit in limits if limit is not None),
         )
         if layers:
-            rows, wall = _profile(programs[0], arrays, rounds, limits[0], dtype)
+            rows, wall = _profile(programs[0], arrays, rounds, limits[0], multiplied)
             result = replace(result, layers=rows, layers_wall=wall)
     finally:
         net.load_state_dict(state)

@@ -20,7 +20,7 @@ from pycnn.version import __version__
 
 __all__ = ["device_peaks"]
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "tf32", "bfloat16", "float16")
 _Rates = TypeVar("_Rates")
 _RUNS = 5
 _CHANNELS, _SCALE = 256, 4
@@ -31,7 +31,8 @@ def device_peaks(
 ) -> Peaks:
     """Measure the highest rates of a device by running what takes nothing else.
 
-    Products are those of a dense layer, in each type that the device multiplies, by the kernel that is chosen for it
+    Products are those of a dense layer, in each type that the device multiplies (TF32 is float32 that
+    may be rounded for that), by the kernel that is chosen for it
     (a library's, where there is one). Memory is copied by an activation and read by a mean over pixels. Of a few runs
     the fastest counts. Times hold the launch of a step, some 10 us: hence the sizes, of which smaller ones are taken
     only where the device or the host has no room.
@@ -94,7 +95,10 @@ def _product_rate(matrix: np.ndarray, device: str, dtype: str) -> float:
     layer.build(matrix.shape[1:])
     layer.load_state_dict({"weight": matrix})
     program = compile_traced(
-        trace(lambda x: layer(x), {"x": (matrix.shape, "float32")}, root=layer), device=device, dtype=dtype
+        trace(lambda x: layer(x), {"x": (matrix.shape, "float32")}, root=layer),
+        device=device,
+        dtype="float32" if dtype == "tf32" else dtype,
+        tf32=dtype == "tf32",
     )
     return max(2 * step["macs"] / seconds for step, seconds in _times(program, matrix) if step["macs"] > 0)
 

@@ -35,7 +35,8 @@ class ComputePeak:
     """Multiply-adds in registers.
 
     Attributes:
-        dtype: "float32", or "bfloat16" where the processor multiplies it.
+        dtype: "float32", or "bfloat16" where the processor multiplies it; of a GPU also "float16", and "tf32" for
+            float32 that may be rounded to that.
         unit: The instruction set, or "avx512_bf16", "amx_bf16"; of a GPU the device.
         gflops: 10**9 operations a second; a multiply-add counts as two.
     """

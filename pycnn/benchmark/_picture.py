@@ -68,7 +68,7 @@ def draw_roofline(report: BenchReport, path: str | PathLike[str] | None = None, 
     figure = Figure(figsize=(14.0, 7.0), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1.0))
     figure.suptitle(f"{_title(report, name or report.name)}\n{_subtitle(report)}", fontsize="medium")
-    _draw_points(left, steps, longest, report.peaks[0], report.dtype)
+    _draw_points(left, steps, longest, report.peaks[0], report.multiplied)
     _draw_times(right, longest, report)
     if path is not None:
         save_figure(figure, path, who="plot")

@@ -17,6 +17,11 @@ _ABOVE_BOUND = (
 )
 
 
+def multiplied_type(dtype: str, tf32: bool) -> str:
+    """What a program multiplies at best; processors without TF32 multiply float32 (`Peaks.multiplied`)."""
+    return "tf32" if tf32 and dtype == "float32" else dtype
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of one run with one setting.
@@ -150,6 +155,11 @@ class BenchReport:
     rounds: int = 0
     clock: Clock | None = None
     peaks: tuple[Peaks, ...] = ()
+
+    @property
+    def multiplied(self) -> str:
+        """The type whose peak multiplications are held against: `dtype`, or "tf32" where float32 may be rounded."""
+        return multiplied_type(self.dtype, self.tf32)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as plain Python objects."""

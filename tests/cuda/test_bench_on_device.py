@@ -26,7 +26,7 @@ def small_matrices(monkeypatch):
 def test_every_type_that_the_device_multiplies_has_a_rate():
     told = []
     peaks = device_peaks("cuda", report=told.append, width=32, side=16)
-    assert [peak.dtype for peak in peaks.compute] == ["float32", "bfloat16", "float16"]
+    assert [peak.dtype for peak in peaks.compute] == ["float32", "tf32", "bfloat16", "float16"]
     assert all(peak.gflops > 0 for peak in peaks.compute)
     (memory,) = peaks.memory
     assert memory.level == "memory"

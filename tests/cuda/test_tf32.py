@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 import pycnn as pc
 from pycnn import nn
-from pycnn.benchmark import bench
+from pycnn.benchmark import bench, bound
+from pycnn.benchmark._device_peaks import device_peaks
 from pycnn.config import manual_seed
 from pycnn.errors import ArgumentError
 
@@ -86,3 +88,24 @@ def test_a_benchmark_says_whether_it_was_allowed(device):
     report = bench(net(), input_shape=(8, 8, 16), device=device, tf32=True, rounds=1, peaks=None)
     assert report.tf32
     assert not bench(net(), input_shape=(8, 8, 16), device=device, rounds=1, peaks=None).tf32
+
+
+@pytest.mark.cuda
+def test_steps_that_may_round_are_held_against_the_peak_of_tf32(monkeypatch):
+    monkeypatch.setattr("pycnn.benchmark._bench.device_peaks", functools.partial(device_peaks, width=32, side=16))
+    report = bench(net(), input_shape=(8, 8, 16), device="cuda", tf32=True, rounds=1, layers=True)
+    (peaks,) = report.peaks
+    layer = next(layer for layer in report.layers if layer.op == "conv2d")
+    assert report.multiplied == "tf32"
+    assert layer.bound == bound(layer.flops, layer.bytes, peaks, dtype="tf32").seconds
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_may_round(device):
+    model = net()
+    model.build((8, 8, 16))
+
+    def gradient(**options):
+        return pc.grad(lambda x: pc.functional.sum(model(x)), device=device, **options)(images())
+
+    assert (gradient(tf32=True) != gradient()).any() == (device == "cuda")
