@@ -13,9 +13,10 @@ from pycnn.data import Loader
 from pycnn.data.transforms._windows import Uncut
 from pycnn.errors import ArgumentError, MemoryLimitError
 from pycnn.train._programs import AHEAD, BatchProgram, PendingMeans, ProgramSet
+from pycnn.train._resume import describe
 from pycnn.train._turns import Turn
 
-__all__ = ["Placement", "check_augmenter", "describe"]
+__all__ = ["Placement", "check_augmenter"]
 
 # Bytes of images that are kept on a GPU without being asked for.
 _MOST_RESIDENT = 1 << 30
@@ -134,10 +135,3 @@ def check_augmenter(wanted: Any) -> None:
     """
     if not isinstance(wanted, str) or wanted not in ("auto", "loader", "step", "resident"):
         raise ArgumentError(f"fit: augment_in must be 'auto', 'loader', 'step' or 'resident', got {wanted!r}")
-
-
-def describe(value: Any) -> str:
-    """Text of an object that is the same in another process."""
-    text = repr(value)
-    # The default text holds an address.
-    return type(value).__name__ if " object at 0x" in text else text

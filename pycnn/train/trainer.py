@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pycnn.arguments import as_integer, as_number, as_path
+from pycnn.arguments import as_integer, as_number
 from pycnn.data import Dataset, Loader
 from pycnn.data._overlap import warn_shared_files
 from pycnn.data.transforms._windows import Uncut
@@ -29,10 +29,10 @@ from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
 from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute, host_numerics
 from pycnn.tensor import Tensor
-from pycnn.train import _checkpoint, _loop, _ranks
+from pycnn.train import _checkpoint, _loop, _ranks, _resume
 from pycnn.train._batches import as_dataset, as_target, check_labels
 from pycnn.train._files import make_directory
-from pycnn.train._placement import Placement, check_augmenter, describe
+from pycnn.train._placement import Placement, check_augmenter
 from pycnn.train._programs import PendingMeans, ProgramSet, in_turn, make_objective
 from pycnn.train._turns import turn_of
 from pycnn.train.callbacks import Callback
@@ -220,8 +220,8 @@ class Trainer:
         rate = self.optimizer.lr * factor if isinstance(factor, int | float | np.number) else math.nan
         if not 0.0 <= rate < math.inf:
             raise ArgumentError(
-                f"Trainer: {describe(self.schedule)} gives the factor {factor!r} at step {self.steps}; the learning "
-                f"rate {self.optimizer.lr:g} needs one that is finite and at least 0"
+                f"Trainer: {_resume.describe(self.schedule)} gives the factor {factor!r} at step {self.steps}; the "
+                f"learning rate {self.optimizer.lr:g} needs one that is finite and at least 0"
             )
         return rate
 
@@ -457,12 +457,12 @@ class Trainer:
                 self._check_data(val_loader, "fit: val")
             # With the turn: a training that is under way may read the images that are kept.
             self._placement.settle(loader, val_loader, augment_in, dict(self.net.named_tensors()))
-            source = self._resume_source(resume, directory)
+            source = _resume.source(resume, directory)
             saved = None if source is None else _checkpoint.prepare(self, source)
             # All that can be refused is looked at before anything of the file is taken over.
-            own = self._compare_data(loader, self.position if saved is None else saved.position, source)
+            own = _resume.compare_data(loader, self.position if saved is None else saved.position, source)
             states = self._callback_states if saved is None else saved.callbacks
-            restore_callbacks = self._match_callbacks(callbacks, states, source)
+            restore_callbacks = _resume.match_callbacks(callbacks, states, source)
             if directory is not None:
                 make_directory(directory, who="fit: checkpoint_dir")
             if saved is not None:
@@ -492,15 +492,6 @@ class Trainer:
             _loop.run(self, plan)
         return self.history
 
-    def _resume_source(self, resume: bool | str | PathLike[str], directory: Path | None) -> Path | None:
-        if resume is False or resume is None:
-            return None
-        if resume is True:
-            if directory is None:
-                raise ArgumentError("fit: resume=True needs checkpoint_dir")
-            return _checkpoint.find_last(directory)
-        return as_path(resume, who="fit: resume")
-
     def _check_data(self, loader: Loader, who: str) -> None:
         """Refuse images that do not fit the net, and labels that it cannot tell, before anything is trained.
 
@@ -514,55 +505,6 @@ class Trainer:
         classes = self._training.classes(loader.image_shape)
         if classes is not None:
             check_labels(labels, classes, who=who)
-
-    def _compare_data(self, loader: Loader, position: _loop.Position, source: Path | None) -> dict[str, Any]:
-        """Compare the data with that of the epochs before; returns what there is to compare next time."""
-        own = {
-            "samples": len(loader.dataset),
-            "batch_size": loader.batch_size,
-            "drop_last": loader.drop_last,
-            "image_shape": list(loader.image_shape),
-            # Other data often has the same size; its labels then tell.
-            "labels_crc32": zlib.crc32(np.asarray(loader.dataset.labels, np.int64).tobytes()),
-            "transform": describe(loader.transform),
-        }
-        before = position.data
-        different = [key for key in own if key in before and own[key] != before[key]]
-        shown = ", ".join(f"{key} {before.get(key)!r} -> {own[key]!r}" for key in different)
-        if different and position.batch:
-            raise ArgumentError(
-                f"fit: training stands inside of an epoch of other data: {shown}"
-                + (f"\n  in {source}" if source else "")
-            )
-        if different and source is not None:
-            warnings.warn(
-                f"fit: resumed from {source} with other data: {shown}; the result differs from uninterrupted training",
-                stacklevel=stack_level(),
-            )
-        return own
-
-    @staticmethod
-    def _match_callbacks(
-        callbacks: Sequence[Callback], states: Sequence[dict[str, Any]], source: Path | None
-    ) -> Callable[[], None]:
-        """Find a callback for what each of its kind remembered, in order; returns what hands it over."""
-        waiting = list(callbacks)
-        pairs: list[tuple[Callback, Any]] = []
-        for state in states:
-            match = next((c for c in waiting if type(c).__name__ == state["kind"]), None)
-            if match is not None:
-                waiting.remove(match)
-                pairs.append((match, state["state"]))
-            elif state["state"]:
-                raise ArgumentError(
-                    f"fit: {source} was written with a {state['kind']}, which is not among the callbacks now"
-                )
-
-        def hand_over() -> None:
-            for callback, state in pairs:
-                callback.load_state_dict(state)
-
-        return hand_over
 
     def stop(self) -> None:
         """End `fit` after the current epoch; for callbacks."""
@@ -634,7 +576,22 @@ class Trainer:
         return pending
 
     def validate(self, loader: Loader) -> dict[str, float]:
-        """Measure within `fit`: with `ema_decay`, the averaged weights."""
+        """Measure within `fit`: with `ema_decay`, the averaged weights.
+
+        For a caller that has the trainer's turn, such as a callback; from elsewhere, see `evaluate`.
+
+        Args:
+            loader: Of what is measured, in its order.
+
+        Returns:
+            "loss" and the metrics: means over all samples, each counted once.
+
+        Raises:
+            LabelError: A label is outside of the net's classes.
+            ShapeError: The images do not fit the net.
+            ArgumentError: No step was made yet, so there are no averages.
+            MemoryLimitError: There is no memory for the programs.
+        """
         if self.ema_decay is None:
             return self._measure(loader)
         with self.averaged():
@@ -742,7 +699,7 @@ class Trainer:
             "ema": self.ema_decay is not None,
             "settings": repr(self.optimizer),
             "groups": ", ".join(map(repr, self.optimizer.groups)) or None,
-            "schedule": describe(self.schedule),
+            "schedule": _resume.describe(self.schedule),
             "clip_norm": self.clip_norm,
             "auxiliary_weight": self.auxiliary_weight,
             "dtype": self.numerics["dtype"],
