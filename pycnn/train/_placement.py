@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Collection
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ import numpy as np
 from pycnn.data import Loader
 from pycnn.data.transforms._windows import Uncut
 from pycnn.errors import ArgumentError, MemoryLimitError
+from pycnn.fork import renew_after_fork
 from pycnn.train._programs import AHEAD, BatchProgram, PendingMeans, ProgramSet
 from pycnn.train._resume import describe
 from pycnn.train._turns import Turn
@@ -27,6 +29,9 @@ class Placement:
 
     Images stay on the device while programs find memory beside them: those for validation are given up first, then
     those of the training, unless they were asked for. From then on each batch is sent.
+
+    Several threads may ask for programs at once; they get them one after the other, so that what one of them gives up
+    is there for the next.
     """
 
     def __init__(self, training: ProgramSet, measuring: ProgramSet, device: str, turn: Turn) -> None:
@@ -36,6 +41,12 @@ class Placement:
         self._turn = turn
         self._must_keep = False
         self._begun: deque[PendingMeans] = deque(maxlen=AHEAD + 1)
+        # Of several calls of the same thread, too: a net's own code may measure while it is recorded.
+        self._lock = threading.RLock()
+        renew_after_fork(self, Placement._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
 
     def settle(self, train: Loader, val: Loader | None, wanted: str, names: Collection[str]) -> None:
         """Settle who augments, and keep the images that can be; the loaders' batches fit that from then on.
@@ -50,12 +61,18 @@ class Placement:
             ArgumentError: It cannot be had.
             MemoryLimitError: "resident", and there is no memory for a copy of the images.
         """
+        with self._lock:
+            self._settle(train, val, wanted, names)
+
+    def _settle(self, train: Loader, val: Loader | None, wanted: str, names: Collection[str]) -> None:
         self._must_keep = wanted == "resident"
         self._begun.clear()  # what was broken off would keep images that are dropped here
         if wanted == "loader" or (wanted == "auto" and not self._device.startswith("cuda")):
             self._training.drop_images()
             self._measuring.drop_images()
             return
+        if not self._training.has_place_for(train.dataset):
+            self._measuring.drop_images()  # which need not lie beside the old images and the new ones
         room = 0 if wanted == "step" else _MOST_RESIDENT
         is_kept = self._keep(self._training, train, math.inf if self._must_keep else room, names)
         if not is_kept:
@@ -95,23 +112,28 @@ class Placement:
         Raises:
             MemoryLimitError: There is no memory for it beside the images that must be kept.
         """
-        while True:
-            if isinstance(images, Uncut) and not programs.keeps_images:
-                images = images.with_own_images()
-            try:
-                return images, programs.get(images, target)
-            except MemoryLimitError:
-                # The images of a whole data set may be what is too much.
-                if not self._give_up():
-                    raise
+        with self._lock:
+            while True:
+                if isinstance(images, Uncut) and not programs.keeps_images:
+                    images = images.with_own_images()
+                try:
+                    return images, programs.get(images, target)
+                except MemoryLimitError:
+                    # The images of a whole data set may be what is too much.
+                    if not self._give_up():
+                        raise
 
     def note_begun(self, pending: PendingMeans) -> None:
         """Remember a run, which may read images that are to be given up."""
         if pending.overlaps:
-            self._begun.append(pending)
+            with self._lock:
+                self._begun.append(pending)
 
     def _give_up(self) -> bool:
-        """Give back the memory of images, first of those that matter least; False where there are none."""
+        """Give back the memory of images, first of those that matter least; False where there are none.
+
+        For a caller that has the lock.
+        """
         if self._turn.is_taken_elsewhere:
             return False  # they are read there
         for programs in (self._measuring, self._training):

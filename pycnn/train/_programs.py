@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional
+from pycnn.data import Dataset
 from pycnn.data.transforms._windows import Uncut, Windows
 from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn._running import StructureWatch, check_images
@@ -235,6 +236,11 @@ class ProgramSet:
     def keeps_images(self) -> bool:
         """Whether programs for whole `Uncut` batches can be had."""
         return self._images is not None
+
+    def has_place_for(self, data: Dataset) -> bool:
+        """Whether `keep_images` would take no more memory for the images of `data`."""
+        images = getattr(data, "images", None)
+        return self._images is not None and images is not None and self._images.shape == images.shape
 
     def keep_images(self, images: np.ndarray) -> None:
         """Let programs for whole `Uncut` batches take windows of these images, as they are now.

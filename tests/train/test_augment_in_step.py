@@ -5,11 +5,13 @@ With `PYCNN_CUDA_MODULE` naming the emulated module the tests for a device run w
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -393,6 +395,47 @@ def test_a_measurement_takes_no_images_from_a_training_of_another_thread(monkeyp
         else:
             pool.submit(training.evaluate, data()).result()
     assert (IMAGES in training.variables) == is_training
+
+
+def test_two_threads_without_memory_give_up_the_images_of_a_validation_once(monkeypatch):
+    training = trainer()
+    training.fit(data(), data(37), epochs=1, progress=False, augment_in="resident")
+    training._placement._must_keep = False
+    both = Barrier(2)
+
+    def refused(self, x, y):
+        is_refused = training._measuring.keeps_images
+        with contextlib.suppress(BrokenBarrierError):
+            both.wait(1.0)  # until the other one has seen the same, where it can
+        if is_refused:
+            raise MemoryLimitError("no memory beside the images of the validation")
+        return get(self, x, y)
+
+    expected = training.evaluate(data())
+    get = ProgramSet.get
+    monkeypatch.setattr(ProgramSet, "get", refused)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(training.evaluate, data()) for _ in range(2)]
+        assert [run.result() for run in runs] == [expected] * 2
+    # One thread did not take the other's success for another failure.
+    assert IMAGES in training.variables
+    assert MEASURED_IMAGES not in training.variables
+
+
+@pytest.mark.parametrize(("count", "held"), [(50, True), (40, False)])
+def test_images_of_a_validation_make_room_for_other_images_of_a_training(monkeypatch, count, held):
+    def keep(self, images):
+        if self is training._training:
+            seen.append(training._measuring.keeps_images)
+        keep_images(self, images)
+
+    training, seen = trainer(), []
+    training.fit(data(), data(37), epochs=1, progress=False, augment_in="resident")
+    keep_images = ProgramSet.keep_images
+    monkeypatch.setattr(ProgramSet, "keep_images", keep)
+    training.fit(data(count), data(37), epochs=1, progress=False, augment_in="resident")
+    assert seen == [held]
+    assert MEASURED_IMAGES in training.variables
 
 
 def test_what_cannot_be_augmented_in_the_step_is_refused():
