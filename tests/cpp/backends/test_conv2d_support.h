@@ -55,6 +55,7 @@ struct RunOptions {
   Guard guard = Guard::kAfter;
   bool in_place = false;    // the last input's memory receives the output
   std::size_t earlier = 0;  // in_place: that of so many inputs before the last
+  std::size_t placed = 0;   // in_place: which output it receives
   bool apart = false;       // pixels lie apart, wherever the kernel can do with that
   bool unpacked = false;    // PackedInput::run_unpacked in place of packing
 };
@@ -77,18 +78,21 @@ inline PixelLayout layout_of(const TensorView& view) {
           static_cast<std::size_t>(view.pitch()) * element};
 }
 
-// Results of an op, one vector per output. `T` is the element type that the kernel sees.
-template <class T, class OpType>
-std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inputs,
-                                const RunOptions& options = {}) {
-  const DType dtype = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+template <class T>
+std::vector<TensorSpec> specs_of(const std::vector<Values>& values) {
   std::vector<TensorSpec> specs;
-  for (const Values& input : inputs) specs.push_back({input.shape, dtype});
-  const std::vector<TensorSpec> results = op.infer(specs);
-  Problem problem{specs, results, options.isa, options.threads, options.variant};
-  const Kernel kernel = cpu::select(op, problem).kernel;
+  for (const Values& each : values)
+    specs.push_back({each.shape, sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32});
+  return specs;
+}
 
-  const Op any = op;
+// What a kernel of an op computes, one vector per output. `T` is the element type that it sees.
+template <class T>
+std::vector<std::vector<T>> run_selected(const Kernel& kernel, const Op& op,
+                                         const std::vector<Values>& inputs,
+                                         const std::vector<TensorSpec>& results,
+                                         const RunOptions& options) {
+  const std::vector<TensorSpec> specs = specs_of<T>(inputs);
   std::vector<GuardedBuffer> buffers, outputs;
   std::vector<TensorView> input_views, output_views;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -107,8 +111,8 @@ std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inp
   }
   if (options.in_place) {
     const std::size_t place = inputs.size() - 1 - options.earlier;
-    REQUIRE((kernel.in_place.at(0) >> place & 1u) != 0);
-    output_views[0].data = input_views[place].data;
+    REQUIRE((kernel.in_place.at(options.placed) >> place & 1u) != 0);
+    output_views[options.placed].data = input_views[place].data;
   } else {
     for (const GuardedBuffer& buffer : buffers) const_cast<GuardedBuffer&>(buffer).make_read_only();
   }
@@ -116,7 +120,7 @@ std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inp
   std::copy(kernel.plan.begin(), kernel.plan.end(), plan.data());
   GuardedBuffer packed(aligned(kernel.packed.bytes), options.guard);
   KernelArgs args;
-  args.op = &any;
+  args.op = &op;
   args.plan = plan.data();
   args.threads = options.threads;
   if (kernel.packed.input >= 0) {
@@ -150,6 +154,15 @@ std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inp
   return values;
 }
 
+// Results of an op, by the kernel that is chosen for it.
+template <class T, class OpType>
+std::vector<std::vector<T>> run(const OpType& op, const std::vector<Values>& inputs,
+                                const RunOptions& options = {}) {
+  const std::vector<TensorSpec> specs = specs_of<T>(inputs), results = op.infer(specs);
+  const Problem problem{specs, results, options.isa, options.threads, options.variant};
+  return run_selected<T>(cpu::select(op, problem).kernel, op, inputs, results, options);
+}
+
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() &&
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
@@ -159,9 +172,7 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 template <class OpType>
 std::vector<std::string> fast_variants(const OpType& op, const std::vector<Values>& inputs,
                                        Winograd winograd = Winograd::kTaken) {
-  std::vector<TensorSpec> specs;
-  for (const Values& input : inputs) specs.push_back({input.shape, DType::kFloat32});
-  const std::vector<TensorSpec> results = op.infer(specs);
+  const std::vector<TensorSpec> specs = specs_of<float>(inputs), results = op.infer(specs);
   std::vector<std::string> names;
   for (const std::string& name : cpu::variants(op)) {
     if (name.ends_with("reference")) continue;
