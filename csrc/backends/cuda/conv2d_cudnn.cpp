@@ -17,8 +17,6 @@ namespace {
 
 using cudnn::ConvProblem;
 
-constexpr int kMostCompiled = 3;
-
 // A handle is for one thread at a time.
 struct Link {
   const cudnn::Functions* functions = nullptr;
@@ -290,16 +288,15 @@ struct Cudnn {
     const bool ends_plain = !task.bias && !task.residual && task.curve.kind == CurveKind::kIdentity;
     if (ends_plain || task.shape.output_step == 0) problems.push_back(plain);
     std::vector<Offer<Plan>> offers;
+    OfferLimit limit(task.shape.output_step != 0);
     for (const ConvProblem& problem : problems) {
+      limit.begin_graph();
       const auto engines = std::make_shared<Engines>(link, problem, rules_of(link, task, options));
       try {
-        int compiled = 0;
         const std::vector<cudnn::Candidate>& candidates = engines->of(0);
         for (std::size_t place = 0; place < candidates.size(); ++place) {
-          if (task.shape.output_step != 0 && offers.size() == kMostApart) break;
           const cudnn::EngineFacts& engine = candidates[place].engine;
-          // Each takes up to seconds to compile.
-          if (engine.compiles() && ++compiled > kMostCompiled) continue;
+          if (!limit.takes(engine.compiles())) continue;
           offers.push_back(
               {[engines, place, index = engine.index, has_bias = task.bias](int thread) {
                  return engines->plan(place, index, has_bias, thread);

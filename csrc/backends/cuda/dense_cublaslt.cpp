@@ -290,7 +290,7 @@ std::vector<Offer<Plan>> CublasLt::offers(const Link& link, const ConvTask& task
   const ConvTask dense = dense_task(task);
   try {
     for (const cublaslt::Heuristic& found : algorithms_of(link, dense, options.tf32)) {
-      if (task.shape.output_step != 0 && offers.size() == kMostApart) break;
+      if (task.shape.output_step != 0 && offers.size() == std::size_t{kMostApart}) break;
       offers.push_back({[&link, dense, tf32 = options.tf32, found](int) {
                           return plan_of(link, dense, tf32, found.algorithm,
                                          static_cast<std::int64_t>(found.workspace_bytes));

@@ -17,8 +17,25 @@ constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
 constexpr int kTimedCalls = 10;
 constexpr const char* kOwnKernel = "own";  // in the plan cache
 constexpr const char* kCopied = "copied";  // likewise: a plan whose result a concat copies
-// Plans that a library offers, at most, to write where a concat wants it: all were timed before.
-constexpr std::size_t kMostApart = 4;
+// Plans that a library offers, at most, to write where a concat wants it, beside those that are
+// compiled at run time: all were timed before.
+constexpr int kMostApart = 4;
+// Of those, for each graph: each takes up to seconds.
+constexpr int kMostCompiled = 3;
+
+// Which plans that a library has are looked at, best first.
+class OfferLimit {
+ public:
+  explicit OfferLimit(bool apart) : apart_(apart) {}
+  void begin_graph() { compiled_ = 0; }
+  bool takes(bool compiles) {
+    return compiles ? ++compiled_ <= kMostCompiled : !apart_ || ++others_ <= kMostApart;
+  }
+
+ private:
+  const bool apart_;
+  int compiled_ = 0, others_ = 0;
+};
 constexpr const char* kOwnWasFaster = "our own kernel was faster";
 
 // Held by a choice: two at a time, of whatever library, would disturb each other's times.

@@ -174,10 +174,18 @@ inline std::string rewrite_mark(const ConvRewrite* rewrite) {
 using RewriteList = std::vector<std::shared_ptr<const ConvRewrite>>;
 
 // What is tried for a task, null being the task itself; the first ones first where nothing is
-// timed.
-inline RewriteList rewrites_to_try(const ConvTask& task, const LibraryOptions& options) {
+// timed. `same`: of a task whose result lies apart, what became of the task by itself (null:
+// nothing), whose weights are packed for both.
+inline RewriteList rewrites_to_try(const ConvTask& task, const LibraryOptions& options,
+                                   const ConvRewrite* same = nullptr) {
   RewriteList list;
-  if (task.shape.output_step != 0) return {nullptr};
+  if (task.shape.output_step != 0) {
+    if (same == nullptr) return {nullptr};
+    for (ConvRewrite& rewrite : rewrites_of(task))
+      if (rewrite.name == same->name)
+        list.push_back(std::make_shared<const ConvRewrite>(std::move(rewrite)));
+    return list;
+  }
   if (options.rewrites != Rewrites::kNever)
     for (ConvRewrite& rewrite : rewrites_of(task))
       list.push_back(std::make_shared<const ConvRewrite>(std::move(rewrite)));
@@ -349,6 +357,26 @@ inline void copy_apart(DeviceQueue& queue, const ConvTask& task, const void* res
   copy_box(queue, is_narrow(task.image) ? 2 : 4, box);
 }
 
+// Our own kernel where a library's runs otherwise: of its weights, which may be packed for it.
+inline std::int64_t own_apart_scratch_bytes(const ConvTask& task, bool tf32) {
+  return aligned_scratch(task.shape.weights() * 4) + own_scratch_bytes(task, tf32);
+}
+inline void run_own_apart(DeviceQueue& queue, const ConvTask& task, bool tf32, const ConvCall& call,
+                          std::byte* scratch) {
+  ConvCall its_call = call;
+  if (call.packed != nullptr) {
+    its_call.weight = reinterpret_cast<const float*>(scratch);
+    its_call.packed = nullptr;
+    cast(queue, task.image, Image::kFloat32, call.packed, scratch, task.shape.weights());
+  }
+  run_own(queue, task, tf32, its_call, scratch + aligned_scratch(task.shape.weights() * 4));
+}
+
+// What else is to be known of a race.
+struct RaceNotes {
+  bool lacked_memory = false;  // for one that might have been the fastest
+};
+
 // The fastest of the plans, with weights packed as steps find them; without a plan: our own kernel
 // is, unless one of the library's was asked for by name (`pinned`). None: they could not be timed.
 // What there is no memory for is not among the plans any more. `copied`: a plan of the task whose
@@ -356,7 +384,7 @@ inline void copy_apart(DeviceQueue& queue, const ConvTask& task, const void* res
 template <class Library>
 std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
                                             const ConvTask& task, bool tf32,
-                                            std::vector<Chosen<Library>>& plans,
+                                            std::vector<Chosen<Library>>& plans, RaceNotes& notes,
                                             bool pinned = false,
                                             const Chosen<Library>* copied = nullptr) {
   DeviceTimer timer(device);
@@ -368,15 +396,18 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
   const std::optional<ConvCall> call = timed_call(timer, task, most_packed);
   if (!call) return std::nullopt;
   std::int64_t other_bytes = own_scratch_bytes(task, tf32);
-  if (copied != nullptr) other_bytes = std::max(other_bytes, copied->scratch_bytes());
+  if (copied != nullptr)
+    other_bytes = std::max(own_apart_scratch_bytes(task, tf32), copied->scratch_bytes());
+  const std::size_t wanted = plans.size();
   std::byte* const scratch = timed_scratch(timer, other_bytes, plans);
+  notes.lacked_memory = scratch == nullptr || plans.size() < wanted;
   if (scratch == nullptr) return std::nullopt;
   void* result = nullptr;
   if (copied != nullptr) {
     result = timer.allocate(static_cast<std::size_t>(result_rows(task) * result_channels(task) *
                                                      (is_narrow(task.image) ? 2 : 4)));
     if (result == nullptr) {  // there is no telling which is faster
-      plans.clear();
+      notes.lacked_memory = true;
       return *copied;
     }
   }
@@ -402,8 +433,11 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
   if (!pinned)
     works.push_back([&] {
       ConvCall its_call = calls[turn++ % calls.size()];
-      if (!own_packs) its_call.packed = nullptr;
-      run_own(timer.queue(), task, tf32, its_call, scratch);
+      if (copied != nullptr ? packed_bytes(*copied) == 0 : !own_packs) its_call.packed = nullptr;
+      if (copied != nullptr)
+        run_own_apart(timer.queue(), task, tf32, its_call, scratch);
+      else
+        run_own(timer.queue(), task, tf32, its_call, scratch);
     });
   const int best = fastest_of(timer, works);
   Library::forget_stream(link);
@@ -434,7 +468,8 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   }
   const std::lock_guard lock(choice_mutex());  // under which handles for plans are used, too
   const LibraryOptions options = library_options(task.tf32);
-  const RewriteList rewrites = rewrites_to_try(task, options);
+  const RewriteList rewrites =
+      rewrites_to_try(task, options, copied != nullptr ? copied->rewrite.get() : nullptr);
   if (options.deterministic)
     return first_that_runs<Library>(device, link, task, rewrites, options, why);
   std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
@@ -480,8 +515,9 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     return first;
   }
   const std::vector<Chosen<Library>> first(plans.begin(), plans.begin() + !plans.empty());
-  const std::size_t wanted = plans.size();
-  const auto best = fastest_plan<Library>(device, link, task, options.tf32, plans, pinned, copied);
+  RaceNotes notes;
+  const auto best =
+      fastest_plan<Library>(device, link, task, options.tf32, plans, notes, pinned, copied);
   if (!best) {
     if (plans.empty()) plans = first;
     Trial<Library> trial(device, link, task);
@@ -501,7 +537,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     text = rewrite_mark(best->rewrite.get()) + text;
     note_run(seen(text));
     // Where memory or time was short, another one may be faster next time.
-    if (plans.size() < wanted || !all)
+    if (notes.lacked_memory || !all)
       plan_cache().put_for_now(key, text);
     else
       plan_cache().put(key, text);
@@ -517,24 +553,29 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
 template <class Library>
 struct Ready {
   Chosen<Library> chosen;
-  Chosen<Library> apart;  // where results are a part of a concat's; without a plan: none is
+  Chosen<Library> apart;   // where results are a part of a concat's; without a plan: none is,
+  bool own_apart = false;  // or our own kernel
+  bool tf32 = false;
 };
 
 // A plan that writes its results where a concat wants them, of the same weights. Without a plan:
 // the concat copies them, or where `why` says so our own kernel, which writes them there too, is
 // faster than either. Plans are told how the first pixel is aligned: all of them are so, then.
+// Weights of a rewritten task are no longer those that our own kernel reads.
 template <class Library>
 Chosen<Library> choose_apart(int device, const Chosen<Library>& chosen, const Problem& problem,
                              std::string& why) {
   ConvTask task = chosen.task;
   if (task.direction != Direction::kForward || task.measure != MeasureKind::kNothing ||
-      problem.output_pitch == 0 || chosen.rewrite != nullptr)
+      problem.output_pitch == 0)
     return {};
+  const bool is_rewritten = chosen.rewrite != nullptr;
+  if (is_rewritten && chosen.rewrite->moves_output) return {};
   if (problem.output_pitch * (is_narrow(task.image) ? 2 : 4) % kVectorBytes != 0) return {};
   task.shape.output_step = static_cast<int>(problem.output_pitch);
   try {
-    Chosen<Library> apart =
-        find_plan(device, task, why, problem.began, !problem.pinned.empty(), &chosen);
+    Chosen<Library> apart = find_plan(device, task, why, problem.began,
+                                      is_rewritten || !problem.pinned.empty(), &chosen);
     return apart.plan == chosen.plan ? Chosen<Library>{} : apart;
   } catch (const std::exception&) {
     return {};
@@ -555,10 +596,13 @@ void run_library(const KernelArgs& args) noexcept {
     const void* const state = static_cast<const DeviceKernelArgs&>(args).state;
     ConvCall call = call_of<OpType>(args);
     const auto& ready = *static_cast<const Ready<Library>*>(state);
-    const bool is_apart = ready.apart.plan != nullptr && call.output_step != 0;
-    const auto& chosen = is_apart ? ready.apart : ready.chosen;
+    const bool is_apart = call.output_step != 0;
+    const auto& chosen = is_apart && ready.apart.plan != nullptr ? ready.apart : ready.chosen;
     if (packed_bytes(chosen) > 0) call.packed = std::exchange(call.weight, nullptr);
-    run_chosen<Library>(queue_of(args), chosen, call, args.scratch);
+    if (is_apart && ready.own_apart)
+      run_own_apart(queue_of(args), chosen.task, ready.tf32, call, args.scratch);
+    else
+      run_chosen<Library>(queue_of(args), chosen, call, args.scratch);
   } catch (...) {
     note_library(queue_of(args), Library::kNotGiven);
   }
@@ -582,14 +626,21 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   if (chosen.plan == nullptr) return refuse(kept_text(left_out));
   std::string in_concat;
   Chosen<Library> apart = choose_apart(device, chosen, problem, in_concat);
-  if (in_concat == kOwnWasFaster)
-    return refuse(kept_text(std::string(kOwnWasFaster) + " where a concat wants the result"));
+  const bool own_apart = in_concat == kOwnWasFaster;
+  const bool tf32 = library_options(task.tf32).tf32;
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
+  if (own_apart) {
+    choice.scratch_bytes =
+        std::max(choice.scratch_bytes, scratch(own_apart_scratch_bytes(task, tf32)));
+    choice.strided_outputs = 1;
+    choice.apart_variant = kept_text(std::string(OpType::kName) + ".cuda");
+  }
   if (apart.plan != nullptr) {
     choice.scratch_bytes = std::max(choice.scratch_bytes, scratch(apart.scratch_bytes()));
     choice.strided_outputs = 1;
     choice.output_pitch = problem.output_pitch;
-    choice.apart_variant = kept_text(Library::template variant<OpType>(*apart.plan));
+    const std::string rewritten = apart.rewrite != nullptr ? "+" + apart.rewrite->name : "";
+    choice.apart_variant = kept_text(Library::template variant<OpType>(*apart.plan) + rewritten);
   }
   choice.left_out = kept_text(left_out);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
@@ -607,8 +658,8 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
       choice.packed.state = nullptr;
     }
   }
-  choice.state =
-      std::make_shared<const Ready<Library>>(Ready<Library>{std::move(chosen), std::move(apart)});
+  choice.state = std::make_shared<const Ready<Library>>(
+      Ready<Library>{std::move(chosen), std::move(apart), own_apart, tf32});
   choice.alignment = kVectorBytes;  // as plans are told
   choice.strided_inputs = norm_input(task);
   return choice;

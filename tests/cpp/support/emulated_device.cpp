@@ -359,6 +359,9 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   Choice choice{run_own_rewrite<OpType>,
                 scratch(std::max(rewritten, measure_behind_scratch_bytes(task)))};
   choice.strided_inputs = norm_input(task);
+  if (task.direction == Direction::kForward && task.measure == MeasureKind::kNothing &&
+      !rewrite.moves_output)
+    choice.strided_outputs = 1;  // a plan of the library would be made for that
   static auto* const names = new std::set<std::string>;
   choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
   if (kReadsWeight<OpType>)

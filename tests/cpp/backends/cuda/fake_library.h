@@ -37,7 +37,7 @@ struct Moves {
 };
 inline Moves moves;
 inline double own_us = 1000.0;
-inline int own_runs = 0;
+inline int own_runs = 0, casts = 0;
 
 struct Scripted {
   std::string name;

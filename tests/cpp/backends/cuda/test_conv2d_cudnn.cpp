@@ -214,7 +214,8 @@ TEST_CASE("conv2d by cudnn: a plan is chosen by running it with the handle of ru
         made_plans<Cudnn>(0, task, offers_for<Cudnn>(linked.link, task, nullptr, library_options()),
                           library_options(), Clock::now(), all);
     CHECK(all);
-    const auto best = fastest_plan<Cudnn>(0, linked.link, task, false, plans);
+    RaceNotes notes;
+    const auto best = fastest_plan<Cudnn>(0, linked.link, task, false, plans, notes);
     return best ? engine_of(*best) : -1;
   };
   CHECK(untimed() == 10);
@@ -316,7 +317,8 @@ struct BothLinked : Linked {
     auto plans = made_plans<CudnnOrCublasLt>(
         0, task, offers_for<CudnnOrCublasLt>(both, task, nullptr, library_options()),
         library_options(), Clock::now(), all);
-    const auto best = fastest_plan<CudnnOrCublasLt>(0, both, task, false, plans);
+    RaceNotes notes;
+    const auto best = fastest_plan<CudnnOrCublasLt>(0, both, task, false, plans, notes);
     return best ? *best : Chosen<CudnnOrCublasLt>{};
   }
   std::string untimed() {

@@ -24,7 +24,8 @@ std::vector<std::string> check_rewrites(const OpType& op, const Tensors& inputs)
     CHECK(same_bits(actual, expected));
     CHECK(same_bits(run_on_device(op, inputs, outputs, {1, -1, -1, ""}, kernel), expected));
     OnDevice apart{0, -1, -1, ""};
-    apart.apart_inputs = kernel.strided_inputs, apart.gap = 8;
+    apart.apart_inputs = kernel.strided_inputs, apart.apart_outputs = kernel.strided_outputs;
+    apart.gap = 8;
     CHECK(same_bits(run_on_device(op, inputs, outputs, apart, kernel), expected));
     names.push_back(variant.substr(variant.find('+') + 1));
   }

@@ -105,5 +105,19 @@ TEST_CASE("cuda choice: what fails is not chosen") {
   CHECK(none.best() == -1);
 }
 
+TEST_CASE("library choice: plans that are compiled take no place of the others") {
+  for (const bool apart : {false, true}) {
+    OfferLimit limit(apart);
+    int compiled = 0, others = 0;
+    for (int graph = 0; graph < 2; ++graph) {
+      limit.begin_graph();
+      for (int i = 0; i < 20; ++i) compiled += limit.takes(true) ? 1 : 0;
+      for (int i = 0; i < 3; ++i) others += limit.takes(false) ? 1 : 0;
+    }
+    CHECK(compiled == 2 * kMostCompiled);
+    CHECK(others == (apart ? kMostApart : 6));
+  }
+}
+
 }  // namespace
 }  // namespace pycnn::cuda

@@ -36,16 +36,31 @@ TEST_CASE("library kernel: a result that a concat reads is written where it want
   CHECK(moves.copies + own_runs == 0);
   own_us = 14.5;  // than a copy and a plan that writes there, not than the plan by itself
   const Concatenated ours(16);
-  for (int i = 0; i < 2; ++i) {
-    const Choice choice = ours.choose();
-    const bool is_refused = choice.run == nullptr;
-    CHECK(is_refused);
-    CHECK(std::string(choice.refusal) ==
-          "our own kernel was faster where a concat wants the result");
-  }
+  // Which runs if it becomes a part, and nowhere else.
+  const auto is_own_apart = [&](const Concatenated& net) {
+    const Choice choice = net.choose();
+    const bool taken = choice.run != nullptr;
+    REQUIRE(taken);
+    CHECK(choice.strided_outputs == 1);
+    CHECK(choice.output_pitch == 0);
+    CHECK(std::string(choice.variant) == "conv2d.cudnn");
+    // The library's packed weights are widened for it.
+    CHECK(choice.packed.bytes > 0);
+    CHECK(choice.scratch_bytes >= 8 * 3 * 3 * 16 * 4 + 16);
+    own_runs = Fake::runs = casts = 0;
+    (void)net.run(choice, 24);
+    CHECK(own_runs == 1);
+    CHECK(casts == 1);
+    CHECK(Fake::runs == 0);
+    (void)net.run(choice, 0);
+    CHECK(own_runs == 1);
+    CHECK(Fake::runs == 1);
+    return std::string(choice.apart_variant) == "conv2d.cuda";
+  };
+  for (int i = 0; i < 2; ++i) CHECK(is_own_apart(ours));
   // Likewise without such a plan.
   Fake::writes_apart = false;
-  CHECK(!Concatenated(16).takes_library());
+  CHECK(is_own_apart(Concatenated(16)));
   own_us = 16.0;
   CHECK(stays(Concatenated(16)));
   Fake::writes_apart = true;
@@ -56,8 +71,65 @@ TEST_CASE("library kernel: a result that a concat reads is written where it want
   Concatenated odd(16);
   odd.problem.output_pitch = 20;  // every other pixel would not begin with a vector
   CHECK(stays(odd));
-  Fake::scripts = {{8, {{"padded", 10.0}}}};
-  CHECK(stays(Concatenated(3)));  // as another convolution
+}
+
+TEST_CASE("library kernel: a rewritten convolution writes into a concat, of the same weights") {
+  const Choices choices;
+  Fake::scripts = {{8, {{"padded", 10.0}}}, {16, {{"wider", 11.0}}}};
+  Fake::apart_us = 2.0;  // the other rewrite would be as fast there
+  moves.copy_us = 5.0;
+  own_us = 100.0;
+  const Concatenated net(3);
+  for (int i = 0; i < 2; ++i) {
+    const Choice choice = net.choose();
+    CHECK(std::string(choice.variant) == "conv2d.cudnn+paddedc8k8");
+    CHECK(choice.strided_outputs == 1);
+    CHECK(choice.output_pitch == 24);
+    CHECK(std::string(choice.apart_variant) == "conv2d.cudnn+paddedc8k8");
+    CHECK(net.run(choice, 24) == 24);
+    CHECK(net.run(choice, 0) == 0);
+  }
+  // Our own kernel cannot read its weights.
+  own_us = 11.5;
+  const Concatenated ours(3);
+  CHECK(ours.choose().output_pitch == 24);
+  Fake::apart_us = 5.5;
+  CHECK(ours.choose().output_pitch == 24);  // as is kept
+  CHECK(Concatenated(3).choose().strided_outputs == 0);
+  // Results with channels of zeros are moved anyway.
+  Fake::apart_us = 0.0;
+  own_us = 100.0;
+  Concatenated odd(3);
+  odd.inputs[1].shape[0] = odd.outputs[0].shape[3] = 12;
+  odd.problem.output_pitch = 32;
+  const Choice choice = odd.choose();
+  CHECK(std::string(choice.variant) == "conv2d.cudnn+paddedc8k16");
+  CHECK(choice.strided_outputs == 0);
+}
+
+TEST_CASE("library kernel: what was copied for want of memory is kept for this process alone") {
+  const Choices choices;
+  Fake::scripts = {{16, {{"plan", 10.0}}}};
+  own_us = 16.0;
+  moves.copy_us = 1.0;
+  Fake::writes_apart = false;  // so that no plan is left out for it
+  const Concatenated net(16);
+  CHECK(net.choose().strided_outputs == 0);
+  const ConvTask task = wanted_task(net.conv, net.problem);
+  ConvTask apart = task;
+  apart.shape.output_step = 24;
+  const auto kept = [&] { return PlanCache(plan_cache().file()).find(Choices::key_of(apart)); };
+  CHECK(kept() == kCopied);
+  const Concatenated other(16);
+  apart.shape.images = static_cast<int>(other.inputs[0].shape[0]);
+  std::string why;
+  const Chosen<Fake> chosen = find_plan<Fake>(0, wanted_task(other.conv, other.problem), why);
+  // For a call's three tensors and scratch, not for the result that is copied.
+  fake_cuda().blocks_left = 3 + 1 + 1;
+  const Chosen<Fake> copied = find_plan<Fake>(0, apart, why, Clock::now(), false, &chosen);
+  CHECK(copied.plan == chosen.plan);
+  CHECK(plan_cache().find(Choices::key_of(apart)) == kCopied);
+  CHECK(!kept());
 }
 
 }  // namespace
