@@ -319,6 +319,7 @@ void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* 
   const BFloat16* b_second = b + job.b_half;
   const Index row_bytes = job.sums_pitch * static_cast<Index>(sizeof(float));
   float* const lower = to + kTileRows * job.sums_pitch;
+  alignas(64) float idle[kBlockFloats / 4];
   if (job.accumulate) {
     _tile_loadd(0, to, row_bytes);
     _tile_loadd(1, to + 16, row_bytes);
@@ -340,6 +341,7 @@ void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* 
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
     a += kPairHalf, a_second += kPairHalf, b += kPairHalf, b_second += kPairHalf;
+    if ((step + 1) % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
   }
   _tile_stored(0, to, row_bytes);
   _tile_stored(1, to + 16, row_bytes);

@@ -58,6 +58,8 @@ __attribute__((target("amx-tile,amx-bf16"))) float tile_chains(std::int64_t roun
   alignas(64) std::uint16_t ones[kTileRows * kTileRowBytes / 2];
   for (std::uint16_t& value : ones) value = kOne;
   alignas(64) float sums[kTileRows * kTileRowBytes / 4];
+  // The intrinsics do not tell the compiler all that they read.
+  __asm__ volatile("" ::: "memory");
   _tile_loadconfig(&config);
   _tile_zero(0);
   _tile_zero(1);
@@ -67,6 +69,7 @@ __attribute__((target("amx-tile,amx-bf16"))) float tile_chains(std::int64_t roun
   _tile_loadd(5, ones, kTileRowBytes);
   _tile_loadd(6, ones, kTileRowBytes);
   _tile_loadd(7, ones, kTileRowBytes);
+  __asm__ volatile("" ::: "memory");
   for (std::int64_t round = 0; round < rounds; ++round) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
