@@ -27,6 +27,8 @@ CompileOptions to_compile_options(const pycnn_compile_options& given, const char
   options.device = given.device;
   options.dtype = to_dtype(given.dtype, who, "options->dtype");
   options.memory_limit_bytes = given.memory_limit_bytes;
+  options.winograd = given.winograd != 0;
+  options.tf32 = given.tf32 != 0;
   return options;
 }
 
@@ -126,6 +128,7 @@ pycnn_status pycnn_compile_options_init(pycnn_compile_options* options, size_t s
     defaults.images = PYCNN_FLOAT32;
     defaults.device = "cpu";
     defaults.dtype = PYCNN_FLOAT32;
+    defaults.winograd = 1;
     std::memset(static_cast<void*>(options), 0, struct_size);
     std::memcpy(static_cast<void*>(options), &defaults, std::min(struct_size, sizeof(defaults)));
   });

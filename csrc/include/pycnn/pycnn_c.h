@@ -28,9 +28,10 @@
 extern "C" {
 #endif
 
-/** Version of this interface: what this header declares. It grows when functions are added or
- * change their meaning; ::pycnn_c_abi_version tells that of the library that was loaded. */
-#define PYCNN_C_ABI_VERSION 2
+/** Version of this interface: what this header declares. It grows when functions or options are
+ * added or change their meaning; ::pycnn_c_abi_version tells that of the library that was loaded.
+ */
+#define PYCNN_C_ABI_VERSION 3
 
 /** Most axes of an array. */
 #define PYCNN_MAX_RANK 8
@@ -123,6 +124,11 @@ typedef struct pycnn_compile_options {
                            on a GPU */
   size_t memory_limit_bytes; /**< refuse what needs more for a run; 0 (default): what the machine
                                   has left */
+  int32_t winograd; /**< not 0 (default 1): 3x3, 5x5 and 1x1 convolutions may multiply less and
+                         round more (Winograd, Strassen). A library of version 2 ignores it. */
+  int32_t tf32;     /**< not 0 (default 0): a GPU's tensor cores may round float32 to TF32, a
+                         thousandth of the precision; the CPU never does. A library of version 2
+                         ignores it. */
 } pycnn_compile_options;
 
 /** How a model is trained. Set by ::pycnn_trainer_options_init first. */
@@ -156,7 +162,8 @@ typedef struct pycnn_memory {
 
 /** The library's version, "MAJOR.MINOR.PATCH". Never NULL. */
 PYCNN_API const char* pycnn_version(void);
-/** ::PYCNN_C_ABI_VERSION of the library. Lower than the header's: some functions may be missing. */
+/** ::PYCNN_C_ABI_VERSION of the library. Lower than the header's: some functions may be missing,
+ * and options at the end of a struct are ignored. */
 PYCNN_API int32_t pycnn_c_abi_version(void);
 
 /** "ShapeError" and so on; "unknown status" for a number that is none. Never NULL. */

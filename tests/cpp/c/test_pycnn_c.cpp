@@ -9,7 +9,9 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 
+#include "c/handles.h"
 #include "network/small_model.h"
 #include "pycnn/checkpoint.h"
 #include "pycnn/network.h"
@@ -347,6 +349,59 @@ TEST_CASE("C: options that were not set, or hold nonsense, are refused") {
   check_failed(pycnn_trainer_create(h.model, &training, &h.trainer), PYCNN_ARGUMENT_ERROR,
                {"options->frozen[1] is NULL"});
   CHECK(h.trainer == nullptr);
+}
+
+TEST_CASE("C: how numbers are multiplied is that of the C++ options, and older programs keep it") {
+  const auto options_of = [](const pycnn_compile_options& given) {
+    return c::to_compile_options(c::complete(&given, "test"), "test");
+  };
+  pycnn_compile_options options;
+  REQUIRE(pycnn_compile_options_init(&options, sizeof(options)) == PYCNN_OK);
+  CHECK(options_of(options).winograd == CompileOptions{}.winograd);
+  CHECK(options_of(options).tf32 == CompileOptions{}.tf32);
+  options.winograd = 0;
+  options.tf32 = 1;
+  CHECK(!options_of(options).winograd);
+  CHECK(options_of(options).tf32);
+  // A program whose struct ends before them, with anything behind it.
+  std::memset(&options, 0xFF, sizeof(options));
+  REQUIRE(pycnn_compile_options_init(&options, offsetof(pycnn_compile_options, winograd)) ==
+          PYCNN_OK);
+  options.winograd = 0;
+  CHECK(options_of(options).winograd);
+  CHECK(!options_of(options).tf32);
+}
+
+TEST_CASE("C: a convolution without Winograd has the bits of one in C++") {
+  const TemporaryDirectory directory;
+  Model model;
+  const Symbol x = model.graph.input("x", {{1, 8, 8, 16}, DType::kFloat32});
+  const Symbol weight = model.graph.parameter("w", {{16, 3, 3, 16}, DType::kFloat32});
+  ops::Conv2d conv;
+  conv.padding = {1, 1, 1, 1};
+  model.graph.set_output("output", model.graph.add(conv, {x, weight}, "conv"));
+  model.variables["w"] = random_tensor({16, 3, 3, 16}, 1);
+  const std::string path = directory / "conv.safetensors";
+  save_model(path, model);
+  Handles h;
+  REQUIRE(pycnn_model_load(path.c_str(), &h.model) == PYCNN_OK);
+  const Tensor images = random_tensor({1, 8, 8, 16}, 2);
+  for (const bool winograd : {true, false}) {
+    pycnn_compile_options options;
+    REQUIRE(pycnn_compile_options_init(&options, sizeof(options)) == PYCNN_OK);
+    options.winograd = winograd ? 1 : 0;
+    REQUIRE(pycnn_program_compile(h.model, &options, &h.program) == PYCNN_OK);
+    std::vector<float> scores(8 * 8 * 16);
+    const pycnn_input input = {images.raw(), images.bytes()};
+    const pycnn_output output = {scores.data(), scores.size() * sizeof(float)};
+    REQUIRE(pycnn_program_run(h.program, &input, 1, &output, 1) == PYCNN_OK);
+    pycnn_program_free(std::exchange(h.program, nullptr));
+    CompileOptions same;
+    same.winograd = winograd;
+    const Tensor expected =
+        compile(model.graph, model.variables, same).run({{"x", images}}).at("output");
+    CHECK(std::memcmp(expected.raw(), scores.data(), output.bytes) == 0);
+  }
 }
 
 TEST_CASE("C: texts with a zero inside are refused rather than cut") {
