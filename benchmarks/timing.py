@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,12 +80,34 @@ def environment(*packages: str) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": facts["cpu"],
+        "processor": _processor(),
         "isas": facts["isas"],
         "threads": facts["threads"],
+        "compiler": facts["compiler"],
+        "commit": _commit(),
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def _processor() -> dict[str, str]:
+    """Family, model and stepping, since makers give one name to several."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return {}
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return {key.split()[-1]: facts[key] for key in ("cpu family", "model", "stepping", "microcode") if key in facts}
+
+
+def _commit() -> str | None:
+    """Of the checkout that this file is in, with "-dirty" where something was changed; None without one."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def save(name: str, result: dict[str, Any], path: str | None) -> None:

@@ -110,6 +110,7 @@ def run_case(
             yardstick = _reference(checked, case.dtype) if rounded else None
         except ImportError as error:
             raise SystemExit(f"the nets of the peers are made with PyTorch: {reason_of(error)}") from None
+        absent += [Absent(name, "", "not asked for") for name in registry if name not in peers]
         for name in peers:
             try:
                 settings = registry[name].settings(case.mode, case.dtype, case.batch, case.threads)

@@ -156,6 +156,8 @@ def bench(
             dtype=dtype,
             winograd=numerics["winograd"],
             tf32=numerics["tf32"],
+            emulate_bfloat16=numerics["emulate_bfloat16"],
+            recompute=recompute,
             rounds=rounds,
             clock=clock,
             peaks=tuple(limit for limit in limits if limit is not None),

@@ -136,6 +136,8 @@ class BenchReport:
         dtype: Element type of activations.
         winograd: Whether Winograd's algorithms were allowed.
         tf32: Whether a GPU might round float32 to TF32.
+        emulate_bfloat16: Whether bfloat16 was computed without units for it.
+        recompute: What a training step computed again instead of keeping it.
         rounds: How many the runs were spread over.
         clock: Of the processor while the runs were timed.
         peaks: Of the machine, one for each of `timings`; empty without peaks.
@@ -152,6 +154,8 @@ class BenchReport:
     dtype: str = "float32"
     winograd: bool = True
     tf32: bool = False
+    emulate_bfloat16: bool = False
+    recompute: str = "cheap"
     rounds: int = 0
     clock: Clock | None = None
     peaks: tuple[Peaks, ...] = ()
@@ -169,7 +173,10 @@ class BenchReport:
         """The tables as text."""
         what = "training step" if self.train else "inference"
         cpu = self.environment.get("cpu", "unknown CPU")
-        lines = [f"{self.name} {what}, input {self.shape}, {self.dtype}, {cpu}", *_timing_table(self.timings)]
+        lines = [f"{self.name} {what}, input {self.shape}, {self.dtype}, {cpu}"]
+        # Before the numbers that they are about.
+        lines += [f"warning: {text}" for text in self.warnings]
+        lines += _timing_table(self.timings)
         lines += _conditions(self)
         lines += [str(peaks) for peaks in dict.fromkeys(self.peaks)]
         if self.layers:
@@ -178,7 +185,7 @@ class BenchReport:
             if any((layer.percent_of_bound or 0.0) > 100.0 for layer in self.layers):
                 lines.append(_ABOVE_BOUND)
             lines += _refusals(self.layers)
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+        return "\n".join(lines)
 
     __repr__ = __str__
 

@@ -35,9 +35,10 @@ from pycnn.textfile import write_text
 __all__ = ["add_arguments", "run"]
 
 _TOLERANCE = 0.03
-_SAME = ("net", "options", "shape", "train", "dtype", "tf32")
+_NUMERICS = ("dtype", "emulate_bfloat16", "winograd", "tf32")
+_SAME = ("net", "options", "shape", "train", "recompute", *_NUMERICS)
 # Of files that were written before the field was there.
-_FORMERLY = {"dtype": "float32", "tf32": False}
+_FORMERLY = {"recompute": "cheap", "dtype": "float32", "emulate_bfloat16": False, "winograd": True, "tf32": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,14 +87,12 @@ def run(args: argparse.Namespace, output: Output) -> int:
     net = _nets.find(args.net, options)
     if args.input_shape is None and net.input_shape is None:
         raise UsageError(f"{args.net} has no input size of its own; give --input-shape H,W,C")
-    numerics = _options.numerics(args)
+    numerics, recompute = _options.numerics(args), args.recompute or "cheap"
     if before is not None:
         image = net.input_shape if args.input_shape is None else args.input_shape
-        _refuse_different(
-            before,
-            (args.net, options, (args.batch, *(image or ())), args.train, numerics["dtype"], numerics["tf32"]),
-            args,
-        )
+        shape = (args.batch, *(image or ()))
+        what = (args.net, options, shape, args.train, recompute, *(numerics[key] for key in _NUMERICS))
+        _refuse_different(before, what, args)
     report = bench(
         net,
         batch_size=args.batch,
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         rounds=args.rounds,
         seed=args.seed,
         **numerics,
-        recompute=args.recompute or "cheap",
+        recompute=recompute,
         peaks=None if args.no_peaks else "renew" if args.measure_peaks else "keep",
         report=output.progress,
     )

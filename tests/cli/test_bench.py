@@ -63,8 +63,8 @@ def test_bench_as_json(run, has_types):
     values = run("bench", "lenet5", "--batch", "4", "--json", *QUICK).json
     has_types(
         values, schema=str, net=str, options=dict, name=str, shape=list, train=bool, timings=list, layers=list,
-        layers_wall=float, environment=dict, warnings=list, dtype=str, winograd=bool, tf32=bool, rounds=int, clock=dict,
-        peaks=list,
+        layers_wall=float, environment=dict, warnings=list, dtype=str, winograd=bool, tf32=bool,
+        emulate_bfloat16=bool, recompute=str, rounds=int, clock=dict, peaks=list,
     )  # fmt: skip
     assert values["schema"] == "pycnn.bench/1"
     assert values["shape"] == [4, 28, 28, 1]
@@ -177,7 +177,7 @@ def test_file_of_an_earlier_version_of_the_form_is_compared_too(run, tmp_path):
     assert run("bench", "lenet5", "--threads", "1", "--json", path, *QUICK).code == 0
     values = json.loads(path.read_text())
     # What was there before peaks were.
-    for key in ("dtype", "tf32", "rounds", "clock", "peaks"):
+    for key in ("dtype", "tf32", "emulate_bfloat16", "recompute", "rounds", "clock", "peaks"):
         del values[key]
     for timing in values["timings"]:
         timing["noise"] = 1000.0
@@ -229,8 +229,10 @@ def test_clock_that_changes_meanwhile_is_told(run, monkeypatch):
     [
         ("lenet5 --train", "train False and True"),
         ("lenet5 --batch 2", "shape [1, 28, 28, 1] and (2, 28, 28, 1)"),
-        ("lenet5 --dtype bfloat16 --emulate-bfloat16", "dtype float32 and bfloat16"),
+        ("lenet5 --dtype bfloat16 --emulate-bfloat16", "dtype float32 and bfloat16; emulate_bfloat16 False and True"),
         ("lenet5 --tf32", "tf32 False and True"),
+        ("lenet5 --no-winograd", "winograd True and False"),
+        ("lenet5 --train --recompute sqrt", "train False and True; recompute cheap and sqrt"),
         ("lenet5 --option activation=relu", "options {} and {'activation': 'relu'}"),
         ("cifar_resnet20", "net lenet5 and cifar_resnet20; shape [1, 28, 28, 1] and (1, 32, 32, 3)"),
         ("cifar_resnet20 --input-shape 28,28,1", "net lenet5 and cifar_resnet20"),
