@@ -4,6 +4,7 @@ and trainings with it. As `test_device_training.py`, this needs no GPU where the
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -166,6 +167,18 @@ def test_twenty_steps_give_the_losses_of_the_cpu(name, dtype, error):
     actual, _, _ = train(name, dtype=dtype)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=error * expected[0])
     assert expected[-1] < 0.9 * expected[0]
+
+
+@pytest.mark.skipif("emulated" not in os.environ.get("PYCNN_CUDA_MODULE", ""), reason="needs the emulated module")
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-3), ("bfloat16", 0.03)])
+def test_kernels_that_leave_the_sums_of_one_tile_give_the_losses_of_the_cpu(dtype, error, monkeypatch):
+    """As those of a library that measure what they make."""
+    expected, _, _ = train("blocks", "cpu")
+    monkeypatch.setenv("PYCNN_EMULATED_MEASURE", "1")
+    training = pc.Trainer(net("blocks"), optimizer=optim.SGD(0.02, momentum=0.9), device="cuda", seed=1, dtype=dtype)
+    actual = [training.step(*batch(step))["loss"] for step in range(STEPS)]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=error * expected[0])
+    assert "measured" in training._training.get(*batch(0)).program.explain()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

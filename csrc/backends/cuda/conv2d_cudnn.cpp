@@ -75,9 +75,15 @@ struct Plan {
   ConvProblem problem;  // with what the engine joins
   cudnn::Descriptor plan;
   Layout layout;
+  bool zeroes = false;  // the sums, which its engine adds to
 
   std::int64_t scratch_bytes() const { return layout.bytes; }
 };
+
+std::int64_t measured_channels(const ConvProblem& problem) {
+  return problem.direction == Direction::kForward ? problem.shape.out_channels
+                                                  : problem.shape.in_channels;
+}
 
 Layout layout_of(const ConvProblem& problem, bool has_bias, std::int64_t workspace) {
   const bool narrow = is_narrow(problem.image);
@@ -91,6 +97,8 @@ Layout layout_of(const ConvProblem& problem, bool has_bias, std::int64_t workspa
   layout.bytes = layout.partials;
   if (problem.direction == Direction::kGradWeight && has_bias)
     layout.bytes += conv2d_grad_bias_scratch_bytes(problem.shape);
+  if (problem.measure != MeasureKind::kNothing)
+    layout.bytes += measure_scratch_bytes(1, measured_channels(problem));
   return layout;
 }
 
@@ -123,8 +131,45 @@ void execute(DeviceQueue& queue, const Plan& plan, const std::vector<Operand>& o
   if (status != 0) note_library(queue, f.cudnnGetErrorString(status));
 }
 
+// The engine leaves one tile's sums, of the whole result.
+void run_measuring(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
+  const ConvProblem& p = plan.problem;
+  const ConvShape& s = p.shape;
+  const bool forward = p.direction == Direction::kForward;
+  const std::int64_t channels = measured_channels(p);
+  const std::int64_t rows = forward ? s.pixels() : std::int64_t{s.images} * s.height * s.width;
+  std::byte* const measured = scratch + plan.layout.partials;
+  float* const sums = measure_partials(measured, 1, channels);
+  const void* const weight = call.packed != nullptr ? call.packed : call.weight;
+  if (plan.zeroes)
+    note(queue, cudaMemsetAsync(sums, 0, static_cast<std::size_t>(2 * channels) * sizeof(float),
+                                queue.stream));
+  std::vector<Operand> operands = {{cudnn::kInput, call.input},
+                                   {cudnn::kWeight, weight},
+                                   {cudnn::kOutput, call.output},
+                                   {cudnn::kFirstSum, sums},
+                                   {cudnn::kSecondSum, sums + channels}};
+  if (forward) {
+    float* const center = sums + 2 * channels;
+    measure_center(queue, p.image, s, call.input, weight, center);
+    operands.push_back({cudnn::kCenter, center});
+  } else {
+    operands.push_back({cudnn::kCenter, call.measure.mean});
+    operands.push_back({cudnn::kNormed, call.measure.normed});
+    if (p.residual) operands.push_back({cudnn::kResidual, call.epilogue.residual});
+    if (p.gate) operands.push_back({cudnn::kGate, call.epilogue.gate});
+    if (p.norm_relu) {
+      operands.push_back({cudnn::kFactor, call.measure.factor});
+      operands.push_back({cudnn::kOffset, call.measure.offset});
+    }
+  }
+  execute(queue, plan, operands, scratch);
+  finish_measure(queue, call.measure, {1, rows, rows, channels}, measured);
+}
+
 void run_plan(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
   const ConvProblem& p = plan.problem;
+  if (p.measure != MeasureKind::kNothing) return run_measuring(queue, plan, call, scratch);
   const ConvShape& s = p.shape;
   const bool narrow = is_narrow(p.image);
   void* const workspace = scratch;
@@ -185,6 +230,34 @@ ConvProblem joined_problem(const ConvTask& task) {
   problem.residual = task.residual;
   problem.relu = kind == CurveKind::kRelu;
   return problem;
+}
+
+// With all that is measured of the result; none: engines cannot, or their vectors of channels would
+// not begin with one of 16 bytes.
+std::optional<ConvProblem> measuring_problem(const ConvTask& task) {
+  const ConvShape& s = task.shape;
+  ConvProblem problem = plain_problem(task);
+  problem.measure = task.measure;
+  if (s.groups != 1 || s.output_step != 0 || s.input_step != 0) return std::nullopt;
+  if (measured_channels(problem) % (kVectorBytes / 4) != 0) return std::nullopt;
+  const auto is_relu = [](const Curve& curve) { return curve.kind == CurveKind::kRelu; };
+  const auto is_nothing = [](const Curve& curve) { return curve.kind == CurveKind::kIdentity; };
+  switch (task.measure) {
+    case MeasureKind::kNothing:
+      return std::nullopt;
+    case MeasureKind::kMoments:
+      if (task.bias || task.residual || !is_nothing(task.curve)) return std::nullopt;
+      return problem;
+    case MeasureKind::kSums:
+      if ((task.gate && !is_relu(task.curve)) ||
+          (!is_relu(task.norm_curve) && !is_nothing(task.norm_curve)))
+        return std::nullopt;
+      problem.residual = task.residual;
+      problem.gate = task.gate;
+      problem.norm_relu = is_relu(task.norm_curve);
+      return problem;
+  }
+  return std::nullopt;
 }
 
 std::shared_ptr<Plan> plan_of(const Link& link, const ConvProblem& problem, bool has_bias,
@@ -274,8 +347,10 @@ struct Cudnn {
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
     const std::string key = "cudnn " + std::to_string(link.functions->cudnnGetVersion()) +
                             "; conv2d" + task_numbers(task, options.tf32);
-    // What was fastest without a compiler is not kept for those who have one.
-    return missing_compiler(*link.functions).empty() ? key : key + "; not compiled";
+    // What was fastest without a compiler is not kept for those who have one, nor what was before
+    // engines measured.
+    if (!missing_compiler(*link.functions).empty()) return key + "; not compiled";
+    return measuring_problem(task) ? key + "; measured" : key;
   }
 
   // Those that join the epilogue first.
@@ -291,39 +366,69 @@ struct Cudnn {
     OfferLimit limit(task.shape.output_step != 0);
     for (const ConvProblem& problem : problems) {
       limit.begin_graph();
-      const auto engines = std::make_shared<Engines>(link, problem, rules_of(link, task, options));
-      try {
-        const std::vector<cudnn::Candidate>& candidates = engines->of(0);
-        for (std::size_t place = 0; place < candidates.size(); ++place) {
-          const cudnn::EngineFacts& engine = candidates[place].engine;
-          if (!limit.takes(engine.compiles())) continue;
-          offers.push_back(
-              {[engines, place, index = engine.index, has_bias = task.bias](int thread) {
-                 return engines->plan(place, index, has_bias, thread);
-               },
-               engine.compiles()});
-        }
-      } catch (const cudnn::Error&) {
-        continue;  // no engine knows this graph
-      }
+      offer(link, task, problem, rules_of(link, task, options), limit, offers);
+    }
+    // They are few together: a promise that costs speed is asked for once.
+    if (std::optional<ConvProblem> measuring = measuring_problem(task)) {
+      OfferLimit few(false);
+      const cudnn::EngineRules rules = rules_of(link, task, options);
+      few.begin_graph(kMostCompiled - 1);
+      offer(link, task, *measuring, rules, few, offers);
+      measuring->repeatable = true;
+      few.begin_graph(1);
+      offer(link, task, *measuring, rules, few, offers);
     }
     return offers;
   }
 
-  // The first character tells whether the epilogue is joined.
+  // Those of one graph.
+  static void offer(const Link& link, const ConvTask& task, const ConvProblem& problem,
+                    const cudnn::EngineRules& rules, OfferLimit& limit,
+                    std::vector<Offer<Plan>>& offers) {
+    const auto engines = std::make_shared<Engines>(link, problem, rules);
+    try {
+      const std::vector<cudnn::Candidate>& candidates = engines->of(0);
+      for (std::size_t place = 0; place < candidates.size(); ++place) {
+        const cudnn::EngineFacts& engine = candidates[place].engine;
+        if (!limit.takes(engine.compiles())) continue;
+        offers.push_back({[engines, place, index = engine.index, has_bias = task.bias](int thread) {
+                            return engines->plan(place, index, has_bias, thread);
+                          },
+                          engine.compiles(), problem.measure != MeasureKind::kNothing});
+      }
+    } catch (const cudnn::Error&) {
+      // No engine knows this graph.
+    }
+  }
+
+  static bool measures(const Plan& plan) { return plan.problem.measure != MeasureKind::kNothing; }
+  static void zero_first(Plan& plan) { plan.zeroes = true; }
+
+  // The first character tells whether the epilogue is joined, or the result measured and the sums
+  // are zeroed before.
   static std::string text(const Plan& plan) {
     try {
-      return (plan.problem.bias ? "+" : "-") + plan.plan.text(cudnn::kPlanJson);
+      const char* const kind = measures(plan)      ? (plan.zeroes ? "z" : "m")
+                               : plan.problem.bias ? "+"
+                                                   : "-";
+      return kind + plan.plan.text(cudnn::kPlanJson);
     } catch (const cudnn::Error&) {
       return {};
     }
   }
   static std::shared_ptr<Plan> read(const Link& link, const ConvTask& task, const LibraryOptions&,
                                     const std::string& text) {
-    if (!text.starts_with("+") && !text.starts_with("-")) return nullptr;
+    const char kind = text.empty() ? ' ' : text.front();
+    std::optional<ConvProblem> problem;
+    if (kind == '+') problem = joined_problem(task);
+    if (kind == '-') problem = plain_problem(task);
+    if (kind == 'm' || kind == 'z') problem = measuring_problem(task);
+    if (!problem) return nullptr;
     try {
-      return plan_of(link, text.front() == '+' ? joined_problem(task) : plain_problem(task),
-                     task.bias, read_plan(*link.functions, text.substr(1), target_of(link, 0)));
+      auto plan = plan_of(link, *problem, task.bias,
+                          read_plan(*link.functions, text.substr(1), target_of(link, 0)));
+      plan->zeroes = kind == 'z';
+      return plan;
     } catch (const cudnn::Error&) {
       return nullptr;
     }

@@ -71,6 +71,11 @@ void finish_measure(DeviceQueue& queue, const Measure& measure, const MeasureSha
 std::int64_t pass_tiles(std::int64_t rows);
 void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const void* result,
                   std::int64_t rows, std::int64_t channels, void* scratch);
+// Leaves what finish_measure finishes for a convolution that adds up distances from a center
+// itself: a value of its result for each channel, in the middle of the first image where no border
+// is near. `weight` is of the images' type.
+void measure_center(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
+                    const void* weight, float* center);
 // For sums (MeasureKind::kSums), of a gradient that is finished first: as by
 // conv2d_gradient_epilogue before that pass, to the bit.
 void finish_and_sum_pass(DeviceQueue& queue, Image image, const ConvEpilogue& epilogue,

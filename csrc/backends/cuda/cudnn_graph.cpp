@@ -224,64 +224,162 @@ const char* unfit_engine(const EngineFacts& engine, Image image, const EngineRul
   return nullptr;
 }
 
+// Makes the operations of a graph, whose parts it keeps.
+class ConvGraph::Builder {
+ public:
+  Builder(const Functions& functions, const ConvProblem& problem, std::vector<Descriptor>& parts)
+      : functions_(functions), p_(problem), parts_(parts), type_(data_type(problem.image)) {
+    parts_.reserve(64);  // addresses of parts are kept
+  }
+
+  std::vector<const Descriptor*> operations() {
+    const ConvShape& s = p_.shape;
+    const Extent input{s.images, s.in_channels, s.height, s.width};
+    const Extent output{s.images, s.out_channels, s.out_height, s.out_width};
+    if (p_.direction != Direction::kForward) {
+      const Descriptor* const made = keep(tensor(functions_, kOutput, output, type_));
+      const bool finishes = p_.direction == Direction::kGradInput && (p_.residual || p_.gate);
+      const Descriptor* result =
+          keep(finishes ? between(input) : tensor(functions_, kInput, input, type_));
+      convolve(result, made);
+      if (p_.direction == Direction::kGradInput) {
+        if (finishes) result = finished_gradient(result, input);
+        if (p_.measure == MeasureKind::kSums) measure_gradient(result, input);
+      }
+      return operations_;
+    }
+    const bool joined = p_.bias || p_.residual || p_.relu;
+    const auto last = [&] { return tensor(functions_, kOutput, output, type_, s.output_pitch()); };
+    const Descriptor* result = keep(joined ? between(output) : last());
+    convolve(keep(tensor(functions_, kInput, input, type_)), result);
+    // The residual first: engines know the order sum, residual, bias, relu.
+    int left = (p_.residual ? 1 : 0) + (p_.bias ? 1 : 0) + (p_.relu ? 1 : 0);
+    const auto join = [&](Value mode, const Descriptor* with) {
+      result = pointwise(mode, result, with, keep(--left == 0 ? last() : between(output)));
+    };
+    if (p_.residual) join(kAdd, keep(tensor(functions_, kResidual, output, type_)));
+    if (p_.bias) join(kAdd, keep(tensor(functions_, kBias, {1, s.out_channels, 1, 1}, type_)));
+    if (p_.relu) join(kRelu, nullptr);
+    if (p_.measure == MeasureKind::kMoments) {
+      const Descriptor* const distance =
+          pointwise(kSubtract, result, vector(kCenter, output), keep(between(output)));
+      add_up(distance, pointwise(kMultiply, distance, distance, keep(between(output))), output);
+    }
+    return operations_;
+  }
+
+ private:
+  const Descriptor* keep(Descriptor part) {
+    parts_.push_back(std::move(part));
+    return &parts_.back();
+  }
+  // What no memory holds.
+  Descriptor between(const Extent& e) {
+    return tensor(functions_, next_id_++, e, kFloat32, e.c, true);
+  }
+  const Descriptor* vector(TensorId id, const Extent& e) {
+    return keep(tensor(functions_, id, {1, e.c, 1, 1}, kFloat32));
+  }
+
+  void convolve(const Descriptor* input, const Descriptor* output) {
+    const ConvShape& s = p_.shape;
+    const Attribute first = first_attribute(p_.direction);
+    const auto at = [&](int i) { return static_cast<Attribute>(first + i); };
+    const Descriptor* const conv = keep(convolution(functions_, p_));
+    const Descriptor* const weight =
+        keep(tensor(functions_, kWeight,
+                    {s.out_channels, s.in_group(), s.kernel_height, s.kernel_width}, type_));
+    Descriptor operation(functions_, operation_kind(p_.direction));
+    operation.real(at(0), 1.0f).real(at(1), 0.0f).objects(at(2), {conv});
+    // Grad weight numbers (gradient of weight, input, output), the others (weight, input, output).
+    operation.objects(at(3), {weight}).objects(at(4), {input}).objects(at(5), {output});
+    operations_.push_back(keep(std::move(operation.finalize())));
+  }
+
+  const Descriptor* function(Value mode) {
+    Descriptor pointwise(functions_, kPointwise);
+    pointwise.number(kPointwiseMode, kTypePointwiseMode, mode)
+        .number(kPointwisePrecision, kTypeDataType, kFloat32);
+    // As our own relu: a training that diverged shall be seen.
+    if (mode == kRelu) pointwise.number(kPointwiseNan, kTypeNanPropagation, kPropagateNan);
+    return keep(std::move(pointwise.finalize()));
+  }
+  const Descriptor* pointwise(Value mode, const Descriptor* a, const Descriptor* b,
+                              const Descriptor* result) {
+    Descriptor operation(functions_, kPointwiseOperation);
+    operation.objects(kPointwiseDescriptor, {function(mode)})
+        .objects(kPointwiseX, {a})
+        .objects(kPointwiseY, {result});
+    if (b != nullptr) operation.objects(kPointwiseB, {b});
+    operations_.push_back(keep(std::move(operation.finalize())));
+    return result;
+  }
+  // What of a gradient comes back through the relu of `x`.
+  const Descriptor* through_relu(const Descriptor* x, const Descriptor* gradient,
+                                 const Descriptor* result) {
+    Descriptor operation(functions_, kPointwiseOperation);
+    operation.objects(kPointwiseDescriptor, {function(kReluGradient)})
+        .objects(kPointwiseX, {x})
+        .objects(kPointwiseGradY, {gradient})
+        .objects(kPointwiseGradX, {result});
+    operations_.push_back(keep(std::move(operation.finalize())));
+    return result;
+  }
+
+  const Descriptor* finished_gradient(const Descriptor* sum, const Extent& e) {
+    const auto last = [&] { return keep(tensor(functions_, kInput, e, type_)); };
+    if (p_.residual)
+      sum = pointwise(kAdd, sum, keep(tensor(functions_, kResidual, e, type_)),
+                      p_.gate ? keep(between(e)) : last());
+    if (p_.gate) sum = through_relu(keep(tensor(functions_, kGate, e, type_)), sum, last());
+    return sum;
+  }
+
+  void measure_gradient(const Descriptor* gradient, const Extent& e) {
+    const Descriptor* const normed = keep(tensor(functions_, kNormed, e, type_));
+    const Descriptor* const distance =
+        pointwise(kSubtract, normed, vector(kCenter, e), keep(between(e)));
+    if (p_.norm_relu) {
+      const Descriptor* const scaled =
+          pointwise(kMultiply, distance, vector(kFactor, e), keep(between(e)));
+      const Descriptor* const activated =
+          pointwise(kAdd, scaled, vector(kOffset, e), keep(between(e)));
+      gradient = through_relu(activated, gradient, keep(between(e)));
+    }
+    add_up(gradient, pointwise(kMultiply, gradient, distance, keep(between(e))), e);
+  }
+
+  void add_up(const Descriptor* first, const Descriptor* second, const Extent& e) {
+    for (const auto& [values, id] : {std::pair{first, kFirstSum}, std::pair{second, kSecondSum}}) {
+      Descriptor reduction(functions_, kReduction);
+      reduction.number(kReductionOperator, kTypeReductionOperator, kReduceAdd)
+          .number(kReductionComputeType, kTypeDataType, kFloat32);
+      const bool yes = true;
+      if (p_.repeatable) reduction.set(kReductionDeterministic, kTypeBoolean, 1, &yes);
+      const Descriptor* const kind = keep(std::move(reduction.finalize()));
+      Descriptor operation(functions_, kReductionOperation);
+      operation.objects(kReductionX, {values})
+          .objects(kReductionY, {vector(id, e)})
+          .objects(kReductionDescriptor, {kind});
+      operations_.push_back(keep(std::move(operation.finalize())));
+    }
+  }
+
+  const Functions& functions_;
+  const ConvProblem& p_;
+  std::vector<Descriptor>& parts_;
+  const int type_;
+  std::int64_t next_id_ = 100;
+  std::vector<const Descriptor*> operations_;
+};
+
 ConvGraph::ConvGraph(const Functions& functions, const ConvProblem& problem, const Target& target)
     : functions_(functions),
       problem_(problem),
       target_(target),
       graph_(functions, kOperationGraph) {
-  const ConvShape& s = problem.shape;
-  const int type = data_type(problem.image);
-  const Extent output{s.images, s.out_channels, s.out_height, s.out_width};
-  const bool joined = problem.bias || problem.residual || problem.relu;
-  std::vector<const Descriptor*> operations;
-  parts_.reserve(32);  // addresses of parts are kept
-  const auto keep = [&](Descriptor part) {
-    parts_.push_back(std::move(part));
-    return &parts_.back();
-  };
-
-  std::int64_t next_id = 100;
-  const auto intermediate = [&](bool last) {
-    return keep(last ? tensor(functions, kOutput, output, type, s.output_pitch())
-                     : tensor(functions, next_id++, output, kFloat32, output.c, true));
-  };
-  const Descriptor* result = intermediate(!joined);
-  {
-    const Attribute first = first_attribute(problem.direction);
-    const auto at = [&](int i) { return static_cast<Attribute>(first + i); };
-    const Descriptor* const conv = keep(convolution(functions, problem));
-    const Descriptor* const weight = keep(tensor(
-        functions, kWeight, {s.out_channels, s.in_group(), s.kernel_height, s.kernel_width}, type));
-    const Descriptor* const input =
-        keep(tensor(functions, kInput, {s.images, s.in_channels, s.height, s.width}, type));
-    Descriptor operation(functions, operation_kind(problem.direction));
-    operation.real(at(0), 1.0f).real(at(1), 0.0f).objects(at(2), {conv});
-    // Grad weight numbers (gradient of weight, input, output), the others (weight, input, output).
-    operation.objects(at(3), {weight}).objects(at(4), {input}).objects(at(5), {result});
-    operations.push_back(keep(std::move(operation.finalize())));
-  }
-  // The residual first: engines know the order sum, residual, bias, relu.
-  int left = (problem.residual ? 1 : 0) + (problem.bias ? 1 : 0) + (problem.relu ? 1 : 0);
-  const auto join = [&](Value mode, const Descriptor* with) {
-    const Descriptor* const output_tensor = intermediate(--left == 0);
-    Descriptor pointwise(functions, kPointwise);
-    pointwise.number(kPointwiseMode, kTypePointwiseMode, mode)
-        .number(kPointwisePrecision, kTypeDataType, kFloat32);
-    // As our own relu: a training that diverged shall be seen.
-    if (mode == kRelu) pointwise.number(kPointwiseNan, kTypeNanPropagation, kPropagateNan);
-    const Descriptor* const function = keep(std::move(pointwise.finalize()));
-    Descriptor operation(functions, kPointwiseOperation);
-    operation.objects(kPointwiseDescriptor, {function})
-        .objects(kPointwiseX, {result})
-        .objects(kPointwiseY, {output_tensor});
-    if (with != nullptr) operation.objects(kPointwiseB, {with});
-    operations.push_back(keep(std::move(operation.finalize())));
-    result = output_tensor;
-  };
-  if (problem.residual) join(kAdd, keep(tensor(functions, kResidual, output, type)));
-  if (problem.bias) join(kAdd, keep(tensor(functions, kBias, {1, s.out_channels, 1, 1}, type)));
-  if (problem.relu) join(kRelu, nullptr);
-
+  const std::vector<const Descriptor*> operations =
+      Builder(functions, problem_, parts_).operations();
   if (target.handle != nullptr) graph_.pointer(kGraphHandle, kTypeHandle, target.handle);
   graph_.objects(kGraphOperations, operations).finalize();
 }

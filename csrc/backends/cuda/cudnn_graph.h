@@ -60,6 +60,16 @@ struct ConvProblem {
   // What joins the forward one: output = relu(sum + residual + bias). cuDNN has precompiled engines
   // where there is a bias.
   bool bias = false, residual = false, relu = false;
+  // Sums over all pixels that are left of each channel, in float32: of a result's distances from a
+  // center and of their squares, or of a gradient and of its products with the batch norm's input
+  // less the mean. Engines that can are compiled at run time.
+  MeasureKind measure = MeasureKind::kNothing;
+  // Of such a gradient, which is finished before (with `residual`): it goes back through relu; and
+  // for the sums alone through that of the batch norm.
+  bool gate = false, norm_relu = false;
+  // cuDNN is told that sums must not differ from run to run, which leaves fewer engines; where it
+  // knows no such attribute there is no graph.
+  bool repeatable = false;
 };
 
 // Names of tensors in a graph.
@@ -69,6 +79,13 @@ enum TensorId : std::int64_t {
   kOutput = 3,
   kBias = 4,
   kResidual = 5,
+  kGate = 6,
+  kCenter = 7,  // or the mean
+  kFirstSum = 8,
+  kSecondSum = 9,
+  kNormed = 10,
+  kFactor = 11,
+  kOffset = 12,
 };
 
 // For whom engines are looked for: the device of a handle, or one described in cuDNN's JSON.
@@ -109,6 +126,7 @@ class ConvGraph {
   std::vector<Candidate> candidates(const EngineRules& rules) const;
 
  private:
+  class Builder;
   std::vector<Candidate> ask(Value mode) const;
 
   const Functions& functions_;

@@ -28,6 +28,7 @@ enum Type : int {  // cudnnBackendAttributeType_t
   kTypeNumericalNote = 11,
   kTypePointwiseMode = 14,
   kTypeObject = 15,
+  kTypeReductionOperator = 18,
   kTypeBehaviorNote = 19,
   kTypeChar = 24,
 };
@@ -46,6 +47,8 @@ enum Kind : int {  // cudnnBackendDescriptorType_t
   kOperationGraph = 15,
   kVariantPack = 16,
   kTensor = 17,
+  kReduction = 21,
+  kReductionOperation = 22,
   kDeviceProperties = 38,
 };
 
@@ -77,6 +80,8 @@ enum Attribute : int {  // cudnnBackendAttributeName_t
   kPointwiseX = 751,
   kPointwiseB = 752,
   kPointwiseY = 753,
+  kPointwiseGradX = 756,
+  kPointwiseGradY = 757,
   kGraphHandle = 800,
   kGraphOperations = 801,
   kTensorAlignment = 900,
@@ -91,6 +96,12 @@ enum Attribute : int {  // cudnnBackendAttributeName_t
   kEngineIndex = 1301,
   kEngineNumericalNotes = 1303,
   kEngineBehaviorNotes = 1305,
+  kReductionOperator = 1600,
+  kReductionComputeType = 1601,
+  kReductionDeterministic = 1602,  // from 9.11 on
+  kReductionX = 1610,
+  kReductionY = 1611,
+  kReductionDescriptor = 1612,
   kDevicePropertiesJson = 2702,
 };
 
@@ -100,7 +111,11 @@ enum Value : int {
   kBFloat16 = 9,
   kCrossCorrelation = 1,
   kAdd = 0,
+  kMultiply = 1,
+  kSubtract = 9,
   kRelu = 100,
+  kReluGradient = 200,
+  kReduceAdd = 0,
   kPropagateNan = 1,
   kHeuristicsFallback = 2,
   kHeuristicsModeA = 3,

@@ -71,13 +71,17 @@ void in_threads(int device, std::size_t count,
 bool has_run(const std::string& choice) { return choices_that_ran().count(choice) > 0; }
 void note_run(const std::string& choice) { choices_that_ran().insert(choice); }
 
-int fastest_of(DeviceTimer& timer, const std::vector<Work>& works) {
+int fastest_of(DeviceTimer& timer, const std::vector<Work>& works,
+               const std::vector<double>& handicaps) {
   struct Timed {
     int index;
     double us;
   };
   const auto faster = [](const Timed& a, const Timed& b) { return a.us < b.us; };
   const int own = static_cast<int>(works.size()) - 1;
+  const auto handicap = [&](int i) {
+    return handicaps.empty() ? 1.0 : handicaps[static_cast<std::size_t>(i)];
+  };
   std::vector<Timed> timed;
   for (int i = 0; i <= own; ++i) {
     const Work& work = works[static_cast<std::size_t>(i)];
@@ -87,13 +91,14 @@ int fastest_of(DeviceTimer& timer, const std::vector<Work>& works) {
       if (timer.once_us(work) > 5.0 * best + kMostLatency) break;
     }
     const double us = timer.time_us(work, 3, 1);
-    if (us >= 0.0) timed.push_back({i, us});
+    if (us >= 0.0) timed.push_back({i, us * handicap(i)});
   }
   std::stable_sort(timed.begin(), timed.end(), faster);
   if (timed.size() > kTimedLong) timed.resize(kTimedLong);
   for (Timed& entry : timed)
     if (entry.us < 3.0 * timed.front().us)
-      entry.us = timer.time_us(works[static_cast<std::size_t>(entry.index)], kTimedCalls, 5);
+      entry.us = timer.time_us(works[static_cast<std::size_t>(entry.index)], kTimedCalls, 5) *
+                 handicap(entry.index);
   std::erase_if(timed, [](const Timed& entry) { return entry.us < 0.0; });
   if (timed.empty()) return -1;
   return std::min_element(timed.begin(), timed.end(), faster)->index;

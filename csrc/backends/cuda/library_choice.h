@@ -27,14 +27,14 @@ constexpr int kMostCompiled = 3;
 class OfferLimit {
  public:
   explicit OfferLimit(bool apart) : apart_(apart) {}
-  void begin_graph() { compiled_ = 0; }
+  void begin_graph(int most_compiled = kMostCompiled) { compiled_left_ = most_compiled; }
   bool takes(bool compiles) {
-    return compiles ? ++compiled_ <= kMostCompiled : !apart_ || ++others_ <= kMostApart;
+    return compiles ? compiled_left_-- > 0 : !apart_ || ++others_ <= kMostApart;
   }
 
  private:
   const bool apart_;
-  int compiled_ = 0, others_ = 0;
+  int compiled_left_ = 0, others_ = 0;
 };
 constexpr const char* kOwnWasFaster = "our own kernel was faster";
 
@@ -53,6 +53,7 @@ struct Offer {
   // in_threads gives them.
   std::function<std::shared_ptr<Plan>(int thread)> make;
   bool compiles = false;  // at run time, which takes seconds
+  bool measures = false;  // what it makes: to be had without, too
 };
 
 using Clock = std::chrono::steady_clock;
@@ -72,8 +73,12 @@ bool has_run(const std::string& choice);
 void note_run(const std::string& choice);
 
 // The fastest of `works`, of which the last may be our own kernel: each is timed briefly, then the
-// best five at length. Negative: none works.
+// best five at length. `handicaps`: factors of their times; empty: none. Negative: none works.
 using Work = std::function<void()>;
-int fastest_of(DeviceTimer& timer, const std::vector<Work>& works);
+int fastest_of(DeviceTimer& timer, const std::vector<Work>& works,
+               const std::vector<double>& handicaps = {});
+// Of a plan that measures what it makes: it must be faster by that, since it is one of few that
+// each take seconds to make.
+constexpr double kMeasuringHandicap = 1.03;
 
 }  // namespace pycnn::cuda

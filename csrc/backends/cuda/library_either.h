@@ -87,6 +87,11 @@ struct Either {
     if (plan.first == nullptr && plan.second == nullptr) return nullptr;
     return std::make_shared<Plan>(std::move(plan));
   }
+  // The first one's may.
+  static bool measures(const Plan& plan) requires requires { First::measures(*plan.first); }
+  { return plan.first != nullptr && First::measures(*plan.first); }
+  static void zero_first(Plan& plan) requires requires { First::zero_first(*plan.first); }
+  { First::zero_first(*plan.first); }
   static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
     if (plan.first != nullptr)
       First::run(queue, *plan.first, call, scratch);
@@ -115,7 +120,7 @@ struct Either {
                           (*plan).*member = std::move(made);
                           return plan;
                         },
-                        offer.compiles});
+                        offer.compiles, offer.measures});
   }
 };
 

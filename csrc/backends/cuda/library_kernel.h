@@ -17,6 +17,7 @@
 #include "backends/cuda/current_device.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_choice.h"
+#include "backends/cuda/measured_plan.h"
 #include "backends/cuda/move.h"
 #include "backends/cuda/plan_cache.h"
 
@@ -41,6 +42,9 @@
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch)
 //   forget_stream(link)           before a stream ends that plans ran on
+// and of one with plans that measure their results as MeasureKind tells, and finish them before:
+//   measures(plan)                whether it is one; such a plan is seen to do so before it may win
+//   zero_first(plan)              from now on it zeroes what it adds to
 namespace pycnn::cuda {
 
 // Never destroyed, since kernels use it until the process ends.
@@ -150,6 +154,14 @@ std::int64_t packed_bytes(const Chosen<Library>& chosen) {
 }
 
 template <class Library>
+bool is_measuring(const Chosen<Library>& chosen) {
+  if constexpr (requires { Library::measures(*chosen.plan); })
+    return Library::measures(*chosen.plan);
+  else
+    return false;
+}
+
+template <class Library>
 void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
                 std::byte* scratch) noexcept {
   try {
@@ -160,7 +172,7 @@ void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCal
                     [&](const ConvCall& moved, std::byte* rest) {
                       Library::run(queue, *chosen.plan, moved, rest);
                     });
-    finish_behind(queue, chosen.task, call, scratch);
+    if (!is_measuring(chosen)) finish_behind(queue, chosen.task, call, scratch);
   } catch (...) {
     note_library(queue, Library::kNotGiven);
   }
@@ -318,7 +330,7 @@ Chosen<Library> first_that_runs(int device, const typename Library::Link& link,
     for (const auto& offered : offers_for<Library>(link, task, rewrite, options)) {
       if (offered.offer.compiles) continue;
       Chosen<Library> chosen{offered.rewrite, offered.offer.make(0), task};
-      if (chosen.plan == nullptr) continue;
+      if (chosen.plan == nullptr || is_measuring(chosen)) continue;
       if (!trial) trial.emplace(device, link, task);
       if (trial->runs(chosen)) {
         why.clear();
@@ -375,7 +387,58 @@ inline void run_own_apart(DeviceQueue& queue, const ConvTask& task, bool tf32, c
 // What else is to be known of a race.
 struct RaceNotes {
   bool lacked_memory = false;  // for one that might have been the fastest
+  std::string dropped;         // why plans that measure were
 };
+
+// Leaves of the plans that measure those that do it as one does that does not: what they leave is
+// read after NaN lay there, with zeros in it if it must be, and is the same each time. `scratch` is
+// enough for all of them.
+template <class Library>
+void check_measuring(DeviceTimer& timer, const ConvTask& task, const ConvCall& call,
+                     std::byte* scratch, std::vector<Chosen<Library>>& plans, RaceNotes& notes) {
+  if constexpr (requires { Library::zero_first(*plans[0].plan); }) {
+    if (std::none_of(plans.begin(), plans.end(), is_measuring<Library>)) return;
+    const auto run = [&](const Chosen<Library>& chosen) -> std::optional<Measurement> {
+      ConvCall its_call = call;
+      if (packed_bytes(chosen) == 0) its_call.packed = nullptr;
+      if (!poison(timer, task, call, scratch, static_cast<std::size_t>(chosen.scratch_bytes())) ||
+          !timer.runs([&] { run_chosen<Library>(timer.queue(), chosen, its_call, scratch); }))
+        return std::nullopt;
+      return read_measurement(timer, task, call);
+    };
+    // Of a rewritten task the weights would be others.
+    std::optional<Measurement> expected;
+    for (const auto& plan : plans)
+      if (!expected && plan.rewrite == nullptr && !is_measuring(plan)) expected = run(plan);
+    // Why it is none; empty: it is one.
+    const auto problem_of = [&](const Chosen<Library>& plan) -> std::string {
+      if (!expected) return "there is none to compare it with";
+      const std::optional<Measurement> first = run(plan), second = run(plan);
+      if (!first || !second) return "it does not run";
+      std::string problem = difference(task, *expected, *first);
+      if (!problem.empty()) return problem;
+      if (!same_bits(*first, *second)) return "it differs from run to run";
+      // The values that it stored are all looked at by the pass over them.
+      const void* const result = task.direction == Direction::kForward ? call.output : call.input;
+      if (!timer.runs([&] {
+            measure_pass(timer.queue(), task.image, call.measure, result, result_rows(task),
+                         result_channels(task), scratch);
+          }))
+        return "it cannot be measured again";
+      const std::optional<Measurement> again = read_measurement(timer, task, call);
+      return again ? difference(task, *expected, *again) : "it cannot be read";
+    };
+    std::erase_if(plans, [&](Chosen<Library>& plan) {
+      if (!is_measuring(plan)) return false;
+      std::string problem = problem_of(plan);
+      if (problem.empty()) return false;
+      Library::zero_first(*plan.plan);
+      if (expected && problem_of(plan).empty()) return false;
+      notes.dropped = "a plan that measures was dropped: " + problem;
+      return true;
+    });
+  }
+}
 
 // The fastest of the plans, with weights packed as steps find them; without a plan: our own kernel
 // is, unless one of the library's was asked for by name (`pinned`). None: they could not be timed.
@@ -411,10 +474,13 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
       return *copied;
     }
   }
+  check_measuring(timer, task, *call, scratch, plans, notes);
   const std::vector<ConvCall> calls = calls_in_turn(timer, task, most_packed, *call);
   std::size_t turn = 0;
   std::vector<Work> works;
+  std::vector<double> handicaps;
   for (const auto& plan : plans) {
+    handicaps.push_back(is_measuring(plan) ? kMeasuringHandicap : 1.0);
     works.push_back([&timer, &plan, &calls, &turn, scratch] {
       ConvCall its_call = calls[turn++ % calls.size()];
       if (packed_bytes(plan) == 0) its_call.packed = nullptr;
@@ -439,7 +505,8 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
       else
         run_own(timer.queue(), task, tf32, its_call, scratch);
     });
-  const int best = fastest_of(timer, works);
+  handicaps.resize(works.size(), 1.0);
+  const int best = fastest_of(timer, works, handicaps);
   Library::forget_stream(link);
   if (best < 0) return std::nullopt;
   const auto index = static_cast<std::size_t>(best);
@@ -498,11 +565,17 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
                             " s (PYCNN_CUDA_CHOOSE_SECONDS)";
   std::vector<Chosen<Library>> plans;
   bool all = false;
+  std::string unmeasured;  // why those are not among the plans; empty: they are
   if (!is_late(began, options.choose_seconds)) {
     std::vector<Offered<Library>> offers;
     for (const auto& rewrite : rewrites)
       for (auto& offered : offers_for<Library>(link, task, rewrite, options))
         offers.push_back(std::move(offered));
+    // The other half of the time is for plans that a program cannot do without.
+    if (is_late(began, options.choose_seconds / 2.0) &&
+        std::erase_if(offers, [](const auto& offered) { return offered.offer.measures; }) > 0)
+      unmeasured = "no engines that measure: choosing took more than " +
+                   seconds_text(options.choose_seconds / 2.0) + " s";
     plans = made_plans<Library>(device, task, offers, options, began, all);
     if (plans.empty() && all && copied == nullptr) {
       why = Library::kNoPlan;
@@ -522,7 +595,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     if (plans.empty()) plans = first;
     Trial<Library> trial(device, link, task);
     for (const Chosen<Library>& chosen : plans)
-      if (trial.runs(chosen)) return chosen;
+      if (!is_measuring(chosen) && trial.runs(chosen)) return chosen;
     why = kNoneRuns;
     return {};
   }
@@ -537,7 +610,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     text = rewrite_mark(best->rewrite.get()) + text;
     note_run(seen(text));
     // Where memory or time was short, another one may be faster next time.
-    if (notes.lacked_memory || !all)
+    if (notes.lacked_memory || !all || !unmeasured.empty())
       plan_cache().put_for_now(key, text);
     else
       plan_cache().put(key, text);
@@ -546,6 +619,8 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     why = kOwnWasFaster;
   else if (!all)
     why = "no engines that would have been compiled: " + limit;
+  for (const std::string& note : {unmeasured, notes.dropped})
+    if (!note.empty()) why += (why.empty() ? "" : "; ") + note;
   return *best;
 }
 
@@ -643,8 +718,10 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     choice.apart_variant = kept_text(Library::template variant<OpType>(*apart.plan) + rewritten);
   }
   choice.left_out = kept_text(left_out);
+  const bool measures = is_measuring(chosen);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
-  choice.variant = kept_text(Library::template variant<OpType>(*chosen.plan) + name);
+  choice.variant = kept_text(Library::template variant<OpType>(*chosen.plan) + name +
+                             (measures ? "+measured" : ""));
   if (packed_bytes(chosen) > 0) {
     // The type of images, too: a weight may be read beside several.
     const char* const format =
@@ -660,8 +737,8 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   }
   choice.state = std::make_shared<const Ready<Library>>(
       Ready<Library>{std::move(chosen), std::move(apart), own_apart, tf32});
-  choice.alignment = kVectorBytes;  // as plans are told
-  choice.strided_inputs = norm_input(task);
+  choice.alignment = kVectorBytes;                          // as plans are told
+  if (!measures) choice.strided_inputs = norm_input(task);  // in the pass behind the plan
   return choice;
 }
 

@@ -301,6 +301,8 @@ const OwnRewrite& own_rewrite(const KernelArgs& args) {
   return *static_cast<const OwnRewrite*>(static_cast<const DeviceKernelArgs&>(args).state);
 }
 
+std::int64_t aligned(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
 // Our own kernels read weights of float32, so the packed ones of 16 bits are widened.
 std::int64_t wide_bytes(const ConvRewrite& rewrite) { return rewrite.weight.to_count() * 4; }
 
@@ -342,8 +344,95 @@ void pack_own_rewrite(const KernelArgs& args) noexcept {
               args.outputs[0].data);
 }
 
+// With $PYCNN_EMULATED_MEASURE=1 it is taken by one that measures its result itself, as plans of
+// libraries do: it leaves one tile's sums, in float32.
+struct OwnMeasuring {
+  ConvTask task;
+  bool tf32;
+  std::int64_t own_bytes;  // of scratch, before that of what is measured
+};
+
+void add_up(const ConvTask& task, const ConvCall& call, float* sums) {
+  const std::int64_t rows = result_rows(task), channels = result_channels(task);
+  const bool moments = task.measure == MeasureKind::kMoments;
+  const void* const result = moments ? call.output : call.input;
+  const Measure& m = call.measure;
+  with_image(task.image, [&](auto type) {
+    using T = decltype(type);
+    const auto at = [](const void* values, std::int64_t i) {
+      return widened(static_cast<const T*>(values)[i]);
+    };
+    for (std::int64_t c = 0; c < channels; ++c) {
+      float a = 0.0f, b = 0.0f;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        float value = at(result, row * channels + c), distance;
+        if (moments) {
+          value -= sums[2 * channels + c];
+          distance = value;
+        } else {
+          distance = at(m.normed, row * m.normed_pitch + c) - m.mean[c];
+          if (m.curve.kind != CurveKind::kIdentity)
+            value = passed(m.curve, activate(m.curve, distance * m.factor[c] + m.offset[c]), value);
+        }
+        a += value;
+        b += value * distance;
+      }
+      sums[c] = a;
+      sums[channels + c] = b;
+    }
+  });
+}
+
+template <class OpType>
+void run_own_measuring(const KernelArgs& args) noexcept {
+  const auto& own =
+      *static_cast<const OwnMeasuring*>(static_cast<const DeviceKernelArgs&>(args).state);
+  DeviceQueue& queue = queue_of(args);
+  const ConvTask& task = own.task;
+  const std::int64_t rows = result_rows(task), channels = result_channels(task);
+  ConvCall call = call_of<OpType>(args);
+  std::byte* const measured = args.scratch + own.own_bytes;
+  float* const sums = measure_partials(measured, 1, channels);
+  const void* weight = call.weight;
+  ConvCall plain = call;
+  plain.measure = {};
+  std::byte* rest = args.scratch;
+  if (is_narrow(task.image)) {  // packed, for the center, and widened for our own kernel
+    cast(queue, task.image, Image::kFloat32, weight, rest, task.shape.weights());
+    plain.weight = reinterpret_cast<const float*>(rest);
+    rest += aligned(task.shape.weights() * 4);
+  }
+  if (task.measure == MeasureKind::kMoments)
+    measure_center(queue, task.image, task.shape, call.input, weight, sums + 2 * channels);
+  ConvTask alone = task;
+  alone.measure = MeasureKind::kNothing;
+  run_own(queue, alone, own.tf32, plain, rest);
+  submit(queue, [task, call, sums] { add_up(task, call, sums); });
+  finish_measure(queue, call.measure, {1, rows, rows, channels}, measured);
+}
+
+template <class OpType>
+Choice choose_measuring(const ConvTask& task) {
+  ConvTask alone = task;
+  alone.measure = MeasureKind::kNothing;
+  OwnMeasuring own{task, library_options(task.tf32).tf32, 0};
+  own.own_bytes = aligned(task.shape.weights() * 4) + aligned(own_scratch_bytes(alone, own.tf32));
+  Choice choice{run_own_measuring<OpType>,
+                scratch(own.own_bytes + measure_scratch_bytes(1, result_channels(task)))};
+  choice.variant = "measured";
+  if (is_narrow(task.image))
+    choice.packed = packed_input({arithmetic_of(task.image, false), task.shape, PackForm::kRounded},
+                                 task.shape.weights() * 2, "weights, measured", true);
+  choice.state = std::make_shared<OwnMeasuring>(own);
+  choice.alignment = kVectorBytes;
+  return choice;
+}
+
 template <class OpType>
 Choice choose_rewrite(const OpType& op, const Problem& problem) {
+  if (std::getenv("PYCNN_EMULATED_MEASURE") != nullptr)
+    if (const ConvTask task = wanted_task(op, problem); task.measure != MeasureKind::kNothing)
+      return choose_measuring<OpType>(task);
   const char* const number = std::getenv("PYCNN_EMULATED_REWRITE");
   if (number == nullptr) return refuse(kNoLibrary);
   const ConvTask task = wanted_task(op, problem);

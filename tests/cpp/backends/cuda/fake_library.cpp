@@ -3,10 +3,13 @@
 #include "backends/cuda/fake_library.h"
 
 #include "backends/cuda/conv2d_rewrite.cpp"
+#include "backends/cuda/measured_plan.cpp"
 
 namespace pycnn::cuda {
 
 namespace {
+
+constexpr std::uint16_t kOne = 0x3F80;  // of bfloat16
 
 void move(int& count, double us) {
   ++count;
@@ -64,15 +67,85 @@ void conv2d_gradient_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvE
 }
 std::int64_t pass_tiles(std::int64_t rows) { return rows; }
 std::int64_t measure_scratch_bytes(std::int64_t tiles, std::int64_t channels) {
-  return tiles * channels;
+  return (2 * tiles + 1) * channels * static_cast<std::int64_t>(sizeof(float));
 }
-void measure_pass(DeviceQueue&, Image, const Measure&, const void*, std::int64_t, std::int64_t,
-                  void*) {
+
+namespace {
+
+// Moments, or the two sums, of values that are all ones.
+std::vector<float> sums_of(MeasureKind kind, std::int64_t channels) {
+  std::vector<float> sums;
+  for (const float each : {3.0f, kind == MeasureKind::kMoments ? 0.0f : 7.0f, 2.0f})
+    if (sums.size() < static_cast<std::size_t>(channels * (kind == MeasureKind::kMoments ? 3 : 2)))
+      sums.insert(sums.end(), static_cast<std::size_t>(channels), each);
+  return sums;
+}
+void leave_sums(const Measure& measure, const void* result, std::int64_t count,
+                std::int64_t channels) {
+  if (fake_cuda().capturing) return;
+  std::vector<float> sums = sums_of(measure.kind, channels);
+  const auto* const values = static_cast<const std::uint16_t*>(result);
+  for (std::int64_t i = 0; i < count; ++i)
+    if (values[i] != kOne) sums[0] = 1e3f;
+  std::copy(sums.begin(), sums.end(), measure.result);
+}
+
+}  // namespace
+
+void measure_pass(DeviceQueue&, Image, const Measure& measure, const void* result,
+                  std::int64_t rows, std::int64_t channels, void*) {
+  leave_sums(measure, result, rows * channels, channels);
   move(moves.measures, moves.measure_us);
 }
-void finish_and_sum_pass(DeviceQueue&, Image, const ConvEpilogue&, const Measure&, void*,
-                         std::int64_t, std::int64_t, void*) {
+void finish_and_sum_pass(DeviceQueue&, Image, const ConvEpilogue&, const Measure& measure,
+                         void* result, std::int64_t rows, std::int64_t channels, void*) {
+  leave_sums(measure, result, rows * channels, channels);
   move(moves.joined, moves.measure_us);
+}
+
+float* measure_partials(void* scratch, std::int64_t, std::int64_t) {
+  return static_cast<float*>(scratch);
+}
+void measure_center(DeviceQueue&, Image, const ConvShape&, const void*, const void*, float*) {
+  ++moves.centers;
+}
+// Of one tile: its sums are the variance, or what is wanted, as they are.
+void finish_measure(DeviceQueue&, const Measure& measure, const MeasureShape& shape,
+                    void* scratch) {
+  CHECK(shape.tiles == 1);
+  CHECK(shape.tile_rows == shape.rows);
+  if (fake_cuda().capturing) return;
+  const auto* const sums = static_cast<const float*>(scratch);
+  const bool moments = measure.kind == MeasureKind::kMoments;
+  for (std::int64_t c = 0; c < shape.channels; ++c) {
+    measure.result[c] = sums[c];
+    measure.result[shape.channels + c] = moments ? 0.0f : sums[shape.channels + c];
+    if (moments) measure.result[2 * shape.channels + c] = sums[shape.channels + c];
+  }
+}
+
+void Fake::leave(const Plan& plan, const ConvCall& call) {
+  const ConvTask& task = plan.task;
+  if (fake_cuda().capturing || task.measure == MeasureKind::kNothing) return;
+  const bool forward = task.direction == Direction::kForward;
+  auto* const values =
+      static_cast<std::uint16_t*>(const_cast<void*>(forward ? call.output : call.input));
+  const std::int64_t channels = result_channels(task);
+  std::fill(values, values + result_rows(task) * channels, kOne);
+  const Measures kind = plan.script.measures;
+  if (kind == Measures::kNothing) return;
+  ++measured;
+  std::vector<float> sums = sums_of(task.measure, channels);
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    float& to = call.measure.result[i];
+    if (plan.zeroes) to = 0.0f;
+    if (kind == Measures::kAdding) sums[i] += to;
+    if (kind == Measures::kWrong) sums[i] *= 1.1f;
+    if (kind == Measures::kUnsteady) sums[i] *= 1.0f + 1e-6f * static_cast<float>(measured);
+    if (kind != Measures::kNan || i > 0) to = sums[i];
+  }
+  // Beyond the samples, where the pass alone sees it.
+  if (kind == Measures::kMisplaced) values[(result_rows(task) * channels) / 3] = 0;
 }
 void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) { ++casts; }
 void copy_box(DeviceQueue&, int item_bytes, const BoxParams& box) {
@@ -84,7 +157,7 @@ void copy_box(DeviceQueue&, int item_bytes, const BoxParams& box) {
 }
 
 std::map<int, std::vector<Scripted>> Fake::scripts;
-int Fake::planned = 0, Fake::runs = 0, Fake::last_step = 0;
+int Fake::planned = 0, Fake::runs = 0, Fake::last_step = 0, Fake::measured = 0;
 bool Fake::writes_apart = true;
 double Fake::apart_us = 0.0;
 std::string Fake::missing;

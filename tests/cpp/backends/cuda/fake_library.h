@@ -33,11 +33,22 @@ using testing::Variable;
 struct Moves {
   double gather_us = 1.0, pack_us = 1.0, finish_us = 1.0, measure_us = 1.0, copy_us = 1.0;
   int gathers = 0, scatters = 0, packs = 0, unpacks = 0, finishes = 0, measures = 0, copies = 0,
-      joined = 0, epilogues = 0;
+      joined = 0, epilogues = 0, centers = 0;
 };
 inline Moves moves;
 inline double own_us = 1000.0;
 inline int own_runs = 0, casts = 0;
+
+// What a plan that measures its result leaves there.
+enum class Measures {
+  kNothing,  // it does not
+  kRight,
+  kAdding,    // to what lies there
+  kWrong,     // all sums a tenth too large
+  kNan,       // a sum that it leaves as it was, as those beyond the last tile
+  kUnsteady,  // a little more each time
+  kMisplaced  // the values are wrong, the sums right
+};
 
 struct Scripted {
   std::string name;
@@ -45,11 +56,13 @@ struct Scripted {
   bool fails = false;
   std::int64_t scratch = 0;
   bool compiles = false;
+  Measures measures = Measures::kNothing;
 };
 
 struct FakePlan {
   Scripted script;
   ConvTask task;
+  bool zeroes = false;
   std::int64_t scratch_bytes() const { return script.scratch; }
 };
 
@@ -101,22 +114,29 @@ struct Fake {
                          }
                          return std::make_shared<Plan>(Plan{script, task});
                        },
-                       script.compiles});
+                       script.compiles, script.measures != Measures::kNothing});
     return found;
   }
-  static std::string text(const Plan& plan) { return plan.script.name; }
+  static std::string text(const Plan& plan) { return (plan.zeroes ? "0" : "") + plan.script.name; }
   static std::shared_ptr<Plan> read(const Link&, const ConvTask& task, const LibraryOptions&,
                                     const std::string& text) {
     for (const Scripted& script : scripts[task.shape.in_channels])
-      if (script.name == text) return std::make_shared<Plan>(Plan{script, task});
+      for (const bool zeroes : {false, true})
+        if ((zeroes ? "0" : "") + script.name == text)
+          return std::make_shared<Plan>(Plan{script, task, zeroes});
     return nullptr;
   }
+  static bool measures(const Plan& plan) { return plan.script.measures != Measures::kNothing; }
+  static void zero_first(Plan& plan) { plan.zeroes = true; }
+  static void leave(const Plan& plan, const ConvCall& call);
+  static int measured;  // how often such a plan ran
   static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte*) {
     ++runs;
     stream = queue.stream;
     places.push_back({call.input, call.packed != nullptr ? call.packed : call.weight});
     fake_cuda().work(plan.script.us + (plan.task.shape.output_step != 0 ? apart_us : 0.0));
     last_step = plan.task.shape.output_step;
+    leave(plan, call);
     if (plan.script.name == "throws") throw std::runtime_error("no work for it");
     if (plan.script.fails) note_library(queue, "trouble");
   }
@@ -162,7 +182,7 @@ struct Choices {
     fake_cuda() = {};
     moves = {};
     own_us = 1000.0;
-    own_runs = Fake::planned = Fake::runs = 0;
+    own_runs = Fake::planned = Fake::runs = Fake::measured = 0;
     Fake::apart_us = 0.0;
     Fake::writes_apart = true;
     Fake::places.clear();

@@ -15,6 +15,7 @@
 
 #include "backends/cuda/conv2d_cudnn.cpp"
 #include "backends/cuda/fake_cublaslt.h"
+#include "backends/cuda/fake_library.h"
 #include "support/variable.h"
 
 namespace pycnn::cuda {
@@ -31,7 +32,10 @@ struct FakeObject {
   int mode = 0;
   std::int64_t engine = 0;
   std::int64_t id = 0;  // of a tensor
-  std::vector<std::int64_t> strides = {};
+  std::vector<std::int64_t> strides = {}, dimensions = {};
+  bool measures = false, repeats = false;  // a graph and what is made of it
+  std::vector<std::int64_t> ids = {};      // of a pack
+  std::vector<void*> pointers = {};
 };
 struct Executed {
   void* handle;
@@ -45,9 +49,18 @@ struct FakeCudnn {
   std::map<void*, void*> streams;  // by handle
   std::vector<Executed> executed;
   std::map<std::int64_t, std::vector<std::int64_t>> strides;  // by the name of a tensor
+  std::map<std::int64_t, std::vector<std::int64_t>> dimensions;
+  bool knows_repeating = true;             // what 9.11 brought
+  std::set<std::int64_t> adds, wrong;      // engines that add to what lies there, that count twice
+  std::map<std::int64_t, void*> operands;  // of the last run that measured
+  int measured = 0;                        // how often
+  bool leaves = false;                     // anything in memory, of this tensor:
+  std::int64_t result = cudnn::kOutput;
   int objects = 0;
 };
 FakeCudnn fake;
+// Of graphs that measure, and of those whose sums are to be the same each time.
+constexpr std::int64_t kFirstMeasuring = 20, kFirstRepeating = 30;
 constexpr std::int64_t kFirstEngine = 10, kEngines = 3;
 
 FakeObject& of(cudnn::Object object) { return *static_cast<FakeObject*>(object); }
@@ -64,6 +77,34 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
     case cudnn::kTensorId:
       self.id = *static_cast<const std::int64_t*>(values);
       break;
+    case cudnn::kTensorDimensions: {
+      const auto* const sizes = static_cast<const std::int64_t*>(values);
+      self.dimensions.assign(sizes, sizes + count);
+      break;
+    }
+    case cudnn::kReductionDeterministic:
+      if (!fake.knows_repeating) return 3000;
+      self.repeats = *static_cast<const bool*>(values);
+      break;
+    case cudnn::kReductionDescriptor:
+      self.repeats = other().repeats;
+      break;
+    case cudnn::kGraphOperations:
+      for (std::int64_t i = 0; i < count; ++i) {
+        const FakeObject& operation = of(static_cast<void* const*>(values)[i]);
+        if (operation.kind != cudnn::kReductionOperation) continue;
+        self.measures = true;
+        self.repeats = operation.repeats;
+      }
+      break;
+    case cudnn::kPackIds:
+      self.ids.assign(static_cast<const std::int64_t*>(values),
+                      static_cast<const std::int64_t*>(values) + count);
+      break;
+    case cudnn::kPackPointers:
+      self.pointers.assign(static_cast<void* const*>(values),
+                           static_cast<void* const*>(values) + count);
+      break;
     case cudnn::kTensorStrides: {
       const auto* const strides = static_cast<const std::int64_t*>(values);
       self.strides.assign(strides, strides + count);
@@ -71,6 +112,9 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
     }
     case cudnn::kHeuristicsGraph:
       self.handle = other().handle;
+      self.engine = other().repeats    ? kFirstRepeating
+                    : other().measures ? kFirstMeasuring
+                                       : kFirstEngine;
       break;
     case cudnn::kHeuristicsMode:
       self.mode = *static_cast<const int*>(values);
@@ -94,7 +138,7 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
     case cudnn::kHeuristicsResults:
       *count = self.mode == cudnn::kHeuristicsModeA ? kEngines : 0;
       for (std::int64_t i = 0; i < *count; ++i)
-        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, kFirstEngine + i, 0, {}};
+        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, self.engine + i};
       break;
     case cudnn::kConfigEngine:
       of(objects[0]).engine = self.engine;
@@ -115,6 +159,29 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
       *count = 0;
   }
   return 0;
+}
+
+// A result of ones in bfloat16 and what fake_library.cpp says of it, where that is looked at.
+void leave(std::int64_t engine, const FakeObject& pack) {
+  if (!fake.leaves || fake_cuda().capturing) return;
+  std::map<std::int64_t, void*> operands;
+  for (std::size_t i = 0; i < pack.ids.size(); ++i) operands[pack.ids[i]] = pack.pointers[i];
+  const std::int64_t result = fake.result;
+  std::int64_t count = 1;
+  for (const std::int64_t size : fake.dimensions[result]) count *= size;
+  auto* const values = static_cast<std::uint16_t*>(operands[result]);
+  std::fill(values, values + count, std::uint16_t{0x3F80});
+  if (engine < kFirstMeasuring) return;
+  ++fake.measured;
+  fake.operands = operands;
+  const auto channels = fake.dimensions[result][1];
+  const float second = result == cudnn::kOutput ? 2.0f : 7.0f;
+  for (const auto& [id, right] : {std::pair{cudnn::kFirstSum, 3.0f}, {cudnn::kSecondSum, second}})
+    for (std::int64_t c = 0; c < channels; ++c) {
+      float& sum = static_cast<float*>(operands[id])[c];
+      sum = (fake.adds.count(engine) > 0 ? sum : 0.0f) +
+            (fake.wrong.count(engine) > 0 ? 2.0f : 1.0f) * right;
+    }
 }
 
 const cudnn::Functions& functions() {
@@ -146,13 +213,17 @@ const cudnn::Functions& functions() {
       },
       [](cudnn::Object object) {
         const FakeObject& self = of(object);
-        if (self.kind == cudnn::kTensor) fake.strides[self.id] = self.strides;
+        if (self.kind == cudnn::kTensor) {
+          fake.strides[self.id] = self.strides;
+          fake.dimensions[self.id] = self.dimensions;
+        }
         return self.kind == cudnn::kExecutionPlan && fake.unmade.count(self.engine) > 0 ? 3000 : 0;
       },
       set,
       get,
-      [](cudnn::Handle handle, cudnn::Object plan, cudnn::Object) {
+      [](cudnn::Handle handle, cudnn::Object plan, cudnn::Object pack) {
         const FakeObject& self = of(plan);
+        leave(self.engine, of(pack));
         fake.executed.push_back({handle, fake.streams[handle], self.engine});
         fake_cuda().work(fake.us[self.engine]);
         return self.handle != handle && fake.loyal.count(self.engine) > 0 ? 3000 : 0;
@@ -430,6 +501,139 @@ TEST_CASE("conv2d by cudnn: a part of a concat is a tensor whose pixels lie apar
   task.bias = task.residual = false;
   task.curve = {};
   CHECK(Cudnn::offers(linked.link, task, options).size() == kEngines);
+}
+
+// Tasks of bfloat16 whose results are measured, and what is chosen for them.
+struct Measuring : Linked {
+  explicit Measuring(MeasureKind kind) {
+    fake.leaves = true;
+    task.image = Image::kBFloat16;
+    task.measure = kind;
+    if (kind == MeasureKind::kSums) {
+      task.direction = Direction::kGradInput;
+      fake.result = cudnn::kInput;
+    }
+    // The pass takes 1.
+    fake.us = {{10, 10.0}, {11, 20.0}, {12, 30.0}, {20, 10.0}, {21, 11.0},
+               {22, 12.0}, {30, 10.5}, {31, 11.5}, {32, 12.5}};
+  }
+  ConvTask task = small_task();
+  RaceNotes notes;
+
+  std::size_t offered() const { return Cudnn::offers(link, task, library_options()).size(); }
+  Chosen<Cudnn> fastest() {
+    bool all = false;
+    auto plans =
+        made_plans<Cudnn>(0, task, offers_for<Cudnn>(link, task, nullptr, library_options()),
+                          library_options(), Clock::now(), all);
+    notes = {};
+    const auto best = fastest_plan<Cudnn>(0, link, task, false, plans, notes);
+    REQUIRE(best);
+    return *best;
+  }
+  std::set<std::int64_t> operand_ids() const {
+    std::set<std::int64_t> ids;
+    for (const auto& [id, pointer] : fake.operands)
+      if (pointer != nullptr) ids.insert(id);
+    return ids;
+  }
+};
+
+TEST_CASE("conv2d by cudnn: engines that measure are offered, once with a promise") {
+  Measuring linked(MeasureKind::kMoments);
+  CHECK(linked.offered() == 3 * kEngines);
+  fake.knows_repeating = false;
+  CHECK(linked.offered() == 2 * kEngines);
+  fake.knows_repeating = true;
+  const auto without = [&](auto change) {
+    const ConvTask before = linked.task;
+    change(linked.task);
+    const bool none = linked.offered() == kEngines;
+    linked.task = before;
+    return none;
+  };
+  CHECK(without([](ConvTask& task) { task.measure = MeasureKind::kNothing; }));
+  CHECK(without([](ConvTask& task) { task.shape.groups = 4; }));
+  CHECK(without([](ConvTask& task) { task.shape.out_channels = 6; }));
+  CHECK(without([](ConvTask& task) { task.curve = {CurveKind::kRelu}; }));
+  CHECK(without([](ConvTask& task) { task.residual = true; }));
+  Measuring sums(MeasureKind::kSums);
+  sums.task.residual = sums.task.gate = true;
+  sums.task.curve = sums.task.norm_curve = {CurveKind::kRelu};
+  CHECK(sums.offered() == 3 * kEngines);
+  sums.task.norm_curve = {CurveKind::kTanh};
+  CHECK(sums.offered() == kEngines);
+}
+
+TEST_CASE("conv2d by cudnn: an engine that measures wins, is kept and read") {
+  for (const MeasureKind kind : {MeasureKind::kMoments, MeasureKind::kSums}) {
+    Measuring linked(kind);
+    const auto read = [&](const std::string& text) {
+      return Cudnn::read(linked.link, linked.task, library_options(), text);
+    };
+    Chosen<Cudnn> chosen = linked.fastest();
+    CHECK(engine_of(chosen) == 20);
+    CHECK(Cudnn::measures(*chosen.plan));
+    CHECK(linked.notes.dropped.empty());
+    CHECK((moves.centers > 0) == (kind == MeasureKind::kMoments));
+    const std::string text = Cudnn::text(*chosen.plan);
+    CHECK(text == "m20");
+    auto again = read(text);
+    REQUIRE(again != nullptr);
+    CHECK(Cudnn::measures(*again));
+    CHECK(!again->zeroes);
+    CHECK(again->scratch_bytes() == chosen.plan->scratch_bytes());
+    // The third of its sums, of one tile, is the center.
+    CHECK(chosen.plan->scratch_bytes() == 256 + 3 * 8 * 4);
+    // One that adds to what is there gets zeros.
+    fake.adds = {20};
+    chosen = linked.fastest();
+    CHECK(engine_of(chosen) == 20);
+    CHECK(Cudnn::text(*chosen.plan) == "z20");
+    again = read("z20");
+    REQUIRE(again != nullptr);
+    CHECK(again->zeroes);
+    // One that is wrong is not taken, nor one that can never be told to have been right.
+    fake.adds = {};
+    fake.wrong = {20};
+    CHECK(engine_of(linked.fastest()) == 30);
+    CHECK(linked.notes.dropped.find("instead of") != std::string::npos);
+    fake.wrong = {20, 21, 22, 30, 31, 32};
+    CHECK(engine_of(linked.fastest()) == 10);
+    ConvTask other = linked.task;
+    other.measure = MeasureKind::kNothing;
+    CHECK(Cudnn::read(linked.link, other, library_options(), "m20") == nullptr);
+    moves = {};
+  }
+}
+
+TEST_CASE("conv2d by cudnn: what an engine reads that measures") {
+  using Ids = std::set<std::int64_t>;
+  Measuring moments(MeasureKind::kMoments);
+  (void)moments.fastest();
+  const Ids all = {cudnn::kInput,  cudnn::kWeight,   cudnn::kOutput,
+                   cudnn::kCenter, cudnn::kFirstSum, cudnn::kSecondSum};
+  CHECK(moments.operand_ids() == all);
+  const auto at = [&](std::int64_t id) { return static_cast<float*>(fake.operands[id]); };
+  CHECK(at(cudnn::kSecondSum) == at(cudnn::kFirstSum) + 8);
+  CHECK(at(cudnn::kCenter) == at(cudnn::kFirstSum) + 16);
+  CHECK(fake.dimensions[cudnn::kFirstSum] == std::vector<std::int64_t>{1, 8, 1, 1});
+  Measuring sums(MeasureKind::kSums);
+  const auto read = [&](bool residual, bool gate, bool norm_relu) {
+    sums.task.residual = residual;
+    sums.task.gate = gate;
+    sums.task.curve = gate ? Curve{CurveKind::kRelu} : Curve{};
+    sums.task.norm_curve = norm_relu ? Curve{CurveKind::kRelu} : Curve{};
+    (void)sums.fastest();
+    Ids more;
+    for (const std::int64_t id : sums.operand_ids())
+      if (all.count(id) == 0) more.insert(id);
+    return more;
+  };
+  CHECK(read(false, false, false) == Ids{cudnn::kNormed});
+  CHECK(read(true, false, false) == Ids{cudnn::kNormed, cudnn::kResidual});
+  CHECK(read(true, true, false) == Ids{cudnn::kNormed, cudnn::kResidual, cudnn::kGate});
+  CHECK(read(false, false, true) == Ids{cudnn::kNormed, cudnn::kFactor, cudnn::kOffset});
 }
 
 }  // namespace

@@ -199,6 +199,62 @@ TEST_CASE("cuda kernels: a pass over a result gives what our own convolutions me
   }
 }
 
+// As plans of libraries do that measure: about a value of the result, which must be near it.
+TEST_CASE("cuda kernels: one tile's sums about a center give what our own convolutions measure") {
+  if (!is_emulated()) return;
+  const Variable measures("PYCNN_EMULATED_MEASURE", "1");
+  const auto run = [](const Op& op, const Tensors& inputs, Tensors& expected) {
+    const std::vector<TensorSpec> outputs = infer(op, specs_of(inputs));
+    Kernel kernel;
+    expected = run_on_device(op, inputs, outputs, {}, kernel);
+    OnDevice how;
+    how.pinned = "";
+    const Tensors actual = run_on_device(op, inputs, outputs, how, kernel);
+    CHECK(std::string(kernel.variant) == "measured");
+    CHECK(same_bits({actual[0]}, {expected[0]}));
+    how.device = other_device();
+    CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), actual));
+    return actual;
+  };
+  for (const DType dtype : kImages)
+    for (const bool strided : {false, true}) {
+      // Values far from zero in a window without its border; a center there would be far from them.
+      ops::Conv2d forward =
+          strided ? conv({2, 3}, {2, 1, 0, 2}, {1, 2}, 4) : conv({1, 1}, {1, 1, 1, 1});
+      const Shape input{2, 23, 21, 8}, weight{12, 3, 3, strided ? 2 : 8};
+      HostTensor w = coarse(weight, 2);
+      for (std::size_t i = 0; i < w.size(); ++i) w.set(i, std::abs(w[i]) + 0.25);
+      forward.epilogue.moments = true;
+      Tensors expected;
+      const Tensors actual = run(forward, {random_tensor(input, 1, 19, 21, dtype), w}, expected);
+      const std::size_t channels = 12;
+      for (std::size_t c = 0; c < channels; ++c) {
+        CAPTURE(c);
+        const double variance = expected[1][2 * channels + c];
+        CHECK(std::abs(actual[1][c] + actual[1][channels + c] - expected[1][c] -
+                       expected[1][channels + c]) <= 1e-4 * std::sqrt(variance));
+        CHECK(std::abs(actual[1][2 * channels + c] - variance) <= 1e-4 * variance);
+      }
+      auto backward = gradient_of<ops::Conv2dGradInput>(forward);
+      backward.input_size = {23, 21};
+      forward.epilogue.moments = false;
+      const Shape output = forward.infer(specs_of({random_tensor(input, 1), w}))[0].shape;
+      const auto image = [&](const Shape& shape, std::uint64_t seed) {
+        return random_tensor(shape, seed, -2, 2, dtype);
+      };
+      for (const bool relu : {false, true}) {
+        backward.finish = {relu, relu};
+        backward.sums = {true, relu ? ActivationKind::kRelu : ActivationKind::kIdentity, 0.0};
+        Tensors inputs = {image(output, 3), w};
+        if (relu) inputs.insert(inputs.end(), {image(input, 9), image(input, 10)});
+        inputs.push_back(image(input, 4));
+        for (std::uint64_t seed = 5; seed < 8; ++seed) inputs.push_back(random_tensor({8}, seed));
+        const Tensors sums = run(backward, inputs, expected);
+        check_close(sums[1], expected[1]);
+      }
+    }
+}
+
 TEST_CASE("cuda kernels: batch norms that know moments and sums") {
   for (const DType dtype : kImages) {
     const Shape shape{2, 3, 3, 5};

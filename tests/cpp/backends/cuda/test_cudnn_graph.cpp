@@ -236,6 +236,81 @@ TEST_CASE("cudnn: rewritten convolutions have plans where it is they that are wa
   CHECK(rewritten >= 60);
 }
 
+// An A100, likewise.
+std::string a100() {
+  std::string json = kH100;
+  for (const auto& [h100, other] : {std::pair{"NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"},
+                                    {"900", "800"},
+                                    {"132", "108"},
+                                    {"232448", "166912"},
+                                    {"52428800", "41943040"}}) {
+    const std::size_t place = json.find(h100);
+    REQUIRE(place != std::string::npos);
+    json.replace(place, std::string(h100).size(), other);
+  }
+  return json;
+}
+
+// What cuDNN's planner takes (9.28): a convolution and a gradient for its input that are measured
+// about a center, finished before in every way that our graphs know, by engines that are compiled
+// at run time and use tensor cores, also where it is told that sums shall not differ from run to
+// run; nothing with groups, and no float32 without TF32.
+TEST_CASE("cudnn: engines that are compiled measure what they make, for both GPUs and all types") {
+  const Functions* const f = functions();
+  if (f == nullptr) return;
+  constexpr std::size_t kFirstRepeatable = 91100;
+  const bool knows_repeatable = f->cudnnGetVersion() >= kFirstRepeatable;
+  const auto count = [&](const ConvProblem& problem, const Target& target, bool tf32) {
+    const ConvGraph graph(*f, problem, target);
+    const std::vector<Candidate> candidates = graph.candidates({tf32});
+    for (const Candidate& candidate : candidates) {
+      CHECK(candidate.engine.compiles());
+      CHECK(candidate.engine.has(kNoteTensorCore));
+      CHECK(!candidate.engine.has(kNoteNondeterministic));
+    }
+    CHECK(graph.candidates({tf32, true}).empty());
+    return candidates.size();
+  };
+  for (const std::string& json : {std::string(kH100), a100()}) {
+    const Descriptor gpu = device_properties(*f, json);
+    const Target target{nullptr, &gpu};
+    for (const Image image : {Image::kFloat32, Image::kBFloat16, Image::kFloat16})
+      for (const ConvShape& s : {shape(8, 28, 64, 256, 1, 1), shape(8, 28, 256, 64, 1, 1),
+                                 shape(8, 28, 64, 64, 3, 1), shape(8, 28, 128, 128, 3, 2)})
+        for (const bool repeatable : {false, true}) {
+          if (repeatable && !knows_repeatable) continue;
+          CAPTURE(json);
+          CAPTURE(static_cast<int>(image));
+          CAPTURE(s.stride_y);
+          CAPTURE(repeatable);
+          ConvProblem moments = problem_of(Direction::kForward, image, s);
+          moments.measure = MeasureKind::kMoments;
+          moments.repeatable = repeatable;
+          CHECK(count(moments, target, true) > 0);
+          ConvProblem sums = problem_of(Direction::kGradInput, image, s);
+          sums.measure = MeasureKind::kSums;
+          sums.repeatable = repeatable;
+          for (int finish = 0; finish < 8; ++finish) {
+            CAPTURE(finish);
+            sums.residual = (finish & 1) != 0;
+            sums.gate = (finish & 2) != 0;
+            sums.norm_relu = (finish & 4) != 0;
+            CHECK(count(sums, target, true) > 0);
+          }
+          if (image == Image::kFloat32) {
+            CHECK(count(moments, target, false) == 0);
+            CHECK(count(sums, target, false) == 0);
+          }
+        }
+    ConvShape grouped = shape(8, 28, 128, 128, 3, 1);
+    grouped.groups = 4;
+    ConvProblem moments = problem_of(Direction::kForward, Image::kBFloat16, grouped);
+    moments.measure = MeasureKind::kMoments;
+    moments.repeatable = knows_repeatable;
+    CHECK(count(moments, target, true) == 0);
+  }
+}
+
 TEST_CASE("cudnn: sizes that contradict one another are an error that says where") {
   const Functions* const f = functions();
   if (f == nullptr) return;

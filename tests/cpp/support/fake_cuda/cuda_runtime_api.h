@@ -178,6 +178,11 @@ inline cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t
   if (error == cudaSuccess && !fake_cuda().capturing) std::memmove(target, source, bytes);
   return error;
 }
+inline cudaError_t cudaMemsetAsync(void* target, int value, std::size_t bytes, cudaStream_t) {
+  const cudaError_t error = fake_cuda().result("cudaMemsetAsync", true);
+  if (error == cudaSuccess && !fake_cuda().capturing) std::memset(target, value, bytes);
+  return error;
+}
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
   const cudaError_t error = fake_cuda().result("cudaStreamBeginCapture");
   fake_cuda().capturing = error == cudaSuccess;

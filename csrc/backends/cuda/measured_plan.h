@@ -1,0 +1,36 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/cuda/conv2d_call.h"
+#include "backends/cuda/device_timer.h"
+
+// Whether a library's kernel that measures its result itself does so: beside another one that does
+// not and the pass behind it, on the same operands. How such engines treat what they add up is not
+// written down anywhere.
+namespace pycnn::cuda {
+
+// What a run left: the sums, and some of the values of its result.
+struct Measurement {
+  std::vector<float> sums, values;
+};
+
+// Fills what a run of the task writes with NaN; false: it could not.
+bool poison(DeviceTimer& timer, const ConvTask& task, const ConvCall& call, void* scratch,
+            std::size_t scratch_bytes);
+// None: it could not be read.
+std::optional<Measurement> read_measurement(DeviceTimer& timer, const ConvTask& task,
+                                            const ConvCall& call);
+
+// Of what was measured: means differ by at most kMeanTolerance of the deviation, variances by that
+// of themselves, the sums of a gradient by kSumTolerance of the largest of their kind, values by
+// kValueTolerance of the largest. An engine may measure before it rounds, and adds in an order of
+// its own; one that counts anything twice or not at all is far beyond these.
+constexpr float kMeanTolerance = 1e-3f, kSumTolerance = 1e-2f, kValueTolerance = 0x1p-6f;
+// Empty: nothing does.
+std::string difference(const ConvTask& task, const Measurement& expected,
+                       const Measurement& actual);
+bool same_bits(const Measurement& a, const Measurement& b);
+
+}  // namespace pycnn::cuda

@@ -1,0 +1,236 @@
+// How plans that measure their results race those that do not and the pass behind them.
+#include <cmath>
+#include <limits>
+
+#include "backends/cuda/fake_library.h"
+
+namespace pycnn::cuda {
+namespace {
+
+// A convolution whose moments a batch norm wants, or a gradient with its sums. Its plans are of 16
+// channels; the passes take 10.
+struct Measured {
+  Choices choices;
+  ConvTask task;
+  explicit Measured(MeasureKind kind = MeasureKind::kMoments, int images = next_images()) {
+    task = stem(images, 16);
+    task.measure = kind;
+    if (kind == MeasureKind::kSums) task.direction = Direction::kGradInput;
+    moves.measure_us = 10.0;
+    own_us = 1e6;
+  }
+  Found find(const std::vector<Scripted>& scripts, double us = 30.0) const {
+    Fake::scripts = {{16, {{"plain", us}}}};
+    for (const Scripted& script : scripts) Fake::scripts[16].push_back(script);
+    return Choices::find(task);
+  }
+};
+
+Scripted measuring(const std::string& name, double us, Measures measures) {
+  return {name, us, false, 0, true, measures};
+}
+
+constexpr MeasureKind kKinds[] = {MeasureKind::kMoments, MeasureKind::kSums};
+
+TEST_CASE("library kernel: a plan that measures wins where it is faster than one and the pass") {
+  for (const MeasureKind kind : kKinds) {
+    const Measured wins(kind), loses(kind), slow(kind);
+    const auto find = [&](const Measured& net, double us) {
+      const Found found = net.find({measuring("fused", us, Measures::kRight)});
+      CHECK(found.why.empty());
+      return found.plan;
+    };
+    // 30 and 10, less three of a hundred.
+    CHECK(find(wins, 38.5) == "fused");
+    CHECK(moves.measures > 0);
+    CHECK(find(loses, 39.0) == "plain");
+    CHECK(find(slow, 41.0) == "plain");
+  }
+}
+
+TEST_CASE("library kernel: nothing measures behind a plan that does") {
+  const Measured net;
+  CHECK(net.find({measuring("fused", 5.0, Measures::kRight)}).plan == "fused");
+  std::string why;
+  const Chosen<Fake> chosen = find_plan<Fake>(0, net.task, why);
+  moves.measures = 0;
+  std::vector<float> sums(24);
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(net.task.shape.pixels() * 8));
+  ConvCall call{};
+  call.output = values.data();
+  call.measure.kind = MeasureKind::kMoments;
+  call.measure.result = sums.data();
+  DeviceQueue queue;
+  run_chosen<Fake>(queue, chosen, call, nullptr);
+  Fake::stream = nullptr;
+  CHECK(moves.measures == 0);
+  CHECK(sums[0] == 3.0f);
+}
+
+TEST_CASE("library kernel: a plan that measures otherwise than the pass is dropped, and named") {
+  for (const MeasureKind kind : kKinds) {
+    CAPTURE(static_cast<int>(kind));
+    const auto dropped = [&](Measures measures) {
+      const Measured net(kind);
+      const Found found = net.find({measuring("fused", 1.0, measures)});
+      CHECK(found.plan == "plain");
+      // What was dropped lacks no memory: the choice is kept.
+      CHECK(PlanCache(plan_cache().file()).find(Choices::key_of(net.task)) == "plain");
+      constexpr std::string_view kBegin = "a plan that measures was dropped: ";
+      CHECK(found.why.starts_with(kBegin));
+      return found.why.substr(std::min(kBegin.size(), found.why.size()));
+    };
+    const bool moments = kind == MeasureKind::kMoments;
+    CHECK(dropped(Measures::kWrong).starts_with(moments ? "mean 0 is 3.3" : "sum 0 is 3.3"));
+    CHECK(dropped(Measures::kNan).find("nan") != std::string::npos);
+    CHECK(dropped(Measures::kUnsteady) == "it differs from run to run");
+    CHECK(!dropped(Measures::kMisplaced).empty());
+    const Measured broken(kind);
+    Scripted fails = measuring("fused", 1.0, Measures::kRight);
+    fails.fails = true;
+    const Found found = broken.find({fails});
+    CHECK(found.plan == "plain");
+    CHECK(found.why.ends_with("it does not run"));
+  }
+}
+
+TEST_CASE("library kernel: values that a plan misplaces are seen among many") {
+  // More than are read: the pass over all of them sees it.
+  const Measured net(MeasureKind::kMoments, 1000 + next_images());
+  const Found found = net.find({measuring("fused", 1.0, Measures::kMisplaced)});
+  CHECK(found.plan == "plain");
+  CHECK(found.why.find("mean 0 is 1000") != std::string::npos);
+}
+
+TEST_CASE("library kernel: what a plan adds to is zeroed before, which is kept") {
+  const Measured net;
+  const std::vector<Scripted> scripts = {measuring("fused", 5.0, Measures::kAdding)};
+  Found found = net.find(scripts);
+  CHECK(found.plan == "fused");
+  CHECK(found.why.empty());
+  CHECK(plan_cache().find(Choices::key_of(net.task)) == "0fused");
+  Fake::runs = 0;
+  std::string why;
+  const Chosen<Fake> again = find_plan<Fake>(0, net.task, why);
+  CHECK(again.plan->zeroes);
+  CHECK(Fake::runs == 0);
+  // One that need not does not.
+  const Measured other;
+  CHECK(other.find({measuring("fused", 5.0, Measures::kRight)}).plan == "fused");
+  CHECK(plan_cache().find(Choices::key_of(other.task)) == "fused");
+}
+
+TEST_CASE("library kernel: without one to compare it with no plan that measures is taken") {
+  const Measured alone;
+  Fake::scripts = {{16, {measuring("fused", 5.0, Measures::kRight)}}};
+  own_us = 100.0;
+  const Found found = Choices::find(alone.task);
+  CHECK(found.plan.empty());
+  // Nor where nothing can be timed, or may be.
+  const Measured untimed;
+  fake_cuda().failing = {"cudaStreamBeginCapture"};
+  Scripted precompiled = measuring("fused", 5.0, Measures::kRight);
+  precompiled.compiles = false;
+  CHECK(untimed.find({precompiled}).plan == "plain");
+  fake_cuda().failing = {};
+  const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+  const Measured first;
+  Fake::scripts = {{16, {precompiled, {"plain", 30.0}}}};
+  CHECK(Choices::find(first.task).plan == "plain");
+}
+
+TEST_CASE("library kernel: half of the time to choose is left to plans that measure nothing") {
+  const Measured early, late;
+  const std::vector<Scripted> scripts = {measuring("fused", 5.0, Measures::kRight)};
+  CHECK(early.find(scripts).plan == "fused");
+  Found found = Choices::find(late.task, 61.0);
+  CHECK(found.plan == "plain");
+  CHECK(found.why == "no engines that measure: choosing took more than 60 s");
+  // Another process has time for them again.
+  CHECK(plan_cache().find(Choices::key_of(late.task)) == "plain");
+  CHECK(!PlanCache(plan_cache().file()).find(Choices::key_of(late.task)));
+  // Where there are none, none are missed.
+  const Measured without;
+  Fake::scripts = {{16, {{"plain", 30.0}}}};
+  found = Choices::find(without.task, 61.0);
+  CHECK(found.why.empty());
+  CHECK(PlanCache(plan_cache().file()).find(Choices::key_of(without.task)) == "plain");
+}
+
+TEST_CASE("library kernel: a kernel that measures is named, and reads whole images") {
+  const Choices choices;
+  moves.measure_us = 10.0;
+  own_us = 1e6;
+  const auto choose = [&](double us) {
+    const std::int64_t images = next_images();
+    Fake::scripts = {{16, {{"plain", 30.0}, measuring("fused", us, Measures::kRight)}}};
+    const std::vector<TensorSpec> inputs = {{{images, 6, 6, 8}, DType::kBFloat16},
+                                            {{8, 7, 7, 16}, DType::kFloat32},
+                                            {{images, 12, 12, 16}, DType::kBFloat16},
+                                            {{16}, DType::kFloat32},
+                                            {{16}, DType::kFloat32},
+                                            {{16}, DType::kFloat32}};
+    const std::vector<TensorSpec> outputs = {{{images, 12, 12, 16}, DType::kBFloat16},
+                                             {{2, 16}, DType::kFloat32}};
+    ops::Conv2dGradInput op;
+    op.stride = {2, 2};
+    op.padding = {3, 3, 3, 3};
+    op.sums.wanted = true;
+    Problem problem;
+    problem.inputs = inputs;
+    problem.outputs = outputs;
+    return choose_library<Fake>(0, op, problem);
+  };
+  const Choice fused = choose(5.0), plain = choose(50.0);
+  CHECK(std::string(fused.variant) == "conv2d_grad_input.cudnn+measured");
+  CHECK(fused.strided_inputs == 0);
+  CHECK(std::string(plain.variant) == "conv2d_grad_input.cudnn");
+  CHECK(plain.strided_inputs == 1u << 2);
+}
+
+TEST_CASE("measured plans: what differs, and by how much it may") {
+  ConvTask task = stem(1, 16);
+  task.measure = MeasureKind::kMoments;
+  const std::size_t channels = 8;
+  Measurement expected{std::vector<float>(3 * channels, 4.0f), {-8.0f, 1.0f, 0.0f}};
+  for (std::size_t c = 0; c < channels; ++c) expected.sums[channels + c] = 0.0f;
+  const auto differs = [&](auto change) {
+    Measurement actual = expected;
+    change(actual);
+    return !difference(task, expected, actual).empty();
+  };
+  CHECK(!differs([](Measurement&) {}));
+  // A deviation of 2, a variance of 4, a value of 8.
+  CHECK(!differs([](Measurement& m) { m.sums[3] += 1.9e-3f; }));
+  CHECK(differs([](Measurement& m) { m.sums[3] -= 2.1e-3f; }));
+  CHECK(differs([](Measurement& m) { m.sums[channels + 3] = 2.1e-3f; }));  // what is lost of a mean
+  CHECK(!differs([](Measurement& m) { m.sums[2 * channels] += 3.9e-3f; }));
+  CHECK(differs([](Measurement& m) { m.sums[2 * channels] += 4.1e-3f; }));
+  CHECK(!differs([](Measurement& m) { m.values[2] = 0.124f; }));
+  CHECK(differs([](Measurement& m) { m.values[2] = 0.126f; }));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  CHECK(differs([&](Measurement& m) { m.values[1] = nan; }));
+  CHECK(differs([&](Measurement& m) { m.sums[2 * channels] = nan; }));
+  CHECK(differs([](Measurement& m) { m.values.pop_back(); }));
+  // Means far from zero, as float32 has them.
+  for (std::size_t c = 0; c < channels; ++c) expected.sums[c] = 1e6f, expected.sums[16 + c] = 1e-6f;
+  CHECK(!differs([](Measurement& m) { m.sums[0] += 0.9f; }));
+  CHECK(differs([](Measurement& m) { m.sums[0] += 1.1f; }));
+
+  task.measure = MeasureKind::kSums;
+  task.direction = Direction::kGradInput;  // of 16 channels
+  expected = {std::vector<float>(32, 0.1f), {1.0f}};
+  expected.sums[5] = 10.0f;
+  CHECK(!differs([](Measurement& m) { m.sums[0] += 0.09f; }));  // of 10
+  CHECK(differs([](Measurement& m) { m.sums[0] += 0.11f; }));
+  CHECK(!differs([](Measurement& m) { m.sums[16] += 0.9e-3f; }));  // of 0.1
+  CHECK(differs([](Measurement& m) { m.sums[16] += 1.1e-3f; }));
+  // Not a number nowhere is as good as the same one.
+  Measurement other = expected;
+  CHECK(same_bits(expected, other));
+  other.sums[0] = std::nextafter(other.sums[0], 1.0f);
+  CHECK(!same_bits(expected, other));
+}
+
+}  // namespace
+}  // namespace pycnn::cuda
