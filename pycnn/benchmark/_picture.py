@@ -152,9 +152,10 @@ def _draw_points(axis: Any, steps: Sequence[Layer], longest: Sequence[Layer], pe
             zorder=3,
         )
     legend = axis.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.1),
+        loc="upper left",
+        bbox_to_anchor=(0.0, -0.1),
         ncols=4,
+        columnspacing=1.2,
         fontsize="small",
         frameon=False,
         title=f"area: time of a step; those below {100 * _LEAST_SHARE:g} % of the time are left out",
@@ -223,7 +224,7 @@ def _draw_times(axis: Any, longest: Sequence[Layer], report: BenchReport) -> Non
     axis.set_title(
         f"the {len(longest)} longest of {counted} steps: {100 * (1 - rest):.0f} % of the time", fontsize="medium"
     )
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize="small", frameon=False)
+    axis.legend(loc="upper right", bbox_to_anchor=(1.0, -0.1), ncols=2, fontsize="small", frameon=False)
     axis.grid(axis="x", alpha=0.25)
 
 

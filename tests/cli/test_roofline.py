@@ -224,16 +224,22 @@ def test_step_above_its_bound_is_in_the_picture_and_explained(report):
     assert "400 % (compute)" in [text.get_text() for text in right.texts]
 
 
-def test_picture_has_every_text_inside(report):
+@pytest.mark.parametrize("long_names", [False, True])
+def test_picture_has_every_text_inside(report, long_names):
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    if long_names:
+        step = max(report.layers, key=lambda layer: layer.flops * layer.bytes)
+        ops = ("conv2d_grad_weight", "conv2d", "max_pool2d", "sgd_update")
+        steps = (replace(step, name="grad.layer3.0.downsample.0", op=op, share=1 / len(ops)) for op in ops)
+        report = replace(report, layers=tuple(steps))
     figure = draw_roofline(report)
     FigureCanvasAgg(figure).draw()
     width, height = figure.bbox.size
     left, right = figure.axes
     texts = [*left.texts, *right.texts, *right.get_yticklabels(), left.xaxis.label, left.yaxis.label, right.xaxis.label,
-             right.title, *left.get_legend().texts, *right.get_legend().texts]  # fmt: skip
+             right.title, left.get_legend(), right.get_legend()]  # fmt: skip
     for text in texts:
         box = text.get_window_extent()
         assert box.x0 >= 0, text
