@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import platform
 import math
+import platform
 import re
 import subprocess
 import sys
