@@ -117,11 +117,18 @@ bool finishes(const ops::Conv2dGradInput&, const Problem& problem) {
   return std::all_of(problem.inputs.begin() + 2, problem.inputs.end(),
                      [&](const TensorSpec& spec) { return spec == problem.outputs[0]; });
 }
+// Whatever there is a kernel for.
+template <int kIndex>
+bool pools(const Op& op, const Problem& problem) {
+  Selection selection;
+  std::string refusal;
+  return loaded->select(kIndex, op, problem, selection, refusal);
+}
 
 template <int... kIndices>
 const Backend& backend_of(int index, std::integer_sequence<int, kIndices...>) {
-  static const Backend backends[] = {
-      {"cuda", select_kernel<kIndices>, list_variants, merges, measures, finishes}...};
+  static const Backend backends[] = {{"cuda", select_kernel<kIndices>, list_variants, merges,
+                                      measures, finishes, pools<kIndices>}...};
   return backends[index];
 }
 

@@ -84,6 +84,17 @@ struct MeasureRule {
 // them, wants to know of their results.
 Graph measure_outputs(const Graph& graph, const MeasureRule& rule);
 
+// When a max pool normalises and activates what it reads.
+struct PoolRule {
+  const Backend* backend = &cpu_backend();
+  std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
+  Isa isa = Isa::kBaseline;
+};
+
+// Has max pools apply the batch norm before them, with its activation, and has its gradient look
+// through the pool, so that what lies between the two is stored in neither direction.
+Graph fuse_max_pool(const Graph& graph, const PoolRule& rule);
+
 // Joins the gradient of a large dense layer's weight to the update that takes it.
 Graph fuse_update(const Graph& graph, const std::map<std::string, std::string>& pins);
 

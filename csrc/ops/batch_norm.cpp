@@ -164,6 +164,29 @@ std::vector<TensorSpec> BatchNormApplyGrad::infer(Specs inputs) const {
 
 void BatchNormApplyGrad::gradient(GradientContext&) const { no_gradient(); }
 
+// ---- With a max pool behind it
+
+std::vector<TensorSpec> BatchNormMaxPool::infer(Specs inputs) const {
+  expect_inputs(inputs, 4, "input, batch_mean, factor, offset");
+  const BatchNormApply norm{{false, activation, slope}};
+  return pool.infer(norm.infer(inputs));
+}
+
+void BatchNormMaxPool::gradient(GradientContext&) const { no_gradient(); }
+
+std::vector<TensorSpec> BatchNormMaxPoolGrad::infer(Specs inputs) const {
+  expect_inputs(inputs, 7, "input, scale, batch_mean, batch_inv_std, factor, offset, grad_output");
+  expect_rectifier(forward.activation, forward.slope);
+  const TensorSpec output = forward.pool.infer(inputs.first(1))[0];
+  expect_image_type(inputs[0], "input");
+  expect_vectors(inputs, {"scale", "batch_mean", "batch_inv_std", "factor", "offset"});
+  expect_dtype(inputs[6], "grad_output", inputs[0].dtype);
+  expect_shape(inputs[6], "grad_output", output.shape, "the output of the pool");
+  return {inputs[0], inputs[1], inputs[1]};
+}
+
+void BatchNormMaxPoolGrad::gradient(GradientContext&) const { no_gradient(); }
+
 // ---- Inference
 
 std::vector<TensorSpec> BatchNormInference::infer(Specs inputs) const {

@@ -146,6 +146,13 @@ struct Work {
         plus(times(elements(out[0]), 2), epilogue_flops(op.epilogue, false, elements(out[0])));
   }
   void operator()(const ops::BatchNormApplyGrad&) const { per_input(in.size() > 7 ? 7 : 14); }
+  void operator()(const ops::BatchNormMaxPool& op) const {
+    cost.other_flops = plus(times(elements(in[0]), 3), times(elements(out[0]), window(op.pool)));
+  }
+  void operator()(const ops::BatchNormMaxPoolGrad& op) const {
+    cost.other_flops =
+        plus(times(elements(in[0]), 14), times(elements(in[6]), plus(window(op.forward.pool), 1)));
+  }
   void operator()(const ops::BatchNormInference&) const { per_input(2); }
   void operator()(const ops::BatchNormInferenceGrad&) const { per_input(5); }
   void operator()(const ops::FoldBatchNorm&) const { per_input(1); }

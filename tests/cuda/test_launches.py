@@ -160,3 +160,28 @@ def test_running_statistics_are_written_where_they_are(dtype):
     assert here[0]["copy"] == 0 < copied[0]["copy"]
     whole = {"batch_norm": "reference", "batch_norm_train": "reference"}
     assert train(build, dtype, variants=whole)[0]["copy"] == 0
+
+
+# The pool's gradients are added up window by window, and not rounded in between.
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 2e-5), ("bfloat16", 4e-2), ("float16", 1e-2)])
+@pytest.mark.parametrize("pools", [1, 2])
+def test_a_max_pool_normalises_what_it_reads(dtype, error, pools):
+    def build():
+        channels, size = (16, 7) if pools == 1 else (8, 2)
+        behind = [nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)] if pools == 2 else []
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1), *behind, nn.Flatten(), nn.Linear(channels * size**2, 10),
+        )  # fmt: skip
+
+    assert_same(train(build, dtype), train(build, dtype, recompute="none"))
+    fused, stored = (train(build, dtype, steps=1, variants=pins) for pins in ({}, {"max_pool2d": "reference"}))
+    for op, counts in (("batch_norm_max_pool", (pools, 0)), ("batch_norm_max_pool_grad", (pools, 0)),
+                       ("max_pool2d", (0, pools)), ("max_pool2d_grad", (0, pools)),
+                       ("batch_norm_apply_grad", (0, pools))):  # fmt: skip
+        assert (fused[0][op], stored[0][op]) == counts, op
+    assert fused[0]["transpose"] == 0 or not OWN_KERNELS
+    assert fused[1] == stored[1]
+    for name, value in stored[2].items():
+        difference = np.linalg.norm((fused[2][name] - value).ravel().astype(np.float64))
+        assert difference <= error * np.linalg.norm(value.ravel().astype(np.float64)), name

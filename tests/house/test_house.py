@@ -19,7 +19,7 @@ from pycnn import _core, functional
 INTERNAL = {
     "Broadcast", "FoldBatchNorm", "BatchNormTrain", "BatchNormInference", "DropoutTrain", "Increment", "ClipFactor",
     "SgdUpdate", "AdamUpdate", "MuonUpdate", "EmaUpdate", "Fill", "BatchNormStatistics", "BatchNormApply",
-    "DenseSgdUpdate", "DenseAdamUpdate", "LossScale", "Commit",
+    "BatchNormMaxPool", "DenseSgdUpdate", "DenseAdamUpdate", "LossScale", "Commit",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/select.h"
+#include "backends/cpu/widened.h"
 #include "pycnn/error.h"
 
 namespace pycnn {
@@ -75,11 +76,19 @@ bool finishes_gradients(const ops::Conv2dGradInput& op, const Problem& problem) 
   return same_kernel(plain, without, op, problem);
 }
 
+// What is widened rounds less than the ops that it is made of.
+bool pools_norms(const Op& op, const Problem& problem) {
+  const Selection selection = select_kernel(op, problem);
+  const std::string_view variant = selection.kernel.variant;
+  return variant.find(".rows.") != variant.npos && !variant.ends_with(cpu::kWidenedSuffix);
+}
+
 }  // namespace
 
 const Backend& cpu_backend() {
   static const Backend backend{"cpu",           select_kernel,    list_variants,
-                               merges_siblings, measures_outputs, finishes_gradients};
+                               merges_siblings, measures_outputs, finishes_gradients,
+                               pools_norms};
   return backend;
 }
 

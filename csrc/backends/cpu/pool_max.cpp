@@ -4,6 +4,7 @@
 #include "backends/cpu/pool.h"
 #include "backends/cpu/pool_reference.h"
 #include "backends/cpu/pool_window.h"
+#include "backends/cpu/pool_winners.h"
 #include "backends/cpu/select.h"
 #include "backends/cpu/vector_variants.h"
 #include "core/parallel.h"
@@ -216,128 +217,15 @@ const char* accept_disjoint(const ops::MaxPool2dGrad& op, const Problem& p) {
 // From here on a gradient has left the caches by the time that it is read.
 constexpr std::int64_t kStreamedElements = 4 * 1024 * 1024;
 
-// Rows that are kept at a time, as many as the windows of a row reach over: row i is in place
-// i % rows. Rows of the image leave the largest taps of each window, rows of windows the winners.
-struct WinnerRows {
-  std::int64_t block;  // channels that are cut out at a time
-  std::int64_t pitch;  // of a pixel
-  std::int64_t image_rows, window_rows;
-  std::int64_t keys, size;  // numbers of a row
-  std::size_t numbers;      // of all
-
-  std::size_t bytes() const noexcept { return (numbers * sizeof(std::int16_t) + 63) / 64 * 64; }
-};
-
-WinnerRows winner_rows(const PoolGeometry& g) noexcept {
-  WinnerRows w;
-  w.block = g.images >= 8 || g.channels < 128 ? std::max<std::int64_t>(g.channels, 1) : 64;
-  w.pitch = ceil_div(w.block, std::int64_t{32}) * 32;
-  const std::int64_t reach = (g.rows.kernel - 1) * g.rows.dilation;
-  w.image_rows = std::min(reach + 1, std::max<std::int64_t>(g.rows.input, 1));
-  w.window_rows = std::min(reach / g.rows.stride + 1, std::max<std::int64_t>(g.rows.output, 1));
-  w.keys = g.columns.input * w.pitch, w.size = g.columns.output * w.pitch;
-  w.numbers = static_cast<std::size_t>(w.keys + (2 * w.image_rows + w.window_rows) * w.size);
-  return w;
-}
-
-// One image, or a block of its channels.
-class WinnersOfImage {
- public:
-  WinnersOfImage(const KernelArgs& args, const PoolGeometry& g, const WinnerRows& rows,
-                 std::byte* scratch) noexcept
-      : args_(args), g_(g), columns_(pool_columns(g)), rows_(rows) {
-    keys_ = reinterpret_cast<std::int16_t*>(scratch);
-    best_ = keys_ + rows.keys;
-    taps_ = best_ + rows.image_rows * rows.size;
-    winners_ = taps_ + rows.image_rows * rows.size;
-  }
-
-  void run(std::int64_t n, std::int64_t channel) noexcept {
-    image_ = n, channel_ = channel, count_ = std::min(rows_.block, g_.channels - channel);
-    const PoolAxis& v = g_.rows;
-    std::int64_t compared = 0, done = 0;
-    for (std::int64_t oh = 0; oh < v.output; ++oh) {
-      const Taps t = v.taps(oh);
-      if (t.first >= t.end) continue;
-      // The rows that no later window holds.
-      for (; done < std::min(t.start, v.input); ++done) give_row(done);
-      // All from here on: of dilated windows the next may begin above this one's first tap inside.
-      compared = std::max({compared, t.start, std::int64_t{0}});
-      for (; compared <= t.start + (t.end - 1) * v.dilation; ++compared) compare_taps(compared);
-      find_winners(oh, t);
-    }
-    for (; done < v.input; ++done) give_row(done);
-  }
-
- private:
-  std::int64_t pixel(std::int64_t ih) const noexcept {
-    return image_ * g_.input_image() + ih * g_.input_row() + channel_;
-  }
-  std::int64_t at(std::int64_t ih) const noexcept { return ih % rows_.image_rows * rows_.size; }
-  std::int16_t* winners(std::int64_t oh) const noexcept {
-    return winners_ + oh % rows_.window_rows * rows_.size;
-  }
-
-  void compare_taps(std::int64_t ih) noexcept {
-    MaxPoolTaps row{};
-    row.input = args_.inputs[0].as<const BFloat16>() + pixel(ih);
-    row.channel_count = count_, row.pitch = rows_.pitch;
-    row.keys = keys_, row.best = best_ + at(ih), row.taps = taps_ + at(ih);
-    row.columns = &columns_;
-    avx512::max_pool_taps(row);
-  }
-
-  void find_winners(std::int64_t oh, const Taps& t) noexcept {
-    const std::int16_t *best[kMostWindowTaps], *taps[kMostWindowTaps];
-    for (std::int64_t k = t.first; k < t.end; ++k) {
-      const std::int64_t ih = t.start + k * g_.rows.dilation;
-      best[k - t.first] = best_ + at(ih), taps[k - t.first] = taps_ + at(ih);
-    }
-    MaxPoolWinners row{};
-    row.best = best, row.taps = taps, row.rows = t.end - t.first;
-    row.row_taps = g_.columns.kernel, row.first_tap = t.first * row.row_taps;
-    row.size = rows_.size, row.winners = winners(oh);
-    avx512::max_pool_winners(row);
-  }
-
-  void give_row(std::int64_t ih) noexcept {
-    const PoolAxis& v = g_.rows;
-    const auto* const grad_output = args_.inputs[1].as<const BFloat16>() + channel_;
-    const std::int64_t last = ih + v.before, below = last - (v.kernel - 1) * v.dilation;
-    MaxPoolWindows windows[kMostWindowTaps];
-    std::int64_t count = 0;
-    for (std::int64_t oh = below <= 0 ? 0 : ceil_div(below, v.stride);
-         oh <= last / v.stride && oh < v.output; ++oh) {
-      const std::int64_t reach = last - oh * v.stride;
-      if (reach % v.dilation != 0) continue;
-      windows[count++] = {winners(oh), grad_output + (image_ * v.output + oh) * g_.output_row(),
-                          reach / v.dilation * g_.columns.kernel};
-    }
-    MaxPoolGradOfRow row{};
-    row.windows = windows, row.window_rows = count, row.pitch = rows_.pitch;
-    row.grad_input = args_.outputs[0].as<BFloat16>() + pixel(ih);
-    row.channel_count = count_, row.columns = &columns_;
-    const std::int64_t next = ih + rows_.image_rows;
-    row.fetch = next < v.input ? args_.inputs[0].as<const BFloat16>() + pixel(next) : nullptr;
-    row.streamed = g_.images * g_.input_image() >= kStreamedElements;
-    row.disjoint = v.disjoint() && g_.columns.disjoint();
-    avx512::max_pool_grad_of_row(row);
-  }
-
-  const KernelArgs& args_;
-  const PoolGeometry& g_;
-  const PoolColumns columns_;
-  const WinnerRows rows_;
-  std::int16_t *keys_, *best_, *taps_, *winners_;
-  std::int64_t image_ = 0, channel_ = 0, count_ = 0;
-};
-
 void grad_bfloat16(const KernelArgs& args) noexcept {
   const PoolGeometry g = grad_geometry(args);
   const WinnerRows rows = winner_rows(g);
   const std::int64_t blocks = ceil_div(g.channels, rows.block);
+  const WinnerTensors tensors{args.inputs[0].as<const BFloat16>(),
+                              args.inputs[1].as<const BFloat16>(), args.outputs[0].as<BFloat16>(),
+                              g.images * g.input_image() >= kStreamedElements};
   parallel_for(args.threads, g.images * blocks, [&](std::int64_t i, int worker) {
-    WinnersOfImage image(args, g, rows,
+    WinnersOfImage image(tensors, g, rows,
                          args.scratch + static_cast<std::size_t>(worker) * rows.bytes());
     image.run(i / blocks, i % blocks * rows.block);
   });

@@ -2,7 +2,7 @@
 // from its float32. What that lost of the mean is put back in float64.
 #include <cmath>
 
-#include "backends/cuda/batch_norm.h"
+#include "backends/cuda/batch_norm_gradient.h"
 #include "backends/cuda/columns.h"
 #include "backends/cuda/map.h"
 
@@ -107,19 +107,6 @@ struct KnownStatistics {
   }
 };
 
-// Numbers of the channels from c on.
-template <int Width>
-PYCNN_BOTH void load_vector(const float* from, std::int64_t c, float (&to)[Width]) {
-  constexpr int kPart = Width < 4 ? Width : 4;
-  PYCNN_UNROLL
-  for (int i = 0; i < Width; i += kPart) {
-    float part[kPart];
-    load(from + c + i, kPart, part);
-    PYCNN_UNROLL
-    for (int j = 0; j < kPart; ++j) to[i + j] = part[j];
-  }
-}
-
 // output = Function of two inputs, element by element, where channels have numbers of their own. A
 // thread reads those of its vector of channels once, for kRows rows, and kAtOnce rows of the inputs
 // before it writes one. Blocks come from the last row to the first: what the kernel before this one
@@ -220,12 +207,6 @@ struct Apply {
   };
 };
 
-// What comes back through the activation, at one element.
-PYCNN_BOTH float open_gradient(const Curve& curve, float centered, float factor, float offset,
-                               float g) {
-  return passed(curve, activate(curve, centered * factor + offset), g);
-}
-
 template <class T>
 struct GradientTerm {
   static constexpr int kSums = 2, kWidth = kVector<T>;
@@ -254,24 +235,6 @@ struct GradientTerm {
             open_gradient(p.curve, centered, channels.factor[i], channels.offset[i], values[0][i]);
       values[1][i] = values[0][i] * centered;
     }
-  }
-};
-
-// grad_input = a * g + b * (x - mean) + c
-struct GradientFinish {
-  GradientParams p;
-  float* a;
-  float* b;
-  float* c;
-  PYCNN_BOTH void operator()(std::int64_t, std::int64_t at, const double (&sums)[2]) const {
-    const auto inv_std = static_cast<double>(p.inv_std[at]), rows = static_cast<double>(p.rows);
-    const double factor = inv_std * static_cast<double>(p.scale[at]);
-    p.grad_shift[at] = static_cast<float>(sums[0]);
-    p.grad_scale[at] = static_cast<float>(sums[1] * inv_std);
-    a[at] = static_cast<float>(factor);
-    const bool through = p.through_statistics && p.rows > 0;
-    b[at] = through ? static_cast<float>(-factor * inv_std * inv_std * sums[1] / rows) : 0.0f;
-    c[at] = through ? static_cast<float>(-factor * sums[0] / rows) : 0.0f;
   }
 };
 

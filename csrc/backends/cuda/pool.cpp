@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "backends/cuda/batch_norm_max_pool.h"
 #include "backends/cuda/glue.h"
 
 namespace pycnn::cuda {
@@ -76,6 +77,41 @@ void run_max_grad(const KernelArgs& args) noexcept {
   shape.grad_pitch = args.outputs[0].pitch();
   max_pool_grad(queue_of(args), image_of(args.inputs[0]), shape, args.inputs[0].data,
                 args.inputs[1].data, passed_of(args), args.outputs[0].data, args.scratch);
+}
+
+void run_norm_max(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::BatchNormMaxPool>(args);
+  const auto vector = [&](std::size_t input) { return args.inputs[input].as<const float>(); };
+  batch_norm_max_pool(
+      queue_of(args), image_of(args.inputs[0]),
+      shape_of(op.pool, args.inputs[0], args.outputs[0], form_of(args)),
+      {args.inputs[0].data, vector(1), vector(2), vector(3), curve_of(op.activation, op.slope)},
+      args.outputs[0].data);
+}
+
+void run_norm_max_grad(const KernelArgs& args) noexcept {
+  const auto& op = op_of<ops::BatchNormMaxPoolGrad>(args).forward;
+  const auto vector = [&](std::size_t input) { return args.inputs[input].as<const float>(); };
+  const TensorView &input = args.inputs[0], &grad_output = args.inputs[6];
+  GradientParams p{};
+  p.input = input.data;
+  p.grad_output = grad_output.data;
+  p.scale = vector(1);
+  p.mean = vector(2);
+  p.inv_std = vector(3);
+  p.factor = vector(4);
+  p.offset = vector(5);
+  p.curve = curve_of(op.activation, op.slope);
+  p.through_statistics = true;
+  p.grad_input = args.outputs[0].data;
+  p.grad_scale = args.outputs[1].as<float>();
+  p.grad_shift = args.outputs[2].as<float>();
+  p.rows = rows_of(*input.spec);
+  p.channels = channels_of(*input.spec);
+  p.input_pitch = input.pitch();
+  p.grad_input_pitch = args.outputs[0].pitch();
+  batch_norm_max_pool_grad(queue_of(args), image_of(input),
+                           shape_of(op.pool, input, grad_output, form_of(args)), p, args.scratch);
 }
 
 void run_avg(const KernelArgs& args) noexcept {
@@ -153,6 +189,19 @@ bool turns_result(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcep
   return true;
 }
 
+// A gradient that comes the other way round, as input kPlace, is read as it is.
+template <int kPlace>
+bool turns_gradient(Kernel& kernel, const Op&, const Neighbour& neighbour) noexcept {
+  PoolForm form = form_of(kernel);
+  if (neighbour.is_reader || neighbour.place != kPlace || form.planar_output ||
+      !turns(neighbour, {0, 2, 3, 1}))
+    return false;
+  form.planar_output = true;
+  kernel.state = std::make_shared<PoolForm>(form);
+  kernel.strided_inputs &= ~(1u << kPlace);
+  return true;
+}
+
 // Its gradient is read likewise, and goes back through the activation in front of the pool.
 bool finishes_gradient(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept {
   PoolForm form = form_of(kernel);
@@ -176,6 +225,13 @@ bool finishes_gradient(Kernel& kernel, const Op& op, const Neighbour& neighbour)
   return true;
 }
 
+// A winner is a byte.
+const char* unfit_for_norm(const ops::BatchNormMaxPool& op) {
+  const Pair& window = op.pool.kernel_size;
+  if (window[0] > 254 / window[1]) return "the window has more than 254 taps";
+  return has_curve(op.activation) ? nullptr : kNoCurve;
+}
+
 }  // namespace
 
 Choice select(const ops::MaxPool2d&, const Problem& problem) {
@@ -188,6 +244,21 @@ Choice select(const ops::MaxPool2dGrad& op, const Problem& problem) {
                                 max_pool_grad_scratch_bytes(shape_of(op.pool, input, output))),
                            3, 1),
                    problem, finishes_gradient);
+}
+Choice select(const ops::BatchNormMaxPool& op, const Problem& problem) {
+  if (const char* const reason = unfit_for_norm(op)) return refuse(reason);
+  return absorbing(strided(take(run_norm_max, problem), 1, 1), problem, turns_result);
+}
+Choice select(const ops::BatchNormMaxPoolGrad& op, const Problem& problem) {
+  if (const char* const reason = unfit_for_norm(op.forward)) return refuse(reason);
+  const TensorView input{nullptr, problem.inputs.data(), 0};
+  const TensorView output{nullptr, &problem.inputs[6], 0};
+  return absorbing(
+      strided(
+          take(run_norm_max_grad, problem,
+               batch_norm_max_pool_grad_scratch_bytes(shape_of(op.forward.pool, input, output))),
+          1u << 0 | 1u << 6, 1),
+      problem, turns_gradient<6>);
 }
 Choice select(const ops::AvgPool2d&, const Problem& problem) {
   return absorbing(strided(take(run_avg, problem), 1, 1), problem, turns_result);

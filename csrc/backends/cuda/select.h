@@ -117,6 +117,8 @@ Choice select(const ops::GlobalAvgPool2d&, const Problem&);
 Choice select(const ops::GlobalAvgPool2dGrad&, const Problem&);
 Choice select(const ops::GlobalMaxPool2d&, const Problem&);
 Choice select(const ops::GlobalMaxPool2dGrad&, const Problem&);
+Choice select(const ops::BatchNormMaxPool&, const Problem&);
+Choice select(const ops::BatchNormMaxPoolGrad&, const Problem&);
 
 // local_response_norm.cpp
 Choice select(const ops::LocalResponseNorm&, const Problem&);

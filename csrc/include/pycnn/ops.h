@@ -39,17 +39,17 @@ using AnyOp = std::variant<
     ops::AdaptiveAvgPool2d, ops::AdaptiveAvgPool2dGrad, ops::Resize2d, ops::Resize2dGrad,
     ops::GlobalAvgPool2d, ops::GlobalAvgPool2dGrad, ops::GlobalMaxPool2d, ops::GlobalMaxPool2dGrad,
     ops::BatchNorm, ops::BatchNormTrain, ops::BatchNormTrainGrad, ops::BatchNormStatistics,
-    ops::BatchNormApply, ops::BatchNormApplyGrad, ops::BatchNormInference,
-    ops::BatchNormInferenceGrad, ops::FoldBatchNorm, ops::LocalResponseNorm,
-    ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad, ops::Add, ops::Subtract,
-    ops::Multiply, ops::Unary, ops::UnaryGrad, ops::Binary, ops::Affine, ops::Cast, ops::Fill,
-    ops::Dropout, ops::DropoutTrain, ops::NormalizeImage, ops::Softmax, ops::SoftmaxGrad,
-    ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy, ops::SoftmaxCrossEntropyGrad,
-    ops::MeanSquaredError, ops::MeanSquaredErrorGrad, ops::TopKCorrect, ops::Reduce, ops::ArgMax,
-    ops::Broadcast, ops::Concat, ops::Slice, ops::Pad, ops::Reshape, ops::Transpose, ops::Take,
-    ops::TakeGrad, ops::TakeWindows, ops::Increment, ops::ClipFactor, ops::SgdUpdate,
-    ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate, ops::DenseSgdUpdate, ops::DenseAdamUpdate,
-    ops::LossScale, ops::Commit>;
+    ops::BatchNormApply, ops::BatchNormApplyGrad, ops::BatchNormMaxPool, ops::BatchNormMaxPoolGrad,
+    ops::BatchNormInference, ops::BatchNormInferenceGrad, ops::FoldBatchNorm,
+    ops::LocalResponseNorm, ops::LocalResponseNormGrad, ops::Activation, ops::ActivationGrad,
+    ops::Add, ops::Subtract, ops::Multiply, ops::Unary, ops::UnaryGrad, ops::Binary, ops::Affine,
+    ops::Cast, ops::Fill, ops::Dropout, ops::DropoutTrain, ops::NormalizeImage, ops::Softmax,
+    ops::SoftmaxGrad, ops::LogSoftmax, ops::LogSoftmaxGrad, ops::SoftmaxCrossEntropy,
+    ops::SoftmaxCrossEntropyGrad, ops::MeanSquaredError, ops::MeanSquaredErrorGrad,
+    ops::TopKCorrect, ops::Reduce, ops::ArgMax, ops::Broadcast, ops::Concat, ops::Slice, ops::Pad,
+    ops::Reshape, ops::Transpose, ops::Take, ops::TakeGrad, ops::TakeWindows, ops::Increment,
+    ops::ClipFactor, ops::SgdUpdate, ops::AdamUpdate, ops::MuonUpdate, ops::EmaUpdate,
+    ops::DenseSgdUpdate, ops::DenseAdamUpdate, ops::LossScale, ops::Commit>;
 
 /// One op of any kind; std::visit, std::get_if and std::holds_alternative work on it. A class and
 /// not an alias, so that copying and destroying so many alternatives is compiled once and not in

@@ -226,6 +226,8 @@ TEST_CASE("every forward op differentiates in f32 and f64, or says that it canno
                                              "batch_norm_statistics",
                                              "batch_norm_apply",
                                              "batch_norm_apply_grad",
+                                             "batch_norm_max_pool",
+                                             "batch_norm_max_pool_grad",
                                              "batch_norm_inference_grad",
                                              "fold_batch_norm",
                                              "local_response_norm_grad",

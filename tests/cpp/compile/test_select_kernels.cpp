@@ -108,6 +108,7 @@ TEST_CASE("a kernel is told of the concat of channels that reads its result") {
                     cpu_backend().variants,
                     nullptr,
                     nullptr,
+                    nullptr,
                     nullptr};
   KernelChoice choice{best_isa(), 2, {}};
   choice.backend = &spy;

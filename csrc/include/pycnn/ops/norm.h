@@ -1,5 +1,6 @@
 #pragma once
 #include "pycnn/ops/op.h"
+#include "pycnn/ops/pool.h"
 
 /// \file
 /// Normalisation: csrc/ops/batch_norm.cpp, ops/local_response_norm.cpp
@@ -69,6 +70,27 @@ struct BatchNormApplyGrad {
   ActivationKind activation = ActivationKind::kRelu;  ///< of the BatchNormApply
   double slope = 0.01;                                ///< of kLeakyRelu, at least 0
   PYCNN_OP("batch_norm_apply_grad", activation, slope)
+};
+
+/// MaxPool2d of a BatchNormApply, whose result is nowhere stored. Equal to the two in every bit.
+/// Only compile/fuse_max_pool makes it.
+/// inputs:  input (N, H, W, C) float; batch_mean, factor, offset (C)
+/// outputs: output (N, OH, OW, C)
+struct BatchNormMaxPool {
+  MaxPool2d pool;                                     ///< of what was normalised and activated
+  ActivationKind activation = ActivationKind::kRelu;  ///< as of BatchNormApply
+  double slope = 0.01;                                ///< of kLeakyRelu, at least 0
+  PYCNN_OP("batch_norm_max_pool", pool, activation, slope)
+};
+
+/// Gradient of BatchNormMaxPool and of the statistics, as of BatchNormApplyGrad. The windows'
+/// winners follow from the input.
+/// inputs:  input (N, H, W, C); scale, batch_mean, batch_inv_std, factor, offset (C);
+///          grad_output (N, OH, OW, C)
+/// outputs: grad_input (N, H, W, C); grad_scale (C); grad_shift (C)
+struct BatchNormMaxPoolGrad {
+  BatchNormMaxPool forward;  ///< what it is the gradient of
+  PYCNN_OP("batch_norm_max_pool_grad", forward)
 };
 
 /// output = (input - running_mean) / sqrt(running_var + eps) * scale + shift
