@@ -41,8 +41,8 @@ def same_kernels_every_time(monkeypatch):
 def small_alexnet():
     return nn.Sequential(
         nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.MaxPool2d(3, stride=2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(16, 6, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
-        nn.Linear(24, 17), nn.ReLU(), nn.Linear(17, 10),
+        nn.Conv2d(16, 6, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Dropout(0.3), nn.Linear(24, 17), nn.ReLU(), nn.Linear(17, 10),
     )  # fmt: skip
 
 
