@@ -108,6 +108,9 @@ void run_affine(const KernelArgs& args) noexcept {
 }
 
 void run_cast(const KernelArgs& args) noexcept {
+  if (lie_apart(args))
+    return cast_parts(queue_of(args), image_of(args.inputs[0]), image_of(args.outputs[0]),
+                      parts_of(args));
   cast(queue_of(args), image_of(args.inputs[0]), image_of(args.outputs[0]), args.inputs[0].data,
        args.outputs[0].data, count_of(args.outputs[0]));
 }
@@ -148,6 +151,11 @@ void run_dropout(const KernelArgs& args) noexcept {
   p.threshold = static_cast<std::uint32_t>(std::ceil(op.p * 0x1p24));
   p.scale = static_cast<float>(1.0 / (1.0 - op.p));
   p.count = count_of(args.outputs[0]);
+  if (lie_apart(args)) {
+    PixelParts parts = parts_of(args);
+    parts.b = nullptr;  // the seed
+    return dropout_parts(queue_of(args), image_of(args.inputs[0]), p, parts);
+  }
   dropout(queue_of(args), image_of(args.inputs[0]), p);
 }
 
@@ -243,14 +251,14 @@ Choice select(const ops::Affine&, const Problem& problem) {
 
 Choice select(const ops::Cast&, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
-  return {run_cast};
+  return strided({run_cast}, 1, 1);
 }
 
 Choice select(const ops::Fill&, const Problem&) { return {run_fill}; }
 
 Choice select(const ops::DropoutTrain&, const Problem& problem) {
   if (const char* const reason = unfit_type(problem)) return refuse(reason);
-  return {run_dropout, 0, {1u << 0}};
+  return strided({run_dropout, 0, {1u << 0}}, 1, 1);
 }
 
 Choice select(const ops::NormalizeImage& op, const Problem& problem) {

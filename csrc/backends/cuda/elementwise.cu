@@ -167,21 +167,58 @@ struct Cast {
   }
 };
 
+template <class From, class To, int Width>
+struct CastParts {
+  static constexpr int kWidth = 1;
+  PixelParts p;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t vectors = p.channels / Width;
+    const std::int64_t pixel = at / vectors, c = at % vectors * Width;
+    float x[Width];
+    load(static_cast<const From*>(p.a) + pixel * p.a_pitch + c, Width, x);
+    store(static_cast<To*>(p.output) + pixel * p.output_pitch + c, Width, x);
+  }
+};
+
+// Elements from `begin` on, a multiple of 4 or one alone.
+template <int Width>
+PYCNN_BOTH void drop(const DropoutParams& p, std::int64_t begin, float (&x)[Width]) {
+  const std::uint64_t key = static_cast<std::uint64_t>(*p.seed) ^ p.stream;
+  const auto step = static_cast<std::uint64_t>(*p.step);
+  constexpr int kAtOnce = Width < 4 ? Width : 4;
+  for (int i = 0; i < Width; i += kAtOnce) {
+    const PhiloxWords words = philox(key, static_cast<std::uint64_t>(begin + i) / 4, step);
+    for (int j = 0; j < kAtOnce; ++j) {
+      const std::uint32_t word = words.word[kAtOnce == 1 ? (begin + i) % 4 : j];
+      x[i + j] = (word >> 8) >= p.threshold ? x[i + j] * p.scale : 0.0f;
+    }
+  }
+}
+
 template <class T>
 struct Dropout {
   static constexpr int kWidth = kVector<T>;
   DropoutParams p;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    const std::uint64_t key = static_cast<std::uint64_t>(*p.seed) ^ p.stream;
-    const auto step = static_cast<std::uint64_t>(*p.step);
     float x[kWidth];
     load(static_cast<const T*>(p.input) + begin, n, x);
-    for (int i = 0; i < kWidth; i += 4) {
-      const PhiloxWords words = philox(key, static_cast<std::uint64_t>(begin + i) / 4, step);
-      for (int j = 0; j < 4; ++j)
-        x[i + j] = (words.word[j] >> 8) >= p.threshold ? x[i + j] * p.scale : 0.0f;
-    }
+    drop(p, begin, x);
     store(static_cast<T*>(p.output) + begin, n, x);
+  }
+};
+
+template <class T, int Width>
+struct DropoutParts {
+  static constexpr int kWidth = 1;
+  DropoutParams dropout;
+  PixelParts p;
+  PYCNN_BOTH void operator()(std::int64_t at, int) const {
+    const std::int64_t vectors = p.channels / Width;
+    const std::int64_t pixel = at / vectors, c = at % vectors * Width;
+    float x[Width];
+    load(static_cast<const T*>(p.a) + pixel * p.a_pitch + c, Width, x);
+    drop(dropout, at * Width, x);
+    store(static_cast<T*>(p.output) + pixel * p.output_pitch + c, Width, x);
   }
 };
 
@@ -268,6 +305,28 @@ void activation_grad_parts(DeviceQueue& queue, Image image, const PixelParts& pa
 }
 void add_parts(DeviceQueue& queue, Image image, const PixelParts& parts) {
   launch_parts(queue, image, parts, AddOne{});
+}
+
+void cast_parts(DeviceQueue& queue, Image from, Image to, const PixelParts& parts) {
+  with_image(from, [&](auto from_type) {
+    with_image(to, [&](auto to_type) {
+      using From = decltype(from_type);
+      using To = decltype(to_type);
+      if (parts.channels % 4 == 0)
+        launch_map(queue, CastParts<From, To, 4>{parts}, parts.pixels * parts.channels / 4);
+      else
+        launch_map(queue, CastParts<From, To, 1>{parts}, parts.pixels * parts.channels);
+    });
+  });
+}
+
+void dropout_parts(DeviceQueue& queue, Image image, const DropoutParams& params,
+                   const PixelParts& parts) {
+  with_vectors(image, parts.channels, [&](auto type, auto width) {
+    constexpr int kWidth = decltype(width)::value;
+    launch_map(queue, DropoutParts<decltype(type), kWidth>{params, parts},
+               parts.pixels * parts.channels / kWidth);
+  });
 }
 
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,

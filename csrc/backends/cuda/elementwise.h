@@ -25,6 +25,7 @@ struct PixelParts {
 void activation_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve);
 void activation_grad_parts(DeviceQueue& queue, Image image, const PixelParts& parts, Curve curve);
 void add_parts(DeviceQueue& queue, Image image, const PixelParts& parts);
+void cast_parts(DeviceQueue& queue, Image from, Image to, const PixelParts& parts);
 
 void affine(DeviceQueue& queue, Image image, const void* input, void* output, float scale,
             float offset, std::int64_t count);
@@ -74,6 +75,9 @@ struct DropoutParams {
   std::int64_t count;
 };
 void dropout(DeviceQueue& queue, Image image, const DropoutParams& params);
+// Of `parts` the places; which elements are kept is that of tensors in one piece.
+void dropout_parts(DeviceQueue& queue, Image image, const DropoutParams& params,
+                   const PixelParts& parts);
 
 struct NormalizeParams {
   const void* input;

@@ -96,7 +96,7 @@ Choice select(const ops::LogSoftmaxGrad&, const Problem& problem) {
 }
 Choice select(const ops::SoftmaxCrossEntropy&, const Problem& problem) {
   return absorbing(
-      take(run_cross_entropy, problem, cross_entropy_scratch_bytes(problem.inputs[0].shape[0])),
+      take(run_cross_entropy, problem, row_total_scratch_bytes(problem.inputs[0].shape[0])),
       problem, widens_scores);
 }
 Choice select(const ops::SoftmaxCrossEntropyGrad&, const Problem& problem) {
@@ -109,7 +109,7 @@ Choice select(const ops::MeanSquaredErrorGrad&, const Problem& problem) {
   return take(run_squared_error_grad, problem);
 }
 Choice select(const ops::TopKCorrect&, const Problem& problem) {
-  return absorbing(take(run_top_k, problem, total_scratch_bytes(problem.inputs[0].shape[0])),
+  return absorbing(take(run_top_k, problem, row_total_scratch_bytes(problem.inputs[0].shape[0])),
                    problem, widens_scores);
 }
 

@@ -203,24 +203,61 @@ struct DistanceTerm {
     return distance * distance;
   }
 };
-// 1 for a row whose label is among its k largest scores; nothing ranks before or after a NaN.
+// Whether a row's label is among its k largest scores; nothing ranks before or after a NaN.
 template <class T>
-struct RankTerm {
+struct Ranking {
   const T* scores;
   Labels labels;
   std::int64_t k, classes;
-  PYCNN_BOTH double operator()(std::int64_t row) const {
+
+  // Of a label that is no class, and of a NaN, the last.
+  PYCNN_BOTH bool is_ranked(std::int64_t row) const {
     const std::int64_t label = label_of(labels, row);
-    if (label < 0 || label >= classes) return 0.0;
+    return label >= 0 && label < classes && !is_nan(widened(scores[row * classes + label]));
+  }
+  // How many of the classes first, first + step, ... are before the label, which is ranked.
+  PYCNN_BOTH std::int64_t before(std::int64_t row, std::int64_t first, std::int64_t step) const {
+    const std::int64_t label = label_of(labels, row);
     const T* const s = scores + row * classes;
     const float own = widened(s[label]);
-    if (is_nan(own)) return 0.0;
     std::int64_t rank = 0;
-    for (std::int64_t c = 0; c < classes; ++c) {
+    for (std::int64_t c = first; c < classes; c += step) {
       const float other = widened(s[c]);
       rank += other > own || (other == own && c < label) ? 1 : 0;
     }
-    return rank < k ? 1.0 : 0.0;
+    return rank;
+  }
+};
+
+template <class T>
+struct RankTerm {
+  Ranking<T> ranking;
+  PYCNN_BOTH double operator()(std::int64_t row) const {
+    return ranking.is_ranked(row) && ranking.before(row, 0, 1) < ranking.k ? 1.0 : 0.0;
+  }
+};
+
+// 1 or 0 for each row.
+template <class T>
+struct RankRows {
+  static constexpr int kThreads = kRowThreads;
+  struct Shared {
+    std::int64_t before[kThreads];
+  };
+  struct Registers {};
+  Ranking<T> ranking;
+  float* hits;
+
+  PYCNN_BOTH void operator()(Block<RankRows>& block) const {
+    const std::int64_t row = block.index();
+    std::int64_t* const before = block.shared().before;
+    block.each([&](int thread, Registers&) {
+      before[thread] = ranking.is_ranked(row) ? ranking.before(row, thread, kThreads) : ranking.k;
+    });
+    combine_threads<kThreads>(block, before, Plus{});
+    block.last([&](int thread, Registers&) {
+      if (thread == 0) hits[row] = before[0] < ranking.k ? 1.0f : 0.0f;
+    });
   }
 };
 
@@ -321,7 +358,7 @@ std::int64_t total_scratch_bytes(std::int64_t count) {
   return total_pieces(count) * static_cast<std::int64_t>(sizeof(double));
 }
 
-std::int64_t cross_entropy_scratch_bytes(std::int64_t rows) {
+std::int64_t row_total_scratch_bytes(std::int64_t rows) {
   return total_scratch_bytes(rows) + rows * static_cast<std::int64_t>(sizeof(float));
 }
 
@@ -367,8 +404,16 @@ void top_k_correct(DeviceQueue& queue, Image image, const void* scores, const La
                    void* scratch) {
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_total(queue, RankTerm<T>{static_cast<const T*>(scores), labels, k, classes},
-                 StoreQuotient{count, 1.0}, rows, static_cast<double*>(scratch));
+    const Ranking<T> ranking{static_cast<const T*>(scores), labels, k, classes};
+    auto* const pieces = static_cast<double*>(scratch);
+    const StoreQuotient finish{count, 1.0};
+    // Few classes are looked through by one thread in the time of a launch.
+    constexpr std::int64_t kFewClasses = 32;
+    if (classes <= kFewClasses)
+      return launch_total(queue, RankTerm<T>{ranking}, finish, rows, pieces);
+    auto* const hits = reinterpret_cast<float*>(pieces + total_pieces(rows));
+    launch(queue, RankRows<T>{ranking, hits}, rows);
+    launch_total(queue, ValueTerm{hits}, finish, rows, pieces);
   });
 }
 

@@ -22,8 +22,8 @@ struct Labels {
   const float* soft = nullptr;
 };
 
-// `scratch`: total_scratch_bytes(rows) after rows floats.
-std::int64_t cross_entropy_scratch_bytes(std::int64_t rows);
+// What cross_entropy and top_k_correct want of scratch.
+std::int64_t row_total_scratch_bytes(std::int64_t rows);
 void cross_entropy(DeviceQueue& queue, Image image, const void* logits, const Labels& labels,
                    float smoothing, float* loss, std::int64_t rows, std::int64_t classes,
                    void* scratch);

@@ -368,6 +368,25 @@ TEST_CASE("cuda kernels: element by element") {
   check(ops::Activation{ActivationKind::kSigmoid}, {special});
 }
 
+TEST_CASE("cuda kernels: casts and dropout of parts of larger images") {
+  for (const DType dtype : kImages)
+    for (const std::int64_t channels : {1, 5, 12, 16}) {
+      const HostTensor x = random_tensor({2, 3, 5, channels}, 1, -8, 8, dtype);
+      for (const DType to : kImages) check(ops::Cast{to}, {x});
+      const Tensors inputs = {x, integers({123456789012345}), integers({9})};
+      const ops::DropoutTrain dropout{0.3, -77};
+      check(dropout, inputs);
+      Kernel kernel;
+      const ops::Cast cast{DType::kBFloat16};
+      for (const auto& [op, given] :
+           {std::pair<Op, Tensors>{cast, {x}}, std::pair<Op, Tensors>{dropout, inputs}}) {
+        run_on_device(op, given, infer(op, specs_of(given)), {}, kernel);
+        CHECK(kernel.strided_inputs == 1u);
+        CHECK(kernel.strided_outputs == 1u);
+      }
+    }
+}
+
 TEST_CASE("cuda kernels: a cast to bfloat16 rounds as the CPU's does") {
   HostTensor x = random_tensor({4001}, 1, -3, 3);
   x.set(0, kNaN);
@@ -440,6 +459,39 @@ TEST_CASE("cuda kernels: softmax, losses and ranks") {
 TEST_CASE("cuda kernels: labels that are no class make the loss NaN") {
   check(ops::SoftmaxCrossEntropy{}, {random_tensor({2, 4}, 1), integers({1, 4})});
   check(ops::TopKCorrect{1}, {random_tensor({2, 4}, 1), integers({-1, 4})});
+}
+
+TEST_CASE("cuda kernels: ranks among many classes, some of which are no numbers") {
+  for (const std::int64_t classes : {32, 33, 300, 1000}) {
+    HostTensor scores = random_integers({6, classes}, 5, 3);
+    const auto at = [&](std::int64_t row, std::int64_t c) {
+      return static_cast<std::size_t>(row * classes + c);
+    };
+    scores.set(at(2, 7), NAN);
+    scores.set(at(3, 8), NAN);
+    const HostTensor labels = integers({-1, classes, 7, 9, 0, classes - 1});
+    // The rank of the last row's label, and those around it.
+    std::int64_t rank = 0;
+    for (std::int64_t c = 0; c + 1 < classes; ++c)
+      rank += scores[at(5, c)] >= scores[at(5, classes - 1)] ? 1 : 0;
+    for (const std::int64_t k : {std::int64_t{1}, rank, rank + 1, classes})
+      if (k > 0) check(ops::TopKCorrect{k}, {scores, labels});
+  }
+}
+
+// One thread for each row would read one class after the other.
+TEST_CASE("cuda kernels: a row of many classes has threads of its own") {
+  if (!is_emulated()) return;
+  const auto launches = [](std::int64_t classes) {
+    const Calls calls;
+    Kernel kernel;
+    const Tensors inputs = {random_tensor({3, classes}, 1), integers({0, 1, 2})};
+    const ops::TopKCorrect op{1};
+    run_on_device(op, inputs, op.infer(specs_of(inputs)), {}, kernel);
+    return calls.count("launch");
+  };
+  CHECK(launches(10) == 1);
+  CHECK(launches(1000) == 2);
 }
 
 TEST_CASE("cuda kernels: optimizers") {

@@ -204,6 +204,29 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("cuda programs: dropout and casts of some channels need no copy of them") {
+  Graph graph;
+  test::Layers net{graph};
+  const Symbol x = net.conv(graph.input("x", {{4, 6, 6, 2}, DType::kFloat32}), "stem", 24, 3);
+  std::vector<Symbol> parts;
+  for (const std::int64_t begin : {0, 8, 16}) {
+    const Symbol part = graph.add(ops::Slice{{0, 0, 0, begin}, {4, 6, 6, 8}}, {x});
+    parts.push_back(begin == 0 ? graph.add(ops::Cast{DType::kFloat32},
+                                           {graph.add(ops::Cast{DType::kBFloat16}, {part})})
+                               : graph.add(ops::Dropout{0.5}, {part}));
+  }
+  test::classify(graph, net.conv(test::concat(graph, parts, -1), "conv", 8, 3), 4);
+  const Results inputs = {{"x", test::random_tensor({4, 6, 6, 2}, 9)}, {"y", test::labels(4, 4)}};
+  CompileOptions options = options_for("cuda"), copying = options;
+  copying.reuse_memory = false;
+  const test::Compiled joined(graph, options), apart(graph, copying);
+  CHECK(copies_in(joined.program) == 0);
+  CHECK(copies_in(apart.program) > 0);
+  for (int step = 0; step < 2; ++step)
+    CHECK(test::same_bits(joined.program.run(inputs), apart.program.run(inputs)));
+  CHECK(test::same_bits(joined.variables, apart.variables));
+}
+
 // Images of a batch, joined and cut.
 Graph batches_net(std::int64_t size, std::int64_t channels) {
   Graph graph;
