@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,7 +48,8 @@ struct Kernel;
 
 // Several steps of one kind, each of whose kernels has the same `Kernel::join`, may be one. Its
 // inputs are those of the first, then those of the second ..., its outputs likewise, and so is
-// Kernel::in_place, which it keeps of one of them. The kernel is made for these in their order.
+// Kernel::in_place, which it keeps of one of them. What some of them round (Kernel::rounds) comes
+// behind all other outputs. The kernel is made for these in their order.
 struct Joining {
   const Op* op;
   const Kernel* kernel;
@@ -72,6 +74,9 @@ struct PackedInput {
   // Of the step that packs: Kernel::join, and Kernel::state where it is not that of the reader.
   JoinFunction join = nullptr;
   std::shared_ptr<const void> state;
+  // Set where what is packed is the input itself, each element rounded to this type, and whatever
+  // stands behind the last one is never looked at.
+  std::optional<DType> rounded = {};
 };
 
 // A step that gives a kernel its input `place`, or alone takes its output `place`.
@@ -113,6 +118,9 @@ struct Kernel {
   // neighbour's first input in place of that, the others behind all of its own, and writes the
   // neighbour's outputs behind its own, for those who read them later.
   bool (*absorb)(Kernel& kernel, const Op& op, const Neighbour& neighbour) noexcept = nullptr;
+  // Whether the kernel, of an update, can write its output 0 once more, rounded to `dtype`, as an
+  // output behind all of its own (PackedInput::rounded); changes it if so.
+  bool (*rounds)(Kernel& kernel, DType dtype) noexcept = nullptr;
   // The only pixel_pitch that output 0 may have (strided_outputs); 0: any.
   std::int64_t output_pitch = 0;
   // What runs where output 0 has that pixel_pitch; null: `variant`.

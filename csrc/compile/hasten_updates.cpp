@@ -1,6 +1,7 @@
 // Any order in which values are made before they are read is right. Recorded, the updates come last
 // and all gradients live until then. Here each update moves right behind the last step that it
-// waits for: the ones that make its inputs, and the ones that still read the variable it replaces.
+// waits for: the ones that make its inputs, and the ones that still read the variable it replaces,
+// or what was kept of it (keep_roundings).
 #include <algorithm>
 #include <map>
 
@@ -31,7 +32,8 @@ void hasten_updates(Schedule& schedule) {
   // A step that stays has its own number as its slot, a moved one the number it waits for.
   std::vector<int> made(schedule.values.size(), -1);       // slot
   std::vector<int> reader(schedule.variables.size(), -1);  // last step that reads it
-  std::vector<std::pair<int, int>> order;                  // slot, number
+  std::vector<int> last_reader(schedule.values.size(), -1);
+  std::vector<std::pair<int, int>> order;  // slot, number
   for (const ScheduleStep& step : schedule.run) {
     const int number = static_cast<int>(order.size());
     int slot = number;
@@ -39,12 +41,14 @@ void hasten_updates(Schedule& schedule) {
       slot = -1;
       for (const int value : step.inputs) slot = std::max(slot, made[root_of(value)]);
       for (const int value : step.outputs) {
+        slot = std::max(slot, last_reader[root_of(value)]);
         const auto target = variable_of.find(root_of(value));
         if (target != variable_of.end())
           slot = std::max(slot, reader[static_cast<std::size_t>(target->second)]);
       }
     } else {
       for (const int value : step.inputs) {
+        last_reader[root_of(value)] = number;
         const ScheduleValue& root = schedule.value(static_cast<int>(root_of(value)));
         if (root.kind == ScheduleValue::Kind::kVariable)
           reader[static_cast<std::size_t>(root.index)] = number;

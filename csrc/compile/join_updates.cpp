@@ -29,7 +29,9 @@ class UpdateJoiner {
   }
 
   static bool have_as_many(const ScheduleStep& a, const ScheduleStep& b) {
-    return a.inputs.size() == b.inputs.size() && a.outputs.size() == b.outputs.size();
+    return a.inputs.size() == b.inputs.size() &&
+           a.outputs.size() - static_cast<std::size_t>(a.roundings) ==
+               b.outputs.size() - static_cast<std::size_t>(b.roundings);
   }
 
   void join(JoinFunction kind) {
@@ -72,12 +74,17 @@ class UpdateJoiner {
     step.op_name = members[0].op_name;
     step.joined = static_cast<int>(members.size());
     step.refused = std::move(members[0].refused);
+    std::vector<int> roundings;
     for (ScheduleStep& member : members) {
+      const auto own = member.outputs.end() - member.roundings;
       step.inputs.insert(step.inputs.end(), member.inputs.begin(), member.inputs.end());
-      step.outputs.insert(step.outputs.end(), member.outputs.begin(), member.outputs.end());
+      step.outputs.insert(step.outputs.end(), member.outputs.begin(), own);
+      roundings.insert(roundings.end(), own, member.outputs.end());
       step.input_specs.insert(step.input_specs.end(), member.input_specs.begin(),
                               member.input_specs.end());
     }
+    step.outputs.insert(step.outputs.end(), roundings.begin(), roundings.end());
+    step.roundings = static_cast<int>(roundings.size());
     step.op = std::move(members[0].op);
     return step;
   }

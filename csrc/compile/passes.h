@@ -125,6 +125,10 @@ Schedule select_kernels(const Graph& graph, const std::vector<bool>& prepared,
 // Adds the packing steps that kernels ask for.
 void prepack_weights(Schedule& schedule);
 
+// Has updates write what is rounded of a weight for the next run, so that this one needs no step
+// for that. For programs of a device.
+void keep_roundings(Schedule& schedule);
+
 // Moves each update of a parameter to the earliest place in the run, so that its gradient dies
 // early.
 void hasten_updates(Schedule& schedule);

@@ -109,7 +109,8 @@ class Planner {
       for (const int value : step.inputs) read(value, i);
       for (std::size_t o = 0; o < step.outputs.size(); ++o) {
         Storage& made = storage(storage_of(step.outputs[o]));
-        if (made.first >= 0) continue;  // by the maker of another part
+        if (made.first >= 0) continue;                       // by the maker of another part
+        if (made.place.space == Space::kPrepared) continue;  // by a step of `prepare`, too
         made.first = i;
         made.output = static_cast<int>(o);
       }
@@ -122,7 +123,9 @@ class Planner {
   bool may_overwrite(const ScheduleStep& step, std::size_t output, int s) {
     // Of a joined step, the inputs of the one that the output belongs to.
     const auto joined = static_cast<std::size_t>(step.joined);
-    const std::size_t ins = step.inputs.size() / joined, outs = step.outputs.size() / joined;
+    const std::size_t made = step.outputs.size() - static_cast<std::size_t>(step.roundings);
+    if (output >= made) return false;
+    const std::size_t ins = step.inputs.size() / joined, outs = made / joined;
     const std::size_t first = output / outs * ins, own = output % outs;
     if (own >= step.kernel.in_place.size() || is_part(step.outputs[output])) return false;
     if (storage(s).bytes != byte_size(schedule_.value(step.outputs[output]).spec)) return false;
@@ -329,8 +332,10 @@ class Planner {
   static Cost cost_of(const ScheduleStep& step, Specs outputs) {
     const Specs inputs = step.input_specs;
     const auto joined = static_cast<std::size_t>(step.joined);
-    const std::size_t ins = inputs.size() / joined, outs = outputs.size() / joined;
+    const std::size_t made = outputs.size() - static_cast<std::size_t>(step.roundings);
+    const std::size_t ins = inputs.size() / joined, outs = made / joined;
     Cost all;
+    for (const TensorSpec& rounding : outputs.subspan(made)) all.bytes += bytes_of(rounding);
     for (std::size_t i = 0; i < joined; ++i) {
       const Cost one = cost(step.op, inputs.subspan(i * ins, ins), outputs.subspan(i * outs, outs));
       all.macs += one.macs;

@@ -73,6 +73,7 @@ class Packer {
     pack.kernel.plan = step.kernel.plan;
     pack.kernel.state = packed.state != nullptr ? packed.state : step.kernel.state;
     pack.kernel.join = packed.join;
+    pack.rounded = packed.rounded;
     pack.inputs = {input};
     pack.outputs = {result};
     pack.input_specs = {step.input_specs[static_cast<std::size_t>(packed.input)]};
@@ -83,7 +84,8 @@ class Packer {
   static bool serves(const Packing& packing, const ScheduleStep& step) {
     const PackedInput& a = packing.kernel.packed;
     const PackedInput& b = step.kernel.packed;
-    return a.pack == b.pack && a.bytes == b.bytes && a.input == b.input &&
+    if (a.rounded && a.rounded == b.rounded && a.bytes == b.bytes) return true;
+    return a.rounded == b.rounded && a.pack == b.pack && a.bytes == b.bytes && a.input == b.input &&
            std::string_view(a.format) == b.format && packing.kernel.plan == step.kernel.plan &&
            same_attributes(packing.op, step.op);
   }

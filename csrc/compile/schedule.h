@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,6 +36,8 @@ struct ScheduleStep {
   // What the kernel is told of its inputs; a packed input keeps the spec of the original.
   std::vector<TensorSpec> input_specs;
   std::vector<std::pair<std::string, std::string>> absorbed;  // as StepProfile::absorbed
+  std::optional<DType> rounded = {};  // of a step that packs: PackedInput::rounded
+  int roundings = 0;                  // of the outputs, the last ones (Kernel::rounds)
   int joined = 1;  // how many steps of one kind it is (JoinFunction); `op` is that of the first
 };
 

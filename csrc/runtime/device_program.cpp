@@ -118,6 +118,10 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
   prepare_calls_ = make_calls(plan.prepare, prepare_views_);
   run_calls_ = make_calls(plan.run, run_views_);
   prepared_versions_.resize(plan.prepare_reads.size());
+  for (std::size_t i = 0; i < plan.prepare_reads.size(); ++i)
+    if (std::find(plan.assigned.begin(), plan.assigned.end(), plan.prepare_reads[i]) !=
+        plan.assigned.end())
+      kept_.push_back(i);
   recorder_ = std::make_unique<DeviceRecorder>(session_, plan.run, run_calls_, plan.label_steps);
 }
 
@@ -409,6 +413,10 @@ void DeviceProgram::assign(const Slot& slot) {
   for (const int variable : plan_.assigned)
     variables_[static_cast<std::size_t>(variable)]->written_by(slot.number);
   assigns_now_ = false;
+  // What is prepared of them the run has written, too.
+  for (const std::size_t i : kept_)
+    prepared_versions_[i] =
+        plan_.variables[static_cast<std::size_t>(plan_.prepare_reads[i])].version();
 }
 
 // After a failure. What steps under way were to assign may be half a step further on the device.

@@ -107,6 +107,8 @@ class DeviceProgram {
   std::vector<TensorView> prepare_views_, run_views_;
   std::vector<DeviceKernelArgs> prepare_calls_, run_calls_;
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads
+  // Of these, what a run writes anew: it assigns the variable.
+  std::vector<std::size_t> kept_;
   bool prepared_once_ = false;
 
   std::vector<std::unique_ptr<Slot>> slots_;

@@ -201,6 +201,8 @@ PackedInput packed_input(const PackTask& task, std::int64_t bytes, const char* f
   packed.pack = run_pack;
   packed.format = format;
   packed.state = std::make_shared<PackTask>(task);
+  if (conv2d_packing_rounds(task.arithmetic, task.shape, task.form))
+    packed.rounded = task.arithmetic == Arithmetic::kFloat16 ? DType::kFloat16 : DType::kBFloat16;
   if (!alone && task.shape.weights() < kManyWeights) packed.join = join_packs;
   return packed;
 }

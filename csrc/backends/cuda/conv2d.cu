@@ -495,6 +495,17 @@ std::int64_t conv2d_packed_bytes(Arithmetic arithmetic, const ConvShape& shape, 
   return bytes;
 }
 
+bool conv2d_packing_rounds(Arithmetic arithmetic, const ConvShape& shape, PackForm form) {
+  bool rounds = false;
+  with_arithmetic(arithmetic, [&](auto type, auto) {
+    using T = decltype(type);
+    const Packing<T> packing = packing_of<T>(shape, form);
+    rounds = sizeof(T) < sizeof(float) && form != PackForm::kBackward && packing.g.joined == 1 &&
+             packing.padded == packing.g.in;
+  });
+  return rounds;
+}
+
 void conv2d_pack(DeviceQueue& queue, Arithmetic arithmetic, const ConvPacking* packings,
                  int count) {
   with_arithmetic(arithmetic, [&](auto type, auto) {

@@ -90,6 +90,8 @@ struct ConvPacking {
 };
 // 0: they are read as they lie.
 std::int64_t conv2d_packed_bytes(Arithmetic arithmetic, const ConvShape& shape, PackForm form);
+// Whether they are the weights as they are stored, each rounded to 16 bits.
+bool conv2d_packing_rounds(Arithmetic arithmetic, const ConvShape& shape, PackForm form);
 constexpr int kMostPackings = 48;  // what fits the parameters of a launch
 void conv2d_pack(DeviceQueue& queue, Arithmetic arithmetic, const ConvPacking* packings, int count);
 

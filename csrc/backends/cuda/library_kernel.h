@@ -733,6 +733,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
       choice.packed.pack = pack_for_rewrite<Library>;
       choice.packed.join = nullptr;
       choice.packed.state = nullptr;
+      choice.packed.rounded.reset();
     }
   }
   choice.state = std::make_shared<const Ready<Library>>(

@@ -57,6 +57,7 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.absorb = choice.absorb;
   kernel.output_pitch = choice.output_pitch;
   kernel.apart_variant = choice.apart_variant;
+  kernel.rounds = choice.rounds;
 }
 
 // The kernel of a library that is wanted: the pinned one, else the best. Null: none is.

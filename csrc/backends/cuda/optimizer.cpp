@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -14,7 +15,7 @@ namespace {
 using Views = std::span<const TensorView>;
 
 SgdParams params_of(const ops::SgdUpdate& op, Views inputs, Views outputs) {
-  const bool has_velocity = outputs.size() > 1;
+  const bool has_velocity = inputs.size() > (op.clipped ? 4u : 3u);
   SgdParams p{};
   p.own.parameter = inputs[0].as<const float>();
   p.own.gradient = inputs[1].as<const float>();
@@ -64,29 +65,58 @@ EmaParams params_of(const ops::EmaUpdate& op, Views inputs, Views outputs) {
   return p;
 }
 
+bool round_alike(Image a, Image b) { return a == b || !is_narrow(a) || !is_narrow(b); }
+
 // Whether all but what is a tensor's own is the same, so that one launch does.
 bool are_alike(const SgdParams& a, const SgdParams& b) {
-  return a.learning_rate == b.learning_rate && a.factor == b.factor && a.momentum == b.momentum &&
-         a.nesterov == b.nesterov && (a.own.velocity == nullptr) == (b.own.velocity == nullptr);
+  return round_alike(a.rounds_to, b.rounds_to) && a.learning_rate == b.learning_rate &&
+         a.factor == b.factor && a.momentum == b.momentum && a.nesterov == b.nesterov &&
+         (a.own.velocity == nullptr) == (b.own.velocity == nullptr);
 }
 bool are_alike(const AdamParams& a, const AdamParams& b) {
-  return a.learning_rate == b.learning_rate && a.step == b.step && a.factor == b.factor &&
-         a.beta1 == b.beta1 && a.beta2 == b.beta2 && a.eps == b.eps && a.decoupled == b.decoupled;
+  return round_alike(a.rounds_to, b.rounds_to) && a.learning_rate == b.learning_rate &&
+         a.step == b.step && a.factor == b.factor && a.beta1 == b.beta1 && a.beta2 == b.beta2 &&
+         a.eps == b.eps && a.decoupled == b.decoupled;
 }
 bool are_alike(const EmaParams& a, const EmaParams& b) {
   return a.step == b.step && a.decay == b.decay;
 }
 
-template <class OpType, auto update>
-void run_update(const KernelArgs& args) noexcept {
-  update(queue_of(args), params_of(op_of<OpType>(args), args.inputs, args.outputs));
+// Whether there is an update that rounds to 16 bits what it writes, too: into the last of its
+// outputs.
+template <class OpType>
+constexpr bool kRounds = !std::is_same_v<OpType, ops::EmaUpdate>;
+
+template <Image kRounded, class OpType>
+auto rounding_params(const OpType& op, Views inputs, Views outputs) {
+  auto params = params_of(op, inputs, outputs);
+  if constexpr (kRounded != Image::kFloat32) {
+    params.own.rounded = outputs.back().data;
+    params.rounds_to = kRounded;
+  }
+  return params;
 }
+
+template <class OpType, auto update, Image kRounded = Image::kFloat32>
+void run_update(const KernelArgs& args) noexcept {
+  update(queue_of(args), rounding_params<kRounded>(op_of<OpType>(args), args.inputs, args.outputs));
+}
+
+// Lives in Kernel::state of joined updates. Roundings come behind all other outputs.
+template <class OpType>
+struct JoinedUpdates {
+  std::vector<OpType> ops;
+  std::vector<Image> rounded;  // kFloat32: not at all
+  std::size_t roundings = 0;
+};
 
 template <class OpType, auto update_all>
 void run_updates(const KernelArgs& args) noexcept {
-  const auto& ops =
-      *static_cast<const std::vector<OpType>*>(static_cast<const DeviceKernelArgs&>(args).state);
-  const std::size_t ins = args.inputs.size() / ops.size(), outs = args.outputs.size() / ops.size();
+  const auto& [ops, rounded, roundings] =
+      *static_cast<const JoinedUpdates<OpType>*>(static_cast<const DeviceKernelArgs&>(args).state);
+  const std::size_t ins = args.inputs.size() / ops.size();
+  const std::size_t outs = (args.outputs.size() - roundings) / ops.size();
+  std::size_t rounding = args.outputs.size() - roundings;
   using Params = decltype(params_of(ops[0], args.inputs, args.outputs));
   Params together[kMostTensors];
   int count = 0;
@@ -95,11 +125,18 @@ void run_updates(const KernelArgs& args) noexcept {
     count = 0;
   };
   for (std::size_t i = 0; i < ops.size(); ++i) {
-    const Params params =
+    Params params =
         params_of(ops[i], args.inputs.subspan(i * ins, ins), args.outputs.subspan(i * outs, outs));
+    if constexpr (kRounds<OpType>) {
+      params.rounds_to = rounded[i];
+      if (params.rounds_to != Image::kFloat32) params.own.rounded = args.outputs[rounding++].data;
+    }
     if (params.own.count == 0) continue;
     if (count == kMostTensors || (count > 0 && !are_alike(together[0], params))) launch();
     together[count++] = params;
+    // The first one's is that of all.
+    if constexpr (kRounds<OpType>)
+      if (together[0].rounds_to == Image::kFloat32) together[0].rounds_to = params.rounds_to;
   }
   launch();
 }
@@ -111,14 +148,21 @@ std::vector<std::uint32_t> in_place_of(const ops::AdamUpdate&) {
 }
 std::vector<std::uint32_t> in_place_of(const ops::EmaUpdate&) { return {1u << 0}; }
 
+// The state of one that rounds tells to what.
 template <class OpType, auto update_all>
 Kernel join(std::span<const Joining> steps) noexcept {
-  auto ops = std::make_shared<std::vector<OpType>>();
-  for (const Joining& step : steps) ops->push_back(*std::get_if<OpType>(step.op));
+  auto joined = std::make_shared<JoinedUpdates<OpType>>();
+  for (const Joining& step : steps) {
+    joined->ops.push_back(*std::get_if<OpType>(step.op));
+    const bool rounds = step.kernel->state != nullptr;
+    joined->rounded.push_back(rounds ? *static_cast<const Image*>(step.kernel->state.get())
+                                     : Image::kFloat32);
+    joined->roundings += rounds ? 1 : 0;
+  }
   Kernel kernel;
   kernel.run = run_updates<OpType, update_all>;
-  kernel.in_place = in_place_of((*ops)[0]);
-  kernel.state = std::move(ops);
+  kernel.in_place = in_place_of(joined->ops[0]);
+  kernel.state = std::move(joined);
   return kernel;
 }
 
@@ -166,11 +210,28 @@ Choice take(KernelFunction run, const Problem& problem, std::vector<std::uint32_
 // steps as soon as the gradient is there, and the gradient's memory is free again at once.
 constexpr std::int64_t kLargeTensor = std::int64_t{1} << 20;
 
+template <class OpType, auto update, Image kRounded>
+void round_to(Kernel& kernel) {
+  kernel.run = run_update<OpType, update, kRounded>;
+  kernel.state = std::make_shared<Image>(kRounded);
+  kernel.rounds = nullptr;
+}
+template <class OpType, auto update>
+bool rounds(Kernel& kernel, DType dtype) noexcept {
+  if (dtype == DType::kBFloat16)
+    round_to<OpType, update, Image::kBFloat16>(kernel);
+  else if (dtype == DType::kFloat16)
+    round_to<OpType, update, Image::kFloat16>(kernel);
+  return is_low_precision(dtype);
+}
+
 template <auto update, auto update_all, class OpType>
 Choice take_update(const OpType& op, const Problem& problem) {
   Choice choice = take(run_update<OpType, update>, problem, in_place_of(op));
   if (problem.pinned.empty() && count_of(problem.outputs[0]) < kLargeTensor)
     choice.join = join<OpType, update_all>;
+  if constexpr (kRounds<OpType>)
+    if (problem.pinned.empty()) choice.rounds = rounds<OpType, update>;
   return choice;
 }
 

@@ -92,6 +92,18 @@ void launch_updates(DeviceQueue& queue, const typename Rule::Params* params, int
   launch(queue, kernel, blocks);
 }
 
+// The new values x of a parameter.
+template <class Params>
+PYCNN_BOTH void store_parameter(const Params& p, std::int64_t begin, int n,
+                                const float (&x)[kWidth]) {
+  store(p.own.new_parameter + begin, n, x);
+  if (p.own.rounded == nullptr) return;
+  if (p.rounds_to == Image::kFloat16)
+    store(static_cast<Float16*>(p.own.rounded) + begin, n, x);
+  else
+    store(static_cast<BFloat16*>(p.own.rounded) + begin, n, x);
+}
+
 struct Sgd {
   struct Step {
     float rate, factor;
@@ -108,7 +120,7 @@ struct Sgd {
     float x[kWidth], g[kWidth];
     load(p.own.parameter + begin, n, x);
     if (step.factor < 0.0f) {
-      store(p.own.new_parameter + begin, n, x);
+      store_parameter(p, begin, n, x);
       if (p.own.velocity != nullptr) {
         load(p.own.velocity + begin, n, g);
         store(p.own.new_velocity + begin, n, g);
@@ -127,7 +139,7 @@ struct Sgd {
       store(p.own.new_velocity + begin, n, v);
     }
     for (int i = 0; i < kWidth; ++i) x[i] -= step.rate * g[i];
-    store(p.own.new_parameter + begin, n, x);
+    store_parameter(p, begin, n, x);
   }
 };
 
@@ -169,7 +181,7 @@ struct Adam {
     }
     store(p.own.new_mean + begin, n, m);
     store(p.own.new_variance + begin, n, v);
-    store(p.own.new_parameter + begin, n, x);
+    store_parameter(p, begin, n, x);
   }
 };
 

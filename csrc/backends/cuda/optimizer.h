@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/cuda/numbers.h"
+
 namespace pycnn {
 struct DeviceQueue;
 }
@@ -8,10 +10,11 @@ struct DeviceQueue;
 // Updates of float32 parameters. Learning rate, step and factor are read on the device; where
 // a factor is below 0, nothing changes.
 // Every tensor may be written where it was read. Several tensors at a time, at most kMostTensors,
-// differ in what is marked as their own; each may have up to 2^31 - 1 elements.
+// differ in what is marked as their own; each may have up to 2^31 - 1 elements. A new parameter is
+// written once more, rounded to 16 bits, where that is asked for.
 namespace pycnn::cuda {
 
-constexpr int kMostTensors = 46;  // what fits the parameters of a launch
+constexpr int kMostTensors = 41;  // what fits the parameters of a launch
 
 struct SgdParams {
   struct Tensor {
@@ -20,6 +23,7 @@ struct SgdParams {
     const float* velocity;  // null: none, of all
     float* new_parameter;
     float* new_velocity;
+    void* rounded;  // the new parameter; null: not wanted
     float rate_scale, weight_decay;
     std::int64_t count;
   } own;
@@ -27,6 +31,7 @@ struct SgdParams {
   const float* factor;  // null: 1
   float momentum;
   bool nesterov;
+  Image rounds_to;
 };
 void sgd(DeviceQueue& queue, const SgdParams& params);
 void sgd_of_all(DeviceQueue& queue, const SgdParams* params, int count);
@@ -40,6 +45,7 @@ struct AdamParams {
     float* new_parameter;
     float* new_mean;
     float* new_variance;
+    void* rounded;  // the new parameter; null: not wanted
     double weight_decay, rate_scale;
     std::int64_t count;
   } own;
@@ -48,6 +54,7 @@ struct AdamParams {
   const float* factor;  // null: 1
   double beta1, beta2, eps;
   bool decoupled;
+  Image rounds_to;
 };
 void adam(DeviceQueue& queue, const AdamParams& params);
 void adam_of_all(DeviceQueue& queue, const AdamParams* params, int count);

@@ -28,6 +28,7 @@ struct Choice {
   decltype(Kernel::absorb) absorb = nullptr;              // as Kernel::absorb
   std::int64_t output_pitch = 0;                          // as Kernel::output_pitch
   const char* apart_variant = nullptr;                    // as Kernel::apart_variant
+  decltype(Kernel::rounds) rounds = nullptr;              // as Kernel::rounds
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

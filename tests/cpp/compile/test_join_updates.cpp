@@ -110,6 +110,33 @@ TEST_CASE("each result of a joined step is written over its own variable") {
   CHECK(plan.run[0].cost.bytes == 5 * 16);  // the third variable is read once
 }
 
+TEST_CASE("what some of the joined steps round comes behind all other results") {
+  Steps steps(3);
+  std::vector<int> results, roundings;
+  for (const int variable : {0, 1}) {
+    results.push_back(steps.add("update", {variable, 2}, join_all));
+    if (variable == 0) continue;
+    ScheduleValue value;
+    value.spec = {{8}, DType::kUInt8};
+    value.prepared = true;
+    roundings.push_back(steps.schedule.add_value(value));
+    steps.schedule.run.back().outputs.push_back(roundings[0]);
+    steps.schedule.run.back().roundings = 1;
+  }
+  results.push_back(steps.add("another", {1, 2}, join_all));
+  steps.schedule.assignments = {{0, results[0]}};
+  join_updates(steps.schedule);
+  CHECK(steps.order() == Names{"update and 2 more"});
+  const ScheduleStep& joined = steps.schedule.run[0];
+  CHECK(joined.outputs == std::vector<int>{results[0], results[1], results[2], roundings[0]});
+  CHECK(joined.roundings == 1);
+  const ProgramPlan plan = plan_memory(std::move(steps.schedule), true);
+  CHECK(plan.run[0].outputs[0].place == Place{Place::Space::kVariable, 0, 0});
+  CHECK(plan.run[0].outputs[3].place.space == Place::Space::kPrepared);
+  // Two of the three tensors of each that are read are read once, in all three variables.
+  CHECK(plan.run[0].cost.bytes == 3 * 16 + 3 * 16 + 8);
+}
+
 TEST_CASE("a variable that another joined update reads is not written over") {
   Steps steps(2);
   const int a = steps.add("a", {0, 1}, join_all), b = steps.add("b", {1, 0}, join_all);

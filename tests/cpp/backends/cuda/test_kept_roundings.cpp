@@ -1,0 +1,182 @@
+// Updates that write the weights of the next step in 16 bits.
+#include <algorithm>
+#include <string>
+
+#include "backends/cuda/check_kernel.h"
+#include "backends/cuda/training.h"
+
+namespace pycnn {
+namespace {
+
+using testing::options_for;
+using testing::Results;
+
+constexpr std::int64_t kBatch = 4;
+
+// A convolution of few channels, whose weights are padded, one whose weights are not, and dense
+// layers, of which one is large.
+Graph mixed_net(std::int64_t units) {
+  Graph graph;
+  test::Layers net{graph};
+  Symbol h = graph.input("x", {{kBatch, 6, 6, 3}});
+  h = net.relu(net.norm(net.conv(h, "stem", 16, 3, false), "bn"));
+  h = net.relu(net.conv(h, "conv", 24, 3));
+  h = graph.add(ops::Reshape{{kBatch, -1}}, {h}, "flatten");
+  h = net.relu(net.dense(h, "fc1", units));
+  const Symbol y = graph.input("y", {{kBatch}, DType::kInt64});
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {net.dense(h, "fc2", 5), y}));
+  return graph;
+}
+
+Results data(std::uint64_t seed) {
+  return {{"x", test::random_tensor({kBatch, 6, 6, 3}, seed)}, {"y", test::labels(kBatch, 5)}};
+}
+
+std::vector<StepProfile> steps_of(const Program& program, const std::string& op,
+                                  const std::string& phase) {
+  std::vector<StepProfile> found;
+  for (const StepProfile& step : program.steps())
+    if (step.op == op && step.phase == phase) found.push_back(step);
+  return found;
+}
+
+// What a step moves, without what is prepared.
+std::int64_t bytes_of(const Program& program) {
+  std::int64_t bytes = 0;
+  for (const StepProfile& step : program.steps())
+    if (step.phase == "run") bytes += step.cost.bytes;
+  return bytes;
+}
+
+// By pinned updates, which round nothing.
+CompileOptions apart(CompileOptions options) {
+  for (const char* op : {"sgd_update", "adam_update"}) options.variants[op] = "reference";
+  return options;
+}
+
+TEST_CASE("cuda kept roundings: the bits of weights that are rounded in each step") {
+  for (const std::int64_t units : {32, 1248}) {  // 864 inputs: more than 2^20 weights
+    const Graph graph = mixed_net(units);
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16})
+      for (const Optimizer::Kind kind :
+           {Optimizer::Kind::kSgd, Optimizer::Kind::kAdamW, Optimizer::Kind::kMuon}) {
+        if (units > 32 && kind == Optimizer::Kind::kMuon) continue;  // takes long
+        CompileOptions options = options_for("cuda");
+        options.dtype = dtype;
+        options.optimizer->kind = kind;
+        CompileOptions separate = options, elsewhere = options;
+        separate.reuse_memory = false;
+        elsewhere.device = Device::cuda(testing::other_device());
+        const test::Compiled kept(graph, options), each(graph, apart(options)),
+            copied(graph, separate), backwards(graph, elsewhere);
+        for (std::uint64_t step = 0; step < 4; ++step) {
+          const Results expected = each.program.run(data(step));
+          for (const test::Compiled* other : {&kept, &copied, &backwards})
+            CHECK(test::same_bits(other->program.run(data(step)), expected));
+        }
+        for (const test::Compiled* other : {&kept, &copied, &backwards})
+          CHECK(test::same_bits(other->variables, each.variables));
+        if (kind == Optimizer::Kind::kMuon) continue;
+        // conv, fc1 and fc2 forwards; the rest is turned or padded.
+        CHECK(steps_of(kept.program, "pack", "prepare").size() == 3);
+        CHECK(steps_of(each.program, "pack", "prepare").empty());
+        // Weights are read no more for this alone; joined updates read rate and step once, too.
+        const std::int64_t weights = 24 * 3 * 3 * 16 + 864 * units + units * 5;
+        const std::int64_t fewer = bytes_of(each.program) - bytes_of(kept.program);
+        CHECK(fewer >= 4 * weights);
+        CHECK(fewer < 4 * weights + 256);
+        const std::string text = kept.program.explain();
+        CHECK(text.find("prepare, when a variable has changed") != std::string::npos);
+      }
+  }
+}
+
+TEST_CASE("cuda kept roundings: SGD without a state, nesterov, and steps one by one") {
+  const Graph graph = mixed_net(32);
+  CompileOptions options = options_for("cuda");
+  options.dtype = DType::kBFloat16;
+  SUBCASE("without a state") { options.optimizer->momentum = 0.0; }
+  SUBCASE("nor a limit") {
+    options.optimizer->momentum = 0.0;
+    options.optimizer->clip_norm.reset();
+    options.optimizer->ema_decay.reset();
+  }
+  SUBCASE("nesterov") { options.optimizer->nesterov = true; }
+  const test::Compiled kept(graph, options), each(graph, apart(options));
+  CHECK(steps_of(kept.program, "pack", "prepare").size() == 3);
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    kept.program.run(data(step));
+    each.program.run(data(step));
+  }
+  CHECK(test::same_bits(kept.variables, each.variables));
+  // Without fusion each step packs.
+  options.fuse = false;
+  CHECK(steps_of(test::Compiled(graph, options).program, "pack", "prepare").empty());
+}
+
+TEST_CASE("cuda kept roundings: whoever writes a weight in between is seen") {
+  const Graph graph = mixed_net(32);
+  CompileOptions options = options_for("cuda");
+  options.dtype = DType::kBFloat16;
+  test::Compiled kept(graph, options), each(graph, apart(options));
+  // Another program of the same variables.
+  const Program other = compile(graph, kept.variables, options),
+                other_each = compile(graph, each.variables, apart(options));
+  const auto both = [&](const Program& a, const Program& b, std::uint64_t seed) {
+    CHECK(test::same_bits(a.run(data(seed)), b.run(data(seed))));
+  };
+  both(kept.program, each.program, 1);
+  both(other, other_each, 2);
+  both(kept.program, each.program, 3);
+  both(kept.program, each.program, 4);
+  for (test::Compiled* one : {&kept, &each})
+    fill(one->variables.at("fc1.weight"), {Initializer::Kind::kUniform, -0.1, 0.1}, 5, 6);
+  both(kept.program, each.program, 5);
+  both(other, other_each, 6);
+  CHECK(test::same_bits(kept.variables, each.variables));
+}
+
+TEST_CASE("cuda kept roundings: a steady step prepares nothing") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = mixed_net(32);
+  CompileOptions options = options_for("cuda");
+  options.dtype = DType::kBFloat16;
+  const test::Compiled kept(graph, options);
+  std::vector<int> launches;
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    const testing::Calls calls;
+    kept.program.run(data(step));
+    launches.push_back(calls.count("launch"));
+  }
+  CHECK(launches[0] >= launches[2]);
+  kept.program.start_profile();
+  kept.program.run(data(4));
+  kept.program.run(data(5));
+  for (const StepProfile& step : kept.program.profile()) {
+    CAPTURE(step.name);
+    CHECK(step.runs == (step.phase == "run" ? 2 : 0));
+  }
+}
+
+TEST_CASE("cuda kept roundings: after a step that failed the weights are rounded anew") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = mixed_net(32);
+  CompileOptions options = options_for("cuda");
+  options.dtype = DType::kBFloat16;
+  const test::Compiled kept(graph, options), each(graph, apart(options));
+  for (const test::Compiled* one : {&kept, &each}) {
+    one->program.run(data(1));
+    // Where the host has all values, the step can be repeated; its roundings are a step further.
+    for (const auto& [name, tensor] : one->variables) (void)tensor.raw();
+    {
+      const testing::Failing failing("wait");
+      CHECK_THROWS_AS(one->program.run(data(2)), DeviceError);
+    }
+    one->program.run(data(3));
+    one->program.run(data(4));
+  }
+  CHECK(test::same_bits(kept.variables, each.variables));
+}
+
+}  // namespace
+}  // namespace pycnn
