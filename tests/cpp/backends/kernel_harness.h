@@ -15,6 +15,7 @@
 #include "core/rng.h"
 #include "guarded_buffer.h"
 #include "pycnn/error.h"
+#include "support/reached_variants.h"
 
 // Runs a kernel in every way in which it must give the same bits: each variant that this machine
 // has, 1 to 3 threads, buffers that end at and start after a forbidden page, results on top of
@@ -198,6 +199,7 @@ std::vector<HostTensor> run_kernel(const OpType& op, const std::vector<HostTenso
   args.threads = run.threads;
   args.plan = plan.data();
   kernel.run(args);
+  note_reached(kernel.variant);
 
   for (const GuardedBuffer& buffer : buffers) CHECK(buffer.border_is_intact());
   CHECK(scratch.border_is_intact());

@@ -139,6 +139,7 @@ std::vector<std::vector<float>> run_bfloat16(const OpType& op, const std::vector
   args.outputs = output_views;
   args.scratch = scratch.data();
   (options.unpacked ? kernel.packed.run_unpacked : kernel.run)(args);
+  note_reached(kernel.variant);
 
   std::vector<std::vector<float>> values;
   for (std::size_t i = 0; i < outputs.size(); ++i) {

@@ -36,6 +36,23 @@ TEST_CASE("conv2d: every variant has the reference's bits on whole numbers, rand
   }
 }
 
+TEST_CASE("conv2d: sums per thread have the reference's bits on whole numbers") {
+  std::mt19937 random(11);
+  const std::vector<Case> nasty = nasty_cases();
+  std::vector<Case> cases;
+  for (std::size_t i = 0; i < nasty.size(); i += 4) cases.push_back(nasty[i]);
+  // Enough work for more than one part, or more than one share of the channels.
+  cases.push_back({.n = 5, .h = 17, .w = 19, .ic = 17, .oc = 33, .padding = {1, 1, 1, 1}});
+  cases.push_back({.n = 3, .h = 7, .w = 9, .ic = 67, .oc = 130, .padding = {1, 0, 1, 1}});
+  cases.push_back({.n = 2, .h = 60, .w = 61, .ic = 3, .oc = 40, .stride = {2, 2}});
+  for (const Case& c : cases) {
+    CAPTURE(c.text());
+    const Values input = whole_numbers(c.input(), random), grad = whole_numbers(c.output(), random);
+    for (const bool bias : {false, true})
+      check_exact_per_thread(c.grad_weight(bias), {input, grad});
+  }
+}
+
 TEST_CASE("conv2d: rounding errors stay within the bound for the length of the sums") {
   std::mt19937 random(2);
   for (const Case& c : nasty_cases()) {

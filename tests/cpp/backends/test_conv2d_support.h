@@ -12,6 +12,7 @@
 #include "backends/cpu/select.h"
 #include "guarded_buffer.h"
 #include "pycnn/error.h"
+#include "support/reached_variants.h"
 
 // Runs kernels of convolution and dense layers on buffers that border forbidden pages, and compares
 // variants with the reference.
@@ -139,6 +140,7 @@ std::vector<std::vector<T>> run_selected(const Kernel& kernel, const Op& op,
   args.outputs = output_views;
   args.scratch = scratch.data();
   kernel.run(args);
+  note_reached(kernel.variant);
 
   std::vector<std::vector<T>> values;
   for (std::size_t i = 0; i < results.size(); ++i) {
@@ -204,6 +206,27 @@ void check_exact(const OpType& op, const std::vector<Values>& inputs,
       REQUIRE(actual.size() == expected.size());
       for (std::size_t i = 0; i < actual.size(); ++i) CHECK(actual[i] == expected[i]);
     }
+  }
+}
+
+// check_exact for the variants of a gradient that have as many partial sums as threads: on whole
+// numbers alone they agree, and no list has them.
+template <class OpType>
+void check_exact_per_thread(const OpType& op, const std::vector<Values>& inputs) {
+  const auto expected = run<float>(op, inputs, {.variant = "reference"});
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    if (isa > best_isa()) continue;
+    const std::string variant = std::string(OpType::kName) + ".per_thread." + isa_name(isa);
+    CAPTURE(variant);
+    for (const int threads : {1, 2, 3, 7})
+      for (const Guard guard : {Guard::kBefore, Guard::kAfter}) {
+        CAPTURE(threads);
+        RunOptions options{.variant = variant, .threads = threads, .guard = guard};
+        options.apart = threads == 3;
+        const auto actual = run<float>(op, inputs, options);
+        REQUIRE(actual.size() == expected.size());
+        for (std::size_t i = 0; i < actual.size(); ++i) CHECK(actual[i] == expected[i]);
+      }
   }
 }
 

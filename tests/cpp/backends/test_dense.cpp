@@ -69,6 +69,20 @@ TEST_CASE("dense: large weights, which are read as they are, give the reference'
   }
 }
 
+TEST_CASE("dense: sums per thread have the reference's bits on whole numbers") {
+  std::mt19937 random(8);
+  for (const Sizes& s : {Sizes{0, 5, 4}, Sizes{1, 1, 1}, Sizes{1, 33, 17}, Sizes{17, 64, 65},
+                         Sizes{333, 84, 110}, Sizes{31, 301, 203}, Sizes{901, 20, 47}}) {
+    CAPTURE(s.rows);
+    CAPTURE(s.in);
+    CAPTURE(s.out);
+    const Values input = whole_numbers({s.rows, s.in}, random);
+    const Values grad = whole_numbers({s.rows, s.out}, random);
+    for (const bool bias : {false, true})
+      check_exact_per_thread(ops::DenseGradWeight{.bias = bias}, {input, grad});
+  }
+}
+
 TEST_CASE("dense: rounding errors stay within the bound for the length of the sums") {
   std::mt19937 random(2);
   for (const Sizes& s : nasty_sizes()) {
@@ -171,6 +185,25 @@ TEST_CASE("dense in bfloat16: large weights, which may be read as they are, give
     }
     if (backward) check_exact_bfloat16(ops::DenseGradInput{}, {grad, weight});
   }
+}
+
+// The smallest that are read so: little work for AMX in software under sanitizers.
+TEST_CASE("dense in bfloat16: few rows and a weight in parts, read as it is, give the same bits") {
+  std::mt19937 random(9);
+  const Values input = whole_numbers({3, 2080}, random);
+  const Values weight = whole_numbers({260, 2080}, random);
+  for (const std::string& name : bfloat16_variants(ops::Dense{}, {input, weight})) {
+    CAPTURE(name);
+    CHECK(reads_unpacked(ops::Dense{}, {input, weight}, name));
+  }
+  check_exact_bfloat16(ops::Dense{}, {input, weight, whole_numbers({260}, random)});
+  const Values grad = whole_numbers({3, 544}, random);
+  const Values other = whole_numbers({544, 1000}, random);
+  for (const std::string& name : bfloat16_variants(ops::DenseGradInput{}, {grad, other})) {
+    CAPTURE(name);
+    CHECK(reads_unpacked(ops::DenseGradInput{}, {grad, other}, name));
+  }
+  check_exact_bfloat16(ops::DenseGradInput{}, {grad, other});
 }
 
 TEST_CASE("dense in bfloat16: rounding errors stay within the bound") {

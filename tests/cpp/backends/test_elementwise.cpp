@@ -232,3 +232,40 @@ TEST_CASE("arithmetic of bfloat16 has the numbers of float32, rounded") {
     check_rounded(ops::Binary{BinaryKind::kMaximum}, in);
   }
 }
+
+TEST_CASE("a cast rounds to the nearest number of the type, ties to even") {
+  constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16};
+  for (const std::int64_t n : kOddSizes)
+    for (const DType from : kTypes)
+      for (const DType to : kTypes) {
+        HostTensor x = random_tensor({n}, static_cast<std::uint64_t>(n), -300.0, 300.0, from);
+        // `set` rounds to float32 on the way to narrower types.
+        for (std::size_t i = 0; i < x.size(); ++i) x.set(i, static_cast<float>(x[i]));
+        // Ties, a number above the largest, denormal ones.
+        const double odd[] = {1.00390625, -1.01171875, -0.0, 0x1p-133,  0x1p-24,   -0x3p-25,
+                              1e39,       65520.0,     kNaN, kInfinity, -kInfinity};
+        for (std::size_t i = 0; i < std::size(odd) && n > 20; ++i)
+          x.set(static_cast<std::size_t>(n) - 1 - i, odd[i]);
+        HostTensor expected(TensorSpec{{n}, to});
+        for (std::size_t i = 0; i < x.size(); ++i) expected.set(i, x[i]);
+        CAPTURE(std::string(short_name(from)));
+        CAPTURE(std::string(short_name(to)));
+        check_kernels(ops::Cast{to}, {x}, [&](const std::vector<HostTensor>& out) {
+          std::size_t wrong = 0;
+          for (std::size_t i = 0; i < x.size(); ++i) {
+            const bool same =
+                out[0][i] == expected[i] && std::signbit(out[0][i]) == std::signbit(expected[i]);
+            wrong += !same && !(std::isnan(out[0][i]) && std::isnan(expected[i]));
+          }
+          CHECK(wrong == 0);
+        });
+      }
+  // Once, not to float32 first: that would be a tie.
+  HostTensor above(Shape{2}, {1.0 + 0x1p-8 + 0x1p-40, 1.0 + 0x1p-11 + 0x1p-40}, DType::kFloat64);
+  for (const auto& [to, index, expected] :
+       {std::tuple{DType::kBFloat16, std::size_t{0}, 1.0 + 0x1p-7},
+        {DType::kFloat16, std::size_t{1}, 1.0 + 0x1p-10}})
+    check_kernels(ops::Cast{to}, {above}, [&, i = index, wanted = expected](const auto& out) {
+      CHECK(out[0][i] == wanted);
+    });
+}

@@ -232,3 +232,39 @@ TEST_CASE("the gradient of take sums what a row was taken for") {
   check_exact(ops::TakeGrad{{}, 3}, {HostTensor(TensorSpec{{0, 2}, DType::kFloat32})},
               [](const Shape&) { return 0.0; });
 }
+
+TEST_CASE("take_windows copies what of a window lies in its image, and fills the rest") {
+  constexpr std::int64_t kFar = std::numeric_limits<std::int64_t>::max();
+  // image, top, left, mirrored, first and end row, first and end column of the box
+  const std::vector<Shape> places = {
+      {0, 0, 0, 0, 0, 0, 0, 0},     {1, 1, 2, 0, 1, 3, 2, 4},        {2, -2, -3, 1, 0, 0, 0, 0},
+      {1, 3, 4, 1, 2, 99, -5, 3},   {0, -1, -1, 0, -4, 2, 1, kFar},  {2, 4, 5, 1, 3, 1, 4, 2},
+      {3, 0, 0, 0, 1, 2, 1, 2},     {-1, 0, 0, 1, 0, 0, 0, 0},       {2, kFar, 0, 1, 0, 0, 0, 0},
+      {2, 0, -kFar, 0, 0, 0, 0, 0}, {1, -kFar, kFar, 1, 0, 1, 0, 1}, {2, 1, -2, 1, 0, 2, 3, kFar}};
+  HostTensor rows(TensorSpec{{static_cast<std::int64_t>(places.size()), 8}, DType::kInt64});
+  // As they are: `set` takes a double, which does not hold every one of them.
+  for (std::size_t i = 0; i < rows.size(); ++i) rows.as<std::int64_t>()[i] = places[i / 8][i % 8];
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kUInt8})
+    for (const std::int64_t channels : {1, 3, 4, 7})
+      for (const Pair size : {Pair{1, 1}, Pair{5, 6}, Pair{3, 11}, Pair{8, 2}}) {
+        CAPTURE(channels);
+        const HostTensor images = counting({3, 5, 6, channels}, dtype);
+        const std::size_t box_fills = channels == 4 ? 1 : static_cast<std::size_t>(channels);
+        ops::TakeWindows op{size, 9.0, {}};
+        for (std::size_t c = 0; c < box_fills; ++c)
+          op.box_fill.push_back(20.0 + static_cast<double>(c));
+        check_exact(op, {images, rows}, [&](const Shape& at) {
+          const Shape& place = places[static_cast<std::size_t>(at[0])];
+          const auto channel = static_cast<std::size_t>(at[3]);
+          if (at[1] >= place[4] && at[1] < place[5] && at[2] >= place[6] && at[2] < place[7])
+            return op.box_fill[box_fills == 1 ? 0 : channel];
+          const std::int64_t x = place[3] != 0 ? size[1] - 1 - at[2] : at[2];
+          // Without the sums of large numbers.
+          const bool inside = place[0] >= 0 && place[0] < 3 && place[1] >= -at[1] &&
+                              place[1] < 5 - at[1] && place[2] >= -x && place[2] < 6 - x;
+          if (!inside) return 9.0;
+          return images[offset_of({3, 5, 6, channels},
+                                  {place[0], place[1] + at[1], place[2] + x, at[3]})];
+        });
+      }
+}
