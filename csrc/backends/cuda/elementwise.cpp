@@ -169,6 +169,22 @@ std::int64_t pattern_of(const ops::NormalizeImage& op, const TensorSpec& spec) {
   return op.mean.size() > 1 || op.std.size() > 1 ? channels_of(spec) : 1;
 }
 
+float scale_of(const ops::NormalizeImage& op, std::int64_t channel) {
+  return static_cast<float>(op.scale / value_of(op.std, channel, 1.0));
+}
+float offset_of(const ops::NormalizeImage& op, std::int64_t channel) {
+  return static_cast<float>(-value_of(op.mean, channel, 0.0) / value_of(op.std, channel, 1.0));
+}
+
+// Of more channels than a kernel is given as numbers: all that they are multiplied by, then all
+// that is added.
+std::vector<std::byte> table_of(const ops::NormalizeImage& op, std::int64_t channels) {
+  std::vector<float> table;
+  for (std::int64_t c = 0; c < channels; ++c) table.push_back(scale_of(op, c));
+  for (std::int64_t c = 0; c < channels; ++c) table.push_back(offset_of(op, c));
+  return bytes_of(table);
+}
+
 void run_normalize(const KernelArgs& args) noexcept {
   const auto& op = op_of<ops::NormalizeImage>(args);
   NormalizeParams p{};
@@ -176,7 +192,12 @@ void run_normalize(const KernelArgs& args) noexcept {
   p.bytes = args.inputs[0].spec->dtype == DType::kUInt8;
   p.output = args.outputs[0].data;
   p.count = count_of(args.outputs[0]);
-  p.factors = factors_of(op, *args.outputs[0].spec);
+  if (args.plan != nullptr) {
+    p.table = reinterpret_cast<const float*>(args.plan);
+    p.table_channels = channels_of(*args.outputs[0].spec);
+  } else {
+    p.factors = factors_of(op, *args.outputs[0].spec);
+  }
   normalize_image(queue_of(args), image_of(args.outputs[0]), p);
 }
 
@@ -201,19 +222,16 @@ Choice select_pair(KernelFunction run, const Problem& problem) {
 
 }  // namespace
 
-const char* lacks_factors(const ops::NormalizeImage& op, const TensorSpec& images) {
-  return pattern_of(op, images) > kMaxImageChannels
-             ? "more than 16 channels have a mean or deviation of their own"
-             : nullptr;
+bool lacks_factors(const ops::NormalizeImage& op, const TensorSpec& images) {
+  return pattern_of(op, images) > kMaxImageChannels;
 }
 
 ImageFactors factors_of(const ops::NormalizeImage& op, const TensorSpec& images) {
   ImageFactors factors{};
   factors.channels = static_cast<int>(pattern_of(op, images));
   for (int c = 0; c < factors.channels; ++c) {
-    const double deviation = value_of(op.std, c, 1.0);
-    factors.scale[c] = static_cast<float>(op.scale / deviation);
-    factors.offset[c] = static_cast<float>(-value_of(op.mean, c, 0.0) / deviation);
+    factors.scale[c] = scale_of(op, c);
+    factors.offset[c] = offset_of(op, c);
   }
   return factors;
 }
@@ -266,8 +284,10 @@ Choice select(const ops::NormalizeImage& op, const Problem& problem) {
   const DType input = problem.inputs[0].dtype;
   if (input != DType::kUInt8 && input != DType::kFloat32)
     return refuse("images are neither uint8 nor float32");
-  if (const char* const reason = lacks_factors(op, problem.outputs[0])) return refuse(reason);
-  return absorbing({run_normalize}, problem, rounds_result);
+  Choice choice{run_normalize};
+  const TensorSpec& images = problem.outputs[0];
+  if (lacks_factors(op, images)) choice.plan = table_of(op, channels_of(images));
+  return absorbing(std::move(choice), problem, rounds_result);
 }
 
 Choice select(const ops::Increment&, const Problem&) { return {run_increment, 0, {1u << 0}}; }

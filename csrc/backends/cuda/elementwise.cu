@@ -238,6 +238,31 @@ struct Normalize {
   }
 };
 
+template <class From, class To>
+struct NormalizeByTable {
+  static constexpr int kWidth = kVector<To>;
+  NormalizeParams p;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float x[kWidth];
+    std::int64_t c = begin % p.table_channels;
+    for (int i = 0; i < kWidth; ++i) {
+      x[i] = i < n ? widened(static_cast<const From*>(p.input)[begin + i]) * p.table[c] +
+                         p.table[p.table_channels + c]
+                   : 0.0f;
+      c = c + 1 == p.table_channels ? 0 : c + 1;
+    }
+    store(static_cast<To*>(p.output) + begin, n, x);
+  }
+};
+
+template <class From, class To>
+void launch_normalize(DeviceQueue& queue, const NormalizeParams& params) {
+  if (params.table != nullptr)
+    launch_map(queue, NormalizeByTable<From, To>{params}, params.count);
+  else
+    launch_map(queue, Normalize<From, To>{params}, params.count);
+}
+
 // Half a word is 0.0078 to 0.03 in bfloat16 (and the upper one of a float32), 1 to 1.25 in float16.
 struct FillTimed {
   static constexpr int kWidth = 8;
@@ -379,9 +404,9 @@ void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& pa
   with_image(output, [&](auto type) {
     using To = decltype(type);
     if (params.bytes)
-      launch_map(queue, Normalize<std::uint8_t, To>{params}, params.count);
+      launch_normalize<std::uint8_t, To>(queue, params);
     else
-      launch_map(queue, Normalize<float, To>{params}, params.count);
+      launch_normalize<float, To>(queue, params);
   });
 }
 

@@ -85,6 +85,10 @@ struct NormalizeParams {
   void* output;
   std::int64_t count;
   ImageFactors factors;
+  // On the device, of more channels than `factors` has: what each is multiplied by and then what is
+  // added to each. Null: `factors` are read.
+  const float* table;
+  std::int64_t table_channels;
 };
 void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& params);
 

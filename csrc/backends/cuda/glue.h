@@ -1,8 +1,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <variant>
+#include <vector>
 
 #include "backends/cuda/curve.h"
 #include "backends/cuda/numbers.h"
@@ -19,6 +21,14 @@ inline DeviceQueue& queue_of(const KernelArgs& args) {
 template <class OpType>
 const OpType& op_of(const KernelArgs& args) {
   return *std::get_if<OpType>(args.op);
+}
+
+// A table as a kernel's plan.
+template <class T>
+std::vector<std::byte> bytes_of(const std::vector<T>& table) {
+  std::vector<std::byte> bytes(table.size() * sizeof(T));
+  if (!table.empty()) std::memcpy(bytes.data(), table.data(), bytes.size());
+  return bytes;
 }
 
 inline std::int64_t count_of(const TensorSpec& spec) {

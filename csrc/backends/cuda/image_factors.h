@@ -11,7 +11,7 @@ struct NormalizeImage;
 // What normalising images multiplies by and adds, for kernels that do it on the way.
 namespace pycnn::cuda {
 
-constexpr int kMaxImageChannels = 16;
+constexpr int kMaxImageChannels = 16;  // as arguments of a kernel; more are read from its plan
 
 struct ImageFactors {
   int channels;  // 1: the first factors serve all
@@ -24,8 +24,8 @@ struct ImageFactors {
   }
 };
 
-// Why there are none for an op and images: null, if there are. elementwise.cpp
-const char* lacks_factors(const ops::NormalizeImage& op, const TensorSpec& images);
+// There are none for images with factors of their own for too many channels. elementwise.cpp
+bool lacks_factors(const ops::NormalizeImage& op, const TensorSpec& images);
 ImageFactors factors_of(const ops::NormalizeImage& op, const TensorSpec& images);
 
 }  // namespace pycnn::cuda

@@ -14,12 +14,6 @@ std::int64_t row_items(const TensorSpec& spec) {
   return items;
 }
 
-std::vector<std::byte> bytes_of(const std::vector<std::int64_t>& table) {
-  std::vector<std::byte> bytes(table.size() * sizeof(std::int64_t));
-  if (!table.empty()) std::memcpy(bytes.data(), table.data(), bytes.size());
-  return bytes;
-}
-
 const std::int64_t* table_of(const KernelArgs& args) {
   return reinterpret_cast<const std::int64_t*>(args.plan);
 }

@@ -30,7 +30,8 @@ void run_take_windows(const KernelArgs& args) noexcept {
   p.window_items = WideDivider(op.size[0] * op.size[1] * images.dim(3));
   p.fill = static_cast<float>(op.fill);
   p.box_fills = static_cast<int>(std::max<std::size_t>(op.box_fill.size(), 1));
-  for (std::size_t c = 0; c < op.box_fill.size(); ++c)
+  p.box_table = reinterpret_cast<const float*>(args.plan);
+  for (std::size_t c = 0; c < op.box_fill.size() && p.box_table == nullptr; ++c)
     p.box_fill[c] = static_cast<float>(op.box_fill[c]);
   if (const void* const state = static_cast<const DeviceKernelArgs&>(args).state) {
     p.normalizes = true;
@@ -47,8 +48,7 @@ bool normalizes_result(Kernel& kernel, const Op&, const Neighbour& neighbour) no
   if (!neighbour.is_reader) return false;
   if (const auto* const op = std::get_if<ops::NormalizeImage>(neighbour.op)) {
     const TensorSpec& images = neighbour.outputs[0];
-    if (kernel.state != nullptr || images.dtype != DType::kFloat32 ||
-        lacks_factors(*op, images) != nullptr)
+    if (kernel.state != nullptr || images.dtype != DType::kFloat32 || lacks_factors(*op, images))
       return false;
     kernel.state = std::make_shared<const ImageFactors>(factors_of(*op, images));
     return true;
@@ -66,9 +66,10 @@ Choice select(const ops::TakeWindows& op, const Problem& problem) {
   const Shape& windows = problem.outputs[0].shape;
   if (windows[1] * windows[2] >= kMost || windows[1] * windows[2] * windows[3] >= kMost)
     return refuse("windows of 2^31 elements or more");
+  Choice choice{run_take_windows};
   if (op.box_fill.size() > static_cast<std::size_t>(kMaxImageChannels))
-    return refuse("more than 16 channels have a box_fill of their own");
-  return absorbing({run_take_windows}, problem, normalizes_result);
+    choice.plan = bytes_of(std::vector<float>(op.box_fill.begin(), op.box_fill.end()));
+  return absorbing(std::move(choice), problem, normalizes_result);
 }
 
 }  // namespace pycnn::cuda

@@ -43,7 +43,7 @@ struct Windows {
     if (source.pixel != nullptr)
       value = widened(source.pixel[c]);
     else if (source.is_hidden)
-      value = p.box_fill[c < p.box_fills ? c : 0];
+      value = p.box_table != nullptr ? p.box_table[c] : p.box_fill[c < p.box_fills ? c : 0];
     if constexpr (std::is_same_v<To, std::uint8_t>) {
       return static_cast<std::uint8_t>(value);
     } else {

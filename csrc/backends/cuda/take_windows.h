@@ -22,7 +22,8 @@ struct TakeWindowsParams {
   std::int64_t count;  // elements of all windows
   float fill;
   float box_fill[kMaxImageChannels];
-  int box_fills;  // 1: the first serves all channels
+  int box_fills;           // 1: the first serves all channels
+  const float* box_table;  // on the device, of more channels; null: `box_fill` is read
   bool normalizes;
   ImageFactors factors;
 };

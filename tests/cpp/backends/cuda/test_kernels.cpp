@@ -430,6 +430,18 @@ TEST_CASE("cuda kernels: images to numbers") {
   check(ops::NormalizeImage{1.0 / 255, {0.4, 0.5, 0.6}, {0.2, 0.25, 0.3}}, {bytes});
   check(ops::NormalizeImage{1.0 / 255, {0.4}, {}}, {bytes});
   check(ops::NormalizeImage{2.0, {}, {0.3}}, {random_tensor({5, 7}, 1)});
+  // As arguments of a kernel, and from a table in memory.
+  for (const std::int64_t channels : {16, 17, 40}) {
+    CAPTURE(channels);
+    ops::NormalizeImage norm{1.0 / 255, {}, {}};
+    for (std::int64_t c = 0; c < channels; ++c) norm.mean.push_back(0.01 * double(c));
+    const Shape shape = {2, 3, 5, channels};
+    check(norm, {random_integers(shape, 1, 100, DType::kUInt8)});
+    for (std::int64_t c = 0; c < channels; ++c) norm.std.push_back(0.2 + 0.01 * double(c));
+    check(norm, {random_tensor(shape, 1)});
+    norm.mean = {0.4};
+    check(norm, {random_tensor(shape, 2)});
+  }
 }
 
 TEST_CASE("cuda kernels: softmax, losses and ranks") {
@@ -666,7 +678,7 @@ TEST_CASE("cuda kernels: windows of images") {
       {2, kFar, 0, 1, 0, 0, 0, 0}, {2, 0, -kFar, 0, 0, 0, 0, 0}, {1, -kFar, kFar, 1, 0, 0, 0, 0}};
   HostTensor places(TensorSpec{{static_cast<std::int64_t>(rows.size()), 8}, DType::kInt64});
   for (std::size_t i = 0; i < places.size(); ++i) places.set(i, rows[i / 8][i % 8]);
-  for (const std::int64_t channels : {1, 3, 4, 7}) {
+  for (const std::int64_t channels : {1, 3, 4, 7, 19}) {
     for (const Pair size : {Pair{5, 6}, Pair{1, 1}, Pair{8, 16}, Pair{3, 11}}) {
       for (const DType from : {DType::kUInt8, DType::kFloat32}) {
         CAPTURE(channels);
@@ -680,7 +692,8 @@ TEST_CASE("cuda kernels: windows of images") {
         CHECK(same_bits(run_on_device(op, {images, places}, outputs, {other_device()}, kernel),
                         expected));
         ops::NormalizeImage norm{1.0 / 255, {0.4}, {0.2}};
-        for (std::int64_t c = 1; c < channels; ++c) {
+        // More factors of their own are another kernel's.
+        for (std::int64_t c = 1; c < channels && channels <= 16; ++c) {
           norm.mean.push_back(0.4 + 0.1 * double(c));
           norm.std.push_back(0.2 + 0.1 * double(c));
         }
