@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
-#   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but zoo and cifar10, or those named alone
-# Each phase has its own time limit (all of them, with what ending one may take, are 570 s; zoo and cifar10 apart) and leaves
-# OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table of at most 25 lines comes last.
-# It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. The build stays in build-gpu/.
-# doctest, which the kernels' own tests need, may lie in a folder of its own that DOCTEST_INCLUDE_DIR names.
+#   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but those on demand, or those named alone
+# On demand, each of up to 9 minutes: zoo, cifar10, tune_all (every kernel of the nets that are timed is chosen by time; once more
+# goes on where the first ended) and compiled_all (torch.compile beside pycnn for every row, which the table joins, as it does
+# OUTPUT_DIR/torch.json or what PYCNN_TORCH_BASELINE names, of gpu_torch_baseline.py).
+# Each phase has its own time limit (all of them, with what ending one may take, are 570 s; those on demand apart) and leaves
+# OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table of at most 25 lines comes last (table.txt). All that
+# OUTPUT_DIR holds is also in one file, OUTPUT_DIR/results.tgz.
+# It ends with 0 if no phase failed, with 1 if one did, and with 77 without a GPU, where nothing but probe is run. A phase that
+# is skipped for what the machine lacks is no failure, but the table begins with how many these are.
+# It needs what a CUDA image with PyTorch, pybind11, Cython, pytest, cmake and ninja holds, and downloads nothing. Without Cython
+# or pytest a phase fails and says so, and the others are run. The build stays in build-gpu/. The kernels' own tests take doctest
+# (in a folder that DOCTEST_INCLUDE_DIR names, if it is not the system's), or else pycnn's stand-in for it. PYCNN_CUDA_PLANS may
+# name a file of chosen kernels to go on with; it is OUTPUT_DIR/cuda_plans.txt otherwise.
 set -uo pipefail
 out=${1:?folder for logs and results}
 cd "$(dirname "$0")/.."
@@ -14,6 +22,8 @@ root=$PWD
 build=$root/build-gpu
 python=$(command -v python3 || command -v python)
 rows=()
+failed=0
+skipped=0
 wanted=" ${*:2} "
 
 # phase NAME SECONDS COMMAND...: runs it with that limit, notes how it ended.
@@ -26,19 +36,28 @@ phase() {
   code=$?
   case $code in
     0) result=ok ;;
-    77) result=skipped ;;
-    124 | 137) result="over ${limit} s" ;;
-    *) result="failed ($code)" ;;
+    77) result=skipped skipped=$((skipped + 1)) ;;
+    124 | 137) result="over ${limit} s" failed=$((failed + 1)) ;;
+    *) result="failed ($code)" failed=$((failed + 1)) ;;
   esac
-  rows+=("$(printf '%-10s %-12s %4d s  %s' "$name" "$result" $((SECONDS - begin)) "$(grep -a . "$out/$name.log" | tail -1 | cut -c1-90)")")
+  rows+=("$(printf '%-12s %-12s %4d s  %s' "$name" "$result" $((SECONDS - begin)) "$(grep -a . "$out/$name.log" | tail -1 | cut -c1-88)")")
   return $code
 }
 
 table() {
-  printf '%-10s %-12s %6s  %s\n' phase result time 'last line'
+  echo "${#rows[@]} phases, $failed failed, $skipped skipped; phase, result, seconds, last line:"
   printf '%s\n' "${rows[@]}"
-  local left=$((24 - ${#rows[@]}))
-  if [ -s "$out/times.txt" ]; then tail -n $((left < 14 ? left : 14)) "$out/times.txt"; fi
+  local left=$((24 - ${#rows[@]})) times=$out/times.txt
+  if "$python" tools/gpu_report.py "$out" >"$out/report.txt" 2>/dev/null; then times=$out/report.txt; else rm -f "$out/report.txt"; fi
+  if [ -s "$times" ]; then tail -n $((left < 15 ? left : 15)) "$times"; fi
+}
+
+# finish STATUS [WORDS]: the table, all results as one file, and the end.
+finish() {
+  { table && echo "${@:2}"; } | grep . | tee "$out/table.txt"
+  local packed
+  packed=$(mktemp) && tar -czf "$packed" -C "$out" --exclude=./results.tgz . && mv "$packed" "$out/results.tgz" && chmod a+r "$out/results.tgz"
+  exit "$1"
 }
 
 # Says where NVIDIA's wheels have the libraries: an installed package finds them beside itself, what is staged here cannot.
@@ -61,15 +80,10 @@ probe() {
   "$python" --version
   cmake --version | head -1
   nvcc --version 2>/dev/null | tail -1
-  "$python" -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)' || echo "no torch"
   echo "cuDNN: ${PYCNN_CUDNN:-as the system has it}"
   echo "cuBLASLt: ${PYCNN_CUBLASLT:-as the system has it}"
   echo "NVRTC: ${PYCNN_NVRTC:-as the system has it}"
-  if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q GPU; then
-    echo "no GPU"
-    exit 77
-  fi
-  nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.max.sm,power.limit --format=csv,noheader
+  "$python" tools/gpu_machine.py "$out/machine.json"
 }
 
 ceilings() {
@@ -79,25 +93,29 @@ ceilings() {
 build() {
   local nvcc
   nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-  [ -x "$nvcc" ] || { echo "no nvcc"; exit 77; }
-  local doctest=OFF
-  if echo '#include <doctest/doctest.h>' | c++ ${DOCTEST_INCLUDE_DIR:+"-I$DOCTEST_INCLUDE_DIR"} -E -x c++ - >/dev/null 2>&1; then doctest=ON; fi
-  local python_targets="_core"
-  if "$python" -c 'import Cython' 2>/dev/null; then python_targets="_core _image"; fi
-  "$python" -c 'import pybind11' 2>/dev/null || { echo "no pybind11"; exit 77; }
+  local tool lacks="" python_targets="_core _image"
+  [ -x "$nvcc" ] || lacks+=" nvcc"
+  for tool in cmake ninja c++; do command -v $tool >/dev/null || lacks+=" $tool"; done
+  for tool in numpy pybind11; do "$python" -P -c "import $tool" 2>/dev/null || lacks+=" $tool"; done
+  [ -z "$lacks" ] || { echo "nothing can be built: there is no$lacks"; exit 1; }
+  "$python" -P -c 'import Cython' 2>/dev/null || python_targets="_core"
+  rm -rf "$build/stage"
   cmake -S . -B "$build" -G Ninja -DSKBUILD=2 -DPYCNN_WITH_CUDA=ON -DPYCNN_BUILD_PYTHON=ON -DBUILD_SHARED_LIBS=ON \
     -DPYCNN_UNITY_BUILD=OFF -DCMAKE_CUDA_COMPILER="$nvcc" -DPython_EXECUTABLE="$python" \
     -DCMAKE_CUDA_ARCHITECTURES="${GPU_ARCHITECTURES:-native}" \
     -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" || exit
   # shellcheck disable=SC2086
   cmake --build "$build" --target $python_targets pycnn_cuda || exit
-  rm -rf "$build/stage"
   mkdir -p "$build/stage"
   cp -r pycnn "$build/stage/"
   local component
   for component in cpp python; do cmake --install "$build" --component $component --prefix "$build/stage" >/dev/null; done
-  echo $doctest >"$build/doctest"
-  PYTHONPATH=$build/stage "$python" -P -c 'from pycnn.config import machine; print("devices:", *machine()["devices"])'
+  if [ "$python_targets" = _core ]; then
+    # In its place, so that what reads no images can be imported.
+    echo 'def __getattr__(name): raise ImportError("pycnn.data._image was not built: there is no Cython")' >"$build/stage/pycnn/data/_image.py"
+  fi
+  PYTHONPATH=$build/stage "$python" -P -c 'from pycnn.config import machine; print("devices:", *machine()["devices"])' || exit
+  PYTHONPATH=$build/stage "$python" -P -c 'import pycnn.train, pycnn.data, pycnn.models' || { echo "pycnn.train cannot be imported"; exit 1; }
   PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P - <<'PYTHON'
 # Whether kernels of NVIDIA's libraries can be had: without them all is computed, but not what is to be measured.
 import pycnn
@@ -108,14 +126,20 @@ missing = [line.strip() for line in text.splitlines() if "not conv2d.cudnn" in l
 print("\n".join(missing) or "cuDNN and cuBLASLt are used")
 raise SystemExit(1 if missing else 0)
 PYTHON
+  local code=$?
+  if [ "$python_targets" = _core ]; then
+    echo "no Cython: what reads images is not built, and not checked; the rest is"
+    exit 1
+  fi
+  exit $code
 }
 
-# test_build TARGET: builds it beside the module, or says what is missing.
+# test_build TARGET: builds it beside the module, without the module for the emulated device, which is not what runs here.
 test_build() {
-  [ -f "$build/doctest" ] || { echo "skipped: the phase build was not done"; exit 77; }
-  [ "$(cat "$build/doctest")" = ON ] || { echo "skipped: no doctest, so the tests of kernels cannot be built"; exit 77; }
-  cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CPU_ISAS=avx2 \
-    ${DOCTEST_INCLUDE_DIR:+"-DDOCTEST_INCLUDE_DIR=$DOCTEST_INCLUDE_DIR"} >/dev/null || exit
+  [ -d "$build/stage" ] || { echo "skipped: the phase build was not done"; exit 77; }
+  cmake -S . -B "$build/tests" -G Ninja -DPYCNN_BUILD_TESTS=ON -DPYCNN_CUDA_EMULATED=OFF -DPYCNN_CPU_ISAS=avx2 -DPYCNN_WARNINGS=OFF \
+    ${DOCTEST_INCLUDE_DIR:+"-DDOCTEST_INCLUDE_DIR=$DOCTEST_INCLUDE_DIR"} | grep -e doctest -e CMake
+  [ "${PIPESTATUS[0]}" = 0 ] || exit 1
   cmake --build "$build/tests" --target "$1" || exit
 }
 
@@ -146,16 +170,39 @@ kernel_test() {
   fi
 }
 
+# Some machines (sandboxes such as gVisor) do not let a program look at another's accesses: it is tried with one of a line.
+try_sanitizer() {
+  local nvcc program=$build/one_store
+  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+  mkdir -p "$build"
+  cat >"$program.cu" <<'CUDA'
+__global__ void store(int* to) { *to = 1; }
+int main() {
+  int* memory = nullptr;
+  if (cudaMalloc(&memory, sizeof(int)) != cudaSuccess) return 3;
+  store<<<1, 1>>>(memory);
+  return cudaDeviceSynchronize() == cudaSuccess ? 0 : 4;
+}
+CUDA
+  "$nvcc" -arch=native -o "$program" "$program.cu" || { echo "a program of one store cannot be built"; exit 1; }
+  "$program" || { echo "a program of one store fails without the sanitizer, too ($?)"; exit 1; }
+  if ! timeout --foreground --kill-after=2 8 "$1" --tool memcheck --error-exitcode 9 "$program"; then
+    echo "skipped: refused by the machine, compute-sanitizer cannot watch a program of one store"
+    exit 77
+  fi
+}
+
 sanitizer() {
   local tool=/usr/local/cuda/bin/compute-sanitizer
-  [ -x "$tool" ] || { echo "skipped: no compute-sanitizer"; exit 77; }
+  [ -x "$tool" ] || tool=$(command -v compute-sanitizer) || { echo "skipped: no compute-sanitizer"; exit 77; }
+  try_sanitizer "$tool"
   test_build pycnn_cuda_tests
   local check code
   for check in memcheck racecheck; do
-    PYCNN_CUDA_CHOOSE_SECONDS=0 PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout --foreground --kill-after=2 23 "$tool" --tool $check --error-exitcode 9 \
+    PYCNN_CUDA_CHOOSE_SECONDS=0 PYCNN_CUDA_TEST_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so timeout --foreground --kill-after=2 17 "$tool" --tool $check --error-exitcode 9 \
       "$build/tests/tests/cpp/pycnn_cuda_tests" --minimal --test-case='cuda kernels: convolutions*,cuda kernels: sums of many chunks*,cuda kernels: moments of many tiles*,cuda kernels: softmax*,cuda kernels: batch norm'
     code=$?
-    if [ $code = 124 ]; then echo "$check was not done after 23 s"; exit 1; fi
+    if [ $code = 124 ]; then echo "$check was not done after 17 s"; exit 1; fi
     [ $code = 0 ] || exit $code
   done
   echo "memcheck and racecheck found nothing"
@@ -173,7 +220,8 @@ kernel_times() {
 
 # Nets of many shapes: to time every kernel for them would take minutes. Several processes, where pytest-xdist is there.
 net_tests() {
-  "$python" -P -c 'import pytest' 2>/dev/null || { echo "skipped: no pytest"; exit 77; }
+  [ -d "$build/stage" ] || { echo "skipped: the phase build was not done"; exit 77; }
+  "$python" -P -c 'import pytest' 2>/dev/null || { echo "no pytest: nets are not checked beside the CPU"; exit 1; }
   local -a many=()
   if "$python" -P -c 'import xdist' 2>/dev/null; then
     many=(-n 6)
@@ -188,11 +236,16 @@ tune() {
   PYCNN_CUDA_CHOOSE_SECONDS=28 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 16
 }
 
+# The same until every kernel is chosen by time, or the phase ends: what was chosen until then is kept.
+tune_all() {
+  PYCNN_CUDA_CHOOSE_SECONDS=300 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 500
+}
+
 # The recipe for CIFAR-10 as a user trains it, then the accuracy of the same in PyTorch. The images are those that
 # PYCNN_CIFAR10 names, or of a folder of shared data.
 cifar10() {
   local data
-  if ! "$python" -c 'import Cython' 2>/dev/null && ! PYTHONPATH=$build/stage "$python" -P -c 'import pycnn.data._image' 2>/dev/null; then
+  if [ -f "$build/stage/pycnn/data/_image.py" ]; then
     echo "skipped: no Cython, so what reads images was not built"
     exit 77
   fi
@@ -219,15 +272,13 @@ times() {
   return "${PIPESTATUS[0]}"
 }
 
-export -f probe ceilings build test_build kernel_tests kernel_test kernel_times sanitizer net_tests tune times cifar10
+export -f probe ceilings build test_build kernel_tests kernel_test kernel_times try_sanitizer sanitizer net_tests tune tune_all times cifar10
 export out build python root
-export PYCNN_CUDA_PLANS=$out/cuda_plans.txt
+export PYCNN_CUDA_PLANS=${PYCNN_CUDA_PLANS:-$out/cuda_plans.txt}
 eval "$(libraries)"
 phase probe 10 bash -c probe
 if [ $? = 77 ]; then
-  table
-  echo "no GPU: nothing else was run"
-  exit 0
+  finish 77 "no GPU: nothing else was run"
 fi
 phase ceilings 15 bash -c ceilings
 phase build 90 bash -c build
@@ -236,8 +287,10 @@ phase rates 30 bash -c kernel_times
 phase nets 60 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py --ignore=tests/cuda/test_zoo_on_gpu.py'
 phase sanitizer 50 bash -c sanitizer
 phase tune 50 bash -c tune
+if [[ "$wanted" == *" tune_all "* ]]; then phase tune_all 540 bash -c tune_all; fi
 phase times 105 bash -c 'times times --seconds 82'
 phase compiled 40 bash -c 'times compiled --compiled --rows train:resnet50:256 --seconds 5'
+if [[ "$wanted" == *" compiled_all "* ]]; then phase compiled_all 540 bash -c 'times compiled_all --compiled --seconds 440'; fi
 if [[ "$wanted" == *" zoo "* ]]; then phase zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'; fi
 if [[ "$wanted" == *" cifar10 "* ]]; then phase cifar10 240 bash -c cifar10; fi
-table
+finish $((failed > 0 ? 1 : 0))

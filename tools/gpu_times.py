@@ -6,15 +6,17 @@
 KIND is train or infer, DTYPE bfloat16 or float16. PyTorch runs a twin of the net with the same weights, channels last,
 bfloat16 by autocast in training and by bfloat16 weights in inference, from images that lie on the GPU; pycnn's are on
 the host, as bytes. Nobody waits for a step before the next is given. PyTorch's best is the faster of eager and one CUDA
-graph, or with --compiled what `torch.compile` makes, and the ratio is to that. It has no part in rows in float16. Whose
-first results differ is said. OUTPUT_DIR gets times.json (compiled.json), anew after each row, and profiles.txt, which
-tells where the time of a row goes. After S seconds no further row is begun.
+graph, or with --compiled what `torch.compile` makes, and the ratio is to that; gpu_report.py joins them. It has no part
+in rows in float16. Whose first results differ is said, and of how many steps no other kernel was timed since choosing
+took too long. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of them, and
+profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import statistics
@@ -28,11 +30,22 @@ from typing import Any
 
 import numpy as np
 
-import pycnn
+TOOLS = Path(__file__).resolve().parent
+# Behind what is installed; in its place what tools/gpu_check.sh has built.
+sys.path += [str(TOOLS), str(TOOLS.parent / "build-gpu/stage")]
+if importlib.util.find_spec("pycnn") is None:
+    raise SystemExit(
+        "pycnn is neither installed nor in build-gpu/stage: `pip install .` or `tools/gpu_check.sh OUTPUT_DIR build`"
+    )
 
-# Behind what is installed: `benchmarks` is found there, pycnn is not.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+from gpu_machine import machine  # noqa: E402
+from gpu_report import HEADER, line, mean_line  # noqa: E402
 
+import pycnn  # noqa: E402
+
+sys.path.append(str(TOOLS.parent))  # only now: `benchmarks` is found there, pycnn is not
+
+LATE = "choosing took more than"  # csrc/backends/cuda/library_kernel.h: what was not timed, and why
 TURN_S, ROUNDS = 0.2, 5
 FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
 
@@ -223,8 +236,13 @@ def difference(own: Any, theirs: Any) -> str:
     return "" if share <= FIRST_SCORES else f"first scores are {share:.3g} of the largest away from PyTorch's"
 
 
-def profile(program: Any, title: str) -> tuple[str, float]:
-    """Where the time of a row goes, by op and kernel, as text; and the sum of all steps in seconds."""
+def steps_not_timed(steps: list[dict[str, Any]]) -> int:
+    """How many of a profile run a kernel beside which not all others were timed, for want of time."""
+    return sum(any(LATE in reason for _, reason in step["refused"]) for step in steps)
+
+
+def profile(program: Any, title: str) -> tuple[str, float, int]:
+    """Where the time of a row goes, by op and kernel, as text; the sum of all steps in seconds; steps not timed."""
     steps = [step for step in program.profile(runs=3) if step["phase"] == "run" and step["runs"]]
     parts: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0, 0, 0])
     for step in steps:
@@ -242,7 +260,7 @@ def profile(program: Any, title: str) -> tuple[str, float]:
         seconds = step["total_seconds"] / step["runs"]
         rates = f"{step['bytes'] / seconds / 1e9:7.0f} GB/s {2e-12 * step['macs'] / seconds:6.0f} TFLOP/s"
         lines.append(f"  {1e6 * seconds:8.1f} us {step['op']:26} {step['variant']:40} {rates}  {step['name']}")
-    return "\n".join(lines) + "\n", whole
+    return "\n".join(lines) + "\n", whole, steps_not_timed(steps)
 
 
 def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
@@ -270,22 +288,8 @@ def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
             except RuntimeError as error:
                 result["no_graph"] = str(error).splitlines()[0]
     result["seconds"] = times_in_turns(steps)
-    text, result["profiled_seconds"] = profile(own.program, str(row))
+    text, result["profiled_seconds"], result["steps_not_timed"] = profile(own.program, str(row))
     return result, text
-
-
-def line(result: dict[str, Any]) -> str:
-    """Of the table."""
-    seconds, batch = result["seconds"], result["batch"]
-    own = seconds["pycnn"]
-    theirs = {key: value for key, value in seconds.items() if key != "pycnn"}
-    title = f"{result['kind']} {result['net']} {batch}" + (" float16" if result["dtype"] == "float16" else "")
-    text = f"{title:32} {1e3 * own:8.3f} {batch / own:9.0f} "
-    if not theirs:
-        return f"{text} {'-':>9} {'-':>6}  {result.get('no_torch', '')}"
-    best = min(theirs, key=lambda key: theirs[key])
-    ratio = theirs[best] / own
-    return f"{text} {batch / theirs[best]:9.0f} {ratio:6.2f}  {best} {result['difference']}".rstrip()
 
 
 def tune(rows: list[Row], until: float) -> None:
@@ -295,7 +299,10 @@ def tune(rows: list[Row], until: float) -> None:
             print(f"{row}: no time left", flush=True)
             continue
         try:
-            print(f"{row}: {Pycnn(Workload(row)).compile_s:.1f} s to compile and take a step", flush=True)
+            own = Pycnn(Workload(row))
+            late = steps_not_timed(own.program.profile(runs=1))
+            print(f"{row}: {own.compile_s:.1f} s to compile and take a step, {late} steps not timed", flush=True)
+            del own
         except pycnn.Error as error:
             print(f"{row}: {str(error).splitlines()[0]}", flush=True)
         gc.collect()
@@ -312,35 +319,37 @@ def table(rows: list[Row], until: float, folder: Path, *, compiled: bool, begun:
         begun: The folder has results of rows before, to be kept.
     """
     path = folder / ("compiled.json" if compiled else "times.json")
-    results = json.loads(path.read_text(encoding="utf-8")) if begun and path.exists() else []
-    if not begun:
-        print(f"{'bfloat16':32} {'ms':>8} {'images/s':>9} {'PyTorch':>10} {'ratio':>6}", flush=True)
+    if begun and path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        found = {"machine": machine(with_torch=True) | {"pycnn": pycnn.__version__}, "rows": []}
+        print(HEADER, flush=True)
+    results = found["rows"]
+
+    def add(result: dict[str, Any]) -> None:
+        results.append(result)
+        print(line(result), flush=True)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
     for index, row in enumerate(rows):
         if time.perf_counter() > until:
-            print(f"{row!s:32} no time left", flush=True)
+            add({**vars(row), "error": "no time left"})
             continue
         try:
             result, text = measure(row, compiled=compiled)
         except Exception as error:
-            print(f"{row!s:32} {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+            add({**vars(row), "error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"})
             if rows[index + 1 :]:
                 return rows[index + 1 :]
             break
-        results.append(result)
-        print(line(result), flush=True)
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        add(result)
         if not compiled:
             with (folder / "profiles.txt").open("a", encoding="utf-8") as file:
                 file.write(text)
         gc.collect()
         free_torch()
-    ratios = [
-        min(value for key, value in result["seconds"].items() if key != "pycnn") / result["seconds"]["pycnn"]
-        for result in results
-        if len(result["seconds"]) > 1
-    ]
-    if ratios:
-        print(f"{f'geometric mean of {len(ratios)}':32} {'':29} {statistics.geometric_mean(ratios):6.2f}", flush=True)
+    if mean := mean_line(results):
+        print(mean, flush=True)
     return []
 
 

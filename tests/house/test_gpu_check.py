@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +28,19 @@ def script(root):
     return path
 
 
-def run(script: Path, folder: Path, *phases: str, **environment: str) -> dict[str, str]:
+def run(script: Path, folder: Path, *phases: str, status: int = 0, **environment: str) -> dict[str, str]:
     """Run phases of a copy beside nothing else and return the lines of the table by phase."""
     copy = folder / "tools/gpu_check.sh"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_bytes(script.read_bytes())
+    for file in (script, script.with_name("gpu_machine.py"), script.with_name("gpu_report.py")):
+        copy.with_name(file.name).write_bytes(file.read_bytes())
     (folder / "tests").mkdir(exist_ok=True)
     command = ["bash", str(copy), str(folder / "out"), *phases]
     result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == status, result.stdout + result.stderr
+    with tarfile.open(folder / "out/results.tgz") as packed:
+        kept = {Path(name).name for name in packed.getnames()}
+    assert {"table.txt", *(f"{phase}.log" for phase in phases)} <= kept
     return {line.split()[0]: line for line in result.stdout.splitlines()}
 
 
@@ -55,7 +62,7 @@ def test_the_table_is_25_lines_at_most_with_all_phases(script, tmp_path, lines):
     (tmp_path / "times.txt").write_text("".join(f"time {i}\n" for i in range(lines)))
     rows = [*PHASES, "zoo", "cifar10"]
     table = re.search(r"^table\(\) \{.*?^\}", script.read_text(), re.MULTILINE | re.DOTALL)[0]
-    code = f"set -u; out={tmp_path}; rows=({' '.join(rows)}); {table}; table"
+    code = f"set -u; out={tmp_path}; python=false; failed=0; skipped=0; rows=({' '.join(rows)}); {table}; table"
     printed = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(printed) <= 25
     assert len(printed) == min(25, 1 + len(rows) + lines)
@@ -68,21 +75,167 @@ def test_phases_that_cannot_run_are_skipped_and_say_why(script, tmp_path):
     table = run(script, tmp_path, "kernels", "rates")
     for name in ("kernels", "rates"):
         assert re.match(rf"{name} +skipped +\d+ s +skipped: the phase build was not done", table[name]), table[name]
-    (tmp_path / "build-gpu").mkdir()
-    (tmp_path / "build-gpu/doctest").write_text("OFF\n")
-    table = run(script, tmp_path, "kernels", "rates", "sanitizer")
-    for name in ("kernels", "rates"):
-        assert re.match(rf"{name} +skipped +\d+ s +skipped: no doctest", table[name]), table[name]
-    assert re.match(r"sanitizer +skipped +\d+ s +skipped: no (doctest|compute-sanitizer)", table["sanitizer"])
+    assert "2 phases, 0 failed, 2 skipped" in (tmp_path / "out/table.txt").read_text()
 
 
-def test_without_pytest_nets_are_skipped(script, tmp_path):
-    python = tmp_path / "bin/python3"
-    python.parent.mkdir()
-    python.write_text("#!/bin/sh\ncase \"$*\" in *'import pytest'*) exit 1;; esac\n")
-    python.chmod(0o755)
-    table = run(script, tmp_path, "nets", PATH=f"{python.parent}:{os.environ['PATH']}")
-    assert re.match(r"nets +skipped +\d+ s +skipped: no pytest", table["nets"]), table["nets"]
+def program(folder: Path, name: str, text: str) -> dict[str, str]:
+    """Put a program before those of the system; the variables that make it so."""
+    file = folder / "bin" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return {"PATH": f"{file.parent}:{os.environ['PATH']}"}
+
+
+def python_without(folder: Path, module: str) -> dict[str, str]:
+    """A Python that cannot import a module."""
+    return program(folder, "python3", f'case "$*" in *"import {module}"*) exit 1;; esac\nexec {sys.executable} "$@"')
+
+
+def test_without_pytest_nets_fail(script, tmp_path):
+    (tmp_path / "build-gpu/stage").mkdir(parents=True)
+    table = run(script, tmp_path, "nets", status=1, **python_without(tmp_path, "pytest"))
+    assert re.match(r"nets +failed \(1\) +\d+ s +no pytest: nets are not checked", table["nets"]), table["nets"]
+    assert "1 phases, 1 failed, 0 skipped" in (tmp_path / "out/table.txt").read_text()
+
+
+@pytest.mark.parametrize("module", ["pybind11", "numpy"])
+def test_a_build_that_lacks_something_fails_and_names_it(script, tmp_path, module):
+    variables = python_without(tmp_path, module) | program(tmp_path, "nvcc", "exit 1")
+    table = run(script, tmp_path, "build", "nets", status=1, **variables)
+    assert re.search(rf"failed \(1\) .*there is no.* {module}", table["build"]), table["build"]
+    assert "the phase build was not done" in table["nets"]
+
+
+STEPS_OF_A_BUILD = """case "$*" in
+  *--install*) for last; do :; done; touch "$last/installed" ;;
+esac"""
+
+
+def test_without_cython_the_build_fails_and_the_rest_can_run(script, tmp_path):
+    checkout = tmp_path / "checkout"
+    for name in ("data", "train", "models", "config"):
+        (checkout / "pycnn" / name).mkdir(parents=True)
+        (checkout / "pycnn" / name / "__init__.py").write_text("machine = lambda: {'devices': ['cuda:0']}\n")
+    (checkout / "pycnn/__init__.py").write_text("")
+    (checkout / "pycnn/train/__init__.py").write_text("from pycnn.data import _image\n")
+    program(tmp_path, "nvcc", "exit 0")
+    program(tmp_path, "ninja", "exit 0")
+    program(tmp_path, "cmake", STEPS_OF_A_BUILD)
+    table = run(script, checkout, "build", status=1, **python_without(tmp_path, "Cython"))
+    log = (checkout / "out/build.log").read_text()
+    assert re.match(r"build +failed \(1\) +\d+ s +no Cython: what reads images is not built", table["build"]), log
+    assert "devices: cuda:0" in log
+    assert (checkout / "build-gpu/stage/installed").exists()
+    # With it the module is missing, and that is noticed.
+    program(tmp_path, "python3", f'case "$*" in *"import Cython"*) exit 0;; esac\nexec {sys.executable} "$@"')
+    table = run(script, checkout, "build", status=1, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert "pycnn.train cannot be imported" in table["build"]
+
+
+def test_without_a_gpu_nothing_else_is_run_and_the_status_is_77(script, tmp_path):
+    variables = program(tmp_path, "nvidia-smi", "exit 9")
+    table = run(script, tmp_path, status=77, **variables)
+    assert re.match(r"probe +skipped +\d+ s +no GPU", table["probe"]), table["probe"]
+    assert "build" not in table
+    text = (tmp_path / "out/table.txt").read_text().splitlines()
+    assert text[0].startswith("1 phases, 0 failed, 1 skipped")
+    assert text[-1] == "no GPU: nothing else was run"
+
+
+def test_a_gpu_is_told_by_its_tool(script, tmp_path):
+    answer = "NVIDIA Fake, 144384 MiB, 580.65.06, 1980 MHz, 700.00 W"
+    table = run(script, tmp_path, "probe", **program(tmp_path, "nvidia-smi", f'echo "{answer}"'))
+    assert re.match(rf"probe +ok +\d+ s +{answer}", table["probe"]), table["probe"]
+    told = json.loads((tmp_path / "out/machine.json").read_text())
+    assert told["gpu"] == "NVIDIA Fake"
+    assert told["driver"] == "580.65.06"
+    assert told["power_limit"] == "700.00 W"
+
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return (int)flags; }
+int cuDeviceGetCount(int* count) { return *count = COUNT, 0; }
+int cuDeviceGet(int* device, int index) { return *device = index, 0; }
+int cuDeviceGetName(char* name, int size, int device) { return strncpy(name, "Told by CUDA", size), device; }
+int cuDriverGetVersion(int* version) { return *version = 13010, 0; }
+"""
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_without_the_tool_the_driver_is_asked(script, tmp_path, count):
+    (tmp_path / "driver.c").write_text(DRIVER)
+    command = ["cc", "-shared", "-fPIC", f"-DCOUNT={count}", "-o", "libcuda.so.1", "driver.c"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    variables = program(tmp_path, "nvidia-smi", "exit 9") | {"LD_LIBRARY_PATH": str(tmp_path)}
+    table = run(script, tmp_path, "probe", status=0 if count else 77, **variables)
+    wanted = r"ok +\d+ s +Told by CUDA, 13.1" if count else r"skipped +\d+ s +no GPU"
+    assert re.match(rf"probe +{wanted}", table["probe"]), table["probe"]
+
+
+# What is built of a program of one store, and a sanitizer that the machine does not let look at it.
+FAKE_NVCC = """while [ $# -gt 0 ]; do
+  if [ "$1" = -o ]; then printf '#!/bin/sh\\nexit %s\\n' "${STORE:-0}" >"$2"; chmod +x "$2"; fi
+  shift
+done"""
+
+
+@pytest.mark.skipif(Path("/usr/local/cuda/bin/compute-sanitizer").exists(), reason="the real one is taken")
+def test_a_sanitizer_that_the_machine_refuses_is_skipped(script, tmp_path):
+    (tmp_path / "build-gpu/stage").mkdir(parents=True)
+    program(tmp_path, "nvcc", FAKE_NVCC)
+    variables = program(tmp_path, "compute-sanitizer", "echo refused; exit 1")
+    table = run(script, tmp_path, "sanitizer", **variables)
+    assert re.match(r"sanitizer +skipped +\d+ s +skipped: refused by the machine", table["sanitizer"])
+    table = run(script, tmp_path, "sanitizer", status=1, STORE="4", **variables)
+    assert re.match(r"sanitizer +failed \(1\) +\d+ s +a program of one store fails without", table["sanitizer"])
+
+
+def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_path):
+    def row(net, *, dtype="bfloat16", **found):
+        return {"kind": "train", "net": net, "batch": 100, "dtype": dtype, **found}
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    gpu = {"machine": {"gpu": "NVIDIA Fake"}}
+    times = [
+        row("one", seconds={"pycnn": 0.01, "eager": 0.03, "graph": 0.02}, difference="", steps_not_timed=0),
+        row("two", seconds={"pycnn": 0.01, "eager": 0.03}, difference="far", steps_not_timed=7),
+        row("three", seconds={"pycnn": 0.01, "eager": 0.03}, difference=""),
+        row("four", error="no time left"),
+        row("one", dtype="float16", seconds={"pycnn": 0.005}),
+    ]
+    compiled = [row("one", seconds={"pycnn": 0.011, "compiled": 0.015}, difference="")]
+    best = [row("three", images_per_s=8000.0), row("two", error="OutOfMemoryError: much")]
+    (folder / "times.json").write_text(json.dumps({**gpu, "rows": times}))
+    (folder / "compiled.json").write_text(json.dumps({**gpu, "rows": compiled}))
+    (folder / "torch.json").write_text(json.dumps({"gpu": "NVIDIA Fake", "rows": best}))
+    command = [sys.executable, "-P", script.with_name("gpu_report.py"), folder]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "bfloat16 ms images/s PyTorch ratio",
+        "train one 100 10.000 10000 6667 1.50 compiled",
+        "train two 100 10.000 10000 3333 3.00 eager, 7 steps not timed, no compiled, far",
+        "train three 100 10.000 10000 8000 1.25 max-autotune",
+        "train four 100 no time left",
+        "train one 100 float16 5.000 20000 - -",
+        "geometric mean of 3 1.78",
+    ]
+    # Another GPU's numbers are not beside these.
+    (folder / "torch.json").write_text(json.dumps({"gpu": "Another", "rows": best}))
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0] == "torch.json is of another GPU: Another"
+    assert "max-autotune" not in "".join(lines)
+    # As the last of what the script prints.
+    run(script, tmp_path, "kernels")
+    assert "geometric mean" in (tmp_path / "out/table.txt").read_text().splitlines()[-1]
+
+
+def test_phases_on_demand_are_not_run_unless_named(script):
+    text = script.read_text()
+    for name in ("zoo", "cifar10", "tune_all", "compiled_all"):
+        assert re.search(rf'^if \[\[ "\$wanted" == \*" {name} "\* \]\]; then phase {name} \d+ ', text, re.MULTILINE)
 
 
 def test_trainings_with_tests_for_a_gpu_are_run(script, root):
@@ -123,7 +276,7 @@ def test_cifar10_is_trained_on_demand_alone(script, tmp_path, fake_python):
     table = run(script, tmp_path, "cifar10", PYCNN_CIFAR10=str(images), **fake_python)
     assert re.match(r"cifar10 +ok +\d+ s +pycnn 94.00 % of tools/gpu_cifar10.py", table["cifar10"]), table["cifar10"]
     assert (tmp_path / "out/cifar10.log").read_text().split()[-2:] == [str(tmp_path / "out"), str(images)]
-    table = run(script, tmp_path, "cifar10", PYCNN_CIFAR10=str(images), RESULT="1", **fake_python)
+    table = run(script, tmp_path, "cifar10", PYCNN_CIFAR10=str(images), RESULT="1", status=1, **fake_python)
     assert re.match(r"cifar10 +failed \(1\)", table["cifar10"]), table["cifar10"]
     assert not re.search(r"^phase cifar10", script.read_text(), re.MULTILINE)
 
@@ -141,7 +294,7 @@ def test_cifar10_in_no_folder_is_a_failure_and_not_replaced(script, tmp_path, fa
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     (tmp_path / "shared/data/cifar10").mkdir(parents=True)
-    table = run(script, checkout, "cifar10", PYCNN_CIFAR10="none", **fake_python)
+    table = run(script, checkout, "cifar10", PYCNN_CIFAR10="none", status=1, **fake_python)
     expected = r"cifar10 +failed \(1\) +\d+ s +PYCNN_CIFAR10 must name a folder with CIFAR-10, got none"
     assert re.match(expected, table["cifar10"]), table["cifar10"]
 
@@ -169,3 +322,58 @@ def test_the_updates_in_torch_are_those_of_the_optimizer(root):
                 scaled = rate * recipe.vector_lr / recipe.lr
                 expected, velocity = reference.sgd(expected, gradient, velocity, rate=scaled, **same)
             np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def run_beside_tools(script: Path, code: str, *arguments: object) -> str:
+    """Run Python that may import the tools; what it prints."""
+    setup = f"import sys; sys.path.insert(0, {str(script.parent)!r})\n"
+    command = [sys.executable, "-P", "-c", setup + code, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(pycnn.__file__).parent.parent)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+BASELINE = """
+import pathlib, sys
+import gpu_torch_baseline as tool
+
+calls = []
+def measure(row):
+    calls.append(row)
+    if row.net == "vgg16":
+        raise RuntimeError("CUDA out of memory.\\nSee more")
+    return {"images_per_s": 100.0, "compile_s": 1.0}
+
+tool.measure = measure
+rows = [row for row in tool.ROWS if row.dtype == "bfloat16"]
+output = pathlib.Path(sys.argv[1])
+for gpu in ("Fake", "Fake", "Another"):
+    failed = tool.baseline(rows, output, {"gpu": gpu})
+    print("failed", failed, "measured", len(calls), "kinds", *sorted({row.kind for row in calls}))
+    calls.clear()
+"""
+
+
+def test_a_baseline_that_fails_does_not_end_the_others_and_is_tried_again(script, tmp_path):
+    printed = run_beside_tools(script, BASELINE, tmp_path / "torch.json").splitlines()
+    assert [line for line in printed if line.startswith("failed")] == [
+        "failed 2 measured 11 kinds infer train",
+        "failed 2 measured 2 kinds infer train",
+        "failed 2 measured 11 kinds infer train",
+    ]
+    assert "train vgg16 128: RuntimeError: CUDA out of memory." in printed
+    found = json.loads((tmp_path / "torch.json").read_text())
+    assert found["gpu"] == "Another"
+    assert sum("error" in row for row in found["rows"]) == 2
+
+
+def test_steps_that_were_not_timed_are_told_by_the_text_of_the_backend(script, root):
+    code = """
+import gpu_times
+late = ["conv2d.cudnn", f"not timed: {gpu_times.LATE} 10 s (PYCNN_CUDA_CHOOSE_SECONDS)"]
+print(gpu_times.LATE)
+refused = [[late], [["a", "b"], late], [["a", "b"]], []]
+print(gpu_times.steps_not_timed([{"refused": each} for each in refused]))
+"""
+    text, count = run_beside_tools(script, code).splitlines()
+    assert f'"{text} "' in (root / "csrc/backends/cuda/library_kernel.h").read_text()
+    assert count == "2"
