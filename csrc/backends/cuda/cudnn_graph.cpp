@@ -1,6 +1,7 @@
 #include "backends/cuda/cudnn_graph.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace pycnn::cuda::cudnn {
 namespace {
@@ -400,10 +401,22 @@ std::vector<Candidate> ConvGraph::ask(Value mode) const {
 
 std::vector<Candidate> ConvGraph::candidates(const EngineRules& rules) const {
   std::vector<Candidate> result;
-  for (const Value mode : {kHeuristicsModeA, kHeuristicsFallback})
-    for (Candidate& candidate : ask(mode))
+  // A mode that fails leaves the other one, unless that fails, too.
+  std::optional<Error> failure;
+  bool answered = false;
+  for (const Value mode : {kHeuristicsModeA, kHeuristicsFallback}) {
+    std::vector<Candidate> asked;
+    try {
+      asked = ask(mode);
+      answered = true;
+    } catch (const Error& error) {
+      if (!failure) failure = error;
+    }
+    for (Candidate& candidate : asked)
       if (unfit_engine(candidate.engine, problem_.image, rules) == nullptr)
         result.push_back(std::move(candidate));
+  }
+  if (!answered) throw Error(*failure);
   return result;
 }
 

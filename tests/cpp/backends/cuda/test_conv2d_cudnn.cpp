@@ -43,6 +43,8 @@ struct Executed {
   std::int64_t engine;
 };
 struct FakeCudnn {
+  std::set<int> deaf;             // modes of heuristics that fail
+  std::int64_t fallbacks = 0;     // engines of the second mode
   std::set<std::int64_t> unmade;  // engines whose plans cannot be made
   std::set<std::int64_t> loyal;   // that are executed with the handle of their plan alone
   std::map<std::int64_t, double> us;
@@ -136,7 +138,7 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
   auto* const objects = static_cast<void**>(values);
   switch (attribute) {
     case cudnn::kHeuristicsResults:
-      *count = self.mode == cudnn::kHeuristicsModeA ? kEngines : 0;
+      *count = self.mode == cudnn::kHeuristicsModeA ? kEngines : fake.fallbacks;
       for (std::int64_t i = 0; i < *count; ++i)
         of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, self.engine + i};
       break;
@@ -217,6 +219,7 @@ const cudnn::Functions& functions() {
           fake.strides[self.id] = self.strides;
           fake.dimensions[self.id] = self.dimensions;
         }
+        if (self.kind == cudnn::kEngineHeuristics && fake.deaf.count(self.mode) > 0) return 3000;
         return self.kind == cudnn::kExecutionPlan && fake.unmade.count(self.engine) > 0 ? 3000 : 0;
       },
       set,
@@ -309,6 +312,20 @@ TEST_CASE("conv2d by cudnn: a plan is chosen by running it with the handle of ru
     CHECK(each.handle == linked.link.for_runs);
     CHECK(each.stream != nullptr);
   }
+}
+
+TEST_CASE("conv2d by cudnn: a mode of the heuristics that fails leaves the other one") {
+  const Linked linked;
+  fake.fallbacks = 2;
+  const cudnn::ConvGraph graph(functions(), plain_problem(small_task()), target_of(linked.link, 0));
+  const auto engines = [&](const std::set<int>& deaf) {
+    fake.deaf = deaf;
+    return static_cast<std::int64_t>(graph.candidates({}).size());
+  };
+  CHECK(engines({}) == kEngines + 2);
+  CHECK(engines({cudnn::kHeuristicsModeA}) == 2);
+  CHECK(engines({cudnn::kHeuristicsFallback}) == kEngines);
+  CHECK_THROWS_AS(engines({cudnn::kHeuristicsModeA, cudnn::kHeuristicsFallback}), cudnn::Error);
 }
 
 TEST_CASE("conv2d by cudnn: threads make plans with handles of their own, and the graphs too") {
