@@ -29,7 +29,8 @@ void DeviceSession::check_process() const {
   throw DeviceError("device '" + name +
                     "' was opened before this process was forked and cannot be used in it\n  hint: "
                     "start processes with multiprocessing's 'spawn', or fork before anything is "
-                    "compiled for a GPU");
+                    "compiled for a GPU or GPUs are asked for (machine()[\"devices\"], 'pycnn "
+                    "doctor')");
 }
 
 void DeviceSession::throw_failure() const {

@@ -45,6 +45,11 @@ bool has_device(int index, std::string& problem) {
   }
   if (error != cudaSuccess) {
     problem = "no usable GPU: " + text_of(error);
+    // So the driver refuses a process whose parent had it, if only to count GPUs.
+    if (error == cudaErrorInitializationError)
+      problem +=
+          "\n  hint: if this process was forked from one that compiled for a GPU, or only asked "
+          "for machine()[\"devices\"] or 'pycnn doctor', start it with multiprocessing's 'spawn'";
     return false;
   }
   if (index >= count) {

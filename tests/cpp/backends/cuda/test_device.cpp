@@ -65,7 +65,13 @@ TEST_CASE("cuda device: what is missing is named") {
     fake_cuda() = {};
     fake_cuda().failing = {call};
     CHECK(problem_of_probe(0).find("cudaErrorUnknown") != std::string::npos);
+    CHECK(problem_of_probe(0).find("hint") == std::string::npos);
   }
+  // So a forked child is refused whose parent had the driver.
+  fake_cuda().failing = {"cudaGetDeviceCount"};
+  fake_cuda().count_error = cudaErrorInitializationError;
+  CHECK(problem_of_probe(0).find("hint: if this process was forked") != std::string::npos);
+  fake_cuda() = {};
 }
 
 TEST_CASE("cuda device: who keeps a stream is told before it ends") {

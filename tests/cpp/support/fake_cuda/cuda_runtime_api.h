@@ -11,7 +11,8 @@
 // and when a device would have done it. Calls named in `fake_cuda().failing` fail. Like the real
 // one it keeps the last error until it is asked for, and refuses what may not be captured.
 using cudaError_t = int;
-constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100,
+constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2,
+                      cudaErrorInitializationError = 3, cudaErrorNoDevice = 100,
                       cudaErrorStreamCaptureUnsupported = 900, cudaErrorUnknown = 999;
 constexpr int CUDART_VERSION = 13000;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToDevice, cudaMemcpyDeviceToHost };
@@ -31,6 +32,7 @@ using cudaEvent_t = double*;
 struct FakeCuda {
   std::set<std::string> failing;
   int driver = 13000, devices = 1;
+  cudaError_t count_error = cudaErrorUnknown;  // of devices, where that fails
   cudaDeviceProp properties{"fake", 9, 0, 132, 1000};
   cudaError_t last = cudaSuccess;
   bool capturing = false;
@@ -86,7 +88,7 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
 }
 inline cudaError_t cudaGetDeviceCount(int* count) {
   *count = fake_cuda().devices;
-  return *count > 0 ? fake_cuda().result("cudaGetDeviceCount")
+  return *count > 0 ? fake_cuda().result("cudaGetDeviceCount", false, fake_cuda().count_error)
                     : fake_cuda().last = cudaErrorNoDevice;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
