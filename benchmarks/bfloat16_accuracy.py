@@ -49,6 +49,8 @@ def train(args: argparse.Namespace, name: str, seed: int, dtype: str) -> tuple[i
     loader = pc.data.Loader(
         train_set, recipe.batch_size, transform=recipe.make_transform(train_set.image_shape), seed=seed, drop_last=True
     )
+    if not len(loader):
+        raise SystemExit(f"--images is {len(train_set)}, expected at least a batch of {recipe.batch_size}")
     trainer.schedule = pc.optim.OneCycle(rise=recipe.rise, total_steps=args.epochs * len(loader))
     losses: list[float] = []
     for epoch in range(args.epochs):

@@ -28,6 +28,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     args = parser.parse_args()
+    for which, known in (("nets", NETS), ("modes", ("infer", "train"))):
+        unknown = [word for word in getattr(args, which).split(",") if word not in known]
+        if unknown:
+            parser.error(f"--{which}: {', '.join(map(repr, unknown))}: expected some of {', '.join(known)}")
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in args.nets.split(","):
         for mode in args.modes.split(","):

@@ -71,8 +71,6 @@ class Placement:
             self._training.drop_images()
             self._measuring.drop_images()
             return
-        if not self._training.has_place_for(train.dataset):
-            self._measuring.drop_images()  # which need not lie beside the old images and the new ones
         room = 0 if wanted == "step" else _MOST_RESIDENT
         is_kept = self._keep(self._training, train, math.inf if self._must_keep else room, names)
         if not is_kept:
@@ -97,8 +95,11 @@ class Placement:
     def _keep(self, programs: ProgramSet, loader: Loader, room: float, names: Collection[str]) -> bool:
         """Keep the images of a loader for these programs, where they take no more bytes than `room`."""
         if _image_bytes(loader) <= room and programs.images_name not in names and loader._leave_uncut(whole=True):
+            images: np.ndarray = loader.dataset.images  # type: ignore[attr-defined]
+            if programs is self._training and not programs.has_place_for(images):
+                self._measuring.drop_images()  # which need not lie beside the old images and the new ones
             try:
-                programs.keep_images(loader.dataset.images)  # type: ignore[attr-defined]
+                programs.keep_images(images)
                 return True
             except MemoryLimitError:
                 if programs is self._training and self._must_keep:

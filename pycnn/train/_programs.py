@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional
-from pycnn.data import Dataset
 from pycnn.data.transforms._windows import Uncut, Windows
 from pycnn.errors import ArgumentError, GraphError, ShapeError
 from pycnn.nn._running import StructureWatch, check_images
@@ -237,10 +236,9 @@ class ProgramSet:
         """Whether programs for whole `Uncut` batches can be had."""
         return self._images is not None
 
-    def has_place_for(self, data: Dataset) -> bool:
-        """Whether `keep_images` would take no more memory for the images of `data`."""
-        images = getattr(data, "images", None)
-        return self._images is not None and images is not None and self._images.shape == images.shape
+    def has_place_for(self, images: np.ndarray) -> bool:
+        """Whether `keep_images` would take no more memory for these."""
+        return self._images is not None and self._images.shape == images.shape
 
     def keep_images(self, images: np.ndarray) -> None:
         """Let programs for whole `Uncut` batches take windows of these images, as they are now.
@@ -248,7 +246,7 @@ class ProgramSet:
         Raises:
             MemoryLimitError: There is no memory for a copy.
         """
-        if self._images is not None and self._images.shape == images.shape:
+        if self._images is not None and self.has_place_for(images):
             self._images.copy_(images)
             return
         self.drop_images()

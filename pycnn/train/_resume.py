@@ -84,7 +84,8 @@ def match_callbacks(
             pairs.append((match, state["state"]))
         elif state["state"]:
             raise ArgumentError(
-                f"fit: {source} was written with a {state['kind']}, which is not among the callbacks now"
+                f"fit: {source or 'the training state'} was written with a {state['kind']}, which is not among the "
+                "callbacks now"
             )
 
     def hand_over() -> None:

@@ -438,6 +438,36 @@ def test_images_of_a_validation_make_room_for_other_images_of_a_training(monkeyp
     assert MEASURED_IMAGES in training.variables
 
 
+def test_images_of_a_validation_stay_where_a_training_keeps_none(monkeypatch):
+    training = trainer()
+    monkeypatch.setattr(training._placement, "_device", "cuda")
+    monkeypatch.setattr(_placement, "_MOST_RESIDENT", 49 * 10 * 9 * 3)
+    training.fit(data(), data(37), epochs=1, progress=False)
+    kept = training._measuring._images
+    assert kept is not None
+    training.fit(data(), data(37), epochs=1, progress=False)
+    assert training._measuring._images is kept
+
+
+def test_a_dataset_of_files_follows_one_of_arrays():
+    class Files:
+        """`images` are its own affair."""
+
+        labels, class_names = data().labels, ("a", "b", "c")
+        image_shape, image_dtype, images = (10, 9, 3), np.dtype(np.uint8), ["a file"] * 50
+
+        def __len__(self):
+            return len(self.images)
+
+        def read(self, indices):
+            return data().read(indices)
+
+    training = trainer()
+    training.fit(data(), epochs=1, progress=False, augment_in="resident")
+    training.fit(Files(), epochs=1, progress=False, transform=AUGMENT, augment_in="step")
+    assert IMAGES not in training.variables
+
+
 def test_what_cannot_be_augmented_in_the_step_is_refused():
     with pytest.raises(ArgumentError, match="augment_in must be 'auto', .* got 'gpu'"):
         fit(trainer(), "gpu")
