@@ -117,9 +117,17 @@ bool finishes(const ops::Conv2dGradInput&, const Problem& problem) {
   return std::all_of(problem.inputs.begin() + 2, problem.inputs.end(),
                      [&](const TensorSpec& spec) { return spec == problem.outputs[0]; });
 }
-// Whatever there is a kernel for.
+// Whatever there is a kernel for, but each window normalises its pixels itself.
 template <int kIndex>
 bool pools(const Op& op, const Problem& problem) {
+  constexpr double kMostWindows = 4;  // that a pixel is in
+  const auto* forward = std::get_if<ops::BatchNormMaxPool>(&op);
+  const ops::MaxPool2d& pool =
+      forward != nullptr ? forward->pool : std::get<ops::BatchNormMaxPoolGrad>(op).forward.pool;
+  const auto area = [](const Pair& sides) {
+    return static_cast<double>(sides[0]) * static_cast<double>(sides[1]);
+  };
+  if (area(pool.kernel_size) > kMostWindows * area(pool.stride)) return false;
   Selection selection;
   std::string refusal;
   return loaded->select(kIndex, op, problem, selection, refusal);

@@ -17,7 +17,8 @@ struct Planned {
 
 Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   const DeviceChoice device = check_options(recorded, options);
-  Graph graph = specialize(recorded, options.mode);
+  Graph graph = specialize(options.fuse ? drop_idle_pools(recorded, options.variants) : recorded,
+                           options.mode);
   if (options.dtype != DType::kFloat32) graph = lower_precision(graph, options.dtype);
   const bool training = options.optimizer.has_value();
   const bool inference = options.mode == Mode::kInference;

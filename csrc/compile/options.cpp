@@ -48,9 +48,9 @@ void check_dtype(const CompileOptions& options, const DeviceChoice& device) {
   if (has_unit && isa >= Isa::kAvx512) return;
   throw UnsupportedError(
       std::string("compile: dtype bfloat16 needs a processor with AMX or AVX512-BF16; ") +
-      (has_unit ? std::string("this one has it, but the instruction set is limited to ") +
-                      isa_name(isa)
-                : "this one has neither") +
+      (has_unit
+           ? std::string("this one has it, but the instruction set is limited to ") + isa_name(isa)
+           : "this one has neither") +
       "\n  hint: float32 runs here; emulate_bfloat16 computes what bfloat16 would, slowly, to see "
       "how accurate a net is");
 }

@@ -85,6 +85,10 @@ struct MeasureRule {
 Graph measure_outputs(const Graph& graph, const MeasureRule& rule);
 
 // When a max pool normalises and activates what it reads.
+// Leaves out adaptive pools with a cell for each pixel, so that steps around them, such as a pool
+// and what flattens, see one another; but for those that `pins` (CompileOptions::variants) name.
+Graph drop_idle_pools(const Graph& graph, const std::map<std::string, std::string>& pins);
+
 struct PoolRule {
   const Backend* backend = &cpu_backend();
   std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays
@@ -92,7 +96,7 @@ struct PoolRule {
 };
 
 // Has max pools apply the batch norm before them, with its activation, and has its gradient look
-// through the pool, so that what lies between the two is stored in neither direction.
+// through the pool, so that what lies between the two is never stored.
 Graph fuse_max_pool(const Graph& graph, const PoolRule& rule);
 
 // Joins the gradient of a large dense layer's weight to the update that takes it.

@@ -20,8 +20,6 @@ class Specializer {
         batch_norm(i, node, *norm);
       else if (const auto* dropout = is_op ? std::get_if<ops::Dropout>(&node.op) : nullptr)
         drop_out(i, node, *dropout);
-      else if (is_op && pools_nothing(node))
-        editor_.substitute(editor_.source_symbol(i), editor_.mapped(node.inputs[0]));
       else if (!editor_.has(editor_.source_symbol(i)))
         editor_.keep(i);
     }
@@ -31,12 +29,6 @@ class Specializer {
   }
 
  private:
-  // A cell for each pixel. Steps around it, such as a pool and what flattens, see one another then.
-  bool pools_nothing(const Node& node) const {
-    return std::holds_alternative<ops::AdaptiveAvgPool2d>(node.op) &&
-           editor_.source().spec(node.inputs[0]) == node.outputs[0];
-  }
-
   void batch_norm(int index, const Node& node, const ops::BatchNorm& norm) {
     std::vector<Symbol> inputs = editor_.mapped(node.inputs);
     if (mode_ == Mode::kInference || norm.frozen) {

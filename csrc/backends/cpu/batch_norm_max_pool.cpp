@@ -98,6 +98,11 @@ std::int64_t line_elements(std::int64_t elements) noexcept {
   return ceil_div(elements, std::int64_t{64}) * 64;
 }
 
+// Rows that are normalised, and of windows that are cut out, over those there are.
+constexpr double kMostRepeated = 1.35;
+// Pixels for each of the partial sums of a band, which are as wide as they are.
+constexpr std::int64_t kLeastPixels = 32;
+
 // ---- Pixels, several of which may be one row of the batch norm's functions
 
 template <class F>
@@ -521,8 +526,33 @@ const char* accept_taps(const ops::BatchNormMaxPoolGrad& op, const Problem& p) {
   return accept_float32(op, p);
 }
 
+// Of one image.
+bool bands_pay(const PoolGeometry& g, std::size_t item) noexcept {
+  const std::int64_t windows = windows_of_band(g, item), rows = rows_of_band(g, item);
+  const auto within = [](std::int64_t done, std::int64_t due) {
+    return static_cast<double>(done) <= kMostRepeated * static_cast<double>(due);
+  };
+  std::int64_t normalised = 0;
+  for (std::int64_t k = 0; k < ceil_div(g.rows.output, windows); ++k)
+    normalised += forward_band(g, windows, k).rows();
+  if (!within(normalised, g.rows.input)) return false;
+  const std::int64_t bands = ceil_div(g.rows.input, rows);
+  std::int64_t pooled = 0;
+  normalised = 0;
+  for (std::int64_t k = 0; k < bands; ++k) {
+    const Band band = gradient_band(g, rows, k);
+    normalised += band.rows(), pooled += band.end - band.first;
+  }
+  return within(normalised, g.rows.input) && within(pooled, g.rows.output) &&
+         g.rows.input * g.columns.input >= kLeastPixels * bands;
+}
+
 }  // namespace
 }  // namespace batch_norm
+
+bool pools_in_bands(const ops::MaxPool2d& pool, const TensorSpec& input, const TensorSpec& pooled) {
+  return batch_norm::bands_pay(pool_geometry(pool, input, pooled), item_bytes(input.dtype));
+}
 
 template <>
 struct VariantList<ops::BatchNormMaxPool> {

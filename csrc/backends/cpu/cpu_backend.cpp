@@ -80,7 +80,12 @@ bool finishes_gradients(const ops::Conv2dGradInput& op, const Problem& problem) 
 bool pools_norms(const Op& op, const Problem& problem) {
   const Selection selection = select_kernel(op, problem);
   const std::string_view variant = selection.kernel.variant;
-  return variant.find(".rows.") != variant.npos && !variant.ends_with(cpu::kWidenedSuffix);
+  if (variant.find(".rows.") == variant.npos || variant.ends_with(cpu::kWidenedSuffix))
+    return false;
+  if (const auto* forward = std::get_if<ops::BatchNormMaxPool>(&op))
+    return cpu::pools_in_bands(forward->pool, problem.inputs[0], problem.outputs[0]);
+  const auto& gradient = std::get<ops::BatchNormMaxPoolGrad>(op);
+  return cpu::pools_in_bands(gradient.forward.pool, problem.inputs[0], problem.inputs[6]);
 }
 
 }  // namespace

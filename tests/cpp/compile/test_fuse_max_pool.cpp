@@ -118,6 +118,32 @@ TEST_CASE("the CPU pools what it has kernels for") {
   CHECK(pools(DType::kBFloat16, best_isa()) == (best_isa() >= Isa::kAvx512));
 }
 
+TEST_CASE("the CPU leaves windows that overlap far, and images of few pixels, to the two ops") {
+  const auto pools = [](const Shape& image, const ops::MaxPool2d& pool) {
+    const TensorSpec vector{{image[3]}, DType::kFloat32};
+    const std::vector<TensorSpec> in = {{image, DType::kFloat32}, vector, vector, vector};
+    const ops::BatchNormMaxPool op{pool};
+    const std::vector<TensorSpec> out = op.infer(in);
+    const bool forward = cpu_backend().pools(op, {in, out, Isa::kBaseline, 1, {}});
+    const std::vector<TensorSpec> of = {in[0], vector, vector, vector, vector, vector, out[0]};
+    const ops::BatchNormMaxPoolGrad grad{op};
+    const std::vector<TensorSpec> results = grad.infer(of);
+    CHECK(cpu_backend().pools(grad, {of, results, Isa::kBaseline, 1, {}}) == forward);
+    return forward;
+  };
+  const ops::MaxPool2d stem{{3, 3}, {2, 2}, {1, 1, 1, 1}};
+  CHECK(pools({16, 112, 112, 64}, stem));
+  CHECK(pools({16, 56, 56, 192}, ops::MaxPool2d{{3, 3}, {2, 2}, {}, {1, 1}, true}));
+  CHECK(pools({8, 224, 224, 64}, ops::MaxPool2d{}));
+  CHECK(pools({8, 14, 14, 512}, ops::MaxPool2d{}));
+  CHECK(pools({1, 8, 8, 3}, ops::MaxPool2d{{3, 3}, {1, 1}, {1, 1, 1, 1}}));
+  CHECK_FALSE(pools({16, 512, 512, 64}, stem));
+  CHECK_FALSE(pools({1, 512, 512, 64}, ops::MaxPool2d{{3, 3}, {1, 1}, {1, 1, 1, 1}}));
+  CHECK_FALSE(pools({1, 76, 76, 512}, ops::MaxPool2d{{13, 13}, {1, 1}, {6, 6, 6, 6}}));
+  CHECK_FALSE(pools({128, 2, 2, 512}, ops::MaxPool2d{}));
+  CHECK(pools({0, 8, 8, 3}, ops::MaxPool2d{}));
+}
+
 // conv bn relu pool conv bn relu pool dense
 Graph pooled_net(const ops::MaxPool2d& pool) {
   Graph graph;

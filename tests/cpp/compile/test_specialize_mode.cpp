@@ -51,20 +51,6 @@ assign "var" = "bn":4
 )");
 }
 
-TEST_CASE("an adaptive pool with a cell for each pixel is left out") {
-  const std::string head = "pycnn.graph 1\ninput \"x\" = f32(2, 3, 2, 4)\n";
-  const auto pool = [](const std::string& size, const std::string& result) {
-    return "\"pool\" = adaptive_avg_pool2d(\"x\") {output_size=(" + size + ")} -> f32(" + result +
-           ")\noutput \"y\" = \"pool\"\n";
-  };
-  for (const Mode mode : {Mode::kInference, Mode::kTraining}) {
-    CHECK(specialize(Graph::parse(head + pool("3, 2", "2, 3, 2, 4")), mode).text() ==
-          head + "output \"y\" = \"x\"\n");
-    const std::string turned = head + pool("2, 3", "2, 2, 3, 4");
-    CHECK(specialize(Graph::parse(turned), mode).text() == turned);
-  }
-}
-
 TEST_CASE("a specialised graph comes back unchanged") {
   for (const Mode mode : {Mode::kInference, Mode::kTraining}) {
     const Graph once = specialize(Graph::parse(kRecorded), mode);

@@ -460,6 +460,18 @@ inline int run_all(int count, char** arguments) {
 }
 
 }  // namespace plain
+
+// Of a main function that does more.
+class Context {
+ public:
+  Context(int count, char** arguments) : count_(count), arguments_(arguments) {}
+  int run() { return plain::run_all(count_, arguments_); }
+
+ private:
+  int count_;
+  char** arguments_;
+};
+
 }  // namespace doctest
 
 #define PLAIN_JOIN_(a, b) a##b
