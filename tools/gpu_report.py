@@ -86,6 +86,10 @@ def joined(folder: Path, baseline: Path) -> tuple[list[Result], list[str]]:
     if torch["rows"] and gpu and torch.get("gpu") != gpu:
         remarks.append(f"{baseline.name} is of another GPU: {torch.get('gpu')}")
         torch = {"rows": []}
+    other = (compiled.get("machine") or {}).get("gpu")
+    if times["rows"] and compiled["rows"] and gpu and other != gpu:
+        remarks.append(f"compiled.json is of another GPU: {other}")
+        compiled = {"rows": []}
     rows: dict[str, Result] = {}
     for result in times["rows"] + compiled["rows"]:
         row = rows.setdefault(title(result), result)

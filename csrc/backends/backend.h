@@ -181,9 +181,9 @@ struct Backend {
   // Whether a Conv2dGradInput that is finished is made by the same kernel as one that is not, which
   // then does that to what it stores. The problem is the one of the finished.
   bool (*finishes)(const ops::Conv2dGradInput&, const Problem&);
-  // Whether a BatchNormMaxPool (BatchNormMaxPoolGrad) costs no more than the ops that it is made of,
-  // by the shapes alone, and rounds no less often; but for the pool's gradient on CUDA, which stays
-  // float32 until it is added up.
+  // Whether a BatchNormMaxPool (BatchNormMaxPoolGrad) costs no more than the ops that it is made
+  // of, by the shapes alone, and rounds no less often; but for the pool's gradient on CUDA, which
+  // stays float32 until it is added up.
   bool (*pools)(const Op&, const Problem&);
 };
 

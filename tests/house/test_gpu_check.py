@@ -134,7 +134,9 @@ def test_without_cython_the_build_fails_and_the_rest_can_run(script, tmp_path):
 
 
 def test_without_a_gpu_nothing_else_is_run_and_the_status_is_77(script, tmp_path):
-    variables = program(tmp_path, "nvidia-smi", "exit 9")
+    # A library by the driver's name that is none: a machine of the tests may have one.
+    (tmp_path / "libcuda.so.1").write_text("")
+    variables = program(tmp_path, "nvidia-smi", "exit 9") | {"LD_LIBRARY_PATH": str(tmp_path)}
     table = run(script, tmp_path, status=77, **variables)
     assert re.match(r"probe +skipped +\d+ s +no GPU", table["probe"]), table["probe"]
     assert "build" not in table
@@ -227,6 +229,11 @@ def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_pat
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines[0] == "torch.json is of another GPU: Another"
     assert "max-autotune" not in "".join(lines)
+    (folder / "compiled.json").write_text(json.dumps({"machine": {"gpu": "A third"}, "rows": compiled}))
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "compiled.json is of another GPU: A third" in lines
+    assert "3.00 eager" in " ".join(" ".join(lines).split())
+    (folder / "compiled.json").write_text(json.dumps({**gpu, "rows": compiled}))
     # As the last of what the script prints.
     run(script, tmp_path, "kernels")
     assert "geometric mean" in (tmp_path / "out/table.txt").read_text().splitlines()[-1]
@@ -371,9 +378,13 @@ def test_steps_that_were_not_timed_are_told_by_the_text_of_the_backend(script, r
 import gpu_times
 late = ["conv2d.cudnn", f"not timed: {gpu_times.LATE} 10 s (PYCNN_CUDA_CHOOSE_SECONDS)"]
 print(gpu_times.LATE)
-refused = [[late], [["a", "b"], late], [["a", "b"]], []]
+print(gpu_times.MEASURING)
+own = ["conv2d.cudnn", f"{gpu_times.MEASURING}: {gpu_times.LATE} 5 s"]
+refused = [[late], [["a", "b"], late], [["a", "b"]], [], [own], [own, late]]
 print(gpu_times.steps_not_timed([{"refused": each} for each in refused]))
 """
-    text, count = run_beside_tools(script, code).splitlines()
-    assert f'"{text} "' in (root / "csrc/backends/cuda/library_kernel.h").read_text()
-    assert count == "2"
+    text, measuring, count = run_beside_tools(script, code).splitlines()
+    header = (root / "csrc/backends/cuda/library_kernel.h").read_text()
+    assert f'"{text} "' in header
+    assert f'"{measuring}: {text} "' in header
+    assert count == "3"

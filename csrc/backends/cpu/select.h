@@ -51,8 +51,8 @@ Selection select(const ops::BatchNormApply&, const Problem&);
 std::vector<std::string> variants(const ops::BatchNormApply&);
 Selection select(const ops::BatchNormApplyGrad&, const Problem&);
 std::vector<std::string> variants(const ops::BatchNormApplyGrad&);
-// Whether bands of rows repeat little of what the op is made of: windows that overlap far, or images
-// of few pixels, do not pay.
+// Whether bands of rows repeat little of what the op is made of: windows that overlap far, or
+// images of few pixels, do not pay.
 bool pools_in_bands(const ops::MaxPool2d& pool, const TensorSpec& input, const TensorSpec& pooled);
 Selection select(const ops::BatchNormMaxPool&, const Problem&);
 std::vector<std::string> variants(const ops::BatchNormMaxPool&);
