@@ -49,9 +49,19 @@ TEST_CASE("good: parts") {
     SUBCASE("a1") { ++leaves; }
     SUBCASE("a2") { ++leaves; }
   }
-  for (int i = 0; i < 2; ++i) SUBCASE("b") { ++leaves; }
+  SUBCASE("b") { ++leaves; }
   CHECK(runs == leaves);
   MESSAGE("leaf ", leaves);
+}
+TEST_CASE("good: parts in a loop") {
+  for (int i = 0; i < 2; ++i) {
+    CAPTURE(i);
+    SUBCASE("a") { MESSAGE("round a", i); }
+    SUBCASE("b") {
+      SUBCASE("b1") { MESSAGE("round b1", i); }
+      SUBCASE("b2") { MESSAGE("round b2", i); }
+    }
+  }
 }
 TEST_CASE("bad: check") {
   const int found = 3;
@@ -103,9 +113,11 @@ def program(root, tmp_path_factory):
 def test_good_cases_pass_and_are_silent_if_asked(program):
     code, output = program("-tc=good*")
     assert code == 0
-    assert "test cases: 2 | 2 passed | 0 failed | 10 skipped" in output
+    assert "test cases: 3 | 3 passed | 0 failed | 10 skipped" in output
     assert "assertions: 19 | 19 passed | 0 failed" in output
     assert output.count("leaf") == 3
+    rounds = [line.split()[-1] for line in output.splitlines() if "round" in line]
+    assert rounds == ["a0", "a1", "b10", "b11", "b20", "b21"]
     assert program("--minimal", "--test-case=good: comparisons\\, and more")[1].splitlines()[-2].endswith("left out: 5")
 
 
@@ -145,7 +157,8 @@ def test_filters_and_lists_are_those_of_doctest(program):
     assert [name for name in names if not name.startswith(("[doctest]", "="))] == [
         "good: comparisons, and more",
         "good: parts",
+        "good: parts in a loop",
     ]
     assert "test cases: 2 |" in program("-tc=*REQUIRE,good: part?")[1]
-    assert "test cases: 12 |" in program("-sf=*tests.cpp")[1]
+    assert "test cases: 13 |" in program("-sf=*tests.cpp")[1]
     assert program("--no-such-option")[0] == 2

@@ -118,11 +118,11 @@ inline int add_case(void (*run)(), const char* name, const char* file, int line)
 }
 
 // SUBCASE: a case is run again as long as there are parts that no run entered yet; of those beside
-// each other one is entered in a run.
+// each other one is entered in a run, and as often as a loop comes by it.
 struct Parts {
   using Name = std::tuple<std::string, std::string, int>;
   std::vector<Name> path;
-  std::vector<bool> entered;  // by depth: one was, in this run
+  std::vector<Name> entered;  // by depth: which one was, in this run
   std::set<std::vector<Name>> done;
   int missed = 0;  // in this run
 };
@@ -134,16 +134,17 @@ class Subcase {
  public:
   Subcase(const char* name, const char* file, int line) {
     Parts& all = parts();
-    all.path.emplace_back(name, file, line);
     const std::size_t depth = all.path.size();
-    all.entered.resize(std::max(all.entered.size(), depth));
+    all.path.emplace_back(name, file, line);
     const bool is_done = all.done.contains(all.path);
-    if (is_done || all.entered[depth - 1]) {
+    const bool is_first = all.entered.size() == depth;
+    if (is_first ? is_done : all.entered[depth] != all.path.back()) {
       all.missed += is_done ? 0 : 1;
       all.path.pop_back();
       return;
     }
-    all.entered[depth - 1] = is_entered_ = true;
+    if (is_first) all.entered.push_back(all.path.back());
+    is_entered_ = true;
     missed_before_ = all.missed;
   }
   Subcase(const Subcase&) = delete;
@@ -153,7 +154,6 @@ class Subcase {
     const bool is_thrown = std::uncaught_exceptions() > exceptions_;
     if (is_thrown || all.missed == missed_before_) all.done.insert(all.path);
     if (is_thrown) ++all.missed;  // those after it were not seen
-    all.entered.resize(all.path.size());
     all.path.pop_back();
   }
   explicit operator bool() const { return is_entered_; }
