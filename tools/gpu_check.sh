@@ -218,16 +218,20 @@ kernel_times() {
   [ "${PIPESTATUS[0]}" = 0 ] && echo "rates of kernels: kernel_times.txt"
 }
 
-# Nets of many shapes: to time every kernel for them would take minutes. Several processes, where pytest-xdist is there.
+# Nets of many shapes: to time every kernel for them would take minutes. Several processes, where pytest-xdist is there. No other
+# plugin is loaded than ours need: of those that a machine has, one that warns ends pytest, to which warnings are errors here
+# (pytest-benchmark warns where there are several processes).
 net_tests() {
   [ -d "$build/stage" ] || { echo "skipped: the phase build was not done"; exit 77; }
   "$python" -P -c 'import pytest' 2>/dev/null || { echo "no pytest: nets are not checked beside the CPU"; exit 1; }
+  local finds="from pycnn.config import machine; raise SystemExit('cuda:0' not in machine()['devices'])"
+  PYTHONPATH=$build/stage "$python" -P -c "$finds" || { echo "pycnn finds no GPU: all nets would be skipped"; exit 1; }
   local -a many=()
-  if "$python" -P -c 'import xdist' 2>/dev/null; then
-    many=(-n 6)
+  if PYTHONPATH=$build/stage "$python" -P -c 'import xdist' 2>/dev/null; then
+    many=(-p xdist -n 6)
     export OMP_NUM_THREADS=4
   fi
-  PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --tb=short --maxfail=40 "${many[@]}" "$@"
+  PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTEST_ADDOPTS= PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --tb=short --maxfail=40 "${many[@]}" "$@"
 }
 
 # Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick. The last net begun has time

@@ -99,6 +99,56 @@ def test_without_pytest_nets_fail(script, tmp_path):
     assert "1 phases, 1 failed, 0 skipped" in (tmp_path / "out/table.txt").read_text()
 
 
+FAKE_XDIST = """
+def pytest_addoption(parser):
+    parser.getgroup("xdist")._addoption("--processes", "-n", dest="processes")
+"""
+# As pytest-benchmark does, and to warn is to fail.
+FAKE_BENCHMARK = """
+import warnings
+
+def pytest_configure(config):
+    if config.getoption("processes", None):
+        warnings.warn("nothing is measured by several processes")
+"""
+
+
+def test_nets_are_run_by_several_processes_whatever_other_plugins_warn_of(script, root, tmp_path):
+    stage = tmp_path / "build-gpu/stage"
+    for name, text in (("xdist", FAKE_XDIST), ("benchmark", FAKE_BENCHMARK)):
+        (stage / name).mkdir(parents=True)
+        (stage / name / "__init__.py").write_text("")
+        (stage / name / "plugin.py").write_text(text)
+        told = stage / f"pytest_{name}-1.0.dist-info"
+        told.mkdir()
+        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pytest-{name}\nVersion: 1.0\n")
+        (told / "entry_points.txt").write_text(f"[pytest11]\n{name} = {name}.plugin\n")
+    (tmp_path / "pyproject.toml").write_bytes((root / "pyproject.toml").read_bytes())
+    test = "def test_tiny(pytestconfig):\n    assert pytestconfig.getoption('processes') == '6'\n"
+    for file in ("cuda/test_tiny.py", "cuda/test_zoo_on_gpu.py", "train/test_augment_in_step.py"):
+        (tmp_path / "tests" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tests" / file).write_text(test)
+    table = run(script, tmp_path, "nets", "zoo", **python_with_a_gpu(tmp_path))
+    assert re.match(r"nets +ok +\d+ s +2 passed", table["nets"]), (tmp_path / "out/nets.log").read_text()
+    assert re.match(r"zoo +ok +\d+ s +1 passed", table["zoo"]), (tmp_path / "out/zoo.log").read_text()
+
+
+def python_with_a_gpu(folder: Path) -> dict[str, str]:
+    """A Python in which pycnn has a GPU."""
+    stage = folder / "build-gpu/stage/pycnn"
+    stage.mkdir(parents=True)
+    (stage / "__init__.py").write_text("")
+    (stage / "config.py").write_text("machine = lambda: {'devices': ['cpu', 'cuda:0']}\n")
+    return program(folder, "python3", f'exec {sys.executable} "$@"')
+
+
+def test_nets_that_find_no_gpu_fail_instead_of_being_skipped(script, tmp_path):
+    variables = python_with_a_gpu(tmp_path)
+    (tmp_path / "build-gpu/stage/pycnn/config.py").write_text("machine = lambda: {'devices': ['cpu']}\n")
+    table = run(script, tmp_path, "nets", status=1, **variables)
+    assert re.match(r"nets +failed \(1\) +\d+ s +pycnn finds no GPU", table["nets"]), table["nets"]
+
+
 @pytest.mark.parametrize("module", ["pybind11", "numpy"])
 def test_a_build_that_lacks_something_fails_and_names_it(script, tmp_path, module):
     variables = python_without(tmp_path, module) | program(tmp_path, "nvcc", "exit 1")
