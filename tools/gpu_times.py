@@ -48,6 +48,7 @@ sys.path.append(str(TOOLS.parent))  # only now: `benchmarks` is found there, pyc
 # csrc/backends/cuda/library_kernel.h: what was not timed, and why; and what was, but for engines that also measure.
 LATE, MEASURING = "choosing took more than", "no engines that measure"
 TURN_S, ROUNDS = 0.2, 5
+DEVICE = "cuda"  # both sides'
 FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
 
 Steps = Callable[[int], Any]
@@ -114,12 +115,12 @@ class Pycnn:
         begin = time.perf_counter()
         if row.kind == "train":
             optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
-            self.trainer = pycnn.Trainer(work.net, optimizer=optimizer, device="cuda", dtype=row.dtype)
+            self.trainer = pycnn.Trainer(work.net, optimizer=optimizer, device=DEVICE, dtype=row.dtype)
             self.begin: Callable[[], Any] = lambda: self.trainer.begin_batch(x, y)
             self.first = self.begin().wait()["loss"]
             self.program = self.trainer._training.get(x, y).program
         else:
-            self.program = pycnn.compile(work.net, x.shape, device="cuda", dtype=row.dtype, input_dtype="uint8")
+            self.program = pycnn.compile(work.net, x.shape, device=DEVICE, dtype=row.dtype, input_dtype="uint8")
             self.begin = lambda: self.program.begin(x)
             self.first = np.array(self.begin().wait()["output"])
         self.compile_s = time.perf_counter() - begin
@@ -142,7 +143,7 @@ class Torch:
         import torch
         from torch.nn.functional import cross_entropy
 
-        if not torch.cuda.is_available():
+        if DEVICE == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("PyTorch sees no GPU")
         from benchmarks.torch_twin import TorchTwin
 
@@ -150,16 +151,16 @@ class Torch:
         torch.backends.cudnn.benchmark_limit = 0  # all algorithms
         torch.backends.cuda.matmul.allow_tf32 = True
         twin: Any = torch.fx.symbolic_trace(TorchTwin(work.net).train(work.row.kind == "train"))
-        net: Any = twin.cuda().to(memory_format=torch.channels_last)
-        x = torch.from_numpy(work.x).cuda().permute(0, 3, 1, 2).float() / 255
-        y = torch.from_numpy(work.y).cuda()
+        net: Any = twin.to(DEVICE, memory_format=torch.channels_last)
+        x = torch.from_numpy(work.x).to(DEVICE).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(work.y).to(DEVICE)
         self.net = net
         if work.row.kind == "train":
             optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, fused=True)
 
             def step() -> Any:
-                optimizer.zero_grad(set_to_none=False)
-                with torch.autocast("cuda", dtype=torch.bfloat16):
+                optimizer.zero_grad(set_to_none=True)  # in a graph, too, where gradients have places of their own
+                with torch.autocast(DEVICE, dtype=torch.bfloat16):
                     scores = self.net(x)
                 loss = cross_entropy(scores.float(), y)
                 loss.backward()
@@ -184,7 +185,8 @@ class Torch:
         """Step by step."""
         for _ in range(count):
             self.step()
-        self.torch.cuda.synchronize()
+        if DEVICE == "cuda":
+            self.torch.cuda.synchronize()
 
     def graph(self) -> Steps:
         """The same, recorded as one CUDA graph."""

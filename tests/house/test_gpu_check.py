@@ -438,3 +438,23 @@ print(gpu_times.steps_not_timed([{"refused": each} for each in refused]))
     assert f'"{text} "' in header
     assert f'"{measuring}: {text} "' in header
     assert count == "3"
+
+
+PEER = """
+import gpu_times, torch
+gpu_times.DEVICE = "cpu"
+kept = []
+zero = torch.optim.SGD.zero_grad
+def note(self, set_to_none=True):
+    kept.append(not set_to_none)
+    zero(self, set_to_none=set_to_none)
+torch.optim.SGD.zero_grad = note
+theirs = gpu_times.Torch(gpu_times.Workload(gpu_times.Row("train", "lenet5", 8)))
+theirs.eager(2)
+print(kept)
+"""
+
+
+def test_pytorch_need_not_clear_its_gradients(script):
+    pytest.importorskip("torch")
+    assert run_beside_tools(script, PEER).strip() == "[False, False, False]"
