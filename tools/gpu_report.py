@@ -2,6 +2,7 @@
 
     python tools/gpu_report.py OUTPUT_DIR
 
+Images of both lie on the GPU; "host-fed" are milliseconds of pycnn's steps with images that come from the host.
 OUTPUT_DIR may hold compiled.json (gpu_times.py --compiled) and torch.json (gpu_torch_baseline.py), or the variable
 PYCNN_TORCH_BASELINE name the latter. The ratio is to the fastest of all; a row without any compiled PyTorch says so,
 and so does one in which kernels were taken without timing what else there is.
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
-COMPILED = ("compiled", "max-autotune")
+COMPILED = ("compiled", "compiled graph", "max-autotune")
+HOST = "host-fed"
+OWN = ("pycnn", HOST)
 HEADER = f"{'bfloat16':32} {'ms':>8} {'images/s':>9} {'PyTorch':>10} {'ratio':>6}"
 
 
@@ -29,7 +32,7 @@ def title(result: Result) -> str:
 
 def fastest_peer(result: Result) -> tuple[str, float] | None:
     """Which way of PyTorch is the fastest, and its seconds; None without any."""
-    theirs = {key: value for key, value in result.get("seconds", {}).items() if key != "pycnn"}
+    theirs = {key: value for key, value in result.get("seconds", {}).items() if key not in OWN}
     return min(theirs.items(), key=lambda item: item[1]) if theirs else None
 
 
@@ -46,6 +49,8 @@ def line(result: Result) -> str:
     batch, own, peer = result["batch"], result["seconds"].get("pycnn"), fastest_peer(result)
     text = f"{title(result):32} " + (f"{1e3 * own:8.3f} {batch / own:9.0f} " if own else f"{'-':>8} {'-':>9} ")
     notes = []
+    if own and HOST in result["seconds"]:
+        notes.append(f"{HOST} {1e3 * result['seconds'][HOST]:.3f} ms")
     if result.get("steps_not_timed"):
         notes.append(f"{result['steps_not_timed']} steps not timed")
     if peer is None:
@@ -94,11 +99,11 @@ def joined(folder: Path, baseline: Path) -> tuple[list[Result], list[str]]:
     for result in times["rows"] + compiled["rows"]:
         row = rows.setdefault(title(result), result)
         # Its own steps were timed in both; those beside all of PyTorch's count.
-        peer = result.get("seconds", {}).get("compiled")
-        if peer is None or row is result:
+        peers = {key: value for key, value in result.get("seconds", {}).items() if key in COMPILED}
+        if not peers or row is result:
             continue
         if "seconds" in row:
-            row["seconds"]["compiled"] = peer
+            row["seconds"] |= peers
         else:
             rows[title(result)] = result
     for result in torch["rows"]:

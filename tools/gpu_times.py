@@ -4,9 +4,11 @@
     python tools/gpu_times.py --tune [--seconds S]    # only compiles, which chooses kernels and keeps the choices
 
 KIND is train or infer, DTYPE bfloat16 or float16. PyTorch runs a twin of the net with the same weights, channels last,
-bfloat16 by autocast in training and by bfloat16 weights in inference, from images that lie on the GPU; pycnn's are on
-the host, as bytes. Nobody waits for a step before the next is given. PyTorch's best is the faster of eager and one CUDA
-graph, or with --compiled what `torch.compile` makes, and the ratio is to that; gpu_report.py joins them. It has no part
+bfloat16 by autocast in training and by bfloat16 weights in inference. The images of both lie on the GPU, PyTorch's as
+normalised numbers, pycnn's as bytes, which each step gathers and normalises as `fit` has it (augment_in="resident"); of
+the first rows the same is timed with bytes that come from the host in each step, too ("host-fed"). Nobody waits for a
+step before the next is given. PyTorch's best is the faster of eager and one CUDA graph, or with --compiled what
+`torch.compile` makes, by itself and in one graph, and the ratio is to that; gpu_report.py joins them. It has no part
 in rows in float16. Whose first results differ is said, and of how many steps no other kernel was timed since choosing
 took too long. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of them, and
 profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
@@ -39,9 +41,14 @@ if importlib.util.find_spec("pycnn") is None:
     )
 
 from gpu_machine import machine  # noqa: E402
-from gpu_report import HEADER, line, mean_line  # noqa: E402
+from gpu_report import HEADER, HOST, line, mean_line  # noqa: E402
 
 import pycnn  # noqa: E402
+from pycnn import functional  # noqa: E402
+from pycnn.data.transforms._windows import Uncut, as_windows  # noqa: E402
+from pycnn.program import compile_traced  # noqa: E402
+from pycnn.tensor import Parameter  # noqa: E402
+from pycnn.tracing import trace  # noqa: E402
 
 sys.path.append(str(TOOLS.parent))  # only now: `benchmarks` is found there, pycnn is not
 
@@ -50,6 +57,9 @@ LATE, MEASURING = "choosing took more than", "no engines that measure"
 TURN_S, ROUNDS = 0.2, 5
 DEVICE = "cuda"  # both sides'
 FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
+
+# Of which nets steps are timed with images from the host, too.
+HOST_FED = ("resnet50", "lenet5")
 
 Steps = Callable[[int], Any]
 
@@ -108,25 +118,62 @@ class Workload:
 
 
 class Pycnn:
-    """Steps by pycnn; `first` is the loss of the first one, or its scores."""
+    """Steps by pycnn from images on the GPU; `first` is the loss of the first one, or its scores."""
 
     def __init__(self, work: Workload) -> None:
         row, x, y = work.row, work.x, work.y
         begin = time.perf_counter()
+        # All images in their order, whole.
+        places = np.zeros((len(x), 8), np.int64)
+        places[:, 0] = np.arange(len(x))
         if row.kind == "train":
             optimizer = pycnn.optim.SGD(lr=1e-3, momentum=0.9)
-            self.trainer = pycnn.Trainer(work.net, optimizer=optimizer, device=DEVICE, dtype=row.dtype)
-            self.begin: Callable[[], Any] = lambda: self.trainer.begin_batch(x, y)
+            trainer = pycnn.Trainer(work.net, optimizer=optimizer, device=DEVICE, dtype=row.dtype)
+            windows = as_windows(None, x.shape[1:], x.dtype)
+            assert windows is not None
+            trainer._training.keep_images(x)
+            batch = Uncut(x, places, windows, is_whole=True)
+            self.begin: Callable[[], Any] = lambda: trainer.begin_batch(batch, y)
+            self.host_fed = Ahead(lambda: trainer.begin_batch(x, y))
             self.first = self.begin().wait()["loss"]
-            self.program = self.trainer._training.get(x, y).program
+            self.program = trainer._training.get(batch, y).program
         else:
-            self.program = pycnn.compile(work.net, x.shape, device=DEVICE, dtype=row.dtype, input_dtype="uint8")
-            self.begin = lambda: self.program.begin(x)
+            images = Parameter(x.shape, init=x, trainable=False, dtype="uint8")
+            images.name = "images of the row"
+            whole = trace(
+                lambda places: work.net(functional.take_windows(images, places, size=x.shape[1:3])),
+                {"places": (places.shape, "int64")},
+                root=work.net,
+            )
+            self.program = compile_traced(whole, device=DEVICE, dtype=row.dtype)
+            self.begin = lambda: self.program.begin(places)
             self.first = np.array(self.begin().wait()["output"])
+            sent: list[Any] = []  # compiled when it is wanted
+
+            def begin_sent() -> Any:
+                if not sent:
+                    low = {"input_dtype": "uint8"} if row.dtype != "float32" else {}
+                    dtype = row.dtype if low else "uint8"
+                    sent.append(pycnn.compile(work.net, x.shape, device=DEVICE, dtype=dtype, **low))
+                return sent[0].begin(x)
+
+            self.host_fed = Ahead(begin_sent)
         self.compile_s = time.perf_counter() - begin
+        self.steps = Ahead(self.begin)
 
     def __call__(self, count: int) -> None:
-        """Take `count` steps, the result of each looked at two steps later, as `fit` does."""
+        """Take `count` steps."""
+        self.steps(count)
+
+
+class Ahead:
+    """Takes steps, the result of each looked at two steps later, as `fit` does."""
+
+    def __init__(self, begin: Callable[[], Any]) -> None:
+        self.begin = begin
+
+    def __call__(self, count: int) -> None:
+        """Take `count` of them."""
         begun: deque[Any] = deque()
         for _ in range(count):
             begun.append(self.begin())
@@ -277,6 +324,8 @@ def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
             torch_problem = str(error).splitlines()[0]
     own = Pycnn(work)
     steps: dict[str, Steps] = {"pycnn": own}
+    if row.net in HOST_FED and row.dtype == "bfloat16" and not compiled:
+        steps[HOST] = own.host_fed
     result: dict[str, Any] = {**vars(row), "compile_s": round(own.compile_s, 2)}
     if torch_problem is not None:
         result["no_torch"] = torch_problem
@@ -286,10 +335,10 @@ def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
             steps["compiled"] = torch.compiled()
         else:
             steps["eager"] = torch.eager
-            try:
-                steps["graph"] = torch.graph()
-            except RuntimeError as error:
-                result["no_graph"] = str(error).splitlines()[0]
+        try:
+            steps["compiled graph" if compiled else "graph"] = torch.graph()
+        except RuntimeError as error:
+            result["no_graph"] = str(error).splitlines()[0]
     result["seconds"] = times_in_turns(steps)
     text, result["profiled_seconds"], result["steps_not_timed"] = profile(own.program, str(row))
     return result, text
