@@ -9,9 +9,10 @@ normalised numbers, pycnn's as bytes, which each step gathers and normalises as 
 the first rows the same is timed with bytes that come from the host in each step, too ("host-fed"). Nobody waits for a
 step before the next is given. PyTorch's best is the faster of eager and one CUDA graph, or with --compiled what
 `torch.compile` makes, by itself and in one graph, and the ratio is to that; gpu_report.py joins them. It has no part
-in rows in float16. Whose first results differ is said, and of how many steps no other kernel was timed since choosing
-took too long. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of them, and
-profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
+in rows in float16. Whose first results differ is said, whose loss after 20 steps on the batch differs from that of
+PyTorch in float32 (its products in TF32), with the same weights, and of how many steps no other kernel was timed since
+choosing took too long. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of
+them, and profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ LATE, MEASURING = "choosing took more than", "no engines that measure"
 TURN_S, ROUNDS = 0.2, 5
 DEVICE = "cuda"  # both sides'
 FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
+# The kernels that were chosen by time have made these steps, gradients and updates. What dropout leaves out, and what a
+# deep net makes of roundings, is another's in each of both.
+LEARNT_STEPS, LEARNT_LOSS = 20, 0.1
 
 # Of which nets steps are timed with images from the host, too.
 HOST_FED = ("resnet50", "lenet5")
@@ -161,6 +165,11 @@ class Pycnn:
         self.compile_s = time.perf_counter() - begin
         self.steps = Ahead(self.begin)
 
+    def learnt(self) -> float:
+        """The loss of step `LEARNT_STEPS`, of which one was made."""
+        self.steps(LEARNT_STEPS - 2)
+        return float(self.begin().wait()["loss"])
+
     def __call__(self, count: int) -> None:
         """Take `count` steps."""
         self.steps(count)
@@ -184,9 +193,9 @@ class Ahead:
 
 
 class Torch:
-    """Steps by PyTorch; `first` as there."""
+    """Steps by PyTorch, in 16 bits where `narrow`; `first` as there."""
 
-    def __init__(self, work: Workload) -> None:
+    def __init__(self, work: Workload, *, narrow: bool = True) -> None:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -194,7 +203,7 @@ class Torch:
             raise RuntimeError("PyTorch sees no GPU")
         from benchmarks.torch_twin import TorchTwin
 
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = narrow  # what is not timed need not be quick
         torch.backends.cudnn.benchmark_limit = 0  # all algorithms
         torch.backends.cuda.matmul.allow_tf32 = True
         twin: Any = torch.fx.symbolic_trace(TorchTwin(work.net).train(work.row.kind == "train"))
@@ -207,7 +216,7 @@ class Torch:
 
             def step() -> Any:
                 optimizer.zero_grad(set_to_none=True)  # in a graph, too, where gradients have places of their own
-                with torch.autocast(DEVICE, dtype=torch.bfloat16):
+                with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=narrow):
                     scores = self.net(x)
                 loss = cross_entropy(scores.float(), y)
                 loss.backward()
@@ -227,6 +236,11 @@ class Torch:
             self.step = scores
             self.first = scores().float().cpu().numpy()
         self.torch = torch
+
+    def learnt(self) -> float:
+        """The loss of step `LEARNT_STEPS`, of which one was made."""
+        self.eager(LEARNT_STEPS - 2)
+        return float(self.step().item())
 
     def eager(self, count: int) -> None:
         """Step by step."""
@@ -277,13 +291,34 @@ def times_in_turns(steps: dict[str, Steps]) -> dict[str, float]:
     return {key: statistics.median(values) for key, values in samples.items()}
 
 
+def losses_differ(own: float, theirs: float, share: float) -> bool:
+    """Whether one is further from the other than a share; NaN is."""
+    return not abs(own - theirs) <= share * max(1.0, abs(theirs))
+
+
 def difference(own: Any, theirs: Any) -> str:
     """What is wrong with first results, "" where nothing is."""
     if isinstance(own, float):
-        wrong = not abs(own - theirs) <= FIRST_LOSS * max(1.0, abs(theirs))
-        return f"first loss {own:.4g}, PyTorch's {theirs:.4g}" if wrong else ""
+        return f"first loss {own:.4g}, PyTorch's {theirs:.4g}" if losses_differ(own, theirs, FIRST_LOSS) else ""
     share = float(np.abs(own - theirs).max() / np.abs(theirs).max())
     return "" if share <= FIRST_SCORES else f"first scores are {share:.3g} of the largest away from PyTorch's"
+
+
+def learnt_difference(own: float, theirs: float) -> str:
+    """What is wrong with the loss after some steps, "" where nothing is."""
+    if not losses_differ(own, theirs, LEARNT_LOSS):
+        return ""
+    return f"loss of step {LEARNT_STEPS} {own:.4g}, PyTorch's in float32 {theirs:.4g}"
+
+
+def learnt_in_float32(work: Workload) -> float:
+    """The loss of step `LEARNT_STEPS` by PyTorch, from the weights as they are."""
+    peer = Torch(work, narrow=False)
+    found = peer.learnt()
+    del peer
+    gc.collect()
+    free_torch()
+    return found
 
 
 def steps_not_timed(steps: list[dict[str, Any]]) -> int:
@@ -316,10 +351,12 @@ def profile(program: Any, title: str) -> tuple[str, float, int]:
 def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
     """Times of a row, and its profile."""
     work = Workload(row)
-    torch = torch_problem = None
+    torch = torch_problem = learnt = None
     if row.dtype == "bfloat16":
         try:
-            torch = Torch(work)  # first: pycnn's training changes the weights
+            # First: pycnn's training changes the weights.
+            learnt = learnt_in_float32(work) if row.kind == "train" and not compiled else None
+            torch = Torch(work)
         except (ImportError, RuntimeError, NotImplementedError) as error:
             torch_problem = str(error).splitlines()[0]
     own = Pycnn(work)
@@ -330,7 +367,11 @@ def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
     if torch_problem is not None:
         result["no_torch"] = torch_problem
     if torch is not None:
-        result["difference"] = difference(own.first, torch.first)
+        wrong = [difference(own.first, torch.first)]
+        if learnt is not None:
+            result["learnt"] = {"steps": LEARNT_STEPS, "pycnn": own.learnt(), "float32": learnt}
+            wrong.append(learnt_difference(result["learnt"]["pycnn"], learnt))
+        result["difference"] = ", ".join(filter(None, wrong))
         if compiled:
             steps["compiled"] = torch.compiled()
         else:
@@ -408,7 +449,8 @@ def table(rows: list[Row], until: float, folder: Path, *, compiled: bool, begun:
 def free_torch() -> None:
     """Give the memory back that PyTorch keeps for later."""
     if torch := sys.modules.get("torch"):
-        torch._dynamo.reset()
+        if "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()
         torch.cuda.empty_cache()
 
 

@@ -479,3 +479,34 @@ def test_steps_are_timed_from_images_that_lie_where_they_are_computed(script):
     printed = run_beside_tools(script, RESIDENT).splitlines()
     # A training learns, and no images are among what a step is given.
     assert printed == ["train places y True False", "infer places True True"]
+
+
+LEARNING = """
+import gpu_times
+gpu_times.DEVICE = "cpu"
+gpu_times.times_in_turns = lambda steps: dict.fromkeys(steps, 1.0)
+gpu_times.profile = lambda program, title: ("", 1.0, 0)
+gpu_times.Torch.graph = lambda self: self.eager
+row = gpu_times.Row("train", "lenet5", 8)
+narrow = gpu_times.Pycnn
+class Own(narrow):
+    def __init__(self, work):
+        work.row = gpu_times.Row("train", "lenet5", 8, "float32")
+        narrow.__init__(self, work)
+gpu_times.Pycnn = Own
+result, _ = gpu_times.measure(row, compiled=False)
+learnt = result["learnt"]
+print(result["difference"] or "alike", learnt["steps"], abs(learnt["pycnn"] - learnt["float32"]) < 1e-5)
+Own.learnt = lambda self: learnt["pycnn"] * 1.2
+result, _ = gpu_times.measure(row, compiled=False)
+print(result["difference"].partition(" 2.")[0])
+print(gpu_times.learnt_difference(float("nan"), 1.0))
+"""
+
+
+def test_losses_of_later_steps_are_held_beside_pytorch_in_float32(script):
+    pytest.importorskip("torch")
+    printed = run_beside_tools(script, LEARNING).splitlines()
+    assert printed[0] == "alike 20 True"
+    assert printed[1] == "loss of step 20"
+    assert printed[2] == "loss of step 20 nan, PyTorch's in float32 1"
