@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
-#   tools/gpu_check.sh OUTPUT_DIR [PHASE...]    # all phases but those on demand, or those named alone
-# On demand, each of up to 9 minutes: zoo, cifar10, tune_all (every kernel of the nets that are timed is chosen by time; once more
-# goes on where the first ended) and compiled_all (torch.compile beside pycnn for every row, which the table joins, as it does
-# OUTPUT_DIR/torch.json or what PYCNN_TORCH_BASELINE names, of gpu_torch_baseline.py).
-# Each phase has its own time limit (all of them, with what ending one may take, are 570 s; those on demand apart) and leaves
+#   tools/gpu_check.sh OUTPUT_DIR [PHASE[:SECONDS]...]    # all phases but those on demand, or those named alone
+# On demand: rates; and, each of up to 9 minutes, zoo, cifar10, tune_all (every kernel of the nets that are timed is chosen by time;
+# once more goes on where the first ended) and compiled_all (torch.compile beside pycnn for every row, which the table joins, as it
+# does OUTPUT_DIR/torch.json or what PYCNN_TORCH_BASELINE names, of gpu_torch_baseline.py).
+# Each phase has its own time limit, or the one that is given (all of them, with what ending one may take, are 570 s; those on demand
+# apart; the last gets what the others leave) and leaves
 # OUTPUT_DIR/PHASE.log; whatever fails, the next ones run and a table of at most 25 lines comes last (table.txt). All that
 # OUTPUT_DIR holds is also in one file, OUTPUT_DIR/results.tgz.
 # It ends with 0 if no phase failed, with 1 if one did, and with 77 without a GPU, where nothing but probe is run. A phase that
@@ -61,6 +62,8 @@ table() {
 
 # finish STATUS [WORDS]: the table, all results as one file, and the end.
 finish() {
+  # What was chosen goes on elsewhere with the other results.
+  [ "$PYCNN_CUDA_PLANS" = "$out/cuda_plans.txt" ] || cp "$PYCNN_CUDA_PLANS" "$out/cuda_plans.txt" 2>/dev/null
   { table && echo "${@:2}"; } | grep . | tee "$out/table.txt"
   local packed
   packed=$(mktemp) && tar -czf "$packed" -C "$out" --exclude=./results.tgz . && mv "$packed" "$out/results.tgz" && chmod a+r "$out/results.tgz"
@@ -252,7 +255,7 @@ kernel_times() {
   test_build pycnn_cuda_kernel_times
   local peak=0
   if [ -s "$out/ceilings.json" ]; then peak=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["bfloat16_flops"] / 1e12)' "$out/ceilings.json"); fi
-  PYCNN_CUDA_CHOOSE_SECONDS=2 PYCNN_CUDA_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_kernel_times" "$peak" | tee "$out/kernel_times.txt"
+  PYCNN_CUDA_CHOOSE_SECONDS=20 PYCNN_CUDA_MODULE=$build/stage/pycnn/lib/pycnn_cuda.so "$build/tests/tests/cpp/pycnn_cuda_kernel_times" "$peak" | tee "$out/kernel_times.txt"
   [ "${PIPESTATUS[0]}" = 0 ] && echo "rates of kernels: kernel_times.txt"
 }
 
@@ -275,12 +278,14 @@ net_tests() {
 # Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick. The last net begun has time
 # for its choices; those that are left are made by the phases behind it, of each net for a few seconds.
 tune() {
-  PYCNN_CUDA_CHOOSE_SECONDS=28 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 16
+  local each=$((PHASE_SECONDS / 2))
+  if ((each > 28)); then each=28; fi
+  PYCNN_CUDA_CHOOSE_SECONDS=$each PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds $((PHASE_SECONDS - each - 8))
 }
 
 # The same until every kernel is chosen by time, or the phase ends: what was chosen until then is kept.
 tune_all() {
-  PYCNN_CUDA_CHOOSE_SECONDS=300 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds 500
+  PYCNN_CUDA_CHOOSE_SECONDS=300 PYTHONPATH=$build/stage "$python" -P tools/gpu_times.py --tune --seconds $((PHASE_SECONDS - 40))
 }
 
 # The recipe for CIFAR-10 as a user trains it, then the accuracy of the same in PyTorch. The images are those that
@@ -316,23 +321,39 @@ times() {
 
 export -f probe watched ceilings build test_build kernel_tests kernel_test kernel_times try_sanitizer sanitizer net_tests tune tune_all times cifar10
 export out build python root
+known=" probe ceilings build kernels rates nets sanitizer tune tune_all times compiled compiled_all zoo cifar10 "
+for phase in $wanted; do
+  if [[ "$known" != *" ${phase%%:*} "* ]] || ! [[ "$phase" =~ ^[a-z0-9_]+(:[1-9][0-9]*)?$ ]]; then
+    echo "no phase $phase: expected NAME or NAME:SECONDS of$known" >&2
+    exit 2
+  fi
+done
+
+# on_demand NAME SECONDS COMMAND...: a phase that is only run where it is named.
+on_demand() { [ "$wanted" = "  " ] || phase "$@"; }
+
+# rest SECONDS: what is left until the whole is to end, but at least so much.
+rest() { echo $((565 - SECONDS > $1 ? 565 - SECONDS : $1)); }
+
 export PYCNN_CUDA_PLANS=${PYCNN_CUDA_PLANS:-$out/cuda_plans.txt}
 eval "$(libraries)"
 phase probe 10 bash -c probe
 if [ $? = 77 ]; then
   finish 77 "no GPU: nothing else was run"
 fi
-phase ceilings 15 bash -c ceilings
+# The first to import PyTorch, which takes long once.
+phase ceilings 25 bash -c ceilings
 phase build 90 bash -c build
 phase kernels 70 bash -c kernel_tests
-phase rates 30 bash -c kernel_times
-phase nets 60 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py --ignore=tests/cuda/test_zoo_on_gpu.py'
-phase sanitizer 50 bash -c sanitizer
-phase tune 50 bash -c tune
-if [[ "$wanted" == *" tune_all "* ]]; then phase tune_all 540 bash -c tune_all; fi
-phase times 105 bash -c 'times times --seconds 82'
-phase compiled 40 bash -c 'times compiled --compiled --rows train:resnet50:256 --seconds 5'
-if [[ "$wanted" == *" compiled_all "* ]]; then phase compiled_all 540 bash -c 'times compiled_all --compiled --seconds 440'; fi
-if [[ "$wanted" == *" zoo "* ]]; then phase zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'; fi
-if [[ "$wanted" == *" cifar10 "* ]]; then phase cifar10 240 bash -c cifar10; fi
+on_demand rates 40 bash -c kernel_times
+phase nets 70 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py --ignore=tests/cuda/test_zoo_on_gpu.py'
+phase sanitizer 45 bash -c sanitizer
+phase tune 40 bash -c tune
+on_demand tune_all 540 bash -c tune_all
+phase times 80 bash -c 'times times --seconds $((PHASE_SECONDS - 20))'
+# To compile the training of ResNet-50 takes a minute or more; further rows where there is time for as much.
+phase compiled "$(rest 95)" bash -c 'times compiled --compiled --seconds $((PHASE_SECONDS - 75))'
+on_demand compiled_all 540 bash -c 'times compiled_all --compiled --seconds $((PHASE_SECONDS - 100))'
+on_demand zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'
+on_demand cifar10 240 bash -c cifar10
 finish $((failed > 0 ? 1 : 0))

@@ -17,7 +17,7 @@ import reference
 
 import pycnn
 
-PHASES = ["probe", "ceilings", "build", "kernels", "rates", "nets", "sanitizer", "tune", "times", "compiled"]
+PHASES = ["probe", "ceilings", "build", "kernels", "nets", "sanitizer", "tune", "times", "compiled"]
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +46,63 @@ def run(script: Path, folder: Path, *phases: str, status: int = 0, **environment
 
 def test_all_limits_and_what_ending_the_phases_takes_are_570_seconds_at_most(script):
     text = script.read_text()
-    limits = dict(re.findall(r"^(?:if ! )?phase (\w+) (\d+) ", text, re.MULTILINE))
+    found = re.findall(r'^(?:if ! )?phase (\w+) (?:(\d+)|"\$\(rest (\d+)\)") ', text, re.MULTILINE)
+    limits = {name: int(fixed or least) for name, fixed, least in found}
     assert list(limits) == PHASES
     margin = int(re.search(r'timeout --signal=INT --kill-after=(\d+) "\$limit"', text)[1])
-    assert sum(map(int, limits.values())) + margin * len(limits) <= 570
-    assert int(re.search(r"'times times --seconds (\d+)'", text)[1]) + 20 <= int(limits["times"])
-    tune = re.search(r"CHOOSE_SECONDS=(\d+) .*--tune --seconds (\d+)", text)
-    assert int(tune[1]) + int(tune[2]) < int(limits["tune"])
+    assert sum(limits.values()) + margin * len(limits) <= 570
+    # The last gets what the others leave.
+    assert int(re.search(r"^rest\(\) .*?(\d+) - SECONDS", text, re.MULTILINE)[1]) + margin <= 570
+    assert found[-1][2]
+    # Rows begin early enough for their end.
+    assert re.search(r"'times times --seconds \$\(\(PHASE_SECONDS - (\d+)\)\)'", text)[1] == "20"
+    last = int(re.search(r"'times compiled --compiled --seconds \$\(\(PHASE_SECONDS - (\d+)\)\)'", text)[1])
+    assert 60 <= last <= limits["compiled"] - 15  # PyTorch is imported before the first
+
+
+def test_choosing_ends_within_its_phase(script):
+    body = re.search(r"^tune\(\) \{.*?^\}", script.read_text(), re.MULTILINE | re.DOTALL)[0]
+    told = 'python=echo; echo() { printf "%s %s\\n" "$PYCNN_CUDA_CHOOSE_SECONDS" "${@: -1}"; }'
+    for limit in (20, 40, 120, 500):
+        code = f"PHASE_SECONDS={limit}; build=b; {told}; {body}; tune"
+        printed = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout
+        each, begun = map(int, printed.split())
+        assert begun >= 1
+        assert min(limit // 2, 28) == each
+        assert each + begun <= limit - 8
+
+
+def test_all_rates_have_one_time_for_choosing(script, root):
+    limit = re.search(r"^on_demand rates (\d+) ", script.read_text(), re.MULTILINE)[1]
+    seconds = re.search(r"CHOOSE_SECONDS=(\d+) .*pycnn_cuda_kernel_times", script.read_text())[1]
+    assert int(seconds) <= int(limit) - 15
+    source = (root / "tests/cpp/cuda_kernel_times.cpp").read_text()
+    assert source.count("Problem problem;") == source.count("problem.began = kBegan;") == 1
+
+
+def test_phases_may_be_given_their_seconds_and_others_are_refused(script, tmp_path):
+    table = run(script, tmp_path, "kernels:9", "rates")
+    assert re.match(r"kernels +skipped", table["kernels"])
+    for wrong in ("kernel", "tune:", "tune:x", "tune:0", "tune:5:5", "9"):
+        command = ["bash", str(script), str(tmp_path / "none"), wrong]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 2
+        assert f"no phase {wrong}: expected NAME or NAME:SECONDS of probe ceilings build" in result.stderr
+    known = re.search(r'^known="(.*)"', script.read_text(), re.MULTILINE)[1].split()
+    assert known == re.findall(r"^(?:phase|on_demand) (\w+) ", script.read_text(), re.MULTILINE)
+
+
+def test_choices_that_another_file_keeps_are_among_the_results(script, tmp_path):
+    plans = tmp_path / "kept.txt"
+    plans.write_text("a choice\n")
+    run(script, tmp_path, "kernels", PYCNN_CUDA_PLANS=str(plans))
+    assert (tmp_path / "out/cuda_plans.txt").read_text() == "a choice\n"
 
 
 @pytest.mark.parametrize("lines", [0, 5, 40])
 def test_the_table_is_25_lines_at_most_with_all_phases(script, tmp_path, lines):
     (tmp_path / "times.txt").write_text("".join(f"time {i}\n" for i in range(lines)))
-    rows = [*PHASES, "zoo", "cifar10"]
+    rows = [*PHASES, "rates", "zoo", "cifar10"]
     table = re.search(r"^table\(\) \{.*?^\}", script.read_text(), re.MULTILINE | re.DOTALL)[0]
     code = f"set -u; out={tmp_path}; python=false; failed=0; skipped=0; rows=({' '.join(rows)}); {table}; table"
     printed = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -346,8 +390,9 @@ def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_pat
 
 def test_phases_on_demand_are_not_run_unless_named(script):
     text = script.read_text()
-    for name in ("zoo", "cifar10", "tune_all", "compiled_all"):
-        assert re.search(rf'^if \[\[ "\$wanted" == \*" {name} "\* \]\]; then phase {name} \d+ ', text, re.MULTILINE)
+    found = re.findall(r"^on_demand (\w+) \d+ ", text, re.MULTILINE)
+    assert found == ["rates", "tune_all", "compiled_all", "zoo", "cifar10"]
+    assert '[ "$wanted" = "  " ] || phase "$@"' in text
 
 
 def test_trainings_with_tests_for_a_gpu_are_run(script, root):
