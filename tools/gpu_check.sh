@@ -261,7 +261,7 @@ kernel_times() {
 
 # Nets of many shapes: to time every kernel for them would take minutes. Several processes, where pytest-xdist is there. No other
 # plugin is loaded than ours need: of those that a machine has, one that warns ends pytest, to which warnings are errors here
-# (pytest-benchmark warns where there are several processes).
+# (pytest-benchmark warns where there are several processes). What tests choose by time beside one another is not kept.
 net_tests() {
   [ -d "$build/stage" ] || { echo "skipped: the phase build was not done"; exit 77; }
   "$python" -P -c 'import pytest' 2>/dev/null || { echo "no pytest: nets are not checked beside the CPU"; exit 1; }
@@ -272,7 +272,7 @@ net_tests() {
     many=(-p xdist -n 6)
     export OMP_NUM_THREADS=4
   fi
-  PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTEST_ADDOPTS= PYCNN_CUDA_DETERMINISTIC=1 PYTHONPATH=$build/stage "$python" -P -m pytest -q --tb=short --maxfail=40 "${many[@]}" "$@"
+  PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTEST_ADDOPTS= PYCNN_CUDA_DETERMINISTIC=1 PYCNN_CUDA_PLANS=off PYTHONPATH=$build/stage "$python" -P -m pytest -q --tb=short --maxfail=40 "${many[@]}" "$@"
 }
 
 # Kernels of NVIDIA's libraries are chosen by time; what is kept makes the phases after it quick. The last net begun has time

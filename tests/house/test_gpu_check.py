@@ -166,7 +166,10 @@ def test_nets_are_run_by_several_processes_whatever_other_plugins_warn_of(script
         (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pytest-{name}\nVersion: 1.0\n")
         (told / "entry_points.txt").write_text(f"[pytest11]\n{name} = {name}.plugin\n")
     (tmp_path / "pyproject.toml").write_bytes((root / "pyproject.toml").read_bytes())
-    test = "def test_tiny(pytestconfig):\n    assert pytestconfig.getoption('processes') == '6'\n"
+    test = (
+        "import os\ndef test_tiny(pytestconfig):\n    assert pytestconfig.getoption('processes') == '6'\n"
+        "    assert os.environ['PYCNN_CUDA_PLANS'] == 'off'\n"  # what is timed beside others is not to be kept
+    )
     for file in ("cuda/test_tiny.py", "cuda/test_zoo_on_gpu.py", "train/test_augment_in_step.py"):
         (tmp_path / "tests" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / file).write_text(test)
@@ -597,16 +600,24 @@ gpu_times.Pycnn = Own
 result, _ = gpu_times.measure(row, compiled=False)
 learnt = result["learnt"]
 print(result["difference"] or "alike", learnt["steps"], abs(learnt["pycnn"] - learnt["float32"]) < 1e-5)
+print(*result["seconds"])
+gpu_times.CHOSEN_S = 0.0
 Own.learnt = lambda self: learnt["pycnn"] * 1.2
 result, _ = gpu_times.measure(row, compiled=False)
 print(result["difference"].partition(" 2.")[0])
+print(*result["seconds"])
 print(gpu_times.learnt_difference(float("nan"), 1.0))
 """
 
 
+@pytest.mark.slow
 def test_losses_of_later_steps_are_held_beside_pytorch_in_float32(script):
     pytest.importorskip("torch")
     printed = run_beside_tools(script, LEARNING).splitlines()
-    assert printed[0] == "alike 20 True"
-    assert printed[1] == "loss of step 20"
-    assert printed[2] == "loss of step 20 nan, PyTorch's in float32 1"
+    assert printed == [
+        "alike 20 True",
+        "pycnn host-fed eager graph",
+        "loss of step 20",
+        "pycnn eager graph",
+        "loss of step 20 nan, PyTorch's in float32 1",
+    ]
