@@ -30,8 +30,8 @@ IMAGES = {
     "inception_v3": (160, 160, 3),
 }
 OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
-# Deep, and no blocks. inception_v3's fresh weights have large gradients: at 1e-7 convolutions by other algorithms on the
-# CPU are 9 % of the loss off after 20 steps, at 1e-8 0.2 %, and the loss falls.
+# Deep, and no blocks. inception_v3's fresh weights have large gradients: at 1e-7 convolutions by other algorithms on
+# the CPU are 9 % of the loss off within 20 steps, at 1e-8 0.2 %, and the loss falls.
 RATES = {"googlenet": 1e-5, "inception_v3": 1e-8}
 BATCH, CLASSES = 8, 10
 
