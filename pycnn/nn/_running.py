@@ -75,6 +75,11 @@ class StructureWatch:
         self._structure = -1
         self._checked = -1
 
+    @property
+    def structure(self) -> int:
+        """Of the net at the last look."""
+        return self._structure
+
     def clear_stale(self, net: Module, programs: OrderedDict[Any, Any]) -> None:
         """Forget all programs if something changed since the last look."""
         now = clock.now

@@ -30,8 +30,8 @@ class Placement:
     Images stay on the device while programs find memory beside them: those for validation are given up first, then
     those of the training, unless they were asked for. From then on each batch is sent.
 
-    Several threads may ask for programs at once; they get them one after the other, so that what one of them gives up
-    is there for the next.
+    Several threads may ask for programs at once. They are made side by side, but where memory is short, what one thread
+    gives up is there for the others before these give up anything.
     """
 
     def __init__(self, training: ProgramSet, measuring: ProgramSet, device: str, turn: Turn) -> None:
@@ -41,12 +41,15 @@ class Placement:
         self._turn = turn
         self._must_keep = False
         self._begun: deque[PendingMeans] = deque(maxlen=AHEAD + 1)
-        # Of several calls of the same thread, too: a net's own code may measure while it is recorded.
-        self._lock = threading.RLock()
+        self._given_up = 0  # so many times
+        self._renew()
         renew_after_fork(self, Placement._renew)
 
     def _renew(self) -> None:
+        # One for all, since what is recorded may measure and what is placed drops programs.
         self._lock = threading.RLock()
+        for programs in (self._training, self._measuring):
+            programs.renew(self._lock)
 
     def settle(self, train: Loader, val: Loader | None, wanted: str, names: Collection[str]) -> None:
         """Settle who augments, and keep the images that can be; the loaders' batches fit that from then on.
@@ -113,16 +116,22 @@ class Placement:
         Raises:
             MemoryLimitError: There is no memory for it beside the images that must be kept.
         """
-        with self._lock:
-            while True:
+        while True:
+            with self._lock:
                 if isinstance(images, Uncut) and not programs.keeps_images:
                     images = images.with_own_images()
-                try:
-                    return images, programs.get(images, target)
-                except MemoryLimitError:
-                    # The images of a whole data set may be what is too much.
-                    if not self._give_up():
+                before = self._given_up
+            try:
+                # Without the lock: to make one takes a GPU minutes, in which others may have theirs.
+                program = programs.get(images, target)
+            except MemoryLimitError:
+                # The images of a whole data set may be what is too much; another thread may have seen it meanwhile.
+                with self._lock:
+                    if self._given_up == before and not self._give_up():
                         raise
+            else:
+                if program is not None:
+                    return images, program
 
     def note_begun(self, pending: PendingMeans) -> None:
         """Remember a run, which may read images that are to be given up."""
@@ -142,6 +151,7 @@ class Placement:
                 while self._begun:  # runs keep what they read
                     self._begun.popleft().wait()
                 programs.drop_images()
+                self._given_up += 1
                 return True
         return False
 

@@ -6,6 +6,7 @@ program minimises, and one further scalar for each metric.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from pycnn.nn.auxiliary import Auxiliary, collect_auxiliary, total_loss
 from pycnn.nn.module import Module
 from pycnn.program import GradientExchange, OptimizerSpec, Program, Variables, compile_traced
 from pycnn.tensor import Parameter, expect_memory
-from pycnn.tracing import Symbol, freeze_statistics, scope, trace
+from pycnn.tracing import Symbol, Traced, freeze_statistics, scope, trace
 from pycnn.train._batches import check_labels, check_probabilities, one_hot
 from pycnn.train.metrics import Metric
 
@@ -200,8 +201,32 @@ def in_turn(begun: Iterable[PendingMeans]) -> Iterator[PendingMeans]:
     yield from waiting
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """What a program is compiled from."""
+
+    traced: Traced
+    spec: OptimizerSpec | None
+    classes: int | None
+    metrics: tuple[Metric, ...]
+    with_labels: bool
+    probabilities: bool
+
+
+class _Making:
+    """A program that a thread is compiling."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.ended = threading.Event()
+
+
 class ProgramSet:
-    """Compiles and keeps the programs of a net for training or for evaluation."""
+    """Compiles and keeps the programs of a net for training or for evaluation.
+
+    Several threads may ask for programs. They record one after the other and compile side by side; one that is being
+    compiled is waited for.
+    """
 
     def __init__(
         self,
@@ -225,11 +250,20 @@ class ProgramSet:
         self._optimizer = optimizer
         #: Gets the gradients before they are used; to be set before the first program is made.
         self.exchange: GradientExchange | None = None
+        #: Held but while a program is compiled, which takes minutes for a GPU. By one thread several times: a net's own
+        #: code may measure while it is recorded.
+        self.lock = threading.RLock()
+        self._making: dict[Any, _Making] = {}
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
         self._images: Parameter | None = None
         #: Of the images among the arrays that programs share.
         self.images_name = MEASURED_IMAGES if optimizer is None else IMAGES
+
+    def renew(self, lock: threading.RLock) -> None:
+        """Go on in a forked child, where other threads compile nothing, or share a lock from the beginning."""
+        self.lock = lock
+        self._making = {}
 
     @property
     def keeps_images(self) -> bool:
@@ -264,27 +298,70 @@ class ProgramSet:
         if self.images_name in self._variables:  # where a program was made
             del self._variables[self.images_name]
 
-    def get(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram:
-        """The program for arrays of these shapes and types."""
+    def get(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram | None:
+        """The program for arrays of these shapes and types.
+
+        Returns:
+            None where the images of a whole data set were dropped while it was made.
+        """
+        with self.lock:
+            key = self._key(x, y)
+            program = self._programs.get(key)
+            if program is not None:
+                self._programs.move_to_end(key)
+                return program
+        return self._make(x, y)
+
+    def _make(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram | None:
+        """What `get` gives, of a program that is not there or is just being compiled by another thread."""
+        key: Any = None
+        making = _Making()
+        try:
+            while True:
+                with self.lock:
+                    key = self._key(x, y)
+                    program = self._programs.get(key)
+                    if program is not None:
+                        return program
+                    other = self._making.get(key)
+                    # A handler of a signal may ask for what its own thread is making.
+                    if other is None or other.thread == making.thread:
+                        check_images(self._net, x.shape)
+                        recorded, images = self._record(x, y), self._images
+                        self._net._remember_input(x.shape[1:])
+                        # Recording may have given lazy layers their sizes.
+                        self._watch.settle(self._net)
+                        structure = self._watch.structure
+                        self._making[key] = making
+                        break
+                other.ended.wait()
+            program = self._compile(recorded)
+        finally:
+            with self.lock:
+                if self._making.get(key) is making:
+                    del self._making[key]
+            making.ended.set()
+        with self.lock:
+            if key[-1] == "whole" and self._images is not images:
+                if self.images_name in self._variables:
+                    del self._variables[self.images_name]
+                return None
+            self._watch.clear_stale(self._net, self._programs)
+            if self._watch.structure == structure:
+                self._programs[key] = program
+                if len(self._programs) > _CACHED:
+                    self._programs.popitem(last=False)
+        return program
+
+    def _key(self, x: np.ndarray | Uncut, y: np.ndarray) -> tuple[Any, ...]:
+        """Of the program for such arrays, when those of another net are forgotten."""
         self._watch.clear_stale(self._net, self._programs)
         trainable = tuple(p.trainable for p in self._net.parameters()) if self._optimizer else ()
         key: tuple[Any, ...] = (x.shape, x.dtype.char, y.shape, y.dtype.char, trainable)
         if isinstance(x, Uncut):
             windows = x.windows  # of whose random numbers a program knows nothing
             key += (x.images.shape[1:], windows.fill, windows.box_fill, "whole" if x.is_whole else "uncut")
-        program = self._programs.get(key)
-        if program is None:
-            check_images(self._net, x.shape)
-            program = self._compile(x, y)
-            self._net._remember_input(x.shape[1:])
-            # Recording may have given lazy layers their sizes.
-            self._watch.settle(self._net)
-            self._programs[key] = program
-            if len(self._programs) > _CACHED:
-                self._programs.popitem(last=False)
-        else:
-            self._programs.move_to_end(key)
-        return program
+        return key
 
     def classes(self, image_shape: Sequence[int]) -> int | None:
         """How many classes the net tells in images of one shape; None where its result is not (N, classes).
@@ -297,7 +374,7 @@ class ProgramSet:
         scores = self._scores_shape(shape, "float32")
         return scores[1] if len(scores) == 2 else None
 
-    def _compile(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram:
+    def _record(self, x: np.ndarray | Uncut, y: np.ndarray) -> _Recorded:
         objective = self._objective
         labelled = y.ndim == 1 and y.dtype.kind == "i"
         # The net's result tells the classes, which the target's shape may depend on.
@@ -348,20 +425,23 @@ class ProgramSet:
                     f"Trainer: all {len(names)} parameters are frozen, nothing can be trained\n"
                     "  hint: net.unfreeze('fc*') for some of them"
                 )
+        soft = objective.name == "cross_entropy" and not labelled
+        return _Recorded(traced, spec, classes if labelled else None, metrics, with_labels, soft)
+
+    def _compile(self, recorded: _Recorded) -> BatchProgram:
         program = compile_traced(
-            traced,
+            recorded.traced,
             variables=self._variables,
-            mode="inference" if spec is None else "training",
+            mode="inference" if recorded.spec is None else "training",
             loss="loss",
-            optimizer=spec,
+            optimizer=recorded.spec,
             device=self._device,
             threads=self._threads,
             **self._numerics,
             recompute=self._recompute,
             exchange=self.exchange,
         )
-        soft = objective.name == "cross_entropy" and not labelled
-        return BatchProgram(program, classes if labelled else None, metrics, with_labels, soft)
+        return BatchProgram(program, recorded.classes, recorded.metrics, recorded.with_labels, recorded.probabilities)
 
     def _cut(self, windows: Windows, symbols: Mapping[str, Symbol]) -> Symbol:
         """The batch from images, the batch's or those of the whole data set."""
