@@ -117,6 +117,7 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
   place_kernel_plans();
   prepare_calls_ = make_calls(plan.prepare, prepare_views_);
   run_calls_ = make_calls(plan.run, run_views_);
+  prepare_groups_ = prepare_groups(plan);
   prepared_versions_.resize(plan.prepare_reads.size());
   for (std::size_t i = 0; i < plan.prepare_reads.size(); ++i)
     if (std::find(plan.assigned.begin(), plan.assigned.end(), plan.prepare_reads[i]) !=
@@ -339,15 +340,25 @@ void DeviceProgram::prepare(Profiler& profiler) {
     versions.push_back(plan_.variables[static_cast<std::size_t>(variable)].version());
   if (prepared_once_ && versions == prepared_versions_) return;
   const Named named(*session_, "prepare");
-  const Range all{0, plan_.prepare.size()};
+  const auto is_old = [&](const PrepareGroup& group) {
+    return !prepared_once_ ||
+           std::any_of(group.reads.begin(), group.reads.end(),
+                       [&](std::size_t i) { return versions[i] != prepared_versions_[i]; });
+  };
+  std::vector<bool> wanted(plan_.prepare.size(), false);
+  for (const PrepareGroup& group : prepare_groups_)
+    for (const std::size_t step : group.steps) wanted[step] = is_old(group);
   prepared_once_ = false;
-  if (profiler.running()) {
-    std::vector<std::int64_t> step_ns(plan_.prepare.size());
-    launch_timed(plan_.prepare, prepare_calls_, all, step_ns);
-    profiler.record_prepare(step_ns);
-  } else {
-    launch(plan_.prepare, prepare_calls_, all);
+  const bool profiled = profiler.running();
+  std::vector<std::int64_t> step_ns(profiled ? plan_.prepare.size() : 0, Profiler::kNotRun);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (!wanted[i]) continue;
+    if (profiled)
+      launch_timed(plan_.prepare, prepare_calls_, {i, i + 1}, step_ns);
+    else
+      launch(plan_.prepare, prepare_calls_, {i, i + 1});
   }
+  if (profiled) profiler.record_prepare(step_ns);
   prepared_versions_ = std::move(versions);
   prepared_once_ = true;
 }

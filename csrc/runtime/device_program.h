@@ -7,6 +7,7 @@
 
 #include "backends/device_module.h"
 #include "runtime/label_checks.h"
+#include "runtime/prepare_groups.h"
 #include "runtime/profiler.h"
 #include "runtime/program_plan.h"
 
@@ -106,6 +107,7 @@ class DeviceProgram {
   std::map<const Step*, const std::byte*> kernel_plan_of_;
   std::vector<TensorView> prepare_views_, run_views_;
   std::vector<DeviceKernelArgs> prepare_calls_, run_calls_;
+  std::vector<PrepareGroup> prepare_groups_;
   std::vector<std::uint64_t> prepared_versions_;  // of plan.prepare_reads
   // Of these, what a run writes anew: it assigns the variable.
   std::vector<std::size_t> kept_;

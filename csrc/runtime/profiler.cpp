@@ -18,6 +18,7 @@ void Profiler::start() {
 void Profiler::record(std::size_t first, std::span<const std::int64_t> step_ns) noexcept {
   const std::lock_guard lock(mutex_);
   for (std::size_t i = 0; i < step_ns.size(); ++i) {
+    if (step_ns[i] == kNotRun) continue;
     Times& times = times_[first + i];
     times.min_ns = times.runs == 0 ? step_ns[i] : std::min(times.min_ns, step_ns[i]);
     times.total_ns += step_ns[i];

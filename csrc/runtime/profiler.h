@@ -17,6 +17,8 @@ class Profiler {
 
   bool running() const noexcept { return running_.load(std::memory_order_relaxed); }
   void start();
+  // Of a step that is left out.
+  static constexpr std::int64_t kNotRun = -1;
   void record_prepare(std::span<const std::int64_t> step_ns) noexcept { record(0, step_ns); }
   void record_run(std::span<const std::int64_t> step_ns) noexcept {
     record(prepare_steps_, step_ns);
