@@ -192,9 +192,6 @@ Kernel join_packs(std::span<const Joining> steps) noexcept {
 }  // namespace
 
 PackedInput packed_input(const PackTask& task, std::int64_t bytes, const char* format, bool alone) {
-  // A larger packing costs more memory than a launch is worth: joined ones live from the first
-  // layer to the last.
-  constexpr std::int64_t kManyWeights = std::int64_t{1} << 20;
   PackedInput packed;
   packed.input = 1;
   packed.bytes = scratch(bytes);

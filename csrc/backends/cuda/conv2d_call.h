@@ -117,6 +117,9 @@ inline std::int64_t own_packed_bytes(const ConvTask& task, bool tf32) {
   const PackTask packing = own_packing(task, tf32);
   return conv2d_packed_bytes(packing.arithmetic, packing.shape, packing.form);
 }
+// Of as many a packing costs more memory than a launch is worth: joined ones live from the first
+// layer to the last.
+constexpr std::int64_t kManyWeights = std::int64_t{1} << 20;
 // Of `bytes`, of input 1. One launch makes those of many layers unless `alone` (conv2d.cpp).
 PackedInput packed_input(const PackTask& task, std::int64_t bytes, const char* format, bool alone);
 

@@ -213,12 +213,15 @@ PYCNN_BOTH std::int64_t source_of(const FilterMap& m, int n, int y, int x, int c
 }
 
 template <class T>
-struct MapFilter {
+struct MappedFilter {
   static constexpr int kWidth = kVector<T>;
   FilterMap m;
+  std::int32_t first_block;
+  std::int64_t end;
   const float* from;
   T* to;
-  PYCNN_BOTH void operator()(std::int64_t begin, int) const {
+  // From element `begin` on.
+  PYCNN_BOTH void map_vector(std::int64_t begin) const {
     const int channel = static_cast<int>(begin % m.to_in_group);
     auto rest = static_cast<std::uint32_t>(begin / m.to_in_group);
     const int x = static_cast<int>(rest % static_cast<std::uint32_t>(m.to_width));
@@ -234,6 +237,43 @@ struct MapFilter {
     store(to + begin, kWidth, values);
   }
 };
+
+template <class T, int Most>
+struct MapFilters {
+  static constexpr int kThreads = 256;
+  static constexpr std::int64_t kTile = std::int64_t{kThreads} * MappedFilter<T>::kWidth;
+  struct Shared {};
+  struct Registers {};
+  int count;
+  MappedFilter<T> of[Most];
+
+  PYCNN_BOTH void operator()(Block<MapFilters>& block) const {
+    int which = 0;  // the last one that begins at or before this block
+    for (int half = 32; half > 0; half /= 2)
+      if (which + half < count && of[which + half].first_block <= block.index()) which += half;
+    const MappedFilter<T>& filter = of[which];
+    const std::int64_t tile = (block.index() - filter.first_block) * kTile;
+    block.last([&](int thread, Registers&) {
+      const std::int64_t begin = tile + std::int64_t{thread} * MappedFilter<T>::kWidth;
+      if (begin < filter.end) filter.map_vector(begin);
+    });
+  }
+};
+
+template <class T, int Most>
+void launch_filters(DeviceQueue& queue, const FilterMapping* mappings, int count) {
+  using Kernel = MapFilters<T, Most>;
+  static_assert(sizeof(Kernel) <= 4096 && Most <= 64);
+  Kernel kernel{count, {}};
+  std::int64_t blocks = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::int64_t end = mappings[i].map.to_count();
+    kernel.of[i] = {mappings[i].map, static_cast<std::int32_t>(blocks), end, mappings[i].from,
+                    static_cast<T*>(mappings[i].to)};
+    blocks += (end + Kernel::kTile - 1) / Kernel::kTile;
+  }
+  launch(queue, kernel, blocks);
+}
 
 struct UnmapFilter {
   static constexpr int kWidth = 1;
@@ -297,11 +337,13 @@ void finish_padded(DeviceQueue& queue, Image image, const BlockMap& map,
   });
 }
 
-void map_filter(DeviceQueue& queue, Image image, const FilterMap& map, const float* from,
-                void* to) {
+void map_filters(DeviceQueue& queue, Image image, const FilterMapping* mappings, int count) {
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_map(queue, MapFilter<T>{map, from, static_cast<T*>(to)}, map.to_count());
+    if (count == 1)
+      launch_filters<T, 1>(queue, mappings, count);
+    else
+      launch_filters<T, kMostFilters>(queue, mappings, count);
   });
 }
 

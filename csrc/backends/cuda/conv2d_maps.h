@@ -53,7 +53,13 @@ struct FilterMap {
     return std::int64_t{to_out_channels} * to_height * to_width * to_in_group;
   }
 };
-void map_filter(DeviceQueue& queue, Image image, const FilterMap& map, const float* from, void* to);
+struct FilterMapping {
+  FilterMap map;
+  const float* from;
+  void* to;
+};
+constexpr int kMostFilters = 40;  // what fits the parameters of a launch
+void map_filters(DeviceQueue& queue, Image image, const FilterMapping* mappings, int count);
 // The way back, of gradients: those of the zeros are left out.
 void unmap_filter(DeviceQueue& queue, const FilterMap& map, const float* to, float* from);
 

@@ -1,6 +1,10 @@
 #include "backends/cuda/conv2d_rewrite.h"
 
 #include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "backends/cuda/glue.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -181,6 +185,48 @@ RewriteLayout layout_of(const ConvRewrite& r) {
   return layout;
 }
 
+// Lives in Kernel::state of steps that map weights.
+struct FilterTask {
+  Image image;
+  FilterMap map;
+};
+
+FilterMapping mapping_of(const FilterTask& task, const TensorView& weight,
+                         const TensorView& packed) {
+  return {task.map, weight.as<const float>(), packed.data};
+}
+
+void run_map(const KernelArgs& args) noexcept {
+  const auto& task =
+      *static_cast<const FilterTask*>(static_cast<const DeviceKernelArgs&>(args).state);
+  const FilterMapping mapping = mapping_of(task, args.inputs[0], args.outputs[0]);
+  map_filters(queue_of(args), task.image, &mapping, 1);
+}
+
+void run_maps(const KernelArgs& args) noexcept {
+  const auto& tasks = *static_cast<const std::vector<FilterTask>*>(
+      static_cast<const DeviceKernelArgs&>(args).state);
+  FilterMapping together[kMostFilters];
+  int count = 0;
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    together[count++] = mapping_of(tasks[i], args.inputs[i], args.outputs[i]);
+    const bool is_last = i + 1 == tasks.size() || tasks[i + 1].image != tasks[i].image;
+    if (!is_last && count < kMostFilters) continue;
+    map_filters(queue_of(args), tasks[i].image, together, count);
+    count = 0;
+  }
+}
+
+Kernel join_maps(std::span<const Joining> steps) noexcept {
+  auto tasks = std::make_shared<std::vector<FilterTask>>();
+  for (const Joining& step : steps)
+    tasks->push_back(*static_cast<const FilterTask*>(step.kernel->state.get()));
+  Kernel kernel;
+  kernel.run = run_maps;
+  kernel.state = std::move(tasks);
+  return kernel;
+}
+
 }  // namespace
 
 std::int64_t ConvRewrite::scratch_bytes() const { return layout_of(*this).bytes; }
@@ -206,9 +252,15 @@ bool needs_rewrite(const ConvTask& task, bool tf32) {
   return s.in_group() % vector != 0 || s.out_group() % vector != 0;
 }
 
-void pack_weight(DeviceQueue& queue, const ConvRewrite& rewrite, const float* weight,
-                 void* packed) {
-  map_filter(queue, rewrite.task.image, rewrite.weight, weight, packed);
+PackedInput rewritten_weight(const ConvRewrite& rewrite, const char* format, bool alone) {
+  PackedInput packed;
+  packed.input = 1;
+  packed.bytes = scratch(rewrite.packed_bytes());
+  packed.pack = run_map;
+  packed.format = format;
+  packed.state = std::make_shared<FilterTask>(FilterTask{rewrite.task.image, rewrite.weight});
+  if (!alone && rewrite.weight.to_count() < kManyWeights) packed.join = join_maps;
+  return packed;
 }
 
 std::int64_t finish_scratch_bytes(const ConvRewrite& r) {

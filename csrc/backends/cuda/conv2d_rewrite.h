@@ -37,9 +37,9 @@ std::vector<ConvRewrite> rewrites_of(const ConvTask& task);
 // Whether a library would run the task itself so badly that nobody needs to time it.
 bool needs_rewrite(const ConvTask& task, bool tf32);
 
-// Weights of `task` from those of the original one, in the type of the images. They take
-// packed_bytes().
-void pack_weight(DeviceQueue& queue, const ConvRewrite& rewrite, const float* weight, void* packed);
+// Weights of `task` from those of the original one, in the type of the images, by a step of their
+// own: joined with others of that kind, but for those of many weights and what is to stay `alone`.
+PackedInput rewritten_weight(const ConvRewrite& rewrite, const char* format, bool alone);
 
 // The original call by `inner`, which computes `task`. Where weights are read, those of `call` are
 // packed, and `inner` gets them as they are. `scratch` is of scratch_bytes() and

@@ -657,14 +657,6 @@ Chosen<Library> choose_apart(int device, const Chosen<Library>& chosen, const Pr
   }
 }
 
-template <class Library>
-void pack_for_rewrite(const KernelArgs& args) noexcept {
-  const auto& device_args = static_cast<const DeviceKernelArgs&>(args);
-  const auto& chosen = static_cast<const Ready<Library>*>(device_args.state)->chosen;
-  pack_weight(queue_of(args), *chosen.rewrite, args.inputs[0].as<const float>(),
-              args.outputs[0].data);
-}
-
 template <class Library, class OpType>
 void run_library(const KernelArgs& args) noexcept {
   try {
@@ -726,15 +718,12 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     // The type of images, too: a weight may be read beside several.
     const char* const format =
         kept_text("weights" + std::to_string(static_cast<int>(task.image)) + name);
+    const bool alone = !problem.pinned.empty();
     const PackTask rounding{arithmetic_of(Library::image(*chosen.plan), false), task.shape,
                             PackForm::kRounded};
-    choice.packed = packed_input(rounding, packed_bytes(chosen), format, !problem.pinned.empty());
-    if (chosen.rewrite != nullptr) {
-      choice.packed.pack = pack_for_rewrite<Library>;
-      choice.packed.join = nullptr;
-      choice.packed.state = nullptr;
-      choice.packed.rounded.reset();
-    }
+    choice.packed = chosen.rewrite != nullptr
+                        ? rewritten_weight(*chosen.rewrite, format, alone)
+                        : packed_input(rounding, packed_bytes(chosen), format, alone);
   }
   choice.state = std::make_shared<const Ready<Library>>(
       Ready<Library>{std::move(chosen), std::move(apart), own_apart, tf32});

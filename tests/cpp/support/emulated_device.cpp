@@ -339,11 +339,6 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
   finish_behind(queue, own.task, call, args.scratch);
 }
 
-void pack_own_rewrite(const KernelArgs& args) noexcept {
-  pack_weight(queue_of(args), own_rewrite(args).rewrite, args.inputs[0].as<const float>(),
-              args.outputs[0].data);
-}
-
 // With $PYCNN_EMULATED_MEASURE=1 it is taken by one that measures its result itself, as plans of
 // libraries do: it leaves one tile's sums, in float32.
 struct OwnMeasuring {
@@ -454,7 +449,7 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   static auto* const names = new std::set<std::string>;
   choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
   if (kReadsWeight<OpType>)
-    choice.packed = {1, scratch(rewrite.packed_bytes()), pack_own_rewrite, 0, choice.variant};
+    choice.packed = rewritten_weight(rewrite, choice.variant, !problem.pinned.empty());
   choice.state = std::make_shared<OwnRewrite>(own);
   choice.alignment = kVectorBytes;
   return choice;

@@ -29,7 +29,7 @@ void scatter_blocks(DeviceQueue&, int, const BlockMap&, const void*, void*) {
 void finish_padded(DeviceQueue&, Image, const BlockMap&, const ConvEpilogue&, const void*, void*) {
   move(moves.finishes, moves.finish_us);
 }
-void map_filter(DeviceQueue&, Image, const FilterMap&, const float*, void*) {
+void map_filters(DeviceQueue&, Image, const FilterMapping*, int) {
   move(moves.packs, moves.pack_us);
 }
 void unmap_filter(DeviceQueue&, const FilterMap&, const float*, float*) {

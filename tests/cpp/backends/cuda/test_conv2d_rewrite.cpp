@@ -1,6 +1,7 @@
 // Convolutions and dense layers that are computed as others (conv2d_rewrite.h), here by our own
 // kernels on the emulated device.
 #include "backends/cuda/device_kernel.h"
+#include "backends/cuda/training.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -136,4 +137,46 @@ TEST_CASE("cuda rewrites: dense layers") {
       grad_weight.bias = true;
       CHECK(!check_rewrites(grad_weight, {x, y}).empty());
     }
+}
+
+// As on a GPU without them: a chain of convolutions whose weights are padded for both directions.
+TEST_CASE("cuda rewrites: weights of many convolutions are packed by a few launches") {
+  if (!is_emulated()) return;
+  const Variable rewrite("PYCNN_EMULATED_REWRITE", "0");
+  constexpr int kLayers = 24;
+  Graph graph;
+  test::Layers net{graph};
+  Symbol h = graph.input("x", {{2, 3, 4, 3}});
+  for (int i = 0; i < kLayers; ++i)
+    h = net.conv(h, "conv" + std::to_string(i), i % 2 == 0 ? 5 : 3, 3);
+  const Symbol y = graph.input("y", {{2}, DType::kInt64});
+  h = graph.add(ops::GlobalAvgPool2d{}, {h});
+  graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {h, y}));
+  const Results inputs = {{"x", test::random_tensor({2, 3, 4, 3}, 1)}, {"y", test::labels(2, 3)}};
+  for (const DType dtype : kImages) {
+    CompileOptions options = options_for("cuda");
+    options.dtype = dtype;
+    CompileOptions alone = options, elsewhere = options;
+    for (const char* op : {"conv2d", "conv2d_grad_input"})
+      alone.variants[op] = std::string(op) + ".cudnn";
+    elsewhere.device = Device::cuda(other_device());
+    const test::Compiled one(graph, options), many(graph, alone), backwards(graph, elsewhere);
+    const auto packs = [](const Program& program) {
+      const std::vector<StepProfile> steps = program.steps();
+      return std::count_if(steps.begin(), steps.end(),
+                           [](const StepProfile& step) { return step.op == "pack"; });
+    };
+    CHECK(packs(one.program) == 1);
+    CHECK(packs(many.program) == 2 * kLayers - 1);  // no gradient of the first one's input
+    for (int step = 0; step < 3; ++step) {
+      const Calls calls;
+      many.program.run(inputs);
+      const int launches = calls.count("launch");
+      CHECK(test::same_bits(one.program.run(inputs), backwards.program.run(inputs)));
+      // 40 of them are one launch, the others another.
+      CHECK(calls.count("launch") - launches == 2 * (launches - (2 * kLayers - 1) + 2));
+    }
+    for (const test::Compiled* each : {&one, &backwards})
+      CHECK(test::same_bits(each->variables, many.variables));
+  }
 }

@@ -128,9 +128,10 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   args.inputs = std::span(in).subspan(1);
   args.outputs = {&out, 1};
   args.queue = &queue;
-  args.state = choice.state.get();
+  args.state = choice.packed.state.get();
   choice.packed.pack(args);
   CHECK(moves.packs == 1);
+  args.state = choice.state.get();
   args.inputs = in;
   args.scratch = scratch.data();
   choice.run(args);
