@@ -304,7 +304,8 @@ TEST_CASE("convolutions widen no more images than they work on") {
         }
       }
     }
-  CHECK(seen >= 15);
+  // Of six tasks: at least a reference and a kernel of the baseline each, and more where there are.
+  CHECK(seen >= (best_isa() == Isa::kBaseline ? 12 : 15));
 }
 
 TEST_CASE("gradients of weights widen no more than all images, by however many threads") {

@@ -187,6 +187,18 @@ std::vector<std::string> fast_variants(const OpType& op, const std::vector<Value
   return names;
 }
 
+// Channels of the widest groups that Winograd's kernels of this machine take: four vectors.
+inline std::int64_t widest_winograd_group() {
+  switch (best_isa()) {
+    case Isa::kAvx512:
+      return 4 * 16;
+    case Isa::kAvx2:
+      return 4 * 8;
+    default:
+      return 4 * 4;
+  }
+}
+
 // Every fast variant gives the reference's bits on whole numbers, for 1, 2 and 3 threads, with
 // forbidden pages on either side, and on pixels that lie apart with them too. -0 counts as 0.
 template <class OpType>

@@ -69,9 +69,10 @@ TEST_CASE("winograd: every variant of the weight gradient has the reference's bi
                                      .kernel_size = {c.window, c.window},
                                      .bias = bias};
       const auto names = fast_variants(op, {input, grad});
-      CHECK(std::any_of(names.begin(), names.end(), [](const std::string& name) {
-        return name.find(".winograd.") != std::string::npos;
-      }));
+      const bool is_too_wide = c.groups > 1 && c.ic / c.groups > widest_winograd_group();
+      CHECK((is_too_wide || std::any_of(names.begin(), names.end(), [](const std::string& name) {
+               return name.find(".winograd.") != std::string::npos;
+             })));
       check_exact(op, {input, grad}, Winograd::kTaken);
     }
   }
