@@ -267,8 +267,9 @@ void launch_normalize(DeviceQueue& queue, const NormalizeParams& params) {
 struct FillTimed {
   static constexpr int kWidth = 8;
   std::uint16_t* output;
+  std::uint64_t seed;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    const PhiloxWords words = philox(0, static_cast<std::uint64_t>(begin), 0);
+    const PhiloxWords words = philox(0, static_cast<std::uint64_t>(begin), seed);
     for (int i = 0; i < n; ++i) {
       const std::uint32_t bits = words.word[i / 2] >> (i % 2 * 16);
       output[begin + i] = static_cast<std::uint16_t>(0x3C00u | (bits & 0x80FFu));
@@ -410,8 +411,8 @@ void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& pa
   });
 }
 
-void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes) {
-  launch_map(queue, FillTimed{static_cast<std::uint16_t*>(output)}, bytes / 2);
+void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes, std::uint64_t seed) {
+  launch_map(queue, FillTimed{static_cast<std::uint16_t*>(output), seed}, bytes / 2);
 }
 
 void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output) {

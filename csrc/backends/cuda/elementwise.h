@@ -92,8 +92,8 @@ struct NormalizeParams {
 };
 void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& params);
 
-// For timing: small numbers of either sign as any image type reads them.
-void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes);
+// For timing: small numbers of either sign as any image type reads them, others for each seed.
+void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes, std::uint64_t seed);
 
 void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output);
 

@@ -71,8 +71,8 @@ void in_threads(int device, std::size_t count,
 bool has_run(const std::string& choice) { return choices_that_ran().count(choice) > 0; }
 void note_run(const std::string& choice) { choices_that_ran().insert(choice); }
 
-int fastest_of(DeviceTimer& timer, const std::vector<Work>& works,
-               const std::vector<double>& handicaps) {
+std::vector<int> ranked(DeviceTimer& timer, const std::vector<Work>& works,
+                        const std::vector<double>& handicaps) {
   struct Timed {
     int index;
     double us;
@@ -94,14 +94,22 @@ int fastest_of(DeviceTimer& timer, const std::vector<Work>& works,
     if (us >= 0.0) timed.push_back({i, us * handicap(i)});
   }
   std::stable_sort(timed.begin(), timed.end(), faster);
-  if (timed.size() > kTimedLong) timed.resize(kTimedLong);
+  // Those behind them stay in the order that they have.
+  std::vector<Timed> rest;
+  while (timed.size() > kTimedLong) {
+    rest.insert(rest.begin(), timed.back());
+    timed.pop_back();
+  }
   for (Timed& entry : timed)
     if (entry.us < 3.0 * timed.front().us)
       entry.us = timer.time_us(works[static_cast<std::size_t>(entry.index)], kTimedCalls, 5) *
                  handicap(entry.index);
   std::erase_if(timed, [](const Timed& entry) { return entry.us < 0.0; });
-  if (timed.empty()) return -1;
-  return std::min_element(timed.begin(), timed.end(), faster)->index;
+  std::stable_sort(timed.begin(), timed.end(), faster);
+  timed.insert(timed.end(), rest.begin(), rest.end());
+  std::vector<int> places;
+  for (const Timed& entry : timed) places.push_back(entry.index);
+  return places;
 }
 
 }  // namespace pycnn::cuda

@@ -37,6 +37,9 @@ class OfferLimit {
   int compiled_left_ = 0, others_ = 0;
 };
 constexpr const char* kOwnWasFaster = "our own kernel was faster";
+// Likewise, of plans that did not race our own kernel.
+constexpr const char* kNoneIsRight = "none";
+constexpr const char* kNoneWasRight = "none of its plans leaves what our own kernel does";
 
 // Held by a choice: two at a time, of whatever library, would disturb each other's times.
 std::mutex& choice_mutex();
@@ -72,11 +75,12 @@ void in_threads(int device, std::size_t count,
 bool has_run(const std::string& choice);
 void note_run(const std::string& choice);
 
-// The fastest of `works`, of which the last may be our own kernel: each is timed briefly, then the
-// best five at length. `handicaps`: factors of their times; empty: none. Negative: none works.
+// The places of `works` that work, fastest first; the last of them may be our own kernel, and is
+// left out where it is far slower. Each is timed briefly, then the best five at length.
+// `handicaps`: factors of their times; empty: none.
 using Work = std::function<void()>;
-int fastest_of(DeviceTimer& timer, const std::vector<Work>& works,
-               const std::vector<double>& handicaps = {});
+std::vector<int> ranked(DeviceTimer& timer, const std::vector<Work>& works,
+                        const std::vector<double>& handicaps = {});
 // Of a plan that measures what it makes: it must be faster by that, since it is one of few that
 // each take seconds to make.
 constexpr double kMeasuringHandicap = 1.03;

@@ -12,12 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "backends/cuda/conv2d_measure.h"
-#include "backends/cuda/conv2d_rewrite.h"
 #include "backends/cuda/current_device.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_choice.h"
-#include "backends/cuda/measured_plan.h"
+#include "backends/cuda/library_trial.h"
 #include "backends/cuda/move.h"
 #include "backends/cuda/plan_cache.h"
 
@@ -25,8 +23,9 @@
 // one that the library offers is timed, and our own kernel beside them; the choice is kept
 // (plan_cache.h). Where the library runs a shape badly, its plans for equal ones (conv2d_rewrite.h)
 // are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1, and when choosing
-// takes too long (library_options.h), nothing is timed and the first one taken. Whichever it is, it
-// has run once before a program gets it.
+// takes too long (library_options.h), nothing is timed and the first one taken. Whichever it is,
+// before a program gets it, it has run once in the process, and what it left was what our own
+// kernel leaves (checked_plan.h): one that computes anything else is dropped, and told of.
 //
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
@@ -65,117 +64,6 @@ const typename Library::Link& link_of(int device) {
   link.functions = nullptr;
   link.problem = std::string(Library::kName) + " cannot use the device";
   return link;
-}
-
-// The tensors of a call, for timing, of packed weights that many bytes; there is none of them when
-// there is not memory enough.
-inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& task,
-                                          std::int64_t packed) {
-  const ConvShape& s = task.shape;
-  const std::int64_t item = is_narrow(task.image) ? 2 : 4;
-  bool there = true;
-  const auto memory = [&](std::int64_t bytes) {
-    void* const block = there ? timer.allocate(static_cast<std::size_t>(bytes)) : nullptr;
-    there = there && block != nullptr;
-    return block;
-  };
-  const std::int64_t outputs = s.pixels() * s.output_pitch() * item;
-  ConvCall call{};
-  call.input = memory(std::int64_t{s.images} * s.height * s.width * s.in_channels * item);
-  call.output = memory(outputs);
-  call.output_step = s.output_step;
-  auto* const weight = static_cast<float*>(memory(s.weights() * 4));
-  call.weight = call.grad_weight = weight;
-  if (packed > 0) call.packed = memory(packed);
-  if (task.bias) {
-    auto* const bias = static_cast<float*>(memory(std::int64_t{s.out_channels} * 4));
-    call.grad_bias = bias;
-    call.epilogue.bias = bias;
-  }
-  const std::int64_t results = result_rows(task) * result_channels(task) * item;
-  if (task.residual) call.epilogue.residual = memory(results);
-  if (task.gate) call.epilogue.gate = memory(results);
-  call.epilogue.curve = task.curve;
-  if (task.measure != MeasureKind::kNothing) {
-    const std::int64_t channels = result_channels(task);
-    auto* const vectors = static_cast<float*>(memory(channels * 6 * 4));
-    call.measure = {task.measure, nullptr, channels,        vectors,
-                    vectors,      vectors, task.norm_curve, vectors + channels * 3};
-    if (task.measure == MeasureKind::kSums)
-      call.measure.normed = memory(result_rows(task) * channels * item);
-  }
-  return there ? std::optional(call) : std::nullopt;
-}
-
-// The call and others of the same task, whose tensors the cache cannot hold all, to be timed in
-// turn: a step comes back to an operand after all others. What would fit ten times is in the cache
-// then, too, and one more is not made where memory is short.
-inline std::vector<ConvCall> calls_in_turn(DeviceTimer& timer, const ConvTask& task,
-                                           std::int64_t packed, const ConvCall& first) {
-  std::vector<ConvCall> calls = {first};
-  const std::size_t wanted = 2 * timer.cache_bytes();
-  const std::size_t before = timer.allocated_bytes();
-  std::size_t bytes = 0;
-  while (calls.size() < kTimedCalls) {
-    const std::optional<ConvCall> next =
-        bytes < wanted ? timed_call(timer, task, packed) : std::nullopt;
-    if (!next) break;
-    calls.push_back(*next);
-    bytes = timer.allocated_bytes() - before;
-  }
-  return calls;
-}
-
-// A plan for a task or for what it was rewritten to: lives in Kernel::state.
-template <class Library>
-struct Chosen {
-  std::shared_ptr<const ConvRewrite> rewrite;  // null: none
-  std::shared_ptr<typename Library::Plan> plan;
-  ConvTask task;  // that is asked for
-
-  std::int64_t scratch_bytes() const {
-    // Measuring comes when the rest is done with its scratch.
-    return std::max(measure_behind_scratch_bytes(task), plan_scratch_bytes());
-  }
-  std::int64_t plan_scratch_bytes() const {
-    if (rewrite == nullptr) return plan->scratch_bytes();
-    return rewrite->scratch_bytes() +
-           std::max(plan->scratch_bytes(), finish_scratch_bytes(*rewrite));
-  }
-};
-
-// Of weights in a form of their own, made once per change and then read by each run; 0: they are
-// read as they are.
-template <class Library>
-std::int64_t packed_bytes(const Chosen<Library>& chosen) {
-  if (chosen.task.direction == Direction::kGradWeight) return 0;
-  if (chosen.rewrite != nullptr) return chosen.rewrite->packed_bytes();
-  return is_narrow(Library::image(*chosen.plan)) ? chosen.task.shape.weights() * 2 : 0;
-}
-
-template <class Library>
-bool is_measuring(const Chosen<Library>& chosen) {
-  if constexpr (requires { Library::measures(*chosen.plan); })
-    return Library::measures(*chosen.plan);
-  else
-    return false;
-}
-
-template <class Library>
-void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCall& call,
-                std::byte* scratch) noexcept {
-  try {
-    if (chosen.rewrite == nullptr)
-      Library::run(queue, *chosen.plan, call, scratch);
-    else
-      run_rewritten(queue, *chosen.rewrite, call, scratch,
-                    [&](const ConvCall& moved, std::byte* rest) {
-                      Library::run(queue, *chosen.plan, moved, rest);
-                    });
-    if (!is_measuring(chosen)) finish_behind(queue, chosen.task, call, scratch);
-  } catch (...) {
-    note_library(queue, Library::kNotGiven);
-  }
 }
 
 // In the plan cache, plans of a rewritten task begin with "@NAME@".
@@ -271,72 +159,40 @@ std::optional<Chosen<Library>> read_chosen(const typename Library::Link& link, c
   return std::nullopt;
 }
 
-// Runs plans once each, in memory of its own.
-template <class Library>
-class Trial {
- public:
-  Trial(int device, const typename Library::Link& link, const ConvTask& task)
-      : timer_(device), link_(link), task_(task) {}
-  ~Trial() { Library::forget_stream(link_); }
-  Trial(const Trial&) = delete;
-  Trial& operator=(const Trial&) = delete;
-
-  // Also where there is no memory to see it.
-  bool runs(const Chosen<Library>& chosen) {
-    if (!timer_.works()) return true;
-    if (!call_) call_ = timed_call(timer_, task_, 0);
-    if (!call_) return true;
-    ConvCall call = *call_;
-    const std::int64_t packed = packed_bytes(chosen);
-    if (packed > 0) {
-      call.packed = packed_.get(timer_, packed);
-      if (call.packed == nullptr) return true;
-    }
-    auto* const scratch = static_cast<std::byte*>(scratch_.get(timer_, chosen.scratch_bytes()));
-    if (scratch == nullptr) return true;
-    return timer_.runs([&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); });
-  }
-
- private:
-  struct Block {
-    void* data = nullptr;
-    std::int64_t bytes = 0;
-    void* get(DeviceTimer& timer, std::int64_t wanted) {
-      if (data == nullptr || bytes < wanted) {
-        data = timer.allocate(static_cast<std::size_t>(wanted));
-        bytes = wanted;
-      }
-      return data;
-    }
-  };
-  DeviceTimer timer_;
-  const typename Library::Link& link_;
-  const ConvTask& task_;
-  std::optional<ConvCall> call_;
-  Block packed_, scratch_;
-};
-
 constexpr const char* kNoneRuns = "none of its plans runs";
 
-// Untimed: the first plan that runs, by no engine that is compiled at run time. Without a plan,
-// why.
+// In this process: a choice, of which it is known once that it runs and is right.
+struct Seen {
+  std::string begin;  // empty: nothing is kept
+  std::string of(const std::string& text) const { return begin + text; }
+};
+
+// Untimed: the first plan that runs and is right, by no engine that is compiled at run time.
+// Without a plan, why; with one, which was not taken for what it left.
 template <class Library>
 Chosen<Library> first_that_runs(int device, const typename Library::Link& link,
                                 const ConvTask& task, const RewriteList& rewrites,
-                                const LibraryOptions& options, std::string& why) {
+                                const LibraryOptions& options, std::string& why,
+                                const Seen& seen = {}) {
   why = Library::kNoPlan;
+  RaceNotes notes;
   std::optional<Trial<Library>> trial;
   for (const auto& rewrite : rewrites)
     for (const auto& offered : offers_for<Library>(link, task, rewrite, options)) {
       if (offered.offer.compiles) continue;
       Chosen<Library> chosen{offered.rewrite, offered.offer.make(0), task};
       if (chosen.plan == nullptr || is_measuring(chosen)) continue;
-      if (!trial) trial.emplace(device, link, task);
-      if (trial->runs(chosen)) {
-        why.clear();
-        return chosen;
+      std::string text = seen.begin.empty() ? "" : Library::text(*chosen.plan);
+      if (!text.empty()) text = seen.of(rewrite_mark(chosen.rewrite.get()) + text);
+      Verdict verdict;
+      if (text.empty() || !has_run(text)) {
+        if (!trial) trial.emplace(device, link, task, options.tf32);
+        verdict = trial->of(chosen);
+        if (!text.empty() && verdict.good() && verdict.seen) note_run(text);
       }
-      why = kNoneRuns;
+      if (!verdict.wrong.empty()) notes.note_wrong(verdict.wrong);
+      why = verdict.good() || notes.wrong > 0 ? notes.wrong_text : kNoneRuns;
+      if (verdict.good()) return chosen;
     }
   return {};
 }
@@ -384,94 +240,38 @@ inline void run_own_apart(DeviceQueue& queue, const ConvTask& task, bool tf32, c
   run_own(queue, task, tf32, its_call, scratch + aligned_scratch(task.shape.weights() * 4));
 }
 
-// What else is to be known of a race.
-struct RaceNotes {
-  bool lacked_memory = false;  // for one that might have been the fastest
-  std::string dropped;         // why plans that measure were
-};
-
-// Leaves of the plans that measure those that do it as one does that does not: what they leave is
-// read after NaN lay there, with zeros in it if it must be, and is the same each time. `scratch` is
-// enough for all of them.
+// The plans, fastest first, with weights packed as steps find them; one without a plan is our own
+// kernel, which does not race where one of the library's was asked for by name (`pinned`). Empty:
+// they could not be timed. What there is no memory for is not among the plans any more. `copied`: a
+// plan of the task whose results follow one another, to be timed with the copy of these; null:
+// there is none.
 template <class Library>
-void check_measuring(DeviceTimer& timer, const ConvTask& task, const ConvCall& call,
-                     std::byte* scratch, std::vector<Chosen<Library>>& plans, RaceNotes& notes) {
-  if constexpr (requires { Library::zero_first(*plans[0].plan); }) {
-    if (std::none_of(plans.begin(), plans.end(), is_measuring<Library>)) return;
-    const auto run = [&](const Chosen<Library>& chosen) -> std::optional<Measurement> {
-      ConvCall its_call = call;
-      if (packed_bytes(chosen) == 0) its_call.packed = nullptr;
-      if (!poison(timer, task, call, scratch, static_cast<std::size_t>(chosen.scratch_bytes())) ||
-          !timer.runs([&] { run_chosen<Library>(timer.queue(), chosen, its_call, scratch); }))
-        return std::nullopt;
-      return read_measurement(timer, task, call);
-    };
-    // Of a rewritten task the weights would be others.
-    std::optional<Measurement> expected;
-    for (const auto& plan : plans)
-      if (!expected && plan.rewrite == nullptr && !is_measuring(plan)) expected = run(plan);
-    // Why it is none; empty: it is one.
-    const auto problem_of = [&](const Chosen<Library>& plan) -> std::string {
-      if (!expected) return "there is none to compare it with";
-      const std::optional<Measurement> first = run(plan), second = run(plan);
-      if (!first || !second) return "it does not run";
-      std::string problem = difference(task, *expected, *first);
-      if (!problem.empty()) return problem;
-      if (!same_bits(*first, *second)) return "it differs from run to run";
-      // The values that it stored are all looked at by the pass over them.
-      const void* const result = task.direction == Direction::kForward ? call.output : call.input;
-      if (!timer.runs([&] {
-            measure_pass(timer.queue(), task.image, call.measure, result, result_rows(task),
-                         result_channels(task), scratch);
-          }))
-        return "it cannot be measured again";
-      const std::optional<Measurement> again = read_measurement(timer, task, call);
-      return again ? difference(task, *expected, *again) : "it cannot be read";
-    };
-    std::erase_if(plans, [&](Chosen<Library>& plan) {
-      if (!is_measuring(plan)) return false;
-      std::string problem = problem_of(plan);
-      if (problem.empty()) return false;
-      Library::zero_first(*plan.plan);
-      if (expected && problem_of(plan).empty()) return false;
-      notes.dropped = "a plan that measures was dropped: " + problem;
-      return true;
-    });
-  }
-}
-
-// The fastest of the plans, with weights packed as steps find them; without a plan: our own kernel
-// is, unless one of the library's was asked for by name (`pinned`). None: they could not be timed.
-// What there is no memory for is not among the plans any more. `copied`: a plan of the task whose
-// results follow one another, to be timed with the copy of these; null: there is none.
-template <class Library>
-std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
-                                            const ConvTask& task, bool tf32,
-                                            std::vector<Chosen<Library>>& plans, RaceNotes& notes,
-                                            bool pinned = false,
-                                            const Chosen<Library>* copied = nullptr) {
+std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Link& link,
+                                          const ConvTask& task, bool tf32,
+                                          std::vector<Chosen<Library>>& plans, RaceNotes& notes,
+                                          bool pinned, const Chosen<Library>* copied) {
   DeviceTimer timer(device);
-  if (!timer.works()) return std::nullopt;
+  if (!timer.works()) return {};
   std::int64_t most_packed = own_packed_bytes(task, tf32);
   const bool own_packs = most_packed > 0;
   for (const auto& plan : plans) most_packed = std::max(most_packed, packed_bytes(plan));
   if (copied != nullptr) most_packed = std::max(most_packed, packed_bytes(*copied));
   const std::optional<ConvCall> call = timed_call(timer, task, most_packed);
-  if (!call) return std::nullopt;
+  if (!call) return {};
   std::int64_t other_bytes = own_scratch_bytes(task, tf32);
   if (copied != nullptr)
     other_bytes = std::max(own_apart_scratch_bytes(task, tf32), copied->scratch_bytes());
   const std::size_t wanted = plans.size();
   std::byte* const scratch = timed_scratch(timer, other_bytes, plans);
   notes.lacked_memory = scratch == nullptr || plans.size() < wanted;
-  if (scratch == nullptr) return std::nullopt;
+  if (scratch == nullptr) return {};
   void* result = nullptr;
   if (copied != nullptr) {
     result = timer.allocate(static_cast<std::size_t>(result_rows(task) * result_channels(task) *
                                                      (is_narrow(task.image) ? 2 : 4)));
     if (result == nullptr) {  // there is no telling which is faster
       notes.lacked_memory = true;
-      return *copied;
+      return {*copied};
     }
   }
   check_measuring(timer, task, *call, scratch, plans, notes);
@@ -506,12 +306,39 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
         run_own(timer.queue(), task, tf32, its_call, scratch);
     });
   handicaps.resize(works.size(), 1.0);
-  const int best = fastest_of(timer, works, handicaps);
+  const std::vector<int> places = ranked(timer, works, handicaps);
   Library::forget_stream(link);
-  if (best < 0) return std::nullopt;
-  const auto index = static_cast<std::size_t>(best);
-  if (index < plans.size()) return plans[index];
-  return result != nullptr && index == plans.size() ? *copied : Chosen<Library>{};
+  std::vector<Chosen<Library>> found;
+  for (const int place : places) {
+    const auto index = static_cast<std::size_t>(place);
+    const bool is_copy = result != nullptr && index == plans.size();
+    found.push_back(index < plans.size() ? plans[index] : is_copy ? *copied : Chosen<Library>{});
+  }
+  return found;
+}
+
+// The fastest of them that is right; none: they could not be timed.
+template <class Library>
+std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::Link& link,
+                                            const ConvTask& task, bool tf32,
+                                            std::vector<Chosen<Library>>& plans, RaceNotes& notes,
+                                            bool pinned = false,
+                                            const Chosen<Library>* copied = nullptr) {
+  const std::vector<Chosen<Library>> fastest =
+      ranked_plans<Library>(device, link, task, tf32, plans, notes, pinned, copied);
+  if (fastest.empty()) return std::nullopt;
+  std::optional<Trial<Library>> trial;
+  for (const Chosen<Library>& chosen : fastest) {
+    const bool is_copy = copied != nullptr && chosen.plan == copied->plan;
+    if (chosen.plan == nullptr || is_copy) return chosen;  // a plan that was looked at
+    if (!trial) trial.emplace(device, link, task, tf32);
+    const Verdict verdict = trial->of(chosen);
+    notes.unseen = !verdict.seen;
+    if (verdict.good()) return chosen;
+    notes.note_wrong(verdict.runs ? verdict.wrong : "it did not run again");
+  }
+  notes.none_right = true;
+  return Chosen<Library>{};
 }
 
 // Without a plan: our own kernel is to be used; `why` says the reason. With one, it says what was
@@ -537,8 +364,6 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   const LibraryOptions options = library_options(task.tf32);
   const RewriteList rewrites =
       rewrites_to_try(task, options, copied != nullptr ? copied->rewrite.get() : nullptr);
-  if (options.deterministic)
-    return first_that_runs<Library>(device, link, task, rewrites, options, why);
   std::string key = "pycnn " PYCNN_VERSION "; " + std::string(device_identity(device)) + "; " +
                     Library::key(link, task, options);
   // What was kept by those that did not know rewrites says nothing where there are some, nor does
@@ -546,19 +371,23 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   for (const auto& rewrite : rewrites) key += rewrite_mark(rewrite.get());
   if (!rewrites.empty() && options.rewrites == Rewrites::kAlways) key += "@always@";
   if (pinned) key += "@pinned@";
-  const auto seen = [&](const std::string& text) {
-    return std::to_string(device) + "; " + key + "; " + text;
-  };
+  const Seen seen{std::to_string(device) + "; " + key + "; "};
+  if (options.deterministic)
+    return first_that_runs<Library>(device, link, task, rewrites, options, why, seen);
+  std::string kept_wrong;
   if (const std::optional<std::string> known = plan_cache().find(key)) {
-    if (*known == kOwnKernel) {
-      why = kOwnWasFaster;
+    if (*known == kOwnKernel || *known == kNoneIsRight) {
+      why = *known == kOwnKernel ? kOwnWasFaster : kNoneWasRight;
       return {};
     }
     if (copied != nullptr && *known == kCopied) return *copied;
     const auto chosen = read_chosen<Library>(link, task, rewrites, options, *known);
-    if (chosen && (has_run(seen(*known)) || Trial<Library>(device, link, task).runs(*chosen))) {
-      note_run(seen(*known));
-      return *chosen;
+    if (chosen && has_run(seen.of(*known))) return *chosen;
+    if (chosen) {
+      const Verdict verdict = Trial<Library>(device, link, task, options.tf32).of(*chosen);
+      if (verdict.good() && verdict.seen) note_run(seen.of(*known));
+      if (verdict.good()) return *chosen;
+      kept_wrong = verdict.wrong;
     }
   }
   const std::string limit = "choosing took more than " + seconds_text(options.choose_seconds) +
@@ -583,8 +412,9 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     }
   }
   if (plans.empty() && !(all && copied != nullptr)) {
-    Chosen<Library> first = first_that_runs<Library>(device, link, task, rewrites, options, why);
-    if (first.plan != nullptr) why = "not timed: " + limit;
+    Chosen<Library> first =
+        first_that_runs<Library>(device, link, task, rewrites, options, why, seen);
+    if (first.plan != nullptr) why = "not timed: " + limit + (why.empty() ? "" : "; " + why);
     return first;
   }
   const std::vector<Chosen<Library>> first(plans.begin(), plans.begin() + !plans.empty());
@@ -593,14 +423,19 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       fastest_plan<Library>(device, link, task, options.tf32, plans, notes, pinned, copied);
   if (!best) {
     if (plans.empty()) plans = first;
-    Trial<Library> trial(device, link, task);
-    for (const Chosen<Library>& chosen : plans)
-      if (!is_measuring(chosen) && trial.runs(chosen)) return chosen;
-    why = kNoneRuns;
+    Trial<Library> trial(device, link, task, options.tf32);
+    for (const Chosen<Library>& chosen : plans) {
+      if (is_measuring(chosen)) continue;
+      const Verdict verdict = trial.of(chosen);
+      if (!verdict.wrong.empty()) notes.note_wrong(verdict.wrong);
+      why = notes.wrong_text;
+      if (verdict.good()) return chosen;
+    }
+    if (why.empty()) why = kNoneRuns;
     return {};
   }
   // A plan without a text is chosen anew in the next process.
-  std::string text = kOwnKernel;
+  std::string text = notes.none_right ? kNoneIsRight : kOwnKernel;
   const bool is_copied = copied != nullptr && best->plan == copied->plan;
   if (is_copied)
     text = kCopied;
@@ -608,7 +443,7 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     text = Library::text(*best->plan);
   if (!text.empty()) {
     text = rewrite_mark(best->rewrite.get()) + text;
-    note_run(seen(text));
+    if (!notes.unseen) note_run(seen.of(text));
     // Where memory or time was short, another one may be faster next time.
     if (notes.lacked_memory || !all || !unmeasured.empty())
       plan_cache().put_for_now(key, text);
@@ -616,10 +451,11 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       plan_cache().put(key, text);
   }
   if (best->plan == nullptr)
-    why = kOwnWasFaster;
+    why = notes.none_right ? kNoneWasRight : kOwnWasFaster;
   else if (!all)
     why = "no engines that would have been compiled: " + limit;
-  for (const std::string& note : {unmeasured, notes.dropped})
+  if (notes.wrong == 0 && !kept_wrong.empty()) notes.note_wrong(kept_wrong);
+  for (const std::string& note : {unmeasured, notes.dropped, notes.wrong_text})
     if (!note.empty()) why += (why.empty() ? "" : "; ") + note;
   return *best;
 }
@@ -693,7 +529,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   if (chosen.plan == nullptr) return refuse(kept_text(left_out));
   std::string in_concat;
   Chosen<Library> apart = choose_apart(device, chosen, problem, in_concat);
-  const bool own_apart = in_concat == kOwnWasFaster;
+  const bool own_apart = in_concat.starts_with(kOwnWasFaster);
   const bool tf32 = library_options(task.tf32).tf32;
   Choice choice{run_library<Library, OpType>, scratch(chosen.scratch_bytes())};
   if (own_apart) {

@@ -44,17 +44,6 @@ std::string told(const char* what, std::size_t place, float expected, float actu
 
 }  // namespace
 
-bool poison(DeviceTimer& timer, const ConvTask& task, const ConvCall& call, void* scratch,
-            std::size_t scratch_bytes) {
-  constexpr int kNan = 0xFF;  // all bits, in all image types
-  const cudaStream_t stream = timer.queue().stream;
-  const auto bytes = static_cast<std::size_t>(result_count(task) * item_bytes(task));
-  return good(cudaMemsetAsync(const_cast<void*>(result_of(task, call)), kNan, bytes, stream)) &&
-         good(cudaMemsetAsync(call.measure.result, kNan,
-                              static_cast<std::size_t>(sum_count(task)) * sizeof(float), stream)) &&
-         good(cudaMemsetAsync(scratch, kNan, scratch_bytes, stream));
-}
-
 std::optional<Measurement> read_measurement(DeviceTimer& timer, const ConvTask& task,
                                             const ConvCall& call) {
   const cudaStream_t stream = timer.queue().stream;

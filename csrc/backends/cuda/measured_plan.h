@@ -3,8 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "backends/cuda/conv2d_call.h"
-#include "backends/cuda/device_timer.h"
+#include "backends/cuda/checked_plan.h"
 
 // Whether a library's kernel that measures its result itself does so: beside another one that does
 // not and the pass behind it, on the same operands. How such engines treat what they add up is not
@@ -16,9 +15,6 @@ struct Measurement {
   std::vector<float> sums, values;
 };
 
-// Fills what a run of the task writes with NaN; false: it could not.
-bool poison(DeviceTimer& timer, const ConvTask& task, const ConvCall& call, void* scratch,
-            std::size_t scratch_bytes);
 // None: it could not be read.
 std::optional<Measurement> read_measurement(DeviceTimer& timer, const ConvTask& task,
                                             const ConvCall& call);

@@ -5,7 +5,7 @@
 #include "backends/cuda/cublaslt_library.h"
 #include "backends/cuda/cudnn_graph.h"
 
-// What stands for cuBLASLt: it multiplies matrices of float32 on the host, or nothing where times
+// What stands for cuBLASLt: it multiplies matrices of float32 on the host, or leaves ones where times
 // alone are wanted. Each algorithm is a number.
 namespace pycnn::cuda {
 

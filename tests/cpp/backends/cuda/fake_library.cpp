@@ -1,7 +1,8 @@
-// What fake_library.h declares, and what library_kernel.h calls: it takes its time and does
-// nothing.
+// What fake_library.h declares, and what library_kernel.h calls: it takes its time, and whatever
+// computes a result leaves ones.
 #include "backends/cuda/fake_library.h"
 
+#include "backends/cuda/checked_plan.cpp"
 #include "backends/cuda/conv2d_rewrite.cpp"
 #include "backends/cuda/measured_plan.cpp"
 
@@ -15,6 +16,22 @@ void move(int& count, double us) {
   ++count;
   fake_cuda().work(us);
 }
+
+// `rows` of a matrix become that number, unless they are just recorded.
+void leave_rows(Image image, void* matrix, std::int64_t rows, std::int64_t channels,
+                std::int64_t pitch, float number = 1.0f) {
+  if (fake_cuda().capturing || matrix == nullptr) return;
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    T stored{};
+    narrow(number, stored);
+    for (std::int64_t row = 0; row < rows; ++row)
+      std::fill_n(static_cast<T*>(matrix) + row * pitch, channels, stored);
+  });
+}
+void leave_ones(Image image, void* values, std::int64_t count) {
+  leave_rows(image, values, 1, count, count);
+}
 void run_own_kernel() { move(own_runs, own_us); }
 
 }  // namespace
@@ -23,16 +40,20 @@ bool fits(const BlockMap&, int) { return true; }
 void gather_blocks(DeviceQueue&, int, const BlockMap&, const void*, void*) {
   move(moves.gathers, moves.gather_us);
 }
-void scatter_blocks(DeviceQueue&, int, const BlockMap&, const void*, void*) {
+void scatter_blocks(DeviceQueue&, int item_bytes, const BlockMap& map, const void*, void* to) {
+  leave_ones(item_bytes == 2 ? Image::kBFloat16 : Image::kFloat32, to, map.from_count());
   move(moves.scatters, moves.gather_us);
 }
-void finish_padded(DeviceQueue&, Image, const BlockMap&, const ConvEpilogue&, const void*, void*) {
+void finish_padded(DeviceQueue&, Image image, const BlockMap& map, const ConvEpilogue&, const void*,
+                   void* to) {
+  leave_ones(image, to, map.from_count());
   move(moves.finishes, moves.finish_us);
 }
 void map_filters(DeviceQueue&, Image, const FilterMapping*, int) {
   move(moves.packs, moves.pack_us);
 }
-void unmap_filter(DeviceQueue&, const FilterMap&, const float*, float*) {
+void unmap_filter(DeviceQueue&, const FilterMap& map, const float*, float* to) {
+  leave_ones(Image::kFloat32, to, map.from_count());
   move(moves.unpacks, moves.pack_us);
 }
 std::int64_t conv2d_packed_bytes(Arithmetic, const ConvShape&, PackForm) { return 0; }
@@ -49,19 +70,6 @@ std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&, Measu
 }
 std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape&, bool) { return 16; }
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape&) { return 16; }
-void conv2d(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const ConvWeights&,
-            const ConvEpilogue&, const Measure&, void*, void*) {
-  run_own_kernel();
-}
-void conv2d_grad_input(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const ConvWeights&,
-                       const ConvEpilogue&, const Measure&, void*, void*) {
-  run_own_kernel();
-}
-void conv2d_grad_weight(DeviceQueue&, Arithmetic, const ConvShape&, const void*, const void*,
-                        float*, float*, void*) {
-  run_own_kernel();
-}
-void conv2d_grad_bias(DeviceQueue&, Image, const ConvShape&, const void*, float*, void*) {}
 void conv2d_gradient_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvEpilogue&, void*) {
   move(moves.epilogues, moves.finish_us);
 }
@@ -91,6 +99,47 @@ void leave_sums(const Measure& measure, const void* result, std::int64_t count,
 }
 
 }  // namespace
+
+void conv2d(DeviceQueue&, Arithmetic arithmetic, const ConvShape& shape, const void*,
+            const ConvWeights&, const ConvEpilogue&, const Measure& measure, void* output, void*) {
+  leave_rows(image_of(arithmetic), output, shape.pixels(), shape.out_channels,
+             shape.output_pitch());
+  if (measure.kind != MeasureKind::kNothing) leave_sums(measure, output, 0, shape.out_channels);
+  run_own_kernel();
+}
+void conv2d_grad_input(DeviceQueue&, Arithmetic arithmetic, const ConvShape& shape, const void*,
+                       const ConvWeights&, const ConvEpilogue&, const Measure& measure,
+                       void* grad_input, void*) {
+  leave_rows(image_of(arithmetic), grad_input,
+             std::int64_t{shape.images} * shape.height * shape.width, shape.in_channels,
+             shape.input_pitch());
+  if (measure.kind != MeasureKind::kNothing) leave_sums(measure, grad_input, 0, shape.in_channels);
+  run_own_kernel();
+}
+void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                        const void*, const void* grad_output, float* grad_weight, float* grad_bias,
+                        void* scratch) {
+  leave_ones(Image::kFloat32, grad_weight, shape.weights());
+  conv2d_grad_bias(queue, image_of(arithmetic), shape, grad_output, grad_bias, scratch);
+  run_own_kernel();
+}
+void conv2d_grad_bias(DeviceQueue&, Image, const ConvShape& shape, const void*, float* grad_bias,
+                      void*) {
+  leave_ones(Image::kFloat32, grad_bias, shape.out_channels);
+}
+void compare(DeviceQueue&, Image image, const Comparison& comparison) {
+  CHECK(!fake_cuda().capturing);
+  with_vectors(image, comparison.channels, [&](auto type, auto width) {
+    using Kernel = CompareRows<decltype(type), decltype(width)::value>;
+    const Kernel kernel{comparison};
+    typename Kernel::Shared shared;
+    std::vector<typename Kernel::Registers> registers(Kernel::kThreads);
+    for (std::int64_t i = 0; i < comparison.pieces(); ++i) {
+      Block<Kernel> block(i, shared, registers.data(), i % 2 == 0);
+      kernel(block);
+    }
+  });
+}
 
 void measure_pass(DeviceQueue&, Image, const Measure& measure, const void* result,
                   std::int64_t rows, std::int64_t channels, void*) {
@@ -126,12 +175,16 @@ void finish_measure(DeviceQueue&, const Measure& measure, const MeasureShape& sh
 
 void Fake::leave(const Plan& plan, const ConvCall& call) {
   const ConvTask& task = plan.task;
-  if (fake_cuda().capturing || task.measure == MeasureKind::kNothing) return;
+  if (fake_cuda().capturing) return;
+  const Leaves leaves = plan.script.leaves;
+  for (const ResultPart& part : results_of(task, call))
+    leave_rows(part.image, part.data, part.rows - (leaves == Leaves::kGap ? 1 : 0), part.channels,
+               part.pitch, leaves == Leaves::kWrong ? 1.1f : 1.0f);
+  if (task.measure == MeasureKind::kNothing) return;
   const bool forward = task.direction == Direction::kForward;
   auto* const values =
       static_cast<std::uint16_t*>(const_cast<void*>(forward ? call.output : call.input));
   const std::int64_t channels = result_channels(task);
-  std::fill(values, values + result_rows(task) * channels, kOne);
   const Measures kind = plan.script.measures;
   if (kind == Measures::kNothing) return;
   ++measured;

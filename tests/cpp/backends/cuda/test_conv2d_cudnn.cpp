@@ -32,6 +32,8 @@ struct FakeObject {
   int mode = 0;
   std::int64_t engine = 0;
   std::int64_t id = 0;  // of a tensor
+  int type = 0;
+  std::int64_t result = cudnn::kOutput;  // of a graph and what is made of it
   std::vector<std::int64_t> strides = {}, dimensions = {};
   bool measures = false, repeats = false;  // a graph and what is made of it
   std::vector<std::int64_t> ids = {};      // of a pack
@@ -56,8 +58,8 @@ struct FakeCudnn {
   std::set<std::int64_t> adds, wrong;      // engines that add to what lies there, that count twice
   std::map<std::int64_t, void*> operands;  // of the last run that measured
   int measured = 0;                        // how often
-  bool leaves = false;                     // anything in memory, of this tensor:
-  std::int64_t result = cudnn::kOutput;
+  std::map<std::int64_t, int> types;
+  std::set<std::int64_t> spoilt;           // engines that leave results a tenth too large
   int objects = 0;
 };
 FakeCudnn fake;
@@ -79,6 +81,9 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
     case cudnn::kTensorId:
       self.id = *static_cast<const std::int64_t*>(values);
       break;
+    case cudnn::kTensorDataType:
+      self.type = *static_cast<const int*>(values);
+      break;
     case cudnn::kTensorDimensions: {
       const auto* const sizes = static_cast<const std::int64_t*>(values);
       self.dimensions.assign(sizes, sizes + count);
@@ -94,6 +99,8 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
     case cudnn::kGraphOperations:
       for (std::int64_t i = 0; i < count; ++i) {
         const FakeObject& operation = of(static_cast<void* const*>(values)[i]);
+        if (operation.kind == cudnn::kConvolutionGradInput) self.result = cudnn::kInput;
+        if (operation.kind == cudnn::kConvolutionGradWeight) self.result = cudnn::kWeight;
         if (operation.kind != cudnn::kReductionOperation) continue;
         self.measures = true;
         self.repeats = operation.repeats;
@@ -114,6 +121,7 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
     }
     case cudnn::kHeuristicsGraph:
       self.handle = other().handle;
+      self.result = other().result;
       self.engine = other().repeats    ? kFirstRepeating
                     : other().measures ? kFirstMeasuring
                                        : kFirstEngine;
@@ -123,6 +131,7 @@ cudnn::Status set(cudnn::Object object, int attribute, int, std::int64_t count,
       break;
     case cudnn::kPlanConfig:
       self.engine = other().engine;
+      self.result = other().result;
       // Of one thread's handle, all of it.
       return other().handle == self.handle ? 0 : 3000;
     default:
@@ -140,7 +149,7 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
     case cudnn::kHeuristicsResults:
       *count = self.mode == cudnn::kHeuristicsModeA ? kEngines : fake.fallbacks;
       for (std::int64_t i = 0; i < *count; ++i)
-        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, self.engine + i};
+        of(objects[i]) = {cudnn::kEngineConfig, self.handle, 0, self.engine + i, 0, 0, self.result};
       break;
     case cudnn::kConfigEngine:
       of(objects[0]).engine = self.engine;
@@ -163,16 +172,20 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
   return 0;
 }
 
-// A result of ones in bfloat16 and what fake_library.cpp says of it, where that is looked at.
-void leave(std::int64_t engine, const FakeObject& pack) {
-  if (!fake.leaves || fake_cuda().capturing) return;
+// A result of ones and what fake_library.cpp says of it.
+void leave(std::int64_t engine, std::int64_t result, const FakeObject& pack) {
+  if (fake_cuda().capturing) return;
   std::map<std::int64_t, void*> operands;
   for (std::size_t i = 0; i < pack.ids.size(); ++i) operands[pack.ids[i]] = pack.pointers[i];
-  const std::int64_t result = fake.result;
   std::int64_t count = 1;
   for (const std::int64_t size : fake.dimensions[result]) count *= size;
-  auto* const values = static_cast<std::uint16_t*>(operands[result]);
-  std::fill(values, values + count, std::uint16_t{0x3F80});
+  const float one = fake.spoilt.count(engine) > 0 ? 1.1f : 1.0f;
+  with_image(fake.types[result] == cudnn::kFloat32 ? Image::kFloat32 : Image::kBFloat16,
+             [&](auto type) {
+               decltype(type) stored{};
+               narrow(one, stored);
+               std::fill_n(static_cast<decltype(type)*>(operands[result]), count, stored);
+             });
   if (engine < kFirstMeasuring) return;
   ++fake.measured;
   fake.operands = operands;
@@ -218,6 +231,7 @@ const cudnn::Functions& functions() {
         if (self.kind == cudnn::kTensor) {
           fake.strides[self.id] = self.strides;
           fake.dimensions[self.id] = self.dimensions;
+          fake.types[self.id] = self.type;
         }
         if (self.kind == cudnn::kEngineHeuristics && fake.deaf.count(self.mode) > 0) return 3000;
         return self.kind == cudnn::kExecutionPlan && fake.unmade.count(self.engine) > 0 ? 3000 : 0;
@@ -226,7 +240,7 @@ const cudnn::Functions& functions() {
       get,
       [](cudnn::Handle handle, cudnn::Object plan, cudnn::Object pack) {
         const FakeObject& self = of(plan);
-        leave(self.engine, of(pack));
+        leave(self.engine, self.result, of(pack));
         fake.executed.push_back({handle, fake.streams[handle], self.engine});
         fake_cuda().work(fake.us[self.engine]);
         return self.handle != handle && fake.loyal.count(self.engine) > 0 ? 3000 : 0;
@@ -358,7 +372,7 @@ TEST_CASE("conv2d by cudnn: a handle keeps no stream that ends") {
   int stream = 0;
   DeviceQueue queue;
   queue.stream = &stream;
-  std::vector<std::byte> data(64);
+  std::vector<std::byte> data(2 * 4 * 4 * 8 * 4);
   ConvCall call{};
   call.input = call.output = data.data();
   Cudnn::run(queue, *plan, call, data.data());
@@ -436,6 +450,20 @@ TEST_CASE("conv2d by cudnn or cublaslt: the fastest of both, untimed cuDNN's fir
   CHECK(linked.untimed() == "none");
   fake.unmade = {};
   CHECK(linked.name(linked.fastest()) == "cudnn 10");
+}
+
+TEST_CASE("conv2d by cudnn or cublaslt: an engine with a wrong result is not taken") {
+  BothLinked linked;
+  for (const Direction direction :
+       {Direction::kForward, Direction::kGradInput, Direction::kGradWeight}) {
+    linked.task.direction = direction;
+    fake.spoilt = {10};
+    fake.us[10] = 1.0;
+    CHECK(linked.name(linked.fastest()) == "cublaslt 1");
+    CHECK(linked.untimed() == "cudnn 11");
+    fake.spoilt = {};
+    CHECK(linked.name(linked.fastest()) == "cudnn 10");
+  }
 }
 
 TEST_CASE("conv2d by cudnn or cublaslt: each reads what it wrote itself") {
@@ -523,12 +551,10 @@ TEST_CASE("conv2d by cudnn: a part of a concat is a tensor whose pixels lie apar
 // Tasks of bfloat16 whose results are measured, and what is chosen for them.
 struct Measuring : Linked {
   explicit Measuring(MeasureKind kind) {
-    fake.leaves = true;
     task.image = Image::kBFloat16;
     task.measure = kind;
     if (kind == MeasureKind::kSums) {
       task.direction = Direction::kGradInput;
-      fake.result = cudnn::kInput;
     }
     // The pass takes 1.
     fake.us = {{10, 10.0}, {11, 20.0}, {12, 30.0}, {20, 10.0}, {21, 11.0},

@@ -63,6 +63,9 @@ cublaslt::Status multiply_by(cublaslt::Handle, cublaslt::MatmulDesc desc, const 
     multiply(*static_cast<const FakeProduct*>(desc), static_cast<const float*>(a), matrix(as),
              static_cast<const float*>(b), matrix(bs), *static_cast<const float*>(beta),
              static_cast<const float*>(c), matrix(cs), static_cast<float*>(d), matrix(ds));
+  else if (!fake_cuda().capturing)
+    for (std::int64_t column = 0; column < matrix(ds).columns; ++column)
+      std::fill_n(static_cast<float*>(d) + column * matrix(ds).leading, matrix(ds).rows, 1.0f);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 // the host's latency is no part of a time, and what fails is never chosen.
 #include <doctest/doctest.h>
 
+#include <set>
 #include <vector>
 
 #include "backends/cuda/device_timer.cpp"
@@ -9,7 +10,9 @@
 
 namespace pycnn::cuda {
 
-void fill_timed(DeviceQueue& queue, void*, std::int64_t) {
+std::vector<std::uint64_t> seeds;
+void fill_timed(DeviceQueue& queue, void*, std::int64_t, std::uint64_t seed) {
+  seeds.push_back(seed);
   note(queue, fake_cuda().result("kernel", true));
 }
 
@@ -31,7 +34,10 @@ struct Timed {
       if (fails) note_library(timer.queue(), "trouble");
     });
   }
-  int best() { return fastest_of(timer, works); }
+  int best() {
+    const std::vector<int> places = ranked(timer, works);
+    return places.empty() ? -1 : places.front();
+  }
 };
 
 TEST_CASE("cuda timer: latency of the host is not timed") {
@@ -43,6 +49,15 @@ TEST_CASE("cuda timer: latency of the host is not timed") {
     CHECK(timed.timer.time_us(timed.works.back(), 10, 5) == doctest::Approx(us).epsilon(1e-3));
     CHECK(timed.timer.once_us(timed.works.back()) >= us);
   }
+}
+
+TEST_CASE("cuda timer: each block of memory has numbers of its own") {
+  fake_cuda() = {};
+  DeviceTimer timer(0);
+  seeds.clear();
+  for (int i = 0; i < 3; ++i) (void)timer.allocate(16);
+  CHECK(seeds.size() == 3);
+  CHECK(std::set<std::uint64_t>(seeds.begin(), seeds.end()).size() == 3);
 }
 
 TEST_CASE("cuda timer: nothing is left behind, whatever fails") {
@@ -79,6 +94,16 @@ TEST_CASE("cuda choice: the fastest wins, our own kernel too where all are short
   Timed library;
   for (const double us : {9.0, 5.0, 7.0}) library.add(us);
   CHECK(library.best() == 1);
+}
+
+TEST_CASE("cuda choice: the others are there, those timed briefly behind those timed at length") {
+  Timed timed;
+  for (const double us : {9.0, 5.0, 7.0, 6.0, 8.0, 11.0, 10.0, 4.0}) timed.add(us);
+  CHECK(ranked(timed.timer, timed.works) == std::vector<int>{7, 1, 3, 2, 4, 0, 6, 5});
+  CHECK(timed.calls[0] < timed.calls[4]);
+  timed.add(1.0, true);
+  timed.add(1e6);  // our own
+  CHECK(ranked(timed.timer, timed.works) == std::vector<int>{7, 1, 3, 2, 4, 0, 6, 5});
 }
 
 TEST_CASE("cuda choice: our own kernel is not timed at length where it is slow") {

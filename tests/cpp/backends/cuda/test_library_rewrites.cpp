@@ -26,7 +26,7 @@ TEST_CASE("library kernel: rewrites are timed with what moves images and weights
     task.direction = direction;
     CHECK(choices.find(task).plan == "blocks");
   }
-  CHECK(moves.packs == 0);
+  CHECK(moves.packs == 2);  // to see that they are right
   task.direction = Direction::kGradWeight;
   moves.pack_us = 88.5;  // 10 + 1 + 88.5 are less than 100
   CHECK(choices.find(task).plan == "blocks");
@@ -48,14 +48,16 @@ TEST_CASE("library kernel: each direction moves what it has to") {
   CHECK(choices.find(task).plan == "blocks");
   CHECK(moves.gathers > 0);
   CHECK(moves.finishes == moves.gathers);
-  CHECK(moves.packs + moves.scatters + moves.unpacks == 0);
+  CHECK(moves.packs == 1);
+  CHECK(moves.scatters + moves.unpacks == 0);
   moves = {};
   task.bias = false;
   task.direction = Direction::kGradInput;
   CHECK(choices.find(task).plan == "blocks");
   CHECK(moves.scatters > 0);
   CHECK(moves.gathers == moves.scatters);  // the gradient of the result
-  CHECK(moves.packs + moves.finishes + moves.unpacks == 0);
+  CHECK(moves.packs == 1);
+  CHECK(moves.finishes + moves.unpacks == 0);
   moves = {};
   task.direction = Direction::kGradWeight;
   CHECK(choices.find(task).plan == "blocks");
@@ -121,8 +123,9 @@ TEST_CASE("library kernel: a rewritten convolution's kernel packs weights once a
   DeviceQueue queue;
   Op op = conv;
   std::vector<std::byte> scratch(choice.scratch_bytes), data(1);
+  std::vector<std::uint16_t> result(images * 6 * 6 * 8);
   const std::vector<TensorView> in = {{data.data(), &inputs[0], 0}, {data.data(), &inputs[1], 0}};
-  const TensorView out{data.data(), outputs.data(), 0};
+  const TensorView out{result.data(), outputs.data(), 0};
   DeviceKernelArgs args;
   args.op = &op;
   args.inputs = std::span(in).subspan(1);
