@@ -93,6 +93,7 @@ struct Kernel {
   KernelFunction run = nullptr;
   std::size_t scratch_bytes = 0;  // total, for Problem::threads threads
   PackedInput packed;
+  PackedInput packed_bias;  // of another input, likewise
   // Bit i of entry o: output o may be the same memory as input i (same size; the input dies here).
   std::vector<std::uint32_t> in_place;
   // Bit i: input (output) i may have a TensorView::pixel_pitch. What lies between the pixels of an
@@ -125,6 +126,12 @@ struct Kernel {
   std::int64_t output_pitch = 0;
   // What runs where output 0 has that pixel_pitch; null: `variant`.
   const char* apart_variant = nullptr;
+
+  // Of what is read in place of that input; null: the input itself.
+  const PackedInput* packing_of(int input) const noexcept {
+    if (input >= 0 && packed.input == input) return &packed;
+    return input >= 0 && packed_bias.input == input ? &packed_bias : nullptr;
+  }
 };
 
 struct Problem {

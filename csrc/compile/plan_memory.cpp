@@ -133,7 +133,7 @@ class Planner {
     bool reads = false;
     for (std::size_t i = 0; i < step.inputs.size(); ++i) {
       if (storage_of(step.inputs[i]) != s) continue;
-      const bool packed = static_cast<int>(i) == step.kernel.packed.input;
+      const bool packed = step.kernel.packing_of(static_cast<int>(i)) != nullptr;
       const std::size_t bit = i - first;  // beyond all of them where i is less
       if (bit >= std::min(ins, kMaskBits) || packed || (allowed >> bit & 1u) == 0 ||
           is_part(step.inputs[i]))
@@ -370,10 +370,10 @@ class Planner {
                        from.inputs[i]) > 0;
         if (again) step.cost.bytes -= bytes_of(from.input_specs[i]);
       }
-      const PackedInput& packed = step.kernel.packed;
-      if (packed.input >= 0)
-        step.cost.bytes += static_cast<std::int64_t>(packed.bytes) -
-                           bytes_of(from.input_specs[static_cast<std::size_t>(packed.input)]);
+      for (std::size_t i = 0; i < from.inputs.size(); ++i)
+        if (const PackedInput* const packed = step.kernel.packing_of(static_cast<int>(i)))
+          step.cost.bytes +=
+              static_cast<std::int64_t>(packed->bytes) - bytes_of(from.input_specs[i]);
     } else {  // pack or copy
       for (const TensorSpec& spec : from.input_specs) step.cost.bytes += bytes_of(spec);
       for (const TensorSpec& spec : output_specs) step.cost.bytes += bytes_of(spec);

@@ -18,7 +18,8 @@ class Packer {
     for (const bool prepare : {true, false}) {
       std::vector<ScheduleStep>& section = prepare ? schedule_.prepare : schedule_.run;
       for (ScheduleStep& step : std::exchange(section, {})) {
-        pack_input(step, prepare);
+        for (PackedInput Kernel::*which : {&Kernel::packed, &Kernel::packed_bias})
+          pack_input(step, step.kernel.*which, prepare);
         section.push_back(std::move(step));
       }
     }
@@ -27,7 +28,8 @@ class Packer {
  private:
   struct Packing {
     Op op;
-    Kernel kernel;
+    PackedInput packed;
+    std::vector<std::byte> plan;
     int value;
   };
 
@@ -39,8 +41,8 @@ class Packer {
     return value.prepared;
   }
 
-  void pack_input(ScheduleStep& step, bool in_prepare) {
-    const PackedInput packed = step.kernel.packed;
+  void pack_input(ScheduleStep& step, const PackedInput& wanted, bool in_prepare) {
+    const PackedInput packed = wanted;
     if (packed.input < 0) return;
     int& input = step.inputs[static_cast<std::size_t>(packed.input)];
     const bool prepare = in_prepare || is_constant(input);
@@ -52,7 +54,7 @@ class Packer {
     }
     std::vector<Packing>& packings = packings_[input];
     for (const Packing& other : packings) {
-      if (serves(other, step)) {
+      if (serves(other, packed, step)) {
         input = other.value;
         return;
       }
@@ -61,7 +63,7 @@ class Packer {
     value.spec = {{static_cast<std::int64_t>(packed.bytes)}, DType::kUInt8};
     value.prepared = prepare;
     const int result = schedule_.add_value(std::move(value));
-    packings.push_back({step.op, step.kernel, result});
+    packings.push_back({step.op, packed, step.kernel.plan, result});
 
     ScheduleStep pack;
     pack.name = step.name;
@@ -81,12 +83,11 @@ class Packer {
     input = result;
   }
 
-  static bool serves(const Packing& packing, const ScheduleStep& step) {
-    const PackedInput& a = packing.kernel.packed;
-    const PackedInput& b = step.kernel.packed;
+  static bool serves(const Packing& packing, const PackedInput& b, const ScheduleStep& step) {
+    const PackedInput& a = packing.packed;
     if (a.rounded && a.rounded == b.rounded && a.bytes == b.bytes) return true;
     return a.rounded == b.rounded && a.pack == b.pack && a.bytes == b.bytes && a.input == b.input &&
-           std::string_view(a.format) == b.format && packing.kernel.plan == step.kernel.plan &&
+           std::string_view(a.format) == b.format && packing.plan == step.kernel.plan &&
            same_attributes(packing.op, step.op);
   }
 

@@ -64,12 +64,11 @@ std::vector<StepUse> uses_of(std::span<const Step> steps, std::span<const Device
   std::vector<StepUse> uses;
   for (std::size_t i = begin; i < steps.size(); ++i) {
     StepUse use;
-    const PackedInput& packed = steps[i].kernel.packed;
     for (std::size_t k = 0; k < calls[i].inputs.size(); ++k) {
       const TensorView& view = calls[i].inputs[k];
       // The view of packed weights has the spec of what was packed.
-      use.reads.push_back(static_cast<int>(k) == packed.input ? whole(view, packed.bytes)
-                                                              : rows_of(view));
+      const PackedInput* const packed = steps[i].kernel.packing_of(static_cast<int>(k));
+      use.reads.push_back(packed != nullptr ? whole(view, packed->bytes) : rows_of(view));
     }
     for (const TensorView& view : calls[i].outputs) use.writes.push_back(rows_of(view));
     use.microseconds = microseconds(steps[i].cost);

@@ -185,19 +185,29 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
   args.state = kernel.state.get();
   bool good = true;
   // As a step finds it: made when the weights change.
-  const auto packed = static_cast<std::size_t>(kernel.packed.input);
-  TensorSpec packed_spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
-  TensorView packed_weight;
-  if (kernel.packed.input >= 0) packed_weight = {allocate(kernel.packed.bytes), &packed_spec, 0};
+  struct Packing {
+    const PackedInput* of;
+    TensorSpec spec;
+    void* data;
+  };
+  std::vector<Packing> packings;
+  for (const PackedInput* const each : {&kernel.packed, &kernel.packed_bias})
+    if (each->input >= 0)
+      packings.push_back(
+          {each, {{static_cast<std::int64_t>(each->bytes)}, DType::kUInt8}, allocate(each->bytes)});
   for (const void* const block : memory) good = good && block != nullptr;
   double us = -1.0;
   if (!good) reason = "no memory";
-  if (good && kernel.packed.input >= 0) {
+  for (const Packing& packing : packings) {
+    if (!good) break;
+    TensorView& input = in[static_cast<std::size_t>(packing.of->input)];
+    const TensorView to{packing.data, &packing.spec, 0};
     DeviceKernelArgs pack = args;
-    pack.inputs = std::span(in).subspan(packed, 1);
-    pack.outputs = {&packed_weight, 1};
-    kernel.packed.pack(pack);
-    in[packed].data = packed_weight.data;
+    pack.inputs = {&input, 1};
+    pack.outputs = {&to, 1};
+    if (packing.of->state != nullptr) pack.state = packing.of->state.get();
+    packing.of->pack(pack);
+    input.data = packing.data;
   }
   if (good) {
     kernel.run(args);

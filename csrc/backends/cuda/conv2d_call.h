@@ -10,6 +10,8 @@ struct ConvCall {
   const void* output;  // or its gradient
   const float* weight;
   const void* packed;  // the weights as the kernel reads them; null: as they are
+  // The bias of the images' type, of which the epilogue has none then; null: it is there, if any.
+  const void* packed_bias;
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
   ConvEpilogue epilogue;

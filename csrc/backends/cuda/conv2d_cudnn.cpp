@@ -190,8 +190,8 @@ void run_plan(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::b
   std::vector<Operand> operands = {
       {cudnn::kInput, call.input}, {cudnn::kWeight, weight}, {cudnn::kOutput, call.output}};
   if (p.bias) {
-    const void* bias = call.epilogue.bias;
-    if (narrow) {
+    const void* bias = call.packed_bias != nullptr ? call.packed_bias : call.epilogue.bias;
+    if (narrow && call.packed_bias == nullptr) {
       cast(queue, Image::kFloat32, p.image, bias, narrow_bias, s.out_channels);
       bias = narrow_bias;
     }
@@ -438,6 +438,9 @@ struct Cudnn {
     run_plan(queue, plan, call, scratch);
   }
   static Image image(const Plan& plan) { return plan.problem.image; }
+  static bool packs_bias(const Plan& plan) {
+    return plan.problem.bias && is_narrow(plan.problem.image);
+  }
   static void forget_stream(const Link& link) { forget_stream_of(link); }
 };
 

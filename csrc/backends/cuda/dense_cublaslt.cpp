@@ -176,8 +176,8 @@ void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte
   const void* const weight = call.packed != nullptr ? call.packed : call.weight;
   Product product(f, task, p.joined, p.tf32);
   if (p.joined && task.bias) {
-    const void* bias = call.epilogue.bias;
-    if (narrow) {
+    const void* bias = call.packed_bias != nullptr ? call.packed_bias : call.epilogue.bias;
+    if (narrow && call.packed_bias == nullptr) {
       cast(queue, Image::kFloat32, task.image, bias, scratch + p.bias, s.out_channels);
       bias = scratch + p.bias;
     }

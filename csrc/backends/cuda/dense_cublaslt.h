@@ -46,6 +46,9 @@ struct CublasLt {
                                     const LibraryOptions& options, const std::string& text);
   static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch);
   static Image image(const Plan& plan) { return plan.task.image; }
+  static bool packs_bias(const Plan& plan) {
+    return plan.joined && plan.task.bias && is_narrow(plan.task.image);
+  }
   static void forget_stream(const Link&) {}
 };
 

@@ -101,6 +101,10 @@ struct Either {
   static Image image(const Plan& plan) {
     return plan.first != nullptr ? First::image(*plan.first) : Second::image(*plan.second);
   }
+  static bool packs_bias(const Plan& plan) {
+    return plan.first != nullptr ? First::packs_bias(*plan.first)
+                                 : Second::packs_bias(*plan.second);
+  }
   static void forget_stream(const Link& link) {
     if (link.has_first()) First::forget_stream(*link.first);
     if (link.has_second()) Second::forget_stream(*link.second);

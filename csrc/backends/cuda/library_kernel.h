@@ -40,6 +40,7 @@
 //   offers(link, task, options)   plans to be made (Offer), best first
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch)
+//   packs_bias(plan)              whether it reads the bias in the images' type
 //   forget_stream(link)           before a stream ends that plans ran on
 // and of one with plans that measure their results as MeasureKind tells, and finish them before:
 //   measures(plan)                whether it is one; such a plan is seen to do so before it may win
@@ -282,15 +283,13 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
   for (const auto& plan : plans) {
     handicaps.push_back(is_measuring(plan) ? kMeasuringHandicap : 1.0);
     works.push_back([&timer, &plan, &calls, &turn, scratch] {
-      ConvCall its_call = calls[turn++ % calls.size()];
-      if (packed_bytes(plan) == 0) its_call.packed = nullptr;
+      const ConvCall its_call = call_for(plan, calls[turn++ % calls.size()]);
       run_chosen<Library>(timer.queue(), plan, its_call, scratch);
     });
   }
   if (result != nullptr)
     works.push_back([&] {
-      ConvCall its_call = calls[turn++ % calls.size()];
-      if (packed_bytes(*copied) == 0) its_call.packed = nullptr;
+      ConvCall its_call = call_for(*copied, calls[turn++ % calls.size()]);
       void* const whole = const_cast<void*>(std::exchange(its_call.output, result));
       its_call.output_step = 0;
       run_chosen<Library>(timer.queue(), *copied, its_call, scratch);
@@ -467,6 +466,7 @@ struct Ready {
   Chosen<Library> apart;   // where results are a part of a concat's; without a plan: none is,
   bool own_apart = false;  // or our own kernel
   bool tf32 = false;
+  bool packs_bias = false;  // in a form that all of them read
 };
 
 // A plan that writes its results where a concat wants them, of the same weights. Without a plan:
@@ -502,6 +502,7 @@ void run_library(const KernelArgs& args) noexcept {
     const bool is_apart = call.output_step != 0;
     const auto& chosen = is_apart && ready.apart.plan != nullptr ? ready.apart : ready.chosen;
     if (packed_bytes(chosen) > 0) call.packed = std::exchange(call.weight, nullptr);
+    if (ready.packs_bias) call.packed_bias = std::exchange(call.epilogue.bias, nullptr);
     if (is_apart && ready.own_apart)
       run_own_apart(queue_of(args), chosen.task, ready.tf32, call, args.scratch);
     else
@@ -561,8 +562,17 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
                         ? rewritten_weight(*chosen.rewrite, format, alone)
                         : packed_input(rounding, packed_bytes(chosen), format, alone);
   }
+  const bool packs =
+      packs_bias(chosen) && !own_apart && (apart.plan == nullptr || packs_bias(apart));
+  if (packs) {
+    const std::int64_t channels = task.shape.out_channels;
+    const PackTask rounding{arithmetic_of(task.image, false), dense_shape(1, channels, 1),
+                            PackForm::kRounded};
+    choice.packed_bias = packed_input(rounding, channels * 2, "bias", !problem.pinned.empty());
+    choice.packed_bias.input = 2;
+  }
   choice.state = std::make_shared<const Ready<Library>>(
-      Ready<Library>{std::move(chosen), std::move(apart), own_apart, tf32});
+      Ready<Library>{std::move(chosen), std::move(apart), own_apart, tf32, packs});
   choice.alignment = kVectorBytes;                          // as plans are told
   if (!measures) choice.strided_inputs = norm_input(task);  // in the pass behind the plan
   return choice;

@@ -41,6 +41,8 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
     auto* const bias = static_cast<float*>(memory(std::int64_t{s.out_channels} * 4));
     call.grad_bias = bias;
     call.epilogue.bias = bias;
+    const bool packs = is_narrow(task.image) && task.direction == Direction::kForward;
+    if (packs) call.packed_bias = memory(std::int64_t{s.out_channels} * item);
   }
   const std::int64_t results = result_rows(task) * result_channels(task) * item;
   if (task.residual) call.epilogue.residual = memory(results);
@@ -101,6 +103,21 @@ std::int64_t packed_bytes(const Chosen<Library>& chosen) {
   if (chosen.task.direction == Direction::kGradWeight) return 0;
   if (chosen.rewrite != nullptr) return chosen.rewrite->packed_bytes();
   return is_narrow(Library::image(*chosen.plan)) ? chosen.task.shape.weights() * 2 : 0;
+}
+
+// Whether it wants the bias in the images' type, made likewise.
+template <class Library>
+bool packs_bias(const Chosen<Library>& chosen) {
+  return chosen.task.direction == Direction::kForward && Library::packs_bias(*chosen.plan);
+}
+
+// Of a timed call what the plan is given.
+template <class Library>
+ConvCall call_for(const Chosen<Library>& chosen, ConvCall call) {
+  if (packed_bytes(chosen) == 0) call.packed = nullptr;
+  if (!packs_bias(chosen)) call.packed_bias = nullptr;
+  if (call.packed_bias != nullptr) call.epilogue.bias = nullptr;
+  return call;
 }
 
 template <class Library>
@@ -171,7 +188,7 @@ class Trial {
     if (!timer_.works()) return verdict;
     if (!call_) call_ = timed_call(timer_, task_, 0);
     if (!call_) return verdict;
-    ConvCall call = *call_;
+    ConvCall call = call_for(chosen, *call_);
     if (const std::int64_t packed = packed_bytes(chosen); packed > 0) {
       call.packed = packed_.get(timer_, packed);
       if (call.packed == nullptr) return verdict;
@@ -223,17 +240,19 @@ class Trial {
     return !expected_.empty();
   }
 
-  // The weights as the plan reads them: in races they are any numbers.
+  // Weights and bias as the plan reads them: in races they are any numbers.
   bool packs(const Chosen<Library>& chosen, const ConvCall& call) {
-    if (call.packed == nullptr) return true;
     return timer_.runs([&] {
+      const Image image = Library::image(*chosen.plan);
       void* const packed = const_cast<void*>(call.packed);
-      if (chosen.rewrite != nullptr) {
+      if (packed != nullptr && chosen.rewrite != nullptr) {
         const FilterMapping mapping{chosen.rewrite->weight, call.weight, packed};
-        map_filters(timer_.queue(), chosen.rewrite->task.image, &mapping, 1);
-      } else
-        cast(timer_.queue(), Image::kFloat32, Library::image(*chosen.plan), call.weight, packed,
-             task_.shape.weights());
+        map_filters(timer_.queue(), image, &mapping, 1);
+      } else if (packed != nullptr)
+        cast(timer_.queue(), Image::kFloat32, image, call.weight, packed, task_.shape.weights());
+      if (call.packed_bias != nullptr)
+        cast(timer_.queue(), Image::kFloat32, image, call_->epilogue.bias,
+             const_cast<void*>(call.packed_bias), task_.shape.out_channels);
     });
   }
 
@@ -277,8 +296,7 @@ void check_measuring(DeviceTimer& timer, const ConvTask& task, const ConvCall& c
   if constexpr (requires { Library::zero_first(*plans[0].plan); }) {
     if (std::none_of(plans.begin(), plans.end(), is_measuring<Library>)) return;
     const auto run = [&](const Chosen<Library>& chosen) -> std::optional<Measurement> {
-      ConvCall its_call = call;
-      if (packed_bytes(chosen) == 0) its_call.packed = nullptr;
+      const ConvCall its_call = call_for(chosen, call);
       if (!poison(timer, task, call, scratch, chosen.scratch_bytes()) ||
           !timer.runs([&] { run_chosen<Library>(timer.queue(), chosen, its_call, scratch); }))
         return std::nullopt;

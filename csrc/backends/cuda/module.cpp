@@ -50,6 +50,7 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.plan = std::move(choice.plan);
   kernel.state = std::move(choice.state);
   kernel.packed = choice.packed;
+  kernel.packed_bias = choice.packed_bias;
   kernel.strided_inputs = choice.strided_inputs;
   kernel.strided_outputs = choice.strided_outputs;
   kernel.alignment = choice.alignment;

@@ -29,6 +29,7 @@ struct Choice {
   std::int64_t output_pitch = 0;                          // as Kernel::output_pitch
   const char* apart_variant = nullptr;                    // as Kernel::apart_variant
   decltype(Kernel::rounds) rounds = nullptr;              // as Kernel::rounds
+  PackedInput packed_bias = {};                           // as Kernel::packed_bias
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

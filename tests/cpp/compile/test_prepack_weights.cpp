@@ -64,6 +64,35 @@ TEST_CASE("a weight that no run changes is packed in prepare, once for equal ste
   CHECK(schedule.run[0].input_specs[1] == Draft::spec());  // the original's
 }
 
+TEST_CASE("a bias is packed as the weight is, each for itself") {
+  for (const bool trained : {false, true}) {
+    Draft draft;
+    for (const char* const name : {"one", "two"}) {
+      draft.step(name, {0, 1, 2}, pack_a);
+      PackedInput& bias = draft.schedule.run.back().kernel.packed_bias;
+      bias = {2, 8, pack_b, 0, "bias"};
+      bias.rounded = DType::kBFloat16;
+    }
+    if (trained) draft.schedule.assignments = {{1, draft.step("update", {2})}};
+    prepack_weights(draft.schedule);
+    // The weight is no variable that this update changes.
+    CHECK(names(draft.schedule.prepare) == (trained ? "one:pack " : "one:pack one:pack "));
+    CHECK(names(draft.schedule.run) ==
+          (trained ? "one:pack one:dense two:dense update:dense " : "one:dense two:dense "));
+    const ScheduleStep& bias = trained ? draft.schedule.run[0] : draft.schedule.prepare[1];
+    CHECK(bias.inputs == std::vector<int>{2});
+    CHECK((bias.kernel.run == pack_b));
+    CHECK(bias.rounded == DType::kBFloat16);
+    CHECK(draft.schedule.value(bias.outputs[0]).spec == TensorSpec{{8}, DType::kUInt8});
+    for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+      const ScheduleStep& reader = draft.schedule.run[i + (trained ? 1 : 0)];
+      CHECK(reader.inputs[1] == draft.schedule.prepare[0].outputs[0]);
+      CHECK(reader.inputs[2] == bias.outputs[0]);
+      CHECK(reader.input_specs[2] == Draft::spec());
+    }
+  }
+}
+
 TEST_CASE("a weight under training is packed in each run, right before its first use") {
   Draft draft;
   draft.step("before", {0});

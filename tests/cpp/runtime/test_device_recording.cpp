@@ -28,6 +28,13 @@ TEST_CASE("device recording: packed weights are read as far as they were packed"
   CHECK(uses[0].reads[0].width == 16);
   CHECK(overlap(uses[0].reads[1], uses[1].writes[0]));
   CHECK(!overlap(uses[0].reads[1], uses[2].writes[0]));
+  // A bias likewise.
+  steps[0].kernel.packed = {};
+  steps[0].kernel.packed_bias.input = 1;
+  steps[0].kernel.packed_bias.bytes = 100;
+  const std::vector<StepUse> bias = uses_of(steps, calls, 0);
+  CHECK(overlap(bias[0].reads[1], bias[1].writes[0]));
+  CHECK(!overlap(bias[0].reads[1], bias[2].writes[0]));
 }
 
 }  // namespace

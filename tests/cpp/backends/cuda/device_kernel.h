@@ -114,16 +114,17 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   args.queue = queue;
   args.state = kernel.state.get();
   const int before = module.enter(queue);
-  const auto packed = static_cast<std::size_t>(kernel.packed.input);
-  if (kernel.packed.input >= 0) {
+  for (const PackedInput* const packing : {&kernel.packed, &kernel.packed_bias}) {
+    if (packing->input < 0) continue;
+    const auto packed = static_cast<std::size_t>(packing->input);
     DeviceKernelArgs pack = args;
-    const TensorSpec spec{{static_cast<std::int64_t>(kernel.packed.bytes)}, DType::kUInt8};
-    const TensorView to{allocate(kernel.packed.bytes), &spec, 0};
+    const TensorSpec spec{{static_cast<std::int64_t>(packing->bytes)}, DType::kUInt8};
+    const TensorView to{allocate(packing->bytes), &spec, 0};
     pack.inputs = std::span(in).subspan(packed, 1);
     pack.outputs = {&to, 1};
-    pack.scratch = allocate(kernel.packed.pack_scratch_bytes);
-    if (kernel.packed.state != nullptr) pack.state = kernel.packed.state.get();
-    kernel.packed.pack(pack);
+    pack.scratch = allocate(packing->pack_scratch_bytes);
+    if (packing->state != nullptr) pack.state = packing->state.get();
+    packing->pack(pack);
     in[packed].data = to.data;
   }
   kernel.run(args);

@@ -59,6 +59,7 @@ void unmap_filter(DeviceQueue&, const FilterMap& map, const float*, float* to) {
 std::int64_t conv2d_packed_bytes(Arithmetic, const ConvShape&, PackForm) { return 0; }
 PackedInput packed_input(const PackTask&, std::int64_t bytes, const char* format, bool) {
   PackedInput packed;
+  packed.rounded = DType::kBFloat16;
   packed.input = 1;
   packed.bytes = static_cast<std::size_t>(bytes);
   packed.format = format;
@@ -213,6 +214,7 @@ std::map<int, std::vector<Scripted>> Fake::scripts;
 int Fake::planned = 0, Fake::runs = 0, Fake::last_step = 0, Fake::measured = 0;
 bool Fake::writes_apart = true;
 double Fake::apart_us = 0.0;
+const void *Fake::bias = nullptr, *Fake::packed_bias = nullptr;
 std::string Fake::missing;
 std::vector<std::pair<const void*, const void*>> Fake::places;
 std::function<void()> Fake::while_compiling;

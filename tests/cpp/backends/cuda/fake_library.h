@@ -144,11 +144,17 @@ struct Fake {
     places.push_back({call.input, call.packed != nullptr ? call.packed : call.weight});
     fake_cuda().work(plan.script.us + (plan.task.shape.output_step != 0 ? apart_us : 0.0));
     last_step = plan.task.shape.output_step;
+    bias = call.epilogue.bias;
+    packed_bias = call.packed_bias;
     leave(plan, call);
     if (plan.script.name == "throws") throw std::runtime_error("no work for it");
     if (plan.script.fails) note_library(queue, "trouble");
   }
   static Image image(const Plan& plan) { return plan.task.image; }
+  static bool packs_bias(const Plan& plan) {
+    return plan.task.bias && plan.script.name != "widens" && is_narrow(plan.task.image);
+  }
+  static const void *bias, *packed_bias;  // of the last run
   static void forget_stream(const Link&) { stream = nullptr; }
   static cudaStream_t stream;  // that it was given last
 };
@@ -234,10 +240,11 @@ struct Concatenated {
   std::vector<TensorSpec> inputs, outputs;
   ops::Conv2d conv;
   Problem problem;
-  explicit Concatenated(std::int64_t channels) {
+  explicit Concatenated(std::int64_t channels, bool bias = false) {
     const std::int64_t images = next_images();
     inputs = {{{images, 12, 12, channels}, DType::kBFloat16},
               {{8, 3, 3, channels}, DType::kFloat32}};
+    if (bias) inputs.push_back({{8}, DType::kFloat32});
     outputs = {{{images, 12, 12, 8}, DType::kBFloat16}};
     conv.padding = {1, 1, 1, 1};
     problem.inputs = inputs;
@@ -253,7 +260,8 @@ struct Concatenated {
     const auto most = static_cast<std::size_t>(std::max(count_of(inputs[0]), count_of(inputs[1])));
     const auto pixels = static_cast<std::size_t>(rows_of(outputs[0]));
     std::vector<std::byte> scratch(choice.scratch_bytes), data(4 * most), result(pixels * 2 * 24);
-    const std::vector<TensorView> in = {{data.data(), &inputs[0], 0}, {data.data(), &inputs[1], 0}};
+    std::vector<TensorView> in;
+    for (const TensorSpec& spec : inputs) in.push_back({data.data(), &spec, 0});
     const TensorView out{result.data(), outputs.data(), pitch};
     DeviceKernelArgs args;
     args.op = &op;

@@ -58,6 +58,7 @@ struct FakeCudnn {
   std::set<std::int64_t> adds, wrong;      // engines that add to what lies there, that count twice
   std::map<std::int64_t, void*> operands;  // of the last run that measured
   int measured = 0;                        // how often
+  std::map<std::int64_t, void*> last_operands;
   std::map<std::int64_t, int> types;
   std::set<std::int64_t> spoilt;           // engines that leave results a tenth too large
   int objects = 0;
@@ -177,6 +178,7 @@ void leave(std::int64_t engine, std::int64_t result, const FakeObject& pack) {
   if (fake_cuda().capturing) return;
   std::map<std::int64_t, void*> operands;
   for (std::size_t i = 0; i < pack.ids.size(); ++i) operands[pack.ids[i]] = pack.pointers[i];
+  fake.last_operands = operands;
   std::int64_t count = 1;
   for (const std::int64_t size : fake.dimensions[result]) count *= size;
   const float one = fake.spoilt.count(engine) > 0 ? 1.1f : 1.0f;
@@ -360,6 +362,46 @@ TEST_CASE("conv2d by cudnn: threads make plans with handles of their own, and th
     CHECK(engines.plan(1, kFirstEngine, false, 0) == nullptr);
   }
   CHECK(fake.objects == 0);
+}
+
+TEST_CASE("conv2d by cudnn: a bias in 16 bits is cast unless it was packed") {
+  const Linked linked;
+  ConvTask task = small_task();
+  task.image = Image::kBFloat16;
+  task.bias = true;
+  Engines joined(linked.link, joined_problem(task), {}), plain(linked.link, plain_problem(task), {});
+  const auto plan = joined.plan(0, kFirstEngine, true, 0);
+  REQUIRE(plan != nullptr);
+  CHECK(Cudnn::packs_bias(*plan));
+  CHECK(!Cudnn::packs_bias(*plain.plan(0, kFirstEngine, true, 0)));
+  ConvProblem wide = joined_problem(task);
+  wide.image = Image::kFloat32;
+  CHECK(!Cudnn::packs_bias(*Engines(linked.link, wide, {}).plan(0, kFirstEngine, true, 0)));
+  DeviceQueue queue;
+  std::vector<std::byte> data(2 * 4 * 4 * 8 * 4),
+      scratch(static_cast<std::size_t>(plan->scratch_bytes()));
+  std::vector<float> bias(8);
+  std::vector<std::uint16_t> packed(8);
+  ConvCall call{};
+  call.input = call.output = data.data();
+  call.epilogue.bias = bias.data();
+  casts = 0;
+  Cudnn::run(queue, *plan, call, scratch.data());
+  CHECK(casts == 1);
+  auto* const cast_bias = static_cast<std::byte*>(fake.last_operands[cudnn::kBias]);
+  CHECK(cast_bias == scratch.data() + plan->layout.bias);
+  call.epilogue.bias = nullptr;
+  call.packed_bias = packed.data();
+  Cudnn::run(queue, *plan, call, scratch.data());
+  CHECK(casts == 1);
+  CHECK(fake.last_operands[cudnn::kBias] == packed.data());
+  // What a race finds is run with the bias that it wants, whatever joins it.
+  std::string why;
+  const Chosen<Cudnn> chosen =
+      first_that_runs<Cudnn>(0, linked.link, task, {nullptr}, library_options(), why);
+  CHECK(packs_bias(chosen));
+  CHECK(why.empty());
+  before_streams_end(linked.link.device);
 }
 
 TEST_CASE("conv2d by cudnn: a handle keeps no stream that ends") {

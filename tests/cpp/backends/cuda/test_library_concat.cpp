@@ -73,6 +73,49 @@ TEST_CASE("library kernel: a result that a concat reads is written where it want
   CHECK(stays(odd));
 }
 
+TEST_CASE("library kernel: a bias is packed where all that may run reads it so") {
+  const Choices choices;
+  Fake::scripts = {{16, {{"plan", 10.0}}}};
+  Fake::apart_us = 4.0;
+  moves.copy_us = 5.0;
+  own_us = 16.0;
+  // Whether the kernel packs it; its plans get it either way.
+  const auto packs = [&](bool apart = true) {
+    Concatenated net(16, true);
+    if (!apart) net.problem.output_pitch = 0;
+    const Choice choice = net.choose();
+    const bool taken = choice.run != nullptr;
+    REQUIRE(taken);
+    CHECK((choice.strided_outputs == 1) == apart);
+    casts = 0;
+    for (const std::int64_t pitch : {apart ? 24 : 0, 0}) {
+      (void)net.run(choice, pitch);
+      const bool packed = choice.packed_bias.input >= 0;
+      CHECK((Fake::packed_bias != nullptr) == packed);
+      CHECK((Fake::bias != nullptr) == !packed);
+    }
+    if (choice.packed_bias.input < 0) return false;
+    CHECK(choice.packed_bias.input == 2);
+    CHECK(choice.packed_bias.bytes == 8 * 2);
+    CHECK(choice.packed_bias.rounded == DType::kBFloat16);
+    return true;
+  };
+  CHECK(packs());
+  CHECK(packs(false));
+  own_us = 14.5;  // where a concat wants it
+  Fake::apart_us = 5.5;
+  CHECK(packs(false));
+  Concatenated own(16, true);
+  CHECK(own.choose().packed_bias.input < 0);
+  Concatenated none(16);
+  CHECK(none.choose().packed_bias.input < 0);
+  own_us = 16.0;
+  Fake::apart_us = 4.0;
+  Fake::scripts = {{16, {{"widens", 10.0}}}};  // by passes behind it
+  CHECK(!packs());
+  CHECK(!packs(false));
+}
+
 TEST_CASE("library kernel: a rewritten convolution writes into a concat, of the same weights") {
   const Choices choices;
   Fake::scripts = {{8, {{"padded", 10.0}}}, {16, {{"wider", 11.0}}}};
