@@ -19,14 +19,21 @@ struct Measurement {
 std::optional<Measurement> read_measurement(DeviceTimer& timer, const ConvTask& task,
                                             const ConvCall& call);
 
-// Of what was measured: means differ by at most kMeanTolerance of the deviation, variances by that
-// of themselves, the sums of a gradient by kSumTolerance of the largest of their kind, values by
+// Of what was measured: means differ by at most `mean` of the deviation, variances by that of
+// themselves, the sums of a gradient by `sum` of the largest of their kind, values by
 // kValueTolerance of the largest. An engine may measure before it rounds, and adds in an order of
-// its own; one that counts anything twice or not at all is far beyond these.
-constexpr float kMeanTolerance = 1e-3f, kSumTolerance = 1e-2f, kValueTolerance = 0x1p-6f;
+// its own.
+struct MeasureTolerance {
+  float mean = 1e-3f, sum = 1e-2f;  // of values that two kernels made
+};
+constexpr float kValueTolerance = 0x1p-6f;
+// Of the same values: so little that a tile shows which was not counted, or twice, among all rows.
+// What rounding does to a mean or variance falls with the root of the rows, what a tile does with
+// their number; of sums, which have no order of magnitude of their own, it falls with the root.
+MeasureTolerance own_tolerance(std::int64_t rows);
 // Empty: nothing does.
-std::string difference(const ConvTask& task, const Measurement& expected,
-                       const Measurement& actual);
+std::string difference(const ConvTask& task, const Measurement& expected, const Measurement& actual,
+                       const MeasureTolerance& tolerance = {});
 bool same_bits(const Measurement& a, const Measurement& b);
 
 }  // namespace pycnn::cuda

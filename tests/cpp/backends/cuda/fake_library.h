@@ -47,7 +47,8 @@ enum class Measures {
   kWrong,     // all sums a tenth too large
   kNan,       // a sum that it leaves as it was, as those beyond the last tile
   kUnsteady,  // a little more each time
-  kMisplaced  // the values are wrong, the sums right
+  kMisplaced,  // the values are wrong, the sums right
+  kTile        // all but the last 128 rows
 };
 
 // What a plan leaves of its results, which are ones.

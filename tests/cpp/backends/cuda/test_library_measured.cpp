@@ -1,6 +1,7 @@
 // How plans that measure their results race those that do not and the pass behind them.
 #include <cmath>
 #include <limits>
+#include <random>
 
 #include "backends/cuda/fake_library.h"
 
@@ -100,6 +101,77 @@ TEST_CASE("library kernel: values that a plan misplaces are seen among many") {
   const Found found = net.find({measuring("fused", 1.0, Measures::kMisplaced)});
   CHECK(found.plan == "plain");
   CHECK(found.why.find("mean 0 is 1000") != std::string::npos);
+}
+
+TEST_CASE("library kernel: a tile that is not counted shows among many rows") {
+  const Measured net(MeasureKind::kMoments, 20000 + next_images());  // of 36 pixels
+  const Found found = net.find({measuring("fused", 1.0, Measures::kTile)});
+  CHECK(found.plan == "plain");
+  CHECK(found.why.starts_with("a plan that measures was dropped: mean 0 is 2.999"));
+}
+
+TEST_CASE("measured plans: a tile that is not counted is more than rounding is") {
+  const ConvTask moments = [] {
+    ConvTask task = stem(1, 16);
+    task.measure = MeasureKind::kMoments;
+    return task;
+  }();
+  constexpr std::size_t kChannels = 8, kTile = 64;
+  for (const std::size_t rows : {std::size_t{3000}, std::size_t{40000}, std::size_t{400000}}) {
+    CAPTURE(rows);
+    struct Sums {
+      double value = 0.0, square = 0.0, product = 0.0;
+    };
+    // Of what is stored in bfloat16, of what it was before, and of all but one tile.
+    Sums stored[kChannels], before[kChannels], fewer[kChannels];
+    std::mt19937 random(1);
+    const auto next = [&] { return static_cast<float>(random()) * 0x1p-31f - 1.0f; };
+    for (std::size_t row = 0; row < rows; ++row)
+      for (std::size_t c = 0; c < kChannels; ++c) {
+        const float value = next() + 0.1f * static_cast<float>(c), other = next();
+        const auto add = [&](Sums& to, float x) {
+          to.value += static_cast<double>(x);
+          to.square += static_cast<double>(x) * static_cast<double>(x);
+          to.product += static_cast<double>(x) * static_cast<double>(other);
+        };
+        add(stored[c], rounded<BFloat16>(value));
+        add(before[c], value);
+        if (row / kTile != rows / kTile / 2) add(fewer[c], rounded<BFloat16>(value));
+      }
+    const auto measured = [&](const Sums(&sums)[kChannels]) {
+      Measurement found{std::vector<float>(3 * kChannels), {1.0f}};
+      const auto count = static_cast<double>(rows);
+      for (std::size_t c = 0; c < kChannels; ++c) {
+        const double mean = sums[c].value / count;
+        found.sums[c] = static_cast<float>(mean);
+        found.sums[kChannels + c] = static_cast<float>(mean - static_cast<double>(found.sums[c]));
+        found.sums[2 * kChannels + c] = static_cast<float>(sums[c].square / count - mean * mean);
+      }
+      return found;
+    };
+    const MeasureTolerance tolerance = own_tolerance(static_cast<std::int64_t>(rows));
+    const Measurement right = measured(stored);
+    CHECK(difference(moments, right, measured(before), tolerance).empty());
+    CHECK(!difference(moments, right, measured(fewer), tolerance).empty());
+
+    ConvTask sums = moments;
+    sums.measure = MeasureKind::kSums;  // of its output channels, too
+    sums.direction = Direction::kGradInput;
+    sums.shape.in_channels = kChannels;
+    const auto added = [&](const Sums(&of)[kChannels]) {
+      Measurement found{std::vector<float>(2 * kChannels), {1.0f}};
+      for (std::size_t c = 0; c < kChannels; ++c) {
+        // Of a gradient around zero.
+        found.sums[c] = static_cast<float>(of[c].product);
+        found.sums[kChannels + c] = static_cast<float>(of[c].product);
+      }
+      return found;
+    };
+    CHECK(difference(sums, added(stored), added(before), tolerance).empty());
+    CHECK(!difference(sums, added(stored), added(fewer), tolerance).empty());
+  }
+  CHECK(own_tolerance(1).mean == MeasureTolerance{}.mean);
+  CHECK(own_tolerance(1).sum == MeasureTolerance{}.sum);
 }
 
 TEST_CASE("library kernel: what a plan adds to is zeroed before, which is kept") {
