@@ -350,7 +350,7 @@ struct Cudnn {
     // What was fastest without a compiler is not kept for those who have one, nor what was before
     // engines measured.
     if (!missing_compiler(*link.functions).empty()) return key + "; not compiled";
-    return measuring_problem(task) ? key + "; measured" : key;
+    return measuring_problem(task) ? key + kMeasuredMark : key;
   }
 
   // Those that join the epilogue first.

@@ -13,6 +13,8 @@
 namespace pycnn::cuda {
 
 constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
+// In a key of the plan cache: engines that measure may have taken part (Offer::measures).
+constexpr const char* kMeasuredMark = "; measured";
 // Calls that are timed one after another.
 constexpr int kTimedCalls = 10;
 constexpr const char* kOwnKernel = "own";  // in the plan cache

@@ -36,7 +36,8 @@
 //   open(link)                    makes the handles, on the current device
 //   left_out(link, options)       which plans it would have, and why not; empty: all are there
 //   Plan                          with `link` and scratch_bytes()
-//   key(link, task, options)      what a choice depends on besides the GPU
+//   key(link, task, options)      what a choice depends on besides the GPU, with kMeasuredMark where
+//                                 plans that measure may be chosen
 //   offers(link, task, options)   plans to be made (Offer), best first
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch)
@@ -373,8 +374,15 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
   const Seen seen{std::to_string(device) + "; " + key + "; "};
   if (options.deterministic)
     return first_that_runs<Library>(device, link, task, rewrites, options, why, seen);
+  // Without time for plans that measure (below) the choice is one of its own.
+  std::string late_key = key;
+  if (const std::size_t mark = key.find(kMeasuredMark); mark != std::string::npos)
+    late_key.erase(mark, std::string(kMeasuredMark).size());
+  const double half = options.choose_seconds / 2.0;
   std::string kept_wrong;
-  if (const std::optional<std::string> known = plan_cache().find(key)) {
+  std::optional<std::string> known = plan_cache().find(key);
+  if (!known && is_late(began, half)) known = plan_cache().find(late_key);
+  if (known) {
     if (*known == kOwnKernel || *known == kNoneIsRight) {
       why = *known == kOwnKernel ? kOwnWasFaster : kNoneWasRight;
       return {};
@@ -400,10 +408,9 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       for (auto& offered : offers_for<Library>(link, task, rewrite, options))
         offers.push_back(std::move(offered));
     // The other half of the time is for plans that a program cannot do without.
-    if (is_late(began, options.choose_seconds / 2.0) &&
+    if (is_late(began, half) &&
         std::erase_if(offers, [](const auto& offered) { return offered.offer.measures; }) > 0)
-      unmeasured = "no engines that measure: choosing took more than " +
-                   seconds_text(options.choose_seconds / 2.0) + " s";
+      unmeasured = "no engines that measure: choosing took more than " + seconds_text(half) + " s";
     plans = made_plans<Library>(device, task, offers, options, began, all);
     if (plans.empty() && all && copied == nullptr) {
       why = Library::kNoPlan;
@@ -444,10 +451,11 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
     text = rewrite_mark(best->rewrite.get()) + text;
     if (!notes.unseen) note_run(seen.of(text));
     // Where memory or time was short, another one may be faster next time.
-    if (notes.lacked_memory || !all || !unmeasured.empty())
-      plan_cache().put_for_now(key, text);
+    const std::string& its_key = unmeasured.empty() ? key : late_key;
+    if (notes.lacked_memory || !all)
+      plan_cache().put_for_now(its_key, text);
     else
-      plan_cache().put(key, text);
+      plan_cache().put(its_key, text);
   }
   if (best->plan == nullptr)
     why = notes.none_right ? kNoneWasRight : kOwnWasFaster;

@@ -103,7 +103,8 @@ struct Fake {
   static std::string key(const Link&, const ConvTask& task, const LibraryOptions&) {
     return "fake " + std::to_string(task.shape.images) + " " +
            std::to_string(static_cast<int>(task.direction)) + " " +
-           std::to_string(task.shape.output_step);
+           std::to_string(task.shape.output_step) +
+           (task.measure != MeasureKind::kNothing ? kMeasuredMark : "");
   }
   // When it makes plans that are compiled, and which thread did.
   static std::function<void()> while_compiling;

@@ -218,9 +218,20 @@ TEST_CASE("library kernel: half of the time to choose is left to plans that meas
   Found found = Choices::find(late.task, 61.0);
   CHECK(found.plan == "plain");
   CHECK(found.why == "no engines that measure: choosing took more than 60 s");
-  // Another process has time for them again.
-  CHECK(plan_cache().find(Choices::key_of(late.task)) == "plain");
-  CHECK(!PlanCache(plan_cache().file()).find(Choices::key_of(late.task)));
+  // It is kept for others that are late, and for no one who has time for them.
+  std::string key = Choices::key_of(late.task);
+  CHECK(!plan_cache().find(key));
+  key.erase(key.find(kMeasuredMark), std::string(kMeasuredMark).size());
+  CHECK(PlanCache(plan_cache().file()).find(key) == "plain");
+  Fake::planned = Fake::runs = 0;
+  found = Choices::find(late.task, 61.0);
+  CHECK(found.plan == "plain");
+  CHECK(Fake::planned + Fake::runs == 0);
+  CHECK(Choices::find(late.task, 121.0).plan == "plain");  // also without any time
+  CHECK(Fake::planned + Fake::runs == 0);
+  CHECK(Choices::find(late.task).plan == "fused");
+  CHECK(Choices::find(late.task, 61.0).plan == "fused");
+  CHECK(PlanCache(plan_cache().file()).find(Choices::key_of(late.task)) == "fused");
   // Where there are none, none are missed.
   const Measured without;
   Fake::scripts = {{16, {{"plain", 30.0}}}};
