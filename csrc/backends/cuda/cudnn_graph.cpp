@@ -228,10 +228,8 @@ const char* unfit_engine(const EngineFacts& engine, Image image, const EngineRul
 // Makes the operations of a graph, whose parts it keeps.
 class ConvGraph::Builder {
  public:
-  Builder(const Functions& functions, const ConvProblem& problem, std::vector<Descriptor>& parts)
-      : functions_(functions), p_(problem), parts_(parts), type_(data_type(problem.image)) {
-    parts_.reserve(64);  // addresses of parts are kept
-  }
+  Builder(const Functions& functions, const ConvProblem& problem, std::deque<Descriptor>& parts)
+      : functions_(functions), p_(problem), parts_(parts), type_(data_type(problem.image)) {}
 
   std::vector<const Descriptor*> operations() {
     const ConvShape& s = p_.shape;
@@ -368,7 +366,7 @@ class ConvGraph::Builder {
 
   const Functions& functions_;
   const ConvProblem& p_;
-  std::vector<Descriptor>& parts_;
+  std::deque<Descriptor>& parts_;
   const int type_;
   std::int64_t next_id_ = 100;
   std::vector<const Descriptor*> operations_;

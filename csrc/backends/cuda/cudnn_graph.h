@@ -1,4 +1,5 @@
 #pragma once
+#include <deque>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -132,7 +133,7 @@ class ConvGraph {
   const Functions& functions_;
   ConvProblem problem_;
   Target target_;
-  std::vector<Descriptor> parts_;
+  std::deque<Descriptor> parts_;  // whose addresses stay
   Descriptor graph_;
 };
 

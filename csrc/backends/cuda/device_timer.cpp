@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
@@ -51,6 +52,11 @@ std::size_t DeviceTimer::cache_bytes() {
 
 bool DeviceTimer::failed() {
   const bool any = queue_.failed();
+  // Libraries have a status for it: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and such.
+  const char* const library = queue_.library_failure;
+  if (queue_.failure == cudaErrorMemoryAllocation ||
+      (library != nullptr && std::strstr(library, "ALLOC") != nullptr))
+    lacked_memory_ = true;
   queue_.forget_failures();
   return any;
 }

@@ -31,6 +31,8 @@ class DeviceTimer {
   double time_us(const std::function<void()>& work, int repeats, int rounds);
   // Whether one call does its work.
   bool runs(const std::function<void()>& work);
+  // Whether any work failed for want of memory, which may be there another time.
+  bool lacked_memory() const noexcept { return lacked_memory_; }
   // Of one call by single launches, with their latency. Negative: it failed.
   double once_us(const std::function<void()>& work);
 
@@ -42,7 +44,7 @@ class DeviceTimer {
 
   const CurrentDevice current_;
   DeviceQueue queue_;
-  bool works_ = false;
+  bool works_ = false, lacked_memory_ = false;
   std::vector<cudaEvent_t> events_;
   std::vector<void*> memory_;
   std::size_t allocated_ = 0;

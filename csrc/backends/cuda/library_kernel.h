@@ -308,6 +308,7 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
   handicaps.resize(works.size(), 1.0);
   const std::vector<int> places = ranked(timer, works, handicaps);
   Library::forget_stream(link);
+  if (timer.lacked_memory()) notes.lacked_memory = true;
   std::vector<Chosen<Library>> found;
   for (const int place : places) {
     const auto index = static_cast<std::size_t>(place);
@@ -334,6 +335,7 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
     if (!trial) trial.emplace(device, link, task, tf32);
     const Verdict verdict = trial->of(chosen);
     notes.unseen = !verdict.seen;
+    if (verdict.lacked_memory || !verdict.runs) notes.lacked_memory = true;  // it ran before
     if (verdict.good()) return chosen;
     notes.note_wrong(verdict.runs ? verdict.wrong : "it did not run again");
   }

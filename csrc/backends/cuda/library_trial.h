@@ -167,6 +167,7 @@ inline std::optional<std::string> measured_otherwise(DeviceTimer& timer, const C
 // What came of a trial.
 struct Verdict {
   bool runs = true;   // also where there is no memory to see it
+  bool lacked_memory = false;
   bool seen = false;  // whether what it left was looked at
   std::string wrong;  // of that; empty: nothing
   bool good() const { return runs && wrong.empty(); }
@@ -199,6 +200,7 @@ class Trial {
                           poison(timer_, task_, call, scratch, chosen.scratch_bytes());
     verdict.runs =
         timer_.runs([&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); });
+    verdict.lacked_memory = timer_.lacked_memory();
     if (!verdict.runs || !compares) return verdict;
     std::optional<std::string> problem =
         result_difference(timer_, task_, tf32_, expected_, results_of(task_, call), sums_);
@@ -269,7 +271,8 @@ class Trial {
 
 // What else is to be known of a race.
 struct RaceNotes {
-  bool lacked_memory = false;  // for one that might have been the fastest
+  // For one that might have been the fastest, or what kept it from being that may not come again.
+  bool lacked_memory = false;
   bool unseen = false;         // what the fastest one leaves
   bool none_right = false;     // of all that were timed
   std::string dropped;         // why plans that measure were
@@ -313,7 +316,10 @@ void check_measuring(DeviceTimer& timer, const ConvTask& task, const ConvCall& c
       if (!first || !second) return "it does not run";
       // The values that it stored are all looked at by the pass over them.
       const std::optional<Measurement> again = measured_again(timer, task, call, scratch);
-      if (!again) return "it cannot be measured again";
+      if (!again) {
+        notes.lacked_memory = true;
+        return "it cannot be measured again";
+      }
       std::string problem = difference(task, *expected, *again);
       if (problem.empty())
         problem = difference(task, *again, *first, own_tolerance(result_rows(task)));

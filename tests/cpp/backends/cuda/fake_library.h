@@ -66,6 +66,7 @@ struct Scripted {
   bool compiles = false;
   Measures measures = Measures::kNothing;
   Leaves leaves = Leaves::kRight;
+  bool lacks_memory = false;
 };
 
 struct FakePlan {
@@ -151,6 +152,8 @@ struct Fake {
     leave(plan, call);
     if (plan.script.name == "throws") throw std::runtime_error("no work for it");
     if (plan.script.fails) note_library(queue, "trouble");
+    if (plan.script.lacks_memory)
+      note_library(queue, "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED");
   }
   static Image image(const Plan& plan) { return plan.task.image; }
   static bool packs_bias(const Plan& plan) {

@@ -103,6 +103,27 @@ TEST_CASE("library kernel: values that a plan misplaces are seen among many") {
   CHECK(found.why.find("mean 0 is 1000") != std::string::npos);
 }
 
+TEST_CASE("library kernel: a plan without the memory that it wanted is tried again another time") {
+  const auto kept = [](const Measured& net) {
+    return PlanCache(plan_cache().file()).find(Choices::key_of(net.task));
+  };
+  Scripted fused = measuring("fused", 1.0, Measures::kRight);
+  fused.lacks_memory = true;
+  const Measured net;
+  CHECK(net.find({fused}).plan == "plain");
+  CHECK(plan_cache().find(Choices::key_of(net.task)) == "plain");
+  CHECK(!kept(net));
+  const Measured other;  // a plan that measures nothing
+  fused.measures = Measures::kNothing;
+  CHECK(other.find({fused}).plan == "plain");
+  CHECK(!kept(other));
+  fused.lacks_memory = false;
+  fused.fails = true;  // which it always does
+  const Measured broken;
+  CHECK(broken.find({fused}).plan == "plain");
+  CHECK(kept(broken) == "plain");
+}
+
 TEST_CASE("library kernel: a tile that is not counted shows among many rows") {
   const Measured net(MeasureKind::kMoments, 20000 + next_images());  // of 36 pixels
   const Found found = net.find({measuring("fused", 1.0, Measures::kTile)});
