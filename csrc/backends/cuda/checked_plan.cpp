@@ -18,8 +18,8 @@ bool went_well(cudaError_t error) {
 
 bool fill_with_nan(DeviceTimer& timer, void* data, std::int64_t bytes) {
   constexpr int kAllBits = 0xFF;  // NaN in all image types
-  return went_well(cudaMemsetAsync(data, kAllBits, static_cast<std::size_t>(bytes),
-                              timer.queue().stream));
+  return went_well(
+      cudaMemsetAsync(data, kAllBits, static_cast<std::size_t>(bytes), timer.queue().stream));
 }
 
 std::int64_t sum_bytes(const ResultPart& part) {
@@ -133,11 +133,11 @@ std::optional<std::string> result_difference(DeviceTimer& timer, const ConvTask&
     if (!timer.runs([&] { compare(timer.queue(), part.image, comparison); })) return std::nullopt;
     const cudaStream_t stream = timer.queue().stream;
     if (!went_well(cudaMemcpyAsync(found.data(), sums, found.size() * sizeof(double),
-                              cudaMemcpyDeviceToHost, stream)) ||
+                                   cudaMemcpyDeviceToHost, stream)) ||
         !went_well(cudaStreamSynchronize(stream)))
       return std::nullopt;
-    std::string problem = piece_difference(found, comparison.piece, part.rows,
-                                           most_difference(task.image, tf32));
+    std::string problem =
+        piece_difference(found, comparison.piece, part.rows, most_difference(task.image, tf32));
     if (!problem.empty()) return problem;
   }
   return std::string();

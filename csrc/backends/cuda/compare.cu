@@ -1,5 +1,4 @@
 #include "backends/cuda/compare.h"
-
 #include "backends/cuda/launch.h"
 
 namespace pycnn::cuda {

@@ -78,6 +78,7 @@ struct Plan {
   bool zeroes = false;  // the sums, which its engine adds to
 
   std::int64_t scratch_bytes() const { return layout.bytes; }
+  std::int64_t workspace_bytes() const { return layout.weight; }
 };
 
 std::int64_t measured_channels(const ConvProblem& problem) {
@@ -263,7 +264,7 @@ std::optional<ConvProblem> measuring_problem(const ConvTask& task) {
 std::shared_ptr<Plan> plan_of(const Link& link, const ConvProblem& problem, bool has_bias,
                               cudnn::Descriptor descriptor) {
   const std::int64_t workspace = descriptor.integer(cudnn::kPlanWorkspace);
-  if (workspace > kMostWorkspace) throw cudnn::Error("the workspace is too large");
+  if (workspace > kLargestWorkspace) throw cudnn::Error("the workspace is too large");
   return std::make_shared<Plan>(
       Plan{link, problem, std::move(descriptor), layout_of(problem, has_bias, workspace)});
 }

@@ -77,9 +77,9 @@ class Layout {
 
 class Wishes {
  public:
-  explicit Wishes(const Functions& f) : f_(f) {
+  Wishes(const Functions& f, std::int64_t most_workspace) : f_(f) {
     check(f, f.cublasLtMatmulPreferenceCreate(&object_), "preference");
-    const auto workspace = static_cast<std::uint64_t>(kMostWorkspace);
+    const auto workspace = static_cast<std::uint64_t>(most_workspace);
     const std::uint32_t reductions = cublaslt::kReductionComputeType;
     set(cublaslt::kMaxWorkspaceBytes, workspace);
     set(cublaslt::kReductionSchemeMask, reductions);
@@ -208,10 +208,11 @@ void run_plan(DeviceQueue& queue, const Plan& p, const ConvCall& call, std::byte
 
 // ---- Choosing
 
-std::vector<cublaslt::Heuristic> algorithms_of(const Link& link, const ConvTask& task, bool tf32) {
+// With at most so much workspace.
+std::vector<cublaslt::Heuristic> algorithms_of(const Link& link, const Product& product,
+                                               std::int64_t most_workspace) {
   const Functions& f = *link.functions;
-  const Product product(f, task, can_join(task), tf32);
-  const Wishes wishes(f);
+  const Wishes wishes(f, most_workspace);
   std::vector<cublaslt::Heuristic> found(kMostAlgorithms);
   int count = 0;
   check(f,
@@ -221,6 +222,20 @@ std::vector<cublaslt::Heuristic> algorithms_of(const Link& link, const ConvTask&
         "algorithms");
   found.resize(static_cast<std::size_t>(count));
   std::erase_if(found, [](const cublaslt::Heuristic& h) { return h.state != 0; });
+  return found;
+}
+
+// Those that want much behind the others, which are asked for apart so that they are not fewer.
+std::vector<cublaslt::Heuristic> algorithms_of(const Link& link, const ConvTask& task, bool tf32) {
+  const Product product(*link.functions, task, can_join(task), tf32);
+  std::vector<cublaslt::Heuristic> found;
+  for (const std::int64_t most : {kMostWorkspace, kLargestWorkspace}) try {
+      for (const cublaslt::Heuristic& each : algorithms_of(link, product, most))
+        if (most == kMostWorkspace || each.workspace_bytes > std::size_t{kMostWorkspace})
+          found.push_back(each);
+    } catch (const Error&) {
+      if (most == kLargestWorkspace && found.empty()) throw;  // it knows no such product
+    }
   return found;
 }
 
@@ -242,7 +257,7 @@ std::optional<std::pair<cublaslt::Algorithm, std::int64_t>> algorithm_of(const s
     if (std::sscanf(text.c_str() + at, " %llu%n", &value, &read) != 1) return std::nullopt;
     word = value;
   }
-  if (workspace < 0 || workspace > kMostWorkspace) return std::nullopt;
+  if (workspace < 0 || workspace > kLargestWorkspace) return std::nullopt;
   return std::pair(algorithm, static_cast<std::int64_t>(workspace));
 }
 

@@ -26,6 +26,7 @@ struct CublasLt {
     std::int64_t workspace, bias, partials, bytes;  // places in scratch
 
     std::int64_t scratch_bytes() const { return bytes; }
+    std::int64_t workspace_bytes() const { return workspace; }
   };
   static constexpr const char* kName = "cuBLASLt";
   static constexpr const char* kNoPlan = "cuBLASLt has no algorithm for it";

@@ -35,8 +35,8 @@ void* DeviceTimer::allocate(std::size_t bytes) {
   void* memory = nullptr;
   if (!succeeded(cudaMalloc(&memory, bytes > 0 ? bytes : 1))) return nullptr;
   memory_.push_back(memory);
-  // Multiplying equal numbers takes less power, so clocks would be higher than they are; and sums of
-  // products of equal tensors are squares, of which float16 has none that large.
+  // Multiplying equal numbers takes less power, so clocks would be higher than they are; and sums
+  // of products of equal tensors are squares, of which float16 has none that large.
   fill_timed(queue_, memory, static_cast<std::int64_t>(bytes), memory_.size());
   if (failed()) return nullptr;
   allocated_ += bytes;

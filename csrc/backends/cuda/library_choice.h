@@ -12,7 +12,11 @@
 // How a kernel of a library is chosen among many while a program is compiled.
 namespace pycnn::cuda {
 
-constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20;
+// A plan that wants more than the first for its work has to be that much faster than those that do
+// not, or the only one.
+constexpr std::int64_t kMostWorkspace = std::int64_t{256} << 20,
+                       kLargestWorkspace = std::int64_t{1} << 30;
+constexpr double kLargeHandicap = 1.05;
 // In a key of the plan cache: engines that measure may have taken part (Offer::measures).
 constexpr const char* kMeasuredMark = "; measured";
 // Calls that are timed one after another.

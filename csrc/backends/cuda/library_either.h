@@ -30,6 +30,9 @@ struct Either {
     std::int64_t scratch_bytes() const {
       return first != nullptr ? first->scratch_bytes() : second->scratch_bytes();
     }
+    std::int64_t workspace_bytes() const {
+      return first != nullptr ? first->workspace_bytes() : second->workspace_bytes();
+    }
   };
   template <class OpType>
   static const char* variant(const Plan& plan) {

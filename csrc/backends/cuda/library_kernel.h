@@ -35,8 +35,9 @@
 //   load(problem)                 the functions, or null
 //   open(link)                    makes the handles, on the current device
 //   left_out(link, options)       which plans it would have, and why not; empty: all are there
-//   Plan                          with `link` and scratch_bytes()
-//   key(link, task, options)      what a choice depends on besides the GPU, with kMeasuredMark where
+//   Plan                          with `link`, scratch_bytes() and what of these is
+//   workspace_bytes() key(link, task, options)      what a choice depends on besides the GPU, with
+//   kMeasuredMark where
 //                                 plans that measure may be chosen
 //   offers(link, task, options)   plans to be made (Offer), best first
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
@@ -169,8 +170,9 @@ struct Seen {
   std::string of(const std::string& text) const { return begin + text; }
 };
 
-// Untimed: the first plan that runs and is right, by no engine that is compiled at run time.
-// Without a plan, why; with one, which was not taken for what it left.
+// Untimed: the first plan that runs and is right, by no engine that is compiled at run time, with a
+// large workspace if there is none else. Without a plan, why; with one, which was not taken for
+// what it left.
 template <class Library>
 Chosen<Library> first_that_runs(int device, const typename Library::Link& link,
                                 const ConvTask& task, const RewriteList& rewrites,
@@ -179,23 +181,32 @@ Chosen<Library> first_that_runs(int device, const typename Library::Link& link,
   why = Library::kNoPlan;
   RaceNotes notes;
   std::optional<Trial<Library>> trial;
+  std::vector<Chosen<Library>> large;
+  const auto takes = [&](const Chosen<Library>& chosen) {
+    std::string text = seen.begin.empty() ? "" : Library::text(*chosen.plan);
+    if (!text.empty()) text = seen.of(rewrite_mark(chosen.rewrite.get()) + text);
+    Verdict verdict;
+    if (text.empty() || !has_run(text)) {
+      if (!trial) trial.emplace(device, link, task, options.tf32);
+      verdict = trial->of(chosen);
+      if (!text.empty() && verdict.good() && verdict.seen) note_run(text);
+    }
+    if (!verdict.wrong.empty()) notes.note_wrong(verdict.wrong);
+    why = verdict.good() || notes.wrong > 0 ? notes.wrong_text : kNoneRuns;
+    return verdict.good();
+  };
   for (const auto& rewrite : rewrites)
     for (const auto& offered : offers_for<Library>(link, task, rewrite, options)) {
       if (offered.offer.compiles) continue;
       Chosen<Library> chosen{offered.rewrite, offered.offer.make(0), task};
       if (chosen.plan == nullptr || is_measuring(chosen)) continue;
-      std::string text = seen.begin.empty() ? "" : Library::text(*chosen.plan);
-      if (!text.empty()) text = seen.of(rewrite_mark(chosen.rewrite.get()) + text);
-      Verdict verdict;
-      if (text.empty() || !has_run(text)) {
-        if (!trial) trial.emplace(device, link, task, options.tf32);
-        verdict = trial->of(chosen);
-        if (!text.empty() && verdict.good() && verdict.seen) note_run(text);
-      }
-      if (!verdict.wrong.empty()) notes.note_wrong(verdict.wrong);
-      why = verdict.good() || notes.wrong > 0 ? notes.wrong_text : kNoneRuns;
-      if (verdict.good()) return chosen;
+      if (is_large(chosen))
+        large.push_back(std::move(chosen));
+      else if (takes(chosen))
+        return chosen;
     }
+  for (const Chosen<Library>& chosen : large)
+    if (takes(chosen)) return chosen;
   return {};
 }
 
@@ -263,9 +274,14 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
   std::int64_t other_bytes = own_scratch_bytes(task, tf32);
   if (copied != nullptr)
     other_bytes = std::max(own_apart_scratch_bytes(task, tf32), copied->scratch_bytes());
-  const std::size_t wanted = plans.size();
+  // Large ones are not missed: where memory is short, it will be for most.
+  const auto small = [&] {
+    return std::count_if(plans.begin(), plans.end(),
+                         [](const auto& plan) { return !is_large(plan); });
+  };
+  const auto wanted = small();
   std::byte* const scratch = timed_scratch(timer, other_bytes, plans);
-  notes.lacked_memory = scratch == nullptr || plans.size() < wanted;
+  notes.lacked_memory = scratch == nullptr || small() < wanted;
   if (scratch == nullptr) return {};
   void* result = nullptr;
   if (copied != nullptr) {
@@ -282,7 +298,8 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
   std::vector<Work> works;
   std::vector<double> handicaps;
   for (const auto& plan : plans) {
-    handicaps.push_back(is_measuring(plan) ? kMeasuringHandicap : 1.0);
+    handicaps.push_back((is_measuring(plan) ? kMeasuringHandicap : 1.0) *
+                        (is_large(plan) ? kLargeHandicap : 1.0));
     works.push_back([&timer, &plan, &calls, &turn, scratch] {
       const ConvCall its_call = call_for(plan, calls[turn++ % calls.size()]);
       run_chosen<Library>(timer.queue(), plan, its_call, scratch);
@@ -431,6 +448,8 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       fastest_plan<Library>(device, link, task, options.tf32, plans, notes, pinned, copied);
   if (!best) {
     if (plans.empty()) plans = first;
+    std::stable_partition(plans.begin(), plans.end(),
+                          [](const auto& plan) { return !is_large(plan); });
     Trial<Library> trial(device, link, task, options.tf32);
     for (const Chosen<Library>& chosen : plans) {
       if (is_measuring(chosen)) continue;

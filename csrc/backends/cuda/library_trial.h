@@ -111,6 +111,11 @@ bool packs_bias(const Chosen<Library>& chosen) {
   return chosen.task.direction == Direction::kForward && Library::packs_bias(*chosen.plan);
 }
 
+template <class Library>
+bool is_large(const Chosen<Library>& chosen) {
+  return chosen.plan->workspace_bytes() > kMostWorkspace;
+}
+
 // Of a timed call what the plan is given.
 template <class Library>
 ConvCall call_for(const Chosen<Library>& chosen, ConvCall call) {
@@ -166,7 +171,7 @@ inline std::optional<std::string> measured_otherwise(DeviceTimer& timer, const C
 
 // What came of a trial.
 struct Verdict {
-  bool runs = true;   // also where there is no memory to see it
+  bool runs = true;  // also where there is no memory to see it
   bool lacked_memory = false;
   bool seen = false;  // whether what it left was looked at
   std::string wrong;  // of that; empty: nothing
@@ -198,8 +203,7 @@ class Trial {
     if (scratch == nullptr) return verdict;
     const bool compares = make_expected() && packs(chosen, call) &&
                           poison(timer_, task_, call, scratch, chosen.scratch_bytes());
-    verdict.runs =
-        timer_.runs([&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); });
+    verdict.runs = timer_.runs([&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); });
     verdict.lacked_memory = timer_.lacked_memory();
     if (!verdict.runs || !compares) return verdict;
     std::optional<std::string> problem =
@@ -273,10 +277,10 @@ class Trial {
 struct RaceNotes {
   // For one that might have been the fastest, or what kept it from being that may not come again.
   bool lacked_memory = false;
-  bool unseen = false;         // what the fastest one leaves
-  bool none_right = false;     // of all that were timed
-  std::string dropped;         // why plans that measure were
-  int wrong = 0;               // of those that were fastest
+  bool unseen = false;      // what the fastest one leaves
+  bool none_right = false;  // of all that were timed
+  std::string dropped;      // why plans that measure were
+  int wrong = 0;            // of those that were fastest
   std::string wrong_text;
 
   void note_wrong(const std::string& problem) {
@@ -324,7 +328,7 @@ void check_measuring(DeviceTimer& timer, const ConvTask& task, const ConvCall& c
       if (problem.empty())
         problem = difference(task, *again, *first, own_tolerance(result_rows(task)));
       return problem.empty() && !same_bits(*first, *second) ? "it differs from run to run"
-                                                             : problem;
+                                                            : problem;
     };
     std::erase_if(plans, [&](Chosen<Library>& plan) {
       if (!is_measuring(plan)) return false;

@@ -195,8 +195,7 @@ void Fake::leave(const Plan& plan, const ConvCall& call) {
     if (plan.zeroes) to = 0.0f;
     if (kind == Measures::kAdding) sums[i] += to;
     if (kind == Measures::kWrong) sums[i] *= 1.1f;
-    if (kind == Measures::kTile)
-      sums[i] *= 1.0f - 128.0f / static_cast<float>(result_rows(task));
+    if (kind == Measures::kTile) sums[i] *= 1.0f - 128.0f / static_cast<float>(result_rows(task));
     if (kind == Measures::kUnsteady) sums[i] *= 1.0f + 1e-6f * static_cast<float>(measured);
     if (kind != Measures::kNan || i > 0) to = sums[i];
   }

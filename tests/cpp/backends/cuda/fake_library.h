@@ -43,10 +43,10 @@ inline int own_runs = 0, casts = 0;
 enum class Measures {
   kNothing,  // it does not
   kRight,
-  kAdding,    // to what lies there
-  kWrong,     // all sums a tenth too large
-  kNan,       // a sum that it leaves as it was, as those beyond the last tile
-  kUnsteady,  // a little more each time
+  kAdding,     // to what lies there
+  kWrong,      // all sums a tenth too large
+  kNan,        // a sum that it leaves as it was, as those beyond the last tile
+  kUnsteady,   // a little more each time
   kMisplaced,  // the values are wrong, the sums right
   kTile        // all but the last 128 rows
 };
@@ -74,6 +74,7 @@ struct FakePlan {
   ConvTask task;
   bool zeroes = false;
   std::int64_t scratch_bytes() const { return script.scratch; }
+  std::int64_t workspace_bytes() const { return script.scratch; }
 };
 
 // What it offers for tasks by their number of input channels.

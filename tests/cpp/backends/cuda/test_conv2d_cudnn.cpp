@@ -50,7 +50,8 @@ struct FakeCudnn {
   std::set<std::int64_t> unmade;  // engines whose plans cannot be made
   std::set<std::int64_t> loyal;   // that are executed with the handle of their plan alone
   std::map<std::int64_t, double> us;
-  std::map<void*, void*> streams;  // by handle
+  std::map<std::int64_t, std::int64_t> workspaces;  // of other sizes than 64
+  std::map<void*, void*> streams;                   // by handle
   std::vector<Executed> executed;
   std::map<std::int64_t, std::vector<std::int64_t>> strides;  // by the name of a tensor
   std::map<std::int64_t, std::vector<std::int64_t>> dimensions;
@@ -60,7 +61,7 @@ struct FakeCudnn {
   int measured = 0;                        // how often
   std::map<std::int64_t, void*> last_operands;
   std::map<std::int64_t, int> types;
-  std::set<std::int64_t> spoilt;           // engines that leave results a tenth too large
+  std::set<std::int64_t> spoilt;  // engines that leave results a tenth too large
   int objects = 0;
 };
 FakeCudnn fake;
@@ -159,7 +160,8 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
       *static_cast<std::int64_t*>(values) = self.engine;
       break;
     case cudnn::kPlanWorkspace:
-      *static_cast<std::int64_t*>(values) = 64;
+      *static_cast<std::int64_t*>(values) =
+          fake.workspaces.count(self.engine) > 0 ? fake.workspaces[self.engine] : 64;
       break;
     case cudnn::kPlanJson: {
       const std::string text = std::to_string(self.engine);
@@ -330,6 +332,16 @@ TEST_CASE("conv2d by cudnn: a plan is chosen by running it with the handle of ru
   }
 }
 
+TEST_CASE("conv2d by cudnn: workspaces of up to 1 GiB") {
+  const Linked linked;
+  Engines asked(linked.link, plain_problem(small_task()), {});
+  fake.workspaces = {
+      {10, kMostWorkspace + 1}, {11, kLargestWorkspace}, {12, kLargestWorkspace + 1}};
+  CHECK(asked.plan(0, 10, false, 0)->workspace_bytes() > kMostWorkspace);
+  CHECK(asked.plan(1, 11, false, 0)->workspace_bytes() == kLargestWorkspace);
+  CHECK(asked.plan(2, 12, false, 0) == nullptr);
+}
+
 TEST_CASE("conv2d by cudnn: a mode of the heuristics that fails leaves the other one") {
   const Linked linked;
   fake.fallbacks = 2;
@@ -369,7 +381,8 @@ TEST_CASE("conv2d by cudnn: a bias in 16 bits is cast unless it was packed") {
   ConvTask task = small_task();
   task.image = Image::kBFloat16;
   task.bias = true;
-  Engines joined(linked.link, joined_problem(task), {}), plain(linked.link, plain_problem(task), {});
+  Engines joined(linked.link, joined_problem(task), {}),
+      plain(linked.link, plain_problem(task), {});
   const auto plan = joined.plan(0, kFirstEngine, true, 0);
   REQUIRE(plan != nullptr);
   CHECK(Cudnn::packs_bias(*plan));

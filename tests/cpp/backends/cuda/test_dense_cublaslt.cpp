@@ -129,17 +129,25 @@ const cublaslt::Functions& fake_cublaslt_functions() {
                                        static_cast<std::int64_t>(columns), leading});
       },
       end<FakeMatrix>,
-      [](cublaslt::Preference* preference) { return make(preference, 0); },
-      end<int>,
-      [](cublaslt::Preference, int, const void*, std::size_t) { return 0; },
+      [](cublaslt::Preference* preference) { return make(preference, std::uint64_t{0}); },
+      end<std::uint64_t>,
+      [](cublaslt::Preference preference, int attribute, const void* value, std::size_t bytes) {
+        if (attribute == cublaslt::kMaxWorkspaceBytes) std::memcpy(preference, value, bytes);
+        return 0;
+      },
       [](cublaslt::Handle, cublaslt::MatmulDesc, cublaslt::MatrixLayout, cublaslt::MatrixLayout,
-         cublaslt::MatrixLayout, cublaslt::MatrixLayout, cublaslt::Preference, int,
+         cublaslt::MatrixLayout, cublaslt::MatrixLayout, cublaslt::Preference preference, int,
          cublaslt::Heuristic* heuristics, int* found) {
-        *found = fake_cublaslt().algorithms;
-        for (int i = 0; i < *found; ++i) {
-          heuristics[i] = {};
-          heuristics[i].algorithm.data[0] = static_cast<std::uint64_t>(i);
-          heuristics[i].workspace_bytes = 64;
+        const std::uint64_t most = *static_cast<const std::uint64_t*>(preference);
+        *found = 0;
+        for (int i = 0; i < fake_cublaslt().algorithms; ++i) {
+          const auto other = fake_cublaslt().workspaces.find(i);
+          const std::size_t bytes =
+              other != fake_cublaslt().workspaces.end() ? other->second : std::size_t{64};
+          if (bytes > most) continue;
+          heuristics[*found] = {};
+          heuristics[*found].algorithm.data[0] = static_cast<std::uint64_t>(i);
+          heuristics[(*found)++].workspace_bytes = bytes;
         }
         return *found > 0 ? 0 : 15;
       },
@@ -290,6 +298,29 @@ TEST_CASE("1x1 convolutions by cublaslt: no others are products") {
   CHECK(!none([](ConvTask& t) { t.shape.dilation_y = 2; }));  // of one tap
   fake_cublaslt().algorithms = 0;  // the library says that it supports none
   CHECK(library.offers(pixels(Direction::kForward)).empty());
+}
+
+TEST_CASE("1x1 convolutions by cublaslt: algorithms of large workspaces come last, up to 1 GiB") {
+  const Library library;
+  fake_cublaslt().algorithms = 4;
+  fake_cublaslt().workspaces = {{0, std::size_t{kMostWorkspace} + 1},
+                                {2, std::size_t{kLargestWorkspace} + 1},
+                                {3, std::size_t{kMostWorkspace}}};
+  const auto numbers = [&] {
+    std::vector<std::uint64_t> found;
+    for (const auto& offer : library.offers(pixels(Direction::kForward)))
+      found.push_back(offer.make(0)->algorithm.data[0]);
+    return found;
+  };
+  CHECK(numbers() == std::vector<std::uint64_t>{1, 3, 0});
+  const auto plan = library.offers(pixels(Direction::kForward))[2].make(0);
+  CHECK(plan->workspace_bytes() == kMostWorkspace + 1);
+  const auto again = CublasLt::read(library.link, pixels(Direction::kForward), library_options(),
+                                    CublasLt::text(*plan));
+  REQUIRE(again != nullptr);
+  CHECK(again->scratch_bytes() == plan->scratch_bytes());
+  fake_cublaslt().algorithms = 1;  // which small ones are not among
+  CHECK(numbers() == std::vector<std::uint64_t>{0});
 }
 
 TEST_CASE("1x1 convolutions by cublaslt: what is kept of a choice") {

@@ -26,6 +26,37 @@ TEST_CASE("library kernel: what there is no memory for leaves the choice to the 
   CHECK(!PlanCache(plan_cache().file()).find(choices.key_of(task)));
 }
 
+TEST_CASE("library kernel: a large workspace has to be worth it, or the only one") {
+  const Choices choices;
+  constexpr std::int64_t kLarge = kMostWorkspace + 1;
+  const auto find = [&](double large_us, double small_us) {
+    Fake::scripts = {
+        {16, {{"large", large_us, false, kLarge}, {"small", small_us, false, kMostWorkspace}}}};
+    return choices.find(stem(next_images(), 16)).plan;
+  };
+  CHECK(find(95.0, 100.0) == "large");
+  CHECK(find(95.5, 100.0) == "small");
+  {
+    const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+    CHECK(find(1.0, 100.0) == "small");
+    Fake::scripts[16][1].fails = true;
+    CHECK(choices.find(stem(next_images(), 16)).plan == "large");
+  }
+  // What there is no memory for is not looked for again by each process.
+  fake_cuda().largest_block = kMostWorkspace;
+  const ConvTask task = stem(next_images(), 16);
+  Fake::scripts[16][1].fails = false;
+  CHECK(choices.find(task).plan == "small");
+  CHECK(PlanCache(plan_cache().file()).find(choices.key_of(task)) == "small");
+  fake_cuda().largest_block = ~std::size_t{0};
+  Fake::scripts = {{16, {{"large", 90.0, false, kLarge}}}};
+  Concatenated net(16);
+  net.problem.output_pitch = 0;
+  CHECK(net.choose().scratch_bytes == std::size_t{kLarge});  // as the program plans for it
+  own_us = 94.0;
+  CHECK(choices.find(stem(next_images(), 16)).plan.empty());  // it has none
+}
+
 TEST_CASE("library kernel: the deterministic choice is the first that runs") {
   const Choices choices;
   const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
