@@ -1,7 +1,9 @@
 #pragma once
 #include "backends/cuda/device_kernel.h"
 
-// Kernels of the CUDA module against the CPU's references in float64.
+// The kernels of the CUDA module, run by the host, against the CPU's references in float64: their
+// arithmetic of tiles, borders and counters, and their order of sums. What only a GPU shows (races
+// within a step of a block, alignment of its accesses) is not seen here.
 namespace pycnn::testing {
 
 // Relative to the largest value of a tensor.
@@ -91,6 +93,12 @@ void check(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
       CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), actual));
     }
   }
+}
+
+inline HostTensor integers(const std::vector<std::int64_t>& values, DType dtype = DType::kInt64) {
+  HostTensor tensor(TensorSpec{{static_cast<std::int64_t>(values.size())}, dtype});
+  for (std::size_t i = 0; i < values.size(); ++i) tensor.set(i, static_cast<double>(values[i]));
+  return tensor;
 }
 
 // Of bfloat16's precision, so that rounding a weight once more changes nothing.

@@ -1,6 +1,6 @@
 // Each kernel of ours once, on one small shape that fills no vector and no tile, and one training:
 // what tools/gpu_check.sh runs under compute-sanitizer, where every launch takes long.
-// tests/house/test_gpu_check.py looks that no op of test_kernels.cpp is missing.
+// tests/house/test_gpu_check.py looks that no op of test_kernels.cpp and the like is missing.
 #include "backends/cuda/check_kernel.h"
 #include "backends/cuda/training.h"
 
@@ -28,12 +28,6 @@ template <class OpType>
 void launch(const OpType& op, const Tensors& inputs) {
   Kernel kernel;
   run_on_device(op, inputs, op.infer(specs_of(inputs)), {}, kernel);
-}
-
-HostTensor integers(const std::vector<std::int64_t>& values) {
-  HostTensor tensor(TensorSpec{{static_cast<std::int64_t>(values.size())}, DType::kInt64});
-  for (std::size_t i = 0; i < values.size(); ++i) tensor.set(i, static_cast<double>(values[i]));
-  return tensor;
 }
 
 void conv_once(const ops::Conv2d& plain, const Shape& input, const Shape& weight, DType dtype) {
