@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "compile/passes.h"
+#include "compile/pinned.h"
 
 namespace pycnn {
 namespace {
@@ -22,7 +23,7 @@ class Absorber {
     find_facts();
     for (std::size_t i = 0; i < schedule_.run.size(); ++i) {
       const ScheduleStep& step = schedule_.run[i];
-      if (is_pinned(step)) continue;
+      if (is_pinned(pins_, step.name, step.op_name)) continue;
       if (step.outputs.size() == 1) gone_[i] = goes_to_maker(i) || goes_to_readers(i);
       if (!gone_[i] && is_norm(step.op)) gone_[i] = goes_to_first_reader(i);
     }
@@ -39,9 +40,6 @@ class Absorber {
     std::vector<int> readers;  // steps of the run, once for each time
   };
 
-  bool is_pinned(const ScheduleStep& step) const {
-    return pins_.contains(step.name) || pins_.contains(step.op_name) || pins_.contains("*");
-  }
   Facts& facts(int value) { return facts_[static_cast<std::size_t>(value)]; }
   ScheduleStep& step(int index) { return schedule_.run[static_cast<std::size_t>(index)]; }
 

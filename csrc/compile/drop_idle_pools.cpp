@@ -1,4 +1,5 @@
 #include "compile/passes.h"
+#include "compile/pinned.h"
 #include "graph/edit.h"
 
 namespace pycnn {
@@ -10,8 +11,7 @@ Graph drop_idle_pools(const Graph& graph, const std::map<std::string, std::strin
     const bool is_idle = node.kind == NodeKind::kOp &&
                          std::holds_alternative<ops::AdaptiveAvgPool2d>(node.op) &&
                          graph.spec(node.inputs[0]) == node.outputs[0];
-    if (is_idle && !pins.contains(node.name) && !pins.contains(op_name(node.op)) &&
-        !pins.contains("*"))
+    if (is_idle && !is_pinned(pins, node))
       editor.substitute(editor.source_symbol(i), editor.mapped(node.inputs[0]));
     else
       editor.keep(i);

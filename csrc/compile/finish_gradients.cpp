@@ -12,6 +12,7 @@
 
 #include "backends/backend.h"
 #include "compile/passes.h"
+#include "compile/pinned.h"
 #include "graph/edit.h"
 
 namespace pycnn {
@@ -51,15 +52,9 @@ class Finisher {
   }
 
  private:
-  // Kernels that were asked for by name stay what they are.
-  bool is_pinned(const Node& node) const {
-    return rule_.pins.contains(node.name) || rule_.pins.contains(op_name(node.op)) ||
-           rule_.pins.contains("*");
-  }
-
   void look_at(int i) {
     const Node& node = editor_.source_node(i);
-    if (node.kind != NodeKind::kOp || is_pinned(node)) return;
+    if (node.kind != NodeKind::kOp || is_pinned(rule_.pins, node)) return;
     if (const auto* grad = std::get_if<ops::Conv2dGradInput>(&node.op)) {
       if (!grad->sums.wanted && grad->finish == GradientEpilogue{})
         ends_[static_cast<std::size_t>(i)] = Finished{i, {}, {}};

@@ -11,6 +11,7 @@
 
 #include "backends/backend.h"
 #include "compile/passes.h"
+#include "compile/pinned.h"
 #include "compile/same_attributes.h"
 #include "graph/edit.h"
 
@@ -47,14 +48,7 @@ class PoolFuser {
   };
 
   const Node& node(int i) const { return editor_.source_node(i); }
-  template <class OpType>
-  const OpType* op_at(int i) const {
-    return node(i).kind == NodeKind::kOp ? std::get_if<OpType>(&node(i).op) : nullptr;
-  }
-  bool is_pinned(int i) const {
-    return rule_.pins.contains(node(i).name) || rule_.pins.contains(op_name(node(i).op)) ||
-           rule_.pins.contains("*");
-  }
+  bool is_pinned(int i) const { return pycnn::is_pinned(rule_.pins, node(i)); }
   bool pools(const Fused& fused, const Node& instead) const {
     std::vector<TensorSpec> inputs;
     for (const Symbol input : fused.inputs) inputs.push_back(editor_.source().spec(input));
@@ -66,8 +60,8 @@ class PoolFuser {
   std::optional<Fused> gradient(int apply, int pool_grad, const ops::BatchNormMaxPool& forward,
                                 int norm_grad) const {
     const std::vector<Symbol>&of = node(apply).inputs, &in = node(norm_grad).inputs;
-    const auto* open = op_at<ops::BatchNormTrainGrad>(norm_grad);
-    const auto* gated = op_at<ops::BatchNormApplyGrad>(norm_grad);
+    const auto* open = editor_.op_at<ops::BatchNormTrainGrad>(norm_grad);
+    const auto* gated = editor_.op_at<ops::BatchNormApplyGrad>(norm_grad);
     const std::size_t grad_output = gated != nullptr ? 6 : 4;
     if ((open == nullptr && gated == nullptr) || in.size() != grad_output + 1 ||
         in[grad_output].node != pool_grad || in[0] != of[0] || in[2] != of[1])
@@ -81,28 +75,28 @@ class PoolFuser {
   }
 
   void look_at(int apply) {
-    const auto* norm = op_at<ops::BatchNormApply>(apply);
+    const auto* norm = editor_.op_at<ops::BatchNormApply>(apply);
     if (norm == nullptr || norm->epilogue.residual || uses_.is_result(apply) || is_pinned(apply))
       return;
     const Symbol between = editor_.source_symbol(apply);
     int pool = -1, pool_grad = -1;
     for (const int reader : uses_.consumers(apply)) {
-      const bool is_grad = op_at<ops::MaxPool2dGrad>(reader) != nullptr;
+      const bool is_grad = editor_.op_at<ops::MaxPool2dGrad>(reader) != nullptr;
       int& place = is_grad ? pool_grad : pool;
-      if ((!is_grad && op_at<ops::MaxPool2d>(reader) == nullptr) || place >= 0 ||
+      if ((!is_grad && editor_.op_at<ops::MaxPool2d>(reader) == nullptr) || place >= 0 ||
           is_pinned(reader) || (is_grad && node(reader).inputs[1] == between))
         return;
       place = reader;
     }
     if (pool < 0) return;
-    const auto& windows = *op_at<ops::MaxPool2d>(pool);
+    const auto& windows = *editor_.op_at<ops::MaxPool2d>(pool);
     const ops::BatchNormMaxPool op{windows, norm->epilogue.activation, norm->epilogue.slope};
     Fused forward{op, node(apply).inputs};
     if (!pools(forward, node(pool))) return;
     if (pool_grad >= 0) {
       const int norm_grad = uses_.sole_consumer(pool_grad);
       if (norm_grad < 0 || is_pinned(norm_grad) ||
-          !same_attributes(op_at<ops::MaxPool2dGrad>(pool_grad)->pool, windows))
+          !same_attributes(editor_.op_at<ops::MaxPool2dGrad>(pool_grad)->pool, windows))
         return;
       std::optional<Fused> backward = gradient(apply, pool_grad, op, norm_grad);
       if (!backward || !pools(*backward, node(norm_grad))) return;

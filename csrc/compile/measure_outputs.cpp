@@ -12,6 +12,7 @@
 
 #include "backends/backend.h"
 #include "compile/passes.h"
+#include "compile/pinned.h"
 #include "graph/edit.h"
 
 namespace pycnn {
@@ -47,16 +48,7 @@ class Measurer {
  private:
   const Node& node(int i) const { return editor_.source_node(i); }
 
-  template <class OpType>
-  const OpType* op_at(int i) const {
-    return node(i).kind == NodeKind::kOp ? std::get_if<OpType>(&node(i).op) : nullptr;
-  }
-
-  // A kernel that was asked for by name may not know how.
-  bool is_pinned(int i) const {
-    return rule_.pins.contains(node(i).name) || rule_.pins.contains(op_name(node(i).op)) ||
-           rule_.pins.contains("*");
-  }
+  bool is_pinned(int i) const { return pycnn::is_pinned(rule_.pins, node(i)); }
 
   bool measures(int i) const {
     std::vector<TensorSpec> inputs;
@@ -72,18 +64,19 @@ class Measurer {
     int slice = -1;
   };
   Source source_of(int statistics) const {
-    if (op_at<ops::BatchNormStatistics>(statistics) == nullptr ||
+    if (editor_.op_at<ops::BatchNormStatistics>(statistics) == nullptr ||
         node(statistics).inputs.size() != 5)
       return {};
     Symbol read = node(statistics).inputs[0];
     Source source;
-    if (const auto* slice = op_at<ops::Slice>(read.node)) {
+    if (const auto* slice = editor_.op_at<ops::Slice>(read.node)) {
       source.slice = read.node;
       read = node(read.node).inputs[0];
       const Shape& whole = editor_.source().spec(read).shape;
       if (!std::equal(whole.begin(), whole.end() - 1, slice->size.begin())) return {};
     }
-    if (op_at<ops::Conv2d>(read.node) != nullptr && read.output == 0) source.conv = read.node;
+    if (editor_.op_at<ops::Conv2d>(read.node) != nullptr && read.output == 0)
+      source.conv = read.node;
     return source;
   }
 
@@ -101,11 +94,11 @@ class Measurer {
   };
   std::optional<Norm> norm_of(int i) const {
     const std::vector<Symbol>& in = node(i).inputs;
-    const auto* apply = op_at<ops::BatchNormApplyGrad>(i);
+    const auto* apply = editor_.op_at<ops::BatchNormApplyGrad>(i);
     if (apply != nullptr && in.size() == 7)
       return Norm{{true, apply->activation, apply->slope}, in[6], {in[0], in[2], in[4], in[5]}};
     // Without an activation factor and offset are not looked at; these have their shape.
-    if (op_at<ops::BatchNormTrainGrad>(i) != nullptr && in.size() == 5)
+    if (editor_.op_at<ops::BatchNormTrainGrad>(i) != nullptr && in.size() == 5)
       return Norm{{true, ActivationKind::kIdentity, 0.01}, in[4], {in[0], in[2], in[1], in[1]}};
     return std::nullopt;
   }
@@ -114,7 +107,7 @@ class Measurer {
     const std::optional<Norm> norm = norm_of(i);
     if (!norm) return;
     const int source = norm->grad_output.node;
-    const auto* conv = op_at<ops::Conv2dGradInput>(source);
+    const auto* conv = editor_.op_at<ops::Conv2dGradInput>(source);
     if (conv == nullptr || gives_sums_for_[static_cast<std::size_t>(source)] >= 0) return;
     // What others add something to is no batch norm's gradient yet; but for one that is finished,
     // which goes on past the batch norm as it is.
@@ -126,14 +119,14 @@ class Measurer {
   }
 
   void give_moments(int i) {
-    auto op = *op_at<ops::Conv2d>(i);
+    auto op = *editor_.op_at<ops::Conv2d>(i);
     op.epilogue.moments = true;
     editor_.replace(i, op, editor_.mapped(node(i).inputs));
   }
 
   void give_sums(int i) {
     const Norm norm = *norm_of(gives_sums_for_[static_cast<std::size_t>(i)]);
-    auto op = *op_at<ops::Conv2dGradInput>(i);
+    auto op = *editor_.op_at<ops::Conv2dGradInput>(i);
     op.sums = norm.sums;
     std::vector<Symbol> inputs = editor_.mapped(node(i).inputs);
     for (const Symbol read : norm.read) inputs.push_back(editor_.mapped(read));
@@ -149,7 +142,7 @@ class Measurer {
   Symbol moments_of(const Source& source, const Node& statistics) {
     const Symbol moments = beside(editor_.source_symbol(source.conv));
     if (source.slice < 0) return moments;
-    const auto& channels = *op_at<ops::Slice>(source.slice);
+    const auto& channels = *editor_.op_at<ops::Slice>(source.slice);
     return editor_.emit(ops::Slice{{0, channels.begin.back()},
                                    {editor_.graph().spec(moments).shape[0], channels.size.back()}},
                         {moments}, statistics.name + ".moments", statistics.origin);

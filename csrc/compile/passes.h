@@ -84,11 +84,11 @@ struct MeasureRule {
 // them, wants to know of their results.
 Graph measure_outputs(const Graph& graph, const MeasureRule& rule);
 
-// When a max pool normalises and activates what it reads.
 // Leaves out adaptive pools with a cell for each pixel, so that steps around them, such as a pool
 // and what flattens, see one another; but for those that `pins` (CompileOptions::variants) name.
 Graph drop_idle_pools(const Graph& graph, const std::map<std::string, std::string>& pins);
 
+// When a max pool normalises and activates what it reads.
 struct PoolRule {
   const Backend* backend = &cpu_backend();
   std::map<std::string, std::string> pins = {};  // CompileOptions::variants; what they name stays

@@ -2,6 +2,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "pycnn/graph.h"
@@ -35,6 +36,12 @@ class GraphEditor {
   int size() const { return static_cast<int>(source_.nodes().size()); }
   const Node& source_node(int node) const {
     return source_.nodes()[static_cast<std::size_t>(node)];
+  }
+  // Null: it is of another kind, or no op.
+  template <class OpType>
+  const OpType* op_at(int node) const {
+    const Node& source = source_node(node);
+    return source.kind == NodeKind::kOp ? std::get_if<OpType>(&source.op) : nullptr;
   }
   Symbol source_symbol(int node, int output = 0) const { return {node, output, source_.id()}; }
 

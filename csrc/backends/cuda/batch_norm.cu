@@ -202,7 +202,7 @@ struct Apply {
       load_vector(f.offset, c, offset);
     }
     PYCNN_BOTH float operator()(const Apply& f, int i, float x, float residual) const {
-      return activate(f.curve, (x - mean[i]) * factor[i] + offset[i] + residual);
+      return activate(f.curve, normalised(x - mean[i], factor[i], offset[i]) + residual);
     }
   };
 };

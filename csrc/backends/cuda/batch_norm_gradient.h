@@ -20,7 +20,7 @@ PYCNN_BOTH void load_vector(const float* from, std::int64_t c, float (&to)[Width
 // What comes back through the activation, at one element.
 PYCNN_BOTH float open_gradient(const Curve& curve, float centered, float factor, float offset,
                                float g) {
-  return passed(curve, activate(curve, centered * factor + offset), g);
+  return passed(curve, activate(curve, normalised(centered, factor, offset)), g);
 }
 
 // grad_input = a * g + b * (x - mean) + c

@@ -2,8 +2,6 @@
 // channel, and adds what its gradient gives to the sums of the batch norm: that is the gradient
 // times one, or times the winner's distance from the mean, where the activation was open. Then
 // every pixel gathers from the windows that hold it what the batch norm's gradient asks for.
-#include <cmath>
-
 #include "backends/cuda/batch_norm_gradient.h"
 #include "backends/cuda/batch_norm_max_pool.h"
 #include "backends/cuda/columns.h"
@@ -19,41 +17,25 @@ struct NormChannels {
   float mean[Width], factor[Width], offset[Width];
 };
 
-// The winner of window (oh, ow) for each of `n` channels from the first of `image` on: its tap
-// (row-major, -1: there is none), its value, and how far its input is from the mean. Values are
-// compared as they would have been stored.
+// Of window (oh, ow), for `n` channels from the first of `image` on; and how far each winner's
+// input is from the mean. Values are compared as they would have been stored.
 template <class T, int Width>
-struct NormWinners {
-  float value[Width], centered[Width] = {};
-  int tap[Width];
+struct NormWinners : BestTaps<Width> {
+  float centered[Width] = {};
 
   PYCNN_BOTH NormWinners(const PoolShape& s, const NormChannels<Width>& norm, const Curve& curve,
                          const T* image, std::int64_t oh, std::int64_t ow, int n) {
-    const Range v = taps_of(s.rows, oh), h = taps_of(s.columns, ow);
-    PYCNN_UNROLL
-    for (int i = 0; i < Width; ++i) {
-      value[i] = -INFINITY;
-      tap[i] = -1;
-    }
-    for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
-      for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
-        const std::int64_t ih = oh * s.rows.stride - s.rows.before + kh * s.rows.dilation;
-        const std::int64_t iw = ow * s.columns.stride - s.columns.before + kw * s.columns.dilation;
-        const int here = static_cast<int>(kh * s.columns.kernel + kw);
-        float x[Width];
-        load(image + (ih * s.columns.input + iw) * s.input_pitch, n, x);
-        PYCNN_UNROLL
-        for (int i = 0; i < Width; ++i) {
-          const float distance = x[i] - norm.mean[i];
-          const float y =
-              rounded<T>(activate(curve, distance * norm.factor[i] + norm.offset[i] + 0.0f));
-          if (tap[i] >= 0 && !beats(y, value[i])) continue;
-          value[i] = y;
-          centered[i] = distance;
-          tap[i] = here;
-        }
+    each_tap(s, oh, ow, [&](int here, std::int64_t place) {
+      float x[Width];
+      load(image + place, n, x);
+      PYCNN_UNROLL
+      for (int i = 0; i < Width; ++i) {
+        const float distance = x[i] - norm.mean[i];
+        // As batch_norm_apply adds a residual of zeros.
+        const float y = normalised(distance, norm.factor[i], norm.offset[i]) + 0.0f;
+        if (this->take(i, rounded<T>(activate(curve, y)), here)) centered[i] = distance;
       }
-    }
+    });
   }
 };
 
@@ -178,7 +160,7 @@ struct WindowTerm {
                                         : open_gradient(p.curve, centered, channels.factor[i],
                                                         channels.offset[i], values[0][i]);
       values[1][i] = values[0][i] * centered;
-      pack.element[i] = static_cast<std::uint8_t>(winners.tap[i] < 0 ? kNoTap : winners.tap[i]);
+      pack.element[i] = winners.byte(i);
     }
     if (n == kWidth && is_one_access<std::uint8_t, kWidth>(to))
       *reinterpret_cast<Pack<std::uint8_t, kWidth>*>(to) = pack;

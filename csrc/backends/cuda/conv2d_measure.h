@@ -50,7 +50,8 @@ struct Measured {
       const float centered = x[i] - center[i];
       float g = values[i];
       if (measure.curve.kind != CurveKind::kIdentity)
-        g = passed(measure.curve, activate(measure.curve, centered * factor[i] + offset[i]), g);
+        g = passed(measure.curve,
+                   activate(measure.curve, normalised(centered, factor[i], offset[i])), g);
       a[i] += g;
       b[i] += g * centered;
     }

@@ -43,6 +43,13 @@ PYCNN_BOTH float activate(const Curve& curve, float x) {
   return x;
 }
 
+// What a batch norm makes of a distance from the mean, before its activation. Several kernels look
+// at it: said in one operation, it has one rounding and the same bits in all of them, whatever a
+// compiler would have joined.
+PYCNN_BOTH float normalised(float centered, float factor, float offset) {
+  return fmaf(centered, factor, offset);
+}
+
 // What comes back through y = activate(x). Not 0 * gradient: where the curve is flat, not even an
 // infinite gradient passes.
 PYCNN_BOTH float passed(const Curve& curve, float y, float gradient) {

@@ -68,32 +68,15 @@ PYCNN_BOTH void store_gradient(const PoolShape& s, const PoolPassed& passing, co
   store(grad_input + spot.pixel * s.grad_pitch + spot.c, Width, gradient);
 }
 
-// The tap (row-major) that wins window (oh, ow) for each channel, and its value.
+// Of window (oh, ow), for the channels from the first of `image` on.
 template <class T, int Width>
-struct Winners {
-  float value[Width];
-  int tap[Width];
-
+struct Winners : BestTaps<Width> {
   PYCNN_BOTH Winners(const PoolShape& s, const T* image, std::int64_t oh, std::int64_t ow) {
-    const Range v = taps_of(s.rows, oh), h = taps_of(s.columns, ow);
-    for (int i = 0; i < Width; ++i) {
-      value[i] = -INFINITY;
-      tap[i] = -1;
-    }
-    for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
-      for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
-        const std::int64_t ih = oh * s.rows.stride - s.rows.before + kh * s.rows.dilation;
-        const std::int64_t iw = ow * s.columns.stride - s.columns.before + kw * s.columns.dilation;
-        const int here = static_cast<int>(kh * s.columns.kernel + kw);
-        float x[Width];
-        load_all(image + (ih * s.columns.input + iw) * s.input_pitch, x);
-        for (int i = 0; i < Width; ++i) {
-          if (tap[i] >= 0 && !beats(x[i], value[i])) continue;
-          value[i] = x[i];
-          tap[i] = here;
-        }
-      }
-    }
+    each_tap(s, oh, ow, [&](int here, std::int64_t place) {
+      float x[Width];
+      load_all(image + place, x);
+      for (int i = 0; i < Width; ++i) this->take(i, x[i], here);
+    });
   }
 };
 
@@ -156,8 +139,7 @@ struct MaxTaps {
     const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
     const Winners<T, Width> winners(s, image, o.h, o.w);
     Pack<std::uint8_t, Width> pack;
-    for (int i = 0; i < Width; ++i)
-      pack.element[i] = static_cast<std::uint8_t>(winners.tap[i] < 0 ? kNoTap : winners.tap[i]);
+    for (int i = 0; i < Width; ++i) pack.element[i] = winners.byte(i);
     *reinterpret_cast<Pack<std::uint8_t, Width>*>(taps + at * Width) = pack;
   }
 };
@@ -207,17 +189,12 @@ struct AvgPool {
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const Spot o = spots(at);
     const T* image = input + o.n * s.rows.input * s.columns.input * s.input_pitch + o.c;
-    const Range v = taps_of(s.rows, o.h), h = taps_of(s.columns, o.w);
     float sum[Width] = {};
-    for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
-      for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
-        const std::int64_t ih = o.h * s.rows.stride - s.rows.before + kh;
-        const std::int64_t iw = o.w * s.columns.stride - s.columns.before + kw;
-        float x[Width];
-        load_all(image + (ih * s.columns.input + iw) * s.input_pitch, x);
-        for (int j = 0; j < Width; ++j) sum[j] += x[j];
-      }
-    }
+    each_tap(s, o.h, o.w, [&](int, std::int64_t place) {
+      float x[Width];
+      load_all(image + place, x);
+      for (int j = 0; j < Width; ++j) sum[j] += x[j];
+    });
     const auto cells = static_cast<float>(mean_cells(s.rows, o.h, count_padding) *
                                           mean_cells(s.columns, o.w, count_padding));
     for (float& value : sum) value /= cells;

@@ -1,4 +1,6 @@
 #pragma once
+#include <cmath>
+
 #include "backends/cuda/pool.h"
 
 // Windows and the pixels that they hold, for the kernels of pooling.
@@ -26,6 +28,21 @@ PYCNN_BOTH std::int64_t tap_at(const PoolAxis& axis, std::int64_t o, std::int64_
   if (distance < 0 || distance % axis.dilation != 0) return -1;
   const std::int64_t tap = distance / axis.dilation;
   return tap < axis.kernel ? tap : -1;
+}
+
+// visit(tap, place) for the taps of window (oh, ow) that lie in the image, row by row: the tap's
+// number, and where its pixel begins, from the image's first on.
+template <class Visit>
+PYCNN_BOTH void each_tap(const PoolShape& s, std::int64_t oh, std::int64_t ow, const Visit& visit) {
+  const Range v = taps_of(s.rows, oh), h = taps_of(s.columns, ow);
+  for (std::int64_t kh = v.begin; kh < v.end; ++kh) {
+    for (std::int64_t kw = h.begin; kw < h.end; ++kw) {
+      const std::int64_t ih = oh * s.rows.stride - s.rows.before + kh * s.rows.dilation;
+      const std::int64_t iw = ow * s.columns.stride - s.columns.before + kw * s.columns.dilation;
+      visit(static_cast<int>(kh * s.columns.kernel + kw),
+            (ih * s.columns.input + iw) * s.input_pitch);
+    }
+  }
 }
 
 // Windows that may hold pixel i.
@@ -65,5 +82,30 @@ PYCNN_BOTH bool beats(float x, float best) { return x > best || (is_nan(x) && !i
 
 // What stands for no tap where one is a byte.
 constexpr int kNoTap = 255;
+
+// The tap that wins a window for each of some channels (-1: there is none), and its value.
+template <int Width>
+struct BestTaps {
+  float value[Width];
+  int tap[Width];
+
+  PYCNN_BOTH BestTaps() {
+    PYCNN_UNROLL
+    for (int i = 0; i < Width; ++i) {
+      value[i] = -INFINITY;
+      tap[i] = -1;
+    }
+  }
+  // Whether x, of that tap, is the best of channel i so far.
+  PYCNN_BOTH bool take(int i, float x, int here) {
+    if (tap[i] >= 0 && !beats(x, value[i])) return false;
+    value[i] = x;
+    tap[i] = here;
+    return true;
+  }
+  PYCNN_BOTH std::uint8_t byte(int i) const {
+    return static_cast<std::uint8_t>(tap[i] < 0 ? kNoTap : tap[i]);
+  }
+};
 
 }  // namespace pycnn::cuda

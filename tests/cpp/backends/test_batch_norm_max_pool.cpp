@@ -26,6 +26,9 @@ const std::vector<Case>& cases() {
       {{2, 14, 14, 17}, {{2, 3}, {4, 7}, {0, 1, 0, 2}, {3, 2}, true}},
       {{3, 7, 5, 23}, {{3, 3}, {1, 4}, {1, 1, 0, 0}, {2, 2}}},
       {{0, 6, 6, 4}, {{3, 3}, {2, 2}}},
+      // Of many channels, which bfloat16 takes by parts, of few images or many.
+      {{8, 6, 6, 200}, {{3, 3}, {2, 2}, {1, 1, 1, 1}}},
+      {{3, 6, 6, 200}, {{2, 2}, {2, 2}, {}, {1, 1}, true}},
       // More than a band of rows, and more than 4 MB, part of which goes past the caches.
       {{2, 132, 70, 64}, {{3, 3}, {2, 2}, {1, 1, 1, 1}}},
       {{1, 90, 181, 67}, {{2, 2}, {2, 2}, {1, 0, 0, 1}}},
@@ -60,6 +63,14 @@ struct Inputs {
   std::vector<HostTensor> forward() const { return {x, mean, factor, offset}; }
   std::vector<HostTensor> backward() const {
     return {x, scale, mean, inv_std, factor, offset, grad_output};
+  }
+  // With some NaN in the input, of each fourth channel.
+  std::vector<HostTensor> with_nan() const {
+    std::vector<HostTensor> in = backward();
+    const auto channels = static_cast<std::size_t>(x.spec.shape[3]);
+    for (std::size_t pixel = 2; pixel < x.size() / channels; pixel += 5)
+      for (std::size_t c = pixel % 2; c < channels; c += 4) in[0].set(pixel * channels + c, kNaN);
+    return in;
   }
 };
 
@@ -159,12 +170,44 @@ TEST_CASE("a fused max pool has the bits of the two ops' kernels") {
                      // Few channels are not for vectors as long as that.
                      c.input[3] <= 8 && !narrow ? "max_pool2d.direct.baseline" : direct)}));
         run.variant = "batch_norm_max_pool_grad.rows." + kind + isa;
-        const auto in = exact.backward();
-        CHECK(same_numbers(run_kernel(ops::BatchNormMaxPoolGrad{op}, in, run),
-                           gradients_apart(op, in, norm, pool_grad)));
+        for (const auto& in : {exact.backward(), exact.with_nan()})
+          CHECK(same_numbers(run_kernel(ops::BatchNormMaxPoolGrad{op}, in, run),
+                             gradients_apart(op, in, norm, pool_grad)));
         ++ran;
       }
       CHECK((ran > 0 || narrow));
+    }
+}
+
+// Its channel alone is lost, and of that the shift's gradient is what the windows gave.
+TEST_CASE("NaN wins a window in the gradient of a fused max pool, too") {
+  const Case c{{1, 4, 4, 5}, {}};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16})
+    for (const ActivationKind kind : kActivations) {
+      CAPTURE(activation_name(kind));
+      Inputs in(c, dtype);
+      const ops::BatchNormMaxPoolGrad op{{c.pool, kind, 0.25}};
+      const std::vector<HostTensor> before = run_kernel(op, in.backward());
+      // One that wins and one that a larger number beat; the rest is closed where something can be.
+      for (std::size_t pixel = 0; pixel < 16; ++pixel) in.x.set(pixel * 5 + 1, -9.0);
+      in.factor.set(1, 1.0), in.mean.set(1, 0.0), in.offset.set(1, 0.0);
+      in.x.set(6 * 5 + 1, kNaN), in.x.set(7 * 5 + 1, kInfinity), in.x.set(8 * 5 + 1, 2.0);
+      for (std::size_t window = 0; window < 4; ++window)
+        in.grad_output.set(window * 5 + 1, static_cast<double>(window + 1));
+      const double shift = kind == ActivationKind::kIdentity ? 1.0 + 2.0 + 3.0 + 4.0 : 2.0 + 3.0;
+      check_kernels(op, in.backward(), [&](const std::vector<HostTensor>& out) {
+        for (std::size_t i = 0; i < out[0].size(); ++i)
+          CHECK((i % 5 == 1 ? std::isnan(out[0][i])
+                            : is_close(out[0], i, before[0][i], 32 + std::abs(before[0][i]), 16)));
+        for (std::size_t channel = 0; channel < 5; ++channel) {
+          if (channel == 1) continue;
+          CHECK(out[1][channel] == before[1][channel]);
+          CHECK(out[2][channel] == before[2][channel]);
+        }
+        CHECK(std::isnan(out[1][1]));
+        // Which slope of a leaky ReLU a NaN has is not promised.
+        if (kind != ActivationKind::kLeakyRelu) CHECK(out[2][1] == shift);
+      });
     }
 }
 

@@ -48,11 +48,13 @@ struct Layers {
     op.padding = {pad, pad, pad, pad};
     return graph.add(op, inputs, name, "net.py:1");
   }
-  Symbol norm(Symbol x, const std::string& name) {
+  Symbol norm(Symbol x, const std::string& name, bool frozen = false) {
     const std::int64_t channels = graph.spec(x).shape.back();
     const TensorSpec spec{{channels}, dtype};
+    ops::BatchNorm op;
+    op.frozen = frozen;
     return graph.add(
-        ops::BatchNorm{},
+        op,
         {x, graph.parameter(name + ".weight", spec, {Initializer::Kind::kUniform, 0.5, 1.5}),
          graph.parameter(name + ".bias", spec, uniform(0.2)),
          graph.buffer(name + ".running_mean", spec),

@@ -145,13 +145,15 @@ TEST_CASE("the CPU leaves windows that overlap far, and images of few pixels, to
 }
 
 // conv bn relu pool conv bn relu pool dense
-Graph pooled_net(const ops::MaxPool2d& pool) {
+Graph pooled_net(const ops::MaxPool2d& pool,
+                 const ops::Activation& activation = {ActivationKind::kRelu}, bool frozen = false) {
   Graph graph;
   test::Layers net{graph};
   Symbol h = graph.input("x", {{3, 14, 13, 3}, DType::kFloat32});
   const Symbol y = graph.input("y", {{3}, DType::kInt64});
   for (const std::string name : {"a", "b"}) {
-    h = net.relu(net.norm(net.conv(h, name + ".conv", 9, 3, false), name + ".bn"));
+    h = net.norm(net.conv(h, name + ".conv", 9, 3, false), name + ".bn", frozen);
+    if (activation.kind != ActivationKind::kIdentity) h = graph.add(activation, {h}, name + ".act");
     h = graph.add(pool, {h}, name + ".pool");
   }
   const Symbol logits = net.dense(graph.add(ops::GlobalAvgPool2d{}, {h}), "fc", 4);
@@ -195,6 +197,84 @@ TEST_CASE("a training step that pools so gives what one gives that stores more")
       if (which == Recompute::kNone)
         CHECK(fused.program.memory().arena_bytes < stored.program.memory().arena_bytes);
     }
+}
+
+int count_of(const std::string& op, const Program& program) {
+  const std::string text = program.graph_text();
+  int count = 0;
+  for (std::size_t at = text.find(" = " + op + "("); at != std::string::npos;
+       at = text.find(" = " + op + "(", at + 1))
+    ++count;
+  return count;
+}
+
+// Three steps of both, of which the first has the same loss.
+void check_steps(const Graph& graph, const CompileOptions& options, double error) {
+  const std::map<std::string, Tensor> inputs = {{"x", test::random_tensor({3, 14, 13, 3}, 1)},
+                                                {"y", test::labels(3, 4)}};
+  CompileOptions apart = options;
+  apart.variants = {{"max_pool2d_grad", "reference"}};
+  const test::Compiled fused(graph, options), stored(graph, apart);
+  CHECK(count_of("batch_norm_max_pool", fused.program) == 2);
+  CHECK(count_of("batch_norm_max_pool_grad", fused.program) == 2);
+  CHECK(count_of("batch_norm_max_pool", stored.program) == 0);
+  CHECK(count_of("max_pool2d_grad", stored.program) == 2);
+  for (int step = 0; step < 3; ++step) {
+    const Tensor loss = fused.program.run(inputs).at("loss");
+    const Tensor wanted = stored.program.run(inputs).at("loss");
+    if (step == 0) CHECK(test::same_bits(loss, wanted));
+    CHECK(test::difference(loss, wanted) < error);
+  }
+  for (const auto& [name, tensor] : stored.variables) {
+    CAPTURE(name);
+    if (tensor.dtype() == DType::kFloat32)
+      CHECK(test::difference(fused.variables.at(name), tensor) < error);
+  }
+}
+
+TEST_CASE("steps that pool so have each activation, none and images of 16 bits") {
+  const ops::MaxPool2d stem{{3, 3}, {2, 2}, {1, 1, 1, 1}};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const bool narrow = dtype == DType::kBFloat16;
+    if (narrow && best_isa() < Isa::kAvx512) continue;
+    for (const ops::Activation& activation :
+         {ops::Activation{ActivationKind::kRelu}, ops::Activation{ActivationKind::kRelu6},
+          ops::Activation{ActivationKind::kLeakyRelu, 0.2},
+          ops::Activation{ActivationKind::kIdentity}}) {
+      CAPTURE(activation_name(activation.kind));
+      CompileOptions options = test::training_options();
+      options.dtype = dtype;
+      check_steps(pooled_net(stem, activation), options, narrow ? 2e-3 : 1e-5);
+    }
+  }
+}
+
+TEST_CASE("batch norms that are frozen or of inference stay apart from the max pool") {
+  const ops::Activation relu{ActivationKind::kRelu};
+  for (const bool training : {true, false}) {
+    const test::Compiled net(pooled_net({}, relu, training),
+                             training ? test::training_options() : CompileOptions{});
+    CHECK(count_of("batch_norm_max_pool", net.program) == 0);
+    CHECK(count_of("batch_norm_max_pool_grad", net.program) == 0);
+    CHECK(count_of("max_pool2d", net.program) == 2);
+  }
+}
+
+// `variants` may name layers: the batch norm, the pool behind it, or both ops of one kind.
+TEST_CASE("a layer whose kernel was asked for by name is not made one with its neighbour") {
+  for (const std::string layer : {"a.bn", "a.pool", "b.bn", "b.pool"}) {
+    CAPTURE(layer);
+    CompileOptions options = test::training_options();
+    options.variants = {{layer, "reference"}};
+    const test::Compiled net(pooled_net({}), options);
+    CHECK(count_of("batch_norm_max_pool", net.program) == 1);
+    CHECK(count_of("batch_norm_max_pool_grad", net.program) == 1);
+    CHECK(count_of("max_pool2d", net.program) == 1);
+    bool is_reference = false;
+    for (const StepProfile& step : net.program.steps())
+      is_reference = is_reference || (step.name == layer && step.variant.ends_with(".reference"));
+    CHECK(is_reference);
+  }
 }
 
 }  // namespace

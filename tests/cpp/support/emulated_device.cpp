@@ -367,7 +367,8 @@ void add_up(const ConvTask& task, const ConvCall& call, float* sums) {
         } else {
           distance = at(m.normed, row * m.normed_pitch + c) - m.mean[c];
           if (m.curve.kind != CurveKind::kIdentity)
-            value = passed(m.curve, activate(m.curve, distance * m.factor[c] + m.offset[c]), value);
+            value = passed(
+                m.curve, activate(m.curve, normalised(distance, m.factor[c], m.offset[c])), value);
         }
         a += value;
         b += value * distance;

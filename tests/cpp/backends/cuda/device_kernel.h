@@ -12,10 +12,12 @@ namespace pycnn::testing {
 
 using Tensors = std::vector<HostTensor>;
 
-// A step behind it that a kernel is to do as well (Kernel::absorb).
-struct Reader {
+// A step behind it that a kernel is to do as well (Kernel::absorb), or one before it.
+struct Absorbed {
   Op op;
   std::vector<TensorSpec> inputs, outputs;
+  bool is_reader = true;
+  int place = 0;  // Neighbour::place
 };
 
 struct OnDevice {
@@ -25,7 +27,7 @@ struct OnDevice {
   // Bit i: `gap` elements lie between the pixels of input (output) i, and before the first.
   std::uint32_t apart_inputs = 0, apart_outputs = 0;
   int gap = 0;
-  std::vector<Reader> absorbed = {};  // one after the other; not of a pinned kernel
+  std::vector<Absorbed> absorbed = {};  // one after the other; not of a pinned kernel
 };
 
 // Pixels as they lie on the device, what is between them filled with ones.
@@ -63,10 +65,11 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   INFO(refusal);
   REQUIRE(selected);
   kernel = selection.kernel;
-  for (const Reader& reader : how.absorbed) {
+  for (const Absorbed& step : how.absorbed) {
     const bool is_done =
         kernel.absorb != nullptr &&
-        kernel.absorb(kernel, op, {&reader.op, reader.inputs, reader.outputs, true, 0});
+        kernel.absorb(kernel, op,
+                      {&step.op, step.inputs, step.outputs, step.is_reader, step.place});
     REQUIRE(is_done);
   }
 

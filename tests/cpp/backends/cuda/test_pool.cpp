@@ -1,4 +1,5 @@
 #include "backends/cuda/check_kernel.h"
+#include "backends/cuda/training.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -41,8 +42,8 @@ TEST_CASE("cuda kernels: pools and their gradients") {
 // Numbers that every type holds exactly, so that windows have the same winners.
 TEST_CASE("cuda kernels: max pools that normalise what they read") {
   for (const DType dtype : kImages)
-    for (const Shape& shape :
-         {Shape{2, 7, 6, 8}, Shape{1, 5, 9, 3}, Shape{3, 24, 23, 24}, Shape{2, 4, 5, 70}}) {
+    for (const Shape& shape : {Shape{2, 7, 6, 8}, Shape{1, 5, 9, 3}, Shape{3, 24, 23, 24},
+                               Shape{2, 4, 5, 70}, Shape{0, 7, 6, 8}}) {
       const std::int64_t c = shape.back();
       const HostTensor x = random_integers(shape, 1, 4, dtype);
       const HostTensor scale = random_tensor({c}, 3), inv_std = random_tensor({c}, 4, 0.5, 2);
@@ -92,10 +93,90 @@ TEST_CASE("cuda kernels: a fused max pool has the bits of the two ops") {
   CHECK(refusal.find("more than 254 taps") != std::string::npos);
 }
 
+// As what is flattened behind it in PyTorch's order, and the gradient of that.
+TEST_CASE("cuda kernels: a fused max pool writes planes, its gradient reads them") {
+  const auto transpose = [](const ops::Transpose& op, const HostTensor& x) {
+    return run_kernel(op, {x})[0];
+  };
+  const ops::Transpose to_planes{{0, 3, 1, 2}}, to_pixels{{0, 2, 3, 1}};
+  for (const DType dtype : kImages)
+    for (const std::int64_t c : {5, 16}) {
+      const HostTensor x = random_tensor({2, 9, 8, c}, 1, -3, 3, dtype);
+      const HostTensor mean = random_tensor({c}, 2), factor = random_tensor({c}, 3),
+                       offset = random_tensor({c}, 4), scale = random_tensor({c}, 5),
+                       inv_std = random_tensor({c}, 6, 0.5, 2);
+      const ops::BatchNormMaxPool op{{{3, 3}, {2, 2}, {1, 1, 1, 1}}};
+      const Tensors in = {x, mean, factor, offset};
+      const std::vector<TensorSpec> pixels = op.infer(specs_of(in));
+      Kernel kernel;
+      const Tensors expected = run_on_device(op, in, pixels, {}, kernel);
+      for (const int device : {0, other_device()}) {
+        OnDevice how{device};
+        how.pinned = "";
+        const std::vector<TensorSpec> planes = to_planes.infer(pixels);
+        how.absorbed = {{to_planes, pixels, planes}};
+        CHECK(same_bits(run_on_device(op, in, planes, how, kernel),
+                        {transpose(to_planes, expected[0])}));
+        const ops::BatchNormMaxPoolGrad grad{op};
+        const HostTensor g = random_tensor(pixels[0].shape, 7, -2, 2, dtype);
+        Tensors inputs = {x, scale, mean, inv_std, factor, offset, g};
+        const std::vector<TensorSpec> results = grad.infer(specs_of(inputs));
+        const Tensors gradients = run_on_device(grad, inputs, results, {}, kernel);
+        inputs[6] = transpose(to_planes, g);
+        how.absorbed = {{to_pixels, planes, pixels, false, 6}};
+        CHECK(same_bits(run_on_device(grad, inputs, results, how, kernel), gradients));
+      }
+    }
+}
+
 TEST_CASE("cuda kernels: NaN wins a window") {
   HostTensor x = random_tensor({1, 4, 4, 4}, 1);
   x.set(5, kNaN);
   x.set(21, -kInfinity);
   check(ops::MaxPool2d{}, {x});
   check(ops::GlobalMaxPool2d{}, {x});
+}
+
+// The two ops round the pool's gradient to 16 bits, the fused one does not.
+TEST_CASE("cuda programs: steps whose max pools normalise what they read") {
+  const Results inputs = {{"x", test::random_tensor({3, 14, 13, 3}, 1)}, {"y", test::labels(3, 4)}};
+  for (const ActivationKind kind : {ActivationKind::kRelu, ActivationKind::kRelu6,
+                                    ActivationKind::kLeakyRelu, ActivationKind::kIdentity}) {
+    Graph graph;
+    test::Layers net{graph};
+    Symbol h = graph.input("x", {{3, 14, 13, 3}});
+    for (const std::string name : {"a", "b"}) {
+      h = net.norm(net.conv(h, name + ".conv", 16, 3, false), name + ".bn");
+      if (kind != ActivationKind::kIdentity) h = graph.add(ops::Activation{kind, 0.2}, {h});
+      h = graph.add(ops::MaxPool2d{{3, 3}, {2, 2}, {1, 1, 1, 1}}, {h}, name + ".pool");
+    }
+    h = net.dense(graph.add(ops::GlobalAvgPool2d{}, {h}), "fc", 4);
+    const Symbol y = graph.input("y", {{3}, DType::kInt64});
+    graph.set_output("loss", graph.add(ops::SoftmaxCrossEntropy{}, {h, y}));
+    for (const DType dtype : kImages) {
+      CAPTURE(activation_name(kind));
+      CAPTURE(short_name(dtype));
+      CompileOptions options = options_for("cuda");
+      options.dtype = dtype;
+      CompileOptions apart = options, elsewhere = options;
+      apart.variants = {{"max_pool2d_grad", "reference"}};
+      elsewhere.device = Device::cuda(other_device());
+      const test::Compiled fused(graph, options), stored(graph, apart), backwards(graph, elsewhere);
+      CHECK(fused.program.graph_text().find("batch_norm_max_pool_grad(") != std::string::npos);
+      CHECK(stored.program.graph_text().find("batch_norm_max_pool") == std::string::npos);
+      const double error = dtype == DType::kFloat32 ? 1e-5 : dtype == DType::kFloat16 ? 2e-3 : 5e-2;
+      for (int step = 0; step < 3; ++step) {
+        const Results got = fused.program.run(inputs), wanted = stored.program.run(inputs);
+        CHECK(test::same_bits(got, backwards.program.run(inputs)));
+        if (step == 0) CHECK(test::same_bits(got.at("loss"), wanted.at("loss")));
+        CHECK(test::difference(got.at("loss"), wanted.at("loss")) < error);
+      }
+      CHECK(test::same_bits(fused.variables, backwards.variables));
+      for (const auto& [name, tensor] : stored.variables) {
+        CAPTURE(name);
+        if (tensor.dtype() == DType::kFloat32)
+          CHECK(test::difference(fused.variables.at(name), tensor) < error);
+      }
+    }
+  }
 }
