@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "backends/cuda/divider.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/map.h"
 #include "backends/cuda/philox.h"
@@ -134,23 +135,69 @@ struct PairRuns {
   }
 };
 
-template <class T, class Function>
-struct PairElements {
-  static constexpr int kWidth = 1;
+// Axes that all go through as one are one, those of one place are left out.
+PairParams joined_axes(const PairParams& params) {
+  PairParams p = params;
+  int axes = 0;  // the last one kept is axes - 1
+  for (int axis = 0; axis < p.axes; ++axis) {
+    const std::int64_t size = p.shape[axis];
+    if (size == 1) continue;
+    const bool joins = axes > 0 && p.a_step[axes - 1] == size * p.a_step[axis] &&
+                       p.b_step[axes - 1] == size * p.b_step[axis];
+    const std::int64_t before = joins ? p.shape[--axes] : 1;
+    p.shape[axes] = before * size;
+    p.a_step[axes] = p.a_step[axis];
+    p.b_step[axes++] = p.b_step[axis];
+  }
+  p.axes = axes;
+  return p;
+}
+
+// A thread has a vector of neighbours along the last axis, over which each input goes by ones or
+// stays where it is; or one element, whatever the steps.
+template <class T, int Width, class Function>
+struct PairVectors {
+  static constexpr int kWidth = Width;
   PairParams p;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    std::int64_t rest = at, a = 0, b = 0;
+  WideDivider size[kMaxAxes];
+
+  // Of a result that is not empty.
+  explicit PairVectors(const PairParams& params) : p(params) {
+    for (int axis = 0; axis < p.axes; ++axis) size[axis] = WideDivider(p.shape[axis]);
+  }
+
+  PYCNN_BOTH static void load_along(const T* from, std::int64_t step, int n, float (&to)[Width]) {
+    if (Width == 1 || step != 0) return load(from, n, to);
+    const float value = widened(*from);
+    PYCNN_UNROLL
+    for (int i = 0; i < Width; ++i) to[i] = value;
+  }
+
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    std::int64_t rest = begin, a_place = 0, b_place = 0;
     for (int axis = p.axes - 1; axis >= 0; --axis) {
-      const std::int64_t i = rest % p.shape[axis];
-      rest /= p.shape[axis];
-      a += i * p.a_step[axis];
-      b += i * p.b_step[axis];
+      std::int64_t i = rest;
+      rest = size[axis].split(i);
+      a_place += i * p.a_step[axis];
+      b_place += i * p.b_step[axis];
     }
-    narrow(Function{}(p.pairing, widened(static_cast<const T*>(p.a)[a]),
-                      widened(static_cast<const T*>(p.b)[b])),
-           static_cast<T*>(p.output)[at]);
+    const int last = p.axes - 1;
+    float a[Width], b[Width];
+    load_along(static_cast<const T*>(p.a) + a_place, last < 0 ? 0 : p.a_step[last], n, a);
+    load_along(static_cast<const T*>(p.b) + b_place, last < 0 ? 0 : p.b_step[last], n, b);
+    PYCNN_UNROLL
+    for (int i = 0; i < Width; ++i) a[i] = Function{}(p.pairing, a[i], b[i]);
+    store(static_cast<T*>(p.output) + begin, n, a);
   }
 };
+
+// Whether neighbours of a whole vector are neighbours, or one element, in both inputs. The end of
+// the only axis may be a shorter one.
+bool goes_by_vectors(const PairParams& p, int width) {
+  if (p.axes == 0) return false;
+  const int last = p.axes - 1;
+  return p.a_step[last] <= 1 && p.b_step[last] <= 1 && (p.axes == 1 || p.shape[last] % width == 0);
+}
 
 template <class From, class To>
 struct Cast {
@@ -366,14 +413,18 @@ void affine(DeviceQueue& queue, Image image, const void* input, void* output, fl
 }
 
 void combine_pair(DeviceQueue& queue, Image image, const PairParams& params) {
+  if (params.count == 0) return;
   const auto combine = [&](auto function) {
     using Function = decltype(function);
     with_image(image, [&](auto type) {
       using T = decltype(type);
-      if (params.same_shape)
-        launch_map(queue, PairRuns<T, Function>{params}, params.count);
+      constexpr int kWidth = kVector<T>;
+      if (params.same_shape) return launch_map(queue, PairRuns<T, Function>{params}, params.count);
+      const PairParams joined = joined_axes(params);
+      if (goes_by_vectors(joined, kWidth))
+        launch_map(queue, PairVectors<T, kWidth, Function>(joined), params.count);
       else
-        launch_map(queue, PairElements<T, Function>{params}, params.count);
+        launch_map(queue, PairVectors<T, 1, Function>(joined), params.count);
     });
   };
   const bool ring = params.pairing == Pairing::kAdd || params.pairing == Pairing::kSubtract ||

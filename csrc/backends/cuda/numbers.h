@@ -136,6 +136,10 @@ PYCNN_BOTH bool is_one_access(const T* data) {
          reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<T, Count>) == 0;
 }
 
+inline bool is_at_vector(const void* data) {
+  return reinterpret_cast<std::uintptr_t>(data) % kVectorBytes == 0;
+}
+
 // `n` of at most Count elements; one access where all of an aligned vector is wanted.
 template <int Count, class T>
 PYCNN_BOTH void load(const T* from, int n, float (&to)[Count]) {

@@ -326,32 +326,104 @@ struct SpreadMean {
   }
 };
 
-// One channel of one image.
-template <class T>
+// A block has some vectors of channels of one image, each of its lanes every so many pixels.
+template <class T, int Width>
 struct GlobalMax {
-  static constexpr int kWidth = 1;
+  static constexpr int kThreads = 256;
+  struct Best {
+    float value[Width];
+    std::int64_t pixel[Width];  // -1: there is none
+
+    PYCNN_BOTH void take(int i, float x, std::int64_t at) {
+      const bool wins =
+          pixel[i] < 0 || beats(x, value[i]) || (at < pixel[i] && !beats(value[i], x));
+      if (!wins) return;
+      value[i] = x;
+      pixel[i] = at;
+    }
+  };
+  struct Shared {
+    Best best[kThreads];
+  };
+  struct Registers {};
   const T* input;
   const T* grad_output;  // null: the maximum is wanted
   T* output;
-  std::int64_t pixels, channels;
-  PYCNN_BOTH void operator()(std::int64_t at, int) const {
-    const std::int64_t first = at / channels * pixels * channels + at % channels;
-    float best = -INFINITY;
-    std::int64_t winner = -1;
-    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
-      const float x = widened(input[first + pixel * channels]);
-      if (winner >= 0 && !beats(x, best)) continue;
-      best = x;
-      winner = pixel;
-    }
-    if (grad_output == nullptr) {
-      narrow(best, output[at]);
-      return;
-    }
-    for (std::int64_t pixel = 0; pixel < pixels; ++pixel)
-      narrow(pixel == winner ? widened(grad_output[at]) : 0.0f, output[first + pixel * channels]);
+  std::int64_t images, pixels, channels;
+  int across;  // vectors of a block, a power of two
+
+  static GlobalMax of(const void* input, const void* grad_output, void* output, std::int64_t images,
+                      std::int64_t pixels, std::int64_t channels) {
+    constexpr int kMost = Width > 1 ? 8 : 32;
+    GlobalMax kernel{static_cast<const T*>(input),
+                     static_cast<const T*>(grad_output),
+                     static_cast<T*>(output),
+                     images,
+                     pixels,
+                     channels,
+                     1};
+    while (kernel.across < kMost && kernel.across * Width < channels) kernel.across *= 2;
+    return kernel;
+  }
+  PYCNN_BOTH std::int64_t tiles() const {
+    const std::int64_t width = std::int64_t{across} * Width;
+    return (channels + width - 1) / width;
+  }
+  PYCNN_BOTH std::int64_t blocks() const { return images * tiles(); }
+
+  PYCNN_BOTH void operator()(Block<GlobalMax>& block) const {
+    const std::int64_t image = block.index() / tiles();
+    const std::int64_t first_channel = block.index() % tiles() * across * Width;
+    const std::int64_t first = image * pixels * channels;
+    const int lanes = kThreads / across;
+    Shared& shared = block.shared();
+    block.each([&](int thread, Registers&) {
+      const std::int64_t c = first_channel + std::int64_t{thread % across} * Width;
+      Best best;
+      PYCNN_UNROLL
+      for (int i = 0; i < Width; ++i) {
+        best.value[i] = -INFINITY;
+        best.pixel[i] = -1;
+      }
+      for (std::int64_t pixel = thread / across; c < channels && pixel < pixels; pixel += lanes) {
+        float x[Width];
+        load_all(input + first + pixel * channels + c, x);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) best.take(i, x[i], pixel);
+      }
+      shared.best[thread] = best;
+    });
+    for (int half = kThreads / 2; half >= across; half /= 2)
+      block.each([&](int thread, Registers&) {
+        if (thread >= half) return;
+        const Best& other = shared.best[thread + half];
+        for (int i = 0; i < Width; ++i)
+          if (other.pixel[i] >= 0) shared.best[thread].take(i, other.value[i], other.pixel[i]);
+      });
+    block.last([&](int thread, Registers&) {
+      const std::int64_t c = first_channel + std::int64_t{thread % across} * Width;
+      if (c >= channels) return;
+      const Best& best = shared.best[thread % across];
+      if (grad_output == nullptr) {
+        if (thread < across) store(output + image * channels + c, Width, best.value);
+        return;
+      }
+      float g[Width];
+      load_all(grad_output + image * channels + c, g);
+      for (std::int64_t pixel = thread / across; pixel < pixels; pixel += lanes) {
+        float result[Width];
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) result[i] = pixel == best.pixel[i] ? g[i] : 0.0f;
+        store(output + first + pixel * channels + c, Width, result);
+      }
+    });
   }
 };
+
+template <class T, int Width>
+void launch_global_max(DeviceQueue& queue, const GlobalMax<T, Width>& kernel) {
+  launch(queue, kernel, kernel.blocks());
+}
 
 std::int64_t input_count(const PoolShape& s) {
   return s.images * s.rows.input * s.columns.input * s.channels;
@@ -484,24 +556,18 @@ void global_avg_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, 
 
 void global_max_pool(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
                      std::int64_t channels, const void* input, void* output) {
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    launch_map(queue,
-               GlobalMax<T>{static_cast<const T*>(input), nullptr, static_cast<T*>(output), pixels,
-                            channels},
-               images * channels);
+  with_vectors(image, channels, [&](auto type, auto width) {
+    using Kernel = GlobalMax<decltype(type), decltype(width)::value>;
+    launch_global_max(queue, Kernel::of(input, nullptr, output, images, pixels, channels));
   });
 }
 
 void global_max_pool_grad(DeviceQueue& queue, Image image, std::int64_t images, std::int64_t pixels,
                           std::int64_t channels, const void* input, const void* grad_output,
                           void* grad_input) {
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    launch_map(queue,
-               GlobalMax<T>{static_cast<const T*>(input), static_cast<const T*>(grad_output),
-                            static_cast<T*>(grad_input), pixels, channels},
-               images * channels);
+  with_vectors(image, channels, [&](auto type, auto width) {
+    using Kernel = GlobalMax<decltype(type), decltype(width)::value>;
+    launch_global_max(queue, Kernel::of(input, grad_output, grad_input, images, pixels, channels));
   });
 }
 

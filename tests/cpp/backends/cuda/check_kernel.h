@@ -95,6 +95,21 @@ void check(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
   }
 }
 
+// The same bits where no tensor begins at a whole vector.
+template <class OpType>
+void check_anywhere(const OpType& op, const Tensors& inputs) {
+  check(op, inputs);
+  const std::vector<TensorSpec> outputs = op.infer(specs_of(inputs));
+  Kernel kernel;
+  const Tensors expected = run_on_device(op, inputs, outputs, {}, kernel);
+  for (const int shift : {1, 2}) {
+    CAPTURE(shift);
+    OnDevice how;
+    how.shift = shift;
+    CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), expected));
+  }
+}
+
 inline HostTensor integers(const std::vector<std::int64_t>& values, DType dtype = DType::kInt64) {
   HostTensor tensor(TensorSpec{{static_cast<std::int64_t>(values.size())}, dtype});
   for (std::size_t i = 0; i < values.size(); ++i) tensor.set(i, static_cast<double>(values[i]));

@@ -27,6 +27,7 @@ struct OnDevice {
   // Bit i: `gap` elements lie between the pixels of input (output) i, and before the first.
   std::uint32_t apart_inputs = 0, apart_outputs = 0;
   int gap = 0;
+  int shift = 0;                        // elements of each tensor's type before its first
   std::vector<Absorbed> absorbed = {};  // one after the other; not of a pinned kernel
 };
 
@@ -36,10 +37,12 @@ struct Places {
   std::int64_t pitch = 0;
   std::size_t bytes() const { return first + pixels * stride; }
 };
-inline Places places_of(const TensorSpec& spec, std::uint32_t apart, std::size_t index, int gap) {
+inline Places places_of(const TensorSpec& spec, std::uint32_t apart, std::size_t index,
+                        const OnDevice& how) {
   const std::size_t bytes = byte_size(spec);
+  const int gap = how.gap;
   if (index >= 32 || (apart >> index & 1u) == 0 || spec.shape.empty() || bytes == 0)
-    return {1, bytes, bytes};
+    return {1, bytes, bytes, static_cast<std::size_t>(how.shift) * item_bytes(spec.dtype)};
   const auto channels = static_cast<std::size_t>(spec.shape.back());
   const std::size_t item = bytes / static_cast<std::size_t>(element_count(spec.shape));
   const std::size_t pixel = channels * item;
@@ -89,20 +92,20 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
     module.copy_in(queue, target, kept.back().data(), kept.back().size());
   };
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Places places = places_of(inputs[i].spec, how.apart_inputs, i, how.gap);
+    const Places places = places_of(inputs[i].spec, how.apart_inputs, i, how);
     std::byte* const memory_of = allocate(places.bytes());
     in.push_back({memory_of + places.first, &inputs[i].spec, places.pitch});
     write(memory_of, places, reinterpret_cast<const std::byte*>(inputs[i].bytes.data()));
   }
   for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
+    const Places places = places_of(outputs[o], how.apart_outputs, o, how);
     if (static_cast<int>(o) == how.alias_output) {
       out.push_back({in[static_cast<std::size_t>(how.alias_input)].data, &outputs[o], 0});
       continue;
     }
     std::byte* const memory_of = allocate(places.bytes());
     out.push_back({memory_of + places.first, &outputs[o], places.pitch});
-    if (places.pitch != 0) write(memory_of, places, nullptr);
+    if (places.first != 0) write(memory_of, places, nullptr);
   }
   DeviceKernelArgs args;
   args.op = &op;
@@ -136,14 +139,14 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   std::vector<std::vector<std::byte>> lying;
   for (std::size_t o = 0; o < outputs.size(); ++o) {
     results.emplace_back(outputs[o]);
-    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
+    const Places places = places_of(outputs[o], how.apart_outputs, o, how);
     lying.emplace_back(places.bytes());
     module.copy_out(queue, lying.back().data(),
                     static_cast<const std::byte*>(out[o].data) - places.first, places.bytes());
   }
   CHECK(module.wait(queue, problem_text));
   for (std::size_t o = 0; o < outputs.size(); ++o) {
-    const Places places = places_of(outputs[o], how.apart_outputs, o, how.gap);
+    const Places places = places_of(outputs[o], how.apart_outputs, o, how);
     auto* const values = reinterpret_cast<std::byte*>(results[o].bytes.data());
     const auto is_kept = [](std::byte b) { return b == std::byte{0xFF}; };
     const std::byte* const begin = lying[o].data();

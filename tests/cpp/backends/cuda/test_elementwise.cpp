@@ -86,6 +86,31 @@ TEST_CASE("cuda kernels: broadcasting") {
   }
 }
 
+// Numbers of channels, of images, of rows and of all, by 16 bytes where there are whole vectors.
+TEST_CASE("cuda kernels: pairs of tensors of which one is smaller") {
+  for (const DType dtype : kImages)
+    for (const std::int64_t c : {1, 4, 7, 8, 24}) {
+      CAPTURE(c);
+      const HostTensor a = random_tensor({3, 2, 5, c}, 1, -2, 2, dtype);
+      for (const Shape& shape :
+           {Shape{c}, Shape{3, 1, 1, c}, Shape{3, 1, 1, 1}, Shape{2, 1, c}, Shape{5, 1},
+            Shape{3, 2, 5, 1}, Shape{1, 1, 5, c}, Shape{1, 2, 1, 1}, Shape{}, Shape{1, 1, 1, 1}}) {
+        CAPTURE(to_string(shape));
+        const HostTensor b = random_tensor(shape, 2, 0.5, 2, dtype);
+        check_anywhere(ops::Add{}, {a, b});
+        check_anywhere(ops::Subtract{}, {b, a});
+        check_anywhere(ops::Binary{BinaryKind::kDivide}, {a, b});
+      }
+      // Both are.
+      check_anywhere(ops::Multiply{}, {random_tensor({3, 1, c}, 3, -2, 2, dtype),
+                                       random_tensor({5, 1}, 4, -2, 2, dtype)});
+      check_anywhere(ops::Multiply{}, {random_tensor({2, 1, c, 1}, 5, -2, 2, dtype),
+                                       random_tensor({1, 3, 1, 8}, 6, -2, 2, dtype)});
+    }
+  const HostTensor none = random_tensor({0, 8}, 1), channels = random_tensor({8}, 2);
+  check(ops::Add{}, {none, channels});
+}
+
 TEST_CASE("cuda kernels: images to numbers") {
   HostTensor bytes(TensorSpec{{2, 3, 3, 3}, DType::kUInt8});
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes.set(i, static_cast<double>(i * 37 % 256));

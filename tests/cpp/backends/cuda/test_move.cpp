@@ -64,6 +64,17 @@ TEST_CASE("cuda kernels: rows by number") {
     check(ops::Take{indices}, {random_tensor({4}, 1, -2, 2, dtype)});
     check(ops::Take{{}}, {random_tensor({3, 2}, 2, -2, 2, dtype)});
   }
+  // By 16 bytes where rows are whole vectors, and lie at their places.
+  for (const DType dtype : kImages)
+    for (const std::int64_t items : {1, 4, 8, 12, 24}) {
+      CAPTURE(items);
+      check_anywhere(ops::Take{indices}, {random_tensor({4, items}, 1, -2, 2, dtype)});
+      check_anywhere(ops::Take{indices}, {random_tensor({4, 2, items, 1}, 1, -2, 2, dtype)});
+    }
+  for (const std::int64_t items : {1, 3, 4, 20}) {
+    check_anywhere(ops::TakeGrad{indices, 4}, {random_tensor({7, items}, 2)});
+    check_anywhere(ops::TakeGrad{indices, 5}, {random_tensor({7, 3, items}, 2)});
+  }
   check(ops::TakeGrad{indices, 4}, {random_tensor({7, 3, 5}, 2)});
   check(ops::TakeGrad{indices, 5}, {random_tensor({7}, 2)});
   check(ops::TakeGrad{{}, 3}, {random_tensor({0, 2}, 2)});
@@ -72,6 +83,9 @@ TEST_CASE("cuda kernels: rows by number") {
   const ops::Take op{{2, 2, -1, 0}};
   const Tensors taken = run_on_device(op, {labels}, op.infer(specs_of({labels})), {}, kernel);
   CHECK(same_bits(taken, {integers({30, 30, 0, 10})}));
+  const HostTensor bytes = random_integers({3, 32}, 4, 100, DType::kUInt8);
+  CHECK(same_bits(run_on_device(op, {bytes}, op.infer(specs_of({bytes})), {}, kernel),
+                  run_kernel(op, {bytes})));
 }
 
 // Vectors over ends of rows and of windows, places far away, boxes; of a type as it is, then
@@ -138,6 +152,15 @@ TEST_CASE("cuda kernels: images of another size") {
             check(ops::Resize2dGrad{op, {shape[1], shape[2]}},
                   {random_tensor(output, 2, -2, 2, dtype)});
           }
+  for (const DType dtype : kImages)
+    for (const std::int64_t channels : {4, 12, 16, 24}) {
+      const ops::Resize2d op{{7, 3}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {}};
+      check_anywhere(op, {random_tensor({2, 4, 5, channels}, 1, -2, 2, dtype)});
+      check_anywhere(ops::Resize2dGrad{op, {4, 5}},
+                     {random_tensor({2, 7, 3, channels}, 2, -2, 2, dtype)});
+    }
+  const ops::Resize2d empty{{3, 4}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {}};
+  check(empty, {random_tensor({0, 5, 6, 8}, 1)});
   const ops::Resize2d scaled{{9, 8}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {1.7, 1.3}};
   check(scaled, {random_tensor({1, 5, 6, 2}, 1)});
   check(ops::Resize2dGrad{scaled, {5, 6}}, {random_tensor({1, 9, 8, 2}, 1)});

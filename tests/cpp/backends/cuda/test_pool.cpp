@@ -137,6 +137,27 @@ TEST_CASE("cuda kernels: NaN wins a window") {
   check(ops::GlobalMaxPool2d{}, {x});
 }
 
+// Of more pixels than lanes and fewer, with ties in other lanes: the first pixel has the gradient.
+TEST_CASE("cuda kernels: the largest of an image's pixels") {
+  for (const DType dtype : kImages)
+    for (const Shape& shape : {Shape{2, 20, 15, 8}, Shape{1, 33, 9, 40}, Shape{3, 17, 18, 5},
+                               Shape{2, 1, 3, 72}, Shape{1, 1, 1, 4}, Shape{0, 3, 3, 8}}) {
+      CAPTURE(to_string(shape));
+      HostTensor x = random_integers(shape, 1, 3, dtype);
+      const HostTensor g = random_tensor({shape[0], shape[3]}, 2, 1, 2, dtype);
+      check_anywhere(ops::GlobalMaxPool2d{}, {x});
+      check_anywhere(ops::GlobalMaxPool2dGrad{}, {x, g});
+      const auto channels = static_cast<std::size_t>(shape[3]);
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        if (i % channels == 1) x.set(i, -kInfinity);  // all of a channel
+        if (i % channels == 2 && i / channels % 7 > 2) x.set(i, kNaN);
+        if (i % channels == 3 && i / channels % 9 > 1) x.set(i, kInfinity);
+      }
+      check_anywhere(ops::GlobalMaxPool2d{}, {x});
+      check_anywhere(ops::GlobalMaxPool2dGrad{}, {x, g});
+    }
+}
+
 // The two ops round the pool's gradient to 16 bits, the fused one does not.
 TEST_CASE("cuda programs: steps whose max pools normalise what they read") {
   const Results inputs = {{"x", test::random_tensor({3, 14, 13, 3}, 1)}, {"y", test::labels(3, 4)}};
