@@ -32,8 +32,11 @@ struct StrassenGradPlan {
   Index images = 0, rows = 0, columns = 0;  // of the gradient of the output
   Index height = 0, width = 0;              // of an image
   Index row_stride = 1, column_stride = 1;
+  Index top = 0, left = 0;              // padding
+  Index row_step = 1, column_step = 1;  // from tap to tap
+  Index taps = 1, tap_columns = 1;
   Index in_channels = 0, out_channels = 0;
-  Index gathered = 0;  // the pixels that count are copied: they are not neighbours
+  Index gathered = 0;  // a tap's pixels are copied: they are not neighbours
   Index unit_pairs = 0, units = 0;
   Index parts = 1, splits = 1;  // of the units; of the panels
   Index bias = 0;
@@ -44,7 +47,9 @@ struct StrassenGradPlan {
 
   Index pixels() const { return images * rows * columns; }
   Index pairs() const { return pixels() / 2; }
-  Index part_floats() const { return in_channels * out_channels; }
+  Index part_floats() const { return out_channels * filter(); }
+  Index filter() const { return taps * in_channels; }
+  Index chunks() const { return parts * taps * splits; }
   Index part_pitch() const { return whole_lines(part_floats()); }
   Index worker_floats() const {
     return panel_floats + block_floats + gather_floats + kStrassenGradProducts * sum_floats;
@@ -59,11 +64,12 @@ void choose_cut(StrassenGradPlan& plan) {
   const Index most_parts = std::clamp<Index>(
       std::min(kPartFloats / plan.part_floats(), plan.pairs() / kMinPairs), 1, kMaxParts);
   auto parts_for = [&](Index splits) {
-    const Index wanted = std::max(plan.pairs() / kPartPairs, ceil_div(kWantedChunks, splits));
+    const Index wanted =
+        std::max(plan.pairs() / kPartPairs, ceil_div(kWantedChunks, splits * plan.taps));
     return std::clamp<Index>(wanted, 1, most_parts);
   };
   plan.splits = ceil_div(plan.out_channels, split);
-  while (plan.splits * parts_for(plan.splits) < kWantedChunks &&
+  while (plan.splits * plan.taps * parts_for(plan.splits) < kWantedChunks &&
          plan.out_channels / (2 * plan.splits) >= kMinSplit)
     plan.splits *= 2;
   plan.splits = std::min(plan.splits, plan.panels);
@@ -94,22 +100,27 @@ struct StrassenGradTensors {
   }
 };
 
-// Copies the inputs of `count` output pixels from `first` on.
-void gather(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index first,
-            Index count, float* to) {
+// Copies the inputs that a tap has of `count` output pixels from `first` on; zeros are the padding.
+void gather(const StrassenGradPlan& plan, const StrassenGradTensors& tensors, Index tap,
+            Index first, Index count, float* to) {
   const std::size_t bytes = static_cast<std::size_t>(plan.in_channels) * sizeof(float);
-  auto pixel = [&](Index p) {
-    const Index line = p / plan.columns, column = p % plan.columns;
-    const Index image = line / plan.rows, row = line % plan.rows;
-    return tensors.input + ((image * plan.height + row * plan.row_stride) * plan.width +
-                            column * plan.column_stride) *
-                               tensors.in_pixel;
+  const Index down = tap / plan.tap_columns * plan.row_step - plan.top;
+  const Index across = tap % plan.tap_columns * plan.column_step - plan.left;
+  auto pixel = [&](Index p) -> const float* {
+    const Index line = p / plan.columns, image = line / plan.rows;
+    const Index row = line % plan.rows * plan.row_stride + down;
+    const Index column = p % plan.columns * plan.column_stride + across;
+    if (row < 0 || row >= plan.height || column < 0 || column >= plan.width) return nullptr;
+    return tensors.input + ((image * plan.height + row) * plan.width + column) * tensors.in_pixel;
   };
   for (Index p = first; p < first + count; ++p, to += plan.in_channels) {
     // Those between are left out, which ends what the hardware foresees.
-    const float* near = pixel(std::min(p + kGatheredAhead, first + count - 1));
-    for (Index at = 0; at < plan.in_channels; at += kLine) __builtin_prefetch(near + at);
-    std::memcpy(to, pixel(p), bytes);
+    if (const float* near = pixel(std::min(p + kGatheredAhead, first + count - 1)))
+      for (Index at = 0; at < plan.in_channels; at += kLine) __builtin_prefetch(near + at);
+    if (const float* from = pixel(p))
+      std::memcpy(to, from, bytes);
+    else
+      std::memset(to, 0, bytes);
   }
 }
 
@@ -139,34 +150,34 @@ void add_bias(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
 
 // The last pixel of an odd number has no partner.
 void add_last_pixel(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
-                    const HalfOutputs& outputs, float* part, float* gathered) {
+                    const HalfOutputs& outputs, Index tap, float* part, float* gathered) {
   const Index pixel = plan.pixels() - 1;
   OuterTiles tiles;
   tiles.rows = tiles.columns = 1;
   tiles.b = tensors.input + pixel * tensors.in_pixel;
   if (plan.gathered) {
-    gather(plan, tensors, pixel, 1, gathered);
+    gather(plan, tensors, tap, pixel, 1, gathered);
     tiles.b = gathered;
   }
   tiles.m = outputs.end - outputs.begin, tiles.n = plan.in_channels;
-  tiles.c_pitch = plan.in_channels, tiles.accumulate = true;
+  tiles.c_pitch = plan.filter(), tiles.accumulate = true;
   for (const Index at : {outputs.begin, plan.out_channels / 2 + outputs.begin}) {
     tiles.a = tensors.grad_output + pixel * tensors.grad_pixel + at;
-    tiles.c = part + at * plan.in_channels;
+    tiles.c = part + at * plan.filter() + tap * plan.in_channels;
     avx512::outer_tiles(tiles);
   }
 }
 
-// The units of a part that a chunk is made of, and its channels.
+// The units of a part that a chunk is made of, its tap and its channels.
 struct GradChunk {
-  Index part, first, end;
+  Index part, first, end, tap;
   HalfOutputs outputs;
 };
 
 GradChunk chunk_at(const StrassenGradPlan& plan, Index index) {
-  const Index part = index / plan.splits;
+  const Index part = index / (plan.splits * plan.taps);
   return {part, plan.units * part / plan.parts, plan.units * (part + 1) / plan.parts,
-          outputs_of(plan, index % plan.splits)};
+          index / plan.splits % plan.taps, outputs_of(plan, index % plan.splits)};
 }
 
 // Where a unit is read.
@@ -207,7 +218,7 @@ void run_chunk(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
     job.fetch = job.fetch_other = {};
     // After the last unit, that of the chunk which this worker is likely to take next.
     const Index later = index + plan.workers;
-    if (u + 1 < chunk.end || later < plan.parts * plan.splits) {
+    if (u + 1 < chunk.end || later < plan.chunks()) {
       StrassenGradPairs unit = job;
       if (u + 1 < chunk.end) {
         set_unit(plan, tensors, outputs, u + 1, unit);
@@ -218,12 +229,12 @@ void run_chunk(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
       fetch_unit(plan, unit, job);
     }
     if (plan.gathered) {
-      gather(plan, tensors, 2 * u * plan.unit_pairs, 2 * job.pairs, gathered);
+      gather(plan, tensors, chunk.tap, 2 * u * plan.unit_pairs, 2 * job.pairs, gathered);
       job.input = gathered;
     }
     job.accumulate = u != chunk.first;
     avx512::strassen_grad_products(job);
-    if (plan.bias)
+    if (plan.bias && chunk.tap == 0)
       add_bias(plan, tensors, outputs, 2 * u * plan.unit_pairs, 2 * job.pairs, job.accumulate,
                tensors.bias_part(plan, chunk.part));
   }
@@ -231,12 +242,13 @@ void run_chunk(const StrassenGradPlan& plan, const StrassenGradTensors& tensors,
   StrassenGradResult result;
   result.sums = job.sums, result.plane = job.plane;
   result.outputs = job.outputs, result.inputs = job.inputs;
-  result.c_pitch = plan.in_channels, result.c_half = job.grad_half * plan.in_channels;
-  result.c = tensors.part(plan, chunk.part) + outputs.begin * plan.in_channels;
+  result.c_pitch = plan.filter(), result.c_half = job.grad_half * plan.filter();
+  result.c =
+      tensors.part(plan, chunk.part) + outputs.begin * plan.filter() + chunk.tap * plan.in_channels;
   avx512::strassen_grad_result(result);
   if (plan.pixels() % 2 == 0 || chunk.part + 1 < plan.parts) return;
-  add_last_pixel(plan, tensors, outputs, tensors.part(plan, chunk.part), gathered);
-  if (plan.bias)
+  add_last_pixel(plan, tensors, outputs, chunk.tap, tensors.part(plan, chunk.part), gathered);
+  if (plan.bias && chunk.tap == 0)
     add_bias(plan, tensors, outputs, plan.pixels() - 1, 1, true,
              tensors.bias_part(plan, chunk.part));
 }
@@ -263,7 +275,7 @@ void run_strassen_grad(const KernelArgs& args) noexcept {
   auto body = [&](std::int64_t chunk, int worker) {
     run_chunk(plan, tensors, chunk, tensors.workers + worker * plan.worker_floats());
   };
-  parallel_for(args.threads, plan.parts * plan.splits, body);
+  parallel_for(args.threads, plan.chunks(), body);
   if (plan.parts == 1) return;
   auto add_range = [&](std::int64_t begin, std::int64_t end) {
     add_parts(
@@ -278,13 +290,9 @@ void run_strassen_grad(const KernelArgs& args) noexcept {
 }  // namespace
 
 const char* refuse_strassen(const WeightGradProblem& p) {
-  if (p.kernel_size != Pair{1, 1}) return "window is not 1x1";
   if (p.groups > 1) return "channels are in groups";
   const Shape& image = p.input;
   const Shape& grad = p.grad_output;
-  if (p.padding != Pair{0, 0} || (grad[1] - 1) * p.stride[0] >= image[1] ||
-      (grad[2] - 1) * p.stride[1] >= image[2])
-    return "windows lie in the padding";
   if (image[3] % kInputStep != 0) return "input channels are not a multiple of 64";
   if (grad[3] % 2 != 0) return "output channels cannot be halved";
   if (image[3] < kMinInputs) return "fewer than 128 input channels";
@@ -298,8 +306,12 @@ Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& p, int threads)
   plan.images = p.grad_output[0], plan.rows = p.grad_output[1], plan.columns = p.grad_output[2];
   plan.height = p.input[1], plan.width = p.input[2];
   plan.row_stride = p.stride[0], plan.column_stride = p.stride[1];
+  plan.top = p.padding[0], plan.left = p.padding[1];
+  plan.row_step = p.dilation[0], plan.column_step = p.dilation[1];
+  plan.taps = p.kernel_size[0] * p.kernel_size[1], plan.tap_columns = p.kernel_size[1];
   plan.in_channels = p.input[3], plan.out_channels = p.grad_output[3];
-  plan.gathered = plan.rows != plan.height || plan.columns != plan.width;
+  plan.gathered = plan.taps > 1 || plan.top > 0 || plan.left > 0 || plan.rows != plan.height ||
+                  plan.columns != plan.width;
   plan.bias = p.bias;
   plan.panels = ceil_div(plan.out_channels / 2, avx512::kGemmScalars);
   choose_cut(plan);

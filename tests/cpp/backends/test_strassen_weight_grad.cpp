@@ -14,12 +14,19 @@ namespace {
 struct Case {
   std::int64_t n = 1, h = 16, w = 17, ic = 128, oc = 128;
   Pair stride = {1, 1};
+  Pair kernel = {1, 1};
+  std::int64_t padding = 0;  // of each side
+  Pair dilation = {1, 1};
 
   Shape input() const { return {n, h, w, ic}; }
-  Shape grad() const { return {n, (h - 1) / stride[0] + 1, (w - 1) / stride[1] + 1, oc}; }
+  Shape grad() const { return {n, results(h, 0), results(w, 1), oc}; }
+  std::int64_t results(std::int64_t side, std::size_t axis) const {
+    return (side + 2 * padding - (kernel[axis] - 1) * dilation[axis] - 1) / stride[axis] + 1;
+  }
   ops::Conv2dGradWeight op(bool bias) const {
     ops::Conv2dGradWeight op;
-    op.stride = stride, op.kernel_size = {1, 1}, op.bias = bias;
+    op.stride = stride, op.kernel_size = kernel, op.dilation = dilation, op.bias = bias;
+    op.padding = {padding, padding, padding, padding};
     return op;
   }
 };
@@ -46,6 +53,12 @@ const std::vector<Case> kCases = {
     {.n = 11, .h = 13, .w = 13, .ic = 256, .stride = {3, 2}},
     {.n = 3, .h = 15, .w = 17, .oc = 522},             // shares of the output channels
     {.n = 2, .h = 41, .w = 39, .ic = 128, .oc = 132},  // long parts
+    // Windows: an odd number of pixels, padding, and taps of which none sees some rows.
+    {.n = 5, .h = 13, .w = 21, .oc = 70, .stride = {2, 2}, .kernel = {3, 3}, .padding = 1},
+    {.n = 2, .h = 12, .w = 12, .oc = 64, .padding = 1},
+    {.n = 2, .h = 15, .w = 14, .oc = 66, .kernel = {3, 2}, .padding = 1, .dilation = {2, 1}},
+    {.n = 1, .h = 58, .w = 31, .oc = 64, .stride = {2, 1}, .kernel = {5, 3}, .padding = 2},
+    {.n = 33, .h = 6, .w = 5, .oc = 64, .stride = {2, 2}, .kernel = {3, 5}, .padding = 2},
 };
 
 }  // namespace
