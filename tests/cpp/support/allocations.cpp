@@ -23,6 +23,15 @@ void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
 }
 void operator delete(void* data) noexcept { std::free(data); }
 void operator delete(void* data, std::size_t) noexcept { std::free(data); }
+void operator delete(void* data, const std::nothrow_t&) noexcept { std::free(data); }
+// Arrays in terms of those: a sanitizer's own would not be seen here.
+void* operator new[](std::size_t bytes) { return operator new(bytes); }
+void* operator new[](std::size_t bytes, const std::nothrow_t& tag) noexcept {
+  return operator new(bytes, tag);
+}
+void operator delete[](void* data) noexcept { operator delete(data); }
+void operator delete[](void* data, std::size_t) noexcept { operator delete(data); }
+void operator delete[](void* data, const std::nothrow_t&) noexcept { operator delete(data); }
 #endif
 
 namespace pycnn::testing {

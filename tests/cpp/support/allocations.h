@@ -2,16 +2,24 @@
 #include <cstdint>
 
 // The test program's own `operator new`, which counts what a thread takes from the heap and can
-// fail. Sanitizers bring operators of their own; there is nothing to count then.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+// fail, above the address sanitizer's malloc, too. The thread sanitizer brings operators of its
+// own; there is nothing to count then.
+#if defined(__SANITIZE_THREAD__)
 #define PYCNN_COUNTS_ALLOCATIONS 0
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#if __has_feature(thread_sanitizer)
 #define PYCNN_COUNTS_ALLOCATIONS 0
 #endif
 #endif
 #ifndef PYCNN_COUNTS_ALLOCATIONS
 #define PYCNN_COUNTS_ALLOCATIONS 1
+#endif
+
+// Whether the heap is the system's: sanitizers keep what was freed, and take long.
+#if defined(__SANITIZE_ADDRESS__) || !PYCNN_COUNTS_ALLOCATIONS
+#define PYCNN_PLAIN_HEAP 0
+#else
+#define PYCNN_PLAIN_HEAP 1
 #endif
 
 namespace pycnn::testing {
