@@ -346,7 +346,7 @@ phase ceilings 25 bash -c ceilings
 phase build 90 bash -c build
 phase kernels 70 bash -c kernel_tests
 on_demand rates 40 bash -c kernel_times
-phase nets 70 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py --ignore=tests/cuda/test_zoo_on_gpu.py'
+phase nets 70 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py tests/train/test_residual_norm.py --ignore=tests/cuda/test_zoo_on_gpu.py'
 phase sanitizer 45 bash -c sanitizer
 phase tune 40 bash -c tune
 on_demand tune_all 540 bash -c tune_all

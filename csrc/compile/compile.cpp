@@ -46,6 +46,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
     graph = measure_outputs(
         graph, {device.backend, options.variants, parse_isa(options.isa), options.winograd});
     graph = fuse_max_pool(graph, {device.backend, options.variants, parse_isa(options.isa)});
+    graph = fuse_residual_norm(graph, options.variants);
     // For caches: elsewhere nothing computes a gradient by rows.
     // Whole gradients are exchanged.
     if (device.module == nullptr && !options.exchange) graph = fuse_update(graph, options.variants);

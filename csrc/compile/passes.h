@@ -99,6 +99,10 @@ struct PoolRule {
 // through the pool, so that what lies between the two is never stored.
 Graph fuse_max_pool(const Graph& graph, const PoolRule& rule);
 
+// Has a batch norm with a residual apply the batch norm that makes it, too; but for those that
+// `pins` (CompileOptions::variants) name.
+Graph fuse_residual_norm(const Graph& graph, const std::map<std::string, std::string>& pins);
+
 // Joins the gradient of a large dense layer's weight to the update that takes it.
 Graph fuse_update(const Graph& graph, const std::map<std::string, std::string>& pins);
 

@@ -135,13 +135,22 @@ std::vector<TensorSpec> BatchNormStatistics::infer(Specs inputs) const {
 void BatchNormStatistics::gradient(GradientContext&) const { no_gradient(); }
 
 std::vector<TensorSpec> BatchNormApply::infer(Specs inputs) const {
-  expect_inputs(inputs, epilogue.residual ? 5 : 4,
-                epilogue.residual ? "input, batch_mean, factor, offset, residual"
-                                  : "input, batch_mean, factor, offset");
+  const bool residual_norm = inputs.size() > 5;
+  if (!epilogue.residual)
+    expect_inputs(inputs, 4, "input, batch_mean, factor, offset");
+  else
+    expect_inputs(inputs, residual_norm ? 8 : 5,
+                  "input, batch_mean, factor, offset, residual, and residual_mean, "
+                  "residual_factor, residual_offset or none");
   expect_least_rank(inputs[0], "input", 2, "(..., C)");
   expect_image_type(inputs[0], "input");
   expect_vectors(inputs, {"batch_mean", "factor", "offset"});
   if (epilogue.residual) expect_like_input(inputs, 4, "residual");
+  const char* const names[] = {"residual_mean", "residual_factor", "residual_offset"};
+  for (std::size_t i = 5; i < inputs.size(); ++i) {
+    expect_parameter_type(inputs[i], names[i - 5], inputs[0]);
+    expect_channels(inputs[i], names[i - 5], dim(inputs[0], -1));
+  }
   expect_rectifier(epilogue.activation, epilogue.slope);
   if (epilogue.moments) fail<ArgumentError>("only a convolution gives moments");
   return {inputs[0]};

@@ -142,8 +142,9 @@ struct Work {
     cost.bytes -= static_cast<std::int64_t>(byte_size(in[0]));  // not read
   }
   void operator()(const ops::BatchNormApply& op) const {
-    cost.other_flops =
-        plus(times(elements(out[0]), 2), epilogue_flops(op.epilogue, false, elements(out[0])));
+    const std::int64_t norms = in.size() > 5 ? 2 : 1;
+    cost.other_flops = plus(times(elements(out[0]), 2 * norms),
+                            epilogue_flops(op.epilogue, false, elements(out[0])));
   }
   void operator()(const ops::BatchNormApplyGrad&) const { per_input(in.size() > 7 ? 7 : 14); }
   void operator()(const ops::BatchNormMaxPool& op) const {

@@ -51,7 +51,9 @@ constexpr Entry kEntries[] = {
       "sums (2, C)"}},
     {BatchNormStatistics::kName,
      {kRows, "scale (C)", "shift (C)", "running_mean (C)", "running_var (C)", "moments (3, C)"}},
-    {BatchNormApply::kName, {kRows, "batch_mean (C)", "factor (C)", "offset (C)"}},
+    {BatchNormApply::kName,
+     {kRows, "batch_mean (C)", "factor (C)", "offset (C)", "residual (..., C)", "residual_mean (C)",
+      "residual_factor (C)", "residual_offset (C)"}},
     {BatchNormApplyGrad::kName,
      {kRows, "scale (C)", "batch_mean (C)", "batch_inv_std (C)", "factor (C)", "offset (C)",
       "grad_output (..., C)", "sums (2, C)"}},
@@ -123,7 +125,6 @@ static_assert(std::size(kEntries) == std::variant_size_v<AnyOp>, "one entry per 
 bool has_residual(const Op& op) {
   if (const auto* conv = std::get_if<Conv2d>(&op)) return conv->epilogue.residual;
   if (const auto* dense = std::get_if<Dense>(&op)) return dense->epilogue.residual;
-  if (const auto* norm = std::get_if<BatchNormApply>(&op)) return norm->epilogue.residual;
   return false;
 }
 

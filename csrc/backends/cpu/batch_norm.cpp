@@ -33,9 +33,8 @@ void normalize(const KernelArgs& args, const Layout& l, const Scratch& scratch) 
   for_chunks<Isa>(args, l, args.inputs[0], nullptr, &args.outputs[0], Order::kForwards,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto*, auto* y) {
-                    functions.apply(x, nullptr, y, chunk.rows, chunk.width, scratch.coefficient(0),
-                                    scratch.coefficient(1), scratch.coefficient(2), nullptr,
-                                    streamed.has(chunk));
+                    functions.apply(x, nullptr, y, chunk.rows, chunk.width, scratch.norm(0),
+                                    nullptr, nullptr, streamed.has(chunk));
                   });
 }
 

@@ -19,6 +19,13 @@ struct Rectifier {
   bool is_relu;       // low is 0, and all below becomes it
 };
 
+// What becomes of x in a column: (x - mean) * factor + offset.
+struct ColumnNorm {
+  const float* mean;
+  const float* factor;
+  const float* offset;
+};
+
 // What a gradient passes on its way back: the slope of the rectifier at
 // (x - mean) * factor + offset.
 struct Gate {
@@ -44,12 +51,12 @@ struct BatchNormFunctions {
   // of distances from the mean of a block's first rows.
   void (*more_statistics)(const T* x, const MoreRows& rows, float* pivot, float* mean,
                           float* m2) noexcept;
-  // y = rectifier((x - mean) * factor + shift + residual); `residual` may be null, and so may
-  // `rectifier`. `streamed`: y, of float, goes past the caches. It is no input then and begins at a
+  // y = rectifier(norm(x) + residual_norm(residual)); each pointer but x, y may be null and is then
+  // left out. `streamed`: y, of float, goes past the caches. It is no input then and begins at a
   // cache line, and rows are whole lines.
   void (*apply)(const T* x, const T* residual, T* y, std::int64_t rows, std::int64_t width,
-                const float* mean, const float* factor, const float* shift,
-                const Rectifier* rectifier, bool streamed) noexcept;
+                const ColumnNorm& norm, const ColumnNorm* residual_norm, const Rectifier* rectifier,
+                bool streamed) noexcept;
   // Per column, of what the gate leaves of g: sum of g, and sum of g * (x - mean). A gate of null
   // leaves all. `rows` are those of g; those of x lie at `pitch`.
   void (*gradient_sums)(const T* x, std::int64_t pitch, const T* g, const MoreRows& rows,

@@ -289,23 +289,33 @@ PYCNN_INLINE void put(T* to, const Vec (&value)[kVectors], int lanes) {
     store_side_by_side(to, value, lanes);
 }
 
-template <bool kStreamed, bool kResidual, Bend kBend, class T>
-void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
-                const float* factor, const float* shift, const Rectifier& rectifier) {
+template <int kVectors>
+PYCNN_INLINE void normalise(Vec (&value)[kVectors], const ColumnNorm& norm, Index c, int lanes) {
+  Vec means[kVectors], factors[kVectors], offsets[kVectors];
+  load_side_by_side(norm.mean + c, means, lanes);
+  load_side_by_side(norm.factor + c, factors, lanes);
+  load_side_by_side(norm.offset + c, offsets, lanes);
+  for (int v = 0; v < kVectors; ++v) value[v] = fma(value[v] - means[v], factors[v], offsets[v]);
+}
+
+enum class Added { kNothing, kResidual, kNormed };
+
+template <bool kStreamed, Added kAdded, Bend kBend, class T>
+void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width,
+                const ColumnNorm& norm, const ColumnNorm& residual_norm,
+                const Rectifier& rectifier) {
   const Rectifier bend = rectifier;
+  const ColumnNorm own = norm, other = residual_norm;
   for_rows(
       rows, width, [&](auto vectors, Index at, Index c, int lanes) __attribute__((always_inline)) {
         constexpr int kVectors = vectors.kValue;
-        Vec means[kVectors], factors[kVectors], shifts[kVectors];
-        load_side_by_side(mean + c, means, lanes);
-        load_side_by_side(factor + c, factors, lanes);
-        load_side_by_side(shift + c, shifts, lanes);
         Vec value[kVectors], more[kVectors];
         load_side_by_side(x + at, value, lanes);
-        if constexpr (kResidual) load_side_by_side(residual + at, more, lanes);
+        if constexpr (kAdded != Added::kNothing) load_side_by_side(residual + at, more, lanes);
+        normalise(value, own, c, lanes);
+        if constexpr (kAdded == Added::kNormed) normalise(more, other, c, lanes);
         for (int v = 0; v < kVectors; ++v) {
-          value[v] = fma(value[v] - means[v], factors[v], shifts[v]);
-          if constexpr (kResidual) value[v] += more[v];
+          if constexpr (kAdded != Added::kNothing) value[v] += more[v];
           value[v] = activated<kBend>(value[v], bend);
         }
         put<kStreamed>(y + at, value, lanes);
@@ -313,37 +323,40 @@ void apply_bent(const T* x, const T* residual, T* y, Index rows, Index width, co
   if constexpr (kStreamed) end_streams();
 }
 
-template <bool kStreamed, bool kResidual, class T>
-void apply_to(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
-              const float* factor, const float* shift, const Rectifier* rectifier) {
+template <bool kStreamed, Added kAdded, class T>
+void apply_to(const T* x, const T* residual, T* y, Index rows, Index width, const ColumnNorm& norm,
+              const ColumnNorm& residual_norm, const Rectifier* rectifier) {
   if (rectifier == nullptr)
-    apply_bent<kStreamed, kResidual, Bend::kNone>(x, residual, y, rows, width, mean, factor, shift,
-                                                  {});
+    apply_bent<kStreamed, kAdded, Bend::kNone>(x, residual, y, rows, width, norm, residual_norm,
+                                               {});
   else if (rectifier->is_relu)
-    apply_bent<kStreamed, kResidual, Bend::kRelu>(x, residual, y, rows, width, mean, factor, shift,
-                                                  {});
+    apply_bent<kStreamed, kAdded, Bend::kRelu>(x, residual, y, rows, width, norm, residual_norm,
+                                               {});
   else
-    apply_bent<kStreamed, kResidual, Bend::kAny>(x, residual, y, rows, width, mean, factor, shift,
-                                                 *rectifier);
+    apply_bent<kStreamed, kAdded, Bend::kAny>(x, residual, y, rows, width, norm, residual_norm,
+                                              *rectifier);
 }
 
 template <bool kStreamed, class T>
-void apply_as(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
-              const float* factor, const float* shift, const Rectifier* rectifier) {
-  if (residual != nullptr)
-    apply_to<kStreamed, true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+void apply_as(const T* x, const T* residual, T* y, Index rows, Index width, const ColumnNorm& norm,
+              const ColumnNorm* residual_norm, const Rectifier* rectifier) {
+  if (residual == nullptr)
+    apply_to<kStreamed, Added::kNothing>(x, residual, y, rows, width, norm, {}, rectifier);
+  else if (residual_norm == nullptr)
+    apply_to<kStreamed, Added::kResidual>(x, residual, y, rows, width, norm, {}, rectifier);
   else
-    apply_to<kStreamed, false>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+    apply_to<kStreamed, Added::kNormed>(x, residual, y, rows, width, norm, *residual_norm,
+                                        rectifier);
 }
 
 template <class T>
-void apply(const T* x, const T* residual, T* y, Index rows, Index width, const float* mean,
-           const float* factor, const float* shift, const Rectifier* rectifier,
+void apply(const T* x, const T* residual, T* y, Index rows, Index width, const ColumnNorm& norm,
+           const ColumnNorm* residual_norm, const Rectifier* rectifier,
            [[maybe_unused]] bool streamed) noexcept {
   if constexpr (kMayStream<T>)
     if (streamed)
-      return apply_as<true>(x, residual, y, rows, width, mean, factor, shift, rectifier);
-  apply_as<false>(x, residual, y, rows, width, mean, factor, shift, rectifier);
+      return apply_as<true>(x, residual, y, rows, width, norm, residual_norm, rectifier);
+  apply_as<false>(x, residual, y, rows, width, norm, residual_norm, rectifier);
 }
 
 template <bool kStreamed, Bend kBend, class T>

@@ -68,7 +68,10 @@ void apply_reference(const KernelArgs& args) noexcept {
         return args.inputs[input].as<const T>()[at];
       };
       double y = (value(0, i) - value(1, c)) * value(2, c) + value(3, c);
-      if (epilogue.residual) y += value(4, i);
+      if (args.inputs.size() > 5)
+        y += (value(4, i) - value(5, c)) * value(6, c) + value(7, c);
+      else if (epilogue.residual)
+        y += value(4, i);
       args.outputs[0].as<T>()[i] =
           activated(epilogue.activation, static_cast<T>(y), static_cast<T>(epilogue.slope));
     }
@@ -92,6 +95,9 @@ void apply(const KernelArgs& args) noexcept {
   const std::optional<Rectifier> rectifier = rectifier_of(epilogue.activation, epilogue.slope);
   const TensorView* const residual = epilogue.residual ? &args.inputs[4] : nullptr;
   repeat_channels(args, l, scratch, 1, 0, 3);
+  const bool two = args.inputs.size() > 5;
+  if (two) repeat_channels(args, l, scratch, 5, 3, 3);
+  const ColumnNorm residual_norm = scratch.norm(3);
   // As a rule a convolution has just written the input, and measured it where that is worth it. A
   // pass for the statistics goes the other way.
   const Order order = worth_measuring(*args.inputs[0].spec) ? Order::kBackwards : Order::kForwards;
@@ -99,8 +105,8 @@ void apply(const KernelArgs& args) noexcept {
   for_chunks<Isa>(args, l, args.inputs[0], residual, &args.outputs[0], order,
                   [&](const auto& functions, std::int64_t, const Chunk& chunk, const auto* x,
                       const auto* more, auto* y) {
-                    functions.apply(x, more, y, chunk.rows, chunk.width, scratch.coefficient(0),
-                                    scratch.coefficient(1), scratch.coefficient(2),
+                    functions.apply(x, more, y, chunk.rows, chunk.width, scratch.norm(0),
+                                    two ? &residual_norm : nullptr,
                                     rectifier ? &*rectifier : nullptr, streamed.has(chunk));
                   });
 }

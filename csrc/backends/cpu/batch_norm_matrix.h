@@ -84,6 +84,10 @@ struct Scratch {
   float* coefficient(std::int64_t i) const noexcept {
     return base + (kPartials * layout->chunks + i) * layout->width;
   }
+  // Coefficients i, i + 1 and i + 2.
+  ColumnNorm norm(std::int64_t i) const noexcept {
+    return {coefficient(i), coefficient(i + 1), coefficient(i + 2)};
+  }
   // Channel c's coefficient in all its columns.
   void set(std::int64_t i, std::int64_t c, double value) const noexcept {
     float* const p = coefficient(i);

@@ -117,7 +117,8 @@ void normalise(const BatchNormFunctions<T>& functions, const Layout& l, const fl
                const float* factor, const float* offset, const Rectifier* rectifier, const T* x,
                T* y, std::int64_t pixels) noexcept {
   for_pixels(l, pixels, [&](std::int64_t at, std::int64_t rows, std::int64_t width, int) {
-    functions.apply(x + at, nullptr, y + at, rows, width, mean, factor, offset, rectifier, false);
+    functions.apply(x + at, nullptr, y + at, rows, width, {mean, factor, offset}, nullptr,
+                    rectifier, false);
   });
 }
 

@@ -36,6 +36,7 @@ bool NormInputPlan::take(Kernel& kernel, const Neighbour& norm, std::size_t own_
   if (const auto* apply = std::get_if<ops::BatchNormApply>(norm.op)) {
     kind = kApply;
     if (apply->epilogue.residual) second = kResidual;
+    if (norm.inputs.size() > kResidual + 1) residual_norm = kResidual + 1;
     set_activation(apply->epilogue.activation, apply->epilogue.slope);
   } else if (const auto* grad = std::get_if<ops::BatchNormApplyGrad>(norm.op)) {
     if (norm.inputs.size() != kApplyGradInputs) return false;
@@ -84,6 +85,10 @@ NormInput::NormInput(const NormInputPlan& plan, const KernelArgs& args,
   if (plan.kind == NormInputPlan::kApply) {
     mean_ = channel(before + 1);
     factors_[0] = channel(before + 2), factors_[1] = channel(before + 3);
+    if (plan.residual_norm >= 0) {
+      const std::size_t first = before + static_cast<std::size_t>(plan.residual_norm);
+      residual_norm_ = {channel(first), channel(first + 1), channel(first + 2)};
+    }
     return;
   }
   mean_ = channel(before + 2);
@@ -119,8 +124,10 @@ void NormInput::make(std::int64_t pixel, std::int64_t count) const noexcept {
   const std::int64_t at = pixel * plan_.channels;
   const float* const more = second_ != nullptr ? second_ + at : nullptr;
   if (plan_.kind == NormInputPlan::kApply)
-    functions_.apply(first_ + at, more, made_ + at, count, plan_.channels, mean_, factors_[0],
-                     factors_[1], has_rectifier_ ? &gate_.rectifier : nullptr, false);
+    functions_.apply(first_ + at, more, made_ + at, count, plan_.channels,
+                     {mean_, factors_[0], factors_[1]},
+                     residual_norm_.mean != nullptr ? &residual_norm_ : nullptr,
+                     has_rectifier_ ? &gate_.rectifier : nullptr, false);
   else
     functions_.gradient(first_ + at, more, made_ + at, count, plan_.channels, mean_, factors_[0],
                         factors_[1], factors_[2], has_rectifier_ ? &gate_ : nullptr, false);

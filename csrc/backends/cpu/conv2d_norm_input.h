@@ -20,8 +20,9 @@ struct NormInputPlan {
   std::int64_t inputs = 0, outputs = 0;  // of the kernel itself
   std::int64_t second = -1;  // the batch norm's input of the result's shape beside the first, or -1
   std::int64_t gated = 0;    // a gradient that comes back through an activation
-  std::int64_t offset = 0;   // of the coefficients in the kernel's scratch, bytes
-  std::int64_t activation = 0;  // ActivationKind
+  std::int64_t residual_norm = -1;  // the first of the three inputs of the residual's norm, or -1
+  std::int64_t offset = 0;          // of the coefficients in the kernel's scratch, bytes
+  std::int64_t activation = 0;      // ActivationKind
   double slope = 0;
 
   bool wanted() const { return kind != kNothing; }
@@ -59,6 +60,7 @@ class NormInput {
   float* made_ = nullptr;
   const float* mean_ = nullptr;
   const float* factors_[3] = {};  // of an apply: factor, offset; of a gradient: a, b, c
+  ColumnNorm residual_norm_{};
   bool has_rectifier_ = false;
   Gate gate_{};
 };

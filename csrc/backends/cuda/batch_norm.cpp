@@ -108,6 +108,11 @@ void run_apply(const KernelArgs& args) noexcept {
     p.residual = args.inputs[4].data;
     p.residual_pitch = args.inputs[4].pitch();
   }
+  if (args.inputs.size() > 5) {
+    p.residual_mean = vector_of(args, 5);
+    p.residual_factor = vector_of(args, 6);
+    p.residual_offset = vector_of(args, 7);
+  }
   p.curve = curve_of(epilogue.activation, epilogue.slope);
   batch_norm_apply(queue_of(args), image_of(args.inputs[0]), p);
 }

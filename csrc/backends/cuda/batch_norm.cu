@@ -201,8 +201,26 @@ struct Apply {
       load_vector(f.factor, c, factor);
       load_vector(f.offset, c, offset);
     }
+    PYCNN_BOTH float normed(int i, float x) const {
+      return normalised(x - mean[i], factor[i], offset[i]);
+    }
     PYCNN_BOTH float operator()(const Apply& f, int i, float x, float residual) const {
-      return activate(f.curve, normalised(x - mean[i], factor[i], offset[i]) + residual);
+      return activate(f.curve, normed(i, x) + residual);
+    }
+  };
+};
+
+// Of two inputs, both normalised.
+struct ApplyBoth {
+  static constexpr int kAtOnce = 2;  // so that two blocks have registers enough
+  Apply first, second;
+  template <int Width>
+  struct Channels {
+    Apply::Channels<Width> first, second;
+    PYCNN_BOTH Channels(const ApplyBoth& f, std::int64_t c)
+        : first(f.first, c), second(f.second, c) {}
+    PYCNN_BOTH float operator()(const ApplyBoth& f, int i, float x, float residual) const {
+      return first(f.first, i, x, second.normed(i, residual));
     }
   };
 };
@@ -343,10 +361,12 @@ void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsPara
 }
 
 void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& p) {
-  map_rows(queue, image,
-           {p.input, p.residual, p.output, p.input_pitch, p.residual_pitch, p.output_pitch, p.rows,
-            p.channels},
-           Apply{p.mean, p.factor, p.offset, p.curve});
+  const RowTensors tensors{p.input,          p.residual,     p.output, p.input_pitch,
+                           p.residual_pitch, p.output_pitch, p.rows,   p.channels};
+  const Apply apply{p.mean, p.factor, p.offset, p.curve};
+  if (p.residual_mean == nullptr) return map_rows(queue, image, tensors, apply);
+  map_rows(queue, image, tensors,
+           ApplyBoth{apply, {p.residual_mean, p.residual_factor, p.residual_offset, {}}});
 }
 
 void batch_norm_gradient(DeviceQueue& queue, Image image, const GradientParams& params,

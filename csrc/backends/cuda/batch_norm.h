@@ -33,13 +33,17 @@ struct StatisticsParams {
 void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsParams& params,
                            void* scratch);
 
-// output = activate((input - mean) * factor + offset + residual)
+// output = activate((input - mean) * factor + offset + residual), where the residual may be
+// normalised likewise.
 struct ApplyParams {
   const void* input;
   const float* mean;
   const float* factor;
   const float* offset;
-  const void* residual;  // null: none
+  const void* residual;        // null: none
+  const float* residual_mean;  // null: added as it is
+  const float* residual_factor;
+  const float* residual_offset;
   void* output;
   Curve curve;
   std::int64_t rows, channels, input_pitch, residual_pitch, output_pitch;

@@ -117,6 +117,39 @@ TEST_CASE("the second half normalises, adds and activates") {
   }
 }
 
+TEST_CASE("a residual that is normalised, too, gives the bits of one norm after the other") {
+  for (const Shape& shape : kShapes) {
+    for (const Epilogue& epilogue : kEpilogues) {
+      if (!epilogue.residual) continue;
+      CAPTURE(to_string(shape));
+      CAPTURE(activation_name(epilogue.activation));
+      const Shape channels = {shape.back()};
+      const std::vector<HostTensor> in = {
+          random_tensor(shape, 1, -5, 9),        random_tensor(channels, 2),
+          random_tensor(channels, 3, 0.5, 2.0),  random_tensor(channels, 4),
+          random_tensor(shape, 5, -3, 3),        random_tensor(channels, 6),
+          random_tensor(channels, 7, -2.0, 2.0), random_tensor(channels, 8)};
+      const ops::BatchNormApply op{epilogue};
+      const auto verify = [&](const std::vector<HostTensor>& out) {
+        for (std::size_t i = 0; i < in[0].size(); ++i) {
+          const std::size_t c = i % in[1].size();
+          const double y = (in[0][i] - in[1][c]) * in[2][c] + in[3][c] +
+                           (in[4][i] - in[5][c]) * in[6][c] + in[7][c];
+          const double magnitude = 2 * (std::abs(in[0][i]) + std::abs(in[4][i])) + 8;
+          if (!is_close(out[0], i, activated(epilogue, y), magnitude, kElementwiseUnits))
+            FAIL_CHECK("output " << i << " is " << out[0][i]);
+        }
+      };
+      check_kernels(op, in, verify);
+      verify(run_kernel(op, to_float64(in)));
+      const auto first = run_kernel(ops::BatchNormApply{}, {in[4], in[5], in[6], in[7]});
+      const auto apart = run_kernel(op, {in[0], in[1], in[2], in[3], first[0]});
+      const auto both = run_kernel(op, in);
+      for (std::size_t i = 0; i < in[0].size(); ++i) CHECK(both[0][i] == apart[0][i]);
+    }
+  }
+}
+
 TEST_CASE("both halves give the bits of the whole") {
   const Shape shape = {3, 9, 5, 17};
   const std::vector<HostTensor> in = {random_tensor(shape, 1, -2, 2), random_tensor({17}, 2),
@@ -206,13 +239,17 @@ TEST_CASE("results that go past the caches are those that do not") {
                                         random_tensor(channels, 3, 0.5, 2.0),
                                         random_tensor(channels, 4), random_tensor(shape, 5)};
     const ops::BatchNormApply op{{true, ActivationKind::kRelu, 0.01}};
-    const auto want = run_kernel(op, to_float64(in));
-    check_kernels(op, in, [&](const std::vector<HostTensor>& out) {
-      std::size_t far = 0;
-      for (std::size_t i = 0; i < out[0].size(); ++i)
-        far += !is_close(out[0], i, want[0][i], 32, kElementwiseUnits);
-      CHECK(far == 0);
-    });
+    std::vector<HostTensor> both = in;
+    both.insert(both.end(), {in[1], in[2], in[3]});
+    for (const auto& inputs : {in, both}) {
+      const auto want = run_kernel(op, to_float64(inputs));
+      check_kernels(op, inputs, [&](const std::vector<HostTensor>& out) {
+        std::size_t far = 0;
+        for (std::size_t i = 0; i < out[0].size(); ++i)
+          far += !is_close(out[0], i, want[0][i], 32, kElementwiseUnits);
+        CHECK(far == 0);
+      });
+    }
     // input; scale; mean; inv_std; factor; offset; grad_output; and, then in the other order, sums
     std::vector<HostTensor> grad_in = {in[0], in[2], in[1], in[2], in[2], in[3], in[4]};
     for (const bool known : {false, true}) {

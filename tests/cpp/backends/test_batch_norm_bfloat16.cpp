@@ -51,6 +51,8 @@ TEST_CASE("batch norm of bfloat16 that activates has the bits of float32, rounde
       check_rounded(ops::BatchNormApply{{false, kind, 0.3}}, in);
       in.push_back(image(rows, channels, 5));
       check_rounded(ops::BatchNormApply{{true, kind, 0.3}}, in);
+      in.insert(in.end(), {vector(6, -2, 2), vector(7, 0.5, 2.0), vector(8, -2, 2)});
+      check_rounded(ops::BatchNormApply{{true, kind, 0.3}}, in);
     });
 }
 

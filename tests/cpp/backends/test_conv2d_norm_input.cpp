@@ -93,6 +93,8 @@ TEST_CASE("conv2d: a batch norm and its activation of the input, at the edges of
     norm.epilogue = {.residual = true, .activation = ActivationKind::kRelu};
     norm_inputs.push_back(reals(c.input(), random));
     check_joined(c.forward(), {weight, bias}, norm, norm_inputs, 4);
+    for (int i = 0; i < 3; ++i) norm_inputs.push_back(reals(channels, random));
+    check_joined(c.forward(), {weight, bias}, norm, norm_inputs, 4);
   }
 }
 

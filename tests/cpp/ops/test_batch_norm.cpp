@@ -84,6 +84,16 @@ TEST_CASE("batch norms take what is known of their input, of the right shape") {
   check_error<ShapeError>([&] { gradient(f32({2, 4})); }, {"sums is (2, 4)", "(2, 5)"});
   CHECK(run(ops::BatchNormTrainGrad{}, {x, c, c, c, x, f32({2, 5})}) == std::vector{x, c, c});
   ops::BatchNormApply apply;
+  apply.epilogue.residual = true;
+  CHECK(run(apply, {x, c, c, c, x, c, c, c}) == std::vector{x});
+  check_error<ShapeError>(
+      [&] {
+        run(apply, {x, c, c, c, x, c, f32({4}), c});
+      },
+      {"residual_factor is (4)", "(5)"});
+  check_error<ArgumentError>([&] { run(apply, {x, c, c, c, x, c, c}); }, {"7", "residual_offset"});
+  apply.epilogue.residual = false;
+  check_error<ArgumentError>([&] { run(apply, {x, c, c, c, x, c, c, c}); }, {"8"});
   apply.epilogue.moments = true;
   check_error<ArgumentError>([&] { run(apply, {x, c, c, c}); }, {"only a convolution"});
 }

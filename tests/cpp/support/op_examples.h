@@ -88,6 +88,7 @@ inline std::vector<OpExample> op_examples() {
       {ops::BatchNormStatistics{1e-3, 0.25}, {image, c6, c6, c6, c6, f32({3, 6})}},
       {ops::BatchNormApply{}, {image, c6, c6, c6}},
       {ops::BatchNormApply{epilogue}, {image, c6, c6, c6, image}},
+      {ops::BatchNormApply{epilogue}, {image, c6, c6, c6, image, c6, c6, c6}},
       {ops::BatchNormApplyGrad{ActivationKind::kLeakyRelu, 0.25},
        {image, c6, c6, c6, c6, c6, image}},
       {ops::BatchNormApplyGrad{ActivationKind::kRelu, 0.25},

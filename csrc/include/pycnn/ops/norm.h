@@ -53,8 +53,11 @@ struct BatchNormStatistics {
 
 /// The second half: output = activation((input - batch_mean) * factor + offset + residual). Equal
 /// inputs give equal bits, so that a result may be computed again instead of kept.
-/// inputs:  input (..., C) float; batch_mean, factor, offset (C); with epilogue.residual, last, a
-///          tensor of the input's shape
+/// inputs:  input (..., C) float; batch_mean, factor, offset (C); with epilogue.residual a tensor
+/// of
+///          the input's shape, and optional residual_mean, residual_factor, residual_offset (C):
+///          then (residual - residual_mean) * residual_factor + residual_offset is added, which
+///          only compile/fuse_residual_norm asks for
 /// outputs: output (..., C). The activation is the identity, relu, relu6 or leaky_relu.
 struct BatchNormApply {
   Epilogue epilogue;  ///< residual and activation

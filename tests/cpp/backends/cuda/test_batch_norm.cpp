@@ -35,6 +35,8 @@ TEST_CASE("cuda kernels: batch norm") {
                                         ActivationKind::kRelu6, ActivationKind::kLeakyRelu}) {
         check(ops::BatchNormApply{{false, kind, 0.1}}, {x, mean, scale, shift});
         check(ops::BatchNormApply{{true, kind, 0.1}}, {x, mean, scale, shift, residual});
+        check(ops::BatchNormApply{{true, kind, 0.1}},
+              {x, mean, scale, shift, residual, var, shift, mean});
         check(ops::BatchNormApplyGrad{kind, 0.1}, {x, scale, mean, var, scale, shift, g});
       }
     }
