@@ -170,11 +170,16 @@ def test_nets_are_run_by_several_processes_whatever_other_plugins_warn_of(script
         "import os\ndef test_tiny(pytestconfig):\n    assert pytestconfig.getoption('processes') == '6'\n"
         "    assert os.environ['PYCNN_CUDA_PLANS'] == 'off'\n"  # what is timed beside others is not to be kept
     )
-    for file in ("cuda/test_tiny.py", "cuda/test_zoo_on_gpu.py", "train/test_augment_in_step.py"):
+    for file in (
+        "cuda/test_tiny.py",
+        "cuda/test_zoo_on_gpu.py",
+        "train/test_augment_in_step.py",
+        "train/test_residual_norm.py",
+    ):
         (tmp_path / "tests" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / file).write_text(test)
     table = run(script, tmp_path, "nets", "zoo", **python_with_a_gpu(tmp_path))
-    assert re.match(r"nets +ok +\d+ s +2 passed", table["nets"]), (tmp_path / "out/nets.log").read_text()
+    assert re.match(r"nets +ok +\d+ s +3 passed", table["nets"]), (tmp_path / "out/nets.log").read_text()
     assert re.match(r"zoo +ok +\d+ s +1 passed", table["zoo"]), (tmp_path / "out/zoo.log").read_text()
 
 
