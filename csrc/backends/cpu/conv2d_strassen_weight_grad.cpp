@@ -310,8 +310,10 @@ Kernel make_strassen_weight_grad_kernel(const WeightGradProblem& p, int threads)
   plan.row_step = p.dilation[0], plan.column_step = p.dilation[1];
   plan.taps = p.kernel_size[0] * p.kernel_size[1], plan.tap_columns = p.kernel_size[1];
   plan.in_channels = p.input[3], plan.out_channels = p.grad_output[3];
+  // Strided ones may be as many as there are pixels: padding at the far sides.
   plan.gathered = plan.taps > 1 || plan.top > 0 || plan.left > 0 || plan.rows != plan.height ||
-                  plan.columns != plan.width;
+                  plan.columns != plan.width || (plan.row_stride > 1 && plan.rows > 1) ||
+                  (plan.column_stride > 1 && plan.columns > 1);
   plan.bias = p.bias;
   plan.panels = ceil_div(plan.out_channels / 2, avx512::kGemmScalars);
   choose_cut(plan);

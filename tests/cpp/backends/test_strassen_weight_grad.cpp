@@ -17,16 +17,17 @@ struct Case {
   Pair kernel = {1, 1};
   std::int64_t padding = 0;  // of each side
   Pair dilation = {1, 1};
+  std::int64_t far = 0;  // more padding at the bottom and at the right
 
   Shape input() const { return {n, h, w, ic}; }
   Shape grad() const { return {n, results(h, 0), results(w, 1), oc}; }
   std::int64_t results(std::int64_t side, std::size_t axis) const {
-    return (side + 2 * padding - (kernel[axis] - 1) * dilation[axis] - 1) / stride[axis] + 1;
+    return (side + 2 * padding + far - (kernel[axis] - 1) * dilation[axis] - 1) / stride[axis] + 1;
   }
   ops::Conv2dGradWeight op(bool bias) const {
     ops::Conv2dGradWeight op;
     op.stride = stride, op.kernel_size = kernel, op.dilation = dilation, op.bias = bias;
-    op.padding = {padding, padding, padding, padding};
+    op.padding = {padding, padding + far, padding, padding + far};
     return op;
   }
 };
@@ -58,6 +59,9 @@ const std::vector<Case> kCases = {
     {.n = 2, .h = 12, .w = 12, .oc = 64, .padding = 1},
     {.n = 2, .h = 15, .w = 14, .oc = 66, .kernel = {3, 2}, .padding = 1, .dilation = {2, 1}},
     {.n = 1, .h = 58, .w = 31, .oc = 64, .stride = {2, 1}, .kernel = {5, 3}, .padding = 2},
+    // As many results as pixels, which lie elsewhere.
+    {.n = 1, .h = 16, .w = 16, .oc = 64, .stride = {2, 2}, .far = 15},
+    {.n = 3, .h = 12, .w = 9, .oc = 64, .far = 3},
     {.n = 33, .h = 6, .w = 5, .oc = 64, .stride = {2, 2}, .kernel = {3, 5}, .padding = 2},
 };
 
