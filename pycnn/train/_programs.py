@@ -337,9 +337,9 @@ class ProgramSet:
                 other.ended.wait()
             program = self._compile(recorded)
         finally:
-            with self.lock:
-                if self._making.get(key) is making:
-                    del self._making[key]
+            # Without the lock, which who waits for this may hold.
+            if self._making.get(key) is making:
+                del self._making[key]
             making.ended.set()
         with self.lock:
             if key[-1] == "whole" and self._images is not images:
