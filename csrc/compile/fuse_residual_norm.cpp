@@ -6,15 +6,11 @@
 // What lies between the two is never stored. The input of the first is read instead, which its
 // gradient keeps anyway.
 #include "compile/passes.h"
+#include "compile/pinned.h"
 #include "graph/edit.h"
 
 namespace pycnn {
 namespace {
-
-bool is_pinned(const Node& node, const std::map<std::string, std::string>& pins) {
-  return pins.contains(node.name) || pins.contains(ops::BatchNormApply::kName) ||
-         pins.contains("*");
-}
 
 const ops::BatchNormApply* apply_at(const Node& node) {
   return node.kind == NodeKind::kOp ? std::get_if<ops::BatchNormApply>(&node.op) : nullptr;
@@ -30,7 +26,7 @@ Graph fuse_residual_norm(const Graph& graph, const std::map<std::string, std::st
     const Node& node = editor.source_node(symbol.node);
     const ops::BatchNormApply* const apply = apply_at(node);
     if (apply == nullptr || apply->epilogue != Epilogue{} || uses.count(symbol.node) != 1 ||
-        is_pinned(node, pins))
+        is_pinned(pins, node))
       return nullptr;
     return &node;
   };
@@ -39,7 +35,7 @@ Graph fuse_residual_norm(const Graph& graph, const std::map<std::string, std::st
   for (int i = 0; i < editor.size(); ++i) {
     const Node& node = editor.source_node(i);
     const ops::BatchNormApply* const apply = apply_at(node);
-    if (apply == nullptr || node.inputs.size() != 5 || is_pinned(node, pins)) continue;
+    if (apply == nullptr || node.inputs.size() != 5 || is_pinned(pins, node)) continue;
     const Node* const before = norm_before(node.inputs[4]);
     if (before == nullptr) continue;
     residual_norms[static_cast<std::size_t>(i)] = before;

@@ -90,15 +90,15 @@ std::int64_t difference_bytes(const std::vector<ResultPart>& results) {
   return most;
 }
 
-std::string piece_difference(const std::vector<double>& sums, std::int64_t piece, std::int64_t rows,
-                             double most) {
+std::optional<std::string> piece_difference(const std::vector<double>& sums, std::int64_t piece,
+                                            std::int64_t rows, double most) {
   const std::size_t pieces = sums.size() / 2;
   double expected = 0.0, differences = 0.0;
   for (std::size_t p = 0; p < pieces; ++p) {
     expected += sums[2 * p];
     differences += sums[2 * p + 1];
   }
-  if (!std::isfinite(expected)) return {};  // there is nothing to hold it against
+  if (!std::isfinite(expected)) return std::nullopt;  // there is nothing to hold it against
   const auto told = [&](const std::string& what, double difference, double against) {
     return what + number_text(std::sqrt(difference / against)) +
            " from our own kernel's (at most " + number_text(most) + ")";
@@ -113,7 +113,7 @@ std::string piece_difference(const std::vector<double>& sums, std::int64_t piece
                     std::to_string(std::min(begin + piece, rows) - 1) + " differ by ",
                 difference, against);
   }
-  if (differences <= most * most * expected) return {};
+  if (differences <= most * most * expected) return std::string();
   return told("it differs by ", differences, expected);
 }
 
@@ -136,9 +136,9 @@ std::optional<std::string> result_difference(DeviceTimer& timer, const ConvTask&
                                    cudaMemcpyDeviceToHost, stream)) ||
         !went_well(cudaStreamSynchronize(stream)))
       return std::nullopt;
-    std::string problem =
+    const std::optional<std::string> problem =
         piece_difference(found, comparison.piece, part.rows, most_difference(task.image, tf32));
-    if (!problem.empty()) return problem;
+    if (!problem || !problem->empty()) return problem;
   }
   return std::string();
 }

@@ -38,7 +38,7 @@ std::optional<std::string> result_difference(DeviceTimer& timer, const ConvTask&
                                              const std::vector<ResultPart>& expected,
                                              const std::vector<ResultPart>& actual, void* sums);
 // The same of the sums of pieces (compare.h).
-std::string piece_difference(const std::vector<double>& sums, std::int64_t piece, std::int64_t rows,
-                             double most);
+std::optional<std::string> piece_difference(const std::vector<double>& sums, std::int64_t piece,
+                                            std::int64_t rows, double most);
 
 }  // namespace pycnn::cuda

@@ -52,10 +52,12 @@ std::size_t DeviceTimer::cache_bytes() {
 
 bool DeviceTimer::failed() {
   const bool any = queue_.failed();
-  // Libraries have a status for it: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and such.
+  // Libraries have a status for it, told as CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+  // and such, or in words.
   const char* const library = queue_.library_failure;
   if (queue_.failure == cudaErrorMemoryAllocation ||
-      (library != nullptr && std::strstr(library, "ALLOC") != nullptr))
+      (library != nullptr &&
+       (std::strstr(library, "ALLOC") != nullptr || std::strstr(library, "alloc") != nullptr)))
     lacked_memory_ = true;
   queue_.forget_failures();
   return any;

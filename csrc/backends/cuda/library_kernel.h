@@ -36,9 +36,9 @@
 //   open(link)                    makes the handles, on the current device
 //   left_out(link, options)       which plans it would have, and why not; empty: all are there
 //   Plan                          with `link`, scratch_bytes() and what of these is
-//   workspace_bytes() key(link, task, options)      what a choice depends on besides the GPU, with
-//   kMeasuredMark where
-//                                 plans that measure may be chosen
+//                                 workspace_bytes()
+//   key(link, task, options)      what a choice depends on besides the GPU, with kMeasuredMark
+//                                 where plans that measure may be chosen
 //   offers(link, task, options)   plans to be made (Offer), best first
 //   text(plan), read(link, task, options, text)    of the plan cache; empty or null: there is none
 //   run(queue, plan, call, scratch)

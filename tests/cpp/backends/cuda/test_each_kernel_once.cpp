@@ -123,21 +123,29 @@ TEST_CASE("cuda once: pools") {
   }
 }
 
-TEST_CASE("cuda once: batch norms") {
+// With and without whole vectors of channels.
+void batch_norms_once(std::int64_t channels) {
   for (const DType dtype : kImages) {
-    const HostTensor x = random_tensor({1100, 9}, 1, -1, 3, dtype);
-    const HostTensor g = random_tensor({1100, 9}, 2, -2, 2, dtype);
-    const HostTensor scale = random_tensor({9}, 4), shift = random_tensor({9}, 5),
-                     mean = random_tensor({9}, 6), var = random_tensor({9}, 7, 0.5, 2);
+    const HostTensor x = random_tensor({1100, channels}, 1, -1, 3, dtype);
+    const HostTensor g = random_tensor({1100, channels}, 2, -2, 2, dtype);
+    const HostTensor scale = random_tensor({channels}, 4), shift = random_tensor({channels}, 5),
+                     mean = random_tensor({channels}, 6),
+                     var = random_tensor({channels}, 7, 0.5, 2);
     once(ops::BatchNormTrain{1e-3, 0.2}, {x, scale, shift, mean, var});
     once(ops::BatchNormStatistics{1e-3, 0.2}, {x, scale, shift, mean, var});
     once(ops::BatchNormInference{1e-3}, {x, scale, shift, mean, var});
     once(ops::BatchNormTrainGrad{}, {x, scale, mean, var, g});
     once(ops::BatchNormInferenceGrad{1e-3}, {x, scale, mean, var, g});
     once(ops::BatchNormApply{{true, ActivationKind::kRelu, 0.0}}, {x, mean, scale, shift, g});
+    once(ops::BatchNormApply{{true, ActivationKind::kRelu, 0.0}},
+         {x, mean, scale, shift, g, var, shift, mean});
     once(ops::BatchNormApplyGrad{ActivationKind::kRelu, 0.0},
          {x, scale, mean, var, scale, shift, g});
   }
+}
+
+TEST_CASE("cuda once: batch norms") {
+  for (const std::int64_t channels : {9, 16}) batch_norms_once(channels);
   once(ops::FoldBatchNorm{1e-3},
        {random_tensor({5, 3, 2, 4}, 1), random_tensor({5}, 2), random_tensor({5}, 3),
         random_tensor({5}, 4), random_tensor({5}, 5, 0.5), random_tensor({5}, 6)});
@@ -218,6 +226,7 @@ TEST_CASE("cuda once: moving data") {
   once(ops::Reduce{Reduction::kMax, {0, 1, 2, 3}}, {x});
   once(ops::ArgMax{1, true, true}, {x});
   once(ops::TakeGrad{{3, -1, 0, 3, 3, 1, -1}, 4}, {random_tensor({7, 3, 5}, 2)});
+  once(ops::TakeGrad{{3, -1, 0, 3, 3, 1, -1}, 4}, {random_tensor({7, 4, 4}, 2)});  // whole vectors
   once(ops::Reshape{{4, -1}}, {random_tensor({2, 6}, 3)});
   launch(ops::Fill{{3, 7}, DType::kInt32, -5.0}, {});
   HostTensor bytes(TensorSpec{{2, 3, 5, 3}, DType::kUInt8});
