@@ -1,5 +1,6 @@
-// Each kernel of ours once, on one small shape that fills no vector and no tile, and one training:
-// what tools/gpu_check.sh runs under compute-sanitizer, where every launch takes long.
+// The kernels of each op once, on small shapes that fill no tile and mostly no vector, and one
+// training: what tools/gpu_check.sh runs under compute-sanitizer, where every launch takes long.
+// Those that rewrite for a library or look at its results are not among them.
 // tests/house/test_gpu_check.py looks that no op of test_kernels.cpp and the like is missing.
 #include "backends/cuda/check_kernel.h"
 #include "backends/cuda/training.h"
