@@ -269,6 +269,9 @@ class Program:
     def overlaps(self) -> bool:
         ...
     @property
+    def recording(self) -> str:
+        ...
+    @property
     def threads(self) -> int:
         ...
     @property

@@ -238,6 +238,14 @@ class Program:
         """
         return self._core.memory()
 
+    @property
+    def recording(self) -> str:
+        """How a GPU is given the steps, from the second run on: "recorded on 3 lanes" and the like.
+
+        "not recorded", with the reason, where each step is launched by itself. "" before, and on the CPU.
+        """
+        return self._core.recording
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Refuse pickling and copying.
 

@@ -5,7 +5,7 @@
 Images of both lie on the GPU; "host-fed" are milliseconds of pycnn's steps with images that come from the host.
 OUTPUT_DIR may hold compiled.json (gpu_times.py --compiled) and torch.json (gpu_torch_baseline.py), or the variable
 PYCNN_TORCH_BASELINE name the latter. The ratio is to the fastest of all; a row without any compiled PyTorch says so,
-and so does one in which kernels were taken without timing what else there is.
+and so does one in which kernels were taken without timing what else there is, or whose steps could not be recorded.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def line(result: Result) -> str:
     notes = []
     if own and HOST in result["seconds"]:
         notes.append(f"{HOST} {1e3 * result['seconds'][HOST]:.3f} ms")
+    if result.get("recording", "").startswith("not recorded"):
+        notes.append("not recorded")
     if result.get("steps_not_timed"):
         notes.append(f"{result['steps_not_timed']} steps not timed")
     if peer is None:

@@ -10,9 +10,10 @@ the first rows the same is timed with bytes that come from the host in each step
 step before the next is given. PyTorch's best is the faster of eager and one CUDA graph, or with --compiled what
 `torch.compile` makes, by itself and in one graph, and the ratio is to that; gpu_report.py joins them. It has no part
 in rows in float16. Whose first results differ is said, whose loss after 20 steps on the batch differs from that of
-PyTorch in float32 (its products in TF32), with the same weights, and of how many steps no other kernel was timed since
-choosing took too long. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of
-them, and profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
+PyTorch in float32 (its products in TF32), with the same weights, of how many steps no other kernel was timed since
+choosing took too long, and whether steps could not be recorded as one. OUTPUT_DIR gets times.json (compiled.json) with
+the machine and its rows, anew after each of them, and profiles.txt, which tells where the time of a row goes. After S
+seconds no further row is begun.
 """
 
 from __future__ import annotations
@@ -382,7 +383,8 @@ def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
         except RuntimeError as error:
             result["no_graph"] = str(error).splitlines()[0]
     result["seconds"] = times_in_turns(steps)
-    text, result["profiled_seconds"], result["steps_not_timed"] = profile(own.program, str(row))
+    result["recording"] = own.program.recording
+    text, result["profiled_seconds"], result["steps_not_timed"] = profile(own.program, f"{row}, {result['recording']}")
     return result, text
 
 

@@ -318,6 +318,7 @@ void bind_program(py::module_& m) {
            "Arrays in, tuple of arrays out; None when an input does not match exactly.")
       .def("begin", &begin, "As run, but gives a PendingRun.")
       .def_property_readonly("overlaps", &Program::overlaps)
+      .def_property_readonly("recording", &Program::recording)
       .def_property_readonly("inputs", [](const Program& p) { return named_specs(p.inputs()); })
       .def_property_readonly("outputs", [](const Program& p) { return named_specs(p.outputs()); })
       .def_property_readonly("threads", &Program::threads)

@@ -153,6 +153,12 @@ std::size_t DeviceProgram::lane_scratch_bytes() const {
   return recorder_->lane_scratch_bytes();
 }
 
+std::string DeviceProgram::recording() const {
+  if (!session_->is_of_this_process()) return {};
+  const DeviceTurn turn(*session_);
+  return recorder_->state();
+}
+
 std::byte* DeviceProgram::address_of(const Place& place) const {
   const auto index = static_cast<std::size_t>(place.index);
   std::byte* base = nullptr;

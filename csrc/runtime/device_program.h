@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backends/device_module.h"
@@ -60,6 +61,8 @@ class DeviceProgram {
   static std::size_t staging_bytes(const ProgramPlan& plan);
   // What lanes beside the main one take for scratch, as soon as there are any.
   std::size_t lane_scratch_bytes() const;
+  // Program::recording.
+  std::string recording() const;
 
  private:
   struct Range {  // of steps

@@ -51,6 +51,10 @@ MemoryRows rows_of(const TensorView& view) {
   return rows;
 }
 
+std::string lanes_text(int lanes) {
+  return lanes == 1 ? "one lane" : std::to_string(lanes) + " lanes";
+}
+
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
@@ -104,6 +108,7 @@ DeviceRecorder::Way DeviceRecorder::several_lanes(int lanes) const {
   way.plan.clear();
   if (std::all_of(plan.begin(), plan.end(), [](const LanedStep& step) { return step.lane == 0; }))
     return way;
+  way.lanes = lanes;
   way.plan = std::move(plan);
   std::vector<std::size_t> bytes(static_cast<std::size_t>(lanes), 0);
   for (std::size_t i = 0; i < way.plan.size(); ++i) {
@@ -157,6 +162,7 @@ bool DeviceRecorder::record(Way&& way, const Launch& launch) {
     // Where it has not begun, what is given would run.
     if (!module.has_failed(session_->queue)) give(way, launch);
   } catch (...) {
+    problem_ = "not all of its steps could be given";
     module.use_lane(session_->queue, kMainLane);
     if (DeviceRecording* const part = module.end_recording(session_->queue, problem))
       module.forget(part);
@@ -165,7 +171,10 @@ bool DeviceRecorder::record(Way&& way, const Launch& launch) {
   }
   way.recording = module.end_recording(session_->queue, problem);
   module.end_range();
-  if (way.recording == nullptr) return false;
+  if (way.recording == nullptr) {
+    problem_ = std::move(problem);
+    return false;
+  }
   ways_.push_back(std::move(way));
   return true;
 }
@@ -177,8 +186,9 @@ void DeviceRecorder::record_all(const Launch& launch) {
     try {
       Way way = several_lanes(lanes_ == 0 ? kDeviceLanes - kFirstSideLane + 1 : lanes_);
       if (!way.plan.empty()) (void)record(std::move(way), launch);
-    } catch (const Error&) {
+    } catch (const Error& error) {
       // No memory for it, or no events: it goes on one lane.
+      problem_ = error.what();
     }
   }
   if (ways_.empty()) (void)record(one_lane(), launch);
@@ -225,6 +235,16 @@ std::size_t DeviceRecorder::lane_scratch_bytes() const {
   std::size_t bytes = 0;
   for (const Way& way : ways_) bytes += way.scratch_bytes;
   return bytes;
+}
+
+std::string DeviceRecorder::state() const {
+  if (!recorded_) return {};
+  if (ways_.empty()) return "not recorded, its steps are launched one by one: " + problem_;
+  const Way& way = ways_[chosen_ < 0 ? 0 : static_cast<std::size_t>(chosen_)];
+  std::string text = "recorded on " + lanes_text(way.lanes);
+  if (chosen_ < 0) text += " and on " + lanes_text(ways_[1].lanes) + ", which take turns";
+  if (!problem_.empty()) text += "; not on several lanes: " + problem_;
+  return text;
 }
 
 void DeviceRecorder::choose() {

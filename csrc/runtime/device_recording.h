@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backends/device_module.h"
@@ -37,9 +38,12 @@ class DeviceRecorder {
   void finish(std::size_t slot, bool succeeded);
   // Of all lanes beside the main one.
   std::size_t lane_scratch_bytes() const;
+  // Program::recording.
+  std::string state() const;
 
  private:
   struct Way {  // to run the steps
+    int lanes = 1;
     std::vector<LanedStep> plan;
     std::vector<DeviceKernelArgs> calls;  // with scratch of the lanes
     std::vector<std::unique_ptr<DeviceMemory>> scratch;
@@ -67,6 +71,7 @@ class DeviceRecorder {
   const std::size_t begin_;
   const int lanes_;  // 0: by time
   bool recorded_ = false;
+  std::string problem_;  // of what could not be recorded last
   std::vector<Way> ways_;
   int chosen_ = -1;
   std::size_t turn_ = 0;

@@ -97,6 +97,7 @@ std::string Program::State::explain() {
                      bytes_text(plan.scratch_bytes) + ", prepared " +
                      bytes_text(plan.prepared_bytes) + ", variables " + bytes_text(variable_bytes) +
                      transfers_text(memory_of(plan)) + "\n";
+  if (const std::string how = recording(); !how.empty()) text += how + "\n";
   if (!plan.prepare.empty()) text += "prepare, when a variable has changed:\n";
   for (std::size_t i = 0; i < plan.prepare.size(); ++i)
     text += step_text(plan, i, plan.prepare[i], plan.threads);

@@ -95,6 +95,7 @@ std::map<std::string, Tensor> Program::run(const std::map<std::string, Tensor>& 
 
 std::string Program::explain() const { return state_->explain(); }
 std::string Program::graph_text() const { return state_->plan.graph_text; }
+std::string Program::recording() const { return state_->recording(); }
 int Program::threads() const { return state_->plan.threads; }
 std::string Program::isa() const { return isa_name(state_->plan.isa); }
 const std::vector<std::string>& Program::warnings() const { return state_->plan.warnings; }

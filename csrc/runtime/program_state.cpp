@@ -325,6 +325,10 @@ std::size_t Program::State::lane_scratch_bytes() const {
   return device_ == nullptr ? 0 : device_->lane_scratch_bytes();
 }
 
+std::string Program::State::recording() const {
+  return device_ == nullptr ? "" : device_->recording();
+}
+
 void Program::State::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
   check(inputs, outputs);
   const VariableLocks::Hold hold(locks_);

@@ -42,6 +42,7 @@ struct Program::State {
   bool overlaps() const noexcept;
   std::string explain();
   std::size_t lane_scratch_bytes() const;
+  std::string recording() const;
 
   const ProgramPlan plan;
   Profiler profiler;

@@ -167,7 +167,7 @@ def bench(
             result = replace(result, layers=rows, layers_wall=wall)
     finally:
         net.load_state_dict(state)
-    return replace(result, warnings=_warnings(result))
+    return replace(result, warnings=_warnings(result, programs))
 
 
 def _peaks(
@@ -341,8 +341,8 @@ def _layer(step: Mapping[str, Any], seconds: float, wall: float, peaks: Peaks | 
     )
 
 
-def _warnings(report: BenchReport) -> tuple[str, ...]:
-    found = []
+def _warnings(report: BenchReport, programs: Sequence[Program]) -> tuple[str, ...]:
+    found = [f"the net was {p.recording}" for p in programs if p.recording.startswith("not recorded")]
     load, processors = report.environment["load_average"], report.environment["processors"] or 1
     used = max(t.threads for t in report.timings)
     if is_busy(load, processors, used):

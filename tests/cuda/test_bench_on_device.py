@@ -6,6 +6,7 @@ As `test_device_training.py`, this needs no GPU where the emulated module is nam
 from __future__ import annotations
 
 import functools
+import os
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_steps_are_held_against_the_peaks_of_the_device():
     assert {layer.bound_by for layer in report.layers if layer.flops > 0} <= {"compute", "memory"}
     assert all(layer.percent_of_bound for layer in report.layers if layer.flops > 0)
     assert bench(models.lenet5(), batch_size=2, device="cuda", peaks=None, rounds=1).peaks == ()
+
+
+def test_a_net_that_cannot_be_recorded_is_told_of(monkeypatch):
+    if "emulated" not in os.environ.get("PYCNN_CUDA_MODULE", ""):
+        pytest.skip("a GPU fails when it wants to")
+    report = bench(models.lenet5(), batch_size=2, device="cuda", peaks=None, rounds=1)
+    assert not any("recorded" in each for each in report.warnings)
+    monkeypatch.setenv("PYCNN_EMULATED_FAILURE", "recording")
+    report = bench(models.lenet5(), batch_size=2, device="cuda", peaks=None, rounds=1)
+    assert "the net was not recorded, its steps are launched one by one: told to fail" in report.warnings
 
 
 def test_the_roofline_is_that_of_the_device(tmp_path, capsys):

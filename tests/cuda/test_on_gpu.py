@@ -50,6 +50,12 @@ if EMULATED:
     NETS = [(name, image, classes, 2) for name, image, classes, _ in NETS if image[0] <= 32]
 
 
+def assert_recorded(program) -> None:
+    """Launches one by one compute the same: nothing else here would see that a step is not recorded."""
+    assert program.recording.startswith("recorded on "), program.recording
+    assert f"\n{program.recording}\n" in program.explain()
+
+
 def losses(name, image, classes, batch, device, *, rate=1e-3, **options) -> tuple[list[float], dict[str, np.ndarray]]:
     manual_seed(1)
     net = pycnn.models.create(name, num_classes=classes, input_shape=image)
@@ -66,6 +72,8 @@ def losses(name, image, classes, batch, device, *, rate=1e-3, **options) -> tupl
         scale, before = trainer.loss_scale, scale
         if scale >= before:  # else the step was in vain, and the next one is the same
             values.append(loss)
+    if STEPS > 2:
+        assert_recorded(trainer._training.get(x, y).program)
     return values, {key: np.array(value) for key, value in net.state_dict().items()}
 
 
@@ -124,6 +132,7 @@ def test_inference_gives_the_scores_of_the_cpu(name, image, classes, batch):
     for _ in range(3):  # by single launches, recorded, replayed
         actual = program(x)
         assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert_recorded(program)
 
 
 @pytest.mark.parametrize("name", ["cifar_googlenet", "cifar_resnext"])
@@ -137,6 +146,22 @@ def test_steps_side_by_side_have_the_bits_of_steps_one_by_one(monkeypatch, name,
     (expected_losses, expected), (actual_losses, actual) = runs
     assert actual_losses == expected_losses
     assert all(np.array_equal(actual[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_steps_are_recorded(dtype):
+    net = pycnn.models.lenet5()
+    trainer = pycnn.Trainer(net, optimizer=pycnn.optim.SGD(lr=1e-3, momentum=0.9), device="cuda", dtype=dtype)
+    x, y = np.zeros((4, 28, 28, 1), np.float32), np.zeros(4, np.int64)
+    for steps in range(3):
+        trainer.step(x, y)
+        program = trainer._training.get(x, y).program
+        assert steps > 0 or program.recording == ""
+    assert_recorded(program)
+    inference = pycnn.compile(net, x.shape, device="cuda", dtype=dtype)
+    for _ in range(2):
+        inference(x)
+    assert_recorded(inference)
 
 
 def test_beginning_a_run_does_not_wait_for_it():

@@ -360,8 +360,19 @@ def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_pat
     folder.mkdir()
     gpu = {"machine": {"gpu": "NVIDIA Fake"}}
     times = [
-        row("one", seconds={"pycnn": 0.01, "host-fed": 0.001, "eager": 0.03, "graph": 0.02}, difference=""),
-        row("two", seconds={"pycnn": 0.01, "eager": 0.03}, difference="far", steps_not_timed=7),
+        row(
+            "one",
+            seconds={"pycnn": 0.01, "host-fed": 0.001, "eager": 0.03, "graph": 0.02},
+            difference="",
+            recording="recorded on one lane",
+        ),
+        row(
+            "two",
+            seconds={"pycnn": 0.01, "eager": 0.03},
+            difference="far",
+            steps_not_timed=7,
+            recording="not recorded, its",
+        ),
         row("three", seconds={"pycnn": 0.01, "eager": 0.03}, difference=""),
         row("four", error="no time left"),
         row("one", dtype="float16", seconds={"pycnn": 0.005}),
@@ -376,7 +387,7 @@ def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_pat
     assert [" ".join(line.split()) for line in lines] == [
         "bfloat16 ms images/s PyTorch ratio",
         "train one 100 10.000 10000 7143 1.40 compiled graph, host-fed 1.000 ms",
-        "train two 100 10.000 10000 3333 3.00 eager, 7 steps not timed, no compiled, far",
+        "train two 100 10.000 10000 3333 3.00 eager, not recorded, 7 steps not timed, no compiled, far",
         "train three 100 10.000 10000 8000 1.25 max-autotune",
         "train four 100 no time left",
         "train one 100 float16 5.000 20000 - -",

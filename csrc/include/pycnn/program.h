@@ -220,8 +220,12 @@ class PYCNN_API Program {
   /// The graph after all passes.
   std::string graph_text() const;
   MemoryReport memory() const;  ///< What it takes.
-  int threads() const;          ///< At most this many work on a run.
-  std::string isa() const;      ///< Instruction set of its kernels: "avx2" ...
+  /// On a GPU, from the second run on, all steps but those that find labels are recorded and given
+  /// as one: "recorded on 3 lanes" and the like. Where that cannot be done, "not recorded", and
+  /// what the device said: each step is launched by itself then. Empty before, and on the CPU.
+  std::string recording() const;
+  int threads() const;      ///< At most this many work on a run.
+  std::string isa() const;  ///< Instruction set of its kernels: "avx2" ...
   /// What was not done as asked: a thread count that was clamped, a variable of the environment
   /// that holds nonsense. For the caller to show.
   const std::vector<std::string>& warnings() const;

@@ -44,9 +44,14 @@ Graph branches_net() {
   return graph;
 }
 
-Training train(const std::string& device, int steps, DType dtype = DType::kFloat32) {
+struct LanesTraining : Training {
+  std::string recording;
+};
+
+LanesTraining train(const std::string& device, int steps, DType dtype = DType::kFloat32,
+                    bool fills_memory = false) {
   const Graph graph = branches_net();
-  Training training;
+  LanesTraining training;
   create_variables(graph, training.variables, 1);
   CompileOptions options = options_for(device);
   options.dtype = dtype;
@@ -54,8 +59,12 @@ Training train(const std::string& device, int steps, DType dtype = DType::kFloat
   training.variables["train.learning_rate"].mutable_data<float>()[0] = 0.02f;
   const testing::Results inputs = {{"x", test::random_tensor({kBatch, 6, 6, 2}, 9)},
                                    {"y", test::labels(kBatch, 4)}};
-  for (int step = 0; step < steps; ++step)
+  for (int step = 0; step < steps; ++step) {
+    if (fills_memory && step > 0) setenv("PYCNN_EMULATED_MEMORY", "0", 1);
     training.losses.push_back(*program.run(inputs).at("loss").data<float>());
+  }
+  unsetenv("PYCNN_EMULATED_MEMORY");
+  training.recording = program.recording();
   return training;
 }
 
@@ -95,17 +104,33 @@ TEST_CASE("cuda lanes: branches and gradients of weights are laid beside others"
 }
 
 TEST_CASE("cuda lanes: both ways are tried and give the same bits, whichever is kept") {
-  Training expected;
+  LanesTraining expected;
   {
     const Lanes one("1");
     expected = train("cuda", 17);
   }
+  CHECK(expected.recording == "recorded on one lane");
   CHECK(test::same_bits(train("cuda", 17).variables, expected.variables));
   if (!testing::is_emulated()) return;
+  CHECK(train("cuda", 9).recording == "recorded on one lane and on 3 lanes, which take turns");
+  CHECK(train("cuda", 17).recording == "recorded on 3 lanes");
   for (const char* const what : {"slow_lanes", "elapsed", "recording"}) {
     CAPTURE(what);
     const Failing failing(what);
-    CHECK(test::same_bits(train("cuda", 17).variables, expected.variables));
+    const LanesTraining actual = train("cuda", 17);
+    CHECK(test::same_bits(actual.variables, expected.variables));
+    if (what != std::string("recording")) CHECK(actual.recording == "recorded on one lane");
+  }
+}
+
+TEST_CASE("cuda lanes: without memory for the scratch of several it is one, and that is told") {
+  if (!testing::is_emulated()) return;
+  for (const char* const count : {"", "3"}) {
+    const Lanes lanes(count);
+    const std::string told = train("cuda", 2, DType::kFloat32, true).recording;
+    CHECK(
+        told.starts_with("recorded on one lane; not on several lanes: compile: device 'cuda:0' "));
+    CHECK(told.find("not enough memory") != std::string::npos);
   }
 }
 

@@ -391,6 +391,8 @@ TEST_CASE("cuda programs: a profile has every step, and profiled runs compute th
     first.run(inputs_of(16));
     second.run(inputs_of(16));
   }
+  CHECK(first.recording().starts_with("recorded on "));
+  CHECK(second.recording().empty());
   const std::vector<StepProfile> profile = second.profile();
   CHECK(profile.size() == second.steps().size());
   for (const StepProfile& step : profile)
@@ -473,6 +475,16 @@ TEST_CASE("cuda programs: what cannot be recorded runs by single launches") {
     CAPTURE(what);
     const Failing failing(what);
     CHECK(test::same_bits(train(options_for("cuda"), 4).variables, expected.variables));
+    const Graph graph = test::small_net(16, true, 0.25);
+    Variables variables;
+    create_variables(graph, variables, 1);
+    const Program program = compile(graph, variables, options_for("cuda"));
+    program.run(inputs_of(16));
+    CHECK(program.recording().empty());
+    program.run(inputs_of(16));
+    const std::string told = "not recorded, its steps are launched one by one: told to fail";
+    CHECK(program.recording() == told);
+    CHECK(program.explain().find("\n" + told + "\n") != std::string::npos);
   }
 }
 
