@@ -315,6 +315,8 @@ class ProgramSet:
     def _make(self, x: np.ndarray | Uncut, y: np.ndarray) -> BatchProgram | None:
         """What `get` gives, of a program that is not there or is just being compiled by another thread."""
         key: Any = None
+        images: Parameter | None = None
+        program: BatchProgram | None = None
         making = _Making()
         try:
             while True:
@@ -328,7 +330,6 @@ class ProgramSet:
                     if other is None or other.thread == making.thread:
                         check_images(self._net, x.shape)
                         recorded, images = self._record(x, y), self._images
-                        self._net._remember_input(x.shape[1:])
                         # Recording may have given lazy layers their sizes.
                         self._watch.settle(self._net)
                         structure = self._watch.structure
@@ -341,17 +342,29 @@ class ProgramSet:
             if self._making.get(key) is making:
                 del self._making[key]
             making.ended.set()
+            if program is None and images is not None:
+                with self.lock:
+                    self._clear_dropped(key, images)
         with self.lock:
-            if key[-1] == "whole" and self._images is not images:
-                if self.images_name in self._variables:
-                    del self._variables[self.images_name]
+            if self._clear_dropped(key, images):
                 return None
+            self._net._remember_input(x.shape[1:])
             self._watch.clear_stale(self._net, self._programs)
             if self._watch.structure == structure:
                 self._programs[key] = program
                 if len(self._programs) > _CACHED:
                     self._programs.popitem(last=False)
         return program
+
+    def _clear_dropped(self, key: Any, images: Parameter | None) -> bool:
+        """Whether the images of a program of this key were dropped while it was made; no array has their name then."""
+        if key[-1] != "whole" or self._images is images:
+            return False
+        if self._images is not None:  # others took their place, and may have programs
+            self._variables.update({self.images_name: self._images})
+        elif self.images_name in self._variables:
+            del self._variables[self.images_name]
+        return True
 
     def _key(self, x: np.ndarray | Uncut, y: np.ndarray) -> tuple[Any, ...]:
         """Of the program for such arrays, when those of another net are forgotten."""

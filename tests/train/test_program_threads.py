@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Event
 
 import numpy as np
@@ -125,6 +126,57 @@ def test_images_that_are_dropped_while_a_program_for_them_is_compiled_are_gone(m
     training.fit(data(), epochs=2, progress=False, augment_in="resident")
     assert IMAGES not in training.variables
     assert training.fingerprint() == expected.fingerprint()
+
+
+@pytest.mark.parametrize("refusal", [None, ArgumentError("not this time")])
+def test_images_that_take_the_place_of_others_stay_when_a_program_of_those_comes_late(monkeypatch, refusal):
+    more = np.concatenate([data().images, data(7).images])
+    named = []
+
+    def compile_late(traced, **options):
+        if options["mode"] == "training":
+            named.append(IMAGES in training.variables and training.variables[IMAGES].shape == more.shape)
+        program = compile_traced(traced, **options)
+        if named == [False]:
+            training._training.keep_images(more)
+            if refusal is None:
+                training.variables.update({IMAGES: training._training._images})  # as a program of these does
+            else:
+                raise refusal
+        return program
+
+    training = trainer()
+    monkeypatch.setattr(_programs, "compile_traced", compile_late)
+    with nullcontext() if refusal is None else pytest.raises(ArgumentError, match="not this time"):
+        training.fit(data(), epochs=1, progress=False, augment_in="resident")
+    assert named == ([False, True] if refusal is None else [False])
+    assert np.array_equal(training.variables[IMAGES], more)
+
+
+def test_a_program_that_cannot_be_compiled_leaves_no_images_behind_that_were_dropped(monkeypatch):
+    def refuse_late(traced, **options):
+        training._training.drop_images()
+        training.variables[IMAGES] = np.zeros((16, 9, 9, 3), np.uint8)  # as a late compilation does
+        raise ArgumentError("not this time")
+
+    training = trainer()
+    monkeypatch.setattr(_programs, "compile_traced", refuse_late)
+    with pytest.raises(ArgumentError, match="not this time"):
+        training.fit(data(), epochs=1, progress=False, augment_in="resident")
+    assert IMAGES not in training.variables
+
+
+def test_a_program_that_cannot_be_compiled_leaves_the_net_as_it_was(monkeypatch):
+    training = trainer()
+    training.net.build((12, 12, 3))
+    compiler = Compiler(monkeypatch)
+    compiler.may_end.set()
+    compiler.refusal = ArgumentError("not this time")
+    with pytest.raises(ArgumentError, match="not this time"):
+        training.step(*batch())
+    assert training.net.input_shape == (12, 12, 3)
+    training.step(*batch())
+    assert training.net.input_shape == (9, 9, 3)
 
 
 def test_names_that_are_given_while_a_program_is_compiled_stay():
