@@ -12,11 +12,17 @@ namespace pycnn::cpu {
 
 // An activation made of straight pieces, on vectors of floats: x below `low` becomes slope * x, or
 // 0 where `keep` is 0, and above `high` becomes `high`. NaN as a bound never holds. The slope is 1
-// between the bounds; at a bound and beyond it is `slope` and, behind `high`, 0.
+// between the bounds; at a bound and beyond it is `slope` and, behind `high`, 0. That of NaN is 1
+// but behind a leaky ReLU, where NaN is not above 0: `slope`.
 struct Rectifier {
+  enum class Form : std::uint8_t {
+    kRelu,       // low is 0, and all below becomes it
+    kLeakyRelu,  // low is 0, and there is no high
+    kOther,
+  };
   float low, high, slope;
   std::int32_t keep;  // all bits, or none where slope * x is to be 0 even for infinite x
-  bool is_relu;       // low is 0, and all below becomes it
+  Form form;
 };
 
 // What becomes of x in a column: (x - mean) * factor + offset.

@@ -25,7 +25,7 @@ PYCNN_INLINE void for_vectors(Index width, const F& f) {
 }
 
 // What a gradient is told of the activation that it comes through, and what x becomes behind it.
-enum class Bend { kNone, kRelu, kAny };
+enum class Bend { kNone, kRelu, kLeakyRelu, kAny };
 
 PYCNN_INLINE Vec below(Vec x, const Rectifier& r) {
   return as_float(as_int(broadcast(r.slope) * x) & r.keep);
@@ -49,6 +49,9 @@ PYCNN_INLINE Vec passed_back(Vec grad, Vec y, const Rectifier& r) {
     return grad;
   } else if constexpr (kBend == Bend::kRelu) {
     return select(y <= zero(), zero(), grad);
+  } else if constexpr (kBend == Bend::kLeakyRelu) {
+    // Not the other way round: NaN is not above 0.
+    return select(y > zero(), grad, broadcast(r.slope) * grad);
   } else {
     return select(y >= broadcast(r.high), zero(),
                   select(y <= broadcast(r.low), below(grad, r), grad));
@@ -252,8 +255,10 @@ void gradient_sums(const T* x, Index pitch, const T* g, const MoreRows& rows, co
                    const Gate* gate, float* sum, float* product) noexcept {
   if (gate == nullptr)
     gated_sums<Bend::kNone>(x, pitch, g, rows, mean, Gate{}, sum, product);
-  else if (gate->rectifier.is_relu)
+  else if (gate->rectifier.form == Rectifier::Form::kRelu)
     gated_sums<Bend::kRelu>(x, pitch, g, rows, mean, *gate, sum, product);
+  else if (gate->rectifier.form == Rectifier::Form::kLeakyRelu)
+    gated_sums<Bend::kLeakyRelu>(x, pitch, g, rows, mean, *gate, sum, product);
   else
     gated_sums<Bend::kAny>(x, pitch, g, rows, mean, *gate, sum, product);
 }
@@ -329,7 +334,7 @@ void apply_to(const T* x, const T* residual, T* y, Index rows, Index width, cons
   if (rectifier == nullptr)
     apply_bent<kStreamed, kAdded, Bend::kNone>(x, residual, y, rows, width, norm, residual_norm,
                                                {});
-  else if (rectifier->is_relu)
+  else if (rectifier->form == Rectifier::Form::kRelu)
     apply_bent<kStreamed, kAdded, Bend::kRelu>(x, residual, y, rows, width, norm, residual_norm,
                                                {});
   else
@@ -397,8 +402,11 @@ void gradient_as(const T* x, const T* g, T* grad_input, Index rows, Index width,
                  const float* a, const float* b, const float* c, const Gate* gate) {
   if (gate == nullptr)
     gated_gradient<kStreamed, Bend::kNone>(x, g, grad_input, rows, width, mean, a, b, c, {});
-  else if (gate->rectifier.is_relu)
+  else if (gate->rectifier.form == Rectifier::Form::kRelu)
     gated_gradient<kStreamed, Bend::kRelu>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
+  else if (gate->rectifier.form == Rectifier::Form::kLeakyRelu)
+    gated_gradient<kStreamed, Bend::kLeakyRelu>(x, g, grad_input, rows, width, mean, a, b, c,
+                                                *gate);
   else
     gated_gradient<kStreamed, Bend::kAny>(x, g, grad_input, rows, width, mean, a, b, c, *gate);
 }

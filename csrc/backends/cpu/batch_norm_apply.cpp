@@ -169,11 +169,11 @@ std::optional<Rectifier> rectifier_of(ActivationKind kind, double slope) noexcep
   constexpr float kNever = std::numeric_limits<float>::quiet_NaN();
   switch (kind) {
     case ActivationKind::kRelu:
-      return Rectifier{0.0f, kNever, 0.0f, 0, true};
+      return Rectifier{0.0f, kNever, 0.0f, 0, Rectifier::Form::kRelu};
     case ActivationKind::kRelu6:
-      return Rectifier{0.0f, 6.0f, 0.0f, 0, false};
+      return Rectifier{0.0f, 6.0f, 0.0f, 0, Rectifier::Form::kOther};
     case ActivationKind::kLeakyRelu:
-      return Rectifier{0.0f, kNever, static_cast<float>(slope), -1, false};
+      return Rectifier{0.0f, kNever, static_cast<float>(slope), -1, Rectifier::Form::kLeakyRelu};
     default:
       return std::nullopt;
   }

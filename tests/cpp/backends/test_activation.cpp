@@ -173,6 +173,20 @@ TEST_CASE("relu6's gradient is closed at both ends, also for infinite gradients"
                 });
 }
 
+TEST_CASE("a leaky relu's gradient is the scaled one for NaN") {
+  // In the vectors and in their tail.
+  for (const std::int64_t n : {19, 64}) {
+    HostTensor y = random_integers({n}, 1, 5);
+    const HostTensor g = random_integers({n}, 2, 5);
+    for (const std::int64_t at : {1, 18}) y.set(static_cast<std::size_t>(at), kNaN);
+    check_kernels(ops::ActivationGrad{ActivationKind::kLeakyRelu, 0.25}, {y, g},
+                  [&](const std::vector<HostTensor>& gx) {
+                    for (std::size_t i = 0; i < g.size(); ++i)
+                      CHECK(gx[0][i] == (y[i] > 0.0 ? g[i] : 0.25 * g[i]));
+                  });
+  }
+}
+
 TEST_CASE("float64 is refused by the vector variants with the reason") {
   const std::vector<TensorSpec> specs = {{{4}, DType::kFloat64}};
   const Selection selection = select_kernel(ops::Activation{}, specs, specs, {});

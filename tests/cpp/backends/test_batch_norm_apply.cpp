@@ -229,6 +229,39 @@ TEST_CASE("a closed unit stops even an infinite gradient") {
   });
 }
 
+// As PyTorch has it: a leaky ReLU passes `x > 0 ? g : slope * g`, the others `x <= 0 ? 0 : g`. Sums
+// of such numbers are exact.
+TEST_CASE("NaN behind a batch norm passes what its activation says") {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16})
+    for (const Shape& shape : {Shape{2, 5, 4, 33}, Shape{1, 7, 9, 1}, Shape{40, 8}, Shape{3, 70}})
+      for (const ActivationKind kind : {ActivationKind::kIdentity, ActivationKind::kRelu,
+                                        ActivationKind::kRelu6, ActivationKind::kLeakyRelu}) {
+        CAPTURE(to_string(shape));
+        CAPTURE(activation_name(kind));
+        const auto channels = static_cast<std::size_t>(shape.back());
+        const Shape vector = {shape.back()};
+        const HostTensor zero(TensorSpec{vector, DType::kFloat32});
+        const HostTensor one(vector, std::vector<double>(channels, 1.0));
+        std::vector<HostTensor> in = {
+            random_integers(shape, 1, 9, dtype), one, zero, one, one, zero,
+            random_integers(shape, 2, 3, dtype)};
+        std::vector<double> sums(channels);
+        std::vector<bool> lost(channels);
+        for (std::size_t i = 0; i < in[0].size(); ++i) {
+          const std::size_t c = i % channels;
+          if (c % 3 == 0 && i / channels % 4 == 1) in[0].set(i, kNaN), lost[c] = true;
+          const double rest = kind == ActivationKind::kLeakyRelu ? 0.25 : 1.0;
+          sums[c] += in[6][i] * (std::isnan(in[0][i]) ? rest : slope_at(kind, 0.25, in[0][i]));
+        }
+        check_kernels(ops::BatchNormApplyGrad{kind, 0.25}, in, [&](const auto& out) {
+          for (std::size_t c = 0; c < channels; ++c) {
+            CHECK(out[2][c] == sums[c]);
+            CHECK(std::isnan(out[1][c]) == lost[c]);
+          }
+        });
+      }
+}
+
 // More than 4 MB: what is stored first goes past the caches, unless it takes the place of an input;
 // both have the same bits. Of one channel, some rows are left over; 100 are no whole lines.
 TEST_CASE("results that go past the caches are those that do not") {
