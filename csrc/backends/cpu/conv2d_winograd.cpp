@@ -246,7 +246,9 @@ Kernel make_winograd_kernel(const WindowProblem& w, int threads, const WinogradR
   const Index window = w.kernel_size[0];
   const Pair padding =
       w.transposed ? Pair{window - 1 - w.padding[0], window - 1 - w.padding[1]} : w.padding;
-  plan.tiles = make_winograd_tiles(w.input, w.output, window, {-padding[0], -padding[1]});
+  const Pair first = {-padding[0], -padding[1]};
+  plan.tiles = w.transposed ? make_winograd_gradient_tiles(w.input, w.output, window, first)
+                            : make_winograd_tiles(w.input, w.output, window, first);
   plan.transposed = w.transposed;
   const Index lanes = entry.kernels->lanes, rest = plan.tiles.out_channels % (2 * lanes);
   plan.block_width = 2 * lanes;

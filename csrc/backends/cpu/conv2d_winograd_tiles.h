@@ -106,6 +106,16 @@ inline WinogradTiles make_winograd_tiles(const Shape& input, const Shape& output
   return make_winograd_tiles(input, output, window, first, small ? 2 : 4);
 }
 
+// Of a gradient: the tiles that take the fewest products. Their larger sets of weights or sums,
+// which a single image would not repay, are shared by a batch.
+inline WinogradTiles make_winograd_gradient_tiles(const Shape& input, const Shape& output,
+                                                  Index window, Pair first) {
+  const WinogradTiles two = make_winograd_tiles(input, output, window, first, 2);
+  if (window == 5) return two;
+  const WinogradTiles four = make_winograd_tiles(input, output, window, first, 4);
+  return four.points() * four.count() < two.points() * two.count() ? four : two;
+}
+
 // One core's share: tiles of all images, and the blocks of output channels they are multiplied to.
 struct WinogradChunk {
   Index tile, tiles;

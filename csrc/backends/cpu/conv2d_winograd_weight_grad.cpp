@@ -178,8 +178,8 @@ const char* refuse_winograd(const WeightGradProblem& p) {
 
 Kernel make_winograd_weight_grad_kernel(const WeightGradProblem& p, const WinogradGradRun& entry) {
   WinogradGradPlan plan;
-  plan.tiles =
-      make_winograd_tiles(p.input, p.grad_output, p.kernel_size[0], {-p.padding[0], -p.padding[1]});
+  plan.tiles = make_winograd_gradient_tiles(p.input, p.grad_output, p.kernel_size[0],
+                                            {-p.padding[0], -p.padding[1]});
   plan.bias = p.bias;
   plan.block_width = 2 * entry.kernels->lanes;
   plan.in_blocks = ceil_div(p.input[3], plan.block_width);

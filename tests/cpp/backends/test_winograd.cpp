@@ -191,3 +191,23 @@ TEST_CASE("winograd: one problem has one plan, and the option turns it off") {
   }
   CHECK(ran > 0);
 }
+
+// Told from the transformed weights, which have as many points as a tile.
+TEST_CASE(
+    "winograd: small images take tiles of 2 forward, and backward those with fewer products") {
+  const auto points = [](const auto& op, const Case& c, const Shape& from, const Shape& to) {
+    const std::vector<TensorSpec> inputs = {{from, DType::kFloat32}, {c.weight(), DType::kFloat32}};
+    const std::vector<TensorSpec> outputs = {{to, DType::kFloat32}};
+    const auto selected = cpu::select(op, Problem{inputs, outputs, best_isa(), 2, {}});
+    CHECK(is_winograd(selected.kernel.variant));
+    return selected.kernel.packed.bytes / (sizeof(float) * std::size_t(c.ic * c.oc));
+  };
+  for (const auto& [side, forward, backward] : std::vector<std::array<std::size_t, 3>>{
+           {4, 16, 36}, {5, 16, 16}, {6, 16, 16}, {7, 16, 36}, {8, 36, 36}, {9, 36, 36}}) {
+    CAPTURE(side);
+    const auto at = static_cast<std::int64_t>(side);
+    const Case c = {.n = 3, .h = at, .w = at, .ic = 64, .oc = 64};
+    CHECK(points(c.forward(), c, c.input(), c.output()) == forward);
+    CHECK(points(c.grad_input(), c, c.output(), c.input()) == backward);
+  }
+}
