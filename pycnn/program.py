@@ -267,14 +267,14 @@ class Program:
             DTypeError: An array's element type is not accepted. float64 becomes float32 with a warning; integers
                 become int32 or int64 when they fit.
         """
-        results = self._run_plain(arrays)
+        results = self._run(*arrays)
         if results is None:
             results = self._run(*self._convert(arrays))
         return results[0] if self._single else dict(zip(self._order, results, strict=True))
 
     def run(self, *arrays: Any) -> dict[str, np.ndarray]:
         """Run and return every output by name (arguments and errors as calling)."""
-        results = self._run_plain(arrays)
+        results = self._run(*arrays)
         if results is None:
             results = self._run(*self._convert(arrays))
         return dict(zip(self._order, results, strict=True))
@@ -302,14 +302,10 @@ class Program:
             >>> [run.wait()["output"].shape for run in runs]
             [(1, 10), (1, 10), (1, 10)]
         """
-        pending = None if _is_masked(arrays) else self._begin(*arrays)
+        pending = self._begin(*arrays)
         if pending is None:
             pending = self._begin(*self._convert(arrays))
         return PendingRun(pending, self._order)
-
-    def _run_plain(self, arrays: tuple[Any, ...]) -> Any:
-        """Run on arrays as they are; None when they are not what the core reads."""
-        return None if _is_masked(arrays) else self._run(*arrays)
 
     def _run_on_copies(self, *arrays: Any) -> Any:
         _copy_parameters(self.traced, self.variables, self._versions)
@@ -330,7 +326,8 @@ class Program:
             if array.shape != shape:
                 raise ShapeError(f"input '{name}': array is {array.shape}, the program was compiled for {shape}")
             _check_conversion(array, dtype, f"input '{name}'")
-            converted.append(as_plain(array, dtype, what=f"input '{name}'"))
+            # Of a subclass the core reads nothing: it may mean more than its memory, as masked arrays do.
+            converted.append(as_plain(array, dtype, what=f"input '{name}'").view(np.ndarray))
         return converted
 
     def explain(self) -> str:
@@ -374,11 +371,6 @@ class Program:
         ins = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in self.inputs)
         outs = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in self.outputs)
         return f"<Program {ins} -> {outs}; {self.isa}, {self.threads} threads>"
-
-
-def _is_masked(arrays: Sequence[Any]) -> bool:
-    # The core would read a masked array's values and not its mask.
-    return any(type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray) for array in arrays)
 
 
 def _check_conversion(array: np.ndarray, dtype: str, what: str) -> None:

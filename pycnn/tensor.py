@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import _core, config
+from pycnn.changes import clock
 from pycnn.errors import ArgumentError, DTypeError, MemoryLimitError, ShapeError
 
 __all__ = [
@@ -94,8 +95,10 @@ def why_not_plain(array: np.ndarray, *, name: str = "x") -> str:
     return f'{why}; pass numpy.array({name}, numpy.{dtype}, order="C") to avoid it'
 
 
-def to_native(array: np.ndarray, dtype: str) -> np.ndarray:
+def to_native(array: np.ndarray, dtype: str | np.dtype[Any]) -> np.ndarray:
     """Return a C-contiguous, aligned, native-endian array of a type; the same object when it already is one."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
     return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
 
 
@@ -109,7 +112,7 @@ def stack_level() -> int:
     return level
 
 
-def as_plain(array: np.ndarray, dtype: str, *, what: str) -> np.ndarray:
+def as_plain(array: np.ndarray, dtype: str | np.dtype[Any], *, what: str) -> np.ndarray:
     """The array as the core reads it: of this type, C-contiguous, aligned, of native byte order.
 
     The same object when it is that already. A conversion of floating-point numbers or a copy is announced by a
@@ -118,10 +121,11 @@ def as_plain(array: np.ndarray, dtype: str, *, what: str) -> np.ndarray:
     Raises:
         MemoryLimitError: There is no memory for the copy.
     """
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
     copied = f"{what}: no memory for a plain copy of {array.dtype} {array.shape}"
     wanted = array.size * np.dtype(dtype).itemsize
-    if array.dtype != np.dtype(dtype) or not (array.flags.c_contiguous and array.flags.aligned):
-        expect_memory(copied, wanted)
+    expect_memory(copied, wanted)
     try:
         ready = to_native(array, dtype)
     except MemoryError:
@@ -291,7 +295,7 @@ class Parameter:
             raise ShapeError(f"parameter: layout conv needs 4 axes (OC, KH, KW, IC), the shape is {self.shape}")
         self.layout = layout
         self.is_buffer = not trainable
-        self.trainable = trainable
+        self._trainable = trainable
         self.dtype = dtype
         self.name = ""
         self._init = init if init is not None else Initializer()
@@ -299,6 +303,16 @@ class Parameter:
         self._tensor: _core.Tensor | None = None
         if isinstance(self._init, np.ndarray) and self._init.shape != self.shape:
             raise ShapeError(f"parameter: initial values are {self._init.shape}, the shape is {self.shape}")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes it; may be set, which the next step heeds."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = value
+        clock.tick()  # afterwards: who sees the new count shall see the value
 
     @property
     def size(self) -> int:

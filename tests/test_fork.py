@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 import pycnn as pc
 from pycnn import nn, optim
-from pycnn.nn import _running
+from pycnn.changes import clock
 
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads
 where, folder = sys.argv[1:]
@@ -111,7 +111,7 @@ if where == "net":
 elif where == "fit":
     code = beside(lambda: fit(Stay()), everything)
 elif where == "change":
-    code = beside(lambda: hold(_running.clock._lock), everything)
+    code = beside(lambda: hold(clock._lock), everything)
 elif where == "images":
     data._cache.clear()
     code = beside(lambda: data._cache.offer(("sized", 100), Pixels()), everything)

@@ -26,6 +26,10 @@ class OnlyDLPack:
         return self.array.__dlpack_device__()
 
 
+class Named(np.ndarray):
+    """As NumPy's own files in memory are: another class, the same meaning."""
+
+
 @pytest.fixture
 def net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(4, 3)).build((7, 7, 2))
@@ -113,6 +117,10 @@ def test_program_converts_float64_and_integers_that_fit_and_nothing_else(net):
             program(other)
     with pytest.raises(pycnn.DTypeError, match="masked"):
         program(np.ma.masked_array(x))
+    with pytest.raises(pycnn.DTypeError, match="masked"):
+        program.begin(np.ma.masked_array(x))
+    # Other subclasses are read, without a copy.
+    np.testing.assert_array_equal(program(x.view(Named)), program(x))
     traced = tracing.trace(lambda i: {"y": i}, {"i": ((2,), "int32")})
     integers = pycnn.program.compile_traced(traced)
     np.testing.assert_array_equal(integers.run(np.array([1, 2], np.uint8))["y"], [1, 2])

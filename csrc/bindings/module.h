@@ -21,6 +21,7 @@ void bind_checkpoint(py::module_& m);
 // Shapes are tuples on the Python side, element types their NumPy names.
 py::tuple to_tuple(const Shape& shape);
 py::dtype numpy_dtype(DType dtype);
+int numpy_number(DType dtype);  // of that type
 
 // "inference" or "training"; throws ArgumentError for anything else.
 Mode parse_mode(const std::string& mode);

@@ -9,7 +9,8 @@ namespace {
 
 // Whether an array can be handed to the core as it is.
 bool matches(const py::handle& object, const TensorSpec& spec) {
-  if (!py::isinstance<py::array>(object)) return false;
+  // No subclass: a masked array, say, is more than what lies in its memory.
+  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;
   const auto array = py::reinterpret_borrow<py::array>(object);
   if (array.ndim() != static_cast<py::ssize_t>(spec.shape.size())) return false;
   for (py::ssize_t i = 0; i < array.ndim(); ++i)
@@ -17,7 +18,7 @@ bool matches(const py::handle& object, const TensorSpec& spec) {
   constexpr int kNeeded =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if ((array.flags() & kNeeded) != kNeeded) return false;
-  return array.dtype().num() == numpy_dtype(spec.dtype).num() && array.dtype().byteorder() != '>';
+  return array.dtype().num() == numpy_number(spec.dtype) && array.dtype().byteorder() != '>';
 }
 
 py::array new_array(const TensorSpec& spec, const std::string& output) {

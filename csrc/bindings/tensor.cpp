@@ -13,11 +13,29 @@ py::tuple to_tuple(const Shape& shape) {
   return result;
 }
 
-py::dtype numpy_dtype(DType dtype) {
-  if (dtype == DType::kBFloat16)
-    throw UnsupportedError("NumPy has no bfloat16; convert to float32 first");
-  return py::dtype(long_name(dtype));
+int numpy_number(DType dtype) {
+  constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
+  switch (dtype) {
+    case DType::kFloat32:
+      return py::detail::npy_format_descriptor<float>::value;
+    case DType::kFloat64:
+      return py::detail::npy_format_descriptor<double>::value;
+    case DType::kBFloat16:
+      throw UnsupportedError("NumPy has no bfloat16; convert to float32 first");
+    case DType::kFloat16:
+      return kHalf;
+    case DType::kUInt8:
+      return py::detail::npy_format_descriptor<std::uint8_t>::value;
+    case DType::kInt32:
+      return py::detail::npy_format_descriptor<std::int32_t>::value;
+    case DType::kInt64:
+      break;
+  }
+  return py::detail::npy_format_descriptor<std::int64_t>::value;
 }
+
+// By number: a name is looked up, and each run makes arrays.
+py::dtype numpy_dtype(DType dtype) { return py::dtype(numpy_number(dtype)); }
 
 namespace {
 

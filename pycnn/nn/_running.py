@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn.arguments import as_integer
+from pycnn.changes import clock
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ProgramCache", "features", "predict", "predict_proba", "run", "stack_level"]
 
 _CACHED_PROGRAMS = 8
+_PLAIN = (np.dtype(np.float32), np.dtype(np.uint8))
 
 
 class Runner:
@@ -45,27 +47,6 @@ class Runner:
         if isinstance(self.form, int):
             return tuple(results[f"output{i}"] for i in range(self.form))
         return results
-
-
-class Clock:
-    """Counts changes of any module, so that nobody walks a net in which nothing happened."""
-
-    def __init__(self) -> None:
-        self._renew()
-        self.now = 0
-        renew_after_fork(self, Clock._renew)
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-
-    def tick(self) -> int:
-        """Note a change; its number."""
-        with self._lock:
-            self.now += 1
-            return self.now
-
-
-clock = Clock()
 
 
 class StructureWatch:
@@ -144,12 +125,14 @@ def as_input(value: Any, *, who: str, float16: bool = False) -> np.ndarray:
         DTypeError: Another element type; of others float64 alone is converted.
     """
     array = as_array(value, what=who)
+    if array.dtype in _PLAIN:
+        return as_plain(array, array.dtype, what=who)
     if float16 and array.dtype.kind == "f" and array.dtype.itemsize == 2:
         array = array.astype(np.float32, order="C")
     if array.dtype.kind == "f" and array.dtype.itemsize == 8:
         return as_plain(array, "float32", what=who)
     native = array.dtype.newbyteorder("=")
-    if native not in (np.dtype(np.float32), np.dtype(np.uint8)):
+    if native not in _PLAIN:
         hint = "try x.astype(numpy.float32)"
         if native.kind in "iub":
             hint += ", or numpy.uint8 for images in 0..255, which are read as 0..1"

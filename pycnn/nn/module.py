@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn.arguments import as_integer
+from pycnn.changes import clock
 from pycnn.errors import ArgumentError, Error, GraphError, ShapeError
 from pycnn.nn import _names, _running
 from pycnn.nn.auxiliary import collect_auxiliary
@@ -116,7 +117,7 @@ def _holds_modules(value: Any) -> bool:
 class _Private:
     """What a module keeps for itself; never copied or pickled."""
 
-    stamp: int = field(default_factory=_running.clock.tick)
+    stamp: int = field(default_factory=clock.tick)
     #: Made when it is first asked for.
     cache: _running.ProgramCache = field(init=False, repr=False, compare=False)
     #: Element types of which a batch was compared with `input_range`.
@@ -180,7 +181,7 @@ class Module:
             self._check_name(name, value)
         object.__setattr__(self, name, value)
         if not name.startswith("_") or isinstance(value, Module | Parameter):
-            self._private.stamp = _running.clock.tick()
+            self._private.stamp = clock.tick()
 
     def _check_name(self, name: str, value: Module | Parameter) -> None:
         who = type(self).__name__
@@ -199,14 +200,14 @@ class Module:
     def __delattr__(self, name: str) -> None:
         """Forget an attribute, and note that programs may be stale."""
         object.__delattr__(self, name)
-        self._private.stamp = _running.clock.tick()
+        self._private.stamp = clock.tick()
 
     def _structure(self) -> int:
         """A number that grows whenever this net changes in another way than by its weights."""
         return max(module._private.stamp for _, module in self.named_modules())
 
     def _changed(self) -> None:
-        self._private.stamp = _running.clock.tick()
+        self._private.stamp = clock.tick()
 
     # ---- Walking
 

@@ -12,6 +12,8 @@ from pycnn.tensor import as_array, as_plain
 
 __all__ = ["as_dataset", "as_target", "check_labels", "check_probabilities", "one_hot"]
 
+_INT64 = np.dtype(np.int64)
+
 
 def as_dataset(data: Any, *, who: str) -> Dataset:
     """A data set as it is, or ``(images, labels)`` as one.
@@ -37,6 +39,9 @@ def as_target(value: Any, count: int, *, who: str) -> np.ndarray:
         ShapeError: Not one target for each image.
         DTypeError: Not numbers, or labels that are no integers.
     """
+    # What nearly all give.
+    if type(value) is np.ndarray and value.dtype == _INT64 and value.shape == (count,) and value.flags.c_contiguous:
+        return value
     target = as_array(value, what=f"{who}: y")
     if target.ndim == 0 or len(target) != count:
         raise ShapeError(f"{who}: {count} images but targets {target.shape}")
@@ -50,8 +55,7 @@ def as_target(value: Any, count: int, *, who: str) -> np.ndarray:
                 f"{who}: labels must be (N,), got {target.shape}\n"
                 "  hint: one-hot labels? try y.argmax(axis=1), or float32 probabilities"
             )
-        big = np.iinfo(np.int64).max
-        if target.dtype.kind == "u" and target.size and target.max() > big:
+        if target.dtype.kind == "u" and target.size and target.max() > np.iinfo(np.int64).max:
             where = int(target.argmax())
             raise LabelError(f"{who}: label {target[where]} at position {where} is out of range")
         return np.ascontiguousarray(target, np.int64)

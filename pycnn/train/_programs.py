@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional
+from pycnn.changes import clock
 from pycnn.data.transforms._windows import Uncut, Windows
-from pycnn.errors import ArgumentError, GraphError, ShapeError
+from pycnn.errors import ArgumentError, GraphError, LabelError, ShapeError
 from pycnn.nn._running import StructureWatch, check_images
 from pycnn.nn.auxiliary import Auxiliary, collect_auxiliary, total_loss
 from pycnn.nn.module import Module
@@ -46,6 +47,7 @@ class Objective:
         one_hot: Class labels become targets of 0 and 1.
         metrics: Beside the loss, where there are class labels.
         auxiliary_weight: Of the losses of auxiliary heads; None takes those of the net.
+        reads_labels: Class labels go into an op that refuses those that are out of range.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Objective:
     one_hot: bool
     metrics: tuple[Metric, ...]
     auxiliary_weight: float | None = None
+    reads_labels: bool = False
 
 
 def make_objective(
@@ -79,6 +82,7 @@ def make_objective(
             False,
             tuple(metrics),
             auxiliary_weight,
+            reads_labels=True,
         )
     if loss == "mse":
         error = lambda out, y: functional.mse_loss(_single(out), y)  # noqa: E731
@@ -123,6 +127,7 @@ class BatchProgram:
         metrics: Those that the program computes.
         with_labels: Targets are made from labels; both are inputs.
         probabilities: The target are probabilities of the classes.
+        reads_labels: The program refuses labels that are out of range.
     """
 
     program: Program
@@ -130,30 +135,33 @@ class BatchProgram:
     metrics: tuple[Metric, ...]
     with_labels: bool
     probabilities: bool
+    reads_labels: bool
 
-    def run(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str) -> dict[str, float]:
-        """Run on a batch; means over its samples by name.
+    def begin(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str) -> PendingMeans:
+        """Run on a batch without waiting for a GPU; means over its samples by name.
 
         Raises:
             LabelError: A label is out of range.
             ArgumentError: A probability is negative.
         """
-        return self._means(self.program.run(*self._arrays(x, y, who)), len(x))
-
-    def begin(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str) -> PendingMeans:
-        """What `run` does, but without waiting for a GPU."""
-        arrays = self._arrays(x, y, who)
-        if not self.program.overlaps:
-            means = self._means(self.program.run(*arrays), len(x))
-            return PendingMeans(len(x), lambda: means, overlaps=False)
-        pending = self.program.begin(*arrays)
-        return PendingMeans(len(x), lambda: self._means(pending.wait(), len(x)), overlaps=True)
+        arrays, samples, program = self._arrays(x, y, who), len(x), self.program
+        try:
+            if not program.overlaps:
+                means = self._means(program.run(*arrays), samples)
+                return PendingMeans(samples, lambda: means, overlaps=False)
+            pending = program.begin(*arrays)
+        except LabelError:
+            if self.classes is not None:
+                check_labels(y, self.classes, who=who)  # says more
+            raise
+        return PendingMeans(samples, lambda: self._means(pending.wait(), samples), overlaps=True)
 
     def _arrays(self, x: np.ndarray | Uncut, y: np.ndarray, who: str) -> list[np.ndarray]:
         images = [x] if not isinstance(x, Uncut) else [x.places] if x.is_whole else [x.images, x.places]
         arrays = [*images, y]
         if self.classes is not None:
-            check_labels(y, self.classes, who=who)
+            if not self.reads_labels:
+                check_labels(y, self.classes, who=who)
             if self.with_labels:
                 target = one_hot(y, self.classes)
                 arrays = [*images, target, y] if len(self.program.inputs) == len(images) + 2 else [*images, target]
@@ -211,6 +219,7 @@ class _Recorded:
     metrics: tuple[Metric, ...]
     with_labels: bool
     probabilities: bool
+    reads_labels: bool
 
 
 class _Making:
@@ -256,6 +265,8 @@ class ProgramSet:
         self._making: dict[Any, _Making] = {}
         self._programs: OrderedDict[Any, BatchProgram] = OrderedDict()
         self._watch = StructureWatch()
+        self._flags = b""  # of the parameters, whether they are trained
+        self._flags_at = -1
         self._images: Parameter | None = None
         #: Of the images among the arrays that programs share.
         self.images_name = MEASURED_IMAGES if optimizer is None else IMAGES
@@ -369,8 +380,11 @@ class ProgramSet:
     def _key(self, x: np.ndarray | Uncut, y: np.ndarray) -> tuple[Any, ...]:
         """Of the program for such arrays, when those of another net are forgotten."""
         self._watch.clear_stale(self._net, self._programs)
-        trainable = tuple(p.trainable for p in self._net.parameters()) if self._optimizer else ()
-        key: tuple[Any, ...] = (x.shape, x.dtype.char, y.shape, y.dtype.char, trainable)
+        now = clock.now
+        if self._optimizer is not None and self._flags_at != now:
+            self._flags = bytes(bool(p.trainable) for p in self._net.parameters())
+            self._flags_at = now
+        key: tuple[Any, ...] = (self._flags, x.shape, x.dtype.char, y.shape, y.dtype.char)
         if isinstance(x, Uncut):
             windows = x.windows  # of whose random numbers a program knows nothing
             key += (x.images.shape[1:], windows.fill, windows.box_fill, "whole" if x.is_whole else "uncut")
@@ -439,7 +453,8 @@ class ProgramSet:
                     "  hint: net.unfreeze('fc*') for some of them"
                 )
         soft = objective.name == "cross_entropy" and not labelled
-        return _Recorded(traced, spec, classes if labelled else None, metrics, with_labels, soft)
+        reads_labels = labelled and objective.reads_labels
+        return _Recorded(traced, spec, classes if labelled else None, metrics, with_labels, soft, reads_labels)
 
     def _compile(self, recorded: _Recorded) -> BatchProgram:
         program = compile_traced(
@@ -454,7 +469,14 @@ class ProgramSet:
             recompute=self._recompute,
             exchange=self.exchange,
         )
-        return BatchProgram(program, recorded.classes, recorded.metrics, recorded.with_labels, recorded.probabilities)
+        return BatchProgram(
+            program,
+            recorded.classes,
+            recorded.metrics,
+            recorded.with_labels,
+            recorded.probabilities,
+            recorded.reads_labels,
+        )
 
     def _cut(self, windows: Windows, symbols: Mapping[str, Symbol]) -> Symbol:
         """The batch from images, the batch's or those of the whole data set."""

@@ -42,6 +42,8 @@ from pycnn.train.metrics import as_metrics
 
 __all__ = ["Trainer"]
 
+_NUMBERS = (int, float, np.number)
+
 
 class Trainer:
     """Trains a net; forward, loss, backward and update of a step are one program.
@@ -217,7 +219,7 @@ class Trainer:
         """
         progress = Progress(self.steps, self.position.epoch, self._steps_per_epoch, self._epochs)
         factor = self.schedule.factor(progress)
-        rate = self.optimizer.lr * factor if isinstance(factor, int | float | np.number) else math.nan
+        rate = self.optimizer.lr * factor if isinstance(factor, _NUMBERS) else math.nan
         if not 0.0 <= rate < math.inf:
             raise ArgumentError(
                 f"Trainer: {_resume.describe(self.schedule)} gives the factor {factor!r} at step {self.steps}; the "
@@ -301,7 +303,7 @@ class Trainer:
             signal: That has been received, which other ranks are to know.
         """
         images: Any = x if isinstance(x, Uncut) else as_input(x, who="step: x")
-        if not images.shape or not len(images):
+        if not (isinstance(x, Uncut) or images.shape) or not len(images):
             raise ShapeError(f"step: x is {images.shape}, a batch needs at least one image")
         target = as_target(y, len(images), who="step")
         ranks = self.ranks  # before a program is made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import pycnn as pc
 from pycnn import nn, optim
 from pycnn.nn import functional as F
+from pycnn.tensor import Parameter
+from pycnn.train import _programs
 
 
 def data(n=16, seed=0):
@@ -48,6 +52,71 @@ def test_step_is_one_call_of_the_core(monkeypatch):
     monkeypatch.setattr(type(trainer.variables), "__setitem__", lambda *a: pytest.fail("a variable was written"))
     trainer.step(x, y)
     assert calls == [1]
+
+
+def test_a_step_neither_walks_the_net_nor_looks_at_labels(monkeypatch):
+    x, y = data()
+    training = pc.Trainer(small(), optimizer=optim.SGD(0.1))
+    training.step(x, y)
+    monkeypatch.setattr(nn.Module, "named_modules", lambda net: pytest.fail("the net was walked"))
+    monkeypatch.setattr(_programs, "check_labels", lambda *a, **k: pytest.fail("labels were looked at"))
+    training.train_batch(x, y)
+    training.train_batch(x, y)
+
+
+def test_parameters_that_are_frozen_between_steps_stay_and_go_on_when_they_are_not():
+    x, y = data()
+    net = small()
+    training = pc.Trainer(net, optimizer=optim.SGD(0.1))
+    training.step(x, y)
+    made = dict(training._training._programs)
+    first, last = net[0].weight, net[3].weight
+    for parameter in (first, last, first):
+        parameter.trainable = False
+        before = parameter.numpy()
+        training.step(x, y)
+        np.testing.assert_array_equal(parameter.numpy(), before)
+        parameter.trainable = True
+        training.step(x, y)
+        assert not np.array_equal(parameter.numpy(), before)
+    # The way back needs no new program, and another net's parameters none either.
+    assert len(training._training._programs) == len(made) + 2
+    assert all(training._training._programs[key] is program for key, program in made.items())
+    small()[0].weight.trainable = False
+    training.step(x, y)
+    assert len(training._training._programs) == len(made) + 2
+
+
+def test_a_frozen_parameter_put_in_the_place_of_another_stays():
+    x, y = data()
+    net = small()
+    training = pc.Trainer(net, optimizer=optim.SGD(0.1))
+    training.step(x, y)
+    fresh = Parameter(net[3].weight.shape, init=net[3].weight.numpy())
+    fresh.trainable = False
+    net[3].weight = fresh
+    before = fresh.numpy()
+    training.step(x, y)
+    np.testing.assert_array_equal(fresh.numpy(), before)
+
+
+def test_a_frozen_parameter_is_frozen_when_it_was_pickled():
+    weight = small()[0].weight
+    weight.trainable = False
+    assert not pickle.loads(pickle.dumps(weight)).trainable
+    assert not copy.deepcopy(weight).trainable
+
+
+@pytest.mark.parametrize("loss", [None, "mse", lambda scores, y: F.mean(scores)])
+def test_all_labels_that_are_out_of_range_are_counted_whoever_sees_them(loss):
+    x, y = data()
+    training = pc.Trainer(small(), optimizer=optim.SGD(0.1), loss=loss, metrics=() if callable(loss) else ("accuracy",))
+    y[3], y[9] = 7, -1
+    with pytest.raises(
+        pc.LabelError, match=r"^step: label 7 at position 3, the net has 3 classes \(0\.\.2\); 2 such labels$"
+    ):
+        training.step(x, y)
+    assert training.steps == 0
 
 
 @pytest.mark.parametrize(("label", "text"), [(-1, r"label -1 at position 2"), (3, r"label 3 at position 2.*3 classes")])

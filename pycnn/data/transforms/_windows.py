@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Windows:
     fill: float
     box_fill: tuple[float, ...]
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
         """(height, width, C) of a window."""
         return (*self.size, self.image_shape[2])
