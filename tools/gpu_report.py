@@ -2,7 +2,8 @@
 
     python tools/gpu_report.py OUTPUT_DIR
 
-Images of both lie on the GPU; "host-fed" are milliseconds of pycnn's steps with images that come from the host.
+Images of both lie on the GPU; "host-fed" are milliseconds of pycnn's steps with images that come from the host, "by
+Trainer" those of steps with all that `fit` does beside, where others are runs of the compiled step and no more.
 OUTPUT_DIR may hold compiled.json (gpu_times.py --compiled) and torch.json (gpu_torch_baseline.py), or the variable
 PYCNN_TORCH_BASELINE name the latter. The ratio is to the fastest of all; a row without any compiled PyTorch says so,
 and so does one in which kernels were taken without timing what else there is, or whose steps could not be recorded.
@@ -19,8 +20,8 @@ from typing import Any
 
 Result = dict[str, Any]
 COMPILED = ("compiled", "compiled graph", "max-autotune")
-HOST = "host-fed"
-OWN = ("pycnn", HOST)
+HOST, TRAINER = "host-fed", "by Trainer"
+OWN = ("pycnn", HOST, TRAINER)
 HEADER = f"{'bfloat16':32} {'ms':>8} {'images/s':>9} {'PyTorch':>10} {'ratio':>6}"
 
 
@@ -49,8 +50,7 @@ def line(result: Result) -> str:
     batch, own, peer = result["batch"], result["seconds"].get("pycnn"), fastest_peer(result)
     text = f"{title(result):32} " + (f"{1e3 * own:8.3f} {batch / own:9.0f} " if own else f"{'-':>8} {'-':>9} ")
     notes = []
-    if own and HOST in result["seconds"]:
-        notes.append(f"{HOST} {1e3 * result['seconds'][HOST]:.3f} ms")
+    notes += [f"{key} {1e3 * result['seconds'][key]:.3f} ms" for key in OWN[1:] if own and key in result["seconds"]]
     if result.get("recording", "").startswith("not recorded"):
         notes.append("not recorded")
     if result.get("steps_not_timed"):

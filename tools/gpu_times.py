@@ -7,13 +7,14 @@ KIND is train or infer, DTYPE bfloat16 or float16. PyTorch runs a twin of the ne
 bfloat16 by autocast in training and by bfloat16 weights in inference. The images of both lie on the GPU, PyTorch's as
 normalised numbers, pycnn's as bytes, which each step gathers and normalises as `fit` has it (augment_in="resident"); of
 the first rows the same is timed with bytes that come from the host in each step, too ("host-fed"). Nobody waits for a
-step before the next is given. PyTorch's best is the faster of eager and one CUDA graph, or with --compiled what
-`torch.compile` makes, by itself and in one graph, and the ratio is to that; gpu_report.py joins them. It has no part
-in rows in float16. Whose first results differ is said, whose loss after 20 steps on the batch differs from that of
-PyTorch in float32 (its products in TF32), with the same weights, of how many steps no other kernel was timed since
-choosing took too long, and whether steps could not be recorded as one. OUTPUT_DIR gets times.json (compiled.json) with
-the machine and its rows, anew after each of them, and profiles.txt, which tells where the time of a row goes. After S
-seconds no further row is begun.
+step before the next is given. pycnn's are given by `Program.begin` and of LeNet-5, whose steps are short, as `fit`
+gives them, too ("by Trainer", with checks, schedule and metrics, of which a replayed graph of PyTorch has none).
+PyTorch's best is the faster of eager and one CUDA graph, or with --compiled what `torch.compile` makes, by itself and
+in one graph, and the ratio is to that; gpu_report.py joins them. It has no part in rows in float16. Whose first results
+differ is said, whose loss after 20 steps on the batch differs from that of PyTorch in float32 (its products in TF32),
+with the same weights, of how many steps no other kernel was timed since choosing took too long, and whether steps could
+not be recorded as one. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of
+them, and profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ if importlib.util.find_spec("pycnn") is None:
     )
 
 from gpu_machine import machine  # noqa: E402
-from gpu_report import HEADER, HOST, line, mean_line  # noqa: E402
+from gpu_report import HEADER, HOST, TRAINER, line, mean_line  # noqa: E402
 
 import pycnn  # noqa: E402
 from pycnn import functional  # noqa: E402
@@ -66,6 +67,8 @@ LEARNT_STEPS, LEARNT_LOSS = 20, 0.1
 # Of which nets steps are timed with images from the host, too: by a program of their own, for which choosing goes on
 # where it was cut off for the other, and then they are not alike.
 HOST_FED, CHOSEN_S = ("resnet50", "lenet5"), 8.0
+# Of which nets steps are timed as `Trainer` gives them, too.
+BY_TRAINER = ("lenet5",)
 
 Steps = Callable[[int], Any]
 
@@ -139,10 +142,11 @@ class Pycnn:
             assert windows is not None
             trainer._training.keep_images(x)
             batch = Uncut(x, places, windows, is_whole=True)
-            self.begin: Callable[[], Any] = lambda: trainer.begin_batch(batch, y)
+            self.by_trainer = Ahead(lambda: trainer.begin_batch(batch, y))
             self.host_fed = Ahead(lambda: trainer.begin_batch(x, y))
-            self.first = self.begin().wait()["loss"]
+            self.first = trainer.begin_batch(batch, y).wait()["loss"]
             self.program = trainer._training.get(batch, y).program
+            self.begin: Callable[[], Any] = lambda: self.program.begin(places, y)
         else:
             images = Parameter(x.shape, init=x, trainable=False, dtype="uint8")
             images.name = "images of the row"
@@ -365,6 +369,8 @@ def measure(row: Row, *, compiled: bool) -> tuple[dict[str, Any], str]:
     steps: dict[str, Steps] = {"pycnn": own}
     if row.net in HOST_FED and row.dtype == "bfloat16" and own.compile_s < CHOSEN_S and not compiled:
         steps[HOST] = own.host_fed
+    if row.net in BY_TRAINER and row.kind == "train" and not compiled:
+        steps[TRAINER] = own.by_trainer
     result: dict[str, Any] = {**vars(row), "compile_s": round(own.compile_s, 2)}
     if torch_problem is not None:
         result["no_torch"] = torch_problem

@@ -362,7 +362,7 @@ def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_pat
     times = [
         row(
             "one",
-            seconds={"pycnn": 0.01, "host-fed": 0.001, "eager": 0.03, "graph": 0.02},
+            seconds={"pycnn": 0.01, "host-fed": 0.001, "by Trainer": 0.002, "eager": 0.03, "graph": 0.02},
             difference="",
             recording="recorded on one lane",
         ),
@@ -386,7 +386,7 @@ def test_the_table_joins_all_of_pytorch_and_says_what_is_missing(script, tmp_pat
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [" ".join(line.split()) for line in lines] == [
         "bfloat16 ms images/s PyTorch ratio",
-        "train one 100 10.000 10000 7143 1.40 compiled graph, host-fed 1.000 ms",
+        "train one 100 10.000 10000 7143 1.40 compiled graph, host-fed 1.000 ms, by Trainer 2.000 ms",
         "train two 100 10.000 10000 3333 3.00 eager, not recorded, 7 steps not timed, no compiled, far",
         "train three 100 10.000 10000 8000 1.25 max-autotune",
         "train four 100 no time left",
@@ -591,14 +591,15 @@ for kind, result in (("train", "loss"), ("infer", "output")):
     sent.host_fed(3)
     found += here.begin().wait()[result], sent.host_fed.begin().wait()[result]
     same = all(np.array_equal(*pair) for pair in (found[:2], found[2:]))
-    print(kind, *(each[0] for each in here.program.inputs), same, np.array_equal(found[0], found[2]))
+    names = [each[0] for each in here.program.inputs]
+    print(kind, type(here.begin()).__name__, *names, same, np.array_equal(found[0], found[2]))
 """
 
 
 def test_steps_are_timed_from_images_that_lie_where_they_are_computed(script):
     printed = run_beside_tools(script, RESIDENT).splitlines()
     # A training learns, and no images are among what a step is given.
-    assert printed == ["train places y True False", "infer places True True"]
+    assert printed == ["train PendingRun places y True False", "infer PendingRun places True True"]
 
 
 LEARNING = """
@@ -633,8 +634,8 @@ def test_losses_of_later_steps_are_held_beside_pytorch_in_float32(script):
     printed = run_beside_tools(script, LEARNING).splitlines()
     assert printed == [
         "alike 20 True",
-        "pycnn host-fed eager graph",
+        "pycnn host-fed by Trainer eager graph",
         "loss of step 20",
-        "pycnn eager graph",
+        "pycnn by Trainer eager graph",
         "loss of step 20 nan, PyTorch's in float32 1",
     ]
