@@ -55,6 +55,7 @@ void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
 
 }  // namespace pycnn::cuda
 #else
+#include <typeinfo>
 #include <vector>
 
 namespace pycnn::cuda {
@@ -74,7 +75,7 @@ template <class Kernel>
 void launch(DeviceQueue& queue, const Kernel& kernel, std::int64_t blocks) {
   if (queue.entered == 0) queue.failed = true;  // it might be for another device
   submit(queue, [kernel, blocks, backwards = queue.backwards] {
-    if (blocks > 0) note_launch();
+    if (blocks > 0) note_launch(typeid(Kernel).name());
     run_on_host(kernel, blocks, backwards);
   });
 }

@@ -89,7 +89,7 @@ struct DeviceQueue {
 };
 
 namespace cuda {
-void note_launch();  // before a kernel runs: emulated_device.cpp
+void note_launch(const char* kernel);  // its type, before it runs: emulated_device.cpp
 template <class Work>
 void submit(DeviceQueue& queue, Work work) {
   LaneWork& taker = queue.recording != nullptr ? *queue.recording->work : queue.work;

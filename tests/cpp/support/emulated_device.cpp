@@ -6,8 +6,10 @@
 // "recording", "begin_recording", "allocate_host", "make_event" or "elapsed"; with "slow_lanes" it
 // takes long to follow an event, in a time that counts each piece of work as a microsecond. Ranges
 // are written to the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
-// $PYCNN_EMULATED_CALLS, kernels as "launch" when they run. There are as many
-// bytes as $PYCNN_EMULATED_MEMORY says.
+// $PYCNN_EMULATED_CALLS, kernels as "launch" when they run, and then their types to that of
+// $PYCNN_EMULATED_KERNELS. There are as many bytes as $PYCNN_EMULATED_MEMORY says.
+#include <cxxabi.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -135,7 +137,13 @@ bool is_joined(const LaneWork& recorded) {
 }
 }  // namespace
 
-void note_launch() { count("launch"); }
+void note_launch(const char* kernel) {
+  count("launch");
+  if (std::getenv("PYCNN_EMULATED_KERNELS") == nullptr) return;
+  char* const name = abi::__cxa_demangle(kernel, nullptr, nullptr, nullptr);
+  append("PYCNN_EMULATED_KERNELS", name != nullptr ? name : kernel);
+  std::free(name);
+}
 
 bool probe(int index, DeviceFacts& facts, std::string& problem) noexcept {
   if (index >= kDevices) {

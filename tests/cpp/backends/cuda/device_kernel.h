@@ -1,10 +1,13 @@
 #pragma once
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "backends/cuda/cuda_module.h"
 #include "backends/kernel_harness.h"
+#include "support/temporary_directory.h"
 #include "support/variable.h"
 
 // Runs a kernel of the CUDA module alone, on tensors that lie on the device in different ways.
@@ -163,6 +166,19 @@ inline Tensors run_on_device(const Op& op, const Tensors& inputs,
   for (void* const block : memory) module.release(queue, block);
   module.close(queue);
   return results;
+}
+
+// The types of the kernels that an op's own kernel launches on the emulated device, one a line.
+inline std::string launched(const Op& op, const Tensors& inputs,
+                            const std::vector<TensorSpec>& outputs, const OnDevice& how = {}) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "kernels";
+  const Variable variable("PYCNN_EMULATED_KERNELS", path.c_str());
+  Kernel kernel;
+  run_on_device(op, inputs, outputs, how, kernel);
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
 }
 
 constexpr DType kImages[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};

@@ -138,6 +138,49 @@ TEST_CASE("cuda kernels: windows of images") {
   }
 }
 
+// A GPU would be as right without: how a kernel was compiled tells that vectors are taken.
+TEST_CASE("cuda kernels: whole vectors are moved as such") {
+  if (!is_emulated()) return;
+  const auto check_launched = [](const auto& op, const Tensors& inputs, const std::string& kernel,
+                                 int shift = 0) {
+    OnDevice how;
+    how.shift = shift;
+    const std::string text = launched(op, inputs, op.infer(specs_of(inputs)), how);
+    CAPTURE(kernel);
+    CHECK(text.find(kernel) != std::string::npos);
+  };
+  const std::vector<std::int64_t> places = {2, 0, -1, 3};
+  const std::string vectors = "Rows<pycnn::cuda::Pack<unsigned int, 4> >";
+  check_launched(ops::Take{places}, {random_tensor({4, 8}, 1)}, vectors);
+  check_launched(ops::Take{places}, {random_tensor({4, 8}, 1)}, "Rows<unsigned int>", 1);
+  check_launched(ops::Take{places}, {random_tensor({4, 6}, 1)}, "Rows<unsigned int>");
+  check_launched(ops::Take{places}, {random_integers({4, 32}, 1, 9, DType::kUInt8)}, vectors);
+  check_launched(ops::TakeGrad{places, 4}, {random_tensor({4, 12}, 1)}, "RowSums<4>");
+  check_launched(ops::TakeGrad{places, 4}, {random_tensor({4, 6}, 1)}, "RowSums<1>");
+  const ops::Resize2d resize{{5, 3}, ResizeMode::kBilinear, ResizeGrid::kHalfPixel, {}};
+  const ops::Resize2dGrad resize_grad{resize, {2, 3}};
+  for (const auto& [dtype, type, width] : {std::tuple{DType::kFloat32, "float", 4},
+                                           {DType::kBFloat16, "pycnn::BFloat16", 8},
+                                           {DType::kFloat16, "pycnn::Float16", 8}})
+    for (const auto& [channels, lanes] : {std::pair{2 * width, width}, {width + 2, 1}}) {
+      const std::string ends = std::string("<") + type + ", " + std::to_string(lanes);
+      CAPTURE(ends);
+      const HostTensor x = random_tensor({2, 2, 3, channels}, 1, -2, 2, dtype);
+      const HostTensor g = random_tensor({2, 5, 3, channels}, 2, -2, 2, dtype);
+      const HostTensor largest = random_tensor({2, channels}, 3, -2, 2, dtype);
+      check_launched(resize, {x}, "Resize" + ends + ">");
+      check_launched(resize_grad, {g}, "Resize" + ends + ">");
+      check_launched(ops::GlobalMaxPool2d{}, {x}, "GlobalMax" + ends + ">");
+      check_launched(ops::GlobalMaxPool2dGrad{}, {x, largest}, "GlobalMax" + ends + ">");
+      const HostTensor row = random_tensor({channels}, 4, 1, 2, dtype);
+      const HostTensor one = random_tensor({2, 2, 3, 1}, 5, 1, 2, dtype);
+      for (const HostTensor& other : {row, one}) {
+        check_launched(ops::Multiply{}, {x, other}, "PairVectors" + ends + ",");
+        check_launched(ops::Binary{BinaryKind::kDivide}, {other, x}, "PairVectors" + ends + ",");
+      }
+    }
+}
+
 TEST_CASE("cuda kernels: images of another size") {
   for (const DType dtype : kImages)
     for (const Shape& shape : {Shape{2, 5, 7, 3}, Shape{1, 1, 4, 8}, Shape{3, 6, 6, 1}})
