@@ -38,6 +38,9 @@ TEST_CASE("cuda kernels: batch norm") {
         check(ops::BatchNormApply{{true, kind, 0.1}},
               {x, mean, scale, shift, residual, var, shift, mean});
         check(ops::BatchNormApplyGrad{kind, 0.1}, {x, scale, mean, var, scale, shift, g});
+        HostTensor odd = x;
+        odd.set(odd.size() / 2, kNaN);
+        check(ops::BatchNormApplyGrad{kind, 0.1}, {odd, scale, mean, var, scale, shift, g});
       }
     }
   check(ops::FoldBatchNorm{1e-3},

@@ -28,6 +28,9 @@ TEST_CASE("cuda kernels: element by element") {
   check(ops::Activation{ActivationKind::kRelu}, {special});
   check(ops::Activation{ActivationKind::kRelu6}, {special});
   check(ops::Activation{ActivationKind::kSigmoid}, {special});
+  for (const ActivationKind kind :
+       {ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kLeakyRelu})
+    check(ops::ActivationGrad{kind, 0.25}, {special, HostTensor(Shape{5}, {1, 2, 3, 4, 5})});
 }
 
 TEST_CASE("cuda kernels: casts and dropout of parts of larger images") {
