@@ -86,6 +86,29 @@ bool DeviceTimer::runs(const std::function<void()>& work) {
   return !failed() && good;
 }
 
+cudaGraphExec_t DeviceTimer::recorded(const std::function<void()>& work, int repeats) {
+  for (int i = 0; i < repeats; ++i) work();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  const bool good = succeeded(cudaStreamEndCapture(queue_.stream, &graph));
+  if (!failed() && good && !succeeded(cudaGraphInstantiate(&executable, graph, 0)))
+    executable = nullptr;
+  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  return executable;
+}
+
+bool DeviceTimer::replays(const std::function<void()>& work) {
+  queue_.forget_failures();
+  if (!succeeded(cudaStreamBeginCapture(queue_.stream, cudaStreamCaptureModeThreadLocal)))
+    return true;
+  const cudaGraphExec_t executable = recorded(work, 1);
+  if (executable == nullptr) return false;
+  bool good = succeeded(cudaGraphLaunch(executable, queue_.stream));
+  good = succeeded(cudaStreamSynchronize(queue_.stream)) && good;
+  (void)cudaGraphExecDestroy(executable);
+  return good;
+}
+
 double DeviceTimer::once_us(const std::function<void()>& work) {
   if (!has_events(2) || !runs(work)) return -1.0;
   bool good = succeeded(cudaEventRecord(events_[0], queue_.stream));
@@ -99,12 +122,8 @@ double DeviceTimer::time_us(const std::function<void()>& work, int repeats, int 
   if (!has_events(rounds + 1) || !runs(work)) return -1.0;
   if (!succeeded(cudaStreamBeginCapture(queue_.stream, cudaStreamCaptureModeThreadLocal)))
     return -1.0;
-  for (int i = 0; i < repeats; ++i) work();
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t executable = nullptr;
-  bool good = succeeded(cudaStreamEndCapture(queue_.stream, &graph));
-  good = !failed() && good && succeeded(cudaGraphInstantiate(&executable, graph, 0));
-  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  const cudaGraphExec_t executable = recorded(work, repeats);
+  bool good = executable != nullptr;
   for (int round = 0; good && round <= rounds; ++round)
     good = succeeded(cudaGraphLaunch(executable, queue_.stream)) &&
            succeeded(cudaEventRecord(events_[static_cast<std::size_t>(round)], queue_.stream));

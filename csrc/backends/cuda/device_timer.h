@@ -31,6 +31,9 @@ class DeviceTimer {
   double time_us(const std::function<void()>& work, int repeats, int rounds);
   // Whether one call does its work.
   bool runs(const std::function<void()>& work);
+  // Whether one call does it once recorded, too, as a program replays it. Also where the device can
+  // record nothing at all.
+  bool replays(const std::function<void()>& work);
   // Whether any work failed for want of memory, which may be there another time.
   bool lacked_memory() const noexcept { return lacked_memory_; }
   // Of one call by single launches, with their latency. Negative: it failed.
@@ -39,6 +42,8 @@ class DeviceTimer {
  private:
   bool succeeded(cudaError_t error);
   bool failed();
+  // Null: it cannot be recorded. After cudaStreamBeginCapture.
+  cudaGraphExec_t recorded(const std::function<void()>& work, int repeats);
   bool has_events(int count);
   double elapsed_us(int event);  // from the one before; negative: it failed
 

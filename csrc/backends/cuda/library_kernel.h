@@ -24,8 +24,9 @@
 // (plan_cache.h). Where the library runs a shape badly, its plans for equal ones (conv2d_rewrite.h)
 // are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1, and when choosing
 // takes too long (library_options.h), nothing is timed and the first one taken. Whichever it is,
-// before a program gets it, it has run once in the process, and what it left was what our own
-// kernel leaves (checked_plan.h): one that computes anything else is dropped, and told of.
+// before a program gets it, it has run in the process, by itself and as a recording, and what it
+// left was what our own kernel leaves (checked_plan.h): one that computes anything else, or cannot
+// be recorded, is dropped, and told of.
 //
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
@@ -352,7 +353,8 @@ std::optional<Chosen<Library>> fastest_plan(int device, const typename Library::
     if (!trial) trial.emplace(device, link, task, tf32);
     const Verdict verdict = trial->of(chosen);
     notes.unseen = !verdict.seen;
-    if (verdict.lacked_memory || !verdict.runs) notes.lacked_memory = true;  // it ran before
+    if (verdict.lacked_memory || !verdict.runs || !verdict.replays)
+      notes.lacked_memory = true;  // it ran before
     if (verdict.good()) return chosen;
     notes.note_wrong(verdict.runs ? verdict.wrong : "it did not run again");
   }

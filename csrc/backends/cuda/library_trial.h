@@ -171,15 +171,16 @@ inline std::optional<std::string> measured_otherwise(DeviceTimer& timer, const C
 
 // What came of a trial.
 struct Verdict {
-  bool runs = true;  // also where there is no memory to see it
+  bool runs = true;     // also where there is no memory to see it
+  bool replays = true;  // likewise: as a part of a recording
   bool lacked_memory = false;
   bool seen = false;  // whether what it left was looked at
-  std::string wrong;  // of that; empty: nothing
+  std::string wrong;  // of that, or that it does not replay; empty: nothing
   bool good() const { return runs && wrong.empty(); }
 };
 
-// Runs plans once each, in memory of its own, and holds what they leave against our own kernel's
-// result, which is made once.
+// Runs plans twice each, in memory of its own, the second time recorded as programs do it, and
+// holds what they leave against our own kernel's result, which is made once.
 template <class Library>
 class Trial {
  public:
@@ -203,9 +204,13 @@ class Trial {
     if (scratch == nullptr) return verdict;
     const bool compares = make_expected() && packs(chosen, call) &&
                           poison(timer_, task_, call, scratch, chosen.scratch_bytes());
-    verdict.runs = timer_.runs([&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); });
+    const auto run = [&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); };
+    verdict.runs = timer_.runs(run);
+    // One that cannot be recorded would keep a whole program from it.
+    verdict.replays = !verdict.runs || timer_.replays(run);
+    if (!verdict.replays) verdict.wrong = "it runs, but not as a part of a recording";
     verdict.lacked_memory = timer_.lacked_memory();
-    if (!verdict.runs || !compares) return verdict;
+    if (!verdict.good() || !compares) return verdict;
     std::optional<std::string> problem =
         result_difference(timer_, task_, tf32_, expected_, results_of(task_, call), sums_);
     if (problem && problem->empty() && is_measuring(chosen))

@@ -67,6 +67,7 @@ struct Scripted {
   Measures measures = Measures::kNothing;
   Leaves leaves = Leaves::kRight;
   bool lacks_memory = false;
+  bool refuses_recording = false;
 };
 
 struct FakePlan {
@@ -153,6 +154,8 @@ struct Fake {
     leave(plan, call);
     if (plan.script.name == "throws") throw std::runtime_error("no work for it");
     if (plan.script.fails) note_library(queue, "trouble");
+    if (plan.script.refuses_recording && fake_cuda().capturing)
+      note_library(queue, "not while it is recorded");
     if (plan.script.lacks_memory)
       note_library(queue, "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED");
   }

@@ -90,7 +90,7 @@ TEST_CASE("library kernel: what another process kept is looked at once, and drop
   plan_cache().put(choices.key_of(wrong), "spoilt");
   CHECK(choices.find(good).plan == "good");
   CHECK(own_runs == 1);
-  CHECK(Fake::runs == 1);
+  CHECK(Fake::runs == 2);  // by itself, and recorded
   CHECK(choices.find(good).plan == "good");
   CHECK(own_runs == 1);
   const Found found = choices.find(wrong);
@@ -114,15 +114,46 @@ TEST_CASE("library kernel: what is not timed is looked at, too, once in a proces
   Found found = choices.find(task);
   CHECK(found.plan == "good");
   CHECK(found.why.starts_with("a plan was dropped: rows "));
-  CHECK(Fake::runs == 2);
+  CHECK(Fake::runs == 4);
   CHECK(own_runs == 1);
   found = choices.find(task);
   CHECK(found.plan == "good");
-  CHECK(Fake::runs == 3);  // the wrong one alone
+  CHECK(Fake::runs == 6);  // the wrong one alone
   Fake::scripts = {{16, {leaving("spoilt", 1.0, Leaves::kGap)}}};
   found = choices.find(task);
   CHECK(found.plan.empty());
   CHECK(found.why.starts_with("a plan was dropped: rows "));
+}
+
+TEST_CASE("library kernel: what cannot be recorded is not taken without timing either") {
+  const Choices choices;
+  constexpr const char* kTold = "a plan was dropped: it runs, but not as a part of a recording";
+  Scripted eager{"eager", 1.0};
+  eager.refuses_recording = true;
+  Fake::scripts = {{16, {eager, {"good", 20.0}}}};
+  {
+    const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+    const Found found = choices.find(stem(next_images(), 16));
+    CHECK(found.plan == "good");
+    CHECK(found.why == kTold);
+  }
+  const Found late = choices.find(stem(next_images(), 16), 121.0);
+  CHECK(late.plan == "good");
+  CHECK(late.why.ends_with(kTold));
+  const ConvTask kept = stem(next_images(), 16);  // by another process
+  plan_cache().put(choices.key_of(kept), "eager");
+  Found found = choices.find(kept);
+  CHECK(found.plan == "good");
+  CHECK(found.why == kTold);
+  CHECK(PlanCache(plan_cache().file()).find(choices.key_of(kept)) == "good");
+  Fake::scripts = {{16, {eager}}};
+  const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+  found = choices.find(stem(next_images(), 16));
+  CHECK(found.plan.empty());
+  CHECK(found.why == kTold);
+  // Where nothing can be recorded, a plan is no worse than our own kernel.
+  fake_cuda().failing = {"cudaStreamBeginCapture"};
+  CHECK(choices.find(stem(next_images(), 16)).plan == "eager");
 }
 
 TEST_CASE("library kernel: without memory to look at it the fastest plan is taken") {
