@@ -12,9 +12,10 @@ gives them, too ("by Trainer", with checks, schedule and metrics, of which a rep
 PyTorch's best is the faster of eager and one CUDA graph, or with --compiled what `torch.compile` makes, by itself and
 in one graph, and the ratio is to that; gpu_report.py joins them. It has no part in rows in float16. Whose first results
 differ is said, whose loss after 20 steps on the batch differs from that of PyTorch in float32 (its products in TF32),
-with the same weights, of how many steps no other kernel was timed since choosing took too long, and whether steps could
-not be recorded as one. OUTPUT_DIR gets times.json (compiled.json) with the machine and its rows, anew after each of
-them, and profiles.txt, which tells where the time of a row goes. After S seconds no further row is begun.
+with the same weights, of how many steps no other kernel was timed (choosing took too long, or there was no memory for
+it), and whether steps could not be recorded as one. OUTPUT_DIR gets times.json (compiled.json) with the machine and its
+rows, anew after each of them, and profiles.txt, which tells where the time of a row goes. After S seconds no further
+row is begun.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ from pycnn.tracing import trace  # noqa: E402
 
 sys.path.append(str(TOOLS.parent))  # only now: `benchmarks` is found there, pycnn is not
 
-# csrc/backends/cuda/library_kernel.h: what was not timed, and why; and what was, but for engines that also measure.
-LATE, MEASURING = "choosing took more than", "no engines that measure"
+# csrc/backends/cuda/library_kernel.h: what was not timed at all or not beside all others, and what was, but for engines
+# that also measure.
+UNTIMED, LATE, MEASURING = "not timed: ", "choosing took more than", "no engines that measure"
 TURN_S, ROUNDS = 0.2, 5
 DEVICE = "cuda"  # both sides'
 FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
@@ -328,8 +330,9 @@ def learnt_in_float32(work: Workload) -> float:
 
 
 def steps_not_timed(steps: list[dict[str, Any]]) -> int:
-    """How many of a profile run a kernel beside which not all others were timed, for want of time."""
-    return sum(any(LATE in reason and MEASURING not in reason for _, reason in step["refused"]) for step in steps)
+    """How many of a profile run a kernel beside which not all others were timed, for want of time or of memory."""
+    reasons = [[part for _, reason in step["refused"] for part in reason.split("; ")] for step in steps]
+    return sum(any(UNTIMED in part or (LATE in part and MEASURING not in part) for part in each) for each in reasons)
 
 
 def profile(program: Any, title: str) -> tuple[str, float, int]:

@@ -550,14 +550,17 @@ late = ["conv2d.cudnn", f"not timed: {gpu_times.LATE} 10 s (PYCNN_CUDA_CHOOSE_SE
 print(gpu_times.LATE)
 print(gpu_times.MEASURING)
 own = ["conv2d.cudnn", f"{gpu_times.MEASURING}: {gpu_times.LATE} 5 s"]
-refused = [[late], [["a", "b"], late], [["a", "b"]], [], [own], [own, late]]
+memory = ["conv2d.cudnn", f"{gpu_times.UNTIMED}there is no memory for it; a plan was dropped"]
+both = ["conv2d.cudnn", f"{own[1]}; {late[1]}"]
+refused = [[late], [["a", "b"], late], [["a", "b"]], [], [own], [own, late], [memory], [both]]
 print(gpu_times.steps_not_timed([{"refused": each} for each in refused]))
 """
     text, measuring, count = run_beside_tools(script, code).splitlines()
     header = (root / "csrc/backends/cuda/library_kernel.h").read_text()
     assert f'"{text} "' in header
     assert f'"{measuring}: {text} "' in header
-    assert count == "3"
+    assert '"not timed: "' in header
+    assert count == "5"
 
 
 PEER = """

@@ -265,6 +265,7 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
                                           std::vector<Chosen<Library>>& plans, RaceNotes& notes,
                                           bool pinned, const Chosen<Library>* copied) {
   DeviceTimer timer(device);
+  notes.untimed = timer.works() ? "there is no memory for it" : "the GPU cannot be used for it";
   if (!timer.works()) return {};
   std::int64_t most_packed = own_packed_bytes(task, tf32);
   const bool own_packs = most_packed > 0;
@@ -290,6 +291,7 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
                                                      (is_narrow(task.image) ? 2 : 4)));
     if (result == nullptr) {  // there is no telling which is faster
       notes.lacked_memory = true;
+      notes.untimed.clear();
       return {*copied};
     }
   }
@@ -327,6 +329,7 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
   const std::vector<int> places = ranked(timer, works, handicaps);
   Library::forget_stream(link);
   if (timer.lacked_memory()) notes.lacked_memory = true;
+  notes.untimed = places.empty() ? "no kernel could be recorded for it" : "";
   std::vector<Chosen<Library>> found;
   for (const int place : places) {
     const auto index = static_cast<std::size_t>(place);
@@ -458,7 +461,9 @@ Chosen<Library> find_plan(int device, const ConvTask& task, std::string& why,
       const Verdict verdict = trial.of(chosen);
       if (!verdict.wrong.empty()) notes.note_wrong(verdict.wrong);
       why = notes.wrong_text;
-      if (verdict.good()) return chosen;
+      if (!verdict.good()) continue;
+      why = "not timed: " + notes.untimed + (why.empty() ? "" : "; " + why);
+      return chosen;
     }
     if (why.empty()) why = kNoneRuns;
     return {};

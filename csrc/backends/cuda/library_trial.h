@@ -284,6 +284,7 @@ struct RaceNotes {
   bool lacked_memory = false;
   bool unseen = false;      // what the fastest one leaves
   bool none_right = false;  // of all that were timed
+  std::string untimed;      // why nothing was; empty: something was
   std::string dropped;      // why plans that measure were
   int wrong = 0;            // of those that were fastest
   std::string wrong_text;

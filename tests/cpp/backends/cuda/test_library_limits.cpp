@@ -80,9 +80,20 @@ TEST_CASE("library kernel: plans that do not run are not taken when nothing can 
   const Choices choices;
   Fake::scripts = {{kPlain, {{"broken", 1.0, true}, {"plain", 2.0}}}};
   fake_cuda().failing = {"cudaStreamBeginCapture"};
-  CHECK(choices.find(stem(next_images())).plan == "plain");
+  Found found = choices.find(stem(next_images()));
+  CHECK(found.plan == "plain");
+  CHECK(found.why == "not timed: no kernel could be recorded for it");
+  fake_cuda().failing.clear();
+  fake_cuda().blocks_left = 0;
+  found = choices.find(stem(next_images()));
+  CHECK(found.plan == "broken");  // which nobody could see
+  CHECK(found.why == "not timed: there is no memory for it");
+  fake_cuda().failing = {"cudaStreamCreateWithFlags"};
+  CHECK(choices.find(stem(next_images())).why == "not timed: the GPU cannot be used for it");
+  fake_cuda().blocks_left = 1000;
+  fake_cuda().failing = {"cudaStreamBeginCapture"};
   Fake::scripts = {{kPlain, {{"broken", 1.0, true}, {"throws", 2.0}}}};
-  const Found found = choices.find(stem(next_images()));
+  found = choices.find(stem(next_images()));
   CHECK(found.plan.empty());
   CHECK(found.why == kNoneRuns);
 }
