@@ -59,7 +59,8 @@ sys.path.append(str(TOOLS.parent))  # only now: `benchmarks` is found there, pyc
 # csrc/backends/cuda/library_kernel.h: what was not timed at all or not beside all others, and what was, but for engines
 # that also measure.
 UNTIMED, LATE, MEASURING = "not timed: ", "choosing took more than", "no engines that measure"
-TURN_S, ROUNDS = 0.2, 5
+# A turn of a slow net is of so many steps that all are 30.
+TURN_S, ROUNDS, LEAST = 0.2, 5, 6
 DEVICE = "cuda"  # both sides'
 FIRST_LOSS, FIRST_SCORES = 0.05, 0.1  # how far PyTorch's may be: shares of the loss, of the largest score
 # The kernels that were chosen by time have made these steps, gradients and updates. What dropout leaves out, and what a
@@ -289,7 +290,7 @@ def times_in_turns(steps: dict[str, Steps]) -> dict[str, float]:
         step(24)  # pycnn's records and tries both ways of running the steps
         begin = time.perf_counter()
         step(4)
-        repeats[key] = min(500, max(4, int(TURN_S / ((time.perf_counter() - begin) / 4))))
+        repeats[key] = min(500, max(LEAST, int(TURN_S / ((time.perf_counter() - begin) / 4))))
     samples: dict[str, list[float]] = {key: [] for key in steps}
     for _ in range(ROUNDS):
         for key, step in steps.items():

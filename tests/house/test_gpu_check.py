@@ -563,6 +563,21 @@ print(gpu_times.steps_not_timed([{"refused": each} for each in refused]))
     assert count == "5"
 
 
+TURNS = """
+import gpu_times
+now, taken = [0.0], []
+gpu_times.time.perf_counter = lambda: now[0]
+def steps(count):
+    taken.append(count)
+    now[0] += 0.5 * count
+print(gpu_times.times_in_turns({"slow": steps}), sum(taken[-gpu_times.ROUNDS:]))
+"""
+
+
+def test_30_steps_are_timed_of_the_slowest_net(script):
+    assert run_beside_tools(script, TURNS).strip() == "{'slow': 0.5} 30"
+
+
 PEER = """
 import gpu_times, torch
 gpu_times.DEVICE = "cpu"
