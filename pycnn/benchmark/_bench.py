@@ -29,11 +29,11 @@ from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
 from pycnn.optim import SGD
 from pycnn.program import PendingRun, Program, check_numerics, compile_traced
-from pycnn.tensor import expect_memory
-from pycnn.tracing import Symbol, trace
+from pycnn.tensor import Parameter, expect_memory
+from pycnn.tracing import Symbol, scope, trace
 from pycnn.version import __version__
 
-__all__ = ["bench", "environment"]
+__all__ = ["bench", "environment", "images_from"]
 
 _ROUND_SECONDS = 0.1
 _MOST_RUNS = 2000
@@ -83,6 +83,7 @@ def bench(
     tf32: bool = False,
     recompute: str = "cheap",
     peaks: str | None = "keep",
+    images: str | None = None,
     report: Callable[[str], object] | None = None,
 ) -> BenchReport:
     """Time a net.
@@ -106,6 +107,9 @@ def bench(
         peaks: Hold the times against what the machine can do at most (see `machine_peaks`): "keep" takes the peaks of
             the cache or measures them for it, "renew" measures, None leaves them out. Those of a GPU are measured
             every time: the products of large matrices and the passes through large tensors by its own kernels.
+        images: Where they come from: "host", an array of float32 that each run is given; or "device", bytes that lie on
+            the GPU, of which each run gathers its own and scales them, as `Trainer.fit` has it. Default: "device" on a
+            GPU, if the net takes images, else "host", where on a GPU the copy may be all that is measured.
         report: Is told what takes time besides.
 
     Returns:
@@ -140,11 +144,12 @@ def bench(
     multiplied = multiplied_type(dtype, numerics["tf32"])
     net.build(input_shape)
     shape = (batch_size, *(net.input_shape or ()))
+    images = images_from(images, device, shape[1:])
     state = net.state_dict()
-    arrays = _arrays(net, shape, train, seed)
+    arrays, resident = _arrays(net, shape, train, seed, is_resident=images == "device")
     try:
         options: dict[str, Any] = {"device": device, "isa": isa, "recompute": recompute, **numerics}
-        programs = [_compile(net, arrays, train, threads=count, **options) for count in counts]
+        programs = [_compile(net, arrays, resident, train, threads=count, **options) for count in counts]
         limits = _peaks(programs, device, peaks, report)
         timings, clock = _time(programs, arrays, rounds, batch_size)
         result = BenchReport(
@@ -161,6 +166,7 @@ def bench(
             rounds=rounds,
             clock=clock,
             peaks=tuple(limit for limit in limits if limit is not None),
+            images=images,
         )
         if layers:
             rows, wall = _profile(programs[0], arrays, rounds, limits[0], multiplied)
@@ -181,17 +187,50 @@ def _peaks(
     return [machine_peaks(threads=p.threads, isa=p.isa, renew=peaks == "renew", report=report) for p in programs]
 
 
-def _arrays(net: Module, shape: tuple[int, ...], train: bool, seed: int) -> list[np.ndarray]:
+def images_from(wanted: str | None, device: Any, image_shape: Sequence[int]) -> str:
+    """Settle `images` of `bench`: "host" or "device".
+
+    Raises:
+        ArgumentError: It is neither, or images cannot come from there.
+    """
+    is_gpu = isinstance(device, str) and device.startswith("cuda")
+    if wanted is None:
+        return "device" if is_gpu and len(image_shape) == 3 else "host"
+    if not isinstance(wanted, str) or wanted not in ("host", "device"):
+        raise ArgumentError(f"bench: images is {wanted!r}, expected 'host' or 'device'")
+    if wanted == "device" and not is_gpu:
+        raise ArgumentError(f"bench: images is 'device', which is for a GPU; the device is {device!r}")
+    if wanted == "device" and len(image_shape) != 3:
+        raise ArgumentError(
+            f"bench: images is 'device', and the net's input {tuple(image_shape)} is no image (H, W, C)"
+        )
+    return wanted
+
+
+def _arrays(
+    net: Module, shape: tuple[int, ...], train: bool, seed: int, *, is_resident: bool
+) -> tuple[list[np.ndarray], Parameter | None]:
+    """What a run is given, and images that lie where it is computed."""
     random = np.random.default_rng(seed)
-    expect_memory(f"bench: no memory for images {shape}", math.prod(shape) * 4)
-    images = random.random(shape, np.float32)
+    resident = None
+    arrays: list[np.ndarray]
+    if is_resident:
+        expect_memory(f"bench: no memory for images {shape}", math.prod(shape) * 2)
+        pixels = random.integers(0, 256, shape, np.uint8)
+        resident = Parameter(shape, init=pixels, trainable=False, dtype="uint8")
+        resident.name = "images of the benchmark"
+        arrays = [np.zeros((shape[0], 8), np.int64)]
+        arrays[0][:, 0] = np.arange(shape[0])  # whole, in their order
+    else:
+        expect_memory(f"bench: no memory for images {shape}", math.prod(shape) * 4)
+        arrays = [random.random(shape, np.float32)]
     if not train:
-        return [images]
+        return arrays, resident
     scores = trace(lambda x: _single(net(x)), {"x": (shape, "float32")}, root=net)
     result = tuple(scores.graph.spec(dict(scores.graph.outputs())["output"])[0])
     if len(result) != 2:
         raise ArgumentError(f"bench: the net gives {result}; a training step needs scores (N, classes)")
-    return [images, random.integers(0, result[1], shape[0], np.int64)]
+    return [*arrays, random.integers(0, result[1], shape[0], np.int64)], resident
 
 
 def _single(result: Any) -> Symbol:
@@ -200,13 +239,20 @@ def _single(result: Any) -> Symbol:
     return result
 
 
-def _compile(net: Module, arrays: list[np.ndarray], train: bool, **options: Any) -> Program:
+def _compile(net: Module, arrays: list[np.ndarray], resident: Parameter | None, train: bool, **options: Any) -> Program:
     inputs = {name: (array.shape, array.dtype.name) for name, array in zip("xy", arrays, strict=False)}
+
+    def scores(x: Symbol) -> Symbol:
+        if resident is None:
+            return _single(net(x))
+        with scope("images"):
+            x = functional.take_windows(resident, x, size=resident.shape[1:3])
+        return _single(net(x))
+
     if not train:
-        traced = trace(lambda x: _single(net(x)), inputs, root=net)
-        return compile_traced(traced, **options)
+        return compile_traced(trace(scores, inputs, root=net), **options)
     loss = getattr(net, "default_loss", None) or functional.cross_entropy
-    traced = trace(lambda x, y: {"loss": loss(_single(net(x)), y)}, inputs, root=net)
+    traced = trace(lambda x, y: {"loss": loss(scores(x), y)}, inputs, root=net)
     spec = SGD(1e-3, momentum=0.9).spec(dict(net.named_parameters()))
     program = compile_traced(traced, mode="training", optimizer=spec, **options)
     # Small steps: the same work, and the weights stay finite however many there are.

@@ -141,6 +141,7 @@ class BenchReport:
         rounds: How many the runs were spread over.
         clock: Of the processor while the runs were timed.
         peaks: Of the machine, one for each of `timings`; empty without peaks.
+        images: Where they came from in each run: "host", or "device", where they lay already.
     """
 
     name: str
@@ -159,6 +160,7 @@ class BenchReport:
     rounds: int = 0
     clock: Clock | None = None
     peaks: tuple[Peaks, ...] = ()
+    images: str = "host"
 
     @property
     def multiplied(self) -> str:
@@ -173,7 +175,7 @@ class BenchReport:
         """The tables as text."""
         what = "training step" if self.train else "inference"
         cpu = self.environment.get("cpu", "unknown CPU")
-        lines = [f"{self.name} {what}, input {self.shape}, {self.dtype}, {cpu}"]
+        lines = [f"{self.name} {what}, input {self.shape}, {self.dtype}, {cpu}, images from the {self.images}"]
         # Before the numbers that they are about.
         lines += [f"warning: {text}" for text in self.warnings]
         lines += _timing_table(self.timings)

@@ -3,7 +3,8 @@
 The machine's peaks (multiply-adds in registers, reading and copying in each cache and in memory) are measured once and
 kept in the user's cache folder. The bound of a step is the time that its operations or its bytes take at these peaks,
 whichever is longer; the bound of the net is their sum. With --device cuda the peaks are those of the GPU, measured each
-time by products of large matrices and passes through large tensors.
+time by products of large matrices and passes through large tensors, and the images of all runs lie on the GPU, of which
+each run gathers its own; --images host copies them from the host in every run instead.
 
 A regression, for --compare, is a setting whose median and minimum are both slower than before by more than the noise
 of the two measurements, and by more than 3 %; the exit code is then 1.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pycnn.benchmark import BenchReport, bench, draw_roofline
+from pycnn.benchmark._bench import images_from
 from pycnn.cli import _nets, _options, _plots
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
@@ -36,9 +38,16 @@ __all__ = ["add_arguments", "run"]
 
 _TOLERANCE = 0.03
 _NUMERICS = ("dtype", "emulate_bfloat16", "winograd", "tf32")
-_SAME = ("net", "options", "shape", "train", "recompute", *_NUMERICS)
+_SAME = ("net", "options", "shape", "train", "recompute", "images", *_NUMERICS)
 # Of files that were written before the field was there.
-_FORMERLY = {"recompute": "cheap", "dtype": "float32", "emulate_bfloat16": False, "winograd": True, "tf32": False}
+_FORMERLY = {
+    "recompute": "cheap",
+    "images": "host",
+    "dtype": "float32",
+    "emulate_bfloat16": False,
+    "winograd": True,
+    "tf32": False,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _options.add_recompute(parser)
     parser.add_argument("--threads", type=_options.thread_list, metavar="N,M", help="one number or several to compare")
     parser.add_argument("--isa", choices=("baseline", "avx2", "avx512"), help="instruction set (default: the best)")
+    parser.add_argument(
+        "--images",
+        choices=("host", "device"),
+        help="where each run takes them from: float32 that is copied from the host, or bytes that lie on the GPU "
+        "(default on a GPU)",
+    )
     parser.add_argument("--rounds", type=_options.count, default=7, metavar="N", help="of about 0.1 s (default: 7)")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON to a file, or, without one, to standard output"
@@ -91,7 +106,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if before is not None:
         image = net.input_shape if args.input_shape is None else args.input_shape
         shape = (args.batch, *(image or ()))
-        what = (args.net, options, shape, args.train, recompute, *(numerics[key] for key in _NUMERICS))
+        images = images_from(args.images, args.device, shape[1:])
+        what = (args.net, options, shape, args.train, recompute, images, *(numerics[key] for key in _NUMERICS))
         _refuse_different(before, what, args)
     report = bench(
         net,
@@ -107,6 +123,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         **numerics,
         recompute=recompute,
         peaks=None if args.no_peaks else "renew" if args.measure_peaks else "keep",
+        images=args.images,
         report=output.progress,
     )
     failure = None

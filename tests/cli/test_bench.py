@@ -64,10 +64,11 @@ def test_bench_as_json(run, has_types):
     has_types(
         values, schema=str, net=str, options=dict, name=str, shape=list, train=bool, timings=list, layers=list,
         layers_wall=float, environment=dict, warnings=list, dtype=str, winograd=bool, tf32=bool,
-        emulate_bfloat16=bool, recompute=str, rounds=int, clock=dict, peaks=list,
+        emulate_bfloat16=bool, recompute=str, rounds=int, clock=dict, peaks=list, images=str,
     )  # fmt: skip
     assert values["schema"] == "pycnn.bench/1"
     assert values["shape"] == [4, 28, 28, 1]
+    assert values["images"] == "host"
     check_report(values, has_types)
     (timing,) = values["timings"]
     assert timing["images_per_second"] == pytest.approx(4 / timing["median"])
@@ -231,6 +232,7 @@ def test_clock_that_changes_meanwhile_is_told(run, monkeypatch):
         ("lenet5 --batch 2", "shape [1, 28, 28, 1] and (2, 28, 28, 1)"),
         ("lenet5 --dtype bfloat16 --emulate-bfloat16", "dtype float32 and bfloat16; emulate_bfloat16 False and True"),
         ("lenet5 --tf32", "tf32 False and True"),
+        ("lenet5 --device cuda", "images host and device"),
         ("lenet5 --no-winograd", "winograd True and False"),
         ("lenet5 --train --recompute sqrt", "train False and True; recompute cheap and sqrt"),
         ("lenet5 --option activation=relu", "options {} and {'activation': 'relu'}"),
@@ -284,8 +286,10 @@ def test_bench_in_python_leaves_the_weights_alone():
     assert report.to_dict()["shape"] == (4, 28, 28, 1)
 
 
-@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"rounds": 0}, {"threads": -1}])
-def test_bench_in_python_refuses_bad_numbers(arguments):
+@pytest.mark.parametrize(
+    "arguments", [{"batch_size": 0}, {"rounds": 0}, {"threads": -1}, {"images": "gpu"}, {"images": "device"}]
+)
+def test_bench_in_python_refuses_bad_arguments(arguments):
     with pytest.raises(ArgumentError, match=next(iter(arguments))):
         pycnn.bench(pycnn.models.lenet5(), **arguments)
 

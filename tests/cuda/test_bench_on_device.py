@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 
 import pytest
 
-from pycnn import models
+from pycnn import models, nn
 from pycnn.benchmark import bench, draw_roofline
 from pycnn.benchmark._device_peaks import device_peaks
 from pycnn.cli import main
+from pycnn.errors import ArgumentError
 
 pytestmark = pytest.mark.cuda
 
@@ -57,6 +59,31 @@ def test_a_net_that_cannot_be_recorded_is_told_of(monkeypatch):
     monkeypatch.setenv("PYCNN_EMULATED_FAILURE", "recording")
     report = bench(models.lenet5(), batch_size=2, device="cuda", peaks=None, rounds=1)
     assert "the net was not recorded, its steps are launched one by one: told to fail" in report.warnings
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(("images", "given"), [(None, 2 * 8 * 8), ("device", 2 * 8 * 8), ("host", 2 * 28 * 28 * 4)])
+def test_images_lie_on_the_device_unless_the_host_is_asked_for(monkeypatch, tmp_path, images, given, train):
+    log = tmp_path / "calls"
+    monkeypatch.setenv("PYCNN_EMULATED_CALLS", str(log))
+    report = bench(
+        models.lenet5(), batch_size=2, device="cuda", peaks=None, rounds=1, images=images, train=train, layers=True
+    )
+    where = images or "device"
+    assert report.images == where
+    assert str(report).splitlines()[0].endswith(f", images from the {where}")
+    assert any(layer.op == "take_windows" for layer in report.layers) == (where == "device")
+    if "emulated" in os.environ.get("PYCNN_CUDA_MODULE", ""):
+        # What a step is given: numbers and labels, or images and labels; places are aligned to 256 bytes.
+        sent = Counter(line for line in log.read_text().splitlines() if line.startswith("copy_in "))
+        assert sent.most_common(1)[0][0] == f"copy_in {-(-given // 256) * 256 + 256 * train}"
+
+
+def test_a_net_that_takes_no_images_is_given_arrays():
+    net = nn.Sequential(nn.Linear(4, 3))
+    assert bench(net, input_shape=(4,), device="cuda", peaks=None, rounds=1).images == "host"
+    with pytest.raises(ArgumentError, match=r"input \(4,\) is no image"):
+        bench(net, input_shape=(4,), device="cuda", peaks=None, rounds=1, images="device")
 
 
 def test_the_roofline_is_that_of_the_device(tmp_path, capsys):
