@@ -1,7 +1,5 @@
 #include <pybind11/stl.h>
 
-#include <algorithm>
-
 #include "bindings/module.h"
 
 namespace pycnn::bindings {
@@ -85,29 +83,6 @@ py::object begin(const Program& program, const py::args& inputs) {
     begun.run = program.begin(arrays.from, arrays.to);
   }
   return py::cast(std::move(begun));
-}
-
-// Others may look names up and give new ones meanwhile: what was added is there at the end, and
-// what somebody else has given by then is taken by a program that is compiled once more.
-Program compile_beside(const Graph& graph, Variables& variables, const CompileOptions& options) {
-  for (;;) {
-    const auto lacks = [](const Variables& map, const std::string& name) {
-      const auto found = map.find(name);
-      return found == map.end() || !found->second.defined();
-    };
-    const Variables before = variables;
-    Variables after = before;
-    Program program = [&] {
-      py::gil_scoped_release nogil;
-      return compile(graph, after, options);
-    }();
-    std::erase_if(after, [&](const auto& entry) { return !lacks(before, entry.first); });
-    if (!std::all_of(after.begin(), after.end(),
-                     [&](const auto& entry) { return lacks(variables, entry.first); }))
-      continue;
-    for (auto& [name, tensor] : after) variables.insert_or_assign(name, tensor);
-    return program;
-  }
 }
 
 py::list named_specs(const std::vector<std::pair<std::string, TensorSpec>>& specs) {
@@ -358,7 +333,11 @@ void bind_program(py::module_& m) {
         options.memory_limit_bytes = memory_limit_bytes;
         options.loss = loss;
         options.optimizer = std::move(optimizer);
-        return compile_beside(graph, variables.map, options);
+        // The lock of the map is the interpreter's.
+        return compile_beside(graph, variables.map, options, [](const auto& work) {
+          const py::gil_scoped_release nogil;
+          work();
+        });
       },
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
       py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"), py::arg("tf32"),

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -247,6 +248,13 @@ class PYCNN_API Program {
 /// step whose gradients are not all finite changes no other variable and is not counted.
 PYCNN_API Program compile(const Graph& graph, Variables& variables,
                           const CompileOptions& options = {});
+/// As `compile`, where other threads read `variables` and give it tensors meanwhile, each under one
+/// lock that the caller holds: `unlocked` lets it go, runs what it is given and takes it again.
+/// What compiling adds is in the map at the end; where somebody else has given one of these names
+/// by then, the graph is compiled once more, with that tensor.
+PYCNN_API Program compile_beside(const Graph& graph, Variables& variables,
+                                 const CompileOptions& options,
+                                 const std::function<void(const std::function<void()>&)>& unlocked);
 /// What `plan_memory` found.
 struct MemoryPlan {
   MemoryReport memory;  ///< bytes

@@ -38,6 +38,71 @@ TEST_CASE("compile adds the state of training and keeps what is there") {
   CHECK(c.variables.at("ema.fc.weight").shares_storage_with(average));
 }
 
+// The lock is a bool here, and what others do with the variables meanwhile is done behind `work`.
+TEST_CASE("compile beside others keeps their tensors and gives away the lock meanwhile") {
+  Compiled c;
+  c.options.optimizer->momentum = 0.9;
+  const std::string added = "optim.momentum.fc.weight";
+  const Tensor others(c.variables.at("fc.weight").spec());
+  bool is_held = true;
+  int compiled = 0;
+  std::function<void()> meanwhile = [] {};
+  const auto compile_it = [&] {
+    return compile_beside(c.graph, c.variables, c.options, [&](const auto& work) {
+      CHECK(is_held);
+      is_held = false;
+      ++compiled;
+      CHECK(!c.variables.contains(added));
+      work();
+      meanwhile();
+      is_held = true;
+    });
+  };
+  SUBCASE("nobody comes") {
+    compile_it();
+    CHECK(compiled == 1);
+    CHECK(c.variables.at(added).data<float>()[3] == 0.0f);
+  }
+  SUBCASE("a new name stays") {
+    meanwhile = [&] { c.variables["theirs"] = others; };
+    compile_it();
+    CHECK(compiled == 1);
+    CHECK(c.variables.at("theirs").shares_storage_with(others));
+    CHECK(c.variables.contains(added));
+  }
+  SUBCASE("a name that was forgotten meanwhile stays forgotten") {
+    c.variables["theirs"] = others;
+    meanwhile = [&] { c.variables.erase("theirs"); };
+    compile_it();
+    CHECK(!c.variables.contains("theirs"));
+    CHECK(c.variables.contains(added));
+  }
+  SUBCASE("a refusal adds nothing") {
+    c.options.loss = "cost";
+    const std::size_t before = c.variables.size();
+    CHECK_THROWS_AS(compile_it(), ArgumentError);
+    CHECK(c.variables.size() == before);
+  }
+}
+
+TEST_CASE("what somebody else gave while it was compiled is what the program shares") {
+  Compiled c;
+  c.options.optimizer->momentum = 0.9;
+  const std::string name = "optim.momentum.fc.weight";
+  Tensor others(c.variables.at("fc.weight").spec());
+  std::fill_n(others.mutable_data<float>(), others.size(), 1.0f);
+  int compiled = 0;
+  const Program program = compile_beside(c.graph, c.variables, c.options, [&](const auto& work) {
+    work();
+    if (compiled++ == 0) c.variables[name] = others;
+  });
+  CHECK(compiled == 2);
+  CHECK(c.variables.at(name).shares_storage_with(others));
+  program.run(
+      {{"x", Tensor({{2, 8, 8, 2}, DType::kFloat32})}, {"y", Tensor({{2}, DType::kInt64})}});
+  CHECK(others.data<float>()[0] != 1.0f);
+}
+
 TEST_CASE("variables that are missing or wrong are named") {
   Compiled c;
   c.variables.erase("fc.weight");
