@@ -25,6 +25,9 @@ constexpr std::size_t kMostSlots = 3;
 // Variables that change often are single numbers; these go through the slot, so that the caller may
 // change them again at once.
 constexpr std::size_t kSmallVariables = 4096;
+// Inputs that are copied sooner than a second copy on the device, and a wait for the first, are
+// given to it.
+constexpr std::size_t kSmallInputs = std::size_t{64} << 10;
 
 // Where scratch begins in the working memory: aligned as libraries of a device want it.
 std::size_t scratch_place(const ProgramPlan& plan) { return (plan.arena_bytes + 255) / 256 * 256; }
@@ -307,15 +310,19 @@ void DeviceProgram::stage(Slot& slot, std::span<const void* const> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i)
     copy_bytes(plan_.threads, slot.staging.data() + input_places_[i], inputs[i],
                byte_size(plan_.inputs[i].second));
-  {
-    // The slot's last run is done, so nobody reads what is overwritten there.
-    const OnLane lane(*session_, kCopyLane);
-    session_->module->copy_in(session_->queue, slot.inputs.data(), slot.staging.data(),
-                              input_bytes_);
-    session_->module->mark(session_->queue, slot.arrived.get());
+  // The slot's last run is done, so nobody reads what was overwritten in it.
+  const DeviceModule& module = *session_->module;
+  if (input_bytes_ <= kSmallInputs) {
+    module.copy_in(session_->queue, inputs_->data(), slot.staging.data(), input_bytes_);
+  } else {
+    {
+      const OnLane lane(*session_, kCopyLane);
+      module.copy_in(session_->queue, slot.inputs.data(), slot.staging.data(), input_bytes_);
+      module.mark(session_->queue, slot.arrived.get());
+    }
+    module.follow(session_->queue, slot.arrived.get());
+    module.copy_within(session_->queue, inputs_->data(), slot.inputs.data(), input_bytes_);
   }
-  session_->module->follow(session_->queue, slot.arrived.get());
-  session_->module->copy_within(session_->queue, inputs_->data(), slot.inputs.data(), input_bytes_);
   upload_variables(slot);
 }
 

@@ -19,9 +19,9 @@
 // run assigns stays on the device until somebody reads it (core/residence.h).
 //
 // Runs overlap with what the host does. Each has a slot: staging memory, into which its inputs are
-// copied at once, and from which its results are fetched later. The inputs of a run go to the
-// device on a lane of their own while the run before it is computed, and the host waits for a
-// device only where it wants results or all slots are taken.
+// copied at once, and from which its results are fetched later. The inputs of a run, unless they
+// are small, go to the device on a lane of their own while the run before it is computed, and the
+// host waits for a device only where it wants results or all slots are taken.
 namespace pycnn {
 
 class DeviceMemory;

@@ -98,9 +98,9 @@ TEST_CASE("cuda lanes: branches and gradients of weights are laid beside others"
     train("cuda", 2);
     return calls.count("follow");
   };
-  CHECK(follows("1") == 2);  // each run its inputs
-  CHECK(follows("2") > 8);
-  CHECK(follows("3") > 8);
+  CHECK(follows("1") == 0);
+  CHECK(follows("2") > 6);
+  CHECK(follows("3") > 6);
 }
 
 TEST_CASE("cuda lanes: both ways are tried and give the same bits, whichever is kept") {

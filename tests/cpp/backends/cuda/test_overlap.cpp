@@ -1,6 +1,7 @@
 // Runs that overlap with the host. The emulated device works as late as it may, so that whatever
 // the host reuses or reads too early shows; its two devices go through lanes in opposite orders.
 #include <deque>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -70,14 +71,17 @@ std::vector<std::string> devices() {
   return {Device::cuda(0), Device::cuda(testing::other_device())};
 }
 
-TEST_CASE("cuda overlap: runs begun ahead have the bits of runs one by one") {
-  Stream expected("cuda");
+// Images of so many are more than what is copied without a lane of its own.
+constexpr std::int64_t kLargeBatch = 130;
+
+void check_runs_begun_ahead(std::int64_t batch, std::initializer_list<std::size_t> aheads) {
+  Stream expected("cuda", batch);
   const std::vector<double> losses = losses_one_by_one(expected, 9);
   for (const std::string& device : devices()) {
-    for (const std::size_t ahead : {1, 2, 3, 5}) {
+    for (const std::size_t ahead : aheads) {
       CAPTURE(device);
       CAPTURE(ahead);
-      Stream stream(device);
+      Stream stream(device, batch);
       std::deque<Stream::Begun> begun;
       std::vector<double> actual;
       const auto collect = [&] {
@@ -93,6 +97,27 @@ TEST_CASE("cuda overlap: runs begun ahead have the bits of runs one by one") {
       CHECK(actual == losses);
       CHECK(test::same_bits(stream.variables, expected.variables));
     }
+  }
+}
+
+TEST_CASE("cuda overlap: runs begun ahead have the bits of runs one by one") {
+  check_runs_begun_ahead(16, {1, 2, 3, 5});
+}
+
+TEST_CASE("cuda overlap: runs begun ahead with large inputs have the bits of runs one by one") {
+  check_runs_begun_ahead(kLargeBatch, {3});
+}
+
+TEST_CASE("cuda overlap: large inputs go to the device on a lane of their own, small ones do not") {
+  if (!testing::is_emulated()) return;
+  for (const std::int64_t batch : {std::int64_t{16}, kLargeBatch}) {
+    CAPTURE(batch);
+    Stream stream("cuda", batch);
+    (void)losses_one_by_one(stream, 2);  // the second one is recorded, with what follows in it
+    const Calls calls;
+    (void)losses_one_by_one(stream, 3);
+    CHECK(calls.count("copy_in") == 3);
+    CHECK(calls.count("follow") == (batch == kLargeBatch ? 3 : 0));
   }
 }
 
