@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 
+#include "backends/cuda/driver_build.h"
 #include "backends/cuda/elementwise.h"
 
 namespace pycnn::cuda {
@@ -155,6 +156,7 @@ const char* device_identity(int device) {
   }
   text = std::string(properties.name) + ", " + std::to_string(properties.multiProcessorCount) +
          " multiprocessors, driver " + std::to_string(driver);
+  if (const std::string build = driver_build(); !build.empty()) text += " " + build;
   return text.c_str();
 }
 

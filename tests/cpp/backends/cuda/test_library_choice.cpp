@@ -93,6 +93,22 @@ TEST_CASE("cuda timer: nothing is left behind, whatever fails") {
   }
 }
 
+TEST_CASE("cuda choice: kernels are chosen anew for another build of the driver") {
+  const std::string file = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.65.06";
+  const std::string line =
+      "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124.06  Release Build  "
+      "(x@y1.2)";
+  CHECK(driver_build(file, line) == "580.65.06");
+  CHECK(driver_build("", line) == "570.124.06");
+  CHECK(driver_build("/usr/lib/libcuda.so.1", line) == "570.124.06");
+  CHECK(driver_build("/usr/lib/libcuda.so.1", "").empty());
+  CHECK(driver_build("", "NVRM version: none").empty());
+  fake_cuda() = {};
+  const std::string identity = device_identity(0), build = driver_build();  // of this machine
+  CHECK(identity ==
+        "fake, 132 multiprocessors, driver 13000" + (build.empty() ? build : " " + build));
+}
+
 TEST_CASE("cuda choice: the fastest wins, our own kernel too where all are short") {
   Timed timed;
   for (const double us : {9.0, 5.0, 7.0, 6.0, 8.0, 10.0, 4.0}) timed.add(us);
