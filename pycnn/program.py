@@ -133,7 +133,7 @@ class Variables:
     def __setitem__(self, name: str, values: Any) -> None:
         """Store a copy of an array, in memory layout, under a name; in place when the name is there already."""
         # Not ascontiguousarray, which gives numbers an axis.
-        array = np.require(as_array(values, what=name), requirements="C")
+        array = np.asarray(as_array(values, what=name), order="C")
         if name in self.core:
             Tensor(self.core[name]).copy_(array)
         else:

@@ -366,3 +366,17 @@ def test_notebooks_show_a_net_as_its_table_or_tree(net):
     assert unknown._repr_html_().startswith("<pre>Sequential(")
     copied = pickle.loads(pickle.dumps(net))
     assert copied._repr_html_() == net._repr_html_()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32", "int64", ">f4", ">i8"])
+def test_variables_have_the_type_and_the_values_that_are_stored(dtype):
+    array = np.arange(1, 4).astype(dtype)
+    if array.dtype.isnative:
+        assert _core.Tensor.from_array(array).dtype == dtype
+    else:
+        with pytest.raises(pycnn.DTypeError, match=dtype):
+            _core.Tensor.from_array(array)
+    variables = pycnn.program.Variables()
+    variables["rate"] = np.zeros(3, array.dtype.newbyteorder("="))
+    variables["rate"] = array
+    np.testing.assert_array_equal(variables["rate"].numpy(), [1, 2, 3])

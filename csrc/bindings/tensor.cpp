@@ -39,9 +39,16 @@ py::dtype numpy_dtype(DType dtype) { return py::dtype(numpy_number(dtype)); }
 
 namespace {
 
+DType dtype_of(const py::array& array) {
+  // By number, for a schedule writes a rate in each step and the text of a type takes long.
+  const py::dtype given = array.dtype();
+  for (const DType dtype : {DType::kFloat32, DType::kInt64, DType::kUInt8})
+    if (given.num() == numpy_number(dtype) && given.byteorder() != '>') return dtype;
+  return parse_dtype(py::str(given).cast<std::string>());
+}
+
 Tensor tensor_from(const py::array& array) {
-  TensorSpec spec{{array.shape(), array.shape() + array.ndim()},
-                  parse_dtype(py::str(array.dtype()).cast<std::string>())};
+  TensorSpec spec{{array.shape(), array.shape() + array.ndim()}, dtype_of(array)};
   Tensor tensor(spec);
   if (!(array.flags() & py::array::c_style))
     throw ArgumentError("tensor: the array must be contiguous");
@@ -124,7 +131,7 @@ void bind_tensor(py::module_& m) {
           "assign",
           [](Tensor& t, const py::array& array) {
             Shape shape(array.shape(), array.shape() + array.ndim());
-            const DType dtype = parse_dtype(py::str(array.dtype()).cast<std::string>());
+            const DType dtype = dtype_of(array);
             if (shape != t.shape())
               throw ShapeError("assign: array is " + to_string(shape) + ", the tensor " +
                                to_string(t.shape()));
