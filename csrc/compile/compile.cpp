@@ -62,7 +62,10 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   prepack_weights(schedule);
   if (options.fuse) absorb_neighbours(schedule, choice.pins);
   if (!options.exchange) {
-    if (options.fuse && device.module != nullptr) keep_roundings(schedule);
+    if (options.fuse && device.module != nullptr) {
+      narrow_gradients(schedule);
+      keep_roundings(schedule);
+    }
     hasten_updates(schedule);
     if (options.fuse) join_updates(schedule);
   }

@@ -137,6 +137,9 @@ void prepack_weights(Schedule& schedule);
 // for that. For programs of a device.
 void keep_roundings(Schedule& schedule);
 
+// Has gradients that kernels make in 16 bits stay so where an update alone reads them.
+void narrow_gradients(Schedule& schedule);
+
 // Moves each update of a parameter to the earliest place in the run, so that its gradient dies
 // early.
 void hasten_updates(Schedule& schedule);

@@ -128,6 +128,22 @@ def test_joined_updates_change_no_bit(optimizer):
     assert (few[0][op], many[0][op]) == (1, 10)
 
 
+@pytest.mark.skipif(not OWN_KERNELS, reason="on a GPU kernels of a library may be chosen or not")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_gradients_that_are_made_in_16_bits_are_read_so(monkeypatch, tmp_path, optimizer):
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("PYCNN_EMULATED_NARROW", "1")
+    monkeypatch.setenv("PYCNN_EMULATED_CALLS", str(calls))
+    launches, trainings = [], []
+    for pins in ({}, {"conv2d_grad_weight": "conv2d_grad_weight.cudnn"}):
+        calls.unlink(missing_ok=True)
+        trainings.append(train(small_alexnet, "bfloat16", optimizer, variants=pins))
+        launches.append(calls.read_text().split().count("launch"))
+    assert_same(*trainings)
+    assert np.isfinite(trainings[0][1]).all()
+    assert launches[1] - launches[0] == 3 * 3  # convolutions, steps
+
+
 def test_a_step_of_lenet5_has_few_steps():
     # The image, two convolutions, two pools, three dense layers, their gradients but for the image's, the loss and its
     # gradient, the weights of all layers as they are multiplied, the updates and the step's number.

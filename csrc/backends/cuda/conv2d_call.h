@@ -14,6 +14,9 @@ struct ConvCall {
   const void* packed_bias;
   float* grad_weight;
   float* grad_bias;  // null: none is wanted
+  // Where the gradient of the weights is wanted in the images' type, by a plan that leaves it so
+  // (library_kernel.h), and not in `grad_weight`; null: there.
+  void* narrow_grad_weight;
   ConvEpilogue epilogue;
   int input_step, output_step, residual_step, gate_step;  // as ConvShape's
   Measure measure;
@@ -41,7 +44,10 @@ ConvCall call_of(const KernelArgs& args) {
     call.output = args.inputs[1].data;
     call.input_step = step(args.inputs[0]);
     call.output_step = step(args.inputs[1]);
-    call.grad_weight = args.outputs[0].as<float>();
+    if (is_narrow(image_of(args.outputs[0])))
+      call.narrow_grad_weight = args.outputs[0].data;
+    else
+      call.grad_weight = args.outputs[0].as<float>();
     call.grad_bias = op.bias ? args.outputs[1].as<float>() : nullptr;
   } else {
     call.input = args.outputs[0].data;

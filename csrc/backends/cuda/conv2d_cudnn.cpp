@@ -177,11 +177,15 @@ void run_plan(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::b
   std::byte* const narrow_weight = scratch + plan.layout.weight;
   std::byte* const narrow_bias = scratch + plan.layout.bias;
   if (p.direction == Direction::kGradWeight) {
-    void* const target = narrow ? static_cast<void*>(narrow_weight) : call.grad_weight;
+    // An update may read it as it is.
+    const bool widens = narrow && call.narrow_grad_weight == nullptr;
+    void* const target = widens   ? static_cast<void*>(narrow_weight)
+                         : narrow ? call.narrow_grad_weight
+                                  : call.grad_weight;
     execute(queue, plan,
             {{cudnn::kInput, call.input}, {cudnn::kOutput, call.output}, {cudnn::kWeight, target}},
             workspace);
-    if (narrow) cast(queue, p.image, Image::kFloat32, target, call.grad_weight, s.weights());
+    if (widens) cast(queue, p.image, Image::kFloat32, target, call.grad_weight, s.weights());
     if (call.grad_bias != nullptr)
       conv2d_grad_bias(queue, p.image, s, call.output, call.grad_bias,
                        scratch + plan.layout.partials);
@@ -441,6 +445,9 @@ struct Cudnn {
   static Image image(const Plan& plan) { return plan.problem.image; }
   static bool packs_bias(const Plan& plan) {
     return plan.problem.bias && is_narrow(plan.problem.image);
+  }
+  static bool leaves_narrow(const Plan& plan) {
+    return plan.problem.direction == Direction::kGradWeight && is_narrow(plan.problem.image);
   }
   static void forget_stream(const Link& link) { forget_stream_of(link); }
 };

@@ -108,6 +108,11 @@ struct Either {
     return plan.first != nullptr ? First::packs_bias(*plan.first)
                                  : Second::packs_bias(*plan.second);
   }
+  // The first one may.
+  static bool leaves_narrow(const Plan& plan) requires requires {
+    First::leaves_narrow(*plan.first);
+  }
+  { return plan.first != nullptr && First::leaves_narrow(*plan.first); }
   static void forget_stream(const Link& link) {
     if (link.has_first()) First::forget_stream(*link.first);
     if (link.has_second()) Second::forget_stream(*link.second);

@@ -48,6 +48,8 @@
 // and of one with plans that measure their results as MeasureKind tells, and finish them before:
 //   measures(plan)                whether it is one; such a plan is seen to do so before it may win
 //   zero_first(plan)              from now on it zeroes what it adds to
+// and of one with plans that make gradients of weights in 16 bits, which they widen behind:
+//   leaves_narrow(plan)           whether it is one, which then leaves them so where a call says
 namespace pycnn::cuda {
 
 // Never destroyed, since kernels use it until the process ends.
@@ -607,9 +609,11 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     choice.packed_bias = packed_input(rounding, channels * 2, "bias", !problem.pinned.empty());
     choice.packed_bias.input = 2;
   }
+  const bool narrow = problem.pinned.empty() && leaves_narrow(chosen);
   choice.state = std::make_shared<const Ready<Library>>(
       Ready<Library>{std::move(chosen), std::move(apart), own_apart, tf32, packs});
-  choice.alignment = kVectorBytes;                          // as plans are told
+  choice.alignment = kVectorBytes;  // as plans are told
+  if (narrow) choice.widened_from = problem.inputs[0].dtype;
   if (!measures) choice.strided_inputs = norm_input(task);  // in the pass behind the plan
   return choice;
 }

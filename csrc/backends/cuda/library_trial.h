@@ -111,6 +111,16 @@ bool packs_bias(const Chosen<Library>& chosen) {
   return chosen.task.direction == Direction::kForward && Library::packs_bias(*chosen.plan);
 }
 
+// Whether it makes a gradient of weights in 16 bits and widens it in a pass behind. What a
+// rewritten task's is mapped back by reads float32.
+template <class Library>
+bool leaves_narrow(const Chosen<Library>& chosen) {
+  if constexpr (requires { Library::leaves_narrow(*chosen.plan); })
+    return chosen.rewrite == nullptr && Library::leaves_narrow(*chosen.plan);
+  else
+    return false;
+}
+
 template <class Library>
 bool is_large(const Chosen<Library>& chosen) {
   return chosen.plan->workspace_bytes() > kMostWorkspace;

@@ -59,6 +59,8 @@ void take(Choice&& choice, const char* variant, Kernel& kernel) {
   kernel.output_pitch = choice.output_pitch;
   kernel.apart_variant = choice.apart_variant;
   kernel.rounds = choice.rounds;
+  kernel.widened_from = choice.widened_from;
+  kernel.takes_narrow_gradient = choice.takes_narrow_gradient;
 }
 
 // The kernel of a library that is wanted: the pinned one, else the best. Null: none is.

@@ -18,7 +18,8 @@ SgdParams params_of(const ops::SgdUpdate& op, Views inputs, Views outputs) {
   const bool has_velocity = inputs.size() > (op.clipped ? 4u : 3u);
   SgdParams p{};
   p.own.parameter = inputs[0].as<const float>();
-  p.own.gradient = inputs[1].as<const float>();
+  p.own.gradient = inputs[1].data;
+  p.own.gradient_type = image_of(inputs[1]);
   p.own.velocity = has_velocity ? inputs[3].as<const float>() : nullptr;
   p.own.new_parameter = outputs[0].as<float>();
   p.own.new_velocity = has_velocity ? outputs[1].as<float>() : nullptr;
@@ -35,7 +36,8 @@ SgdParams params_of(const ops::SgdUpdate& op, Views inputs, Views outputs) {
 AdamParams params_of(const ops::AdamUpdate& op, Views inputs, Views outputs) {
   AdamParams p{};
   p.own.parameter = inputs[0].as<const float>();
-  p.own.gradient = inputs[1].as<const float>();
+  p.own.gradient = inputs[1].data;
+  p.own.gradient_type = image_of(inputs[1]);
   p.own.mean = inputs[4].as<const float>();
   p.own.variance = inputs[5].as<const float>();
   p.own.new_parameter = outputs[0].as<float>();
@@ -231,7 +233,10 @@ Choice take_update(const OpType& op, const Problem& problem) {
   if (problem.pinned.empty() && count_of(problem.outputs[0]) < kLargeTensor)
     choice.join = join<OpType, update_all>;
   if constexpr (kRounds<OpType>)
-    if (problem.pinned.empty()) choice.rounds = rounds<OpType, update>;
+    if (problem.pinned.empty()) {
+      choice.rounds = rounds<OpType, update>;
+      choice.takes_narrow_gradient = true;
+    }
   return choice;
 }
 

@@ -92,6 +92,19 @@ void launch_updates(DeviceQueue& queue, const typename Rule::Params* params, int
   launch(queue, kernel, blocks);
 }
 
+// Of a tensor: all threads of a block go the same way.
+template <class Params>
+PYCNN_BOTH void load_gradient(const Params& p, std::int64_t begin, int n, float (&g)[kWidth]) {
+  switch (p.own.gradient_type) {
+    case Image::kFloat32:
+      return load(static_cast<const float*>(p.own.gradient) + begin, n, g);
+    case Image::kBFloat16:
+      return load(static_cast<const BFloat16*>(p.own.gradient) + begin, n, g);
+    case Image::kFloat16:
+      return load(static_cast<const Float16*>(p.own.gradient) + begin, n, g);
+  }
+}
+
 // The new values x of a parameter.
 template <class Params>
 PYCNN_BOTH void store_parameter(const Params& p, std::int64_t begin, int n,
@@ -127,7 +140,7 @@ struct Sgd {
       }
       return;
     }
-    load(p.own.gradient + begin, n, g);
+    load_gradient(p, begin, n, g);
     for (int i = 0; i < kWidth; ++i) g[i] = step.factor * g[i] + p.own.weight_decay * x[i];
     if (p.own.velocity != nullptr) {
       float v[kWidth];
@@ -168,7 +181,7 @@ struct Adam {
   PYCNN_BOTH void apply(const Step& s, std::int64_t begin, int n) const {
     float x[kWidth], g[kWidth], m[kWidth], v[kWidth];
     load(p.own.parameter + begin, n, x);
-    load(p.own.gradient + begin, n, g);
+    load_gradient(p, begin, n, g);
     load(p.own.mean + begin, n, m);
     load(p.own.variance + begin, n, v);
     // A factor that is NaN shall be seen.

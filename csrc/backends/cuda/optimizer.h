@@ -11,21 +11,23 @@ struct DeviceQueue;
 // a factor is below 0, nothing changes.
 // Every tensor may be written where it was read. Several tensors at a time, at most kMostTensors,
 // differ in what is marked as their own; each may have up to 2^31 - 1 elements. A new parameter is
-// written once more, rounded to 16 bits, where that is asked for.
+// written once more, rounded to 16 bits, where that is asked for; a gradient may be of any type of
+// images.
 namespace pycnn::cuda {
 
-constexpr int kMostTensors = 41;  // what fits the parameters of a launch
+constexpr int kMostTensors = 39;  // what fits the parameters of a launch
 
 struct SgdParams {
   struct Tensor {
     const float* parameter;
-    const float* gradient;
+    const void* gradient;
     const float* velocity;  // null: none, of all
     float* new_parameter;
     float* new_velocity;
     void* rounded;  // the new parameter; null: not wanted
     float rate_scale, weight_decay;
     std::int64_t count;
+    Image gradient_type;
   } own;
   const float* learning_rate;
   const float* factor;  // null: 1
@@ -39,7 +41,7 @@ void sgd_of_all(DeviceQueue& queue, const SgdParams* params, int count);
 struct AdamParams {
   struct Tensor {
     const float* parameter;
-    const float* gradient;
+    const void* gradient;
     const float* mean;
     const float* variance;
     float* new_parameter;
@@ -48,6 +50,7 @@ struct AdamParams {
     void* rounded;  // the new parameter; null: not wanted
     double weight_decay, rate_scale;
     std::int64_t count;
+    Image gradient_type;
   } own;
   const float* learning_rate;
   const std::int64_t* step;

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backends/device_module.h"
@@ -30,6 +31,8 @@ struct Choice {
   const char* apart_variant = nullptr;                    // as Kernel::apart_variant
   decltype(Kernel::rounds) rounds = nullptr;              // as Kernel::rounds
   PackedInput packed_bias = {};                           // as Kernel::packed_bias
+  std::optional<DType> widened_from = {};                 // as Kernel::widened_from
+  bool takes_narrow_gradient = false;                     // as Kernel::takes_narrow_gradient
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

@@ -432,6 +432,42 @@ Choice choose_measuring(const ConvTask& task) {
   return choice;
 }
 
+// With $PYCNN_EMULATED_NARROW=1 it is taken, for gradients of weights beside 16 bits, by one that
+// makes them in 16 bits and widens them in a pass behind, as plans of cuDNN do.
+struct OwnNarrow {
+  ConvTask task;
+  bool tf32;
+};
+
+void run_own_narrow(const KernelArgs& args) noexcept {
+  const auto& own =
+      *static_cast<const OwnNarrow*>(static_cast<const DeviceKernelArgs&>(args).state);
+  DeviceQueue& queue = queue_of(args);
+  queue.failed = queue.failed || !is_aligned(args.outputs[0]);
+  const std::int64_t weights = own.task.shape.weights();
+  const ConvCall call = call_of<ops::Conv2dGradWeight>(args);
+  std::byte* const wide = args.scratch;
+  std::byte* const narrow = wide + aligned(weights * 4);
+  ConvCall inner = call;
+  inner.grad_weight = reinterpret_cast<float*>(wide);
+  run_own(queue, own.task, own.tf32, inner, narrow + aligned(weights * 2));
+  const Image image = own.task.image;
+  void* const to = call.narrow_grad_weight != nullptr ? call.narrow_grad_weight : narrow;
+  cast(queue, Image::kFloat32, image, wide, to, weights);
+  if (to == narrow) cast(queue, image, Image::kFloat32, narrow, call.grad_weight, weights);
+}
+
+Choice choose_narrow(const ConvTask& task, const Problem& problem) {
+  const OwnNarrow own{task, library_options(task.tf32).tf32};
+  const std::int64_t weights = task.shape.weights();
+  Choice choice{run_own_narrow, scratch(aligned(weights * 4) + aligned(weights * 2) +
+                                        own_scratch_bytes(task, own.tf32))};
+  if (problem.pinned.empty()) choice.widened_from = problem.inputs[0].dtype;
+  choice.state = std::make_shared<OwnNarrow>(own);
+  choice.alignment = kVectorBytes;
+  return choice;
+}
+
 template <class OpType>
 Choice choose_rewrite(const OpType& op, const Problem& problem) {
   if (std::getenv("PYCNN_EMULATED_MEASURE") != nullptr)
@@ -471,6 +507,8 @@ Choice select_library(int, const ops::Conv2dGradInput& op, const Problem& p) {
   return choose_rewrite(op, p);
 }
 Choice select_library(int, const ops::Conv2dGradWeight& op, const Problem& p) {
+  if (std::getenv("PYCNN_EMULATED_NARROW") != nullptr)
+    if (const ConvTask task = task_of(op, p); is_narrow(task.image)) return choose_narrow(task, p);
   return choose_rewrite(op, p);
 }
 Choice select_library(int, const ops::Dense& op, const Problem& p) { return choose_rewrite(op, p); }

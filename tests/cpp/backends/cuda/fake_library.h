@@ -163,6 +163,9 @@ struct Fake {
   static bool packs_bias(const Plan& plan) {
     return plan.task.bias && plan.script.name != "widens" && is_narrow(plan.task.image);
   }
+  static bool leaves_narrow(const Plan& plan) {
+    return plan.task.direction == Direction::kGradWeight && plan.script.name.starts_with("narrow");
+  }
   static const void *bias, *packed_bias;  // of the last run
   static void forget_stream(const Link&) { stream = nullptr; }
   static cudaStream_t stream;  // that it was given last

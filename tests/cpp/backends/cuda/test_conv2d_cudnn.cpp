@@ -417,6 +417,49 @@ TEST_CASE("conv2d by cudnn: a bias in 16 bits is cast unless it was packed") {
   before_streams_end(linked.link.device);
 }
 
+TEST_CASE("conv2d by cudnn: a gradient of 16 bits is widened unless it is wanted as it is") {
+  const Linked linked;
+  ConvTask task = small_task();
+  CHECK(
+      !Cudnn::leaves_narrow(*Engines(linked.link, plain_problem(task), {}).plan(0, 10, false, 0)));
+  task.image = Image::kBFloat16;
+  CHECK(
+      !Cudnn::leaves_narrow(*Engines(linked.link, plain_problem(task), {}).plan(0, 10, false, 0)));
+  task.direction = Direction::kGradWeight;
+  const auto plan = Engines(linked.link, plain_problem(task), {}).plan(0, 10, false, 0);
+  REQUIRE(plan != nullptr);
+  CHECK(Cudnn::leaves_narrow(*plan));
+  CHECK(leaves_narrow(Chosen<CudnnOrCublasLt>{
+      nullptr, std::make_shared<CudnnOrCublasLt::Plan>(CudnnOrCublasLt::Plan{plan, nullptr}),
+      task}));
+  // cuBLASLt's are float32.
+  CHECK(!leaves_narrow(
+      Chosen<CudnnOrCublasLt>{nullptr, std::make_shared<CudnnOrCublasLt::Plan>(), task}));
+  DeviceQueue queue;
+  const auto weights = static_cast<std::size_t>(task.shape.weights());
+  std::vector<std::byte> data(2 * 4 * 4 * 8 * 2),
+      scratch(static_cast<std::size_t>(plan->scratch_bytes()));
+  std::vector<float> wide(weights), bias(8);
+  std::vector<std::uint16_t> narrow(weights);
+  ConvCall call{};
+  call.input = call.output = data.data();
+  call.grad_weight = wide.data();
+  casts = 0;
+  Cudnn::run(queue, *plan, call, scratch.data());
+  CHECK(casts == 1);
+  CHECK(fake.last_operands[cudnn::kWeight] == scratch.data() + plan->layout.weight);
+  call.grad_weight = nullptr;
+  call.narrow_grad_weight = narrow.data();
+  call.grad_bias = bias.data();
+  Cudnn::run(queue, *plan, call, scratch.data());
+  CHECK(casts == 1);
+  CHECK(fake.last_operands[cudnn::kWeight] == narrow.data());
+  CHECK(narrow == std::vector<std::uint16_t>(weights, 0x3F80));  // ones
+  CHECK(bias == std::vector<float>(8, 1.0f));
+  CHECK(!queue.failed());
+  before_streams_end(linked.link.device);
+}
+
 TEST_CASE("conv2d by cudnn: a handle keeps no stream that ends") {
   const Linked linked;
   const Link& link = linked.link;

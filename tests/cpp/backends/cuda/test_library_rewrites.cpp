@@ -66,6 +66,33 @@ TEST_CASE("library kernel: each direction moves what it has to") {
   CHECK(moves.packs + moves.scatters + moves.finishes == 0);
 }
 
+TEST_CASE("library kernel: who makes a gradient in 16 bits and widens it behind says so") {
+  const Choices choices;
+  ops::Conv2dGradWeight op;
+  op.kernel_size = {3, 3};
+  op.padding = {1, 1, 1, 1};
+  const auto choose = [&](std::int64_t channels, std::string_view pinned = {}) {
+    const std::int64_t images = next_images();
+    const std::vector<TensorSpec> inputs = {{{images, 12, 12, channels}, DType::kBFloat16},
+                                            {{images, 12, 12, 8}, DType::kBFloat16}};
+    const std::vector<TensorSpec> outputs = {{{8, 3, 3, channels}, DType::kFloat32}};
+    Problem problem;
+    problem.inputs = inputs;
+    problem.outputs = outputs;
+    problem.pinned = pinned;
+    const Choice choice = choose_library<Fake>(0, op, problem);
+    const bool taken = choice.run != nullptr;
+    REQUIRE(taken);
+    return choice.widened_from;
+  };
+  Fake::scripts = {{16, {{"narrow", 10.0}}}, {kPadded, {{"narrow too", 10.0}}}};
+  CHECK(choose(16) == DType::kBFloat16);
+  CHECK_FALSE(choose(16, "conv2d_grad_weight.cudnn").has_value());
+  CHECK_FALSE(choose(kPlain).has_value());  // it is mapped back behind
+  Fake::scripts = {{16, {{"wide", 10.0}}}};
+  CHECK_FALSE(choose(16).has_value());
+}
+
 TEST_CASE("library kernel: a rewrite that is refused or fails leaves the choice to the others") {
   const Choices choices;
   Fake::scripts[kBlocks].clear();
