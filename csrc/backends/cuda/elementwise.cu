@@ -2,6 +2,7 @@
 
 #include "backends/cuda/divider.h"
 #include "backends/cuda/elementwise.h"
+#include "backends/cuda/fill_timed.h"
 #include "backends/cuda/map.h"
 #include "backends/cuda/philox.h"
 
@@ -309,20 +310,6 @@ void launch_normalize(DeviceQueue& queue, const NormalizeParams& params) {
   else
     launch_map(queue, Normalize<From, To>{params}, params.count);
 }
-
-// Half a word is 0.0078 to 0.03 in bfloat16 (and the upper one of a float32), 1 to 1.25 in float16.
-struct FillTimed {
-  static constexpr int kWidth = 8;
-  std::uint16_t* output;
-  std::uint64_t seed;
-  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
-    const PhiloxWords words = philox(0, static_cast<std::uint64_t>(begin), seed);
-    for (int i = 0; i < n; ++i) {
-      const std::uint32_t bits = words.word[i / 2] >> (i % 2 * 16);
-      output[begin + i] = static_cast<std::uint16_t>(0x3C00u | (bits & 0x80FFu));
-    }
-  }
-};
 
 struct Increment {
   static constexpr int kWidth = 1;

@@ -102,9 +102,10 @@ void leave_sums(const Measure& measure, const void* result, std::int64_t count,
 }  // namespace
 
 void conv2d(DeviceQueue&, Arithmetic arithmetic, const ConvShape& shape, const void*,
-            const ConvWeights&, const ConvEpilogue&, const Measure& measure, void* output, void*) {
-  leave_rows(image_of(arithmetic), output, shape.pixels(), shape.out_channels,
-             shape.output_pitch());
+            const ConvWeights&, const ConvEpilogue& epilogue, const Measure& measure, void* output,
+            void*) {
+  leave_rows(image_of(arithmetic), output, shape.pixels(), shape.out_channels, shape.output_pitch(),
+             activate(epilogue.curve, products));
   if (measure.kind != MeasureKind::kNothing) leave_sums(measure, output, 0, shape.out_channels);
   run_own_kernel();
 }
@@ -178,9 +179,12 @@ void Fake::leave(const Plan& plan, const ConvCall& call) {
   const ConvTask& task = plan.task;
   if (fake_cuda().capturing) return;
   const Leaves leaves = plan.script.leaves;
+  float number = leaves == Leaves::kZero ? 0.0f : 1.0f;
+  if (task.direction == Direction::kForward)
+    number = activate(call.epilogue.curve, number * products);
   for (const ResultPart& part : results_of(task, call))
     leave_rows(part.image, part.data, part.rows - (leaves == Leaves::kGap ? 1 : 0), part.channels,
-               part.pitch, leaves == Leaves::kWrong ? 1.1f : 1.0f);
+               part.pitch, leaves == Leaves::kWrong ? 1.1f * number : number);
   if (task.measure == MeasureKind::kNothing) return;
   const bool forward = task.direction == Direction::kForward;
   auto* const values =

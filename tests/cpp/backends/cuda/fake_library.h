@@ -37,6 +37,8 @@ struct Moves {
 };
 inline Moves moves;
 inline double own_us = 1000.0;
+// What products add up to in forward passes, before the curve.
+inline float products = 1.0f;
 inline int own_runs = 0, casts = 0;
 
 // What a plan that measures its result leaves there.
@@ -51,11 +53,12 @@ enum class Measures {
   kTile        // all but the last 128 rows
 };
 
-// What a plan leaves of its results, which are ones.
+// What a plan leaves of its results, which are ones unless `products` says something else.
 enum class Leaves {
   kRight,
   kWrong,  // a tenth too large
   kGap,    // the last row as it was
+  kZero,   // as if its products were zero
 };
 
 struct Scripted {
@@ -208,6 +211,7 @@ struct Choices {
     fake_cuda() = {};
     moves = {};
     own_us = 1000.0;
+    products = 1.0f;
     own_runs = Fake::planned = Fake::runs = Fake::measured = 0;
     Fake::apart_us = 0.0;
     Fake::writes_apart = true;

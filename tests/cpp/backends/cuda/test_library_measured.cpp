@@ -4,6 +4,7 @@
 #include <random>
 
 #include "backends/cuda/fake_library.h"
+#include "backends/cuda/fill_timed.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -129,6 +130,50 @@ TEST_CASE("library kernel: a tile that is not counted shows among many rows") {
   const Found found = net.find({measuring("fused", 1.0, Measures::kTile)});
   CHECK(found.plan == "plain");
   CHECK(found.why.starts_with("a plan that measures was dropped: mean 0 is 2.999"));
+}
+
+// Sums of one sign would grow with the rows, and a tile's part of them would be less than what two
+// orders of sums differ by: operands have either sign alike.
+TEST_CASE("measured plans: of numbers as operands have them a tile shows in sums of gradients") {
+  constexpr std::size_t kChannels = 8, kTile = 64;
+  ConvTask task = stem(1, 16);
+  task.measure = MeasureKind::kSums;
+  task.direction = Direction::kGradInput;
+  task.shape.in_channels = kChannels;
+  const auto fill = [](auto& numbers, std::uint64_t seed) {
+    const FillTimed filling{reinterpret_cast<std::uint16_t*>(numbers.data()), seed};
+    const auto count = static_cast<std::int64_t>(numbers.size() * sizeof(numbers[0]) / 2);
+    for (std::int64_t begin = 0; begin < count; begin += FillTimed::kWidth)
+      filling(begin, FillTimed::kWidth);
+  };
+  for (const Image image : {Image::kFloat32, Image::kBFloat16, Image::kFloat16})
+    for (const std::size_t rows : {std::size_t{3200}, std::size_t{40000}, std::size_t{400000}}) {
+      CAPTURE(static_cast<int>(image));
+      CAPTURE(rows);
+      with_image(image, [&](auto type) {
+        std::vector<decltype(type)> gradients(rows * kChannels), normed(rows * kChannels);
+        fill(gradients, 3);
+        fill(normed, 4);
+        std::vector<double> all(2 * kChannels), fewer(2 * kChannels), squares(2 * kChannels);
+        for (std::size_t i = 0; i < gradients.size(); ++i) {
+          const double gradient = static_cast<double>(widened(gradients[i]));
+          const double product = gradient * static_cast<double>(widened(normed[i]));
+          const std::size_t c = i % kChannels;
+          for (const auto& [at, x] : {std::pair{c, gradient}, {kChannels + c, product}}) {
+            all[at] += x;
+            squares[at] += x * x;
+            if (i / kChannels / kTile != 1) fewer[at] += x;
+          }
+        }
+        for (std::size_t at = 0; at < all.size(); ++at)
+          CHECK(std::abs(all[at]) < 5.0 * std::sqrt(squares[at]));
+        const auto measured = [](const std::vector<double>& sums) {
+          return Measurement{std::vector<float>(sums.begin(), sums.end()), {1.0f}};
+        };
+        const auto tolerance = own_tolerance(static_cast<std::int64_t>(rows));
+        CHECK(!difference(task, measured(all), measured(fewer), tolerance).empty());
+      });
+    }
 }
 
 TEST_CASE("measured plans: a tile that is not counted is more than rounding is") {

@@ -36,6 +36,21 @@ TEST_CASE("library kernel: the fastest plan is dropped where its result is wrong
     }
 }
 
+TEST_CASE("library kernel: wrong products are seen where a curve makes much the same of them") {
+  const Choices choices;
+  for (const CurveKind kind : {CurveKind::kSigmoid, CurveKind::kTanh, CurveKind::kIdentity}) {
+    CAPTURE(static_cast<int>(kind));
+    Fake::scripts = {{16, {leaving("spoilt", 1.0, Leaves::kZero), {"good", 20.0}}}};
+    products = 0.02f;  // of numbers as operands have them in bfloat16: a sigmoid makes 0.505
+    ConvTask task = stem(next_images(), 16);
+    task.bias = true;
+    task.curve = {kind};
+    const Found found = choices.find(task);
+    CHECK(found.plan == "good");
+    CHECK(found.why.starts_with("a plan was dropped: rows "));
+  }
+}
+
 TEST_CASE("library kernel: wrong plans leave the choice to the next best, at last our own") {
   const Choices choices;
   Fake::scripts = {{16, {}}};
