@@ -6,8 +6,10 @@ and the smaller nets.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import re
 import time
 
 import numpy as np
@@ -120,6 +122,57 @@ def test_kernels_that_are_chosen_by_time_train_as_the_cpu_does(monkeypatch, name
     expected = on_the_cpu(name, image, classes, batch, rate)
     actual, _ = losses(name, image, classes, batch, "cuda", dtype=dtype, rate=rate)
     np.testing.assert_allclose(actual, expected, rtol=share, atol=0.02 if dtype == "float32" else 0.0)
+
+
+@pytest.mark.skipif(EMULATED, reason="nothing is timed on the emulated device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernel_of_an_ordinary_convolution_was_timed_beside_those_of_a_library(monkeypatch, dtype):
+    monkeypatch.delenv("PYCNN_CUDA_DETERMINISTIC", raising=False)
+    monkeypatch.setenv("PYCNN_CUDA_CHOOSE_SECONDS", "60")
+    manual_seed(1)
+    program = pycnn.compile(pycnn.nn.Conv2d(64, 64, 3, padding=1), (16, 28, 28, 64), device="cuda", dtype=dtype)
+    (step,) = [step for step in program.steps() if step["op"] == "conv2d"]
+    assert_timed(step, has_cudnn())
+
+
+def assert_timed(step, library):
+    """A step's kernel was chosen by time; where there is a library, it is one of its own, or ours was faster."""
+    reasons = "; ".join(reason for _, reason in step["refused"])
+    what = f"{step['op']} by {step['variant']}, for: {reasons}"
+    assert "not timed" not in reasons, what
+    assert "choosing took more than" not in reasons, what
+    assert not library or ".cudnn" in step["variant"] or "our own kernel was faster" in reasons, what
+
+
+def has_cudnn() -> bool:
+    named = os.environ.get("PYCNN_CUDNN", "libcudnn.so.9")
+    try:
+        ctypes.CDLL(named)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("variant", "reason", "library", "good"),
+    [
+        ("conv2d.cudnn", None, True, True),
+        ("conv2d.cudnn+padded", "a plan that measures was dropped: mean 0", True, True),
+        ("conv2d.cuda", "our own kernel was faster; no engines that are compiled at run time", True, True),
+        ("conv2d.cuda", "libcudnn.so.9: cannot open shared object file", False, True),
+        ("conv2d.cuda", "libcudnn.so.9: cannot open shared object file", True, False),
+        ("conv2d.cuda", "none of its plans leaves what our own kernel does", True, False),
+        ("conv2d.cudnn", "not timed: there is no memory for it", True, False),
+        ("conv2d.cudnn", "no engines that would have been compiled: choosing took more than 60 s", True, False),
+    ],
+)
+def test_a_kernel_that_was_not_chosen_by_time_is_told(variant, reason, library, good):
+    step = {"op": "conv2d", "variant": variant, "refused": [] if reason is None else [("conv2d.cudnn", reason)]}
+    if good:
+        assert_timed(step, library)
+    else:
+        with pytest.raises(AssertionError, match=rf"conv2d by {re.escape(variant)}, for: {re.escape(reason)}"):
+            assert_timed(step, library)
 
 
 @pytest.mark.parametrize(("name", "image", "classes", "batch"), NETS)

@@ -341,6 +341,8 @@ def test_each_kernel_that_is_tested_is_watched_once(script, root):
     wanted = re.search(r"--test-case='(.*) \*'", body)[1]
     assert set(re.findall(r'TEST_CASE\("(.*?:)', once)) == {wanted}
     assert "PYCNN_CUDNN=off PYCNN_CUBLASLT=off " in body
+    # What stands between a convolution and a library runs without one.
+    assert re.search(r'Variable \w+\("PYCNN_CUDA_REWRITES", "own"\)', once)
 
 
 def test_a_phase_that_something_else_kills_is_not_said_to_be_over_its_limit(script, tmp_path):

@@ -9,6 +9,7 @@
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_either.h"
 #include "backends/cuda/library_kernel.h"
+#include "backends/cuda/library_own.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/stream_users.h"
 
@@ -469,6 +470,8 @@ bool may_be_product(const ConvTask& task) {
 
 template <class OpType>
 Choice choose(int device, const OpType& op, const Problem& problem) {
+  if (library_options().rewrites == Rewrites::kOwn)
+    return choose_library<OwnLibrary>(device, op, problem);
   const bool products = may_be_product(task_of(op, problem));
   if (problem.pinned == kProductLibrary<OpType>)
     return products ? choose_library<CublasLt>(device, op, problem)

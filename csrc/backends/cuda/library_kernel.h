@@ -96,6 +96,7 @@ inline RewriteList rewrites_to_try(const ConvTask& task, const LibraryOptions& o
     for (ConvRewrite& rewrite : rewrites_of(task))
       list.push_back(std::make_shared<const ConvRewrite>(std::move(rewrite)));
   if (options.rewrites == Rewrites::kAlways && !list.empty()) return list;
+  if (options.rewrites == Rewrites::kOwn) return list;
   list.insert(needs_rewrite(task, options.tf32) ? list.end() : list.begin(), nullptr);
   return list;
 }

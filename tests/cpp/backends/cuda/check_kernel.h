@@ -39,17 +39,22 @@ inline void check_close(const HostTensor& actual, const HostTensor& expected) {
 
 inline bool module_has_library(const Op& op) { return cuda_module().variants(op).size() > 1; }
 
+// What the CPU's reference makes of the inputs in float64; input `keep` is float32 for it, too.
+template <class OpType>
+Tensors reference_of(const OpType& op, const Tensors& inputs, std::size_t keep) {
+  Tensors wide;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    wide.push_back(i == keep ? inputs[i] : to_float64(inputs[i]));
+  return run_kernel(op, wide, {"reference"});
+}
+
 // In both orders of threads and blocks, and with results on inputs where the kernel allows it, the
 // bits are the same; they are near those of the float64 reference.
-// Input `keep` is float32 for the reference, too.
 template <class OpType>
 void check(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
   const std::string name = OpType::kName;
   CAPTURE(name);
-  Tensors wide;
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    wide.push_back(i == keep ? inputs[i] : to_float64(inputs[i]));
-  const Tensors expected = run_kernel(op, wide, {"reference"});
+  const Tensors expected = reference_of(op, inputs, keep);
   const std::vector<TensorSpec> outputs = op.infer(specs_of(inputs));
   Kernel kernel;
   const Tensors actual = run_on_device(op, inputs, outputs, {}, kernel);

@@ -1,6 +1,6 @@
 // The kernels of each op once, on small shapes that fill no tile and mostly no vector, and one
 // training: what tools/gpu_check.sh runs under compute-sanitizer, where every launch takes long.
-// Those that rewrite for a library or look at its results are not among them.
+// Those that rewrite for a library or look at its results are among them by our own kernels.
 // tests/house/test_gpu_check.py looks that no op of test_kernels.cpp and the like is missing.
 #include "backends/cuda/check_kernel.h"
 #include "backends/cuda/training.h"
@@ -10,17 +10,31 @@ using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-// Near the float64 reference. `keep` as for `check`.
+// "": a library's kernel, if there is one.
+std::string pinned = OnDevice{}.pinned;
+OnDevice where() {
+  OnDevice how;
+  how.pinned = pinned.c_str();
+  return how;
+}
+
+// One that computes another convolution, where a library's was wanted.
+void expect_library(const Kernel& kernel) {
+  if (!pinned.empty()) return;
+  const std::string variant = kernel.variant;
+  CAPTURE(variant);
+  CHECK(variant.find('+') != std::string::npos);
+}
+
+// Near the reference. `keep` as for `check`.
 template <class OpType>
 void once(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
   const std::string name = OpType::kName;
   CAPTURE(name);
-  Tensors wide;
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    wide.push_back(i == keep ? inputs[i] : to_float64(inputs[i]));
-  const Tensors expected = run_kernel(op, wide, {"reference"});
+  const Tensors expected = reference_of(op, inputs, keep);
   Kernel kernel;
-  const Tensors actual = run_on_device(op, inputs, op.infer(specs_of(inputs)), {}, kernel);
+  const Tensors actual = run_on_device(op, inputs, op.infer(specs_of(inputs)), where(), kernel);
+  expect_library(kernel);
   for (std::size_t o = 0; o < expected.size(); ++o) check_close(actual[o], expected[o]);
 }
 
@@ -28,7 +42,8 @@ void once(const OpType& op, const Tensors& inputs, std::size_t keep = 99) {
 template <class OpType>
 void launch(const OpType& op, const Tensors& inputs) {
   Kernel kernel;
-  run_on_device(op, inputs, op.infer(specs_of(inputs)), {}, kernel);
+  run_on_device(op, inputs, op.infer(specs_of(inputs)), where(), kernel);
+  expect_library(kernel);
 }
 
 void conv_once(const ops::Conv2d& plain, const Shape& input, const Shape& weight, DType dtype) {
@@ -75,6 +90,19 @@ TEST_CASE("cuda once: convolutions of other shapes") {
   conv_once(conv({1, 1}, {1, 1, 1, 1}, {1, 1}, 4), {1, 7, 6, 16}, {32, 3, 3, 4}, dtype);
   conv_once(conv({3, 2}, {1, 0, 0, 1}, {1, 3}, 5), {2, 8, 9, 15}, {10, 2, 3, 3}, dtype);
   conv_once({}, {1, 48, 47, 9}, {10, 1, 1, 9}, dtype);  // chunks of pixels
+}
+
+// What moves images and weights there, and on a GPU what fills operands and compares results.
+TEST_CASE("cuda once: convolutions as others, by our own kernels in a library's place") {
+  const Variable own("PYCNN_CUDA_REWRITES", "own"), emulated("PYCNN_EMULATED_REWRITE", "0");
+  const Variable untimed("PYCNN_CUDA_DETERMINISTIC", "1");
+  pinned = "";
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    conv_once(conv({2, 2}, {3, 3, 3, 3}), {2, 13, 12, 3}, {10, 7, 7, 3}, dtype);
+    conv_once(conv({1, 1}, {1, 1, 1, 1}), {2, 5, 6, 9}, {10, 3, 3, 9}, dtype);
+    conv_once(conv({1, 2}, {1, 1, 1, 1}, {1, 1}, 4), {1, 7, 6, 16}, {32, 3, 3, 4}, dtype);
+  }
+  pinned = OnDevice{}.pinned;
 }
 
 TEST_CASE("cuda once: dense layers") {
