@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pytest
+import short_trainings
 import tolerances
 from kernel_paths import ISAS
 
-import pycnn
 from pycnn import functional, nn
-from pycnn.program import compile_traced
-from pycnn.tracing import trace
 
 pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="the kernels that do it are for AVX-512")
 
@@ -48,23 +45,8 @@ class Net(nn.Module):
         return self.head(functional.global_avg_pool2d(functional.relu(y + self.shortcut(x))))
 
 
-def train(activation=functional.relu, images=IMAGES, steps=3, **options):
-    pycnn.manual_seed(5)
-    net = Net(activation)
-    net.build(images[1:])
-    rng = np.random.default_rng(1)
-    traced = trace(
-        lambda x, y: {"loss": functional.cross_entropy(net(x), y)},
-        {"x": (images, "float32"), "y": ((images[0],), "int64")},
-        root=net,
-    )
-    spec = pycnn.optim.SGD(lr=0.02, momentum=0.9).spec(dict(net.named_parameters()))
-    program = compile_traced(traced, mode="training", optimizer=spec, isa="avx512", **options)
-    losses = []
-    for _ in range(steps):
-        x = rng.standard_normal(images, np.float32)
-        losses.append(program(x, rng.integers(0, 10, images[0]))["loss"])
-    return np.array(losses, np.float32), net.state_dict(), program
+def train(activation=functional.relu, images=IMAGES, **options):
+    return short_trainings.train(lambda: Net(activation), images, isa="avx512", **options)
 
 
 def assert_same(found, expected, what):

@@ -8,6 +8,7 @@
 #include "backends/cuda/conv2d_finish.h"
 #include "backends/cuda/conv2d_tiles.h"
 #include "backends/cuda/map.h"
+#include "backends/cuda/parts.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -93,10 +94,8 @@ struct PackAll {
   Packing<T> of[Most];
 
   PYCNN_BOTH void operator()(Block<PackAll>& block) const {
-    int which = 0;  // the last one that begins at or before this block
-    for (int half = 32; half > 0; half /= 2)
-      if (which + half < count && of[which + half].first_block <= block.index()) which += half;
-    const Packing<T>& p = of[which];
+    const Packing<T>& p =
+        of[part_of(block.index(), count, [&](int i) { return of[i].first_block; })];
     const std::int64_t own = block.index() - p.first_block;
     if (p.form == PackForm::kBackward)
       turn(block, p, own);

@@ -2,6 +2,7 @@
 
 #include "backends/cuda/conv2d_maps.h"
 #include "backends/cuda/map.h"
+#include "backends/cuda/parts.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -248,10 +249,8 @@ struct MapFilters {
   MappedFilter<T> of[Most];
 
   PYCNN_BOTH void operator()(Block<MapFilters>& block) const {
-    int which = 0;  // the last one that begins at or before this block
-    for (int half = 32; half > 0; half /= 2)
-      if (which + half < count && of[which + half].first_block <= block.index()) which += half;
-    const MappedFilter<T>& filter = of[which];
+    const MappedFilter<T>& filter =
+        of[part_of(block.index(), count, [&](int i) { return of[i].first_block; })];
     const std::int64_t tile = (block.index() - filter.first_block) * kTile;
     block.last([&](int thread, Registers&) {
       const std::int64_t begin = tile + std::int64_t{thread} * MappedFilter<T>::kWidth;

@@ -4,6 +4,7 @@
 #include "backends/cuda/map.h"
 #include "backends/cuda/numbers.h"
 #include "backends/cuda/optimizer.h"
+#include "backends/cuda/parts.h"
 
 // One thread of a block works out, in float64, what is the same for all elements.
 namespace pycnn::cuda {
@@ -57,9 +58,7 @@ struct UpdateOfAll {
   typename Params::Tensor tensors[kMostTensors];
 
   PYCNN_BOTH void operator()(Block<UpdateOfAll>& block) const {
-    int tensor = 0;  // the last one that begins at or before this block
-    for (int half = 32; half > 0; half /= 2)
-      if (tensor + half < count && first_block[tensor + half] <= block.index()) tensor += half;
+    const int tensor = part_of(block.index(), count, [&](int i) { return first_block[i]; });
     Rule rule{params};
     rule.p.own = tensors[tensor];
     auto& step = block.shared().step;

@@ -3,6 +3,7 @@
 
 #include "backends/cuda/map.h"
 #include "backends/cuda/numbers.h"
+#include "backends/cuda/parts.h"
 #include "backends/cuda/softmax.h"
 #include "backends/cuda/totals.h"
 
@@ -275,10 +276,7 @@ struct SquareTable {
   std::int32_t first_piece[kMostSquares + 1];
   Squares of[kMostSquares];
   PYCNN_BOTH int tensor_of(std::int64_t piece) const {
-    int tensor = 0;  // the last one that begins at or before the piece
-    for (int half = 64; half > 0; half /= 2)
-      if (tensor + half < count && first_piece[tensor + half] <= piece) tensor += half;
-    return tensor;
+    return part_of(piece, count, [&](int i) { return first_piece[i]; });
   }
 };
 static_assert(kMostSquares < 128);
