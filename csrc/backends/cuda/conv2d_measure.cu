@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_center.h"
 #include "backends/cuda/conv2d_finish.h"
 #include "backends/cuda/conv2d_measure.h"
 #include "backends/cuda/launch.h"
@@ -82,48 +83,6 @@ struct MeasurePass {
       to[2 * channels] = measure.kind == MeasureKind::kMoments
                              ? widened(result[begin * channels + channel])
                              : 0.0f;
-    });
-  }
-};
-
-// A block has some channels of one result, a thread a part of the window's products.
-template <class T>
-struct CenterValue {
-  static constexpr int kThreads = kChannels * kLanes;
-  struct Shared {
-    float sum[kChannels][kLanes];
-  };
-  struct Registers {};
-  ConvShape s;
-  const T* input;
-  const T* weight;
-  float* center;
-
-  PYCNN_BOTH std::int64_t blocks() const { return (s.out_channels + kChannels - 1) / kChannels; }
-  PYCNN_BOTH void operator()(Block<CenterValue>& block) const {
-    const int c0 = static_cast<int>(block.index()) * kChannels;
-    const int top = s.out_height / 2 * s.stride_y - s.top;
-    const int left = s.out_width / 2 * s.stride_x - s.left;
-    Shared& shared = block.shared();
-    block.each([&](int thread, Registers&) {
-      const int lane = thread % kLanes, channel = c0 + thread / kLanes;
-      float sum = 0.0f;
-      for (int i = lane; channel < s.out_channels && i < s.window(); i += kLanes) {
-        const int tap = i / s.in_group();
-        const int y = top + tap / s.kernel_width * s.dilation_y;
-        const int x = left + tap % s.kernel_width * s.dilation_x;
-        if (y < 0 || x < 0 || y >= s.height || x >= s.width) continue;
-        const int c = channel / s.out_group() * s.in_group() + i % s.in_group();
-        sum += widened(input[(std::int64_t{y} * s.width + x) * s.input_pitch() + c]) *
-               widened(weight[std::int64_t{channel} * s.window() + i]);
-      }
-      shared.sum[thread / kLanes][lane] = sum;
-    });
-    block.last([&](int thread, Registers&) {
-      if (thread >= kChannels || c0 + thread >= s.out_channels) return;
-      float sum = 0.0f;
-      for (int lane = 0; lane < kLanes; ++lane) sum += shared.sum[thread][lane];
-      center[c0 + thread] = sum;
     });
   }
 };
@@ -284,10 +243,10 @@ void measure_pass(DeviceQueue& queue, Image image, const Measure& measure, const
 
 void measure_center(DeviceQueue& queue, Image image, const ConvShape& shape, const void* input,
                     const void* weight, float* center) {
-  with_image(image, [&](auto type) {
+  with_vectors(image, shape.in_group(), [&](auto type, auto width) {
     using T = decltype(type);
-    const CenterValue<T> value{shape, static_cast<const T*>(input), static_cast<const T*>(weight),
-                               center};
+    const auto value = CenterValue<T, decltype(width)::value>::of(
+        shape, static_cast<const T*>(input), static_cast<const T*>(weight), center);
     launch(queue, value, value.blocks());
   });
 }

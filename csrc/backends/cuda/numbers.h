@@ -136,7 +136,7 @@ PYCNN_BOTH bool is_one_access(const T* data) {
          reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<T, Count>) == 0;
 }
 
-inline bool is_at_vector(const void* data) {
+PYCNN_BOTH bool is_at_vector(const void* data) {
   return reinterpret_cast<std::uintptr_t>(data) % kVectorBytes == 0;
 }
 
@@ -149,6 +149,26 @@ PYCNN_BOTH void load(const T* from, int n, float (&to)[Count]) {
   } else {
     for (int i = 0; i < Count; ++i) to[i] = i < n ? widened(from[i]) : 0.0f;
   }
+}
+
+// Elements as they lie: by one access, which must be possible, or the first `n` and zeros. Nothing
+// waits for it before it is used, so that several may be on their way (`load` widens at once).
+template <int Count, bool kOneAccess, class T>
+PYCNN_BOTH Pack<T, Count> load_pack(const T* from, int n) {
+  if constexpr (kOneAccess) {
+    return *reinterpret_cast<const Pack<T, Count>*>(from);
+  } else {
+    Pack<T, Count> pack;
+    PYCNN_UNROLL
+    for (int i = 0; i < Count; ++i) pack.element[i] = i < n ? from[i] : T{};
+    return pack;
+  }
+}
+
+template <class T, int Count>
+PYCNN_BOTH void widen(const Pack<T, Count>& pack, float (&to)[Count]) {
+  PYCNN_UNROLL
+  for (int i = 0; i < Count; ++i) to[i] = widened(pack.element[i]);
 }
 
 template <int Count, class T>

@@ -5,26 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <memory>
 #include <tuple>
 #include <vector>
 
 #include "backends/cuda/column_kernels.h"
+#include "backends/cuda/run_blocks.h"
 
 namespace pycnn::cuda {
 namespace {
-
-template <class Kernel>
-void run(const Kernel& kernel, bool backwards) {
-  std::vector<typename Kernel::Registers> registers(Kernel::kThreads);
-  const auto shared = std::make_unique<typename Kernel::Shared>();
-  for (std::int64_t i = 0; i < kernel.blocks(); ++i) {
-    std::fill_n(reinterpret_cast<float*>(shared.get()), sizeof(*shared) / sizeof(float), NAN);
-    Block<Kernel> block(backwards ? kernel.blocks() - 1 - i : i, *shared, registers.data(),
-                        backwards);
-    kernel(block);
-  }
-}
 
 // Numbers of no order, and their squares.
 float number(std::int64_t row, std::int64_t c) {
@@ -70,9 +58,10 @@ std::vector<double> sums_of(const ColumnShape& shape, bool backwards) {
   const Keep finish{&sums, &finished, shape.channels};
   using Term = CountedTerm<Width>;
   reads = 0;
-  run(ColumnPartials<Term, Keep>::of(Term{shape.channels}, finish, shape, partials.data()),
-      backwards);
-  if (shape.chunks() != 1) run(ColumnTotals<Keep, 2>{finish, shape, partials.data()}, backwards);
+  run_blocks(ColumnPartials<Term, Keep>::of(Term{shape.channels}, finish, shape, partials.data()),
+             backwards);
+  if (shape.chunks() != 1)
+    run_blocks(ColumnTotals<Keep, 2>{finish, shape, partials.data()}, backwards);
   CHECK(std::all_of(finished.begin(), finished.end(), [](int times) { return times == 1; }));
   return sums;
 }

@@ -1,6 +1,8 @@
 // What convolutions measure of their results for batch norms, by our own kernels and in a pass
 // behind a library's.
 #include "backends/cuda/check_kernel.h"
+#include "backends/cuda/conv2d_center.h"
+#include "backends/cuda/run_blocks.h"
 
 using namespace pycnn;           // NOLINT(google-build-using-namespace)
 using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
@@ -36,7 +38,80 @@ void check_moments(const ops::Conv2d& plain, const Tensors& inputs) {
   }
 }
 
+// A value of the result for each channel, of whole numbers, whose sums are exact in any order.
+template <class T, int Width>
+void check_center(const cuda::ConvShape& s, int shift, int pitch) {
+  const auto number = [](std::size_t i) { return static_cast<float>(i * 7919 % 5) - 2.0f; };
+  std::vector<T> input(static_cast<std::size_t>(s.height * s.width * pitch + shift)),
+      weight(static_cast<std::size_t>(s.weights() + shift));
+  for (std::size_t i = 0; i < input.size(); ++i) cuda::narrow(number(i), input[i]);
+  for (std::size_t i = 0; i < weight.size(); ++i) cuda::narrow(number(3 * i + 1), weight[i]);
+  const T* const x = input.data() + shift;
+  const T* const w = weight.data() + shift;
+  cuda::ConvShape shape = s;
+  shape.input_step = pitch;
+  std::vector<float> expected, center(static_cast<std::size_t>(s.out_channels), NAN), again(center);
+  for (int oc = 0; oc < s.out_channels; ++oc) {
+    float sum = 0.0f;
+    for (int kh = 0; kh < s.kernel_height; ++kh)
+      for (int kw = 0; kw < s.kernel_width; ++kw)
+        for (int c = 0; c < s.in_group(); ++c) {
+          const int ih = s.out_height / 2 * s.stride_y - s.top + kh * s.dilation_y;
+          const int iw = s.out_width / 2 * s.stride_x - s.left + kw * s.dilation_x;
+          if (ih < 0 || iw < 0 || ih >= s.height || iw >= s.width) continue;
+          sum += cuda::widened(
+                     x[(ih * s.width + iw) * pitch + oc / s.out_group() * s.in_group() + c]) *
+                 cuda::widened(w[oc * s.window() + (kh * s.kernel_width + kw) * s.in_group() + c]);
+        }
+    expected.push_back(sum);
+  }
+  using Kernel = cuda::CenterValue<T, Width>;
+  cuda::run_blocks(Kernel::of(shape, x, w, center.data()), false);
+  cuda::run_blocks(Kernel::of(shape, x, w, again.data()), true);
+  CHECK(center == expected);
+  CHECK(again == expected);
+}
+
 }  // namespace
+
+TEST_CASE("cuda kernels: a value of a convolution's result that distances are from") {
+  const auto square = [](int image, int in, int out, int kernel, int stride, int padding) {
+    const int result = (image + 2 * padding - kernel) / stride + 1;
+    return cuda::ConvShape{1,      image,  image,  in,      result,  result, out, kernel,
+                           kernel, stride, stride, padding, padding, 1,      1,   1};
+  };
+  cuda::ConvShape grouped = square(9, 32, 24, 3, 2, 1);
+  grouped.groups = 4;
+  cuda::ConvShape wide = square(11, 16, 5, 3, 1, 2);
+  wide.dilation_y = 2;
+  wide.dilation_x = 3;
+  wide.out_width = 9;
+  for (const cuda::ConvShape& s :
+       {square(1, 8, 1, 1, 1, 0), square(1, 8, 3, 7, 1, 3), square(5, 16, 70, 3, 1, 1),
+        square(7, 64, 33, 1, 2, 0), square(4, 72, 2, 4, 3, 2), grouped, wide,
+        square(3, 1000, 3, 3, 1, 1)}) {
+    CAPTURE(s.in_channels);
+    CAPTURE(s.out_channels);
+    for (const int pitch : {s.in_channels, s.in_channels + 8, s.in_channels + 3})
+      for (const int shift : {0, 1}) {
+        check_center<BFloat16, 8>(s, shift, pitch);
+        check_center<Float16, 8>(s, shift, pitch);
+        check_center<float, 4>(s, shift, pitch);
+        check_center<float, 1>(s, shift, pitch);
+      }
+  }
+  for (const cuda::ConvShape& s : {square(13, 3, 10, 7, 2, 3), square(6, 1, 1, 5, 1, 0)})
+    check_center<BFloat16, 1>(s, 0, s.in_channels);
+  // Threads enough that each reads all it has at once, and several blocks.
+  const BFloat16* const none = nullptr;
+  const auto kernel = [&](const cuda::ConvShape& s) {
+    return cuda::CenterValue<BFloat16, 8>::of(s, none, none, nullptr);
+  };
+  CHECK(kernel(square(7, 512, 512, 3, 1, 1)).blocks() == 512);
+  CHECK(kernel(square(7, 512, 512, 3, 1, 1)).lanes == 256);
+  CHECK(kernel(square(14, 256, 1024, 1, 1, 0)).blocks() == 32);
+  CHECK(kernel(square(14, 256, 1024, 1, 1, 0)).lanes == 8);
+}
 
 TEST_CASE("cuda kernels: moments of what a convolution stores") {
   for (const char* const tile : {"large", "medium", "small"}) {
