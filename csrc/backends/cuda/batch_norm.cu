@@ -13,19 +13,18 @@ ColumnShape shape_of(std::int64_t rows, std::int64_t channels) { return {1, rows
 
 // Distances from the first row: sums of values far from zero would lose their low bits.
 template <class T>
-struct MeanTerm {
-  static constexpr int kSums = 1, kWidth = kVector<T>;
-  const T* input;
-  std::int64_t pitch;
+struct MeanTerm : PlainTerm<T> {
+  using PlainTerm<T>::PlainTerm, PlainTerm<T>::kWidth;
+  using Row = typename PlainTerm<T>::Row;
   struct Channels {
     float first[kWidth];
     PYCNN_BOTH Channels(const MeanTerm& term, std::int64_t c, int n) {
       load(term.input + c, n, first);
     }
   };
-  PYCNN_BOTH void operator()(const Channels& channels, std::int64_t row, std::int64_t c, int n,
+  PYCNN_BOTH void operator()(const Channels& channels, const Curve&, const Row& row,
                              float (&values)[1][kWidth]) const {
-    load(input + row * pitch + c, n, values[0]);
+    widen(row, values[0]);
     PYCNN_UNROLL
     for (int i = 0; i < kWidth; ++i) values[0][i] -= channels.first[i];
   }
@@ -44,11 +43,13 @@ struct MeanFinish {
 };
 
 template <class T>
-struct VarianceTerm {
-  static constexpr int kSums = 2, kWidth = kVector<T>;
-  const T* input;
+struct VarianceTerm : PlainTerm<T> {
+  static constexpr int kSums = 2;
+  using PlainTerm<T>::kWidth;
+  using Row = typename PlainTerm<T>::Row;
   const double* mean;
-  std::int64_t pitch;
+  VarianceTerm(const T* from, std::int64_t step, const double* known)
+      : PlainTerm<T>(from, step), mean(known) {}
   struct Channels {
     float mean[kWidth];
     PYCNN_BOTH Channels(const VarianceTerm& term, std::int64_t c, int n) {
@@ -57,9 +58,9 @@ struct VarianceTerm {
         mean[i] = i < n ? static_cast<float>(term.mean[c + i]) : 0.0f;
     }
   };
-  PYCNN_BOTH void operator()(const Channels& channels, std::int64_t row, std::int64_t c, int n,
+  PYCNN_BOTH void operator()(const Channels& channels, const Curve&, const Row& row,
                              float (&values)[2][kWidth]) const {
-    load(input + row * pitch + c, n, values[0]);
+    widen(row, values[0]);
     PYCNN_UNROLL
     for (int i = 0; i < kWidth; ++i) {
       values[0][i] -= channels.mean[i];
@@ -228,29 +229,41 @@ struct ApplyBoth {
 template <class T>
 struct GradientTerm {
   static constexpr int kSums = 2, kWidth = kVector<T>;
+  struct Row {
+    Pack<T, kWidth> x, g;
+  };
   GradientParams p;
   struct Channels {
     float mean[kWidth], factor[kWidth] = {}, offset[kWidth] = {};
-    bool open;
-    PYCNN_BOTH Channels(const GradientTerm& term, std::int64_t c, int n)
-        : open(term.p.curve.kind == CurveKind::kIdentity) {
+    PYCNN_BOTH Channels(const GradientTerm& term, std::int64_t c, int n) {
       load(term.p.mean + c, n, mean);
-      if (open) return;
+      if (term.p.curve.kind == CurveKind::kIdentity) return;
       load(term.p.factor + c, n, factor);
       load(term.p.offset + c, n, offset);
     }
   };
-  PYCNN_BOTH void operator()(const Channels& channels, std::int64_t row, std::int64_t c, int n,
+  PYCNN_BOTH Curve curve() const { return p.curve; }
+  PYCNN_BOTH bool is_whole() const {
+    return is_at_vector(p.input) && p.input_pitch % kWidth == 0 && is_at_vector(p.grad_output) &&
+           p.grad_output_pitch % kWidth == 0;
+  }
+  template <bool kWhole>
+  PYCNN_BOTH Row read(std::int64_t row, std::int64_t c, int n) const {
+    return {load_pack<kWidth, kWhole>(static_cast<const T*>(p.input) + row * p.input_pitch + c, n),
+            load_pack<kWidth, kWhole>(
+                static_cast<const T*>(p.grad_output) + row * p.grad_output_pitch + c, n)};
+  }
+  PYCNN_BOTH void operator()(const Channels& channels, const Curve& curve, const Row& row,
                              float (&values)[2][kWidth]) const {
     float x[kWidth];
-    load(static_cast<const T*>(p.input) + row * p.input_pitch + c, n, x);
-    load(static_cast<const T*>(p.grad_output) + row * p.grad_output_pitch + c, n, values[0]);
+    widen(row.x, x);
+    widen(row.g, values[0]);
     PYCNN_UNROLL
     for (int i = 0; i < kWidth; ++i) {
       const float centered = x[i] - channels.mean[i];
-      if (!channels.open)
+      if (curve.kind != CurveKind::kIdentity)
         values[0][i] =
-            open_gradient(p.curve, centered, channels.factor[i], channels.offset[i], values[0][i]);
+            open_gradient(curve, centered, channels.factor[i], channels.offset[i], values[0][i]);
       values[1][i] = values[0][i] * centered;
     }
   }
@@ -353,9 +366,9 @@ void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsPara
   with_image(image, [&](auto type) {
     using T = decltype(type);
     const auto* input = static_cast<const T*>(params.input);
-    launch_column_sums(queue, MeanTerm<T>{input, params.input_pitch},
+    launch_column_sums(queue, MeanTerm<T>(input, params.input_pitch),
                        MeanFinish<T>{input, params.rows, mean}, shape, partials);
-    launch_column_sums(queue, VarianceTerm<T>{input, mean, params.input_pitch},
+    launch_column_sums(queue, VarianceTerm<T>(input, params.input_pitch, mean),
                        StatisticsFinish{params, mean}, shape, partials);
   });
 }

@@ -1,5 +1,5 @@
 #pragma once
-#include "backends/cuda/block.h"
+#include "backends/cuda/curve.h"
 
 // The kernels of columns.h.
 namespace pycnn::cuda {
@@ -11,16 +11,34 @@ struct ColumnShape {
   PYCNN_BOTH std::int64_t chunks() const { return (rows + kChunkRows - 1) / kChunkRows; }
 };
 
+template <class Term>
+constexpr bool kReadsAhead = requires {
+  typename Term::Row;
+};
+// Registers enough for rows that are on their way.
+template <bool kIsWanted>
+struct TwoResident {};
+template <>
+struct TwoResident<true> {
+  static constexpr int kResidentBlocks = 2;
+};
+
 // A Term says of each row what is added up:
 //   kSums, kWidth          sums of a channel; channels of a vector, which a thread has
 //   Channels(term, c, n)   what it knows of the n <= kWidth channels from c on, read once
 //   operator()(channels, row of all groups, c, n, values)    makes kSums values of each
+// or, so that several rows may be on their way before one is added up:
+//   Row                    vectors of a row as they lie
+//   is_whole()             whether all vectors of kWidth channels are one access each
+//   read<kWhole>(row of all groups, c, n)    of n == kWidth where kWhole
+//   curve()                that values go through, mostly none (NoCurve)
+//   operator()(channels, curve, row, values)
 // Finish: operator()(group, channel, sums) with kSums sums.
 //
 // A block has a row of `across` vectors from some chunks, as many as it has threads for. Whether a
 // vector is read by one access, or how many chunks a block has, changes no order.
 template <class Term, class Finish>
-struct ColumnPartials {
+struct ColumnPartials : TwoResident<kReadsAhead<Term>> {
   static constexpr int kVectors = 32, kLanes = 8, kThreads = kVectors * kLanes;
   static constexpr int kSums = Term::kSums, kWidth = Term::kWidth;
   struct Shared {
@@ -35,7 +53,7 @@ struct ColumnPartials {
 
   static ColumnPartials of(const Term& term, const Finish& finish, const ColumnShape& shape,
                            float* partials) {
-    ColumnPartials kernel{term, finish, shape, partials, 1};
+    ColumnPartials kernel{{}, term, finish, shape, partials, 1};
     while (kernel.across < kVectors && kernel.wide() < shape.channels) kernel.across *= 2;
     return kernel;
   }
@@ -59,17 +77,12 @@ struct ColumnPartials {
         const int n = rest < kWidth ? static_cast<int>(rest) : kWidth;
         const std::int64_t group = piece / shape.chunks();
         const std::int64_t begin = piece % shape.chunks() * kChunkRows;
-        const std::int64_t end = begin + kChunkRows < shape.rows ? begin + kChunkRows : shape.rows;
+        const std::int64_t rest_rows = shape.rows - begin - lane;
+        const auto rows =
+            static_cast<int>(rest_rows < kChunkRows - lane ? rest_rows : kChunkRows - lane);
         const typename Term::Channels channels(term, channel, n);
-        for (std::int64_t row = begin + lane; row < end; row += kLanes) {
-          float values[kSums][kWidth];
-          term(channels, group * shape.rows + row, channel, n, values);
-          PYCNN_UNROLL
-          for (int s = 0; s < kSums; ++s) {
-            PYCNN_UNROLL
-            for (int i = 0; i < kWidth; ++i) sums[s][i] += values[s][i];
-          }
-        }
+        add({group * shape.rows + begin + lane, (rows + kLanes - 1) / kLanes, channel, n}, channels,
+            sums);
       }
       PYCNN_UNROLL
       for (int s = 0; s < kSums; ++s) {
@@ -91,6 +104,64 @@ struct ColumnPartials {
       }
       if (shape.chunks() == 1) finish(piece, channel, totals);
     });
+  }
+
+ private:
+  using Sums = float[kSums][kWidth];
+  // Rows that are left to a thread, each kLanes-th.
+  struct Lane {
+    std::int64_t row;  // of all groups, the next one
+    int rows;
+    std::int64_t channel;
+    int n;
+  };
+  template <class Channels>
+  PYCNN_BOTH void add(Lane lane, const Channels& channels, Sums& sums) const {
+    if constexpr (kReadsAhead<Term>) {
+      if (lane.n == kWidth && term.is_whole())
+        with_curve(term.curve(), [&](const auto& curve) {
+          add_lane<curve.kIsShort ? 4 : 1, true>(lane, channels, curve, sums);
+        });
+      else
+        add_lane<1, false>(lane, channels, term.curve(), sums);
+    } else {
+      for (; lane.rows > 0; --lane.rows, lane.row += kLanes) {
+        Sums values;
+        term(channels, lane.row, lane.channel, lane.n, values);
+        plus(values, sums);
+      }
+    }
+  }
+  // Rows are read kAtOnce at a time, and added in their order.
+  template <int kAtOnce, bool kWhole, class Channels>
+  PYCNN_BOTH void add_lane(Lane lane, const Channels& channels, const Curve& curve,
+                           Sums& sums) const {
+    for (; lane.rows >= kAtOnce; lane.rows -= kAtOnce, lane.row += kAtOnce * kLanes)
+      add_rows<kAtOnce, kWhole>(lane, channels, curve, sums);
+    if constexpr (kAtOnce > 1)
+      for (; lane.rows > 0; --lane.rows, lane.row += kLanes)
+        add_rows<1, kWhole>(lane, channels, curve, sums);
+  }
+  template <int kAtOnce, bool kWhole, class Channels>
+  PYCNN_BOTH void add_rows(const Lane& lane, const Channels& channels, const Curve& curve,
+                           Sums& sums) const {
+    typename Term::Row rows[kAtOnce];
+    PYCNN_UNROLL
+    for (int i = 0; i < kAtOnce; ++i)
+      rows[i] = term.template read<kWhole>(lane.row + i * kLanes, lane.channel, lane.n);
+    PYCNN_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      Sums values;
+      term(channels, curve, rows[i], values);
+      plus(values, sums);
+    }
+  }
+  PYCNN_BOTH static void plus(const Sums& values, Sums& sums) {
+    PYCNN_UNROLL
+    for (int s = 0; s < kSums; ++s) {
+      PYCNN_UNROLL
+      for (int i = 0; i < kWidth; ++i) sums[s][i] += values[s][i];
+    }
   }
 };
 
@@ -135,6 +206,32 @@ struct ColumnTotals {
       for (int s = 0; s < kSums; ++s) sums[s] = shared.sum[s][thread];
       finish(group, first_channel + thread, sums);
     });
+  }
+};
+
+struct NoCurve {
+  PYCNN_BOTH static Curve curve() { return {}; }
+};
+
+// A Term that adds up what it reads.
+template <class T>
+struct PlainTerm : NoCurve {
+  static constexpr int kSums = 1, kWidth = kVector<T>;
+  struct Channels {
+    PYCNN_BOTH Channels(const PlainTerm&, std::int64_t, int) {}
+  };
+  using Row = Pack<T, kWidth>;
+  const T* input;
+  std::int64_t pitch;
+  PYCNN_BOTH PlainTerm(const T* from, std::int64_t step) : input(from), pitch(step) {}
+  PYCNN_BOTH bool is_whole() const { return is_at_vector(input) && pitch % kWidth == 0; }
+  template <bool kWhole>
+  PYCNN_BOTH Row read(std::int64_t row, std::int64_t c, int n) const {
+    return load_pack<kWidth, kWhole>(input + row * pitch + c, n);
+  }
+  PYCNN_BOTH void operator()(const Channels&, const Curve&, const Row& row,
+                             float (&values)[1][kWidth]) const {
+    widen(row, values[0]);
   }
 };
 

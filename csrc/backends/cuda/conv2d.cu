@@ -293,17 +293,6 @@ struct AddChunks {
   }
 };
 
-template <class T>
-struct BiasTerm {
-  static constexpr int kSums = 1, kWidth = kVector<T>;
-  using Channels = NoChannels;
-  const T* grad_output;
-  std::int64_t pitch;
-  PYCNN_BOTH void operator()(const Channels&, std::int64_t pixel, std::int64_t c, int n,
-                             float (&values)[1][kWidth]) const {
-    load(grad_output + pixel * pitch + c, n, values[0]);
-  }
-};
 struct BiasFinish {
   float* grad_bias;
   PYCNN_BOTH void operator()(std::int64_t, std::int64_t c, const double (&sums)[1]) const {
@@ -656,14 +645,15 @@ void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvSha
 }
 
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape& shape) {
-  return column_scratch_bytes(bias_shape(shape), BiasTerm<float>::kSums);
+  return column_scratch_bytes(bias_shape(shape), 1);
 }
 
 void conv2d_grad_bias(DeviceQueue& queue, Image image, const ConvShape& shape,
                       const void* grad_output, float* grad_bias, void* scratch) {
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_column_sums(queue, BiasTerm<T>{static_cast<const T*>(grad_output), shape.output_pitch()},
+    launch_column_sums(queue,
+                       PlainTerm<T>(static_cast<const T*>(grad_output), shape.output_pitch()),
                        BiasFinish{grad_bias}, bias_shape(shape), static_cast<float*>(scratch));
   });
 }

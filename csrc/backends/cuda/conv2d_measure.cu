@@ -23,6 +23,7 @@ template <class T, bool Finishes>
 struct MeasurePass {
   static constexpr int kAcross = 8, kDown = 32, kThreads = kAcross * kDown;
   static constexpr int kWide = kAcross * kVector<T>;
+  static constexpr int kResidentBlocks = 2;  // registers enough for loads that are on their way
   struct Shared {
     float a[kDown][kWide], b[kDown][kWide];
   };
@@ -51,17 +52,10 @@ struct MeasurePass {
           load(result + begin * channels + channel, count, own.center);
         else
           own.read_norm(measure, channel, count);
-        for (std::int64_t row = begin + lane; row < end; row += kDown) {
-          float values[kVector<T>];
-          load(result + row * channels + channel, count, values);
-          if constexpr (Finishes) {
-            finish_values<T>(epilogue, row * channels + channel, count, channels, values);
-            store(result + row * channels + channel, count, values);
-            PYCNN_UNROLL
-            for (int i = 0; i < kVector<T>; ++i) values[i] = rounded<T>(values[i]);
-          }
-          own.take(measure, row, channel, count, values);
-        }
+        const std::int64_t row = begin + lane;
+        add({row * channels + channel, row * measure.normed_pitch + channel, channel, count,
+             static_cast<int>((end - row + kDown - 1) / kDown)},
+            own);
       }
       PYCNN_UNROLL
       for (int i = 0; i < kVector<T>; ++i) {
@@ -84,6 +78,88 @@ struct MeasurePass {
                              ? widened(result[begin * channels + channel])
                              : 0.0f;
     });
+  }
+
+ private:
+  // Rows that are left to a thread, each kDown-th.
+  struct Lane {
+    std::int64_t place, normed;  // of the next one's vector
+    std::int64_t channel;
+    int count, rows;
+  };
+  using Vector = Pack<T, kVector<T>>;
+
+  // Whether all vectors of channels are one access each.
+  PYCNN_BOTH bool is_whole() const {
+    return channels % kVector<T> == 0 && is_at_vector(result) && is_at_vector(measure.normed) &&
+           measure.normed_pitch % kVector<T> == 0 && is_at_vector(epilogue.residual) &&
+           is_at_vector(epilogue.gate);
+  }
+  // The curves that batch norms mostly have are constants for whole vectors. Where a result is
+  // finished, a row has up to four vectors of its own.
+  PYCNN_BOTH void add(const Lane& lane, Measured<T>& own) const {
+    const bool moments = !Finishes && measure.kind == MeasureKind::kMoments;
+    if (lane.count < kVector<T> || !is_whole()) {
+      if (moments) return add_lane<1, false, true>(lane, {}, own);
+      return add_lane<1, false, false>(lane, measure.curve, own);
+    }
+    if (moments) return add_lane<4, true, true>(lane, {}, own);
+    with_curve(measure.curve, [&](const auto& curve) {
+      add_lane<curve.kIsShort && !Finishes ? 4 : 1, true, false>(lane, curve, own);
+    });
+  }
+  // Rows are read kAtOnce at a time, and added in their order.
+  template <int kAtOnce, bool kWhole, bool kMoments>
+  PYCNN_BOTH void add_lane(Lane lane, const Curve& curve, Measured<T>& own) const {
+    for (; lane.rows >= kAtOnce; advance(lane, kAtOnce))
+      add_rows<kAtOnce, kWhole, kMoments>(lane, curve, own);
+    if constexpr (kAtOnce > 1)
+      for (; lane.rows > 0; advance(lane, 1)) add_rows<1, kWhole, kMoments>(lane, curve, own);
+  }
+  PYCNN_BOTH void advance(Lane& lane, int rows) const {
+    lane.rows -= rows;
+    lane.place += rows * kDown * channels;
+    lane.normed += rows * kDown * measure.normed_pitch;
+  }
+  template <int kAtOnce, bool kWhole, bool kMoments>
+  PYCNN_BOTH void add_rows(const Lane& lane, const Curve& curve, Measured<T>& own) const {
+    Vector values[kAtOnce], normed[kAtOnce], residual[kAtOnce], gate[kAtOnce];
+    PYCNN_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      const std::int64_t place = lane.place + i * kDown * channels;
+      const auto read = [&](const void* from, std::int64_t where) {
+        return load_pack<kVector<T>, kWhole>(static_cast<const T*>(from) + where, lane.count);
+      };
+      values[i] = read(result, place);
+      if constexpr (!kMoments)
+        normed[i] = read(measure.normed, lane.normed + i * kDown * measure.normed_pitch);
+      if constexpr (Finishes) {
+        residual[i] = gate[i] = Vector{};
+        if (epilogue.residual != nullptr) residual[i] = read(epilogue.residual, place);
+        if (epilogue.gate != nullptr) gate[i] = read(epilogue.gate, place);
+      }
+    }
+    PYCNN_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      float y[kVector<T>];
+      widen(values[i], y);
+      if constexpr (Finishes) {
+        float r[kVector<T>], g[kVector<T>];
+        widen(residual[i], r);
+        widen(gate[i], g);
+        finish_beside<T>(epilogue, lane.channel, lane.count, channels, r, g, y);
+        store(result + lane.place + i * kDown * channels, lane.count, y);
+        PYCNN_UNROLL
+        for (int j = 0; j < kVector<T>; ++j) y[j] = rounded<T>(y[j]);
+      }
+      if constexpr (kMoments) {
+        own.add_moments(y);
+      } else {
+        float x[kVector<T>];
+        widen(normed[i], x);
+        own.add_sums(curve, y, x);
+      }
+    }
   }
 };
 

@@ -31,30 +31,36 @@ struct Measured {
     }
   }
 
-  // `values` as they are stored, of `pixel` from `channel` on.
-  PYCNN_BOTH void take(const Measure& measure, std::int64_t pixel, std::int64_t channel, int count,
-                       const float (&values)[kVector<T>]) {
-    if (measure.kind == MeasureKind::kMoments) {
-      PYCNN_UNROLL
-      for (int i = 0; i < kVector<T>; ++i) {
-        const float distance = values[i] - center[i];
-        a[i] += distance;
-        b[i] += distance * distance;
-      }
-      return;
+  // Of the same channels, `values` as they are stored.
+  PYCNN_BOTH void add_moments(const float (&values)[kVector<T>]) {
+    PYCNN_UNROLL
+    for (int i = 0; i < kVector<T>; ++i) {
+      const float distance = values[i] - center[i];
+      a[i] += distance;
+      b[i] += distance * distance;
     }
-    float x[kVector<T>];
-    load(static_cast<const T*>(measure.normed) + pixel * measure.normed_pitch + channel, count, x);
+  }
+  // And `x` of the batch norm's input.
+  PYCNN_BOTH void add_sums(const Curve& curve, const float (&values)[kVector<T>],
+                           const float (&x)[kVector<T>]) {
     PYCNN_UNROLL
     for (int i = 0; i < kVector<T>; ++i) {
       const float centered = x[i] - center[i];
       float g = values[i];
-      if (measure.curve.kind != CurveKind::kIdentity)
-        g = passed(measure.curve,
-                   activate(measure.curve, normalised(centered, factor[i], offset[i])), g);
+      if (curve.kind != CurveKind::kIdentity)
+        g = passed(curve, activate(curve, normalised(centered, factor[i], offset[i])), g);
       a[i] += g;
       b[i] += g * centered;
     }
+  }
+
+  // Of `pixel` from `channel` on.
+  PYCNN_BOTH void take(const Measure& measure, std::int64_t pixel, std::int64_t channel, int count,
+                       const float (&values)[kVector<T>]) {
+    if (measure.kind == MeasureKind::kMoments) return add_moments(values);
+    float x[kVector<T>];
+    load(static_cast<const T*>(measure.normed) + pixel * measure.normed_pitch + channel, count, x);
+    add_sums(measure.curve, values, x);
   }
 };
 

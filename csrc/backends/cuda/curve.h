@@ -43,6 +43,28 @@ PYCNN_BOTH float activate(const Curve& curve, float x) {
   return x;
 }
 
+// f(curve) with what converts to the curve: the kinds that most batch norms have are constants, so
+// that a loop is without their switch and short enough to be unrolled (kIsShort).
+template <CurveKind kKind>
+struct FixedCurve {
+  static constexpr bool kIsShort = true;
+  PYCNN_BOTH operator Curve() const { return {kKind, 0.0f}; }
+};
+struct AnyCurve {
+  static constexpr bool kIsShort = false;
+  Curve curve;
+  PYCNN_BOTH operator Curve() const { return curve; }
+};
+template <class F>
+PYCNN_BOTH void with_curve(const Curve& curve, const F& f) {
+  if (curve.kind == CurveKind::kIdentity)
+    f(FixedCurve<CurveKind::kIdentity>{});
+  else if (curve.kind == CurveKind::kRelu)
+    f(FixedCurve<CurveKind::kRelu>{});
+  else
+    f(AnyCurve{curve});
+}
+
 // What a batch norm makes of a distance from the mean, before its activation. Several kernels look
 // at it: said in one operation, it has one rounding and the same bits in all of them, whatever a
 // compiler would have joined.

@@ -290,18 +290,6 @@ struct AdaptiveAvgPoolGrad {
 };
 
 template <class T>
-struct PixelTerm {
-  static constexpr int kSums = 1, kWidth = kVector<T>;
-  using Channels = NoChannels;
-  const T* input;
-  std::int64_t pitch;
-  PYCNN_BOTH void operator()(const Channels&, std::int64_t pixel, std::int64_t c, int n,
-                             float (&values)[1][kWidth]) const {
-    load(input + pixel * pitch + c, n, values[0]);
-  }
-};
-
-template <class T>
 struct PixelMean {
   T* output;
   std::int64_t pixels, channels;
@@ -533,7 +521,7 @@ void global_avg_pool(DeviceQueue& queue, Image image, std::int64_t images, std::
                      void* scratch) {
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch_column_sums(queue, PixelTerm<T>{static_cast<const T*>(input), pitch},
+    launch_column_sums(queue, PlainTerm<T>(static_cast<const T*>(input), pitch),
                        PixelMean<T>{static_cast<T*>(output), pixels, channels},
                        {images, pixels, channels}, static_cast<float*>(scratch));
   });

@@ -38,6 +38,40 @@ struct CountedTerm {
   }
 };
 
+// The same, read before it is added up. `held` vectors are read and not yet added.
+int held, most_held, waits;
+
+template <CurveKind kKind, bool kIsWhole>
+struct HeldTerm {
+  static constexpr int kSums = 2, kWidth = 8;
+  using Channels = NoChannels;
+  struct Row {
+    std::int64_t row, c;
+    int n;
+  };
+  std::int64_t channels;
+  static Curve curve() { return {kKind, 0.0f}; }
+  static bool is_whole() { return kIsWhole; }
+  template <bool kWhole>
+  Row read(std::int64_t row, std::int64_t c, int n) const {
+    CHECK(c + n <= channels);
+    CHECK((!kWhole || (kIsWhole && n == kWidth)));
+    most_held = std::max(most_held, ++held);
+    ++reads;
+    return {row, c, n};
+  }
+  void operator()(const Channels&, const Curve& curve, const Row& row,
+                  float (&values)[2][kWidth]) const {
+    CHECK(curve.kind == kKind);
+    if (held > 0) ++waits;
+    held = 0;
+    for (int i = 0; i < kWidth; ++i) {
+      values[0][i] = i < row.n ? number(row.row, row.c + i) : NAN;
+      values[1][i] = values[0][i] * values[0][i];
+    }
+  }
+};
+
 struct Keep {
   std::vector<double>* sums;  // (group, channel, 2)
   std::vector<int>* finished;
@@ -49,21 +83,51 @@ struct Keep {
   }
 };
 
-template <int Width>
-std::vector<double> sums_of(const ColumnShape& shape, bool backwards) {
+template <class Term>
+std::vector<double> sums_by(const ColumnShape& shape, bool backwards) {
   const auto count = static_cast<std::size_t>(shape.groups * shape.channels);
   std::vector<double> sums(2 * count, NAN);
   std::vector<int> finished(count);
   std::vector<float> partials(count * 2 * static_cast<std::size_t>(shape.chunks()), NAN);
   const Keep finish{&sums, &finished, shape.channels};
-  using Term = CountedTerm<Width>;
-  reads = 0;
+  reads = held = most_held = waits = 0;
   run_blocks(ColumnPartials<Term, Keep>::of(Term{shape.channels}, finish, shape, partials.data()),
              backwards);
   if (shape.chunks() != 1)
     run_blocks(ColumnTotals<Keep, 2>{finish, shape, partials.data()}, backwards);
   CHECK(std::all_of(finished.begin(), finished.end(), [](int times) { return times == 1; }));
   return sums;
+}
+
+template <int Width>
+std::vector<double> sums_of(const ColumnShape& shape, bool backwards) {
+  return sums_by<CountedTerm<Width>>(shape, backwards);
+}
+
+TEST_CASE("cuda columns: four rows are on their way before one is added, with the same bits") {
+  constexpr CurveKind kIdentity = CurveKind::kIdentity, kRelu = CurveKind::kRelu,
+                      kTanh = CurveKind::kTanh;
+  for (const ColumnShape& shape : {ColumnShape{1, 1, 8}, ColumnShape{3, 40, 8},
+                                   ColumnShape{2, 1100, 24}, ColumnShape{1, 2047, 17}}) {
+    CAPTURE(shape.rows);
+    const std::vector<double> sums = sums_of<8>(shape, false);
+    const int all = reads;
+    for (const bool backwards : {false, true}) {
+      CHECK(sums_by<HeldTerm<kIdentity, true>>(shape, backwards) == sums);
+      CHECK(reads == all);
+      CHECK(most_held == (shape.rows >= 32 ? 4 : 1));
+      CHECK(sums_by<HeldTerm<kRelu, true>>(shape, backwards) == sums);
+      CHECK(most_held == (shape.rows >= 32 ? 4 : 1));
+      // Long code and single elements do so row by row.
+      CHECK(sums_by<HeldTerm<kTanh, true>>(shape, backwards) == sums);
+      CHECK(most_held == 1);
+      CHECK(sums_by<HeldTerm<kIdentity, false>>(shape, backwards) == sums);
+      CHECK(most_held == 1);
+    }
+  }
+  // 512 rows are 16 times four for each of 8 lanes.
+  sums_by<HeldTerm<kIdentity, true>>({1, 512, 8}, false);
+  CHECK(waits == 128);
 }
 
 TEST_CASE("cuda columns: sums are those of float64, whatever the vectors and the threads") {

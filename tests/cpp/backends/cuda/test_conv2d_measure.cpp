@@ -77,8 +77,16 @@ void check_center(const cuda::ConvShape& s, int shift, int pitch) {
 TEST_CASE("cuda kernels: a value of a convolution's result that distances are from") {
   const auto square = [](int image, int in, int out, int kernel, int stride, int padding) {
     const int result = (image + 2 * padding - kernel) / stride + 1;
-    return cuda::ConvShape{1,      image,  image,  in,      result,  result, out, kernel,
-                           kernel, stride, stride, padding, padding, 1,      1,   1};
+    cuda::ConvShape shape{};
+    shape.images = shape.groups = shape.dilation_y = shape.dilation_x = 1;
+    shape.height = shape.width = image;
+    shape.in_channels = in;
+    shape.out_channels = out;
+    shape.out_height = shape.out_width = result;
+    shape.kernel_height = shape.kernel_width = kernel;
+    shape.stride_y = shape.stride_x = stride;
+    shape.top = shape.left = padding;
+    return shape;
   };
   cuda::ConvShape grouped = square(9, 32, 24, 3, 2, 1);
   grouped.groups = 4;
@@ -245,31 +253,38 @@ TEST_CASE("cuda kernels: a pass over a result gives what our own convolutions me
     CHECK(rewrites > 0);
   };
   for (const DType dtype : kImages) {
-    // In small integers, whose sums are exact; 589 pixels are two tiles of the pass.
-    const Shape input{1, 31, 19, 3}, weight{10, 3, 3, 3};
-    const auto ones = [&](const Shape& shape, std::uint64_t seed) {
-      return random_integers(shape, seed, 1, dtype);
-    };
-    ops::Conv2d forward = conv({1, 1}, {1, 1, 1, 1});
-    forward.epilogue.moments = true;
-    forward.epilogue.activation = ActivationKind::kRelu;
-    const HostTensor w = random_integers(weight, 2, 1), bias = random_integers({10}, 3, 1);
-    check_passes(forward, {ones(input, 1), w, bias});
-    auto backward = gradient_of<ops::Conv2dGradInput>(forward);
-    backward.input_size = {31, 19};
-    const auto vector = [](std::uint64_t seed) { return random_integers({3}, seed, 1); };
-    for (const ActivationKind kind : {ActivationKind::kIdentity, ActivationKind::kRelu}) {
-      backward.sums = {true, kind, 0.0};
-      check_passes(backward,
-                   {ones({1, 31, 19, 10}, 4), w, ones(input, 5), vector(6), vector(7), vector(8)});
-      // Of a gradient that is finished in the same pass.
-      auto finished = backward;
-      finished.finish.residual = true;
-      check_passes(finished, {ones({1, 31, 19, 10}, 4), w, ones(input, 9), ones(input, 5),
-                              vector(6), vector(7), vector(8)});
-      finished.finish.relu = true;
-      check_passes(finished, {ones({1, 31, 19, 10}, 4), w, ones(input, 9), ones(input, 10),
-                              ones(input, 5), vector(6), vector(7), vector(8)});
+    // In small integers, whose sums are exact; 589 pixels are two tiles of the pass. What is
+    // measured has whole vectors of channels or has not; the other side is what is rewritten.
+    for (const bool whole : {false, true}) {
+      const auto ones = [&](const Shape& shape, std::uint64_t seed) {
+        return random_integers(shape, seed, 1, dtype);
+      };
+      ops::Conv2d forward = conv({1, 1}, {1, 1, 1, 1});
+      forward.epilogue.moments = true;
+      forward.epilogue.activation = ActivationKind::kRelu;
+      const std::int64_t results = whole ? 16 : 10;
+      check_passes(forward, {ones({1, 31, 19, 3}, 1), random_integers({results, 3, 3, 3}, 2, 1),
+                             random_integers({results}, 3, 1)});
+      const std::int64_t in = whole ? 8 : 3, out = 10;
+      const Shape input{1, 31, 19, in};
+      const HostTensor w = random_integers({out, 3, 3, in}, 2, 1);
+      auto backward = gradient_of<ops::Conv2dGradInput>(forward);
+      backward.input_size = {31, 19};
+      const auto vector = [&](std::uint64_t seed) { return random_integers({in}, seed, 1); };
+      for (const ActivationKind kind :
+           {ActivationKind::kIdentity, ActivationKind::kRelu, ActivationKind::kLeakyRelu}) {
+        backward.sums = {true, kind, 0.0};
+        check_passes(backward, {ones({1, 31, 19, out}, 4), w, ones(input, 5), vector(6), vector(7),
+                                vector(8)});
+        // Of a gradient that is finished in the same pass.
+        auto finished = backward;
+        finished.finish.residual = true;
+        check_passes(finished, {ones({1, 31, 19, out}, 4), w, ones(input, 9), ones(input, 5),
+                                vector(6), vector(7), vector(8)});
+        finished.finish.relu = true;
+        check_passes(finished, {ones({1, 31, 19, out}, 4), w, ones(input, 9), ones(input, 10),
+                                ones(input, 5), vector(6), vector(7), vector(8)});
+      }
     }
   }
 }
