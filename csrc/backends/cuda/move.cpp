@@ -122,15 +122,10 @@ void run_transpose(const KernelArgs& args) noexcept {
   copy(args, args.inputs[0], {from}, {to}, args.outputs[0].spec->shape);
 }
 
-void run_reduce(const KernelArgs& args) noexcept {
-  const auto& op = op_of<ops::Reduce>(args);
-  const Shape& shape = args.inputs[0].spec->shape;
+ReduceParams reduce_params(const ops::Reduce& op, const Shape& shape) {
   const std::vector<std::int64_t> steps = steps_of(shape);
   ReduceParams p{};
-  p.input = args.inputs[0].as<const float>();
-  p.output = args.outputs[0].as<float>();
-  p.outputs = count_of(args.outputs[0]);
-  p.terms = 1;
+  p.outputs = p.terms = 1;
   p.maximum = op.kind == Reduction::kMax;
   std::size_t next = 0;
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
@@ -140,12 +135,20 @@ void run_reduce(const KernelArgs& args) noexcept {
       p.reduced_shape[p.reduced] = shape[axis];
       p.reduced_step[p.reduced++] = steps[axis];
     } else {
+      p.outputs *= shape[axis];
       p.kept_shape[p.kept] = shape[axis];
       p.kept_step[p.kept++] = steps[axis];
     }
   }
   p.divisor = op.kind == Reduction::kMean ? static_cast<double>(p.terms) : 1.0;
-  reduce(queue_of(args), p);
+  return p;
+}
+
+void run_reduce(const KernelArgs& args) noexcept {
+  ReduceParams p = reduce_params(op_of<ops::Reduce>(args), args.inputs[0].spec->shape);
+  p.input = args.inputs[0].as<const float>();
+  p.output = args.outputs[0].as<float>();
+  reduce(queue_of(args), p, args.scratch);
 }
 
 void run_arg_max(const KernelArgs& args) noexcept {
@@ -194,9 +197,13 @@ Choice select(const ops::Pad&, const Problem& problem) {
   if (!is_image_type(problem.inputs[0].dtype)) return refuse("no type of images");
   return take_box(run_pad, problem);
 }
-Choice select(const ops::Reduce&, const Problem& problem) {
+Choice select(const ops::Reduce& op, const Problem& problem) {
   if (const char* const reason = unfit_type(problem, true)) return refuse(reason);
-  return take_box(run_reduce, problem);
+  Choice choice = take_box(run_reduce, problem);
+  if (choice.run != nullptr)
+    choice.scratch_bytes =
+        scratch(reduce_scratch_bytes(reduce_params(op, problem.inputs[0].shape)));
+  return choice;
 }
 Choice select(const ops::ArgMax&, const Problem& problem) {
   if (const char* const reason = unfit_type(problem, true)) return refuse(reason);

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "backends/cuda/divider.h"
 #include "backends/cuda/map.h"
 #include "backends/cuda/move.h"
 #include "backends/cuda/totals.h"
@@ -76,35 +77,151 @@ struct Largest {
   PYCNN_BOTH double operator()(double a, double b) const { return b > a || b != b ? b : a; }
 };
 
-// A block has one result.
-template <class Combine>
+// Places of some axes by their number. Axes that follow one another are one.
+struct Places {
+  int axes = 0;
+  std::int64_t step[kMaxBoxAxes] = {};
+  WideDivider shape[kMaxBoxAxes];
+
+  Places(int count, const std::int64_t* sizes, const std::int64_t* steps) {
+    std::int64_t joined[kMaxBoxAxes] = {};
+    for (int axis = 0; axis < count; ++axis) {
+      if (sizes[axis] <= 1) continue;
+      const bool joins = axes > 0 && step[axes - 1] == sizes[axis] * steps[axis];
+      const std::int64_t before = joins ? joined[--axes] : 1;
+      joined[axes] = before * sizes[axis];
+      step[axes++] = steps[axis];
+    }
+    for (int axis = 0; axis < axes; ++axis) shape[axis] = WideDivider(joined[axis]);
+  }
+  bool are_neighbours() const { return axes > 0 && step[axes - 1] == 1; }
+  PYCNN_BOTH std::int64_t operator()(std::int64_t at) const {
+    std::int64_t offset = 0;
+    for (int axis = axes - 1; axis > 0; --axis) {
+      const std::int64_t rest = shape[axis].split(at);
+      offset += at * step[axis];
+      at = rest;
+    }
+    return axes > 0 ? offset + at * step[0] : 0;
+  }
+};
+
+// Results of few terms, or whose terms lie apart, are made side by side: `across` of them, a power
+// of two, by a block, whose threads share their terms. Others have a block each. Where that makes
+// few blocks, terms are cut into pieces, and a block more for each result adds these.
+constexpr int kReduceThreads = 256;
+struct ReducePlan {
+  int across = 1;
+  std::int64_t pieces = 1, piece = 0;
+
+  explicit ReducePlan(const ReduceParams& p) {
+    constexpr std::int64_t kFew = 32, kWantedBlocks = 528, kLeastTerms = 16;  // of a thread
+    const Places kept(p.kept, p.kept_shape, p.kept_step);
+    const Places reduced(p.reduced, p.reduced_shape, p.reduced_step);
+    if (p.terms < kFew || (kept.are_neighbours() && !reduced.are_neighbours()))
+      while (across < kReduceThreads && across < p.outputs &&
+             (across < kFew || kReduceThreads / across > p.terms))
+        across *= 2;
+    const std::int64_t blocks = (p.outputs + across - 1) / across;
+    const std::int64_t least = kReduceThreads / across * kLeastTerms;
+    const std::int64_t most = (p.terms + least - 1) / least;
+    const std::int64_t wanted = blocks > 0 ? (kWantedBlocks + blocks - 1) / blocks : 1;
+    pieces = most < wanted ? most : wanted;
+    if (pieces < 1) pieces = 1;
+    piece = (p.terms + pieces - 1) / pieces;
+  }
+};
+
+template <class Combine, class From>
 struct Reduce {
-  static constexpr int kThreads = 128;
+  static constexpr int kThreads = kReduceThreads, kAtOnce = 4;
   struct Shared {
     double result[kThreads];
   };
   struct Registers {};
-  ReduceParams p;
-  double neutral;
+  const From* input;
+  float* output;     // of one piece
+  double* partials;  // (result, piece)
+  Places kept, reduced;
+  std::int64_t outputs, terms, pieces, piece;
+  int across;
+  double divisor, neutral;
 
+  PYCNN_BOTH std::int64_t tiles() const { return (outputs + across - 1) / across; }
+  PYCNN_BOTH std::int64_t blocks() const { return tiles() * pieces; }
   PYCNN_BOTH void operator()(Block<Reduce>& block) const {
-    const float* const input =
-        p.input + offset_of(block.index(), p.kept, p.kept_shape, p.kept_step);
-    Shared& shared = block.shared();
+    const std::int64_t first = block.index() % tiles() * across, part = block.index() / tiles();
+    const std::int64_t begin = part * piece, rest = terms - begin;
+    const std::int64_t end = begin + (rest < piece ? rest : piece);
+    const int down = kThreads / across;
+    double* const shared = block.shared().result;
     block.each([&](int thread, Registers&) {
+      const std::int64_t at = first + thread % across;
       double result = neutral;
-      for (std::int64_t i = thread; i < p.terms; i += kThreads)
-        result = Combine{}(
-            result,
-            static_cast<double>(input[offset_of(i, p.reduced, p.reduced_shape, p.reduced_step)]));
-      shared.result[thread] = result;
+      if (at < outputs) {
+        const From* const from = input + kept(at);
+        std::int64_t i = begin + thread / across;
+        for (; i + (kAtOnce - 1) * down < end; i += kAtOnce * down) {
+          From values[kAtOnce];
+          PYCNN_UNROLL
+          for (int k = 0; k < kAtOnce; ++k) values[k] = from[reduced(i + k * down)];
+          PYCNN_UNROLL
+          for (int k = 0; k < kAtOnce; ++k)
+            result = Combine{}(result, static_cast<double>(values[k]));
+        }
+        for (; i < end; i += down)
+          result = Combine{}(result, static_cast<double>(from[reduced(i)]));
+      }
+      shared[thread] = result;
     });
-    combine_threads<kThreads>(block, shared.result, Combine{});
+    for (int half = kThreads / 2; half >= across; half /= 2)
+      block.each([&](int thread, Registers&) {
+        if (thread < half) shared[thread] = Combine{}(shared[thread], shared[thread + half]);
+      });
     block.last([&](int thread, Registers&) {
-      if (thread == 0) p.output[block.index()] = static_cast<float>(shared.result[0] / p.divisor);
+      const std::int64_t at = first + thread;
+      if (thread >= across || at >= outputs) return;
+      if (pieces > 1)
+        partials[at * pieces + part] = shared[thread];
+      else
+        output[at] = static_cast<float>(shared[thread] / divisor);
     });
   }
 };
+
+template <class Combine>
+void launch_reduce(DeviceQueue& queue, const ReduceParams& p, double neutral, void* scratch) {
+  const ReducePlan plan(p);
+  auto* const partials = static_cast<double*>(scratch);
+  const Reduce<Combine, float> kernel{p.input,
+                                      p.output,
+                                      partials,
+                                      Places(p.kept, p.kept_shape, p.kept_step),
+                                      Places(p.reduced, p.reduced_shape, p.reduced_step),
+                                      p.outputs,
+                                      p.terms,
+                                      plan.pieces,
+                                      plan.piece,
+                                      plan.across,
+                                      p.divisor,
+                                      neutral};
+  launch(queue, kernel, kernel.blocks());
+  if (plan.pieces == 1) return;
+  const std::int64_t one = 1;
+  const Reduce<Combine, double> rest{partials,
+                                     p.output,
+                                     nullptr,
+                                     Places(1, &p.outputs, &plan.pieces),
+                                     Places(1, &plan.pieces, &one),
+                                     p.outputs,
+                                     plan.pieces,
+                                     1,
+                                     plan.pieces,
+                                     1,
+                                     p.divisor,
+                                     neutral};
+  launch(queue, rest, rest.blocks());
+}
 
 // The larger value wins, NaN over all; of equal ones the one that comes first, or last.
 struct Place {
@@ -181,11 +298,16 @@ void fill(DeviceQueue& queue, void* output, int item_bytes, std::uint64_t value,
   });
 }
 
-void reduce(DeviceQueue& queue, const ReduceParams& params) {
+std::int64_t reduce_scratch_bytes(const ReduceParams& params) {
+  const std::int64_t pieces = ReducePlan(params).pieces;
+  return pieces > 1 ? params.outputs * pieces * static_cast<std::int64_t>(sizeof(double)) : 0;
+}
+
+void reduce(DeviceQueue& queue, const ReduceParams& params, void* scratch) {
   if (params.maximum)
-    launch(queue, Reduce<Largest>{params, -INFINITY}, params.outputs);
+    launch_reduce<Largest>(queue, params, -INFINITY, scratch);
   else
-    launch(queue, Reduce<Plus>{params, 0.0}, params.outputs);
+    launch_reduce<Plus>(queue, params, 0.0, scratch);
 }
 
 void arg_max(DeviceQueue& queue, const ArgMaxParams& params) {

@@ -39,7 +39,8 @@ struct ReduceParams {
   double divisor;
   bool maximum;
 };
-void reduce(DeviceQueue& queue, const ReduceParams& params);
+std::int64_t reduce_scratch_bytes(const ReduceParams& params);  // by its numbers alone
+void reduce(DeviceQueue& queue, const ReduceParams& params, void* scratch);
 
 // Where the largest element of the middle axis of (outer, size, inner) is: the first of equal ones
 // or, with `last`, the last; NaN counts as largest.

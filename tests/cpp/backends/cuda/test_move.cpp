@@ -37,6 +37,34 @@ TEST_CASE("cuda kernels: moving data") {
         flat.bytes);
 }
 
+// By pieces where one block a result would be few blocks, side by side where terms lie apart or are
+// few.
+TEST_CASE("cuda kernels: sums over axes by blocks enough") {
+  const auto pieces = [](const Shape& shape, const std::vector<std::int64_t>& axes) {
+    const HostTensor x = random_tensor(shape, 1, -2, 2);
+    std::size_t bytes = 0, results = 1;
+    for (const Reduction kind : {Reduction::kSum, Reduction::kMean, Reduction::kMax}) {
+      const ops::Reduce op{kind, axes};
+      check(op, {x});
+      const std::vector<TensorSpec> outputs = op.infer(specs_of({x}));
+      Kernel kernel;
+      run_on_device(op, {x}, outputs, {}, kernel);
+      bytes = kernel.scratch_bytes;
+      results = static_cast<std::size_t>(element_count(outputs[0].shape));
+    }
+    return bytes / sizeof(double) / results;
+  };
+  CHECK(pieces({70001}, {0}) == 18);
+  CHECK(pieces({3, 1, 23333, 1}, {0, 1, 2, 3}) == 18);
+  CHECK(pieces({4, 30, 31, 5}, {0, 1, 2}) == 8);    // 32 threads for each of 8 results
+  CHECK(pieces({2, 30, 31, 40}, {0, 1, 2}) == 15);  // 8 threads for each of 32
+  CHECK(pieces({2, 30, 31, 40}, {1, 2}) == 8);
+  CHECK(pieces({2, 30, 31, 40}, {0}) == 0);
+  CHECK(pieces({2, 30, 31, 7}, {3}) == 0);
+  CHECK(pieces({2, 3, 4, 5000}, {1, 3}) == 4);
+  CHECK(pieces({5, 700, 3, 2}, {1, 3}) == 0);
+}
+
 TEST_CASE("cuda kernels: maxima and where they are") {
   for (const Shape& shape : {Shape{2, 3, 4, 5}, Shape{1, 1, 1, 1}, Shape{3, 300, 2, 129}}) {
     const HostTensor x = random_integers(shape, 1, 3);  // with ties
