@@ -5,6 +5,7 @@
 
 #include "backends/cuda/columns.h"
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_direct.h"
 #include "backends/cuda/conv2d_finish.h"
 #include "backends/cuda/conv2d_tiles.h"
 #include "backends/cuda/map.h"
@@ -519,6 +520,18 @@ const void* packed_weights(DeviceQueue& queue, Arithmetic arithmetic, const Conv
   return scratch;
 }
 
+DirectWeights direct_weights(const void* packed, Arithmetic arithmetic, const ConvShape& shape) {
+  DirectWeights weights{packed, 0, 0, shape.in_channels};
+  with_arithmetic(arithmetic, [&](auto type, auto) {
+    const Joined product = joined(shape);
+    const int padded = padded_channels<decltype(type)>(product.g.in);
+    weights.channel_pitch = product.taps() * padded;
+    if (!product.rows) weights.tap_pitch = padded;
+    weights.row_pitch = product.x.size * padded;
+  });
+  return weights;
+}
+
 }  // namespace
 
 std::int64_t conv2d_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape, MeasureKind kind,
@@ -537,6 +550,9 @@ void conv2d(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape, c
   std::int64_t packed_bytes = 0;
   const void* const packed =
       packed_weights(queue, arithmetic, shape, PackForm::kForward, weights, scratch, packed_bytes);
+  if (measure.kind == MeasureKind::kNothing && conv2d_is_direct(shape) && !named_tile())
+    return conv2d_direct(queue, image_of(arithmetic), shape, input,
+                         direct_weights(packed, arithmetic, shape), epilogue, output);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
     GatherSource<T, SmallTile> source = forward_source<T>(shape, product);

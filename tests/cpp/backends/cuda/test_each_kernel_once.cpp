@@ -105,6 +105,13 @@ TEST_CASE("cuda once: convolutions as others, by our own kernels in a library's 
   pinned = OnDevice{}.pinned;
 }
 
+TEST_CASE("cuda once: convolutions of few channels") {
+  for (const DType dtype : kImages) {
+    conv_once(conv({1, 1}, {2, 2, 2, 2}), {2, 18, 17, 1}, {6, 5, 5, 1}, dtype);
+    conv_once(conv({2, 1}, {1, 1, 1, 1}), {2, 9, 10, 4}, {16, 3, 3, 4}, dtype);
+  }
+}
+
 TEST_CASE("cuda once: dense layers") {
   for (const DType dtype : kImages) {
     const HostTensor x = random_tensor({5, 65}, 1, -2, 2, dtype), w = coarse({71, 65}, 2);
@@ -252,6 +259,7 @@ TEST_CASE("cuda once: moving data") {
     }
   const HostTensor x = random_integers({3, 300, 2, 129}, 1, 3);
   once(ops::Reduce{Reduction::kMean, {1, 2}, true}, {x});
+  once(ops::Reduce{Reduction::kSum, {0, 1, 2}}, {x});
   once(ops::Reduce{Reduction::kMax, {0, 1, 2, 3}}, {x});
   once(ops::ArgMax{1, true, true}, {x});
   once(ops::TakeGrad{{3, -1, 0, 3, 3, 1, -1}, 4}, {random_tensor({7, 3, 5}, 2)});
