@@ -223,12 +223,17 @@ void DeviceRecorder::finish(std::size_t slot, bool succeeded) {
   if (slot >= trials_.size() || trials_[slot].way < 0) return;
   Trial& trial = trials_[slot];
   const auto way = static_cast<std::size_t>(std::exchange(trial.way, -1));
-  if (!succeeded || chosen_ >= 0) return;
-  ways_[way].us.push_back(
-      session_->module->elapsed_us(session_->queue, trial.began->get(), trial.ended->get()));
-  if (std::all_of(ways_.begin(), ways_.end(),
-                  [](const Way& each) { return each.us.size() > kTrials; }))
-    choose();
+  if (succeeded && chosen_ < 0) {
+    ways_[way].us.push_back(
+        session_->module->elapsed_us(session_->queue, trial.began->get(), trial.ended->get()));
+    if (std::all_of(ways_.begin(), ways_.end(),
+                    [](const Way& each) { return each.us.size() > kTrials; }))
+      choose();
+  }
+  // Other slots may be replaying either way.
+  if (chosen_ >= 0 &&
+      std::all_of(trials_.begin(), trials_.end(), [](const Trial& each) { return each.way < 0; }))
+    forget_others();
 }
 
 std::size_t DeviceRecorder::lane_scratch_bytes() const {
@@ -245,6 +250,16 @@ std::string DeviceRecorder::state() const {
   if (chosen_ < 0) text += " and on " + lanes_text(ways_[1].lanes) + ", which take turns";
   if (!problem_.empty()) text += "; not on several lanes: " + problem_;
   return text;
+}
+
+void DeviceRecorder::forget_others() {
+  Way kept = std::move(ways_[static_cast<std::size_t>(chosen_)]);
+  for (const Way& way : ways_)
+    if (way.recording != kept.recording) session_->module->forget(way.recording);
+  ways_.clear();
+  ways_.push_back(std::move(kept));
+  chosen_ = 0;
+  trials_.clear();
 }
 
 void DeviceRecorder::choose() {

@@ -12,8 +12,8 @@
 
 // The steps of a program as recordings: one on the main lane and, where steps can run side by side,
 // one on several lanes. Both compute the same bits; their first replays take turns and are timed,
-// then the quicker one is kept. $PYCNN_CUDA_LANES=1 to 3 chooses without timing; so does
-// $PYCNN_CUDA_DETERMINISTIC=1, the main lane.
+// then the quicker one is kept and the other one forgotten, with its scratch. $PYCNN_CUDA_LANES=1
+// to 3 chooses without timing; so does $PYCNN_CUDA_DETERMINISTIC=1, the main lane.
 namespace pycnn {
 
 class DeviceRecorder {
@@ -64,6 +64,7 @@ class DeviceRecorder {
   bool record(Way&& way, const Launch& launch);
   void record_all(const Launch& launch);
   void choose();
+  void forget_others();
 
   const std::shared_ptr<DeviceSession> session_;
   const std::span<const Step> steps_;

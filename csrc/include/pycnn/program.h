@@ -157,7 +157,8 @@ struct MemoryReport {
   std::size_t transfer_bytes = 0;
   /// For a GPU: memory of the host through which inputs and outputs go, at most.
   std::size_t staging_bytes = 0;
-  /// On a GPU: scratch of steps that run beside others; 0 before the second run.
+  /// On a GPU: scratch of steps that run beside others; 0 before the second run, and once they turn
+  /// out to be no quicker so.
   std::size_t lane_scratch_bytes = 0;
 };
 

@@ -1,8 +1,10 @@
 // Steps side by side on lanes: the same bits, joined as CUDA wants it, kept only where quicker. The
 // emulated device goes through lanes in two opposite orders, and its time counts every piece of
 // work as a microsecond.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "backends/cuda/training.h"
 
@@ -46,6 +48,7 @@ Graph branches_net() {
 
 struct LanesTraining : Training {
   std::string recording;
+  std::size_t scratch = 0;  // of lanes
 };
 
 LanesTraining train(const std::string& device, int steps, DType dtype = DType::kFloat32,
@@ -65,6 +68,7 @@ LanesTraining train(const std::string& device, int steps, DType dtype = DType::k
   }
   unsetenv("PYCNN_EMULATED_MEMORY");
   training.recording = program.recording();
+  training.scratch = program.memory().lane_scratch_bytes;
   return training;
 }
 
@@ -112,14 +116,59 @@ TEST_CASE("cuda lanes: both ways are tried and give the same bits, whichever is 
   CHECK(expected.recording == "recorded on one lane");
   CHECK(test::same_bits(train("cuda", 17).variables, expected.variables));
   if (!testing::is_emulated()) return;
-  CHECK(train("cuda", 9).recording == "recorded on one lane and on 3 lanes, which take turns");
-  CHECK(train("cuda", 17).recording == "recorded on 3 lanes");
+  const LanesTraining both = train("cuda", 9), chosen = train("cuda", 17);
+  CHECK(both.recording == "recorded on one lane and on 3 lanes, which take turns");
+  CHECK(both.scratch > 0);
+  CHECK(chosen.recording == "recorded on 3 lanes");
+  CHECK(chosen.scratch == both.scratch);
   for (const char* const what : {"slow_lanes", "elapsed", "recording"}) {
     CAPTURE(what);
     const Failing failing(what);
     const LanesTraining actual = train("cuda", 17);
     CHECK(test::same_bits(actual.variables, expected.variables));
     if (what != std::string("recording")) CHECK(actual.recording == "recorded on one lane");
+    CHECK(actual.scratch == 0);
+  }
+}
+
+TEST_CASE("cuda lanes: the way that is not kept is forgotten once no run under way takes it") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = branches_net();
+  const testing::Results inputs = {{"x", test::random_tensor({kBatch, 6, 6, 2}, 9)},
+                                   {"y", test::labels(kBatch, 4)}};
+  const void* const arrays[] = {inputs.at("x").raw(), inputs.at("y").raw()};
+  for (const char* const what : {"", "slow_lanes"}) {
+    CAPTURE(what);
+    const Failing failing(what);
+    Variables variables;
+    create_variables(graph, variables, 1);
+    const Program program = compile(graph, variables, options_for("cuda"));
+    variables["train.learning_rate"].mutable_data<float>()[0] = 0.02f;
+    const auto scratch = [&] { return program.memory().lane_scratch_bytes; };
+    std::size_t most = 0, at_choice = 0;
+    // Three runs are under way at a time, and the last but one of three ends the choice.
+    program.run(inputs);
+    for (int round = 0; round < 7; ++round) {
+      std::vector<Tensor> losses;
+      std::vector<PendingRun> begun;
+      for (int run = 0; run < 3; ++run) {
+        std::vector<void*> outputs;
+        for (const auto& [name, spec] : program.outputs())
+          outputs.push_back(losses.emplace_back(spec).mutable_raw());
+        begun.push_back(program.begin(arrays, outputs));
+      }
+      for (PendingRun& run : begun) {
+        run.wait();
+        most = std::max(most, scratch());
+        if (at_choice == 0 && program.recording().find("turns") == std::string::npos)
+          at_choice = scratch();
+      }
+    }
+    CHECK(most > 0);
+    CHECK(at_choice == most);
+    CHECK(scratch() == (*what == '\0' ? most : 0));
+    const LanesTraining expected = train("cuda", 22);
+    CHECK(test::same_bits(variables, expected.variables));
   }
 }
 
