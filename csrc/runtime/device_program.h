@@ -28,6 +28,7 @@ class DeviceMemory;
 class DeviceRecorder;
 class DeviceSession;
 class DeviceVariable;
+class EventHolder;
 
 // A run from when it is given to the device until the caller has its results.
 struct DeviceRun {
@@ -78,8 +79,12 @@ class DeviceProgram {
   void launch_step(const Step& step, const DeviceKernelArgs& call);
   void launch(const std::vector<Step>& steps, const std::vector<DeviceKernelArgs>& calls,
               Range range);
+  bool tells_time(std::size_t events);
   void launch_timed(const std::vector<Step>& steps, const std::vector<DeviceKernelArgs>& calls,
                     Range range, std::vector<std::int64_t>& step_ns);
+  void launch_timed_by_host(const std::vector<Step>& steps,
+                            const std::vector<DeviceKernelArgs>& calls, Range range,
+                            std::vector<std::int64_t>& step_ns);
   void launch_or_replay(Range range, std::size_t slot);
 
   std::unique_ptr<Slot> make_slot();
@@ -120,6 +125,9 @@ class DeviceProgram {
   bool more_slots_ = true;
   std::shared_ptr<DeviceRun> own_run_;  // of `run`, which allocates nothing
   bool assigns_now_ = false;            // steps that assign were given for a run not yet counted
+
+  std::vector<std::unique_ptr<EventHolder>> step_events_;  // between steps that are timed
+  bool tells_time_ = true;                                 // as far as is known
 
   // After one run by single launches, which loads what the device loads late.
   bool warm_ = false;

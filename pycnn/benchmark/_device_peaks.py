@@ -34,8 +34,8 @@ def device_peaks(
     Products are those of a dense layer, in each type that the device multiplies (TF32 is float32 that
     may be rounded for that), by the kernel that is chosen for it
     (a library's, where there is one). Memory is copied by an activation and read by a mean over pixels. Of a few runs
-    the fastest counts. Times hold the launch of a step, some 10 us: hence the sizes, of which smaller ones are taken
-    only where the device or the host has no room.
+    the fastest counts. The device's clock tells half microseconds, and no step is shorter than the host takes to give
+    it: hence the sizes, of which smaller ones are taken only where the device or the host has no room.
 
     Args:
         device: As of `pycnn.compile`.

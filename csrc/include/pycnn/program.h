@@ -233,7 +233,7 @@ class PYCNN_API Program {
   const std::vector<std::string>& warnings() const;
 
   /// Times every step of the runs between `start_profile` and `profile` (steps then run with a
-  /// clock around them).
+  /// clock around them; on a GPU one by one, by its own clock).
   void start_profile() const;
   std::vector<StepProfile> profile() const;  ///< Ends it; see `start_profile`.
   /// The same lines without times: what a run consists of, and what each step costs.

@@ -400,6 +400,46 @@ TEST_CASE("cuda programs: a profile has every step, and profiled runs compute th
   CHECK(test::same_bits(plain, profiled));
 }
 
+TEST_CASE("cuda programs: steps are timed by the device, which is waited for once") {
+  if (!testing::is_emulated()) return;
+  const Graph graph = test::small_net(16, true, 0.25);
+  for (const char* const what : {"", "elapsed", "make_event"}) {
+    CAPTURE(what);
+    const bool by_host = *what != '\0';
+    Variables variables, expected;
+    create_variables(graph, variables, 1);
+    create_variables(graph, expected, 1);
+    const Program program = compile(graph, variables, options_for("cuda"));
+    const Program plain = compile(graph, expected, options_for("cuda"));
+    program.run(inputs_of(16));
+    const Failing failing(what);
+    program.start_profile();
+    int waits = 0, launches = 0;
+    {
+      const testing::Calls calls;
+      program.run(inputs_of(16));
+      waits = calls.count("wait");
+      launches = calls.count("launch");
+    }
+    CHECK(launches > 10);
+    CHECK((waits > 10) == by_host);
+    double all = 0.0;
+    for (int run = 0; run < 2; ++run) program.run(inputs_of(16));
+    for (const StepProfile& step : program.profile()) {
+      if (step.phase != "run") continue;
+      CHECK(step.runs == 3);
+      CHECK(step.min_seconds <= step.total_seconds / 3 + 1e-12);
+      const double us = 1e6 * step.min_seconds;
+      all += us;
+      // A microsecond for each launch.
+      if (!by_host) CHECK(us == doctest::Approx(std::round(us)).epsilon(1e-9));
+    }
+    if (!by_host) CHECK(all >= launches);
+    for (int run = 0; run < 4; ++run) plain.run(inputs_of(16));
+    CHECK(test::same_bits(variables, expected));
+  }
+}
+
 TEST_CASE("cuda programs: why no library was taken is told, and a kernel can be pinned") {
   if (!testing::is_emulated()) return;
   const Graph graph = test::small_net(16, true, 0.25);
