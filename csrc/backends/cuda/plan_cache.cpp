@@ -1,5 +1,6 @@
 #include "backends/cuda/plan_cache.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,6 +54,11 @@ std::string unescaped(const std::string& text) {
   return result;
 }
 
+std::string line_of(const std::string& key, const std::string& value) {
+  const std::string line = escaped(key) + '\t' + escaped(value);
+  return checksum_of(line) + '\t' + line + '\n';
+}
+
 void make_folders(const std::string& file) {
   for (std::size_t slash = file.find('/', 1); slash != std::string::npos;
        slash = file.find('/', slash + 1))
@@ -68,40 +74,51 @@ const char* named(const char* variable) {
 
 PlanCache::PlanCache(std::string file) : file_(std::move(file)) {}
 
-std::optional<PlanCache::Entries> PlanCache::read() const {
+std::optional<PlanCache::Entries> PlanCache::read() {
   std::ifstream stream(file_);
   Entries entries;
+  is_whole_ = false;
   if (!stream) return entries;
   std::string line;
   if (!std::getline(stream, line) || line != kHeader) return std::nullopt;
   while (std::getline(stream, line)) {
+    if (stream.eof()) return entries;  // the last line is cut off, or just being written
     const std::size_t first = line.find('\t');
     const std::size_t second = first == std::string::npos ? first : line.find('\t', first + 1);
-    if (second == std::string::npos || stream.eof()) return std::nullopt;  // cut off
+    if (second == std::string::npos) return std::nullopt;
     if (line.substr(0, first) != checksum_of(line.substr(first + 1))) return std::nullopt;
     entries[unescaped(line.substr(first + 1, second - first - 1))] =
         unescaped(line.substr(second + 1));
   }
+  is_whole_ = true;
   return entries;
 }
 
-void PlanCache::write(const Entries& entries) const {
+// With one call, so that lines of several processes lie one behind another.
+bool PlanCache::append(const std::string& key, const std::string& value) const {
+  const int file = ::open(file_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (file < 0) return false;
+  const std::string line = line_of(key, value);
+  const bool written = ::lseek(file, 0, SEEK_END) > 0 &&  // nobody emptied it
+                       ::write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+  return ::close(file) == 0 && written;
+}
+
+void PlanCache::write(const Entries& entries) {
   make_folders(file_);
   const std::string beside = file_ + "." + std::to_string(getpid()) + ".part";
   {
     std::ofstream stream(beside, std::ios::trunc);
     stream << kHeader << '\n';
-    for (const auto& [key, value] : entries) {
-      const std::string line = escaped(key) + '\t' + escaped(value);
-      stream << checksum_of(line) << '\t' << line << '\n';
-    }
+    for (const auto& [key, value] : entries) stream << line_of(key, value);
     stream.close();
     if (!stream) {
       (void)std::remove(beside.c_str());
       return;
     }
   }
-  if (std::rename(beside.c_str(), file_.c_str()) != 0) (void)std::remove(beside.c_str());
+  is_whole_ = std::rename(beside.c_str(), file_.c_str()) == 0;
+  if (!is_whole_) (void)std::remove(beside.c_str());
 }
 
 std::optional<std::string> PlanCache::find(const std::string& key) {
@@ -128,7 +145,7 @@ void PlanCache::put(const std::string& key, const std::string& value) {
   const std::lock_guard lock(mutex_);
   entries_[key] = value;
   for_now_.erase(key);
-  if (file_.empty()) return;
+  if (file_.empty() || (is_whole_ && append(key, value))) return;
   Entries all = read().value_or(Entries{});
   for (const auto& [own_key, own_value] : entries_) all[own_key] = own_value;
   write(all);

@@ -5,9 +5,10 @@
 #include <string>
 
 // What was found fastest on this machine, kept between processes: a text file of lines
-// "checksum key value". The file is read once; a choice made is written at once, together with what
-// other processes wrote meanwhile, beside the file and renamed. A file that is damaged counts as
-// empty, with one line on the standard error stream, and is replaced by the next choice.
+// "checksum key value", the last one of a key counts. The file is read once, and a choice made is
+// written at once behind what is there: plans take kilobytes, so all of them would take long. What
+// is no such file counts as empty, with one line on the standard error stream, and is replaced by
+// the next choice, beside it and renamed; so is one whose last line is cut off, with all others.
 namespace pycnn::cuda {
 
 class PlanCache {
@@ -23,12 +24,14 @@ class PlanCache {
 
  private:
   using Entries = std::map<std::string, std::string>;
-  std::optional<Entries> read() const;  // none: the file is damaged
-  void write(const Entries& entries) const;
+  std::optional<Entries> read();  // none: the file is damaged
+  void write(const Entries& entries);
+  bool append(const std::string& key, const std::string& value) const;
 
   const std::string file_;
   std::mutex mutex_;
   bool loaded_ = false;
+  bool is_whole_ = false;  // so that lines can be written behind those that there are
   Entries entries_, for_now_;
 };
 

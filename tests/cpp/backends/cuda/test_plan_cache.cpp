@@ -51,6 +51,51 @@ TEST_CASE("plan cache: processes keep what others wrote meanwhile") {
   CHECK(third.find("b") == "2");
 }
 
+TEST_CASE("plan cache: a choice is written behind the others, and the last one counts") {
+  const Folder folder;
+  PlanCache cache(folder.file());
+  cache.put("a", "1");
+  std::string before = folder.content();
+  for (const char* const value : {"2", "3"}) {
+    cache.put("a", value);
+    CHECK(folder.content().starts_with(before));
+    CHECK(folder.content().size() > before.size());
+    before = folder.content();
+    CHECK(PlanCache(folder.file()).find("a") == value);
+  }
+  PlanCache other(folder.file());
+  CHECK(other.find("a") == "3");
+  other.put("b", "4");
+  CHECK(folder.content().starts_with(before));
+  // A file that somebody removed is there again, with all that this process knows.
+  REQUIRE(std::remove(folder.file().c_str()) == 0);
+  other.put("c", "5");
+  PlanCache again(folder.file());
+  CHECK(again.find("a") == "3");
+  CHECK(again.find("c") == "5");
+}
+
+TEST_CASE("plan cache: of a file whose last line is cut off the others count") {
+  const Folder folder;
+  {
+    PlanCache cache(folder.file());
+    cache.put("a", "1");
+    cache.put("b", "2");
+  }
+  const std::string good = folder.content();
+  for (const std::size_t missing : {1, 3, 9}) {
+    folder.write(good.substr(0, good.size() - missing));
+    PlanCache cache(folder.file());
+    CHECK(cache.find("a") == "1");
+    CHECK(!cache.find("b"));
+    cache.put("c", "3");
+    PlanCache again(folder.file());
+    CHECK(again.find("a") == "1");
+    CHECK(!again.find("b"));
+    CHECK(again.find("c") == "3");
+  }
+}
+
 TEST_CASE("plan cache: a damaged file counts as empty and is replaced") {
   const Folder folder;
   PlanCache(folder.file()).put("key", "value");
