@@ -240,6 +240,10 @@ class Program:
         """
         As run, but gives a PendingRun.
         """
+    def begin_late(self, *args) -> typing.Any:
+        """
+        As begin, of results that are asked for many runs later.
+        """
     def explain(self) -> str:
         ...
     def graph_text(self) -> str:

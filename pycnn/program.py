@@ -204,6 +204,7 @@ class Program:
         self._versions = versions or {}
         self._run = core.run if traced.parameter_dtype is None else self._run_on_copies
         self._begin = core.begin if traced.parameter_dtype is None else self._begin_on_copies
+        self._begin_late = core.begin_late if traced.parameter_dtype is None else self._begin_on_copies
         self._single = single
         self._order = [name for name, _, _ in core.outputs]
         self.traced = traced
@@ -284,10 +285,15 @@ class Program:
         """Whether `begin` may return before the run has ended: on a GPU."""
         return self._core.overlaps
 
-    def begin(self, *arrays: Any) -> PendingRun:
+    def begin(self, *arrays: Any, late: bool = False) -> PendingRun:
         """Run without waiting for a GPU, which may have several runs under way (arguments as calling).
 
         The arrays may be changed as soon as this returns. On the CPU the run has ended then.
+
+        Args:
+            arrays: As calling.
+            late: The outputs are asked for many runs later: if they take a few kilobytes at most, such as losses, they
+                stay on the GPU till then and come together with those of all runs that have ended.
 
         Returns:
             What `PendingRun.wait` takes the outputs from.
@@ -302,9 +308,10 @@ class Program:
             >>> [run.wait()["output"].shape for run in runs]
             [(1, 10), (1, 10), (1, 10)]
         """
-        pending = self._begin(*arrays)
+        begin = self._begin_late if late else self._begin
+        pending = begin(*arrays)
         if pending is None:
-            pending = self._begin(*self._convert(arrays))
+            pending = begin(*self._convert(arrays))
         return PendingRun(pending, self._order)
 
     def _run_on_copies(self, *arrays: Any) -> Any:

@@ -53,6 +53,7 @@ from pycnn.data.transforms._windows import Uncut, as_windows  # noqa: E402
 from pycnn.program import compile_traced  # noqa: E402
 from pycnn.tensor import Parameter  # noqa: E402
 from pycnn.tracing import trace  # noqa: E402
+from pycnn.train._programs import AHEAD  # noqa: E402
 
 sys.path.append(str(TOOLS.parent))  # only now: `benchmarks` is found there, pycnn is not
 
@@ -145,11 +146,12 @@ class Pycnn:
             assert windows is not None
             trainer._training.keep_images(x)
             batch = Uncut(x, places, windows, is_whole=True)
-            self.by_trainer = Ahead(lambda: trainer.begin_batch(batch, y))
-            self.host_fed = Ahead(lambda: trainer.begin_batch(x, y))
+            self.by_trainer = Ahead(lambda: trainer.begin_batch(batch, y, late=True), AHEAD)
+            self.host_fed = Ahead(lambda: trainer.begin_batch(x, y, late=True), AHEAD)
             self.first = trainer.begin_batch(batch, y).wait()["loss"]
             self.program = trainer._training.get(batch, y).program
-            self.begin: Callable[[], Any] = lambda: self.program.begin(places, y)
+            self.begin: Callable[[], Any] = lambda: self.program.begin(places, y, late=True)
+            self.steps = Ahead(self.begin, AHEAD)
         else:
             images = Parameter(x.shape, init=x, trainable=False, dtype="uint8")
             images.name = "images of the row"
@@ -171,8 +173,8 @@ class Pycnn:
                 return sent[0].begin(x)
 
             self.host_fed = Ahead(begin_sent)
+            self.steps = Ahead(self.begin)
         self.compile_s = time.perf_counter() - begin
-        self.steps = Ahead(self.begin)
 
     def learnt(self) -> float:
         """The loss of step `LEARNT_STEPS`, of which one was made."""
@@ -185,17 +187,17 @@ class Pycnn:
 
 
 class Ahead:
-    """Takes steps, the result of each looked at two steps later, as `fit` does."""
+    """Takes steps, the result of each looked at some steps later: of a training's as `fit` does."""
 
-    def __init__(self, begin: Callable[[], Any]) -> None:
-        self.begin = begin
+    def __init__(self, begin: Callable[[], Any], ahead: int = 2) -> None:
+        self.begin, self.ahead = begin, ahead
 
     def __call__(self, count: int) -> None:
         """Take `count` of them."""
         begun: deque[Any] = deque()
         for _ in range(count):
             begun.append(self.begin())
-            if len(begun) > 2:
+            if len(begun) > self.ahead:
                 begun.popleft().wait()
         while begun:
             begun.popleft().wait()

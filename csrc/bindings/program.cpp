@@ -73,6 +73,7 @@ struct BegunRun {
   py::tuple results;  // filled by `wait`
 };
 
+template <bool kLate>
 py::object begin(const Program& program, const py::args& inputs) {
   Arrays arrays;
   if (!arrays.match(program, inputs)) return py::none();
@@ -80,7 +81,7 @@ py::object begin(const Program& program, const py::args& inputs) {
   begun.results = arrays.results;
   {
     py::gil_scoped_release nogil;
-    begun.run = program.begin(arrays.from, arrays.to);
+    begun.run = program.begin(arrays.from, arrays.to, kLate);
   }
   return py::cast(std::move(begun));
 }
@@ -292,7 +293,8 @@ void bind_program(py::module_& m) {
   py::class_<Program>(m, "Program", "Compiled graph.")
       .def("run", &run,
            "Arrays in, tuple of arrays out; None when an input does not match exactly.")
-      .def("begin", &begin, "As run, but gives a PendingRun.")
+      .def("begin", &begin<false>, "As run, but gives a PendingRun.")
+      .def("begin_late", &begin<true>, "As begin, of results that are asked for many runs later.")
       .def_property_readonly("overlaps", &Program::overlaps)
       .def_property_readonly("recording", &Program::recording)
       .def_property_readonly("inputs", [](const Program& p) { return named_specs(p.inputs()); })

@@ -29,6 +29,8 @@ constexpr std::size_t kSmallVariables = 4096;
 // Inputs that are copied sooner than a second copy on the device, and a wait for the first, are
 // given to it.
 constexpr std::size_t kSmallInputs = std::size_t{64} << 10;
+// Results that are kept on the device: those of so many runs, of so many bytes each.
+constexpr std::size_t kKeptRuns = 16, kMostKept = 4096;
 
 // Where scratch begins in the working memory: aligned as libraries of a device want it.
 std::size_t scratch_place(const ProgramPlan& plan) { return (plan.arena_bytes + 255) / 256 * 256; }
@@ -93,8 +95,26 @@ struct DeviceProgram::Slot {
   const EventHolder arrived;  // the inputs, in `inputs`
   const EventHolder done;     // the results, in `results`
   std::uint64_t number = 0;   // of its run in the session
+  std::uint64_t kept = 0;     // DeviceRun::kept of its run
   bool under_way = false;
   std::shared_ptr<DeviceRun> run;  // whose results are there, or will be
+};
+
+// Of the last runs that keep them, each in the row of its number.
+struct DeviceProgram::KeptResults {
+  KeptResults(const std::shared_ptr<DeviceSession>& session, std::size_t row_bytes)
+      : rows(session, kKeptRuns * row_bytes),
+        fetched(session, kKeptRuns * row_bytes),
+        arrived(session) {}
+
+  static std::size_t row_of(std::uint64_t run) { return run % kKeptRuns; }
+
+  const DeviceMemory rows;
+  const StagingMemory fetched;
+  const EventHolder arrived;  // what `fetched` is to hold
+  std::weak_ptr<DeviceRun> runs[kKeptRuns];
+  // Of so many runs they are to be kept, of so many they are there, and in `fetched`.
+  std::uint64_t given = 0, made = 0, fetched_of = 0;
 };
 
 DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
@@ -116,6 +136,7 @@ DeviceProgram::DeviceProgram(const ProgramPlan& plan, const LabelChecks& checks)
   output_places_ = places_of(plan.outputs, output_bytes_);
   inputs_ = memory(input_bytes_);
   outputs_ = memory(output_bytes_);
+  may_keep_results_ = output_bytes_ > 0 && output_bytes_ <= kMostKept;
   slots_.reserve(kMostSlots);
   slots_.push_back(make_slot());
   place_kernel_plans();
@@ -141,14 +162,15 @@ std::size_t DeviceProgram::transfer_bytes(const ProgramPlan& plan) {
   std::size_t inputs = 0, outputs = 0;
   (void)places_of(plan.inputs, inputs);
   (void)places_of(plan.outputs, outputs);
-  return inputs + outputs + kMostSlots * inputs;
+  return inputs + outputs + kMostSlots * inputs + (outputs <= kMostKept ? kKeptRuns * outputs : 0);
 }
 
 std::size_t DeviceProgram::staging_bytes(const ProgramPlan& plan) {
   std::size_t bytes = kSmallVariables;
   (void)places_of(plan.inputs, bytes);
-  (void)places_of(plan.outputs, bytes);
-  return kMostSlots * bytes;
+  std::size_t outputs = 0;
+  (void)places_of(plan.outputs, outputs);
+  return kMostSlots * (bytes + outputs) + (outputs <= kMostKept ? kKeptRuns * outputs : 0);
 }
 
 std::size_t DeviceProgram::lane_scratch_bytes() const {
@@ -329,13 +351,15 @@ void DeviceProgram::finish(std::size_t index) {
   if (!slot.under_way) return;
   session_->wait_for(slot.done.get(), slot.number);
   slot.under_way = false;
+  if (slot.kept != 0) kept_results_->made = std::max(kept_results_->made, slot.kept);
   recorder_->finish(index, true);
 }
 
 // Keeps results that somebody will still ask for.
 void DeviceProgram::vacate(Slot& slot) {
   if (slot.run != nullptr && slot.run.use_count() > 1 && !slot.run->is_collected) {
-    slot.run->results.assign(slot.results.data(), slot.results.data() + output_bytes_);
+    if (slot.run->kept == 0)
+      slot.run->results.assign(slot.results.data(), slot.results.data() + output_bytes_);
     slot.run->slot = -1;
   }
   slot.run = nullptr;
@@ -455,20 +479,76 @@ void DeviceProgram::compute(Slot& slot, std::size_t index, Profiler& profiler) {
     assigns_now_ = true;
     launch_or_replay(rest, index);
   }
-  const Named named(*session_, "download");
-  session_->module->copy_out(session_->queue, slot.results.data(), outputs_->data(), output_bytes_);
+  if (slot.kept != 0) {
+    std::byte* const row =
+        kept_results_->rows.data() + KeptResults::row_of(slot.kept) * output_bytes_;
+    session_->module->copy_within(session_->queue, row, outputs_->data(), output_bytes_);
+  } else {
+    const Named named(*session_, "download");
+    session_->module->copy_out(session_->queue, slot.results.data(), outputs_->data(),
+                               output_bytes_);
+  }
   session_->module->mark(session_->queue, slot.done.get());
   session_->check_given();
   warm_ = true;
 }
 
-void DeviceProgram::give(DeviceRun& run, std::span<const void* const> inputs, Profiler& profiler) {
+// Gives the run a row, and what lies there to the run that has not asked for it yet.
+void DeviceProgram::keep_results(DeviceRun& run) {
+  if (kept_results_ == nullptr && may_keep_results_) {
+    try {
+      kept_results_ = std::make_unique<KeptResults>(session_, output_bytes_);
+    } catch (const Error&) {
+      may_keep_results_ = false;
+    }
+  }
+  if (kept_results_ == nullptr) return;
+  run.kept = ++kept_results_->given;
+  const std::shared_ptr<DeviceRun> before =
+      kept_results_->runs[KeptResults::row_of(run.kept)].lock();
+  if (before == nullptr || before->is_collected || before->kept == 0 ||
+      before->failures != session_->failures())
+    return;
+  const std::byte* const results = results_of(*before);
+  if (before->slot >= 0) vacate(*slots_[static_cast<std::size_t>(before->slot)]);
+  before->results.assign(results, results + output_bytes_);
+  before->kept = 0;
+}
+
+// Of all runs that are known to have ended. Others may write their rows meanwhile.
+void DeviceProgram::fetch_kept() {
+  const Named named(*session_, "download");
+  KeptResults& kept = *kept_results_;
+  {
+    const OnLane lane(*session_, kCopyLane);
+    session_->module->copy_out(session_->queue, kept.fetched.data(), kept.rows.data(),
+                               kKeptRuns * output_bytes_);
+    session_->module->mark(session_->queue, kept.arrived.get());
+  }
+  session_->wait_for(kept.arrived.get(), 0);
+  kept.fetched_of = kept.made;
+}
+
+// Of a run that has ended.
+const std::byte* DeviceProgram::results_of(const DeviceRun& run) {
+  if (run.kept != 0) {
+    if (run.kept > kept_results_->fetched_of) fetch_kept();
+    return kept_results_->fetched.data() + KeptResults::row_of(run.kept) * output_bytes_;
+  }
+  return run.slot >= 0 ? slots_[static_cast<std::size_t>(run.slot)]->results.data()
+                       : run.results.data();
+}
+
+void DeviceProgram::give(DeviceRun& run, std::span<const void* const> inputs, bool late,
+                         Profiler& profiler) {
   run.slot = free_slot();
   run.failures = session_->failures();
   run.is_collected = false;
   const auto index = static_cast<std::size_t>(run.slot);
   Slot& slot = *slots_[index];
   vacate(slot);
+  if (late) keep_results(run);
+  slot.kept = run.kept;
   slot.under_way = true;
   stage(slot, inputs);
   compute(slot, index, profiler);
@@ -505,9 +585,7 @@ void DeviceProgram::collect_locked(DeviceRun& run) {
   if (run.is_collected) return;
   if (run.slot >= 0) finish(static_cast<std::size_t>(run.slot));
   session_->check_failures(run.failures);
-  const std::byte* const results = run.slot >= 0
-                                       ? slots_[static_cast<std::size_t>(run.slot)]->results.data()
-                                       : run.results.data();
+  const std::byte* const results = results_of(run);
   for (std::size_t i = 0; i < run.outputs.size(); ++i)
     if (const std::size_t bytes = byte_size(plan_.outputs[i].second); bytes > 0)
       std::memcpy(run.outputs[i], results + output_places_[i], bytes);
@@ -525,7 +603,7 @@ void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* con
   DeviceRun& run = *own_run_;
   run.outputs.assign(outputs.begin(), outputs.end());
   try {
-    give(run, inputs, profiler);
+    give(run, inputs, false, profiler);
     Slot& slot = *slots_[static_cast<std::size_t>(run.slot)];
     // Before anything is assigned or written: what a failed run assigns has still its old values on
     // the host, if these were there.
@@ -539,7 +617,7 @@ void DeviceProgram::run(std::span<const void* const> inputs, std::span<void* con
 }
 
 std::shared_ptr<DeviceRun> DeviceProgram::begin(std::span<const void* const> inputs,
-                                                std::span<void* const> outputs,
+                                                std::span<void* const> outputs, bool late,
                                                 Profiler& profiler) {
   session_->check_process();
   bring_home_from_elsewhere();
@@ -548,10 +626,11 @@ std::shared_ptr<DeviceRun> DeviceProgram::begin(std::span<const void* const> inp
   const DeviceTurn turn(*session_);
   const Named named(*session_, "pycnn run");
   try {
-    give(*run, inputs, profiler);
+    give(*run, inputs, late, profiler);
     Slot& slot = *slots_[static_cast<std::size_t>(run->slot)];
     assign(slot);
     slot.run = run;
+    if (run->kept != 0) kept_results_->runs[KeptResults::row_of(run->kept)] = run;
   } catch (...) {
     give_up();
     throw;

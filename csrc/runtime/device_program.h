@@ -21,7 +21,8 @@
 // Runs overlap with what the host does. Each has a slot: staging memory, into which its inputs are
 // copied at once, and from which its results are fetched later. The inputs of a run, unless they
 // are small, go to the device on a lane of their own while the run before it is computed, and the
-// host waits for a device only where it wants results or all slots are taken.
+// host waits for a device only where it wants results or all slots are taken. Small results
+// that are wanted late, such as losses, are kept there row by row, and some are fetched at once.
 namespace pycnn {
 
 class DeviceMemory;
@@ -35,6 +36,7 @@ struct DeviceRun {
   std::vector<void*> outputs;  // the caller's arrays
   int slot = -1;               // in which it is; -1: in none any more
   std::vector<std::byte> results;
+  std::uint64_t kept = 0;  // among those whose results stay on the device, from 1; 0: it is none
   std::uint64_t failures = 0;  // of the session, when it was given
   bool is_collected = false;
 };
@@ -54,7 +56,7 @@ class DeviceProgram {
 
   // The same in two parts. Nothing of the inputs is read after `begin`.
   std::shared_ptr<DeviceRun> begin(std::span<const void* const> inputs,
-                                   std::span<void* const> outputs, Profiler& profiler);
+                                   std::span<void* const> outputs, bool late, Profiler& profiler);
   void collect(DeviceRun& run);
 
   // What inputs and outputs take there and in memory of the host, at most: in all slots.
@@ -71,6 +73,7 @@ class DeviceProgram {
     std::size_t end;
   };
   struct Slot;
+  struct KeptResults;
 
   std::byte* address_of(const Place& place) const;
   void place_kernel_plans();
@@ -92,7 +95,10 @@ class DeviceProgram {
   void finish(std::size_t index);
   void vacate(Slot& slot);
   void bring_home_from_elsewhere();
-  void give(DeviceRun& run, std::span<const void* const> inputs, Profiler& profiler);
+  void keep_results(DeviceRun& run);
+  void fetch_kept();
+  const std::byte* results_of(const DeviceRun& run);
+  void give(DeviceRun& run, std::span<const void* const> inputs, bool late, Profiler& profiler);
   void stage(Slot& slot, std::span<const void* const> inputs);
   void upload_variables(Slot& slot);
   void prepare(Profiler& profiler);
@@ -123,6 +129,8 @@ class DeviceProgram {
 
   std::vector<std::unique_ptr<Slot>> slots_;
   bool more_slots_ = true;
+  std::unique_ptr<KeptResults> kept_results_;  // from the first run on that wants it
+  bool may_keep_results_;
   std::shared_ptr<DeviceRun> own_run_;  // of `run`, which allocates nothing
   bool assigns_now_ = false;            // steps that assign were given for a run not yet counted
 

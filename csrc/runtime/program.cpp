@@ -67,9 +67,9 @@ void Program::run(std::span<const void* const> inputs, std::span<void* const> ou
   state_->run(inputs, outputs);
 }
 
-PendingRun Program::begin(std::span<const void* const> inputs,
-                          std::span<void* const> outputs) const {
-  std::shared_ptr<DeviceRun> run = state_->begin(inputs, outputs);
+PendingRun Program::begin(std::span<const void* const> inputs, std::span<void* const> outputs,
+                          bool late) const {
+  std::shared_ptr<DeviceRun> run = state_->begin(inputs, outputs, late);
   if (run == nullptr) return {};
   return PendingRun(std::make_shared<PendingRun::State>(state_, std::move(run)));
 }

@@ -305,14 +305,14 @@ void Program::State::check(std::span<const void* const> inputs,
 }
 
 std::shared_ptr<DeviceRun> Program::State::begin(std::span<const void* const> inputs,
-                                                 std::span<void* const> outputs) {
+                                                 std::span<void* const> outputs, bool late) {
   if (device_ == nullptr) {
     run(inputs, outputs);
     return nullptr;
   }
   check(inputs, outputs);
   const VariableLocks::Hold hold(locks_);
-  return device_->begin(inputs, outputs, profiler);
+  return device_->begin(inputs, outputs, late, profiler);
 }
 
 void Program::State::collect(DeviceRun& run) { device_->collect(run); }

@@ -37,7 +37,7 @@ struct Program::State {
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
   // Null: it was run.
   std::shared_ptr<DeviceRun> begin(std::span<const void* const> inputs,
-                                   std::span<void* const> outputs);
+                                   std::span<void* const> outputs, bool late);
   void collect(DeviceRun& run);
   bool overlaps() const noexcept;
   std::string explain();

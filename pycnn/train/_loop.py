@@ -132,7 +132,8 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     loader.seek(position.epoch, 0 if is_complete else position.batch)
     progress.begin(position.epoch, _images(loader), images_before)
     batches = iter(()) if is_complete else iter(loader)
-    # Steps on a GPU are begun some ahead of what is known of them; not where a callback looks after each step.
+    # Steps on a GPU are begun some ahead of what is known of them, and their losses stay there; not where a callback
+    # looks after each step.
     ahead = 0 if any(_looks_at_steps(callback) for callback in plan.callbacks) else AHEAD
     begun: deque[tuple[int, PendingMeans, int]] = deque()
 
@@ -152,7 +153,7 @@ def _epoch(trainer: Trainer, plan: Plan, progress: Progress, interruption: Inter
     try:
         for x, y in batches:
             own, count = loader.samples(position.batch + len(begun))
-            pending = trainer.begin_batch(x, y, samples=own, signal=interruption.received or 0)
+            pending = trainer.begin_batch(x, y, samples=own, signal=interruption.received or 0, late=ahead > 0)
             begun.append((trainer.steps, pending, count))
             while len(begun) > (ahead if pending.overlaps else 0):
                 end_step()

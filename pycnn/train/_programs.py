@@ -33,8 +33,8 @@ _CACHED = 6
 #: What the images of a whole data set are called among the arrays that programs share: for training, and for measuring.
 IMAGES = "images of the data set"
 MEASURED_IMAGES = "images that are measured"
-#: Steps on a GPU that are begun before the result of one is looked at.
-AHEAD = 2
+#: Steps on a GPU that are begun before the result of one is looked at. Results stay there meanwhile; some come at once.
+AHEAD = 12
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,10 @@ class BatchProgram:
     probabilities: bool
     reads_labels: bool
 
-    def begin(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str) -> PendingMeans:
+    def begin(self, x: np.ndarray | Uncut, y: np.ndarray, *, who: str, late: bool = False) -> PendingMeans:
         """Run on a batch without waiting for a GPU; means over its samples by name.
+
+        `late`: nobody asks for them before some more runs.
 
         Raises:
             LabelError: A label is out of range.
@@ -149,7 +151,7 @@ class BatchProgram:
             if not program.overlaps:
                 means = self._means(program.run(*arrays), samples)
                 return PendingMeans(samples, lambda: means, overlaps=False)
-            pending = program.begin(*arrays)
+            pending = program.begin(*arrays, late=late)
         except LabelError:
             if self.classes is not None:
                 check_labels(y, self.classes, who=who)  # says more

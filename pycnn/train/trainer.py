@@ -293,7 +293,9 @@ class Trainer:
         """What `step` does, for a caller that holds the trainer already."""
         return self.begin_batch(x, y).wait()
 
-    def begin_batch(self, x: Any, y: Any, *, samples: int | None = None, signal: int = 0) -> PendingMeans:
+    def begin_batch(
+        self, x: Any, y: Any, *, samples: int | None = None, signal: int = 0, late: bool = False
+    ) -> PendingMeans:
         """What `train_batch` does, but without waiting for a GPU.
 
         Args:
@@ -301,6 +303,7 @@ class Trainer:
             y: Targets.
             samples: How many of the images count, all or none; only where there are several ranks.
             signal: That has been received, which other ranks are to know.
+            late: Nobody asks for the means before some more steps are begun.
         """
         images: Any = x if isinstance(x, Uncut) else as_input(x, who="step: x")
         if not (isinstance(x, Uncut) or images.shape) or not len(images):
@@ -321,7 +324,7 @@ class Trainer:
         # In float16 the first steps may be made in vain, until the scale of the loss fits.
         looks = not self.steps and "unchanged" not in self._warned and not self.scales_loss
         before = self._trainable() if looks else None
-        pending = program.begin(images, target, who="step")
+        pending = program.begin(images, target, who="step", late=late)
         self._placement.note_begun(pending)
         self.steps += 1
         if ranks is not None:  # on the CPU, where the step has been made
@@ -573,7 +576,7 @@ class Trainer:
         if program.classes is not None and is_first:
             # All at once: in a batch, the position would not be that in the data set.
             check_labels(np.asarray(loader.dataset.labels), program.classes, who=who)
-        pending = program.begin(x, target, who=who)
+        pending = program.begin(x, target, who=who, late=True)
         self._placement.note_begun(pending)
         return pending
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_fit_ahead_of_its_results_has_the_bits_of_fit_step_by_step(ema):
         def on_step_end(self, trainer, logs):
             self.seen.append((trainer.steps, logs["loss"], float(trainer.net[5].bias.numpy()[0])))
 
-    options = {"epochs": 3, "batch_size": 16, "progress": False}
+    options = {"epochs": 2, "batch_size": 2, "progress": False}  # more steps in each than are begun ahead
     ahead, watched = (trainer(ema_decay=ema, schedule=optim.OneCycle()) for _ in range(2))
     losses = Losses()
     rows = [
@@ -162,8 +163,18 @@ def test_fit_ahead_of_its_results_has_the_bits_of_fit_step_by_step(ema):
     plain = [[{k: v for k, v in row.items() if k not in timed} for row in each] for each in rows]
     assert plain[0] == plain[1]
     assert_same(arrays(ahead), arrays(watched))
-    assert [step for step, _, _ in losses.seen] == list(range(1, 10))
+    assert [step for step, _, _ in losses.seen] == list(range(1, 49))
     assert len({bias for _, _, bias in losses.seen}) > 5  # weights of every step were there to be read
+
+
+def test_steps_under_way_keep_no_images():
+    training = trainer()
+    x, y = data()
+    images = weakref.ref(x)
+    pending = training.begin_batch(x, y, late=True)
+    del x
+    assert images() is None
+    assert np.isfinite(pending.wait()["loss"])
 
 
 def test_a_broken_epoch_counts_the_steps_that_were_made():

@@ -208,8 +208,11 @@ class PYCNN_API Program {
   /// are copied to it meanwhile, and run follows run without a gap. The input arrays may be changed
   /// as soon as it returns; the outputs are written by PendingRun::wait, in any order of runs. When
   /// too many runs are under way, it waits for the oldest. On the CPU it is `run`. Throws what
-  /// `run` throws, also for what failed in a run before it; what fails later, `wait` tells.
-  PendingRun begin(std::span<const void* const> inputs, std::span<void* const> outputs) const;
+  /// `run` throws, also for what failed in a run before it; what fails later, `wait` tells. Outputs
+  /// of a few kilobytes that are asked for `late`, many runs later, stay on the GPU till then, and
+  /// come together with those of all runs that have ended.
+  PendingRun begin(std::span<const void* const> inputs, std::span<void* const> outputs,
+                   bool late = false) const;
   /// Whether `begin` may return before the run has ended: on a GPU, unless labels that the program
   /// computes have to be looked at.
   bool overlaps() const;
