@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from pycnn.fork import renew_after_fork
 
@@ -20,9 +21,14 @@ class Clock:
     def _renew(self) -> None:
         self._lock = threading.Lock()
 
-    def tick(self) -> int:
-        """Note a change that was made; its number."""
+    def tick(self, changed: Any = None) -> int:
+        """Note a change that was made, and return its number, which becomes the `stamp` of what was changed.
+
+        That first: who sees the new count shall see the stamp.
+        """
         with self._lock:
+            if changed is not None:
+                changed.stamp = self.now + 1
             self.now += 1
             return self.now
 

@@ -25,7 +25,9 @@ def kernels(listing: str) -> list[tuple[str, int]]:
 
 def check(module: Path, tool: str) -> list[str]:
     """Return what is wrong with the module's kernels."""
-    listing = subprocess.run([tool, "--dump-resource-usage", str(module)], capture_output=True, text=True, check=True)
+    listing = subprocess.run([tool, "--dump-resource-usage", str(module)], capture_output=True, text=True)
+    if listing.returncode:
+        return [f"{module}: {tool} ended with {listing.returncode}: {listing.stderr.strip()}"]
     found = kernels(listing.stdout)
     if not found:
         return [f"{module}: no kernels in it"]

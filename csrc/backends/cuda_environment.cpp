@@ -28,7 +28,7 @@ const std::vector<Variable>& variables() {
       {"LANES", {}},
       {"MODULE", {}},
       {"PLANS", {}},
-      {"REWRITES", {"off", "always"}},
+      {"REWRITES", {"off", "always", "own"}},
       {"TEST_MODULE", {}},
       {"TF32", {"0", "1"}},
       {"TILE", {"large", "medium", "small"}},

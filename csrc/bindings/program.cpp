@@ -16,7 +16,11 @@ bool matches(const py::handle& object, const TensorSpec& spec) {
   constexpr int kNeeded =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if ((array.flags() & kNeeded) != kNeeded) return false;
-  return array.dtype().num() == numpy_number(spec.dtype) && array.dtype().byteorder() != '>';
+  const py::dtype dtype = array.dtype();
+  if (dtype.byteorder() == '>') return false;
+  // NumPy has two types of 64-bit integers that are equal; only one has the number.
+  return dtype.num() == numpy_number(spec.dtype) ||
+         (spec.dtype == DType::kInt64 && dtype.kind() == 'i' && dtype.itemsize() == 8);
 }
 
 py::array new_array(const TensorSpec& spec, const std::string& output) {
@@ -296,13 +300,15 @@ void bind_program(py::module_& m) {
       .def("begin", &begin<false>, "As run, but gives a PendingRun.")
       .def("begin_late", &begin<true>, "As begin, of results that are asked for many runs later.")
       .def_property_readonly("overlaps", &Program::overlaps)
-      .def_property_readonly("recording", &Program::recording)
+      .def_property_readonly(
+          "recording",
+          py::cpp_function(&Program::recording, py::call_guard<py::gil_scoped_release>()))
       .def_property_readonly("inputs", [](const Program& p) { return named_specs(p.inputs()); })
       .def_property_readonly("outputs", [](const Program& p) { return named_specs(p.outputs()); })
       .def_property_readonly("threads", &Program::threads)
       .def_property_readonly("isa", &Program::isa)
       .def_property_readonly("warnings", &Program::warnings)
-      .def("explain", &Program::explain)
+      .def("explain", &Program::explain, py::call_guard<py::gil_scoped_release>())
       .def("graph_text", &Program::graph_text)
       .def("memory", [](const Program& p) { return to_dict(p.memory()); })
       .def("start_profile", &Program::start_profile)

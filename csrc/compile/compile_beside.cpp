@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "pycnn/error.h"
 #include "pycnn/program.h"
 
 namespace pycnn {
@@ -20,6 +21,7 @@ Program compile_beside(const Graph& graph, Variables& variables, const CompileOp
     Variables added = before;
     std::optional<Program> program;
     unlocked([&] { program = compile(graph, added, options); });
+    if (!program) throw ArgumentError("compile_beside: `unlocked` did not call its argument");
     std::erase_if(added, [&](const auto& entry) { return !lacks(before, entry.first); });
     // A tensor that somebody else gave meanwhile is the one to share.
     if (!std::all_of(added.begin(), added.end(),

@@ -181,7 +181,7 @@ class Module:
             self._check_name(name, value)
         object.__setattr__(self, name, value)
         if not name.startswith("_") or isinstance(value, Module | Parameter):
-            self._private.stamp = clock.tick()
+            clock.tick(self._private)
 
     def _check_name(self, name: str, value: Module | Parameter) -> None:
         who = type(self).__name__
@@ -200,14 +200,14 @@ class Module:
     def __delattr__(self, name: str) -> None:
         """Forget an attribute, and note that programs may be stale."""
         object.__delattr__(self, name)
-        self._private.stamp = clock.tick()
+        clock.tick(self._private)
 
     def _structure(self) -> int:
         """A number that grows whenever this net changes in another way than by its weights."""
         return max(module._private.stamp for _, module in self.named_modules())
 
     def _changed(self) -> None:
-        self._private.stamp = clock.tick()
+        clock.tick(self._private)
 
     # ---- Walking
 

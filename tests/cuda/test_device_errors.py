@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -57,7 +58,7 @@ def shared_object(tmp_path_factory):
     [
         ("PYCNN_CUDA_TF32", "yes", "compile: PYCNN_CUDA_TF32 is 'yes', expected '0' or '1'"),
         ("PYCNN_CUDA_DETERMINISTIC", "true", "PYCNN_CUDA_DETERMINISTIC is 'true', expected '0' or '1'"),
-        ("PYCNN_CUDA_REWRITES", "on", "PYCNN_CUDA_REWRITES is 'on', expected 'off' or 'always'"),
+        ("PYCNN_CUDA_REWRITES", "on", "PYCNN_CUDA_REWRITES is 'on', expected 'off', 'always' or 'own'"),
         ("PYCNN_CUDA_CHOOSE_SECONDS", "-1", "CHOOSE_SECONDS is '-1', expected a number of seconds, 0 or more"),
         ("PYCNN_CUDA_CHOOSE_SECONDS", "2m", "CHOOSE_SECONDS is '2m', expected a number of seconds, 0 or more"),
         ("PYCNN_CUDA_TILE", "huge", "PYCNN_CUDA_TILE is 'huge', expected 'large', 'medium' or 'small'"),
@@ -69,6 +70,13 @@ def test_what_a_variable_does_not_know_is_refused(monkeypatch, variable, value, 
     with pytest.raises(pycnn.ArgumentError, match=re.escape(message)):
         pycnn.compile(nn.Conv2d(3, 4, 3), (2, 5, 5, 3), device="cuda")
     pycnn.compile(nn.Conv2d(3, 4, 3), (2, 5, 5, 3))  # not the CPU's affair
+
+
+@pytest.mark.parametrize("value", ["off", "always", "own"])
+def test_what_the_readme_tells_of_rewrites_is_taken(monkeypatch, value):
+    monkeypatch.setenv("PYCNN_CUDA_REWRITES", value)
+    with contextlib.suppress(pycnn.DeviceError):  # of a machine without a GPU
+        pycnn.compile(nn.Conv2d(3, 4, 3), (2, 5, 5, 3), device="cuda")
 
 
 def test_without_the_module_the_error_says_so_and_how_to_get_it(tmp_path):

@@ -11,7 +11,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "check_cuda_resources.py"
 LINE = "  REG:{} STACK:{} SHARED:1024 LOCAL:{} CONSTANT[0]:4936 TEXTURE:0 SURFACE:0 SAMPLER:0\n"
 
 
-def run(folder, kernels, tool="cuobjdump"):
+def run(folder, kernels, tool="cuobjdump", path="/usr/bin:/bin"):
     """The tool beside a cuobjdump that lists these kernels: name, bytes of stack and of local memory."""
     listing = "".join(f" Function {name}:\n" + LINE.format(40, stack, local) for name, stack, local in kernels)
     (folder / "listing").write_text(
@@ -20,7 +20,7 @@ def run(folder, kernels, tool="cuobjdump"):
     fake = folder / "cuobjdump"
     fake.write_text(f'#!/bin/sh\n[ "$1 $2" = "--dump-resource-usage module.so" ] && cat {folder}/listing\n')
     fake.chmod(0o755)
-    environment = dict(os.environ, PATH=f"{folder / 'nothing'}:/usr/bin:/bin")
+    environment = dict(os.environ, PATH=f"{folder / 'nothing'}:{path}")
     return subprocess.run(
         [sys.executable, TOOL, "module.so", folder / tool], capture_output=True, text=True, check=False, env=environment
     )
@@ -48,6 +48,6 @@ def test_a_module_without_kernels_fails(tmp_path):
 def test_without_the_tool_it_says_so(tmp_path):
     if Path("/usr/local/cuda/bin/cuobjdump").exists():
         pytest.skip("this machine has one")
-    ran = run(tmp_path, [("a", 4096, 0)], tool="another")
+    ran = run(tmp_path, [("a", 4096, 0)], tool="another", path="")
     assert ran.returncode == 0
     assert ran.stdout.startswith("no cuobjdump")

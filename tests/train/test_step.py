@@ -64,6 +64,13 @@ def test_a_step_neither_walks_the_net_nor_looks_at_labels(monkeypatch):
     training.train_batch(x, y)
 
 
+def test_labels_of_either_64_bit_type_of_numpy():
+    trainers = [pc.Trainer(small(), optimizer=optim.SGD(0.1), seed=0) for _ in range(2)]
+    x, y = data()
+    losses = [t.step(x, y.astype(kind))["loss"] for t, kind in zip(trainers, ("l", "q"), strict=True)]
+    assert losses[0] == losses[1]
+
+
 def test_parameters_that_are_frozen_between_steps_stay_and_go_on_when_they_are_not():
     x, y = data()
     net = small()

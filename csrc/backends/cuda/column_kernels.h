@@ -120,7 +120,8 @@ struct ColumnPartials : TwoResident<kReadsAhead<Term>> {
     if constexpr (kReadsAhead<Term>) {
       if (lane.n == kWidth && term.is_whole())
         with_curve(term.curve(), [&](const auto& curve) {
-          add_lane<curve.kIsShort ? 4 : 1, true>(lane, channels, curve, sums);
+          add_lane<std::decay_t<decltype(curve)>::kIsShort ? 4 : 1, true>(lane, channels, curve,
+                                                                          sums);
         });
       else
         add_lane<1, false>(lane, channels, term.curve(), sums);

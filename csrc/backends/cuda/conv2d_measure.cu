@@ -105,7 +105,8 @@ struct MeasurePass {
     }
     if (moments) return add_lane<4, true, true>(lane, {}, own);
     with_curve(measure.curve, [&](const auto& curve) {
-      add_lane<curve.kIsShort && !Finishes ? 4 : 1, true, false>(lane, curve, own);
+      add_lane<std::decay_t<decltype(curve)>::kIsShort && !Finishes ? 4 : 1, true, false>(
+          lane, curve, own);
     });
   }
   // Rows are read kAtOnce at a time, and added in their order.

@@ -332,7 +332,9 @@ std::vector<Chosen<Library>> ranked_plans(int device, const typename Library::Li
   const std::vector<int> places = ranked(timer, works, handicaps);
   Library::forget_stream(link);
   if (timer.lacked_memory()) notes.lacked_memory = true;
-  notes.untimed = places.empty() ? "no kernel could be recorded for it" : "";
+  notes.untimed = !places.empty() ? ""
+                  : works.empty() ? "no kernel was left"
+                                  : "no kernel could be recorded for it";
   std::vector<Chosen<Library>> found;
   for (const int place : places) {
     const auto index = static_cast<std::size_t>(place);

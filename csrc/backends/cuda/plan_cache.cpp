@@ -96,10 +96,13 @@ std::optional<PlanCache::Entries> PlanCache::read() {
 
 // With one call, so that lines of several processes lie one behind another.
 bool PlanCache::append(const std::string& key, const std::string& value) const {
-  const int file = ::open(file_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  const int file = ::open(file_.c_str(), O_RDWR | O_APPEND | O_CLOEXEC);
   if (file < 0) return false;
   const std::string line = line_of(key, value);
-  const bool written = ::lseek(file, 0, SEEK_END) > 0 &&  // nobody emptied it
+  // Nobody emptied it, and nobody who was killed left a line without an end.
+  const off_t end = ::lseek(file, 0, SEEK_END);
+  char last = 0;
+  const bool written = end > 0 && ::pread(file, &last, 1, end - 1) == 1 && last == '\n' &&
                        ::write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size());
   return ::close(file) == 0 && written;
 }

@@ -103,6 +103,12 @@ TEST_CASE("what somebody else gave while it was compiled is what the program sha
   CHECK(others.data<float>()[0] != 1.0f);
 }
 
+TEST_CASE("who lets go of a lock must have the work done") {
+  Compiled c;
+  CHECK_THROWS_WITH_AS(compile_beside(c.graph, c.variables, c.options, [](const auto&) {}),
+                       doctest::Contains("did not call its argument"), ArgumentError);
+}
+
 TEST_CASE("variables that are missing or wrong are named") {
   Compiled c;
   c.variables.erase("fc.weight");

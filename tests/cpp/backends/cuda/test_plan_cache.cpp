@@ -96,6 +96,17 @@ TEST_CASE("plan cache: of a file whose last line is cut off the others count") {
   }
 }
 
+TEST_CASE("plan cache: nothing is written behind a line that somebody else left without an end") {
+  const Folder folder;
+  PlanCache cache(folder.file());
+  cache.put("a", "1");
+  folder.write(folder.content() + "half a l");
+  cache.put("b", "2");
+  PlanCache again(folder.file());
+  CHECK(again.find("a") == "1");
+  CHECK(again.find("b") == "2");
+}
+
 TEST_CASE("plan cache: a damaged file counts as empty and is replaced") {
   const Folder folder;
   PlanCache(folder.file()).put("key", "value");
