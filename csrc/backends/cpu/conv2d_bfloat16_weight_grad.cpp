@@ -35,7 +35,8 @@ struct PairGradPlan {
   Index ahead = 0;           // the next unit is fetched while one is multiplied
   Index channel_blocks = 0;  // blocks of channels that a block of output channels multiplies
   Index chunk_blocks = 0;    // blocks of channels that are copied at a time
-  Index parts = 1, splits = 1;
+  Index parts = 1;
+  Index splits = 1, column_splits = 1;  // of the blocks of output channels, and of channels
   Index direct = 0;  // whole blocks of one sum, which are stored where the weight has them
   Index bias = 0;
   Index row_elements = 0;  // of a copied row, for runs
@@ -60,18 +61,21 @@ struct PairGradPlan {
     return std::min(channel / kPairBlock, input_blocks() - channel_blocks);
   }
   Index split_begin(Index split) const { return blocks() * split / splits; }
+  Index column_begin(Index split) const { return input_blocks() * split / column_splits; }
 };
 
 static_assert(std::has_unique_object_representations_v<PairGradPlan>);
 
 constexpr Index kUnitPixels = 1024;  // 32 steps for each visit of a sum
 constexpr Index kLeastUnitPixels = 256;
+constexpr Index kAmxUnitPixels = 512;
 constexpr Index kNearPartFloats = 1024 * 1024;  // larger parts want fewer visits
 constexpr Index kOperandElements = 512 * 1024;  // of each side: both stay in L2
 constexpr Index kPairPartFloats = 4 * 1024 * 1024;
-constexpr Index kSmallPairPart = 64 * 1024;
-constexpr Index kMostPairParts = 16;
-constexpr double kPairGradFlops = 1e8;  // that are worth a chunk
+constexpr Index kSmallPairPart = 64 * 1024, kMiddlePairPart = 640 * 1024;
+constexpr Index kMostPairParts = 16, kMiddlePairParts = 4;
+constexpr Index kSharesOfThread = 2, kLeastShares = 4;  // splits that even out what threads have
+constexpr double kPairGradFlops = 1e8;                  // that are worth a chunk
 
 // ---- Planning
 
@@ -156,22 +160,41 @@ void plan_units(PairGradPlan& plan, Index unit_pixels) {
   plan.pixels = ceil_div(last, kPairStep) * kPairStep;
 }
 
-void plan_parts(PairGradPlan& plan) {
+// Splits of both sides: each of one side copies the other one again. They move no sum's border, so
+// they may depend on the threads.
+void plan_splits(PairGradPlan& plan, Index wanted) {
+  const Index copies = plan.plane_count * plan.phases;
+  Index best = 0;
+  for (Index rows = 1; rows <= std::min(wanted, plan.blocks()); ++rows) {
+    const Index columns = std::min(ceil_div(wanted, rows), plan.input_blocks());
+    // Shares that are too few count as if all had to wait.
+    const Index missing = ceil_div(wanted, rows * columns);
+    const Index cost = missing * (rows * copies * plan.input_blocks() + columns * plan.blocks());
+    if (best > 0 && cost >= best) continue;
+    best = cost, plan.splits = rows, plan.column_splits = columns;
+  }
+}
+
+void plan_parts(PairGradPlan& plan, Index threads) {
   const double flops = 2.0 * static_cast<double>(plan.images * plan.rows * plan.columns) *
                        static_cast<double>(plan.group_reads() * plan.out_channels * plan.taps);
   const Index chunks = static_cast<Index>(
       std::clamp(std::ceil(flops / kPairGradFlops), 1.0, static_cast<double>(kMostPairParts)));
   const Index most_parts = std::clamp<Index>(kPairPartFloats / plan.part_floats(), 1,
                                              std::clamp<Index>(plan.units, 1, kMostPairParts));
-  // Every split copies the input again.
-  const Index most_splits = std::max<Index>(1, plan.blocks() / 4);
-  if (plan.part_floats() <= kSmallPairPart) {
-    plan.parts = std::min(chunks, most_parts);
-    plan.splits = std::min(most_splits, ceil_div(chunks, plan.parts));
-  } else {
-    plan.splits = std::min(chunks, most_splits);
+  const Index shares = std::min(chunks, std::max<Index>(kSharesOfThread * threads, kLeastShares));
+  if (plan.groups > 1) {  // each split copies all channels
+    const Index few = std::max<Index>(1, plan.blocks() / 4);
+    plan.splits = std::min(chunks, few);
     plan.parts = std::min(most_parts, ceil_div(chunks, plan.splits));
+    return;
   }
+  // Sums of parts that stay in the second-level cache spare copies; larger ones are split.
+  if (plan.part_floats() <= kSmallPairPart)
+    plan.parts = std::min(chunks, most_parts);
+  else if (plan.part_floats() <= kMiddlePairPart)
+    plan.parts = std::min({chunks, most_parts, kMiddlePairParts});
+  plan_splits(plan, ceil_div(shares, plan.parts));
 }
 
 // A sum that is visited once goes straight to the weight.
@@ -187,7 +210,8 @@ void plan_operands(const GradTaps& taps, PairGradPlan& plan) {
   const Index block = 2 * plan.half_pitch() * plan.plane_count * plan.phases;
   plan.chunk_blocks = plan.groups > 1
                           ? plan.input_blocks()
-                          : std::clamp<Index>(kOperandElements / block, 1, plan.input_blocks());
+                          : std::clamp<Index>(kOperandElements / block, 1,
+                                              ceil_div(plan.input_blocks(), plan.column_splits));
   plan.input_elements = plan.chunk_blocks * block;
   const Index outputs = ceil_div(plan.blocks(), plan.splits) * kPairBlock;
   plan.grad_elements = outputs / 16 * plan.grad_pitch();
@@ -222,6 +246,18 @@ struct GradBuffers {
 
 struct GradUnit {
   Index image, images, row, rows;
+};
+
+// Blocks that a chunk multiplies.
+struct GradBlocks {
+  Index begin, end;                // of output channels
+  Index column_begin, column_end;  // of channels
+
+  GradBlocks(const PairGradPlan& plan, Index split)
+      : begin(plan.split_begin(split / plan.column_splits)),
+        end(plan.split_begin(split / plan.column_splits + 1)),
+        column_begin(plan.column_begin(split % plan.column_splits)),
+        column_end(plan.column_begin(split % plan.column_splits + 1)) {}
 };
 
 GradUnit grad_unit_at(const PairGradPlan& plan, Index index) {
@@ -308,15 +344,17 @@ void add_to_bias(const PixelPointer* pixels, Index count, Index begin, Index end
 
 // Some blocks of channels of all planes, as pairs of pixels.
 void prepare_input(const PairGradPlan& plan, const PairUnit& unit_loops, const GradUnit& unit,
-                   const GradTensors& tensors, const GradBuffers& buffers, Index first_block) {
+                   const GradTensors& tensors, const GradBuffers& buffers, const GradBlocks& blocks,
+                   Index first_block) {
   PixelPairs pairs;
   pairs.pairs = plan.input_pixels / 2, pairs.group_pitch = plan.half_pitch();
   pairs.first_channel = first_block * kPairBlock;
-  pairs.channels = std::min(plan.chunk_blocks * kPairBlock, plan.length - pairs.first_channel);
+  pairs.channels = std::min({plan.chunk_blocks * kPairBlock, plan.length - pairs.first_channel,
+                             blocks.column_end * kPairBlock - pairs.first_channel});
   pairs.to = buffers.input;
   for (Index p = 0; p < plan.plane_count; ++p) {
     // One plane's pointers stay from chunk to chunk.
-    if (plan.plane_count > 1 || (first_block == 0 && !plan.ahead))
+    if (plan.plane_count > 1 || (first_block == blocks.column_begin && !plan.ahead))
       find_input_pixels(plan, unit, plan.planes()[p], tensors, buffers.copy, buffers.now.input);
     for (Index phase = 0; phase < plan.phases; ++phase) {
       pairs.pixels = buffers.now.input + phase;
@@ -329,24 +367,27 @@ void prepare_input(const PairGradPlan& plan, const PairUnit& unit_loops, const G
 // What follows the products of the blocks of channels from `first` on: the unit's other blocks, or
 // the next unit if there is one.
 void fetch_ahead(const PairGradPlan& plan, const GradBuffers& buffers, const PixelPairs& grads,
-                 Index first, bool more, PairSums& job) {
-  const Index next = (first + plan.chunk_blocks) * kPairBlock;
+                 const GradBlocks& blocks, Index first, bool more, PairSums& job) {
+  const Index last_channel = std::min(blocks.column_end * kPairBlock, plan.length);
   const Index chunk = plan.chunk_blocks * kPairBlock;
+  auto input = [&](const PixelPointer* pixels, Index channel) -> UpcomingPixels {
+    return {pixels, plan.input_pixels, channel, std::min(chunk, last_channel - channel)};
+  };
+  const Index next = (first + plan.chunk_blocks) * kPairBlock;
   job.upcoming[0] = job.upcoming[1] = {};
-  if (next < plan.length) {
-    job.upcoming[0] = {buffers.now.input, plan.input_pixels, next,
-                       std::min(chunk, plan.length - next)};
+  if (next < last_channel) {
+    job.upcoming[0] = input(buffers.now.input, next);
   } else if (more) {
     job.upcoming[0] = {buffers.next.grad, plan.pixels, grads.first_channel, grads.channels};
-    job.upcoming[1] = {buffers.next.input, plan.input_pixels, 0, std::min(chunk, plan.length)};
+    job.upcoming[1] = input(buffers.next.input, blocks.column_begin * kPairBlock);
   }
 }
 
 // `more`: buffers.next has the tables of a unit that comes after.
 void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const GradUnit& unit,
-                   const GradTensors& tensors, const GradBuffers& buffers, Index split,
+                   const GradTensors& tensors, const GradBuffers& buffers, const GradBlocks& blocks,
                    bool accumulate, bool more, float* part, float* bias) {
-  const Index begin = plan.split_begin(split), end = plan.split_begin(split + 1);
+  const Index begin = blocks.begin, end = blocks.end;
   const Index first_channel = begin * kPairBlock;
   const Index last_channel = std::min(end * kPairBlock, plan.out_channels);
   if (!plan.ahead) find_grad_pixels(plan, unit, tensors, buffers.now.grad);
@@ -355,7 +396,8 @@ void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const G
   grads.first_channel = first_channel, grads.channels = last_channel - first_channel;
   grads.to = buffers.grad, grads.group_pitch = plan.grad_pitch();
   unit_loops.rows(grads);
-  if (plan.bias) add_to_bias(buffers.now.grad, plan.pixels, first_channel, last_channel, bias);
+  if (plan.bias && blocks.column_begin == 0)
+    add_to_bias(buffers.now.grad, plan.pixels, first_channel, last_channel, bias);
   if (plan.runs) copy_run_rows(plan, unit, tensors.input, buffers.copy);
 
   PairSums job;
@@ -369,15 +411,15 @@ void add_grad_unit(const PairGradPlan& plan, const PairUnit& unit_loops, const G
     job.sums_row = kPairBlock * plan.length;
     job.sums_block = kPairBlock, job.sums_pitch = plan.length;
   }
-  for (Index first = 0; first < plan.input_blocks(); first += plan.chunk_blocks) {
-    prepare_input(plan, unit_loops, unit, tensors, buffers, first);
-    if (plan.ahead) fetch_ahead(plan, buffers, grads, first, more, job);
+  for (Index first = blocks.column_begin; first < blocks.column_end; first += plan.chunk_blocks) {
+    prepare_input(plan, unit_loops, unit, tensors, buffers, blocks, first);
+    if (plan.ahead) fetch_ahead(plan, buffers, grads, blocks, first, more, job);
     job.b = buffers.input;
     job.sums = part + begin * job.sums_row;
     if (plan.groups == 1) {
       job.sums += first * plan.taps * job.sums_block;
       job.row_blocks = end - begin;
-      job.column_blocks = std::min(plan.chunk_blocks, plan.input_blocks() - first);
+      job.column_blocks = std::min(plan.chunk_blocks, blocks.column_end - first);
       unit_loops.sums(job);
       continue;
     }
@@ -440,7 +482,8 @@ void run_pair_grad(const KernelArgs& args, const PairUnit& unit_loops) {
     find_input_pixels(plan, unit, plan.planes()[0], tensors, nullptr, to.input);
   };
   auto run_chunk = [&](std::int64_t chunk, int worker) {
-    const Index split = chunk % plan.splits, index = chunk / plan.splits;
+    const Index splits = plan.splits * plan.column_splits, index = chunk / splits;
+    const GradBlocks blocks(plan, chunk % splits);
     GradBuffers buffers;
     buffers.copy = elements + worker * worker_elements;
     buffers.input = buffers.copy + plan.copy_elements;
@@ -449,20 +492,20 @@ void run_pair_grad(const KernelArgs& args, const PairUnit& unit_loops) {
     buffers.next.input = buffers.now.input + plan.table_entries;
     for (PixelTables* t : {&buffers.now, &buffers.next}) t->grad = t->input + plan.input_pixels + 1;
     float* bias = bias_parts + index * plan.blocks() * kPairBlock;
-    std::fill(bias + plan.split_begin(split) * kPairBlock,
-              bias + plan.split_begin(split + 1) * kPairBlock, 0.0f);
+    if (blocks.column_begin == 0)
+      std::fill(bias + blocks.begin * kPairBlock, bias + blocks.end * kPairBlock, 0.0f);
     const Index first = plan.units * index / plan.parts;
     const Index end = plan.units * (index + 1) / plan.parts;
     if (plan.ahead) find_pixels(first, buffers.now);
     for (Index u = first; u < end; ++u) {
       const bool more = plan.ahead && u + 1 < end;
       if (more) find_pixels(u + 1, buffers.next);
-      add_grad_unit(plan, unit_loops, grad_unit_at(plan, u), tensors, buffers, split, u != first,
+      add_grad_unit(plan, unit_loops, grad_unit_at(plan, u), tensors, buffers, blocks, u != first,
                     more, parts + index * plan.part_floats(), bias);
       if (more) std::swap(buffers.now, buffers.next);
     }
   };
-  parallel_for(args.threads, plan.parts * plan.splits, run_chunk);
+  parallel_for(args.threads, plan.parts * plan.splits * plan.column_splits, run_chunk);
   auto combine = [&](std::int64_t block, int) {
     combine_block(plan, parts, block, tensors.grad_weight);
   };
@@ -486,7 +529,7 @@ void run_grad(const KernelArgs& args) noexcept {
 const PairGradRun kPairGradPortable = {run_grad<portable::kPairUnit>, kLeastUnitPixels};
 #if PYCNN_HAVE_AVX512
 const PairGradRun kPairGradAvx512 = {run_grad<avx512_bf16::kPairUnit>, kLeastUnitPixels};
-const PairGradRun kPairGradAmx = {run_grad<amx::kPairUnit>, kUnitPixels};
+const PairGradRun kPairGradAmx = {run_grad<amx::kPairUnit>, kAmxUnitPixels};
 #endif
 
 Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
@@ -498,7 +541,7 @@ Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
   plan.plane_count = static_cast<Index>(taps.planes.size());
   for (const Index shift : taps.shift) plan.phases = std::max(plan.phases, 1 + shift % 2);
   plan_units(plan, entry.unit_pixels);
-  plan_parts(plan);
+  plan_parts(plan, std::max(threads, 1));
   plan.direct = is_direct(plan);
   plan_operands(taps, plan);
   std::vector<Index> offsets;

@@ -10,9 +10,11 @@
 //   of a microsecond to wake. Long sums store a tile that nobody reads now and then.
 #include <immintrin.h>
 
+#include "backends/cpu/fetch_pixels.isa.h"
 #include "backends/cpu/pair_products.h"
 
 #define PYCNN_INLINE static inline __attribute__((always_inline))
+#define PYCNN_MEMBER __attribute__((always_inline)) inline
 
 namespace pycnn::cpu::amx {
 namespace {
@@ -137,6 +139,48 @@ PYCNN_INLINE void add_products(const char* first, const char* second, Index row_
   _tile_dpbf16ps(3, 5, 7);
 }
 
+// What the rows of the next tile add or are masked by, in the order of its addresses: it comes
+// while this tile is multiplied.
+struct Others {
+  const Index* rows = nullptr;  // null: nothing is wanted
+  const BFloat16* residual;
+  const BFloat16* mask;
+  Index blocks;  // of a row, one after another; 0: each row has one line
+  Index row = 0, block = 0;
+
+  Others(const PairTiles& job)
+      : residual(job.residual), mask(job.mask), blocks(job.blocks_first ? 1 : 0) {
+    const Index first = job.block_begin * kPairBlock;
+    if (residual) residual += first;
+    if (mask) mask += first;
+    if (blocks) blocks = job.block_end - job.block_begin;
+  }
+
+  // Before block `now` of `tile`.
+  PYCNN_MEMBER void begin(const PairTiles& job, Index tile, Index now) {
+    const bool more = (residual || mask) && tile + 1 < job.tiles;
+    rows = more ? job.rows + (tile + 1) * kPairBlock : nullptr;
+    if (!blocks) row = 0, block = now;
+    if (blocks && now == 0) row = block = 0;
+  }
+
+  template <int kCount>
+  PYCNN_MEMBER void fetch() {
+    if (!rows) return;
+    for (int i = 0; i < kCount; ++i) {
+      const Index at = rows[row] + block * kPairBlock;
+      if (rows[row] >= 0) {
+        if (residual) __builtin_prefetch(residual + at, 0, 2);
+        if (mask) __builtin_prefetch(mask + at, 0, 2);
+      }
+      if (!blocks)
+        ++row;
+      else if (++block == blocks)
+        block = 0, ++row;
+    }
+  }
+};
+
 // kRows rows of an earlier block are finished in each of the first 32 / kRows steps.
 template <int kRows>
 void run_tiles(const PairTiles& job) {
@@ -149,6 +193,7 @@ void run_tiles(const PairTiles& job) {
   const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
   const Finish none = {kNoRows, nowhere, nullptr, nullptr, 0};
   Finish done = none, next = none;  // of the blocks before the last one, and of the last one
+  Others others(job);
   Index tile = 0, block = 0;
   for (Index i = 0; i < count; ++i) {
     float* const now = sums[i & 1];
@@ -162,6 +207,7 @@ void run_tiles(const PairTiles& job) {
     const char* const second = reinterpret_cast<const char*>(job.input + job.halves[2 * tile + 1]);
     const char* weights = reinterpret_cast<const char*>(job.weights) +
                           (job.block_begin + block) * steps_each * 2 * half_bytes;
+    others.begin(job, tile, block);
     {
       const Index at = steps[0] * 2;
       _tile_loadd(6, weights, kTileRowBytes);
@@ -184,6 +230,7 @@ void run_tiles(const PairTiles& job) {
       _tile_loadd(3, bias + 16, 0);
       _tile_dpbf16ps(3, 5, 7);
       finish_rows<kRows, 3>(done, nowhere, floor, ready, 0);
+      others.fetch<kRows>();
       weights += 2 * half_bytes;
     }
     Index step = 1;
@@ -201,6 +248,7 @@ void run_tiles(const PairTiles& job) {
       finish_rows<kRows, 2>(done, nowhere, floor, ready, row);
       _tile_dpbf16ps(3, 5, 7);
       finish_rows<kRows, 3>(done, nowhere, floor, ready, row);
+      others.fetch<kRows>();
       weights += 2 * half_bytes;
       if (kRows == 1 && step % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
     }
@@ -314,51 +362,97 @@ void tiles(const PairTiles& job) {
   _tile_release();
 }
 
-void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, float* to) {
+// Some steps of a block's sums, `to`; the sums before them, `last`, are stored meanwhile. A block
+// that goes on where it is stays in its tiles.
+void add_sums(const PairSums& job, const BFloat16* a, const BFloat16* b, Index steps, bool fresh,
+              float* to, float* last, Index last_bytes) {
+  alignas(64) static const float kZeros[kTileRows] = {};
   const BFloat16* a_second = a + job.a_half;
   const BFloat16* b_second = b + job.b_half;
   const Index row_bytes = job.sums_pitch * static_cast<Index>(sizeof(float));
-  float* const lower = to + kTileRows * job.sums_pitch;
-  alignas(64) float idle[kBlockFloats / 4];
-  if (job.accumulate) {
-    _tile_loadd(0, to, row_bytes);
-    _tile_loadd(1, to + 16, row_bytes);
-    _tile_loadd(2, lower, row_bytes);
-    _tile_loadd(3, lower + 16, row_bytes);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (Index step = 0; step < job.steps; ++step) {
+  Index step = 0;
+  if (to != last) {
+    float* const last_lower = last + last_bytes / static_cast<Index>(sizeof(float)) * kTileRows;
+    const float* const from = fresh ? kZeros : to;
+    const Index right = fresh ? 0 : kTileRows, lower = fresh ? 0 : kTileRows * job.sums_pitch;
+    const Index from_bytes = fresh ? 0 : row_bytes;
     _tile_loadd(6, b, kTileRowBytes);
     _tile_loadd(4, a, kTileRowBytes);
+    _tile_stored(0, last, last_bytes);
+    _tile_loadd(0, from, from_bytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b_second, kTileRowBytes);
+    _tile_stored(1, last + kTileRows, last_bytes);
+    _tile_loadd(1, from + right, from_bytes);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, a_second, kTileRowBytes);
+    _tile_stored(2, last_lower, last_bytes);
+    _tile_loadd(2, from + lower, from_bytes);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_stored(3, last_lower + kTileRows, last_bytes);
+    _tile_loadd(3, from + lower + right, from_bytes);
+    _tile_dpbf16ps(3, 5, 7);
+    step = 1;
+  }
+  for (; step < steps; ++step) {
+    const Index at = step * kPairHalf;
+    _tile_loadd(6, b + at, kTileRowBytes);
+    _tile_loadd(4, a + at, kTileRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b_second + at, kTileRowBytes);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a_second + at, kTileRowBytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
-    a += kPairHalf, a_second += kPairHalf, b += kPairHalf, b_second += kPairHalf;
-    if ((step + 1) % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
   }
-  _tile_stored(0, to, row_bytes);
-  _tile_stored(1, to + 16, row_bytes);
-  _tile_stored(2, lower, row_bytes);
-  _tile_stored(3, lower + 16, row_bytes);
 }
 
+// Steps of one visit of a sum. What all taps of a block multiply stays in the first-level cache,
+// and so do the rows that meet many columns.
+constexpr Index kTapSteps = 8, kSingleSteps = 16;
+constexpr Index kStepLines = 4;  // that are fetched in a step: for more, products would wait
+
 void sums(const PairSums& job) {
+  if (job.row_blocks * job.column_blocks * job.tap_count * job.steps == 0) return;
   configure(job.pairs);
+  alignas(64) float nowhere[kBlockFloats];
+  float* last = nowhere;
+  Index last_bytes = kBlockRowBytes;
+  const Index near = job.tap_count > 1 ? kTapSteps : kSingleSteps;
+  const Index visits = (job.steps + near - 1) / near;
+  Fetcher fetcher(job, job.row_blocks * job.column_blocks * job.tap_count * visits,
+                  near * kStepLines);
+  // Some steps of a block and its taps.
+  auto add = [&](const BFloat16* a, const BFloat16* b, Index step, float* to)
+      __attribute__((always_inline)) {
+    const Index left = job.steps - step, steps = left < near ? left : near;
+    const bool fresh = !job.accumulate && step == 0;
+    for (Index tap = 0; tap < job.tap_count; ++tap, to += job.sums_block) {
+      fetcher.fetch();
+      add_sums(job, a + step * kPairHalf, b + job.taps[tap] + step * kPairHalf, steps, fresh, to,
+               last, last_bytes);
+      last = to, last_bytes = job.sums_pitch * static_cast<Index>(sizeof(float));
+    }
+  };
   for (Index row = 0; row < job.row_blocks; ++row) {
-    const BFloat16* a = job.a + 2 * row * job.a_half;
-    const BFloat16* b = job.b;
-    float* to = job.sums + row * job.sums_row;
-    for (Index column = 0; column < job.column_blocks; ++column, b += 2 * job.b_half)
-      for (Index tap = 0; tap < job.tap_count; ++tap, to += job.sums_block)
-        add_sums(job, a, b + job.taps[tap], to);
+    const BFloat16* const a = job.a + 2 * row * job.a_half;
+    float* const to = job.sums + row * job.sums_row;
+    const Index block = job.tap_count * job.sums_block;
+    if (job.tap_count > 1) {
+      for (Index column = 0; column < job.column_blocks; ++column)
+        for (Index step = 0; step < job.steps; step += near)
+          add(a, job.b + 2 * column * job.b_half, step, to + column * block);
+    } else {
+      for (Index step = 0; step < job.steps; step += near)
+        for (Index column = 0; column < job.column_blocks; ++column)
+          add(a, job.b + 2 * column * job.b_half, step, to + column * block);
+    }
   }
+  float* const lower = last + last_bytes / static_cast<Index>(sizeof(float)) * kTileRows;
+  _tile_stored(0, last, last_bytes);
+  _tile_stored(1, last + kTileRows, last_bytes);
+  _tile_stored(2, lower, last_bytes);
+  _tile_stored(3, lower + kTileRows, last_bytes);
   _tile_release();
 }
 

@@ -2,6 +2,7 @@
 // two loads of weights and fourteen broadcasts serve 28 products. A row costs what it costs: those
 // that nobody wants are left out, and short halves are taken together. The upper half of the last
 // block of columns is left out where it would be filled up only.
+#include "backends/cpu/fetch_pixels.isa.h"
 #include "backends/cpu/pair_products.h"
 #include "backends/cpu/pair_strip.isa.h"
 
@@ -388,45 +389,13 @@ void add_rows(const PairSums& job, const BFloat16* a, const BFloat16* b, Index p
 
 // Both operands of some steps stay in the first-level cache.
 constexpr Index kNearSteps = 6;
-
-// Fetches upcoming pixels to the second-level cache, the same number of lines at each call.
-class Fetcher {
- public:
-  Fetcher(const PairSums& job, Index calls) : upcoming_(job.upcoming) {
-    Index lines = 0;
-    for (const UpcomingPixels& u : job.upcoming) lines += u.count * lines_of(u);
-    share_ = (lines + calls - 1) / calls;
-  }
-
-  void fetch() {
-    for (Index left = share_; left > 0 && side_ < 2;) {
-      const UpcomingPixels& u = upcoming_[side_];
-      if (pixel_ == u.count) {
-        ++side_, pixel_ = 0;
-        continue;
-      }
-      const Index lines = lines_of(u) - line_, some = lines < left ? lines : left;
-      if (const BFloat16* from = u.pixels[pixel_])
-        for (Index i = line_; i < line_ + some; ++i)
-          __builtin_prefetch(from + u.first_channel + i * kLine, 0, 2);
-      left -= some, line_ += some;
-      if (some == lines) ++pixel_, line_ = 0;
-    }
-  }
-
- private:
-  static constexpr Index kLine = 64 / sizeof(BFloat16);
-  static Index lines_of(const UpcomingPixels& u) { return (u.channels + kLine - 1) / kLine; }
-
-  const UpcomingPixels* upcoming_;
-  Index share_ = 0, pixel_ = 0, line_ = 0;
-  int side_ = 0;
-};
+constexpr Index kAllLines = INT64_MAX;  // may be fetched at once
 
 void sums(const PairSums& job) {
   const Index visits = (job.steps + kNearSteps - 1) / kNearSteps;
   constexpr Index kStrips = kPairBlock / kSumRows;
-  Fetcher fetcher(job, job.row_blocks * job.column_blocks * job.tap_count * visits * kStrips);
+  Fetcher fetcher(job, job.row_blocks * job.column_blocks * job.tap_count * visits * kStrips,
+                  kAllLines);
   for (Index row = 0; row < job.row_blocks; ++row) {
     const BFloat16* a = job.a + 2 * row * job.a_half;
     const BFloat16* b = job.b;
@@ -588,7 +557,10 @@ void pack(const PairWeights& job) {
 void transpose(const PixelPairs& job) {
   for (Index pair = 0; pair < job.pairs; pair += 16) {
     BFloat16* to = job.to + pair * kPairBlock;
+    const BFloat16* const* const next = job.pixels + 2 * (pair + 16);
+    PixelLines lines(next, pair + 16 < job.pairs ? 2 * 16 : 0, job.first_channel, job.channels);
     for (Index channel = 0; channel < job.channels; channel += 16, to += job.group_pitch) {
+      lines.fetch(16);  // half a line of each of 32 pixels is read
       const __mmask16 wanted = channels_from(job.channels, channel);
       __m512i x[16];
 #pragma GCC unroll 16
