@@ -15,6 +15,7 @@ constexpr Index kUnpackedRows = 1024;        // their sums pass through L2 with 
 constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
 constexpr Index kLeastPixels = 64, kMostPixels = 768;  // of a chunk, in place
+constexpr Index kNearInput = 256 * 1024;  // elements of a chunk that meets large weights, in place
 
 struct PairLists {
   std::vector<PairPass> passes;
@@ -297,7 +298,9 @@ void choose_pair_chunks(const PairLists& lists, bool single, PairPlan& plan) {
   Index& block = plan.row_block;
   block = rows;
   if (single) {
-    const double pixels = kPairChunkFlops / (image_flops / static_cast<double>(rows));
+    double pixels = kPairChunkFlops / (image_flops / static_cast<double>(rows));
+    // AMX outruns weights that do not stay in L2: many pixels meet each block of them.
+    if (large && !plan.exact()) pixels = static_cast<double>(kNearInput / plan.channels);
     block = static_cast<Index>(
         std::clamp(pixels, static_cast<double>(kLeastPixels), static_cast<double>(kMostPixels)));
     block = std::min(rows, block / kPairBlock * kPairBlock);

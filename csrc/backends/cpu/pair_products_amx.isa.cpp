@@ -139,6 +139,8 @@ PYCNN_INLINE void add_products(const char* first, const char* second, Index row_
   _tile_dpbf16ps(3, 5, 7);
 }
 
+constexpr Index kNearWeights = 1024 * 1024;  // bytes: half of L2
+
 // What the rows of the next tile add or are masked by, in the order of its addresses: it comes
 // while this tile is multiplied.
 struct Others {
@@ -148,12 +150,13 @@ struct Others {
   Index blocks;  // of a row, one after another; 0: each row has one line
   Index row = 0, block = 0;
 
-  Others(const PairTiles& job)
-      : residual(job.residual), mask(job.mask), blocks(job.blocks_first ? 1 : 0) {
+  Others(const PairTiles& job, bool blocks_first)
+      : residual(job.residual),
+        mask(job.mask),
+        blocks(blocks_first ? job.block_end - job.block_begin : 0) {
     const Index first = job.block_begin * kPairBlock;
     if (residual) residual += first;
     if (mask) mask += first;
-    if (blocks) blocks = job.block_end - job.block_begin;
   }
 
   // Before block `now` of `tile`.
@@ -193,7 +196,10 @@ void run_tiles(const PairTiles& job) {
   const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
   const Finish none = {kNoRows, nowhere, nullptr, nullptr, 0};
   Finish done = none, next = none;  // of the blocks before the last one, and of the last one
-  Others others(job);
+  // Weights that do not stay near would come anew with each tile.
+  const bool blocks_first =
+      job.blocks_first && blocks * steps_each * 2 * half_bytes <= kNearWeights;
+  Others others(job, blocks_first);
   Index tile = 0, block = 0;
   for (Index i = 0; i < count; ++i) {
     float* const now = sums[i & 1];
@@ -265,7 +271,7 @@ void run_tiles(const PairTiles& job) {
     next.residual = job.residual ? job.residual + channel : nullptr;
     next.mask = job.mask ? job.mask + channel : nullptr;
     next.wanted = left >= kPairBlock ? ~0u : (1u << left) - 1u;
-    if (job.blocks_first) {
+    if (blocks_first) {
       if (++block == blocks) block = 0, ++tile;
     } else {
       if (++tile == job.tiles) tile = 0, ++block;
