@@ -27,13 +27,27 @@ const PairPlan& pair_plan_of(const KernelArgs& args) {
 Index weight_at(const PairPlan& plan, Index read, Index write, const PairTap& tap) {
   const Index taps = plan.kernel_size[0] * plan.kernel_size[1];
   const Index t = tap.row * plan.kernel_size[1] + tap.column;
-  if (plan.transposed) return (read * taps + t) * plan.group_writes + write % plan.group_writes;
-  return (write * taps + t) * plan.group_reads + read % plan.group_reads;
+  auto within = [&](Index channel, Index group) {
+    return plan.groups == 1 ? channel : channel % group;
+  };
+  if (plan.transposed)
+    return (read * taps + t) * plan.group_writes + within(write, plan.group_writes);
+  return (write * taps + t) * plan.group_reads + within(read, plan.group_reads);
 }
 
 // A step of one tap without groups: a rectangle of the weight, elements by output channels.
-void pack_rectangle(const PairPlan& plan, const PairUnit& unit, const float* weight,
-                    const PairTap& tap, Index first, Index channel, BFloat16* to) {
+bool is_rectangle(const PairPlan& plan, const PairStepPlan& step) {
+  return plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0 &&
+         plan.step_elements() <= kPairStep && !plan.odd;
+}
+
+const float* rectangle_at(const PairPlan& plan, const float* weight, const PairTap* taps,
+                          const PairStepPlan& step, Index channel) {
+  return weight + weight_at(plan, step.first, channel, taps[step.tap]);
+}
+
+void pack_rectangle(const PairPlan& plan, const PairUnit& unit, const float* from,
+                    const float* upcoming, Index first, Index channel, BFloat16* to) {
   PairWeights job;
   job.pairs = plan.pairs, job.to = to;
   job.columns = std::clamp<Index>(plan.out_channels - channel, 0, 16);
@@ -42,7 +56,7 @@ void pack_rectangle(const PairPlan& plan, const PairUnit& unit, const float* wei
                       (plan.transposed ? plan.group_writes : plan.group_reads);
   job.column_pitch = plan.transposed ? 1 : pixel;
   job.element_pitch = plan.transposed ? pixel : 1;
-  job.from = job.columns > 0 ? weight + weight_at(plan, first, channel, tap) : weight;
+  job.from = from, job.upcoming = upcoming;
   unit.pack(job);
 }
 
@@ -68,46 +82,94 @@ void pack_elements(const PairPlan& plan, const float* weight, const PairTap* tap
   }
 }
 
-// One half of a step of a block of output channels.
-void pack_half(const PairPlan& plan, const PairUnit& unit, const float* weight,
-               const PairPass& pass, Index block, Index s, Index half, BFloat16* to) {
+// A step of a block of output channels.
+struct BlockStep {
+  Index block = -1, step = 0;
+};
+
+// Packs its halves; what comes soon (a block of -1: nothing does) is fetched meanwhile.
+void pack_step(const PairPlan& plan, const PairUnit& unit, const float* weight,
+               const PairPass& pass, const BlockStep& at, const BlockStep& soon, BFloat16* to) {
   const PairTap* taps = plan.taps() + pass.tap;
-  const Index own = plan.steps_differ ? block * pass.steps + s : s;
-  const PairStepPlan& step = plan.steps()[pass.step + own];
-  const bool rectangle = plan.groups == 1 && plan.merged_taps == 1 && step.skip == 0 &&
-                         plan.step_elements() <= kPairStep && !plan.odd;
-  const Index channel = block * kPairBlock + half * 16;
-  if (rectangle)
-    pack_rectangle(plan, unit, weight, taps[step.tap], step.first, channel, to);
-  else
-    pack_elements(plan, weight, taps, step, channel, to);
+  auto step_of = [&](const BlockStep& which) -> const PairStepPlan& {
+    const Index own = plan.steps_differ ? which.block * pass.steps + which.step : which.step;
+    return plan.steps()[pass.step + own];
+  };
+  const PairStepPlan& step = step_of(at);
+  for (Index half = 0; half < 2; ++half, to += plan.half()) {
+    const Index channel = at.block * kPairBlock + half * 16;
+    if (!is_rectangle(plan, step)) {
+      pack_elements(plan, weight, taps, step, channel, to);
+      continue;
+    }
+    const bool empty = channel >= plan.out_channels;
+    const float* upcoming = nullptr;
+    if (soon.block >= 0 && !empty)
+      upcoming =
+          rectangle_at(plan, weight, taps, step_of(soon), soon.block * kPairBlock + half * 16);
+    pack_rectangle(plan, unit, empty ? weight : rectangle_at(plan, weight, taps, step, channel),
+                   upcoming, step.first, channel, to);
+  }
 }
+
+// The steps of all blocks of a pass in the order in which the weight lies in memory: so each of the
+// rows that are read together goes on where it was.
+struct MemoryOrder {
+  Index blocks, steps, taps;
+  bool transposed;
+
+  MemoryOrder(const PairPlan& plan, const PairPass& pass)
+      : blocks(plan.blocks()), steps(pass.steps), taps(1), transposed(plan.transposed != 0) {
+    // Of the taps of a block of channels.
+    if (plan.layout == PairLayout::kBlocks && !plan.steps_differ)
+      taps = pass.steps / ceil_div(plan.channels, kPairStep);
+  }
+
+  Index count() const { return blocks * steps; }
+  BlockStep at(Index i) const {
+    const Index reads = steps / taps;
+    if (transposed) {
+      const Index block = i % blocks, tap = i / blocks % taps, read = i / blocks / taps;
+      return {block, read * taps + tap};
+    }
+    const Index read = i % reads, tap = i / reads % taps, block = i / reads / taps;
+    return {block, read * taps + tap};
+  }
+};
+
+constexpr Index kFetchedSteps = 4;                    // ahead
+constexpr Index kLeastPacked = 8, kMostPacked = 144;  // steps at a time
+constexpr Index kPackedShares = 16;
 
 void pack_pairs(const KernelArgs& args, const PairUnit& unit) {
   const PairPlan& plan = pair_plan_of(args);
   const float* weight = args.inputs[0].as<const float>();
   BFloat16* packed = args.outputs[0].as<BFloat16>();
-  constexpr Index kGrain = 8;
   for (Index p = 0; p < plan.pass_count; ++p) {
     const PairPass& pass = plan.passes()[p];
+    const MemoryOrder order(plan, pass);
     auto pack_range = [&](std::int64_t begin, std::int64_t end) {
-      for (Index item = begin; item < end; ++item)
-        for (Index half = 0; half < 2; ++half)
-          pack_half(plan, unit, weight, pass, item / pass.steps, item % pass.steps, half,
-                    packed + pass.weights + (2 * item + half) * plan.half());
+      for (Index i = begin; i < end; ++i) {
+        const BlockStep at = order.at(i);
+        const BlockStep soon = i + kFetchedSteps < end ? order.at(i + kFetchedSteps) : BlockStep{};
+        pack_step(plan, unit, weight, pass, at, soon,
+                  packed + pass.weights + 2 * (at.block * pass.steps + at.step) * plan.half());
+      }
     };
-    parallel_ranges(args.threads, plan.blocks() * pass.steps, kGrain, pack_range);
+    const Index grain = std::clamp(order.count() / kPackedShares, kLeastPacked, kMostPacked);
+    parallel_ranges(args.threads, order.count(), grain, pack_range);
   }
 }
 
 // A part of the weight that is packed at a time where nobody has packed the whole.
 struct WeightPart {
-  Index block, blocks;  // of output channels
-  Index step, steps;
+  Index block = 0, blocks = 0;  // of output channels
+  Index step = 0, steps = 0;
 };
 
 // Where it lies in the weight.
 UpcomingRows rows_of(const PairPlan& plan, const float* weight, const WeightPart& part) {
+  if (part.steps == 0) return {};
   const Index channel = part.block * kPairBlock, element = part.step * kPairStep;
   const Index channels = std::min(part.blocks * kPairBlock, plan.out_channels - channel);
   const Index elements = part.steps * kPairStep;
@@ -116,14 +178,25 @@ UpcomingRows rows_of(const PairPlan& plan, const float* weight, const WeightPart
   return {weight + channel * plan.channels + element, channels, elements, plan.channels};
 }
 
+// What comes soon, if need be of the `next` part, is fetched meanwhile.
 void pack_part(const PairPlan& plan, const PairUnit& unit, const float* weight,
-               const WeightPart& part, BFloat16* packed) {
+               const WeightPart& part, const WeightPart& next, BFloat16* packed) {
   const PairPass& pass = plan.passes()[0];
   for (Index s = 0; s < part.steps; ++s)
-    for (Index b = 0; b < part.blocks; ++b)
-      for (Index half = 0; half < 2; ++half)
-        pack_half(plan, unit, weight, pass, part.block + b, part.step + s, half,
-                  packed + (2 * (b * part.steps + s) + half) * plan.half());
+    for (Index b = 0; b < part.blocks; ++b) {
+      BlockStep soon;
+      if (!unit.pack_fetches) {
+        // Its products do.
+      } else if (plan.transposed) {
+        if (s < next.steps && b < next.blocks) soon = {next.block + b, next.step + s};
+      } else if (s + kFetchedSteps < part.steps) {
+        soon = {part.block + b, part.step + s + kFetchedSteps};
+      } else if (const Index later = s + kFetchedSteps - part.steps; later < next.steps) {
+        soon = {next.block + b, next.step + later};
+      }
+      pack_step(plan, unit, weight, pass, {part.block + b, part.step + s}, soon,
+                packed + 2 * (b * part.steps + s) * plan.half());
+    }
 }
 
 // ---- Copies of the input
@@ -245,16 +318,6 @@ struct PairTensors {
   const BFloat16* mask;
   BFloat16* output;
   Index channels;  // of the output
-
-  // Of the output's channels from `channel` on, with weights of their own.
-  PairTensors from(Index channel, const BFloat16* own_weights) const {
-    PairTensors part = *this;
-    part.weights = own_weights;
-    part.bias += channel, part.output += channel, part.channels -= channel;
-    if (residual) part.residual += channel;
-    if (mask) part.mask += channel;
-    return part;
-  }
 };
 
 // Which pixel each row of the operand is: the two tables of a PairTiles.
@@ -370,7 +433,7 @@ struct PairScratch {
     const Index parts = unpacked ? args.threads : 0;
     bias = reinterpret_cast<float*>(args.scratch);
     values = bias + plan.blocks() * kPairBlock + plan.measure.floats();
-    packed = reinterpret_cast<BFloat16*>(values + parts * plan.part_values());
+    packed = reinterpret_cast<BFloat16*>(values + parts * plan.share_values());
     copies = packed + parts * plan.part_elements();
     tables = reinterpret_cast<Index*>(copies + args.threads * plan.copy_elements);
   }
@@ -445,6 +508,36 @@ void run_pairs(const KernelArgs& args, const PairLoops& loops) {
   measure.finish();
 }
 
+// The parts of a share of the weight: all blocks of some steps, then those of the next ones.
+struct ShareParts {
+  Index block, block_end, steps;
+  Index part_blocks, part_steps;
+
+  ShareParts(const PairPlan& plan, Index share)
+      : block(share * plan.share_blocks),
+        block_end(std::min(block + plan.share_blocks, plan.blocks())),
+        steps(plan.passes()[0].steps),
+        part_blocks(plan.part_blocks),
+        part_steps(plan.part_steps) {}
+
+  Index across() const { return ceil_div(block_end - block, part_blocks); }
+  Index count() const { return across() * ceil_div(steps, part_steps); }
+  WeightPart at(Index part) const {
+    const Index first = block + part % across() * part_blocks;
+    const Index step = part / across() * part_steps;
+    return {first, std::min(part_blocks, block_end - first), step,
+            std::min(part_steps, steps - step)};
+  }
+};
+
+// The same tiles of later channels.
+PairTiles from_channel(PairTiles job, Index channel) {
+  job.bias += channel, job.output += channel, job.channels -= channel;
+  if (job.residual) job.residual += channel;
+  if (job.mask) job.mask += channel;
+  return job;
+}
+
 // The weight as it is. Some blocks of output channels take a part of the sum after another: it is
 // packed, and all rows multiply it while the next one comes near.
 void run_pairs_unpacked(const KernelArgs& args, const PairLoops& loops) {
@@ -459,38 +552,37 @@ void run_pairs_unpacked(const KernelArgs& args, const PairLoops& loops) {
     input = scratch.copies;
   }
   const PairPass& pass = plan.passes()[0];
-  const Index shares = ceil_div(plan.blocks(), plan.part_blocks);
-  auto part_at = [&](Index share, Index step) -> WeightPart {
-    const Index block = share * plan.part_blocks;
-    return {block, std::min(plan.part_blocks, plan.blocks() - block), step,
-            std::min(plan.part_steps, pass.steps - step)};
-  };
+  const Index shares = ceil_div(plan.blocks(), plan.share_blocks);
   const Measure measure(plan.measure, args, loops.norm);
   auto run_share = [&](std::int64_t share, int worker) {
-    WeightPart part = part_at(share, 0);
-    BFloat16* packed = scratch.packed + worker * plan.part_elements();
-    PairTiles job =
-        tiles_of(plan, unit, tensors.from(part.block * kPairBlock, packed),
-                 {0, 1, 0, plan.height, 0, part.blocks}, pass, input, scratch.table(plan, worker));
-    job.values = scratch.values + worker * plan.part_values();
-    const Index* const steps = job.steps;
-    for (;;) {
-      const Index end = part.step + part.steps;
-      job.steps = steps + part.step, job.step_count = part.steps;
-      job.first_part = part.step == 0, job.last_part = end == pass.steps;
-      // As a rule other threads take the shares between.
-      const Index next = job.last_part ? share + args.threads : share;
-      const WeightPart upcoming = part_at(next, job.last_part ? 0 : end);
-      job.upcoming = next < shares ? rows_of(plan, weight, upcoming) : UpcomingRows{};
-      pack_part(plan, unit, weight, part, packed);
+    const ShareParts parts(plan, share);
+    BFloat16* const packed = scratch.packed + worker * plan.part_elements();
+    float* const values = scratch.values + worker * plan.share_values();
+    PairTensors own = tensors;
+    own.weights = packed;
+    const PairTiles all = tiles_of(plan, unit, own, {0, 1, 0, plan.height, 0, plan.part_blocks},
+                                   pass, input, scratch.table(plan, worker));
+    const Index count = parts.count();
+    for (Index i = 0; i < count; ++i) {
+      const WeightPart part = parts.at(i);
+      WeightPart upcoming;
+      if (i + 1 < count)
+        upcoming = parts.at(i + 1);
+      else if (share + args.threads < shares)  // as a rule other threads take the shares between
+        upcoming = ShareParts(plan, share + args.threads).at(0);
+      PairTiles job = from_channel(all, part.block * kPairBlock);
+      job.block_end = part.blocks;
+      job.steps = all.steps + part.step, job.step_count = part.steps;
+      job.first_part = part.step == 0, job.last_part = part.step + part.steps == pass.steps;
+      job.values = values + (part.block - parts.block) * plan.block_values();
+      if (!unit.pack_fetches) job.upcoming = rows_of(plan, weight, upcoming);
+      pack_part(plan, unit, weight, part, upcoming, packed);
       unit.tiles(job);
-      if (job.last_part) break;
-      part = upcoming;
     }
-    const Index first = part.block * kPairBlock;
+    const Index first = parts.block * kPairBlock;
     for (Index p = 0; p < plan.row_blocks; ++p)
       measure_part(plan, measure, p, first,
-                   std::min(part.blocks * kPairBlock, plan.out_channels - first));
+                   std::min(parts.block_end * kPairBlock, plan.out_channels) - first);
   };
   parallel_for(args.threads, shares, run_share);
   measure.finish();

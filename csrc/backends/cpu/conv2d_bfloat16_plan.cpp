@@ -11,6 +11,7 @@ namespace {
 constexpr Index kCopyElements = 384 * 1024;  // of a worker's copy of input rows: stays in L2
 constexpr Index kLargeWeights = 512 * 1024;  // elements; beyond, they do not stay in L2
 constexpr Index kUnpackedShares = 8;         // of a weight in parts, for as many threads
+constexpr Index kUnpackedSums = 160 * 1024;  // floats of a wide share
 constexpr Index kUnpackedRows = 1024;        // their sums pass through L2 with each part
 constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
@@ -351,14 +352,27 @@ void settle_pitches(const PairLists& lists, PairPlan& plan) {
   plan.table_entries = ceil_div(plan.image_block * halves, 2) * (2 + kPairBlock);
 }
 
-// Small weights may as well stand in memory, and so may those that make few shares.
-void choose_parts(bool single, PairPlan& plan) {
+// Rows of the weight are read together, and memory delivers fastest where each of them goes on for
+// long. So a share that reads parts of all rows is as wide as its sums stay near.
+Index wide_share(const PairPlan& plan, int threads) {
+  const Index most = std::max(plan.part_blocks, kUnpackedSums / plan.block_values());
+  const Index shares = ceil_div(ceil_div(plan.blocks(), most), Index{threads}) * threads;
+  const Index blocks = ceil_div(plan.blocks(), shares);
+  return ceil_div(blocks, plan.part_blocks) * plan.part_blocks;
+}
+
+// Small weights may as well stand in memory, and so may those that make few shares. `tiles`: for a
+// unit that takes 16 rows at once.
+void choose_parts(bool single, bool tiles, int threads, PairPlan& plan) {
   if (!single || plan.layout != PairLayout::kInPlace || plan.channels % kPairStep != 0) return;
   if (plan.channels * plan.out_channels <= kLargeWeights || plan.height > kUnpackedRows) return;
   // Rows of the weight are read half a kilobyte and more at a time.
   const Index blocks = plan.transposed ? 4 : 1;
   if (plan.blocks() < kUnpackedShares * blocks) return;
-  plan.part_blocks = blocks, plan.part_steps = plan.transposed ? 8 : 16;
+  plan.part_blocks = plan.share_blocks = blocks, plan.part_steps = plan.transposed ? 8 : 16;
+  if (!tiles) return;
+  plan.part_blocks = plan.transposed ? 8 : 1, plan.part_steps = plan.transposed ? 1 : 32;
+  plan.share_blocks = plan.transposed ? wide_share(plan, std::max(threads, 1)) : 1;
 }
 
 void choose_epilogue(const WindowProblem& w, PairPlan& plan) {
@@ -394,7 +408,7 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
     choose_pairs(lists, plan);
     find_planes(lists, plan, lists.planes);
     choose_pair_chunks(lists, single, plan);
-    choose_parts(single, plan);
+    choose_parts(single, most_rows == kPairRows, threads, plan);
     settle_pitches(lists, plan);
     packed = 0;
     for (std::size_t i = 0; i < lists.passes.size(); ++i) {
@@ -422,7 +436,7 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
     kernel.packed.unpacked_scratch_bytes =
         kernel.scratch_bytes +
         workers * (static_cast<std::size_t>(plan.part_elements()) * sizeof(BFloat16) +
-                   static_cast<std::size_t>(plan.part_values()) * sizeof(float));
+                   static_cast<std::size_t>(plan.share_values()) * sizeof(float));
   kernel.in_place = {plan.extra.in_place()};
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, lists.passes.data(), static_cast<std::size_t>(plan.pass_count));

@@ -60,8 +60,9 @@ struct PairPlan {
   Index most_rows = kPairRows;  // of a half: fewer where a unit takes rows one by one
   Index copy_elements = 0, table_entries = 0;  // of a worker
   // Of the weight, packed at a time where nobody has packed the whole: blocks of output channels
-  // (0: never done) and steps.
-  Index part_blocks = 0, part_steps = 0;
+  // (0: never done) and steps. A worker takes shares of more blocks, all of them before the next
+  // steps.
+  Index part_blocks = 0, part_steps = 0, share_blocks = 0;
   MeasurePlan measure;
   ExtraInputs extra;
   float slope = 0;
@@ -80,11 +81,12 @@ struct PairPlan {
   Index blocks() const { return ceil_div(out_channels, kPairBlock); }
   Index half() const { return pairs * kPairBlock; }
   Index part_elements() const { return part_blocks * part_steps * 2 * half(); }
-  // The sums of all rows of a part's blocks.
-  Index part_values() const {
+  // The sums of all rows of a block, and of a share's blocks.
+  Index block_values() const {
     const Index halves = ceil_div(height, rows_of_half(height));
-    return part_blocks * ceil_div(halves, Index{2}) * kPairBlock * kPairBlock;
+    return ceil_div(halves, Index{2}) * kPairBlock * kPairBlock;
   }
+  Index share_values() const { return share_blocks * block_values(); }
   Index step_elements() const { return 2 * pairs - odd; }
   // Elements from one output pixel's row of the operand to the next one's.
   Index row_step() const { return layout == PairLayout::kRuns ? stride[1] * pixel : pixel; }

@@ -125,6 +125,7 @@ void pack(const PairWeights& job) {
 
 }  // namespace
 
-const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &baseline::kActivation};
+const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &baseline::kActivation,
+                            false};
 
 }  // namespace pycnn::cpu::portable

@@ -113,6 +113,8 @@ struct PairWeights {
   Index elements = 0, element_pitch = 0;  // at most 2 * pairs
   Index pairs = 0;
   BFloat16* to = nullptr;
+  // A rectangle of the same extent that will be packed soon, to be fetched meanwhile; may be null.
+  const float* upcoming = nullptr;
 };
 
 struct PairUnit {
@@ -124,6 +126,8 @@ struct PairUnit {
   void (*columns)(const PixelPairs&);
   void (*pack)(const PairWeights&);
   const ActivationFunctions* activation;
+  // Whether floats that will be read soon are fetched by `pack`; else by `tiles`.
+  bool pack_fetches;
 };
 
 namespace portable {

@@ -184,6 +184,16 @@ struct Others {
   }
 };
 
+// The first half of rows alone.
+PYCNN_INLINE void add_half(const char* first, Index row_bytes, const char* weights,
+                           Index half_bytes) {
+  _tile_loadd(6, weights, kTileRowBytes);
+  _tile_loadd(4, first, row_bytes);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_loadd(7, weights + half_bytes, kTileRowBytes);
+  _tile_dpbf16ps(1, 4, 7);
+}
+
 // kRows rows of an earlier block are finished in each of the first 32 / kRows steps.
 template <int kRows>
 void run_tiles(const PairTiles& job) {
@@ -292,7 +302,8 @@ void run_tiles(const PairTiles& job) {
 }
 
 // One block of one tile, a part of its steps: such sums wait for memory, so each block is finished
-// on its own.
+// on its own. kBoth: the tile has rows in its second half.
+template <bool kBoth>
 void run_part(const PairTiles& job, Index block, Index tile, float* values) {
   const Index row_bytes = job.input_row * 2, half_bytes = job.pairs * kTileRowBytes;
   const Index channel = block * kPairBlock;
@@ -305,22 +316,31 @@ void run_part(const PairTiles& job, Index block, Index tile, float* values) {
     const float* const bias = job.bias + channel;
     _tile_loadd(0, bias, 0);
     _tile_loadd(1, bias + 16, 0);
-    _tile_loadd(2, bias, 0);
-    _tile_loadd(3, bias + 16, 0);
+    if constexpr (kBoth) {
+      _tile_loadd(2, bias, 0);
+      _tile_loadd(3, bias + 16, 0);
+    }
   } else {
     _tile_loadd(0, values + kQuarter[0], kBlockRowBytes);
     _tile_loadd(1, values + kQuarter[1], kBlockRowBytes);
-    _tile_loadd(2, values + kQuarter[2], kBlockRowBytes);
-    _tile_loadd(3, values + kQuarter[3], kBlockRowBytes);
+    if constexpr (kBoth) {
+      _tile_loadd(2, values + kQuarter[2], kBlockRowBytes);
+      _tile_loadd(3, values + kQuarter[3], kBlockRowBytes);
+    }
   }
   for (Index step = 0; step < job.step_count; ++step, weights += 2 * half_bytes) {
     const Index at = steps[step] * 2;
-    add_products(first + at, second + at, row_bytes, weights, half_bytes);
+    if constexpr (kBoth)
+      add_products(first + at, second + at, row_bytes, weights, half_bytes);
+    else
+      add_half(first + at, row_bytes, weights, half_bytes);
   }
   _tile_stored(0, values + kQuarter[0], kBlockRowBytes);
   _tile_stored(1, values + kQuarter[1], kBlockRowBytes);
-  _tile_stored(2, values + kQuarter[2], kBlockRowBytes);
-  _tile_stored(3, values + kQuarter[3], kBlockRowBytes);
+  if constexpr (kBoth) {
+    _tile_stored(2, values + kQuarter[2], kBlockRowBytes);
+    _tile_stored(3, values + kQuarter[3], kBlockRowBytes);
+  }
   if (!job.last_part) return;
   alignas(64) BFloat16 nowhere[kPairBlock] = {};
   const Index left = job.channels - channel;
@@ -328,21 +348,26 @@ void run_part(const PairTiles& job, Index block, Index tile, float* values) {
                job.residual ? job.residual + channel : nullptr,
                job.mask ? job.mask + channel : nullptr,
                left >= kPairBlock ? ~0u : (1u << left) - 1u};
+  if (!kBoth)  // the activation takes a whole block
+    for (float* p = values + kQuarter[2]; job.activation && p < values + kBlockFloats; p += 16)
+      _mm512_store_ps(p, _mm512_setzero_ps());
   if (job.activation) activate(job, to, values);
   const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
-  for (Index row = 0; row < kPairBlock; ++row) finish_row(to, nowhere, floor, values, row);
+  constexpr Index kRows = kBoth ? kPairBlock : kTileRows;
+  for (Index row = 0; row < kRows; ++row) finish_row(to, nowhere, floor, values, row);
 }
 
 void run_parts(const PairTiles& job) {
-  const UpcomingRows& upcoming = job.upcoming;
   const Index blocks = job.block_end - job.block_begin;
-  for (Index row = 0; row < upcoming.rows; ++row)
-    for (Index at = 0; at < upcoming.count; at += 16)
-      __builtin_prefetch(upcoming.from + row * upcoming.pitch + at, 0, 2);
   for (Index block = 0; block < blocks; ++block)
-    for (Index tile = 0; tile < job.tiles; ++tile)
-      run_part(job, job.block_begin + block, tile,
-               job.values + (block * job.tiles + tile) * kBlockFloats);
+    for (Index tile = 0; tile < job.tiles; ++tile) {
+      float* const values = job.values + (block * job.tiles + tile) * kBlockFloats;
+      // A last half that stands twice has nobody's rows the second time.
+      if (job.halves[2 * tile] != job.halves[2 * tile + 1])
+        run_part<true>(job, job.block_begin + block, tile, values);
+      else
+        run_part<false>(job, job.block_begin + block, tile, values);
+    }
 }
 
 void tiles(const PairTiles& job) {
@@ -468,6 +493,6 @@ void pack(const PairWeights& job) { avx512_bf16::kPairUnit.pack(job); }
 
 }  // namespace
 
-const PairUnit kPairUnit = {tiles, sums, rows, columns, pack, &avx512::kActivation};
+const PairUnit kPairUnit = {tiles, sums, rows, columns, pack, &avx512::kActivation, true};
 
 }  // namespace pycnn::cpu::amx

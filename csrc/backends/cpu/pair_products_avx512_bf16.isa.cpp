@@ -516,12 +516,14 @@ PYCNN_INLINE __m512i rounded(__m512 low, __m512 high) {
 }
 
 // Columns follow one another in memory.
+template <bool kFetch>
 void pack_columns(const PairWeights& job) {
   const __mmask16 wanted = channels_from(job.columns, 0);
   for (Index pair = 0; pair < job.pairs; ++pair) {
     __m512 x[2];
     for (int i = 0; i < 2; ++i) {
       const Index e = 2 * pair + i;
+      if (kFetch) __builtin_prefetch(job.upcoming + e * job.element_pitch, 0, 2);
       x[i] = _mm512_maskz_loadu_ps(e < job.elements ? wanted : 0, job.from + e * job.element_pitch);
     }
     _mm512_storeu_si512(job.to + pair * kPairBlock, woven(rounded(x[0], x[1])));
@@ -529,6 +531,7 @@ void pack_columns(const PairWeights& job) {
 }
 
 // Elements follow one another in memory.
+template <bool kFetch>
 void pack_rows(const PairWeights& job) {
   const __mmask16 low = channels_from(job.elements, 0);
   const __mmask16 high = job.elements > 16 ? channels_from(job.elements, 16) : 0;
@@ -537,6 +540,10 @@ void pack_rows(const PairWeights& job) {
   for (int c = 0; c < 16; ++c) {
     const bool valid = c < job.columns;
     const float* from = job.from + c * job.column_pitch;
+    if (kFetch) {
+      __builtin_prefetch(job.upcoming + c * job.column_pitch, 0, 2);
+      __builtin_prefetch(job.upcoming + c * job.column_pitch + 16, 0, 2);
+    }
     x[c] = rounded(_mm512_maskz_loadu_ps(valid ? low : 0, from),
                    _mm512_maskz_loadu_ps(valid ? high : 0, from + 16));
   }
@@ -547,8 +554,9 @@ void pack_rows(const PairWeights& job) {
 }
 
 void pack(const PairWeights& job) {
-  if (job.element_pitch == 1) return pack_rows(job);
-  if (job.column_pitch == 1) return pack_columns(job);
+  const bool fetch = job.upcoming != nullptr;
+  if (job.element_pitch == 1) return fetch ? pack_rows<true>(job) : pack_rows<false>(job);
+  if (job.column_pitch == 1) return fetch ? pack_columns<true>(job) : pack_columns<false>(job);
   portable::kPairUnit.pack(job);
 }
 
@@ -573,6 +581,6 @@ void transpose(const PixelPairs& job) {
   }
 }
 
-const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &avx512::kActivation};
+const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &avx512::kActivation, false};
 
 }  // namespace pycnn::cpu::avx512_bf16

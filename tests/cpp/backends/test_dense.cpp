@@ -157,9 +157,11 @@ TEST_CASE("dense in bfloat16: the reference's numbers, rounded, on whole numbers
 
 TEST_CASE("dense in bfloat16: large weights, which may be read as they are, give the same bits") {
   std::mt19937 random(7);
-  // Forward: parts of 512 inputs by 32 outputs, backward of 256 outputs by 128 inputs. Few rows are
-  // copied; many are several tiles; last parts and blocks are short.
-  for (const Sizes& s : {Sizes{3, 1056, 1000}, Sizes{33, 2080, 260}, Sizes{70, 1000, 544}}) {
+  // Forward: parts of 512 or 1024 inputs by 32 outputs, backward of 256 outputs by 128 inputs or of
+  // 32 by 256. Few rows are copied and fill half a tile; many are several tiles; last parts, blocks
+  // and shares are short.
+  for (const Sizes& s :
+       {Sizes{3, 1056, 1000}, Sizes{16, 1056, 1000}, Sizes{33, 2080, 260}, Sizes{70, 1000, 544}}) {
     CAPTURE(s.in);
     const bool forward = s.in % 32 == 0, backward = s.out % 32 == 0;
     const Values input = whole_numbers({s.rows, s.in}, random);

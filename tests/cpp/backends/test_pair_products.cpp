@@ -309,10 +309,15 @@ TEST_CASE("pair products: every unit prepares operands with the same bits") {
         job.from = weights.data(), job.pairs = elements < 16 ? 8 : 16;
         job.columns = columns, job.column_pitch = rows ? 50 : 1;
         job.elements = elements, job.element_pitch = rows ? 1 : 50;
-        check_same(544, [&](const PairUnit& unit, std::vector<BFloat16> to) {
-          job.to = to.data();
-          unit.pack(job);
-          return to;
-        });
+        const float* const none = nullptr;
+        const float* const some = weights.data();
+        for (const float* const upcoming : {none, some}) {
+          job.upcoming = upcoming;
+          check_same(544, [&](const PairUnit& unit, std::vector<BFloat16> to) {
+            job.to = to.data();
+            unit.pack(job);
+            return to;
+          });
+        }
       }
 }
