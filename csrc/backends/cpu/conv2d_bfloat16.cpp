@@ -267,42 +267,56 @@ void copy_to_blocks(const PairPlan& plan, const CopiedColumns& columns, const BF
   }
 }
 
-void copy_as_runs(const PairPlan& plan, const CopiedColumns& columns, const BFloat16* row,
-                  BFloat16* to) {
-  if (!row) return clear(to, plan.row_pitch);
-  clear(to, columns.begin * plan.pixel);
-  const BFloat16* from = row + (columns.begin + columns.first) * plan.channels;
-  if (plan.pixel == plan.channels) {
-    copy(from, (columns.end - columns.begin) * plan.pixel, to + columns.begin * plan.pixel);
-  } else {
-    for (Index c = columns.begin; c < columns.end; ++c, from += plan.channels) {
-      copy(from, plan.channels, to + c * plan.pixel);
-      to[c * plan.pixel + plan.channels] = {};
-    }
+// All rows of an image's copy, the first of which is the input's `first`.
+void copy_as_runs(const PairPlan& plan, const PairUnit& unit, const CopiedColumns& columns,
+                  const BFloat16* image, Index first, Index rows, BFloat16* to) {
+  Index begin = std::clamp<Index>(-first, 0, rows);
+  Index end = std::clamp<Index>(plan.height - first, begin, rows);
+  if (columns.begin == columns.end) begin = end = 0;
+  clear(to, begin * plan.row_pitch);
+  clear(to + end * plan.row_pitch, (rows - end) * plan.row_pitch);
+  const Index before = columns.begin * plan.pixel, after = columns.end * plan.pixel;
+  for (Index r = begin; r < end; ++r) {
+    clear(to + r * plan.row_pitch, before);
+    clear(to + r * plan.row_pitch + after, plan.row_pitch - after);
   }
-  clear(to + columns.end * plan.pixel, (plan.columns - columns.end) * plan.pixel);
+  if (begin == end) return;
+  PixelSpread job;
+  job.from_row = plan.width * plan.channels;
+  job.from =
+      image + (first + begin) * job.from_row + (columns.begin + columns.first) * plan.channels;
+  job.rows = end - begin, job.pixels = columns.end - columns.begin;
+  job.channels = plan.channels;
+  job.to = to + begin * plan.row_pitch + before, job.to_row = plan.row_pitch;
+  if (plan.pixel != plan.channels) return unit.spread(job);
+  for (Index r = begin; r < end; ++r, job.from += job.from_row, job.to += job.to_row)
+    copy(job.from, job.pixels * plan.pixel, job.to);
 }
 
-void copy_chunk(const PairPlan& plan, const PairChunk& chunk, const BFloat16* input,
-                BFloat16* copy_to) {
-  const bool runs = plan.layout == PairLayout::kRuns;
-  // A row of the copy is every stride-th of the input, where planes hold the others.
-  const Index row_step = runs ? 1 : plan.stride[0], column_step = runs ? 1 : plan.stride[1];
+void copy_chunk(const PairPlan& plan, const PairUnit& unit, const PairChunk& chunk,
+                const BFloat16* input, BFloat16* copy_to) {
   const Index rows = plan.image_pitch / plan.row_pitch;
+  const Index first = chunk.row * plan.stride[0] + plan.first_row;
+  auto image_at = [&](Index n) {
+    return input + (chunk.image + n) * plan.height * plan.width * plan.channels;
+  };
+  if (plan.layout == PairLayout::kRuns) {
+    const CopiedColumns columns(plan, plan.first_column, 1);
+    for (Index n = 0; n < chunk.images; ++n)
+      copy_as_runs(plan, unit, columns, image_at(n), first, rows, copy_to + n * plan.image_pitch);
+    return;
+  }
+  // A row of the copy is every stride-th of the input, where planes hold the others.
   for (Index p = 0; p < plan.plane_count; ++p) {
     const PairPlane& plane = plan.planes()[p];
-    const CopiedColumns columns(plan, plane.column + plan.first_column, column_step);
+    const CopiedColumns columns(plan, plane.column + plan.first_column, plan.stride[1]);
     for (Index n = 0; n < chunk.images; ++n) {
-      const BFloat16* image = input + (chunk.image + n) * plan.height * plan.width * plan.channels;
       BFloat16* to = copy_to + p * plan.plane_pitch + n * plan.image_pitch;
       for (Index r = 0; r < rows; ++r, to += plan.row_pitch) {
-        const Index row = chunk.row * plan.stride[0] + r * row_step + plane.row + plan.first_row;
+        const Index row = first + r * plan.stride[0] + plane.row;
         const bool inside = row >= 0 && row < plan.height && columns.begin < columns.end;
-        const BFloat16* from = inside ? image + row * plan.width * plan.channels : nullptr;
-        if (runs)
-          copy_as_runs(plan, columns, from, to);
-        else
-          copy_to_blocks(plan, columns, from, to);
+        copy_to_blocks(plan, columns,
+                       inside ? image_at(n) + row * plan.width * plan.channels : nullptr, to);
       }
     }
   }
@@ -332,6 +346,15 @@ struct RowTable {
     Index* own = rows + count++ * kPairRows;
     std::fill_n(own, kPairRows, Index{-1});
     return own;
+  }
+  // The first `end` halves once more, for other images.
+  void add_again(Index end, Index input, Index output) {
+    for (Index half = 0; half < end; ++half) {
+      const Index* from = rows + half * kPairRows;
+      Index* to = rows + count * kPairRows;
+      for (Index i = 0; i < kPairRows; ++i) to[i] = from[i] < 0 ? from[i] : from[i] + output;
+      halves[count++] = halves[half] + input;
+    }
   }
   // Whole tiles: the last half is computed twice.
   void complete() {
@@ -384,12 +407,13 @@ PairTiles tiles_of(const PairPlan& plan, const PairUnit& unit, const PairTensors
   if (plan.layout == PairLayout::kInPlace) {
     add_in_place(plan, chunk, rows, table);
   } else {
-    for (Index n = 0; n < chunk.images; ++n) {
-      const Index first =
-          (chunk.image + n) * plan.out_rows + pass.first_row + chunk.row * plan.out_stride[0];
-      add_image(plan, pass, rows, n * plan.image_pitch,
-                (first * plan.out_columns + pass.first_column) * plan.out_channels, table);
-    }
+    const Index first =
+        chunk.image * plan.out_rows + pass.first_row + chunk.row * plan.out_stride[0];
+    add_image(plan, pass, rows, 0,
+              (first * plan.out_columns + pass.first_column) * plan.out_channels, table);
+    const Index image = plan.out_rows * plan.out_columns * plan.out_channels;
+    for (Index n = 1, halves = table.count; n < chunk.images; ++n)
+      table.add_again(halves, n * plan.image_pitch, n * image);
   }
   table.complete();
   PairTiles job;
@@ -490,7 +514,7 @@ void run_pairs(const KernelArgs& args, const PairLoops& loops) {
     BFloat16* copied = scratch.copies + worker * plan.copy_elements;
     const BFloat16* input = copied;
     if (plan.layout != PairLayout::kInPlace)
-      copy_chunk(plan, chunk, tensors.input, copied);
+      copy_chunk(plan, unit, chunk, tensors.input, copied);
     else if (plan.copy_elements > 0)
       copy(tensors.input, plan.height * plan.pixel, copied);
     else

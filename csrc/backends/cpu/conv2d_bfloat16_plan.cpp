@@ -15,6 +15,7 @@ constexpr Index kUnpackedSums = 160 * 1024;  // floats of a wide share
 constexpr Index kUnpackedRows = 1024;        // their sums pass through L2 with each part
 constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
+constexpr Index kNarrowPixels = 8 * 1024;  // of a chunk of few channels: its table stays near
 constexpr Index kLeastPixels = 64, kMostPixels = 768;  // of a chunk, in place
 constexpr Index kNearInput = 256 * 1024;  // elements of a chunk that meets large weights, in place
 
@@ -315,6 +316,9 @@ void choose_pair_chunks(const PairLists& lists, bool single, PairPlan& plan) {
     const double wanted = std::ceil(kPairChunkFlops / std::max(image_flops, 1.0));
     Index most = static_cast<Index>(std::min(wanted, static_cast<double>(plan.images)));
     if (large) most = std::max(most, std::min<Index>(plan.images, 4));
+    if (plan.out_channels <= kPairBlock / 2 && !plan.exact())
+      most =
+          std::min(most, ceil_div(kNarrowPixels, std::max<Index>(1, rows * lists.most_columns())));
     while (plan.image_block < most && fits(plan.image_block + 1, block)) ++plan.image_block;
   }
   auto coarse = [&] {

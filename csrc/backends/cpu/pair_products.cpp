@@ -123,9 +123,18 @@ void pack(const PairWeights& job) {
       }
 }
 
+void spread(const PixelSpread& job) {
+  for (Index row = 0; row < job.rows; ++row)
+    for (Index pixel = 0; pixel < job.pixels; ++pixel) {
+      const BFloat16* from = job.from + row * job.from_row + pixel * job.channels;
+      BFloat16* to = job.to + row * job.to_row + pixel * (job.channels + 1);
+      *std::copy_n(from, job.channels, to) = BFloat16{};
+    }
+}
+
 }  // namespace
 
-const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &baseline::kActivation,
-                            false};
+const PairUnit kPairUnit = {
+    tiles, sums, interleave, interleave, pack, spread, &baseline::kActivation, false};
 
 }  // namespace pycnn::cpu::portable

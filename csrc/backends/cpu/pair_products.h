@@ -11,7 +11,8 @@
 // count elements.
 //
 // Work comes in blocks of 32 by 32 results, two halves of 16 each way, because four accumulators of
-// AMX then share two loads of each side.
+// AMX then share two loads of each side. Where there are at most 16 channels, AMX takes two tiles
+// and the one half of columns, and finishes what the channels have alone.
 //
 // Numerics: float32 sums, one fixed order (steps as listed, then pairs) for each result, whatever
 // the block it falls into or its neighbours. Denormal numbers may count as zero.
@@ -117,6 +118,16 @@ struct PairWeights {
   const float* upcoming = nullptr;
 };
 
+// Rows of pixels, each with a zero behind its channels:
+//
+//   to[r * to_row + p * (channels + 1) + c] = from[r * from_row + p * channels + c]
+struct PixelSpread {
+  const BFloat16* from = nullptr;
+  Index from_row = 0, rows = 0, pixels = 0, channels = 0;
+  BFloat16* to = nullptr;
+  Index to_row = 0;
+};
+
 struct PairUnit {
   void (*tiles)(const PairTiles&);
   void (*sums)(const PairSums&);
@@ -125,6 +136,7 @@ struct PairUnit {
   void (*rows)(const PixelPairs&);
   void (*columns)(const PixelPairs&);
   void (*pack)(const PairWeights&);
+  void (*spread)(const PixelSpread&);
   const ActivationFunctions* activation;
   // Whether floats that will be read soon are fetched by `pack`; else by `tiles`.
   bool pack_fetches;

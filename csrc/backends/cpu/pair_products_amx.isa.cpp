@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kTileRows = 16, kTileRowBytes = 64;
 constexpr int kBlockFloats = 1024, kBlockRowBytes = 128;
+constexpr int kQuarterFloats = kBlockFloats / 4;
 constexpr int kQuarter[] = {0, 16, 512, 528};  // floats from the block's first
 constexpr Index kKeepAlive = 16;               // steps, about 0.3 us
 
@@ -301,6 +302,131 @@ void run_tiles(const PairTiles& job) {
   for (Index row = 0; row < kPairBlock; ++row) finish_row(next, nowhere, floor, now, row);
 }
 
+// ---- Results of at most 16 channels
+
+// The 64 rows of two tiles by one half of columns: four accumulators share its load.
+constexpr int kNarrowRows = 64, kNarrowFloats = kNarrowRows * kTileRows;
+
+PYCNN_INLINE __mmask16 lanes_of(Index left) {
+  return static_cast<__mmask16>(left >= 16 ? 0xFFFFu : (1u << left) - 1u);
+}
+
+PYCNN_INLINE __m512 elements(const BFloat16* from, __mmask16 wanted) {
+  return widened(_mm256_maskz_loadu_epi16(wanted, from));
+}
+
+// Results that follow one another in the output.
+struct NarrowRun {
+  Index at, from, count;  // elements: in the output, in the dense sums
+};
+
+// The sums of wanted rows without what fills them up to 16.
+struct DenseSums {
+  alignas(64) float sums[kNarrowFloats + kTileRows];
+  NarrowRun runs[kNarrowRows];
+  Index used = 0, run_count = 0;
+};
+
+PYCNN_INLINE void add_rows(const Index* rows, const float* from, Index channels, DenseSums& dense) {
+  NarrowRun* last = dense.runs + dense.run_count - 1;
+  Index used = dense.used, end = dense.run_count > 0 ? last->at + last->count : -1;
+  for (Index row = 0; row < kPairBlock; ++row) {
+    if (rows[row] < 0) continue;
+    // What lies beyond the channels is overwritten by the next row.
+    _mm512_storeu_ps(dense.sums + used, _mm512_load_ps(from + row * kTileRows));
+    if (end != rows[row]) *++last = {rows[row], used, 0};
+    last->count += channels;
+    end = rows[row] + channels, used += channels;
+  }
+  dense.used = used, dense.run_count = last + 1 - dense.runs;
+}
+
+PYCNN_INLINE void add_residual(const PairTiles& job, DenseSums& dense) {
+  for (Index r = 0; r < dense.run_count; ++r) {
+    const NarrowRun run = dense.runs[r];
+    for (Index i = 0; i < run.count; i += 16) {
+      const __mmask16 wanted = lanes_of(run.count - i);
+      float* const x = dense.sums + run.from + i;
+      const __m512 sum =
+          _mm512_add_ps(_mm512_loadu_ps(x), elements(job.residual + run.at + i, wanted));
+      _mm512_mask_storeu_ps(x, wanted, sum);
+    }
+  }
+}
+
+// As finish_row and activate for whole runs.
+void finish_dense(const PairTiles& job, DenseSums& dense) {
+  if (job.residual) add_residual(job, dense);
+  if (job.activation) job.activation(dense.sums, dense.sums, dense.used, job.slope);
+  const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
+  for (Index r = 0; r < dense.run_count; ++r) {
+    const NarrowRun run = dense.runs[r];
+    for (Index i = 0; i < run.count; i += 16) {
+      const __mmask16 wanted = lanes_of(run.count - i);
+      // In this order a NaN comes through.
+      __m512 x = _mm512_max_ps(floor, _mm512_loadu_ps(dense.sums + run.from + i));
+      if (job.mask) x = masked(_mm256_maskz_loadu_epi16(wanted, job.mask + run.at + i), x);
+      _mm256_mask_storeu_epi16(job.output + run.at + i, wanted, (__m256i)_mm512_cvtneps_pbh(x));
+    }
+  }
+  dense.used = dense.run_count = 0;
+}
+
+// While the products of two tiles are under way, the sums of the two before are made dense, and
+// those before them finished: no load then waits for a store that waits for products.
+void run_narrow(const PairTiles& job) {
+  alignas(64) float sums[2][kNarrowFloats];
+  alignas(64) float idle[kBlockFloats / 4];
+  DenseSums dense;
+  const Index row_bytes = job.input_row * 2, half_bytes = job.pairs * kTileRowBytes;
+  const Index* first = kNoRows;  // of the two tiles before
+  const Index* second = kNoRows;
+  Index number = 0;
+  for (Index tile = 0; tile < job.tiles; tile += 2, ++number) {
+    const bool both = tile + 1 < job.tiles;
+    const Index* const halves = job.halves + 2 * tile;
+    const Index next = both ? 2 : 0;
+    const char* const a0 = reinterpret_cast<const char*>(job.input + halves[0]);
+    const char* const a1 = reinterpret_cast<const char*>(job.input + halves[1]);
+    const char* const a2 = reinterpret_cast<const char*>(job.input + halves[next]);
+    const char* const a3 = reinterpret_cast<const char*>(job.input + halves[next + 1]);
+    const char* weights = reinterpret_cast<const char*>(job.weights);
+    float* const now = sums[number & 1];
+    _tile_loadd(0, job.bias, 0);
+    _tile_loadd(1, job.bias, 0);
+    _tile_loadd(2, job.bias, 0);
+    _tile_loadd(3, job.bias, 0);
+    for (Index step = 0; step < job.step_count; ++step, weights += 2 * half_bytes) {
+      const Index at = job.steps[step] * 2;
+      _tile_loadd(6, weights, kTileRowBytes);
+      _tile_loadd(4, a0 + at, row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(5, a1 + at, row_bytes);
+      _tile_dpbf16ps(1, 5, 6);
+      _tile_loadd(4, a2 + at, row_bytes);
+      _tile_dpbf16ps(2, 4, 6);
+      _tile_loadd(5, a3 + at, row_bytes);
+      _tile_dpbf16ps(3, 5, 6);
+      if ((step + 1) % kKeepAlive == 0) _tile_stored(6, idle, kTileRowBytes);
+    }
+    finish_dense(job, dense);
+    const float* const before = sums[(number & 1) ^ 1];
+    add_rows(first, before, job.channels, dense);
+    add_rows(second, before + kNarrowFloats / 2, job.channels, dense);
+    _tile_stored(0, now, kTileRowBytes);
+    _tile_stored(1, now + kQuarterFloats, kTileRowBytes);
+    _tile_stored(2, now + 2 * kQuarterFloats, kTileRowBytes);
+    _tile_stored(3, now + 3 * kQuarterFloats, kTileRowBytes);
+    first = job.rows + tile * kPairBlock;
+    second = both ? first + kPairBlock : kNoRows;
+  }
+  finish_dense(job, dense);
+  const float* const last = sums[(number & 1) ^ 1];
+  add_rows(first, last, job.channels, dense);
+  add_rows(second, last + kNarrowFloats / 2, job.channels, dense);
+  finish_dense(job, dense);
+}
+
 // One block of one tile, a part of its steps: such sums wait for memory, so each block is finished
 // on its own. kBoth: the tile has rows in its second half.
 template <bool kBoth>
@@ -378,7 +504,9 @@ void tiles(const PairTiles& job) {
     _tile_release();
     return;
   }
-  if (job.step_count >= 32)
+  if (job.channels <= kTileRows)
+    run_narrow(job);
+  else if (job.step_count >= 32)
     run_tiles<1>(job);
   else if (job.step_count >= 16)
     run_tiles<2>(job);
@@ -490,9 +618,10 @@ void sums(const PairSums& job) {
 void rows(const PixelPairs& job) { avx512_bf16::transpose(job); }
 void columns(const PixelPairs& job) { avx512_bf16::kPairUnit.columns(job); }
 void pack(const PairWeights& job) { avx512_bf16::kPairUnit.pack(job); }
+void spread(const PixelSpread& job) { avx512_bf16::kPairUnit.spread(job); }
 
 }  // namespace
 
-const PairUnit kPairUnit = {tiles, sums, rows, columns, pack, &avx512::kActivation, true};
+const PairUnit kPairUnit = {tiles, sums, rows, columns, pack, spread, &avx512::kActivation, true};
 
 }  // namespace pycnn::cpu::amx

@@ -560,6 +560,46 @@ void pack(const PairWeights& job) {
   portable::kPairUnit.pack(job);
 }
 
+PYCNN_INLINE __mmask32 words(Index count) { return count >= 32 ? ~0u : (1u << count) - 1u; }
+
+// As many pixels as fill a vector at a time, or else parts of one.
+void spread(const PixelSpread& job) {
+  const Index channels = job.channels, wide = channels + 1;
+  if (wide > 32) {
+    for (Index row = 0; row < job.rows; ++row)
+      for (Index pixel = 0; pixel < job.pixels; ++pixel) {
+        const BFloat16* from = job.from + row * job.from_row + pixel * channels;
+        BFloat16* to = job.to + row * job.to_row + pixel * wide;
+        for (Index c = 0; c < channels; c += 32) {
+          const __mmask32 wanted = words(channels - c);
+          _mm512_mask_storeu_epi16(to + c, wanted, _mm512_maskz_loadu_epi16(wanted, from + c));
+        }
+        to[channels] = {};
+      }
+    return;
+  }
+  alignas(64) std::int16_t places[32];
+  __mmask32 filled = 0;
+  for (int i = 0; i < 32; ++i) {
+    const int pixel = i / static_cast<int>(wide), c = i % static_cast<int>(wide);
+    places[i] = static_cast<std::int16_t>(pixel * channels + c);
+    if (c < channels) filled |= 1u << i;
+  }
+  const __m512i order = _mm512_load_si512(places);
+  const Index group = 32 / wide;
+  for (Index row = 0; row < job.rows; ++row) {
+    const BFloat16* from = job.from + row * job.from_row;
+    BFloat16* to = job.to + row * job.to_row;
+    for (Index pixel = 0; pixel < job.pixels; pixel += group) {
+      const Index count = job.pixels - pixel < group ? job.pixels - pixel : group;
+      const __m512i x = _mm512_maskz_loadu_epi16(words(count * channels), from);
+      _mm512_mask_storeu_epi16(to, words(count * wide),
+                               _mm512_maskz_permutexvar_epi16(filled, order, x));
+      from += group * channels, to += group * wide;
+    }
+  }
+}
+
 }  // namespace
 
 void transpose(const PixelPairs& job) {
@@ -581,6 +621,7 @@ void transpose(const PixelPairs& job) {
   }
 }
 
-const PairUnit kPairUnit = {tiles, sums, interleave, interleave, pack, &avx512::kActivation, false};
+const PairUnit kPairUnit = {tiles, sums,   interleave,           interleave,
+                            pack,  spread, &avx512::kActivation, false};
 
 }  // namespace pycnn::cpu::avx512_bf16

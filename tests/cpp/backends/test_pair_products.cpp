@@ -178,6 +178,46 @@ TEST_CASE("pair products: a last block of columns, by halves or whole") {
                   random);
 }
 
+TEST_CASE("pair products: tiles of at most sixteen channels") {
+  std::mt19937 random(8);
+  int n = 0;
+  for (const Index channels : {1, 3, 6, 11, 16})
+    for (const Index tiles : {1, 2, 3, 4, 7}) {
+      check_tiles({n % 2 == 0 ? 5 : 18, 1 + n % 16, channels, tiles, n % 4 == 1, false, n % 3 == 1,
+                   false, n % 3},
+                  random);
+      check_tiles({2, 16, channels, tiles, true, false, n % 3 != 1, false, 2 - n % 3}, random);
+      ++n;
+    }
+}
+
+TEST_CASE("pair products: pixels spread to an even number of channels") {
+  std::mt19937 random(9);
+  for (const Index channels : {1, 3, 5, 7, 11, 15, 17, 31, 33, 67})
+    for (const Index pixels : {1, 2, 7, 16, 45}) {
+      CAPTURE(channels);
+      CAPTURE(pixels);
+      constexpr Index kRows = 3;
+      const Index from_row = pixels * channels + 5, to_row = pixels * (channels + 1) + 3;
+      const auto from =
+          whole(static_cast<std::size_t>((kRows - 1) * from_row + pixels * channels), random);
+      const auto spread = check_same(static_cast<std::size_t>(kRows * to_row),
+                                     [&](const PairUnit& unit, std::vector<BFloat16> to) {
+                                       PixelSpread job;
+                                       job.from = from.data(), job.from_row = from_row,
+                                       job.rows = kRows;
+                                       job.pixels = pixels, job.channels = channels;
+                                       job.to = to.data(), job.to_row = to_row;
+                                       unit.spread(job);
+                                       return to;
+                                     });
+      const Index last = 2 * to_row + (pixels - 1) * (channels + 1);
+      CHECK(at(spread, last + channels - 1).bits == from.back().bits);
+      CHECK(at(spread, last + channels).bits == 0);
+      CHECK(at(spread, last + channels + 1).bits == narrowed(5).bits);  // nobody's
+    }
+}
+
 TEST_CASE("pair products: sums over pixels, new ones and added ones") {
   std::mt19937 random(2);
   constexpr Index kRows = 2, kColumns = 3, kSteps = 3;
