@@ -9,6 +9,7 @@
 #include "backends/cpu/conv2d_scatter.h"
 #include "backends/cpu/conv2d_strassen.h"
 #include "backends/cpu/conv2d_strassen_weight_grad.h"
+#include "backends/cpu/conv2d_tap_row_grad.h"
 #include "backends/cpu/conv2d_weight_grad.h"
 #include "backends/cpu/conv2d_window.h"
 #include "backends/cpu/conv2d_winograd.h"
@@ -358,6 +359,24 @@ Kernel make_row_pair_grad(const ops::Conv2dGradWeight& op, const Problem& proble
   return make_row_pair_grad_kernel(problem_of(op, problem), problem.threads, kRun);
 }
 
+const char* accept_portable_tap_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  if (const char* refused = refuse_portable(problem)) return refused;
+  return refuse_tap_row_grad(problem_of(op, problem));
+}
+
+[[maybe_unused]] const char* accept_amx_tap_grad(const ops::Conv2dGradWeight& op,
+                                                 const Problem& problem) {
+  constexpr Index kLeastColumns = kPairStep / 2;
+  if (const char* refused = refuse_amx()) return refused;
+  if (problem.inputs[1].shape[2] < kLeastColumns) return "rows fill less than half of a step";
+  return refuse_tap_row_grad(problem_of(op, problem));
+}
+
+template <const KernelFunction& kRun>
+Kernel make_tap_row_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
+  return make_tap_row_grad_kernel(problem_of(op, problem), problem.threads, kRun);
+}
+
 template <const PairGradRun& kRun>
 Kernel make_pair_grad(const ops::Conv2dGradWeight& op, const Problem& problem) {
   return make_pair_weight_grad_kernel(problem_of(op, problem), problem.threads, kRun);
@@ -474,6 +493,8 @@ constexpr Variant<ops::Conv2dGradInput> kGradInput[] = {
 
 constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
 #if PYCNN_HAVE_AVX512
+    {"conv2d_grad_weight.bfloat16.taps.amx", Isa::kAvx512, accept_amx_tap_grad,
+     make_tap_row_grad<kTapRowGradAmx>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.amx", Isa::kAvx512, accept_amx, make_pair_grad<kPairGradAmx>,
      Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.winograd.avx512_bf16", Isa::kAvx512, accept_avx512_bf16_tile_grad,
@@ -523,6 +544,8 @@ constexpr Variant<ops::Conv2dGradWeight> kGradWeight[] = {
      make_pair_tile_grad<kPairTileGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.grouped.portable", Isa::kBaseline, accept_portable_group_grad,
      make_group_pair_grad<kGroupPairGradPortable>, Images::kBFloat16},
+    {"conv2d_grad_weight.bfloat16.taps.portable", Isa::kBaseline, accept_portable_tap_grad,
+     make_tap_row_grad<kTapRowGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.rows.portable", Isa::kBaseline, accept_portable_row_grad,
      make_row_pair_grad<kRowPairGradPortable>, Images::kBFloat16},
     {"conv2d_grad_weight.bfloat16.portable", Isa::kBaseline, accept_portable,

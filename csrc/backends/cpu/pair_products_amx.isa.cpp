@@ -8,47 +8,19 @@
 //   products, so that vector instructions cost no time of their own.
 // - The path of tile stores falls asleep after half a microsecond without one and takes a quarter
 //   of a microsecond to wake. Long sums store a tile that nobody reads now and then.
-#include <immintrin.h>
-
+#include "backends/cpu/amx_tiles.isa.h"
 #include "backends/cpu/fetch_pixels.isa.h"
 #include "backends/cpu/pair_products.h"
 
-#define PYCNN_INLINE static inline __attribute__((always_inline))
 #define PYCNN_MEMBER __attribute__((always_inline)) inline
 
 namespace pycnn::cpu::amx {
 namespace {
 
-constexpr int kTileRows = 16, kTileRowBytes = 64;
 constexpr int kBlockFloats = 1024, kBlockRowBytes = 128;
 constexpr int kQuarterFloats = kBlockFloats / 4;
 constexpr int kQuarter[] = {0, 16, 512, 528};  // floats from the block's first
 constexpr Index kKeepAlive = 16;               // steps, about 0.3 us
-
-// As LDTILECFG reads it.
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {};
-  std::uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64);
-
-// Sums are 16 x 16; the operands have `pairs` pairs.
-void configure(Index pairs) {
-  TileConfig config;
-  for (int i = 0; i < 8; ++i) {
-    config.row_bytes[i] = kTileRowBytes;
-    config.rows[i] = kTileRows;
-  }
-  config.row_bytes[4] = config.row_bytes[5] = static_cast<std::uint16_t>(4 * pairs);
-  config.rows[6] = config.rows[7] = static_cast<std::uint8_t>(pairs);
-  // The intrinsic does not tell the compiler that it reads the whole of it.
-  __asm__ volatile("" ::: "memory");
-  _tile_loadconfig(&config);
-  __asm__ volatile("" ::: "memory");
-}
 
 PYCNN_INLINE __m512 widened(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));

@@ -102,6 +102,55 @@ TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole number
     check_exact_case(c, random);
 }
 
+// Rows long enough that AMX takes taps as rows: one step of a row and several, whole and not, few
+// output channels and several blocks, tiles of taps by ones, twos and fours, several blocks of
+// rows.
+TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole numbers, few channels") {
+  std::mt19937 random(2);
+  for (const Case& c : {
+           Case{.n = 3,
+          .h = 28,
+          .w = 28,
+          .ic = 1,
+          .oc = 6,
+          .kh = 5,
+          .kw = 5,
+          .padding = {2, 2, 2, 2}},
+           Case{.n = 2,
+           .h = 36,
+           .w = 75,
+           .ic = 3,
+           .oc = 40,
+           .kh = 7,
+           .kw = 7,
+           .stride = {2, 2},
+           .padding = {3, 3, 3, 3}},
+           Case{.n = 1,
+           .h = 39,
+           .w = 227,
+           .ic = 3,
+           .oc = 64,
+           .kh = 11,
+           .kw = 11,
+           .stride = {4, 4},
+           .padding = {2, 2, 2, 2}},
+           Case{.n = 1, .h = 40, .w = 130, .ic = 3, .oc = 70, .padding = {1, 1, 1, 1}},
+           Case{.n = 2,
+           .h = 9,
+           .w = 40,
+           .ic = 8,
+           .oc = 16,
+           .kh = 4,
+           .kw = 2,
+           .stride = {3, 2},
+           .padding = {1, 2, 0, 4},
+           .dilation = {1, 3}},
+           Case{.n = 2, .h = 5, .w = 34, .ic = 6, .oc = 17, .kh = 1, .kw = 3, .dilation = {1, 2}},
+           Case{.n = 2, .h = 4, .w = 70, .ic = 7, .oc = 12, .kh = 3, .kw = 2, .stride = {5, 4}},
+       })
+    check_exact_case(c, random);
+}
+
 TEST_CASE("conv2d in bfloat16: the reference's numbers, rounded, on whole numbers, random shapes") {
   for (unsigned seed = 300; seed < 330; ++seed) {
     CAPTURE(seed);
