@@ -287,61 +287,69 @@ PYCNN_INLINE __m512 elements(const BFloat16* from, __mmask16 wanted) {
   return widened(_mm256_maskz_loadu_epi16(wanted, from));
 }
 
-// Results that follow one another in the output.
-struct NarrowRun {
-  Index at, from, count;  // elements: in the output, in the dense sums
-};
-
-// The sums of wanted rows without what fills them up to 16.
+// The sums of wanted rows without what fills them up to 16. Those of a run follow one another in
+// the output, too.
 struct DenseSums {
   alignas(64) float sums[kNarrowFloats + kTileRows];
-  NarrowRun runs[kNarrowRows];
-  Index used = 0, run_count = 0;
+  Index ends[kNarrowRows + 1] = {};  // run i has [ends[i], ends[i + 1])
+  Index shifts[kNarrowRows];         // results are so many elements further on
+  Index runs = 0;
 };
 
-PYCNN_INLINE void add_rows(const Index* rows, const float* from, Index channels, DenseSums& dense) {
-  NarrowRun* last = dense.runs + dense.run_count - 1;
-  Index used = dense.used, end = dense.run_count > 0 ? last->at + last->count : -1;
-  for (Index row = 0; row < kPairBlock; ++row) {
-    if (rows[row] < 0) continue;
-    // What lies beyond the channels is overwritten by the next row.
-    _mm512_storeu_ps(dense.sums + used, _mm512_load_ps(from + row * kTileRows));
-    if (end != rows[row]) *++last = {rows[row], used, 0};
-    last->count += channels;
-    end = rows[row] + channels, used += channels;
+// `count`: rows, whole vectors of eight.
+PYCNN_INLINE void add_rows(const Index* rows, Index count, const float* from, Index channels,
+                           DenseSums& dense) {
+  const __m512i step = _mm512_set1_epi64(channels);
+  __m512i before = _mm512_set1_epi64(-1);
+  std::uint64_t wanted = 0, follows = 0;
+  for (Index row = 0; row < count; row += 8) {
+    const __m512i at = _mm512_loadu_si512(rows + row);
+    const __m512i last = _mm512_add_epi64(_mm512_alignr_epi64(at, before, 7), step);
+    wanted |= std::uint64_t{_mm512_cmpge_epi64_mask(at, _mm512_setzero_si512())} << row;
+    follows |= std::uint64_t{_mm512_cmpeq_epi64_mask(at, last)} << row;
+    before = at;
   }
-  dense.used = used, dense.run_count = last + 1 - dense.runs;
+  follows &= wanted & wanted << 1;
+  Index used = 0, runs = 0;
+  for (std::uint64_t starts = wanted & ~follows; starts != 0; starts &= starts - 1, ++runs) {
+    const int first = __builtin_ctzll(starts);
+    // Rows behind the first one that follow, until one does not; no row follows the last one.
+    const std::uint64_t others = first < 63 ? ~(follows >> (first + 1)) : 1;
+    const int end = first + 1 + __builtin_ctzll(others);
+    dense.shifts[runs] = rows[first] - used;
+    for (int row = first; row < end; ++row, used += channels)
+      // What lies beyond the channels is overwritten by the next row.
+      _mm512_storeu_ps(dense.sums + used, _mm512_load_ps(from + row * kTileRows));
+    dense.ends[runs + 1] = used;
+  }
+  dense.runs = runs;
 }
 
 PYCNN_INLINE void add_residual(const PairTiles& job, DenseSums& dense) {
-  for (Index r = 0; r < dense.run_count; ++r) {
-    const NarrowRun run = dense.runs[r];
-    for (Index i = 0; i < run.count; i += 16) {
-      const __mmask16 wanted = lanes_of(run.count - i);
-      float* const x = dense.sums + run.from + i;
-      const __m512 sum =
-          _mm512_add_ps(_mm512_loadu_ps(x), elements(job.residual + run.at + i, wanted));
-      _mm512_mask_storeu_ps(x, wanted, sum);
+  for (Index run = 0; run < dense.runs; ++run)
+    for (Index i = dense.ends[run]; i < dense.ends[run + 1]; i += 16) {
+      const __mmask16 wanted = lanes_of(dense.ends[run + 1] - i);
+      const __m512 residual = elements(job.residual + dense.shifts[run] + i, wanted);
+      float* const x = dense.sums + i;
+      _mm512_mask_storeu_ps(x, wanted, _mm512_add_ps(_mm512_loadu_ps(x), residual));
     }
-  }
 }
 
 // As finish_row and activate for whole runs.
 void finish_dense(const PairTiles& job, DenseSums& dense) {
   if (job.residual) add_residual(job, dense);
-  if (job.activation) job.activation(dense.sums, dense.sums, dense.used, job.slope);
+  if (job.activation) job.activation(dense.sums, dense.sums, dense.ends[dense.runs], job.slope);
   const __m512 floor = _mm512_set1_ps(job.relu ? 0.0f : -__builtin_inff());
-  for (Index r = 0; r < dense.run_count; ++r) {
-    const NarrowRun run = dense.runs[r];
-    for (Index i = 0; i < run.count; i += 16) {
-      const __mmask16 wanted = lanes_of(run.count - i);
+  for (Index run = 0; run < dense.runs; ++run)
+    for (Index i = dense.ends[run]; i < dense.ends[run + 1]; i += 16) {
+      const __mmask16 wanted = lanes_of(dense.ends[run + 1] - i);
+      const Index at = dense.shifts[run] + i;
       // In this order a NaN comes through.
-      __m512 x = _mm512_max_ps(floor, _mm512_loadu_ps(dense.sums + run.from + i));
-      if (job.mask) x = masked(_mm256_maskz_loadu_epi16(wanted, job.mask + run.at + i), x);
-      _mm256_mask_storeu_epi16(job.output + run.at + i, wanted, (__m256i)_mm512_cvtneps_pbh(x));
+      __m512 x = _mm512_max_ps(floor, _mm512_loadu_ps(dense.sums + i));
+      if (job.mask) x = masked(_mm256_maskz_loadu_epi16(wanted, job.mask + at), x);
+      _mm256_mask_storeu_epi16(job.output + at, wanted, (__m256i)_mm512_cvtneps_pbh(x));
     }
-  }
-  dense.used = dense.run_count = 0;
+  dense.runs = 0;
 }
 
 // While the products of two tiles are under way, the sums of the two before are made dense, and
@@ -351,8 +359,8 @@ void run_narrow(const PairTiles& job) {
   alignas(64) float idle[kBlockFloats / 4];
   DenseSums dense;
   const Index row_bytes = job.input_row * 2, half_bytes = job.pairs * kTileRowBytes;
-  const Index* first = kNoRows;  // of the two tiles before
-  const Index* second = kNoRows;
+  const Index* rows = kNoRows;  // of the two tiles before
+  Index row_count = 0;
   Index number = 0;
   for (Index tile = 0; tile < job.tiles; tile += 2, ++number) {
     const bool both = tile + 1 < job.tiles;
@@ -383,19 +391,17 @@ void run_narrow(const PairTiles& job) {
     }
     finish_dense(job, dense);
     const float* const before = sums[(number & 1) ^ 1];
-    add_rows(first, before, job.channels, dense);
-    add_rows(second, before + kNarrowFloats / 2, job.channels, dense);
+    add_rows(rows, row_count, before, job.channels, dense);
     _tile_stored(0, now, kTileRowBytes);
     _tile_stored(1, now + kQuarterFloats, kTileRowBytes);
     _tile_stored(2, now + 2 * kQuarterFloats, kTileRowBytes);
     _tile_stored(3, now + 3 * kQuarterFloats, kTileRowBytes);
-    first = job.rows + tile * kPairBlock;
-    second = both ? first + kPairBlock : kNoRows;
+    rows = job.rows + tile * kPairBlock;
+    row_count = both ? kNarrowRows : kPairBlock;
   }
   finish_dense(job, dense);
   const float* const last = sums[(number & 1) ^ 1];
-  add_rows(first, last, job.channels, dense);
-  add_rows(second, last + kNarrowFloats / 2, job.channels, dense);
+  add_rows(rows, row_count, last, job.channels, dense);
   finish_dense(job, dense);
 }
 
