@@ -136,6 +136,15 @@ struct AdaptivePoolGradRow {
   float* grad_input;
 };
 
+// Rows of 2x2 windows that cover an image, whose rows follow one another: `image` is read and
+// `windows` written, or in gradients the other way around.
+struct WindowsOfFour {
+  BFloat16* image;
+  BFloat16* windows;
+  std::int64_t rows, columns;  // of windows
+  std::int64_t channels;
+};
+
 // All pixels of one image, `count` channels of pixels that are `channels` floats apart. Means are
 // summed in blocks of kPixelBlock pixels, then over the blocks.
 struct GlobalPool {
@@ -172,6 +181,10 @@ PYCNN_DECLARE_POOL(avx512)
 #undef PYCNN_DECLARE_POOL
 
 namespace avx512 {
+// Means of 2x2 windows side by side, and their gradient, of at most 32 channels: several windows
+// are a vector. `rows` are those of windows.
+void mean_of_four_bfloat16(const WindowsOfFour&) noexcept;
+void mean_of_four_grad_bfloat16(const WindowsOfFour&) noexcept;
 // Never writes past the channels of a pixel. A NaN in the window gives the one without payload.
 void max_pool_row_bfloat16(const PoolRowOf<BFloat16>&) noexcept;
 void max_pool_taps(const MaxPoolTaps&) noexcept;

@@ -159,12 +159,55 @@ Kernel make_grad(const ops::AvgPool2dGrad& op, const Problem& problem) {
   return kernel;
 }
 
+#if PYCNN_HAVE_AVX512
+// ---- 2x2 windows of few channels in bfloat16
+
+const char* refuse_four(const ops::AvgPool2d& op, const TensorSpec& image) {
+  constexpr std::int64_t kMostChannels = 16;  // two windows and more are a vector
+  if (op.kernel_size != Pair{2, 2} || op.stride != Pair{2, 2}) return "windows are not 2x2 ones";
+  if (op.padding != Padding{}) return "there is padding";
+  if (image.shape[1] % 2 != 0 || image.shape[2] % 2 != 0) return "windows leave pixels over";
+  if (image.shape[3] > kMostChannels) return "more than 16 channels";
+  return nullptr;
+}
+
+const char* accept_four(const ops::AvgPool2d& op, const Problem& p) {
+  return refuse_four(op, p.inputs[0]);
+}
+const char* accept_four(const ops::AvgPool2dGrad& op, const Problem& p) {
+  return refuse_four(op.pool, p.outputs[0]);
+}
+
+template <void (*kRows)(const WindowsOfFour&) noexcept>
+void run_four(const KernelArgs& args, BFloat16* image, BFloat16* windows, const Shape& shape) {
+  const std::int64_t row = shape[2] * shape[3];
+  auto body = [&](std::int64_t begin, std::int64_t end) {
+    kRows({image + begin * 4 * row, windows + begin * row, end - begin, shape[2], shape[3]});
+  };
+  parallel_ranges(args.threads, shape[0] * shape[1], chunk_items(5 * row), body);
+}
+
+// Neither of them writes what it reads.
+void forward_four(const KernelArgs& args) noexcept {
+  run_four<avx512::mean_of_four_bfloat16>(
+      args, const_cast<BFloat16*>(args.inputs[0].as<const BFloat16>()),
+      args.outputs[0].as<BFloat16>(), args.outputs[0].spec->shape);
+}
+void grad_four(const KernelArgs& args) noexcept {
+  run_four<avx512::mean_of_four_grad_bfloat16>(
+      args, args.outputs[0].as<BFloat16>(),
+      const_cast<BFloat16*>(args.inputs[0].as<const BFloat16>()), args.inputs[0].spec->shape);
+}
+#endif
+
 }  // namespace
 
 template <>
 struct VariantList<ops::AvgPool2d> {
   static constexpr Variant<ops::AvgPool2d> kAll[] = {
-      PYCNN_IF_AVX512({"avg_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
+      PYCNN_IF_AVX512({"avg_pool2d.bfloat16.avx512", Isa::kAvx512, accept_four,
+                       plain_kernel<forward_four>, Images::kBFloat16},
+                      {"avg_pool2d.direct.avx512", Isa::kAvx512, accept_wide,
                        make_forward<avx512::avg_pool_row>}, )  //
       PYCNN_IF_AVX2({"avg_pool2d.direct.avx2", Isa::kAvx2, accept_float32,
                      make_forward<avx2::avg_pool_row>}, )  //
@@ -177,7 +220,9 @@ PYCNN_DEFINE_SELECT(ops::AvgPool2d)
 template <>
 struct VariantList<ops::AvgPool2dGrad> {
   static constexpr Variant<ops::AvgPool2dGrad> kAll[] = {
-      PYCNN_IF_AVX512({"avg_pool2d_grad.gather.avx512", Isa::kAvx512, accept_wide,
+      PYCNN_IF_AVX512({"avg_pool2d_grad.bfloat16.avx512", Isa::kAvx512, accept_four,
+                       plain_kernel<grad_four>, Images::kBFloat16},
+                      {"avg_pool2d_grad.gather.avx512", Isa::kAvx512, accept_wide,
                        make_grad<avx512::avg_pool_grad_row>}, )  //
       PYCNN_IF_AVX2({"avg_pool2d_grad.gather.avx2", Isa::kAvx2, accept_float32,
                      make_grad<avx2::avg_pool_grad_row>}, )  //

@@ -137,4 +137,83 @@ void avg_pool_grad_row(const AvgPoolGradRow& r) noexcept {
   }
 }
 
+#if defined(__AVX512F__)
+// ---- Of bfloat16 in 2x2 windows: as many of them as fill a vector.
+
+PYCNN_INLINE __mmask32 words(Index count) {
+  return count >= 32 ? ~0u : count <= 0 ? 0u : (1u << count) - 1u;
+}
+
+PYCNN_INLINE Pair widened(__m512i half) {
+  auto upper = [](__m256i x) {
+    return (Vec)_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, x), 16);
+  };
+  return {upper(_mm512_maskz_extracti64x4_epi64(0xFF, half, 0)),
+          upper(_mm512_maskz_extracti64x4_epi64(0xFF, half, 1))};
+}
+
+PYCNN_INLINE __m512i rounded(Pair x) {
+  const __m512i odd_words =
+      _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                       25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return _mm512_permutex2var_epi16((__m512i)rounded_bits(x.first), odd_words,
+                                   (__m512i)rounded_bits(x.second));
+}
+
+// Adds the two pixels of each window, from left to right.
+PYCNN_INLINE Pair add_row(Pair sum, const BFloat16* row, Index count, __m512i left, __m512i right) {
+  const __m512i x = _mm512_maskz_loadu_epi16(words(count), row);
+  const __m512i y = _mm512_maskz_loadu_epi16(words(count - 32), row + 32);
+  const Pair first = widened(_mm512_permutex2var_epi16(x, left, y));
+  const Pair second = widened(_mm512_permutex2var_epi16(x, right, y));
+  return {sum.first + first.first + second.first, sum.second + first.second + second.second};
+}
+
+void mean_of_four_bfloat16(const WindowsOfFour& job) noexcept {
+  const Index channels = job.channels, group = 32 / channels, row = 2 * job.columns * channels;
+  alignas(64) std::int16_t places[32];
+  for (Index i = 0; i < 32; ++i)
+    places[i] = static_cast<std::int16_t>(i / channels * 2 * channels + i % channels);
+  const __m512i left = _mm512_load_si512(places);
+  const __m512i right = _mm512_add_epi16(left, _mm512_set1_epi16(static_cast<short>(channels)));
+  const Vec quarter = broadcast(0.25f);  // as exact as dividing by 4
+  const BFloat16* from = job.image;
+  BFloat16* to = job.windows;
+  for (Index r = 0; r < job.rows; ++r, from += row)
+    for (Index w = 0; w < job.columns; w += group) {
+      const Index count = (w + group < job.columns ? group : job.columns - w) * channels;
+      Pair sum = {zero(), zero()};
+      sum = add_row(sum, from, 2 * count, left, right);
+      sum = add_row(sum, from + row, 2 * count, left, right);
+      _mm512_mask_storeu_epi16(to, words(count),
+                               rounded({sum.first * quarter, sum.second * quarter}));
+      from += 2 * count, to += count;
+    }
+}
+
+void mean_of_four_grad_bfloat16(const WindowsOfFour& job) noexcept {
+  const Index channels = job.channels, group = 32 / channels, row = 2 * job.columns * channels;
+  alignas(64) std::int16_t places[64];
+  for (Index i = 0; i < 64; ++i)
+    places[i] = static_cast<std::int16_t>(i / (2 * channels) * channels + i % channels);
+  const __m512i low = _mm512_load_si512(places), high = _mm512_load_si512(places + 32);
+  const Vec quarter = broadcast(0.25f);
+  const BFloat16* from = job.windows;
+  BFloat16* to = job.image;
+  for (Index r = 0; r < job.rows; ++r, to += row)
+    for (Index w = 0; w < job.columns; w += group) {
+      const Index count = (w + group < job.columns ? group : job.columns - w) * channels;
+      const Pair grad = widened(_mm512_maskz_loadu_epi16(words(count), from));
+      const __m512i shares = rounded({grad.first * quarter, grad.second * quarter});
+      const __m512i x = _mm512_maskz_permutexvar_epi16(~0u, low, shares);
+      const __m512i y = _mm512_maskz_permutexvar_epi16(~0u, high, shares);
+      for (Index i = 0; i < 2; ++i) {
+        _mm512_mask_storeu_epi16(to + i * row, words(2 * count), x);
+        _mm512_mask_storeu_epi16(to + i * row + 32, words(2 * count - 32), y);
+      }
+      from += count, to += 2 * count;
+    }
+}
+#endif
+
 }  // namespace pycnn::cpu::PYCNN_ISA

@@ -405,6 +405,23 @@ TEST_CASE("max pooling of bfloat16 has the numbers of float32") {
   check_bfloat16({{9, 6, 5, 200}, {3, 3}, {1, 1}, {1, 1, 1, 1}});  // whole images, not blocks
 }
 
+TEST_CASE("average pooling of bfloat16 and its gradient have the numbers of float32") {
+  for (const std::int64_t channels : {1, 2, 3, 6, 7, 8, 11, 16, 17})
+    for (const std::int64_t width : {2, 6, 28, 45, 66}) {
+      const ops::AvgPool2d op;
+      const Shape image{3, 4, width, channels};
+      CAPTURE(to_string(image));
+      const HostTensor input = odd_bfloat16(image, 4);
+      check_rounded(op, {input});
+      const HostTensor grad = odd_bfloat16(op.infer({&input.spec, 1})[0].shape, 5);
+      check_rounded(ops::AvgPool2dGrad{op, {4, width}}, {grad});
+    }
+  for (const Case& c : cases()) {
+    const auto op = make_pool<ops::AvgPool2d>(c);
+    check_rounded(op, {odd_bfloat16(c.input, 6)});
+  }
+}
+
 TEST_CASE("the gradient of max pooling of large bfloat16 images has the numbers of float32") {
   const Case c{{1, 260, 257, 64}, {3, 3}, {2, 2}, {1, 1, 1, 1}};
   const HostTensor input = odd_bfloat16(c.input, 1);
