@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "backends/cpu/pool.h"
 #include "backends/cpu/pool_reference.h"
@@ -57,7 +58,11 @@ void forward_direct(const KernelArgs& args) noexcept {
     }
   };
   const std::int64_t floats = g.output_row() + g.rows.stride * g.input_row();
-  parallel_ranges(args.threads, g.images * g.rows.output, chunk_items(floats), body);
+  const std::int64_t rows = g.images * g.rows.output;
+  // Windows that overlap share rows, of which a core should have its own.
+  const std::int64_t shared =
+      std::is_same_v<T, BFloat16> && !g.rows.disjoint() ? std::min<std::int64_t>(rows / 16, 8) : 1;
+  parallel_ranges(args.threads, rows, std::max(chunk_items(floats), shared), body);
 }
 
 template <class T, void (*kRow)(const PoolRowOf<T>&) noexcept>

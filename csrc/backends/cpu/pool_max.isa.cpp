@@ -162,9 +162,107 @@ PYCNN_INLINE void max_interior_bfloat16(const PoolRowOf<BFloat16>& r) {
                                r.output + ow * g.output_pitch);
 }
 
+// ---- Small windows side by side: columns are compared first and windows share them, as whole
+// numbers (keys) without signs. In their order minus infinity is 0 and NaNs of either sign, which
+// wrap around, are above plus infinity. 0 is above -0, though, of which the first one is to win:
+// rows that have a -0, which is rare, are done once more by floats.
+
+constexpr short kSignBit = static_cast<short>(0x8000), kNegativeNans = 0x7F;
+constexpr short kKeyOfInfinity = static_cast<short>(0xFF80 - kNegativeNans);
+
+PYCNN_INLINE __m512i ordered(__m512i x) {
+  const __m512i sign = _mm512_srai_epi16(x, 15);
+  // x ^ (sign | kSignBit)
+  const __m512i flipped = _mm512_ternarylogic_epi32(x, sign, _mm512_set1_epi16(kSignBit), 0x1E);
+  return _mm512_sub_epi16(flipped, _mm512_set1_epi16(kNegativeNans));
+}
+PYCNN_INLINE __m512i number_of(__m512i key) {
+  const __m512i flipped = _mm512_add_epi16(key, _mm512_set1_epi16(kNegativeNans));
+  const __m512i above = _mm512_srai_epi16(flipped, 15);
+  // flipped ^ (~above | kSignBit)
+  const __m512i x = _mm512_ternarylogic_epi32(flipped, above, _mm512_set1_epi16(kSignBit), 0x4B);
+  return _mm512_mask_mov_epi16(x, _mm512_cmpgt_epu16_mask(key, _mm512_set1_epi16(kKeyOfInfinity)),
+                               _mm512_set1_epi16(0x7FC0));
+}
+
+// 32 * VECTORS channels from c on, or (VECTORS = 1) those of the mask. Whether none of them is -0.
+template <int K, int STRIDE, int VECTORS>
+PYCNN_INLINE bool max_along_row(const PoolRowOf<BFloat16>& r, Index c, __mmask32 mask) {
+  const PoolColumns& g = *r.columns;
+  const Index width = g.input_width, pitch = g.input_pitch, output_pitch = g.output_pitch;
+  // At the border a row stands in for those that are missing.
+  const BFloat16* const top = r.input + c;
+  const BFloat16* const middle = top + (r.taps > 1 ? r.row_step : 0);
+  const BFloat16* const bottom = top + (r.taps - 1) * r.row_step;
+  BFloat16* output = r.output + c;
+  __mmask32 other[3] = {~0u, ~0u, ~0u};  // than -0; for each row, since they are slow to change
+  const auto load = [&](const BFloat16* p, int row) __attribute__((always_inline)) {
+    const __m512i x = VECTORS > 1 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(mask, p);
+    other[row] = _mm512_mask_cmpneq_epi16_mask(other[row], x, _mm512_set1_epi16(kSignBit));
+    return ordered(x);
+  };
+  const auto column = [&](Index iw, __m512i * best) __attribute__((always_inline)) {
+    if (static_cast<std::uint64_t>(iw) >= static_cast<std::uint64_t>(width)) {
+      for (int v = 0; v < VECTORS; ++v) best[v] = __m512i{};
+      return;
+    }
+    for (int v = 0; v < VECTORS; ++v) {
+      const Index at = iw * pitch + v * 32;
+      best[v] = _mm512_max_epu16(load(top + at, 0), load(bottom + at, 1));
+      if constexpr (K == 3) best[v] = _mm512_max_epu16(best[v], load(middle + at, 2));
+    }
+  };
+  constexpr int kShared = K - STRIDE;
+  __m512i columns[K][VECTORS];
+  for (int k = 0; k < kShared; ++k) column(k - g.left, columns[k]);
+  Index iw = kShared - g.left;
+  for (Index ow = 0; ow < g.output_width; ++ow, iw += STRIDE, output += output_pitch) {
+#pragma GCC unroll 3
+    for (int k = 0; k < STRIDE; ++k) column(iw + k, columns[kShared + k]);
+#pragma GCC unroll 2
+    for (int v = 0; v < VECTORS; ++v) {
+      __m512i best = columns[0][v];
+#pragma GCC unroll 3
+      for (int k = 1; k < K; ++k) best = _mm512_max_epu16(best, columns[k][v]);
+      const __m512i largest = number_of(best);
+      if constexpr (VECTORS > 1)
+        _mm512_storeu_si512(output + v * 32, largest);
+      else
+        _mm512_mask_storeu_epi16(output, mask, largest);
+#pragma GCC unroll 2
+      for (int k = 0; k < kShared; ++k) columns[k][v] = columns[k + STRIDE][v];
+    }
+  }
+  return (other[0] & other[1] & other[2]) == ~0u;
+}
+
+template <int K, int STRIDE>
+static bool max_along_channels(const PoolRowOf<BFloat16>& r) noexcept {
+  const Index channels = r.columns->channels;
+  bool done = true;
+  Index c = 0;
+  for (; c + 64 <= channels; c += 64) done &= max_along_row<K, STRIDE, 2>(r, c, ~0u);
+  for (; c < channels; c += 32) {
+    const __mmask32 mask = channels - c >= 32 ? ~0u : (1u << (channels - c)) - 1u;
+    done &= max_along_row<K, STRIDE, 1>(r, c, mask);
+  }
+  return done;
+}
+
+// False if the row is to be done by floats.
+PYCNN_INLINE bool max_of_small_windows(const PoolRowOf<BFloat16>& r) {
+  const PoolColumns& g = *r.columns;
+  if (g.dilation != 1 || r.taps > g.kernel) return false;
+  if (g.kernel == 3 && g.stride == 1) return max_along_channels<3, 1>(r);
+  if (g.kernel == 3 && g.stride == 2) return max_along_channels<3, 2>(r);
+  if (g.kernel == 2 && g.stride == 2) return max_along_channels<2, 2>(r);
+  return false;
+}
+
 void max_pool_row_bfloat16(const PoolRowOf<BFloat16>& r) noexcept {
   const PoolColumns& g = *r.columns;
   if (r.taps <= 0) return max_edge_bfloat16(r, 0, g.output_width);
+  if (max_of_small_windows(r)) return;
   max_edge_bfloat16(r, 0, g.interior_begin);
   if (r.taps == 2 && g.kernel == 2)
     max_interior_bfloat16<2, 2>(r);

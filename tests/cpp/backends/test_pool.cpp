@@ -403,6 +403,34 @@ TEST_CASE("max pooling of bfloat16 has the numbers of float32") {
   check_bfloat16({{2, 20, 12, 40}, {8, 8}, {1, 2}, {3, 0, 4, 1}});  // as many taps as they take
   check_bfloat16({{1, 12, 13, 40}, {5, 13}, {2, 2}});
   check_bfloat16({{9, 6, 5, 200}, {3, 3}, {1, 1}, {1, 1, 1, 1}});  // whole images, not blocks
+  // Compared by columns; a NaN of either sign, a row or a column at the border.
+  check_bfloat16({{3, 9, 11, 167}, {3, 3}, {1, 1}, {1, 1, 1, 1}});
+  check_bfloat16({{2, 11, 10, 130}, {3, 3}, {2, 2}, {1, 1, 1, 1}});
+  check_bfloat16({{2, 9, 12, 96}, {3, 3}, {2, 2}, {0, 0, 0, 0}, {1, 1}, true});
+  check_bfloat16({{2, 8, 9, 96}, {2, 2}, {2, 2}});
+  check_bfloat16({{2, 8, 9, 70}, {2, 3}, {3, 1}, {0, 1, 1, 0}});
+}
+
+TEST_CASE("max pooling of bfloat16 tells numbers, infinities and NaNs of both signs apart") {
+  // In each channel another pair of numbers, of all that are near a border of what bits may mean.
+  const std::uint16_t odd[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x3F80, 0xBF80, 0x7F7F, 0xFF7F,
+                               0x7F80, 0xFF80, 0x7F81, 0xFF81, 0x7FC0, 0xFFC0, 0x7FFF, 0xFFFF};
+  for (const std::int64_t kernel : {2, 3}) {
+    HostTensor input(TensorSpec{{1, kernel, kernel, 256}, DType::kBFloat16});
+    for (std::size_t i = 0; i < input.size(); ++i) {
+      const std::size_t c = i % 256, pixel = i / 256;
+      input.as<std::uint16_t>()[i] = odd[pixel == 1 ? c / 16 : c % 16];
+    }
+    ops::MaxPool2d op;
+    op.kernel_size = op.stride = {kernel, kernel};
+    check_rounded(op, {input});
+    if (kernel == 3) {
+      op.stride = {1, 2};
+      check_rounded(op, {input});
+      op.stride = {1, 1};
+      check_rounded(op, {input});
+    }
+  }
 }
 
 TEST_CASE("average pooling of bfloat16 and its gradient have the numbers of float32") {
