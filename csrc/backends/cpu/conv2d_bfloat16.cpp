@@ -332,6 +332,7 @@ struct PairTensors {
   const BFloat16* mask;
   BFloat16* output;
   Index channels;  // of the output
+  Index pitch;     // from one of its pixels to the next
 };
 
 // Which pixel each row of the operand is: the two tables of a PairTiles.
@@ -362,21 +363,21 @@ struct RowTable {
   }
 };
 
-void add_in_place(const PairPlan& plan, const PairChunk& chunk, Index rows, RowTable& table) {
+void add_in_place(const PairPlan& plan, const PairChunk& chunk, Index rows, Index pitch,
+                  RowTable& table) {
   const Index step = plan.rows_of_half(rows);
   for (Index m = chunk.row; m < chunk.row + rows; m += step) {
     // Not beyond the tensor: rather some rows of the half before once more.
     const Index first = std::max<Index>(0, std::min(m, plan.height - kPairRows));
     Index* own = table.add(first * plan.pixel);
-    for (Index i = m; i < std::min(m + step, chunk.row + rows); ++i)
-      own[i - first] = i * plan.out_channels;
+    for (Index i = m; i < std::min(m + step, chunk.row + rows); ++i) own[i - first] = i * pitch;
   }
 }
 
 void add_image(const PairPlan& plan, const PairPass& pass, Index rows, Index input, Index output,
-               RowTable& table) {
-  const Index row_step = plan.out_stride[0] * plan.out_columns * plan.out_channels;
-  const Index column_step = plan.out_stride[1] * plan.out_channels;
+               Index pitch, RowTable& table) {
+  const Index row_step = plan.out_stride[0] * plan.out_columns * pitch;
+  const Index column_step = plan.out_stride[1] * pitch;
   if (plan.counts_through(rows, pass)) {
     const Index count = plan.counted_through(rows, pass), step = plan.rows_of_half(count);
     Index* const own = table.rows + table.count * kPairRows;
@@ -405,13 +406,13 @@ PairTiles tiles_of(const PairPlan& plan, const PairUnit& unit, const PairTensors
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
   if (rows <= 0) return {};
   if (plan.layout == PairLayout::kInPlace) {
-    add_in_place(plan, chunk, rows, table);
+    add_in_place(plan, chunk, rows, tensors.pitch, table);
   } else {
     const Index first =
         chunk.image * plan.out_rows + pass.first_row + chunk.row * plan.out_stride[0];
-    add_image(plan, pass, rows, 0,
-              (first * plan.out_columns + pass.first_column) * plan.out_channels, table);
-    const Index image = plan.out_rows * plan.out_columns * plan.out_channels;
+    add_image(plan, pass, rows, 0, (first * plan.out_columns + pass.first_column) * tensors.pitch,
+              tensors.pitch, table);
+    const Index image = plan.out_rows * plan.out_columns * tensors.pitch;
     for (Index n = 1, halves = table.count; n < chunk.images; ++n)
       table.add_again(halves, n * plan.image_pitch, n * image);
   }
@@ -483,7 +484,8 @@ PairTensors tensors_of(const KernelArgs& args, const PairPlan& plan, float* bias
           residual ? residual->as<const BFloat16>() : nullptr,
           mask ? mask->as<const BFloat16>() : nullptr,
           args.outputs[0].as<BFloat16>(),
-          plan.out_channels};
+          plan.out_channels,
+          args.outputs[0].pitch()};
 }
 
 // Has some channels of a finished part measured if that is wanted: rows of the pixels of a pass,

@@ -442,6 +442,8 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
         workers * (static_cast<std::size_t>(plan.part_elements()) * sizeof(BFloat16) +
                    static_cast<std::size_t>(plan.share_values()) * sizeof(float));
   kernel.in_place = {plan.extra.in_place()};
+  // Pixels without a tap are cleared in one go.
+  kernel.strided_outputs = plan.extra.free_output() && !plan.zero_fill && plan.pass_count > 0;
   append_to_plan(kernel.plan, &plan, 1);
   append_to_plan(kernel.plan, lists.passes.data(), static_cast<std::size_t>(plan.pass_count));
   append_to_plan(kernel.plan, lists.offsets.data(), lists.offsets.size());
