@@ -3,17 +3,17 @@
 // them. Of the gradient they leave the pool's in scratch, too, which is added up for the batch norm
 // before it goes to where the input's gradient will be; that is made of it in place. Rows that
 // windows of two bands hold are normalised for each. Bands, and thus the order of sums, follow from
-// the shapes alone.
+// the shapes alone. (The gradient of bfloat16 on AVX-512: batch_norm_max_pool_bfloat16.cpp.)
 #include <algorithm>
 #include <cstring>
 #include <optional>
 
 #include "backends/cpu/activation_reference.h"
 #include "backends/cpu/batch_norm_matrix.h"
+#include "backends/cpu/batch_norm_max_pool_bfloat16.h"
 #include "backends/cpu/conv2d_measure.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/pool_reference.h"
-#include "backends/cpu/pool_winners.h"
 #include "backends/cpu/select.h"
 
 namespace pycnn::cpu {
@@ -146,11 +146,9 @@ struct Float32Rows {
   static constexpr const BatchNormFunctions<float>& kNorm = Isa::Norm::kFloat32;
   static constexpr auto kMax = Isa::kMax;
 
-  static std::size_t winner_bytes(const PoolGeometry&) noexcept { return 0; }
-
   // All rows of `grad_input`.
   static void gradient(const PoolGeometry& g, const float* input, const float* grad_output,
-                       std::int64_t readable, float* grad_input, std::byte*) noexcept {
+                       std::int64_t readable, float* grad_input) noexcept {
     std::memset(grad_input, 0, static_cast<std::size_t>(g.input_image()) * sizeof(float));
     const PoolColumns columns = pool_columns(g);
     const bool disjoint = g.rows.disjoint() && g.columns.disjoint();
@@ -193,17 +191,6 @@ struct BFloat16Rows {
   using Element = BFloat16;
   static constexpr const BatchNormFunctions<BFloat16>& kNorm = Avx512::kBFloat16;
   static constexpr auto kMax = avx512::max_pool_row_bfloat16;
-
-  // `whole` has at least as many rows as a band.
-  static std::size_t winner_bytes(const PoolGeometry& whole) noexcept {
-    return winner_rows(whole).bytes();
-  }
-  static void gradient(const PoolGeometry& g, const BFloat16* input, const BFloat16* grad_output,
-                       std::int64_t, BFloat16* grad_input, std::byte* scratch) noexcept {
-    const WinnerRows rows = winner_rows(g);
-    WinnersOfImage image({input, grad_output, grad_input, false}, g, rows, scratch);
-    for (std::int64_t c = 0; c < g.channels; c += rows.block) image.run(0, c);
-  }
 };
 #endif
 
@@ -336,7 +323,7 @@ PoolGeometry pooled_grad_geometry(const KernelArgs& args) noexcept {
   return g;
 }
 
-// What a thread has: a band normalised, the pool's gradient of it, and its winners.
+// What a thread has: a band normalised, and the pool's gradient of it.
 template <class Rows>
 struct GradientPart {
   using T = typename Rows::Element;
@@ -345,7 +332,7 @@ struct GradientPart {
     return line_elements(most_rows(g.rows, 0, rows + g.rows.stride) * g.input_row());
   }
   static std::size_t bytes(const PoolGeometry& g) noexcept {
-    return 2 * static_cast<std::size_t>(elements(g)) * sizeof(T) + Rows::winner_bytes(g);
+    return 2 * static_cast<std::size_t>(elements(g)) * sizeof(T);
   }
 };
 
@@ -426,8 +413,7 @@ class PooledGradient {
               band.rows() * g_.columns.input);
     const std::int64_t window = (band.image * g_.rows.output + band.first) * g_.output_row();
     Rows::gradient(geometry_of(g_, band), y, args_.inputs[6].as<const T>() + window,
-                   g_.output_size() - window, gradient,
-                   reinterpret_cast<std::byte*>(gradient + elements));
+                   g_.output_size() - window, gradient);
     return gradient + above;
   }
 
@@ -577,8 +563,7 @@ struct VariantList<ops::BatchNormMaxPoolGrad> {
   static constexpr Variant<ops::BatchNormMaxPoolGrad> kAll[] = {
       PYCNN_IF_AVX512(
           {"batch_norm_max_pool_grad.rows.bfloat16.avx512", Isa::kAvx512,
-           batch_norm::accept_few_taps, batch_norm::make_pooled_grad<batch_norm::BFloat16Rows>,
-           Images::kBFloat16},
+           batch_norm::accept_few_taps, make_normed_pool_grad, Images::kBFloat16},
           {"batch_norm_max_pool_grad.rows.avx512", Isa::kAvx512, batch_norm::accept_taps,
            batch_norm::make_pooled_grad<batch_norm::Float32Rows<batch_norm::Avx512Pool>>}, )  //
       PYCNN_IF_AVX2(

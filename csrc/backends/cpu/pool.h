@@ -61,9 +61,10 @@ struct MaxPoolTaps {
   const BFloat16* input;
   std::int64_t channel_count;  // channels handled by this call, at most columns->channels
   std::int64_t pitch;
-  std::int16_t* keys;  // of the row, scratch
+  std::int16_t* keys;  // of the row, scratch; where `values` are wanted they are there already
   std::int16_t* best;  // of the windows: their largest keys
   std::int16_t* taps;
+  std::int16_t* values;  // of the input at these taps, bits of BFloat16; or null
   const PoolColumns* columns;
 };
 
@@ -76,6 +77,8 @@ struct MaxPoolWinners {
   std::int64_t first_tap, row_taps;  // number of the first row's first tap; taps of a row
   std::int64_t size;
   std::int16_t* winners;
+  const std::int16_t* const* values;  // as `best`, or null: then nobody asks for the winners'
+  std::int16_t* winning;
 };
 
 constexpr std::int64_t kMostWindowTaps = 64;  // of windows whose winners are told by number

@@ -1,5 +1,6 @@
 #include "backends/cpu/pool.h"
 #include "backends/cpu/pool.isa.h"
+#include "backends/cpu/pool_winners.isa.h"
 
 namespace pycnn::cpu::PYCNN_ISA {
 
@@ -403,134 +404,107 @@ void max_pool_grad_row_overlapping(const MaxPoolGradRow& r) noexcept {
 #if defined(__AVX512F__)
 // ---- Gradient of bfloat16, 32 channels at a time
 
-PYCNN_INLINE __mmask32 mask_of_32(Index channels) {
-  return channels >= 32 ? ~0u : (1u << channels) - 1u;
-}
-PYCNN_INLINE __m512i load_32(const std::int16_t* p) { return _mm512_loadu_si512(p); }
-PYCNN_INLINE __m512i broadcast_16(Index x) { return _mm512_set1_epi16(static_cast<short>(x)); }
-
-PYCNN_INLINE __m512i keys_of(__m512i x) {
-  const __m512i size = _mm512_and_si512(x, _mm512_set1_epi16(0x7FFF));
-  const __m512i key = _mm512_mask_sub_epi16(size, _mm512_movepi16_mask(x), __m512i{}, size);
-  return _mm512_mask_mov_epi16(key, _mm512_cmpgt_epi16_mask(size, _mm512_set1_epi16(0x7F80)),
-                               _mm512_set1_epi16(0x7FFF));
-}
-
 // Taps [first, end) of the window that begins at `column`. KW: how many, or 0.
-template <int KW>
+template <int KW, bool kValues>
 PYCNN_INLINE void best_taps(const MaxPoolTaps& r, Index ow, Index column, Index first, Index end) {
   const Index step = r.columns->dilation * r.pitch;
   const std::int16_t* const from = r.keys + column * r.pitch + first * step;
+  const Index pixel = r.columns->dilation * r.columns->input_pitch;
+  const BFloat16* const input = r.input + column * r.columns->input_pitch + first * pixel;
   const Index count = KW > 0 ? KW : end - first;
   for (Index c = 0; c < r.pitch; c += 32) {
-    __m512i best = load_32(from + c), tap = broadcast_16(first);
+    __m512i best = load_32(from + c), tap = broadcast_16(first), value = {};
+    const __mmask32 mask = mask_of_32(r.channel_count - c);
+    if constexpr (kValues) value = _mm512_maskz_loadu_epi16(mask, input + c);
 #pragma GCC unroll 3
     for (Index k = 1; k < count; ++k) {
       const __m512i x = load_32(from + k * step + c);
-      tap = _mm512_mask_mov_epi16(tap, _mm512_cmpgt_epi16_mask(x, best), broadcast_16(first + k));
+      const __mmask32 won = _mm512_cmpgt_epi16_mask(x, best);
+      tap = _mm512_mask_mov_epi16(tap, won, broadcast_16(first + k));
+      if constexpr (kValues)
+        value = _mm512_mask_loadu_epi16(value, won & mask, input + k * pixel + c);
       best = _mm512_max_epi16(best, x);
     }
     _mm512_storeu_si512(r.best + ow * r.pitch + c, best);
     _mm512_storeu_si512(r.taps + ow * r.pitch + c, tap);
+    if constexpr (kValues) _mm512_storeu_si512(r.values + ow * r.pitch + c, value);
   }
 }
 
+template <bool kValues>
 static void best_taps_at_edge(const MaxPoolTaps& r, Index begin, Index end) noexcept {
   const PoolColumns& g = *r.columns;
   for (Index ow = begin; ow < end; ++ow) {
-    const Index start = ow * g.stride - g.left;
-    const Index first = start < 0 ? (-start + g.dilation - 1) / g.dilation : 0;
-    Index last = start < g.input_width ? (g.input_width - start + g.dilation - 1) / g.dilation : 0;
-    if (last > g.kernel) last = g.kernel;
-    if (first < last) {
-      best_taps<0>(r, ow, start, first, last);
+    const Columns taps = taps_of_column(g, ow);
+    if (taps.begin < taps.end) {
+      best_taps<0, kValues>(r, ow, ow * g.stride - g.left, taps.begin, taps.end);
       continue;
     }
     for (Index c = 0; c < r.pitch; c += 32) {  // nobody will ask which tap has won
       _mm512_storeu_si512(r.best + ow * r.pitch + c, __m512i{});
       _mm512_storeu_si512(r.taps + ow * r.pitch + c, __m512i{});
+      if constexpr (kValues) _mm512_storeu_si512(r.values + ow * r.pitch + c, __m512i{});
     }
   }
 }
 
-template <int KW>
+template <int KW, bool kValues>
 PYCNN_INLINE void best_taps_inside(const MaxPoolTaps& r) {
   const PoolColumns& g = *r.columns;
   for (Index ow = g.interior_begin; ow < g.interior_end; ++ow)
-    best_taps<KW>(r, ow, ow * g.stride - g.left, 0, g.kernel);
+    best_taps<KW, kValues>(r, ow, ow * g.stride - g.left, 0, g.kernel);
+}
+
+template <bool kValues>
+static void best_taps_of_row(const MaxPoolTaps& r) noexcept {
+  const PoolColumns& g = *r.columns;
+  best_taps_at_edge<kValues>(r, 0, g.interior_begin);
+  if (g.kernel == 2)
+    best_taps_inside<2, kValues>(r);
+  else if (g.kernel == 3)
+    best_taps_inside<3, kValues>(r);
+  else
+    best_taps_inside<0, kValues>(r);
+  best_taps_at_edge<kValues>(r, g.interior_end, g.output_width);
 }
 
 void max_pool_taps(const MaxPoolTaps& r) noexcept {
-  const PoolColumns& g = *r.columns;
-  for (Index iw = 0; iw < g.input_width; ++iw)
+  if (r.values) return best_taps_of_row<true>(r);
+  for (Index iw = 0; iw < r.columns->input_width; ++iw)
     for (Index c = 0; c < r.channel_count; c += 32)
-      _mm512_storeu_si512(r.keys + iw * r.pitch + c,
-                          keys_of(_mm512_maskz_loadu_epi16(mask_of_32(r.channel_count - c),
-                                                           r.input + iw * g.input_pitch + c)));
-  best_taps_at_edge(r, 0, g.interior_begin);
-  if (g.kernel == 2)
-    best_taps_inside<2>(r);
-  else if (g.kernel == 3)
-    best_taps_inside<3>(r);
-  else
-    best_taps_inside<0>(r);
-  best_taps_at_edge(r, g.interior_end, g.output_width);
+      _mm512_storeu_si512(
+          r.keys + iw * r.pitch + c,
+          keys_of(_mm512_maskz_loadu_epi16(mask_of_32(r.channel_count - c),
+                                           r.input + iw * r.columns->input_pitch + c)));
+  best_taps_of_row<false>(r);
 }
 
-void max_pool_winners(const MaxPoolWinners& r) noexcept {
+template <bool kValues>
+static void winners_of_row(const MaxPoolWinners& r) noexcept {
   const __m512i first = broadcast_16(r.first_tap);
   for (Index i = 0; i < r.size; i += 32) {
-    __m512i best = load_32(r.best[0] + i);
+    __m512i best = load_32(r.best[0] + i), value = {};
     __m512i winner = _mm512_add_epi16(load_32(r.taps[0] + i), first);
+    if constexpr (kValues) value = load_32(r.values[0] + i);
     for (Index row = 1; row < r.rows; ++row) {
       const __m512i x = load_32(r.best[row] + i);
-      winner =
-          _mm512_mask_add_epi16(winner, _mm512_cmpgt_epi16_mask(x, best), load_32(r.taps[row] + i),
-                                broadcast_16(r.first_tap + row * r.row_taps));
+      const __mmask32 won = _mm512_cmpgt_epi16_mask(x, best);
+      winner = _mm512_mask_add_epi16(winner, won, load_32(r.taps[row] + i),
+                                     broadcast_16(r.first_tap + row * r.row_taps));
+      if constexpr (kValues) value = _mm512_mask_loadu_epi16(value, won, r.values[row] + i);
       best = _mm512_max_epi16(best, x);
     }
     _mm512_storeu_si512(r.winners + i, winner);
+    if constexpr (kValues) _mm512_storeu_si512(r.winning + i, value);
   }
 }
 
-// The windows that hold one pixel, and the number that it has in each.
-struct Holders {
-  const std::int16_t* winners[kMostWindowTaps];
-  const BFloat16* grads[kMostWindowTaps];
-  Index taps[kMostWindowTaps];
-  int count;
-};
-
-struct Columns {
-  Index begin, end;
-};
-
-PYCNN_INLINE Columns columns_that_hold(const PoolColumns& g, Index iw) {
-  const Index below = iw + g.left - (g.kernel - 1) * g.dilation, end = (iw + g.left) / g.stride + 1;
-  return {below <= 0 ? 0 : (below + g.stride - 1) / g.stride,
-          end < g.output_width ? end : g.output_width};
+void max_pool_winners(const MaxPoolWinners& r) noexcept {
+  r.values ? winners_of_row<true>(r) : winners_of_row<false>(r);
 }
 
-PYCNN_INLINE void find_holders(const MaxPoolGradOfRow& r, Index iw, Holders* holders) {
-  const PoolColumns& g = *r.columns;
-  const Columns columns = columns_that_hold(g, iw);
-  int count = 0;
-  for (Index row = 0; row < r.window_rows; ++row) {
-    const MaxPoolWindows& windows = r.windows[row];
-    for (Index ow = columns.begin; ow < columns.end; ++ow) {
-      const Index reach = iw + g.left - ow * g.stride;
-      if (g.dilation > 1 && reach % g.dilation != 0) continue;
-      holders->winners[count] = windows.winners + ow * r.pitch;
-      holders->grads[count] = windows.grad_output + ow * g.output_pitch;
-      holders->taps[count] = windows.first_tap + (g.dilation > 1 ? reach / g.dilation : reach);
-      ++count;
-    }
-  }
-  holders->count = count;
-}
-
-// `pixels` of them, each a stride on from the one before and held by the next windows. COUNT: how
-// many windows, or 0.
+// `pixels` that windows hold, each a stride on from the one before and held by the next windows.
+// COUNT: how many windows, or 0.
 template <int COUNT>
 static void give_pixels(const MaxPoolGradOfRow& r, const Holders& holders, Index iw, Index pixels) {
   const PoolColumns& g = *r.columns;
@@ -582,17 +556,9 @@ static void give_like_pixels(const MaxPoolGradOfRow& r, Index iw, Index pixels) 
 }
 
 void max_pool_grad_of_row(const MaxPoolGradOfRow& r) noexcept {
-  const PoolColumns& g = *r.columns;
-  // Those whose columns all exist are held by as many as their neighbours a stride away.
-  Index begin = (g.kernel - 1) * g.dilation - g.left;
-  Index end = g.output_width * g.stride - g.left;
-  begin = begin < 0 ? 0 : begin;
-  end = end < g.input_width ? end : g.input_width;
-  if (begin >= end) begin = end = g.input_width;
-  for (Index iw = 0; iw < begin; ++iw) give_like_pixels(r, iw, 1);
-  for (Index iw = begin; iw < end && iw < begin + g.stride; ++iw)
-    give_like_pixels(r, iw, (end - iw + g.stride - 1) / g.stride);
-  for (Index iw = end; iw < g.input_width; ++iw) give_like_pixels(r, iw, 1);
+  for_like_pixels(
+      *r.columns, [&](Index iw, Index pixels)
+                      __attribute__((always_inline)) { give_like_pixels(r, iw, pixels); });
   if (r.streamed) _mm_sfence();  // before anybody else may read them
 }
 #endif
