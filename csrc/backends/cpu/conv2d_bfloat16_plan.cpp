@@ -13,6 +13,7 @@ constexpr Index kLargeWeights = 512 * 1024;  // elements; beyond, they do not st
 constexpr Index kUnpackedShares = 8;         // of a weight in parts, for as many threads
 constexpr Index kUnpackedSums = 160 * 1024;  // floats of a wide share
 constexpr Index kUnpackedRows = 1024;        // their sums pass through L2 with each part
+constexpr Index kUnpackedTileRows = 256;     // AMX multiplies faster than the sums pass
 constexpr double kPairChunkFlops = 3e7;      // some ten microseconds of AMX
 constexpr Index kPairChunks = 16;
 constexpr Index kNarrowPixels = 8 * 1024;  // of a chunk of few channels: its table stays near
@@ -369,7 +370,8 @@ Index wide_share(const PairPlan& plan, int threads) {
 // unit that takes 16 rows at once.
 void choose_parts(bool single, bool tiles, int threads, PairPlan& plan) {
   if (!single || plan.layout != PairLayout::kInPlace || plan.channels % kPairStep != 0) return;
-  if (plan.channels * plan.out_channels <= kLargeWeights || plan.height > kUnpackedRows) return;
+  if (plan.channels * plan.out_channels <= kLargeWeights) return;
+  if (plan.height > (tiles ? kUnpackedTileRows : kUnpackedRows)) return;
   // Rows of the weight are read half a kilobyte and more at a time.
   const Index blocks = plan.transposed ? 4 : 1;
   if (plan.blocks() < kUnpackedShares * blocks) return;
