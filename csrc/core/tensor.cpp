@@ -13,7 +13,6 @@
 #include "core/fork.h"
 #include "core/memory.h"
 #include "core/residence.h"
-#include "core/small_blocks.h"
 #include "pycnn/error.h"
 
 #if defined(__linux__)
@@ -55,9 +54,9 @@ constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 #if defined(PYCNN_TENSOR_ASAN)
-constexpr std::size_t kMapFrom = std::size_t{1} << 30, kShareTo = 0;
+constexpr std::size_t kMapFrom = std::size_t{1} << 30;
 #else
-constexpr std::size_t kMapFrom = kHugePage, kShareTo = kHugePage;
+constexpr std::size_t kMapFrom = kHugePage;
 #endif
 #endif
 
@@ -86,8 +85,6 @@ void* allocate(std::size_t bytes) noexcept {
                     MADV_HUGEPAGE);  // advice only: without huge pages it is merely slower
     return data;
   }
-  if (bytes >= kSmallestBlock && bytes < kShareTo)
-    if (void* const data = take_small_block(bytes)) return data;
 #endif
   if (bytes > std::numeric_limits<std::size_t>::max() - kAlignment) return nullptr;
   const std::size_t padded = std::max(round_up(bytes, kAlignment), kAlignment);
@@ -102,7 +99,6 @@ void release(void* data, std::size_t bytes) noexcept {
     ::munmap(data, round_up(bytes, kPage));
     return;
   }
-  if (bytes >= kSmallestBlock && bytes < kShareTo && give_back_small_block(data, bytes)) return;
 #endif
   (void)bytes;
   std::free(data);
