@@ -6,8 +6,8 @@
 #include "pycnn/export.h"
 
 // Work sharing for kernels. One team of threads serves the whole process; a kernel cuts its work
-// into chunks whose borders depend on the shapes alone, and whoever is free takes the next one. So
-// the thread count decides who computes a chunk, never what is computed.
+// into chunks whose borders, where sums cross them, depend on the shapes alone; whoever is free
+// takes the next one. So the thread count decides who computes a chunk, never what is computed.
 //
 // The calling thread always takes part and never waits for a helper that holds no chunk. Helpers
 // spin for some microseconds and then sleep. When helpers that hold a chunk are stalled (their core

@@ -282,7 +282,7 @@ Index copy_elements(const PairPlan& plan, const PairLists& lists, Index images, 
   return images * copied_rows(plan, rows) * plan.row_pitch * planes * blocks;
 }
 
-void choose_pair_chunks(const PairLists& lists, bool single, PairPlan& plan) {
+void choose_pair_chunks(const PairLists& lists, bool single, bool tiles, PairPlan& plan) {
   double image_flops = 0;
   Index weights = 0;
   for (std::size_t i = 0; i < lists.passes.size(); ++i) {
@@ -303,7 +303,7 @@ void choose_pair_chunks(const PairLists& lists, bool single, PairPlan& plan) {
   if (single) {
     double pixels = kPairChunkFlops / (image_flops / static_cast<double>(rows));
     // AMX outruns weights that do not stay in L2: many pixels meet each block of them.
-    if (large && !plan.exact()) pixels = static_cast<double>(kNearInput / plan.channels);
+    if (large && tiles) pixels = static_cast<double>(kNearInput / plan.channels);
     block = static_cast<Index>(
         std::clamp(pixels, static_cast<double>(kLeastPixels), static_cast<double>(kMostPixels)));
     block = std::min(rows, block / kPairBlock * kPairBlock);
@@ -317,7 +317,7 @@ void choose_pair_chunks(const PairLists& lists, bool single, PairPlan& plan) {
     const double wanted = std::ceil(kPairChunkFlops / std::max(image_flops, 1.0));
     Index most = static_cast<Index>(std::min(wanted, static_cast<double>(plan.images)));
     if (large) most = std::max(most, std::min<Index>(plan.images, 4));
-    if (plan.out_channels <= kPairBlock / 2 && !plan.exact())
+    if (plan.out_channels <= kPairBlock / 2 && tiles)
       most =
           std::min(most, ceil_div(kNarrowPixels, std::max<Index>(1, rows * lists.most_columns())));
     while (plan.image_block < most && fits(plan.image_block + 1, block)) ++plan.image_block;
@@ -413,8 +413,9 @@ Kernel plan_pair_kernel(const WindowProblem& w, int threads, Index most_rows) {
     choose_copy(lists, plan);
     choose_pairs(lists, plan);
     find_planes(lists, plan, lists.planes);
-    choose_pair_chunks(lists, single, plan);
-    choose_parts(single, most_rows == kPairRows, threads, plan);
+    const bool tiles = most_rows == kPairRows;
+    choose_pair_chunks(lists, single, tiles, plan);
+    choose_parts(single, tiles, threads, plan);
     settle_pitches(lists, plan);
     packed = 0;
     for (std::size_t i = 0; i < lists.passes.size(); ++i) {

@@ -175,7 +175,7 @@ void plan_splits(PairGradPlan& plan, Index wanted) {
   }
 }
 
-void plan_parts(PairGradPlan& plan, Index threads) {
+void plan_parts(PairGradPlan& plan, bool splits_both, Index threads) {
   const double flops = 2.0 * static_cast<double>(plan.images * plan.rows * plan.columns) *
                        static_cast<double>(plan.group_reads() * plan.out_channels * plan.taps);
   const Index chunks = static_cast<Index>(
@@ -183,10 +183,15 @@ void plan_parts(PairGradPlan& plan, Index threads) {
   const Index most_parts = std::clamp<Index>(kPairPartFloats / plan.part_floats(), 1,
                                              std::clamp<Index>(plan.units, 1, kMostPairParts));
   const Index shares = std::min(chunks, std::max<Index>(kSharesOfThread * threads, kLeastShares));
-  if (plan.groups > 1) {  // each split copies all channels
-    const Index few = std::max<Index>(1, plan.blocks() / 4);
-    plan.splits = std::min(chunks, few);
-    plan.parts = std::min(most_parts, ceil_div(chunks, plan.splits));
+  if (!splits_both || plan.groups > 1) {
+    const Index few = std::max<Index>(1, plan.blocks() / 4);  // each copies all channels
+    if (plan.part_floats() <= kSmallPairPart) {
+      plan.parts = std::min(chunks, most_parts);
+      plan.splits = std::min(few, ceil_div(chunks, plan.parts));
+    } else {
+      plan.splits = std::min(chunks, few);
+      plan.parts = std::min(most_parts, ceil_div(chunks, plan.splits));
+    }
     return;
   }
   // Sums of parts that stay in the second-level cache spare copies; larger ones are split.
@@ -526,10 +531,10 @@ void run_grad(const KernelArgs& args) noexcept {
 
 // What is fetched ahead has to stay beside what is multiplied; AMX visits its sums at a greater
 // price, and its processors have larger caches.
-const PairGradRun kPairGradPortable = {run_grad<portable::kPairUnit>, kLeastUnitPixels};
+const PairGradRun kPairGradPortable = {run_grad<portable::kPairUnit>, kLeastUnitPixels, false};
 #if PYCNN_HAVE_AVX512
-const PairGradRun kPairGradAvx512 = {run_grad<avx512_bf16::kPairUnit>, kLeastUnitPixels};
-const PairGradRun kPairGradAmx = {run_grad<amx::kPairUnit>, kAmxUnitPixels};
+const PairGradRun kPairGradAvx512 = {run_grad<avx512_bf16::kPairUnit>, kLeastUnitPixels, false};
+const PairGradRun kPairGradAmx = {run_grad<amx::kPairUnit>, kAmxUnitPixels, true};
 #endif
 
 Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
@@ -541,7 +546,7 @@ Kernel make_pair_weight_grad_kernel(const WeightGradProblem& p, int threads,
   plan.plane_count = static_cast<Index>(taps.planes.size());
   for (const Index shift : taps.shift) plan.phases = std::max(plan.phases, 1 + shift % 2);
   plan_units(plan, entry.unit_pixels);
-  plan_parts(plan, std::max(threads, 1));
+  plan_parts(plan, entry.splits_both, std::max(threads, 1));
   plan.direct = is_direct(plan);
   plan_operands(taps, plan);
   std::vector<Index> offsets;

@@ -13,14 +13,16 @@
 // a wider pixel. Where there is a single tap, the next unit's pixels are fetched while a unit is
 // multiplied.
 //
-// The units are cut into parts with a sum each, the output channels into splits; both depend on the
-// shapes alone. A NaN or an infinity of the input may reach the gradients of taps that do not see
-// it, since rows are counted through their padding.
+// The units are cut into parts with a sum each, which depend on the shapes alone. Output channels
+// and, where both sides are split, channels are cut into splits: these move no sum's border, and
+// may depend on the threads. A NaN or an infinity of the input may reach the gradients of taps that
+// do not see it, since rows are counted through their padding.
 namespace pycnn::cpu {
 
 struct PairGradRun {
   KernelFunction run;
   Index unit_pixels;  // of a unit whose pixels meet a single tap; whole steps
+  bool splits_both;
 };
 extern const PairGradRun kPairGradPortable;
 #if PYCNN_HAVE_AVX512
