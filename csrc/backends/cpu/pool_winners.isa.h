@@ -8,8 +8,9 @@ namespace pycnn::cpu::PYCNN_ISA {
 
 using Index = std::int64_t;
 
+// The first of 32 channels; none where a row is padded by whole vectors.
 PYCNN_INLINE __mmask32 mask_of_32(Index channels) {
-  return channels >= 32 ? ~0u : (1u << channels) - 1u;
+  return channels >= 32 ? ~0u : channels > 0 ? (1u << channels) - 1u : 0u;
 }
 PYCNN_INLINE __m512i load_32(const std::int16_t* p) { return _mm512_loadu_si512(p); }
 PYCNN_INLINE __m512i broadcast_16(Index x) { return _mm512_set1_epi16(static_cast<short>(x)); }
