@@ -98,16 +98,17 @@ cudaGraphExec_t DeviceTimer::recorded(const std::function<void()>& work, int rep
   return executable;
 }
 
-bool DeviceTimer::replays(const std::function<void()>& work) {
+Replay DeviceTimer::replay(const std::function<void()>& work, const std::function<void()>& before) {
   queue_.forget_failures();
   if (!succeeded(cudaStreamBeginCapture(queue_.stream, cudaStreamCaptureModeThreadLocal)))
-    return true;
+    return Replay::kNothingRecorded;
   const cudaGraphExec_t executable = recorded(work, 1);
-  if (executable == nullptr) return false;
+  if (executable == nullptr) return Replay::kFailed;
+  if (before) before();
   bool good = succeeded(cudaGraphLaunch(executable, queue_.stream));
   good = succeeded(cudaStreamSynchronize(queue_.stream)) && good;
   (void)cudaGraphExecDestroy(executable);
-  return good;
+  return good ? Replay::kDone : Replay::kFailed;
 }
 
 double DeviceTimer::once_us(const std::function<void()>& work) {

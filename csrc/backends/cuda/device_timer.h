@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -9,6 +10,13 @@
 // Times work on a GPU while a program is compiled, on a queue and in memory of its own. While it
 // lives, the GPU is the thread's device.
 namespace pycnn::cuda {
+
+// What became of a recording of work.
+enum class Replay : std::uint8_t {
+  kDone,
+  kNothingRecorded,  // the device can record nothing at all
+  kFailed
+};
 
 class DeviceTimer {
  public:
@@ -31,9 +39,9 @@ class DeviceTimer {
   double time_us(const std::function<void()>& work, int repeats, int rounds);
   // Whether one call does its work.
   bool runs(const std::function<void()>& work);
-  // Whether one call does it once recorded, too, as a program replays it. Also where the device can
-  // record nothing at all.
-  bool replays(const std::function<void()>& work);
+  // Of one call, recorded as programs do it, and then replayed, behind what `before` gives to the
+  // queue.
+  Replay replay(const std::function<void()>& work, const std::function<void()>& before = {});
   // Whether any work failed for want of memory, which may be there another time.
   bool lacked_memory() const noexcept { return lacked_memory_; }
   // Of one call by single launches, with their latency. Negative: it failed.

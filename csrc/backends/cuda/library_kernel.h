@@ -25,8 +25,8 @@
 // are timed with what moves images and weights. With $PYCNN_CUDA_DETERMINISTIC=1, and when choosing
 // takes too long (library_options.h), nothing is timed and the first one taken. Whichever it is,
 // before a program gets it, it has run in the process, by itself and as a recording, and what it
-// left was what our own kernel leaves (checked_plan.h): one that computes anything else, or cannot
-// be recorded, is dropped, and told of.
+// left was what our own kernel leaves (checked_plan.h), both times: one that computes anything
+// else, or cannot be recorded, is dropped, and told of.
 //
 // A Library says what differs:
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given

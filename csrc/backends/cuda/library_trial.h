@@ -184,13 +184,14 @@ struct Verdict {
   bool runs = true;     // also where there is no memory to see it
   bool replays = true;  // likewise: as a part of a recording
   bool lacked_memory = false;
-  bool seen = false;  // whether what it left was looked at
+  bool seen = false;  // whether what it left was looked at, both times
   std::string wrong;  // of that, or that it does not replay; empty: nothing
   bool good() const { return runs && wrong.empty(); }
 };
 
 // Runs plans twice each, in memory of its own, the second time recorded as programs do it, and
-// holds what they leave against our own kernel's result, which is made once.
+// holds what they leave each time, where NaN lay before, against our own kernel's result, which is
+// made once.
 template <class Library>
 class Trial {
  public:
@@ -215,21 +216,31 @@ class Trial {
     }
     auto* const scratch = static_cast<std::byte*>(scratch_.get(timer_, chosen.scratch_bytes()));
     if (scratch == nullptr) return verdict;
-    const bool compares = make_expected() && packs(chosen, call) &&
-                          poison(timer_, task_, call, scratch, chosen.scratch_bytes());
+    const bool compares = make_expected() && packs(chosen, call);
+    bool is_poisoned = false;
+    const auto poisons = [&] {
+      is_poisoned = compares && poison(timer_, task_, call, scratch, chosen.scratch_bytes());
+    };
+    // Whether it was looked at.
+    const auto look = [&](const char* which) {
+      const std::optional<std::string> problem =
+          is_poisoned ? problem_of(chosen, call, scratch) : std::nullopt;
+      if (problem && !problem->empty()) verdict.wrong = which + *problem;
+      return problem.has_value();
+    };
     const auto run = [&] { run_chosen<Library>(timer_.queue(), chosen, call, scratch); };
+    poisons();
     verdict.runs = timer_.runs(run);
-    // One that cannot be recorded would keep a whole program from it.
-    verdict.replays = !verdict.runs || timer_.replays(run);
-    if (!verdict.replays) verdict.wrong = "it runs, but not as a part of a recording";
+    if (verdict.runs) verdict.seen = look("");
+    if (verdict.good()) {
+      // One that cannot be recorded would keep a whole program from it. One whose work was not all
+      // recorded leaves what it did by itself, unless that is gone.
+      const Replay replay = timer_.replay(run, poisons);
+      verdict.replays = replay != Replay::kFailed;
+      if (!verdict.replays) verdict.wrong = "it runs, but not as a part of a recording";
+      if (replay == Replay::kDone) verdict.seen = look("replayed, ") && verdict.seen;
+    }
     verdict.lacked_memory = timer_.lacked_memory();
-    if (!verdict.good() || !compares) return verdict;
-    std::optional<std::string> problem =
-        result_difference(timer_, task_, tf32_, expected_, results_of(task_, call), sums_);
-    if (problem && problem->empty() && is_measuring(chosen))
-      problem = measured_otherwise(timer_, task_, call, scratch);
-    verdict.seen = problem.has_value();
-    if (problem) verdict.wrong = *problem;
     return verdict;
   }
 
@@ -262,6 +273,16 @@ class Trial {
     if (timer_.runs([&] { run_own(timer_.queue(), task_, tf32_, call, scratch); }))
       expected_ = std::move(results);
     return !expected_.empty();
+  }
+
+  // What is wrong with what a run left; empty: nothing. None: it could not be seen.
+  std::optional<std::string> problem_of(const Chosen<Library>& chosen, const ConvCall& call,
+                                        std::byte* scratch) {
+    std::optional<std::string> problem =
+        result_difference(timer_, task_, tf32_, expected_, results_of(task_, call), sums_);
+    if (problem && problem->empty() && is_measuring(chosen))
+      problem = measured_otherwise(timer_, task_, call, scratch);
+    return problem;
   }
 
   // Weights and bias as the plan reads them: in races they are any numbers.

@@ -17,16 +17,18 @@ void move(int& count, double us) {
   fake_cuda().work(us);
 }
 
-// `rows` of a matrix become that number, unless they are just recorded.
+// `rows` of a matrix become that number.
 void leave_rows(Image image, void* matrix, std::int64_t rows, std::int64_t channels,
                 std::int64_t pitch, float number = 1.0f) {
-  if (fake_cuda().capturing || matrix == nullptr) return;
-  with_image(image, [&](auto type) {
-    using T = decltype(type);
-    T stored{};
-    narrow(number, stored);
-    for (std::int64_t row = 0; row < rows; ++row)
-      std::fill_n(static_cast<T*>(matrix) + row * pitch, channels, stored);
+  if (matrix == nullptr) return;
+  fake_cuda().effect([=] {
+    with_image(image, [&](auto type) {
+      using T = decltype(type);
+      T stored{};
+      narrow(number, stored);
+      for (std::int64_t row = 0; row < rows; ++row)
+        std::fill_n(static_cast<T*>(matrix) + row * pitch, channels, stored);
+    });
   });
 }
 void leave_ones(Image image, void* values, std::int64_t count) {
@@ -91,12 +93,13 @@ std::vector<float> sums_of(MeasureKind kind, std::int64_t channels) {
 }
 void leave_sums(const Measure& measure, const void* result, std::int64_t count,
                 std::int64_t channels) {
-  if (fake_cuda().capturing) return;
-  std::vector<float> sums = sums_of(measure.kind, channels);
-  const auto* const values = static_cast<const std::uint16_t*>(result);
-  for (std::int64_t i = 0; i < count; ++i)
-    if (values[i] != kOne) sums[0] = 1e3f;
-  std::copy(sums.begin(), sums.end(), measure.result);
+  fake_cuda().effect([=] {
+    std::vector<float> sums = sums_of(measure.kind, channels);
+    const auto* const values = static_cast<const std::uint16_t*>(result);
+    for (std::int64_t i = 0; i < count; ++i)
+      if (values[i] != kOne) sums[0] = 1e3f;
+    std::copy(sums.begin(), sums.end(), measure.result);
+  });
 }
 
 }  // namespace
@@ -165,33 +168,40 @@ void finish_measure(DeviceQueue&, const Measure& measure, const MeasureShape& sh
                     void* scratch) {
   CHECK(shape.tiles == 1);
   CHECK(shape.tile_rows == shape.rows);
-  if (fake_cuda().capturing) return;
-  const auto* const sums = static_cast<const float*>(scratch);
-  const bool moments = measure.kind == MeasureKind::kMoments;
-  for (std::int64_t c = 0; c < shape.channels; ++c) {
-    measure.result[c] = sums[c];
-    measure.result[shape.channels + c] = moments ? 0.0f : sums[shape.channels + c];
-    if (moments) measure.result[2 * shape.channels + c] = sums[shape.channels + c];
-  }
+  fake_cuda().effect([=] {
+    const auto* const sums = static_cast<const float*>(scratch);
+    const bool moments = measure.kind == MeasureKind::kMoments;
+    for (std::int64_t c = 0; c < shape.channels; ++c) {
+      measure.result[c] = sums[c];
+      measure.result[shape.channels + c] = moments ? 0.0f : sums[shape.channels + c];
+      if (moments) measure.result[2 * shape.channels + c] = sums[shape.channels + c];
+    }
+  });
 }
 
 void Fake::leave(const Plan& plan, const ConvCall& call) {
   const ConvTask& task = plan.task;
-  if (fake_cuda().capturing) return;
-  const Leaves leaves = plan.script.leaves;
+  const Scripted& script = plan.script;
+  const Leaves leaves = fake_cuda().capturing && script.replayed ? *script.replayed : script.leaves;
+  if (leaves == Leaves::kNothing) return;
   float number = leaves == Leaves::kZero ? 0.0f : 1.0f;
   if (task.direction == Direction::kForward)
     number = activate(call.epilogue.curve, number * products);
   for (const ResultPart& part : results_of(task, call))
     leave_rows(part.image, part.data, part.rows - (leaves == Leaves::kGap ? 1 : 0), part.channels,
                part.pitch, leaves == Leaves::kWrong ? 1.1f * number : number);
-  if (task.measure == MeasureKind::kNothing) return;
+  if (task.measure == MeasureKind::kNothing || script.measures == Measures::kNothing ||
+      leaves == Leaves::kUnmeasured)
+    return;
+  fake_cuda().effect([plan, call] { leave_measured(plan, call); });
+}
+void Fake::leave_measured(const Plan& plan, const ConvCall& call) {
+  const ConvTask& task = plan.task;
   const bool forward = task.direction == Direction::kForward;
   auto* const values =
       static_cast<std::uint16_t*>(const_cast<void*>(forward ? call.output : call.input));
   const std::int64_t channels = result_channels(task);
   const Measures kind = plan.script.measures;
-  if (kind == Measures::kNothing) return;
   ++measured;
   std::vector<float> sums = sums_of(task.measure, channels);
   for (std::size_t i = 0; i < sums.size(); ++i) {

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -59,6 +60,8 @@ enum class Leaves {
   kWrong,  // a tenth too large
   kGap,    // the last row as it was
   kZero,   // as if its products were zero
+  kNothing,
+  kUnmeasured  // the values alone, where it measures
 };
 
 struct Scripted {
@@ -71,6 +74,7 @@ struct Scripted {
   Leaves leaves = Leaves::kRight;
   bool lacks_memory = false;
   bool refuses_recording = false;
+  std::optional<Leaves> replayed = {};  // what a recording of it leaves; none: the same
 };
 
 struct FakePlan {
@@ -145,6 +149,7 @@ struct Fake {
   static bool measures(const Plan& plan) { return plan.script.measures != Measures::kNothing; }
   static void zero_first(Plan& plan) { plan.zeroes = true; }
   static void leave(const Plan& plan, const ConvCall& call);
+  static void leave_measured(const Plan& plan, const ConvCall& call);
   static int measured;  // how often such a plan ran
   static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte*) {
     ++runs;

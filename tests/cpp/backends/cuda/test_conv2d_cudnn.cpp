@@ -177,7 +177,6 @@ cudnn::Status get(cudnn::Object object, int attribute, int, std::int64_t wanted,
 
 // A result of ones and what fake_library.cpp says of it.
 void leave(std::int64_t engine, std::int64_t result, const FakeObject& pack) {
-  if (fake_cuda().capturing) return;
   std::map<std::int64_t, void*> operands;
   for (std::size_t i = 0; i < pack.ids.size(); ++i) operands[pack.ids[i]] = pack.pointers[i];
   fake.last_operands = operands;
@@ -244,7 +243,9 @@ const cudnn::Functions& functions() {
       get,
       [](cudnn::Handle handle, cudnn::Object plan, cudnn::Object pack) {
         const FakeObject& self = of(plan);
-        leave(self.engine, self.result, of(pack));
+        fake_cuda().effect([engine = self.engine, result = self.result, packed = of(pack)] {
+          leave(engine, result, packed);
+        });
         fake.executed.push_back({handle, fake.streams[handle], self.engine});
         fake_cuda().work(fake.us[self.engine]);
         return self.handle != handle && fake.loyal.count(self.engine) > 0 ? 3000 : 0;

@@ -59,13 +59,16 @@ cublaslt::Status multiply_by(cublaslt::Handle, cublaslt::MatmulDesc desc, const 
   const int index = static_cast<int>(algorithm->data[0]);
   fake_cublaslt().multiplied.push_back(index);
   fake_cuda().work(fake_cublaslt().us[index]);
-  if (fake_cublaslt().multiplies)
-    multiply(*static_cast<const FakeProduct*>(desc), static_cast<const float*>(a), matrix(as),
-             static_cast<const float*>(b), matrix(bs), *static_cast<const float*>(beta),
-             static_cast<const float*>(c), matrix(cs), static_cast<float*>(d), matrix(ds));
-  else if (!fake_cuda().capturing)
-    for (std::int64_t column = 0; column < matrix(ds).columns; ++column)
-      std::fill_n(static_cast<float*>(d) + column * matrix(ds).leading, matrix(ds).rows, 1.0f);
+  fake_cuda().effect([=, product = *static_cast<const FakeProduct*>(desc), of_a = matrix(as),
+                      of_b = matrix(bs), of_c = matrix(cs), of_d = matrix(ds),
+                      factor = *static_cast<const float*>(beta)] {
+    auto* const to = static_cast<float*>(d);
+    if (fake_cublaslt().multiplies)
+      return multiply(product, static_cast<const float*>(a), of_a, static_cast<const float*>(b),
+                      of_b, factor, static_cast<const float*>(c), of_c, to, of_d);
+    for (std::int64_t column = 0; column < of_d.columns; ++column)
+      std::fill_n(to + column * of_d.leading, of_d.rows, 1.0f);
+  });
   return 0;
 }
 

@@ -129,11 +129,11 @@ TEST_CASE("library kernel: what is not timed is looked at, too, once in a proces
   Found found = choices.find(task);
   CHECK(found.plan == "good");
   CHECK(found.why.starts_with("a plan was dropped: rows "));
-  CHECK(Fake::runs == 4);
+  CHECK(Fake::runs == 3);  // what is wrong by itself is not recorded
   CHECK(own_runs == 1);
   found = choices.find(task);
   CHECK(found.plan == "good");
-  CHECK(Fake::runs == 6);  // the wrong one alone
+  CHECK(Fake::runs == 4);  // the wrong one alone
   Fake::scripts = {{16, {leaving("spoilt", 1.0, Leaves::kGap)}}};
   found = choices.find(task);
   CHECK(found.plan.empty());
@@ -169,6 +169,58 @@ TEST_CASE("library kernel: what cannot be recorded is not taken without timing e
   // Where nothing can be recorded, a plan is no worse than our own kernel.
   fake_cuda().failing = {"cudaStreamBeginCapture"};
   CHECK(choices.find(stem(next_images(), 16)).plan == "eager");
+}
+
+// What it left by itself does not count for the recording.
+TEST_CASE("library kernel: a plan is dropped whose recording does something else than the plan") {
+  const Choices choices;
+  for (const Direction direction :
+       {Direction::kForward, Direction::kGradInput, Direction::kGradWeight})
+    for (const Leaves replayed : {Leaves::kNothing, Leaves::kGap, Leaves::kWrong}) {
+      CAPTURE(static_cast<int>(direction));
+      CAPTURE(static_cast<int>(replayed));
+      Scripted spoilt{"spoilt", 1.0};
+      spoilt.replayed = replayed;
+      Fake::scripts = {{16, {spoilt, {"good", 20.0}}}};
+      ConvTask task = stem(next_images(), 16);
+      task.direction = direction;
+      Found found = choices.find(task);
+      CHECK(found.plan == "good");
+      CHECK(found.why.starts_with("a plan was dropped: replayed, rows "));
+      const char* const by = replayed == Leaves::kWrong ? "differ by 0.1" : "differ by nan";
+      CHECK(found.why.find(by) != std::string::npos);
+      CHECK(PlanCache(plan_cache().file()).find(Choices::key_of(task)) == "good");
+      task.shape.images = next_images();  // kept by another process
+      plan_cache().put(choices.key_of(task), "spoilt");
+      found = choices.find(task);
+      CHECK(found.plan == "good");
+      CHECK(found.why.starts_with("a plan was dropped: replayed, rows "));
+      const Variable deterministic("PYCNN_CUDA_DETERMINISTIC", "1");
+      found = choices.find(task);
+      CHECK(found.plan == "good");
+      CHECK(found.why.starts_with("a plan was dropped: replayed, rows "));
+      // Where nothing can be recorded it does not matter.
+      fake_cuda().failing = {"cudaStreamBeginCapture"};
+      task.shape.images = next_images();
+      CHECK(choices.find(task).plan == "spoilt");
+      fake_cuda().failing = {};
+    }
+}
+
+TEST_CASE("library kernel: a plan that measures is dropped whose recording does not") {
+  const Choices choices;
+  own_us = 1e6;
+  for (const Leaves replayed : {Leaves::kUnmeasured, Leaves::kNothing, Leaves::kRight}) {
+    CAPTURE(static_cast<int>(replayed));
+    ConvTask task = stem(next_images(), 16);
+    task.measure = MeasureKind::kMoments;
+    Scripted fused{"fused", 1.0, false, 0, true, Measures::kRight};
+    fused.replayed = replayed;
+    Fake::scripts = {{16, {{"plain", 30.0}, fused}}};
+    const Found found = choices.find(task);
+    CHECK(found.plan == (replayed == Leaves::kRight ? "fused" : "plain"));
+    CHECK(found.why.starts_with("a plan was dropped: replayed, ") == (replayed != Leaves::kRight));
+  }
 }
 
 TEST_CASE("library kernel: without memory to look at it the fastest plan is taken") {

@@ -3,13 +3,17 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 // The part of the CUDA runtime that device.cpp and device_timer.cpp of backends/cuda call, on the
 // host: memory is the host's and work is done at once, though a clock tells when the host gave it
-// and when a device would have done it. Calls named in `fake_cuda().failing` fail. Like the real
-// one it keeps the last error until it is asked for, and refuses what may not be captured.
+// and when a device would have done it. The graph captured last does its work again when launched.
+// Calls named in `fake_cuda().failing` fail. Like the real one it keeps the last error until it is
+// asked for, and refuses what may not be captured.
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2,
                       cudaErrorInitializationError = 3, cudaErrorNoDevice = 100,
@@ -42,7 +46,8 @@ struct FakeCuda {
       events = 0;
   // Microseconds: how far host and device are, and what the graph captured last takes.
   double host = 0.0, device = 0.0, captured = 0.0;
-  bool uploaded = false;  // that graph
+  bool uploaded = false;                       // that graph
+  std::vector<std::function<void()>> effects;  // what it does to memory, in its order
   int streams_left = 1000;
   std::size_t largest_block = ~std::size_t{0};  // of memory
   int blocks_left = 1000000, cache_bytes = 0;
@@ -58,6 +63,13 @@ struct FakeCuda {
     run(us);
   }
   void run(double us) { device = std::max(device, host) + us; }
+  // Done at once, or where it is captured whenever that graph is launched.
+  void effect(std::function<void()> what) {
+    if (capturing)
+      effects.push_back(std::move(what));
+    else
+      what();
+  }
 
   cudaError_t result(const char* call, bool capturable = false,
                      cudaError_t error = cudaErrorUnknown) {
@@ -177,18 +189,19 @@ inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 inline cudaError_t cudaMemcpyAsync(void* target, const void* source, std::size_t bytes,
                                    cudaMemcpyKind, cudaStream_t) {
   const cudaError_t error = fake_cuda().result("cudaMemcpyAsync", true);
-  if (error == cudaSuccess && !fake_cuda().capturing) std::memmove(target, source, bytes);
+  if (error == cudaSuccess) fake_cuda().effect([=] { std::memmove(target, source, bytes); });
   return error;
 }
 inline cudaError_t cudaMemsetAsync(void* target, int value, std::size_t bytes, cudaStream_t) {
   const cudaError_t error = fake_cuda().result("cudaMemsetAsync", true);
-  if (error == cudaSuccess && !fake_cuda().capturing) std::memset(target, value, bytes);
+  if (error == cudaSuccess) fake_cuda().effect([=] { std::memset(target, value, bytes); });
   return error;
 }
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
   const cudaError_t error = fake_cuda().result("cudaStreamBeginCapture");
   fake_cuda().capturing = error == cudaSuccess;
   fake_cuda().captured = 0.0;
+  fake_cuda().effects.clear();
   return error;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
@@ -217,7 +230,10 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) {
   fake_cuda().host += fake_cuda().uploaded ? 8.0 : 60.0;
   fake_cuda().uploaded = true;
   fake_cuda().run(fake_cuda().captured);
-  return fake_cuda().result("cudaGraphLaunch");
+  const cudaError_t error = fake_cuda().result("cudaGraphLaunch");
+  if (error == cudaSuccess)
+    for (const auto& effect : fake_cuda().effects) effect();
+  return error;
 }
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
   const cudaError_t error = fake_cuda().result("cudaEventCreate", true);
