@@ -5,10 +5,10 @@
 //   pycnn_cuda_kernel_times --check      tiny shapes, once: whether it works (on the emulated
 //   device)
 //
-// Each is recorded many times as one, so that the host is no part of it; bfloat16 images. Times are
-// of what a step gives the device, what moves images for a rewritten convolution included; the
-// library's weights are packed before. A line ends with what the library's convolution was
-// rewritten to, if it was.
+// Each is recorded many times as one, so that the host is no part of it; bfloat16 images of normal
+// numbers (support/timed_operands.h). Times are of what a step gives the device, what moves images
+// for a rewritten convolution included; the library's weights are packed before. A line ends with
+// what the library's convolution was rewritten to, if it was.
 // A second table has microseconds of a convolution with what the batch norm next to it does: the
 // norm looks at the convolution's result itself (apart), or the convolution measures (measured).
 #include <chrono>
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "backends/cuda_loader.h"
+#include "support/timed_operands.h"
 
 namespace pycnn {
 namespace {
@@ -141,6 +142,13 @@ double multiply_adds(const Layer& layer) {
          static_cast<double>(layer.kernel * layer.kernel * layer.in / layer.groups);
 }
 
+testing::Operand operand_of(const Op& op, const TensorSpec& spec, int place) {
+  const bool is_norm = std::holds_alternative<ops::BatchNormStatistics>(op) ||
+                       std::holds_alternative<ops::BatchNormApplyGrad>(op);
+  if (spec.dtype != DType::kFloat32) return testing::Operand::kImage;
+  return is_norm || place != 1 ? testing::Operand::kVector : testing::Operand::kWeight;
+}
+
 // Microseconds of one run; negative: there is no such kernel, or it failed, for which `reason`
 // tells.
 double time_of(const DeviceModule& module, const Case& timed, const char* pinned, int repeats,
@@ -165,16 +173,18 @@ double time_of(const DeviceModule& module, const Case& timed, const char* pinned
   std::vector<void*> memory;
   const auto allocate = [&](std::size_t bytes) {
     memory.push_back(module.allocate(queue, bytes));
-    // Small numbers of every type.
-    const std::vector<std::byte> filling(bytes, std::byte{0x3C});
-    if (memory.back() != nullptr && bytes > 0) {
-      module.copy_in(queue, memory.back(), filling.data(), bytes);
-      (void)module.wait(queue, reason);
-    }
     return memory.back();
   };
   std::vector<TensorView> in, out;
-  for (const TensorSpec& spec : timed.inputs) in.push_back({allocate(byte_size(spec)), &spec, 0});
+  for (const TensorSpec& spec : timed.inputs) {
+    const int place = static_cast<int>(in.size());
+    const std::vector<std::byte> values =
+        testing::timed_operand(spec, operand_of(timed.op, spec, place), place);
+    in.push_back({allocate(values.size()), &spec, 0});
+    if (memory.back() == nullptr || values.empty()) continue;
+    module.copy_in(queue, memory.back(), values.data(), values.size());
+    (void)module.wait(queue, reason);
+  }
   for (const TensorSpec& spec : timed.outputs) out.push_back({allocate(byte_size(spec)), &spec, 0});
   DeviceKernelArgs args;
   args.op = &timed.op;
