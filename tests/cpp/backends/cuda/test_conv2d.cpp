@@ -56,41 +56,6 @@ TEST_CASE("cuda kernels: convolutions and their gradients") {
   check_conv(conv({1, 1}, {2, 2, 2, 2}), {2, 34, 33, 2}, {3, 5, 5, 2}, true);  // chunks of pixels
 }
 
-// By threads instead of tiles: vectors of results within pixels and over several, borders of a
-// block, windows as large as they may be, rows of them as they are packed for a product (1 to 3
-// channels) and taps.
-TEST_CASE("cuda kernels: convolutions of few channels") {
-  const auto check_few = [](const ops::Conv2d& plain, const Shape& input, const Shape& weight,
-                            ActivationKind kind, bool residual) {
-    for (const DType dtype : kImages) {
-      CAPTURE(weight[0]);
-      CAPTURE(weight[3]);
-      ops::Conv2d op = plain;
-      op.epilogue = {residual, kind, 0.25};
-      Tensors inputs = {random_tensor(input, 1, -2, 2, dtype), coarse(weight, 2),
-                        random_tensor({weight[0]}, 3)};
-      if (residual) {
-        const Shape output = plain.infer(specs_of({inputs[0], inputs[1]}))[0].shape;
-        inputs.push_back(random_tensor(output, 4, -9, 9, dtype));
-      }
-      check_anywhere(op, inputs);
-    }
-  };
-  constexpr ActivationKind kTanh = ActivationKind::kScaledTanh, kRelu = ActivationKind::kRelu,
-                           kNone = ActivationKind::kIdentity;
-  check_few(conv({1, 1}, {2, 2, 2, 2}), {3, 28, 28, 1}, {6, 5, 5, 1}, kTanh, false);
-  check_few(conv({1, 1}, {1, 1, 1, 1}), {1, 17, 16, 3}, {16, 3, 3, 3}, kRelu, true);
-  check_few(conv({2, 2}, {3, 3, 3, 3}), {1, 33, 19, 4}, {12, 7, 7, 4}, kRelu, false);
-  check_few(conv({1, 3}, {0, 4, 2, 0}, {2, 1}), {2, 9, 11, 2}, {8, 4, 3, 2}, kNone, true);
-  check_few(conv({3, 1}, {1, 0, 0, 1}), {1, 12, 13, 3}, {9, 3, 1, 3}, kTanh, true);
-  check_few({}, {1, 1, 1, 1}, {1, 1, 1, 1}, kRelu, true);
-  check_few({}, {0, 5, 5, 2}, {3, 2, 2, 2}, kRelu, false);
-  // What is a step too many for it, each.
-  check_few({}, {1, 9, 9, 5}, {6, 3, 3, 5}, kRelu, false);
-  check_few({}, {1, 9, 9, 3}, {17, 3, 3, 3}, kRelu, false);
-  check_few({}, {1, 10, 9, 4}, {6, 8, 7, 4}, kRelu, false);
-}
-
 // Every tile, which has borders of its own, on shapes that are no multiple of any; channels that
 // are and are not loaded by 16 bytes, narrow groups that are joined, taps that a stride leaves out.
 TEST_CASE("cuda kernels: tiles of convolutions") {
@@ -148,7 +113,7 @@ TEST_CASE("cuda kernels: gradients of weights are two launches at most") {
     op.kernel_size = {1, 1};
     op.bias = bias;
     return launches(op,
-                    {random_tensor({1, size, size, 2}, 1), random_tensor({1, size, size, 3}, 2)});
+                    {random_tensor({1, size, size, 5}, 1), random_tensor({1, size, size, 3}, 2)});
   };
   CHECK(gradient(16, true) == 1);
   CHECK(gradient(17, true) == 2);
@@ -161,10 +126,13 @@ TEST_CASE("cuda kernels: gradients of weights are two launches at most") {
 
 // As many chunks as are added by several threads.
 TEST_CASE("cuda kernels: sums of more chunks than one thread adds") {
-  for (const auto& [images, height, width] : {std::array{5, 64, 61}, {1, 302, 230}}) {
-    const Shape input = {images, height, width, 1}, output = {images, height, width, 2};
-    check_weight_gradient({}, random_tensor(input, 1), {2, 1, 1, 1}, random_tensor(output, 2),
-                          true);
+  for (const char* const tile : {"", "small"}) {  // by threads, and by tiles
+    const Variable named("PYCNN_CUDA_TILE", tile);
+    for (const auto& [images, height, width] : {std::array{5, 64, 61}, {1, 302, 230}}) {
+      const Shape input = {images, height, width, 1}, output = {images, height, width, 2};
+      check_weight_gradient({}, random_tensor(input, 1), {2, 1, 1, 1}, random_tensor(output, 2),
+                            true);
+    }
   }
 }
 
