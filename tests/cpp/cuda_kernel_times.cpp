@@ -28,7 +28,8 @@ struct Layer {
   const char* name;
   std::int64_t images, size, in, out, kernel, stride, groups;
 };
-// ResNet-50 at batch 64, VGG-16 at 32, ResNeXt-50 at 64; size 1 and kernel 1: a dense layer.
+// ResNet-50 at batch 64, VGG-16 at 32, ResNeXt-50 at 64, LeNet-5, whose channels fill no tile, at
+// 256; size 1 and kernel 1: a dense layer.
 const std::vector<Layer> kLayers = {
     {"resnet50 stem 7x7/2", 64, 224, 3, 64, 7, 2, 1},
     {"resnet50 1x1 64-256", 64, 56, 64, 256, 1, 1, 1},
@@ -39,6 +40,7 @@ const std::vector<Layer> kLayers = {
     {"resnext50 3x3 128, 32", 64, 56, 128, 128, 3, 1, 32},
     {"vgg16 3x3 512-512", 32, 28, 512, 512, 3, 1, 1},
     {"vgg16 dense 25088-4096", 256, 1, 25088, 4096, 1, 1, 1},
+    {"lenet5 5x5 1-6", 256, 28, 1, 6, 5, 1, 1},
 };
 // Of ResNet-50, too, with a batch norm behind.
 const std::vector<Layer> kNormed = {{"resnet50 1x1 64-256", 64, 56, 64, 256, 1, 1, 1},

@@ -5,6 +5,7 @@
 
 #include "backends/cuda/columns.h"
 #include "backends/cuda/conv2d.h"
+#include "backends/cuda/conv2d_chunks.h"
 #include "backends/cuda/conv2d_direct.h"
 #include "backends/cuda/conv2d_finish.h"
 #include "backends/cuda/conv2d_tiles.h"
@@ -231,69 +232,6 @@ struct AddEpilogue {
   }
 };
 
-// Chunks of sums, each of `count`, added in float64: many of them by several threads, whose own
-// sums are added in order.
-struct ChunkSums {
-  const float* sums;  // (chunk, count)
-  float* output;
-  std::int64_t chunks, count;
-
-  PYCNN_BOTH int lanes() const { return chunks >= 64 ? 16 : chunks >= 16 ? 4 : 1; }
-  PYCNN_BOTH std::int64_t blocks_of(int threads) const {
-    if (chunks <= 1) return 0;  // the sums were all
-    const std::int64_t columns = threads / lanes();
-    return (count + columns - 1) / columns;
-  }
-};
-
-// Of the weight's gradient and of the bias'.
-struct AddChunks {
-  static constexpr int kThreads = 256, kAtOnce = 4;
-  struct Shared {
-    double sum[kThreads];
-  };
-  struct Registers {};
-  ChunkSums weight, bias;
-
-  PYCNN_BOTH std::int64_t blocks() const {
-    return weight.blocks_of(kThreads) + bias.blocks_of(kThreads);
-  }
-  PYCNN_BOTH void operator()(Block<AddChunks>& block) const {
-    const std::int64_t before = weight.blocks_of(kThreads);
-    const bool is_weight = block.index() < before;
-    const ChunkSums& of = is_weight ? weight : bias;
-    const int lanes = of.lanes(), columns = kThreads / lanes;
-    const std::int64_t first = (block.index() - (is_weight ? 0 : before)) * columns;
-    double* const shared = block.shared().sum;
-    block.each([&](int thread, Registers&) {
-      const std::int64_t at = first + thread % columns;
-      double sum = 0.0;
-      if (at < of.count) {
-        const std::int64_t step = std::int64_t{lanes} * of.count;
-        const float* from = of.sums + thread / columns * of.count + at;
-        std::int64_t left = (of.chunks - thread / columns + lanes - 1) / lanes;
-        for (; left >= kAtOnce; left -= kAtOnce) {
-          float values[kAtOnce];
-          PYCNN_UNROLL
-          for (int i = 0; i < kAtOnce; ++i) values[i] = from[i * step];
-          PYCNN_UNROLL
-          for (int i = 0; i < kAtOnce; ++i) sum += static_cast<double>(values[i]);
-          from += kAtOnce * step;
-        }
-        for (; left > 0; --left, from += step) sum += static_cast<double>(*from);
-      }
-      shared[thread] = sum;
-    });
-    block.last([&](int thread, Registers&) {
-      const std::int64_t at = first + thread;
-      if (thread >= columns || at >= of.count) return;
-      double sum = 0.0;
-      for (int lane = 0; lane < lanes; ++lane) sum += shared[lane * columns + thread];
-      of.output[at] = static_cast<float>(sum);
-    });
-  }
-};
-
 struct BiasFinish {
   float* grad_bias;
   PYCNN_BOTH void operator()(std::int64_t, std::int64_t c, const double (&sums)[1]) const {
@@ -336,7 +274,7 @@ TileSize weight_tile_of(const GroupShape& g, int columns) {
   return is_narrow ? TileSize::kSmall : TileSize::kLarge;
 }
 
-std::int64_t chunks_of(const ConvShape& s) {
+std::int64_t tile_chunks_of(const ConvShape& s) {
   const Joined product = joined(s);
   const GroupShape& g = product.g;
   const int columns = product.taps() * g.in;
@@ -378,6 +316,45 @@ void with_arithmetic(Arithmetic arithmetic, const F& f) {
     case Arithmetic::kFloat16:
       return f(Float16{}, std::true_type{});
   }
+}
+
+// Multiply-adds of a tile, by CUDA cores and by tensor cores, in the time of one of a thread that
+// loads what it multiplies. Estimated, never timed: a tile loads its elements one by one here.
+constexpr std::int64_t kPlainGain = 2, kTensorCoreGain = 8;
+
+// Whether the weight's gradient is added up by threads: where tiles would make so many more
+// multiply-adds for each pixel, most of them of zeros, that these take longer.
+bool is_direct_weight(Arithmetic arithmetic, const ConvShape& s) {
+  if (!conv2d_is_direct(s) || named_tile()) return false;
+  const Joined product = joined(s);
+  bool is_direct = false;
+  with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
+    const std::int64_t columns =
+        std::int64_t{product.taps()} * padded_channels<decltype(type)>(product.g.in);
+    const std::int64_t of_tiles =
+        tiles_of(product.g.out, columns, SmallTile::kRows, SmallTile::kColumns) * SmallTile::kRows *
+        SmallTile::kColumns;
+    const std::int64_t gain = tensor_cores.value ? kTensorCoreGain : kPlainGain;
+    is_direct = of_tiles > gain * conv2d_direct_weight_work(s);
+  });
+  return is_direct;
+}
+
+// Chunks of pixels, whose sums are added by a launch of their own where there are several.
+struct WeightChunks {
+  bool is_direct;
+  std::int64_t weight, bias;
+
+  std::int64_t weight_sums(const ConvShape& s) const {
+    return weight > 1 ? weight * s.weights() : 0;
+  }
+  std::int64_t bias_sums(const ConvShape& s) const { return bias > 1 ? bias * s.out_channels : 0; }
+};
+WeightChunks chunks_of(Arithmetic arithmetic, const ConvShape& s, bool bias) {
+  WeightChunks chunks{is_direct_weight(arithmetic, s), 0, 0};
+  chunks.weight = chunks.is_direct ? conv2d_direct_weight_chunks(s) : tile_chunks_of(s);
+  if (bias) chunks.bias = chunks.is_direct ? chunks.weight : bias_chunks_of(s);
+  return chunks;
 }
 
 constexpr std::int64_t kApart = 256;
@@ -614,22 +591,21 @@ void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShap
   });
 }
 
-std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias) {
-  const std::int64_t chunks = chunks_of(shape), bias_chunks = bias ? bias_chunks_of(shape) : 1;
-  const std::int64_t partials = (chunks > 1 ? chunks * shape.weights() : 0) +
-                                (bias_chunks > 1 ? bias_chunks * shape.out_channels : 0);
-  return partials * static_cast<std::int64_t>(sizeof(float));
+std::int64_t conv2d_grad_weight_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
+                                              bool bias) {
+  const WeightChunks chunks = chunks_of(arithmetic, shape, bias);
+  return (chunks.weight_sums(shape) + chunks.bias_sums(shape)) *
+         static_cast<std::int64_t>(sizeof(float));
 }
 
-void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
-                        const void* input, const void* grad_output, float* grad_weight,
-                        float* grad_bias, void* scratch) {
+namespace {
+
+// `chunks` of sums, or with one the gradients themselves.
+void multiply_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                     const void* input, const void* grad_output, const WeightChunks& chunks,
+                     float* sums, float* bias_sums) {
   const Joined product = joined(shape);
   const GroupShape& g = product.g;
-  const std::int64_t chunks = chunks_of(shape);
-  const std::int64_t bias_chunks = grad_bias != nullptr ? bias_chunks_of(shape) : 0;
-  auto* const sums = static_cast<float*>(scratch);
-  float* const bias_sums = sums + (chunks > 1 ? chunks * shape.weights() : 0);
   with_arithmetic(arithmetic, [&](auto type, auto tensor_cores) {
     using T = decltype(type);
     WeightSource<T, SmallTile> source{};
@@ -648,15 +624,32 @@ void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvSha
     source.x = product.x;
     source.input = static_cast<const T*>(input);
     source.grad_output = static_cast<const T*>(grad_output);
-    source.sums = chunks > 1 ? sums : grad_weight;
-    source.chunks = static_cast<int>(chunks);
-    source.chunk_pixels = static_cast<int>((shape.pixels() + chunks - 1) / chunks);
-    source.bias_sums = bias_chunks > 1 ? bias_sums : grad_bias;
-    source.bias_chunks = static_cast<int>(bias_chunks);
+    source.sums = sums;
+    source.chunks = static_cast<int>(chunks.weight);
+    source.chunk_pixels = static_cast<int>((shape.pixels() + chunks.weight - 1) / chunks.weight);
+    source.bias_sums = bias_sums;
+    source.bias_chunks = static_cast<int>(chunks.bias);
     multiply<T, tensor_cores.value>(queue, weight_tile_of(g, product.taps() * g.in), source);
   });
-  const AddChunks rest{{sums, grad_weight, chunks, shape.weights()},
-                       {bias_sums, grad_bias, bias_chunks, shape.out_channels}};
+}
+
+}  // namespace
+
+void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
+                        const void* input, const void* grad_output, float* grad_weight,
+                        float* grad_bias, void* scratch) {
+  const WeightChunks chunks = chunks_of(arithmetic, shape, grad_bias != nullptr);
+  auto* const sums = static_cast<float*>(scratch);
+  float* const bias_sums = sums + chunks.weight_sums(shape);
+  float* const weight_to = chunks.weight > 1 ? sums : grad_weight;
+  float* const bias_to = chunks.bias > 1 ? bias_sums : grad_bias;
+  if (chunks.is_direct)
+    conv2d_direct_weight(queue, image_of(arithmetic), shape, input, grad_output, weight_to,
+                         bias_to);
+  else
+    multiply_weight(queue, arithmetic, shape, input, grad_output, chunks, weight_to, bias_to);
+  const AddChunks rest{{sums, grad_weight, chunks.weight, shape.weights()},
+                       {bias_sums, grad_bias, chunks.bias, shape.out_channels}};
   launch(queue, rest, rest.blocks());
 }
 

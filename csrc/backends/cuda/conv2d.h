@@ -118,7 +118,8 @@ void conv2d_grad_input(DeviceQueue& queue, Arithmetic arithmetic, const ConvShap
                        void* scratch);
 
 // The pixels are summed in chunks that depend on the shape alone, and these in order.
-std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape& shape, bool bias);
+std::int64_t conv2d_grad_weight_scratch_bytes(Arithmetic arithmetic, const ConvShape& shape,
+                                              bool bias);
 void conv2d_grad_weight(DeviceQueue& queue, Arithmetic arithmetic, const ConvShape& shape,
                         const void* input, const void* grad_output, float* grad_weight,
                         float* grad_bias, void* scratch);

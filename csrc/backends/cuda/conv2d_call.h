@@ -139,7 +139,7 @@ inline std::int64_t own_scratch_bytes(const ConvTask& task, bool tf32, bool pack
     case Direction::kGradInput:
       return conv2d_grad_input_scratch_bytes(arithmetic, task.shape, task.measure, packed);
     case Direction::kGradWeight:
-      return conv2d_grad_weight_scratch_bytes(task.shape, task.bias);
+      return conv2d_grad_weight_scratch_bytes(arithmetic, task.shape, task.bias);
   }
   return 0;
 }

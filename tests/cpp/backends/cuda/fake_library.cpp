@@ -71,7 +71,7 @@ std::int64_t conv2d_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind, boo
 std::int64_t conv2d_grad_input_scratch_bytes(Arithmetic, const ConvShape&, MeasureKind, bool) {
   return 16;
 }
-std::int64_t conv2d_grad_weight_scratch_bytes(const ConvShape&, bool) { return 16; }
+std::int64_t conv2d_grad_weight_scratch_bytes(Arithmetic, const ConvShape&, bool) { return 16; }
 std::int64_t conv2d_grad_bias_scratch_bytes(const ConvShape&) { return 16; }
 void conv2d_gradient_epilogue(DeviceQueue&, Image, const ConvShape&, const ConvEpilogue&, void*) {
   move(moves.epilogues, moves.finish_us);
