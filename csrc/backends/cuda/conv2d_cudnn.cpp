@@ -1,14 +1,9 @@
-// Convolutions by cuDNN: configurations that keep the rules (cudnn_graph.h), chosen as
-// library_kernel.h tells. Those that are a product of two matrices may be cuBLASLt's, too.
-#include <algorithm>
-#include <array>
-#include <atomic>
+#include "backends/cuda/conv2d_cudnn.h"
 
-#include "backends/cuda/cudnn_graph.h"
-#include "backends/cuda/dense_cublaslt.h"
+#include <algorithm>
+#include <optional>
+
 #include "backends/cuda/elementwise.h"
-#include "backends/cuda/library_either.h"
-#include "backends/cuda/library_kernel.h"
 #include "backends/cuda/library_own.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/stream_users.h"
@@ -17,29 +12,9 @@ namespace pycnn::cuda {
 namespace {
 
 using cudnn::ConvProblem;
-
-// A handle is for one thread at a time.
-struct Link {
-  const cudnn::Functions* functions = nullptr;
-  std::string problem;  // why there are no functions
-  int device = 0;
-  // Executes plans, those that are timed, too. A program may run while another one is compiled.
-  cudnn::Handle for_runs = nullptr;
-  mutable std::mutex running;
-  mutable cudaStream_t stream = nullptr;  // that it was given last
-  // Make plans, under choice_mutex; by thread, null until it is wanted.
-  mutable std::array<cudnn::Handle, kMostBuilders> for_plans = {};
-};
-
-// Of the calling thread, whose number is that of in_threads.
-cudnn::Target target_of(const Link& link, int thread) {
-  cudnn::Handle& handle = link.for_plans[static_cast<std::size_t>(thread)];
-  if (handle == nullptr && link.functions->cudnnCreate(&handle) != 0) {
-    handle = nullptr;
-    throw cudnn::Error("cudnnCreate");
-  }
-  return {handle, nullptr};
-}
+using Link = Cudnn::Link;
+using Plan = Cudnn::Plan;
+using Layout = Cudnn::Layout;
 
 // A stream that ended may be looked at when the handle is given another one.
 void forget_stream_of(const Link& link) {
@@ -64,23 +39,6 @@ void forget_streams_of(int device) noexcept {
   for (const Link* const link : links().list)
     if (link->device == device) forget_stream_of(*link);
 }
-
-// Where things lie in a kernel's scratch. Narrow weights that are read are packed (packed_bytes).
-struct Layout {
-  std::int64_t workspace = 0, weight = 0, bias = 0, partials = 0, bytes = 0;
-};
-
-// What a kernel needs besides its views: lives in Kernel::state.
-struct Plan {
-  const Link& link;
-  ConvProblem problem;  // with what the engine joins
-  cudnn::Descriptor plan;
-  Layout layout;
-  bool zeroes = false;  // the sums, which its engine adds to
-
-  std::int64_t scratch_bytes() const { return layout.bytes; }
-  std::int64_t workspace_bytes() const { return layout.weight; }
-};
 
 std::int64_t measured_channels(const ConvProblem& problem) {
   return problem.direction == Direction::kForward ? problem.shape.out_channels
@@ -216,28 +174,6 @@ void run_plan(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::b
 
 // ---- Choosing
 
-ConvProblem plain_problem(const ConvTask& task) {
-  ConvProblem problem;
-  problem.direction = task.direction;
-  problem.image = task.image;
-  problem.shape = task.shape;
-  problem.bottom = task.bottom;
-  problem.right = task.right;
-  return problem;
-}
-
-// With what of the epilogue engines can join.
-ConvProblem joined_problem(const ConvTask& task) {
-  ConvProblem problem = plain_problem(task);
-  if (task.direction != Direction::kForward) return problem;
-  const CurveKind kind = task.curve.kind;
-  if (!task.bias || (kind != CurveKind::kIdentity && kind != CurveKind::kRelu)) return problem;
-  problem.bias = true;
-  problem.residual = task.residual;
-  problem.relu = kind == CurveKind::kRelu;
-  return problem;
-}
-
 // With all that is measured of the result; none: engines cannot, or their vectors of channels would
 // not begin with one of 16 bytes.
 std::optional<ConvProblem> measuring_problem(const ConvTask& task) {
@@ -274,193 +210,31 @@ std::shared_ptr<Plan> plan_of(const Link& link, const ConvProblem& problem, bool
       Plan{link, problem, std::move(descriptor), layout_of(problem, has_bias, workspace)});
 }
 
-// The engines for a problem. Each thread asks anew: a configuration belongs to the handle of its
-// graph.
-class Engines {
- public:
-  Engines(const Link& link, const ConvProblem& problem, const cudnn::EngineRules& rules)
-      : link_(link), problem_(problem), rules_(rules) {}
+cudnn::EngineRules rules_of(const Link& link, const ConvTask& task, const LibraryOptions& options) {
+  return {options.tf32, options.deterministic, task.winograd,
+          missing_compiler(*link.functions).empty()};
+}
 
-  // Throws cudnn::Error: no engine knows the problem.
-  const std::vector<cudnn::Candidate>& of(int thread) {
-    std::unique_ptr<Asked>& asked = asked_[static_cast<std::size_t>(thread)];
-    if (asked == nullptr) {
-      asked = std::make_unique<Asked>(*link_.functions, problem_, target_of(link_, thread));
-      asked->candidates = asked->graph.candidates(rules_);
+// Those of one graph.
+void offer(const Link& link, const ConvTask& task, const ConvProblem& problem,
+           const cudnn::EngineRules& rules, OfferLimit& limit, std::vector<Offer<Plan>>& offers) {
+  const auto engines = std::make_shared<CudnnEngines>(link, problem, rules);
+  try {
+    const std::vector<cudnn::Candidate>& candidates = engines->of(0);
+    for (std::size_t place = 0; place < candidates.size(); ++place) {
+      const cudnn::EngineFacts& engine = candidates[place].engine;
+      if (!limit.takes(engine.compiles())) continue;
+      offers.push_back({[engines, place, index = engine.index, has_bias = task.bias](int thread) {
+                          return engines->plan(place, index, has_bias, thread);
+                        },
+                        engine.compiles(), problem.measure != MeasureKind::kNothing});
     }
-    return asked->candidates;
+  } catch (const cudnn::Error&) {
+    // No engine knows this graph.
   }
+}
 
-  // The plan of the engine that is at that place, for whoever asks. Null: it does not work.
-  std::shared_ptr<Plan> plan(std::size_t place, std::int64_t engine, bool has_bias, int thread) {
-    try {
-      const std::vector<cudnn::Candidate>& candidates = of(thread);
-      if (place >= candidates.size() || candidates[place].engine.index != engine) return nullptr;
-      return plan_of(link_, problem_, has_bias,
-                     make_plan(*link_.functions, candidates[place], target_of(link_, thread)));
-    } catch (const cudnn::Error&) {
-      return nullptr;
-    }
-  }
-
- private:
-  struct Asked {
-    Asked(const cudnn::Functions& f, const ConvProblem& problem, const cudnn::Target& target)
-        : graph(f, problem, target) {}
-    cudnn::ConvGraph graph;
-    std::vector<cudnn::Candidate> candidates;
-  };
-  const Link& link_;
-  const ConvProblem problem_;
-  const cudnn::EngineRules rules_;
-  std::array<std::unique_ptr<Asked>, kMostBuilders> asked_;
-};
-
-struct Cudnn {
-  using Link = cuda::Link;
-  using Plan = cuda::Plan;
-  static constexpr const char* kName = "cuDNN";
-  static constexpr const char* kNoPlan = "cuDNN has no engine for it";
-  static constexpr const char* kNotGiven = "cuDNN could not be given work";
-  template <class OpType>
-  static const char* variant(const Plan&) {
-    return kLibrary<OpType>;
-  }
-
-  static const cudnn::Functions* load(std::string& problem) { return load_cudnn(problem); }
-  static bool open(Link& link) {
-    if (cudaGetDevice(&link.device) != cudaSuccess ||
-        link.functions->cudnnCreate(&link.for_runs) != 0)
-      return false;
-    const std::lock_guard lock(links().mutex);
-    links().list.push_back(&link);
-    forget_streams = forget_streams_of;
-    return true;
-  }
-
-  static cudnn::EngineRules rules_of(const Link& link, const ConvTask& task,
-                                     const LibraryOptions& options) {
-    return {options.tf32, options.deterministic, task.winograd,
-            missing_compiler(*link.functions).empty()};
-  }
-
-  static std::string left_out(const Link& link, const LibraryOptions& options) {
-    const std::string& missing = missing_compiler(*link.functions);
-    if (options.deterministic || missing.empty()) return {};
-    return "no engines that are compiled at run time: " + missing;
-  }
-
-  static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
-    const std::string key = "cudnn " + std::to_string(link.functions->cudnnGetVersion()) +
-                            "; conv2d" + task_numbers(task, options.tf32);
-    // What was fastest without a compiler is not kept for those who have one, nor what was before
-    // engines measured.
-    if (!missing_compiler(*link.functions).empty()) return key + "; not compiled";
-    return measuring_problem(task) ? key + kMeasuredMark : key;
-  }
-
-  // Those that join the epilogue first.
-  static std::vector<Offer<Plan>> offers(const Link& link, const ConvTask& task,
-                                         const LibraryOptions& options) {
-    const ConvProblem plain = plain_problem(task), joined = joined_problem(task);
-    std::vector<ConvProblem> problems;
-    if (joined.bias) problems.push_back(joined);
-    // What comes behind a plan takes images whose pixels follow one another.
-    const bool ends_plain = !task.bias && !task.residual && task.curve.kind == CurveKind::kIdentity;
-    if (ends_plain || task.shape.output_step == 0) problems.push_back(plain);
-    std::vector<Offer<Plan>> offers;
-    OfferLimit limit(task.shape.output_step != 0);
-    for (const ConvProblem& problem : problems) {
-      limit.begin_graph();
-      offer(link, task, problem, rules_of(link, task, options), limit, offers);
-    }
-    // They are few together: a promise that costs speed is asked for once.
-    if (std::optional<ConvProblem> measuring = measuring_problem(task)) {
-      OfferLimit few(false);
-      const cudnn::EngineRules rules = rules_of(link, task, options);
-      few.begin_graph(kMostCompiled - 1);
-      offer(link, task, *measuring, rules, few, offers);
-      measuring->repeatable = true;
-      few.begin_graph(1);
-      offer(link, task, *measuring, rules, few, offers);
-    }
-    return offers;
-  }
-
-  // Those of one graph.
-  static void offer(const Link& link, const ConvTask& task, const ConvProblem& problem,
-                    const cudnn::EngineRules& rules, OfferLimit& limit,
-                    std::vector<Offer<Plan>>& offers) {
-    const auto engines = std::make_shared<Engines>(link, problem, rules);
-    try {
-      const std::vector<cudnn::Candidate>& candidates = engines->of(0);
-      for (std::size_t place = 0; place < candidates.size(); ++place) {
-        const cudnn::EngineFacts& engine = candidates[place].engine;
-        if (!limit.takes(engine.compiles())) continue;
-        offers.push_back({[engines, place, index = engine.index, has_bias = task.bias](int thread) {
-                            return engines->plan(place, index, has_bias, thread);
-                          },
-                          engine.compiles(), problem.measure != MeasureKind::kNothing});
-      }
-    } catch (const cudnn::Error&) {
-      // No engine knows this graph.
-    }
-  }
-
-  static bool measures(const Plan& plan) { return plan.problem.measure != MeasureKind::kNothing; }
-  static void zero_first(Plan& plan) { plan.zeroes = true; }
-
-  // The first character tells whether the epilogue is joined, or the result measured and the sums
-  // are zeroed before.
-  static std::string text(const Plan& plan) {
-    try {
-      const char* const kind = measures(plan)      ? (plan.zeroes ? "z" : "m")
-                               : plan.problem.bias ? "+"
-                                                   : "-";
-      return kind + plan.plan.text(cudnn::kPlanJson);
-    } catch (const cudnn::Error&) {
-      return {};
-    }
-  }
-  static std::shared_ptr<Plan> read(const Link& link, const ConvTask& task, const LibraryOptions&,
-                                    const std::string& text) {
-    const char kind = text.empty() ? ' ' : text.front();
-    std::optional<ConvProblem> problem;
-    if (kind == '+') problem = joined_problem(task);
-    if (kind == '-') problem = plain_problem(task);
-    if (kind == 'm' || kind == 'z') problem = measuring_problem(task);
-    if (!problem) return nullptr;
-    try {
-      auto plan = plan_of(link, *problem, task.bias,
-                          read_plan(*link.functions, text.substr(1), target_of(link, 0)));
-      plan->zeroes = kind == 'z';
-      return plan;
-    } catch (const cudnn::Error&) {
-      return nullptr;
-    }
-  }
-
-  static void run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
-    run_plan(queue, plan, call, scratch);
-  }
-  static Image image(const Plan& plan) { return plan.problem.image; }
-  static bool packs_bias(const Plan& plan) {
-    return plan.problem.bias && is_narrow(plan.problem.image);
-  }
-  static bool leaves_narrow(const Plan& plan) {
-    return plan.problem.direction == Direction::kGradWeight && is_narrow(plan.problem.image);
-  }
-  static void forget_stream(const Link& link) { forget_stream_of(link); }
-};
-
-// For convolutions that cuBLASLt can compute, too.
-struct CudnnOrCublasLt : Either<Cudnn, CublasLt> {
-  static constexpr const char* kName = "cuDNN, or cuBLASLt,";
-  static constexpr const char* kNoPlan = "neither cuDNN nor cuBLASLt has a plan for it";
-  static constexpr const char* kNotGiven = "a library could not be given work";
-};
-
-// Or what it can be rewritten to.
+// Whether it is a product of two matrices, or what it can be rewritten to.
 bool may_be_product(const ConvTask& task) {
   if (is_product(task)) return true;
   const std::vector<ConvRewrite> rewrites = rewrites_of(task);
@@ -481,6 +255,143 @@ Choice choose(int device, const OpType& op, const Problem& problem) {
 }
 
 }  // namespace
+
+cudnn::Target target_of(const Link& link, int thread) {
+  cudnn::Handle& handle = link.for_plans[static_cast<std::size_t>(thread)];
+  if (handle == nullptr && link.functions->cudnnCreate(&handle) != 0) {
+    handle = nullptr;
+    throw cudnn::Error("cudnnCreate");
+  }
+  return {handle, nullptr};
+}
+
+ConvProblem plain_problem(const ConvTask& task) {
+  ConvProblem problem;
+  problem.direction = task.direction;
+  problem.image = task.image;
+  problem.shape = task.shape;
+  problem.bottom = task.bottom;
+  problem.right = task.right;
+  return problem;
+}
+
+ConvProblem joined_problem(const ConvTask& task) {
+  ConvProblem problem = plain_problem(task);
+  if (task.direction != Direction::kForward) return problem;
+  const CurveKind kind = task.curve.kind;
+  if (!task.bias || (kind != CurveKind::kIdentity && kind != CurveKind::kRelu)) return problem;
+  problem.bias = true;
+  problem.residual = task.residual;
+  problem.relu = kind == CurveKind::kRelu;
+  return problem;
+}
+
+const std::vector<cudnn::Candidate>& CudnnEngines::of(int thread) {
+  std::unique_ptr<Asked>& asked = asked_[static_cast<std::size_t>(thread)];
+  if (asked == nullptr) {
+    asked = std::make_unique<Asked>(*link_.functions, problem_, target_of(link_, thread));
+    asked->candidates = asked->graph.candidates(rules_);
+  }
+  return asked->candidates;
+}
+
+std::shared_ptr<Plan> CudnnEngines::plan(std::size_t place, std::int64_t engine, bool has_bias,
+                                         int thread) {
+  try {
+    const std::vector<cudnn::Candidate>& candidates = of(thread);
+    if (place >= candidates.size() || candidates[place].engine.index != engine) return nullptr;
+    return plan_of(link_, problem_, has_bias,
+                   make_plan(*link_.functions, candidates[place], target_of(link_, thread)));
+  } catch (const cudnn::Error&) {
+    return nullptr;
+  }
+}
+
+bool Cudnn::open(Link& link) {
+  if (cudaGetDevice(&link.device) != cudaSuccess ||
+      link.functions->cudnnCreate(&link.for_runs) != 0)
+    return false;
+  const std::lock_guard lock(links().mutex);
+  links().list.push_back(&link);
+  forget_streams = forget_streams_of;
+  return true;
+}
+
+std::string Cudnn::left_out(const Link& link, const LibraryOptions& options) {
+  const std::string& missing = missing_compiler(*link.functions);
+  if (options.deterministic || missing.empty()) return {};
+  return "no engines that are compiled at run time: " + missing;
+}
+
+std::string Cudnn::key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
+  const std::string key = "cudnn " + std::to_string(link.functions->cudnnGetVersion()) +
+                          "; conv2d" + task_numbers(task, options.tf32);
+  // What was fastest without a compiler is not kept for those who have one, nor what was before
+  // engines measured.
+  if (!missing_compiler(*link.functions).empty()) return key + "; not compiled";
+  return measuring_problem(task) ? key + kMeasuredMark : key;
+}
+
+std::vector<Offer<Plan>> Cudnn::offers(const Link& link, const ConvTask& task,
+                                       const LibraryOptions& options) {
+  const ConvProblem plain = plain_problem(task), joined = joined_problem(task);
+  std::vector<ConvProblem> problems;
+  if (joined.bias) problems.push_back(joined);
+  // What comes behind a plan takes images whose pixels follow one another.
+  const bool ends_plain = !task.bias && !task.residual && task.curve.kind == CurveKind::kIdentity;
+  if (ends_plain || task.shape.output_step == 0) problems.push_back(plain);
+  std::vector<Offer<Plan>> offers;
+  OfferLimit limit(task.shape.output_step != 0);
+  for (const ConvProblem& problem : problems) {
+    limit.begin_graph();
+    offer(link, task, problem, rules_of(link, task, options), limit, offers);
+  }
+  // They are few together: a promise that costs speed is asked for once.
+  if (std::optional<ConvProblem> measuring = measuring_problem(task)) {
+    OfferLimit few(false);
+    const cudnn::EngineRules rules = rules_of(link, task, options);
+    few.begin_graph(kMostCompiled - 1);
+    offer(link, task, *measuring, rules, few, offers);
+    measuring->repeatable = true;
+    few.begin_graph(1);
+    offer(link, task, *measuring, rules, few, offers);
+  }
+  return offers;
+}
+
+std::string Cudnn::text(const Plan& plan) {
+  try {
+    const char* const kind = measures(plan)      ? (plan.zeroes ? "z" : "m")
+                             : plan.problem.bias ? "+"
+                                                 : "-";
+    return kind + plan.plan.text(cudnn::kPlanJson);
+  } catch (const cudnn::Error&) {
+    return {};
+  }
+}
+std::shared_ptr<Plan> Cudnn::read(const Link& link, const ConvTask& task, const LibraryOptions&,
+                                  const std::string& text) {
+  const char kind = text.empty() ? ' ' : text.front();
+  std::optional<ConvProblem> problem;
+  if (kind == '+') problem = joined_problem(task);
+  if (kind == '-') problem = plain_problem(task);
+  if (kind == 'm' || kind == 'z') problem = measuring_problem(task);
+  if (!problem) return nullptr;
+  try {
+    auto plan = plan_of(link, *problem, task.bias,
+                        read_plan(*link.functions, text.substr(1), target_of(link, 0)));
+    plan->zeroes = kind == 'z';
+    return plan;
+  } catch (const cudnn::Error&) {
+    return nullptr;
+  }
+}
+
+void Cudnn::run(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::byte* scratch) {
+  run_plan(queue, plan, call, scratch);
+}
+
+void Cudnn::forget_stream(const Link& link) { forget_stream_of(link); }
 
 Choice select_library(int device, const ops::Conv2d& op, const Problem& problem) {
   return choose(device, op, problem);
