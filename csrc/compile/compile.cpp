@@ -53,6 +53,8 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   }
   std::map<std::string, std::string> pins = options.variants;
   graph = recompute(graph, options.recompute, pins, device.module != nullptr);
+  // Behind it: what is computed again gives its signs then, and not before.
+  if (options.fuse && device.module != nullptr) graph = keep_signs(graph, pins);
 
   check_sizes(graph);
   KernelChoice choice = kernel_choice(recorded, graph, options);

@@ -111,6 +111,10 @@ Graph fuse_update(const Graph& graph, const std::map<std::string, std::string>& 
 Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::string>& pins,
                 bool on_device = false);
 
+// Has batch norms that end with a ReLU keep where it was open, a bit a value, for gradients that go
+// back through it within that of a convolution; but for those that `pins` name. For a device.
+Graph keep_signs(const Graph& graph, const std::map<std::string, std::string>& pins);
+
 // For each node whether its value depends on no input and on no variable that the graph assigns, so
 // that it need not be computed in every run. Leaves are never in.
 std::vector<bool> split_prepare(const Graph& graph);

@@ -144,13 +144,21 @@ void read(Cursor& in, Epilogue& value) {
   in.expect(", ");
   read(in, value.slope);
   value.moments = in.accept(", moments");
+  value.signs = in.accept(", signs");
   in.expect(")");
 }
 void read(Cursor& in, NormSums& value) {
   read_tuple(in, value.activation, value.slope);
   value.wanted = true;
 }
-void read(Cursor& in, GradientEpilogue& value) { read_tuple(in, value.residual, value.relu); }
+void read(Cursor& in, GradientEpilogue& value) {
+  in.expect("(");
+  read(in, value.residual);
+  in.expect(", ");
+  read(in, value.relu);
+  value.signs = in.accept(", signs");
+  in.expect(")");
+}
 
 template <class Value>
 void read(Cursor& in, std::vector<Value>& values) {

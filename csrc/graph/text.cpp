@@ -32,13 +32,13 @@ std::string value_text(const std::vector<std::int64_t>& value) { return list_tex
 std::string value_text(const std::vector<double>& value) { return list_text(value); }
 std::string value_text(const Epilogue& value) {
   return ops::cat("(", value.residual, ", ", activation_name(value.activation), ", ", value.slope,
-                  value.moments ? ", moments)" : ")");
+                  value.moments ? ", moments" : "", value.signs ? ", signs)" : ")");
 }
 std::string value_text(const NormSums& value) {
   return ops::cat("(", activation_name(value.activation), ", ", value.slope, ")");
 }
 std::string value_text(const GradientEpilogue& value) {
-  return ops::cat("(", value.residual, ", ", value.relu, ")");
+  return ops::cat("(", value.residual, ", ", value.relu, value.signs ? ", signs)" : ")");
 }
 
 // Called with every field of an op.

@@ -153,7 +153,11 @@ std::vector<TensorSpec> BatchNormApply::infer(Specs inputs) const {
   }
   expect_rectifier(epilogue.activation, epilogue.slope);
   if (epilogue.moments) fail<ArgumentError>("only a convolution gives moments");
-  return {inputs[0]};
+  if (!epilogue.signs) return {inputs[0]};
+  if (epilogue.activation != ActivationKind::kRelu)
+    fail<ArgumentError>("signs are those of a relu, activation is ",
+                        activation_name(epilogue.activation));
+  return {inputs[0], signs_of(inputs[0])};
 }
 
 void BatchNormApply::gradient(GradientContext&) const { no_gradient(); }

@@ -252,8 +252,19 @@ void expect_rectifier(ActivationKind kind, double slope) {
                       ", expected identity, relu, relu6 or leaky_relu");
 }
 
+TensorSpec signs_of(const TensorSpec& image) {
+  constexpr std::int64_t kBits = 8;
+  TensorSpec signs{image.shape, DType::kUInt8};
+  if (signs.shape.back() % kBits != 0)
+    fail<ShapeError>(kBits, " does not divide the ", signs.shape.back(),
+                     " channels whose signs are kept");
+  signs.shape.back() /= kBits;
+  return signs;
+}
+
 void expect_epilogue(const Epilogue& epilogue, Specs inputs, const TensorSpec& output) {
   expect_activation(epilogue.activation, epilogue.slope);
+  if (epilogue.signs) fail<ArgumentError>("only a batch norm gives signs");
   if (!epilogue.residual) return;
   const TensorSpec& residual = inputs.back();
   expect_shape(residual, "residual", output.shape, "the output's shape");

@@ -126,6 +126,10 @@ void expect_rectifier(ActivationKind kind, double slope);
 // NaN.
 void expect_holds(DType dtype, double value, const char* name);
 
+// Epilogue::signs of an image, a bit for each value. Throws ShapeError where 8 does not divide its
+// channels.
+TensorSpec signs_of(const TensorSpec& image);
+
 // Checks and drops the residual at the end of the inputs of a convolution or dense layer, whose
 // shape must be `output`.
 void expect_epilogue(const Epilogue& epilogue, Specs inputs, const TensorSpec& output);

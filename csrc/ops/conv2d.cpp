@@ -104,10 +104,13 @@ void Conv2d::gradient(GradientContext& context) const {
 // ---- Conv2dGradInput
 
 std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
-  const std::size_t first_of_sums = 2u + finish.residual + finish.relu;
-  const std::string names_of_inputs = cat(
-      "grad_output, weight", finish.residual ? ", residual" : "",
-      finish.relu ? ", relu_output" : "", sums.wanted ? ", input, batch_mean, factor, offset" : "");
+  const std::size_t signs = 2u + finish.residual + finish.relu,
+                    first_of_sums = signs + finish.signs;
+  const std::string names_of_inputs =
+      cat("grad_output, weight", finish.residual ? ", residual" : "",
+          finish.relu ? ", relu_output" : "", finish.signs ? ", signs" : "",
+          sums.wanted ? ", input, batch_mean, factor, offset" : "");
+  if (finish.signs && !finish.relu) fail<ArgumentError>("signs are given of no relu");
   expect_inputs(inputs, first_of_sums + (sums.wanted ? 4u : 0u), names_of_inputs.c_str());
   const TensorSpec& grad = inputs[0];
   const TensorSpec& weight = inputs[1];
@@ -122,10 +125,15 @@ std::vector<TensorSpec> Conv2dGradInput::infer(Specs inputs) const {
                "the output of the convolution, (N, OH, OW, OC)");
   const std::int64_t channels = checked_multiply(dim(weight, 3), groups);
   const TensorSpec grad_input{{dim(grad, 0), input_size[0], input_size[1], channels}, grad.dtype};
-  for (std::size_t i = 2; i < first_of_sums; ++i) {
+  for (std::size_t i = 2; i < signs; ++i) {
     const char* const name = i == 2 && finish.residual ? "residual" : "relu_output";
     expect_shape(inputs[i], name, grad_input.shape, "the shape of the gradient");
     expect_dtype(inputs[i], name, grad.dtype);
+  }
+  if (finish.signs) {
+    const TensorSpec expected = signs_of(grad_input);
+    expect_shape(inputs[signs], "signs", expected.shape, "a bit for each value of the gradient");
+    expect_dtype(inputs[signs], "signs", expected.dtype);
   }
   if (!sums.wanted) return {grad_input};
   expect_rectifier(sums.activation, sums.slope);

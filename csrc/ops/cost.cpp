@@ -106,6 +106,9 @@ struct Work {
   void operator()(const ops::Conv2dGradInput& op) const {
     cost.macs = times(elements(in[0]), taps(in[1]));
     per_output((op.finish.residual ? 1 : 0) + (op.finish.relu ? 1 : 0) + (op.sums.wanted ? 8 : 0));
+    // Signs are read in place of what they are of.
+    if (op.finish.signs)
+      cost.bytes -= static_cast<std::int64_t>(byte_size(in[op.finish.residual ? 3 : 2]));
   }
   void operator()(const ops::DenseGradInput&) const {
     cost.macs = times(elements(in[0]), taps(in[1]));

@@ -19,14 +19,15 @@ constexpr const char* kRows = "input (..., C)";
 // Roles of an op's inputs in order, each a name and maybe axes.
 struct Entry {
   const char* op;
-  const char* inputs[8];
+  const char* inputs[9];
 };
 
 constexpr Entry kEntries[] = {
     {Conv2d::kName, {kImage, kConvWeight, "bias (OC)"}},
     {Conv2dGradInput::kName,
      {kConvGrad, kConvWeight, "residual (N, H, W, IC)", "relu_output (N, H, W, IC)",
-      "input (N, H, W, IC)", "batch_mean (IC)", "factor (IC)", "offset (IC)"}},
+      "signs (N, H, W, IC/8)", "input (N, H, W, IC)", "batch_mean (IC)", "factor (IC)",
+      "offset (IC)"}},
     {Conv2dGradWeight::kName, {kImage, kConvGrad}},
     {Dense::kName, {"input (..., IN)", "weight (OUT, IN)", "bias (OUT)"}},
     {DenseGradInput::kName, {"grad_output (..., OUT)", "weight (OUT, IN)"}},
@@ -141,6 +142,7 @@ Role input_role(const Op& op, std::size_t i, std::size_t count) {
   if (const auto* grad = std::get_if<Conv2dGradInput>(&op)) {
     if (i >= 2 && !grad->finish.residual) ++i;
     if (i >= 3 && !grad->finish.relu) ++i;
+    if (i >= 4 && !grad->finish.signs) ++i;
   }
   const std::string_view name = op_name(op);
   const auto* entry = std::find_if(std::begin(kEntries), std::end(kEntries),

@@ -14,7 +14,15 @@ template <class T>
 constexpr bool kIsRecordedForm =
     std::is_same_v<T, ops::BatchNorm> || std::is_same_v<T, ops::Dropout>;
 
+// Only a graph's text can ask the CPU for them, whose gradients read what they are the signs of.
+bool has_signs(const Op& op) {
+  const auto* const norm = std::get_if<ops::BatchNormApply>(&op);
+  const auto* const grad = std::get_if<ops::Conv2dGradInput>(&op);
+  return (norm != nullptr && norm->epilogue.signs) || (grad != nullptr && grad->finish.signs);
+}
+
 Selection select_kernel(const Op& op, const Problem& problem) {
+  if (has_signs(op)) throw UnsupportedError("signs of a relu are kept on GPUs alone");
   return std::visit(
       [&](const auto& alternative) -> Selection {
         using T = std::decay_t<decltype(alternative)>;

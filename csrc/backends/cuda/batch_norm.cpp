@@ -114,6 +114,7 @@ void run_apply(const KernelArgs& args) noexcept {
     p.residual_offset = vector_of(args, 7);
   }
   p.curve = curve_of(epilogue.activation, epilogue.slope);
+  if (epilogue.signs) p.signs = args.outputs[1].as<std::uint8_t>();
   batch_norm_apply(queue_of(args), image_of(args.inputs[0]), p);
 }
 

@@ -117,6 +117,7 @@ struct RowTensors {
   const void* b;  // null: zeros
   void* output;
   std::int64_t a_pitch, b_pitch, output_pitch, rows, channels;
+  std::uint8_t* signs = nullptr;  // of the output, where a thread has 8 channels; null: none
 };
 template <class T, int Width, class Function>
 struct MapRows {
@@ -161,8 +162,8 @@ struct MapRows {
         for (int i = 0; i < kAtOnce; ++i) {
           const std::int64_t at = row + i * down();
           if (at >= t.rows) continue;
-          load(a + at * t.a_pitch, Width, x[i]);
-          if (t.b != nullptr) load(b + at * t.b_pitch, Width, y[i]);
+          load_vector(a, at * t.a_pitch, x[i]);
+          if (t.b != nullptr) load_vector(b, at * t.b_pitch, y[i]);
         }
         PYCNN_UNROLL
         for (int i = 0; i < kAtOnce; ++i) {
@@ -170,7 +171,9 @@ struct MapRows {
           if (at >= t.rows) continue;
           PYCNN_UNROLL
           for (int j = 0; j < Width; ++j) x[i][j] = channels(function, j, x[i][j], y[i][j]);
-          store(output + at * t.output_pitch, Width, x[i]);
+          store_vector(output, at * t.output_pitch, x[i]);
+          if constexpr (Function::kGivesSigns && Width == kSigns)
+            if (t.signs != nullptr) t.signs[(at * t.channels + c) / kSigns] = signs_of<T>(x[i]);
         }
       }
     });
@@ -180,15 +183,21 @@ struct MapRows {
 template <class Function>
 void map_rows(DeviceQueue& queue, Image image, const RowTensors& tensors,
               const Function& function) {
-  with_vectors(image, tensors.channels, [&](auto type, auto width) {
+  const auto run = [&](auto type, auto width) {
     const auto map =
         MapRows<decltype(type), decltype(width)::value, Function>::of(tensors, function);
     launch(queue, map, map.blocks());
-  });
+  };
+  if constexpr (Function::kGivesSigns)
+    if (tensors.signs != nullptr)
+      return with_image(image,
+                        [&](auto type) { run(type, std::integral_constant<int, kSigns>{}); });
+  with_vectors(image, tensors.channels, run);
 }
 
 // Of an input and a residual.
 struct Apply {
+  static constexpr bool kGivesSigns = true;
   static constexpr int kAtOnce = 4;
   const float* mean;
   const float* factor;
@@ -213,6 +222,7 @@ struct Apply {
 
 // Of two inputs, both normalised.
 struct ApplyBoth {
+  static constexpr bool kGivesSigns = true;
   static constexpr int kAtOnce = 2;  // so that two blocks have registers enough
   Apply first, second;
   template <int Width>
@@ -282,6 +292,7 @@ struct KnownGradient {
 
 // Of the input and the output's gradient.
 struct InputGradient {
+  static constexpr bool kGivesSigns = false;
   static constexpr int kAtOnce = 2;  // so that two blocks have registers enough
   const float* mean;
   const float* a;
@@ -374,8 +385,8 @@ void batch_norm_statistics(DeviceQueue& queue, Image image, const StatisticsPara
 }
 
 void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& p) {
-  const RowTensors tensors{p.input,          p.residual,     p.output, p.input_pitch,
-                           p.residual_pitch, p.output_pitch, p.rows,   p.channels};
+  const RowTensors tensors{p.input,        p.residual, p.output,   p.input_pitch, p.residual_pitch,
+                           p.output_pitch, p.rows,     p.channels, p.signs};
   const Apply apply{p.mean, p.factor, p.offset, p.curve};
   if (p.residual_mean == nullptr) return map_rows(queue, image, tensors, apply);
   map_rows(queue, image, tensors,

@@ -47,6 +47,7 @@ struct ApplyParams {
   void* output;
   Curve curve;
   std::int64_t rows, channels, input_pitch, residual_pitch, output_pitch;
+  std::uint8_t* signs;  // of the output (numbers.h), whose channels 8 divides; null: none
 };
 void batch_norm_apply(DeviceQueue& queue, Image image, const ApplyParams& params);
 

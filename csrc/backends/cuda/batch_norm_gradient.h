@@ -4,16 +4,27 @@
 // What kernels of a batch norm's gradient share.
 namespace pycnn::cuda {
 
-// Numbers of the channels from c on.
-template <int Width>
-PYCNN_BOTH void load_vector(const float* from, std::int64_t c, float (&to)[Width]) {
-  constexpr int kPart = Width < 4 ? Width : 4;
+// Numbers of the channels from c on, by as many accesses as they are vectors.
+template <int Width, class T>
+PYCNN_BOTH void load_vector(const T* from, std::int64_t c, float (&to)[Width]) {
+  constexpr int kPart = Width < kVector<T> ? Width : kVector<T>;
   PYCNN_UNROLL
   for (int i = 0; i < Width; i += kPart) {
     float part[kPart];
     load(from + c + i, kPart, part);
     PYCNN_UNROLL
     for (int j = 0; j < kPart; ++j) to[i + j] = part[j];
+  }
+}
+template <int Width, class T>
+PYCNN_BOTH void store_vector(T* to, std::int64_t c, const float (&from)[Width]) {
+  constexpr int kPart = Width < kVector<T> ? Width : kVector<T>;
+  PYCNN_UNROLL
+  for (int i = 0; i < Width; i += kPart) {
+    float part[kPart];
+    PYCNN_UNROLL
+    for (int j = 0; j < kPart; ++j) part[j] = from[i + j];
+    store(to + c + i, kPart, part);
   }
 }
 

@@ -103,9 +103,8 @@ const char* format_of(const PackTask& task) {
 // Of the inputs behind the weight those that are images: what is added, what gates, and of what is
 // measured the batch norm's input.
 std::uint32_t gradient_images(const ConvTask& task) {
-  const int count =
-      (task.residual ? 1 : 0) + (task.gate ? 1 : 0) + (task.measure == MeasureKind::kSums ? 1 : 0);
-  return (1u << count) - 1;
+  const int before = 2 + (task.residual ? 1 : 0) + (task.gate ? 1 : 0);
+  return ((1u << before) - (1u << 2)) | norm_input(task);
 }
 
 template <class OpType>
@@ -129,7 +128,7 @@ Choice choose(const OpType& op, const Problem& problem) {
     case Direction::kGradInput:
       if (own.task.measure == MeasureKind::kNothing)
         choice = absorbing(std::move(choice), problem, passes_gradient);
-      return strided(std::move(choice), 1 | gradient_images(own.task) << 2, 1);
+      return strided(std::move(choice), 1 | gradient_images(own.task), 1);
     case Direction::kGradWeight:
       return strided(std::move(choice), image | 2, 0);
   }

@@ -56,6 +56,8 @@ struct ConvEpilogue {
   const void* residual;  // null: none
   Curve curve;
   const void* gate = nullptr;
+  // Of the gate, bit e % 8 of byte e / 8 (ops::BatchNormApply), which is read instead; null: not.
+  const std::uint8_t* signs = nullptr;
 };
 // Whether `input` may be a part of a larger image (input_step).
 bool conv2d_reads_parts(const ConvShape& shape);

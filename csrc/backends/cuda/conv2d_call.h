@@ -66,6 +66,7 @@ ConvCall call_of(const KernelArgs& args) {
         call.epilogue.gate = args.inputs[next++].data;
         call.epilogue.curve = {CurveKind::kRelu};
       }
+      if (op.finish.signs) call.epilogue.signs = args.inputs[next].as<const std::uint8_t>();
       const std::span<const TensorView> norm = args.inputs.last(op.sums.wanted ? 4 : 0);
       if (op.sums.wanted)
         call.measure = {MeasureKind::kSums,
@@ -85,7 +86,7 @@ ConvCall call_of(const KernelArgs& args) {
 // larger image where passes behind a kernel do the rest.
 inline std::uint32_t norm_input(const ConvTask& task) {
   if (task.measure != MeasureKind::kSums) return 0;
-  return 1u << (2 + (task.residual ? 1 : 0) + (task.gate ? 1 : 0));
+  return 1u << (2 + (task.residual ? 1 : 0) + (task.gate ? 1 : 0) + (task.signs ? 1 : 0));
 }
 
 // What a pass behind a convolution wants that does not measure itself.

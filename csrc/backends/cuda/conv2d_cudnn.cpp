@@ -117,7 +117,8 @@ void run_measuring(DeviceQueue& queue, const Plan& plan, const ConvCall& call, s
     operands.push_back({cudnn::kCenter, call.measure.mean});
     operands.push_back({cudnn::kNormed, call.measure.normed});
     if (p.residual) operands.push_back({cudnn::kResidual, call.epilogue.residual});
-    if (p.gate) operands.push_back({cudnn::kGate, call.epilogue.gate});
+    if (p.gate)
+      operands.push_back({cudnn::kGate, p.signs ? call.epilogue.signs : call.epilogue.gate});
     if (p.norm_relu) {
       operands.push_back({cudnn::kFactor, call.measure.factor});
       operands.push_back({cudnn::kOffset, call.measure.offset});
@@ -173,34 +174,6 @@ void run_plan(DeviceQueue& queue, const Plan& plan, const ConvCall& call, std::b
 }
 
 // ---- Choosing
-
-// With all that is measured of the result; none: engines cannot, or their vectors of channels would
-// not begin with one of 16 bytes.
-std::optional<ConvProblem> measuring_problem(const ConvTask& task) {
-  const ConvShape& s = task.shape;
-  ConvProblem problem = plain_problem(task);
-  problem.measure = task.measure;
-  if (s.groups != 1 || s.output_step != 0 || s.input_step != 0) return std::nullopt;
-  if (measured_channels(problem) % (kVectorBytes / 4) != 0) return std::nullopt;
-  const auto is_relu = [](const Curve& curve) { return curve.kind == CurveKind::kRelu; };
-  const auto is_nothing = [](const Curve& curve) { return curve.kind == CurveKind::kIdentity; };
-  switch (task.measure) {
-    case MeasureKind::kNothing:
-      return std::nullopt;
-    case MeasureKind::kMoments:
-      if (task.bias || task.residual || !is_nothing(task.curve)) return std::nullopt;
-      return problem;
-    case MeasureKind::kSums:
-      if ((task.gate && !is_relu(task.curve)) ||
-          (!is_relu(task.norm_curve) && !is_nothing(task.norm_curve)))
-        return std::nullopt;
-      problem.residual = task.residual;
-      problem.gate = task.gate;
-      problem.norm_relu = is_relu(task.norm_curve);
-      return problem;
-  }
-  return std::nullopt;
-}
 
 std::shared_ptr<Plan> plan_of(const Link& link, const ConvProblem& problem, bool has_bias,
                               cudnn::Descriptor descriptor) {
@@ -286,6 +259,33 @@ ConvProblem joined_problem(const ConvTask& task) {
   return problem;
 }
 
+std::optional<ConvProblem> measuring_problem(const ConvTask& task) {
+  const ConvShape& s = task.shape;
+  ConvProblem problem = plain_problem(task);
+  problem.measure = task.measure;
+  if (s.groups != 1 || s.output_step != 0 || s.input_step != 0) return std::nullopt;
+  if (measured_channels(problem) % (kVectorBytes / 4) != 0) return std::nullopt;
+  const auto is_relu = [](const Curve& curve) { return curve.kind == CurveKind::kRelu; };
+  const auto is_nothing = [](const Curve& curve) { return curve.kind == CurveKind::kIdentity; };
+  switch (task.measure) {
+    case MeasureKind::kNothing:
+      return std::nullopt;
+    case MeasureKind::kMoments:
+      if (task.bias || task.residual || !is_nothing(task.curve)) return std::nullopt;
+      return problem;
+    case MeasureKind::kSums:
+      if ((task.gate && !is_relu(task.curve)) ||
+          (!is_relu(task.norm_curve) && !is_nothing(task.norm_curve)))
+        return std::nullopt;
+      problem.residual = task.residual;
+      problem.gate = task.gate;
+      problem.signs = task.signs;
+      problem.norm_relu = is_relu(task.norm_curve);
+      return problem;
+  }
+  return std::nullopt;
+}
+
 const std::vector<cudnn::Candidate>& CudnnEngines::of(int thread) {
   std::unique_ptr<Asked>& asked = asked_[static_cast<std::size_t>(thread)];
   if (asked == nullptr) {
@@ -355,15 +355,20 @@ std::vector<Offer<Plan>> Cudnn::offers(const Link& link, const ConvTask& task,
     measuring->repeatable = true;
     few.begin_graph(1);
     offer(link, task, *measuring, rules, few, offers);
+    if (!std::exchange(measuring->signs, false)) return offers;
+    // As bits of theirs they may be slow, or refused.
+    measuring->repeatable = false;
+    few.begin_graph(1);
+    offer(link, task, *measuring, rules, few, offers);
   }
   return offers;
 }
 
 std::string Cudnn::text(const Plan& plan) {
   try {
-    const char* const kind = measures(plan)      ? (plan.zeroes ? "z" : "m")
-                             : plan.problem.bias ? "+"
-                                                 : "-";
+    const bool signs = plan.problem.signs;
+    const char* const measured = plan.zeroes ? (signs ? "Z" : "z") : signs ? "M" : "m";
+    const char* const kind = measures(plan) ? measured : plan.problem.bias ? "+" : "-";
     return kind + plan.plan.text(cudnn::kPlanJson);
   } catch (const cudnn::Error&) {
     return {};
@@ -375,12 +380,14 @@ std::shared_ptr<Plan> Cudnn::read(const Link& link, const ConvTask& task, const 
   std::optional<ConvProblem> problem;
   if (kind == '+') problem = joined_problem(task);
   if (kind == '-') problem = plain_problem(task);
-  if (kind == 'm' || kind == 'z') problem = measuring_problem(task);
-  if (!problem) return nullptr;
+  const bool zeroes = kind == 'z' || kind == 'Z', signs = kind == 'M' || kind == 'Z';
+  if (kind == 'm' || zeroes || signs) problem = measuring_problem(task);
+  if (!problem || (signs && !problem->signs)) return nullptr;
+  problem->signs = signs;
   try {
     auto plan = plan_of(link, *problem, task.bias,
                         read_plan(*link.functions, text.substr(1), target_of(link, 0)));
-    plan->zeroes = kind == 'z';
+    plan->zeroes = zeroes;
     return plan;
   } catch (const cudnn::Error&) {
     return nullptr;

@@ -2,6 +2,7 @@
 #include <array>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,7 +62,7 @@ struct Cudnn {
   static bool measures(const Plan& plan) { return plan.problem.measure != MeasureKind::kNothing; }
   static void zero_first(Plan& plan) { plan.zeroes = true; }
   // The first character tells whether the epilogue is joined, or the result measured and the sums
-  // are zeroed before.
+  // are zeroed before; a capital, that signs are read.
   static std::string text(const Plan& plan);
   static std::shared_ptr<Plan> read(const Link& link, const ConvTask& task, const LibraryOptions&,
                                     const std::string& text);
@@ -81,6 +82,9 @@ cudnn::Target target_of(const Cudnn::Link& link, int thread);
 cudnn::ConvProblem plain_problem(const ConvTask& task);
 // With what of the epilogue engines can join.
 cudnn::ConvProblem joined_problem(const ConvTask& task);
+// With all that is measured of the result; none: engines cannot, or their vectors of channels would
+// not begin with one of 16 bytes.
+std::optional<cudnn::ConvProblem> measuring_problem(const ConvTask& task);
 
 // The engines for a problem. Each thread asks anew: a configuration belongs to the handle of its
 // graph.

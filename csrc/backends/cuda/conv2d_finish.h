@@ -24,7 +24,10 @@ PYCNN_BOTH void finish_values(const ConvEpilogue& epilogue, std::int64_t begin, 
   float r[kVector<T>] = {}, gate[kVector<T>] = {};
   if (epilogue.residual != nullptr)
     load(static_cast<const T*>(epilogue.residual) + begin, count, r);
-  if (epilogue.gate != nullptr) load(static_cast<const T*>(epilogue.gate) + begin, count, gate);
+  if (epilogue.signs != nullptr)
+    widen_signs(load_signs(epilogue.signs, begin, count), gate);
+  else if (epilogue.gate != nullptr)
+    load(static_cast<const T*>(epilogue.gate) + begin, count, gate);
   finish_beside<T>(epilogue, begin % channels, count, channels, r, gate, y);
 }
 

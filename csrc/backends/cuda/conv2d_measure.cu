@@ -93,7 +93,7 @@ struct MeasurePass {
   PYCNN_BOTH bool is_whole() const {
     return channels % kVector<T> == 0 && is_at_vector(result) && is_at_vector(measure.normed) &&
            measure.normed_pitch % kVector<T> == 0 && is_at_vector(epilogue.residual) &&
-           is_at_vector(epilogue.gate);
+           (epilogue.signs != nullptr || is_at_vector(epilogue.gate));
   }
   // The curves that batch norms mostly have are constants for whole vectors. Where a result is
   // finished, a row has up to four vectors of its own.
@@ -125,6 +125,7 @@ struct MeasurePass {
   template <int kAtOnce, bool kWhole, bool kMoments>
   PYCNN_BOTH void add_rows(const Lane& lane, const Curve& curve, Measured<T>& own) const {
     Vector values[kAtOnce], normed[kAtOnce], residual[kAtOnce], gate[kAtOnce];
+    unsigned signs[kAtOnce] = {};
     PYCNN_UNROLL
     for (int i = 0; i < kAtOnce; ++i) {
       const std::int64_t place = lane.place + i * kDown * channels;
@@ -137,7 +138,10 @@ struct MeasurePass {
       if constexpr (Finishes) {
         residual[i] = gate[i] = Vector{};
         if (epilogue.residual != nullptr) residual[i] = read(epilogue.residual, place);
-        if (epilogue.gate != nullptr) gate[i] = read(epilogue.gate, place);
+        if (epilogue.signs != nullptr)
+          signs[i] = load_signs(epilogue.signs, place, lane.count);
+        else if (epilogue.gate != nullptr)
+          gate[i] = read(epilogue.gate, place);
       }
     }
     PYCNN_UNROLL
@@ -147,7 +151,10 @@ struct MeasurePass {
       if constexpr (Finishes) {
         float r[kVector<T>], g[kVector<T>];
         widen(residual[i], r);
-        widen(gate[i], g);
+        if (epilogue.signs != nullptr)
+          widen_signs(signs[i], g);
+        else
+          widen(gate[i], g);
         finish_beside<T>(epilogue, lane.channel, lane.count, channels, r, g, y);
         store(result + lane.place + i * kDown * channels, lane.count, y);
         PYCNN_UNROLL

@@ -15,6 +15,7 @@ struct ConvTask {
   int bottom = 0, right = 0;  // padding; top and left are in the shape
   bool bias = false, residual = false;
   bool gate = false;     // of a gradient: it goes back through an activation
+  bool signs = false;    // whose result's signs are there, too
   Curve curve{};         // that one, or the result's own
   bool winograd = true;  // Problem::winograd
   MeasureKind measure = MeasureKind::kNothing;
@@ -62,6 +63,7 @@ inline std::string task_numbers(const ConvTask& task, bool tf32) {
                            static_cast<int>(task.measure),
                            static_cast<int>(task.norm_curve.kind)})
     text += " " + std::to_string(number);
+  if (task.signs) text += " signs";
   if (s.output_step != 0) text += " apart " + std::to_string(s.output_step);
   return text;
 }
@@ -117,6 +119,7 @@ inline ConvTask task_of(const ops::Conv2dGradInput& op, const Problem& problem) 
               problem.inputs[0].shape, problem.inputs[0].dtype);
   task.residual = op.finish.residual;
   task.gate = op.finish.relu;
+  task.signs = op.finish.signs;
   if (task.gate) task.curve = {CurveKind::kRelu};
   if (op.sums.wanted) task.measure = MeasureKind::kSums;
   task.norm_curve = curve_of(op.sums.activation, op.sums.slope);

@@ -319,7 +319,9 @@ struct GatherSource {
     if (epilogue.residual != nullptr)
       cuda::load(static_cast<const T*>(epilogue.residual) + pixel * residual_pitch + channel, count,
                  residual);
-    if (epilogue.gate != nullptr)
+    if (epilogue.signs != nullptr)
+      widen_signs(load_signs(epilogue.signs, pixel * groups * columns + channel, count), gate);
+    else if (epilogue.gate != nullptr)
       cuda::load(static_cast<const T*>(epilogue.gate) + pixel * gate_pitch + channel, count, gate);
     PYCNN_UNROLL
     for (int i = 0; i < kVector<T>; ++i) {

@@ -330,7 +330,9 @@ class ConvGraph::Builder {
     if (p_.residual)
       sum = pointwise(kAdd, sum, keep(tensor(functions_, kResidual, e, type_)),
                       p_.gate ? keep(between(e)) : last());
-    if (p_.gate) sum = through_relu(keep(tensor(functions_, kGate, e, type_)), sum, last());
+    if (p_.gate)
+      sum = through_relu(keep(tensor(functions_, kGate, e, p_.signs ? kBoolean : type_)), sum,
+                         last());
     return sum;
   }
 

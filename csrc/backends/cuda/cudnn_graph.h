@@ -68,6 +68,7 @@ struct ConvProblem {
   // Of such a gradient, which is finished before (with `residual`): it goes back through relu; and
   // for the sums alone through that of the batch norm.
   bool gate = false, norm_relu = false;
+  bool signs = false;  // by the signs of its result (ConvEpilogue)
   // cuDNN is told that sums must not differ from run to run, which leaves fewer engines; where it
   // knows no such attribute there is no graph.
   bool repeatable = false;

@@ -109,6 +109,7 @@ enum Value : int {
   kFloat32 = 0,
   kFloat16 = 2,
   kBFloat16 = 9,
+  kBoolean = 11,  // eight a byte
   kCrossCorrelation = 1,
   kAdd = 0,
   kMultiply = 1,

@@ -290,6 +290,7 @@ std::string CublasLt::key(const Link& link, const ConvTask& task, const LibraryO
   if (task.shape.output_step != 0) key += " apart " + std::to_string(task.shape.output_step);
   // What comes behind a convolution's product is timed with it.
   if (task.gate) key += " gate";
+  if (task.signs) key += " signs";
   if (task.measure != MeasureKind::kNothing)
     key += " measure " + std::to_string(static_cast<int>(task.measure)) + " " +
            std::to_string(static_cast<int>(task.norm_curve.kind));

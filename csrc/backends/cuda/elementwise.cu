@@ -453,6 +453,15 @@ void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes, std::uint6
   launch_map(queue, FillTimed{static_cast<std::uint16_t*>(output), seed}, bytes / 2);
 }
 
+void write_signs(DeviceQueue& queue, Image image, const void* input, void* signs,
+                 std::int64_t count) {
+  with_image(image, [&](auto type) {
+    using T = decltype(type);
+    launch_map(queue, Signs<T>{static_cast<const T*>(input), static_cast<std::uint8_t*>(signs)},
+               count);
+  });
+}
+
 void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output) {
   launch_map(queue, Increment{input, output}, 1);
 }

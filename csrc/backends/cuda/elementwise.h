@@ -95,6 +95,10 @@ void normalize_image(DeviceQueue& queue, Image output, const NormalizeParams& pa
 // For timing: small numbers of either sign as any image type reads them, others for each seed.
 void fill_timed(DeviceQueue& queue, void* output, std::int64_t bytes, std::uint64_t seed);
 
+// Of `count` numbers, a multiple of 8 (numbers.h).
+void write_signs(DeviceQueue& queue, Image image, const void* input, void* signs,
+                 std::int64_t count);
+
 void increment(DeviceQueue& queue, const std::int64_t* input, std::int64_t* output);
 
 // grad_input = (input - target) * factor * *grad_loss

@@ -1,4 +1,5 @@
 #pragma once
+#include "backends/cuda/numbers.h"
 #include "backends/cuda/philox.h"
 
 // Numbers for operands of kernels that are timed, and held against one another.
@@ -16,6 +17,19 @@ struct FillTimed {
       const std::uint32_t bits = words.word[i / 2] >> (i % 2 * 16);
       output[begin + i] = static_cast<std::uint16_t>(0x3C00u | (bits & 0x80FFu));
     }
+  }
+};
+
+// Of those numbers, for a call that has signs beside what they are of.
+template <class T>
+struct Signs {
+  static constexpr int kWidth = kSigns;
+  const T* input;
+  std::uint8_t* signs;
+  PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
+    float x[kWidth];
+    load(input + begin, n, x);
+    signs[begin / kSigns] = signs_of<T>(x);
   }
 };
 

@@ -47,6 +47,14 @@ inline std::optional<ConvCall> timed_call(DeviceTimer& timer, const ConvTask& ta
   const std::int64_t results = result_rows(task) * result_channels(task) * item;
   if (task.residual) call.epilogue.residual = memory(results);
   if (task.gate) call.epilogue.gate = memory(results);
+  if (task.signs) {
+    const std::int64_t values = result_rows(task) * result_channels(task);
+    void* const signs = memory(values / kSigns);
+    call.epilogue.signs = static_cast<const std::uint8_t*>(signs);
+    if (there)
+      there = timer.runs(
+          [&] { write_signs(timer.queue(), task.image, call.epilogue.gate, signs, values); });
+  }
   call.epilogue.curve = task.curve;
   if (task.measure != MeasureKind::kNothing) {
     const std::int64_t channels = result_channels(task);

@@ -182,4 +182,29 @@ PYCNN_BOTH void store(T* to, int n, const float (&from)[Count]) {
   }
 }
 
+// A bit each for what stands above zero or is NaN once it is stored as a T: element e of all is bit
+// e % 8 of byte e / 8.
+constexpr int kSigns = 8;  // of a byte
+template <class T>
+PYCNN_BOTH std::uint8_t signs_of(const float (&values)[kSigns]) {
+  unsigned bits = 0;
+  PYCNN_UNROLL
+  for (int i = 0; i < kSigns; ++i) bits |= (rounded<T>(values[i]) <= 0.0f ? 0u : 1u) << i;
+  return static_cast<std::uint8_t>(bits);
+}
+// Of `count` elements, at most 8, the first one's lowest.
+PYCNN_BOTH unsigned load_signs(const std::uint8_t* signs, std::int64_t element, int count) {
+  const std::uint8_t* const from = signs + element / kSigns;
+  const int first = static_cast<int>(element % kSigns);
+  unsigned bits = from[0];
+  if (first + count > kSigns) bits |= static_cast<unsigned>(from[1]) << kSigns;
+  return bits >> first;
+}
+// Numbers of those signs.
+template <int Count>
+PYCNN_BOTH void widen_signs(unsigned bits, float (&to)[Count]) {
+  PYCNN_UNROLL
+  for (int i = 0; i < Count; ++i) to[i] = (bits >> i & 1u) != 0 ? 1.0f : 0.0f;
+}
+
 }  // namespace pycnn::cuda

@@ -97,3 +97,18 @@ TEST_CASE("batch norms take what is known of their input, of the right shape") {
   apply.epilogue.moments = true;
   check_error<ArgumentError>([&] { run(apply, {x, c, c, c}); }, {"only a convolution"});
 }
+
+TEST_CASE("a batch norm with a relu gives signs of whole bytes of channels") {
+  ops::BatchNormApply apply;
+  apply.epilogue.activation = ActivationKind::kRelu;
+  apply.epilogue.signs = true;
+  const TensorSpec x = f32({2, 3, 3, 24}), c = f32({24}), five = f32({5});
+  CHECK(run(apply, {x, c, c, c}) == std::vector{x, TensorSpec{{2, 3, 3, 3}, DType::kUInt8}});
+  check_error<ShapeError>(
+      [&] {
+        run(apply, {f32({2, 5}), five, five, five});
+      },
+      {"8 does not divide the 5 channels"});
+  apply.epilogue.activation = ActivationKind::kRelu6;
+  check_error<ArgumentError>([&] { run(apply, {x, c, c, c}); }, {"signs", "relu6"});
+}

@@ -245,3 +245,23 @@ TEST_CASE("a gradient that is finished takes what is added and what a ReLU gave"
   CHECK(run(op, {y, w, x, x, c, c, c}) == std::vector{x, f32({2, 4})});
   check_error<ShapeError>([&] { run(op, {y, w, x, x, c, c, f32({6})}); }, {"offset is (6)"});
 }
+
+TEST_CASE("a gradient that is finished takes the signs of what a ReLU gave, behind that") {
+  const TensorSpec x = f32({1, 8, 8, 16}), y = f32({1, 6, 6, 6}), w = f32({6, 3, 3, 16});
+  const TensorSpec signs{{1, 8, 8, 2}, DType::kUInt8}, c = f32({16});
+  ops::Conv2dGradInput op;
+  op.input_size = {8, 8};
+  op.finish = {true, true, true};
+  CHECK(run(op, {y, w, x, x, signs}) == std::vector{x});
+  check_error<ArgumentError>([&] { run(op, {y, w, x, x}); }, {"relu_output, signs", "got 4"});
+  check_error<ShapeError>([&] { run(op, {y, w, x, x, x}); }, {"signs is (1, 8, 8, 16)"});
+  check_error<DTypeError>([&] { run(op, {y, w, x, x, f32({1, 8, 8, 2})}); }, {"signs is f32"});
+  op.sums.wanted = true;
+  CHECK(run(op, {y, w, x, x, signs, x, c, c, c}) == std::vector{x, f32({2, 16})});
+  op.sums.wanted = false;
+  op.finish.relu = false;
+  check_error<ArgumentError>([&] { run(op, {y, w, x, signs}); }, {"signs", "no relu"});
+  ops::Conv2d forward;
+  forward.epilogue.signs = true;
+  check_error<ArgumentError>([&] { run(forward, {x, w}); }, {"only a batch norm gives signs"});
+}

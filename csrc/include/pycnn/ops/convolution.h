@@ -27,9 +27,10 @@ struct Conv2d {
 
 /// Gradient of Conv2d for its input.
 /// inputs:  grad_output (N, OH, OW, OC); weight (OC, KH, KW, IC/G); with finish.residual, what is
-///          added (N, H, W, IC); with finish.relu, the ReLU's result (N, H, W, IC); with `sums`,
-///          of the BatchNormApply that made the convolution's input: its input (N, H, W, IC),
-///          batch_mean, factor, offset (IC)
+///          added (N, H, W, IC); with finish.relu, the ReLU's result (N, H, W, IC); with
+///          finish.signs, the signs of that (BatchNormApply), of which kernels read the one or the
+///          other; with `sums`, of the BatchNormApply that made the convolution's input: its input
+///          (N, H, W, IC), batch_mean, factor, offset (IC)
 /// outputs: grad_input (N, H, W, IC) with H, W from input_size; with `sums`, a second
 ///          result is (2, IC): over all pixels as they are stored the sum of what comes back
 ///          through the activation, and the sum of that times (input - batch_mean)

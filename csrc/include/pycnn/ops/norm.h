@@ -58,9 +58,12 @@ struct BatchNormStatistics {
 ///          the input's shape, and optional residual_mean, residual_factor, residual_offset (C):
 ///          then (residual - residual_mean) * residual_factor + residual_offset is added, which
 ///          only compile/fuse_residual_norm asks for
-/// outputs: output (..., C). The activation is the identity, relu, relu6 or leaky_relu.
+/// outputs: output (..., C). The activation is the identity, relu, relu6 or leaky_relu. With
+///          epilogue.signs, whose activation is relu, also signs (..., C/8) uint8: bit c % 8 of
+///          byte c / 8 is 1 where the output, as it is stored, is above zero or NaN. 8 divides C
+///          then.
 struct BatchNormApply {
-  Epilogue epilogue;  ///< residual and activation
+  Epilogue epilogue;  ///< residual, activation and signs
   PYCNN_OP("batch_norm_apply", epilogue)
 };
 

@@ -52,6 +52,8 @@ struct Epilogue {
   double slope = 0.01;                                    ///< of kLeakyRelu, at least 0
   /// Of a convolution: whether a batch norm wants the moments of the result (measure_outputs).
   bool moments = false;
+  /// Of a BatchNormApply: whether gradients want to know where its ReLU was open (keep_signs).
+  bool signs = false;
   bool operator==(const Epilogue&) const = default;  ///< Same in every field.
 };
 
@@ -66,10 +68,12 @@ struct NormSums {
 
 /// What becomes of the gradient of a convolution's input, where another gradient of the same tensor
 /// is added to it, and where a ReLU made that tensor: `sum + residual` where the ReLU's result is
-/// above zero (or NaN), else 0. Only compile/finish_gradients sets it.
+/// above zero (or NaN), else 0. Only compile/finish_gradients sets it, and compile/keep_signs the
+/// signs.
 struct GradientEpilogue {
   bool residual = false;  ///< whether a tensor of the gradient's shape is added
   bool relu = false;      ///< whether it goes back through a ReLU
+  bool signs = false;     ///< of that: whether the signs of its result are given, too
   bool operator==(const GradientEpilogue&) const = default;  ///< Same in every field.
 };
 

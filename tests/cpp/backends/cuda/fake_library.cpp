@@ -217,6 +217,10 @@ void Fake::leave_measured(const Plan& plan, const ConvCall& call) {
   if (kind == Measures::kMisplaced) values[(result_rows(task) * channels) / 3] = 0;
 }
 void cast(DeviceQueue&, Image, Image, const void*, void*, std::int64_t) { ++casts; }
+void write_signs(DeviceQueue&, Image, const void* input, void* signs, std::int64_t count) {
+  CHECK(count % kSigns == 0);
+  written_signs[signs] = input;
+}
 void copy_box(DeviceQueue&, int item_bytes, const BoxParams& box) {
   CHECK(item_bytes == 2);
   CHECK(box.input != box.output);

@@ -37,6 +37,7 @@ struct Moves {
       joined = 0, epilogues = 0, centers = 0;
 };
 inline Moves moves;
+inline std::map<const void*, const void*> written_signs;  // that were written: of what
 inline double own_us = 1000.0;
 // What products add up to in forward passes, before the curve.
 inline float products = 1.0f;

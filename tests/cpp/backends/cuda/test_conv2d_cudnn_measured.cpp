@@ -65,6 +65,10 @@ TEST_CASE("conv2d by cudnn: engines that measure are offered, once with a promis
   CHECK(sums.offered() == 3 * kEngines);
   sums.task.norm_curve = {CurveKind::kTanh};
   CHECK(sums.offered() == kEngines);
+  // By signs twice likewise, and by what they are of once.
+  sums.task.norm_curve = {CurveKind::kRelu};
+  sums.task.signs = true;
+  CHECK(sums.offered() == 4 * kEngines);
 }
 
 TEST_CASE("conv2d by cudnn: an engine that measures wins, is kept and read") {
@@ -136,6 +140,46 @@ TEST_CASE("conv2d by cudnn: what an engine reads that measures") {
   CHECK(read(true, false, false) == Ids{cudnn::kNormed, cudnn::kResidual});
   CHECK(read(true, true, false) == Ids{cudnn::kNormed, cudnn::kResidual, cudnn::kGate});
   CHECK(read(false, false, true) == Ids{cudnn::kNormed, cudnn::kFactor, cudnn::kOffset});
+  CHECK(written_signs.empty());
+}
+
+TEST_CASE("conv2d by cudnn: an engine reads signs, eight a byte, or what they are of") {
+  written_signs = {};
+  Measuring linked(MeasureKind::kSums);
+  const std::string key = Cudnn::key(linked.link, linked.task, library_options());
+  linked.task.gate = linked.task.signs = true;
+  linked.task.curve = {CurveKind::kRelu};
+  CHECK(Cudnn::key(linked.link, linked.task, library_options()) != key);
+  const auto check = [&](const Chosen<Cudnn>& chosen, const std::string& text) {
+    CHECK(chosen.plan->problem.gate);
+    CHECK(chosen.plan->problem.signs);
+    CHECK(Cudnn::text(*chosen.plan) == text);
+    const auto again = Cudnn::read(linked.link, linked.task, library_options(), text);
+    REQUIRE(again != nullptr);
+    CHECK(again->problem.signs);
+    CHECK(again->zeroes == chosen.plan->zeroes);
+    // In trials they are signs of what the gate is.
+    CHECK(written_signs.count(fake.operands[cudnn::kGate]) == 1);
+  };
+  check(linked.fastest(), "M20");
+  fake.adds = {20};
+  check(linked.fastest(), "Z20");
+  fake.adds = {};
+  // What kept a plan of another task would read what is not there.
+  ConvTask other = linked.task;
+  other.signs = false;
+  for (const char* const text : {"M20", "Z20"})
+    CHECK(Cudnn::read(linked.link, other, library_options(), text) == nullptr);
+  const auto whole = Cudnn::read(linked.link, linked.task, library_options(), "m20");
+  REQUIRE(whole != nullptr);
+  CHECK(whole->problem.gate);
+  CHECK(!whole->problem.signs);
+  (void)linked.offered();  // the last graph is the one without them
+  CHECK(fake.types[cudnn::kGate] == cudnn::kBFloat16);
+  const std::optional<cudnn::ConvProblem> problem = measuring_problem(linked.task);
+  REQUIRE(problem);
+  (void)cudnn::ConvGraph(*linked.link.functions, *problem, {});
+  CHECK(fake.types[cudnn::kGate] == cudnn::kBoolean);
 }
 
 }  // namespace

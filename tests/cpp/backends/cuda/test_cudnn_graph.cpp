@@ -296,6 +296,9 @@ TEST_CASE("cudnn: engines that are compiled measure what they make, for both GPU
             sums.gate = (finish & 2) != 0;
             sums.norm_relu = (finish & 4) != 0;
             CHECK(count(sums, target, true) > 0);
+            sums.signs = sums.gate;
+            CHECK(count(sums, target, true) > 0);
+            sums.signs = false;
           }
           if (image == Image::kFloat32) {
             CHECK(count(moments, target, false) == 0);

@@ -342,6 +342,8 @@ TEST_CASE("1x1 convolutions by cublaslt: what is kept of a choice") {
   CHECK(plain != CublasLt::key(library.link, dense, library_options(true)));
   CHECK(plain != key([](ConvTask& t) { t.shape.in_channels = 8; }));
   CHECK(plain != key([](ConvTask& t) { t.gate = true; }));
+  CHECK(key([](ConvTask& t) { t.gate = true; }) !=
+        key([](ConvTask& t) { t.gate = t.signs = true; }));
   CHECK(plain != key([](ConvTask& t) { t.shape.output_step = 64; }));
   CHECK(plain != key([](ConvTask& t) { t.residual = true; }));
   CHECK(plain != key([](ConvTask& t) { t.measure = MeasureKind::kSums; }));

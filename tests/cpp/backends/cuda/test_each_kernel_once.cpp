@@ -65,6 +65,11 @@ void conv_once(const ops::Conv2d& plain, const Shape& input, const Shape& weight
   launch(sums, {g, w, x, vector, vector, vector});
   grad_input.finish = {true, true};
   once(grad_input, {g, w, random_tensor(input, 7, -2, 2, dtype), x});
+  if (input[3] % 8 == 0) {
+    grad_input.finish.signs = true;
+    const Shape bytes = {input[0], input[1], input[2], input[3] / 8};
+    launch(grad_input, {g, w, x, x, HostTensor(TensorSpec{bytes, DType::kUInt8})});
+  }
   auto grad_weight = gradient_of<ops::Conv2dGradWeight>(plain);
   grad_weight.kernel_size = {weight[1], weight[2]};
   grad_weight.bias = true;
@@ -177,6 +182,11 @@ void batch_norms_once(std::int64_t channels) {
          {x, mean, scale, shift, g, var, shift, mean});
     once(ops::BatchNormApplyGrad{ActivationKind::kRelu, 0.0},
          {x, scale, mean, var, scale, shift, g});
+    ops::BatchNormApply signs{{true, ActivationKind::kRelu, 0.0}};
+    signs.epilogue.signs = true;
+    if (channels % 8 != 0) continue;
+    launch(signs, {x, mean, scale, shift, g});
+    launch(signs, {x, mean, scale, shift, g, var, shift, mean});
   }
 }
 

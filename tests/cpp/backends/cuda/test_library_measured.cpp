@@ -381,5 +381,32 @@ TEST_CASE("measured plans: what differs, and by how much it may") {
   CHECK(!same_bits(expected, other));
 }
 
+TEST_CASE("library: signs beside what is timed are those of its numbers") {
+  for (const Image image : {Image::kFloat32, Image::kBFloat16, Image::kFloat16})
+    with_image(image, [&](auto type) {
+      using T = decltype(type);
+      std::vector<T> values(64);
+      const FillTimed filling{reinterpret_cast<std::uint16_t*>(values.data()), 5};
+      for (std::int64_t begin = 0; begin < 64 * int{sizeof(T)} / 2; begin += FillTimed::kWidth)
+        filling(begin, FillTimed::kWidth);
+      narrow(0.0f, values[3]);
+      narrow(-0.0f, values[4]);
+      narrow(NAN, values[5]);
+      std::vector<std::uint8_t> signs(8);
+      const Signs<T> kernel{values.data(), signs.data()};
+      for (std::int64_t begin = 0; begin < 64; begin += kernel.kWidth) kernel(begin, kernel.kWidth);
+      int open = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const float value = widened(values[i]);
+        const bool is_open = (signs[i / 8] >> (i % 8) & 1) != 0;
+        CHECK(is_open == !(value <= 0.0f));
+        CHECK((load_signs(signs.data(), static_cast<std::int64_t>(i), 1) & 1u) == is_open);
+        open += is_open ? 1 : 0;
+      }
+      CHECK(open > 8);
+      CHECK(open < 56);
+    });
+}
+
 }  // namespace
 }  // namespace pycnn::cuda
