@@ -125,8 +125,8 @@ struct Kernel {
   // Set where the kernel makes output 0, which is float32, in this type of 16 bits and widens it by
   // a pass of its own: it spares that where its view says that the output is of this type.
   std::optional<DType> widened_from = {};
-  // Whether the kernel, of an update, also takes a gradient, its input 1, whose view says that it
-  // is of 16 bits.
+  // Whether the kernel, of an update or a ClipFactor, also takes a gradient, its input 1 or any of
+  // them, whose view says that it is of 16 bits.
   bool takes_narrow_gradient = false;
   // The only pixel_pitch that output 0 may have (strided_outputs); 0: any.
   std::int64_t output_pitch = 0;

@@ -1,8 +1,10 @@
 // Libraries make the gradient of a weight in the images' 16 bits, and their kernels widen it in a
 // pass of its own: 2 bytes read and 4 written for each number, which then are read once more. An
-// update can read the 16 bits itself. Where nobody else wants the gradient (its norm, a sum over
-// several batches, an output), it stays as it was made.
+// update can read the 16 bits itself, and so can what takes the norm of all gradients. Where nobody
+// else wants the gradient (a sum over several batches, an output), it stays as it was made.
 #include <cstddef>
+#include <optional>
+#include <variant>
 #include <vector>
 
 #include "compile/passes.h"
@@ -10,15 +12,21 @@
 namespace pycnn {
 namespace {
 
-constexpr std::size_t kGradient = 1;  // among the inputs of an update
+// Whether input `i` of the step may be of 16 bits.
+bool takes(const ScheduleStep& step, std::size_t i) {
+  constexpr std::size_t kGradient = 1;  // of an update
+  return step.kernel.takes_narrow_gradient &&
+         (i == kGradient || std::holds_alternative<ops::ClipFactor>(step.op));
+}
 
 }  // namespace
 
 void narrow_gradients(Schedule& schedule) {
   const auto at = [](int value) { return static_cast<std::size_t>(value); };
-  std::vector<bool> shared(schedule.values.size(), false);
-  std::vector<int> readers(schedule.values.size(), 0);
-  std::vector<const ScheduleStep*> maker(schedule.values.size(), nullptr);
+  const std::size_t count = schedule.values.size();
+  std::vector<bool> shared(count, false);
+  std::vector<int> readers(count, 0), takers(count, 0);
+  std::vector<std::optional<DType>> made_in(count);
   for (std::size_t v = 0; v < shared.size(); ++v)
     for (const int other : {schedule.values[v].alias_of, schedule.values[v].part_of})
       if (other >= 0) shared[v] = shared[at(other)] = true;
@@ -26,16 +34,18 @@ void narrow_gradients(Schedule& schedule) {
   for (const auto& [variable, value] : schedule.assignments) shared[at(value)] = true;
   for (const std::vector<ScheduleStep>* steps : {&schedule.prepare, &schedule.run})
     for (const ScheduleStep& step : *steps)
-      for (const int value : step.inputs) ++readers[at(value)];
+      for (std::size_t i = 0; i < step.inputs.size(); ++i) {
+        ++readers[at(step.inputs[i])];
+        if (takes(step, i)) ++takers[at(step.inputs[i])];
+      }
   for (ScheduleStep& step : schedule.run) {
-    if (step.kernel.widened_from) maker[at(step.outputs[0])] = &step;
-    if (!step.kernel.takes_narrow_gradient) continue;
-    const int gradient = step.inputs[kGradient];
-    if (maker[at(gradient)] == nullptr || shared[at(gradient)] || readers[at(gradient)] != 1)
-      continue;
-    const DType dtype = *maker[at(gradient)]->kernel.widened_from;
-    schedule.values[at(gradient)].spec.dtype = dtype;
-    step.input_specs[kGradient].dtype = dtype;
+    const auto gradient = at(step.outputs[0]);
+    if (step.kernel.widened_from && !shared[gradient] && readers[gradient] > 0 &&
+        takers[gradient] == readers[gradient])
+      made_in[gradient] = schedule.values[gradient].spec.dtype = *step.kernel.widened_from;
+    for (std::size_t i = 0; i < step.inputs.size(); ++i)
+      if (const std::optional<DType> narrow = made_in[at(step.inputs[i])])
+        step.input_specs[i].dtype = *narrow;
   }
 }
 

@@ -274,11 +274,12 @@ void launch_filters(DeviceQueue& queue, const FilterMapping* mappings, int count
   launch(queue, kernel, blocks);
 }
 
+template <class To, class From>
 struct UnmapFilter {
   static constexpr int kWidth = 1;
   FilterMap m;
-  const float* to;
-  float* from;
+  const To* to;
+  From* from;
   PYCNN_BOTH void operator()(std::int64_t at, int) const {
     const int c = static_cast<int>(at % m.in_group);
     auto rest = static_cast<std::uint32_t>(at / m.in_group);
@@ -289,9 +290,9 @@ struct UnmapFilter {
     const int ky = kh * m.dilation_y, kx = kw * m.dilation_x;
     const int channel = (ky % m.block_y * m.block_x + kx % m.block_x) * m.channels() +
                         n / m.out_group % m.joined * m.in_group + c;
-    from[at] = to[((std::int64_t{n} * m.to_height + ky / m.block_y) * m.to_width + kx / m.block_x) *
-                      m.to_in_group +
-                  channel];
+    const std::int64_t place =
+        (std::int64_t{n} * m.to_height + ky / m.block_y) * m.to_width + kx / m.block_x;
+    narrow(widened(to[place * m.to_in_group + channel]), from[at]);
   }
 };
 
@@ -346,8 +347,17 @@ void map_filters(DeviceQueue& queue, Image image, const FilterMapping* mappings,
   });
 }
 
-void unmap_filter(DeviceQueue& queue, const FilterMap& map, const float* to, float* from) {
-  launch_map(queue, UnmapFilter{map, to, from}, map.from_count());
+void unmap_filter(DeviceQueue& queue, const FilterMap& map, Image to_type, const void* to,
+                  Image from_type, void* from) {
+  with_image(to_type, [&](auto type) {
+    using T = decltype(type);
+    const auto* const values = static_cast<const T*>(to);
+    if (from_type == Image::kFloat32)
+      launch_map(queue, UnmapFilter<T, float>{map, values, static_cast<float*>(from)},
+                 map.from_count());
+    else
+      launch_map(queue, UnmapFilter<T, T>{map, values, static_cast<T*>(from)}, map.from_count());
+  });
 }
 
 }  // namespace pycnn::cuda

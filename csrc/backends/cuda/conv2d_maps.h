@@ -60,7 +60,9 @@ struct FilterMapping {
 };
 constexpr int kMostFilters = 40;  // what fits the parameters of a launch
 void map_filters(DeviceQueue& queue, Image image, const FilterMapping* mappings, int count);
-// The way back, of gradients: those of the zeros are left out.
-void unmap_filter(DeviceQueue& queue, const FilterMap& map, const float* to, float* from);
+// The way back, of gradients: those of the zeros are left out. Each side is of a type of its own;
+// nothing is rounded, so 16 bits stay what they are or are widened.
+void unmap_filter(DeviceQueue& queue, const FilterMap& map, Image to_type, const void* to,
+                  Image from_type, void* from);
 
 }  // namespace pycnn::cuda

@@ -269,7 +269,7 @@ std::int64_t finish_scratch_bytes(const ConvRewrite& r) {
 }
 
 void run_rewritten(DeviceQueue& queue, const ConvRewrite& r, const ConvCall& call,
-                   std::byte* scratch, const ConvRun& inner) {
+                   std::byte* scratch, bool narrow, const ConvRun& inner) {
   const RewriteLayout layout = layout_of(r);
   const int bytes = item_bytes(r.task.image);
   const Direction direction = r.task.direction;
@@ -291,7 +291,10 @@ void run_rewritten(DeviceQueue& queue, const ConvRewrite& r, const ConvCall& cal
     if (direction != Direction::kForward)
       gather_blocks(queue, bytes, r.output, call.output, output);
   }
-  if (direction == Direction::kGradWeight) moved.grad_weight = reinterpret_cast<float*>(weight);
+  if (direction == Direction::kGradWeight) {
+    moved.grad_weight = narrow ? nullptr : reinterpret_cast<float*>(weight);
+    moved.narrow_grad_weight = narrow ? weight : nullptr;
+  }
   inner(moved, rest);
   switch (direction) {
     case Direction::kForward:
@@ -304,7 +307,11 @@ void run_rewritten(DeviceQueue& queue, const ConvRewrite& r, const ConvCall& cal
         scatter_blocks(queue, bytes, r.input, input, const_cast<void*>(call.input));
       break;
     case Direction::kGradWeight:
-      unmap_filter(queue, r.weight, moved.grad_weight, call.grad_weight);
+      if (call.narrow_grad_weight != nullptr)
+        unmap_filter(queue, r.weight, r.task.image, weight, r.task.image, call.narrow_grad_weight);
+      else
+        unmap_filter(queue, r.weight, narrow ? r.task.image : Image::kFloat32, weight,
+                     Image::kFloat32, call.grad_weight);
       if (r.moves_output && call.grad_bias != nullptr)
         conv2d_grad_bias(queue, r.original.image, r.original.shape, call.output, call.grad_bias,
                          rest);

@@ -42,11 +42,12 @@ bool needs_rewrite(const ConvTask& task, bool tf32);
 PackedInput rewritten_weight(const ConvRewrite& rewrite, const char* format, bool alone);
 
 // The original call by `inner`, which computes `task`. Where weights are read, those of `call` are
-// packed, and `inner` gets them as they are. `scratch` is of scratch_bytes() and
+// packed, and `inner` gets them as they are. Of weights' gradients `inner` may leave 16 bits
+// (`narrow`), which are widened, or kept, on their way back. `scratch` is of scratch_bytes() and
 // of what `inner` needs, or of finish_scratch_bytes() if that is more.
 using ConvRun = std::function<void(const ConvCall& call, std::byte* scratch)>;
 void run_rewritten(DeviceQueue& queue, const ConvRewrite& rewrite, const ConvCall& call,
-                   std::byte* scratch, const ConvRun& inner);
+                   std::byte* scratch, bool narrow, const ConvRun& inner);
 std::int64_t finish_scratch_bytes(const ConvRewrite& rewrite);
 
 }  // namespace pycnn::cuda

@@ -119,12 +119,12 @@ bool packs_bias(const Chosen<Library>& chosen) {
   return chosen.task.direction == Direction::kForward && Library::packs_bias(*chosen.plan);
 }
 
-// Whether it makes a gradient of weights in 16 bits and widens it in a pass behind. What a
-// rewritten task's is mapped back by reads float32.
+// Whether it makes a gradient of weights in 16 bits and widens it in a pass behind, or where it is
+// mapped back.
 template <class Library>
 bool leaves_narrow(const Chosen<Library>& chosen) {
   if constexpr (requires { Library::leaves_narrow(*chosen.plan); })
-    return chosen.rewrite == nullptr && Library::leaves_narrow(*chosen.plan);
+    return Library::leaves_narrow(*chosen.plan);
   else
     return false;
 }
@@ -158,7 +158,7 @@ void run_chosen(DeviceQueue& queue, const Chosen<Library>& chosen, const ConvCal
     if (chosen.rewrite == nullptr)
       Library::run(queue, *chosen.plan, call, scratch);
     else
-      run_rewritten(queue, *chosen.rewrite, call, scratch,
+      run_rewritten(queue, *chosen.rewrite, call, scratch, leaves_narrow(chosen),
                     [&](const ConvCall& moved, std::byte* rest) {
                       Library::run(queue, *chosen.plan, moved, rest);
                     });

@@ -178,7 +178,7 @@ void run_clip(const KernelArgs& args) noexcept {
     const std::size_t count = std::min<std::size_t>(args.inputs.size() - first, kMostSquares);
     for (std::size_t i = 0; i < count; ++i) {
       const TensorView& gradient = args.inputs[first + i];
-      squares[i] = {gradient.as<const float>(), count_of(gradient)};
+      squares[i] = {gradient.data, count_of(gradient), image_of(gradient)};
       bytes += total_scratch_bytes(count_of(gradient));
     }
     sums_of_squares(queue_of(args), squares, static_cast<int>(count), totals + first, pieces);
@@ -266,7 +266,9 @@ Choice select(const ops::ClipFactor&, const Problem& problem) {
   std::int64_t bytes = 0;
   for (const TensorSpec& spec : problem.inputs) bytes += total_scratch_bytes(count_of(spec));
   const auto sums = static_cast<std::int64_t>(problem.inputs.size() * sizeof(double));
-  return {run_clip, scratch(sums + bytes)};
+  Choice choice{run_clip, scratch(sums + bytes)};
+  choice.takes_narrow_gradient = problem.pinned.empty();
+  return choice;
 }
 
 }  // namespace pycnn::cuda

@@ -189,10 +189,11 @@ struct ValueTerm {
   const float* values;
   PYCNN_BOTH double operator()(std::int64_t i) const { return static_cast<double>(values[i]); }
 };
+template <class T>
 struct SquareTerm {
-  const float* values;
+  const T* values;
   PYCNN_BOTH double operator()(std::int64_t i) const {
-    const auto value = static_cast<double>(values[i]);
+    const auto value = static_cast<double>(widened(values[i]));
     return value * value;
   }
 };
@@ -293,9 +294,24 @@ struct SquarePieces {
     const int tensor = table.tensor_of(block.index());
     const Squares& of = table.of[tensor];
     const std::int64_t begin = (block.index() - table.first_piece[tensor]) * kTotalPiece;
-    const std::int64_t end = begin + kTotalPiece;
-    total_of_block(block, SquareTerm{of.values}, KeepPiece{pieces}, begin,
-                   end < of.count ? end : of.count);
+    const std::int64_t end = begin + kTotalPiece < of.count ? begin + kTotalPiece : of.count;
+    // All threads of a block go the same way.
+    switch (of.type) {
+      case Image::kFloat32:
+        return add<float>(block, of.values, begin, end);
+      case Image::kBFloat16:
+        return add<BFloat16>(block, of.values, begin, end);
+      case Image::kFloat16:
+        return add<Float16>(block, of.values, begin, end);
+    }
+  }
+
+ private:
+  template <class T>
+  PYCNN_BOTH void add(Block<SquarePieces>& block, const void* values, std::int64_t begin,
+                      std::int64_t end) const {
+    total_of_block(block, SquareTerm<T>{static_cast<const T*>(values)}, KeepPiece{pieces}, begin,
+                   end);
   }
 };
 

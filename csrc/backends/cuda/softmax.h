@@ -42,8 +42,9 @@ void top_k_correct(DeviceQueue& queue, Image image, const void* scores, const La
 // those of all, then finished. `pieces`: total_scratch_bytes of each.
 constexpr int kMostSquares = 100;  // what fits the parameters of a launch
 struct Squares {
-  const float* values;
+  const void* values;
   std::int64_t count;
+  Image type;
 };
 void sums_of_squares(DeviceQueue& queue, const Squares* of, int count, double* totals,
                      double* pieces);

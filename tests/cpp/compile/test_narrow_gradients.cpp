@@ -73,12 +73,21 @@ TEST_CASE("a gradient is float32 where its kernel makes it so or the update want
   CHECK(unable.types() == kWide);
 }
 
-TEST_CASE("a gradient that somebody else reads is float32") {
-  Steps norm;  // of all gradients, for clipping
-  norm.add("norm", ops::ClipFactor{1.0}, {norm.gradient});
-  norm.update();
-  CHECK(norm.types() == kWide);
+TEST_CASE("a norm of all gradients reads them in 16 bits, wherever they stand, if it can") {
+  const auto types = [](bool can, bool update_can) {
+    Steps steps;
+    Kernel kernel;
+    kernel.takes_narrow_gradient = can;
+    steps.add("norm", ops::ClipFactor{1.0}, {steps.gradient, 1, steps.gradient}, kernel);
+    steps.update(update_can);
+    return steps.types();
+  };
+  CHECK(types(true, true) == Types{DType::kBFloat16, DType::kBFloat16});
+  CHECK(types(false, true) == kWide);
+  CHECK(types(true, false) == kWide);
+}
 
+TEST_CASE("a gradient that somebody else reads is float32") {
   Steps late;
   late.update();
   late.add("sum", ops::Add{}, {late.gradient, late.gradient});

@@ -304,6 +304,7 @@ struct OwnRewrite {
   ConvTask task;
   ConvRewrite rewrite;
   bool tf32;
+  bool narrow;  // as OwnNarrow below
 };
 const OwnRewrite& own_rewrite(const KernelArgs& args) {
   return *static_cast<const OwnRewrite*>(static_cast<const DeviceKernelArgs&>(args).state);
@@ -332,9 +333,14 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
                  !std::all_of(args.outputs.begin(), args.outputs.end(), is_aligned);
   ConvCall call = call_of<OpType>(args);
   if (kReadsWeight<OpType>) call.packed = std::exchange(call.weight, nullptr);
-  run_rewritten(queue, own.rewrite, call, args.scratch,
+  run_rewritten(queue, own.rewrite, call, args.scratch, own.narrow,
                 [&](const ConvCall& moved, std::byte* rest) {
                   ConvCall inner = moved;
+                  if (own.narrow) {
+                    inner.grad_weight = reinterpret_cast<float*>(rest);
+                    inner.narrow_grad_weight = nullptr;
+                    rest += aligned(wide_bytes(own.rewrite));
+                  }
                   if (kReadsWeight<OpType>) {
                     inner.weight = reinterpret_cast<const float*>(rest);
                     cast(queue, own.rewrite.task.image, Image::kFloat32, moved.packed, rest,
@@ -343,6 +349,9 @@ void run_own_rewrite(const KernelArgs& args) noexcept {
                   }
                   inner.packed = nullptr;  // not as they read them
                   run_own(queue, own.rewrite.task, own.tf32, inner, rest);
+                  if (own.narrow)
+                    cast(queue, Image::kFloat32, own.rewrite.task.image, inner.grad_weight,
+                         moved.narrow_grad_weight, own.rewrite.weight.to_count());
                 });
   finish_behind(queue, own.task, call, args.scratch);
 }
@@ -479,7 +488,9 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   const std::vector<ConvRewrite> rewrites = rewrites_of(task);
   const auto index = static_cast<std::size_t>(std::atoi(number));
   if (index >= rewrites.size()) return refuse("there are not that many rewrites");
-  const OwnRewrite own{task, rewrites[index], library_options(task.tf32).tf32};
+  const bool narrow = std::getenv("PYCNN_EMULATED_NARROW") != nullptr &&
+                      task.direction == Direction::kGradWeight && is_narrow(task.image);
+  const OwnRewrite own{task, rewrites[index], library_options(task.tf32).tf32, narrow};
   const ConvRewrite& rewrite = own.rewrite;
   const std::int64_t inner =
       own_scratch_bytes(rewrite.task, own.tf32) + (wide_bytes(rewrite) + 255) / 256 * 256;
@@ -495,6 +506,7 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   choice.variant = names->insert(kLibrary<OpType> + ("+" + rewrite.name)).first->c_str();
   if (kReadsWeight<OpType>)
     choice.packed = rewritten_weight(rewrite, choice.variant, !problem.pinned.empty());
+  if (narrow && problem.pinned.empty()) choice.widened_from = problem.inputs[0].dtype;
   choice.state = std::make_shared<OwnRewrite>(own);
   choice.alignment = kVectorBytes;
   return choice;
@@ -507,8 +519,10 @@ Choice select_library(int, const ops::Conv2dGradInput& op, const Problem& p) {
   return choose_rewrite(op, p);
 }
 Choice select_library(int, const ops::Conv2dGradWeight& op, const Problem& p) {
-  if (std::getenv("PYCNN_EMULATED_NARROW") != nullptr)
-    if (const ConvTask task = task_of(op, p); is_narrow(task.image)) return choose_narrow(task, p);
+  const ConvTask task = task_of(op, p);
+  if (Choice rewritten = choose_rewrite(op, p); rewritten.run != nullptr) return rewritten;
+  if (std::getenv("PYCNN_EMULATED_NARROW") != nullptr && is_narrow(task.image))
+    return choose_narrow(task, p);
   return choose_rewrite(op, p);
 }
 Choice select_library(int, const ops::Dense& op, const Problem& p) { return choose_rewrite(op, p); }

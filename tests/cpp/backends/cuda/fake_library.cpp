@@ -54,8 +54,8 @@ void finish_padded(DeviceQueue&, Image image, const BlockMap& map, const ConvEpi
 void map_filters(DeviceQueue&, Image, const FilterMapping*, int) {
   move(moves.packs, moves.pack_us);
 }
-void unmap_filter(DeviceQueue&, const FilterMap& map, const float*, float* to) {
-  leave_ones(Image::kFloat32, to, map.from_count());
+void unmap_filter(DeviceQueue&, const FilterMap& map, Image, const void*, Image type, void* to) {
+  leave_ones(type, to, map.from_count());
   move(moves.unpacks, moves.pack_us);
 }
 std::int64_t conv2d_packed_bytes(Arithmetic, const ConvShape&, PackForm) { return 0; }

@@ -61,6 +61,7 @@ TEST_CASE("conv2d by cudnn: a gradient of 16 bits is widened unless it is wanted
   CHECK(leaves_narrow(Chosen<CudnnOrCublasLt>{
       nullptr, std::make_shared<CudnnOrCublasLt::Plan>(CudnnOrCublasLt::Plan{plan, nullptr}),
       task}));
+  CHECK(leaves_narrow(Chosen<Cudnn>{std::make_shared<const ConvRewrite>(), plan, task}));
   // cuBLASLt's are float32.
   CHECK(!leaves_narrow(
       Chosen<CudnnOrCublasLt>{nullptr, std::make_shared<CudnnOrCublasLt::Plan>(), task}));

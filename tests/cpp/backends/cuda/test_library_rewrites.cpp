@@ -88,7 +88,9 @@ TEST_CASE("library kernel: who makes a gradient in 16 bits and widens it behind 
   Fake::scripts = {{16, {{"narrow", 10.0}}}, {kPadded, {{"narrow too", 10.0}}}};
   CHECK(choose(16) == DType::kBFloat16);
   CHECK_FALSE(choose(16, "conv2d_grad_weight.cudnn").has_value());
-  CHECK_FALSE(choose(kPlain).has_value());  // it is mapped back behind
+  // Also where it is mapped back behind.
+  CHECK(choose(kPlain) == DType::kBFloat16);
+  CHECK_FALSE(choose(kPlain, "conv2d_grad_weight.cudnn").has_value());
   Fake::scripts = {{16, {{"wide", 10.0}}}};
   CHECK_FALSE(choose(16).has_value());
 }

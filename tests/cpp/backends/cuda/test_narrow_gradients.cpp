@@ -64,10 +64,12 @@ int launches_of(const Program& program) {
   return calls.count("launch");
 }
 
-// A pass for each convolution, and of its numbers 2 bytes each that are written and read.
-void expect_spared(const Program& kept, const Program& each, std::int64_t weights) {
+// A pass for each convolution, and of its numbers 2 bytes each that are written and read, by the
+// update and that many more.
+void expect_spared(const Program& kept, const Program& each, std::int64_t weights,
+                   std::int64_t readers = 1) {
   CHECK(launches_of(kept) == launches_of(each) - 3);
-  CHECK(bytes_of(kept) == bytes_of(each) - 4 * weights);
+  CHECK(bytes_of(kept) == bytes_of(each) - 2 * (1 + readers) * weights);
 }
 
 TEST_CASE("cuda narrow gradients: the bits of gradients that are widened before the update") {
@@ -123,13 +125,94 @@ TEST_CASE("cuda narrow gradients: without a state, with nesterov and decay") {
   expect_spared(kept.program, each.program, weights_of(24));
 }
 
+TEST_CASE("cuda narrow gradients: the norm of all gradients is that of 16 bits, too") {
+  if (!testing::is_emulated()) return;
+  const testing::Variable narrow("PYCNN_EMULATED_NARROW", "1");
+  CompileOptions options = options_of(DType::kBFloat16);
+  SUBCASE("clipped") { options.optimizer->clip_norm = 0.01; }
+  SUBCASE("clipped, by Adam") {
+    options.optimizer->clip_norm = 0.01;
+    options.optimizer->kind = Optimizer::Kind::kAdam;
+  }
+  // A step that overflows changes nothing: the norm tells.
+  SUBCASE("float16") { options.dtype = DType::kFloat16; }
+  SUBCASE("float16, clipped") {
+    options.dtype = DType::kFloat16;
+    options.optimizer->clip_norm = 0.01;
+  }
+  const Graph graph = conv_net(24);
+  const test::Compiled kept(graph, options), each(graph, widened(options));
+  for (std::uint64_t step = 0; step < 3; ++step)
+    CHECK(test::same_bits(kept.program.run(data(step)), each.program.run(data(step))));
+  CHECK(test::same_bits(kept.variables, each.variables));
+  expect_spared(kept.program, each.program, weights_of(24), 2);
+}
+
+// By our own kernels in a library's place, whose results are rounded as cuDNN's are.
+TEST_CASE("cuda narrow gradients: those of rewritten convolutions are mapped back in 16 bits") {
+  if (!testing::is_emulated()) return;
+  const testing::Variable rewritten("PYCNN_EMULATED_REWRITE", "0");
+  const Graph graph = conv_net(24);
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16})
+    for (const bool clipped : {false, true}) {
+      const testing::Variable narrow("PYCNN_EMULATED_NARROW", "1");
+      CompileOptions options = options_of(dtype);
+      if (clipped) options.optimizer->clip_norm = 0.01;
+      const test::Compiled kept(graph, options), each(graph, widened(options));
+      CHECK(kept.program.explain().find("conv2d_grad_weight.cudnn+") != std::string::npos);
+      for (std::uint64_t step = 0; step < 3; ++step)
+        CHECK(test::same_bits(kept.program.run(data(step)), each.program.run(data(step))));
+      CHECK(test::same_bits(kept.variables, each.variables));
+      // What maps them back widens them, where that is wanted.
+      CHECK(launches_of(kept.program) == launches_of(each.program));
+      const bool has_norm = clipped || dtype == DType::kFloat16;
+      CHECK(bytes_of(kept.program) == bytes_of(each.program) - (has_norm ? 6 : 4) * weights_of(24));
+    }
+}
+
+TEST_CASE("cuda narrow gradients: on their way back they are widened as they were rounded") {
+  if (!testing::is_emulated()) return;
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16})
+    for (int rewrite = 0; rewrite < 2; ++rewrite)
+      for (const std::int64_t groups : {1, 4}) {
+        CAPTURE(rewrite);
+        CAPTURE(groups);
+        const testing::Variable number("PYCNN_EMULATED_REWRITE", std::to_string(rewrite).c_str());
+        ops::Conv2d conv = testing::conv({2, 2}, {1, 1, 1, 1}, {1, 1}, groups);
+        const std::int64_t in = groups == 1 ? 3 : 16, out = groups == 1 ? 10 : 16;
+        auto op = testing::gradient_of<ops::Conv2dGradWeight>(conv);
+        op.kernel_size = {3, 3};
+        op.bias = true;
+        const testing::Tensors inputs = {testing::random_tensor({2, 9, 8, in}, 1, -2, 2, dtype),
+                                         testing::random_tensor({2, 5, 4, out}, 2, -2, 2, dtype)};
+        testing::OnDevice how;
+        how.pinned = "";
+        Kernel kernel;
+        const std::vector<TensorSpec> outputs = op.infer(testing::specs_of(inputs));
+        testing::Tensors expected = testing::run_on_device(op, inputs, outputs, how, kernel);
+        const bool is_rewritten = std::string(kernel.variant).find('+') != std::string::npos;
+        if (!is_rewritten) continue;
+        testing::HostTensor rounded(TensorSpec{outputs[0].shape, dtype});
+        for (std::size_t i = 0; i < rounded.size(); ++i) {
+          rounded.set(i, expected[0][i]);
+          expected[0].set(i, rounded[i]);
+        }
+        CHECK(!kernel.widened_from);
+        const testing::Variable narrow("PYCNN_EMULATED_NARROW", "1");
+        CHECK(
+            testing::same_bits(testing::run_on_device(op, inputs, outputs, how, kernel), expected));
+        CHECK(kernel.widened_from == dtype);
+      }
+}
+
 TEST_CASE("cuda narrow gradients: they are widened where another step reads them") {
   if (!testing::is_emulated()) return;
   const testing::Variable narrow("PYCNN_EMULATED_NARROW", "1");
   CompileOptions options = options_of(DType::kBFloat16);
-  SUBCASE("clipped") { options.optimizer->clip_norm = 5.0; }
-  // A step that overflows changes nothing: the norm of all gradients tells.
-  SUBCASE("float16") { options.dtype = DType::kFloat16; }
+  SUBCASE("a norm that is pinned") {
+    options.optimizer->clip_norm = 5.0;
+    options.variants["clip_factor"] = "reference";
+  }
   SUBCASE("Muon") { options.optimizer->kind = Optimizer::Kind::kMuon; }
   SUBCASE("float32") { options.dtype = DType::kFloat32; }
   SUBCASE("pinned updates") { options.variants["sgd_update"] = "reference"; }
