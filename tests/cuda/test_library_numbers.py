@@ -102,6 +102,7 @@ CUDNN = {
         "kFloat32": "DATA_FLOAT",
         "kFloat16": "DATA_HALF",
         "kBFloat16": "DATA_BFLOAT16",
+        "kBoolean": "DATA_BOOLEAN",
         "kCrossCorrelation": "CROSS_CORRELATION",
         "kAdd": "POINTWISE_ADD",
         "kMultiply": "POINTWISE_MUL",
