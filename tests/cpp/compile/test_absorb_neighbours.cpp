@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "compile/passes.h"
+#include "compile/steps.h"
 
 namespace pycnn {
 namespace {
@@ -30,17 +31,9 @@ struct Steps {
   }
   int add(const std::string& name, const Op& op, std::vector<int> inputs,
           decltype(Kernel::absorb) absorb = nullptr, const TensorSpec& spec = kWide) {
-    ScheduleStep step;
-    step.name = name;
-    step.op_name = op_name(op);
-    step.op = op;
-    step.kernel.absorb = absorb;
-    for (const int value : inputs) step.input_specs.push_back(schedule.value(value).spec);
-    step.inputs = std::move(inputs);
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, spec});
-    step.outputs = {result};
-    schedule.run.push_back(std::move(step));
-    return result;
+    Kernel kernel;
+    kernel.absorb = absorb;
+    return test::add_step(schedule, name, op, std::move(inputs), kernel, spec);
   }
   int layer(const std::string& name, std::vector<int> inputs,
             decltype(Kernel::absorb) absorb = takes, const TensorSpec& spec = kWide) {
@@ -51,9 +44,7 @@ struct Steps {
   }
   std::vector<std::string> absorb(const std::map<std::string, std::string>& pins = {}) {
     absorb_neighbours(schedule, pins);
-    std::vector<std::string> names;
-    for (const ScheduleStep& step : schedule.run) names.push_back(step.name);
-    return names;
+    return test::names_of(schedule.run);
   }
   const ScheduleStep& step(std::size_t i) const { return schedule.run[i]; }
 };

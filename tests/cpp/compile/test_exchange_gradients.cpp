@@ -4,6 +4,7 @@
 
 #include "compile/nets.h"
 #include "compile/passes.h"
+#include "compile/steps.h"
 #include "pycnn/error.h"
 
 namespace pycnn {
@@ -125,33 +126,20 @@ TEST_CASE("what an exchange throws ends the run before a parameter changes") {
 }
 
 TEST_CASE("a gradient of two parameters, or of none that is computed, is exchanged as a copy") {
-  const TensorSpec spec{{4}, DType::kFloat32};
+  constexpr int kW = 0, kV = 1, kRate = 2, kConstant = 3;
   Schedule schedule;
-  schedule.variables = {"w", "v", "rate", "constant"};
-  std::vector<int> variables;
-  for (int i = 0; i < 4; ++i)
-    variables.push_back(schedule.add_value({ScheduleValue::Kind::kVariable, spec, i}));
+  test::add_variables(schedule, {"w", "v", "rate", "constant"});
   const auto add = [&](const std::string& name, Op op, std::vector<int> inputs) {
-    ScheduleStep step;
-    step.name = step.op_name = name;
-    step.op = op;
-    step.inputs = inputs;
-    step.input_specs.assign(inputs.size(), spec);
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, spec});
-    step.outputs = {result};
-    schedule.run.push_back(step);
-    return result;
+    return test::add_step(schedule, name, std::move(op), std::move(inputs));
   };
-  const int gradient = add("gradient", ops::Affine{}, {variables[2]});
-  const int w = add("update.w", ops::SgdUpdate{}, {variables[0], gradient, variables[2]});
+  const int gradient = add("gradient", ops::Affine{}, {kRate});
+  const int w = add("update.w", ops::SgdUpdate{}, {kW, gradient, kRate});
   add("reader", ops::Affine{}, {gradient});
-  const int v = add("update.v", ops::SgdUpdate{}, {variables[1], variables[3], variables[2]});
+  const int v = add("update.v", ops::SgdUpdate{}, {kV, kConstant, kRate});
   schedule.assignments = {{0, w}, {1, v}};
   exchange_gradients(schedule, 4 << 20);
-  std::vector<std::string> names;
-  for (const ScheduleStep& step : schedule.run) names.push_back(step.name);
-  CHECK(names == std::vector<std::string>{"exchange", "gradient", "exchange", "reader", "update.w",
-                                          "update.v"});
+  CHECK(test::names_of(schedule.run) == std::vector<std::string>{"exchange", "gradient", "exchange",
+                                                                 "reader", "update.w", "update.v"});
   REQUIRE(schedule.buckets.size() == 1);
   CHECK(schedule.buckets[0].steps == 3);
   CHECK(schedule.exchange_steps == 4);

@@ -2,6 +2,7 @@
 
 #include "compile/nets.h"
 #include "compile/passes.h"
+#include "compile/steps.h"
 
 namespace pycnn {
 namespace {
@@ -47,27 +48,18 @@ TEST_CASE("an update comes right after its gradient and the last reader of its p
 }
 
 TEST_CASE("an update waits for others who read its parameter, packed or not") {
-  const TensorSpec spec{{4}, DType::kFloat32};
+  constexpr int kWeight = 0, kRate = 1;
   Schedule schedule;
-  schedule.variables = {"w", "rate"};
-  const int weight = schedule.add_value({ScheduleValue::Kind::kVariable, spec, 0});
-  const int rate = schedule.add_value({ScheduleValue::Kind::kVariable, spec, 1});
+  test::add_variables(schedule, {"w", "rate"});
   const auto add = [&](const std::string& name, Op op, std::vector<int> inputs) {
-    ScheduleStep step;
-    step.name = step.op_name = name;
-    step.op = op;
-    step.inputs = inputs;
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, spec});
-    step.outputs = {result};
-    schedule.run.push_back(step);
-    return result;
+    return test::add_step(schedule, name, std::move(op), std::move(inputs));
   };
-  const int gradient = add("gradient", ops::Affine{}, {rate});
-  add("other", ops::Affine{}, {rate});
-  add("reader", ops::Affine{}, {weight});
-  add("another", ops::Affine{}, {rate});
-  const int updated = add("update", ops::SgdUpdate{}, {weight, gradient, rate});
-  add("average", ops::EmaUpdate{}, {rate, updated});
+  const int gradient = add("gradient", ops::Affine{}, {kRate});
+  add("other", ops::Affine{}, {kRate});
+  add("reader", ops::Affine{}, {kWeight});
+  add("another", ops::Affine{}, {kRate});
+  const int updated = add("update", ops::SgdUpdate{}, {kWeight, gradient, kRate});
+  add("average", ops::EmaUpdate{}, {kRate, updated});
   schedule.assignments = {{0, updated}};
   hasten_updates(schedule);
   CHECK(order_of(schedule) ==

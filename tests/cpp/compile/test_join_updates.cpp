@@ -1,11 +1,10 @@
 #include <doctest/doctest.h>
 
 #include "compile/passes.h"
+#include "compile/steps.h"
 
 namespace pycnn {
 namespace {
-
-const TensorSpec kSpec{{4}, DType::kFloat32};
 
 Kernel join_all(std::span<const Joining> steps) noexcept {
   Kernel kernel;
@@ -16,39 +15,25 @@ Kernel join_all(std::span<const Joining> steps) noexcept {
 }
 Kernel join_others(std::span<const Joining>) noexcept { return {}; }
 
+using Names = std::vector<std::string>;
+
 // Steps over variables, which are the first values.
 struct Steps {
   Schedule schedule;
 
   explicit Steps(int variables) {
-    for (int i = 0; i < variables; ++i) {
-      schedule.variables.push_back("v" + std::to_string(i));
-      schedule.add_value({ScheduleValue::Kind::kVariable, kSpec, i});
-    }
+    for (int i = 0; i < variables; ++i) test::add_variables(schedule, {"v" + std::to_string(i)});
   }
   int add(const std::string& name, std::vector<int> inputs, JoinFunction join = nullptr,
           const Op& op = ops::EmaUpdate{}) {
-    ScheduleStep step;
-    step.name = name;
-    step.op_name = op_name(op);
-    step.op = op;
-    step.kernel.variant = "single";
-    step.kernel.join = join;
-    step.kernel.in_place = {1u << 0};
-    step.inputs = std::move(inputs);
-    step.input_specs.assign(step.inputs.size(), kSpec);
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, kSpec});
-    step.outputs = {result};
-    schedule.run.push_back(std::move(step));
-    return result;
+    Kernel kernel;
+    kernel.variant = "single";
+    kernel.join = join;
+    kernel.in_place = {1u << 0};
+    return test::add_step(schedule, name, op, std::move(inputs), kernel);
   }
-  std::vector<std::string> order() const {
-    std::vector<std::string> names;
-    for (const ScheduleStep& step : schedule.run) names.push_back(step.name);
-    return names;
-  }
+  Names order() const { return test::names_of(schedule.run); }
 };
-using Names = std::vector<std::string>;
 
 TEST_CASE("steps that can be joined are one, where the last of them stood") {
   Steps steps(3);

@@ -3,11 +3,10 @@
 #include <algorithm>
 
 #include "compile/passes.h"
+#include "compile/steps.h"
 
 namespace pycnn {
 namespace {
-
-const TensorSpec kSpec{{4}, DType::kFloat32};
 
 void pack(const KernelArgs&) noexcept {}
 void multiply(const KernelArgs&) noexcept {}
@@ -22,22 +21,9 @@ struct Steps {
   Schedule schedule;
   int updated = -1;
 
-  Steps() {
-    schedule.variables = {"w", "rate"};
-    for (int i = 0; i < 2; ++i) schedule.add_value({ScheduleValue::Kind::kVariable, kSpec, i});
-  }
+  Steps() { test::add_variables(schedule, {"w", "rate"}); }
   int add(const std::string& name, Op op, std::vector<int> inputs, Kernel kernel = {}) {
-    ScheduleStep step;
-    step.name = name;
-    step.op_name = op_name(op);
-    step.op = std::move(op);
-    step.kernel = std::move(kernel);
-    step.inputs = std::move(inputs);
-    step.input_specs.assign(step.inputs.size(), kSpec);
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, kSpec});
-    step.outputs = {result};
-    schedule.run.push_back(std::move(step));
-    return result;
+    return test::add_step(schedule, name, std::move(op), std::move(inputs), std::move(kernel));
   }
   int multiplies(const std::string& name, int image, std::optional<DType> rounded,
                  const Op& op = ops::Dense{}) {

@@ -1,11 +1,10 @@
 #include <doctest/doctest.h>
 
 #include "compile/passes.h"
+#include "compile/steps.h"
 
 namespace pycnn {
 namespace {
-
-const TensorSpec kSpec{{4}, DType::kFloat32};
 
 // Values 0 and 1 are variables, a weight and the rate. A step makes the weight's gradient in
 // 16 bits, and an update takes it.
@@ -14,24 +13,13 @@ struct Steps {
   int gradient = -1;
 
   explicit Steps(std::optional<DType> made_in = DType::kBFloat16) {
-    schedule.variables = {"w", "rate"};
-    for (int i = 0; i < 2; ++i) schedule.add_value({ScheduleValue::Kind::kVariable, kSpec, i});
+    test::add_variables(schedule, {"w", "rate"});
     Kernel kernel;
     kernel.widened_from = made_in;
     gradient = add("gradient", ops::Affine{}, {1}, kernel);
   }
   int add(const std::string& name, Op op, std::vector<int> inputs, Kernel kernel = {}) {
-    ScheduleStep step;
-    step.name = name;
-    step.op_name = op_name(op);
-    step.op = std::move(op);
-    step.kernel = std::move(kernel);
-    step.inputs = std::move(inputs);
-    step.input_specs.assign(step.inputs.size(), kSpec);
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, kSpec});
-    step.outputs = {result};
-    schedule.run.push_back(std::move(step));
-    return result;
+    return test::add_step(schedule, name, std::move(op), std::move(inputs), std::move(kernel));
   }
   int update(bool takes_narrow = true, std::vector<int> inputs = {}) {
     if (inputs.empty()) inputs = {0, gradient, 1};
@@ -110,7 +98,7 @@ TEST_CASE("a gradient that somebody else reads is float32") {
 
 TEST_CASE("a gradient that is known under another shape, or as a part, is float32") {
   Steps alias;
-  ScheduleValue flat{ScheduleValue::Kind::kResult, kSpec};
+  ScheduleValue flat{ScheduleValue::Kind::kResult, test::kFour};
   flat.alias_of = alias.gradient;
   alias.schedule.add_value(flat);
   alias.update();
@@ -122,7 +110,7 @@ TEST_CASE("a gradient that is known under another shape, or as a part, is float3
   CHECK(aliased.types() == kWide);
 
   Steps part;
-  const int whole = part.schedule.add_value({ScheduleValue::Kind::kResult, kSpec});
+  const int whole = part.schedule.add_value({ScheduleValue::Kind::kResult, test::kFour});
   part.schedule.values[static_cast<std::size_t>(part.gradient)].part_of = whole;
   part.update();
   CHECK(part.types() == kWide);

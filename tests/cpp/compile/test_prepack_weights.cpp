@@ -2,6 +2,7 @@
 
 #include "compile/passes.h"
 #include "compile/same_attributes.h"
+#include "compile/steps.h"
 
 namespace pycnn {
 namespace {
@@ -14,27 +15,16 @@ void pack_b(const KernelArgs&) noexcept {}
 struct Draft {
   Schedule schedule;
   Draft() {
-    schedule.inputs = {{"x", spec()}};
-    schedule.variables = {"v0", "v1"};
-    schedule.add_value({ScheduleValue::Kind::kInput, spec(), 0});
-    schedule.add_value({ScheduleValue::Kind::kVariable, spec(), 0});
-    schedule.add_value({ScheduleValue::Kind::kVariable, spec(), 1});
+    schedule.inputs = {{"x", test::kFour}};
+    schedule.add_value({ScheduleValue::Kind::kInput, test::kFour, 0});
+    test::add_variables(schedule, {"v0", "v1"});
   }
-  static TensorSpec spec() { return {{4}, DType::kFloat32}; }
   int step(const std::string& name, std::vector<int> inputs, KernelFunction pack = nullptr,
            Op op = ops::Dense{}) {
-    ScheduleStep step;
-    step.name = name;
-    step.op_name = op_name(op);
-    step.op = op;
-    step.kernel.run = nothing;
-    if (pack != nullptr) step.kernel.packed = {1, 100, pack, 32, "format"};
-    step.inputs = inputs;
-    step.input_specs.assign(inputs.size(), spec());
-    const int result = schedule.add_value({ScheduleValue::Kind::kResult, spec()});
-    step.outputs = {result};
-    schedule.run.push_back(step);
-    return result;
+    Kernel kernel;
+    kernel.run = nothing;
+    if (pack != nullptr) kernel.packed = {1, 100, pack, 32, "format"};
+    return test::add_step(schedule, name, std::move(op), std::move(inputs), kernel);
   }
 };
 
@@ -61,7 +51,7 @@ TEST_CASE("a weight that no run changes is packed in prepare, once for equal ste
   CHECK(pack.kernel.scratch_bytes == 32);
   CHECK(schedule.value(pack.outputs[0]).spec == TensorSpec{{100}, DType::kUInt8});
   CHECK(schedule.value(pack.outputs[0]).prepared);
-  CHECK(schedule.run[0].input_specs[1] == Draft::spec());  // the original's
+  CHECK(schedule.run[0].input_specs[1] == test::kFour);  // the original's
 }
 
 TEST_CASE("a bias is packed as the weight is, each for itself") {
@@ -88,7 +78,7 @@ TEST_CASE("a bias is packed as the weight is, each for itself") {
       const ScheduleStep& reader = draft.schedule.run[i + (trained ? 1 : 0)];
       CHECK(reader.inputs[1] == draft.schedule.prepare[0].outputs[0]);
       CHECK(reader.inputs[2] == bias.outputs[0]);
-      CHECK(reader.input_specs[2] == Draft::spec());
+      CHECK(reader.input_specs[2] == test::kFour);
     }
   }
 }

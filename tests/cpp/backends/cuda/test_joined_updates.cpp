@@ -33,23 +33,15 @@ void check_bits(const Graph& graph, const CompileOptions& options, const std::st
                 int joined, int single) {
   CompileOptions apart = options;
   apart.variants = {{op, "reference"}, {"ema_update", "reference"}};
-  CompileOptions moved = options, elsewhere = options;
-  moved.reuse_memory = false;
-  elsewhere.device = Device::cuda(testing::other_device());
-  const test::Compiled one(graph, options), many(graph, apart), copied(graph, moved),
-      backwards(graph, elsewhere);
-  CHECK(updates_in(one.program, op) == joined);
+  const testing::EachWay one(graph, options);
+  const test::Compiled many(graph, apart);
+  CHECK(updates_in(one.program(), op) == joined);
   CHECK(updates_in(many.program, op) == single);
-  CHECK(updates_in(one.program, "ema_update") == (options.optimizer->ema_decay ? joined : 0));
+  CHECK(updates_in(one.program(), "ema_update") == (options.optimizer->ema_decay ? joined : 0));
   const std::int64_t width = graph.spec(graph.find("x")).shape[1];
   const testing::Results inputs = {{"x", test::random_tensor({2, width}, 9)},
                                    {"y", test::labels(2, 3)}};
-  for (int step = 0; step < 3; ++step) {
-    many.program.run(inputs);
-    for (const test::Compiled* each : {&one, &copied, &backwards}) each->program.run(inputs);
-  }
-  for (const test::Compiled* each : {&one, &copied, &backwards})
-    CHECK(test::same_bits(each->variables, many.variables));
+  one.expect_bits_of(many, 3, [&](std::uint64_t) { return inputs; });
 }
 
 TEST_CASE("cuda joined updates: the bits of updates one by one") {

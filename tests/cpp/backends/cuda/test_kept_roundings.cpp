@@ -9,6 +9,7 @@
 namespace pycnn {
 namespace {
 
+using testing::bytes_of;
 using testing::options_for;
 using testing::Results;
 
@@ -41,14 +42,6 @@ std::vector<StepProfile> steps_of(const Program& program, const std::string& op,
   return found;
 }
 
-// What a step moves, without what is prepared.
-std::int64_t bytes_of(const Program& program) {
-  std::int64_t bytes = 0;
-  for (const StepProfile& step : program.steps())
-    if (step.phase == "run") bytes += step.cost.bytes;
-  return bytes;
-}
-
 // By pinned updates, which round nothing.
 CompileOptions apart(CompileOptions options) {
   for (const char* op : {"sgd_update", "adam_update"}) options.variants[op] = "reference";
@@ -65,28 +58,19 @@ TEST_CASE("cuda kept roundings: the bits of weights that are rounded in each ste
         CompileOptions options = options_for("cuda");
         options.dtype = dtype;
         options.optimizer->kind = kind;
-        CompileOptions separate = options, elsewhere = options;
-        separate.reuse_memory = false;
-        elsewhere.device = Device::cuda(testing::other_device());
-        const test::Compiled kept(graph, options), each(graph, apart(options)),
-            copied(graph, separate), backwards(graph, elsewhere);
-        for (std::uint64_t step = 0; step < 4; ++step) {
-          const Results expected = each.program.run(data(step));
-          for (const test::Compiled* other : {&kept, &copied, &backwards})
-            CHECK(test::same_bits(other->program.run(data(step)), expected));
-        }
-        for (const test::Compiled* other : {&kept, &copied, &backwards})
-          CHECK(test::same_bits(other->variables, each.variables));
+        const testing::EachWay kept(graph, options);
+        const test::Compiled each(graph, apart(options));
+        kept.expect_bits_of(each, 4, data);
         if (kind == Optimizer::Kind::kMuon) continue;
         // conv, fc1 and fc2 forwards; the rest is turned or padded.
-        CHECK(steps_of(kept.program, "pack", "prepare").size() == 3);
+        CHECK(steps_of(kept.program(), "pack", "prepare").size() == 3);
         CHECK(steps_of(each.program, "pack", "prepare").empty());
         // Weights are read no more for this alone; joined updates read rate and step once, too.
         const std::int64_t weights = 24 * 3 * 3 * 16 + 864 * units + units * 5;
-        const std::int64_t fewer = bytes_of(each.program) - bytes_of(kept.program);
+        const std::int64_t fewer = bytes_of(each.program) - bytes_of(kept.program());
         CHECK(fewer >= 4 * weights);
         CHECK(fewer < 4 * weights + 256);
-        const std::string text = kept.program.explain();
+        const std::string text = kept.program().explain();
         CHECK(text.find("prepare, when a variable has changed") != std::string::npos);
       }
   }

@@ -8,6 +8,7 @@
 namespace pycnn {
 namespace {
 
+using testing::bytes_of;
 using testing::options_for;
 using testing::Results;
 
@@ -50,13 +51,6 @@ CompileOptions widened(CompileOptions options) {
   return options;
 }
 
-std::int64_t bytes_of(const Program& program) {
-  std::int64_t bytes = 0;
-  for (const StepProfile& step : program.steps())
-    if (step.phase == "run") bytes += step.cost.bytes;
-  return bytes;
-}
-
 int launches_of(const Program& program) {
   program.run(data(1));
   const testing::Calls calls;
@@ -79,20 +73,11 @@ TEST_CASE("cuda narrow gradients: the bits of gradients that are widened before 
   for (const Optimizer::Kind kind :
        {Optimizer::Kind::kSgd, Optimizer::Kind::kAdam, Optimizer::Kind::kAdamW}) {
     const CompileOptions options = options_of(DType::kBFloat16, kind);
-    CompileOptions separate = options, elsewhere = options;
-    separate.reuse_memory = false;
-    elsewhere.device = Device::cuda(testing::other_device());
-    const test::Compiled kept(graph, options), each(graph, widened(options)),
-        copied(graph, separate), backwards(graph, elsewhere);
-    for (std::uint64_t step = 0; step < 3; ++step) {
-      const Results expected = each.program.run(data(step));
-      for (const test::Compiled* other : {&kept, &copied, &backwards})
-        CHECK(test::same_bits(other->program.run(data(step)), expected));
-    }
-    for (const test::Compiled* other : {&kept, &copied, &backwards})
-      CHECK(test::same_bits(other->variables, each.variables));
-    expect_spared(kept.program, each.program, weights_of(24));
-    CHECK(kept.program.explain().find("conv2d_grad_weight.cudnn") != std::string::npos);
+    const testing::EachWay kept(graph, options);
+    const test::Compiled each(graph, widened(options));
+    kept.expect_bits_of(each, 3, data);
+    expect_spared(kept.program(), each.program, weights_of(24));
+    CHECK(kept.program().explain().find("conv2d_grad_weight.cudnn") != std::string::npos);
   }
 }
 

@@ -230,22 +230,14 @@ TEST_CASE("cuda signs: a training that keeps them has the bits of one that does 
       CompileOptions options = testing::options_for("cuda");
       options.dtype = dtype;
       options.recompute = recompute;
-      CompileOptions whole = options, separate = options, elsewhere = options;
+      CompileOptions whole = options;
       whole.variants = {{"batch_norm_apply", "reference"}};  // which writes no signs
-      separate.reuse_memory = false;
-      elsewhere.device = Device::cuda(testing::other_device());
-      const test::Compiled kept(graph, options), read(graph, whole), copied(graph, separate),
-          backwards(graph, elsewhere);
+      const testing::EachWay kept(graph, options);
+      const test::Compiled read(graph, whole);
       // Of two blocks, whose results the next ones begin with.
-      CHECK(count_of(kept.program.graph_text(), kSigns) == 4);
+      CHECK(count_of(kept.program().graph_text(), kSigns) == 4);
       CHECK(count_of(read.program.graph_text(), kSigns) == 0);
-      for (std::uint64_t step = 0; step < 3; ++step) {
-        const testing::Results expected = read.program.run(data(step));
-        for (const test::Compiled* other : {&kept, &copied, &backwards})
-          CHECK(test::same_bits(other->program.run(data(step)), expected));
-      }
-      for (const test::Compiled* other : {&kept, &copied, &backwards})
-        CHECK(test::same_bits(other->variables, read.variables));
+      kept.expect_bits_of(read, 3, data);
     }
 }
 

@@ -50,6 +50,45 @@ inline Training train(const CompileOptions& options, int steps) {
   return training;
 }
 
+// Bytes that a step moves, without what is prepared.
+inline std::int64_t bytes_of(const Program& program) {
+  std::int64_t bytes = 0;
+  for (const StepProfile& step : program.steps())
+    if (step.phase == "run") bytes += step.cost.bytes;
+  return bytes;
+}
+
+// A program as it is, with memory of its own for each value, and on the device that goes backwards.
+class EachWay {
+ public:
+  EachWay(const Graph& graph, const CompileOptions& options)
+      : one_(graph, options), apart_(graph, apart(options)), backwards_(graph, other(options)) {}
+
+  const Program& program() const { return one_.program; }
+  // That their results and variables are those of another one, which makes as many steps.
+  template <class Data>
+  void expect_bits_of(const test::Compiled& expected, std::uint64_t steps, const Data& data) const {
+    for (std::uint64_t step = 0; step < steps; ++step) {
+      const Results results = expected.program.run(data(step));
+      for (const test::Compiled* way : {&one_, &apart_, &backwards_})
+        CHECK(test::same_bits(way->program.run(data(step)), results));
+    }
+    for (const test::Compiled* way : {&one_, &apart_, &backwards_})
+      CHECK(test::same_bits(way->variables, expected.variables));
+  }
+
+ private:
+  static CompileOptions apart(CompileOptions options) {
+    options.reuse_memory = false;
+    return options;
+  }
+  static CompileOptions other(CompileOptions options) {
+    options.device = Device::cuda(other_device());
+    return options;
+  }
+  test::Compiled one_, apart_, backwards_;
+};
+
 // While it lives, that of the emulated device fails (support/emulated_device.cpp).
 struct Failing {
   explicit Failing(const char* what) { setenv("PYCNN_EMULATED_FAILURE", what, 1); }
