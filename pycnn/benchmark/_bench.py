@@ -25,12 +25,12 @@ from pycnn.benchmark._peaks import Peaks, machine_peaks
 from pycnn.benchmark._report import BenchReport, Clock, Layer, Refusal, Timing, multiplied_type
 from pycnn.benchmark._roofline import Bound, bound
 from pycnn.config import clock_ghz, machine
-from pycnn.errors import ArgumentError
+from pycnn.errors import ArgumentError, DTypeError
 from pycnn.nn.module import Module
 from pycnn.optim import SGD
 from pycnn.program import PendingRun, Program, check_numerics, compile_traced
 from pycnn.tensor import Parameter, expect_memory
-from pycnn.tracing import Symbol, scope, trace
+from pycnn.tracing import Symbol, Traced, scope, trace
 from pycnn.version import __version__
 
 __all__ = ["bench", "environment", "images_from"]
@@ -108,8 +108,9 @@ def bench(
             the cache or measures them for it, "renew" measures, None leaves them out. Those of a GPU are measured
             every time: the products of large matrices and the passes through large tensors by its own kernels.
         images: Where they come from: "host", an array of float32 that each run is given; or "device", bytes that lie on
-            the GPU, of which each run gathers its own and scales them, as `Trainer.fit` has it. Default: "device" on a
-            GPU, if the net takes images, else "host", where on a GPU the copy may be all that is measured.
+            the GPU, of which each run gathers its own and scales them, as `Trainer.fit` has it, and also for a net that
+            begins with a function on floats. Default: "device" on a GPU, if the net takes images, else "host", where on
+            a GPU the copy may be all that is measured.
         report: Is told what takes time besides.
 
     Returns:
@@ -239,20 +240,41 @@ def _single(result: Any) -> Symbol:
     return result
 
 
-def _compile(net: Module, arrays: list[np.ndarray], resident: Parameter | None, train: bool, **options: Any) -> Program:
-    inputs = {name: (array.shape, array.dtype.name) for name, array in zip("xy", arrays, strict=False)}
+def _record(
+    net: Module,
+    inputs: Mapping[str, tuple[Sequence[int], str]],
+    resident: Parameter | None,
+    train: bool,
+    *,
+    is_scaled: bool,
+) -> Traced:
+    """Record a run; `is_scaled`: bytes are brought to 0..1 before the net, which otherwise does it itself."""
 
     def scores(x: Symbol) -> Symbol:
-        if resident is None:
-            return _single(net(x))
-        with scope("images"):
-            x = functional.take_windows(resident, x, size=resident.shape[1:3])
+        if resident is not None:
+            with scope("images"):
+                x = functional.take_windows(resident, x, size=resident.shape[1:3])
+                if is_scaled:
+                    x = functional.normalize_image(x, scale=1.0 / 255.0)
         return _single(net(x))
 
     if not train:
-        return compile_traced(trace(scores, inputs, root=net), **options)
+        return trace(scores, inputs, root=net)
     loss = getattr(net, "default_loss", None) or functional.cross_entropy
-    traced = trace(lambda x, y: {"loss": loss(scores(x), y)}, inputs, root=net)
+    return trace(lambda x, y: {"loss": loss(scores(x), y)}, inputs, root=net)
+
+
+def _compile(net: Module, arrays: list[np.ndarray], resident: Parameter | None, train: bool, **options: Any) -> Program:
+    inputs = {name: (array.shape, array.dtype.name) for name, array in zip("xy", arrays, strict=False)}
+    try:
+        traced = _record(net, inputs, resident, train, is_scaled=False)
+    except DTypeError:
+        if resident is None:
+            raise
+        # What comes first is no layer but a function, which takes no bytes.
+        traced = _record(net, inputs, resident, train, is_scaled=True)
+    if not train:
+        return compile_traced(traced, **options)
     spec = SGD(1e-3, momentum=0.9).spec(dict(net.named_parameters()))
     program = compile_traced(traced, mode="training", optimizer=spec, **options)
     # Small steps: the same work, and the weights stay finite however many there are.

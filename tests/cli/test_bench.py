@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import pycnn
+from pycnn import functional, nn
 from pycnn.benchmark import Layer
+from pycnn.benchmark._bench import _arrays, _compile
 from pycnn.benchmark._report import _layer_table
 from pycnn.errors import ArgumentError
 
@@ -302,3 +304,26 @@ def test_batch_that_memory_cannot_hold_is_told_with_both_numbers(run):
         r"313600000000000 bytes are wanted, \d+ are available\n$",
         result.err,
     )
+
+
+class PooledFirst(nn.Module):
+    """What comes first is a function, which takes no bytes."""
+
+    def __init__(self):
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(functional.global_avg_pool2d(self.conv(functional.max_pool2d(x, kernel_size=2))))
+
+
+@pytest.mark.parametrize("kind", [PooledFirst, lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GlobalAvgPool2d())])
+def test_images_that_lie_on_a_device_are_scaled_for_every_net(kind):
+    # As for a GPU, but computed here.
+    net = kind()
+    net.build((9, 9, 3))
+    arrays, resident = _arrays(net, (4, 9, 9, 3), False, 0, is_resident=True)
+    program = _compile(net, arrays, resident, False)
+    (scores,) = program.run(*arrays).values()
+    images = resident.tensor.numpy()
+    assert images.dtype == np.uint8
+    np.testing.assert_allclose(scores, net(images.astype(np.float32) / 255), rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from pycnn import models, nn
+from pycnn import functional, models, nn
 from pycnn.benchmark import bench, draw_roofline
 from pycnn.benchmark._device_peaks import device_peaks
 from pycnn.cli import main
@@ -77,6 +77,25 @@ def test_images_lie_on_the_device_unless_the_host_is_asked_for(monkeypatch, tmp_
         # What a step is given: numbers and labels, or images and labels; places are aligned to 256 bytes.
         sent = Counter(line for line in log.read_text().splitlines() if line.startswith("copy_in "))
         assert sent.most_common(1)[0][0] == f"copy_in {-(-given // 256) * 256 + 256 * train}"
+
+
+class PooledFirst(nn.Module):
+    """What comes first is a function, which refuses bytes."""
+
+    def __init__(self):
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = functional.max_pool2d(x, kernel_size=2)
+        return self.fc(functional.global_avg_pool2d(self.conv(x)))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_images_lie_on_the_device_for_a_net_that_takes_no_bytes_too(train):
+    report = bench(PooledFirst(), input_shape=(9, 9, 3), device="cuda", peaks=None, rounds=1, train=train, layers=True)
+    assert report.images == "device"
+    (windows,) = [layer for layer in report.layers if layer.op == "take_windows"]
+    assert [op for _, op in windows.absorbed] == ["normalize_image"]
 
 
 def test_a_net_that_takes_no_images_is_given_arrays():
