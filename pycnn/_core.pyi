@@ -435,7 +435,7 @@ def clock_hertz() -> float:
     """
     Cycles a second of this core.
     """
-def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, tf32: bool, recompute: str, dtype: str, emulate_bfloat16: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None, exchange: typing.Any = None, bucket_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304) -> Program:
+def compile(graph: Graph, variables: Variables, *, mode: str, device: str, isa: str, threads: typing.SupportsInt | typing.SupportsIndex, variants: collections.abc.Mapping[str, str], winograd: bool, tf32: bool, recompute: str, dtype: str, emulate_bfloat16: bool, fuse: bool, reuse_memory: bool, memory_limit_bytes: typing.SupportsInt | typing.SupportsIndex, loss: str, optimizer: Optimizer | None, exchange: typing.Any = None, bucket_bytes: typing.SupportsInt | typing.SupportsIndex = 4194304, own: collections.abc.Mapping[str, Tensor] = {}) -> Program:
     ...
 def load_model(path: str) -> tuple[Graph, dict[str, Tensor], dict[str, str]]:
     """

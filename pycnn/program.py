@@ -466,8 +466,11 @@ def compile_traced(
     """
     variables = Variables() if variables is None else variables
     versions: dict[str, int] = {}
+    # Another thread may put others under these names at any time: constants are numbered by each recording anew.
+    own: dict[str, _core.Tensor] = {}
     if traced.parameter_dtype is None:
         variables.update(traced.parameters)
+        own = {name: parameter.core for name, parameter in traced.parameters.items()}
     else:
         _copy_parameters(traced, variables, versions)
     _check_threads(threads)
@@ -490,6 +493,7 @@ def compile_traced(
         optimizer=None if optimizer is None else optimizer.to_core(),
         exchange=exchange,
         bucket_bytes=bucket_bytes,
+        own=own,
     )
     _warn_once(core.warnings)
     return Program(core, single=traced.single, traced=traced, variables=variables, versions=versions)

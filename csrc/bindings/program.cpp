@@ -322,7 +322,8 @@ void bind_program(py::module_& m) {
          std::map<std::string, std::string> pins, bool winograd, bool tf32,
          const std::string& recompute, const std::string& dtype, bool emulate_bfloat16, bool fuse,
          bool reuse_memory, std::size_t memory_limit_bytes, const std::string& loss,
-         std::optional<Optimizer> optimizer, const py::object& exchange, std::size_t bucket_bytes) {
+         std::optional<Optimizer> optimizer, const py::object& exchange, std::size_t bucket_bytes,
+         const Variables& own) {
         CompileOptions options;
         options.exchange = make_exchange(exchange);
         options.bucket_bytes = bucket_bytes;
@@ -342,16 +343,20 @@ void bind_program(py::module_& m) {
         options.loss = loss;
         options.optimizer = std::move(optimizer);
         // The lock of the map is the interpreter's.
-        return compile_beside(graph, variables.map, options, [](const auto& work) {
-          const py::gil_scoped_release nogil;
-          work();
-        });
+        return compile_beside(
+            graph, variables.map, options,
+            [](const auto& work) {
+              const py::gil_scoped_release nogil;
+              work();
+            },
+            own);
       },
       py::arg("graph"), py::arg("variables"), py::kw_only(), py::arg("mode"), py::arg("device"),
       py::arg("isa"), py::arg("threads"), py::arg("variants"), py::arg("winograd"), py::arg("tf32"),
       py::arg("recompute"), py::arg("dtype"), py::arg("emulate_bfloat16"), py::arg("fuse"),
       py::arg("reuse_memory"), py::arg("memory_limit_bytes"), py::arg("loss"), py::arg("optimizer"),
-      py::arg("exchange") = py::none(), py::arg("bucket_bytes") = CompileOptions().bucket_bytes);
+      py::arg("exchange") = py::none(), py::arg("bucket_bytes") = CompileOptions().bucket_bytes,
+      py::arg("own") = Variables());
 
   m.def(
       "plan_memory",

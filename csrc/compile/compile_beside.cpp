@@ -15,14 +15,18 @@ bool lacks(const Variables& variables, const std::string& name) {
 }  // namespace
 
 Program compile_beside(const Graph& graph, Variables& variables, const CompileOptions& options,
-                       const std::function<void(const std::function<void()>&)>& unlocked) {
+                       const std::function<void(const std::function<void()>&)>& unlocked,
+                       const Variables& own) {
   for (;;) {
     const Variables before = variables;
-    Variables added = before;
+    Variables added = own;
+    added.insert(before.begin(), before.end());
     std::optional<Program> program;
     unlocked([&] { program = compile(graph, added, options); });
     if (!program) throw ArgumentError("compile_beside: `unlocked` did not call its argument");
-    std::erase_if(added, [&](const auto& entry) { return !lacks(before, entry.first); });
+    std::erase_if(added, [&](const auto& entry) {
+      return own.contains(entry.first) || !lacks(before, entry.first);
+    });
     // A tensor that somebody else gave meanwhile is the one to share.
     if (!std::all_of(added.begin(), added.end(),
                      [&](const auto& entry) { return lacks(variables, entry.first); }))

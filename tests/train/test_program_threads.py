@@ -15,7 +15,7 @@ from pycnn import nn, optim
 from pycnn.config import manual_seed
 from pycnn.data import ArrayDataset
 from pycnn.errors import ArgumentError
-from pycnn.program import Variables, compile_traced
+from pycnn.program import Variables, _check_threads, compile_traced
 from pycnn.tracing import trace
 from pycnn.train import _programs
 from pycnn.train._programs import IMAGES
@@ -177,6 +177,46 @@ def test_a_program_that_cannot_be_compiled_leaves_the_net_as_it_was(monkeypatch)
     assert training.net.input_shape == (12, 12, 3)
     training.step(*batch())
     assert training.net.input_shape == (9, 9, 3)
+
+
+class Marked(nn.Module):
+    """Adds a number to images that is that of no other size: a constant of each recording."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x + np.array([0.2 * x.shape[1]], np.float32))
+
+
+def test_programs_for_images_of_two_sizes_that_are_made_at_once_keep_their_constants(monkeypatch):
+    def samples(size):
+        return np.random.default_rng(size).random((4, size, size, 3), np.float32), np.arange(4) % 3
+
+    def late(threads):
+        # Between the arrays that a program is given and its compilation.
+        if not began.is_set():
+            began.set()
+            assert may_go.wait(WAIT_S)
+        _check_threads(threads)
+
+    manual_seed(3)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(8, 3))
+    net = Marked(body)
+    expected = [pc.Trainer(net).evaluate(samples(size)) for size in (9, 21)]
+    assert expected[0] != pytest.approx(expected[1], rel=1e-3)
+    began, may_go = Event(), Event()
+    monkeypatch.setattr("pycnn.program._check_threads", late)
+    training = pc.Trainer(net)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(training.evaluate, samples(9))
+        try:
+            assert began.wait(WAIT_S)
+            assert training.evaluate(samples(21)) == expected[1]
+        finally:
+            may_go.set()
+        assert first.result(WAIT_S) == expected[0]
+    assert [training.evaluate(samples(size)) for size in (9, 21)] == expected
 
 
 def test_names_that_are_given_while_a_program_is_compiled_stay():

@@ -255,10 +255,12 @@ PYCNN_API Program compile(const Graph& graph, Variables& variables,
 /// As `compile`, where other threads read `variables` and give it tensors meanwhile, each under one
 /// lock that the caller holds: `unlocked` lets it go, runs what it is given and takes it again.
 /// What compiling adds is in the map at the end; where somebody else has given one of these names
-/// by then, the graph is compiled once more, with that tensor.
+/// by then, the graph is compiled once more, with that tensor. Tensors of `own` are this program's,
+/// whatever others put under their names before or meanwhile; the map is not given them.
 PYCNN_API Program compile_beside(const Graph& graph, Variables& variables,
                                  const CompileOptions& options,
-                                 const std::function<void(const std::function<void()>&)>& unlocked);
+                                 const std::function<void(const std::function<void()>&)>& unlocked,
+                                 const Variables& own = {});
 /// What `plan_memory` found.
 struct MemoryPlan {
   MemoryReport memory;  ///< bytes

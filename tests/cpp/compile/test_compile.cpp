@@ -103,6 +103,36 @@ TEST_CASE("what somebody else gave while it was compiled is what the program sha
   CHECK(others.data<float>()[0] != 1.0f);
 }
 
+TEST_CASE("a program has its own tensors, whatever others put under their names meanwhile") {
+  Compiled c;
+  c.options.optimizer->momentum = 0.9;
+  c.options.optimizer->weight_decay = 0.1;
+  const Tensor mine = c.variables.at("fc.weight");
+  const Tensor before = mine.clone();
+  const Tensor others = mine.clone();
+  const Variables own = {{"fc.weight", mine}};
+  int compiled = 0;
+  bool is_late = false;
+  SUBCASE("before it is compiled") {}
+  SUBCASE("while it is compiled, which is done again") { is_late = true; }
+  if (!is_late) c.variables["fc.weight"] = others;
+  const Program program = compile_beside(
+      c.graph, c.variables, c.options,
+      [&](const auto& work) {
+        work();
+        if (!is_late || compiled++ > 0) return;
+        c.variables["fc.weight"] = others;
+        c.variables["optim.momentum.fc.weight"] = others.clone();
+      },
+      own);
+  CHECK(compiled == (is_late ? 2 : 0));
+  CHECK(c.variables.at("fc.weight").shares_storage_with(others));
+  program.run(
+      {{"x", Tensor({{2, 8, 8, 2}, DType::kFloat32})}, {"y", Tensor({{2}, DType::kInt64})}});
+  CHECK(test::same_bits(others, before));
+  CHECK(!test::same_bits(mine, before));
+}
+
 TEST_CASE("who lets go of a lock must have the work done") {
   Compiled c;
   CHECK_THROWS_WITH_AS(compile_beside(c.graph, c.variables, c.options, [](const auto&) {}),
