@@ -98,47 +98,76 @@ PYCNN_INLINE Vec broadcast_at(const char* p) {
   return broadcast(x);
 }
 
+// Rows of weights that are multiplied between two jumps. What else a core does then, counting and
+// addresses, takes turns with multiplications on Intel's ports: four rows need it once.
+constexpr Index kSteps = 4;
+
+// Products with a row of weights each.
+template <int MR, int kCount>
+PYCNN_INLINE void multiply_rows(const char* a, const char* b, Index step, const float* w,
+                                Vec (&sum)[MR][kVectors]) {
+  constexpr int kFirst = (MR + 1) / 2;
+  const Index step3 = 3 * step, step5 = 5 * step;
+#pragma GCC unroll 4
+  for (int k = 0; k < kCount; ++k) {
+    const Vec first = load(w + k * kBlock), second = load(w + k * kBlock + kLanes);
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i) {
+      const int j = i < kFirst ? i : i - kFirst;
+      const char* base = i < kFirst ? a : b;
+      const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
+      const Vec x = broadcast_at(base + at + k * Index{sizeof(float)});
+      add_product(sum[i][0], x, first);
+      add_product(sum[i][1], x, second);
+    }
+  }
+}
+
 // Adds the product of the pairs at `sums` with `channels` rows of weights, and asks meanwhile for
 // what a quadrant writes and adds to.
 template <int MR>
 PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights, Index channels,
                            const Tile& tile, Quadrant quadrant, Index out_part, bool has_residual,
                            bool has_mask, Vec (&sum)[MR][kVectors]) {
-  constexpr int kFirst = (MR + 1) / 2;
   const Index step = pitch * Index{sizeof(float)};
-  const Index step3 = 3 * step, step5 = 5 * step;
   const char* a = reinterpret_cast<const char*>(sums);
-  const char* b = reinterpret_cast<const char*>(sums + kFirst * pitch);
-  const char* const end = a + channels * Index{sizeof(float)};
+  const char* b = reinterpret_cast<const char*>(sums + (MR + 1) / 2 * pitch);
   const float* w = weights;
-  // Evenly over the product: many at once would take all the buffers that what is read here needs.
-  constexpr int kLines = 2 * MR;
   const Index channel = tile.channel + quadrant.part * out_part;
-  const Index rate = (Index{kLines} << 16) / channels;
-  Index due = 0;
-  do {
-    const Index line = due >> 16;
-    const Index at = channel + (line & 1) * (kBlock - 1);
-    __builtin_prefetch(tile.lines[quadrant.pixel][line >> 1] + at, 1, 3);
-    if (has_residual) __builtin_prefetch(tile.residuals[quadrant.pixel][line >> 1] + at, 0, 3);
-    if (has_mask) __builtin_prefetch(tile.masks[quadrant.pixel][line >> 1] + at, 0, 3);
-    due += rate;
-    const Vec first = load(w), second = load(w + kLanes);
-#pragma GCC unroll 14
-    for (int i = 0; i < MR; ++i) {
-      const int j = i < kFirst ? i : i - kFirst;
-      const char* base = i < kFirst ? a : b;
-      const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
-      const Vec x = broadcast_at(base + at);
-      sum[i][0] = fma(x, first, sum[i][0]);
-      sum[i][1] = fma(x, second, sum[i][1]);
+  // A row at a time: many at once would take all the buffers that what is read here needs.
+  int row = 0;
+  for (Index left = channels / kSteps; left > 0; --left) {
+    if (row < MR) {
+      const float* const line = tile.lines[quadrant.pixel][row] + channel;
+      __builtin_prefetch(line, 1, 3);
+      __builtin_prefetch(line + kBlock - 1, 1, 3);
+      if (has_residual) {
+        __builtin_prefetch(tile.residuals[quadrant.pixel][row] + channel, 0, 3);
+        __builtin_prefetch(tile.residuals[quadrant.pixel][row] + channel + kBlock - 1, 0, 3);
+      }
+      if (has_mask) {
+        __builtin_prefetch(tile.masks[quadrant.pixel][row] + channel, 0, 3);
+        __builtin_prefetch(tile.masks[quadrant.pixel][row] + channel + kBlock - 1, 0, 3);
+      }
+      ++row;
     }
+#pragma GCC unroll 8
+    for (Index line = 0; line < kSteps * kBlock; line += kLanes)
+      __builtin_prefetch(w + 4 * kSteps * kBlock + line, 0, 3);
+    multiply_rows<MR, kSteps>(a, b, step, w, sum);
+    a += kSteps * sizeof(float);
+    b += kSteps * sizeof(float);
+    w += kSteps * kBlock;
+    // Keeps the compiler from turning each address into an induction variable of its own.
+    asm volatile("" : "+r"(a), "+r"(b), "+r"(w));
+  }
+  for (Index left = channels % kSteps; left > 0; --left) {
+    multiply_rows<MR, 1>(a, b, step, w, sum);
     a += sizeof(float);
     b += sizeof(float);
     w += kBlock;
-    // Keeps the compiler from turning each address into an induction variable of its own.
     asm volatile("" : "+r"(a), "+r"(b), "+r"(w));
-  } while (a != end);
+  }
   weights = w;
 }
 
