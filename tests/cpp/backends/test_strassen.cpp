@@ -92,6 +92,7 @@ TEST_CASE("strassen: every variant has the reference's bits on whole numbers") {
       {.n = 3, .h = 3, .w = 43},  // the last pixel of each image has no partner
       {.h = 1, .w = 128, .ic = 146, .oc = 192},
       {.n = 2, .h = 23, .w = 25, .ic = 130, .stride = {2, 2}},
+      {.h = 12, .w = 11, .ic = 134},  // halves of 67: three behind the fours
       {.n = 1, .h = 130, .w = 2, .stride = {1, 2}},
       {.h = 16, .w = 8, .oc = 448},              // output channels are shared out
       {.n = 2, .h = 29, .w = 31},                // more chunks of pairs than cores

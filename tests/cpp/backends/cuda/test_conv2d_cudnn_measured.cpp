@@ -114,6 +114,7 @@ TEST_CASE("conv2d by cudnn: an engine that measures wins, is kept and read") {
 }
 
 TEST_CASE("conv2d by cudnn: what an engine reads that measures") {
+  written_signs = {};
   using Ids = std::set<std::int64_t>;
   Measuring moments(MeasureKind::kMoments);
   (void)moments.fastest();
