@@ -99,12 +99,20 @@ def _run_command(name: str, words: list[str]) -> int:
         print(f"pycnn {name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has gone (`pycnn summary lenet5 | head`); keep the interpreter from complaining at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader has gone (`pycnn summary lenet5 | head`)
         return 1
     except Exception as error:
         _report(name, error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return 1
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from failing at its end, by a status of its own, on what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(message: Any, *_args: Any, **_named: Any) -> None:

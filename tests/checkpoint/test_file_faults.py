@@ -301,9 +301,11 @@ def test_device_that_is_full_is_named():
     assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, "/dev/full")
 
 
-def test_results_that_cannot_be_told_are_an_error():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_results_that_cannot_be_told_are_an_error(unbuffered):
+    variables = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-P", "-m", "pycnn", "compare-filters", "7x7", "3x3,3x3,3x3", "--json"]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=variables)
     assert result.returncode == 1
     assert "No space left on device: 'standard output'" in result.stderr
