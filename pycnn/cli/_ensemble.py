@@ -27,6 +27,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     """Train nets with the seeds S, S + 1, ...; report each and their average."""
     if args.verify_determinism:
         raise UsageError("--verify-determinism and --ensemble exclude each other")
+    _options.check_on_cpu(args, "train --ensemble")
     if args.output is not None and args.output.suffix != ".toml":
         raise UsageError(f"--output '{args.output}' of an ensemble must end in .toml: it is a list of model files")
     listing = args.output if args.output is not None else None if run_dir is None else run_dir / _LIST

@@ -240,6 +240,20 @@ def numerics(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def check_on_cpu(args: argparse.Namespace, who: str) -> None:
+    """Refuse another device where work is done by the CPU alone, instead of passing over what was asked for.
+
+    Args:
+        args: What was typed.
+        who: What does the work, for example "history".
+
+    Raises:
+        UsageError: `--device` is neither cpu nor auto.
+    """
+    if args.device not in ("cpu", "auto"):
+        raise UsageError(f"--device '{args.device}': {who} runs on the CPU alone; expected cpu or auto")
+
+
 def add_recompute(parser: argparse._ActionsContainer) -> None:
     """Add `--recompute`."""
     parser.add_argument(

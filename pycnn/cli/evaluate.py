@@ -78,6 +78,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     is_list = any(Path(file).suffix == ".toml" for file in args.file)
     if is_list and len(args.file) > 1:
         raise UsageError("a .toml list of model files is given alone")
+    if is_list or args.ensemble or args.crops is not None:
+        _options.check_on_cpu(args, "evaluate of ensembles and of crops (--ensemble, --ten-crop, --mirror)")
     paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
     if args.weights is not None and (is_list or len(paths) > 1):
         raise UsageError("--weights goes with the name of one net")

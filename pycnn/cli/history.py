@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train, tabulate, draw."""
+    _options.check_on_cpu(args, "history")
     if args.seconds == 0.0:
         raise UsageError("--seconds must be above 0")
     known = {generation.net: generation for generation in GENERATIONS}

@@ -89,6 +89,7 @@ def _similarity(text: str) -> str | float:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Look, advise, compare, write."""
+    _options.check_on_cpu(args, "transfer")
     names = _strategies(args.strategies)
     if args.output is not None and names == ["nearest"]:
         raise UsageError("--output: --strategies nearest gives no net to write; add another one")

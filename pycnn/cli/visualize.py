@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.cli import _data, _nets, _weights
+from pycnn.cli import _data, _nets, _options, _weights
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.data._decode import decode, read_file, require_pillow
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Draw and write."""
+    _options.check_on_cpu(args, "visualize")
     require_pillow("visualize")
     if not args.output.resolve().parent.is_dir():
         raise UsageError(f"--output '{args.output}': its folder does not exist")
