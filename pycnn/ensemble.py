@@ -17,7 +17,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError, FileError, FormatError, LabelError, ShapeError
 from pycnn.nn.files import load
 from pycnn.nn.module import Module
-from pycnn.program import check_numerics, host_numerics
+from pycnn.program import check_device, check_numerics
 from pycnn.textfile import write_text
 
 __all__ = ["Ensemble"]
@@ -34,16 +34,18 @@ class Ensemble:
 
     Args:
         nets: One or more nets that take the same images and tell the same classes; they may be different networks.
-        dtype: "float32", or "bfloat16" for activations (see `pycnn.compile`).
+        device: Where they run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N". An absent one is told by the first run.
+        dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
         winograd: Whether convolutions may use Winograd's algorithms.
+        tf32: Whether a GPU's tensor cores may round float32 to TF32.
 
     Attributes:
         nets: The nets.
 
     Raises:
         ArgumentError: There is no net, something is no `pycnn.nn.Module`, or the files of two nets name other classes
-            or another order of them; or `emulate_bfloat16` or `winograd` is not True or False.
+            or another order of them; `device` is no text; or a flag is not True or False.
         DTypeError: `dtype` is none of these.
 
     Example:
@@ -58,16 +60,21 @@ class Ensemble:
         self,
         nets: Sequence[Module],
         *,
+        device: str = "cpu",
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
+        tf32: bool = False,
     ) -> None:
         if isinstance(nets, Module):
             raise ArgumentError(f"Ensemble: nets is one {type(nets).__name__}, expected a list of nets")
         self.nets = tuple(nets)
-        self._numerics = host_numerics(
-            check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, who="Ensemble")
-        )
+        self._how = {
+            "device": check_device(device),
+            **check_numerics(
+                dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32, who="Ensemble"
+            ),
+        }
         if not self.nets:
             raise ArgumentError("Ensemble: there is no net, one or more are needed")
         for position, net in enumerate(self.nets):
@@ -101,10 +108,11 @@ class Ensemble:
 
         Raises:
             ShapeError: A net refuses the images, or the nets tell different numbers of classes.
+            DeviceError: The device is absent.
         """
         total: np.ndarray | None = None
         for position, net in enumerate(self.nets):
-            part = net.predict_proba(x, batch_size=batch_size, **self._numerics)
+            part = net.predict_proba(x, batch_size=batch_size, **self._how)
             if total is None:
                 total = part.astype(np.float64)
             elif part.shape != total.shape:
@@ -125,6 +133,7 @@ class Ensemble:
 
         Raises:
             ShapeError: As `predict_proba`.
+            DeviceError: As `predict_proba`.
         """
         return self.predict_proba(x, batch_size=batch_size).argmax(axis=1).astype(np.int64)
 
@@ -143,13 +152,14 @@ class Ensemble:
         Raises:
             LabelError: A label is outside of the nets' classes.
             ShapeError: As `predict_proba`.
+            DeviceError: As `predict_proba`.
             ArgumentError: The data set is empty.
         """
         if not len(data):
             raise ArgumentError("Ensemble.evaluate: the data set is empty")
         right, loss = np.zeros(len(self.nets) + 1, np.int64), 0.0
         for images, labels in Loader(data, batch_size, shuffle=False, transform=transform):
-            parts = [net.predict_proba(images, batch_size=batch_size, **self._numerics) for net in self.nets]
+            parts = [net.predict_proba(images, batch_size=batch_size, **self._how) for net in self.nets]
             shapes = {part.shape for part in parts}
             if len(shapes) > 1:
                 raise ShapeError(f"Ensemble: the nets tell different numbers of classes: {sorted(shapes)}")

@@ -111,6 +111,7 @@ def compare_generations(
     batch_size: int = 128,
     transform: Transform | None = None,
     seed: int = 0,
+    device: str = "cpu",
     threads: int | None = None,
     report: Callable[[str], None] | None = None,
 ) -> list[GenerationResult]:
@@ -126,6 +127,7 @@ def compare_generations(
         batch_size: Images in a step, at most as many as there are.
         transform: Augmentation.
         seed: Of fresh weights, shuffling, augmentation and dropout.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         threads: At most this many; None chooses.
         report: Told what is going on, a line at a time.
 
@@ -135,6 +137,7 @@ def compare_generations(
     Raises:
         ArgumentError: Not exactly one of `seconds` and `steps` is given, or it is not positive.
         ShapeError: A network does not take such images.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn as pc
@@ -156,10 +159,10 @@ def compare_generations(
         count = steps
         if count is None:
             assert seconds is not None
-            each = _step_seconds(_trainer(generation, train, 1000, seed, threads), loader)
+            each = _step_seconds(_trainer(generation, train, 1000, seed, device, threads), loader)
             count = max(int(seconds / each), _FEWEST_STEPS)
         say(f"{generation.title} ({generation.year}): {count:,} steps of {batch_size} images")
-        result = _train(generation, train, test, loader, count, seed, threads)
+        result = _train(generation, train, test, loader, count, seed, device, threads)
         say(
             f"{generation.title} ({generation.year}): test accuracy {100 * result.test_accuracy:.2f} %, "
             f"{result.seconds:.1f} s of training"
@@ -174,10 +177,11 @@ def _net(generation: Generation, data: Dataset, seed: int) -> Module:
     return models.create(generation.net, **options).build(data.image_shape)
 
 
-def _trainer(generation: Generation, data: Dataset, steps: int, seed: int, threads: int | None) -> Trainer:
+def _trainer(generation: Generation, data: Dataset, steps: int, seed: int, device: str, threads: int | None) -> Trainer:
     optimizer = optim.SGD(lr=generation.lr, momentum=0.9, weight_decay=5e-4, no_decay=("bias", "norm"))
     schedule = optim.OneCycle(rise=0.25, total_steps=steps)
-    return Trainer(_net(generation, data, seed), optimizer=optimizer, schedule=schedule, seed=seed, threads=threads)
+    net = _net(generation, data, seed)
+    return Trainer(net, optimizer=optimizer, schedule=schedule, seed=seed, device=device, threads=threads)
 
 
 def _step_seconds(trainer: Trainer, loader: Loader) -> float:
@@ -203,9 +207,10 @@ def _train(
     loader: Loader,
     steps: int,
     seed: int,
+    device: str,
     threads: int | None,
 ) -> GenerationResult:
-    trainer = _trainer(generation, train, steps, seed, threads)
+    trainer = _trainer(generation, train, steps, seed, device, threads)
     losses: list[float] = []
     images = 0
     started = time.perf_counter()

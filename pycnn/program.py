@@ -478,7 +478,7 @@ def compile_traced(
         traced.graph,
         variables.core,
         mode=mode,
-        device=_check_device(device),
+        device=check_device(device),
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
         variants=_check_variants(variants),
@@ -529,7 +529,7 @@ def plan_memory(
     return _core.plan_memory(
         traced.graph,
         mode=mode,
-        device=_check_device(device),
+        device=check_device(device),
         isa=_check_isa(isa),
         threads=min(int(threads or 0), _MOST_THREADS),
         **check_numerics(dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32),
@@ -612,7 +612,12 @@ def check_recompute(recompute: Any) -> str:
     return recompute
 
 
-def _check_device(device: Any) -> str:
+def check_device(device: Any) -> str:
+    """Refuse what names no device; whether it is there, compiling tells.
+
+    Raises:
+        ArgumentError: It is no text.
+    """
     if device == "auto":
         return "cpu"
     if not isinstance(device, str):

@@ -42,6 +42,44 @@ def test_probabilities_are_the_mean_of_the_members(data):
     assert len(ensemble) == 3
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_every_device_of_the_host_gives_the_same_bits(data, device):
+    nets = [member(seed) for seed in range(2)]
+    plain, told = pc.Ensemble(nets), pc.Ensemble(nets, device=device, tf32=True)
+    np.testing.assert_array_equal(told.predict_proba(data.images), plain.predict_proba(data.images))
+    assert told.evaluate(data) == plain.evaluate(data)
+    np.testing.assert_array_equal(nets[0].predict(data.images, device=device), nets[0].predict(data.images))
+
+
+def test_an_absent_device_is_told_by_every_run(data):
+    net = member(0)
+    images = data.images
+    # The programs of the CPU are there already: they are not those that are asked for.
+    pc.Ensemble([net]).predict_proba(images)
+    net.predict(images)
+    ensemble = pc.Ensemble([net], device="cuda:99")
+    for use in (
+        lambda: ensemble.predict_proba(images),
+        lambda: ensemble.predict(images),
+        lambda: ensemble.evaluate(data),
+        lambda: pc.train.evaluate_crops(ensemble, data, size=6, crops=2),
+        lambda: net.predict(images, device="cuda:99"),
+        lambda: net.predict_proba(images, device="cuda:99"),
+    ):
+        with pytest.raises(pc.DeviceError, match="cuda:99"):
+            use()
+
+
+def test_what_names_no_device_is_refused(data):
+    for use in (
+        lambda: pc.Ensemble([member(0)], device=0),
+        lambda: member(0).predict(data.images, device=["cuda"]),
+        lambda: member(0).predict_proba(data.images, device=None),
+    ):
+        with pytest.raises(pc.ArgumentError, match="device: .* is not one of 'cpu', 'cuda'"):
+            use()
+
+
 def test_it_is_not_the_mean_of_the_scores():
     sure, unsure = (nn.Sequential(nn.Linear(2, 2, bias=False)).build((2,)) for _ in range(2))
     sure.load_state_dict({"0.weight": np.array([[20.0, 0.0], [0.0, 0.0]], np.float32)})

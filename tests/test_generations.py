@@ -41,6 +41,12 @@ def test_steps_as_budget_give_the_same_result_twice(data):
     assert any("LeNet-5 (1998): 6 steps" in line for line in said)
 
 
+@pytest.mark.parametrize("budget", [{"steps": 1}, {"seconds": 0.1}])
+def test_an_absent_device_is_told(data, budget):
+    with pytest.raises(pc.DeviceError, match="cuda:99"):
+        compare_generations(*data, **budget, generations=GENERATIONS[:1], batch_size=16, device="cuda:99")
+
+
 def test_training_follows_the_one_cycle_and_learns():
     train, test = pc.data.digits(seed=0)
     (result,) = compare_generations(train, test, steps=150, generations=GENERATIONS[:1], batch_size=32)

@@ -27,7 +27,6 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     """Train nets with the seeds S, S + 1, ...; report each and their average."""
     if args.verify_determinism:
         raise UsageError("--verify-determinism and --ensemble exclude each other")
-    _options.check_on_cpu(args, "train --ensemble")
     if args.output is not None and args.output.suffix != ".toml":
         raise UsageError(f"--output '{args.output}' of an ensemble must end in .toml: it is a list of model files")
     listing = args.output if args.output is not None else None if run_dir is None else run_dir / _LIST
@@ -65,7 +64,8 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     assert plan is not None
     if listing is not None and output.is_main:
         write_list(listing, [member["file"] for member in members])
-    measured = Ensemble(nets).evaluate(plan.data.test, transform=recipe.make_test_transform())
+    ensemble = Ensemble(nets, device=args.device)
+    measured = ensemble.evaluate(plan.data.test, transform=recipe.make_test_transform())
     accuracies = [member["test_accuracy"] for member in members]
     values = {
         "net": recipe.net,

@@ -24,7 +24,6 @@ from pycnn.data import Dataset
 from pycnn.data.transforms import CenterCrop, Transform
 from pycnn.ensemble import Ensemble, read_list
 from pycnn.nn.module import Module
-from pycnn.program import host_numerics
 from pycnn.train import Trainer, evaluate_crops, weights_fingerprint
 
 __all__ = ["add_arguments", "run"]
@@ -78,8 +77,6 @@ def run(args: argparse.Namespace, output: Output) -> int:
     is_list = any(Path(file).suffix == ".toml" for file in args.file)
     if is_list and len(args.file) > 1:
         raise UsageError("a .toml list of model files is given alone")
-    if is_list or args.ensemble or args.crops is not None:
-        _options.check_on_cpu(args, "evaluate of ensembles and of crops (--ensemble, --ten-crop, --mirror)")
     paths = [str(path) for path in read_list(args.file[0])] if is_list else list(args.file)
     if args.weights is not None and (is_list or len(paths) > 1):
         raise UsageError("--weights goes with the name of one net")
@@ -134,7 +131,7 @@ def _measure(
     images = data.part(args.split)
     started = time.perf_counter()
     if args.crops is not None:
-        measured = _crops(args, Ensemble([net], **host_numerics(_options.numerics(args))), images)
+        measured = _crops(args, Ensemble([net], device=args.device, **_options.numerics(args)), images)
     else:
         trainer = Trainer(
             net,
@@ -190,10 +187,10 @@ def _together(
 ) -> int:
     images = data.part(args.split)
     started = time.perf_counter()
-    numerics = host_numerics(_options.numerics(args))
-    ensemble = Ensemble(nets, **numerics)
+    numerics = _options.numerics(args)
+    ensemble = Ensemble(nets, device=args.device, **numerics)
     if args.crops is not None:
-        members = [_crops(args, Ensemble([net], **numerics), images)["accuracy"] for net in nets]
+        members = [_crops(args, Ensemble([net], device=args.device, **numerics), images)["accuracy"] for net in nets]
         measured: dict[str, Any] = {**_crops(args, ensemble, images), "members": members}
     else:
         measured = ensemble.evaluate(images, batch_size=args.batch_size, transform=window)

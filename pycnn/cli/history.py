@@ -54,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train, tabulate, draw."""
-    _options.check_on_cpu(args, "history")
     if args.seconds == 0.0:
         raise UsageError("--seconds must be above 0")
     known = {generation.net: generation for generation in GENERATIONS}
@@ -84,6 +83,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         batch_size=args.batch_size,
         transform=transform,
         seed=args.seed,
+        device=args.device,
         threads=args.threads,
         report=output.progress,
     )

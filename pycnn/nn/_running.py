@@ -14,7 +14,7 @@ from pycnn.changes import clock
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
-from pycnn.program import Program, check_numerics, compile_traced
+from pycnn.program import Program, check_device, check_numerics, compile_traced
 from pycnn.tensor import as_array, as_plain, expect_memory, stack_level
 from pycnn.tracing import Symbol, trace
 
@@ -211,7 +211,7 @@ def make_runner(
         net: The net.
         arrays: Inputs, of which shapes and types matter.
         finish: Applied to what ``forward`` returns.
-        numerics: Of `compile_traced`: dtype, emulate_bfloat16, winograd.
+        numerics: Of `compile_traced`: device, dtype, emulate_bfloat16, winograd, tf32.
     """
     form: Any = None
 
@@ -284,9 +284,9 @@ def _scores(net: Module, result: Any) -> Symbol:
     return result
 
 
-def predict(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
-    """Index of the largest score of each image, int64; `numerics` as of `make_runner`."""
-    numerics = check_numerics(who="predict", **numerics)
+def predict(net: Module, x: Any, batch_size: int, *, device: str, **numerics: Any) -> np.ndarray:
+    """Index of the largest score of each image, int64; `device` and `numerics` as of `make_runner`."""
+    numerics = {"device": check_device(device), **check_numerics(who="predict", **numerics)}
 
     def classes(part: Any) -> np.ndarray:
         scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **numerics)
@@ -303,11 +303,11 @@ def ends_in_softmax(symbol: Symbol) -> bool:
     return node["kind"] == "op" and node["op"].name == "softmax"
 
 
-def predict_proba(net: Module, x: Any, batch_size: int, **numerics: Any) -> np.ndarray:
-    """Probability of each class, float32; `numerics` as of `make_runner`."""
+def predict_proba(net: Module, x: Any, batch_size: int, *, device: str, **numerics: Any) -> np.ndarray:
+    """Probability of each class, float32; `device` and `numerics` as of `make_runner`."""
     from pycnn import functional
 
-    numerics = check_numerics(who="predict_proba", **numerics)
+    numerics = {"device": check_device(device), **check_numerics(who="predict_proba", **numerics)}
 
     def finish(result: Any) -> Symbol:
         scores = _scores(net, result)

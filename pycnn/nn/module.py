@@ -451,18 +451,22 @@ class Module:
         x: Any,
         *,
         batch_size: int = 256,
+        device: str = "cpu",
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
+        tf32: bool = False,
     ) -> np.ndarray:
         """Say which class each image belongs to: the index of the largest output.
 
         Args:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; the result does not depend on it.
-            dtype: "float32", or "bfloat16" for activations (see `pycnn.compile`).
+            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+            dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
+            tf32: Whether a GPU's tensor cores may round float32 to TF32.
 
         Returns:
             int64 (N,).
@@ -471,18 +475,30 @@ class Module:
             ShapeError: As a call, or the net's output is not (N, classes).
             DTypeError: As a call.
             ArgumentError: `batch_size` is not positive.
-            UnsupportedError: bfloat16 without AMX or AVX512-BF16.
+            DeviceError: The device is absent.
+            UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         """
-        return _running.predict(self, x, batch_size, dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd)
+        return _running.predict(
+            self,
+            x,
+            batch_size,
+            device=device,
+            dtype=dtype,
+            emulate_bfloat16=emulate_bfloat16,
+            winograd=winograd,
+            tf32=tf32,
+        )
 
     def predict_proba(
         self,
         x: Any,
         *,
         batch_size: int = 256,
+        device: str = "cpu",
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
+        tf32: bool = False,
     ) -> np.ndarray:
         """Compute the probability of each class.
 
@@ -491,9 +507,11 @@ class Module:
         Args:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; the result does not depend on it.
-            dtype: "float32", or "bfloat16" for activations (see `pycnn.compile`).
+            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+            dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
+            tf32: Whether a GPU's tensor cores may round float32 to TF32.
 
         Returns:
             float32 (N, classes), rows that sum to 1.
@@ -502,10 +520,18 @@ class Module:
             ShapeError: As a call, or the net's output is not (N, classes).
             DTypeError: As a call.
             ArgumentError: `batch_size` is not positive.
-            UnsupportedError: bfloat16 without AMX or AVX512-BF16.
+            DeviceError: The device is absent.
+            UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         """
         return _running.predict_proba(
-            self, x, batch_size, dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd
+            self,
+            x,
+            batch_size,
+            device=device,
+            dtype=dtype,
+            emulate_bfloat16=emulate_bfloat16,
+            winograd=winograd,
+            tf32=tf32,
         )
 
     def features(self, x: Any, *, layer: str, batch_size: int = 256) -> np.ndarray:

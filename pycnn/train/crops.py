@@ -30,7 +30,7 @@ def predict_crops(
     """Average the probabilities of classes over crops of each image (Krizhevsky et al. 2012, section 4.1).
 
     Args:
-        net: A net, or anything with `predict_proba`.
+        net: A net, or anything with `predict_proba`; ``Ensemble([net], device="cuda")`` is a net on a GPU.
         images: Images (N, H, W, C), uint8 or float32, at least as large as the net's input.
         size: Side, or (height, width), of the crops in pixels: the net's input.
         crops: 10 for the four corners, the middle and their mirror images; 5 without these; 2 for the middle and its
@@ -74,7 +74,7 @@ def evaluate_crops(
     """Measure a net whose answer is the average over crops of each image; see `predict_crops`.
 
     Args:
-        net: A net, or anything with `predict_proba`.
+        net: A net, or anything with `predict_proba`; ``Ensemble([net], device="cuda")`` is a net on a GPU.
         data: A data set of images at least as large as the net's input, for example ``ImageFolder(DIR, size=256)``
             for crops of 224; or ``(images, labels)``.
         size: Side, or (height, width), of the crops in pixels.

@@ -243,6 +243,18 @@ def test_ensemble_is_trained_measured_saved_and_measured_again(run, tmp_path, ha
     assert run("evaluate", listing, files[0]).code == 2
 
 
+def test_ensemble_is_measured_where_it_was_trained(run, monkeypatch):
+    told = []
+
+    def ensemble(nets, **options):
+        told.append(options)
+        return pc.Ensemble(nets, **options)
+
+    monkeypatch.setattr("pycnn.cli._ensemble.Ensemble", ensemble)
+    assert run("train", "--ensemble", "1", "--epochs", "1", "--device", "auto").code == 0
+    assert told == [{"device": "auto"}]
+
+
 def test_interrupted_ensemble_goes_on_where_it_was(run, tmp_path, monkeypatch):
     words = ("train", "--ensemble", "2", "--epochs", "2", "--batch-size", "128")
     whole = run(*words, "--json").json
