@@ -32,6 +32,6 @@ def test_the_cpu_keeps_well_within_its_share(name, monkeypatch):
 
 
 def test_every_net_of_the_zoo_has_the_steps_that_the_readme_tells(root):
-    text = Path(__file__).with_name("test_zoo_on_gpu.py").read_text()
+    text = (root / "tests/zoo_losses.py").read_text()
     assert "for _ in range(20)]" in text
     assert "every net of the zoo for 20 steps beside the CPU" in (root / "README.md").read_text()

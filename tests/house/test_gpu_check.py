@@ -134,11 +134,74 @@ def python_without(folder: Path, module: str) -> dict[str, str]:
     return program(folder, "python3", f'case "$*" in *"import {module}"*) exit 1;; esac\nexec {sys.executable} "$@"')
 
 
-def test_without_pytest_nets_fail(script, tmp_path):
-    (tmp_path / "build-gpu/stage").mkdir(parents=True)
-    table = run(script, tmp_path, "nets", status=1, **python_without(tmp_path, "pytest"))
-    assert re.match(r"nets +failed \(1\) +\d+ s +no pytest: nets are not checked", table["nets"]), table["nets"]
-    assert "1 phases, 1 failed, 0 skipped" in (tmp_path / "out/table.txt").read_text()
+def test_without_pytest_nets_of_the_zoo_stand_in(script, root, tmp_path):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/gpu_nets.py").write_bytes((root / "tools/gpu_nets.py").read_bytes())
+    python_with_a_gpu(tmp_path)
+    stage = tmp_path / "build-gpu/stage"
+    (stage / "pycnn/config.py").write_text("def machine(): return {'devices': ['cuda:0']}\nmanual_seed = None\n")
+    (stage / "pycnn/__init__.py").write_text("class models:\n    def list(): return ('lenet5', 'vgg19')\n")
+    # Told to, the last net differs.
+    (stage / "sitecustomize.py").write_text("""
+import os, sys
+class Losses:
+    def losses(name, device):
+        assert os.environ["PYCNN_CUDA_DETERMINISTIC"] == "1" and os.environ["PYCNN_CUDA_PLANS"] == "off"
+        assert name != "vgg19" or not os.environ.get("BROKEN"), "far"
+        return [1.0]
+    def assert_as_the_cpu(actual, expected): assert actual == expected
+sys.modules["zoo_losses"] = Losses
+""")
+    variables = python_without(tmp_path, "pytest")
+    table = run(script, tmp_path, "nets", "zoo", **variables)
+    for name in ("nets", "zoo"):
+        expected = rf"{name} +ok +\d+ s +no pytest: 20 steps as the CPU of 11 nets of 11"
+        assert re.match(expected, table[name]), table[name]
+    table = run(script, tmp_path, "zoo", status=1, BROKEN="1", **variables)
+    assert re.match(r"zoo +failed \(1\) +\d+ s +no pytest: 1 of 11 nets differ .*: vgg19$", table["zoo"]), table["zoo"]
+    # Begun when it should have ended, one net is checked.
+    table = run(script, tmp_path, "nets:20", **variables)
+    assert "of 1 nets of 11" in table["nets"]
+    assert "no time for cifar_resnet20 " in (tmp_path / "out/nets.log").read_text()
+
+
+STAND_IN = """
+import gpu_nets
+print(gpu_nets.check("lenet5", "cpu") or "alike")
+right, count = gpu_nets.zoo_losses.losses, [0]
+def wrong(name, device):
+    count[0] += 1
+    return [loss * (1 + 0.1 * (count[0] in bad)) for loss in right(name, device)]
+gpu_nets.zoo_losses.losses = wrong
+for bad in ((2,), (1, 2)):
+    count[0] = 0
+    print(gpu_nets.check("lenet5", "cpu").split("\\n")[0])
+print(gpu_nets.check("none", "cpu").partition(":")[0])
+print(sorted(set(gpu_nets.FIRST) - set(gpu_nets.pycnn.models.list())))
+"""
+
+
+def test_the_stand_in_finds_losses_that_differ(script):
+    assert run_beside_tools(script, STAND_IN).splitlines() == [
+        "alike",
+        "two runs differ",
+        "not the CPU's losses: ",
+        "ArgumentError",
+        "[]",
+    ]
+
+
+def test_tests_that_need_what_cython_builds_skip_without_it_and_others_do_not(script, root, tmp_path):
+    stub = re.search(r"echo '(def __getattr__.*?)' >.*/_image\.py", script.read_text())[1]
+    (tmp_path / "conftest.py").write_bytes((root / "tests/conftest.py").read_bytes())
+    (tmp_path / "stub.py").write_text(stub)
+    (tmp_path / "test_it.py").write_text(
+        "import stub\ndef test_needs(): stub.shuffle()\ndef test_lacks(): raise ImportError('another module')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    variables = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(pycnn.__file__).parent.parent}", "PYTEST_ADDOPTS": ""}
+    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert re.search(r"^1 failed, 1 skipped", result.stdout, re.MULTILINE), result.stdout
 
 
 FAKE_XDIST = """
@@ -212,21 +275,39 @@ STEPS_OF_A_BUILD = """case "$*" in
 esac"""
 
 
-def test_without_cython_the_build_fails_and_the_rest_can_run(script, tmp_path):
+# As much of pycnn as the build looks at, in which libraries are used unless it is told otherwise.
+PYCNN_OF_A_BUILD = """
+import os
+class nn:
+    Sequential = Conv2d = Flatten = Linear = lambda *_, **__: None
+class compile:
+    def __init__(self, *_, **__): pass
+    def explain(self): return os.environ.get("EXPLAINED", "")
+"""
+
+
+def test_without_cython_the_build_says_so_and_does_not_fail(script, tmp_path):
     checkout = tmp_path / "checkout"
     for name in ("data", "train", "models", "config"):
         (checkout / "pycnn" / name).mkdir(parents=True)
         (checkout / "pycnn" / name / "__init__.py").write_text("machine = lambda: {'devices': ['cuda:0']}\n")
-    (checkout / "pycnn/__init__.py").write_text("")
+    (checkout / "pycnn/__init__.py").write_text(PYCNN_OF_A_BUILD)
     (checkout / "pycnn/train/__init__.py").write_text("from pycnn.data import _image\n")
     program(tmp_path, "nvcc", "exit 0")
     program(tmp_path, "ninja", "exit 0")
     program(tmp_path, "cmake", STEPS_OF_A_BUILD)
-    table = run(script, checkout, "build", status=1, **python_without(tmp_path, "Cython"))
+    variables = python_without(tmp_path, "Cython")
+    table = run(script, checkout, "build", **variables)
     log = (checkout / "out/build.log").read_text()
-    assert re.match(r"build +failed \(1\) +\d+ s +no Cython: what reads images is not built", table["build"]), log
+    assert re.match(
+        r"build +ok +\d+ s +no Cython: what reads image files and shuffles data is not built", table["build"]
+    ), log
+    assert "1 phases, 0 failed, 0 skipped" in (checkout / "out/table.txt").read_text()
     assert "devices: cuda:0" in log
     assert (checkout / "build-gpu/stage/installed").exists()
+    # What fails is not hidden by it.
+    table = run(script, checkout, "build", status=1, EXPLAINED="not conv2d.cudnn: no such file", **variables)
+    assert re.match(r"build +failed \(1\) +\d+ s +not conv2d.cudnn: no such file", table["build"]), table["build"]
     # With it the module is missing, and that is noticed.
     program(tmp_path, "python3", f'case "$*" in *"import Cython"*) exit 0;; esac\nexec {sys.executable} "$@"')
     table = run(script, checkout, "build", status=1, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
