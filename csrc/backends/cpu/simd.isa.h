@@ -107,16 +107,6 @@ PYCNN_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-// Adds x * y to a sum that stays in its register, and in the order of the calls: of several rows of
-// such sums GCC makes an order that needs more registers than there are.
-PYCNN_INLINE void add_product(Vec& sum, Vec x, Vec y) {
-#if defined(__AVX512F__)
-  asm volatile("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
-#else
-  sum = fma(x, y, sum);
-#endif
-}
-
 PYCNN_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
 PYCNN_INLINE IVec as_int(Vec v) {
   IVec r;

@@ -98,6 +98,12 @@ PYCNN_INLINE Vec broadcast_at(const char* p) {
   return broadcast(x);
 }
 
+// Adds x * y to a sum that stays in its register, and in the order of the calls: of several rows of
+// such sums GCC makes an order that needs more registers than there are.
+PYCNN_INLINE void add_product(Vec& sum, Vec x, Vec y) {
+  asm volatile("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(x), "v"(y));
+}
+
 // Rows of weights that are multiplied between two jumps. What else a core does then, counting and
 // addresses, takes turns with multiplications on Intel's ports: four rows need it once.
 constexpr Index kSteps = 4;
@@ -173,7 +179,9 @@ PYCNN_INLINE void multiply(const float* sums, Index pitch, const float*& weights
 
 // GCC does not see that the products come in order, and warns of sums that none has kept yet.
 #pragma GCC diagnostic push
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 template <int MR>
 void tile_kernel(const StrassenTiles& job, const Tile& tile, Fetch& fetch, Fetch& more,
                  Fetch& measured) {

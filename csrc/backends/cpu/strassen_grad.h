@@ -16,43 +16,48 @@
 // Each product has sums of its own, over all pixels; they become C in the end.
 //
 // Numerics: one accumulator per product and element for the pairs of a call, in their order; what
-// accumulates adds the sum of each call to what was there. Sums of operands are made from left to
-// right of the sums of two to four terms that the formulas come to.
+// accumulates adds the sum of each call to what was there.
 namespace pycnn::cpu {
 
 constexpr int kStrassenGradProducts = 7;
 
-struct StrassenGradPairs {
-  const float* grad = nullptr;  // the lower channels of the first pixel; likewise `input`
+// The pixels of a call, and the channels of both operands that it multiplies.
+struct StrassenGradUnit {
+  const float* grad = nullptr;  // the lower channels of the first pixel
+  Index grad_pixel = 0;         // floats from pixel to pixel
+  Index grad_half = 0;          // from the lower channels to the upper ones; likewise `input_half`
   const float* input = nullptr;
-  Index grad_pixel = 0, input_pixel = 0;  // floats from pixel to pixel
-  Index grad_half = 0, input_half = 0;    // floats from the lower channels to the upper ones
+  const Index* pixels = nullptr;  // where each pixel's inputs begin; kNoPixel are zeros
+  Index input_half = 0;
   Index pairs = 0;
   Index outputs = 0;  // of each half
   Index inputs = 0;   // of each half, a multiple of 2 * lanes
-  // Copies: of a product's left side, [panel of kGemmScalars outputs][pair][kStrassenPanel], and of
-  // 2 * lanes inputs of the right side, [pair][2 * lanes].
+  // Sums of the left sides of kStrassenGroup panels of kGemmScalars outputs, one group at a time,
+  // and of all right sides: as many floats as the functions below tell.
   float* panels = nullptr;
-  float* block = nullptr;
+  float* blocks = nullptr;
   // [product][block of inputs][panel of outputs][kGemmScalars][2 * lanes], products at `plane`.
   float* sums = nullptr;
   Index plane = 0;
-  bool accumulate = false;      // else the sums are overwritten
-  LineRuns fetch, fetch_other;  // wanted soon: their lines are asked for between the pairs
+  bool accumulate = false;  // else the sums are overwritten
 };
 
 // Overwrites both halves of `outputs` rows of c from the sums of the seven products.
 struct StrassenGradResult {
   const float* sums = nullptr;
   Index plane = 0;
-  Index outputs = 0, inputs = 0;  // of each half
+  Index outputs = 0, inputs = 0;  // of each half, as of the sums
   float* c = nullptr;
-  Index c_pitch = 0, c_half = 0;  // from row to row, from the lower rows to the upper ones
+  Index c_pitch = 0;               // from row to row
+  Index c_lower = 0, c_right = 0;  // from the lower outputs to the upper ones; likewise inputs
 };
 
 namespace avx512 {
+constexpr Index kStrassenGroup = 4;   // panels
 constexpr Index kStrassenPanel = 16;  // floats of a pair in a panel
-void strassen_grad_products(const StrassenGradPairs& job);
+Index strassen_grad_panel_floats(Index pairs);
+Index strassen_grad_block_floats(Index pairs, Index inputs);
+void strassen_grad_products(const StrassenGradUnit& job);
 void strassen_grad_result(const StrassenGradResult& job);
 }  // namespace avx512
 

@@ -1,11 +1,11 @@
 #include "backends/cpu/strassen_grad.h"
 
-#include "backends/cpu/fetch_lines.isa.h"
 #include "backends/cpu/simd.isa.h"
+#include "backends/cpu/strassen.h"
 
-// As in gemm_outer.isa.cpp, operands are copied while the first tiles that need them are
-// multiplied; here the copies are sums of up to four quarters of an operand. Additions have pipes
-// of their own, and stores fit between the multiplications.
+// A source is read once: the sums of all products are made of it together. Those of the right sides
+// last for the call, those of the left sides for a group of panels, while what comes next is asked
+// for: with as many channels as deep layers have, all sums would not stay in the second cache.
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
@@ -13,81 +13,115 @@ constexpr int kScalars = static_cast<int>(kGemmScalars);
 constexpr Index kBlock = 2 * kLanes;
 constexpr Index kTile = kScalars * kBlock;
 constexpr Index kPanel = kStrassenPanel;  // a panel's pixels start at lines of their own, or halves
+constexpr Index kGroup = kStrassenGroup;
+constexpr Index kProducts = kStrassenGradProducts;
 
-// Panels are copied so many pairs before they are multiplied: what has just been stored is slow to
-// broadcast from.
-constexpr Index kCopiedAhead = 4;
-// So many pairs of a source come near before they are copied: to the second cache, for with powers
-// of two of channels they share a few sets of the nearest one.
-constexpr Index kNearAhead = 24;
+// A pair more than there are: what products have of the same pair would share a set of the nearest
+// cache.
+Index panel_floats(Index pairs) { return (pairs + 1) * kPanel; }
+Index block_floats(Index pairs) { return (pairs + 1) * kBlock; }
 
-// What a copy is made of in terms of its sources x, y, z, w.
-enum class Sum : std::uint8_t { kCopied, kX, kXMinusY, kXMinusYPlusZ, kAlternating, kXPlusY };
+// ---- Sums of operands
 
-constexpr int sources_of(Sum sum) { return sum == Sum::kXPlusY ? 2 : static_cast<int>(sum); }
-
-struct Sources {
-  const float* from[4];
-};
-
-PYCNN_INLINE void move(Sources& sources, Index floats) {
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) sources.from[i] += floats;
+// Of up to a vector of both halves of both pixels' gradients.
+PYCNN_INLINE void sum_left(Vec a11, Vec a12, Vec a21, Vec a22, Index product, float* to) {
+  const Vec s1 = a21 + a22, s2 = s1 - a11;
+  const Vec sums[kProducts] = {a11, a12, a12 - s2, a22, s1, s2, a11 - a21};
+#pragma GCC unroll 7
+  for (int i = 0; i < kProducts; ++i) store(to + i * product, sums[i]);
 }
 
-template <Sum kSum>
-PYCNN_INLINE Vec add_up(const Sources& s, Index at, int lanes) {
-  Vec v = load_lanes(s.from[0] + at, lanes);
-  if constexpr (kSum == Sum::kXPlusY) return v + load_lanes(s.from[1] + at, lanes);
-  if constexpr (kSum >= Sum::kXMinusY) v = v - load_lanes(s.from[1] + at, lanes);
-  if constexpr (kSum >= Sum::kXMinusYPlusZ) v = v + load_lanes(s.from[2] + at, lanes);
-  if constexpr (kSum >= Sum::kAlternating) v = v - load_lanes(s.from[3] + at, lanes);
-  return v;
+// Likewise of inputs.
+PYCNN_INLINE void sum_right(Vec b11, Vec b12, Vec b21, Vec b22, Index product, float* to) {
+  const Vec t1 = b12 - b11, t2 = b22 - t1;
+  const Vec sums[kProducts] = {b11, b21, b22, t2 - b21, t1, t2, b22 - b12};
+#pragma GCC unroll 7
+  for (int i = 0; i < kProducts; ++i) store(to + i * product, sums[i]);
 }
 
-// A pair's part of a whole panel. Vectors shorter than the panel overlap.
-template <Sum kSum>
-PYCNN_INLINE void copy_panel_pair(const Sources& s, float* to) {
-  if constexpr (kScalars <= kLanes) {
-    store(to, add_up<kSum>(s, 0, kScalars));
-  } else {
-    static_assert(kScalars <= 2 * kLanes);
-    store(to, add_up<kSum>(s, 0, kLanes));
-    store(to + kScalars - kLanes, add_up<kSum>(s, kScalars - kLanes, kLanes));
+// [product][panel][pair][kPanel], of `outputs` outputs from `grad` on.
+void sum_group(const StrassenGradUnit& job, const float* grad, Index outputs) {
+  const Index panel = panel_floats(job.pairs), product = kGroup * panel;
+  const Index second = job.grad_pixel, upper = job.grad_half;
+  float* to = job.panels;
+  for (Index pair = 0; pair < job.pairs; ++pair, grad += 2 * job.grad_pixel, to += kPanel) {
+    float* sums = to;
+    const float* from = grad;
+    Index left = outputs;
+    for (; left >= kScalars; left -= kScalars, from += kScalars, sums += panel)
+      sum_left(load_lanes(from, kScalars), load_lanes(from + second, kScalars),
+               load_lanes(from + upper, kScalars), load_lanes(from + upper + second, kScalars),
+               product, sums);
+    const int rest = static_cast<int>(left);
+    if (rest > 0)
+      sum_left(load_lanes(from, rest), load_lanes(from + second, rest),
+               load_lanes(from + upper, rest), load_lanes(from + upper + second, rest), product,
+               sums);
   }
 }
 
-template <Sum kSum>
-PYCNN_INLINE void ask_for(const Sources& s, Index at) {
-  for (int i = 0; i < sources_of(kSum); ++i) __builtin_prefetch(s.from[i] + at, 0, 2);
+constexpr Index kAhead = 4;  // pairs whose inputs come near before they are summed
+
+// [product][block][pair][kBlock], of all inputs.
+void sum_inputs(const StrassenGradUnit& job) {
+  const Index block = block_floats(job.pairs), product = job.inputs / kBlock * block;
+  float* to = job.blocks;
+  for (Index pair = 0; pair < job.pairs; ++pair, to += kBlock) {
+    const Index* pixels = job.pixels + 2 * pair;
+    const Index* later = pair + kAhead < job.pairs ? pixels + 2 * kAhead : pixels;
+    const bool has_first = pixels[0] != kNoPixel, has_second = pixels[1] != kNoPixel;
+    // Without a pixel, whatever is there is not read.
+    const float* first = job.input + (has_first ? pixels[0] : 0);
+    const float* second = job.input + (has_second ? pixels[1] : 0);
+    const float* near_first = job.input + (later[0] != kNoPixel ? later[0] : 0);
+    const float* near_second = job.input + (later[1] != kNoPixel ? later[1] : 0);
+    float* sums = to;
+    for (Index c = 0; c < job.inputs; c += kBlock, sums += block)
+#pragma GCC unroll 2
+      for (Index v = 0; v < kBlock; v += kLanes) {
+        const Index at = c + v;
+        __builtin_prefetch(near_first + at);
+        __builtin_prefetch(near_first + job.input_half + at);
+        __builtin_prefetch(near_second + at);
+        __builtin_prefetch(near_second + job.input_half + at);
+        sum_right(has_first ? load(first + at) : zero(),
+                  has_first ? load(first + job.input_half + at) : zero(),
+                  has_second ? load(second + at) : zero(),
+                  has_second ? load(second + job.input_half + at) : zero(), product, sums + v);
+      }
+  }
 }
 
-// One operand of a tile.
-struct Operand {
-  Sources sources;
-  Index step = 0;  // of a source, from pair to pair
-  Index next = 0;  // what is wanted after the last pair, from the first
-  float* copy = nullptr;
-};
+// ---- Products
 
+// Pairs between which lines of the sums are asked for: many at once would take all the buffers that
+// what is read here needs.
+constexpr Index kRun = 8;
+
+// Multiplies a panel with a block. What is added to in the end comes near in the meantime.
 template <int kCount>
-PYCNN_INLINE void clear(Vec (&sum)[kCount][2]) {
+void multiply_panel(const float* x, const float* y, Index pairs, float* c, bool accumulate) {
+  Vec sum[kCount][2];
 #pragma GCC unroll 14
   for (int i = 0; i < kCount; ++i) sum[i][0] = sum[i][1] = zero();
-}
-
-template <int kCount>
-PYCNN_INLINE void multiply(const float* x, const Vec (&y)[2], Vec (&sum)[kCount][2]) {
+  constexpr Index kLine = 16;  // floats
+  constexpr Index kLines = kCount * kBlock / kLine;
+  const Index each = (kLines * kRun + pairs - 1) / pairs;
+  Index line = accumulate ? 0 : kLines;
+  for (Index first = 0; first < pairs; first += kRun) {
+    const Index end = line + each < kLines ? line + each : kLines;
+    for (; line < end; ++line) __builtin_prefetch(c + line * kLine, 1);
+    const Index count = pairs - first < kRun ? pairs - first : kRun;
+    for (Index pair = 0; pair < count; ++pair, x += kPanel, y += kBlock) {
+      const Vec low = load(y), high = load(y + kLanes);
 #pragma GCC unroll 14
-  for (int i = 0; i < kCount; ++i) {
-    const Vec xv = broadcast(x[i]);
-    sum[i][0] = fma(xv, y[0], sum[i][0]);
-    sum[i][1] = fma(xv, y[1], sum[i][1]);
+      for (int i = 0; i < kCount; ++i) {
+        const Vec xv = broadcast(x[i]);
+        sum[i][0] = fma(xv, low, sum[i][0]);
+        sum[i][1] = fma(xv, high, sum[i][1]);
+      }
+    }
   }
-}
-
-template <int kCount>
-PYCNN_INLINE void finish(const Vec (&sum)[kCount][2], float* c, bool accumulate) {
 #pragma GCC unroll 14
   for (int i = 0; i < kCount; ++i)
 #pragma GCC unroll 2
@@ -97,204 +131,65 @@ PYCNN_INLINE void finish(const Vec (&sum)[kCount][2], float* c, bool accumulate)
     }
 }
 
-// Pairs between which something else is asked for: many lines at once would take all the buffers
-// that what is read here needs.
-constexpr Index kRun = 8;
+using PanelKernel = void (*)(const float*, const float*, Index, float*, bool);
+// Index: outputs - 1.
+constexpr PanelKernel kKernels[] = {
+    multiply_panel<1>,  multiply_panel<2>,  multiply_panel<3>,  multiply_panel<4>,
+    multiply_panel<5>,  multiply_panel<6>,  multiply_panel<7>,  multiply_panel<8>,
+    multiply_panel<9>,  multiply_panel<10>, multiply_panel<11>, multiply_panel<12>,
+    multiply_panel<13>, multiply_panel<14>,
+};
+static_assert(sizeof kKernels / sizeof *kKernels == kScalars);
 
-// Multiplies a whole tile of copies. What is added to in the end, and what is read later, comes
-// near in the meantime.
-void plain_kernel(const float* x, const float* y, Index pairs, float* c, bool accumulate,
-                  Fetch& fetch, Fetch& other) {
-  Vec sum[kScalars][2];
-  clear(sum);
-  constexpr Index kLines = kTile / kFetchedLine;
-  const Index each = (kLines * kRun + pairs - 1) / pairs;
-  Index line = accumulate ? 0 : kLines;
-  for (Index first = 0; first < pairs; first += kRun) {
-    step(fetch);
-    step(other);
-    const Index end = line + each < kLines ? line + each : kLines;
-    for (; line < end; ++line) __builtin_prefetch(c + line * kFetchedLine, 1);
-    const Index count = pairs - first < kRun ? pairs - first : kRun;
-    for (Index pair = 0; pair < count; ++pair, x += kPanel, y += kBlock) {
-      const Vec pixels[2] = {load(y), load(y + kLanes)};
-      multiply(x, pixels, sum);
+// All products of a group of panels, `outputs` outputs from panel `first` on.
+void multiply_group(const StrassenGradUnit& job, Index first, Index outputs) {
+  const Index all = (job.outputs + kScalars - 1) / kScalars, blocks = job.inputs / kBlock;
+  const Index panel = panel_floats(job.pairs), block = block_floats(job.pairs);
+  for (Index product = 0; product < kProducts; ++product)
+    for (Index j = 0; j < blocks; ++j) {
+      const float* y = job.blocks + (product * blocks + j) * block;
+      const float* x = job.panels + product * kGroup * panel;
+      float* c = job.sums + product * job.plane + (j * all + first) * kTile;
+      for (Index left = outputs; left > 0; left -= kScalars, x += panel, c += kTile)
+        kKernels[(left < kScalars ? left : kScalars) - 1](x, y, job.pairs, c, job.accumulate);
     }
-  }
-  finish(sum, c, accumulate);
-}
-
-// Multiplies a whole tile and makes the copies of one operand, or of both, on the way.
-template <Sum kPanelSum, Sum kBlockSum>
-void tile_kernel(Operand a, Operand b, Index pairs, float* c, bool accumulate) {
-  constexpr bool kCopyA = kPanelSum != Sum::kCopied, kCopyB = kBlockSum != Sum::kCopied;
-  Vec sum[kScalars][2];
-  clear(sum);
-  constexpr Index kLines = kTile / kFetchedLine;
-  Index line = accumulate ? 0 : kLines;
-  const float* x = a.copy;
-  auto copy_a = [&](Index near) {
-    copy_panel_pair<kPanelSum>(a.sources, a.copy);
-    ask_for<kPanelSum>(a.sources, near + kScalars - 1);  // its first line came with the last panel
-    move(a.sources, a.step);
-    a.copy += kPanel;
-  };
-  const Index ahead = !kCopyA ? 0 : pairs < kCopiedAhead ? pairs : kCopiedAhead;
-  const Index near = pairs - ahead < kNearAhead ? pairs - ahead : kNearAhead;
-  if constexpr (kCopyA)
-    for (Index pair = 0; pair < ahead; ++pair) copy_a(near * a.step);
-  // The pairs before the last ones of the source come near, these, and those that are copied.
-  const Index counts[3] = {pairs - ahead - near, near, ahead};
-  Index near_a = near * a.step, near_b = near * b.step;
-  for (int phase = 0; phase < 3; ++phase) {
-    for (Index pair = 0; pair < counts[phase]; ++pair) {
-      if constexpr (kCopyA)
-        if (phase < 2) copy_a(near_a);
-      if (line < kLines) __builtin_prefetch(c + line++ * kFetchedLine, 1);
-      Vec y[2];
-      if constexpr (kCopyB) {
-        y[0] = add_up<kBlockSum>(b.sources, 0, kLanes);
-        y[1] = add_up<kBlockSum>(b.sources, kLanes, kLanes);
-        store(b.copy, y[0]);
-        store(b.copy + kLanes, y[1]);
-        ask_for<kBlockSum>(b.sources, near_b);
-        ask_for<kBlockSum>(b.sources, near_b + kBlock - 1);
-        move(b.sources, b.step);
-      } else {
-        y[0] = load(b.copy), y[1] = load(b.copy + kLanes);
-      }
-      multiply(x, y, sum);
-      x += kPanel, b.copy += kBlock;
-    }
-    near_a = a.next - (pairs - near) * a.step;
-    near_b = b.next - (pairs - near) * b.step;
-  }
-  finish(sum, c, accumulate);
-}
-
-// Copies a panel of up to kScalars outputs.
-template <Sum kSum>
-void copy_panel(Operand a, Index pairs, Index outputs) {
-  for (Index pair = 0; pair < pairs; ++pair, a.copy += kPanel) {
-    if (outputs == kScalars) {
-      copy_panel_pair<kSum>(a.sources, a.copy);
-    } else {
-      for (Index v = 0; v < outputs; v += kLanes) {
-        const Index rest = outputs - v;
-        store(a.copy + v,
-              add_up<kSum>(a.sources, v, static_cast<int>(rest < kLanes ? rest : kLanes)));
-      }
-    }
-    ask_for<kSum>(a.sources, kNearAhead * a.step + outputs - 1);
-    move(a.sources, a.step);
-  }
-}
-
-template <Sum kSum>
-void copy_block(Operand b, Index pairs) {
-  for (Index pair = 0; pair < pairs; ++pair, b.copy += kBlock) {
-    store(b.copy, add_up<kSum>(b.sources, 0, kLanes));
-    store(b.copy + kLanes, add_up<kSum>(b.sources, kLanes, kLanes));
-    ask_for<kSum>(b.sources, kNearAhead * b.step);
-    ask_for<kSum>(b.sources, kNearAhead * b.step + kBlock - 1);
-    move(b.sources, b.step);
-  }
-}
-
-template <Sum kPanelSum, Sum kBlockSum>
-void product(const StrassenGradPairs& job, const Sources& grads, const Sources& inputs, int index,
-             Fetch& fetch, Fetch& other) {
-  float* c = job.sums + index * job.plane;
-  Operand a, b;
-  a.step = 2 * job.grad_pixel, b.step = 2 * job.input_pixel;
-  b.copy = job.block;
-  for (Index j = 0; j < job.inputs; j += kBlock) {
-    b.sources = inputs;
-    move(b.sources, j);
-    // After the last block, the first of the pairs that follow.
-    b.next = j + kBlock < job.inputs ? kBlock : job.pairs * b.step - j;
-    a.copy = job.panels;
-    for (Index i = 0; i < job.outputs; i += kScalars, c += kTile, a.copy += job.pairs * kPanel) {
-      const Index outputs = job.outputs - i < kScalars ? job.outputs - i : kScalars;
-      a.sources = grads;
-      move(a.sources, i);
-      a.next = i + kScalars < job.outputs ? kScalars : job.pairs * a.step - i;
-      const bool whole = outputs == kScalars, copy_a = j == 0, copy_b = i == 0;
-      if (copy_a && !whole) copy_panel<kPanelSum>(a, job.pairs, outputs);
-      if (whole) {
-        if (copy_a && copy_b)
-          tile_kernel<kPanelSum, kBlockSum>(a, b, job.pairs, c, job.accumulate);
-        else if (copy_b)
-          tile_kernel<Sum::kCopied, kBlockSum>(a, b, job.pairs, c, job.accumulate);
-        else if (copy_a)
-          tile_kernel<kPanelSum, Sum::kCopied>(a, b, job.pairs, c, job.accumulate);
-        else
-          plain_kernel(a.copy, b.copy, job.pairs, c, job.accumulate, fetch, other);
-        continue;
-      }
-      if (copy_b) copy_block<kBlockSum>(b, job.pairs);
-      OuterTiles tile;
-      tile.a = a.copy, tile.b = b.copy;
-      tile.rows = 1, tile.columns = job.pairs;
-      tile.a_column = kPanel, tile.b_column = kBlock;
-      tile.m = outputs, tile.n = kBlock;
-      tile.c = c, tile.c_pitch = kBlock, tile.accumulate = job.accumulate;
-      outer_tiles(tile);
-    }
-  }
-}
-
-// How often something is asked for in all products: in the tiles of all panels and blocks but the
-// first ones, which are copied.
-Index fetch_steps(const StrassenGradPairs& job) {
-  const Index tiles = (job.outputs / kScalars - 1) * (job.inputs / kBlock - 1);
-  return kStrassenGradProducts * (tiles > 1 ? tiles : 1) * ((job.pairs + kRun - 1) / kRun);
 }
 
 }  // namespace
 
-void strassen_grad_products(const StrassenGradPairs& job) {
-  const float* a11 = job.grad;
-  const float* a12 = a11 + job.grad_pixel;
-  const float* a21 = a11 + job.grad_half;
-  const float* a22 = a12 + job.grad_half;
-  const float* b11 = job.input;
-  const float* b21 = b11 + job.input_pixel;
-  const float* b12 = b11 + job.input_half;
-  const float* b22 = b21 + job.input_half;
-  const Sources s4 = {{a12, a21, a11, a22}}, s1 = {{a21, a22, a22, a22}};
-  const Sources s2 = {{a21, a11, a22, a22}}, s3 = {{a11, a21, a21, a21}};
-  const Sources t4 = {{b22, b12, b11, b21}}, t1 = {{b12, b11, b11, b11}},
-                t3 = {{b22, b12, b12, b12}};
-  auto alone = [](const float* x) { return Sources{{x, x, x, x}}; };
-  const Index steps = fetch_steps(job);
-  Fetch fetch = make_fetch(job.fetch, steps), other = make_fetch(job.fetch_other, steps);
-  product<Sum::kX, Sum::kX>(job, alone(a11), alone(b11), 0, fetch, other);
-  product<Sum::kX, Sum::kX>(job, alone(a12), alone(b21), 1, fetch, other);
-  product<Sum::kAlternating, Sum::kX>(job, s4, alone(b22), 2, fetch, other);
-  product<Sum::kX, Sum::kAlternating>(job, alone(a22), t4, 3, fetch, other);
-  product<Sum::kXPlusY, Sum::kXMinusY>(job, s1, t1, 4, fetch, other);
-  // T2 is T4 without B21.
-  product<Sum::kXMinusYPlusZ, Sum::kXMinusYPlusZ>(job, s2, t4, 5, fetch, other);
-  product<Sum::kXMinusY, Sum::kXMinusY>(job, s3, t3, 6, fetch, other);
+Index strassen_grad_panel_floats(Index pairs) { return kProducts * kGroup * panel_floats(pairs); }
+
+Index strassen_grad_block_floats(Index pairs, Index inputs) {
+  return kProducts * (inputs / kBlock) * block_floats(pairs);
+}
+
+void strassen_grad_products(const StrassenGradUnit& job) {
+  const Index panels = (job.outputs + kScalars - 1) / kScalars, width = kGroup * kScalars;
+  sum_inputs(job);
+  for (Index first = 0; first < panels; first += kGroup) {
+    const Index at = first * kScalars, left = job.outputs - at;
+    const Index outputs = left < width ? left : width;
+    sum_group(job, job.grad + at, outputs);
+    multiply_group(job, first, outputs);
+  }
 }
 
 void strassen_grad_result(const StrassenGradResult& job) {
+  const Index panels = (job.outputs + kScalars - 1) / kScalars;
   for (Index i = 0; i < job.outputs; ++i) {
-    const Index panels = (job.outputs + kScalars - 1) / kScalars;
     float* row = job.c + i * job.c_pitch;
     const float* from = job.sums + i / kScalars * kTile + i % kScalars * kBlock;
     for (Index j = 0; j < job.inputs; j += kBlock, from += panels * kTile)
       for (Index v = 0; v < kBlock; v += kLanes) {
-        Vec p[kStrassenGradProducts];
+        Vec p[kProducts];
 #pragma GCC unroll 7
-        for (int k = 0; k < kStrassenGradProducts; ++k) p[k] = load(from + k * job.plane + v);
+        for (int k = 0; k < kProducts; ++k) p[k] = load(from + k * job.plane + v);
         const Vec u2 = p[0] + p[5], u3 = u2 + p[6], u4 = u2 + p[4];
         float* to = row + j + v;
         store(to, p[0] + p[1]);
-        store(to + job.inputs, u4 + p[2]);
-        store(to + job.c_half, u3 - p[3]);
-        store(to + job.c_half + job.inputs, u3 + p[4]);
+        store(to + job.c_right, u4 + p[2]);
+        store(to + job.c_lower, u3 - p[3]);
+        store(to + job.c_lower + job.c_right, u3 + p[4]);
       }
   }
 }

@@ -54,6 +54,9 @@ const std::vector<Case> kCases = {
     {.n = 11, .h = 13, .w = 13, .ic = 256, .stride = {3, 2}},
     {.n = 3, .h = 15, .w = 17, .oc = 522},             // shares of the output channels
     {.n = 2, .h = 41, .w = 39, .ic = 128, .oc = 132},  // long parts
+    // Shares of the input channels, not all alike.
+    {.h = 16, .w = 16, .ic = 576, .oc = 70},
+    {.h = 17, .w = 17, .ic = 1088, .oc = 64, .stride = {1, 1}, .padding = 1},
     // Windows: an odd number of pixels, padding, and taps of which none sees some rows.
     {.n = 5, .h = 13, .w = 21, .oc = 70, .stride = {2, 2}, .kernel = {3, 3}, .padding = 1},
     {.n = 2, .h = 12, .w = 12, .oc = 64, .padding = 1},
@@ -138,7 +141,9 @@ TEST_CASE("strassen: scratch of the weight gradient grows with threads, not with
   const Case small{.n = 1, .h = 64, .w = 64, .ic = 512, .oc = 512};
   const Case large{.n = 100, .h = 64, .w = 64, .ic = 512, .oc = 512};
   const std::size_t weights = std::size_t{512} * 512 * sizeof(float);
-  CHECK(scratch(small, 1) <= 8 * weights + (1 << 20));
-  CHECK(scratch(large, 1) <= 8 * weights + (1 << 20));
-  CHECK(scratch(large, 2) - scratch(large, 1) <= weights + (1 << 20));
+  // Seven products of a quarter for each thread, beside the sums of a unit; seven more parts.
+  const std::size_t worker = 7 * weights / 4 + (1 << 20);
+  CHECK(scratch(small, 1) <= 7 * weights + worker);
+  CHECK(scratch(large, 1) <= 7 * weights + worker);
+  CHECK(scratch(large, 2) - scratch(large, 1) <= worker);
 }
