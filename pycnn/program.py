@@ -625,6 +625,17 @@ def check_device(device: Any) -> str:
     return device
 
 
+def require_device(device: Any) -> None:
+    """Refuse a device that cannot be used, before work that would be lost.
+
+    Raises:
+        ArgumentError: It is no text.
+        DeviceError: The device is not there; the text says what is missing.
+    """
+    if check_device(device) != "cpu":
+        compile(lambda x: x + x, (1,), device=device)
+
+
 def compile(
     net: Any,
     shape: Sequence[int],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pycnn import _core
 from pycnn.config import machine, manual_seed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,19 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def compiled_for(monkeypatch):
+    """The devices that programs are compiled for, in order; all of them run here, so that no GPU is needed."""
+    devices, compile_here = [], _core.compile
+
+    def compile_and_note(*args, device, **options):
+        devices.append(device)
+        return compile_here(*args, device="cpu", **options)
+
+    monkeypatch.setattr("pycnn.program._core.compile", compile_and_note)
+    return devices
 
 
 @pytest.fixture(autouse=True)

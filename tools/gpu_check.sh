@@ -349,7 +349,8 @@ phase ceilings 25 bash -c ceilings
 phase build 90 bash -c build
 phase kernels 70 bash -c kernel_tests
 on_demand rates 40 bash -c kernel_times
-phase nets 70 bash -c 'net_tests tests/cuda tests/train/test_augment_in_step.py tests/train/test_residual_norm.py --ignore=tests/cuda/test_zoo_on_gpu.py'
+long=$(printf 'tests/cuda/test_%s.py ' zoo_on_gpu inspect_on_device transfer_on_device)  # many programs each
+phase nets 70 bash -c "net_tests tests/cuda tests/train/test_augment_in_step.py tests/train/test_residual_norm.py ${long//tests\/cuda/--ignore=tests\/cuda}"
 phase sanitizer 45 bash -c sanitizer
 phase tune 40 bash -c tune
 on_demand tune_all 540 bash -c tune_all
@@ -357,6 +358,6 @@ phase times 80 bash -c 'times times --seconds $((PHASE_SECONDS - 20))'
 # To compile the training of ResNet-50 takes a minute or more; further rows where there is time for as much.
 phase compiled "$(rest 95)" bash -c 'times compiled --compiled --seconds $((PHASE_SECONDS - 75))'
 on_demand compiled_all 540 bash -c 'times compiled_all --compiled --seconds $((PHASE_SECONDS - 100))'
-on_demand zoo 400 bash -c 'net_tests tests/cuda/test_zoo_on_gpu.py'
+on_demand zoo 400 bash -c "net_tests $long"
 on_demand cifar10 240 bash -c cifar10
 finish $((failed > 0 ? 1 : 0))

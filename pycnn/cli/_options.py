@@ -174,8 +174,8 @@ def parse(command: Any, name: str, description: str, words: Sequence[str]) -> ar
     """Parse a command's words; settings of --config and --set count as if typed before them.
 
     Args:
-        command: The command's module: `add_arguments`, and perhaps `before(args)`, which gives a further file of
-            settings.
+        command: The command's module: `add_arguments`, and perhaps `settings_file(args)`, which gives a further file of
+            settings, and `RUNS_ON_DEVICES`: whether it goes by --device, which others do not know.
         name: Its name.
         description: Its help line.
         words: What was typed after the name.
@@ -192,7 +192,7 @@ def parse(command: Any, name: str, description: str, words: Sequence[str]) -> ar
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    _add_common(parser)
+    _add_common(parser, runs_on_devices=getattr(command, "RUNS_ON_DEVICES", False))
     args = parser.parse_args(words)
     files = [args.config] if args.config else []
     if hasattr(command, "settings_file"):
@@ -240,20 +240,6 @@ def numerics(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def check_on_cpu(args: argparse.Namespace, who: str) -> None:
-    """Refuse another device where work is done by the CPU alone, instead of passing over what was asked for.
-
-    Args:
-        args: What was typed.
-        who: What does the work, for example "history".
-
-    Raises:
-        UsageError: `--device` is neither cpu nor auto.
-    """
-    if args.device not in ("cpu", "auto"):
-        raise UsageError(f"--device '{args.device}': {who} runs on the CPU alone; expected cpu or auto")
-
-
 def add_recompute(parser: argparse._ActionsContainer) -> None:
     """Add `--recompute`."""
     parser.add_argument(
@@ -264,10 +250,11 @@ def add_recompute(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, *, runs_on_devices: bool) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     group = parser.add_argument_group("common options")
-    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    if runs_on_devices:
+        group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     if "--threads" not in known:
         group.add_argument("--threads", type=count, metavar="N", help="at most N threads (default: see pycnn doctor)")
     if "--seed" not in known:

@@ -21,7 +21,9 @@ from pycnn.cli._output import Output
 from pycnn.generations import GENERATIONS, GenerationResult, compare_generations, draw_generations
 from pycnn.train._augmentation import make_transform
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+
+RUNS_ON_DEVICES = True
 
 _SECONDS = 30.0
 _PICTURE = "history.png"

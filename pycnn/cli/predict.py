@@ -30,7 +30,9 @@ from pycnn.nn.module import Module
 from pycnn.program import COMPUTED, LOW_PRECISION
 from pycnn.tracing import check_dtype
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+
+RUNS_ON_DEVICES = True
 
 _BATCH = 32
 

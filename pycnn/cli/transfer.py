@@ -25,9 +25,12 @@ from pycnn.cli._output import Output
 from pycnn.errors import FileError
 from pycnn.nn.module import Module
 from pycnn.optional import optional
+from pycnn.program import require_device
 from pycnn.transfer import STRATEGIES, Comparison, Survey, compare, default_encoder, survey
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+
+RUNS_ON_DEVICES = True
 
 _SIDE, _EPOCHS, _BATCH = 64, 15, 32
 _ALL, _ADVISED = "all", "advised"
@@ -89,7 +92,6 @@ def _similarity(text: str) -> str | float:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Look, advise, compare, write."""
-    _options.check_on_cpu(args, "transfer")
     names = _strategies(args.strategies)
     if args.output is not None and names == ["nearest"]:
         raise UsageError("--output: --strategies nearest gives no net to write; add another one")
@@ -98,6 +100,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if not args.dir.is_dir():
         raise NotADirectoryError(f"'{args.dir}' is no directory")
     optional("sklearn.linear_model", extra="transfer", who="pycnn transfer")
+    require_device(args.device)
     net, shown, size = _encoder(args)
     channels = (net.input_shape or (0, 0, 3))[2]
     data = _data.load_data("folder", args.dir, size=size, channels=channels, on_error=args.on_error)
@@ -121,6 +124,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             epochs=args.epochs,
             seed=args.seed,
             threads=args.threads,
+            device=args.device,
         )
     output.progress(str(found))
     chosen = [found.advice.strategy] if names == [_ADVISED] else names
@@ -136,6 +140,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         layers=layers,
         out=args.features,
         threads=args.threads,
+        device=args.device,
         report=output.progress,
     )
     written, failure = _write(args, compared)
@@ -185,6 +190,7 @@ def _next(args: argparse.Namespace, compared: Comparison) -> str:
         ("--epochs", args.epochs if args.epochs != _EPOCHS else None),
         ("--batch-size", args.batch_size if args.batch_size != _BATCH else None),
         ("--on-error", args.on_error if args.on_error != "raise" else None),
+        ("--device", args.device if args.device not in ("cpu", "auto") else None),
     ):
         if value is not None:
             words += f" {option} {shlex.quote(str(value))}"

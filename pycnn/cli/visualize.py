@@ -17,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.cli import _data, _nets, _options, _weights
+from pycnn.cli import _data, _nets, _weights
 from pycnn.cli._options import UsageError
 from pycnn.cli._output import Output
 from pycnn.data._decode import decode, read_file, require_pillow
+from pycnn.program import require_device
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+
+RUNS_ON_DEVICES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Draw and write."""
-    _options.check_on_cpu(args, "visualize")
     require_pillow("visualize")
     if not args.output.resolve().parent.is_dir():
         raise UsageError(f"--output '{args.output}': its folder does not exist")
     if args.data is None and args.data_dir is not None:
         raise UsageError("--data-dir goes with --data")
+    require_device(args.device)
     from pycnn.inspect.html_report import report
 
     net = _weights.find(args.net, args, fresh=True)
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         title=f"Inside {Path(args.net).name}",
         notes=notes,
         seed=args.seed,
+        device=args.device,
         progress=output.progress,
     )
     page.save(args.output)

@@ -13,10 +13,19 @@ from pycnn import functional
 from pycnn.errors import ArgumentError, LabelError, ShapeError
 from pycnn.nn._running import as_input, check_images, ends_in_softmax
 from pycnn.nn.module import Call, Module, _first_symbol, watch_calls
-from pycnn.program import Program, compile_traced
+from pycnn.program import Program, check_device, compile_traced
 from pycnn.tracing import Symbol, Traced, trace
 
-__all__ = ["Layers", "as_floats", "as_images", "class_scores", "gradients", "layer_program", "spatial_layers"]
+__all__ = [
+    "Layers",
+    "as_floats",
+    "as_images",
+    "check_double",
+    "class_scores",
+    "gradients",
+    "layer_program",
+    "spatial_layers",
+]
 
 Specs = Mapping[str, tuple[Sequence[int], str]]
 
@@ -110,7 +119,7 @@ def record(
     return trace(function, specs, root=net, parameter_dtype="float64" if double else None)
 
 
-def layer_program(net: Module, shape: Sequence[int], dtype: str, layers: Sequence[str]) -> Program:
+def layer_program(net: Module, shape: Sequence[int], dtype: str, layers: Sequence[str], device: str = "cpu") -> Program:
     """A program from images to the values of layers, as outputs "layer_0", "layer_1", ... in one pass.
 
     Raises:
@@ -120,7 +129,7 @@ def layer_program(net: Module, shape: Sequence[int], dtype: str, layers: Sequenc
     def outputs(recorded: Recorded) -> dict[str, Symbol]:
         return {f"layer_{i}": recorded.layers[name] for i, name in enumerate(layers)}
 
-    return compile_traced(record(net, {"x": (shape, dtype)}, outputs))
+    return compile_traced(record(net, {"x": (shape, dtype)}, outputs), device=device)
 
 
 def gradients(
@@ -131,6 +140,7 @@ def gradients(
     *,
     double: bool = False,
     relu_rule: str = "exact",
+    device: str = "cpu",
 ) -> Program:
     """A program that gives a scalar's gradients in inference mode (running statistics, no dropout).
 
@@ -141,6 +151,7 @@ def gradients(
         wrt: Names of layers, or None for the images.
         double: Run in float64.
         relu_rule: Of `pycnn.value_and_grad`: "exact" or "guided".
+        device: Where it runs.
 
     Returns:
         A program with the outputs "value", "gradient_0", ... and, for layers, their values "layer_0", ...
@@ -158,7 +169,8 @@ def gradients(
     symbols = [images if name is None else known[f"layer_{i}"] for i, name in enumerate(wrt)]
     for index, result in enumerate(graph.differentiate(known["value"], symbols, relu_rule)):
         graph.set_output(f"gradient_{index}", result)
-    return compile_traced(Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False))
+    extended = Traced(graph, traced.inputs, (), traced.parameters, traced.parameter_dtype, False)
+    return compile_traced(extended, device=device)
 
 
 def run(program: Program, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -190,6 +202,20 @@ def as_floats(net: Module, x: Any, who: str, *, double: bool = False) -> np.ndar
     return array.astype(np.float32) / np.float32(255.0) if array.dtype == np.uint8 else array
 
 
+def check_double(double: bool, device: Any, who: str) -> str:
+    """The device, where it computes in the type that is wanted.
+
+    Raises:
+        ArgumentError: It is no text; or float64 is wanted of another device than the CPU.
+    """
+    where = check_device(device)
+    if double and where != "cpu":
+        raise ArgumentError(
+            f"{who}: double=True runs on the CPU alone, the device is {where!r}\n  hint: leave out one of the two"
+        )
+    return where
+
+
 def class_scores(result: Symbol, who: str) -> Symbol:
     """Scores of the classes before a closing softmax, (N, classes).
 
@@ -213,7 +239,7 @@ def score_of(weights: str, who: str) -> Callable[[Recorded], Symbol]:
     return objective
 
 
-def one_hot_classes(net: Module, x: np.ndarray, classes: Any, who: str) -> np.ndarray:
+def one_hot_classes(net: Module, x: np.ndarray, classes: Any, who: str, device: str = "cpu") -> np.ndarray:
     """Which score is meant for each image, as ones in (N, classes); by default that of the predicted class.
 
     Raises:
@@ -222,7 +248,7 @@ def one_hot_classes(net: Module, x: np.ndarray, classes: Any, who: str) -> np.nd
     """
     count = scores_shape(net, x.shape[1:], who)[1]
     if classes is None:
-        chosen = net.predict(x.astype(np.float32) if x.dtype == np.float64 else x)
+        chosen = net.predict(x.astype(np.float32) if x.dtype == np.float64 else x, device=device)
     else:
         given = np.asarray(classes)
         if given.dtype.kind not in "iu" or given.ndim > 1 or given.size not in (1, len(x)):

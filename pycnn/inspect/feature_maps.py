@@ -42,7 +42,7 @@ def layer_names(net: Module, input_shape: Sequence[int] | None = None) -> list[s
 
 
 def activations(
-    net: Module, x: Any, layers: Sequence[str] | None = None, *, batch_size: int = 32
+    net: Module, x: Any, layers: Sequence[str] | None = None, *, batch_size: int = 32, device: str = "cpu"
 ) -> dict[str, np.ndarray]:
     """Compute what layers give for images, all in one pass.
 
@@ -51,6 +51,7 @@ def activations(
         x: Images (N, H, W, C), float32, or uint8, which is read as 0..1.
         layers: Names as the summary shows them. Default: every feature map with more than one position.
         batch_size: Images per run; the result does not depend on it.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Returns:
         float32 arrays by layer, in the order asked for: (N, H', W', C') for feature maps.
@@ -59,6 +60,7 @@ def activations(
         ArgumentError: There is no such layer (the closest names are listed), or it is called several times.
         ShapeError: `x` is no batch of images, or a layer refuses the shape.
         DTypeError: The element type is not accepted.
+        DeviceError: The device is absent.
 
     Example:
         >>> import numpy as np, pycnn
@@ -77,7 +79,7 @@ def activations(
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         if program is None or program.inputs[0][1] != part.shape:
-            program = layer_program(net, part.shape, part.dtype.name, names)
+            program = layer_program(net, part.shape, part.dtype.name, names, device)
         parts.append(program.run(part))
     return {name: np.concatenate([part[f"layer_{i}"] for part in parts]) for i, name in enumerate(names)}
 

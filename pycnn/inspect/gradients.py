@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from pycnn.errors import ShapeError
-from pycnn.inspect._recording import Recorded, Specs, as_floats, gradients, one_hot_classes, record, run, score_of
+from pycnn.inspect._recording import (
+    Recorded,
+    Specs,
+    as_floats,
+    check_double,
+    gradients,
+    one_hot_classes,
+    record,
+    run,
+    score_of,
+)
 from pycnn.inspect._resize import enlarge
 from pycnn.inspect.feature_maps import receptive_field
 from pycnn.nn.module import Module
@@ -26,6 +36,7 @@ def _in_batches(
     weights: np.ndarray,
     wrt: list[str | None],
     who: str,
+    device: str,
     relu_rule: str = "exact",
 ) -> list[dict[str, np.ndarray]]:
     """Gradients of the chosen scores, piece by piece."""
@@ -35,12 +46,16 @@ def _in_batches(
         if len(x) not in programs:
             specs: Specs = {"x": (x.shape, x.dtype.name), "weights": (w.shape, w.dtype.name)}
             double = x.dtype == np.float64
-            programs[len(x)] = gradients(net, specs, score_of("weights", who), wrt, double=double, relu_rule=relu_rule)
+            programs[len(x)] = gradients(
+                net, specs, score_of("weights", who), wrt, double=double, relu_rule=relu_rule, device=device
+            )
         parts.append(run(programs[len(x)], {"x": x, "weights": w}))
     return parts
 
 
-def input_gradients(net: Module, x: Any, classes: Any = None, *, double: bool = False) -> np.ndarray:
+def input_gradients(
+    net: Module, x: Any, classes: Any = None, *, double: bool = False, device: str = "cpu"
+) -> np.ndarray:
     """Compute the gradient of a class score with respect to the pixels.
 
     The score is the one before a closing softmax. Batch norms use their running statistics, dropout does nothing.
@@ -49,7 +64,8 @@ def input_gradients(net: Module, x: Any, classes: Any = None, *, double: bool = 
         net: A net that gives scores (N, classes).
         x: Images (N, H, W, C), float32, or uint8, which is read as 0..1.
         classes: A class for all images, or one for each. Default: the predicted ones.
-        double: Run in float64 with the slow reference kernels, for checks.
+        double: Run in float64 with the slow reference kernels, for checks; on the CPU alone.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Returns:
         (N, H, W, C), score per unit of pixel value; float32, or float64 with `double`.
@@ -58,6 +74,8 @@ def input_gradients(net: Module, x: Any, classes: Any = None, *, double: bool = 
         ShapeError: `x` is no batch of images, or the net gives no scores.
         LabelError: There is no such class.
         GraphError: The score does not depend on the pixels.
+        ArgumentError: `double` and another device than the CPU.
+        DeviceError: The device is absent.
 
     Example:
         >>> import numpy as np, pycnn
@@ -65,12 +83,13 @@ def input_gradients(net: Module, x: Any, classes: Any = None, *, double: bool = 
         (1, 28, 28, 1)
     """
     who = "input_gradients"
+    where = check_double(double, device, who)
     images = as_floats(net, x, who, double=double)
-    weights = one_hot_classes(net, images, classes, who)
-    return np.concatenate([part["gradient_0"] for part in _in_batches(net, images, weights, [None], who)])
+    weights = one_hot_classes(net, images, classes, who, where)
+    return np.concatenate([part["gradient_0"] for part in _in_batches(net, images, weights, [None], who, where)])
 
 
-def saliency(net: Module, x: Any, classes: Any = None, *, double: bool = False) -> np.ndarray:
+def saliency(net: Module, x: Any, classes: Any = None, *, double: bool = False, device: str = "cpu") -> np.ndarray:
     """Tell how much a class score changes with each pixel (Simonyan, Vedaldi, Zisserman 2013).
 
     The largest absolute gradient over the colour channels. Arguments and errors are those of `input_gradients`.
@@ -83,11 +102,13 @@ def saliency(net: Module, x: Any, classes: Any = None, *, double: bool = False) 
         >>> saliency(pycnn.models.lenet5(), np.zeros((1, 28, 28, 1), np.float32)).shape
         (1, 28, 28)
     """
-    found: np.ndarray = np.abs(input_gradients(net, x, classes, double=double)).max(axis=3)
+    found: np.ndarray = np.abs(input_gradients(net, x, classes, double=double, device=device)).max(axis=3)
     return found
 
 
-def guided_backpropagation(net: Module, x: Any, classes: Any = None, *, double: bool = False) -> np.ndarray:
+def guided_backpropagation(
+    net: Module, x: Any, classes: Any = None, *, double: bool = False, device: str = "cpu"
+) -> np.ndarray:
     """Trace a class score back through what is active and speaks for it (Springenberg et al. 2015).
 
     The gradient with respect to the pixels, except that a ReLU lets only positive gradients through. In a net without
@@ -103,9 +124,10 @@ def guided_backpropagation(net: Module, x: Any, classes: Any = None, *, double: 
         (1, 28, 28, 1)
     """
     who = "guided_backpropagation"
+    where = check_double(double, device, who)
     images = as_floats(net, x, who, double=double)
-    weights = one_hot_classes(net, images, classes, who)
-    parts = _in_batches(net, images, weights, [None], who, relu_rule="guided")
+    weights = one_hot_classes(net, images, classes, who, where)
+    parts = _in_batches(net, images, weights, [None], who, where, relu_rule="guided")
     return np.concatenate([part["gradient_0"] for part in parts])
 
 
@@ -149,6 +171,7 @@ def grad_cam(
     *,
     upsample: bool = True,
     double: bool = False,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Tell where a layer's feature maps speak for a class: Grad-CAM (Selvaraju et al. 2017).
 
@@ -162,16 +185,18 @@ def grad_cam(
         classes: A class for all images, or one for each. Default: the predicted ones.
         upsample: Enlarge the map to the image by bilinear interpolation; each position of the map lies at the middle of
             its receptive field, so that nothing is shifted where convolutions have no padding.
-        double: Run in float64 with the slow reference kernels, for checks.
+        double: Run in float64 with the slow reference kernels, for checks; on the CPU alone.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Returns:
         (N, H, W), or (N, H', W') of the layer without `upsample`; not negative, in units of the score. All zeros where
         nothing speaks for the class.
 
     Raises:
-        ArgumentError: There is no such layer, or the class score does not depend on it.
+        ArgumentError: There is no such layer, or the class score does not depend on it; as `input_gradients`.
         ShapeError: The layer is no feature map; as `input_gradients`.
         LabelError: There is no such class.
+        DeviceError: The device is absent.
 
     Example:
         >>> import numpy as np, pycnn
@@ -179,10 +204,11 @@ def grad_cam(
         (1, 10, 10)
     """
     who = "grad_cam"
+    where = check_double(double, device, who)
     images = as_floats(net, x, who, double=double)
-    weights = one_hot_classes(net, images, classes, who)
+    weights = one_hot_classes(net, images, classes, who, where)
     name = default_cam_layer(net, images.shape[1:]) if layer is None else layer
-    parts = _in_batches(net, images, weights, [name], who)
+    parts = _in_batches(net, images, weights, [name], who, where)
     values = np.concatenate([part["layer_0"] for part in parts])
     slopes = np.concatenate([part["gradient_0"] for part in parts])
     if values.ndim != 4:

@@ -133,6 +133,7 @@ def report(
     title: str | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
+    device: str = "cpu",
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Draw what can be seen of a net: filters, feature maps, what they keep, what it looks at and likes, where it errs.
@@ -148,12 +149,14 @@ def report(
         title: Of the page.
         notes: Lines under it.
         seed: Of the gradient ascent and descent.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         progress: Told what is being drawn.
 
     Raises:
         ArgumentError: There is no such layer, or the names do not match the images or classes.
         ShapeError: The net gives no scores, or has no feature map.
         UnsupportedError: Matplotlib is not installed.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn
@@ -165,7 +168,7 @@ def report(
     if pixels.shape[3] not in (1, 3):
         raise ArgumentError(f"report: images have {pixels.shape[3]} channels, only grey and colour can be shown")
     shape = pixels.shape[1:]
-    probabilities = net.predict_proba(pixels)
+    probabilities = net.predict_proba(pixels, device=device)
     named = _names(class_names, probabilities.shape[1], "class_names")
     titles = _names(image_names, len(pixels), "image_names", default="image ")
     maps = spatial_layers(net, shape)
@@ -175,7 +178,7 @@ def report(
             raise ArgumentError(f"report: {_unknown('feature map', layer, maps)}")
     page = Report(title or f"Inside {type(net).__name__}", list(notes), net.summary(shape, compact=True)._repr_html_())
     tell = progress or (lambda _text: None)
-    drawing = _Drawing(net, pixels, named, titles, chosen, page, tell)
+    drawing = _Drawing(net, pixels, named, titles, chosen, page, tell, device)
     drawing.images(probabilities, classes, seed)
     drawing.filters()
     drawing.favourites(seed)
@@ -220,6 +223,7 @@ class _Drawing:
     layers: list[str]
     page: Report
     tell: Callable[[str], None]
+    device: str
 
     def add(self, section: str, name: str, caption: str, figure: Any) -> None:
         """Render a figure."""
@@ -231,14 +235,14 @@ class _Drawing:
         explained = probabilities.argmax(axis=1) if classes is None else np.broadcast_to(classes, (len(pixels),))
         cam_layer = default_cam_layer(net, pixels.shape[1:])
         self.tell("saliency, guided back-propagation, Grad-CAM, occlusion")
-        slopes = saliency(net, pixels, explained)
-        guided = guided_backpropagation(net, pixels, explained)
-        cams = grad_cam(net, pixels, cam_layer, explained)
+        slopes = saliency(net, pixels, explained, device=self.device)
+        guided = guided_backpropagation(net, pixels, explained, device=self.device)
+        cams = grad_cam(net, pixels, cam_layer, explained, device=self.device)
         # Some hundred squares are enough for a picture.
         size = max(3, min(pixels.shape[1:3]) // 8)
         stride = max(size // 2, math.ceil((min(pixels.shape[1:3]) - size) / 11))
-        covered = occlusion(net, pixels, explained, size=size, stride=stride)
-        maps = activations(net, pixels, self.layers)
+        covered = occlusion(net, pixels, explained, size=size, stride=stride, device=self.device)
+        maps = activations(net, pixels, self.layers, device=self.device)
         inverted = self._inverted(maps, seed)
         for index, title in enumerate(self.titles):
             self.tell(f"pictures of {title}")
@@ -291,7 +295,8 @@ class _Drawing:
             # What is 0 everywhere tells nothing.
             alive = [i for i in range(min(1 if large else _INVERTED, len(found))) if maps[layer][i].any()]
             if alive:
-                result = invert_features(self.net, self.pixels[alive], layer, steps=64 if large else 256, seed=seed)
+                given, steps = self.pixels[alive], 64 if large else 256
+                result = invert_features(self.net, given, layer, steps=steps, seed=seed, device=self.device)
                 for index, picture, error in zip(alive, result.images, result.errors, strict=True):
                     found[index].append((f"{layer}\n{100 * error:.2g} % off", picture))
         return found
@@ -338,9 +343,12 @@ class _Drawing:
         units = list(range(min(_SHOWN_CLASSES, len(self.class_names))))
         if len(self.class_names) > _SHOWN_CLASSES:
             # Of many classes, those that the images are taken for.
-            units = list(dict.fromkeys(int(i) for i in self.net.predict(self.pixels)))[:_SHOWN_LARGE]
+            units = list(dict.fromkeys(int(i) for i in self.net.predict(self.pixels, device=self.device)))[
+                :_SHOWN_LARGE
+            ]
         large = min(shape[:2]) > _SMALL_IMAGE
-        best = maximize(self.net, units, input_shape=shape, seed=seed, steps=48 if large else 96)
+        steps = 48 if large else 96
+        best = maximize(self.net, units, input_shape=shape, seed=seed, steps=steps, device=self.device)
         figure = plots.plot_images(best, "Inputs that raise a class score most", [self.class_names[i] for i in units])
         caption = "Made by gradient ascent on the pixels from grey noise; not images that anybody took."
         self.add("What the net likes", "class-inputs", caption, figure)
@@ -348,7 +356,7 @@ class _Drawing:
     def data(self, data: Any) -> None:
         """Confusion matrix, mistakes and patches."""
         self.tell("confusion matrix and mistakes")
-        found = predictions(self.net, data)
+        found = predictions(self.net, data, device=self.device)
         part = f"{100 * found.accuracy:.2f} % of {len(data):,} images are right"
         figure = plots.plot_confusion(found.confusion_matrix(), self.class_names, f"Confusion matrix: {part}")
         self.add("Data set", "confusion", "Rows add up to the images of a class.", figure)
@@ -362,7 +370,7 @@ class _Drawing:
             self.tell(f"patches that layer {layer} likes")
             channels = list(range(min(_SHOWN_PATCH_CHANNELS, maps[layer][2])))
             count = min(_PATCHES, len(data))
-            best = top_patches(self.net, data, layer, channels, count=count)
+            best = top_patches(self.net, data, layer, channels, count=count, device=self.device)
             pictures = best.patches.reshape(-1, *best.patches.shape[2:])
             captions = [
                 f"{channel}: {value:.2g}" for channel, row in zip(channels, best.values, strict=True) for value in row

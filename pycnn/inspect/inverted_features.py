@@ -44,6 +44,7 @@ def invert_features(
     total_variation: float = 1.0,
     l2: float = 0.05,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Inversion:
     """Find images that a layer cannot tell from given ones (Mahendran, Vedaldi 2015).
 
@@ -67,12 +68,14 @@ def invert_features(
             noise; of early layers less gives sharper images.
         l2: Weight of greyness; 0 for none.
         seed: Of the noise; the same seed gives the same images, alone or among others.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Raises:
         ArgumentError: There is no such layer, all of its values are 0 for an image, an image holds NaN or infinity, or
             a number is out of range.
         ShapeError: `x` is no batch of images.
         GraphError: The layer does not depend on the pixels.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn
@@ -91,7 +94,7 @@ def invert_features(
         if not np.isfinite(image).all():
             raise ArgumentError(f"{who}: image {index} holds NaN or infinity")
     noise = np.random.default_rng(seed).normal(0.0, 0.02, images.shape[1:])
-    descent = _Descent(net, layer, np.clip(0.5 + noise, 0.0, 1.0), variation, l2)
+    descent = _Descent(net, layer, np.clip(0.5 + noise, 0.0, 1.0), variation, l2, device)
     parts = [
         descent.run(images[first : first + _BATCH], steps, step_size, first) for first in range(0, len(images), _BATCH)
     ]
@@ -107,10 +110,11 @@ class _Descent:
     start: np.ndarray
     variation: float
     l2: float
+    device: str
 
     def run(self, wanted: np.ndarray, steps: int, step_size: float, first: int) -> tuple[np.ndarray, np.ndarray]:
         """Images and errors of one batch; `first` is the number of its first image, for messages."""
-        look = layer_program(self.net, wanted.shape, "float32", [self.layer])
+        look = layer_program(self.net, wanted.shape, "float32", [self.layer], self.device)
         target = look.run(wanted)["layer_0"]
         norms = _squares(target)
         if not norms.all():
@@ -124,7 +128,7 @@ class _Descent:
         high = np.maximum(1.0, wanted.max(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
         fixed = {"target": target, "scale": scale, "middle": 0.5 * (low + high), "per_unit": 1.0 / (high - low) ** 2}
         specs = {"x": (wanted.shape, "float32"), **{name: (a.shape, "float32") for name, a in fixed.items()}}
-        program = gradients(self.net, specs, self._objective, [None])
+        program = gradients(self.net, specs, self._objective, [None], device=self.device)
         images = (low + (high - low) * self.start).astype(np.float32)
         mean, square = np.zeros_like(images), np.zeros_like(images)
         for step in range(1, steps + 1):

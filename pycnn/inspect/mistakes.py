@@ -84,18 +84,20 @@ class Predictions:
         )
 
 
-def predictions(net: Module, data: Any, *, batch_size: int = 256) -> Predictions:
+def predictions(net: Module, data: Any, *, batch_size: int = 256, device: str = "cpu") -> Predictions:
     """Run a net over a data set.
 
     Args:
         net: A net that gives scores (N, classes).
         data: A data set with `labels`, `class_names` and `read`, as `pycnn.data` has them.
         batch_size: Images per run; the result does not depend on it.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Raises:
         ShapeError: The net gives no scores, or refuses the images.
         LabelError: There are labels beyond the net's classes.
         ArgumentError: The data set is empty, or `batch_size` is not positive.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn
@@ -110,7 +112,7 @@ def predictions(net: Module, data: Any, *, batch_size: int = 256) -> Predictions
     parts = []
     for start in range(0, len(data), batch_size):
         images = data.read(np.arange(start, min(start + batch_size, len(data))))
-        parts.append(net.predict_proba(images, batch_size=batch_size))
+        parts.append(net.predict_proba(images, batch_size=batch_size, device=device))
     probabilities = np.concatenate(parts)
     labels = np.asarray(data.labels, np.int64)
     classes = probabilities.shape[1]

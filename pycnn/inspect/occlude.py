@@ -22,6 +22,7 @@ def occlusion(
     stride: int | None = None,
     fill: float | None = None,
     batch_size: int = 64,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Tell how much the probability of a class falls when a pixel's surroundings are covered.
 
@@ -35,6 +36,7 @@ def occlusion(
         stride: Pixels between neighbouring squares. Default: half the size.
         fill: Value of the covered pixels, in the range of the image. Default: the image's mean of each channel.
         batch_size: Images per run.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Returns:
         float32 (N, H, W), probability: positive where the class needs the pixel, negative where the pixel spoke
@@ -44,6 +46,7 @@ def occlusion(
         ArgumentError: The square does not fit in the image, or a number is not positive.
         ShapeError: `x` is no batch of images, or the net gives no scores.
         LabelError: There is no such class.
+        DeviceError: The device is absent.
 
     Example:
         >>> import numpy as np, pycnn
@@ -59,12 +62,12 @@ def occlusion(
             raise ArgumentError(f"occlusion: {name} must be a whole number of at least 1, got {value!r}")
     if side > min(height, width):
         raise ArgumentError(f"occlusion: a square of {side} does not fit in an image of {height} x {width} pixels")
-    chosen = one_hot_classes(net, images, classes, "occlusion").argmax(axis=1)
+    chosen = one_hot_classes(net, images, classes, "occlusion", device).argmax(axis=1)
     places = [(top, left) for top in _starts(height, side, step) for left in _starts(width, side, step)]
-    before = net.predict_proba(images, batch_size=batch_size)
+    before = net.predict_proba(images, batch_size=batch_size, device=device)
     return np.stack(
         [
-            _falls(net, image, int(label), float(probabilities[label]), places, side, fill, batch_size)
+            _falls(net, image, int(label), float(probabilities[label]), places, side, fill, batch_size, device)
             for image, label, probabilities in zip(images, chosen, before, strict=True)
         ]
     )
@@ -84,6 +87,7 @@ def _falls(
     side: int,
     fill: float | None,
     batch_size: int,
+    device: str,
 ) -> np.ndarray:
     cover = image.mean(axis=(0, 1)) if fill is None else np.float32(fill)
     total = np.zeros(image.shape[:2], np.float64)
@@ -94,7 +98,7 @@ def _falls(
         batch = np.repeat(image[None], min(batch_size, len(places)), axis=0)
         for index, (top, left) in enumerate(part):
             batch[index, top : top + side, left : left + side] = cover
-        falls = before - net.predict_proba(batch, batch_size=len(batch))[:, label]
+        falls = before - net.predict_proba(batch, batch_size=len(batch), device=device)[:, label]
         for fall, (top, left) in zip(falls, part, strict=False):
             total[top : top + side, left : left + side] += fall
             covered[top : top + side, left : left + side] += 1

@@ -30,6 +30,7 @@ def maximize(
     jitter: int | None = None,
     blur: float = 0.5,
     seed: int = 0,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Find images that make units as active as possible, by gradient ascent on the pixels.
 
@@ -48,6 +49,7 @@ def maximize(
         jitter: Largest shift in pixels. Default: an eighth of the shorter side, at most 16.
         blur: Standard deviation in pixels; 0 for none.
         seed: Of the first image (grey with a little noise) and of the shifts; the same seed gives the same images.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Returns:
         float32 (len(units), H, W, C) in 0..1.
@@ -56,6 +58,7 @@ def maximize(
         ArgumentError: There is no such layer or unit, or a number is out of range.
         ShapeError: The net gives no class scores.
         GraphError: The unit does not depend on the pixels.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn
@@ -77,7 +80,7 @@ def maximize(
         )
     rng = np.random.default_rng(seed)
     images = np.clip(rng.normal(0.5, 0.02, (len(chosen), *shape)), 0, 1).astype(np.float32)
-    program, weights = _ascent(net, images.shape, layer, chosen)
+    program, weights = _ascent(net, images.shape, layer, chosen, device)
     for step in range(steps):
         shift = rng.integers(-jitter, jitter + 1, 2)
         moved = np.roll(images, shift, axis=(1, 2))
@@ -92,7 +95,9 @@ def maximize(
     return images
 
 
-def _ascent(net: Module, shape: Sequence[int], layer: str | None, units: np.ndarray) -> tuple[Any, np.ndarray]:
+def _ascent(
+    net: Module, shape: Sequence[int], layer: str | None, units: np.ndarray, device: str
+) -> tuple[Any, np.ndarray]:
     def value(recorded: Recorded) -> Symbol:
         return class_scores(recorded.result, "maximize") if layer is None else recorded.layers[layer]
 
@@ -106,7 +111,7 @@ def _ascent(net: Module, shape: Sequence[int], layer: str | None, units: np.ndar
     weights = np.zeros((len(units), count), np.float32)
     weights[np.arange(len(units)), units] = 1
     specs = {"x": (tuple(shape), "float32"), "weights": (weights.shape, "float32")}
-    return gradients(net, specs, objective, [None]), weights
+    return gradients(net, specs, objective, [None], device=device), weights
 
 
 def _unit_count(net: Module, image_shape: Sequence[int], layer: str | None) -> int:
@@ -165,7 +170,14 @@ class Patches:
 
 
 def top_patches(
-    net: Module, data: Any, layer: str, channels: Sequence[int], *, count: int = 9, batch_size: int = 64
+    net: Module,
+    data: Any,
+    layer: str,
+    channels: Sequence[int],
+    *,
+    count: int = 9,
+    batch_size: int = 64,
+    device: str = "cpu",
 ) -> Patches:
     """Find the image patches that channels of a feature map react to most, at most one from an image.
 
@@ -176,10 +188,12 @@ def top_patches(
         channels: Which of its channels.
         count: Patches for each.
         batch_size: Images per run.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Raises:
         ArgumentError: There is no such layer or channel, or there are fewer images than `count`.
         ShapeError: The layer is no feature map.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn
@@ -197,7 +211,7 @@ def top_patches(
     for start in range(0, len(data), batch_size):
         part = data.read(np.arange(start, min(start + batch_size, len(data))))
         if program is None or program.inputs[0][1] != part.shape:
-            program = layer_program(net, part.shape, part.dtype.name, [layer])
+            program = layer_program(net, part.shape, part.dtype.name, [layer], device)
         maps = program.run(part)["layer_0"]
         if maps.ndim != 4:
             raise ShapeError(f"top_patches: layer '{layer}' gives {maps.shape}, a feature map is (N, H, W, C)")

@@ -316,7 +316,7 @@ def predict_proba(net: Module, x: Any, batch_size: int, *, device: str, **numeri
     return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish, **numerics), who="predict_proba")
 
 
-def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarray:
+def features(net: Module, x: Any, layer: str, batch_size: int = 256, *, device: str = "cpu") -> np.ndarray:
     """Compute what a layer inside a net gives; `Module.features` as a function.
 
     Args:
@@ -324,6 +324,7 @@ def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarr
         x: Images (N, H, W, C).
         layer: Dotted name of a module.
         batch_size: Images per run.
+        device: Where it runs.
 
     Raises:
         ArgumentError: There is no such layer, or it is not called exactly once with one result.
@@ -331,6 +332,7 @@ def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarr
     from pycnn.nn.module import watch_calls
 
     net.get_module(layer)
+    where = check_device(device)
 
     def values(part: Any) -> np.ndarray:
         with watch_calls() as calls:
@@ -344,6 +346,6 @@ def features(net: Module, x: Any, layer: str, batch_size: int = 256) -> np.ndarr
                     )
                 return found[0]
 
-            return _run(net, (part,), ("features", layer), finish)
+            return _run(net, (part,), ("features", layer), finish, device=where)
 
     return in_batches(x, batch_size, values, who="features")

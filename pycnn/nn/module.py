@@ -534,13 +534,14 @@ class Module:
             tf32=tf32,
         )
 
-    def features(self, x: Any, *, layer: str, batch_size: int = 256) -> np.ndarray:
+    def features(self, x: Any, *, layer: str, batch_size: int = 256, device: str = "cpu") -> np.ndarray:
         """Compute what a layer inside the net gives.
 
         Args:
             x: Images (N, H, W, C) as for a call.
             layer: Dotted name of a module, as `summary` and `named_modules` show it.
             batch_size: Images per run; the result does not depend on it.
+            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
         Returns:
             float32 (N, ...), the layer's output.
@@ -549,8 +550,9 @@ class Module:
             ArgumentError: There is no such layer, or it is not called exactly once with one
                 result.
             ShapeError: As a call.
+            DeviceError: The device is absent.
         """
-        return _running.features(self, x, layer, batch_size)
+        return _running.features(self, x, layer, batch_size, device=device)
 
     def summary(
         self,

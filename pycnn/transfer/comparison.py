@@ -22,7 +22,7 @@ from pycnn.data.transforms import Compose, RandomHorizontalFlip, RandomResizedCr
 from pycnn.errors import ArgumentError
 from pycnn.nn.files import save
 from pycnn.nn.module import Module, _first_symbol
-from pycnn.program import Program, compile
+from pycnn.program import Program, check_device, compile
 from pycnn.textfile import write_text
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
@@ -198,6 +198,7 @@ def compare(
     transform: Transform | None = None,
     out: Any = None,
     threads: int | None = None,
+    device: str = "cpu",
     report: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Carry out strategies of transfer learning and measure each on held-out images.
@@ -221,6 +222,8 @@ def compare(
         transform: Augmentation; default: `default_augmentation`.
         out: A folder to keep features in (see `extract`).
         threads: At most this many; None chooses.
+        device: Where nets train and run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N". Nearest neighbours and linear
+            classifiers of features are the host's work.
         report: Told what is going on, a line at a time.
 
     Returns:
@@ -233,6 +236,7 @@ def compare(
         UnsupportedError: A linear classifier is wanted, and scikit-learn is not installed; or "scratch" is, and how
             the net starts cannot be told (`redraw`).
         TrainingError: A loss is not finite.
+        DeviceError: The device is absent.
 
     Warns:
         UserWarning: `train` and `val` share image files.
@@ -273,6 +277,7 @@ def compare(
         lr if lr is not None else _RATE if any(True for _ in net.named_buffers()) else _RATE_WITHOUT_NORM,
         default_augmentation(learn.image_shape) if transform is None else transform,
         threads,
+        check_device(device),
     )
     say = report or (lambda _: None)
     if "scratch" in names:
@@ -334,6 +339,7 @@ class _Work:
         lr: float,
         transform: Transform,
         threads: int | None,
+        device: str,
     ) -> None:
         self.net = net
         self.train = train
@@ -344,6 +350,7 @@ class _Work:
         self.lr = lr
         self.transform = transform
         self.threads = threads
+        self.device = device
         self.feature_seconds = 0.0
         self.feature_note = ""
         self._features: tuple[FeatureSet, FeatureSet] | None = None
@@ -352,7 +359,14 @@ class _Work:
         """Compute the features of both parts."""
         folders = (None, None) if out is None else (os.path.join(out, "train"), os.path.join(out, "val"))  # noqa: PTH118
         first, second = (
-            extract(self.encoder, data, out=folder, batch_size=self.batch_size, threads=self.threads)
+            extract(
+                self.encoder,
+                data,
+                out=folder,
+                batch_size=self.batch_size,
+                threads=self.threads,
+                device=self.device,
+            )
             for data, folder in zip((self.train, self.val), folders, strict=True)
         )
         self._features = first, second
@@ -390,6 +404,7 @@ class _Work:
             transform=self.transform,
             seed=seed,
             threads=self.threads,
+            device=self.device,
             **options,
         )
         return net, self._predict(net)
@@ -413,7 +428,8 @@ class _Work:
     def _predict(self, net: Module) -> np.ndarray:
         """Classes of the held-out images."""
         if self.threads is None:
-            return np.concatenate([net.predict(self.val.read(index)) for index in self._parts(len(self.val))])
+            parts = (self.val.read(index) for index in self._parts(len(self.val)))
+            return np.concatenate([net.predict(images, device=self.device) for images in parts])
         dtype = np.dtype(self.val.image_dtype).name
         found = []
         programs: dict[int, Program] = {}
@@ -421,7 +437,7 @@ class _Work:
             images = self.val.read(index)
             if len(images) not in programs:
                 programs[len(images)] = compile(
-                    lambda x: _first_symbol(net(x)), images.shape, dtype, threads=self.threads
+                    lambda x: _first_symbol(net(x)), images.shape, dtype, self.device, self.threads
                 )
             found.append(programs[len(images)](images).argmax(axis=1))
         return np.concatenate(found)

@@ -21,9 +21,9 @@ _BACKWARD = 2.0
 _REPEATS = 3
 
 
-def forward_seconds(encoder: Encoder, images: np.ndarray, *, threads: int | None = None) -> float:
+def forward_seconds(encoder: Encoder, images: np.ndarray, *, threads: int | None = None, device: str = "cpu") -> float:
     """Time of a forward pass for one image: the best of three runs after a first one."""
-    program = compile(encoder, images.shape, images.dtype.name, threads=threads)
+    program = compile(encoder, images.shape, images.dtype.name, device, threads)
     program.run(images)
     best = float("inf")
     for _ in range(_REPEATS):

@@ -27,7 +27,7 @@ from pycnn.arguments import as_integer
 from pycnn.data import Dataset, Loader
 from pycnn.data.datasets import ReadableDataset, Subset
 from pycnn.errors import ArgumentError, FileError, TrainingError
-from pycnn.program import compile
+from pycnn.program import check_device, compile
 from pycnn.textfile import clear_strays, temporary_suffix, write_text
 from pycnn.train._batches import as_dataset
 from pycnn.transfer.encoder import Encoder
@@ -111,6 +111,7 @@ def extract(
     transform: Any = None,
     workers: int | None = None,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> FeatureSet:
     """Compute the features of a data set; images are decoded ahead in threads.
 
@@ -121,11 +122,13 @@ def extract(
             it holds the features of the same images through the same encoder, they are taken from there. What counts
             as the same: the weights and the graph up to the layers, the transform, and, of files, names, sizes and
             times of change; of arrays, their bytes (`fingerprint` of the data set). Features of data that cannot be
-            recognised (other data sets) are computed every time. Default: the features stay in memory.
+            recognised (other data sets) are computed every time. What they were computed on does not count, though
+            devices and instruction sets round differently. Default: the features stay in memory.
         batch_size: Images per run; the result does not depend on it.
         transform: What is done to the images first, of `pycnn.data.transforms`, for example a `CenterCrop`.
         workers: Threads that prepare batches (see `pycnn.data.Loader`).
         threads: At most this many for the net; None chooses.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
 
     Returns:
         The features, with labels and names.
@@ -136,6 +139,7 @@ def extract(
         FileError: The folder cannot be written, or what was written not be read again; an older store in it is
             intact. An image file is gone.
         ArgumentError: An argument is out of range, or the data set is empty.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn as pc
@@ -146,6 +150,7 @@ def extract(
     """
     data = as_dataset(dataset, who="features")
     size = as_integer(batch_size, who="features", name="batch_size", low=1)
+    how = {"threads": threads, "device": check_device(device)}
     loader = Loader(data, min(size, len(data)), shuffle=False, transform=transform, workers=workers)
     paths = tuple(str(path) for path in _paths(data))
     names = tuple(str(name) for name in data.class_names)
@@ -153,7 +158,7 @@ def extract(
     if out is None:
         sizes = encoder.feature_sizes(loader.image_shape)
         arrays = {name: np.empty((len(data), count), np.float32) for name, count in sizes.items()}
-        seconds = _fill(encoder, loader, arrays, paths, threads)
+        seconds = _fill(encoder, loader, arrays, paths, how)
         return FeatureSet(arrays, labels, names, paths, seconds=seconds)
     directory = Path(out)
     clear_strays(directory, _ARRAY_FILE)
@@ -162,7 +167,7 @@ def extract(
         found = _read(directory, digest, encoder, len(data))
         if found is not None:
             return FeatureSet(found[0], labels, names, paths, directory, cached=True, seconds=found[1])
-    _write(encoder, loader, directory, digest, (labels, names, paths), threads)
+    _write(encoder, loader, directory, digest, (labels, names, paths), how)
     written = _read(directory, digest, encoder, len(data))
     if written is None:
         raise FileError(errno.EIO, "the features that were just written cannot be read again", str(directory))
@@ -170,7 +175,13 @@ def extract(
 
 
 def features(
-    net: Any, x: Any, layer: str | Sequence[str] | None = None, *, batch_size: int = 32, **options: Any
+    net: Any,
+    x: Any,
+    layer: str | Sequence[str] | None = None,
+    *,
+    batch_size: int = 32,
+    device: str = "cpu",
+    **options: Any,
 ) -> np.ndarray:
     """Compute pooled features of images in one call.
 
@@ -179,6 +190,7 @@ def features(
         x: Images (N, H, W, C), float32, or uint8, which is read as 0..1.
         layer: A layer's name, or several, whose features are joined; default: the top layer.
         batch_size: Images per run.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         options: Of `Encoder`: `pool` and `normalize`.
 
     Returns:
@@ -187,6 +199,7 @@ def features(
     Raises:
         ArgumentError: There is no such layer, or an argument is out of range.
         ShapeError: The images do not fit the net.
+        DeviceError: The device is absent.
 
     Example:
         >>> import numpy as np, pycnn as pc
@@ -195,16 +208,16 @@ def features(
     """
     encoder = Encoder(net, layer, **options)
     images = x if hasattr(x, "shape") else np.asarray(x)
-    found = extract(encoder, (images, np.zeros(len(images), np.int64)), batch_size=batch_size)
+    found = extract(encoder, (images, np.zeros(len(images), np.int64)), batch_size=batch_size, device=device)
     return found.matrix()
 
 
 def _fill(
-    encoder: Encoder, loader: Loader, arrays: Mapping[str, np.ndarray], paths: Sequence[str], threads: int | None
+    encoder: Encoder, loader: Loader, arrays: Mapping[str, np.ndarray], paths: Sequence[str], how: Mapping[str, Any]
 ) -> float:
-    """Compute the features; seconds that it took."""
+    """Compute the features; seconds that it took. `how` is of `compile`: threads and device."""
     begun = time.perf_counter()
-    run = _runner(encoder, loader, threads)
+    run = _runner(encoder, loader, how)
     start = 0
     for images, _ in loader:
         count = len(images)
@@ -226,12 +239,14 @@ def _fill(
     return time.perf_counter() - begun
 
 
-def _runner(encoder: Encoder, loader: Loader, threads: int | None) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+def _runner(
+    encoder: Encoder, loader: Loader, how: Mapping[str, Any]
+) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
     """What maps a full batch to features by layer."""
-    if threads is None:
+    if how == {"threads": None, "device": "cpu"}:
         return encoder
     dtype = np.dtype(loader.dataset.image_dtype).name
-    program = compile(encoder, (loader.batch_size, *loader.image_shape), dtype, threads=threads)
+    program = compile(encoder, (loader.batch_size, *loader.image_shape), dtype, **how)
     return program.run
 
 
@@ -293,7 +308,7 @@ def _write(
     directory: Path,
     digest: str | None,
     about: tuple[np.ndarray, tuple[str, ...], tuple[str, ...]],
-    threads: int | None,
+    how: Mapping[str, Any],
 ) -> None:
     labels, names, paths = about
     sizes = encoder.feature_sizes(loader.image_shape)
@@ -312,7 +327,7 @@ def _write(
             )
             for name in files
         }
-        seconds = _fill(encoder, loader, arrays, paths, threads)
+        seconds = _fill(encoder, loader, arrays, paths, how)
         for name in files:
             arrays[name].flush()
         del arrays

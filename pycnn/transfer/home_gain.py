@@ -25,6 +25,7 @@ def record_home_gain(
     batch_size: int = 32,
     seed: int = 0,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> DepthGain:
     """Measure the depth gain of a trained net on its own kind of images, and write it into the net's file.
 
@@ -41,6 +42,7 @@ def record_home_gain(
         batch_size: Images per run.
         seed: Of the folds.
         threads: At most this many for the features; None chooses.
+        device: As for `survey`.
 
     Returns:
         The gain.
@@ -53,6 +55,7 @@ def record_home_gain(
         ShapeError: The images do not fit the net.
         LabelError: A label is outside of the classes.
         UnsupportedError: scikit-learn is not installed.
+        DeviceError: The device is absent.
 
     Example:
         >>> import tempfile, pycnn as pc
@@ -66,7 +69,7 @@ def record_home_gain(
     who = "record_home_gain"
     net = load(path)
     net.metadata.pop(HOME_GAIN, None)
-    found = survey(net, data, layers=layers, batch_size=batch_size, seed=seed, threads=threads)
+    found = survey(net, data, layers=layers, batch_size=batch_size, seed=seed, threads=threads, device=device)
     if found.gain is None:
         raise ArgumentError(f"{who}: layers must name two or more, got {', '.join(found.depths[0].layers)}")
     if not found.gain.is_clear:

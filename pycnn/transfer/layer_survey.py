@@ -125,6 +125,7 @@ def survey(
     epochs: int = 15,
     seed: int = 0,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Survey:
     """Look through the layers of a net for those that tell the classes of a data set apart, and advise.
 
@@ -149,6 +150,8 @@ def survey(
         epochs: Of training, for the predicted times.
         seed: Of the folds.
         threads: At most this many for the features; None chooses.
+        device: Where the net runs: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N". Neighbours and classifiers of
+            features are the host's work.
 
     Returns:
         Accuracies by depth, the similarity, the advice, predicted times, and the features.
@@ -159,6 +162,7 @@ def survey(
         LabelError: A label is outside of the classes.
         FormatError: The net's file holds a gain that is none.
         UnsupportedError: scikit-learn is not installed.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn as pc
@@ -171,10 +175,10 @@ def survey(
     dataset = as_labelled(data, who="survey")
     names = tuple(layers) if layers is not None else stage_layers(net, dataset.image_shape)
     encoder = Encoder(net, names)
-    found = extract(encoder, dataset, out=out, batch_size=batch_size, threads=threads)
+    found = extract(encoder, dataset, out=out, batch_size=batch_size, threads=threads, device=device)
     counts = images_by_class(dataset)
     sample = dataset.read(np.arange(min(_SAMPLE, len(dataset)), dtype=np.int64))
-    forward = forward_seconds(encoder, sample, threads=threads)
+    forward = forward_seconds(encoder, sample, threads=threads, device=device)
     predicted = predicted_seconds(net, forward, len(dataset), epochs, input_shape=dataset.image_shape)
     depths = [_depth(found, (name,), seed) for name in names]
     if len(names) > 1:

@@ -15,6 +15,7 @@ from pycnn.errors import ArgumentError
 from pycnn.nn import heads, init
 from pycnn.nn.module import Module
 from pycnn.optim import SGD, CosineWithWarmup, Group
+from pycnn.program import require_device
 from pycnn.train import History, Trainer
 from pycnn.transfer.labelled import as_labelled, images_by_class
 from pycnn.transfer.layers import depth_groups
@@ -67,6 +68,7 @@ def finetune(
     keep_head: bool = False,
     seed: int = 0,
     threads: int | None = None,
+    device: str = "cpu",
     progress: bool = False,
 ) -> FineTuned:
     """Train the upper layers of a net on new images: first the head alone, then more.
@@ -106,6 +108,7 @@ def finetune(
             where the net knows their names, the same ones in the same order.
         seed: Of the fresh head, shuffling, augmentation and dropout.
         threads: At most this many; None chooses.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
         progress: Report on stderr.
 
     Returns:
@@ -117,6 +120,7 @@ def finetune(
         ShapeError: The images do not fit the net.
         LabelError: A label is outside of the classes.
         TrainingError: The loss is not finite.
+        DeviceError: The device is absent.
 
     Example:
         >>> import pycnn as pc
@@ -147,6 +151,7 @@ def finetune(
     groups = _chosen(net, all_groups, part, who)
     if len(groups) > 1 and first >= total:
         raise ArgumentError(f"{who}: head_epochs ({first}) must be fewer than epochs ({total})")
+    require_device(device)
     phases = [(groups[:1], total)] if len(groups) == 1 else [(groups[:1], first), (groups, total - first)]
     phases = [(learning, count) for learning, count in phases if count]
     trainers = [
@@ -162,6 +167,7 @@ def finetune(
             schedule=CosineWithWarmup(),
             seed=as_integer(seed, who=who, name="seed", low=0, high=2**63 - 1),
             threads=None if threads is None else as_integer(threads, who=who, name="threads", low=1),
+            device=device,
         )
         for learning, _ in phases
     ]
