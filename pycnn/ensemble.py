@@ -198,19 +198,42 @@ class Ensemble:
         return members
 
     @classmethod
-    def load(cls, source: str | PathLike[str] | Sequence[str | PathLike[str]]) -> Ensemble:
+    def load(
+        cls,
+        source: str | PathLike[str] | Sequence[str | PathLike[str]],
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        emulate_bfloat16: bool = False,
+        winograd: bool = True,
+        tf32: bool = False,
+    ) -> Ensemble:
         """Read an ensemble.
 
         Args:
             source: A list file, or the model files themselves.
+            device: Where it runs; this and what follows as for `Ensemble`. No file tells it.
+            dtype: Of activations.
+            emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
+            winograd: Whether convolutions may use Winograd's algorithms.
+            tf32: Whether a GPU's tensor cores may round float32 to TF32.
 
         Raises:
             FileError: A file cannot be read.
             FormatError: A file is no model file, or the list is malformed.
-            ArgumentError: There is no file, or the files name other classes or another order of them.
+            ArgumentError: There is no file, or the files name other classes or another order of them; or as for
+                `Ensemble`.
+            DTypeError: As for `Ensemble`.
         """
         paths = read_list(source) if isinstance(source, str | PathLike) else [Path(path) for path in source]
-        return cls([load(path) for path in paths])
+        return cls(
+            [load(path) for path in paths],
+            device=device,
+            dtype=dtype,
+            emulate_bfloat16=emulate_bfloat16,
+            winograd=winograd,
+            tf32=tf32,
+        )
 
     def __repr__(self) -> str:
         """Show the nets."""

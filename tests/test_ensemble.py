@@ -51,6 +51,19 @@ def test_every_device_of_the_host_gives_the_same_bits(data, device):
     np.testing.assert_array_equal(nets[0].predict(data.images, device=device), nets[0].predict(data.images))
 
 
+def test_a_loaded_ensemble_runs_as_it_is_told(data, tmp_path):
+    nets = [member(seed) for seed in range(2)]
+    pc.Ensemble(nets).save(tmp_path / "two.toml")
+    how = {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False, "tf32": True}
+    found = pc.Ensemble.load(tmp_path / "two.toml", device="auto", **how).predict_proba(data.images)
+    np.testing.assert_array_equal(found, pc.Ensemble(nets, **how).predict_proba(data.images))
+    assert not np.array_equal(found, pc.Ensemble(nets).predict_proba(data.images))
+    with pytest.raises(pc.DeviceError, match="device 'cuda:99'"):
+        pc.Ensemble.load(tmp_path / "two.toml", device="cuda:99").predict(data.images)
+    with pytest.raises(pc.ArgumentError, match="tf32"):
+        pc.Ensemble.load(tmp_path / "two.toml", tf32=1)
+
+
 def test_an_absent_device_is_told_by_every_run(data):
     net = member(0)
     images = data.images

@@ -32,7 +32,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     listing = args.output if args.output is not None else None if run_dir is None else run_dir / _LIST
     nets: list[Module] = []
     members: list[dict[str, Any]] = []
-    data, plan, failure = None, None, None
+    data, plan, done, failure = None, None, None, None
     for number in range(1, args.ensemble + 1):
         folder = None if run_dir is None else run_dir / f"member-{number}"
         own = copy.copy(args)
@@ -62,9 +62,11 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
             }
         )
     assert plan is not None
+    assert done is not None
     if listing is not None and output.is_main:
         write_list(listing, [member["file"] for member in members])
-    ensemble = Ensemble(nets, device=args.device)
+    # As each net was measured: where it was trained, and in that type.
+    ensemble = Ensemble(nets, device=args.device, **done.trainer.numerics)
     measured = ensemble.evaluate(plan.data.test, transform=recipe.make_test_transform())
     accuracies = [member["test_accuracy"] for member in members]
     values = {

@@ -251,8 +251,14 @@ def test_ensemble_is_measured_where_it_was_trained(run, monkeypatch):
         return pc.Ensemble(nets, **options)
 
     monkeypatch.setattr("pycnn.cli._ensemble.Ensemble", ensemble)
-    assert run("train", "--ensemble", "1", "--epochs", "1", "--device", "auto").code == 0
-    assert told == [{"device": "auto"}]
+    words = ("train", "--ensemble", "1", "--epochs", "1", "--device", "auto", "--no-winograd")
+    result = run(*words, "--dtype", "bfloat16", "--emulate-bfloat16", "--json")
+    assert result.code == 0
+    how = {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False, "tf32": False}
+    assert told == [{"device": "auto", **how}]
+    (member,) = result.json["members"]
+    assert result.json["ensemble_accuracy"] == member["test_accuracy"]
+    assert result.json["ensemble_loss"] == pytest.approx(member["test_loss"], rel=1e-4)
 
 
 def test_interrupted_ensemble_goes_on_where_it_was(run, tmp_path, monkeypatch):

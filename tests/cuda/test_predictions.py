@@ -56,6 +56,14 @@ def test_weights_that_changed_since_are_taken():
     )
 
 
+def test_an_ensemble_that_is_read_runs_there(tmp_path):
+    nets, images = [net(seed) for seed in range(2)], data().images
+    pc.Ensemble(nets).save(tmp_path / "two.toml")
+    read = pc.Ensemble.load(tmp_path / "two.toml", device="cuda", dtype="float16")
+    expected = pc.Ensemble(nets, device="cuda", dtype="float16").predict_proba(images)
+    np.testing.assert_array_equal(read.predict_proba(images), expected)
+
+
 def test_the_comparison_of_generations_runs_there():
     train, test = pc.data.digits(seed=0)
     few = pc.data.subset(train, range(32)), pc.data.subset(test, range(20))
