@@ -240,6 +240,15 @@ class Program:
         return self._core.memory()
 
     @property
+    def warnings(self) -> list[str]:
+        """What was not done as asked, of which compiling has warned.
+
+        For a GPU also which of cuDNN, cuBLASLt and NVRTC is missing: pycnn's own kernels compute everything then,
+        likely slower.
+        """
+        return self._core.warnings
+
+    @property
     def recording(self) -> str:
         """How a GPU is given the steps, from the second run on: "recorded on 3 lanes" and the like.
 

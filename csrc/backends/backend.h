@@ -164,6 +164,8 @@ struct Refusal {
 struct Selection {
   Kernel kernel;
   std::vector<Refusal> refused;  // better variants and why not
+  // Lines for Program::warnings: what kernels of the op would be taken from and is not there.
+  std::vector<std::string> missing = {};
 };
 
 // Convolutions of one image by the same window and without groups, which could be one.

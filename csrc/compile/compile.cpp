@@ -61,6 +61,7 @@ Planned run_passes(const Graph& recorded, const CompileOptions& options) {
   choice.pins = std::move(pins);
   choice.backend = device.backend;
   Schedule schedule = select_kernels(graph, split_prepare(graph), choice);
+  choice.warnings.insert(choice.warnings.end(), schedule.warnings.begin(), schedule.warnings.end());
   prepack_weights(schedule);
   if (options.fuse) absorb_neighbours(schedule, choice.pins);
   if (!options.exchange) {

@@ -59,6 +59,7 @@ struct Schedule {
   std::vector<ScheduledBucket> buckets;              // of gradients to exchange
   int exchange_steps = 0;  // before the first that reads what was exchanged
   int threads = 1;
+  std::vector<std::string> warnings;  // for Program::warnings, each once
 
   int add_value(ScheduleValue value) {
     values.push_back(std::move(value));

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "backends/backend.h"
 #include "compile/passes.h"
 #include "compile/view_ops.h"
@@ -91,6 +93,7 @@ class Selector {
     }
     if (renames) return;
     Selection selection = select(node, specs, output_pitches_[index]);
+    for (std::string& line : selection.missing) warn(std::move(line));
     ScheduleStep step{node.name,
                       op_name(node.op),
                       node.op,
@@ -100,6 +103,12 @@ class Selector {
                       values_[index],
                       std::move(specs)};
     (prepared_[index] ? schedule_.prepare : schedule_.run).push_back(std::move(step));
+  }
+
+  void warn(std::string line) {
+    std::vector<std::string>& lines = schedule_.warnings;
+    if (std::find(lines.begin(), lines.end(), line) == lines.end())
+      lines.push_back(std::move(line));
   }
 
   std::string_view pin_of(const Node& node) const {
@@ -125,7 +134,9 @@ class Selector {
     try {
       return choice_.backend->select(node.op, problem);
     } catch (const UnsupportedError& error) {
-      throw UnsupportedError(where(error.what()));
+      const bool is_device = choice_.backend != &cpu_backend();
+      throw UnsupportedError(where(error.what()) +
+                             (is_device ? "\n  hint: device 'cpu' computes it" : ""));
     } catch (const ArgumentError& error) {
       throw ArgumentError(where(error.what()));
     }

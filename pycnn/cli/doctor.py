@@ -1,6 +1,7 @@
 """Tell what this machine offers, what pycnn chose and why, and how fast it is.
 
-Environment variables with wrong values are reported, not fatal. With --no-speed the check of about 2 s is left out.
+Environment variables with wrong values are reported, not fatal. On each GPU a small net is compiled and run: what is
+missing there, or fails, is reported. With --no-speed the check of about 2 s is left out.
 
 Example:
   pycnn doctor
@@ -13,6 +14,7 @@ import importlib.util
 import os
 import re
 import time
+import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,7 @@ from pycnn import nn
 from pycnn.benchmark import environment
 from pycnn.cli._output import Output
 from pycnn.config import machine
-from pycnn.errors import ArgumentError
+from pycnn.errors import ArgumentError, Error
 
 __all__ = ["add_arguments", "run"]
 
@@ -73,6 +75,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
             output.progress("measuring speed, about 2 s")
             values["speed"] = _speed(args.threads or facts["threads"])
         _look_for_trouble(values, warnings)
+        for device in facts["devices"][1:]:
+            warnings += [f"{device}: {text}" for text in _device_trouble(device, facts["warnings"])]
     values["warnings"] = warnings
     for text in warnings:
         output.warn(text)
@@ -129,6 +133,20 @@ def _look_for_trouble(values: dict[str, Any], warnings: list[str]) -> None:
     kinds = {pool["what"].split(" (")[0] for pool in values["thread_pools"] if "OpenMP" in pool["what"]}
     if len(kinds) > 1:
         warnings.append(f"several OpenMP runtimes are loaded ({', '.join(sorted(kinds))}): they compete for processors")
+
+
+def _device_trouble(device: str, known: list[str]) -> list[str]:
+    """What a small net that uses all of NVIDIA's libraries meets on a device, but for what is `known`."""
+    net = nn.Sequential(nn.Conv2d(8, 8, kernel_size=3, padding=1), nn.Flatten(), nn.Linear(512, 8))
+    shape = (2, 8, 8, 8)
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")  # they are given back
+        try:
+            program = pycnn.compile(net, shape, device=device)
+            program.run(np.full(shape, 0.5, np.float32))
+        except Error as error:
+            return [str(error)]
+    return [text for text in program.warnings if text not in known]
 
 
 # ---- Speed

@@ -51,6 +51,24 @@ def test_speed_of_a_machine_that_stands_still_is_a_number(monkeypatch):
     assert doctor._fastest(lambda: None) == 1.0
 
 
+def test_what_is_missing_or_fails_on_a_gpu_is_told(run, monkeypatch, compiled_for):
+    from pycnn.cli import doctor
+
+    facts = pycnn.config.machine()
+    monkeypatch.setattr(doctor, "machine", lambda: {**facts, "devices": ["cpu", "cuda:0", "cuda:1"]})
+    values = run("doctor", "--no-speed", "--json").json
+    assert compiled_for == ["cuda:0", "cuda:1"]
+    assert not [text for text in values["warnings"] if "cuda" in text]
+    monkeypatch.setattr(pycnn.Program, "warnings", ["cuDNN cannot be used (no file): slower", "known"])
+    monkeypatch.setattr(doctor, "machine", lambda: {**facts, "devices": ["cpu", "cuda:0"], "warnings": ["known"]})
+    assert "warning: cuda:0: cuDNN cannot be used (no file): slower" in run("doctor", "--no-speed").err
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "machine", lambda: {**facts, "devices": ["cpu", "cuda:99"]})
+    (told,) = [text for text in run("doctor", "--no-speed", "--json").json["warnings"] if "cuda" in text]
+    assert told.startswith("cuda:99: ")
+    assert "device 'cuda:99'" in told
+
+
 def test_speed_check_can_be_left_out(run):
     assert isinstance(run("doctor", "--no-speed", "--json").json["speed"], NONE)
 

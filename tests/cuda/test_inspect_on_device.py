@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import pycnn as pc
 from pycnn import inspect, nn
 from pycnn.cli import main
 from pycnn.config import manual_seed
@@ -69,6 +70,13 @@ def test_it_is_what_the_cpu_sees(net, name):
             largest = float(np.abs(expected).max())
             assert largest > 0
             np.testing.assert_allclose(there[key], expected, rtol=1e-3, atol=1e-4 * largest, err_msg=key)
+
+
+def test_what_a_device_does_not_compute_is_named_with_what_does():
+    with pytest.raises(
+        pc.UnsupportedError, match=r"dense: not on cuda yet: float64[^\n]*\n(.*\n)+ *hint: device 'cpu'"
+    ):
+        pc.compile(nn.Linear(4, 2), (1, 4), "float64", device="cuda")
 
 
 def test_the_page_is_drawn_from_it(net, tmp_path, capsys):

@@ -5,6 +5,7 @@
 
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_own.h"
+#include "backends/cuda/missing_library.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/stream_users.h"
 
@@ -320,7 +321,15 @@ bool Cudnn::open(Link& link) {
 std::string Cudnn::left_out(const Link& link, const LibraryOptions& options) {
   const std::string& missing = missing_compiler(*link.functions);
   if (options.deterministic || missing.empty()) return {};
-  return "no engines that are compiled at run time: " + missing;
+  return "no engines that are compiled at run time: " + missing +
+         " (pip install nvidia-cuda-nvrtc)";
+}
+
+std::vector<std::string> Cudnn::missing(const Link& link, const LibraryOptions& options) {
+  if (link.functions == nullptr) return missing_line(kCudnnLibrary, link.problem);
+  const std::string& compiler = missing_compiler(*link.functions);
+  if (options.deterministic || compiler.empty()) return {};
+  return missing_line(kNvrtcLibrary, compiler);
 }
 
 std::string Cudnn::key(const Link& link, const ConvTask& task, const LibraryOptions& options) {

@@ -55,6 +55,7 @@ struct Cudnn {
   static const cudnn::Functions* load(std::string& problem) { return load_cudnn(problem); }
   static bool open(Link& link);
   static std::string left_out(const Link& link, const LibraryOptions& options);
+  static std::vector<std::string> missing(const Link& link, const LibraryOptions& options);
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options);
   // Those that join the epilogue first.
   static std::vector<Offer<Plan>> offers(const Link& link, const ConvTask& task,

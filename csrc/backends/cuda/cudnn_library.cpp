@@ -38,8 +38,7 @@ const std::string& missing_compiler(const cudnn::Functions& functions) {
     auto* const text = new std::string;
     const std::string file =
         "libnvrtc.so." + std::to_string(functions.cudnnGetCudartVersion() / 1000);
-    if (open_library("PYCNN_NVRTC", file.c_str(), *text) == nullptr)
-      *text += " (pip install nvidia-cuda-nvrtc)";
+    (void)open_library("PYCNN_NVRTC", file.c_str(), *text);
     return text;
   }();
   return *problem;

@@ -11,6 +11,7 @@
 
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_kernel.h"
+#include "backends/cuda/missing_library.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -276,6 +277,11 @@ ConvTask dense_task(const ConvTask& task) {
 const Functions* CublasLt::load(std::string& problem) { return load_cublaslt(problem); }
 
 bool CublasLt::open(Link& link) { return link.functions->cublasLtCreate(&link.handle) == 0; }
+
+std::vector<std::string> CublasLt::missing(const Link& link, const LibraryOptions&) {
+  if (link.functions != nullptr) return {};
+  return missing_line(kCublasLtLibrary, link.problem);
+}
 
 std::string CublasLt::key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
   std::string key = "cublaslt " + std::to_string(link.functions->cublasLtGetVersion());

@@ -39,6 +39,7 @@ struct CublasLt {
   static const cublaslt::Functions* load(std::string& problem);
   static bool open(Link& link);
   static std::string left_out(const Link&, const LibraryOptions&) { return {}; }
+  static std::vector<std::string> missing(const Link& link, const LibraryOptions& options);
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options);
   static std::vector<Offer<Plan>> offers(const Link& link, const ConvTask& task,
                                          const LibraryOptions& options);

@@ -63,6 +63,17 @@ struct Either {
                           : Second::kName + std::string(": ") + link.second->problem);
     return text;
   }
+  // The link knows them only where there is one.
+  static std::vector<std::string> missing(int device, const LibraryOptions& options) {
+    return missing(link_of<First>(device), link_of<Second>(device), options);
+  }
+  static std::vector<std::string> missing(const typename First::Link& first,
+                                          const typename Second::Link& second,
+                                          const LibraryOptions& options) {
+    std::vector<std::string> lines = First::missing(first, options);
+    for (std::string& line : Second::missing(second, options)) lines.push_back(std::move(line));
+    return lines;
+  }
   static std::string key(const Link& link, const ConvTask& task, const LibraryOptions& options) {
     std::string key;
     if (link.has_first()) key = First::key(*link.first, task, options);

@@ -45,6 +45,8 @@
 //   run(queue, plan, call, scratch)
 //   packs_bias(plan)              whether it reads the bias in the images' type
 //   forget_stream(link)           before a stream ends that plans ran on
+// and of one that may be missing, where a user would want to know:
+//   missing(link, options)        lines as Selection::missing; of several: missing(device, options)
 // and of one with plans that measure their results as MeasureKind tells, and finish them before:
 //   measures(plan)                whether it is one; such a plan is seen to do so before it may win
 //   zero_first(plan)              from now on it zeroes what it adds to
@@ -553,6 +555,16 @@ void run_library(const KernelArgs& args) noexcept {
   }
 }
 
+template <class Library>
+std::vector<std::string> missing_of(int device, const LibraryOptions& options) {
+  if constexpr (requires { Library::missing(device, options); })
+    return Library::missing(device, options);
+  else if constexpr (requires { Library::missing(link_of<Library>(device), options); })
+    return Library::missing(link_of<Library>(device), options);
+  else
+    return {};
+}
+
 template <class Library, class OpType>
 Choice choose_library(int device, const OpType& op, const Problem& problem) {
   const ConvTask task = wanted_task(op, problem);
@@ -568,7 +580,12 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
   if (const auto& link = link_of<Library>(device); link.functions != nullptr)
     left_out = Library::left_out(link, library_options(task.tf32));
   if (!why.empty()) left_out = left_out.empty() ? why : why + "; " + left_out;
-  if (chosen.plan == nullptr) return refuse(kept_text(left_out));
+  std::vector<std::string> missing = missing_of<Library>(device, library_options(task.tf32));
+  if (chosen.plan == nullptr) {
+    Choice none = refuse(kept_text(left_out));
+    none.missing = std::move(missing);
+    return none;
+  }
   std::string in_concat;
   Chosen<Library> apart = choose_apart(device, chosen, problem, in_concat);
   const bool own_apart = in_concat.starts_with(kOwnWasFaster);
@@ -588,6 +605,7 @@ Choice choose_library(int device, const OpType& op, const Problem& problem) {
     choice.apart_variant = kept_text(Library::template variant<OpType>(*apart.plan) + rewritten);
   }
   choice.left_out = kept_text(left_out);
+  choice.missing = std::move(missing);
   const bool measures = is_measuring(chosen);
   const std::string name = chosen.rewrite != nullptr ? "+" + chosen.rewrite->name : "";
   choice.variant = kept_text(Library::template variant<OpType>(*chosen.plan) + name +

@@ -77,6 +77,7 @@ template <class OpType>
 bool take_library(int device, const OpType& op, const Problem& problem, const char* name,
                   Selection& selection, std::string& reason) {
   Choice choice = select_library(device, op, problem);
+  selection.missing = std::move(choice.missing);
   if (choice.run != nullptr) {
     if (*choice.left_out != '\0')
       selection.refused.push_back({name + std::string(" in full"), choice.left_out});

@@ -9,15 +9,21 @@
 // Libraries of NVIDIA, loaded when they are first wanted and never closed, as the module itself.
 namespace pycnn::cuda {
 
+// Whether a library is not to be used, by the user's wish.
+inline bool is_off(const char* variable) {
+  const char* const named = std::getenv(variable);
+  return named != nullptr && std::strcmp(named, "off") == 0;
+}
+
 // The file that `variable` names, else `file` as the dynamic linker finds it: loaded already (by
 // PyTorch, say), in NVIDIA's wheel beside this package, or of the system. Null, with the reason,
 // when there is none or the variable is "off".
 inline void* open_library(const char* variable, const char* file, std::string& problem) {
-  const char* const named = std::getenv(variable);
-  if (named != nullptr && std::strcmp(named, "off") == 0) {
+  if (is_off(variable)) {
     problem = std::string(variable) + " is off";
     return nullptr;
   }
+  const char* const named = std::getenv(variable);
   const char* const path = named != nullptr && *named != '\0' ? named : file;
   void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (library != nullptr) return library;

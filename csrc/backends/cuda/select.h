@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "backends/device_module.h"
@@ -33,6 +34,7 @@ struct Choice {
   PackedInput packed_bias = {};                           // as Kernel::packed_bias
   std::optional<DType> widened_from = {};                 // as Kernel::widened_from
   bool takes_narrow_gradient = false;                     // as Kernel::takes_narrow_gradient
+  std::vector<std::string> missing = {};                  // as Selection::missing
 };
 
 inline Choice refuse(const char* reason) { return {nullptr, 0, {}, {}, reason, {}, {}, "", ""}; }

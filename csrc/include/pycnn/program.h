@@ -232,7 +232,8 @@ class PYCNN_API Program {
   int threads() const;      ///< At most this many work on a run.
   std::string isa() const;  ///< Instruction set of its kernels: "avx2" ...
   /// What was not done as asked: a thread count that was clamped, a variable of the environment
-  /// that holds nonsense. For the caller to show.
+  /// that holds nonsense; on a GPU, which library of NVIDIA's is missing that kernels would be
+  /// taken from, what is done without it and what brings it. For the caller to show.
   const std::vector<std::string>& warnings() const;
 
   /// Times every step of the runs between `start_profile` and `profile` (steps then run with a

@@ -7,7 +7,8 @@
 // takes long to follow an event, in a time that counts each piece of work as a microsecond. Ranges
 // are written to the file that $PYCNN_EMULATED_RANGES names, and calls with their bytes to that of
 // $PYCNN_EMULATED_CALLS, kernels as "launch" when they run, and then their types to that of
-// $PYCNN_EMULATED_KERNELS. There are as many bytes as $PYCNN_EMULATED_MEMORY says.
+// $PYCNN_EMULATED_KERNELS. There are as many bytes as $PYCNN_EMULATED_MEMORY says. Libraries of
+// NVIDIA's that $PYCNN_EMULATED_MISSING names ("cuDNN, NVRTC, cuBLASLt") are told to be missing.
 #include <cxxabi.h>
 
 #include <algorithm>
@@ -26,6 +27,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/library_options.h"
+#include "backends/cuda/missing_library.h"
 #include "backends/cuda/queue.h"
 #include "backends/cuda/ranges.h"
 #include "backends/cuda/select.h"
@@ -511,26 +513,46 @@ Choice choose_rewrite(const OpType& op, const Problem& problem) {
   choice.alignment = kVectorBytes;
   return choice;
 }
-}  // namespace
-Choice select_library(int, const ops::Conv2d& op, const Problem& p) {
-  return choose_rewrite(op, p);
-}
-Choice select_library(int, const ops::Conv2dGradInput& op, const Problem& p) {
-  return choose_rewrite(op, p);
-}
-Choice select_library(int, const ops::Conv2dGradWeight& op, const Problem& p) {
+
+Choice choose_grad_weight(const ops::Conv2dGradWeight& op, const Problem& p) {
   const ConvTask task = task_of(op, p);
   if (Choice rewritten = choose_rewrite(op, p); rewritten.run != nullptr) return rewritten;
   if (std::getenv("PYCNN_EMULATED_NARROW") != nullptr && is_narrow(task.image))
     return choose_narrow(task, p);
   return choose_rewrite(op, p);
 }
-Choice select_library(int, const ops::Dense& op, const Problem& p) { return choose_rewrite(op, p); }
+
+// With what is told to be missing of the libraries that would compute it.
+Choice without(std::initializer_list<const NvidiaLibrary*> libraries, Choice choice) {
+  const char* const missing = std::getenv("PYCNN_EMULATED_MISSING");
+  for (const NvidiaLibrary* const library : libraries)
+    if (missing != nullptr && std::strstr(missing, library->name) != nullptr)
+      for (std::string& line : missing_line(*library, "told to be missing"))
+        choice.missing.push_back(std::move(line));
+  return choice;
+}
+template <class OpType>
+Choice choose_conv(const OpType& op, const Problem& p) {
+  return without({&kCudnnLibrary, &kNvrtcLibrary}, choose_rewrite(op, p));
+}
+template <class OpType>
+Choice choose_dense(const OpType& op, const Problem& p) {
+  return without({&kCublasLtLibrary}, choose_rewrite(op, p));
+}
+}  // namespace
+Choice select_library(int, const ops::Conv2d& op, const Problem& p) { return choose_conv(op, p); }
+Choice select_library(int, const ops::Conv2dGradInput& op, const Problem& p) {
+  return choose_conv(op, p);
+}
+Choice select_library(int, const ops::Conv2dGradWeight& op, const Problem& p) {
+  return without({&kCudnnLibrary, &kNvrtcLibrary}, choose_grad_weight(op, p));
+}
+Choice select_library(int, const ops::Dense& op, const Problem& p) { return choose_dense(op, p); }
 Choice select_library(int, const ops::DenseGradInput& op, const Problem& p) {
-  return choose_rewrite(op, p);
+  return choose_dense(op, p);
 }
 Choice select_library(int, const ops::DenseGradWeight& op, const Problem& p) {
-  return choose_rewrite(op, p);
+  return choose_dense(op, p);
 }
 
 void begin_recording(DeviceQueue* queue) noexcept {

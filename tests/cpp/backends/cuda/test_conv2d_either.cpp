@@ -114,6 +114,7 @@ TEST_CASE("conv2d by cudnn or cublaslt: one does without the other, which is tol
   BothLinked linked;
   const LibraryOptions options = library_options();
   const std::string compiler = Cudnn::left_out(linked.link, options);
+  CHECK(compiler.find("pip install nvidia-cuda-nvrtc") != std::string::npos);
   CHECK(CudnnOrCublasLt::left_out(linked.both, options) == compiler);
   linked.cublaslt.functions = nullptr;
   linked.cublaslt.problem = "it is off";
@@ -127,6 +128,71 @@ TEST_CASE("conv2d by cudnn or cublaslt: one does without the other, which is tol
   CHECK(CudnnOrCublasLt::key(linked.both, linked.task, options) ==
         CublasLt::key(linked.cublaslt, linked.task, options));
   linked.link.functions = &fake_cudnn_functions();
+}
+
+TEST_CASE("conv2d by cudnn or cublaslt: who compiles is told what is missing, once each") {
+  BothLinked linked;
+  const LibraryOptions options = library_options();
+  const auto told = [&](const LibraryOptions& with) {
+    return CudnnOrCublasLt::missing(linked.link, linked.cublaslt, with);
+  };
+  const auto has = [](const std::string& line, const char* part) {
+    return line.find(part) != std::string::npos;
+  };
+  // Of Linked: there is no compiler.
+  REQUIRE(told(options).size() == 1);
+  CHECK(told(options) == Cudnn::missing(linked.link, options));
+  CHECK(told(options)[0].starts_with("NVRTC cannot be used (/there/is/no/libnvrtc"));
+  CHECK(has(told(options)[0], "cuDNN has fewer kernels"));
+  CHECK(has(told(options)[0], "; pip install 'pycnn[cuda]' brings it (nvidia-cuda-nvrtc)"));
+  LibraryOptions untimed = options;
+  untimed.deterministic = true;  // which takes none that is compiled
+  CHECK(told(untimed).empty());
+
+  linked.cublaslt.functions = nullptr;
+  linked.cublaslt.problem = "no such file";
+  REQUIRE(told(untimed).size() == 1);
+  CHECK(told(untimed)[0] ==
+        "cuBLASLt cannot be used (no such file): pycnn's own kernels compute dense layers, likely "
+        "slower; pip install 'pycnn[cuda]' brings it (nvidia-cublas)");
+  CHECK(told(options).size() == 2);
+
+  linked.link.functions = nullptr;
+  linked.link.problem = "cuDNN is 9.1, 9.8 or a later 9 is needed";
+  const std::vector<std::string> both = told(options);
+  REQUIRE(both.size() == 2);  // without cuDNN nobody misses its compiler
+  CHECK(both[0] ==
+        "cuDNN cannot be used (cuDNN is 9.1, 9.8 or a later 9 is needed): pycnn's own "
+        "kernels compute convolutions, likely slower; pip install 'pycnn[cuda]' brings "
+        "it (nvidia-cudnn-cu13)");
+  CHECK(has(both[1], "cuBLASLt"));
+  {
+    const testing::Variable off("PYCNN_CUDNN", "off");  // as was wanted
+    CHECK(told(options) == std::vector<std::string>{both[1]});
+  }
+  linked.link.functions = &fake_cudnn_functions();
+}
+
+TEST_CASE("conv2d by cudnn or cublaslt: a choice tells what is missing of what computes it") {
+  const testing::Variable cudnn("PYCNN_CUDNN", "/there/is/no/libcudnn");
+  const testing::Variable cublaslt("PYCNN_CUBLASLT", "/there/is/no/libcublasLt");
+  std::string problem;
+  // They are looked for once in a process, and may have been there.
+  if (load_cudnn(problem) != nullptr || load_cublaslt(problem) != nullptr) return;
+  const auto missing = [](std::int64_t window) {
+    const std::vector<TensorSpec> inputs = {{{1, 4, 4, 8}, DType::kFloat32},
+                                            {{8, window, window, 8}, DType::kFloat32}};
+    const std::vector<TensorSpec> outputs = {{{1, 5 - window, 5 - window, 8}, DType::kFloat32}};
+    Problem problem;
+    problem.inputs = inputs;
+    problem.outputs = outputs;
+    return select_library(0, ops::Conv2d{}, problem).missing;
+  };
+  REQUIRE(missing(3).size() == 1);
+  CHECK(missing(3)[0].starts_with("cuDNN cannot be used ("));
+  REQUIRE(missing(1).size() == 2);
+  CHECK(missing(1)[0] == missing(3)[0]);
+  CHECK(missing(1)[1].starts_with("cuBLASLt cannot be used ("));
 }
 
 TEST_CASE("conv2d by cudnn or cublaslt: a pinned product that is none is refused") {
