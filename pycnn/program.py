@@ -438,7 +438,8 @@ def compile_traced(
 
     Args:
         traced: From `tracing.trace`.
-        variables: Arrays to share with other programs; the traced parameters and optimizer state are added to it.
+        variables: Arrays to share with other programs; the traced parameters and optimizer state are added to it. Not
+            of a recording in float64, whose parameters are copies that this program keeps up to date.
         mode: "inference" or "training" (batch statistics, dropout).
         loss: In training, the output to minimise.
         optimizer: In training, the update to append; None runs only the forward pass.
@@ -473,6 +474,9 @@ def compile_traced(
         MemoryLimitError: The plan needs more than the limit or the machine has; says both numbers.
         UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
     """
+    if variables is not None and traced.parameter_dtype is not None:
+        # Another one's copies, and its constants, would lie under the same names.
+        raise ArgumentError("compile: a program in float64 has copies of the parameters, it shares no variables")
     variables = Variables() if variables is None else variables
     versions: dict[str, int] = {}
     # Another thread may put others under these names at any time: constants are numbered by each recording anew.

@@ -38,11 +38,15 @@ void narrow_gradients(Schedule& schedule) {
         ++readers[at(step.inputs[i])];
         if (takes(step, i)) ++takers[at(step.inputs[i])];
       }
+  // Whether all that read the value take it in 16 bits.
+  const auto stays_narrow = [&](std::size_t value) {
+    return !shared[value] && readers[value] > 0 && takers[value] == readers[value];
+  };
   for (ScheduleStep& step : schedule.run) {
-    const auto gradient = at(step.outputs[0]);
-    if (step.kernel.widened_from && !shared[gradient] && readers[gradient] > 0 &&
-        takers[gradient] == readers[gradient])
-      made_in[gradient] = schedule.values[gradient].spec.dtype = *step.kernel.widened_from;
+    // Of what a kernel makes, the first is the gradient of the weight: Kernel::widened_from.
+    if (const std::optional<DType> made = step.kernel.widened_from)
+      if (const auto gradient = at(step.outputs.at(0)); stays_narrow(gradient))
+        made_in[gradient] = schedule.values[gradient].spec.dtype = *made;
     for (std::size_t i = 0; i < step.inputs.size(); ++i)
       if (const std::optional<DType> narrow = made_in[at(step.inputs[i])])
         step.input_specs[i].dtype = *narrow;

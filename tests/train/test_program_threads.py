@@ -219,6 +219,15 @@ def test_programs_for_images_of_two_sizes_that_are_made_at_once_keep_their_const
     assert [training.evaluate(samples(size)) for size in (9, 21)] == expected
 
 
+def test_programs_in_float64_have_constants_of_their_own():
+    """Both recordings number theirs from 0, and each run writes what its program has copies of."""
+    programs = [pc.compile(lambda x, by=by: x + np.full(2, by), (2,), "float64") for by in (1.0, 2.0)]
+    for _ in range(2):
+        assert [program(np.zeros(2)).tolist() for program in programs] == [[1.0, 1.0], [2.0, 2.0]]
+    with pytest.raises(ArgumentError, match="float64 has copies of the parameters, it shares no variables"):
+        compile_traced(programs[0].traced, variables=Variables())
+
+
 def test_names_that_are_given_while_a_program_is_compiled_stay():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
     net.build((9, 9, 3))

@@ -257,7 +257,9 @@ PYCNN_API Program compile(const Graph& graph, Variables& variables,
 /// lock that the caller holds: `unlocked` lets it go, runs what it is given and takes it again.
 /// What compiling adds is in the map at the end; where somebody else has given one of these names
 /// by then, the graph is compiled once more, with that tensor. Tensors of `own` are this program's,
-/// whatever others put under their names before or meanwhile; the map is not given them.
+/// whatever others put under their names before or meanwhile; the map is not given them. An
+/// undefined one is as one that is missing: ArgumentError, but for what compiling adds, of which
+/// the program then has its own.
 PYCNN_API Program compile_beside(const Graph& graph, Variables& variables,
                                  const CompileOptions& options,
                                  const std::function<void(const std::function<void()>&)>& unlocked,

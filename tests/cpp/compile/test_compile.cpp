@@ -133,6 +133,26 @@ TEST_CASE("a program has its own tensors, whatever others put under their names 
   CHECK(!test::same_bits(mine, before));
 }
 
+TEST_CASE("of a tensor that it is to have alone and is not given a program makes its own") {
+  Compiled c;
+  c.options.optimizer->momentum = 0.9;
+  const std::string momentum = "optim.momentum.fc.weight";
+  const Program shared = c.program();
+  const Tensor before = c.variables.at(momentum).clone();
+  const auto compile_with = [&](const std::string& name) {
+    return compile_beside(c.graph, c.variables, c.options, [](const auto& work) { work(); },
+                          {{name, Tensor()}});
+  };
+  const std::map<std::string, Tensor> batch = {{"x", Tensor({{2, 8, 8, 2}, DType::kFloat32})},
+                                               {"y", Tensor({{2}, DType::kInt64})}};
+  compile_with(momentum).run(batch);
+  CHECK(test::same_bits(c.variables.at(momentum), before));
+  shared.run(batch);
+  CHECK(!test::same_bits(c.variables.at(momentum), before));
+  CHECK_THROWS_WITH_AS(compile_with("fc.weight"),
+                       doctest::Contains("the variables lack 'fc.weight'"), ArgumentError);
+}
+
 TEST_CASE("who lets go of a lock must have the work done") {
   Compiled c;
   CHECK_THROWS_WITH_AS(compile_beside(c.graph, c.variables, c.options, [](const auto&) {}),

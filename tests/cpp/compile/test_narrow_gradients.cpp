@@ -116,6 +116,22 @@ TEST_CASE("a gradient that is known under another shape, or as a part, is float3
   CHECK(part.types() == kWide);
 }
 
+TEST_CASE("of several results the first is the gradient, and a step may have none") {
+  Steps several;
+  ScheduleStep& step = several.schedule.run[0];
+  const int bias = several.schedule.add_value({ScheduleValue::Kind::kResult, test::kFour});
+  step.outputs.push_back(bias);
+  several.update();
+  several.update(true, {1, bias, 1});
+  CHECK(several.types() == Types{DType::kBFloat16, DType::kFloat32});
+
+  Steps none;
+  none.add("nothing", ops::Affine{}, {1});
+  none.schedule.run.back().outputs.clear();
+  none.update();
+  CHECK(none.types() == Types{DType::kBFloat16, DType::kBFloat16});
+}
+
 TEST_CASE("only what is the gradient of an update is taken in 16 bits") {
   Steps steps;
   steps.update(true, {steps.gradient, 0, 1});
