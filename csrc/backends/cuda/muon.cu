@@ -43,13 +43,6 @@ struct Momentum {
   }
 };
 
-struct SquareTerm {
-  const float* x;
-  PYCNN_BOTH double operator()(std::int64_t i) const {
-    return static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  }
-};
-
 // A norm that is NaN stays so: a broken step shows.
 struct StoreScale {
   float* scale;
@@ -160,7 +153,7 @@ void muon(DeviceQueue& queue, const MuonParams& params, void* scratch) {
   void* const packed = static_cast<float*>(scratch) + sizes.floats();
 
   launch_map(queue, Momentum{params, x}, count);
-  launch_total(queue, SquareTerm{x}, StoreScale{scale}, count, pieces);
+  launch_total(queue, SquareTerm<float>{x}, StoreScale{scale}, count, pieces);
   launch_map(queue, Scale{scale, x}, count);
   for (std::int64_t i = 0; i < params.iterations; ++i) {
     conv2d(queue, kPlain, sizes.square(), x, {x, nullptr}, {}, {}, square, packed);

@@ -182,6 +182,68 @@ PYCNN_BOTH void store(T* to, int n, const float (&from)[Count]) {
   }
 }
 
+// Count neighbours as they lie, by accesses of at most 16 bytes: as many as of one, or several.
+template <class T, int Count>
+struct Run {
+  static constexpr int kPart = Count < kVector<T> ? Count : kVector<T>;
+  Pack<T, kPart> part[Count / kPart];
+};
+
+// All of them, or the first `n` and zeros; whole parts where they begin at one. Nothing waits for
+// it.
+template <int Count, class T>
+PYCNN_BOTH Run<T, Count> load_run(const T* from, int n) {
+  constexpr int kPart = Run<T, Count>::kPart;
+  Run<T, Count> run;
+  if (n == Count && is_one_access<T, kPart>(from)) {
+    PYCNN_UNROLL
+    for (int p = 0; p < Count / kPart; ++p)
+      run.part[p] = load_pack<kPart, true>(from + p * kPart, kPart);
+  } else {
+    PYCNN_UNROLL
+    for (int p = 0; p < Count / kPart; ++p)
+      run.part[p] = load_pack<kPart, false>(from + p * kPart, n - p * kPart);
+  }
+  return run;
+}
+
+template <class T, int Count>
+PYCNN_BOTH void widen(const Run<T, Count>& run, float (&to)[Count]) {
+  constexpr int kPart = Run<T, Count>::kPart;
+  PYCNN_UNROLL
+  for (int i = 0; i < Count; ++i) to[i] = widened(run.part[i / kPart].element[i % kPart]);
+}
+
+// All of them.
+template <int Count, class T>
+PYCNN_BOTH void load_run(const T* from, float (&to)[Count]) {
+  widen(load_run<Count>(from, Count), to);
+}
+
+template <int Count, class T>
+PYCNN_BOTH void store_run(T* to, const float (&from)[Count]) {
+  constexpr int kPart = Run<T, Count>::kPart;
+  PYCNN_UNROLL
+  for (int p = 0; p < Count / kPart; ++p) {
+    float part[kPart];
+    PYCNN_UNROLL
+    for (int i = 0; i < kPart; ++i) part[i] = from[p * kPart + i];
+    store(to + p * kPart, kPart, part);
+  }
+}
+
+// All elements, by one access where it is possible, or the first `n`.
+template <class T, int Count>
+PYCNN_BOTH void store_pack(T* to, int n, const Pack<T, Count>& pack) {
+  if (n == Count && is_one_access<T, Count>(to)) {
+    *reinterpret_cast<Pack<T, Count>*>(to) = pack;
+  } else {
+    PYCNN_UNROLL
+    for (int i = 0; i < Count; ++i)
+      if (i < n) to[i] = pack.element[i];
+  }
+}
+
 // A bit each for what stands above zero or is NaN once it is stored as a T: element e of all is bit
 // e % 8 of byte e / 8.
 constexpr int kSigns = 8;  // of a byte

@@ -8,6 +8,7 @@
 
 #include "backends/cuda/glue.h"
 #include "backends/cuda/softmax.h"
+#include "backends/cuda/squares.h"
 
 namespace pycnn::cuda {
 namespace {

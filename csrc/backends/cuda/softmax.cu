@@ -1,9 +1,9 @@
 // A block has a row.
 #include <cmath>
+#include <type_traits>
 
 #include "backends/cuda/map.h"
 #include "backends/cuda/numbers.h"
-#include "backends/cuda/parts.h"
 #include "backends/cuda/softmax.h"
 #include "backends/cuda/totals.h"
 
@@ -11,6 +11,25 @@ namespace pycnn::cuda {
 namespace {
 
 constexpr int kRowThreads = 128;
+
+// f(width): rows go by so many classes at a time. The number is the same for all types, and with it
+// the order of sums.
+template <class F>
+void with_row_width(std::int64_t classes, const F& f) {
+  if (classes % 8 == 0)
+    f(std::integral_constant<int, 8>{});
+  else if (classes % 4 == 0)
+    f(std::integral_constant<int, 4>{});
+  else
+    f(std::integral_constant<int, 1>{});
+}
+
+// body(c) for every first class of a thread's vectors.
+template <int Width, class Body>
+PYCNN_BOTH void each_vector(int thread, std::int64_t classes, const Body& body) {
+  for (std::int64_t c = std::int64_t{Width} * thread; c < classes; c += Width * kRowThreads)
+    body(c);
+}
 
 struct Larger {
   PYCNN_BOTH float operator()(float a, float b) const { return a > b || is_nan(a) ? a : b; }
@@ -22,14 +41,18 @@ struct RowShared {
 };
 
 // Leaves the row's largest value and the sum of exp(x - largest).
-template <class BlockType, class T>
+template <int Width, class BlockType, class T>
 PYCNN_BOTH void row_sums(BlockType& block, const T* row, std::int64_t classes) {
   RowShared& shared = block.shared();
   using Registers = typename BlockType::Registers;
   block.each([&](int thread, Registers&) {
     float largest = -INFINITY;
-    for (std::int64_t c = thread; c < classes; c += kRowThreads)
-      largest = Larger{}(widened(row[c]), largest);
+    each_vector<Width>(thread, classes, [&](std::int64_t c) {
+      float x[Width];
+      load_run(row + c, x);
+      PYCNN_UNROLL
+      for (int i = 0; i < Width; ++i) largest = Larger{}(x[i], largest);
+    });
     shared.value[thread] = largest;
   });
   combine_threads<kRowThreads>(block, shared.value, Larger{});
@@ -38,8 +61,12 @@ PYCNN_BOTH void row_sums(BlockType& block, const T* row, std::int64_t classes) {
   });
   block.each([&](int thread, Registers&) {
     float sum = 0.0f;
-    for (std::int64_t c = thread; c < classes; c += kRowThreads)
-      sum += expf(widened(row[c]) - shared.largest);
+    each_vector<Width>(thread, classes, [&](std::int64_t c) {
+      float x[Width];
+      load_run(row + c, x);
+      PYCNN_UNROLL
+      for (int i = 0; i < Width; ++i) sum += expf(x[i] - shared.largest);
+    });
     shared.value[thread] = sum;
   });
   combine_threads<kRowThreads>(block, shared.value, Plus{});
@@ -48,6 +75,7 @@ PYCNN_BOTH void row_sums(BlockType& block, const T* row, std::int64_t classes) {
   });
 }
 
+template <int Width>
 struct SoftmaxRows {
   static constexpr int kThreads = kRowThreads;
   using Shared = RowShared;
@@ -60,18 +88,25 @@ struct SoftmaxRows {
   PYCNN_BOTH void operator()(Block<SoftmaxRows>& block) const {
     const float* const row = input + block.index() * classes;
     float* const to = output + block.index() * classes;
-    row_sums(block, row, classes);
+    row_sums<Width>(block, row, classes);
     const Shared& shared = block.shared();
     block.last([&](int thread, Registers&) {
-      for (std::int64_t c = thread; c < classes; c += kThreads) {
-        const float x = row[c] - shared.largest;
-        to[c] = log ? x - logf(shared.sum) : expf(x) / shared.sum;
-      }
+      each_vector<Width>(thread, classes, [&](std::int64_t c) {
+        float x[Width];
+        load_run(row + c, x);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) {
+          x[i] -= shared.largest;
+          x[i] = log ? x[i] - logf(shared.sum) : expf(x[i]) / shared.sum;
+        }
+        store_run(to + c, x);
+      });
     });
   }
 };
 
 // softmax: y * (g - sum of g * y). log softmax: g - exp(y) * sum of g.
+template <int Width>
 struct SoftmaxGradRows {
   static constexpr int kThreads = kRowThreads;
   using Shared = RowShared;
@@ -83,20 +118,32 @@ struct SoftmaxGradRows {
   bool log;
 
   PYCNN_BOTH void operator()(Block<SoftmaxGradRows>& block) const {
-    const std::int64_t first = block.index() * classes;
+    const float* const values = output + block.index() * classes;
+    const float* const gradients = grad_output + block.index() * classes;
+    float* const to = grad_input + block.index() * classes;
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
       float sum = 0.0f;
-      for (std::int64_t c = first + thread; c < first + classes; c += kThreads)
-        sum += log ? grad_output[c] : grad_output[c] * output[c];
+      each_vector<Width>(thread, classes, [&](std::int64_t c) {
+        float g[Width], y[Width] = {};
+        load_run(gradients + c, g);
+        if (!log) load_run(values + c, y);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) sum += log ? g[i] : g[i] * y[i];
+      });
       shared.value[thread] = sum;
     });
     combine_threads<kThreads>(block, shared.value, Plus{});
     block.last([&](int thread, Registers&) {
       const float sum = shared.value[0];
-      for (std::int64_t c = first + thread; c < first + classes; c += kThreads)
-        grad_input[c] =
-            log ? grad_output[c] - expf(output[c]) * sum : output[c] * (grad_output[c] - sum);
+      each_vector<Width>(thread, classes, [&](std::int64_t c) {
+        float g[Width], y[Width];
+        load_run(gradients + c, g);
+        load_run(values + c, y);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) g[i] = log ? g[i] - expf(y[i]) * sum : y[i] * (g[i] - sum);
+        store_run(to + c, g);
+      });
     });
   }
 };
@@ -105,21 +152,26 @@ PYCNN_BOTH std::int64_t label_of(const Labels& labels, std::int64_t row) {
   return labels.wide != nullptr ? labels.wide[row] : labels.narrow[row];
 }
 
-// What the row should be at class c; NaN for a label that is no class.
-PYCNN_BOTH float wanted(const Labels& labels, float smoothing, std::int64_t row, std::int64_t c,
-                        std::int64_t classes) {
-  float target = 0.0f;
+// What the row should be at the classes from c on; NaN for a label that is no class.
+template <int Width>
+PYCNN_BOTH void wanted(const Labels& labels, float smoothing, std::int64_t row, std::int64_t c,
+                       std::int64_t classes, float (&targets)[Width]) {
+  bool is_class = true;
   if (labels.soft != nullptr) {
-    target = labels.soft[row * classes + c];
+    load_run(labels.soft + row * classes + c, targets);
   } else {
     const std::int64_t label = label_of(labels, row);
-    if (label < 0 || label >= classes) return float_of(0x7FC00000u);
-    target = label == c ? 1.0f : 0.0f;
+    is_class = label >= 0 && label < classes;
+    PYCNN_UNROLL
+    for (int i = 0; i < Width; ++i) targets[i] = label == c + i ? 1.0f : 0.0f;
   }
-  return (1.0f - smoothing) * target + smoothing / static_cast<float>(classes);
+  const float rest = smoothing / static_cast<float>(classes);
+  PYCNN_UNROLL
+  for (int i = 0; i < Width; ++i)
+    targets[i] = is_class ? (1.0f - smoothing) * targets[i] + rest : float_of(0x7FC00000u);
 }
 
-template <class T>
+template <class T, int Width>
 struct CrossEntropyRows {
   static constexpr int kThreads = kRowThreads;
   using Shared = RowShared;
@@ -132,15 +184,20 @@ struct CrossEntropyRows {
 
   PYCNN_BOTH void operator()(Block<CrossEntropyRows>& block) const {
     const T* const row = logits + block.index() * classes;
-    row_sums(block, row, classes);
+    row_sums<Width>(block, row, classes);
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
       float loss = 0.0f;
-      for (std::int64_t c = thread; c < classes; c += kThreads) {
-        const float target = wanted(labels, smoothing, block.index(), c, classes);
-        const float log_p = (widened(row[c]) - shared.largest) - logf(shared.sum);
-        if (target != 0.0f || fabsf(log_p) != INFINITY) loss -= target * log_p;
-      }
+      each_vector<Width>(thread, classes, [&](std::int64_t c) {
+        float targets[Width], x[Width];
+        wanted(labels, smoothing, block.index(), c, classes, targets);
+        load_run(row + c, x);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) {
+          const float log_p = (x[i] - shared.largest) - logf(shared.sum);
+          if (targets[i] != 0.0f || fabsf(log_p) != INFINITY) loss -= targets[i] * log_p;
+        }
+      });
       shared.value[thread] = loss;
     });
     combine_threads<kThreads>(block, shared.value, Plus{});
@@ -150,7 +207,7 @@ struct CrossEntropyRows {
   }
 };
 
-template <class T, class Gradient>
+template <class T, class Gradient, int Width>
 struct CrossEntropyGradRows {
   static constexpr int kThreads = kRowThreads;
   using Shared = RowShared;
@@ -165,22 +222,32 @@ struct CrossEntropyGradRows {
   PYCNN_BOTH void operator()(Block<CrossEntropyGradRows>& block) const {
     const std::int64_t n = block.index();
     const T* const row = logits + n * classes;
-    row_sums(block, row, classes);
+    row_sums<Width>(block, row, classes);
     Shared& shared = block.shared();
     block.each([&](int thread, Registers&) {
       float total = 0.0f;
-      for (std::int64_t c = thread; c < classes; c += kThreads)
-        total += wanted(labels, smoothing, n, c, classes);
+      each_vector<Width>(thread, classes, [&](std::int64_t c) {
+        float targets[Width];
+        wanted(labels, smoothing, n, c, classes, targets);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) total += targets[i];
+      });
       shared.value[thread] = total;
     });
     combine_threads<kThreads>(block, shared.value, Plus{});
     block.last([&](int thread, Registers&) {
       const float scale = *grad_loss / static_cast<float>(rows), total = shared.value[0];
-      for (std::int64_t c = thread; c < classes; c += kThreads) {
-        const float probability = expf(widened(row[c]) - shared.largest) / shared.sum;
-        narrow((probability * total - wanted(labels, smoothing, n, c, classes)) * scale,
-               grad_logits[n * classes + c]);
-      }
+      each_vector<Width>(thread, classes, [&](std::int64_t c) {
+        float targets[Width], x[Width];
+        wanted(labels, smoothing, n, c, classes, targets);
+        load_run(row + c, x);
+        PYCNN_UNROLL
+        for (int i = 0; i < Width; ++i) {
+          const float probability = expf(x[i] - shared.largest) / shared.sum;
+          x[i] = (probability * total - targets[i]) * scale;
+        }
+        store_run(grad_logits + n * classes + c, x);
+      });
     });
   }
 };
@@ -189,22 +256,28 @@ struct ValueTerm {
   const float* values;
   PYCNN_BOTH double operator()(std::int64_t i) const { return static_cast<double>(values[i]); }
 };
-template <class T>
-struct SquareTerm {
-  const T* values;
-  PYCNN_BOTH double operator()(std::int64_t i) const {
-    const auto value = static_cast<double>(widened(values[i]));
-    return value * value;
-  }
-};
 struct DistanceTerm {
+  static constexpr int kWidth = kTotalWidth;
+  struct Loaded {
+    Run<float, kWidth> a, b;
+  };
   const float* a;
   const float* b;
-  PYCNN_BOTH double operator()(std::int64_t i) const {
-    const double distance = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    return distance * distance;
+  PYCNN_BOTH Loaded load(std::int64_t i, int n) const {
+    return {load_run<kWidth>(a + i, n), load_run<kWidth>(b + i, n)};
+  }
+  PYCNN_BOTH void add(const Loaded& loaded, double& sum) const {
+    float x[kWidth], y[kWidth];
+    widen(loaded.a, x);
+    widen(loaded.b, y);
+    PYCNN_UNROLL
+    for (int i = 0; i < kWidth; ++i) {
+      const double distance = static_cast<double>(x[i]) - static_cast<double>(y[i]);
+      sum += distance * distance;
+    }
   }
 };
+
 // Whether a row's label is among its k largest scores; nothing ranks before or after a NaN.
 template <class T>
 struct Ranking {
@@ -217,15 +290,20 @@ struct Ranking {
     const std::int64_t label = label_of(labels, row);
     return label >= 0 && label < classes && !is_nan(widened(scores[row * classes + label]));
   }
-  // How many of the classes first, first + step, ... are before the label, which is ranked.
+  // How many of the Width classes at first, first + step, ... are before the label, which is
+  // ranked.
+  template <int Width>
   PYCNN_BOTH std::int64_t before(std::int64_t row, std::int64_t first, std::int64_t step) const {
     const std::int64_t label = label_of(labels, row);
     const T* const s = scores + row * classes;
     const float own = widened(s[label]);
     std::int64_t rank = 0;
     for (std::int64_t c = first; c < classes; c += step) {
-      const float other = widened(s[c]);
-      rank += other > own || (other == own && c < label) ? 1 : 0;
+      float other[Width];
+      load_run(s + c, other);
+      PYCNN_UNROLL
+      for (int i = 0; i < Width; ++i)
+        rank += other[i] > own || (other[i] == own && c + i < label) ? 1 : 0;
     }
     return rank;
   }
@@ -235,12 +313,12 @@ template <class T>
 struct RankTerm {
   Ranking<T> ranking;
   PYCNN_BOTH double operator()(std::int64_t row) const {
-    return ranking.is_ranked(row) && ranking.before(row, 0, 1) < ranking.k ? 1.0 : 0.0;
+    return ranking.is_ranked(row) && ranking.template before<1>(row, 0, 1) < ranking.k ? 1.0 : 0.0;
   }
 };
 
 // 1 or 0 for each row.
-template <class T>
+template <class T, int Width>
 struct RankRows {
   static constexpr int kThreads = kRowThreads;
   struct Shared {
@@ -254,7 +332,9 @@ struct RankRows {
     const std::int64_t row = block.index();
     std::int64_t* const before = block.shared().before;
     block.each([&](int thread, Registers&) {
-      before[thread] = ranking.is_ranked(row) ? ranking.before(row, thread, kThreads) : ranking.k;
+      before[thread] = ranking.is_ranked(row)
+                           ? ranking.template before<Width>(row, Width * thread, Width * kThreads)
+                           : ranking.k;
     });
     combine_threads<kThreads>(block, before, Plus{});
     block.last([&](int thread, Registers&) {
@@ -271,101 +351,22 @@ struct StoreQuotient {
   }
 };
 
-// The pieces of each tensor follow those of the one before.
-struct SquareTable {
-  int count;
-  std::int32_t first_piece[kMostSquares + 1];
-  Squares of[kMostSquares];
-  PYCNN_BOTH int tensor_of(std::int64_t piece) const {
-    return part_of(piece, count, [&](int i) { return first_piece[i]; });
-  }
-};
-static_assert(kMostSquares < 128);
-
-struct SquarePieces {
-  static constexpr int kThreads = kTotalThreads;
-  struct Shared {
-    double sum[kThreads];
-  };
-  struct Registers {};
-  SquareTable table;
-  double* pieces;
-  PYCNN_BOTH void operator()(Block<SquarePieces>& block) const {
-    const int tensor = table.tensor_of(block.index());
-    const Squares& of = table.of[tensor];
-    const std::int64_t begin = (block.index() - table.first_piece[tensor]) * kTotalPiece;
-    const std::int64_t end = begin + kTotalPiece < of.count ? begin + kTotalPiece : of.count;
-    // All threads of a block go the same way.
-    switch (of.type) {
-      case Image::kFloat32:
-        return add<float>(block, of.values, begin, end);
-      case Image::kBFloat16:
-        return add<BFloat16>(block, of.values, begin, end);
-      case Image::kFloat16:
-        return add<Float16>(block, of.values, begin, end);
-    }
-  }
-
- private:
-  template <class T>
-  PYCNN_BOTH void add(Block<SquarePieces>& block, const void* values, std::int64_t begin,
-                      std::int64_t end) const {
-    total_of_block(block, SquareTerm<T>{static_cast<const T*>(values)}, KeepPiece{pieces}, begin,
-                   end);
-  }
-};
-
-struct SquareTotals {
-  static constexpr int kThreads = kTotalThreads;
-  struct Shared {
-    double sum[kThreads];
-  };
-  struct Registers {};
-  SquareTable table;
-  const double* pieces;
-  double* totals;
-  PYCNN_BOTH void operator()(Block<SquareTotals>& block) const {
-    const auto tensor = static_cast<int>(block.index());
-    total_of_block(block, PieceTerm{pieces}, KeepPiece{totals}, table.first_piece[tensor],
-                   table.first_piece[tensor + 1]);
-  }
-};
-static_assert(sizeof(SquareTotals) <= 4096);
-
-struct ClipRule {
-  static constexpr int kWidth = 1;
-  const double* totals;
-  int count;
-  double max_norm;
-  float* factor;
-  float* norm;
-  // A norm that is not finite gives NaN: a broken step shows.
-  PYCNN_BOTH void operator()(std::int64_t, int) const {
-    double sum = 0.0;
-    for (int i = 0; i < count; ++i) sum += totals[i];
-    const double length = sqrt(sum);
-    double result = 1.0;
-    if (max_norm <= 1.7976931348623157e308) {
-      if (!(length <= 1.7976931348623157e308))
-        result = static_cast<double>(float_of(0x7FC00000u));
-      else if (length > max_norm)
-        result = max_norm / length;
-    }
-    *factor = static_cast<float>(result);
-    *norm = static_cast<float>(length);
-  }
-};
-
 }  // namespace
 
 void softmax(DeviceQueue& queue, const float* input, float* output, std::int64_t rows,
              std::int64_t classes, bool log) {
-  launch(queue, SoftmaxRows{input, output, classes, log}, rows);
+  with_row_width(classes, [&](auto width) {
+    launch(queue, SoftmaxRows<decltype(width)::value>{input, output, classes, log}, rows);
+  });
 }
 
 void softmax_grad(DeviceQueue& queue, const float* output, const float* grad_output,
                   float* grad_input, std::int64_t rows, std::int64_t classes, bool log) {
-  launch(queue, SoftmaxGradRows{output, grad_output, grad_input, classes, log}, rows);
+  with_row_width(classes, [&](auto width) {
+    launch(queue,
+           SoftmaxGradRows<decltype(width)::value>{output, grad_output, grad_input, classes, log},
+           rows);
+  });
 }
 
 std::int64_t total_scratch_bytes(std::int64_t count) {
@@ -383,9 +384,12 @@ void cross_entropy(DeviceQueue& queue, Image image, const void* logits, const La
   auto* const losses = reinterpret_cast<float*>(pieces + total_pieces(rows));
   with_image(image, [&](auto type) {
     using T = decltype(type);
-    launch(queue,
-           CrossEntropyRows<T>{static_cast<const T*>(logits), labels, smoothing, losses, classes},
-           rows);
+    with_row_width(classes, [&](auto width) {
+      launch(queue,
+             CrossEntropyRows<T, decltype(width)::value>{static_cast<const T*>(logits), labels,
+                                                         smoothing, losses, classes},
+             rows);
+    });
   });
   launch_total(queue, ValueTerm{losses}, StoreQuotient{loss, static_cast<double>(rows)}, rows,
                pieces);
@@ -398,11 +402,13 @@ void cross_entropy_grad(DeviceQueue& queue, Image image, const void* logits, con
     with_image(gradient, [&](auto gradient_type) {
       using T = decltype(type);
       using Gradient = decltype(gradient_type);
-      launch(queue,
-             CrossEntropyGradRows<T, Gradient>{static_cast<const T*>(logits), labels, smoothing,
-                                               grad_loss, static_cast<Gradient*>(grad_logits), rows,
-                                               classes},
-             rows);
+      with_row_width(classes, [&](auto width) {
+        launch(queue,
+               CrossEntropyGradRows<T, Gradient, decltype(width)::value>{
+                   static_cast<const T*>(logits), labels, smoothing, grad_loss,
+                   static_cast<Gradient*>(grad_logits), rows, classes},
+               rows);
+      });
     });
   });
 }
@@ -426,26 +432,11 @@ void top_k_correct(DeviceQueue& queue, Image image, const void* scores, const La
     if (classes <= kFewClasses)
       return launch_total(queue, RankTerm<T>{ranking}, finish, rows, pieces);
     auto* const hits = reinterpret_cast<float*>(pieces + total_pieces(rows));
-    launch(queue, RankRows<T>{ranking, hits}, rows);
+    with_row_width(classes, [&](auto width) {
+      launch(queue, RankRows<T, decltype(width)::value>{ranking, hits}, rows);
+    });
     launch_total(queue, ValueTerm{hits}, finish, rows, pieces);
   });
-}
-
-void sums_of_squares(DeviceQueue& queue, const Squares* of, int count, double* totals,
-                     double* pieces) {
-  SquareTable table{count, {}, {}};
-  for (int i = 0; i < count; ++i) {
-    table.of[i] = of[i];
-    table.first_piece[i + 1] =
-        table.first_piece[i] + static_cast<std::int32_t>(total_pieces(of[i].count));
-  }
-  launch(queue, SquarePieces{table, pieces}, table.first_piece[count]);
-  launch(queue, SquareTotals{table, pieces, totals}, count);
-}
-
-void clip_factor(DeviceQueue& queue, const double* totals, int count, double max_norm,
-                 float* factor, float* norm) {
-  launch_map(queue, ClipRule{totals, count, max_norm, factor, norm}, 1);
 }
 
 }  // namespace pycnn::cuda
