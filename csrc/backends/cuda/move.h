@@ -22,6 +22,9 @@ struct BoxParams {
   std::int64_t count;
 };
 void copy_box(DeviceQueue& queue, int item_bytes, const BoxParams& params);
+// The same by tiles, if each side has neighbours enough along an axis of its own; else false.
+// transpose.cu
+bool transpose_box(DeviceQueue& queue, int item_bytes, const BoxParams& params);
 
 // output[0 .. count) = value, the low bytes of which are an element of 1, 2, 4 or 8 bytes.
 void fill(DeviceQueue& queue, void* output, int item_bytes, std::uint64_t value,
@@ -40,6 +43,7 @@ struct ReduceParams {
   bool maximum;
 };
 std::int64_t reduce_scratch_bytes(const ReduceParams& params);  // by its numbers alone
+// reduce.cu
 void reduce(DeviceQueue& queue, const ReduceParams& params, void* scratch);
 
 // Where the largest element of the middle axis of (outer, size, inner) is: the first of equal ones

@@ -57,8 +57,8 @@ TEST_CASE("cuda kernels: sums over axes by blocks enough") {
   CHECK(pieces({70001}, {0}) == 18);
   CHECK(pieces({3, 1, 23333, 1}, {0, 1, 2, 3}) == 18);
   CHECK(pieces({4, 30, 31, 5}, {0, 1, 2}) == 8);    // 32 threads for each of 8 results
-  CHECK(pieces({2, 30, 31, 40}, {0, 1, 2}) == 15);  // 8 threads for each of 32
-  CHECK(pieces({2, 30, 31, 40}, {1, 2}) == 8);
+  CHECK(pieces({2, 30, 31, 40}, {0, 1, 2}) == 30);  // 16 threads for each 4 of 40
+  CHECK(pieces({2, 30, 31, 40}, {1, 2}) == 30);
   CHECK(pieces({2, 30, 31, 40}, {0}) == 0);
   CHECK(pieces({2, 30, 31, 7}, {3}) == 0);
   CHECK(pieces({2, 3, 4, 5000}, {1, 3}) == 4);

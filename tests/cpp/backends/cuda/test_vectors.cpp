@@ -8,6 +8,21 @@ using namespace pycnn::testing;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
+// The bits of the CPU's results, wherever tensors begin and in both orders of threads and blocks.
+template <class OpType>
+void check_moved(const OpType& op, const Tensors& inputs) {
+  const Tensors expected = run_kernel(op, inputs);
+  const std::vector<TensorSpec> outputs = op.infer(specs_of(inputs));
+  for (const int device : {0, other_device()})
+    for (const int shift : {0, 1, 2, 3}) {
+      CAPTURE(shift);
+      OnDevice how{device};
+      how.shift = shift;
+      Kernel kernel;
+      CHECK(same_bits(run_on_device(op, inputs, outputs, how, kernel), expected));
+    }
+}
+
 // A GPU would be as right without: how a kernel was compiled tells that vectors are taken.
 template <class OpType>
 void expect_launched(const OpType& op, const Tensors& inputs, const std::string& kernel) {
@@ -109,4 +124,111 @@ TEST_CASE("cuda vectors: sums of squares") {
     check_anywhere(ops::ClipFactor{kInfinity}, {x, random_tensor({3}, 3), y});
     check_anywhere(ops::MeanSquaredError{}, {x, y});
   }
+}
+
+// By tiles where both sides have neighbours enough: whole ones, ends along either axis, and axes
+// around and between the two.
+TEST_CASE("cuda vectors: transposes") {
+  const std::vector<std::pair<Shape, std::vector<std::int64_t>>> cases = {
+      {{64, 128}, {1, 0}},
+      {{33, 41}, {1, 0}},
+      {{131, 257}, {1, 0}},
+      {{2, 35, 130}, {0, 2, 1}},
+      {{3, 32, 2, 40}, {0, 3, 2, 1}},
+      {{2, 40, 3, 33}, {3, 2, 1, 0}},
+      {{32, 2, 3, 37}, {1, 3, 2, 0}},
+      {{2, 7, 9, 36}, {0, 3, 1, 2}},
+      {{2, 36, 7, 9}, {0, 2, 3, 1}},
+      {{16, 8}, {1, 0}},
+      {{7, 40}, {1, 0}},
+      {{40, 3}, {1, 0}}};
+  for (const auto& [shape, permutation] : cases) {
+    CAPTURE(to_string(shape));
+    const ops::Transpose op{permutation};
+    for (const DType dtype : kImages) check_moved(op, {random_tensor(shape, 1, -2, 2, dtype)});
+    check_moved(op, {random_integers(shape, 2, 100, DType::kUInt8)});
+    check_moved(op, {random_integers(shape, 3, 1000, DType::kInt64)});
+  }
+  const auto launches_tiles = [](const Shape& shape, const char* type, DType dtype) {
+    expect_launched(ops::Transpose{{1, 0}}, {random_integers(shape, 1, 9, dtype)},
+                    std::string("TransposeTiles<") + type + ">");
+  };
+  launches_tiles({8, 9}, "unsigned int", DType::kFloat32);
+  launches_tiles({16, 17}, "unsigned short", DType::kBFloat16);
+  launches_tiles({33, 32}, "unsigned char", DType::kUInt8);
+  const auto copies = [](const Shape& shape, const char* kernel, DType dtype) {
+    expect_launched(ops::Transpose{{1, 0}}, {random_integers(shape, 1, 9, dtype)}, kernel);
+  };
+  copies({8, 7}, "CopyBox<unsigned int, 4>", DType::kFloat32);
+  copies({6, 9}, "CopyBox<unsigned int, 2>", DType::kFloat32);
+  copies({7, 9}, "CopyBox<unsigned int, 1>", DType::kFloat32);
+  copies({16, 15}, "CopyBox<unsigned short, 8>", DType::kFloat16);
+  copies({64, 64}, "CopyBox<unsigned long, 2>", DType::kInt64);
+}
+
+// Rows of vectors, of halves and of neither, that are neighbours of the input or are not; one row
+// with a shorter end.
+TEST_CASE("cuda vectors: copies and fills") {
+  for (const DType dtype : kImages) {
+    for (const std::int64_t channels : {5, 6, 12, 16, 24}) {
+      CAPTURE(channels);
+      const HostTensor x = random_tensor({2, 3, 5, channels}, 1, -2, 2, dtype);
+      check_moved(ops::Transpose{{1, 0, 2, 3}}, {x});
+      check_moved(ops::Slice{{0, 1, 0, 1}, {2, 2, 3, channels - 1}}, {x});
+      check_moved(ops::Slice{{0, 1, 0, 0}, {2, 2, 3, 4}}, {x});
+      check_moved(ops::Pad{{1, 0, 1, 3}, {0, 1, 0, 2}, 0.5}, {x});
+      check_moved(ops::Concat{-1}, {x, random_tensor({2, 3, 5, 8}, 2, -2, 2, dtype), x});
+      check_moved(ops::Broadcast{{2, 4, channels, 8}}, {random_tensor({4, 1, 8}, 3, -2, 2, dtype)});
+      check_moved(ops::Broadcast{{3, channels, 8}},
+                  {random_tensor({channels, 1}, 4, -2, 2, dtype)});
+    }
+    for (const std::int64_t n : {1, 7, 8, 2051}) {
+      CAPTURE(n);
+      check_moved(ops::Reshape{{n, 1}}, {random_tensor({n}, 5, -2, 2, dtype)});
+      check_moved(ops::Broadcast{{n}}, {random_tensor({}, 6, -2, 2, dtype)});
+      check_moved(ops::Fill{{n}, dtype, -1.5}, {});
+    }
+    check_moved(ops::Transpose{{1, 0}}, {random_tensor({0, 40}, 5, -2, 2, dtype)});
+  }
+  check_moved(ops::Fill{{2051}, DType::kUInt8, 7.0}, {});
+  const HostTensor row = random_tensor({2051}, 1);
+  expect_launched(ops::Reshape{{2051, 1}}, {row}, "CopyBox<unsigned int, 4>");
+}
+
+// Terms of one result that are neighbours, or results that are, with pieces of the terms or
+// without.
+TEST_CASE("cuda vectors: sums and maxima over axes") {
+  const auto by = [](const Shape& shape, const std::vector<std::int64_t>& axes,
+                     const char* widths) {
+    CAPTURE(to_string(shape));
+    const HostTensor x = random_tensor(shape, 1, -2, 2);
+    for (const Reduction kind : {Reduction::kSum, Reduction::kMean, Reduction::kMax})
+      check_anywhere(ops::Reduce{kind, axes}, {x});
+    expect_launched(ops::Reduce{Reduction::kSum, axes}, {x},
+                    std::string("Reduce<pycnn::cuda::Plus, float, ") + widths + ">");
+  };
+  by({5, 24, 8}, {2}, "4, 1");
+  by({5, 24, 8}, {1, 2}, "4, 1");
+  by({5, 24, 8}, {0, 2}, "4, 1");
+  by({3, 40, 300}, {0, 2}, "4, 1");
+  by({2, 5000}, {1}, "4, 1");
+  by({2, 4999}, {1}, "1, 1");
+  by({4999}, {0}, "4, 1");
+  by({4999, 1, 2}, {0, 2}, "4, 1");
+  by({3}, {0}, "4, 1");
+  by({5, 24, 8}, {1}, "1, 4");
+  by({5, 24, 8}, {0, 1}, "1, 4");
+  by({3, 700, 12}, {1}, "1, 4");
+  by({900, 20}, {0}, "1, 4");
+  by({9, 5, 300}, {0}, "1, 4");
+  by({9, 5, 300, 4}, {0, 2}, "1, 4");
+  by({900, 21}, {0}, "1, 1");
+  by({9, 5, 6}, {1}, "1, 1");
+  by({4, 6, 3}, {0, 2}, "1, 1");
+  HostTensor x = random_tensor({12, 400}, 1);
+  x.set(7, kNaN);
+  x.set(402, kNaN);
+  x.set(1999, kInfinity);
+  for (std::size_t i = 2400; i < 2800; ++i) x.set(i, -kInfinity);
+  for (const std::int64_t axis : {0, 1}) check_anywhere(ops::Reduce{Reduction::kMax, {axis}}, {x});
 }
