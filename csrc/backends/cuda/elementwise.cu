@@ -274,12 +274,16 @@ template <class From, class To>
 struct Normalize {
   static constexpr int kWidth = kVector<To>;
   NormalizeParams p;
+  WideDivider channels;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
     float x[kWidth];
-    int c = static_cast<int>(begin % p.factors.channels);
+    widen(load_run<kWidth>(static_cast<const From*>(p.input) + begin, n), x);
+    std::int64_t channel = begin;
+    channels.split(channel);
+    auto c = static_cast<int>(channel);
+    PYCNN_UNROLL
     for (int i = 0; i < kWidth; ++i) {
-      x[i] = i < n ? p.factors.normalized(widened(static_cast<const From*>(p.input)[begin + i]), c)
-                   : 0.0f;
+      x[i] = p.factors.normalized(x[i], c);
       c = c + 1 == p.factors.channels ? 0 : c + 1;
     }
     store(static_cast<To*>(p.output) + begin, n, x);
@@ -290,13 +294,15 @@ template <class From, class To>
 struct NormalizeByTable {
   static constexpr int kWidth = kVector<To>;
   NormalizeParams p;
+  WideDivider channels;
   PYCNN_BOTH void operator()(std::int64_t begin, int n) const {
     float x[kWidth];
-    std::int64_t c = begin % p.table_channels;
+    widen(load_run<kWidth>(static_cast<const From*>(p.input) + begin, n), x);
+    std::int64_t c = begin;
+    channels.split(c);
+    PYCNN_UNROLL
     for (int i = 0; i < kWidth; ++i) {
-      x[i] = i < n ? widened(static_cast<const From*>(p.input)[begin + i]) * p.table[c] +
-                         p.table[p.table_channels + c]
-                   : 0.0f;
+      x[i] = x[i] * p.table[c] + p.table[p.table_channels + c];
       c = c + 1 == p.table_channels ? 0 : c + 1;
     }
     store(static_cast<To*>(p.output) + begin, n, x);
@@ -305,10 +311,13 @@ struct NormalizeByTable {
 
 template <class From, class To>
 void launch_normalize(DeviceQueue& queue, const NormalizeParams& params) {
+  if (params.count == 0) return;
   if (params.table != nullptr)
-    launch_map(queue, NormalizeByTable<From, To>{params}, params.count);
+    launch_map(queue, NormalizeByTable<From, To>{params, WideDivider(params.table_channels)},
+               params.count);
   else
-    launch_map(queue, Normalize<From, To>{params}, params.count);
+    launch_map(queue, Normalize<From, To>{params, WideDivider(params.factors.channels)},
+               params.count);
 }
 
 struct Increment {

@@ -232,3 +232,54 @@ TEST_CASE("cuda vectors: sums and maxima over axes") {
   for (std::size_t i = 2400; i < 2800; ++i) x.set(i, -kInfinity);
   for (const std::int64_t axis : {0, 1}) check_anywhere(ops::Reduce{Reduction::kMax, {axis}}, {x});
 }
+
+// Bytes from any place, up to both ends of the images; mirrored ones, boxes and borders among them.
+TEST_CASE("cuda vectors: windows of images and their numbers") {
+  const std::vector<std::vector<double>> rows = {
+      {0, 0, 0, 0, 0, 0, 0, 0},  {1, 2, 8, 0, 0, 0, 0, 0},  {1, 2, 9, 1, 0, 0, 0, 0},
+      {0, 1, 3, 0, 1, 3, 7, 20}, {1, 0, 5, 1, 2, 5, 0, 13}, {0, -2, -5, 0, 0, 0, 0, 0},
+      {1, 4, 13, 1, 0, 0, 0, 0}, {1, 2, 1, 0, 9, 0, 5, 3},  {0, 2, 4, 0, 3, 5, -4, 90}};
+  HostTensor places(TensorSpec{{static_cast<std::int64_t>(rows.size()), 8}, DType::kInt64});
+  for (std::size_t i = 0; i < places.size(); ++i) places.set(i, rows[i / 8][i % 8]);
+  for (const std::int64_t channels : {1, 3, 4, 20})
+    for (const Pair size : {Pair{7, 32}, Pair{7, 33}})
+      for (const DType from : {DType::kUInt8, DType::kFloat32}) {
+        CAPTURE(channels);
+        const HostTensor images = random_integers({2, 9, 41, channels}, 1, 100, from);
+        ops::TakeWindows op{size, 9.0, {}};
+        for (std::int64_t c = 0; c < channels; ++c) op.box_fill.push_back(double(20 + c));
+        check_moved(op, {images, places});
+        const Tensors windows = run_kernel(op, {images, places});
+        ops::NormalizeImage norm{1.0 / 255, {0.4}, {0.2}};
+        for (std::int64_t c = 1; c < channels && channels <= 16; ++c) {
+          norm.mean.push_back(0.4 + 0.1 * double(c));
+          norm.std.push_back(0.2 + 0.1 * double(c));
+        }
+        check_anywhere(norm, windows);
+        for (const DType dtype : kImages) {
+          const std::vector<TensorSpec> taken = specs_of(windows);
+          std::vector<TensorSpec> results = norm.infer(taken);
+          Kernel kernel;
+          Tensors expected = run_on_device(norm, windows, results, {}, kernel);
+          OnDevice how;
+          how.pinned = "";
+          how.absorbed = {{norm, taken, results}};
+          OnDevice rounded;
+          rounded.pinned = "";
+          if (dtype != DType::kFloat32) {
+            const ops::Cast cast{dtype};
+            const std::vector<TensorSpec> wide = results;
+            results = cast.infer(wide);
+            expected = run_on_device(cast, expected, results, {}, kernel);
+            how.absorbed.push_back({cast, wide, results});
+            rounded.absorbed.push_back({cast, wide, results});
+          }
+          for (const int shift : {0, 1, 2, 3}) {
+            CAPTURE(shift);
+            how.shift = rounded.shift = shift;
+            CHECK(same_bits(run_on_device(op, {images, places}, results, how, kernel), expected));
+            CHECK(same_bits(run_on_device(norm, windows, results, rounded, kernel), expected));
+          }
+        }
+      }
+}
