@@ -204,6 +204,30 @@ def test_tests_that_need_what_cython_builds_skip_without_it_and_others_do_not(sc
     assert re.search(r"^1 failed, 1 skipped", result.stdout, re.MULTILINE), result.stdout
 
 
+WITHOUT_IMAGE = """
+import sys, types
+stub = types.ModuleType("pycnn.data._image")
+exec(sys.argv[1], vars(stub))
+sys.modules[stub.__name__] = stub
+sys.path[:0] = sys.argv[2:]
+import test_float16
+try:
+    test_float16.test_the_command_line_trains_in_float16(None, None)
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_the_test_that_trains_by_the_command_line_skips_without_cython(script, root):
+    stub = re.search(r"echo '(def __getattr__.*?)' >.*/_image\.py", script.read_text())[1]
+    command = [sys.executable, "-c", WITHOUT_IMAGE, stub, root / "tests/cuda"]
+    variables = os.environ | {"PYTHONPATH": str(Path(pycnn.__file__).parent.parent)}
+    variables.pop("PYCNN_CUDA_MODULE", None)
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    # As tests/conftest.py takes it.
+    assert result.stdout.startswith("pycnn.data._image was not built"), result.stdout + result.stderr
+
+
 FAKE_XDIST = """
 def pytest_addoption(parser):
     parser.getgroup("xdist")._addoption("--processes", "-n", dest="processes")
