@@ -29,6 +29,8 @@ def containers(data: bytes) -> list[list[str]]:
         names = []
         while position < end:
             kind, _, header, size, architecture = ENTRY.unpack_from(data, position)
+            if header < ENTRY.size:  # of none, the next entry would be the same one
+                raise ValueError(f"an entry's header of {header} bytes at {position}, expected at least {ENTRY.size}")
             names.append(f"{KINDS.get(kind, f'kind {kind}')}_{architecture}")
             position += header + size
         # Where the sizes do not add up, this format is not the one that is known here.
@@ -43,6 +45,8 @@ def check(module: Path, wanted: list[str]) -> list[str]:
     """Return what is wrong with the module."""
     try:
         found = containers(module.read_bytes())
+    except OSError as error:
+        return [f"{module}: {error.strerror}"]
     except (struct.error, ValueError) as error:
         return [f"{module}: its kernels cannot be listed: {error}"]
     if not found:
@@ -54,6 +58,8 @@ def check(module: Path, wanted: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(str(__doc__).splitlines()[-1])
     wrong = check(Path(sys.argv[1]), sys.argv[2:])
     print("\n".join(wrong), end="\n" if wrong else "")
     sys.exit(bool(wrong))

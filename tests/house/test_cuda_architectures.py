@@ -26,7 +26,12 @@ def container(entries, code=b"sm_75 and more"):
 def run(folder, data, *wanted):
     module = folder / "module.so"
     module.write_bytes(b"\x7fELF of the host" + data + b"and more")
-    return subprocess.run([sys.executable, TOOL, module, *wanted], capture_output=True, text=True, check=False)
+    return check(module, *wanted)
+
+
+def check(*arguments):
+    command = [sys.executable, TOOL, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_every_part_for_all_passes(tmp_path):
@@ -54,12 +59,22 @@ def test_one_part_for_others_fails(tmp_path, entries, held):
 def test_without_kernels_or_in_another_format_it_fails(tmp_path):
     ran = run(tmp_path, b"", *WANTED)
     assert (ran.returncode, ran.stdout.partition(": ")[2]) == (1, "no kernels in it\n")
-    # An entry that is longer than what holds it, and one that is cut off.
+    # An entry that is longer than what holds it, one that is cut off, and one of nothing, behind which none would come.
     longer = bytearray(container(ALL))
     longer[16 + 8] += 1
-    for broken in (bytes(longer), struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 99)):
+    nothing = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 64) + bytes(64)
+    for broken in (bytes(longer), struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 99), nothing):
         ran = run(tmp_path, broken, *WANTED)
         assert (ran.returncode, "its kernels cannot be listed" in ran.stdout) == (1, True), ran.stdout + ran.stderr
+
+
+def test_without_a_module_or_what_to_look_for_it_fails(tmp_path):
+    ran = check(tmp_path / "none.so", *WANTED)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, f"{tmp_path}/none.so: No such file or directory\n", "")
+    for arguments in ((), (tmp_path / "none.so",)):
+        ran = check(*arguments)
+        assert ran.returncode == 1
+        assert ran.stderr.startswith("Usage: check_cuda_architectures.py MODULE ENTRY...")
 
 
 def test_what_is_asked_for_is_what_is_built(root):
