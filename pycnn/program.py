@@ -609,11 +609,6 @@ def check_numerics(
     }
 
 
-def host_numerics(numerics: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what `check_numerics` gives that which matters on the CPU."""
-    return {name: value for name, value in numerics.items() if name != "tf32"}
-
-
 def check_recompute(recompute: Any) -> str:
     """Refuse what is no way of computing results again.
 

@@ -27,7 +27,7 @@ from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
-from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute, host_numerics
+from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute
 from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop, _ranks, _resume
 from pycnn.train._batches import as_dataset, as_target, check_labels
@@ -603,14 +603,8 @@ class Trainer:
             return self._measure(loader)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
-        """Class of each image, int64 (N,), computed as in training; see `pycnn.nn.Module.predict`.
-
-        On the CPU, and so in float32 where training is in float16.
-        """
-        numerics = host_numerics(self.numerics)
-        if self.scales_loss:
-            numerics["dtype"] = "float32"
-        return self.net.predict(x, batch_size=batch_size, **numerics)
+        """Class of each image, int64 (N,), computed where and as in training; see `pycnn.nn.Module.predict`."""
+        return self.net.predict(x, batch_size=batch_size, device=self._device, **self.numerics)
 
     # ---- Averages
 

@@ -144,3 +144,5 @@ def test_predict_computes_as_training_does():
         numerics = {"device": "cpu", **trainer.numerics}
         (runner,) = (r for key, r in net._private.cache._runners.items() if dict(key[2]) == numerics)
         assert [s["variant"] for s in runner.program.steps()] == [s["variant"] for s in program.steps()]
+    with pytest.raises(pc.DeviceError):
+        pc.Trainer(net, device="cuda:99").predict(x)
