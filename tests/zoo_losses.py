@@ -47,7 +47,8 @@ def losses(name: str, device: str, **options: Any) -> list[float]:
 
 
 def assert_as_the_cpu(actual: list[float], expected: list[float]) -> None:
-    """Losses in float32 are those of the CPU."""
+    """Losses in float32 are those of the CPU, and numbers."""
+    assert np.isfinite([actual, expected]).all(), f"a loss is not finite: {actual}, on the CPU {expected}"
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-4)
     # Of a loss that is learnt away little is left to be a share of.
     np.testing.assert_allclose(actual, expected, rtol=0.02, atol=0.02)

@@ -148,6 +148,7 @@ class Losses:
     def losses(name, device):
         assert os.environ["PYCNN_CUDA_DETERMINISTIC"] == "1" and os.environ["PYCNN_CUDA_PLANS"] == "off"
         assert name != "vgg19" or not os.environ.get("BROKEN"), "far"
+        print(device, "trained", name)
         return [1.0]
     def assert_as_the_cpu(actual, expected): assert actual == expected
 sys.modules["zoo_losses"] = Losses
@@ -157,6 +158,10 @@ sys.modules["zoo_losses"] = Losses
     for name in ("nets", "zoo"):
         expected = rf"{name} +ok +\d+ s +no pytest: 20 steps as the CPU of 11 nets of 11"
         assert re.match(expected, table[name]), table[name]
+        trained = re.findall(r"^(\S+) trained (\S+)$", (tmp_path / f"out/{name}.log").read_text(), re.MULTILINE)
+        assert len({net for _, net in trained}) == 11
+        for net in {net for _, net in trained}:
+            assert [device for device, other in trained if other == net] == ["cuda", "cuda", "cpu"], net
     table = run(script, tmp_path, "zoo", status=1, BROKEN="1", **variables)
     assert re.match(r"zoo +failed \(1\) +\d+ s +no pytest: 1 of 11 nets differ .*: vgg19$", table["zoo"]), table["zoo"]
     # Begun when it should have ended, one net is checked.
@@ -176,6 +181,12 @@ gpu_nets.zoo_losses.losses = wrong
 for bad in ((2,), (1, 2)):
     count[0] = 0
     print(gpu_nets.check("lenet5", "cpu").split("\\n")[0])
+gpu_nets.zoo_losses.losses = lambda name, device: [float("nan")] * 20
+print(gpu_nets.check("lenet5", "cpu")[:42])
+def failing(name, device): assert False, "of the training"
+gpu_nets.zoo_losses.losses = failing
+print(gpu_nets.check("lenet5", "cpu"))
+gpu_nets.zoo_losses.losses = right
 print(gpu_nets.check("none", "cpu").partition(":")[0])
 print(sorted(set(gpu_nets.FIRST) - set(gpu_nets.pycnn.models.list())))
 """
@@ -186,6 +197,8 @@ def test_the_stand_in_finds_losses_that_differ(script):
         "alike",
         "two runs differ",
         "not the CPU's losses: ",
+        "not the CPU's losses: a loss is not finite",
+        "AssertionError: of the training",
         "ArgumentError",
         "[]",
     ]
