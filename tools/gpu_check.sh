@@ -10,8 +10,8 @@
 # OUTPUT_DIR holds is also in one file, OUTPUT_DIR/results.tgz.
 # It ends with 0 if no phase failed, with 1 if one did, and with 77 without a GPU, where nothing but probe is run. A phase that
 # is skipped for what the machine lacks is no failure, but the table begins with how many these are.
-# It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. Without Cython what reads image
-# files and shuffles data is not built, and tests that need it skip; without pytest nets of the zoo stand in for the tests of nets
+# It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. Without Cython data sets
+# and transforms are not built, and tests that need them (of fit and evaluate) skip; without pytest nets of the zoo stand in for the tests of nets
 # (tools/gpu_nets.py). The table says so, and neither is a failure. The build stays in build-gpu/. The kernels' own tests take doctest
 # (in a folder that DOCTEST_INCLUDE_DIR names, if it is not the system's), or else pycnn's stand-in for it. PYCNN_CUDA_PLANS may
 # name a file of chosen kernels to go on with; it is OUTPUT_DIR/cuda_plans.txt otherwise.
@@ -122,8 +122,8 @@ build() {
   local component
   for component in cpp python; do cmake --install "$build" --component $component --prefix "$build/stage" >/dev/null; done
   if [ "$python_targets" = _core ]; then
-    # In its place, so that the rest can be imported; tests/conftest.py knows the message.
-    echo 'def __getattr__(name): raise ImportError("pycnn.data._image was not built: there is no Cython")' >"$build/stage/pycnn/data/_image.py"
+    # In its place, so that the rest can be imported; tests/conftest.py knows the message. Python itself asks for names with __.
+    echo 'def __getattr__(name): raise (AttributeError if name.startswith("__") else ImportError)("pycnn.data._image was not built: there is no Cython")' >"$build/stage/pycnn/data/_image.py"
   fi
   PYTHONPATH=$build/stage "$python" -P -c 'from pycnn.config import machine; print("devices:", *machine()["devices"])' || exit
   PYTHONPATH=$build/stage "$python" -P -c 'import pycnn.train, pycnn.data, pycnn.models' || { echo "pycnn.train cannot be imported"; exit 1; }
@@ -139,7 +139,7 @@ raise SystemExit(1 if missing else 0)
 PYTHON
   local code=$?
   # Of a build that fails the last line says why.
-  if [ $code = 0 ] && [ "$python_targets" = _core ]; then echo "no Cython: what reads image files and shuffles data is not built"; fi
+  if [ $code = 0 ] && [ "$python_targets" = _core ]; then echo "no Cython: data sets and transforms are not built, tests of fit and evaluate skip"; fi
   exit $code
 }
 
