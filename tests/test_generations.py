@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import pycnn as pc
+from pycnn import generations
 from pycnn.generations import GENERATIONS, GenerationResult, compare_generations, draw_generations
 
 
@@ -36,7 +38,7 @@ def test_steps_as_budget_give_the_same_result_twice(data):
         timing = {"seconds": 0.0, "seconds_per_1000_images": 0.0}
         assert replace(first, **timing) == replace(second, **timing)
         assert 0.0 <= first.test_accuracy <= 1.0
-        assert first.seconds_per_1000_images == pytest.approx(1000 * first.seconds / 96)
+        assert first.seconds_per_1000_images == pytest.approx(1000 * first.seconds / 80)
     assert results[0][0].parameters == 61706
     assert any("LeNet-5 (1998): 6 steps" in line for line in said)
 
@@ -52,6 +54,23 @@ def test_training_follows_the_one_cycle_and_learns():
     (result,) = compare_generations(train, test, steps=150, generations=GENERATIONS[:1], batch_size=32)
     assert result.test_accuracy > 0.9
     assert result.train_loss < 0.6
+
+
+@pytest.mark.parametrize(("steps", "seconds", "images"), [(6, 5.0, 80), (1, 100.0, 16)])
+def test_the_first_step_which_compiles_is_not_timed_where_there_are_others(data, monkeypatch, steps, seconds, images):
+    now = 0.0
+
+    class Timed(generations.Trainer):
+        def step(self, x, y):
+            nonlocal now
+            now += 1.0 if self.steps else 100.0
+            return super().step(x, y)
+
+    monkeypatch.setattr(generations, "Trainer", Timed)
+    monkeypatch.setattr(generations, "time", SimpleNamespace(perf_counter=lambda: now))
+    (result,) = compare_generations(*data, steps=steps, generations=GENERATIONS[:1], batch_size=16)
+    assert (result.images, result.seconds) == (16 * steps, seconds)
+    assert result.seconds_per_1000_images == 1000 * seconds / images
 
 
 def test_seconds_as_budget_settle_the_steps(data):
