@@ -461,7 +461,7 @@ class Module:
 
         Args:
             x: Images (N, H, W, C) as for a call.
-            batch_size: Images per run; the result does not depend on it.
+            batch_size: Images per run; on the CPU the result does not depend on it.
             device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
             dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
@@ -506,7 +506,7 @@ class Module:
 
         Args:
             x: Images (N, H, W, C) as for a call.
-            batch_size: Images per run; the result does not depend on it.
+            batch_size: Images per run; on the CPU the result does not depend on it.
             device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
             dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.

@@ -35,7 +35,7 @@ def predict_crops(
         size: Side, or (height, width), of the crops in pixels: the net's input.
         crops: 10 for the four corners, the middle and their mirror images; 5 without these; 2 for the middle and its
             mirror image.
-        batch_size: Crops per run of the net; the result does not depend on it.
+        batch_size: Crops per run of the net; on the CPU the result does not depend on it.
 
     Returns:
         float32 (N, classes), rows that sum to 1.
