@@ -17,7 +17,7 @@ from pycnn.data import Dataset, Loader
 from pycnn.errors import ArgumentError, FileError, FormatError, LabelError, ShapeError
 from pycnn.nn.files import load
 from pycnn.nn.module import Module
-from pycnn.program import check_device, check_numerics
+from pycnn.program import check_execution
 from pycnn.textfile import write_text
 
 __all__ = ["Ensemble"]
@@ -34,7 +34,8 @@ class Ensemble:
 
     Args:
         nets: One or more nets that take the same images and tell the same classes; they may be different networks.
-        device: Where they run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N". An absent one is told by the first run.
+        device: Where they run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far. An
+            absent one is told by the first run.
         dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
         winograd: Whether convolutions may use Winograd's algorithms.
@@ -69,12 +70,14 @@ class Ensemble:
         if isinstance(nets, Module):
             raise ArgumentError(f"Ensemble: nets is one {type(nets).__name__}, expected a list of nets")
         self.nets = tuple(nets)
-        self._how = {
-            "device": check_device(device),
-            **check_numerics(
-                dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32, who="Ensemble"
-            ),
-        }
+        self._how = check_execution(
+            device=device,
+            dtype=dtype,
+            emulate_bfloat16=emulate_bfloat16,
+            winograd=winograd,
+            tf32=tf32,
+            who="Ensemble",
+        )
         if not self.nets:
             raise ArgumentError("Ensemble: there is no net, one or more are needed")
         for position, net in enumerate(self.nets):

@@ -127,7 +127,7 @@ def compare_generations(
         batch_size: Images in a step, at most as many as there are.
         transform: Augmentation.
         seed: Of fresh weights, shuffling, augmentation and dropout.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         threads: At most this many; None chooses.
         report: Told what is going on, a line at a time.
 
@@ -135,7 +135,7 @@ def compare_generations(
         A result for each network, in order.
 
     Raises:
-        ArgumentError: Not exactly one of `seconds` and `steps` is given, or it is not positive.
+        ArgumentError: Not exactly one of `seconds` and `steps` is given, or it is not positive; or `device` is no text.
         ShapeError: A network does not take such images.
         DeviceError: The device is absent.
 

@@ -24,6 +24,8 @@ __all__ = [
     "PendingRun",
     "Program",
     "Variables",
+    "check_device",
+    "check_execution",
     "check_numerics",
     "check_recompute",
     "compile",
@@ -620,17 +622,20 @@ def check_recompute(recompute: Any) -> str:
     return recompute
 
 
-def check_device(device: Any) -> str:
-    """Refuse what names no device; whether it is there, compiling tells.
+def check_device(device: Any, *, who: str = "compile") -> str:
+    """Refuse what names no device; whether there is one of that name, the core tells (DeviceError).
 
     Raises:
-        ArgumentError: It is no text.
+        ArgumentError: It is no text; the message begins with `who` asked.
     """
-    if device == "auto":
-        return "cpu"
     if not isinstance(device, str):
-        raise ArgumentError(f"device: {device!r} is not one of 'cpu', 'cuda', 'cuda:N', 'auto'")
-    return device
+        raise ArgumentError(f"{who}: device must be 'cpu', 'cuda', 'cuda:N' or 'auto', got {device!r}")
+    return "cpu" if device == "auto" else device
+
+
+def check_execution(*, device: Any, who: str, **numerics: Any) -> dict[str, Any]:
+    """Where and how a net is run: `check_device` and `check_numerics`, as arguments of `compile_traced`."""
+    return {"device": check_device(device, who=who), **check_numerics(who=who, **numerics)}
 
 
 def require_device(device: Any) -> None:

@@ -84,13 +84,25 @@ def test_an_absent_device_is_told_by_every_run(data):
 
 
 def test_what_names_no_device_is_refused(data):
-    for use in (
-        lambda: pc.Ensemble([member(0)], device=0),
-        lambda: member(0).predict(data.images, device=["cuda"]),
-        lambda: member(0).predict_proba(data.images, device=None),
-    ):
-        with pytest.raises(pc.ArgumentError, match="device: .* is not one of 'cpu', 'cuda'"):
+    for who, use in {
+        "Ensemble": lambda: pc.Ensemble([member(0)], device=0),
+        "predict": lambda: member(0).predict(data.images, device=["cuda"]),
+        "predict_proba": lambda: member(0).predict_proba(data.images, device=None),
+        "Trainer": lambda: pc.Trainer(member(0), device=1),
+    }.items():
+        with pytest.raises(pc.ArgumentError, match=f"^{who}: device must be 'cpu', 'cuda', 'cuda:N' or 'auto', got "):
             use()
+    with pytest.raises(pc.DeviceError, match="'gpu' is unknown"):
+        member(0).predict(data.images, device="gpu")
+
+
+def test_one_program_serves_all_that_computes_the_same(data):
+    net = member(0)
+    for options in ({}, {"device": "auto"}, {"tf32": True}):
+        net.predict(data.images, **options)
+    assert len(net._private.cache._runners) == 1
+    net.predict(data.images, winograd=False)
+    assert len(net._private.cache._runners) == 2
 
 
 def test_it_is_not_the_mean_of_the_scores():

@@ -14,7 +14,7 @@ from pycnn.changes import clock
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
-from pycnn.program import Program, check_device, check_numerics, compile_traced
+from pycnn.program import Program, check_execution, compile_traced
 from pycnn.tensor import as_array, as_plain, expect_memory, stack_level
 from pycnn.tracing import Symbol, trace
 
@@ -236,13 +236,20 @@ def run(net: Module, inputs: tuple[Any, ...]) -> Any:
     return _run(net, inputs, "call", None)
 
 
+def _settled(numerics: dict[str, Any]) -> dict[str, Any]:
+    """The same for all that one program serves; messages name a device as the caller does."""
+    if numerics.get("device") == "cpu":
+        return {**numerics, "tf32": False}  # which the CPU passes over
+    return {**numerics, "device": "cuda:0"} if numerics.get("device") == "cuda" else numerics
+
+
 def _run(
     net: Module, inputs: tuple[Any, ...], purpose: Any, finish: Callable[[Any], Any] | None, **numerics: Any
 ) -> Any:
     arrays = tuple(as_input(x, who=type(net).__name__ + " input", float16=net.converts_float16) for x in inputs)
     if net.input_range is not None:
         _range.check(net, arrays[0])
-    key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays), tuple(sorted(numerics.items())))
+    key = (purpose, tuple((a.shape, a.dtype.char) for a in arrays), tuple(sorted(_settled(numerics).items())))
 
     def make() -> Runner:
         check_images(net, arrays[0].shape)
@@ -286,7 +293,7 @@ def _scores(net: Module, result: Any) -> Symbol:
 
 def predict(net: Module, x: Any, batch_size: int, *, device: str, **numerics: Any) -> np.ndarray:
     """Index of the largest score of each image, int64; `device` and `numerics` as of `make_runner`."""
-    numerics = {"device": check_device(device), **check_numerics(who="predict", **numerics)}
+    numerics = check_execution(device=device, who="predict", **numerics)
 
     def classes(part: Any) -> np.ndarray:
         scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **numerics)
@@ -307,7 +314,7 @@ def predict_proba(net: Module, x: Any, batch_size: int, *, device: str, **numeri
     """Probability of each class, float32; `device` and `numerics` as of `make_runner`."""
     from pycnn import functional
 
-    numerics = {"device": check_device(device), **check_numerics(who="predict_proba", **numerics)}
+    numerics = check_execution(device=device, who="predict_proba", **numerics)
 
     def finish(result: Any) -> Symbol:
         scores = _scores(net, result)

@@ -462,7 +462,7 @@ class Module:
         Args:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; on the CPU the result does not depend on it.
-            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
             dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
@@ -473,9 +473,9 @@ class Module:
 
         Raises:
             ShapeError: As a call, or the net's output is not (N, classes).
-            DTypeError: As a call.
-            ArgumentError: `batch_size` is not positive.
-            DeviceError: The device is absent.
+            DTypeError: As a call, or `dtype` is none of these.
+            ArgumentError: `batch_size` is not positive, `device` is no text, or a flag is not True or False.
+            DeviceError: The device is absent, or there is none of that name.
             UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         """
         return _running.predict(
@@ -507,7 +507,7 @@ class Module:
         Args:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; on the CPU the result does not depend on it.
-            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
             dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
@@ -518,9 +518,9 @@ class Module:
 
         Raises:
             ShapeError: As a call, or the net's output is not (N, classes).
-            DTypeError: As a call.
-            ArgumentError: `batch_size` is not positive.
-            DeviceError: The device is absent.
+            DTypeError: As a call, or `dtype` is none of these.
+            ArgumentError: `batch_size` is not positive, `device` is no text, or a flag is not True or False.
+            DeviceError: The device is absent, or there is none of that name.
             UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         """
         return _running.predict_proba(

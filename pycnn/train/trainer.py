@@ -27,7 +27,7 @@ from pycnn.nn.module import Module
 from pycnn.nn.norm import Normalize
 from pycnn.optim.optimizers import SGD, Optimizer
 from pycnn.optim.schedules import Constant, Progress, Schedule
-from pycnn.program import OptimizerSpec, Variables, check_numerics, check_recompute
+from pycnn.program import OptimizerSpec, Variables, check_device, check_numerics, check_recompute
 from pycnn.tensor import Tensor
 from pycnn.train import _checkpoint, _loop, _ranks, _resume
 from pycnn.train._batches import as_dataset, as_target, check_labels
@@ -59,7 +59,7 @@ class Trainer:
             the loss is needed. "float16", on a GPU alone, has more precision and little range: the loss is multiplied
             by a scale that starts at 65536. A step with a gradient that is not finite halves it and changes nothing
             else; 2000 steps without one double it.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         threads: At most this many; None chooses. The result does not depend on it.
         seed: Of shuffling, augmentation and dropout. Fresh weights follow `pycnn.manual_seed`.
         schedule: Learning rate over time, of `pycnn.optim`. Default: constant.
@@ -137,6 +137,7 @@ class Trainer:
         self.numerics = check_numerics(
             dtype=dtype, emulate_bfloat16=emulate_bfloat16, winograd=winograd, tf32=tf32, who="Trainer"
         )
+        device = check_device(device, who="Trainer")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"Trainer: seed must be in 0..2**63 - 1, got {seed!r}")
         names = [name for name, _ in net.named_tensors()] if isinstance(net, files.FileModule) else []

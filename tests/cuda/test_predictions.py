@@ -44,6 +44,8 @@ def test_weights_that_changed_since_are_taken():
     """By training on the device and by the host; the program is kept from one call to the next."""
     model, images, labels = net(0), data().images, data().labels
     first = model.predict_proba(images, device="cuda")
+    assert np.array_equal(model.predict_proba(images, device="cuda:0"), first)
+    assert len(model._private.cache._runners) == 1
     trainer = pc.Trainer(model, optimizer=pc.optim.SGD(lr=0.1), device="cuda")
     for _ in range(3):
         trainer.step(images, labels)
