@@ -36,6 +36,7 @@ class Ensemble:
         nets: One or more nets that take the same images and tell the same classes; they may be different networks.
         device: Where they run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far. An
             absent one is told by the first run.
+        threads: At most this many; None chooses. The result does not depend on it.
         dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
         winograd: Whether convolutions may use Winograd's algorithms.
@@ -46,7 +47,7 @@ class Ensemble:
 
     Raises:
         ArgumentError: There is no net, something is no `pycnn.nn.Module`, or the files of two nets name other classes
-            or another order of them; `device` is no text; or a flag is not True or False.
+            or another order of them; `device` is no text; `threads` is not positive; or a flag is not True or False.
         DTypeError: `dtype` is none of these.
 
     Example:
@@ -62,6 +63,7 @@ class Ensemble:
         nets: Sequence[Module],
         *,
         device: str = "cpu",
+        threads: int | None = None,
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
@@ -72,6 +74,7 @@ class Ensemble:
         self.nets = tuple(nets)
         self._how = check_execution(
             device=device,
+            threads=threads,
             dtype=dtype,
             emulate_bfloat16=emulate_bfloat16,
             winograd=winograd,

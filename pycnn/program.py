@@ -633,9 +633,10 @@ def check_device(device: Any, *, who: str = "compile") -> str:
     return "cpu" if device == "auto" else device
 
 
-def check_execution(*, device: Any, who: str, **numerics: Any) -> dict[str, Any]:
-    """Where and how a net is run: `check_device` and `check_numerics`, as arguments of `compile_traced`."""
-    return {"device": check_device(device, who=who), **check_numerics(who=who, **numerics)}
+def check_execution(*, device: Any, threads: Any, who: str, **numerics: Any) -> dict[str, Any]:
+    """Where and how a net is run: device, threads and `check_numerics`, as arguments of `compile_traced`."""
+    _check_threads(threads)
+    return {"device": check_device(device, who=who), "threads": threads, **check_numerics(who=who, **numerics)}
 
 
 def require_device(device: Any) -> None:

@@ -105,6 +105,21 @@ def test_one_program_serves_all_that_computes_the_same(data):
     assert len(net._private.cache._runners) == 2
 
 
+def test_threads_are_those_of_every_run(data):
+    net = member(0)
+    expected = pc.Ensemble([net], threads=1).predict_proba(data.images)
+    pc.Trainer(net, threads=1).predict(data.images)
+    assert [runner.program.threads for runner in net._private.cache._runners.values()] == [1, 1]
+    np.testing.assert_array_equal(expected, net.predict_proba(data.images))
+    for use in (
+        lambda: pc.Ensemble([net], threads=0),
+        lambda: net.predict(data.images, threads=1.5),
+        lambda: net.predict_proba(data.images, threads=-1),
+    ):
+        with pytest.raises(pc.ArgumentError, match="^threads: "):
+            use()
+
+
 def test_it_is_not_the_mean_of_the_scores():
     sure, unsure = (nn.Sequential(nn.Linear(2, 2, bias=False)).build((2,)) for _ in range(2))
     sure.load_state_dict({"0.weight": np.array([[20.0, 0.0], [0.0, 0.0]], np.float32)})

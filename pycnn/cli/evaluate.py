@@ -133,15 +133,13 @@ def _measure(
     images = data.part(args.split)
     started = time.perf_counter()
     if args.crops is not None:
-        measured = _crops(args, Ensemble([net], device=args.device, **_options.numerics(args)), images)
+        measured = _crops(args, Ensemble([net], **_execution(args)), images)
     else:
         trainer = Trainer(
             net,
             loss=_nets.own_loss(net),
-            device=args.device,
-            threads=args.threads,
             seed=args.seed,
-            **_options.numerics(args),
+            **_execution(args),
         )
         measured = trainer.evaluate(images, batch_size=args.batch_size, transform=window)
     seconds = time.perf_counter() - started
@@ -160,6 +158,10 @@ def _measure(
         "images_per_second": len(images) / max(seconds, 1e-9),
         "weights_fingerprint": weights_fingerprint(net),
     }
+
+
+def _execution(args: argparse.Namespace) -> dict[str, Any]:
+    return {"device": args.device, "threads": args.threads, **_options.numerics(args)}
 
 
 def _crops(args: argparse.Namespace, nets: Ensemble, images: Dataset) -> dict[str, float]:
@@ -189,10 +191,9 @@ def _together(
 ) -> int:
     images = data.part(args.split)
     started = time.perf_counter()
-    numerics = _options.numerics(args)
-    ensemble = Ensemble(nets, device=args.device, **numerics)
+    ensemble = Ensemble(nets, **_execution(args))
     if args.crops is not None:
-        members = [_crops(args, Ensemble([net], device=args.device, **numerics), images)["accuracy"] for net in nets]
+        members = [_crops(args, Ensemble([net], **_execution(args)), images)["accuracy"] for net in nets]
         measured: dict[str, Any] = {**_crops(args, ensemble, images), "members": members}
     else:
         measured = ensemble.evaluate(images, batch_size=args.batch_size, transform=window)

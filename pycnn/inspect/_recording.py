@@ -208,7 +208,7 @@ def check_double(double: bool, device: Any, who: str) -> str:
     Raises:
         ArgumentError: It is no text; or float64 is wanted of another device than the CPU.
     """
-    where = check_device(device)
+    where = check_device(device, who=who)
     if double and where != "cpu":
         raise ArgumentError(
             f"{who}: double=True runs on the CPU alone, the device is {where!r}\n  hint: leave out one of the two"

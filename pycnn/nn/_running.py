@@ -14,7 +14,7 @@ from pycnn.changes import clock
 from pycnn.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pycnn.fork import renew_after_fork
 from pycnn.nn import _range
-from pycnn.program import Program, check_execution, compile_traced
+from pycnn.program import Program, check_device, check_execution, compile_traced
 from pycnn.tensor import as_array, as_plain, expect_memory, stack_level
 from pycnn.tracing import Symbol, trace
 
@@ -211,7 +211,7 @@ def make_runner(
         net: The net.
         arrays: Inputs, of which shapes and types matter.
         finish: Applied to what ``forward`` returns.
-        numerics: Of `compile_traced`: device, dtype, emulate_bfloat16, winograd, tf32.
+        numerics: Of `compile_traced`: device, threads, dtype, emulate_bfloat16, winograd, tf32.
     """
     form: Any = None
 
@@ -291,12 +291,12 @@ def _scores(net: Module, result: Any) -> Symbol:
     return result
 
 
-def predict(net: Module, x: Any, batch_size: int, *, device: str, **numerics: Any) -> np.ndarray:
-    """Index of the largest score of each image, int64; `device` and `numerics` as of `make_runner`."""
-    numerics = check_execution(device=device, who="predict", **numerics)
+def predict(net: Module, x: Any, batch_size: int, **execution: Any) -> np.ndarray:
+    """Index of the largest score of each image, int64; `execution` as of `check_execution`."""
+    execution = check_execution(who="predict", **execution)
 
     def classes(part: Any) -> np.ndarray:
-        scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **numerics)
+        scores = _run(net, (part,), "scores", lambda result: _scores(net, result), **execution)
         if scores.shape[1] == 0:
             raise ShapeError(f"{type(net).__name__}: the net gives no class scores")
         return scores.argmax(axis=1)
@@ -310,17 +310,17 @@ def ends_in_softmax(symbol: Symbol) -> bool:
     return node["kind"] == "op" and node["op"].name == "softmax"
 
 
-def predict_proba(net: Module, x: Any, batch_size: int, *, device: str, **numerics: Any) -> np.ndarray:
-    """Probability of each class, float32; `device` and `numerics` as of `make_runner`."""
+def predict_proba(net: Module, x: Any, batch_size: int, **execution: Any) -> np.ndarray:
+    """Probability of each class, float32; `execution` as of `check_execution`."""
     from pycnn import functional
 
-    numerics = check_execution(device=device, who="predict_proba", **numerics)
+    execution = check_execution(who="predict_proba", **execution)
 
     def finish(result: Any) -> Symbol:
         scores = _scores(net, result)
         return scores if ends_in_softmax(scores) else functional.softmax(scores)
 
-    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish, **numerics), who="predict_proba")
+    return in_batches(x, batch_size, lambda part: _run(net, (part,), "proba", finish, **execution), who="predict_proba")
 
 
 def features(net: Module, x: Any, layer: str, batch_size: int = 256, *, device: str = "cpu") -> np.ndarray:
@@ -339,7 +339,7 @@ def features(net: Module, x: Any, layer: str, batch_size: int = 256, *, device: 
     from pycnn.nn.module import watch_calls
 
     net.get_module(layer)
-    where = check_device(device)
+    where = check_device(device, who="features")
 
     def values(part: Any) -> np.ndarray:
         with watch_calls() as calls:

@@ -452,6 +452,7 @@ class Module:
         *,
         batch_size: int = 256,
         device: str = "cpu",
+        threads: int | None = None,
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
@@ -463,6 +464,7 @@ class Module:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; on the CPU the result does not depend on it.
             device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
+            threads: At most this many; None chooses. The result does not depend on it.
             dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
@@ -474,7 +476,8 @@ class Module:
         Raises:
             ShapeError: As a call, or the net's output is not (N, classes).
             DTypeError: As a call, or `dtype` is none of these.
-            ArgumentError: `batch_size` is not positive, `device` is no text, or a flag is not True or False.
+            ArgumentError: `batch_size` or `threads` is not positive, `device` is no text, or a flag is not True or
+                False.
             DeviceError: The device is absent, or there is none of that name.
             UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         """
@@ -483,6 +486,7 @@ class Module:
             x,
             batch_size,
             device=device,
+            threads=threads,
             dtype=dtype,
             emulate_bfloat16=emulate_bfloat16,
             winograd=winograd,
@@ -495,6 +499,7 @@ class Module:
         *,
         batch_size: int = 256,
         device: str = "cpu",
+        threads: int | None = None,
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
@@ -508,6 +513,7 @@ class Module:
             x: Images (N, H, W, C) as for a call.
             batch_size: Images per run; on the CPU the result does not depend on it.
             device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
+            threads: At most this many; None chooses. The result does not depend on it.
             dtype: "float32"; "bfloat16", or on a GPU "float16", for activations (see `pycnn.compile`).
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
@@ -519,7 +525,8 @@ class Module:
         Raises:
             ShapeError: As a call, or the net's output is not (N, classes).
             DTypeError: As a call, or `dtype` is none of these.
-            ArgumentError: `batch_size` is not positive, `device` is no text, or a flag is not True or False.
+            ArgumentError: `batch_size` or `threads` is not positive, `device` is no text, or a flag is not True or
+                False.
             DeviceError: The device is absent, or there is none of that name.
             UnsupportedError: bfloat16 without AMX or AVX512-BF16, or float16 on the CPU.
         """
@@ -528,6 +535,7 @@ class Module:
             x,
             batch_size,
             device=device,
+            threads=threads,
             dtype=dtype,
             emulate_bfloat16=emulate_bfloat16,
             winograd=winograd,

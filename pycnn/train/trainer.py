@@ -169,6 +169,7 @@ class Trainer:
         self.steps = 0
         self._turn = turn_of(net)
         self._device = device
+        self._threads = threads
         self._ranks: _ranks.Ranks | None = None
         self._has_joined = False
         #: Learning rate of the last step; None before the first.
@@ -605,7 +606,7 @@ class Trainer:
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Class of each image, int64 (N,), computed where and as in training; see `pycnn.nn.Module.predict`."""
-        return self.net.predict(x, batch_size=batch_size, device=self._device, **self.numerics)
+        return self.net.predict(x, batch_size=batch_size, device=self._device, threads=self._threads, **self.numerics)
 
     # ---- Averages
 

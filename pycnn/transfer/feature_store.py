@@ -150,7 +150,7 @@ def extract(
     """
     data = as_dataset(dataset, who="features")
     size = as_integer(batch_size, who="features", name="batch_size", low=1)
-    how = {"threads": threads, "device": check_device(device)}
+    how = {"threads": threads, "device": check_device(device, who="features")}
     loader = Loader(data, min(size, len(data)), shuffle=False, transform=transform, workers=workers)
     paths = tuple(str(path) for path in _paths(data))
     names = tuple(str(name) for name in data.class_names)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import pycnn
+from pycnn.nn import _running
+from pycnn.program import compile_traced
 
 
 def test_evaluate_agrees_with_python(run, model, has_types):
@@ -85,6 +87,19 @@ def test_every_way_of_measuring_computes_as_asked(run, model, words):
     assert abs(lower["accuracy"] - plain["accuracy"]) < 0.02
     assert lower["loss"] != plain["loss"]
     assert lower["loss"] == pytest.approx(plain["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("words", [("--mirror",), ("--ten-crop",), ("--ensemble", "--mirror"), ("--ensemble",)])
+def test_ensembles_and_crops_run_on_the_threads_that_are_asked_for(run, model, words, monkeypatch):
+    given = []
+
+    def told(*arguments, **options):
+        given.append(options["threads"])
+        return compile_traced(*arguments, **options)
+
+    monkeypatch.setattr(_running, "compile_traced", told)
+    assert run("evaluate", model, *words, "--threads", "1").code == 0
+    assert set(given) == {1}
 
 
 def test_larger_images_are_cut_from_the_middle(run, model):

@@ -141,7 +141,7 @@ def test_predict_computes_as_training_does():
         dtype, emulated = options.get("dtype", "float32"), options.get("emulate_bfloat16", False)
         program = pc.compile(net, x.shape, dtype, winograd=options.get("winograd", True), emulate_bfloat16=emulated)
         assert trainer.predict(x).tolist() == program(x).argmax(axis=1).tolist()
-        numerics = {"device": "cpu", **trainer.numerics}
+        numerics = {"device": "cpu", "threads": None, **trainer.numerics}
         (runner,) = (r for key, r in net._private.cache._runners.items() if dict(key[2]) == numerics)
         assert [s["variant"] for s in runner.program.steps()] == [s["variant"] for s in program.steps()]
     with pytest.raises(pc.DeviceError):
