@@ -277,7 +277,7 @@ def compare(
         lr if lr is not None else _RATE if any(True for _ in net.named_buffers()) else _RATE_WITHOUT_NORM,
         default_augmentation(learn.image_shape) if transform is None else transform,
         threads,
-        check_device(device, who="compare"),
+        check_device(device, who=who),
     )
     say = report or (lambda _: None)
     if "scratch" in names:
