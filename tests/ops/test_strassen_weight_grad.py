@@ -83,6 +83,8 @@ CASES = {
     "strided": Case((3, 21, 19, 128), 96, (2, 2)),
     "strided_columns": Case((5, 12, 9, 128), 64, (1, 2)),
     "split": Case((2, 13, 12, 128), 526),  # output channels are shared out
+    "split_inputs": Case((2, 13, 11, 576), 70),  # input channels are
+    "split_all": Case((1, 17, 17, 576), 522, kernel=(1, 2)),
     "parts": Case((2, 61, 59, 128), 66),  # pixels are shared out
     "window": Case((5, 13, 21, 128), 70, (2, 2), padding=1, kernel=(3, 3)),
     "padded": Case((2, 12, 12, 128), 64, padding=1),

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "backends/cpu/strassen.h"
 #include "backends/cpu/strassen_grad.h"
 #include "core/parallel.h"
 
@@ -14,11 +13,10 @@ namespace {
 
 constexpr Index kMinInputs = 128, kMinOutputs = 64;  // fewer do not repay the sums of the operands
 constexpr Index kMinPixels = 256;
-constexpr Index kInputStep = 64;            // whole blocks in both halves
-constexpr Index kUnitPairs = 64;            // all that a unit is multiplied with stays in L2
-constexpr Index kSplitFloats = 256 * 1024;  // of the gradient: seven quarters of them are summed
-constexpr Index kMinSplit = 128, kMaxSplit = 512;  // output channels
-constexpr Index kMaxInputs = 256;                  // of a half, in a chunk
+constexpr Index kInputStep = 64;  // whole blocks in both halves
+constexpr Index kUnitPairs = 64;  // all that a unit is multiplied with stays in L2
+// Channels of a chunk, of each side: seven quarters of their products are summed.
+constexpr Index kMinSplit = 128, kMaxSplit = 512;
 constexpr Index kMaxParts = 16;
 constexpr Index kMinPairs = 64;                 // of a part
 constexpr Index kWantedChunks = 8;              // more only where their parts are long enough
@@ -62,17 +60,14 @@ static_assert(std::has_unique_object_representations_v<StrassenGradPlan>);
 // ---- Planning
 
 void choose_cut(StrassenGradPlan& plan) {
-  const Index blocks = plan.in_channels / kInputStep;
-  plan.input_splits = ceil_div(plan.in_channels / 2, kMaxInputs);
-  const Index inputs = ceil_div(blocks, plan.input_splits) * kInputStep;
-  const Index split = std::clamp(kSplitFloats / inputs, kMinSplit, kMaxSplit);
+  plan.input_splits = ceil_div(plan.in_channels, kMaxSplit);
   const Index most_parts = std::clamp<Index>(
       std::min(kPartFloats / plan.part_floats(), plan.pairs() / kMinPairs), 1, kMaxParts);
   auto parts_for = [&]() {
     const Index wanted = std::max(plan.pairs() / kPartPairs, ceil_div(kWantedChunks, plan.cuts()));
     return std::clamp<Index>(wanted, 1, most_parts);
   };
-  plan.splits = ceil_div(plan.out_channels, split);
+  plan.splits = ceil_div(plan.out_channels, kMaxSplit);
   while (plan.cuts() * parts_for() < kWantedChunks &&
          plan.out_channels / (2 * plan.splits) >= kMinSplit)
     plan.splits *= 2;

@@ -1,5 +1,5 @@
 #pragma once
-#include "backends/cpu/gemm.h"
+#include "backends/cpu/strassen.h"
 
 // Inner loops of weight gradients by Strassen's algorithm in Winograd's form, with the names of
 // strassen.h and for AVX-512 alone, as there. Plain pointers and counts only.
@@ -27,7 +27,7 @@ struct StrassenGradUnit {
   Index grad_pixel = 0;         // floats from pixel to pixel
   Index grad_half = 0;          // from the lower channels to the upper ones; likewise `input_half`
   const float* input = nullptr;
-  const Index* pixels = nullptr;  // where each pixel's inputs begin; kNoPixel are zeros
+  const Index* pixels = nullptr;  // floats from `input` to those of each pixel; kNoPixel are zeros
   Index input_half = 0;
   Index pairs = 0;
   Index outputs = 0;  // of each half
@@ -53,8 +53,7 @@ struct StrassenGradResult {
 };
 
 namespace avx512 {
-constexpr Index kStrassenGroup = 4;   // panels
-constexpr Index kStrassenPanel = 16;  // floats of a pair in a panel
+constexpr Index kStrassenGroup = 4;  // panels
 Index strassen_grad_panel_floats(Index pairs);
 Index strassen_grad_block_floats(Index pairs, Index inputs);
 void strassen_grad_products(const StrassenGradUnit& job);

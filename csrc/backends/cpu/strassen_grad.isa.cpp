@@ -1,18 +1,18 @@
 #include "backends/cpu/strassen_grad.h"
 
 #include "backends/cpu/simd.isa.h"
-#include "backends/cpu/strassen.h"
 
-// A source is read once: the sums of all products are made of it together. Those of the right sides
-// last for the call, those of the left sides for a group of panels, while what comes next is asked
-// for: with as many channels as deep layers have, all sums would not stay in the second cache.
+// A call reads a source once: the sums of all products are made of it together. Those of the right
+// sides last for the call, those of the left sides for a group of panels: with as many channels as
+// deep layers have, all sums would not stay in the second cache.
 namespace pycnn::cpu::PYCNN_ISA {
 namespace {
 
 constexpr int kScalars = static_cast<int>(kGemmScalars);
 constexpr Index kBlock = 2 * kLanes;
 constexpr Index kTile = kScalars * kBlock;
-constexpr Index kPanel = kStrassenPanel;  // a panel's pixels start at lines of their own, or halves
+constexpr Index kPanel = 16;  // floats of a pair in a panel: a line
+static_assert(kScalars <= kLanes && kLanes <= kPanel);
 constexpr Index kGroup = kStrassenGroup;
 constexpr Index kProducts = kStrassenGradProducts;
 
@@ -24,24 +24,24 @@ Index block_floats(Index pairs) { return (pairs + 1) * kBlock; }
 // ---- Sums of operands
 
 // Of up to a vector of both halves of both pixels' gradients.
-PYCNN_INLINE void sum_left(Vec a11, Vec a12, Vec a21, Vec a22, Index product, float* to) {
+PYCNN_INLINE void sum_left(Vec a11, Vec a12, Vec a21, Vec a22, Index product_floats, float* to) {
   const Vec s1 = a21 + a22, s2 = s1 - a11;
   const Vec sums[kProducts] = {a11, a12, a12 - s2, a22, s1, s2, a11 - a21};
 #pragma GCC unroll 7
-  for (int i = 0; i < kProducts; ++i) store(to + i * product, sums[i]);
+  for (int i = 0; i < kProducts; ++i) store(to + i * product_floats, sums[i]);
 }
 
 // Likewise of inputs.
-PYCNN_INLINE void sum_right(Vec b11, Vec b12, Vec b21, Vec b22, Index product, float* to) {
+PYCNN_INLINE void sum_right(Vec b11, Vec b12, Vec b21, Vec b22, Index product_floats, float* to) {
   const Vec t1 = b12 - b11, t2 = b22 - t1;
   const Vec sums[kProducts] = {b11, b21, b22, t2 - b21, t1, t2, b22 - b12};
 #pragma GCC unroll 7
-  for (int i = 0; i < kProducts; ++i) store(to + i * product, sums[i]);
+  for (int i = 0; i < kProducts; ++i) store(to + i * product_floats, sums[i]);
 }
 
 // [product][panel][pair][kPanel], of `outputs` outputs from `grad` on.
 void sum_group(const StrassenGradUnit& job, const float* grad, Index outputs) {
-  const Index panel = panel_floats(job.pairs), product = kGroup * panel;
+  const Index panel = panel_floats(job.pairs), product_floats = kGroup * panel;
   const Index second = job.grad_pixel, upper = job.grad_half;
   float* to = job.panels;
   for (Index pair = 0; pair < job.pairs; ++pair, grad += 2 * job.grad_pixel, to += kPanel) {
@@ -51,12 +51,12 @@ void sum_group(const StrassenGradUnit& job, const float* grad, Index outputs) {
     for (; left >= kScalars; left -= kScalars, from += kScalars, sums += panel)
       sum_left(load_lanes(from, kScalars), load_lanes(from + second, kScalars),
                load_lanes(from + upper, kScalars), load_lanes(from + upper + second, kScalars),
-               product, sums);
+               product_floats, sums);
     const int rest = static_cast<int>(left);
     if (rest > 0)
       sum_left(load_lanes(from, rest), load_lanes(from + second, rest),
-               load_lanes(from + upper, rest), load_lanes(from + upper + second, rest), product,
-               sums);
+               load_lanes(from + upper, rest), load_lanes(from + upper + second, rest),
+               product_floats, sums);
   }
 }
 
@@ -64,7 +64,7 @@ constexpr Index kAhead = 4;  // pairs whose inputs come near before they are sum
 
 // [product][block][pair][kBlock], of all inputs.
 void sum_inputs(const StrassenGradUnit& job) {
-  const Index block = block_floats(job.pairs), product = job.inputs / kBlock * block;
+  const Index block = block_floats(job.pairs), product_floats = job.inputs / kBlock * block;
   float* to = job.blocks;
   for (Index pair = 0; pair < job.pairs; ++pair, to += kBlock) {
     const Index* pixels = job.pixels + 2 * pair;
@@ -87,7 +87,8 @@ void sum_inputs(const StrassenGradUnit& job) {
         sum_right(has_first ? load(first + at) : zero(),
                   has_first ? load(first + job.input_half + at) : zero(),
                   has_second ? load(second + at) : zero(),
-                  has_second ? load(second + job.input_half + at) : zero(), product, sums + v);
+                  has_second ? load(second + job.input_half + at) : zero(), product_floats,
+                  sums + v);
       }
   }
 }

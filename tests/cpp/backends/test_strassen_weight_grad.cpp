@@ -56,7 +56,9 @@ const std::vector<Case> kCases = {
     {.n = 2, .h = 41, .w = 39, .ic = 128, .oc = 132},  // long parts
     // Shares of the input channels, not all alike.
     {.h = 16, .w = 16, .ic = 576, .oc = 70},
-    {.h = 17, .w = 17, .ic = 1088, .oc = 64, .stride = {1, 1}, .padding = 1},
+    {.h = 17, .w = 17, .ic = 1088, .oc = 64, .padding = 1},
+    {.h = 16, .w = 16, .ic = 576, .oc = 514},  // and of the output channels
+    {.h = 17, .w = 17, .ic = 576, .oc = 522, .kernel = {1, 2}},
     // Windows: an odd number of pixels, padding, and taps of which none sees some rows.
     {.n = 5, .h = 13, .w = 21, .oc = 70, .stride = {2, 2}, .kernel = {3, 3}, .padding = 1},
     {.n = 2, .h = 12, .w = 12, .oc = 64, .padding = 1},
