@@ -209,6 +209,7 @@ class Ensemble:
         source: str | PathLike[str] | Sequence[str | PathLike[str]],
         *,
         device: str = "cpu",
+        threads: int | None = None,
         dtype: str = "float32",
         emulate_bfloat16: bool = False,
         winograd: bool = True,
@@ -219,6 +220,7 @@ class Ensemble:
         Args:
             source: A list file, or the model files themselves.
             device: Where it runs; this and what follows as for `Ensemble`. No file tells it.
+            threads: At most this many; None chooses.
             dtype: Of activations.
             emulate_bfloat16: Let "bfloat16" run on any processor, slowly.
             winograd: Whether convolutions may use Winograd's algorithms.
@@ -235,6 +237,7 @@ class Ensemble:
         return cls(
             [load(path) for path in paths],
             device=device,
+            threads=threads,
             dtype=dtype,
             emulate_bfloat16=emulate_bfloat16,
             winograd=winograd,

@@ -54,8 +54,11 @@ def test_every_device_of_the_host_gives_the_same_bits(data, device):
 def test_a_loaded_ensemble_runs_as_it_is_told(data, tmp_path):
     nets = [member(seed) for seed in range(2)]
     pc.Ensemble(nets).save(tmp_path / "two.toml")
-    how = {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False, "tf32": True}
-    found = pc.Ensemble.load(tmp_path / "two.toml", device="auto", **how).predict_proba(data.images)
+    how = {"threads": 1, "dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False, "tf32": True}
+    loaded = pc.Ensemble.load(tmp_path / "two.toml", device="auto", **how)
+    found = loaded.predict_proba(data.images)
+    ran = [dict(key[2]) for net in loaded.nets for key in net._private.cache._runners]
+    assert ran == [{**how, "device": "cpu", "tf32": False}] * 2
     np.testing.assert_array_equal(found, pc.Ensemble(nets, **how).predict_proba(data.images))
     assert not np.array_equal(found, pc.Ensemble(nets).predict_proba(data.images))
     with pytest.raises(pc.DeviceError, match="device 'cuda:99'"):

@@ -66,7 +66,7 @@ def train_ensemble(args: argparse.Namespace, recipe: Recipe, run_dir: Path | Non
     if listing is not None and output.is_main:
         write_list(listing, [member["file"] for member in members])
     # As each net was measured: where it was trained, and in that type.
-    ensemble = Ensemble(nets, device=args.device, **done.trainer.numerics)
+    ensemble = Ensemble(nets, device=args.device, threads=args.threads, **done.trainer.numerics)
     measured = ensemble.evaluate(plan.data.test, transform=recipe.make_test_transform())
     accuracies = [member["test_accuracy"] for member in members]
     values = {

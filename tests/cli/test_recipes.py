@@ -251,11 +251,11 @@ def test_ensemble_is_measured_where_it_was_trained(run, monkeypatch):
         return pc.Ensemble(nets, **options)
 
     monkeypatch.setattr("pycnn.cli._ensemble.Ensemble", ensemble)
-    words = ("train", "--ensemble", "1", "--epochs", "1", "--device", "auto", "--no-winograd")
+    words = ("train", "--ensemble", "1", "--epochs", "1", "--device", "auto", "--threads", "1", "--no-winograd")
     result = run(*words, "--dtype", "bfloat16", "--emulate-bfloat16", "--json")
     assert result.code == 0
     how = {"dtype": "bfloat16", "emulate_bfloat16": True, "winograd": False, "tf32": False}
-    assert told == [{"device": "auto", **how}]
+    assert told == [{"device": "auto", "threads": 1, **how}]
     (member,) = result.json["members"]
     assert result.json["ensemble_accuracy"] == member["test_accuracy"]
     assert result.json["ensemble_loss"] == pytest.approx(member["test_loss"], rel=1e-4)
