@@ -38,6 +38,17 @@ def pytest_runtest_call():
         pytest.skip(str(error))
 
 
+@pytest.fixture
+def image_loops():
+    """As above for tests of commands, which would make an exit status of that error."""
+    from pycnn.data import _image
+
+    try:
+        _image.gather  # noqa: B018
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's root folder."""

@@ -99,8 +99,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     _options.check_output("--csv", args.csv, example="table.csv")
     if not args.dir.is_dir():
         raise NotADirectoryError(f"'{args.dir}' is no directory")
-    optional("sklearn.linear_model", extra="transfer", who="pycnn transfer")
     require_device(args.device)
+    optional("sklearn.linear_model", extra="transfer", who="pycnn transfer")
     net, shown, size = _encoder(args)
     channels = (net.input_shape or (0, 0, 3))[2]
     data = _data.load_data("folder", args.dir, size=size, channels=channels, on_error=args.on_error)

@@ -18,7 +18,7 @@ from pycnn.errors import FileError
 from pycnn.transfer import Comparison, StrategyResult
 
 Image = pytest.importorskip("PIL.Image")
-pytest.importorskip("sklearn")
+pytest.importorskip("sklearn.linear_model")
 
 
 @pytest.fixture(autouse=True)
@@ -237,3 +237,10 @@ def test_mistakes_are_told(run, encoder, pictures, tmp_path):
             (tmp_path / "two" / part / name).mkdir(parents=True)
             Image.new("RGB", (20, 20)).save(tmp_path / "two" / part / name / "0.png")
     assert "classes of train and val differ: a, b; a, c" in run("transfer", tmp_path / "two").err
+
+
+def test_an_absent_device_is_told_before_anything_else(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pycnn.cli.transfer.optional", lambda *_a, **_n: pytest.fail("scikit-learn was asked for"))
+    result = run("transfer", tmp_path, "--device", "cuda:99")
+    assert result.code != 0
+    assert "device 'cuda:99'" in result.err

@@ -297,12 +297,9 @@ def test_on_the_cpu_it_is_refused_with_the_alternative():
             make()
 
 
-def test_the_command_line_trains_in_float16(tmp_path, capfd):
+def test_the_command_line_trains_in_float16(tmp_path, capfd, image_loops):
     if "emulated" in os.environ.get("PYCNN_CUDA_MODULE", ""):
         pytest.skip("an epoch of LeNet-5 takes the emulated device minutes")
-    from pycnn.data import _image
-
-    _image.gather  # noqa: B018  where it was not built: the command would make an exit status of that
     words = ["--data", "digits", "--epochs", "1", "--seed", "1", "--device", "cuda", "--run-dir", str(tmp_path / "run")]
     code = main(["train", "lenet5", *words, "--dtype", "float16", "--json"])
     out, err = capfd.readouterr()

@@ -50,15 +50,15 @@ def test_fine_tuning_learns_what_the_cpu_learns(part):
 
 
 def test_the_survey_says_the_same():
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn.linear_model")
     here, there = (survey(make_tiny_net(), DATA, similarity="different", device=device) for device in ("cpu", "cuda"))
     assert [depth.nearest for depth in there.depths] == [depth.nearest for depth in here.depths]
     assert there.advice == here.advice
     assert there.predicted.keys() == here.predicted.keys()
 
 
-def test_the_command_runs_there(tmp_path, capsys):
-    pytest.importorskip("sklearn")
+def test_the_command_runs_there(tmp_path, capsys, image_loops):
+    pytest.importorskip("sklearn.linear_model")
     image = pytest.importorskip("PIL.Image")
     for part in ("train", "val"):
         for index, (pixels, label) in enumerate(zip(DATA.images, DATA.labels, strict=True)):

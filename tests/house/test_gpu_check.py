@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -208,38 +209,42 @@ def test_tests_that_need_what_cython_builds_skip_without_it_and_others_do_not(sc
     stub = re.search(r"echo '(def __getattr__.*?)' >.*/_image\.py", script.read_text())[1]
     (tmp_path / "conftest.py").write_bytes((root / "tests/conftest.py").read_bytes())
     (tmp_path / "stub.py").write_text(stub)
+    (tmp_path / "first.py").write_text("import sys, stub; sys.modules['pycnn.data._image'] = stub")
     (tmp_path / "test_it.py").write_text(
         "import stub\ndef test_needs(): stub.shuffle()\ndef test_lacks(): raise ImportError('another module')\n"
         "def test_python_may_ask(): assert not hasattr(stub, '__wrapped__')\n"
+        "def test_of_a_command(image_loops): raise SystemExit(1)\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "first",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
     variables = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(pycnn.__file__).parent.parent}", "PYTEST_ADDOPTS": ""}
     result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert re.search(r"^1 failed, 1 passed, 1 skipped", result.stdout, re.MULTILINE), result.stdout
+    assert re.search(r"^1 failed, 1 passed, 2 skipped", result.stdout, re.MULTILINE), result.stdout
 
 
-WITHOUT_IMAGE = """
-import sys, types
-stub = types.ModuleType("pycnn.data._image")
-exec(sys.argv[1], vars(stub))
-sys.modules[stub.__name__] = stub
-sys.path[:0] = sys.argv[2:]
-import test_float16
-try:
-    test_float16.test_the_command_line_trains_in_float16(None, None)
-except ImportError as error:
-    print(error)
-"""
-
-
-def test_the_test_that_trains_by_the_command_line_skips_without_cython(script, root):
-    stub = re.search(r"echo '(def __getattr__.*?)' >.*/_image\.py", script.read_text())[1]
-    command = [sys.executable, "-c", WITHOUT_IMAGE, stub, root / "tests/cuda"]
-    variables = os.environ | {"PYTHONPATH": str(Path(pycnn.__file__).parent.parent)}
-    variables.pop("PYCNN_CUDA_MODULE", None)
-    result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    # As tests/conftest.py takes it.
-    assert result.stdout.startswith("pycnn.data._image was not built"), result.stdout + result.stderr
+def test_device_tests_of_commands_that_read_data_skip_without_cython_too(root):
+    found = []
+    for path in sorted((root / "tests/cuda").glob("test_*.py")):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef):
+                nodes = list(ast.walk(function))
+                words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+                calls = any(isinstance(node, ast.Call) and ast.unparse(node.func) == "main" for node in nodes)
+                if calls and words & {"train", "evaluate", "transfer", "history"}:
+                    found.append(function.name)
+                    assert "image_loops" in [a.arg for a in function.args.args], f"{path.name}: {function.name}"
+    assert len(found) >= 2
 
 
 FAKE_XDIST = """

@@ -71,7 +71,7 @@ def test_advice_refuses_nonsense():
 
 
 def test_survey_measures_each_depth(tiny_net):
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn.linear_model")
     data = coloured_images(60)
     found = survey(tiny_net, data)
     assert [depth.layers for depth in found.depths] == [("layer1",), ("layer2",), ("layer1", "layer2")]
@@ -101,7 +101,7 @@ def test_survey_measures_each_depth(tiny_net):
 
 
 def test_every_strategy_is_carried_out_and_the_best_net_is_written(tiny_net, photos, tmp_path):
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn.linear_model")
     before = tiny_net.state_dict()
     train, val = (ImageFolder(photos / part, size=12) for part in ("train", "val"))
     lines = []
@@ -309,7 +309,7 @@ def test_survey_costs_the_net_at_the_size_of_the_data(tiny_net):
     # The dense layer's share of the work falls with the size of the maps.
     larger = predicted_seconds(tiny_net, 1.0, 10, 3, input_shape=(48, 48, 3))
     assert 30.0 < larger["finetune-head"] < predicted["finetune-head"]
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn.linear_model")
     assert list(survey(net, data).predicted) == list(STRATEGIES)
 
 

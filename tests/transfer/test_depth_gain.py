@@ -190,7 +190,7 @@ def test_what_is_no_home_is_refused_and_the_file_stays(measured, file):
 
 def test_accuracies_of_real_layers_make_the_gain(tiny_net):
     """Colours are told apart by any layer: depth brings nothing."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn.linear_model")
     found = survey(tiny_net, coloured_images(24, classes=2))
     assert [depth.linear for depth in found.depths] == [1.0, 1.0, 1.0]
     assert found.gain.value == 0.0

@@ -9,7 +9,7 @@ from tiny_nets import coloured_images
 import pycnn as pc
 from pycnn.transfer import Encoder, compare, extract, features, finetune, record_home_gain, survey
 
-pytest.importorskip("sklearn")
+pytest.importorskip("sklearn.linear_model")
 DATA = coloured_images(24)
 LAYERS = ["layer1", "layer2"]
 TASKS = {
