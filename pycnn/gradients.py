@@ -43,7 +43,7 @@ def value_and_grad(
         relu_rule: "exact" gives gradients. "guided" lets only positive gradients pass back through an open ReLU or
             ReLU6 (guided back-propagation, Springenberg et al. 2015), "deconvnet" positive gradients through any
             (Zeiler and Fergus 2014): pictures of what a unit responds to, not derivatives.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         isa: Instruction set; None takes the best.
         threads: None chooses.
         variants: Kernel variants to pin.

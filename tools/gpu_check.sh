@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU: build, tests beside the CPU, checks of memory accesses, times beside PyTorch.
 #   tools/gpu_check.sh OUTPUT_DIR [PHASE[:SECONDS]...]    # all phases but those on demand, or those named alone
-# On demand: rates; and, each of up to 9 minutes, zoo, cifar10, tune_all (every kernel of the nets that are timed is chosen by time;
-# once more goes on where the first ended) and compiled_all (torch.compile beside pycnn for every row, which the table joins, as it
+# On demand: rates; and, each of up to 9 minutes, zoo (with the tests of transfer and inspect, which are nowhere else), cifar10, tune_all
+# (every kernel of the nets that are timed is chosen by time; once more goes on where the first ended) and compiled_all (torch.compile beside pycnn for every row, which the table joins, as it
 # does OUTPUT_DIR/torch.json or what PYCNN_TORCH_BASELINE names, of gpu_torch_baseline.py).
 # Each phase has its own time limit, or the one that is given (all of them, with what ending one may take, are 570 s; those on demand
 # apart; the last gets what the others leave) and leaves
@@ -12,7 +12,8 @@
 # is skipped for what the machine lacks is no failure, but the table begins with how many these are.
 # It needs what a CUDA image with PyTorch, pybind11, cmake and ninja holds, and downloads nothing. Without Cython data sets
 # and transforms are not built, and tests that need them (of fit and evaluate) skip; without pytest nets of the zoo stand in for the tests of nets
-# (tools/gpu_nets.py). The table says so, and neither is a failure. The build stays in build-gpu/. The kernels' own tests take doctest
+# (tools/gpu_nets.py), and those of transfer and inspect run nowhere. The table says so, and neither is a failure.
+# The build stays in build-gpu/. The kernels' own tests take doctest
 # (in a folder that DOCTEST_INCLUDE_DIR names, if it is not the system's), or else pycnn's stand-in for it. PYCNN_CUDA_PLANS may
 # name a file of chosen kernels to go on with; it is OUTPUT_DIR/cuda_plans.txt otherwise.
 set -uo pipefail

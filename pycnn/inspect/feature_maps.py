@@ -50,8 +50,8 @@ def activations(
         net: The net.
         x: Images (N, H, W, C), float32, or uint8, which is read as 0..1.
         layers: Names as the summary shows them. Default: every feature map with more than one position.
-        batch_size: Images per run; the result does not depend on it.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        batch_size: Images per run; on the CPU the result does not depend on it.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Returns:
         float32 arrays by layer, in the order asked for: (N, H', W', C') for feature maps.

@@ -65,7 +65,7 @@ def input_gradients(
         x: Images (N, H, W, C), float32, or uint8, which is read as 0..1.
         classes: A class for all images, or one for each. Default: the predicted ones.
         double: Run in float64 with the slow reference kernels, for checks; on the CPU alone.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Returns:
         (N, H, W, C), score per unit of pixel value; float32, or float64 with `double`.
@@ -186,7 +186,7 @@ def grad_cam(
         upsample: Enlarge the map to the image by bilinear interpolation; each position of the map lies at the middle of
             its receptive field, so that nothing is shifted where convolutions have no padding.
         double: Run in float64 with the slow reference kernels, for checks; on the CPU alone.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Returns:
         (N, H, W), or (N, H', W') of the layer without `upsample`; not negative, in units of the score. All zeros where

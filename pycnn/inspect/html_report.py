@@ -149,7 +149,7 @@ def report(
         title: Of the page.
         notes: Lines under it.
         seed: Of the gradient ascent and descent.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         progress: Told what is being drawn.
 
     Raises:

@@ -67,8 +67,8 @@ def invert_features(
         total_variation: Weight of smoothness; 0 for none. Late layers of deep nets need more of it, or their images are
             noise; of early layers less gives sharper images.
         l2: Weight of greyness; 0 for none.
-        seed: Of the noise; the same seed gives the same images, alone or among others.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        seed: Of the noise; the same seed gives the same images, on the CPU alone or among others.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Raises:
         ArgumentError: There is no such layer, all of its values are 0 for an image, an image holds NaN or infinity, or

@@ -90,8 +90,8 @@ def predictions(net: Module, data: Any, *, batch_size: int = 256, device: str = 
     Args:
         net: A net that gives scores (N, classes).
         data: A data set with `labels`, `class_names` and `read`, as `pycnn.data` has them.
-        batch_size: Images per run; the result does not depend on it.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        batch_size: Images per run; on the CPU the result does not depend on it.
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Raises:
         ShapeError: The net gives no scores, or refuses the images.

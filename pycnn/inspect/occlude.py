@@ -36,7 +36,7 @@ def occlusion(
         stride: Pixels between neighbouring squares. Default: half the size.
         fill: Value of the covered pixels, in the range of the image. Default: the image's mean of each channel.
         batch_size: Images per run.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Returns:
         float32 (N, H, W), probability: positive where the class needs the pixel, negative where the pixel spoke

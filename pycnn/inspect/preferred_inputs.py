@@ -49,7 +49,7 @@ def maximize(
         jitter: Largest shift in pixels. Default: an eighth of the shorter side, at most 16.
         blur: Standard deviation in pixels; 0 for none.
         seed: Of the first image (grey with a little noise) and of the shifts; the same seed gives the same images.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Returns:
         float32 (len(units), H, W, C) in 0..1.
@@ -188,7 +188,7 @@ def top_patches(
         channels: Which of its channels.
         count: Patches for each.
         batch_size: Images per run.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Raises:
         ArgumentError: There is no such layer or channel, or there are fewer images than `count`.

@@ -548,8 +548,8 @@ class Module:
         Args:
             x: Images (N, H, W, C) as for a call.
             layer: Dotted name of a module, as `summary` and `named_modules` show it.
-            batch_size: Images per run; the result does not depend on it.
-            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+            batch_size: Images per run; on the CPU the result does not depend on it.
+            device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
         Returns:
             float32 (N, ...), the layer's output.

@@ -222,8 +222,8 @@ def compare(
         transform: Augmentation; default: `default_augmentation`.
         out: A folder to keep features in (see `extract`).
         threads: At most this many; None chooses.
-        device: Where nets train and run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N". Nearest neighbours and linear
-            classifiers of features are the host's work.
+        device: Where nets train and run: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so
+            far. Nearest neighbours and linear classifiers of features are the host's work.
         report: Told what is going on, a line at a time.
 
     Returns:

@@ -124,11 +124,11 @@ def extract(
             times of change; of arrays, their bytes (`fingerprint` of the data set). Features of data that cannot be
             recognised (other data sets) are computed every time. What they were computed on does not count, though
             devices and instruction sets round differently. Default: the features stay in memory.
-        batch_size: Images per run; the result does not depend on it.
+        batch_size: Images per run; on the CPU the result does not depend on it.
         transform: What is done to the images first, of `pycnn.data.transforms`, for example a `CenterCrop`.
         workers: Threads that prepare batches (see `pycnn.data.Loader`).
         threads: At most this many for the net; None chooses.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
 
     Returns:
         The features, with labels and names.
@@ -190,7 +190,7 @@ def features(
         x: Images (N, H, W, C), float32, or uint8, which is read as 0..1.
         layer: A layer's name, or several, whose features are joined; default: the top layer.
         batch_size: Images per run.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         options: Of `Encoder`: `pool` and `normalize`.
 
     Returns:

@@ -150,8 +150,8 @@ def survey(
         epochs: Of training, for the predicted times.
         seed: Of the folds.
         threads: At most this many for the features; None chooses.
-        device: Where the net runs: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N". Neighbours and classifiers of
-            features are the host's work.
+        device: Where the net runs: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
+            Neighbours and classifiers of features are the host's work.
 
     Returns:
         Accuracies by depth, the similarity, the advice, predicted times, and the features.

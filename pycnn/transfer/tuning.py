@@ -108,7 +108,7 @@ def finetune(
             where the net knows their names, the same ones in the same order.
         seed: Of the fresh head, shuffling, augmentation and dropout.
         threads: At most this many; None chooses.
-        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N".
+        device: "cpu", "cuda" (the first NVIDIA GPU), "cuda:N", or "auto", which is the CPU so far.
         progress: Report on stderr.
 
     Returns:
