@@ -21,8 +21,8 @@ from pycnn.data._overlap import warn_shared_files
 from pycnn.data.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop, Transform
 from pycnn.errors import ArgumentError
 from pycnn.nn.files import save
-from pycnn.nn.module import Module, _first_symbol
-from pycnn.program import Program, check_device, compile
+from pycnn.nn.module import Module
+from pycnn.program import check_device
 from pycnn.textfile import write_text
 from pycnn.transfer.encoder import Encoder
 from pycnn.transfer.feature_store import FeatureSet, extract
@@ -49,6 +49,7 @@ STRATEGIES = {
 _PARTS = {"finetune-head": "head", "finetune-few": "few", "finetune-more": "more", "finetune-all": "all"}
 # Batch norms let large rates be; without them a net needs smaller ones.
 _RATE, _RATE_WITHOUT_NORM = 0.05, 0.005
+_AT_ONCE = 64  # held-out images that are read
 
 
 @dataclass(frozen=True)
@@ -427,24 +428,12 @@ class _Work:
 
     def _predict(self, net: Module) -> np.ndarray:
         """Classes of the held-out images."""
-        if self.threads is None:
-            parts = (self.val.read(index) for index in self._parts(len(self.val)))
-            return np.concatenate([net.predict(images, device=self.device) for images in parts])
-        dtype = np.dtype(self.val.image_dtype).name
-        found = []
-        programs: dict[int, Program] = {}
-        for index in self._parts(len(self.val)):
-            images = self.val.read(index)
-            if len(images) not in programs:
-                programs[len(images)] = compile(
-                    lambda x: _first_symbol(net(x)), images.shape, dtype, self.device, self.threads
-                )
-            found.append(programs[len(images)](images).argmax(axis=1))
-        return np.concatenate(found)
+        count = len(self.val)
+        parts = (
+            self.val.read(np.arange(i, min(i + _AT_ONCE, count), dtype=np.int64)) for i in range(0, count, _AT_ONCE)
+        )
+        return np.concatenate([net.predict(images, device=self.device, threads=self.threads) for images in parts])
 
     def _known(self) -> tuple[FeatureSet, FeatureSet]:
         assert self._features is not None
         return self._features
-
-    def _parts(self, count: int) -> list[np.ndarray]:
-        return [np.arange(i, min(i + 64, count), dtype=np.int64) for i in range(0, count, 64)]
