@@ -639,14 +639,14 @@ def check_execution(*, device: Any, threads: Any, who: str, **numerics: Any) -> 
     return {"device": check_device(device, who=who), "threads": threads, **check_numerics(who=who, **numerics)}
 
 
-def require_device(device: Any) -> None:
+def require_device(device: Any, *, who: str) -> None:
     """Refuse a device that cannot be used, before work that would be lost.
 
     Raises:
-        ArgumentError: It is no text.
+        ArgumentError: It is no text; the message begins with `who` asked.
         DeviceError: The device is not there; the text says what is missing.
     """
-    if check_device(device) != "cpu":
+    if check_device(device, who=who) != "cpu":
         compile(lambda x: x + x, (1,), device=device)
 
 

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     _options.check_output("--csv", args.csv, example="table.csv")
     if not args.dir.is_dir():
         raise NotADirectoryError(f"'{args.dir}' is no directory")
-    require_device(args.device)
+    require_device(args.device, who="transfer")
     optional("sklearn.linear_model", extra="transfer", who="pycnn transfer")
     net, shown, size = _encoder(args)
     channels = (net.input_shape or (0, 0, 3))[2]

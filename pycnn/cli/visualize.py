@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError(f"--output '{args.output}': its folder does not exist")
     if args.data is None and args.data_dir is not None:
         raise UsageError("--data-dir goes with --data")
-    require_device(args.device)
+    require_device(args.device, who="visualize")
     from pycnn.inspect.html_report import report
 
     net = _weights.find(args.net, args, fresh=True)

@@ -11,6 +11,7 @@ from pycnn.errors import ArgumentError
 from pycnn.inspect._recording import as_images, layer_program, record, spatial_layers
 from pycnn.nn.module import Module
 from pycnn.nn.receptive_field import ReceptiveField, receptive_fields
+from pycnn.program import check_device
 
 __all__ = ["activations", "layer_names", "receptive_field"]
 
@@ -68,6 +69,7 @@ def activations(
         >>> {name: array.shape for name, array in maps.items()}
         {'conv1': (2, 28, 28, 6), 'pool2': (2, 5, 5, 16)}
     """
+    where = check_device(device, who="activations")
     images = as_images(net, x, "activations")
     if isinstance(layers, str):
         raise ArgumentError(f"activations: layers must be a list of names, got {layers!r}\n  hint: [{layers!r}]")
@@ -79,7 +81,7 @@ def activations(
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         if program is None or program.inputs[0][1] != part.shape:
-            program = layer_program(net, part.shape, part.dtype.name, names, device)
+            program = layer_program(net, part.shape, part.dtype.name, names, where)
         parts.append(program.run(part))
     return {name: np.concatenate([part[f"layer_{i}"] for part in parts]) for i, name in enumerate(names)}
 

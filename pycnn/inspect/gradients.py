@@ -102,7 +102,8 @@ def saliency(net: Module, x: Any, classes: Any = None, *, double: bool = False, 
         >>> saliency(pycnn.models.lenet5(), np.zeros((1, 28, 28, 1), np.float32)).shape
         (1, 28, 28)
     """
-    found: np.ndarray = np.abs(input_gradients(net, x, classes, double=double, device=device)).max(axis=3)
+    where = check_double(double, device, "saliency")
+    found: np.ndarray = np.abs(input_gradients(net, x, classes, double=double, device=where)).max(axis=3)
     return found
 
 

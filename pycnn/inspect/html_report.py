@@ -25,6 +25,7 @@ from pycnn.inspect.mistakes import predictions
 from pycnn.inspect.occlude import occlusion
 from pycnn.inspect.preferred_inputs import maximize, top_patches
 from pycnn.nn.module import Module, _unknown
+from pycnn.program import check_device
 from pycnn.textfile import write_text
 
 __all__ = ["Picture", "Report", "report"]
@@ -164,11 +165,12 @@ def report(
         >>> page = report(pycnn.models.lenet5(), test.images[:1])  # doctest: +SKIP
         >>> page.save("report.html")  # doctest: +SKIP
     """
+    where = check_device(device, who="report")
     pixels = as_images(net, images, "report")
     if pixels.shape[3] not in (1, 3):
         raise ArgumentError(f"report: images have {pixels.shape[3]} channels, only grey and colour can be shown")
     shape = pixels.shape[1:]
-    probabilities = net.predict_proba(pixels, device=device)
+    probabilities = net.predict_proba(pixels, device=where)
     named = _names(class_names, probabilities.shape[1], "class_names")
     titles = _names(image_names, len(pixels), "image_names", default="image ")
     maps = spatial_layers(net, shape)
@@ -178,7 +180,7 @@ def report(
             raise ArgumentError(f"report: {_unknown('feature map', layer, maps)}")
     page = Report(title or f"Inside {type(net).__name__}", list(notes), net.summary(shape, compact=True)._repr_html_())
     tell = progress or (lambda _text: None)
-    drawing = _Drawing(net, pixels, named, titles, chosen, page, tell, device)
+    drawing = _Drawing(net, pixels, named, titles, chosen, page, tell, where)
     drawing.images(probabilities, classes, seed)
     drawing.filters()
     drawing.favourites(seed)

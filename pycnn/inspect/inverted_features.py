@@ -12,6 +12,7 @@ from pycnn.arguments import as_integer, as_number
 from pycnn.errors import ArgumentError
 from pycnn.inspect._recording import Recorded, as_floats, gradients, layer_program, run
 from pycnn.nn.module import Module
+from pycnn.program import check_device
 from pycnn.tracing import Symbol
 
 __all__ = ["Inversion", "invert_features"]
@@ -84,6 +85,7 @@ def invert_features(
         (2, 28, 28, 1)
     """
     who = "invert_features"
+    where = check_device(device, who=who)
     images = as_floats(net, x, who)
     steps = as_integer(steps, who=who, name="steps", low=0)
     step_size = as_number(step_size, who=who, name="step_size", low=0.0, above=True)
@@ -94,7 +96,7 @@ def invert_features(
         if not np.isfinite(image).all():
             raise ArgumentError(f"{who}: image {index} holds NaN or infinity")
     noise = np.random.default_rng(seed).normal(0.0, 0.02, images.shape[1:])
-    descent = _Descent(net, layer, np.clip(0.5 + noise, 0.0, 1.0), variation, l2, device)
+    descent = _Descent(net, layer, np.clip(0.5 + noise, 0.0, 1.0), variation, l2, where)
     parts = [
         descent.run(images[first : first + _BATCH], steps, step_size, first) for first in range(0, len(images), _BATCH)
     ]

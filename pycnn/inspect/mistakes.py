@@ -9,6 +9,7 @@ import numpy as np
 
 from pycnn.errors import ArgumentError, LabelError
 from pycnn.nn.module import Module
+from pycnn.program import check_device
 
 __all__ = ["Mistakes", "Predictions", "predictions"]
 
@@ -105,6 +106,7 @@ def predictions(net: Module, data: Any, *, batch_size: int = 256, device: str = 
         >>> int(predictions(pycnn.models.lenet5(), test).confusion_matrix().sum()), len(test)
         (450, 450)
     """
+    where = check_device(device, who="predictions")
     if not len(data):
         raise ArgumentError("predictions: the data set is empty")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -112,7 +114,7 @@ def predictions(net: Module, data: Any, *, batch_size: int = 256, device: str = 
     parts = []
     for start in range(0, len(data), batch_size):
         images = data.read(np.arange(start, min(start + batch_size, len(data))))
-        parts.append(net.predict_proba(images, batch_size=batch_size, device=device))
+        parts.append(net.predict_proba(images, batch_size=batch_size, device=where))
     probabilities = np.concatenate(parts)
     labels = np.asarray(data.labels, np.int64)
     classes = probabilities.shape[1]

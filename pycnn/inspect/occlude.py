@@ -9,6 +9,7 @@ import numpy as np
 from pycnn.errors import ArgumentError
 from pycnn.inspect._recording import as_floats, one_hot_classes
 from pycnn.nn.module import Module
+from pycnn.program import check_device
 
 __all__ = ["occlusion"]
 
@@ -53,6 +54,7 @@ def occlusion(
         >>> occlusion(pycnn.models.lenet5(), np.ones((1, 28, 28, 1), np.float32), 3, size=14).shape
         (1, 28, 28)
     """
+    where = check_device(device, who="occlusion")
     images = as_floats(net, x, "occlusion")
     height, width = images.shape[1:3]
     side = max(3, min(height, width) // 8) if size is None else size
@@ -62,12 +64,12 @@ def occlusion(
             raise ArgumentError(f"occlusion: {name} must be a whole number of at least 1, got {value!r}")
     if side > min(height, width):
         raise ArgumentError(f"occlusion: a square of {side} does not fit in an image of {height} x {width} pixels")
-    chosen = one_hot_classes(net, images, classes, "occlusion", device).argmax(axis=1)
+    chosen = one_hot_classes(net, images, classes, "occlusion", where).argmax(axis=1)
     places = [(top, left) for top in _starts(height, side, step) for left in _starts(width, side, step)]
-    before = net.predict_proba(images, batch_size=batch_size, device=device)
+    before = net.predict_proba(images, batch_size=batch_size, device=where)
     return np.stack(
         [
-            _falls(net, image, int(label), float(probabilities[label]), places, side, fill, batch_size, device)
+            _falls(net, image, int(label), float(probabilities[label]), places, side, fill, batch_size, where)
             for image, label, probabilities in zip(images, chosen, before, strict=True)
         ]
     )

@@ -13,6 +13,7 @@ from pycnn.errors import ArgumentError, ShapeError
 from pycnn.inspect._recording import Recorded, class_scores, gradients, layer_program, record, run
 from pycnn.inspect.feature_maps import receptive_field
 from pycnn.nn.module import Module
+from pycnn.program import check_device
 from pycnn.tracing import Symbol
 
 __all__ = ["Patches", "maximize", "top_patches"]
@@ -65,6 +66,7 @@ def maximize(
         >>> maximize(pycnn.models.lenet5(), [0, 7], steps=2).shape
         (2, 28, 28, 1)
     """
+    where = check_device(device, who="maximize")
     shape = net._input_shape(input_shape, "maximize")
     if len(shape) != 3:
         raise ShapeError(f"maximize: the net takes {shape}, expected images (H, W, C)")
@@ -80,7 +82,7 @@ def maximize(
         )
     rng = np.random.default_rng(seed)
     images = np.clip(rng.normal(0.5, 0.02, (len(chosen), *shape)), 0, 1).astype(np.float32)
-    program, weights = _ascent(net, images.shape, layer, chosen, device)
+    program, weights = _ascent(net, images.shape, layer, chosen, where)
     for step in range(steps):
         shift = rng.integers(-jitter, jitter + 1, 2)
         moved = np.roll(images, shift, axis=(1, 2))
@@ -201,6 +203,7 @@ def top_patches(
         >>> top_patches(pycnn.models.lenet5(), train, "conv2", [0, 1], count=4).patches.shape
         (2, 4, 14, 14, 1)
     """
+    where = check_device(device, who="top_patches")
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(data):
         raise ArgumentError(f"top_patches: count is {count!r}, there are {len(data)} images")
     shape = tuple(data.image_shape)
@@ -211,7 +214,7 @@ def top_patches(
     for start in range(0, len(data), batch_size):
         part = data.read(np.arange(start, min(start + batch_size, len(data))))
         if program is None or program.inputs[0][1] != part.shape:
-            program = layer_program(net, part.shape, part.dtype.name, [layer], device)
+            program = layer_program(net, part.shape, part.dtype.name, [layer], where)
         maps = program.run(part)["layer_0"]
         if maps.ndim != 4:
             raise ShapeError(f"top_patches: layer '{layer}' gives {maps.shape}, a feature map is (N, H, W, C)")

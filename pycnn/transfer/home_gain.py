@@ -10,6 +10,7 @@ from pycnn import checkpoint
 from pycnn.data import Dataset
 from pycnn.errors import ArgumentError
 from pycnn.nn.files import load
+from pycnn.program import check_device
 from pycnn.transfer.depth_gain import HOME_GAIN, DepthGain, home_gain_text
 from pycnn.transfer.labelled import as_labelled
 from pycnn.transfer.layer_survey import survey
@@ -67,9 +68,10 @@ def record_home_gain(
         True
     """
     who = "record_home_gain"
+    where = check_device(device, who=who)
     net = load(path)
     net.metadata.pop(HOME_GAIN, None)
-    found = survey(net, data, layers=layers, batch_size=batch_size, seed=seed, threads=threads, device=device)
+    found = survey(net, data, layers=layers, batch_size=batch_size, seed=seed, threads=threads, device=where)
     if found.gain is None:
         raise ArgumentError(f"{who}: layers must name two or more, got {', '.join(found.depths[0].layers)}")
     if not found.gain.is_clear:

@@ -11,6 +11,7 @@ import numpy as np
 from pycnn.data import Dataset
 from pycnn.errors import ArgumentError
 from pycnn.nn.module import Module
+from pycnn.program import check_device
 from pycnn.transfer.advice import SIMILAR_FROM, Advice, Similarity, advise
 from pycnn.transfer.cost import forward_seconds, predicted_seconds
 from pycnn.transfer.depth_gain import DepthGain, depth_gain, home_gain, standard_error
@@ -172,13 +173,14 @@ def survey(
         >>> [depth.layers for depth in found.depths]
         [('pool1',), ('pool2',), ('pool1', 'pool2')]
     """
+    where = check_device(device, who="survey")
     dataset = as_labelled(data, who="survey")
     names = tuple(layers) if layers is not None else stage_layers(net, dataset.image_shape)
     encoder = Encoder(net, names)
-    found = extract(encoder, dataset, out=out, batch_size=batch_size, threads=threads, device=device)
+    found = extract(encoder, dataset, out=out, batch_size=batch_size, threads=threads, device=where)
     counts = images_by_class(dataset)
     sample = dataset.read(np.arange(min(_SAMPLE, len(dataset)), dtype=np.int64))
-    forward = forward_seconds(encoder, sample, threads=threads, device=device)
+    forward = forward_seconds(encoder, sample, threads=threads, device=where)
     predicted = predicted_seconds(net, forward, len(dataset), epochs, input_shape=dataset.image_shape)
     depths = [_depth(found, (name,), seed) for name in names]
     if len(names) > 1:

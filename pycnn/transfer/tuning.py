@@ -151,7 +151,7 @@ def finetune(
     groups = _chosen(net, all_groups, part, who)
     if len(groups) > 1 and first >= total:
         raise ArgumentError(f"{who}: head_epochs ({first}) must be fewer than epochs ({total})")
-    require_device(device)
+    require_device(device, who=who)
     phases = [(groups[:1], total)] if len(groups) == 1 else [(groups[:1], first), (groups, total - first)]
     phases = [(learning, count) for learning, count in phases if count]
     trainers = [

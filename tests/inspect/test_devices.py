@@ -47,6 +47,19 @@ def test_an_absent_device_is_told(net, name):
         LOOKS[name](net, "cuda:99")
 
 
+def test_auto_is_the_cpu_so_far(net, compiled_for):
+    for look in LOOKS.values():
+        look(net, "auto")
+    assert set(compiled_for) == {"cpu"}
+
+
+@pytest.mark.parametrize("name", [*LOOKS, "report"])
+def test_who_asked_refuses_what_names_no_device(net, name):
+    looks = LOOKS | {"report": lambda net, device: inspect.report(net, X, device=device)}
+    with pytest.raises(pc.ArgumentError, match=f"^{name}: device must be .*, got 1$"):
+        looks[name](net, 1)
+
+
 def test_a_report_is_computed_on_the_device(net, compiled_for):
     pytest.importorskip("matplotlib")
     told = []

@@ -48,6 +48,23 @@ def test_an_absent_device_is_told_and_leaves_the_net_as_it_was(tiny_net, tmp_pat
     assert trainable == {name: parameter.trainable for name, parameter in tiny_net.named_parameters()}
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_auto_is_the_cpu_so_far(tiny_net, compiled_for, tmp_path, task):
+    TASKS[task](tiny_net, tmp_path, {"device": "auto"})
+    assert set(compiled_for) == {"cpu"}
+
+
+@pytest.mark.parametrize("task", [*TASKS, "record_home_gain"])
+def test_who_asked_refuses_what_names_no_device(tiny_net, tmp_path, task):
+    tasks = TASKS | {
+        "record_home_gain": lambda net, folder, how: record_home_gain(folder / "net.safetensors", DATA, **how)
+    }
+    tiny_net.save(tmp_path / "net.safetensors")
+    who = "features" if task.startswith("extract") else task
+    with pytest.raises(pc.ArgumentError, match=f"^{who}: device must be .*, got 1$"):
+        tasks[task](tiny_net, tmp_path, {"device": 1})
+
+
 def test_kept_features_serve_every_device(tiny_net, tmp_path):
     encoder = Encoder(tiny_net, LAYERS)
     extract(encoder, DATA, out=tmp_path)
