@@ -175,7 +175,8 @@ def parse(command: Any, name: str, description: str, words: Sequence[str]) -> ar
 
     Args:
         command: The command's module: `add_arguments`, and perhaps `settings_file(args)`, which gives a further file of
-            settings, and `RUNS_ON_DEVICES`: whether it goes by --device, which others do not know.
+            settings, and `RUNS_ON_DEVICES` and `RUNS_ON_THREADS`: whether it goes by --device and --threads, which
+            others do not know.
         name: Its name.
         description: Its help line.
         words: What was typed after the name.
@@ -192,7 +193,11 @@ def parse(command: Any, name: str, description: str, words: Sequence[str]) -> ar
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    _add_common(parser, runs_on_devices=getattr(command, "RUNS_ON_DEVICES", False))
+    _add_common(
+        parser,
+        runs_on_devices=getattr(command, "RUNS_ON_DEVICES", False),
+        runs_on_threads=getattr(command, "RUNS_ON_THREADS", False),
+    )
     args = parser.parse_args(words)
     files = [args.config] if args.config else []
     if hasattr(command, "settings_file"):
@@ -250,12 +255,12 @@ def add_recompute(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_common(parser: argparse.ArgumentParser, *, runs_on_devices: bool) -> None:
+def _add_common(parser: argparse.ArgumentParser, *, runs_on_devices: bool, runs_on_threads: bool) -> None:
     known = {option for action in parser._actions for option in action.option_strings}
     group = parser.add_argument_group("common options")
     if runs_on_devices:
         group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    if "--threads" not in known:
+    if runs_on_threads and "--threads" not in known:
         group.add_argument("--threads", type=count, metavar="N", help="at most N threads (default: see pycnn doctor)")
     if "--seed" not in known:
         group.add_argument("--seed", type=seed, default=0, metavar="N", help="of everything random (default: 0)")

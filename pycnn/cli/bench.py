@@ -34,9 +34,10 @@ from pycnn.cli._output import Output
 from pycnn.config import machine
 from pycnn.textfile import write_text
 
-__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "RUNS_ON_THREADS", "add_arguments", "run"]
 
 RUNS_ON_DEVICES = True
+RUNS_ON_THREADS = True
 
 _TOLERANCE = 0.03
 _NUMERICS = ("dtype", "emulate_bfloat16", "winograd", "tf32")

@@ -29,7 +29,9 @@ from pycnn.cli._output import Output
 from pycnn.config import machine
 from pycnn.errors import ArgumentError, Error
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["RUNS_ON_THREADS", "add_arguments", "run"]
+
+RUNS_ON_THREADS = True
 
 _COUNTS = ("PYCNN_NUM_THREADS", "OMP_NUM_THREADS")
 _VARIABLES = (*_COUNTS, "PYCNN_MAX_ISA", "PYCNN_OVERSUBSCRIBE", "PYCNN_TRACEBACK")

@@ -26,9 +26,10 @@ from pycnn.ensemble import Ensemble, read_list
 from pycnn.nn.module import Module
 from pycnn.train import Trainer, evaluate_crops, weights_fingerprint
 
-__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "RUNS_ON_THREADS", "add_arguments", "run"]
 
 RUNS_ON_DEVICES = True
+RUNS_ON_THREADS = True
 
 #: 256 pixels for a window of 224, as in AlexNet's paper.
 _MARGIN = 8 / 7

@@ -21,9 +21,10 @@ from pycnn.cli._output import Output
 from pycnn.generations import GENERATIONS, GenerationResult, compare_generations, draw_generations
 from pycnn.train._augmentation import make_transform
 
-__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "RUNS_ON_THREADS", "add_arguments", "run"]
 
 RUNS_ON_DEVICES = True
+RUNS_ON_THREADS = True
 
 _SECONDS = 30.0
 _PICTURE = "history.png"

@@ -26,7 +26,9 @@ from pycnn.config import machine
 from pycnn.dist._environment import place
 from pycnn.errors import UnsupportedError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["RUNS_ON_THREADS", "add_arguments", "run"]
+
+RUNS_ON_THREADS = True
 
 # More ranks than slots, ranks not bound to a core each, as root in containers: Open MPI 5, then 4. Others ignore them.
 _OPEN_MPI = {

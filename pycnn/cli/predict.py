@@ -30,9 +30,10 @@ from pycnn.nn.module import Module
 from pycnn.program import COMPUTED, LOW_PRECISION
 from pycnn.tracing import check_dtype
 
-__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "RUNS_ON_THREADS", "add_arguments", "run"]
 
 RUNS_ON_DEVICES = True
+RUNS_ON_THREADS = True
 
 _BATCH = 32
 

@@ -27,9 +27,10 @@ from pycnn.cli._plan import Plan, make_plan
 from pycnn.nn.files import save
 from pycnn.train import Recipe, Trainer
 
-__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run", "settings_file"]
+__all__ = ["RUNS_ON_DEVICES", "RUNS_ON_THREADS", "add_arguments", "run", "settings_file"]
 
 RUNS_ON_DEVICES = True
+RUNS_ON_THREADS = True
 
 _STEERING_VALIDATION = 0.1
 

@@ -28,9 +28,10 @@ from pycnn.optional import optional
 from pycnn.program import require_device
 from pycnn.transfer import STRATEGIES, Comparison, Survey, compare, default_encoder, survey
 
-__all__ = ["RUNS_ON_DEVICES", "add_arguments", "run"]
+__all__ = ["RUNS_ON_DEVICES", "RUNS_ON_THREADS", "add_arguments", "run"]
 
 RUNS_ON_DEVICES = True
+RUNS_ON_THREADS = True
 
 _SIDE, _EPOCHS, _BATCH = 64, 15, 32
 _ALL, _ADVISED = "all", "advised"
