@@ -92,7 +92,7 @@ def test_the_doctor_says_what_is_missing(monkeypatch, capsys):
 def test_other_tests_do_not_fail_for_it(root):
     """They make errors of warnings, but of these."""
     other = root / "tests/cuda/test_device_training.py::test_reading_gives_what_always_copying_gives"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", other]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", other]
     missing = os.environ | {"PYCNN_EMULATED_MISSING": "cuDNN, NVRTC, cuBLASLt"}
     result = subprocess.run(command, env=missing, cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
