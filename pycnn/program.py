@@ -460,9 +460,9 @@ def compile_traced(
             parameters, norms and losses stay as they are.
         emulate_bfloat16: Compute in bfloat16 where the processor cannot, too; slow.
         recompute: Which results of the forward pass a graph with gradients computes again instead of keeping them for
-            the backward pass; the bits are the same. "none"; "cheap": what one pass over kept values gives, such as
-            normalised and activated ones; "sqrt": nearly all, segment by segment (Chen et al. 2016, "Training deep nets
-            with sublinear memory cost"), which runs most of the forward pass twice.
+            the backward pass; the bits are the same. "none"; "cheap": most of what one pass over kept values gives,
+            such as normalised and activated ones; "sqrt": nearly all, segment by segment (Chen et al. 2016, "Training
+            deep nets with sublinear memory cost"), which runs most of the forward pass twice.
         fuse: Fold batch norms and join epilogues.
         reuse_memory: Share arena space between arrays that never live together.
         memory_limit_bytes: Refuse plans over this many bytes; 0 sets the limit at what the machine has left.
@@ -689,11 +689,13 @@ def compile(
             channels, as many in as out, multiply up to 4 times less on outputs of 4x4 and more, with errors of 2e-6 to
             8e-6. With bfloat16, where AVX512-BF16
             multiplies and AMX does not: 3x3 windows of 32 channels or more, with an RMS error of 0.4 % of the RMS
-            result instead of 0.24 %. With AVX-512, let 1x1 convolutions in float32 between 128 channels or more, and
-            their gradients, use Strassen's algorithm in Winograd's form (1971), which multiplies an eighth less, and
-            from 256 channels on a quarter: on 128 to 2,048 channels 1e-6 to 8e-6 against 3e-7 to 1.5e-6 by plain sums;
-            a NaN or an infinity spoils the pixel (or three) beside its own, too; summed weights take 1.75 times the
-            memory (or 3). False keeps to plain sums.
+            result instead of 0.24 %. With AVX-512, let the gradients of the weights of 1x1 convolutions in float32
+            between 128 channels or more use Strassen's algorithm in Winograd's form (1971), which multiplies an eighth
+            less, and on cores that multiply 512 bits in halves (Zen 4; the environment variable PYCNN_STRASSEN, 1 or 0,
+            decides otherwise) these convolutions and their gradients for the input, from 256 channels on a quarter
+            less: on 128 to 2,048 channels 1e-6 to 8e-6 against 3e-7 to 1.5e-6 by plain sums; a NaN or an infinity
+            spoils the pixel (or three) beside its own, too; summed weights take 1.75 times the memory (or 3). False
+            keeps to plain sums.
         tf32: Let the tensor cores of a GPU multiply float32 that is rounded to 10 bits of mantissa (TF32), with sums in
             float32: several times as fast, with errors of about a thousandth of the largest result. So does
             PYCNN_CUDA_TF32=1 for all programs. On the CPU, and in other types, it changes nothing.

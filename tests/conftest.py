@@ -49,6 +49,12 @@ def image_loops():
         pytest.skip(str(error))
 
 
+@pytest.fixture
+def strassen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions go by Strassen's algorithm where shapes allow it, on every processor."""
+    monkeypatch.setenv("PYCNN_STRASSEN", "1")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's root folder."""

@@ -64,6 +64,19 @@ Isa detect_isa() noexcept {
 #endif
 }
 
+bool is_amd_family_25() noexcept {
+#if PYCNN_X86
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(0, &a, &b, &c, &d) == 0) return false;
+  constexpr unsigned kAuth = 0x68747541, kEnti = 0x69746E65, kCamd = 0x444D4163;
+  if (b != kAuth || d != kEnti || c != kCamd || __get_cpuid(1, &a, &b, &c, &d) == 0) return false;
+  const unsigned base = a >> 8 & 0xF, extended = a >> 20 & 0xFF;
+  return base + extended == 25;
+#else
+  return false;
+#endif
+}
+
 Isa machine_isa() noexcept {
   static const Isa isa = detect_isa();
   return isa;
@@ -101,6 +114,11 @@ const char* isa_name(Isa isa) noexcept {
 }
 
 Isa best_isa() { return std::min({machine_isa(), built_isa(), cap_from_environment()}); }
+
+bool multiplies_512_bits_in_halves() noexcept {
+  static const bool found = is_amd_family_25();
+  return found;
+}
 
 Isa parse_isa(std::string_view name) {
   if (name == "auto") return best_isa();

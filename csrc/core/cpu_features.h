@@ -23,6 +23,10 @@ PYCNN_API Isa best_isa();
 // name and DeviceError for a set that this machine, this build or PYCNN_MAX_ISA does not have.
 PYCNN_API Isa parse_isa(std::string_view name);
 
+// Whether a core multiplies vectors of 512 bits in halves (AMD's family 25, Zen 4): half as fast as
+// others do, beside caches that are no slower.
+PYCNN_API bool multiplies_512_bits_in_halves() noexcept;
+
 // Every input to the thread count and the choice, for `pycnn doctor`. 0 means "says nothing".
 struct ThreadChoice {
   int pycnn_num_threads = 0;

@@ -34,7 +34,7 @@ __all__ = ["RUNS_ON_THREADS", "add_arguments", "run"]
 RUNS_ON_THREADS = True
 
 _COUNTS = ("PYCNN_NUM_THREADS", "OMP_NUM_THREADS")
-_VARIABLES = (*_COUNTS, "PYCNN_MAX_ISA", "PYCNN_OVERSUBSCRIBE", "PYCNN_TRACEBACK")
+_VARIABLES = (*_COUNTS, "PYCNN_MAX_ISA", "PYCNN_OVERSUBSCRIBE", "PYCNN_STRASSEN", "PYCNN_TRACEBACK")
 _POOLS = {
     "libgomp": "GNU OpenMP (also pycnn's own)",
     "libiomp5": "Intel OpenMP",

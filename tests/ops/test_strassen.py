@@ -18,7 +18,7 @@ from pycnn.tracing import trace
 
 # There are kernels for AVX-512 alone.
 with_avx512 = pytest.mark.parametrize("path", [pytest.param(Path("avx512"), id="avx512")])
-pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="needs AVX-512")
+pytestmark = [pytest.mark.skipif("avx512" not in ISAS, reason="needs AVX-512"), pytest.mark.usefixtures("strassen")]
 
 
 @dataclass(frozen=True)

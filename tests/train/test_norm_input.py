@@ -11,7 +11,10 @@ from kernel_paths import ISAS
 
 from pycnn import functional, nn
 
-pytestmark = pytest.mark.skipif("avx512" not in ISAS, reason="the kernels that do it are for AVX-512")
+pytestmark = [
+    pytest.mark.skipif("avx512" not in ISAS, reason="the kernels that do it are for AVX-512"),
+    pytest.mark.usefixtures("strassen"),
+]
 
 # An odd number of pixels: the last one of an image has no partner.
 IMAGES = (3, 13, 11, 5)

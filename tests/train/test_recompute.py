@@ -133,7 +133,8 @@ def test_memory_of_a_deep_net_grows_like_the_root_of_its_depth():
     # The root of 4 is 2.
     assert planned(64, "sqrt") / planned(16, "sqrt") < 2.6
     assert planned(64, "sqrt") < 0.25 * planned(64, "none")
-    assert planned(64, "cheap") < 0.7 * planned(64, "none")
+    # Three tenths of what could be dropped stay.
+    assert planned(64, "cheap") < 0.75 * planned(64, "none")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

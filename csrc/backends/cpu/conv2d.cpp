@@ -1,3 +1,6 @@
+#include <cstdlib>
+#include <string_view>
+
 #include "backends/cpu/conv2d_bfloat16.h"
 #include "backends/cpu/conv2d_bfloat16_weight_grad.h"
 #include "backends/cpu/conv2d_grouped.h"
@@ -21,6 +24,7 @@
 #include "backends/cpu/select.h"
 #include "backends/cpu/variant.h"
 #include "backends/cpu/widened.h"
+#include "core/cpu_features.h"
 
 namespace pycnn::cpu {
 namespace {
@@ -105,9 +109,21 @@ Kernel make_winograd_groups(const auto& op, const Problem& problem) {
 }
 
 #if PYCNN_HAVE_AVX512
+// What Strassen's algorithm saves, its sums and larger weights take again where cores multiply fast
+// beside what their caches give, and more with few images. (Not so of gradients of weights.)
+// PYCNN_STRASSEN=1 or 0 decides in place of the processor.
+const char* refuse_fast_multipliers(const Problem& problem) {
+  const char* const variable = std::getenv("PYCNN_STRASSEN");
+  const std::string_view wish = variable != nullptr ? variable : "";
+  const bool pays = wish == "1" || (wish != "0" && multiplies_512_bits_in_halves());
+  if (pays || !problem.pinned.empty()) return nullptr;
+  return "plain sums are as fast on cores that multiply 512 bits at once";
+}
+
 const char* accept_strassen(const auto& op, const Problem& problem) {
   if (const char* refused = accept_float32(op, problem)) return refused;
   if (!problem.winograd) return kWinogradIsOff;
+  if (const char* refused = refuse_fast_multipliers(problem)) return refused;
   if (const char* refused = refuse_finish(op, problem)) return refused;
   const WindowProblem window = window_of(op, problem);
   if (window.measure != MeasureKind::kNothing && window.transposed && window.stride != Pair{1, 1})

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backends/cpu/conv2d_window_plan.h"
+#include "backends/cpu/strassen.h"
 #include "core/parallel.h"
 
 namespace pycnn::cpu {
@@ -27,13 +28,26 @@ PackedBlock packed_block(const WindowPlan& plan, float* packed, const Pass& pass
   return result;
 }
 
+// Weights were written last when the optimizer changed them: mostly they come from memory, in short
+// runs, which the hardware does not foresee.
+constexpr Index kLine = 16;  // floats
+
 // Read channels follow one another in memory: whole cache lines of each output channel at a time.
 void pack_rows(const WindowPlan& plan, const PackedBlock& block, const float* from,
                Index write_pitch, Index tap) {
-  constexpr Index kRun = 16;
+  constexpr Index kRun = 2 * kLine, kAhead = 4 * kLine;
   float* to = block.to + tap * plan.in_channels * block.width;
   for (Index k = 0; k < plan.in_channels; k += kRun) {
     const Index run = std::min(kRun, plan.in_channels - k);
+    for (Index c = 0; c < block.valid && k + kAhead < plan.in_channels; ++c)
+      for (Index line = 0; line < kRun; line += kLine)
+        __builtin_prefetch(from + c * write_pitch + k + kAhead + line);
+#if PYCNN_HAVE_AVX512
+    if (block.valid == avx512::kStrassenBlock) {
+      avx512::strassen_turn(from + k, write_pitch, run, to + k * block.width);
+      continue;
+    }
+#endif
     for (Index c = 0; c < block.width; ++c) {
       float* lane = to + k * block.width + c;
       if (c < block.valid) {
@@ -51,7 +65,11 @@ void pack_columns(const WindowPlan& plan, const PackedBlock& block, const float*
                   Index read_pitch, Index tap) {
   float* to = block.to + tap * plan.in_channels * block.width;
   const std::size_t bytes = static_cast<std::size_t>(block.valid) * sizeof(float);
+  constexpr Index kAhead = 32;
   for (Index k = 0; k < plan.in_channels; ++k, to += block.width, from += read_pitch) {
+    if (k + kAhead < plan.in_channels)
+      for (Index line = 0; line < block.valid; line += kLine)
+        __builtin_prefetch(from + kAhead * read_pitch + line);
     std::memcpy(to, from, bytes);
     std::fill(to + block.valid, to + block.width, 0.0f);
   }
@@ -103,9 +121,25 @@ LineRuns read_pixels(const WindowPlan& plan, const WindowTensors& tensors, const
           chunk.images * rows * in.width, plan.in_channels, in.pixel_pitch};
 }
 
+// Of runs, those from `begin` to `end` of `all` equal parts.
+LineRuns share_of(const LineRuns& lines, Index begin, Index end, Index all) {
+  const Index first = lines.runs * begin / all;
+  return {lines.from + first * lines.pitch, lines.runs * end / all - first, lines.count,
+          lines.pitch};
+}
+
+// Blocks whose results are measured as soon as they are there, while the nearest caches have them;
+// the vectors of the sums are filled.
+constexpr Index kMeasuredBlocks = 4;
+
+// Whether blocks of a chunk are complete after one pass.
+bool measured_by_blocks(const WindowPlan& plan) {
+  return plan.pass_count == 1 && plan.groups == 1 && plan.out_stride == Pair{1, 1};
+}
+
 void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const WindowTensors& tensors,
               const ConvInput& in, const WindowChunk& chunk, const Pass& pass, const float* buffer,
-              const LineRuns& fetch) {
+              const LineRuns& fetch, const Measure& measure, Index index) {
   const Index rows = std::min(chunk.rows, pass.rows - chunk.row);
   if (rows <= 0) return;
   const Index out_at = output_start(plan, tensors, chunk, pass);
@@ -119,23 +153,30 @@ void run_pass(const WindowPlan& plan, const WindowKernels& kernels, const Window
   tiles.output_row = plan.out_stride[0] * plan.out_columns * tensors.output_pixel;
   tiles.output_column = plan.out_stride[1] * tensors.output_pixel;
   tiles.activation = plan.tile_activation, tiles.slope = plan.slope;
-  tiles.fetch = fetch;
+  const bool by_blocks = measure.wanted() && measured_by_blocks(plan);
+  const bool dense = tensors.output_pixel == plan.out_channels;
+  const float* const measured = by_blocks && dense ? measure.norm_input() : nullptr;
   const float* anchor =
       in.direct ? in.anchor(tensors.input + chunk.image * in.image_floats(), chunk.row) : buffer;
   for (Index block = chunk.block; block < chunk.block_end;) {
     const Index group = block / plan.blocks, first = group * plan.blocks;
     const Index channel = group * plan.group_channels;
     tiles.block_begin = block - first;
-    tiles.block_end = std::min(chunk.block_end - first, plan.blocks);
+    tiles.block_end = tiles.wanted_end = std::min(chunk.block_end - first, plan.blocks);
+    if (by_blocks) tiles.block_end = std::min(tiles.block_end, tiles.block_begin + kMeasuredBlocks);
+    tiles.fetch = share_of(fetch, block - chunk.block, first + tiles.block_end - chunk.block,
+                           chunk.block_end - chunk.block);
     tiles.input = anchor + group * plan.in_channels;
     tiles.weights = tensors.weights + pass.weights + group * plan.group_weights(pass);
     tiles.output = tensors.output + out_at + channel;
     tiles.bias = tensors.bias ? tensors.bias + channel : nullptr;
     tiles.residual = tensors.residual ? tensors.residual + out_at + channel : nullptr;
     tiles.mask = tensors.mask ? tensors.mask + out_at + channel : nullptr;
+    tiles.measured = measured ? measured + out_at + channel : nullptr;
     kernels.tiles(tiles);
     activate_tiles(plan, kernels, tiles);
     block = first + tiles.block_end;
+    if (by_blocks) measure_chunk(plan, measure, index, first + tiles.block_begin, block);
   }
 }
 
@@ -160,8 +201,8 @@ void run_window(const KernelArgs& args, const WindowKernels& kernels) {
     LineRuns fetch;
     if (plan.fetch && next < chunks) fetch = read_pixels(plan, tensors, in, chunk_at(plan, next));
     for (Index p = 0; p < plan.pass_count; ++p)
-      run_pass(plan, kernels, tensors, in, chunk, plan.passes()[p], buffer, fetch);
-    measure_chunk(plan, measure, index);
+      run_pass(plan, kernels, tensors, in, chunk, plan.passes()[p], buffer, fetch, measure, index);
+    if (!measured_by_blocks(plan)) measure_chunk(plan, measure, index);
   };
   parallel_for(args.threads, chunks, run_chunk);
   measure.finish();

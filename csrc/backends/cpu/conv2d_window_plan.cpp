@@ -262,6 +262,12 @@ WindowChunk chunk_at(const WindowPlan& plan, Index index) {
 }
 
 void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index) {
+  const WindowChunk chunk = chunk_at(plan, index);
+  measure_chunk(plan, measure, index, chunk.block, chunk.block_end);
+}
+
+void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index, Index block,
+                   Index block_end) {
   if (!measure.wanted()) return;
   const WindowChunk chunk = chunk_at(plan, index);
   // The first channel of a block, over all groups.
@@ -269,13 +275,12 @@ void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index) 
     if (plan.lanes.used) return std::min(block * plan.lanes.width, plan.out_channels);
     return block / plan.blocks * plan.group_channels + block % plan.blocks * plan.block_width;
   };
-  const Index first = channel_of(chunk.block);
+  const Index first = channel_of(block);
   // All rows that the passes' pixels and those without a tap share.
   const Index height = plan.out_pixels / plan.out_columns, step = plan.out_stride[0];
   const Index row = std::min(chunk.row * step, height);
   const Index end = std::min((chunk.row + chunk.rows) * step, height);
-  MeasuredPart part(measure, index % plan.measure.parts, first,
-                    channel_of(chunk.block_end) - first);
+  MeasuredPart part(measure, index % plan.measure.parts, first, channel_of(block_end) - first);
   for (Index n = chunk.image; n < chunk.image + chunk.images; ++n)
     part.add(n * plan.out_pixels + row * plan.out_columns, (end - row) * plan.out_columns);
 }

@@ -121,6 +121,9 @@ Index chunk_count(const WindowPlan& plan);
 WindowChunk chunk_at(const WindowPlan& plan, Index index);
 // Has chunk `index`, just computed, measured if that is wanted.
 void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index);
+// Of its blocks [block, block_end) alone.
+void measure_chunk(const WindowPlan& plan, const Measure& measure, Index index, Index block,
+                   Index block_end);
 // First output element of a pass in this chunk.
 Index output_start(const WindowPlan& plan, const WindowTensors& tensors, const WindowChunk& chunk,
                    const Pass& pass);

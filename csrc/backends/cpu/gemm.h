@@ -42,12 +42,14 @@ struct WindowTiles {
   Index run = 0;  // contiguous floats at each tap
   const float* weights = nullptr;
   Index block_begin = 0, block_end = 0, channels = 0;  // output channels in all
+  Index wanted_end = 0;  // of the blocks that are wanted soon, from the first of these on
   float* output = nullptr;
   Index output_image = 0, output_row = 0, output_column = 0;
   const float* bias = nullptr;      // optional, per output channel
   const float* residual = nullptr;  // optional, laid out as the output; may be the output
   // Likewise: where it is not above zero, and no NaN, the result becomes 0.
   const float* mask = nullptr;
+  const float* measured = nullptr;  // likewise: read once the results are there, by others
   TileActivation activation = TileActivation::kIdentity;
   float slope = 0;
   LineRuns fetch;  // wanted soon: their lines are asked for between the tiles

@@ -2,8 +2,26 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/simd.isa.h"
 
-// What kernels do at the end of a tile.
+// What kernels do within a tile and at its end.
 namespace pycnn::cpu::PYCNN_ISA {
+
+PYCNN_INLINE Vec broadcast_at(const char* p) {
+  float x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return broadcast(x);
+}
+
+// Adds x * y to a sum that stays in its register, and in the order of the calls: of several rows of
+// such sums GCC makes an order that needs more registers than there are.
+PYCNN_INLINE void add_product(Vec& sum, Vec x, Vec y) {
+#if defined(__AVX512F__)
+  asm volatile("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(x), "v"(y));
+#elif defined(__FMA__)
+  asm volatile("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+x"(sum) : "x"(x), "x"(y));
+#else
+  sum = fma(x, y, sum);
+#endif
+}
 
 template <TileActivation kActivation>
 PYCNN_INLINE Vec activated(Vec x, float slope) {

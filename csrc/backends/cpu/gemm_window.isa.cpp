@@ -13,6 +13,12 @@ static_assert(kGemmLanes == kLanes);
 constexpr int kMaxPixels = kVectorRegisters == 32 ? 14 : 6;
 constexpr Index kBlock = 2 * kLanes;
 constexpr Index kMinSteps = 8;  // of a tile whose lines are worth asking for
+// Channels between which something is asked for, and those that are multiplied between two jumps:
+// what else a core does then, counting and addresses, takes turns with multiplications on Intel's
+// ports.
+constexpr Index kStep = 8, kRows = 4;
+
+Index tile_steps(const WindowTiles& job) { return job.tap_count * ((job.run + kStep - 1) / kStep); }
 
 struct Tile {
   const char* first = nullptr;  // anchors of the two pixel groups
@@ -24,11 +30,10 @@ struct Tile {
   int lanes = 0;      // output channels of the tile
 };
 
-PYCNN_INLINE Vec broadcast_at(const char* p) {
-  float x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return broadcast(x);
-}
+// Pixels and weights that are read later; a share of their lines is asked for with each step.
+struct Ahead {
+  Fetch pixels, weights;
+};
 
 // One step after the other over all sums, which stay in registers.
 template <bool kFull, int MR, int NV>
@@ -72,8 +77,8 @@ PYCNN_INLINE void finish(const WindowTiles& job, const Tile& tile, Vec (&sum)[MR
     }
 }
 
-// Asks, bit by bit, for the lines that a tile will add to and write: all at once they would be in
-// the way of those that it reads.
+// Asks, pixel by pixel, for the lines that a tile will add to and write: all at once they would be
+// in the way of those that it reads.
 template <int MR, int NV>
 PYCNN_INLINE void fetch_pixel(const WindowTiles& job, const Tile& tile, int i) {
   constexpr int kFirst = (MR + 1) / 2, kLineFloats = 16;
@@ -81,7 +86,7 @@ PYCNN_INLINE void fetch_pixel(const WindowTiles& job, const Tile& tile, int i) {
                                      : tile.output_second + (i - kFirst) * job.output_column;
 #pragma GCC unroll 8
   for (int c = 0; c < NV * kLanes; c += kLineFloats) __builtin_prefetch(at + c, 1, 3);
-  const float* const others[] = {job.residual, job.mask};
+  const float* const others[] = {job.residual, job.mask, job.measured};
   for (const float* const other : others) {
     if (other == nullptr || other == job.output) continue;
 #pragma GCC unroll 8
@@ -90,11 +95,34 @@ PYCNN_INLINE void fetch_pixel(const WindowTiles& job, const Tile& tile, int i) {
   }
 }
 
+// Products with a row of weights each.
+template <int MR, int NV, int BLOCKS, int kCount>
+PYCNN_INLINE void multiply_rows(const char* a, const char* b, Index step, Index step3, Index step5,
+                                const float* w, Index block_pitch, Vec (&sum)[MR][NV * BLOCKS]) {
+  constexpr int kFirst = (MR + 1) / 2;
+  constexpr int kVectors = NV * BLOCKS;
+#pragma GCC unroll 4
+  for (int k = 0; k < kCount; ++k) {
+    Vec wv[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v)
+      wv[v] = load(w + (v / NV) * block_pitch + (v % NV + k * NV) * kLanes);
+#pragma GCC unroll 14
+    for (int i = 0; i < MR; ++i) {
+      const int j = i < kFirst ? i : i - kFirst;
+      const char* base = i < kFirst ? a : b;
+      const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
+      const Vec x = broadcast_at(base + at + k * Index{sizeof(float)});
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) add_product(sum[i][v], x, wv[v]);
+    }
+  }
+}
+
 // `blocks` > 1 puts several blocks of weights side by side: with few pixels one block alone has too
 // few independent sums to hide the latency of the multiply-add.
 template <int MR, int NV, int BLOCKS>
-void tile_kernel(const WindowTiles& job, const Tile& tile) {
-  constexpr int kFirst = (MR + 1) / 2;
+void tile_kernel(const WindowTiles& job, const Tile& tile, Ahead& ahead) {
   constexpr int kVectors = NV * BLOCKS;
   Vec sum[MR][kVectors];
 #pragma GCC unroll 14
@@ -102,48 +130,39 @@ void tile_kernel(const WindowTiles& job, const Tile& tile) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) sum[i][v] = zero();
 
-  const Index step = job.input_column * Index{sizeof(float)};
-  const Index step3 = 3 * step, step5 = 5 * step;
+  Index step = job.input_column * Index{sizeof(float)}, step3 = 3 * step, step5 = 5 * step;
   const Index block_pitch = job.tap_count * job.run * kBlock;
   const float* w = tile.weights;
   const Index* tap = job.taps;
   const Index* const taps_end = tap + job.tap_count;
-  const Index run_bytes = job.run * Index{sizeof(float)};
-  constexpr Index kStepBytes = 8 * sizeof(float);
-  const Index steps = job.tap_count * ((run_bytes + kStepBytes - 1) / kStepBytes);
+  const Index steps = tile_steps(job);
   const Index fetched = steps < kMinSteps ? 0 : (MR + steps - 1) / steps;  // pixels in each
   int pixel = 0;
   for (; tap != taps_end; ++tap) {
     const Index offset = *tap * Index{sizeof(float)};
     const char* a = tile.first + offset;
     const char* b = tile.second + offset;
-    const char* const end = a + run_bytes;
-    do {
-      // A step of a few channels.
+    for (Index left = job.run; left > 0; left -= kStep) {
       for (Index n = 0; n < fetched && pixel < MR; ++n)
         fetch_pixel<MR, kVectors>(job, tile, pixel++);
-      const char* const step_end = end - a > kStepBytes ? a + kStepBytes : end;
-      do {
-        Vec wv[kVectors];
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v)
-          wv[v] = load(w + (v / NV) * block_pitch + (v % NV) * kLanes);
-#pragma GCC unroll 14
-        for (int i = 0; i < MR; ++i) {
-          const int j = i < kFirst ? i : i - kFirst;
-          const char* base = i < kFirst ? a : b;
-          const Index at = j == 3 ? step3 : j == 5 ? step5 : j == 6 ? 2 * step3 : j * step;
-          const Vec x = broadcast_at(base + at);
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(x, wv[v], sum[i][v]);
+      if (ahead.weights.lines > 0) PYCNN_ISA::step(ahead.weights);
+      if (ahead.pixels.lines > 0) PYCNN_ISA::step(ahead.pixels);
+      if (left >= kStep) {
+#pragma GCC unroll 1
+        for (Index k = 0; k < kStep; k += kRows) {
+          multiply_rows<MR, NV, BLOCKS, kRows>(a, b, step, step3, step5, w, block_pitch, sum);
+          a += kRows * sizeof(float), b += kRows * sizeof(float), w += kRows * NV * kLanes;
+          // Keeps the compiler from turning each address into a variable of its own.
+          asm volatile("" : "+r"(a), "+r"(b), "+r"(w), "+r"(step), "+r"(step3), "+r"(step5));
         }
-        a += sizeof(float);
-        b += sizeof(float);
-        w += NV * kLanes;
-        // Keeps the compiler from turning each address into an induction variable of its own.
-        asm volatile("" : "+r"(a), "+r"(b), "+r"(w));
-      } while (a != step_end);
-    } while (a != end);
+      } else {
+        for (Index k = 0; k < left; ++k) {
+          multiply_rows<MR, NV, BLOCKS, 1>(a, b, step, step3, step5, w, block_pitch, sum);
+          a += sizeof(float), b += sizeof(float), w += NV * kLanes;
+          asm volatile("" : "+r"(a), "+r"(b), "+r"(w), "+r"(step), "+r"(step3), "+r"(step5));
+        }
+      }
+    }
   }
 
   if (tile.lanes == kVectors * kLanes)
@@ -152,7 +171,7 @@ void tile_kernel(const WindowTiles& job, const Tile& tile) {
     finish<false>(job, tile, sum);
 }
 
-using TileKernel = void (*)(const WindowTiles&, const Tile&);
+using TileKernel = void (*)(const WindowTiles&, const Tile&, Ahead&);
 
 // Index: pixels - 1.
 constexpr TileKernel kOneVector[] = {
@@ -179,7 +198,28 @@ struct BlockGroup {
   int lanes;
 };
 
-void run_tiles(const WindowTiles& job, const BlockGroup& group, Fetch& fetch) {
+// Tiles of each block.
+Index tile_count(const WindowTiles& job) {
+  const Index of_row = (job.columns + kMaxPixels - 1) / kMaxPixels;
+  const bool paired = 2 * job.columns <= kMaxPixels;
+  return job.images * (paired ? job.rows / 2 + job.rows % 2 : job.rows * of_row);
+}
+
+// The weights of the blocks behind a group, as many as it has itself. They are wanted next, and far
+// away where weights are large or images few: a share is asked for with each step.
+Fetch fetch_next_weights(const WindowTiles& job, const BlockGroup& group) {
+  const Index row = job.tap_count * job.run;
+  const Index begin = group.block * kBlock + group.lanes;
+  const Index end = job.wanted_end * kBlock;
+  const Index channels = end < job.channels ? end : job.channels;
+  const Index left = channels - begin;
+  if (left <= 0) return {};
+  const Index count = (left < group.lanes ? left : group.lanes) * row;
+  return make_fetch({job.weights + begin * row, 1, count, 0}, tile_count(job) * tile_steps(job));
+}
+
+void run_tiles(const WindowTiles& job, const BlockGroup& group, Ahead& ahead) {
+  ahead.weights = fetch_next_weights(job, group);
   Tile tile;
   tile.channel = group.block * kBlock;
   tile.lanes = group.lanes;
@@ -190,8 +230,7 @@ void run_tiles(const WindowTiles& job, const BlockGroup& group, Fetch& fetch) {
     tile.second = reinterpret_cast<const char*>(second);
     tile.output_first = out;
     tile.output_second = out_second;
-    if (fetch.lines > 0) step(fetch);
-    group.kernels[pixels - 1](job, tile);
+    group.kernels[pixels - 1](job, tile, ahead);
   };
   const bool paired = 2 * job.columns <= kMaxPixels;
   const Index tiles = (job.columns + kMaxPixels - 1) / kMaxPixels;
@@ -253,22 +292,23 @@ void window_tiles(const WindowTiles& original) {
   const Index full_blocks = job.channels / kBlock;
   const bool few = job.images * job.rows == 1;
   Index block = job.block_begin;
-  Fetch fetch = make_fetch(job.fetch, (job.block_end - job.block_begin) * job.images * job.rows *
-                                          ((job.columns + kMaxPixels - 1) / kMaxPixels));
+  Ahead ahead;
+  ahead.pixels =
+      make_fetch(job.fetch, (job.block_end - job.block_begin) * tile_count(job) * tile_steps(job));
   while (block < job.block_end) {
     static constexpr TileKernel kFourBlocks[] = {tile_kernel<1, 2, 4>};
     static constexpr TileKernel kTwoBlocks[] = {tile_kernel<1, 2, 2>, tile_kernel<2, 2, 2>};
     const Index full_left = (job.block_end < full_blocks ? job.block_end : full_blocks) - block;
     if (few && job.columns == 1 && full_left >= 4 && kVectorRegisters == 32) {
-      run_tiles(job, {kFourBlocks, block, static_cast<int>(4 * kBlock)}, fetch);
+      run_tiles(job, {kFourBlocks, block, static_cast<int>(4 * kBlock)}, ahead);
       block += 4;
     } else if (few && job.columns <= 2 && full_left >= 2) {
-      run_tiles(job, {kTwoBlocks, block, static_cast<int>(2 * kBlock)}, fetch);
+      run_tiles(job, {kTwoBlocks, block, static_cast<int>(2 * kBlock)}, ahead);
       block += 2;
     } else {
       const Index left = job.channels - block * kBlock;
       const int lanes = static_cast<int>(left < kBlock ? left : kBlock);
-      run_tiles(job, {lanes <= kLanes ? kOneVector : kTwoVectors, block, lanes}, fetch);
+      run_tiles(job, {lanes <= kLanes ? kOneVector : kTwoVectors, block, lanes}, ahead);
       ++block;
     }
   }

@@ -92,18 +92,6 @@ PYCNN_INLINE void finish(const StrassenTiles& job, const Tile& tile, Quadrant qu
   }
 }
 
-PYCNN_INLINE Vec broadcast_at(const char* p) {
-  float x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return broadcast(x);
-}
-
-// Adds x * y to a sum that stays in its register, and in the order of the calls: of several rows of
-// such sums GCC makes an order that needs more registers than there are.
-PYCNN_INLINE void add_product(Vec& sum, Vec x, Vec y) {
-  asm volatile("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(x), "v"(y));
-}
-
 // Rows of weights that are multiplied between two jumps. What else a core does then, counting and
 // addresses, takes turns with multiplications on Intel's ports: four rows need it once.
 constexpr Index kSteps = 4;

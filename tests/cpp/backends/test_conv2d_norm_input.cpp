@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "backends/test_conv2d_measure_support.h"
+#include "support/variable.h"
 
 // Batch norms that a convolution does of its input while it multiplies. That training steps keep
 // their bits is shown in tests/train/test_norm_input.py; here memory ends where tensors do.
@@ -76,6 +77,7 @@ void check_joined(const OpType& op, const std::vector<Values>& rest, const NormT
 
 TEST_CASE("conv2d: a batch norm and its activation of the input, at the edges of memory") {
   if (!can_run()) return;
+  const Variable strassen("PYCNN_STRASSEN", "1");
   std::mt19937 random(31);
   for (const Case& c : kPointwise) {
     CAPTURE(c.text());
@@ -100,6 +102,7 @@ TEST_CASE("conv2d: a batch norm and its activation of the input, at the edges of
 
 TEST_CASE("conv2d_grad_input: a batch norm's gradient of the input, at the edges of memory") {
   if (!can_run()) return;
+  const Variable strassen("PYCNN_STRASSEN", "1");
   std::mt19937 random(32);
   for (const Case& c : kPointwise) {
     CAPTURE(c.text());
@@ -120,6 +123,7 @@ TEST_CASE("conv2d_grad_input: a batch norm's gradient of the input, at the edges
 
 TEST_CASE("conv2d: what is no batch norm of float32 is not taken") {
   if (!can_run()) return;
+  const Variable strassen("PYCNN_STRASSEN", "1");
   const Case& c = kPointwise[0];
   std::mt19937 random(33);
   const std::vector<Values> inputs = {reals(c.input(), random), reals(c.weight(), random)};
