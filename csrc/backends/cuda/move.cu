@@ -55,11 +55,16 @@ struct CopyBox {
   }
 };
 
-// Whether every `width` elements of a row, the last axis, are neighbours of the output. Of a single
-// row the end may be shorter.
-bool goes_by_vectors(const BoxParams& p, int width) {
+// Whether every `Width` elements of a row, the last axis, are neighbours of the output and can be
+// written at once; else neighbours are better written by neighbouring threads. Of a single row the
+// end may be shorter.
+template <class Word, int Width>
+bool goes_by_vectors(const BoxParams& p) {
   if (p.axes == 0 || p.output_step[p.axes - 1] != 1) return false;
-  return p.axes == 1 || p.shape[p.axes - 1] % width == 0;
+  if (reinterpret_cast<std::uintptr_t>(p.output) % (Width * sizeof(Word)) != 0) return false;
+  for (int axis = 0; axis < p.axes - 1; ++axis)
+    if (p.output_step[axis] % Width != 0) return false;
+  return p.axes == 1 || p.shape[p.axes - 1] % Width == 0;
 }
 
 template <class Word>
@@ -142,9 +147,9 @@ void copy_box(DeviceQueue& queue, int item_bytes, const BoxParams& params) {
   with_word(item_bytes, [&](auto word) {
     using Word = decltype(word);
     constexpr int kWidth = kVector<Word>;
-    if (goes_by_vectors(p, kWidth))
+    if (goes_by_vectors<Word, kWidth>(p))
       launch_map(queue, CopyBox<Word, kWidth>(p), p.count);
-    else if (goes_by_vectors(p, kWidth / 2))
+    else if (goes_by_vectors<Word, kWidth / 2>(p))
       launch_map(queue, CopyBox<Word, kWidth / 2>(p), p.count);
     else
       launch_map(queue, CopyBox<Word, 1>(p), p.count);

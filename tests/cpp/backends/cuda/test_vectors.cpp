@@ -195,6 +195,45 @@ TEST_CASE("cuda vectors: copies and fills") {
   expect_launched(ops::Reshape{{2051, 1}}, {row}, "CopyBox<unsigned int, 4>");
 }
 
+// What would be written at a place that no vector begins at goes one by one, so that neighbouring
+// threads write neighbours.
+TEST_CASE("cuda vectors: copies to anywhere") {
+  if (!is_emulated()) return;
+  const auto copies = [](const auto& op, const Tensors& inputs, const std::string& kernel,
+                         int shift = 0) {
+    OnDevice how;
+    how.shift = shift;
+    std::stringstream text(launched(op, inputs, op.infer(specs_of(inputs)), how));
+    CAPTURE(kernel);
+    int lines = 0;
+    for (std::string line; std::getline(text, line); ++lines)
+      CHECK(line.find(kernel) != std::string::npos);
+    CHECK(lines > 0);
+  };
+  const auto joined = [&](std::int64_t first, std::int64_t second, const char* kernel) {
+    CAPTURE(first);
+    CAPTURE(second);
+    copies(ops::Concat{-1},
+           {random_tensor({7, first}, 1, -2, 2, DType::kFloat16),
+            random_tensor({7, second}, 2, -2, 2, DType::kFloat16)},
+           kernel);
+  };
+  joined(5, 8, "CopyBox<unsigned short, 1>");
+  joined(8, 5, "CopyBox<unsigned short, 1>");
+  joined(4, 8, "CopyBox<unsigned short, 4>");
+  joined(16, 8, "CopyBox<unsigned short, 8>");
+  const HostTensor row = random_tensor({2051}, 1), rows = random_tensor({5, 3, 8}, 2);
+  const ops::Reshape reshape{{2051, 1}};
+  const ops::Transpose transpose{{1, 0, 2}};
+  const char* const widths[] = {"CopyBox<unsigned int, 4>", "CopyBox<unsigned int, 1>",
+                                "CopyBox<unsigned int, 2>", "CopyBox<unsigned int, 1>"};
+  for (int shift = 0; shift < 4; ++shift) {
+    CAPTURE(shift);
+    copies(reshape, {row}, widths[shift], shift);
+    copies(transpose, {rows}, widths[shift], shift);
+  }
+}
+
 // Terms of one result that are neighbours, or results that are, with pieces of the terms or
 // without.
 TEST_CASE("cuda vectors: sums and maxima over axes") {
