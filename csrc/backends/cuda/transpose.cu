@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "backends/cuda/divider.h"
 #include "backends/cuda/launch.h"
 #include "backends/cuda/move.h"
@@ -5,10 +7,13 @@
 namespace pycnn::cuda {
 namespace {
 
+constexpr int kTileBytes = 128;  // of a tile, along either axis
+
 // Two axes of a box: the input goes by ones along x, the output along y. A block has a tile of
 // both, which lies in shared memory by rows of x, in words of 32 bits: it reads 16 bytes along x,
 // and a thread takes a column of words out of 16 bytes' worth of rows and writes 16 bytes along y
-// for each element of a word.
+// for each element of a word. At once that is only where rows begin at whole vectors; from any
+// other place a thread moves its 16 bytes one element after the other.
 //
 // A row of the tile is one word longer than the memory has banks. So the 4 rows that a warp writes
 // at once, by words that lie 4 apart, are in all 32 of them; so is what it reads: of rows that lie
@@ -18,7 +23,8 @@ struct TransposeTiles {
   static constexpr int kThreads = 256;
   static constexpr int kItemBits = 8 * static_cast<int>(sizeof(Item));
   static constexpr int kWordItems = 32 / kItemBits, kVectorItems = kVector<Item>;
-  static constexpr int kWords = 32, kVectorWords = 4, kRowVectors = kWords / kVectorWords;
+  static constexpr int kWords = kTileBytes / 4, kVectorWords = 4;
+  static constexpr int kRowVectors = kWords / kVectorWords;
   static constexpr int kTile = kWords * kWordItems;  // elements, along either axis
   struct Shared {
     std::uint32_t word[kTile][kWords + 1];
@@ -148,8 +154,9 @@ struct TransposeTiles {
 }  // namespace
 
 bool transpose_box(DeviceQueue& queue, int item_bytes, const BoxParams& params) {
-  // Elements of 8 bytes are labels and counters. Of fewer neighbours than a sector of memory, on
-  // either side, tiles would be empty for the most part.
+  // Elements of 8 bytes are labels and counters. Fewer neighbours than a sector of memory, on
+  // either side, or a tile that is less than a quarter full are not worth one. What is read again
+  // and again (a step of 0) is no side.
   constexpr int kMostBytes = 4, kLeastBytes = 32;
   if (item_bytes > kMostBytes) return false;
   int x_axis = -1, y_axis = -1;
@@ -157,10 +164,13 @@ bool transpose_box(DeviceQueue& queue, int item_bytes, const BoxParams& params) 
     if (params.shape[axis] < kLeastBytes / item_bytes) continue;
     if (params.input_step[axis] == 1)
       x_axis = axis;
-    else if (params.output_step[axis] == 1)
+    else if (params.output_step[axis] == 1 && params.input_step[axis] != 0)
       y_axis = axis;
   }
   if (x_axis < 0 || y_axis < 0 || params.output_step[x_axis] == 1) return false;
+  const std::int64_t tile = kTileBytes / item_bytes;
+  const auto used = [&](int axis) { return std::min(params.shape[axis], tile); };
+  if (4 * used(x_axis) * used(y_axis) < tile * tile) return false;
   const auto transpose = [&](auto item) {
     const TransposeTiles<decltype(item)> kernel(params, x_axis, y_axis);
     launch(queue, kernel, kernel.tiles);

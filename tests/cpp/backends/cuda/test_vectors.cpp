@@ -136,6 +136,7 @@ TEST_CASE("cuda vectors: transposes") {
       {{2, 35, 130}, {0, 2, 1}},
       {{3, 32, 2, 40}, {0, 3, 2, 1}},
       {{2, 40, 3, 33}, {3, 2, 1, 0}},
+      {{2, 70, 3, 67}, {3, 2, 1, 0}},
       {{32, 2, 3, 37}, {1, 3, 2, 0}},
       {{2, 7, 9, 36}, {0, 3, 1, 2}},
       {{2, 36, 7, 9}, {0, 2, 3, 1}},
@@ -153,9 +154,11 @@ TEST_CASE("cuda vectors: transposes") {
     expect_launched(ops::Transpose{{1, 0}}, {random_integers(shape, 1, 9, dtype)},
                     std::string("TransposeTiles<") + type + ">");
   };
-  launches_tiles({8, 9}, "unsigned int", DType::kFloat32);
-  launches_tiles({16, 17}, "unsigned short", DType::kBFloat16);
-  launches_tiles({33, 32}, "unsigned char", DType::kUInt8);
+  // A quarter of a tile, at least.
+  launches_tiles({8, 33}, "unsigned int", DType::kFloat32);
+  launches_tiles({16, 16}, "unsigned int", DType::kFloat32);
+  launches_tiles({100, 16}, "unsigned short", DType::kBFloat16);
+  launches_tiles({64, 65}, "unsigned char", DType::kUInt8);
   const auto copies = [](const Shape& shape, const char* kernel, DType dtype) {
     expect_launched(ops::Transpose{{1, 0}}, {random_integers(shape, 1, 9, dtype)}, kernel);
   };
@@ -163,6 +166,9 @@ TEST_CASE("cuda vectors: transposes") {
   copies({6, 9}, "CopyBox<unsigned int, 2>", DType::kFloat32);
   copies({7, 9}, "CopyBox<unsigned int, 1>", DType::kFloat32);
   copies({16, 15}, "CopyBox<unsigned short, 8>", DType::kFloat16);
+  copies({16, 15}, "CopyBox<unsigned int, 4>", DType::kFloat32);
+  copies({32, 31}, "CopyBox<unsigned short, 8>", DType::kFloat16);
+  copies({64, 63}, "CopyBox<unsigned char, 16>", DType::kUInt8);
   copies({64, 64}, "CopyBox<unsigned long, 2>", DType::kInt64);
 }
 
@@ -193,6 +199,9 @@ TEST_CASE("cuda vectors: copies and fills") {
   check_moved(ops::Fill{{2051}, DType::kUInt8, 7.0}, {});
   const HostTensor row = random_tensor({2051}, 1);
   expect_launched(ops::Reshape{{2051, 1}}, {row}, "CopyBox<unsigned int, 4>");
+  // One value for a whole row has no neighbours to be parted.
+  expect_launched(ops::Broadcast{{40, 64}}, {random_tensor({40, 1}, 1)},
+                  "CopyBox<unsigned int, 4>");
 }
 
 // What would be written at a place that no vector begins at goes one by one, so that neighbouring
