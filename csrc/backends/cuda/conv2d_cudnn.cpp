@@ -321,12 +321,12 @@ bool Cudnn::open(Link& link) {
 std::string Cudnn::left_out(const Link& link, const LibraryOptions& options) {
   const std::string& missing = missing_compiler(*link.functions);
   if (options.deterministic || missing.empty()) return {};
-  return "no engines that are compiled at run time: " + missing +
-         " (pip install nvidia-cuda-nvrtc)";
+  return "no engines that are compiled at run time: " + missing + " (" + where_from(kNvrtcLibrary) +
+         ")";
 }
 
 std::vector<std::string> Cudnn::missing(const Link& link, const LibraryOptions& options) {
-  if (link.functions == nullptr) return missing_line(kCudnnLibrary, link.problem);
+  if (link.functions == nullptr) return missing_line(kCudnnLibrary, link.problem, link.is_loaded);
   const std::string& compiler = missing_compiler(*link.functions);
   if (options.deterministic || compiler.empty()) return {};
   return missing_line(kNvrtcLibrary, compiler);

@@ -19,7 +19,8 @@ struct Cudnn {
   // A handle is for one thread at a time.
   struct Link {
     const cudnn::Functions* functions = nullptr;
-    std::string problem;  // why there are no functions
+    std::string problem;     // why there are no functions
+    bool is_loaded = false;  // the library, which there are none of on the device all the same
     int device = 0;
     // Executes plans, those that are timed, too. A program may run while another one is compiled.
     cudnn::Handle for_runs = nullptr;

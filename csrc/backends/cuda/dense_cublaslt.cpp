@@ -280,7 +280,7 @@ bool CublasLt::open(Link& link) { return link.functions->cublasLtCreate(&link.ha
 
 std::vector<std::string> CublasLt::missing(const Link& link, const LibraryOptions&) {
   if (link.functions != nullptr) return {};
-  return missing_line(kCublasLtLibrary, link.problem);
+  return missing_line(kCublasLtLibrary, link.problem, link.is_loaded);
 }
 
 std::string CublasLt::key(const Link& link, const ConvTask& task, const LibraryOptions& options) {

@@ -16,6 +16,7 @@ struct CublasLt {
     const cublaslt::Functions* functions = nullptr;
     cublaslt::Handle handle = nullptr;  // may be used by several threads at once
     std::string problem;
+    bool is_loaded = false;
   };
   // What a kernel needs besides its views: lives in Kernel::state.
   struct Plan {

@@ -16,6 +16,7 @@ struct Either {
   struct Link {
     const void* functions = nullptr;
     std::string problem;
+    bool is_loaded = false;
     const typename First::Link* first = nullptr;
     const typename Second::Link* second = nullptr;
 

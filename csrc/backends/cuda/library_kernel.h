@@ -32,7 +32,7 @@
 //   kName, kNoPlan, kNotGiven     its name; why there is no plan, that work could not be given
 //   variant<OpType>(plan)         what a kernel is called that runs the plan
 //   Link                          `functions` and handles of one device; `problem`: why there are
-//                                 none
+//                                 none; `is_loaded`: though the library has them
 //   load(problem)                 the functions, or null
 //   open(link)                    makes the handles, on the current device
 //   left_out(link, options)       which plans it would have, and why not; empty: all are there
@@ -66,6 +66,7 @@ const typename Library::Link& link_of(int device) {
   if (!is_new) return link;
   link.functions = Library::load(link.problem);
   if (link.functions == nullptr) return link;
+  link.is_loaded = true;
   const CurrentDevice current(device);
   if (current.status() == cudaSuccess && Library::open(link)) return link;
   (void)cudaGetLastError();

@@ -14,6 +14,7 @@ struct OwnLibrary {
   struct Link {
     const void* functions = nullptr;
     std::string problem;
+    bool is_loaded = false;
   };
   struct Plan {
     ConvTask task;

@@ -25,12 +25,20 @@ inline constexpr NvidiaLibrary kNvrtcLibrary = {
     "NVRTC", "PYCNN_NVRTC", "cuDNN has fewer kernels for convolutions, likely slower ones",
     "nvidia-cuda-nvrtc"};
 
-// Nothing where the variable is "off": so it was asked for.
+// Which file was wanted, where the user chose; else what brings the library.
+inline std::string where_from(const NvidiaLibrary& library) {
+  const char* const named = named_file(library.variable);
+  if (named != nullptr) return std::string(library.variable) + " names " + named;
+  return std::string("pip install 'pycnn[cuda]' brings it (") + library.wheel + ")";
+}
+
+// Nothing where the variable is "off": so it was asked for. `is_loaded`: it is there, and cannot be
+// used all the same, which no other file would change.
 inline std::vector<std::string> missing_line(const NvidiaLibrary& library,
-                                             const std::string& reason) {
+                                             const std::string& reason, bool is_loaded = false) {
   if (is_off(library.variable)) return {};
   return {std::string(library.name) + " cannot be used (" + reason + "): " + library.without +
-          "; pip install 'pycnn[cuda]' brings it (" + library.wheel + ")"};
+          (is_loaded ? "" : "; " + where_from(library))};
 }
 
 }  // namespace pycnn::cuda

@@ -15,6 +15,12 @@ inline bool is_off(const char* variable) {
   return named != nullptr && std::strcmp(named, "off") == 0;
 }
 
+// The file that a variable names; null: none.
+inline const char* named_file(const char* variable) {
+  const char* const named = std::getenv(variable);
+  return named != nullptr && *named != '\0' ? named : nullptr;
+}
+
 // The file that `variable` names, else `file` as the dynamic linker finds it: loaded already (by
 // PyTorch, say), in NVIDIA's wheel beside this package, or of the system. Null, with the reason,
 // when there is none or the variable is "off".
@@ -23,8 +29,8 @@ inline void* open_library(const char* variable, const char* file, std::string& p
     problem = std::string(variable) + " is off";
     return nullptr;
   }
-  const char* const named = std::getenv(variable);
-  const char* const path = named != nullptr && *named != '\0' ? named : file;
+  const char* const named = named_file(variable);
+  const char* const path = named != nullptr ? named : file;
   void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (library != nullptr) return library;
   const char* const reason = dlerror();

@@ -91,6 +91,7 @@ struct Fake {
   struct Link {
     const int* functions = nullptr;
     std::string problem;
+    bool is_loaded = false;
   };
   using Plan = FakePlan;
   static constexpr const char* kName = "fake";

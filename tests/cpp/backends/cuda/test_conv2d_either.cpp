@@ -3,6 +3,7 @@
 
 #include "backends/cuda/fake_cublaslt.h"
 #include "backends/cuda/fake_cudnn.h"
+#include "backends/cuda/fake_library.h"
 
 namespace pycnn::cuda {
 namespace {
@@ -114,7 +115,7 @@ TEST_CASE("conv2d by cudnn or cublaslt: one does without the other, which is tol
   BothLinked linked;
   const LibraryOptions options = library_options();
   const std::string compiler = Cudnn::left_out(linked.link, options);
-  CHECK(compiler.find("pip install nvidia-cuda-nvrtc") != std::string::npos);
+  CHECK(compiler.ends_with(" (PYCNN_NVRTC names /there/is/no/libnvrtc)"));
   CHECK(CudnnOrCublasLt::left_out(linked.both, options) == compiler);
   linked.cublaslt.functions = nullptr;
   linked.cublaslt.problem = "it is off";
@@ -144,7 +145,11 @@ TEST_CASE("conv2d by cudnn or cublaslt: who compiles is told what is missing, on
   CHECK(told(options) == Cudnn::missing(linked.link, options));
   CHECK(told(options)[0].starts_with("NVRTC cannot be used (/there/is/no/libnvrtc"));
   CHECK(has(told(options)[0], "cuDNN has fewer kernels"));
-  CHECK(has(told(options)[0], "; pip install 'pycnn[cuda]' brings it (nvidia-cuda-nvrtc)"));
+  CHECK(told(options)[0].ends_with("; PYCNN_NVRTC names /there/is/no/libnvrtc"));
+  {
+    const testing::Variable unnamed("PYCNN_NVRTC", "");
+    CHECK(told(options)[0].ends_with("; pip install 'pycnn[cuda]' brings it (nvidia-cuda-nvrtc)"));
+  }
   LibraryOptions untimed = options;
   untimed.deterministic = true;  // which takes none that is compiled
   CHECK(told(untimed).empty());
@@ -167,10 +172,35 @@ TEST_CASE("conv2d by cudnn or cublaslt: who compiles is told what is missing, on
         "it (nvidia-cudnn-cu13)");
   CHECK(has(both[1], "cuBLASLt"));
   {
+    const testing::Variable cudnn("PYCNN_CUDNN", "/an/old/libcudnn.so");
+    const testing::Variable cublaslt("PYCNN_CUBLASLT", "/no/libcublasLt.so");
+    const std::vector<std::string> named = told(options);
+    REQUIRE(named.size() == 2);
+    CHECK(named[0].ends_with("likely slower; PYCNN_CUDNN names /an/old/libcudnn.so"));
+    CHECK(named[1].ends_with("likely slower; PYCNN_CUBLASLT names /no/libcublasLt.so"));
+    // Which is there and cannot be used: neither another file nor an installation would help.
+    linked.link.is_loaded = linked.cublaslt.is_loaded = true;
+    for (const std::string& line : told(options)) CHECK(line.ends_with("likely slower"));
+    linked.link.is_loaded = linked.cublaslt.is_loaded = false;
+  }
+  {
     const testing::Variable off("PYCNN_CUDNN", "off");  // as was wanted
     CHECK(told(options) == std::vector<std::string>{both[1]});
   }
   linked.link.functions = &fake_cudnn_functions();
+}
+
+// A library that is loaded, and that has nothing for any device.
+struct Unopened : Fake {
+  static bool open(Link&) { return false; }
+};
+
+TEST_CASE("conv2d by cudnn or cublaslt: what is loaded and cannot be opened says so") {
+  const Unopened::Link& link = link_of<Unopened>(0);
+  CHECK(link.functions == nullptr);
+  CHECK(link.problem == "fake cannot use the device");
+  CHECK(link.is_loaded);
+  CHECK(link_of<Fake>(0).is_loaded);
 }
 
 TEST_CASE("conv2d by cudnn or cublaslt: a choice tells what is missing of what computes it") {
