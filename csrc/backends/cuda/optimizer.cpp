@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "backends/cuda/glue.h"
-#include "backends/cuda/softmax.h"
 #include "backends/cuda/squares.h"
+#include "backends/cuda/total_scratch.h"
 
 namespace pycnn::cuda {
 namespace {

@@ -75,7 +75,7 @@ struct ReducePlan {
   std::int64_t pieces = 1, piece = 0;
 
   explicit ReducePlan(const ReduceParams& p) : widths(p) {
-    constexpr std::int64_t kFew = 32, kWantedBlocks = 528, kLeastReads = 16;  // of a thread
+    constexpr std::int64_t kFew = 32, kWantedBlocks = 528, kLeastNumbers = 16;  // of a thread
     const Places kept(p.kept, p.kept_shape, p.kept_step);
     const Places reduced(p.reduced, p.reduced_shape, p.reduced_step);
     const std::int64_t columns = parts_of(p.outputs, widths.results);
@@ -85,7 +85,7 @@ struct ReducePlan {
              (across < kFew || kReduceThreads / across > lines))
         across *= 2;
     const std::int64_t blocks = parts_of(columns, across);
-    const std::int64_t least = kReduceThreads / across * kLeastReads / widths.results;
+    const std::int64_t least = kReduceThreads / across * kLeastNumbers / widths.results;
     const std::int64_t most = parts_of(p.terms, least);
     const std::int64_t wanted = blocks > 0 ? parts_of(kWantedBlocks, blocks) : 1;
     pieces = most < wanted ? most : wanted;

@@ -2,6 +2,7 @@
 
 #include "backends/cuda/elementwise.h"
 #include "backends/cuda/glue.h"
+#include "backends/cuda/total_scratch.h"
 
 namespace pycnn::cuda {
 namespace {

@@ -369,10 +369,6 @@ void softmax_grad(DeviceQueue& queue, const float* output, const float* grad_out
   });
 }
 
-std::int64_t total_scratch_bytes(std::int64_t count) {
-  return total_pieces(count) * static_cast<std::int64_t>(sizeof(double));
-}
-
 std::int64_t row_total_scratch_bytes(std::int64_t rows) {
   return total_scratch_bytes(rows) + rows * static_cast<std::int64_t>(sizeof(float));
 }

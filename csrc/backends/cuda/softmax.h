@@ -31,7 +31,7 @@ void cross_entropy_grad(DeviceQueue& queue, Image image, const void* logits, con
                         float smoothing, const float* grad_loss, Image gradient, void* grad_logits,
                         std::int64_t rows, std::int64_t classes);
 
-std::int64_t total_scratch_bytes(std::int64_t count);
+// `scratch`: total_scratch_bytes (total_scratch.h).
 void mean_squared_error(DeviceQueue& queue, const float* input, const float* target, float* loss,
                         std::int64_t count, void* scratch);
 void top_k_correct(DeviceQueue& queue, Image image, const void* scores, const Labels& labels,

@@ -1,17 +1,11 @@
 #pragma once
 #include "backends/cuda/launch.h"
 #include "backends/cuda/numbers.h"
+#include "backends/cuda/total_scratch.h"
 
 // One sum over many elements, in float64: blocks leave the sums of equal pieces, and a last block
 // adds these. The order depends on the count alone.
 namespace pycnn::cuda {
-
-constexpr int kTotalThreads = 256;
-constexpr std::int64_t kTotalPiece = 16 * kTotalThreads;
-
-inline std::int64_t total_pieces(std::int64_t count) {
-  return (count + kTotalPiece - 1) / kTotalPiece;
-}
 
 // shared[0] becomes the sum of shared[0 .. Threads), Threads being a power of two.
 template <int Threads, class BlockType, class Value, class Combine>
@@ -29,8 +23,10 @@ struct Plus {
   }
 };
 
-// The sum of term(i) for a thread's share of begin <= i < end; or of what a term with a width adds
-// up by vectors, several of which are on their way at once.
+// The sum of term(i) for a thread's share of begin <= i < end; or of what a term adds up by
+// vectors, several of which are on their way at once. Such a term has kWidth; Loaded, what it reads
+// of a vector; load(i, n), which reads the first n <= kWidth elements from i on, the missing ones
+// being zeros; and add(loaded, sum), to which zeros add nothing.
 template <class Term>
 PYCNN_BOTH double total_of_thread(const Term& term, int thread, std::int64_t begin,
                                   std::int64_t end) {
@@ -69,7 +65,7 @@ PYCNN_BOTH void total_of_block(BlockType& block, const Term& term, const Finish&
   });
 }
 
-// Term: double operator()(element), or as the two below. Finish: operator()(sum), once.
+// Term: as of total_of_thread. Finish: operator()(sum), once.
 template <class Term, class Finish>
 struct Total {
   static constexpr int kThreads = kTotalThreads;

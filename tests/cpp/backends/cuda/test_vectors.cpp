@@ -40,7 +40,7 @@ HostTensor with(HostTensor tensor, std::initializer_list<std::pair<std::size_t, 
 }  // namespace
 
 TEST_CASE("cuda vectors: softmax, losses and ranks") {
-  // A thread has one vector or two, of 8 or 4 classes.
+  // A thread has up to three vectors, of 8 or 4 classes.
   for (const std::int64_t classes : {4, 8, 12, 24, 1028, 1032}) {
     CAPTURE(classes);
     const HostTensor x = random_tensor({3, classes}, 1, -9, 9), g = random_tensor({3, classes}, 2);
