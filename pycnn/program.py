@@ -452,9 +452,9 @@ def compile_traced(
         isa: "baseline", "avx2", "avx512"; None takes the best, capped by PYCNN_MAX_ISA.
         variants: Kernel variants to pin, by node name, op name or "*".
         winograd: Let 3x3 and 5x5 convolutions of stride 1 and their gradients use Winograd's minimal filtering, which
-            multiplies two to four times less, and 1x1 convolutions of many channels Strassen's algorithm in
-            Winograd's form, which multiplies an eighth to a quarter less; both round more (see `compile`). False
-            keeps to plain sums.
+            multiplies two to four times less, and gradients of the weights of 1x1 convolutions of many channels (on
+            some processors these themselves) Strassen's algorithm in Winograd's form, which multiplies an eighth to a
+            quarter less; both round more (see `compile`). False keeps to plain sums.
         tf32: Let tensor cores round float32 to TF32 (see `compile`).
         dtype: "float32"; "bfloat16" or "float16" for activations and their gradients (see `compile`). Inputs, outputs,
             parameters, norms and losses stay as they are.

@@ -29,9 +29,9 @@ namespace {
 constexpr double kSmall = 4096.0;
 // On a device what is copied in the time that a launch takes: two microseconds.
 constexpr double kSmallOnDevice = 4.0 * (1 << 20);
-// Of what kCheap could drop, this much stays: where memory is what a step waits for, each pass that
-// is spared counts. With it training steps of the zoo's nets take less than 0.6 of PyTorch's
-// memory.
+// Of what kCheap could drop on CPUs, this much stays: where memory is what a step waits for, each
+// pass that is spared counts. With it training steps of the zoo's nets take less than 0.6 of
+// PyTorch's memory.
 constexpr double kKeptShare = 0.3;
 // Sums of sums that hang on one kept value. It bounds what is computed at once.
 constexpr int kMostInChain = 16;
@@ -283,7 +283,7 @@ void Recomputer::keep_dearest(double share) {
   std::vector<Candidate> candidates;
   double left = 0;
   for (int i = 0; i < editor_.size(); ++i) {
-    if (!again_[static_cast<std::size_t>(i)]) continue;
+    if (!again_[static_cast<std::size_t>(i)] || !read_from(i, end_of(i))) continue;
     double moved = bytes(i);
     for (const Symbol input : editor_.source_node(i).inputs)
       if (is_op(input.node)) moved += bytes(input.node);
@@ -333,7 +333,7 @@ Graph recompute(const Graph& graph, Recompute which, std::map<std::string, std::
   Recomputer first(graph, pins);
   if (which == Recompute::kNone || !first.has_gradients()) return graph;
   if (which == Recompute::kCheap) {
-    first.choose_cheap(on_device ? kSmallOnDevice : kSmall, kKeptShare);
+    first.choose_cheap(on_device ? kSmallOnDevice : kSmall, on_device ? 0 : kKeptShare);
     return first.result();
   }
   first.choose_segments();

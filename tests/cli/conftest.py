@@ -34,7 +34,7 @@ class Result:
 
 @pytest.fixture
 def run(capfd, monkeypatch):
-    for name in ("PYCNN_TRACEBACK", "PYCNN_MAX_ISA", "PYCNN_NUM_THREADS"):
+    for name in ("PYCNN_TRACEBACK", "PYCNN_MAX_ISA", "PYCNN_NUM_THREADS", "PYCNN_STRASSEN"):
         monkeypatch.delenv(name, raising=False)
 
     def command(*words) -> Result:

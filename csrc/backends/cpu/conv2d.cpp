@@ -117,6 +117,7 @@ const char* refuse_fast_multipliers(const Problem& problem) {
   const std::string_view wish = variable != nullptr ? variable : "";
   const bool pays = wish == "1" || (wish != "0" && multiplies_512_bits_in_halves());
   if (pays || !problem.pinned.empty()) return nullptr;
+  if (wish == "0") return "PYCNN_STRASSEN is 0";
   return "plain sums are as fast on cores that multiply 512 bits at once";
 }
 

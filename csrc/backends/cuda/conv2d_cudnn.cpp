@@ -321,8 +321,8 @@ bool Cudnn::open(Link& link) {
 std::string Cudnn::left_out(const Link& link, const LibraryOptions& options) {
   const std::string& missing = missing_compiler(*link.functions);
   if (options.deterministic || missing.empty()) return {};
-  return "no engines that are compiled at run time: " + missing + " (" + where_from(kNvrtcLibrary) +
-         ")";
+  const std::string text = "no engines that are compiled at run time: " + missing;
+  return is_off(kNvrtcLibrary.variable) ? text : text + " (" + where_from(kNvrtcLibrary) + ")";
 }
 
 std::vector<std::string> Cudnn::missing(const Link& link, const LibraryOptions& options) {

@@ -9,8 +9,7 @@ struct DeviceQueue;
 namespace pycnn::cuda {
 
 // The sum of squares of each of up to kMostSquares gradients, in float64: called until there are
-// those of all, then finished. `pieces`: total_scratch_bytes
-// (total_scratch.h) of each.
+// those of all, then finished. `pieces`: total_scratch_bytes (total_scratch.h) of each.
 constexpr int kMostSquares = 100;  // what fits the parameters of a launch
 struct Squares {
   const void* values;

@@ -101,8 +101,9 @@ struct CompileOptions {
   std::map<std::string, std::string>
       variants;  ///< node name, op name or "*" -> variant name or "reference"
   /// Let 3x3 and 5x5 convolutions use Winograd's algorithms, which multiply two to four times less
-  /// and round up to about ten times more, and 1x1 convolutions Strassen's, which multiplies an
-  /// eighth to a quarter less and rounds three to five times more.
+  /// and round up to about ten times more, and gradients of the weights of 1x1 convolutions (on
+  /// some processors these themselves) Strassen's, which multiplies an eighth to a quarter less and
+  /// rounds two to five times more.
   bool winograd = true;
   /// Let a GPU's tensor cores multiply float32 rounded to 10 bits of mantissa (TF32), with sums in
   /// float32: faster, with about a thousandth of the precision. The CPU never does.

@@ -121,6 +121,10 @@ TEST_CASE("conv2d by cudnn or cublaslt: one does without the other, which is tol
   linked.cublaslt.problem = "it is off";
   CHECK(linked.untimed() == "cudnn 10");
   CHECK(CudnnOrCublasLt::left_out(linked.both, options).ends_with("cuBLASLt: it is off"));
+  {
+    const testing::Variable off("PYCNN_NVRTC", "off");
+    CHECK(!Cudnn::left_out(linked.link, options).ends_with(")"));
+  }
   linked.cublaslt.functions = &fake_cublaslt_functions();
   linked.link.functions = nullptr;
   linked.link.problem = "there is none";
