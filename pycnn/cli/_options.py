@@ -250,8 +250,8 @@ def add_recompute(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--recompute",
         choices=("none", "cheap", "sqrt"),
-        help="what a training step computes again instead of keeping it in memory; the same bits (default: cheap, what "
-        "one pass gives; sqrt: nearly all, for a third more time)",
+        help="what a training step computes again instead of keeping it in memory; the same bits (default: cheap, "
+        "most of what one pass gives; sqrt: nearly all, for a third more time)",
     )
 
 

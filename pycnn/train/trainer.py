@@ -76,9 +76,9 @@ class Trainer:
         tf32: Whether the tensor cores of a GPU may round float32 to TF32 (see `pycnn.compile`).
         emulate_bfloat16: Let "bfloat16" run on any processor, slowly (see `pycnn.compile`).
         recompute: What a training step computes again instead of keeping it for the backward pass; results have the
-            same bits. "none"; "cheap": what one pass over kept values gives, such as batch norms applied to a kept
-            result; "sqrt": nearly all, segment by segment (Chen et al. 2016, "Training deep nets with sublinear memory
-            cost", arXiv:1604.06174): the least memory, for about a third more time.
+            same bits. "none"; "cheap": most of what one pass over kept values gives, such as batch norms applied to a
+            kept result; "sqrt": nearly all, segment by segment (Chen et al. 2016, "Training deep nets with sublinear
+            memory cost", arXiv:1604.06174): the least memory, for about a third more time.
         normalize: ``(mean, std)`` or a `pycnn.nn.Normalize`: becomes the net's ``normalization``.
 
     Attributes:
